@@ -9,7 +9,7 @@ SMALL_SUITES := flask flask-login flask-wtf
 # 3.11 3.12 …
 PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test unit check figures pythons pictures small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pythons pictures docs diagrams small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak busy-suite clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -44,6 +44,18 @@ figures: $(INSTALLED)
 # The README's pictures of the demo, taken anew.
 pictures: $(INSTALLED)
 	$(BIN)/python -m tools.pictures
+
+# The site of the pages in docs/; a warning (a link to nothing, a page without a place) fails. Open build/docs/index.html.
+docs: $(DEMO)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --group docs
+	$(BIN)/python -m sphinx -q -a -W --keep-going -b html docs build/docs
+	@echo "Open $(CURDIR)/build/docs/index.html"
+
+# The pictures of the Mermaid diagrams in docs/, after a change of one. Needs the network for mermaidx, which draws them
+# without a browser; a minute.
+diagrams: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet 'mermaidx>=0.10.1'
+	$(BIN)/python -m tools.diagrams
 
 # The tests of Flask, Flask-Login and Flask-WTF with our interface in place of Flask's. They need pytest 8, so an environment
 # of their own.
@@ -83,6 +95,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks --write
 	$(BIN)/python -m benchmarks --write --delay 0.25 --only read-one --only change-one --only read-change --only read-one-50k
 	$(BIN)/python -m benchmarks.write_cost --write
+	$(BIN)/python -m benchmarks.encryption --write
+	$(BIN)/python -m benchmarks.memory --write
 
 # Two processes on one server: is what one reads as new as what the other one has written? Ten minutes.
 freshness: $(INSTALLED)
@@ -118,7 +132,7 @@ busy-suite: $(INSTALLED)
 clean:
 	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest $(PYTHONS:%=.venv-%) dist
 
-# What the demo needs: a download of about 70 MB (270 MB on disk). The tests need about 370 MB more (1.8 GB on disk in all).
+# What the demo needs: a download of about 70 MB (270 MB on disk). The tests need about 390 MB more (1.9 GB on disk in all).
 # pip >= 25.1 reads dependency groups. The constraints are the versions that were tested.
 $(DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -126,7 +140,7 @@ $(DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@echo "Installing Flask, SQLAlchemy, boto3, the drivers and Valkey in $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[aws,demo,postgresql,prometheus,speed]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[aws,demo,devices,otel,postgresql,prometheus,speed]'
 	@echo "Installing PostgreSQL, AWS (moto) and gunicorn in $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --group demo
 	@touch $@
@@ -145,11 +159,11 @@ $(INSTALLED): $(DEMO)
 .venv-3.%/.installed: pyproject.toml constraints.txt
 	python3.$* -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[demo,postgresql,prometheus,speed]' --group test
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[demo,otel,postgresql,prometheus,speed]' --group test
 	@touch $@
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[demo,postgresql,prometheus,speed]' --group test
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[demo,otel,postgresql,prometheus,speed]' --group test
 	@touch $@

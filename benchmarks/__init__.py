@@ -1,1 +1,1 @@
-"""Flask sessions side by side: time, traffic, lost updates and memory. Run ``python -m benchmarks``."""
+"""Flask sessions side by side: time, traffic, lost updates, memory. Run ``python -m benchmarks``."""

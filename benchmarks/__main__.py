@@ -39,11 +39,10 @@ class Effort:
     rounds: int
     calls: int
     tries: int
-    sessions: int
 
 
-FULL = Effort(rounds=41, calls=40, tries=5, sessions=5000)
-QUICK = Effort(rounds=5, calls=8, tries=1, sessions=300)
+FULL = Effort(rounds=41, calls=40, tries=5)
+QUICK = Effort(rounds=5, calls=8, tries=1)
 DELAYED = replace(FULL, rounds=15, calls=20)
 """Each request takes longer, and all of them alike: fewer tell as much."""
 
@@ -76,9 +75,7 @@ def staged(databases: set[str], cores: str = "apart", delay: float = 0.0) -> Ite
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="benchmarks-")))
-        # What is removed is freed at once, not while the memory of something else is being counted.
-        options = ("--lazyfree-lazy-user-flush", "no")
-        valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False, extra=options))
+        valkey = stack.enter_context(Valkey(folder / "valkey", appendonly=False))
         servers: list[Valkey | Postgres | Network] = [valkey]
         url = valkey.url
         if delay:
@@ -103,7 +100,7 @@ def staged(databases: set[str], cores: str = "apart", delay: float = 0.0) -> Ite
 
 
 def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything: bool, delay: float = 0.0) -> Results:
-    """Measure. Without `everything` only the scenarios: neither lost updates nor memory."""
+    """Measure. Without `everything` only the scenarios: no lost updates."""
     with staged({scenario.database for scenario in scenarios}, cores, delay) as stage:
         lanes = [Lane(contestant, scenario) for scenario in scenarios for contestant in stage.contestants(scenario)]
         measure.run_rounds(lanes, rounds=effort.rounds, calls=effort.calls, progress=_say)
@@ -119,7 +116,6 @@ def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything
             traffic={_names(lane): measure.traffic(lane, stage.admin, 20) for lane in served},
             lost=_lost(everyone, effort) if everything else {},
             requests=PARALLEL,
-            memory=_memory(everyone, stage.admin, effort) if everything else {},
             outages=sum(contestant.outages for contestant in stage.ours.values()),
         )
 
@@ -132,17 +128,6 @@ def _lost(everyone: Sequence[Contestant], effort: Effort) -> dict[str, list[int]
     _say(f"{PARALLEL} parallel requests")
     rivals = [contestant for contestant in everyone if contestant.name in (REFERENCE, OURS)]
     return {c.name: [measure.lost_updates(c, PARALLEL) for _ in range(effort.tries)] for c in rivals}
-
-
-def _memory(everyone: Sequence[Contestant], admin: redis.Redis, effort: Effort) -> dict[str, float]:
-    _say(f"memory of {effort.sessions} sessions")
-    by_name = {contestant.name: contestant for contestant in everyone}
-    found = {"one msgspec blob (Flask-Session)": measure.memory_per_session(by_name[REFERENCE], admin, effort.sessions)}
-    found["three hashes (ours)"] = measure.memory_per_session(by_name[OURS], admin, effort.sessions)
-    admin.config_set("hash-max-listpack-value", 1024)
-    roomy = measure.memory_per_session(by_name[OURS], admin, effort.sessions)
-    found["… with `hash-max-listpack-value 1024` on the server"] = roomy
-    return found
 
 
 def _versions(admin: redis.Redis, cores: str, delay: float) -> str:

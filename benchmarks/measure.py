@@ -1,4 +1,4 @@
-"""How it is measured: one WSGI call, blocks of calls in interleaved rounds, the server's counters, memory, threads."""
+"""How it is measured: one WSGI call, blocks of calls in interleaved rounds, the server's counters, threads."""
 
 from __future__ import annotations
 
@@ -256,22 +256,3 @@ def lost_updates(contestant: Contestant, requests: int) -> int:
         list(pool.map(lambda key: contestant.get("/mark", cookie, key), keys))
     found = contestant.get("/read-all", cookie).body.decode()
     return sum(f'"{key}"' not in found for key in keys)
-
-
-# -- memory --------------------------------------------------------------------------------------------------------
-
-
-def memory_per_session(contestant: Contestant, admin: redis.Redis, sessions: int) -> float:
-    """Bytes the server needs more for each session it keeps. Removes all data that is there."""
-    admin.flushall()
-    contestant.begin(data_of("1 KB"))
-    before = _used(admin)
-    for _ in range(sessions):
-        contestant.begin(data_of("1 KB"))
-    return (_used(admin) - before) / sessions
-
-
-def _used(admin: redis.Redis) -> int:
-    # Without the buffers of connections, which shrink when they were idle for a while.
-    memory: Any = admin.info("memory")
-    return int(memory["used_memory"]) - int(memory["mem_clients_normal"])

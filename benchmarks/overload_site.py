@@ -8,6 +8,7 @@ import time
 from flask import Flask, Response, session
 
 from flask_langpont_session import LangPontSession
+from flask_langpont_session.events import LevelChanged, level_changed
 from flask_langpont_session.extension import state_of
 
 COMPUTES = 0.05
@@ -21,12 +22,18 @@ def create_app() -> Flask:
     for name in ("REDIS_URL", "DATABASE_URL", "JOURNAL"):
         app.config[f"LANGPONT_SESSION_{name}"] = os.environ[f"OVERLOAD_{name}"]
     LangPontSession(app)
+    level_changed.connect(note, app)
     state_of(app).backend.database.create_tables()
     app.post("/login/<user>")(login)
     app.get("/read")(seen)
     app.get("/write")(write)
     app.get("/compute")(compute)
     return app
+
+
+def note(_: Flask, event: LevelChanged) -> None:
+    """Say in the log which level this worker is at from now on."""
+    print(f"LEVEL {os.getpid()} {time.time():.3f} {event.new}", flush=True)
 
 
 def login(user: str) -> Response:

@@ -28,9 +28,19 @@ def written_into(document: str, name: str, report: str) -> str:
 
     :raises ValueError: it lacks them.
     """
+    before, begin, _, end, after = _parted(document, name)
+    return f"{before}{begin}\n\n{report}\n{end}{after}"
+
+
+def between(document: str, name: str) -> str:
+    """The report that is there. :raises ValueError: the document lacks the lines."""
+    return _parted(document, name)[2].strip()
+
+
+def _parted(document: str, name: str) -> tuple[str, str, str, str, str]:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, found, rest = document.partition(begin)
-    _, also_found, after = rest.partition(end)
+    report, also_found, after = rest.partition(end)
     if not (found and also_found):
         raise ValueError(f"the document lacks the lines {begin} and {end}")
-    return f"{before}{begin}\n\n{report}\n{end}{after}"
+    return before, begin, report, end, after

@@ -30,7 +30,7 @@ for i = 1, #KEYS do
   local hash = redis.call('HGETALL', KEYS[i])
   local is_described = #hash == 0
   for at = 1, #hash, 2 do
-    is_described = is_described or hash[at] == '@live' or hash[at] == '@m'
+    is_described = is_described or hash[at] == '@m'
   end
   if not is_described then  -- the package takes a record without a description for none of its own
     hash[#hash + 1] = '@m'
@@ -44,13 +44,15 @@ return reply
 """
 
 _WRITE = b"""
-local reply, at = {'written'}, 8
+local reply, at, own = {}, 2, string.sub(ARGV[1], 1, 8)
 local function take(count)
   at = at + count
   return unpack(ARGV, at - count, at - 1)
 end
 for number = 1, #KEYS - 1 do
-  local key, life, wipe, sets, dels, incs = KEYS[number + 1], take(5)
+  local key, form = KEYS[number + 1], take(1)
+  local wipe, dels, incs, sets, life = string.match(form, '^(.)(......)(......)(......)(.*)$')
+  dels, incs, sets = tonumber(dels, 16), tonumber(incs, 16), tonumber(sets, 16)
   local names, gone, added, values, deltas = {take(sets)}, {take(dels)}, {take(incs)}, {take(sets)}, {take(incs)}
   if wipe == '1' then redis.call('DEL', key) end
   for i = #names, 1, -1 do
@@ -60,9 +62,10 @@ for number = 1, #KEYS - 1 do
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
   for i = 1, #added do redis.call('HINCRBY', key, added[i], deltas[i]) end
   redis.call('PEXPIRE', key, life)
-  reply[2 * number], reply[2 * number + 1] = string.format('%016d', 1), string.format('%016d', 1)
+  reply[number] = 'written' .. string.format('%016d', 1) .. own .. string.format('%016d', 1) .. string.rep('0', 22)
+    .. '-------' .. string.rep('0', 11)
 end
-return reply
+return #reply == 1 and reply[1] or reply
 """
 
 

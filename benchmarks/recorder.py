@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from time import perf_counter_ns
 
 from flask_langpont_session.metrics.cloudwatch import CloudWatch, connect
+from flask_langpont_session.metrics.figures import figures
 from flask_langpont_session.metrics.recorder import Reader, Recorder
 from flask_langpont_session.metrics.session_index import ActiveSessions
 from flask_langpont_session.support.threads import PeriodicThread, end_all
@@ -97,16 +98,13 @@ def an_endpoint_that_refuses(recorder: Recorder) -> Iterator[None]:
 def _publishing(recorder: Recorder, place: socket.socket) -> Iterator[None]:
     """A publisher that begins anew every 0.1 s, as hundreds of them would do in a minute."""
     os.environ.update(AWS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{place.getsockname()[1]}")
-    publisher = CloudWatch(
-        Reader(recorder, lambda: 0),
-        recorder,
-        environment="benchmark",
-        service="recorder",
-        active=lambda: None,
-        in_use=lambda: 0,
-        connect=connect,
-    )
-    pump = PeriodicThread("cloudwatch", lambda: publisher.publish, 0.1)
+    reader = Reader(recorder, lambda: 0)
+    cloudwatch = CloudWatch(recorder, environment="benchmark", service="recorder", connect=connect)
+
+    def publish() -> None:
+        cloudwatch.publish(figures(reader.take(), active=None, in_use=0))
+
+    pump = PeriodicThread("publisher", lambda: publish, 0.1)
     pump.ensure_started()
     yield
     end_all([pump])

@@ -109,8 +109,9 @@ def fill(state: State, entries: int, signed_in: float) -> int:
     for sid in known:
         sets = dict.fromkeys(KEYS, b'"a text of that session"')
         changes = {"translation": CategoryChange(0, sets=sets)}
-        plan = Plan(sid, sid, state.settings.life, Loaded(Verdict.ANONYMOUS), changes=changes)
-        repository.save(plan, repository.begin(digest=sid.digest))
+        scope = repository.begin(digest=sid.digest)
+        plan = Plan(sid, sid, state.settings.life, scope.level, Loaded(Verdict.ANONYMOUS), changes=changes)
+        repository.save(plan, scope)
     return left(state)
 
 

@@ -19,7 +19,6 @@ class Results:
     :param lanes: (scenario, contestant) → lane.
     :param traffic: (scenario, contestant) → traffic.
     :param lost: contestant → lost updates of each try.
-    :param memory: label → bytes per session.
     :param delay: seconds of network in each direction.
     """
 
@@ -30,7 +29,6 @@ class Results:
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
     lost: Mapping[str, Sequence[int]] = field(default_factory=dict)
     requests: int = 0
-    memory: Mapping[str, float] = field(default_factory=dict)
     outages: int = 0
     delay: float = 0.0
 
@@ -81,8 +79,6 @@ def markdown(results: Results) -> str:
     if results.lost:
         title = f"### {results.requests} parallel requests, each sets another key of one session: updates lost\n"
         parts += [title, _lost(results)]
-    if results.memory:
-        parts += ["### Memory on the server, bytes per session of 1 KB\n", _memory(results)]
     return "\n".join(parts)
 
 
@@ -162,12 +158,6 @@ def _lost(results: Results) -> str:
     return table(["", "lost, each try"], rows)
 
 
-def _memory(results: Results) -> str:
-    one_blob = next(iter(results.memory.values()))
-    rows = [[label, f"{used:.0f}", f"{used / one_blob:.2f}"] for label, used in results.memory.items()]
-    return table(["", "bytes", "ratio"], rows)
-
-
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
@@ -192,7 +182,6 @@ def as_json(results: Results) -> dict[str, Any]:
         },
         "targets": {scenario.name: asdict(scenario.targets) for scenario in results.scenarios},
         "lost": {"requests": results.requests, **results.lost},
-        "memory": dict(results.memory),
         "outages": results.outages,
     }
 

@@ -175,8 +175,9 @@ class Worker:
         """Where the change is then."""
         sid, repository = session(number), self._state.repository
         changes = {category: CategoryChange(0, sets={key: b'"value-%03d"' % (turn % 1000)})}
-        plan = Plan(sid, sid, self._state.settings.life, changes=changes)
-        repository.save(plan, repository.begin(digest=sid.digest))
+        scope = repository.begin(digest=sid.digest)
+        plan = Plan(sid, sid, self._state.settings.life, scope.level, changes=changes)
+        repository.save(plan, scope)
         return plan.kept.get(category)
 
     def until_return(self, order: Order) -> Report:

@@ -25,6 +25,10 @@ PORTS = range(15000, 30000)
 
 _reserved: dict[int, socket.socket] = {}
 
+_LONGEST_PAUSE = 0.1
+"""Seconds: :func:`wait_until` pauses for as long as its condition took, at most for this, or for the pause that it is
+given. So a condition that is a request does not take the processor from what it waits for."""
+
 
 def spawn(
     command: Sequence[str | Path],
@@ -155,10 +159,13 @@ def is_free(port: int) -> bool:
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0, pause: float = 0.005) -> None:
     """Return as soon as ``condition()`` holds. :raises TimeoutError: naming ``what``, after ``seconds``."""
     deadline = time.monotonic() + seconds
+    asked = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(pause)
+        time.sleep(max(pause, min(now - asked, _LONGEST_PAUSE)))
+        asked = time.monotonic()
 
 
 def is_root() -> bool:

@@ -15,6 +15,12 @@ from devservers.server import Server
 
 CHANGES = frozenset({"SET", "DEL", "HSET", "HDEL", "RENAME", "PEXPIRE", "EXPIRE", "PERSIST", "FLUSHALL", "RESTORE"})
 
+LONG = 10.0
+"""Seconds; a busy machine may let an answer wait."""
+
+SHORT = 1.0
+"""Seconds, where a server that hangs is no surprise, or is asked again."""
+
 
 class Client(redis.Redis):
     """What it has changed was told to those that track it when the ``with`` ends that it is used in.
@@ -83,15 +89,24 @@ class Valkey(Server):
 
     def _answers(self) -> bool:
         try:
-            with self.client() as client:
+            with self.client(SHORT) as client:
                 client.ping()  # an error while the append-only file is being read
                 return self._is_us(client) and (not self._awaits_primary() or self._follows(client))
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 
-    def client(self) -> "redis.Redis":
-        """A client of this server, without retries. The caller closes it."""
-        return Client(port=self.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=True)
+    def client(self, timeout: float = LONG) -> "redis.Redis":
+        """A client of this server, without retries. The caller closes it.
+
+        :param timeout: seconds for each answer.
+        """
+        return Client(
+            port=self.port,
+            socket_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            encoding_errors="backslashreplace",  # encrypted values are no text
+        )
 
     def _awaits_primary(self) -> bool:
         return self.replica_of is not None and self.replica_of.running and not self.replica_of.frozen

@@ -1,8 +1,9 @@
 """The application factory: a small LangPont whose session is kept by flask_langpont_session."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask, current_app, render_template
+from flask import Flask, current_app, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import ServiceUnavailable
@@ -16,16 +17,17 @@ from flask_langpont_session import GrantRefused, LangPontSession
 csrf = CSRFProtect()
 
 
-def create_app() -> Flask:
-    """The application, configured by environment variables that begin with ``FLASK_``."""
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """The application, configured by environment variables that begin with ``FLASK_``, and by `config` over them."""
     app = Flask(__name__)
     # The table is configuration: a page that changes its language in an outage would look broken, so the language is
     # worth a local copy, which the default (medium) would not give it.
-    app.config["LANGPONT_SESSION_FEATURE_PRIORITIES"] = {
-        "language_preference": "high",
-    }
+    app.config["LANGPONT_SESSION_FEATURE_PRIORITIES"] = {"language_preference": "high"}
+    # On the page "Your devices" a session is called by its browser and system, and a user has so many at most.
+    app.config.update(LANGPONT_SESSION_DEVICE_LABELS="user_agent", LANGPONT_SESSION_MAX_SESSIONS_PER_USER=20)
     app.config.update(SESSION_COOKIE_NAME="langpont", SESSION_COOKIE_SAMESITE="Lax", WTF_CSRF_TIME_LIMIT=None)
     app.config.from_prefixed_env()
+    app.config.update(config or {})
     LangPontSession(app)
     csrf.init_app(app)
     login_manager.init_app(app)
@@ -40,7 +42,7 @@ def page_context() -> dict[str, Any]:
     """What every template may use: the texts ``t`` in the visitor's language, and how the session is."""
     lang = ui_language()
     session = live()
-    theme = session.get("theme", "light")
+    theme = request.args.get("theme") or session.get("theme")  # neither: as the browser has it
     return {"lang": lang, "t": TEXTS[lang], "theme": theme, "live": session, "logins": logins}
 
 

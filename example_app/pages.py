@@ -1,6 +1,7 @@
-"""The pages: translating, signing in and out, language and theme."""
+"""The pages: translating, signing in and out, devices, language and theme."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -8,8 +9,9 @@ from flask_login import current_user, login_user, logout_user
 
 from example_app.forms import LoginForm, TranslateForm
 from example_app.phrasebook import ENGINES, PHRASES, translate
-from example_app.session import history, live, remember
+from example_app.session import history, is_kept, langpont, live, remember
 from example_app.users import DEMO_PASSWORDS, authenticate
+from flask_langpont_session import GrantRefused, LangPontSessionError
 
 pages = Blueprint("pages", __name__)
 
@@ -20,16 +22,19 @@ REMEMBERED = ("source_lang", "target_lang", "input_text", "context_info", "trans
 @pages.get("/")
 def index() -> ResponseReturnValue:
     """The one page of the application."""
-    return _page(translate_form())
+    return _page(translate_form(), asked=_asked())
 
 
-def _page(form: TranslateForm, login: LoginForm | None = None, *, wrong: bool = False) -> str:
+def _page(
+    form: TranslateForm, login: LoginForm | None = None, *, wrong: bool = False, asked: dict[str, Any] | None = None
+) -> str:
     return render_template(
         "index.html",
         form=form,
         login=login or LoginForm(formdata=None),
         wrong=wrong,
         passwords=DEMO_PASSWORDS,
+        answer=_answered(asked) if asked else None,
         history=history()[::-1],
         usage_count=session.get("usage_count", 0),
         phrases=PHRASES,
@@ -46,8 +51,7 @@ def login() -> ResponseReturnValue:
     if user is None:
         return _page(translate_form(), form, wrong=True), 401
     login_user(user)
-    session["username"] = user.id
-    session["user_role"] = user.role
+    session.update(username=user.id, user_role=user.role)
     return redirect(url_for("pages.index"), 303)
 
 
@@ -56,6 +60,32 @@ def logout() -> ResponseReturnValue:
     """Sign out, for ever: no outage brings this session back."""
     logout_user()
     return redirect(url_for("pages.index"), 303)
+
+
+@pages.route("/devices", methods=["GET", "POST"])
+def devices() -> ResponseReturnValue:
+    """Where the user is signed in. A POST ends other sessions, given a fresh password. It needs the database (503)."""
+    if not current_user.is_authenticated:
+        return redirect(url_for("pages.index"), 303)
+    try:
+        asks = request.method == "POST"
+        if asks and _is_proved():
+            langpont().revoke_others(request.form.get("digest"))
+            return redirect(url_for("pages.devices"), 303)
+        found = langpont().sessions(current_user.id)
+        return render_template("devices.html", devices=found, asks=asks), 401 if asks else 200
+    except LangPontSessionError:
+        raise GrantRefused from None
+
+
+def _is_proved() -> bool:
+    """Whether the password was entered in the last five minutes, or is now: then the session gets another id."""
+    if live().fresh(max_age=300):
+        return True
+    if authenticate(current_user.id, request.form.get("password", "")) is None:
+        return False
+    live().confirm()
+    return True
 
 
 @pages.post("/early-access")
@@ -69,17 +99,23 @@ def early_access() -> ResponseReturnValue:
 @pages.post("/language")
 def language() -> ResponseReturnValue:
     """Choose the language of the pages."""
-    if request.form.get("lang") in ("jp", "en"):
-        session["lang"] = request.form["lang"]
-    return redirect(url_for("pages.index"), 303)
+    return _chosen("lang", ("jp", "en"), "language_preference")
 
 
 @pages.post("/theme")
 def theme() -> ResponseReturnValue:
     """Choose light or dark."""
-    if request.form.get("theme") in ("light", "dark"):
-        session["theme"] = request.form["theme"]
-    return redirect(url_for("pages.index"), 303)
+    return _chosen("theme", ("light", "dark"), "ui_settings")
+
+
+def _chosen(name: str, values: tuple[str, ...], feature: str) -> ResponseReturnValue:
+    value = request.form.get(name)
+    if value not in values:
+        return redirect(url_for("pages.index"), 303)
+    session[name] = value
+    # In an outage the table may give the default instead: then the choice is in the address, and good for one page.
+    address: dict[str, Any] = {} if is_kept(feature) else {name: value}
+    return redirect(url_for("pages.index", **address), 303)
 
 
 @pages.post("/translate")
@@ -90,24 +126,37 @@ def translate_text() -> ResponseReturnValue:
     form = translate_form()
     if not form.validate():
         return _page(form), 400
-    _translate(form)
-    # Where nothing can be remembered, the answer exists in this request only.
-    return redirect(url_for("pages.index"), 303) if live().available("translation_state") else _page(form)
-
-
-def _translate(form: TranslateForm) -> None:
-    given = {name: value for name, value in form.data.items() if name in REMEMBERED}
+    given = _given(form)
+    if not live().available("translation_state"):
+        return redirect(url_for("pages.index", **given), 303)
     session.update(given)
     session["last_usage_date"] = datetime.now(UTC).date()
+    remember(_answered(given))
+    return redirect(url_for("pages.index"), 303)
+
+
+def _given(form: TranslateForm) -> dict[str, Any]:
+    return {name: value for name, value in form.data.items() if name in REMEMBERED}
+
+
+def _answered(given: dict[str, Any]) -> dict[str, Any]:
     engine = given.get("translation_engine", "exact")
     answer = translate(given["input_text"], given["source_lang"], given["target_lang"], engine)
-    remember({**given, "answer": answer.text, "phrase": answer.phrase, "at": datetime.now(UTC)})
+    return {**given, "answer": answer.text, "phrase": answer.phrase, "at": datetime.now(UTC)}
 
 
-def translate_form() -> TranslateForm:
+def _asked() -> dict[str, Any]:
+    """The question in the address: it is there where nothing can be remembered."""
+    if not (request.args.get("input_text") and current_user.is_authenticated) or live().available("translation_state"):
+        return {}
+    form = translate_form(formdata=request.args, meta={"csrf": False})
+    return _given(form) if form.validate() else {}
+
+
+def translate_form(**options: Any) -> TranslateForm:
     """The form as it was last sent. The choice of engine is left out where the table disables it."""
     engines = ENGINES if session.get("early_access") else ENGINES[:1]
-    form = TranslateForm(data={name: session[name] for name in REMEMBERED if name in session})
+    form = TranslateForm(data={name: session[name] for name in REMEMBERED if name in session}, **options)
     if not live().available("engine_selection"):
         del form.translation_engine
     else:

@@ -13,6 +13,7 @@ PHRASES = [
     {"ja": "こんにちは", "en": "Hello", "fr": "Bonjour", "es": "Hola"},
     {"ja": "おはようございます", "en": "Good morning", "fr": "Bonjour", "es": "Buenos días"},
     {"ja": "こんばんは", "en": "Good evening", "fr": "Bonsoir", "es": "Buenas noches"},
+    {"ja": "ありがとう", "en": "Thank you", "fr": "Merci", "es": "Gracias"},
     {"ja": "ありがとうございます", "en": "Thank you very much", "fr": "Merci beaucoup", "es": "Muchas gracias"},
     {"ja": "どういたしまして", "en": "You're welcome", "fr": "De rien", "es": "De nada"},
     {"ja": "すみません", "en": "Excuse me", "fr": "Excusez-moi", "es": "Disculpe"},

@@ -15,16 +15,26 @@ def live() -> Session:
     return cast(Session, session)
 
 
+def is_kept(feature: str) -> bool:
+    """Whether what is written to a feature now outlives the request."""
+    behaviours = {row.feature: row.behaviour for row in live().explain()}
+    return behaviours[feature] in ("primary", "local_cache_fallback")
+
+
+def langpont() -> LangPontSession:
+    """The extension, which ends and lists sessions."""
+    return cast(LangPontSession, current_app.session_interface)
+
+
 def logins() -> bool:
     """Whether users can sign in at this worker at the moment."""
-    interface = cast(LangPontSession, current_app.session_interface)
-    return bool(interface.status()["logins"])
+    return bool(langpont().status()["logins"])
 
 
 def ui_language() -> str:
     """``jp`` or ``en``: as chosen, else as the browser asks. The same in every worker, whatever fails."""
     asked = "jp" if request.accept_languages.best_match(["en", "ja"]) == "ja" else "en"
-    chosen = session.get("lang", asked)
+    chosen = request.args.get("lang") or session.get("lang", asked)
     return chosen if chosen in ("jp", "en") else asked
 
 

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from .decorators import requires_fresh
     from .exceptions import (
         ConfigError,
+        ConfirmationRequired,
         GrantRefused,
         LangPontSessionError,
+        Refused,
+        SessionLimitReached,
         SessionTooLarge,
         SessionValueError,
         UnsupportedValue,
@@ -29,14 +32,17 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_CATEGORIES",
     "ConfigError",
+    "ConfirmationRequired",
     "FeatureReport",
     "GrantRefused",
     "Kept",
     "LangPontSession",
     "LangPontSessionError",
+    "Refused",
     "Revoked",
     "Session",
     "SessionInfo",
+    "SessionLimitReached",
     "SessionTooLarge",
     "SessionValueError",
     "UnsupportedValue",
@@ -47,14 +53,17 @@ __all__ = [
 _PLACES = {
     "DEFAULT_CATEGORIES": "policy.categories",
     "ConfigError": "exceptions",
+    "ConfirmationRequired": "exceptions",
     "FeatureReport": "session.values",
     "GrantRefused": "exceptions",
     "Kept": "policy.records",
     "LangPontSession": "extension",
     "LangPontSessionError": "exceptions",
+    "Refused": "exceptions",
     "Revoked": "policy.records",
     "Session": "session.mapping",
     "SessionInfo": "session.values",
+    "SessionLimitReached": "exceptions",
     "SessionTooLarge": "exceptions",
     "SessionValueError": "exceptions",
     "UnsupportedValue": "exceptions",
@@ -68,7 +77,11 @@ class _Package(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name not in _PLACES:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_PLACES[name]}", self.__name__), name)
+        try:
+            module = import_module(f".{_PLACES[name]}", self.__name__)
+        except AttributeError as error:  # "from … import" would take it for its own question, and say no cause
+            raise ImportError(f"{self.__name__}.{_PLACES[name]} cannot be imported: {error}") from error
+        value = getattr(module, name)
         setattr(self, name, value)
         return value
 

@@ -9,10 +9,11 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 from blinker import Signal
@@ -24,10 +25,12 @@ from redis.retry import Retry
 from sqlalchemy.engine import make_url
 
 from . import events
-from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE
+from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE, moment_of
+from .config.explanations import what_users_get
 from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
-from .metrics.recorder import InUse, Recorder, count_level
+from .metrics.incident_log import IncidentLog
+from .metrics.recorder import InUse, Reader, Recorder
 from .metrics.reports import Reports
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
@@ -65,7 +68,10 @@ if TYPE_CHECKING:
     from .adoption.adopter import Adoption, Source
     from .alerts.alerts import Alerts
     from .aws.cloud import Cloud
+    from .drill.door import Door
+    from .encryption.at_rest import AtRest
     from .metrics.exporting import Exporting
+    from .metrics.history import History
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +95,8 @@ class State:
     alerts: Alerts | None = None
     exporting: Exporting | None = None
     adoption: Adoption | None = None
+    door: Door | None = None
+    history: History | None = None
     scratch: Scratch | None = None
     """Of an application under test."""
 
@@ -97,12 +105,16 @@ class State:
         self.monitor.ensure_started()
         if self.exporting is not None:
             self.exporting.ensure_started()
+        if self.door is not None:
+            self.door.ensure_open()
 
     def close(self) -> None:
         """End the threads that run beside the requests, after they have published and told what is left, and let go of
         connections and files. May be called again. A process that ends, and an application that is dropped, do it by
         themselves. A later request would begin with connections anew, but without these threads.
         """
+        if self.door is not None:
+            self.door.close()
         if self.exporting is not None:
             self.exporting.stop()
         if self.alerts is not None:
@@ -131,41 +143,52 @@ def _close_beside(state: State) -> None:
     start_daemon(CLOSES, state.close)
 
 
-def build(app: Flask, recorder: Recorder) -> State:
+def build(app: Flask, recorder: Recorder | None) -> State:
     """The parts of one application.
 
+    :param recorder: that of its parts before; None: there are none.
     :raises ConfigError: with every mistake of the configuration.
     """
     scratch = Scratch() if app.testing else None
     settings = load_settings(app, scratch)
+    if recorder is None:
+        recorder = _recorder(settings)
     emit = _emitter(app, recorder)
     tombstone_ms = settings.lease_terms.tombstone_ms
     local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, tombstone_ms=tombstone_ms)
-    journal = _journal(settings)
+    at_rest = _at_rest(settings)
+    journal = _journal(settings, at_rest)
     monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
     make_identity = _server_identities(journal.board, emit, monitors)
-    redis = _redis_stores(settings, cloud, recorder, make_identity, directory, journal.board.change_ids)
-    health = _health(settings, redis, emit, monitors, recorder, directory)
-    in_use, exporting = _exporting(settings, recorder, health, redis)
+    of_stores = _store_options(settings, journal.board.change_ids, at_rest)
+    redis = _redis_stores(settings, cloud, recorder, make_identity, directory, of_stores)
+    incidents = IncidentLog(recorder, partial(_address, settings, redis), partial(what_users_get, settings))
+    health = _health(settings, redis, emit, monitors, incidents, directory)
+    in_use, exporting = _exporting(settings, recorder, health, redis, monitors)
     backend = Backend(
         settings,
         Reports(recorder, emit, in_use),
         redis=redis,
-        database=_database(app, settings),
+        database=_database(app, settings, at_rest),
         local=local,
         journal=journal,
         health=health,
     )
     repository = SessionRepository(backend)
-    monitor = Monitor(backend, attend=lambda lost: _attend(lost, redis, cloud, directory))
+    history = _history(settings, recorder, health, monitors)
+    monitor = Monitor(
+        backend,
+        attend=lambda lost: _attend(lost, redis, cloud, directory, history),
+        at_rest=lambda: incidents.nothing_waits(health.lost_stores),
+    )
     monitors.append(monitor)
     if scratch is not None:
         scratch.users.append(monitor.stop)
     repository.refuse_with(_refusals(app, health))
     local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{health.locate(digest)}")
-    alerts = _alerts(app, settings, health, recorder)
+    alerts = _alerts(app, settings, recorder, backend)
     return State(
         settings,
         backend,
@@ -176,8 +199,36 @@ def build(app: Flask, recorder: Recorder) -> State:
         alerts=alerts,
         exporting=exporting,
         adoption=_adoption(app, settings, repository),
+        door=_door(settings, backend, monitor),
+        history=history,
         scratch=scratch,
     )
+
+
+def _door(settings: Settings, backend: Backend, monitor: Monitor) -> Door | None:
+    if settings.drill_socket is None:
+        return None
+    from .drill.door import Door  # not paid for where no drill can be asked for
+
+    return Door(Path(settings.drill_socket), backend, monitor.suspect)
+
+
+def _at_rest(settings: Settings) -> AtRest | None:
+    if not settings.encryption_keys:
+        return None
+    from .encryption.at_rest import at_rest  # not paid for without a key
+
+    ends = moment_of(settings.encryption_switch_over)
+    plain_until = 0.0 if ends is None else ends.timestamp()
+    return at_rest(settings.encryption_keys, settings.sealed_categories, plain_until)
+
+
+def _recorder(settings: Settings) -> Recorder:
+    if "otel" not in settings.metrics:
+        return Recorder()
+    from .metrics.otel import TracingRecorder  # not paid for by applications that do not trace
+
+    return TracingRecorder()
 
 
 def ask_aws(settings: Settings) -> Cloud | None:
@@ -195,9 +246,14 @@ def ask_aws(settings: Settings) -> Cloud | None:
 
 
 def _attend(
-    lost: Set[str], redis: Mapping[str, SessionStore], cloud: Cloud | None, directory: ClusterTopology | None
+    lost: Set[str],
+    redis: Mapping[str, SessionStore],
+    cloud: Cloud | None,
+    directory: ClusterTopology | None,
+    history: History | None,
 ) -> None:
-    """What may lead to a store that is lost: another place, another token, another address."""
+    """What may lead to a store that is lost: another place, another token, another address. And what is noted of each
+    round."""
     roles = {role_of(store) for store in lost}
     if cloud is not None:
         cloud.attend(redis, roles)
@@ -208,10 +264,16 @@ def _attend(
             part.names.look(name in lost)
             if part.near is not None and name not in lost:
                 part.near.attend()
+    if history is not None:
+        history.attend()
 
 
 def _exporting(
-    settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, SessionStore]
+    settings: Settings,
+    recorder: Recorder,
+    health: Health,
+    redis: Mapping[str, SessionStore],
+    monitors: list[Monitor],
 ) -> tuple[InUse | None, Exporting | None]:
     if not settings.metrics:
         return None, None
@@ -224,10 +286,25 @@ def _exporting(
         is_up=lambda: health.snapshot().can(PRIMARY, WRITE),
         interval=settings.metrics_interval,
     )
-    stores = tuple(redis.values())
-    return active.notes, Exporting(
-        settings, recorder, lambda: health.level, lambda: len(health.lost_shards), active, stores
-    )
+
+    def waiting() -> tuple[int | None, float]:
+        [monitor] = monitors
+        found = monitor.waiting
+        return (None, 0.0) if found is None else (found.entries, found.oldest_seconds(time.time()) or 0.0)
+
+    return active.notes, Exporting(settings, recorder, health, active, tuple(redis.values()), waiting)
+
+
+def _history(settings: Settings, recorder: Recorder, health: Health, monitors: list[Monitor]) -> History | None:
+    if settings.status_page is None:
+        return None
+    from .metrics.history import History  # not paid for where no page shows it
+
+    def waiting() -> int | None:
+        [monitor] = monitors
+        return None if monitor.waiting is None else monitor.waiting.entries
+
+    return History(Reader(recorder, lambda: health.level), health, waiting)
 
 
 def _health(
@@ -235,20 +312,22 @@ def _health(
     redis: Mapping[str, SessionStore],
     emit: Emit,
     monitors: list[Monitor],
-    recorder: Recorder,
+    incidents: IncidentLog,
     directory: ClusterTopology | None,
 ) -> Health:
     def level_changed(old: int, new: int) -> None:
-        count_level(recorder, new)
-        log.warning("session stores: level %d -> %d", old, new)
+        incidents.level_changed(old, new, health.lost_stores)
         emit(events.level_changed, events.LevelChanged(old, new))
 
-    def store_lost(error: StoreError, direction: str) -> None:
-        log.warning(
-            "session store %s is not used for %ss until it is well again: %s; see `flask langpont status`",
-            *(error.store, direction, error.why),
-        )
-        emit(events.store_lost, events.StoreLost(error.store, direction, error.error_class.name.lower()))
+    def store_lost(error: StoreError, ways: Sequence[str]) -> None:
+        incidents.lost(error, ways, health.level, health.lost_stores)
+        for way in ways:
+            emit(events.store_lost, events.StoreLost(error.store, way, error.error_class.name.lower()))
+
+    def store_back(store: str, ways: Sequence[str], seconds: float) -> None:
+        incidents.back(store, ways, seconds, health.level)
+        for way in ways:
+            emit(events.store_recovered, events.StoreRecovered(store, way, seconds))
 
     def store_failed(store: str) -> None:
         for monitor in monitors:
@@ -262,7 +341,7 @@ def _health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or store.stores), DATABASE],
         limits=Limits(settings.failure_threshold, settings.local_cache_ttl, settings.slow_ms / 1000),
-        listeners=Listeners(level_changed, store_lost, store_failed, store_is_slow),
+        listeners=Listeners(level_changed, store_lost, store_back, store_failed, store_is_slow),
         shards=Shards(directory.locate, directory.share) if directory else Shards(),
     )
     if directory is not None:
@@ -271,13 +350,31 @@ def _health(
     return health
 
 
-def _alerts(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts | None:
+def _address(settings: Settings, redis: Mapping[str, SessionStore], store: str) -> str:
+    """Where a store is, for people."""
+    if store == DATABASE:
+        engine = settings.database_engine
+        url = make_url(settings.database_url or "") if engine is None else engine.url
+        return url.render_as_string(hide_password=True)
+    # A shard may have been found, or left, since the call to it failed.
+    server = redis[role_of(store)].stores.get(store)
+    return "its shards have changed" if server is None else server.address
+
+
+def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend) -> Alerts | None:
     if not settings.alert_topics:
         log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic")
         return None
     from .alerts.alerts import attach  # not paid for without topics
+    from .alerts.fleet import RedisNotes, Store
+    from .stores.sql.notes import DatabaseNotes
 
-    return attach(app, settings, health, recorder)
+    health = backend.health
+    stores = [
+        Store(DatabaseNotes(backend.database), lambda: health.snapshot().can(DATABASE, WRITE)),
+        Store(RedisNotes(backend.primary), lambda: health.snapshot().can(PRIMARY, WRITE)),
+    ]
+    return attach(app, settings, health, recorder, stores)
 
 
 def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> Adoption | None:
@@ -394,15 +491,14 @@ def _redis_stores(
     recorder: Recorder,
     make_identity: MakeIdentity,
     directory: ClusterTopology | None,
-    change_ids: ChangeIds,
+    of_stores: _OfStores,
 ) -> dict[str, SessionStore]:
     if directory is not None:
-        return _found_stores(settings, cloud, recorder, make_identity, directory, change_ids)
+        return _found_stores(settings, cloud, recorder, make_identity, directory, of_stores)
     places = (
         (PRIMARY, settings.redis_url, settings.redis_client),
         (REPLICA, _replica_url(settings), settings.replica_client),
     )
-    of_sessions = _store_options(settings, change_ids)
     stores: dict[str, SessionStore] = {}
     for name, url, client in places:
         if url or client is not None:
@@ -412,7 +508,7 @@ def _redis_stores(
             else:
                 pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
             link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
-            stores[name] = RedisStore(link, near=_near_cache(link, settings, change_ids), **of_sessions)
+            stores[name] = RedisStore(link, near=of_stores.near(link), **of_stores.options)
     return stores
 
 
@@ -422,10 +518,9 @@ def _found_stores(
     recorder: Recorder,
     make_identity: MakeIdentity,
     directory: ClusterTopology,
-    change_ids: ChangeIds,
+    of_stores: _OfStores,
 ) -> dict[str, SessionStore]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
-    of_sessions = _store_options(settings, change_ids)
 
     def store(role: str) -> ClusterStore:
         is_master = role == PRIMARY
@@ -445,10 +540,10 @@ def _found_stores(
             options = _link_options(role, settings, recorder)
             if not is_shard:
                 link = Link(name, pool, server_identity=server_identity, **options)
-                return RedisStore(link, near=_near_cache(link, settings, change_ids), **of_sessions)
+                return RedisStore(link, near=of_stores.near(link), **of_stores.options)
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
-            near = _near_cache(link, settings, change_ids, keeps_absence=False)
-            return ShardStore(link, directory=directory, number=number, near=near, **of_sessions)
+            near = of_stores.near(link, keeps_absence=False)
+            return ShardStore(link, directory=directory, number=number, near=near, **of_stores.options)
 
         return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
 
@@ -472,14 +567,27 @@ def _near_cache(
     return NearCache(link, change_ids, most=most, copies_ttl=ttl, keeps_absence=keeps_absence)
 
 
-def _store_options(settings: Settings, change_ids: ChangeIds) -> dict[str, Any]:
-    """What all stores of an application share; of one server and its replica the records are the same."""
-    return {
+class _OfStores(NamedTuple):
+    """What all stores of an application share.
+
+    :param near: see :func:`_near_cache`.
+    """
+
+    near: Callable[..., NearCache | None]
+    options: dict[str, Any]
+
+
+def _store_options(settings: Settings, change_ids: ChangeIds, at_rest: AtRest | None) -> _OfStores:
+    """Of one server and its replica the records are the same."""
+    options = {
         "prefix": settings.key_prefix,
         "tombstone_ms": settings.lease_terms.tombstone_ms,
         "known": KnownRecords(settings.read_cache_bytes),
         "change_ids": change_ids if settings.near_categories else None,
     }
+    if at_rest is not None:
+        options["form"] = at_rest.redis
+    return _OfStores(partial(_near_cache, settings=settings, change_ids=change_ids), options)
 
 
 def _replica_url(settings: Settings) -> str | None:
@@ -577,7 +685,7 @@ def make_pool(
     return BlockingConnectionPool.from_url(for_redis_py(url), protocol=3, **size, **waits, **options)
 
 
-def _database(app: Flask, settings: Settings) -> Database:
+def _database(app: Flask, settings: Settings, at_rest: AtRest | None) -> Database:
     engine = settings.database_engine
     if engine is None:
         url = make_url(settings.database_url or "")
@@ -587,11 +695,14 @@ def _database(app: Flask, settings: Settings) -> Database:
         engine = make_engine(url, settings.database_timeout, durable=durable)
     if warning := advice(engine.dialect.driver):
         log.warning("%s", warning)
-    return Database(
+    make = Database if at_rest is None else at_rest.database
+    return make(
         engine,
         timeout=settings.database_timeout,
         concurrency=settings.database_concurrency,
         makes_tables=_makes_tables(app, settings),
+        idle_of=settings.privileges.idle_ms,
+        notes_use_after=settings.life.idle_ms // 4 if settings.device_labels or settings.device_networks else None,
     )
 
 
@@ -616,7 +727,7 @@ _REMEDIES: Mapping[type[Exception], str] = {
 }
 
 
-def _journal(settings: Settings) -> Journal:
+def _journal(settings: Settings, at_rest: AtRest | None) -> Journal:
     path = Path(settings.journal) if settings.journal else None
     limits = JournalLimits(
         entries=settings.journal_max_entries,
@@ -625,7 +736,7 @@ def _journal(settings: Settings) -> Journal:
         session_bytes=settings.journal_session_bytes,
         visitor_share=settings.journal_visitor_share,
     )
-    journal = journal_at(path, limits=limits)
+    journal = journal_at(path, limits=limits) if at_rest is None else at_rest.journal(path, limits)
     try:
         if path is not None and (path.exists() or not _is_command()):
             path.parent.mkdir(parents=True, exist_ok=True)

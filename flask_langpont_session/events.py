@@ -7,6 +7,7 @@ Values carry names, numbers and digests shortened for logs, never session ids, k
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from blinker import Namespace
 
@@ -20,7 +21,11 @@ data_lost = _signals.signal("data-lost")
 value_rejected = _signals.signal("value-rejected")
 record_set_aside = _signals.signal("record-set-aside")
 grant_refused = _signals.signal("grant-refused")
+signed_in = _signals.signal("signed-in")
+id_changed = _signals.signal("id-changed")
+confirmed = _signals.signal("confirmed")
 session_revoked = _signals.signal("session-revoked")
+user_revoked = _signals.signal("user-revoked")
 journal_failed = _signals.signal("journal-failed")
 writes_not_kept = _signals.signal("writes-not-kept")
 
@@ -91,11 +96,79 @@ class GrantWasRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A signed-in session began.
+
+    :param adopted: by taking over a session from before, not by a sign-in.
+    """
+
+    digest: str
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IdChanged:
+    """A signed-in session goes on under another id; the one before is dead.
+
+    :param before: its digest until now.
+    :param confirmed: because its user entered a password again; :class:`Confirmed` follows.
+    """
+
+    digest: str
+    before: str
+    confirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The user of a session has entered a password again: a step-up."""
+
+    digest: str
+
+
+class EndedBy(StrEnum):
+    """By what a session ended."""
+
+    USER = "user"
+    """A sign-out, another sign-in in the same browser, or the same user on another device."""
+    APPLICATION = "application"
+    """``langpont.revoke()`` or ``revoke_user()``."""
+    OPERATOR = "operator"
+    """``flask langpont sessions revoke``."""
+    LIMIT = "limit"
+    """Its user signed in elsewhere, and may have only so many sessions."""
+    EXPIRY = "expiry"
+    """It was not used for too long, or its life in all is used up."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRevoked:
-    """A signed-in session ended. `durable`: the database knows it; else it waits in this host's journal."""
+    """A signed-in session ended.
+
+    That it ended by its time is told when a request finds it so: of a session whose cookie no browser sends any more,
+    never; of one whose life in all is used up, by each worker that asks the database.
+
+    :param durable: the database knows it; else it waits in this host's journal.
+    :param cause: by what.
+    """
 
     digest: str
     durable: bool
+    cause: EndedBy = EndedBy.USER
+
+
+@dataclass(frozen=True, slots=True)
+class UserRevoked:
+    """A user was logged out everywhere. :class:`SessionRevoked` tells of the sessions: of up to 200, and also of those
+    that were over before as far as the database still has them.
+
+    :param sessions: how many living ones ended, as far as is known.
+    :param durable: the database knows it; else it waits in this host's journal.
+    """
+
+    sessions: int
+    durable: bool
+    cause: EndedBy
 
 
 @dataclass(frozen=True, slots=True)

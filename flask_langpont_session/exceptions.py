@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from click import ClickException
 from flask.cli import NoAppException
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable, Unauthorized
 
 from .support.errors import LangPontSessionError as LangPontSessionError
 
@@ -19,20 +19,22 @@ _LONGEST_SHOWN = 120
 
 
 class ConfigError(LangPontSessionError, NoAppException, ValueError):
-    """The configuration cannot work. Raised once, at start, with every problem found.
+    """The configuration cannot work. Raised once, at start, with every problem found; and later where a view asks for
+    what it rules out.
 
     Flask's word for an application that cannot be loaded: its commands show the problems without a traceback, and
     ``flask --help`` lists what there is beside them.
 
     :param problems: one sentence per mistake; each names the setting and what is allowed.
+    :param cannot: what is not possible with it.
     """
 
     exit_code = 1
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], *, cannot: str = "start") -> None:
         self.problems = tuple(problems)
         lines = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"flask_langpont_session cannot start with this configuration:{lines}")
+        super().__init__(f"flask_langpont_session cannot {cannot} with this configuration:{lines}")
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the problems alone: how the command is used is not among them."""
@@ -72,7 +74,43 @@ class UnreadableValue(LangPontSessionError, ValueError):
     """Stored bytes are not what the serializer writes: another program wrote them, or they are damaged."""
 
 
-class GrantRefused(LangPontSessionError, ServiceUnavailable):
+class Refused(LangPontSessionError, HTTPException):
+    """A save was refused that would have changed which user is signed in, or what that user may do. Nothing was
+    changed. Unhandled, it becomes the response."""
+
+    def get_headers(self, *arguments: Any, **options: Any) -> list[tuple[str, str]]:
+        """As of any HTTPException; no cache keeps the page."""
+        return [*super().get_headers(*arguments, **options), ("Cache-Control", "no-store")]
+
+
+class SessionLimitReached(Refused, Forbidden):
+    """A sign-in of a user that has as many sessions as MAX_SESSIONS_PER_USER allows, where ON_LIMIT is ``refuse``.
+
+    An :class:`werkzeug.exceptions.HTTPException` with status 403: unhandled, it becomes the response.
+
+    :param description: for the visitor.
+    """
+
+    def __init__(
+        self, description: str = "You are signed in on as many devices as is allowed. Sign out on one of them first."
+    ) -> None:
+        Forbidden.__init__(self, description=description)
+
+
+class ConfirmationRequired(LangPontSessionError, Unauthorized):
+    """The user is signed in, but entered a password longer ago than a view allows, see :func:`requires_fresh`.
+
+    An :class:`werkzeug.exceptions.HTTPException` with status 401: an error handler of the application can ask for the
+    password and call ``session.confirm()``.
+
+    :param description: for the visitor.
+    """
+
+    def __init__(self, description: str = "Please enter your password again.") -> None:
+        Unauthorized.__init__(self, description=description)
+
+
+class GrantRefused(Refused, ServiceUnavailable):
     """A sign-in or a change of rights needs the database, and the database does not answer.
 
     An :class:`werkzeug.exceptions.HTTPException` with status 503: unhandled, it becomes the response.
@@ -87,7 +125,3 @@ class GrantRefused(LangPontSessionError, ServiceUnavailable):
         description: str = "Signing in is not possible right now. Please try again in a few seconds.",
     ) -> None:
         ServiceUnavailable.__init__(self, description=description, retry_after=retry_after)
-
-    def get_headers(self, *arguments: Any, **options: Any) -> list[tuple[str, str]]:
-        """As of any HTTPException; no cache keeps the page."""
-        return [*super().get_headers(*arguments, **options), ("Cache-Control", "no-store")]

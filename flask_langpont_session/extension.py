@@ -9,10 +9,11 @@ import logging
 import threading
 import time
 import weakref
-from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache
 from typing import Any, cast
 
-from flask import Flask, current_app, g, has_app_context, has_request_context
+from flask import Flask, current_app, g, got_request_exception, has_app_context, has_request_context, request
 from flask import session as current_session
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
@@ -22,11 +23,13 @@ from .build import State as State
 from .build import build, close_with
 from .config.explanations import UnclaimedKeys
 from .config.settings import Settings
-from .exceptions import GrantRefused, LangPontSessionError
-from .metrics.recorder import Recorder, install_hooks
+from .devices import device_reader
+from .exceptions import LangPontSessionError, Refused
+from .metrics.recorder import Recorder, note_beginning, record_request
 from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
+from .request.repository import SessionRepository
 from .routes import yielding
 from .session.cookies import CookieSigner, signer_for
 from .session.ids import SessionContext
@@ -72,62 +75,92 @@ class LangPontSession(SessionInterface):
             raise RuntimeError("LangPontSession is already set up for this application; use that object")
         state = arrange(app)
         app.session_interface = self
-        install_hooks(app, state.recorder)
+        got_request_exception.connect(_failed, app)
         if state.exporting is not None:
             state.exporting.install(app)
         _listen_to_flask_login(app)
         _offer_commands(app)
         if state.settings.health_url_prefix:
+            pages = health_blueprint(state_of)
+            if state.settings.status_page is not None:
+                from .status import add_status_page  # not paid for without it
+
+                add_status_page(pages, state_of)
             with yielding(app):
-                app.register_blueprint(health_blueprint(state_of), url_prefix=state.settings.health_url_prefix)
+                app.register_blueprint(pages, url_prefix=state.settings.health_url_prefix)
         _advise(app)
 
     # -- Flask's contract ------------------------------------------------------------------------------------------
 
     def open_session(self, app: Flask, request: Request) -> Session | None:
         """A session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
-        if not app.secret_key:  # which a class may have as an attribute, beside the configuration
+        note_beginning(request.environ)
+        secret_key = app.secret_key  # which a class may have as an attribute, beside the configuration
+        if not secret_key:
             return None
         state = state_of(app)
         state.ensure_started()
-        return Session(
-            app.extensions[CONTEXT],
-            lambda: self._read_cookie(app, request, state.recorder),
+        context: SessionContext = app.extensions[CONTEXT]
+        session = Session(
+            context,
+            lambda: self._read_cookie(app, request, secret_key, state.recorder),
             lambda: _is_remembered(app, request),
-            None if state.adoption is None else state.adoption.of(request, app.extensions[CONTEXT]),
+            None if state.adoption is None else state.adoption.of(request, context),
         )
+        session.environ = request.environ
+        return session
 
     def save_session(self, app: Flask, session: SessionMixin | None, response: Response) -> None:
         """Store what changed and send the cookie if it is due. Never raises for a store; may run twice."""
         if not isinstance(session, Session):
             return  # opening failed, or Flask made its null session
-        state = state_of(app)
-        if session.accessed:
-            _vary_on_cookie(response)
+        repository = session.ids.context.repository
+        if _is_untouched(session) and repository.settings.cookie_resend != "flask":
+            session.ids.is_closed = True
+        else:
+            self._close(app, repository, session, response)
+        record_request(repository.recorder, session.environ, "ok")
+
+    def _close(self, app: Flask, repository: SessionRepository, session: Session, response: Response) -> None:
+        work = session.work
+        try:
+            is_stored = work.is_unchanged or self._save(app, repository.recorder, session, response)
+        finally:
+            session.ids.is_closed = True
+        if not is_stored:
+            return
+        is_gone = self._send_cookie(app, repository.settings, session, response)
+        old = session.ids.old
+        if old is not None and old.ends_with(session, is_gone):
+            self._delete_old_cookie(app, repository.settings, response)
+        showed_auth = work.showed_auth
+        if showed_auth or session.accessed:
+            _vary_on_cookie(response, is_private=showed_auth)
+
+    @staticmethod
+    def _save(app: Flask, recorder: Recorder, session: Session, response: Response) -> bool:
+        """Store what changed. False: that was refused, and the response says so now."""
         began = time.perf_counter()
-        modified = session.modified
         try:
             saved = session.saving.save()
-        except GrantRefused as refused:
+        except Refused as refused:
             _replace_response(response, _refusal(app, refused))
-            state.recorder.observe("request_save", "all", "none", "refused", time.perf_counter() - began)
-            return
-        finally:
-            session.close()
-        is_gone = self._send_cookie(app, state.settings, session, response, modified or saved is not None)
-        if session.work.ids.old is not None and session.work.ids.old.ends_with(session, is_gone):
-            self._delete_old_cookie(app, state.settings, response)
-        if session.saving.showed_auth:
-            _store_nowhere(response)
-        if saved is not None:
+            outcome = "refused"
+        else:
+            if saved is None:
+                return True
             outcome = "ok" if saved.durable else "not_durable"
-            state.recorder.observe("request_save", "all", "none", outcome, time.perf_counter() - began)
+        recorder.observe("request_save", "all", "none", outcome, time.perf_counter() - began)
+        return outcome != "refused"
 
-    def _read_cookie(self, app: Flask, request: Request, recorder: Recorder) -> SessionId | None:
+    def _read_cookie(
+        self, app: Flask, request: Request, secret_key: str | bytes, recorder: Recorder
+    ) -> SessionId | None:
         header = request.environ.get("HTTP_COOKIE")
         if not header:
             return None
-        signer, name = _signer(app), self.get_cookie_name(app)
+        signer = signer_for(secret_key, app.config["SECRET_KEY_FALLBACKS"])
+        name = self.get_cookie_name(app)
         known = signer.known(name, header)
         if known is not None:
             return known
@@ -143,32 +176,31 @@ class LangPontSession(SessionInterface):
             signer.remember(name, header, found)
         return found
 
-    def _send_cookie(
-        self, app: Flask, settings: Settings, session: Session, response: Response, modified: bool
-    ) -> bool:
+    def _send_cookie(self, app: Flask, settings: Settings, session: Session, response: Response) -> bool:
         """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md).
 
         :return: whether the cookie is deleted.
         """
-        is_flask_mode = settings.cookie_resend == "flask"
-        if not session.accessed and not modified and not is_flask_mode:
-            return False  # no view looked at the session: the cookie is not even read
-        target, minted = session.work.ids.target, session.work.ids.minted
-        if target is not None and minted is target:
-            if session.saving.is_worth_a_cookie:
-                self._set_cookie(app, session, response, target)
-            elif session.ended:
+        ids, is_flask_mode = session.ids, settings.cookie_resend == "flask"
+        target = ids.target
+        if not ids.identity.is_as_it_came:
+            if target is not None and ids.minted is target:
+                if session.saving.is_worth_a_cookie:
+                    self._set_cookie(app, session, response, target)
+                    return False
+                return session.ended and self._delete_cookie(app, response)
+            if session.ended:
                 return self._delete_cookie(app, response)
-        elif session.ended or (is_flask_mode and modified and session.work.ids.origin is not None and not session):
+        if is_flask_mode and session.modified and ids.origin is not None and not session:
             return self._delete_cookie(app, response)  # Flask deletes that of a session that was modified to be empty
-        elif target is not None:
+        if target is not None:
             is_due = self._is_due_in_flask if is_flask_mode else self._is_due
-            if is_due(app, session, target, modified):
+            if is_due(app, session, target):
                 self._set_cookie(app, session, response, target)
         return False
 
     @staticmethod
-    def _is_due(app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
+    def _is_due(app: Flask, session: Session, target: SessionId) -> bool:
         work = session.work
         if not work.ids.permanence_changed:
             if target.kind == SIGNED_IN or not work.ids.permanent:
@@ -178,23 +210,23 @@ class LangPontSession(SessionInterface):
         return not work.is_in_doubt
 
     @staticmethod
-    def _is_due_in_flask(app: Flask, session: Session, target: SessionId, modified: bool) -> bool:
+    def _is_due_in_flask(app: Flask, session: Session, target: SessionId) -> bool:
         refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-        return (modified or refresh) and not session.work.is_in_doubt
+        return (session.modified or refresh) and not session.work.is_in_doubt
 
     def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
-        value = _signer(app).dump(replace(target, permanent=session.permanent, issued_at=int(time.time())))
+        signer = _signer(app)
         response.set_cookie(
             self.get_cookie_name(app),
-            value,
+            signer.dump(SessionId(target.sid, target.kind, session.permanent, int(time.time()), target.secret)),
             expires=self.get_expiration_time(app, session),
             **self._attributes(app),
         )
-        _keep_out_of_caches(response)
+        _vary_on_cookie(response, is_private=True)
 
     def _delete_cookie(self, app: Flask, response: Response) -> bool:
         response.delete_cookie(self.get_cookie_name(app), **self._attributes(app))
-        _keep_out_of_caches(response)
+        _vary_on_cookie(response, is_private=True)
         return True
 
     def _delete_old_cookie(self, app: Flask, settings: Settings, response: Response) -> None:
@@ -202,7 +234,7 @@ class LangPontSession(SessionInterface):
         if settings.adopt_cookie_domain is not None:
             attributes["domain"] = settings.adopt_cookie_domain
         response.delete_cookie(settings.adopt_cookie_name, **attributes)
-        _keep_out_of_caches(response)
+        _vary_on_cookie(response, is_private=True)
 
     def _attributes(self, app: Flask) -> dict[str, Any]:
         """The same on setting and on deleting: a browser ignores a deletion without them."""
@@ -224,10 +256,13 @@ class LangPontSession(SessionInterface):
         :raises LangPontSessionError: the database does not answer.
         """
         repository = state_of(app).repository
-        return [SessionInfo.of(row) for row in repository.sessions_of(str(user_id), repository.begin())]
+        found = repository.devices.of_user(str(user_id), _own_digest(repository), repository.begin())
+        return [SessionInfo.of(one) for one in found]
 
     def revoke(self, digest: str, app: Flask | None = None) -> Revoked:
         """End one session for ever, whatever is down: what does not answer now is told later, by this host.
+
+        It is not looked at whether it lived until now: `sessions` is 1.
 
         :param digest: as :meth:`sessions` and ``session.digest`` say it.
         :raises ValueError: that is no digest.
@@ -236,6 +271,25 @@ class LangPontSession(SessionInterface):
             raise ValueError("a digest has 43 characters of A-Z, a-z, 0-9, - and _, as sessions() lists them")
         repository = state_of(app).repository
         return Revoked(durable=repository.revoke(digest, repository.begin()), sessions=1)
+
+    def revoke_others(self, only: str | None = None) -> Revoked:
+        """End the sessions of this request's user on other devices for ever. Its own one goes on; a request that signs
+        the user in is saved first. The devices are told once, by ``session.was_displaced()``.
+
+        >>> langpont.revoke_others(request.form["digest"])      # doctest: +SKIP
+
+        :param only: end this one alone, by its digest. That of another user, or of no session, ends nothing.
+        :return: how many are over, 0 for a visitor; `durable` as of :meth:`revoke`.
+        :raises LangPontSessionError: the database does not answer: which there are is not known.
+        """
+        session = cast(Session, current_session._get_current_object())  # type: ignore[attr-defined]
+        if session.ids.identity.signs_in:
+            session.flush()
+        row = session.work.known_row()
+        if row is None or row.user_id is None:
+            return Revoked(durable=True, sessions=0)
+        repository = session.ids.context.repository
+        return repository.devices.revoke_others(row.user_id, row.digest, only, session.ids.scope)
 
     def revoke_user(self, user_id: object, app: Flask | None = None) -> Revoked:
         """Log a user out everywhere: every session that began until now ends for ever.
@@ -298,7 +352,7 @@ def arrange(app: Flask) -> State:
     :raises ConfigError: with every mistake of the configuration.
     """
     before: State | None = app.extensions.get(EXTENSION)
-    state = build(app, Recorder() if before is None else before.recorder)
+    state = build(app, None if before is None else before.recorder)
     app.extensions[EXTENSION] = state
     app.extensions[CONTEXT] = _context(app, state)
     if before is not None:
@@ -327,44 +381,55 @@ def _listen_to_flask_login(app: Flask) -> None:
     user_logged_out.connect(_logged_out, app)
 
 
+def _failed(sender: Flask, **_: Any) -> None:
+    """A request ends with an exception that the application does not handle. Flask may make a page of it."""
+    record_request(state_of(sender).recorder, request.environ, "error")
+
+
 def _logged_out(sender: Flask, **_: Any) -> None:
     session = current_session._get_current_object()  # type: ignore[attr-defined]
     if isinstance(session, Session) and session.work.is_in_doubt:
         session.sign_out()
 
 
-def _vary_on_cookie(response: Response) -> None:
-    if _has(response, "vary"):
+def _own_digest(repository: SessionRepository) -> str | None:
+    """Of the session that came with the request; None: there is no request to this application, or it brought none."""
+    session = current_session._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]
+    if not isinstance(session, Session) or session.ids.context.repository is not repository:
+        return None
+    origin = session.ids.origin
+    return None if origin is None else origin.digest
+
+
+def _is_untouched(session: Session) -> bool:
+    """Whether the request has not even looked at it: there is nothing to save, and nothing to say of it."""
+    return not session.accessed and "work" not in vars(session)
+
+
+def _vary_on_cookie(response: Response, *, is_private: bool) -> None:
+    """Have caches keep the response for this cookie only: served to another browser, or served later, one that has a
+    cookie would open a wrong or an old session.
+
+    :param is_private: they shall not keep it at all (ASVS 14.3.2), unless a view that knows better has set its own.
+    """
+    # Looked for and added in the list itself: a fraction of what it costs to have each header's text taken apart.
+    present = {name.lower(): value for name, value in response.headers}
+    if "vary" not in present:
+        response.headers.add("Vary", "Cookie")
+    elif present["vary"] != "Cookie":
         response.vary.add("Cookie")
-    else:
-        response.headers.add("Vary", "Cookie")  # nearly always, and a fraction of what taking a set apart costs
-
-
-def _has(response: Response, name: str) -> bool:
-    """Whether a header is set. Asked of nearly each response, most of which have two."""
-    return name in [header.lower() for header, _ in response.headers]
-
-
-def _store_nowhere(response: Response) -> None:
-    """ASVS 14.3.2; a view that knows better sets its own."""
-    if not _has(response, "cache-control"):
+    if is_private and "cache-control" not in present:
         response.headers.add("Cache-Control", "no-store")
 
 
-def _keep_out_of_caches(response: Response) -> None:
-    """A cookie that a cache served to another browser, or served later, would open a wrong or an old session."""
-    _vary_on_cookie(response)
-    _store_nowhere(response)
-
-
-def _refusal(app: Flask, refused: GrantRefused) -> Response:
-    """The 503 as the application's own error handler shows it, if it has one."""
+def _refusal(app: Flask, refused: Refused) -> Response:
+    """The 503 or 403 as the application's own error handler shows it, if it has one."""
     if has_request_context():
         try:
             return app.make_response(app.handle_user_exception(refused))
         except Exception:
-            log.exception("the application's handler of GrantRefused failed; the plain page is sent")
-    return app.response_class(refused.get_body(), 503, refused.get_headers())
+            log.exception("the application's handler of %s failed; the plain page is sent", type(refused).__name__)
+    return app.response_class(refused.get_body(), refused.code, refused.get_headers())
 
 
 def _replace_response(response: Response, page: Response) -> None:
@@ -373,7 +438,7 @@ def _replace_response(response: Response, page: Response) -> None:
     response.headers.clear()
     response.headers.extend(page.headers)
     response.headers["Cache-Control"] = "no-store"
-    _vary_on_cookie(response)
+    _vary_on_cookie(response, is_private=True)
     response.direct_passthrough = False
     response.set_data(page.get_data())
 
@@ -383,22 +448,27 @@ def _signer(app: Flask) -> CookieSigner:
     return signer_for(app.secret_key, app.config["SECRET_KEY_FALLBACKS"])
 
 
-def _life(app: Flask, settings: Settings, permanent: bool) -> Life:
-    if permanent:
-        whole = int(app.permanent_session_lifetime.total_seconds() * 1000)
-        return Life(whole, whole)
-    return settings.life
-
-
 def _context(app: Flask, state: State) -> SessionContext:
     """Made once: Flask's keys are read when these are called, not now."""
     its = cast(Flask, weakref.proxy(app))  # the application holds these: they must not hold it
+    settings = state.settings
+
+    @lru_cache(maxsize=64)
+    def permanent_life(lifetime: timedelta) -> Life:
+        """The same object for the same time: what was found out of a session by its life is remembered by that."""
+        whole = int(lifetime.total_seconds() * 1000)
+        return settings.privileges.life(whole, whole)
+
+    def life(permanent: bool) -> Life:
+        return permanent_life(its.permanent_session_lifetime) if permanent else settings.life
+
     return SessionContext(
         state.repository,
         lambda kind, permanent: _signer(its).mint(kind, permanent=permanent, now=time.time()),
-        lambda permanent: _life(its, state.settings, permanent),
+        life,
         lambda: _forget_csrf(state.settings),
         UnclaimedKeys(state.settings).note,
+        device_reader(state.settings),
     )
 
 

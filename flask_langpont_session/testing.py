@@ -24,7 +24,7 @@ from flask import Flask
 from . import events
 from .build import CLOSES
 from .config.checks import PREFIX
-from .config.settings import PATIENCE
+from .config.settings import ALONE, PATIENCE
 from .exceptions import ConfigError
 from .extension import EXTENSION, State, applications, arrange, state_of
 from .policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
@@ -49,11 +49,6 @@ _ELSEWHERE: Mapping[str, Any] = {
     "DATABASE_URL": None,
     "DATABASE_ENGINE": None,
     "JOURNAL": "",
-    "METRICS": [],
-    "METRICS_URL": None,
-    "METRICS_REGISTRY": None,
-    "ALERT_TOPICS": {},
-    "ADOPT": [],
 }
 """What an application's configuration may say of servers and files that its tests are to leave alone."""
 
@@ -72,7 +67,7 @@ def app_config(redis_url: str | None = None) -> dict[str, Any]:
     :param redis_url: of a Redis or Valkey for tests.
     :raises ConfigError: there is no `redis_url`, and fakeredis is not installed.
     """
-    config = {**_ELSEWHERE, **{name.upper(): value for name, value in PATIENCE.items()}}
+    config = {**_ELSEWHERE, **{name.upper(): value for name, value in {**ALONE, **PATIENCE}.items()}}
     if redis_url is None:
         config["REDIS_CLIENT"] = _redis_in_memory()
     else:
@@ -115,9 +110,10 @@ def closing_applications() -> Iterator[None]:
         for app in list(applications):
             if app not in before:
                 state_of(app).close()
-        for thread in threading.enumerate():
-            if thread.name == CLOSES:
-                thread.join(_CLOSING)
+        ends = time.monotonic() + _CLOSING
+        # Not join(): one that is just being started, by whatever dropped the application, cannot be joined yet.
+        while any(thread.name == CLOSES for thread in threading.enumerate()) and time.monotonic() < ends:
+            time.sleep(0.001)  # tests only; closing takes milliseconds
 
 
 @contextmanager

@@ -5,8 +5,11 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from devservers.processes import is_free
+from devservers.servers import ServerError
 from example_app.users import DEMO_PASSWORDS
 from lab.servers import Lab
 
@@ -41,6 +44,29 @@ def _options() -> argparse.Namespace:
     return options
 
 
+OF_THE_DEMO = {
+    "cookie": "there is no HTTPS here",
+    "redis-rights": "Valkey has no users here",
+    "database-rights": "PostgreSQL has no other user here",
+    "journal-disk": "all files here are temporary",
+}
+"""Check of the doctor → why it warns of the demo."""
+
+
+def _counted(number: int, outcome: str) -> str:
+    return f"{number} {outcome}{'s' if number != 1 and outcome in ('warning', 'failure') else ''}"
+
+
+def doctor_lines(said: Mapping[str, Any]) -> Iterator[str]:
+    """What the doctor says, in short. Of what is wrong the demo's own reasons are given, else what was found."""
+    counts = ", ".join(_counted(number, outcome) for outcome, number in said["counts"].items())
+    yield f"`flask langpont doctor` has looked at the application: {counts}."
+    for check in said["checks"]:
+        if check["outcome"] in ("warning", "failure"):
+            found = "; ".join(one["found"] for one in check["findings"] if one["outcome"] != "ok")
+            yield f"  {check['outcome']} {check['name']}: {OF_THE_DEMO.get(check['name'], found)}"
+
+
 def main() -> None:
     """Run the lab until a signal ends it."""
     options = _options()
@@ -54,8 +80,16 @@ def main() -> None:
         users = " or ".join(f"{name} / {password}" for name, password in DEMO_PASSWORDS.items())
         print(f"\n  LangPont is at {lab.url}\n  Sign in as {users}.", flush=True)
         if lab.aws is not None:
-            print(f"  Metrics and alerts go to {lab.aws.url}; {lab.url}/metrics is for Prometheus.", flush=True)
-        print("\n  Ctrl-C ends it.", flush=True)
+            print(
+                f"  Metrics and alerts are shown there; `aws --endpoint-url {lab.aws.url}` has them, too.", flush=True
+            )
+        print(f"  {lab.url}/healthz/status is for operators, {lab.url}/metrics for Prometheus.", flush=True)
+        print("\n  Ctrl-C ends it.\n", flush=True)
+        try:
+            for line in doctor_lines(lab.doctor()):
+                _tell(line)
+        except ServerError as error:  # the demo goes on without it
+            _tell(str(error))
         lab.web.wait()
         raise SystemExit(f"The application ended: {lab.web.log.read_text(errors='replace')[-2000:]}")
 

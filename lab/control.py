@@ -1,8 +1,9 @@
 """How the page reaches the servers' owner: one line of JSON each way, over a Unix socket.
 
 Question: ``{"server": "primary" | "replica" | "database", "action": "stop" | "start" | "freeze" | "thaw"}`` or
-``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aws": what AWS was sent}``,
-and ``"error"`` with a sentence if the action failed.
+``{"action": "age"}`` (the workers take their local copies for too old, until a Redis is started), or
+``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aged": whether copies are too
+old, "aws": what AWS was sent}``, and ``"error"`` with a sentence if the action failed.
 """
 
 import json
@@ -21,6 +22,13 @@ class Owner(Protocol):
 
     def act(self, server: str, action: str) -> None:
         """Do it, and return when it is done. :raises Exception: with a sentence for the page."""
+
+    def age(self) -> None:
+        """From now on copies are too old, until a Redis is started."""
+
+    @property
+    def aged(self) -> bool:
+        """Whether they are."""
 
     def state(self) -> Mapping[str, str]:
         """How each server is."""
@@ -50,11 +58,15 @@ def _answer(owner: Owner, line: bytes) -> dict[str, Any]:
     error = None
     try:
         question = json.loads(line)
-        if question["action"] != "state":
+        if question["action"] == "age":
+            owner.age()
+        elif question["action"] != "state":
             _act(owner, question["server"], question["action"])
     except Exception as failed:  # a lab that cannot start a server still answers
         error = f"{type(failed).__name__}: {failed}"
-    return {"servers": dict(owner.state()), "aws": owner.heard()} | ({"error": error} if error else {})
+    return {"servers": dict(owner.state()), "aged": owner.aged, "aws": owner.heard()} | (
+        {"error": error} if error else {}
+    )
 
 
 def _act(owner: Owner, server: str, action: str) -> None:

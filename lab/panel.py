@@ -1,35 +1,55 @@
-"""The outage lab beside the page: switches for the servers, the level, what every feature gets, and what AWS hears."""
+"""The outage lab beside the page: switches for the servers, what each level means, what the visitor loses, charts of
+each worker, a tour, and what AWS hears."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, abort, current_app, redirect, request, url_for
+from flask import Blueprint, abort, current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_login import current_user
 
 from example_app.session import live, logins, ui_language
+from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.levels import LEVELS as NAMES
+from flask_langpont_session.status import status_facts
+from flask_langpont_session.status_page.charts import HEIGHT, charts
 from lab.control import ACTIONS, SERVERS, ask
-from lab.texts import FEATURES, LEVELS, PANEL, STATES
+from lab.texts import CHARTS, FEATURES, LEGENDS, LEVELS, NOW, PANEL, STATES
 
 lab = Blueprint("lab", __name__, url_prefix="/lab", template_folder="templates", static_folder="static")
+
+SPAN = 600.0
+"""Seconds that the charts show."""
 
 
 @lab.app_context_processor
 def panel_context() -> dict[str, Any]:
-    """For ``beside.html``, which the example's page shows where it finds it: the panel and its texts."""
-    return {"outage_panel": panel, "panel_texts": lambda: PANEL[ui_language()]}
+    """For ``beside.html`` and ``beside_top.html``, which the example's page shows where it finds them."""
+    return {"outage_panel": panel, "panel_texts": lambda: PANEL[ui_language()], "outage_level": lambda: live().level}
 
 
 @lab.post("/<server>/<action>")
 def act(server: str, action: str) -> ResponseReturnValue:
     """Stop, start, freeze or thaw one of the servers; answers when that is done."""
+    if server not in SERVERS or action not in ACTIONS:
+        abort(404)
+    return _do({"server": server, "action": action})
+
+
+@lab.post("/copies/age")
+def age() -> ResponseReturnValue:
+    """Have the workers take their local copies for too old."""
+    return _do({"action": "age"})
+
+
+def _do(question: Mapping[str, str]) -> ResponseReturnValue:
     socket = _socket()
-    if socket is None or server not in SERVERS or action not in ACTIONS:
+    if socket is None:
         abort(404)
     try:
-        answer = ask(socket, {"server": server, "action": action}, timeout=25.0)
+        answer = ask(socket, question, timeout=25.0)
     except OSError:
         abort(502, "The lab does not answer.")
     if "error" in answer:
@@ -47,19 +67,72 @@ def state() -> ResponseReturnValue:
 
 def panel() -> dict[str, Any]:
     """Where things stand: level, servers and AWS (None without a lab) and one row per feature, with texts to show."""
-    session = live()
-    lang = ui_language()
     answer = _lab()
+    if answer and answer.get("aged"):
+        _take_copies_for_old()
+    lang, level = ui_language(), live().level
     return {
         "pid": os.getpid(),
-        "level": session.level,
-        "level_name": session.level_name,
-        "level_text": LEVELS[lang][session.level],
+        "level": level,
+        "level_name": live().level_name,
+        "levels": list(zip(NAMES.values(), LEVELS[lang], strict=True)),
+        "level_text": LEVELS[lang][level],
         "logins": logins(),
+        "step": _step(level),
         "servers": None if answer is None else _servers(answer.get("servers", {}), lang),
         "aws": None if answer is None else answer.get("aws"),
-        "features": [asdict(row) | {"label": FEATURES[lang].get(row.feature)} for row in session.explain()],
+        "features": list(_features(lang)),
+        "charts": _charts(lang),
     }
+
+
+def _take_copies_for_old() -> None:
+    health = state_of().health
+    if health.level == 2:
+        health.age_outage(state_of().settings.local_cache_ttl)
+
+
+def _step(level: int) -> int:
+    """The step of the tour that comes next, 0 to 4."""
+    return min(level + 1, 4) if level or current_user.is_authenticated else 0
+
+
+def _features(lang: str) -> Iterator[dict[str, Any]]:
+    """What the visitor has of each feature now."""
+    texts = NOW[lang]
+    for row in live().explain():
+        if row.source == "request":
+            now = texts["request"]
+        elif row.category == "auth" and row.behaviour in ("primary", "database_fallback") and not logins():
+            now = texts["no_database"]
+        elif row.behaviour == "local_cache_fallback" and not row.available:
+            now = texts["no_copy"]
+        else:
+            now = texts[row.behaviour]
+        yield {
+            "feature": row.feature,
+            "category": row.category,
+            "label": FEATURES[lang].get(row.feature),
+            "priority": row.priority,
+            "behaviour": row.behaviour,
+            "source": row.source,
+            "available": row.available,
+            "now": now,
+        }
+
+
+def _charts(lang: str) -> str:
+    """Those of this worker, as HTML."""
+    facts = status_facts(state_of(), SPAN)
+    return render_template(
+        "charts.html",
+        facts=facts,
+        charts=charts(facts),
+        height=HEIGHT,
+        titles=CHARTS[lang],
+        legends=LEGENDS[lang],
+        texts=PANEL[lang],
+    )
 
 
 def _socket() -> Path | None:

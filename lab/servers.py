@@ -28,6 +28,9 @@ from lab.control import ControlServer
 APPLICATION = "lab.app:create_app()"
 """Where gunicorn finds what runs in it."""
 
+_SMALL_HASHES = ("--hash-max-listpack-value", "1024")
+"""A session of the usual size in the form that takes less memory, as `flask langpont doctor` has it."""
+
 
 class Lab:
     """All servers. A context manager: everything runs on entry, nothing is left after exit.
@@ -55,8 +58,8 @@ class Lab:
     ) -> None:
         self._tell = tell
         self.folder = Path(tempfile.mkdtemp(prefix="langpont-lab-"))  # mode 0700
-        self.primary = Valkey(self.folder / "primary")
-        self.replica = Valkey(self.folder / "replica", replica_of=self.primary)
+        self.primary = Valkey(self.folder / "primary", extra=_SMALL_HASHES)
+        self.replica = Valkey(self.folder / "replica", replica_of=self.primary, extra=_SMALL_HASHES)
         self.database = Postgres(self.folder / "database")
         self.aws = Aws(self.folder / "aws") if aws else None
         self._application = application
@@ -65,6 +68,7 @@ class Lab:
         self._hosts: list[WebServer] = []
         self.web = self.host("web", port=port, workers=workers, threads=threads, preload=preload)
         self._acting = threading.Lock()
+        self.aged = False  # whether the workers take their local copies for too old
         self._running = ExitStack()
 
     @property
@@ -103,8 +107,7 @@ class Lab:
         `web` is one; further ones are started by the caller and stopped by the lab.
         """
         folder = self.folder / name
-        own = {"LANGPONT_SESSION_JOURNAL": str(folder / "journal.sqlite3"), **(settings or {})}
-        variables = self.environment(self.configuration | own)
+        variables = self.environment(self.configuration | self._own(name) | dict(settings or {}))
         if self.aws is not None:
             variables["PROMETHEUS_MULTIPROC_DIR"] = str(_made(folder / "prometheus"))
         web = WebServer(
@@ -119,12 +122,31 @@ class Lab:
         self._hosts.append(web)
         return web
 
+    def doctor(self) -> Mapping[str, Any]:
+        """What ``flask langpont doctor`` says of the application, on the host of `web`.
+
+        :raises ServerError: it says nothing.
+        """
+        command = [sys.executable, "-m", "flask", "--app", "lab.app", "langpont", "doctor", "--json"]
+        environment = self.environment(self.configuration | self._own("web"))
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+        if not done.stdout:
+            raise ServerError(f"the doctor failed: {done.stderr[-2000:]}")
+        said: Mapping[str, Any] = json.loads(done.stdout)
+        return said
+
     def act(self, server: str, action: str) -> None:
         """Do one action of the page. A stop is a SIGKILL: the worst way to go is the one worth watching."""
         target = self.servers[server]
         actions = {"stop": target.kill, "start": target.start, "freeze": target.freeze, "thaw": target.thaw}
         with self._acting:
+            if server != "database" and action in ("start", "thaw"):
+                self.aged = False
             actions[action]()
+
+    def age(self) -> None:
+        """Have the workers take their local copies for too old, as half an hour after the loss of Redis."""
+        self.aged = True
 
     def state(self) -> dict[str, str]:
         """``running``, ``stopped`` or ``frozen``, by name."""
@@ -164,6 +186,10 @@ class Lab:
     @property
     def _socket(self) -> Path:
         return self.folder / "control"
+
+    def _own(self, name: str) -> dict[str, object]:
+        """What a host has for itself."""
+        return {"LANGPONT_SESSION_JOURNAL": str(self.folder / name / "journal.sqlite3")}
 
     def _own_configuration(self) -> dict[str, object]:
         return {

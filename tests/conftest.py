@@ -1,12 +1,32 @@
-"""What spares every test process work that it would do again and again."""
+"""What spares the test processes work that they would do again and again."""
 
 from __future__ import annotations
 
 import gc
+import ssl
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+ONE_PROCESS = ("tests/browser", "tests/stories")
+"""Folders whose servers take longer to start than most of their tests take."""
+
+
+class LoadFolderOrFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A process is given a whole file at a time, and the whole of such a folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in ONE_PROCESS else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """For ``--dist loadfile``."""
+    return LoadFolderOrFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,4 +53,12 @@ def models_of_aws_are_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", the_same)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_authority_of_the_machine_is_trusted() -> Iterator[None]:
+    """PyMySQL reads all its certificates anew for each connection, which takes longer than most questions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
         yield

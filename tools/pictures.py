@@ -22,7 +22,7 @@ def _translate(visitor: Visitor, number: int) -> None:
 
 
 def _take(page: Page, level: int) -> None:
-    page.screenshot(path=IMAGES / f"level-{level}.png", full_page=True)
+    page.screenshot(path=IMAGES / f"level-{level}.png")
     print(IMAGES / f"level-{level}.png")
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Start the demo, work in it, stop its Valkey servers, work on."""
     with Lab(workers=2, aws=True) as lab, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=required("chromium"), args=FLAGS)
-        visitor = Visitor(browser.new_page(viewport={"width": 1280, "height": 900}), lab.url)
+        visitor = Visitor(browser.new_page(viewport={"width": 1280, "height": 1440}), lab.url)
         visitor.open()
         visitor.sees_level(0)
         visitor.sign_in()

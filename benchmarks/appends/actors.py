@@ -33,9 +33,17 @@ VISITOR = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regene
 
 @dataclass(eq=False)
 class Clear:
-    """What a visitor cleared, and whether any of it was seen again."""
+    """What a visitor cleared, and whether any of it was seen again.
+
+    :param session: the beginning of the digest that was asked with.
+    :param asked: monotonic seconds.
+    :param answered: monotonic seconds.
+    """
 
     entries: frozenset[int]
+    session: str
+    asked: float
+    answered: float
     undone: bool = False
 
 
@@ -130,6 +138,7 @@ class Actor:
         self.history: list[Event] = []
         #: What is wrong; none: its history need not be told.
         self.wrong: list[Finding] = []
+        self.notes: list[Finding] = []
         self._entries = 0
 
     @property
@@ -185,11 +194,12 @@ class Actor:
         self._ask("set", theme=f"theme {self._entries}")
 
     def _do_clear(self) -> None:
+        asked, session = time.monotonic(), short(self.browser.cookie)
         answer = self._ask("clear")
         if not answer.ok:
             self.life.is_uncertain()
             return
-        self.clears.append(Clear(frozenset(self.life.entries)))
+        self.clears.append(Clear(frozenset(self.life.entries), session, asked, time.monotonic()))
         self._begin()
 
     def _do_regenerate(self) -> None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .actors import Actor
     from .hosts import Worker
 
-_MOST = 40
-"""Lines of a session's history."""
+_MOST = 60
+"""Lines of a browser's history."""
 
-_AROUND = 4
-"""Lines before and behind those that an entry was sent by."""
+_BEFORE_ENTRIES, _BEHIND_ENTRIES = 15, 25
+"""Lines before and behind those that an entry was sent by: what came next says what became of it."""
 
 _BEFORE, _AFTER = 3.0, 20.0
 """Seconds around the last use of a session for which reports are told that name none: those of the replay."""
@@ -58,13 +58,13 @@ def explained(finding: Finding, actor: Actor, workers: Sequence[Worker], began: 
     yield finding.text
     sent = [f" append {entry}:" for entry in finding.entries]
     of_entries = [n for n, event in enumerate(actor.history) if any(text in event.text for text in sent)]
-    ids = {short(finding.cookie), *(actor.history[number].session for number in of_entries)}
-    of_ids = [number for number, event in enumerate(actor.history) if event.session in ids]
-    around = [number + more for number in of_entries for more in range(-_AROUND, _AROUND + 1)]
-    # What came next says what became of it.
-    numbers = sorted({*(around or of_ids), *(number + 1 for number in of_ids[-1:])} & set(range(len(actor.history))))
-    yield from (actor.history[number].text for number in numbers[-_MOST:])
-    last = max((actor.history[number].at for number in of_entries or of_ids), default=0.0)
+    if of_entries:
+        told = actor.history[max(0, of_entries[0] - _BEFORE_ENTRIES) : of_entries[-1] + _BEHIND_ENTRIES]
+    else:
+        told = [event for event in actor.history if event.session == short(finding.cookie)]
+    ids = {short(finding.cookie), *(event.session for event in told)}
+    yield from (event.text for event in told[-_MOST:])
+    last = max((event.at for event in told), default=0.0)
     for worker in workers:
         if worker.journal == actor.host.workers[0].journal:
             yield from (f"{worker.name} reported {line}" for line in _reported(worker, ids, began, last))
@@ -73,13 +73,18 @@ def explained(finding: Finding, actor: Actor, workers: Sequence[Worker], began: 
             yield f"{worker.name} {place}: {known}"
 
 
-def _reported(worker: Worker, ids: set[str], began: float, last: float) -> Iterator[str]:
+def reports_of(worker: Worker) -> Iterator[Report]:
+    """All that a worker has reported."""
     for path in sorted(worker.folder.glob("counters-*.reports")):
         for line in path.read_text().splitlines():
-            report = Report(*json.loads(line))
-            at = report.at - began
-            if report.session in ids or (not report.session and -_BEFORE < at - last < _AFTER):
-                yield f"{at:6.2f} {' '.join(map(str, report[1:]))}"
+            yield Report(*json.loads(line))
+
+
+def _reported(worker: Worker, ids: set[str], began: float, last: float) -> Iterator[str]:
+    for report in reports_of(worker):
+        at = report.at - began
+        if report.session in ids or (not report.session and -_BEFORE < at - last < _AFTER):
+            yield f"{at:6.2f} {' '.join(map(str, report[1:]))}"
 
 
 def _known(worker: Worker, cookie: str | None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class Life:
     :ivar read_back: entries that a later answer has shown.
     :ivar possible: entries without such an answer: they may be there or not.
     :ivar older: how often an answer that called the feature available lacked what an earlier one had shown.
+    :ivar lacked: what the first of those answers lacked.
+    :ivar missing: what the last answer that called the feature available lacked.
     """
 
     acknowledged: list[int] = field(default_factory=list)
@@ -28,6 +30,8 @@ class Life:
     read_back: set[int] = field(default_factory=set)
     possible: set[int] = field(default_factory=set)
     older: int = 0
+    lacked: set[int] = field(default_factory=set)
+    missing: set[int] = field(default_factory=set)
     counted: int = 0
     perhaps_counted: int = 0
     #: The texts that the blind key may have; None: none.
@@ -52,7 +56,10 @@ class Life:
 
     def saw(self, entries: Sequence[int]) -> None:
         """A list was shown by an answer that called the feature available."""
-        self.older += bool(self.read_back.difference(entries))
+        self.missing = self.read_back.difference(entries)
+        if self.missing:
+            self.older += 1
+            self.lacked = self.lacked or self.missing
         self.read_back |= self.entries.intersection(entries)
 
     def added(self, shown: Mapping[str, Any] | None) -> None:
@@ -78,7 +85,7 @@ class Life:
     def is_uncertain(self) -> None:
         """A wipe had no answer: all that there was may be there or not."""
         self.possible |= set(self.acknowledged)
-        self.acknowledged, self.firm, self.read_back = [], set(), set()
+        self.acknowledged, self.firm, self.read_back, self.missing = [], set(), set(), set()
         self.perhaps_counted += self.counted
         self.counted = 0
         self.texts = {*self.texts, None}

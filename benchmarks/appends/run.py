@@ -15,7 +15,7 @@ from .actors import Crowd
 from .faults import LANES, Play, plan
 from .findings import explained
 from .hosts import LONG, Host, Stage, Worker, staged
-from .verdict import Verdict, look_in_a_last_outage, verdict
+from .verdict import Verdict, count_undone, look_in_a_last_outage, verdict
 
 VERIFY_INTERVAL = 1
 
@@ -85,11 +85,12 @@ def run(
         showing = _last_outage(crowd, every_worker)
         if showing:
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
-        _count_clears_again(made_verdict, crowd)
+        if more := count_undone(made_verdict, crowd, every_worker):
+            made_verdict.wrong.append(f"{more} clears were undone in the next outage")
         for worker in every_worker:
             worker.redis.heal()  # what is wrong is looked up there
         for actor in crowd.actors:
-            for finding in actor.wrong:
+            for finding in (*actor.wrong, *actor.notes):
                 say(f"-- {actor.user or 'a visitor'} --")
                 say("\n".join(explained(finding, actor, every_worker, crowd.began)))
         return made_verdict
@@ -116,10 +117,3 @@ def _last_outage(crowd: Crowd, workers: Sequence[Worker]) -> int:
         worker.redis.impose(REFUSE)
     wait_until(lambda: all(worker.level >= 2 for worker in workers), "an outage", LONG, pause=0.02)
     return look_in_a_last_outage(crowd, workers)
-
-
-def _count_clears_again(made: Verdict, crowd: Crowd) -> None:
-    undone = sum(clear.undone for actor in crowd.actors for clear in actor.clears)
-    if undone > made.undone:
-        made.wrong.append(f"{undone - made.undone} clears were undone in the next outage")
-        made.undone = undone

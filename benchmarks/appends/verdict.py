@@ -10,10 +10,10 @@ from typing import Any
 
 from devservers.processes import wait_until
 
-from .actors import Actor, Crowd
+from .actors import Actor, Clear, Crowd
 from .application import LIST
 from .browser import Browser
-from .findings import Finding, short
+from .findings import Finding, reports_of, short
 from .hosts import LONG, Worker
 from .ledger import Judgement
 
@@ -31,6 +31,7 @@ INCREMENTS = (*WRITES, "increments_in_doubt")
 class Verdict:
     """What a run has shown.
 
+    :ivar undone_reported: how many of the undone clears were reported as lost by the request that was to clear.
     :ivar wrong: sentences; none: everything that was promised was kept.
     """
 
@@ -40,6 +41,7 @@ class Verdict:
     lists_damaged: int
     clears: int
     undone: int
+    undone_reported: int
     ended: int
     showing: int
     reported: Mapping[str, int]
@@ -48,6 +50,7 @@ class Verdict:
     abandoned: int
     faults: Mapping[str, int]
     older: int
+    ended_lacking: int
     wrong: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, str]]:
@@ -58,11 +61,12 @@ class Verdict:
         yield "… lost", f"{found.lost + found.firm_lost} ({found.firm_lost} of them acknowledged at level 0)"
         yield "older entries destroyed", f"{found.destroyed}, in {self.lists_damaged} lists"
         yield "answers that lacked older entries", str(self.older)
+        yield "older entries that were gone when a session ended", str(self.ended_lacking)
         yield "entries twice / out of order / foreign", f"{found.twice} / {found.disordered} / {found.foreign}"
         yield "blind writes lost / themes lost", f"{found.texts_lost} / {found.themes_lost}"
         yield "increments acknowledged", str(self.acknowledged["count"])
         yield "… lost / counted twice", f"{found.increments_lost} / {found.increments_twice}"
-        yield "clears undone", f"{self.undone} of {self.clears}"
+        yield "clears undone", f"{self.undone} of {self.clears} ({self.undone_reported} of them reported as lost)"
         yield "ended ids that show data", f"{self.showing} of {self.ended}"
         yield "reported", ", ".join(f"{name} {self.reported[name]}" for name in INCREMENTS)
         yield "faults", ", ".join(f"{name} {number}" for name, number in sorted(self.faults.items()))
@@ -91,19 +95,23 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
             missing = sorted({*actor.life.acknowledged, *actor.life.read_back}.difference(shown["list"]))
             text = f"{verified}: {missing} are missing from {shown}"
             actor.wrong.append(Finding(text, actor.browser.cookie, missing))
+        for life in actor.lives:
+            if life.older:
+                text = f"{life.older} answers lacked older entries, the first one {sorted(life.lacked)}"
+                actor.notes.append(Finding(text, actor.browser.cookie, sorted(life.lacked)))
         found += verified
         damaged += verified.destroyed > 0
     graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
     with ThreadPoolExecutor(_ASKING) as pool:
         showing = sum(pool.map(lambda one: _shows_anything(one[0], one[1], workers), graves))
-    clears = [clear for actor in crowd.actors for clear in actor.clears]
     made = Verdict(
         seed=crowd.seed,
         acknowledged=sum((actor.acknowledged for actor in crowd.actors), Counter()),
         found=found,
         lists_damaged=damaged,
-        clears=len(clears),
-        undone=sum(clear.undone for clear in clears),
+        clears=sum(len(actor.clears) for actor in crowd.actors),
+        undone=0,
+        undone_reported=0,
         ended=len(graves),
         showing=showing,
         reported=_reported(workers),
@@ -112,8 +120,10 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         abandoned=crowd.abandoned,
         faults=faults,
         older=sum(life.older for actor in crowd.actors for life in actor.lives),
+        ended_lacking=sum(len(life.missing) for actor in crowd.actors for life in actor.lives[:-1]),
         wrong=wrong,
     )
+    count_undone(made, crowd, workers)
     wrong += _wrong(made)
     return made
 
@@ -181,6 +191,20 @@ def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
     return showing
 
 
+def _is_reported(clear: Clear, workers: Sequence[Worker]) -> bool:
+    """Whether the request that was to clear said that this is lost."""
+    reports = (report for worker in workers for report in reports_of(worker) if report.session == clear.session)
+    return any(report.what == "writes_lost" and clear.asked <= report.at <= clear.answered for report in reports)
+
+
+def count_undone(made: Verdict, crowd: Crowd, workers: Sequence[Worker]) -> int:
+    """Count the clears that are undone by now. How many there are more that no request has reported."""
+    before = made.undone - made.undone_reported
+    undone = [clear for actor in crowd.actors for clear in actor.clears if clear.undone]
+    made.undone, made.undone_reported = len(undone), sum(_is_reported(clear, workers) for clear in undone)
+    return made.undone - made.undone_reported - before
+
+
 def _reported(workers: Sequence[Worker]) -> Mapping[str, int]:
     counted = Counter[str]()
     for worker in workers:
@@ -204,7 +228,8 @@ def _wrong(made: Verdict) -> Iterator[str]:
         (found.disordered, "entries are out of order"),
         (found.foreign, "entries were never appended to this list"),
         (found.themes_lost, "texts of priority medium that were stored are gone"),
-        (made.undone, "clears were undone"),
+        (made.ended_lacking, f"entries of {LIST} were gone when their session ended"),
+        (made.undone - made.undone_reported, "clears were undone"),
         (made.showing, "ended ids show data"),
     ):
         if number:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..page import DOCS, write_into
-from . import detection, run
+from . import chart, detection, run
 from .faults import OUTAGES
 from .report import COMPARISON, DETECTION, Results, as_json, markdown
 from .run import FULL, QUICK, Effort
@@ -81,6 +81,7 @@ def main() -> None:
     print(text)
     if options.write:
         write_into(DOCUMENT, name, text)
+        chart.draw()
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def _network(fault: Fault, stage: Stage, proof: list[str]) -> Iterator[None]:
 @contextmanager
 def _refusing(stage: Stage, proof: list[str]) -> Iterator[None]:
     # The proxy counts what it closed and one attempt of its own; later attempts are refused by the kernel.
-    accepted = stage.proxy.counters.accepted
     with _network(proxy.REFUSE, stage, proof):
+        accepted = stage.proxy.counters.accepted
         yield
         _must(stage.proxy.counters.accepted == accepted, "that no client was let in")
 

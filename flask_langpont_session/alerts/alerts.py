@@ -1,18 +1,17 @@
-"""Alerts to SNS: in each process one daemon thread looks at the conditions and moves the host's incidents on
-(``lookout``), and another one sends what there is to tell (``outgoing``).
+"""Alerts to SNS: in each process one daemon thread looks at the conditions (``lookout``), and another one sends what
+there is to tell (``outgoing``).
 
-Nothing here runs in a request but what costs a dictionary entry. The workers of a host share their incidents in a file
-beside the journal (``shared``), so that one of them tells what all of them see, with every store down; a worker that
-dies leaves incidents and unsent messages to the others.
+Nothing here runs in a request but what costs a dictionary entry. Of the workers of a host one has the incidents and
+sends their messages (``of_host``), so that one of them tells what all of them see, with every store down; when it dies
+another one goes on. Of the hosts one tells what all of them see, as long as a store answers (``fleet``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flask import Flask, request_started
@@ -21,18 +20,22 @@ from ..aws import client
 from ..config.settings import Settings
 from ..metrics.recorder import Recorder
 from ..policy.health import Health
+from ..support.host import HostWork, beside
 from ..support.threads import EXIT_WAIT, PeriodicThread, end_all
 from .conditions import WITHOUT_STATE, Conditions
-from .host_file import HostFile
+from .fleet import Fleet, Store
 from .incidents import Terms
 from .lookout import Lookout
 from .messages import sender_here
+from .of_host import HostIncidents
 from .outgoing import Outgoing
-from .shared import SharedIncidents, joined
 from .topics import Topics
 
 TICK = 1.0
 """Seconds between looks, and between looks for something to send."""
+
+PATIENCE = 30.0
+"""Seconds after which a worker that has the incidents and takes no messages is not waited for."""
 
 TERMS = Terms()
 """All but the repetition, which is a setting."""
@@ -51,8 +54,7 @@ class Alerts:
         self._sending = PeriodicThread("alerts-sender", self._begin_to_send, tick)
 
     def _begin_to_look(self) -> Callable[[], None]:
-        self.lookout.begin()
-        return self.lookout.look
+        return lambda: self.lookout.look(last=self._looking.is_ending)
 
     def _begin_to_send(self) -> Callable[[], None]:
         self.outgoing.begin()
@@ -63,6 +65,8 @@ class Alerts:
             # What the last look finds is to be sent too.
             self._looking.wait(EXIT_WAIT)
         self.outgoing.send()
+        if self._sending.is_ending:
+            self.lookout.incidents.work.resign()
 
     def happened(self, sender: object, event: object) -> None:
         """Something happened (a receiver of the package's signals): the next look finds it."""
@@ -80,15 +84,19 @@ class Alerts:
         end_all([self._looking, self._sending])
 
 
-def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -> Alerts:
-    """Make alerts and connect them to the signals of `app`, for as long as they are referred to. Starts no thread."""
+def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder, stores: Sequence[Store]) -> Alerts:
+    """Make alerts and connect them to the signals of `app`, for as long as they are referred to. Starts no thread.
+
+    :param stores: where the hosts note what they know together.
+    """
     client.load()
-    file = HostFile(_file_beside(settings.journal), joined)
-    incidents = SharedIncidents(file, replace(TERMS, repeat=settings.alert_repeat))
+    work = HostWork(beside(settings.journal, "alerts"), "alerts", PATIENCE)
+    incidents = HostIncidents(work, replace(TERMS, repeat=settings.alert_repeat))
     sender = partial(sender_here, settings.environment, settings.service, settings.alert_runbook)
+    topics = Topics(settings.alert_topics)
     alerts = Alerts(
-        Lookout(Conditions(health, recorder, time.monotonic), incidents, recorder),
-        Outgoing(incidents, Topics(settings.alert_topics), sender, recorder),
+        Lookout(Conditions(health, recorder, time.monotonic), incidents, recorder, topics.takes),
+        Outgoing(incidents, topics, sender, Fleet(stores), recorder),
         TICK,
     )
     for signal in WITHOUT_STATE:
@@ -96,7 +104,3 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -
     # A worker without events of its own has a look too: another one that saw something may have died.
     request_started.connect(alerts.ensure_started, app)
     return alerts
-
-
-def _file_beside(journal: str | Path | None) -> Path | None:
-    return Path(f"{Path(journal).resolve()}-alerts") if journal else None

@@ -1,9 +1,9 @@
 """What a host knows of its incidents, and what there is to tell. Pure: no I/O, the time is an argument.
 
 An incident is *pending* while its condition holds but not yet for long enough, then it *fires* (one message), and is
-*resolved* (one message) when no worker of the host saw the condition for long enough. The workers share one
-:class:`Host`. There is no leader: the worker that moves an incident on, under the lock, also queues its message. The
-    queue is part of the host's state, so that a message survives the worker that was about to send it.
+*resolved* (one message) when no worker of the host saw the condition for long enough. One worker has the :class:`Host`:
+it moves the incidents on, and sends their messages. The queue is part of the host's state, so that a message survives
+the worker that was about to send it.
 
 What waits there is only the latest of each key: a recovery takes the place of an alarm that SNS has not taken by then.
 So nothing has to be dropped, however long SNS is away, and no operator is woken for an incident that is over.
@@ -13,6 +13,7 @@ A worker that sees a condition says so again at every step. A worker that is kil
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +55,8 @@ class Terms:
     :param longest_retry: this. An alarm is tried for as long as it burns, …
     :param keep: a recovery for so long.
     :param lease: a worker that took a message out of the queue and did not report within this time is believed dead.
+    :param alone_after: a message of which no store says whether another host has told it is sent after this, as that of
+        this host alone.
     """
 
     repeat: float = 14_400
@@ -69,6 +72,7 @@ class Terms:
     longest_retry: float = 300
     keep: float = 86_400
     lease: float = 60
+    alone_after: float = 5
 
 
 _FOREIGN = 86_400
@@ -104,6 +108,8 @@ class Incident(msgspec.Struct):
     :param fired_at: None while it is pending.
     :param told_at: when a message was queued last; None: none was.
     :param suppressed: the limits held its message back, and that was counted.
+    :param alone: this host has told it without knowing of the others: it is called off by this host, as its own.
+    :param tried: an attempt was made to send a message of it, so that there is something to call off.
     """
 
     since: float
@@ -112,6 +118,8 @@ class Incident(msgspec.Struct):
     fired_at: float | None = None
     told_at: float | None = None
     suppressed: bool = False
+    alone: bool = False
+    tried: bool = False
     details: dict[str, str | int | float] = {}
 
 
@@ -126,6 +134,7 @@ class Notice(msgspec.Struct):
     :param attempts: how often SNS did not take it.
     :param not_before: when it may be tried.
     :param taken_until: until when the worker that took it has time.
+    :param alone: and `tried`: see :class:`Incident`.
     """
 
     serial: int
@@ -141,11 +150,17 @@ class Notice(msgspec.Struct):
     attempts: int = 0
     not_before: float = 0.0
     taken_until: float = 0.0
+    alone: bool = False
+    tried: bool = False
 
 
 class Host(msgspec.Struct):
-    """All that the workers of a host know together of their incidents."""
+    """All that the workers of a host know together of their incidents.
 
+    :param name: by which other hosts know this one; drawn once.
+    """
+
+    name: str = msgspec.field(default_factory=lambda: secrets.token_hex(6))
     incidents: dict[str, Incident] = {}
     past: dict[str, Past] = {}
     bucket: Bucket = msgspec.field(default_factory=Bucket)
@@ -324,6 +339,8 @@ def _tell(host: Host, key: str, incident: Incident, state: State, now: float, *,
             firings=len(past.firings),
             repeated=repeated,
             details=incident.details,
+            alone=incident.alone or alert_of(key).is_of_one_host,
+            tried=incident.tried,
         )
     )
 
@@ -358,6 +375,9 @@ def note_outcome(host: Host, serial: int, now: float, terms: Terms, *, sent: boo
     notice = next((notice for notice in host.queue if notice.serial == serial), None)
     if notice is None:
         return False
+    if notice.state is State.FIRING:
+        for thing in _all_of(host, notice.key):
+            thing.tried = True
     replaced = any(other.key == notice.key and other.serial > serial for other in host.queue)
     too_old = notice.state is State.RESOLVED and now - notice.at >= terms.keep
     if sent or replaced or too_old:
@@ -367,6 +387,39 @@ def note_outcome(host: Host, serial: int, now: float, terms: Terms, *, sent: boo
     notice.not_before = now + min(terms.retry * 2 ** min(notice.attempts, 20), terms.longest_retry)
     notice.attempts, notice.taken_until = notice.attempts + 1, 0.0
     return False
+
+
+def note_alone(host: Host, key: str) -> None:
+    """A message is told as that of this host alone; so will be what follows."""
+    for thing in _all_of(host, key):
+        thing.alone = True
+
+
+def _all_of(host: Host, key: str) -> Iterator[Incident | Notice]:
+    if key in host.incidents:
+        yield host.incidents[key]
+    yield from (notice for notice in host.queue if notice.key == key)
+
+
+def dismiss(host: Host, serial: int) -> None:
+    """A message that was taken is not to be sent at all."""
+    host.queue = [notice for notice in host.queue if notice.serial != serial]
+
+
+def postpone(host: Host, serial: int, until: float) -> None:
+    """A message that was taken is not to be sent now. It is looked at again, unless it is replaced before."""
+    for notice in host.queue:
+        if notice.serial == serial:
+            notice.not_before, notice.taken_until = until, 0.0
+
+
+def burning(host: Host) -> list[str]:
+    """The incidents of all hosts together that were told, here or elsewhere, and are not over on this host."""
+    return [
+        key
+        for key in _known(host.incidents)
+        if host.incidents[key].told_at and not host.incidents[key].alone and not alert_of(key).is_of_one_host
+    ]
 
 
 def join(host: Host, own: Host) -> None:

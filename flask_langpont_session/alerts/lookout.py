@@ -1,48 +1,43 @@
 """The looking half of the alerts of a process: which conditions hold, and what follows from that for the incidents of
-its host. It never waits for a network: others would think that what only this process sees is over.
+its host. It never waits for a network: what goes on would seem to be over meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..metrics.recorder import Recorder
 from .conditions import Conditions
-from .host_file import Busy
-from .incidents import Sightings, alert_of
-from .shared import SharedIncidents
+from .incidents import alert_of
+from .of_host import HostIncidents
+from .table import Severity
 
 
 class Lookout:
     """Looks at the conditions of this process.
 
-    :ivar watching_since: since when, by the clock of the incidents: it cannot know that something is over which it has
-        not watched for long enough itself.
+    :param is_told: whether there is a topic for alerts of a severity; others are no incidents.
     """
 
-    def __init__(self, conditions: Conditions, incidents: SharedIncidents, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        conditions: Conditions,
+        incidents: HostIncidents,
+        recorder: Recorder,
+        is_told: Callable[[Severity], bool],
+    ) -> None:
         self.conditions = conditions
         self.incidents = incidents
         self._recorder = recorder
-        self.begin()
+        self._is_told = is_told
 
-    def begin(self) -> None:
-        """As new; called in each process, when its thread starts there."""
-        self.watching_since = self.incidents.clock()
-        self._missed: Sightings = {}
+    def look(self, *, last: bool = False) -> None:
+        """Move the incidents on, or tell the process that does.
 
-    def look(self) -> None:
-        """Move the incidents on."""
-        sightings = {**self._missed, **self.conditions.look()}
-        if not sightings and self.incidents.is_idle:
-            return
-        now = self.incidents.clock()
-        # A clock that is set back must not leave an incident burning until it has caught up.
-        self.watching_since = min(self.watching_since, now)
-        try:
-            suppressed = self.incidents.step(sightings, now, now - self.watching_since)
-        except Busy:
-            # States are looked up again the next time; of what happened nothing else will tell.
-            self._missed = {key: details for key, details in sightings.items() if alert_of(key).happens_once}
-            return
-        self._missed = {}
+        :param last: this process ends.
+        """
+        found = self.conditions.look().items()
+        sightings = {key: details for key, details in found if self._is_told(alert_of(key).severity)}
+        suppressed = self.incidents.look(sightings, last=last)
         if suppressed:
             self._recorder.count("alerts_suppressed", suppressed)

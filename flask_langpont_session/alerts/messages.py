@@ -8,9 +8,9 @@ import math
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
 from .incidents import Notice, State
@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 LONGEST_SUBJECT = 99
 _LONGEST_TEXT = 300
 _LONGEST_NAME = 80
+_LONGEST_HOST = 48
 _MOST_DETAILS = 20
 
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
@@ -55,12 +56,26 @@ def sender_here(environment: str, service: str, runbook: str) -> Sender:
 class Message:
     """What is handed to SNS.
 
+    :param text: for people: e-mail and all protocols that are not named below.
+    :param body: for programs, as JSON: queues, functions, streams.
+    :param notification: for subscribers by HTTP: a custom notification of Amazon Q Developer (AWS Chatbot), which shows
+        it in chat channels.
     :param attributes: name → text, for filter policies of subscriptions.
     """
 
     subject: str
+    text: str
     body: str
+    notification: str
     attributes: Mapping[str, str]
+
+    @property
+    def by_protocol(self) -> str:
+        """As SNS takes different texts for different subscribers."""
+        texts = {"default": self.text}
+        texts |= dict.fromkeys(("sqs", "lambda", "firehose"), self.body)
+        texts |= dict.fromkeys(("http", "https"), self.notification)
+        return json.dumps(texts)
 
 
 def compose(
@@ -81,18 +96,80 @@ def compose(
         "environment": _name(sender.environment),
         "service": _name(sender.service),
         "alert": alert.name,
-        "dedup_key": dedup_key(notice.key, sender),
+        "dedup_key": dedup_key(notice.key, sender, alone=notice.alone),
     }
-    body = {"schema_version": SCHEMA_VERSION, "title": alert.title, **attributes, **_facts(notice, alert, sender)}
+    facts = {"schema_version": SCHEMA_VERSION, "title": alert.title, **attributes, **_facts(notice, alert, sender)}
     if test:
-        body["test"] = True
+        facts["test"] = True
     # ASCII: no control character and no half of a character reaches a terminal or parser.
-    return Message(_subject(subject), json.dumps(body, indent=1), attributes)
+    return Message(
+        _subject(subject),
+        _text(facts, alert),
+        json.dumps(facts, indent=1),
+        json.dumps(_notification(subject, facts, alert)),
+        attributes,
+    )
 
 
-def dedup_key(key: str, sender: Sender) -> str:
-    """The same for all messages of one trouble, from every host: ``environment/service/alert[/scope]``."""
-    return f"{_name(sender.environment)}/{_name(sender.service)}/{key}"
+def _text(facts: Mapping[str, Any], alert: Alert) -> str:
+    """For people, in words."""
+    lines = [alert.title if facts["state"] == State.FIRING else f"Over: {alert.title}", "", *_sentences(facts), ""]
+    if facts["state"] == State.FIRING:
+        lines += [f"What users see: {alert.users_see}", f"What to do: {alert.to_do}", ""]
+    details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["details"].items())
+    lines += [f"Details: {details}"] if details else []
+    lines += [f"Runbook: {facts['runbook']}", f"Key: {facts['dedup_key']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
+    where = f"{facts['service']} {facts['environment']}, told by host {facts['host']}"
+    if facts.get("test"):
+        yield "This is a test. Nothing has happened."
+    if facts["state"] == State.FIRING:
+        yield f"{facts['severity'].capitalize()} since {_for_people(facts['since'])} ({where})."
+    else:
+        seconds = timedelta(seconds=round(facts["duration_seconds"]))
+        yield f"It lasted {seconds}, from {_for_people(facts['since'])} on ({where})."
+    if facts.get("repeated"):
+        yield "It was told before, and goes on."
+    if held := facts["counts"]["suppressed"]:
+        yield f"{held} earlier {'incident was' if held == 1 else 'incidents were'} not told: there were too many."
+
+
+def _for_people(moment: str) -> str:
+    return moment.replace("T", " ").replace("+00:00", " UTC")
+
+
+def _notification(subject: str, facts: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
+    """A custom notification of Amazon Q Developer in chat applications, version 1.0; what is called off stands in the
+    thread of what was told."""
+    content: dict[str, Any] = {
+        "textType": "client-markdown",
+        "title": subject,
+        "description": "\n".join([*_sentences(facts), f"Users: {alert.users_see}"]),
+        "nextSteps": [alert.to_do, f"Runbook: {facts['runbook']}"],
+        "keywords": [facts["severity"], facts["environment"], facts["alert"]],
+    }
+    context = {name: facts[name] for name in ("state", "severity", "environment", "service", "alert", "since", "host")}
+    context |= {name: str(value) for name, value in facts["details"].items()}
+    metadata = {
+        "threadId": facts["dedup_key"],
+        "summary": subject,
+        "eventType": facts["state"],
+        "relatedResources": [f"{facts['service']} {facts['environment']}"],
+        "additionalContext": context,
+    }
+    return {"version": "1.0", "source": "custom", "content": content, "metadata": metadata}
+
+
+def dedup_key(key: str, sender: Sender, *, alone: bool = False) -> str:
+    """The same for all messages of one trouble, from every host: ``environment/service/alert[/scope]``.
+
+    :param alone: the host does not know of others: ``…/host`` makes it an incident of its own.
+    """
+    whole = f"{_name(sender.environment)}/{_name(sender.service)}/{key}"
+    return f"{whole}/{_name(sender.host)[:_LONGEST_HOST]}" if alone else whole
 
 
 def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..metrics.recorder import Recorder
-from .host_file import Busy
+from .fleet import MARK, Fleet, Say
 from .incidents import Notice, State, alert_of
-from .messages import Sender, compose
-from .shared import SharedIncidents
+from .messages import Sender, compose, dedup_key
+from .of_host import HostIncidents
 from .table import TEST, Severity
 from .topics import NotSent, Topics, short_name
 
 log = logging.getLogger(__name__)
+
+_SOON = 1.0
+"""Seconds after which stores are asked again that did not answer."""
 
 
 class Tested(NamedTuple):
@@ -32,12 +36,19 @@ class Outgoing:
     """Sends the messages of a host.
 
     :param sender: tells of this process, as messages name it.
+    :param fleet: says what other hosts have told.
     """
 
     def __init__(
-        self, incidents: SharedIncidents, topics: Topics, sender: Callable[[], Sender], recorder: Recorder
+        self,
+        incidents: HostIncidents,
+        topics: Topics,
+        sender: Callable[[], Sender],
+        fleet: Fleet,
+        recorder: Recorder,
     ) -> None:
-        self._incidents = incidents
+        self.incidents = incidents
+        self.fleet = fleet
         self._topics = topics
         self._sender = sender
         self._recorder = recorder
@@ -46,22 +57,75 @@ class Outgoing:
     def begin(self) -> None:
         """As new; called in each process, when its thread starts there."""
         self._problem: str | None = None
-        self._tried: tuple[Notice, str | None] | None = None
+        self._marked_at = -math.inf
+        # Names of incidents that this host has claimed and not told yet, or of which no store has said since then
+        # whether another one has told them (never: it has).
+        self._claimed: set[str] = set()
+        self._unknown_since: dict[str, float] = {}
 
     def send(self) -> None:
-        """Send what is due."""
-        try:
-            self._note_outcome()
-            while notice := self._incidents.take():
-                self._tried = notice, self._publish(notice)
-                self._note_outcome()
-        except Busy:
-            # The next round goes on here: what was sent must not be sent again for want of a note.
-            return
+        """Send what is due, and say to the other hosts what goes on here."""
+        while notice := self.incidents.take():
+            self._attend(notice)
+        now = self.incidents.clock()
+        if not 0 <= now - self._marked_at < MARK / 4:
+            self._marked_at = now
+            names = {self._name_of(key) for key in self.incidents.burning()}
+            self._claimed &= names
+            self._unknown_since = {name: at for name, at in self._unknown_since.items() if name in names}
+            self.fleet.go_on(names - self._claimed, self.incidents.name)
+            for name in self._claimed:
+                self.fleet.on_firing(name, self.incidents.name)
 
-    def send_test(self, severity: str) -> Tested:
-        """Send a marked message now, to the topic of a severity."""
-        now, arn = self._incidents.clock(), self._topics.of(Severity(severity))
+    def _attend(self, notice: Notice) -> None:
+        name = self._name_of(notice.key)
+        say = self._on_firing(notice, name) if notice.state is State.FIRING else self._on_resolved(notice, name)
+        if say is Say.TELL:
+            if self._tell(notice) and not notice.alone:
+                self._told(notice, name)
+        elif say is Say.DROP:
+            self.incidents.dismiss(notice)
+        else:
+            self.incidents.postpone(notice, _SOON if say is Say.UNKNOWN else self.incidents.terms.retry)
+
+    def _told(self, notice: Notice, name: str) -> None:
+        self._claimed.discard(name)
+        if notice.state is State.FIRING:
+            self.fleet.told(name, self.incidents.name, self.incidents.terms.repeat)
+        else:
+            self.fleet.called_off(name)
+
+    def _on_resolved(self, notice: Notice, name: str) -> Say:
+        if notice.alone:
+            return Say.TELL if notice.tried else Say.DROP
+        return self.fleet.on_resolved(name, self.incidents.name)
+
+    def _on_firing(self, notice: Notice, name: str) -> Say:
+        if self.fleet.is_muted():
+            return Say.WAIT
+        if notice.alone:
+            return Say.TELL
+        say = self.fleet.on_firing(name, self.incidents.name)
+        if say is Say.UNKNOWN:
+            now, terms = self.incidents.clock(), self.incidents.terms
+            if now - self._unknown_since.setdefault(name, now) < terms.alone_after * terms.pace:
+                return say
+            self.incidents.note_alone(notice)
+            notice.alone = True
+            return Say.TELL
+        self._unknown_since[name] = math.inf
+        if say is Say.TELL:
+            self._claimed.add(name)
+        return say
+
+    def _name_of(self, key: str) -> str:
+        return dedup_key(key, self._sender())
+
+    def send_test(self, severity: str) -> Tested | None:
+        """Send a marked message now, to the topic of a severity; None: alerts of that severity are not sent."""
+        if not self._topics.takes(Severity(severity)):
+            return None
+        now, arn = self.incidents.clock(), self._topics.of(Severity(severity))
         notice = Notice(
             serial=0, key=TEST.name, state=State.FIRING, since=now, at=now, seen=now, suppressed=0, firings=1
         )
@@ -72,30 +136,11 @@ class Outgoing:
             return Tested(short_name(arn), error.problem)
         return Tested(short_name(arn), None)
 
-    def _publish(self, notice: Notice) -> str | None:
-        """Try once.
-
-        :return: why it was not sent, in words; None: it was.
-        """
-        alert, problem = alert_of(notice.key), None
-        try:
-            self._topics.publish(self._topics.of(alert.severity), compose(notice, alert, self._sender()))
-        except NotSent as error:
-            problem = error.problem
-        except Exception as error:
-            # It must not come back at once, again and again, nor keep others from being sent.
-            log.exception("sending an alert failed with an unexpected error")
-            problem = type(error).__name__
+    def _tell(self, notice: Notice) -> bool:
+        """Try once to send a message, and note what became of it. Whether it was sent."""
+        problem = self._publish(notice)
         self._note(problem)
-        return problem
-
-    def _note_outcome(self) -> None:
-        """Note what became of the message that was tried last."""
-        if self._tried is None:
-            return
-        notice, problem = self._tried
-        lost = self._incidents.note_outcome(notice, sent=problem is None)
-        self._tried = None
+        lost = self.incidents.note_outcome(notice, sent=problem is None)
         self._recorder.count("alerts_failed" if problem else "alerts_sent")
         what = (notice.key, alert_of(notice.key).severity, notice.state)
         if problem is None:
@@ -104,6 +149,23 @@ class Outgoing:
             log.error("alert %s (%s): %s could not be sent, and is given up", *what)
         elif notice.attempts == 0:
             log.error("alert %s (%s): %s could not be sent; it is tried again", *what)
+        return problem is None
+
+    def _publish(self, notice: Notice) -> str | None:
+        """Try once.
+
+        :return: why it was not sent, in words; None: it was.
+        """
+        alert = alert_of(notice.key)
+        try:
+            self._topics.publish(self._topics.of(alert.severity), compose(notice, alert, self._sender()))
+        except NotSent as error:
+            return error.problem
+        except Exception as error:
+            # It must not come back at once, again and again, nor keep others from being sent.
+            log.exception("sending an alert failed with an unexpected error")
+            return type(error).__name__
+        return None
 
     def _note(self, problem: str | None) -> None:
         """Said when it begins and when it is over: an AWS outage must not fill the disk."""

@@ -39,6 +39,7 @@ class Alert:
     :param heals_after: seconds without the condition, on every worker of the host, after which it is over.
     :param happens_once: it is an event, not a state: the alert is active at once, and over `heals_after` seconds after
         the last time.
+    :param is_of_one_host: each host has an incident of its own; else all hosts have one together.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Alert:
     fires_after: float = 5.0
     heals_after: float = 30.0
     happens_once: bool = False
+    is_of_one_host: bool = False
 
 
 SLOW_WARNING_MS, SLOW_CRITICAL_MS = 50, 100
@@ -187,6 +189,7 @@ JOURNAL_FAILED = Alert(
     fires_after=0,
     heals_after=QUIET,
     happens_once=True,
+    is_of_one_host=True,
 )
 TEST = Alert(
     name="test",

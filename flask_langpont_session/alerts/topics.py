@@ -29,6 +29,10 @@ class Topics:
     def __init__(self, arns: Mapping[str, str]) -> None:
         self._arns = {Severity(severity): arn for severity, arn in arns.items()}
 
+    def takes(self, severity: Severity) -> bool:
+        """Whether alerts of a severity are sent at all. What is for information does not go to another topic."""
+        return severity is not Severity.INFO or severity in self._arns
+
     def of(self, severity: Severity) -> str:
         """The topic of a severity, else that of the next worse one, else that of the worst there is."""
         worse = [other for other in Severity if other.rank >= severity.rank and other in self._arns]
@@ -42,7 +46,13 @@ class Topics:
         attributes = {name: {"DataType": "String", "StringValue": text} for name, text in message.attributes.items()}
         try:
             with aws_client("sns", arn.split(":")[3]) as sns:
-                sns.publish(TopicArn=arn, Subject=message.subject, Message=message.body, MessageAttributes=attributes)
+                sns.publish(
+                    TopicArn=arn,
+                    Subject=message.subject,
+                    Message=message.by_protocol,
+                    MessageStructure="json",
+                    MessageAttributes=attributes,
+                )
         except Exception as error:
             # Whatever boto3 or a strange answer raises: it is not sent.
             raise NotSent(explain(error)) from error

@@ -17,10 +17,11 @@ from typing import Any
 EXTRA = 'pip install "flask-langpont-session[aws]"'
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 1.0, 1.5
-"""Seconds. boto3's own defaults wait for minutes where nothing answers."""
+"""Seconds, the second for a whole answer. boto3's own defaults wait for minutes where nothing answers."""
 
 _BY_CODE = {
     "ReplicationGroupNotFoundFault": "there is none of this name in this account and region",
+    "ServerlessCacheNotFoundFault": "there is none of this name in this account and region",
     "ResourceNotFoundException": "there is none of this name in this account and region",
     "AccessDenied": "the role of this host is not allowed to ask for it",
     "AccessDeniedException": "the role of this host is not allowed to ask for it",
@@ -65,17 +66,23 @@ def load() -> None:
     """
     for name in ("boto3.session", "botocore.config", "botocore.exceptions", "botocore.signers"):
         importlib.import_module(name)
+    importlib.import_module(".answers", __package__)
 
 
 def make_session(region: str | None) -> Any:
-    """A session of boto3, with its own keys.
+    """A session of boto3, with its own keys. Its answers end in time, and so do those to the questions that boto3 asks
+    by itself for keys of a role.
 
     :param region: None: as boto3 finds it, else that of ``AWS_REGION``, which boto3 does not read.
     """
     from boto3.session import Session
 
-    session = Session(region_name=region)
-    return session if session.region_name else Session(region_name=os.environ.get("AWS_REGION"))
+    from .answers import BoundedSession
+
+    inner = BoundedSession()
+    inner.set_default_client_config(_bounds())
+    known = region or inner.get_config_variable("region") or os.environ.get("AWS_REGION")
+    return Session(region_name=known, botocore_session=inner)
 
 
 @contextmanager
@@ -84,18 +91,21 @@ def aws_client(service: str, region: str | None) -> Iterator[Any]:
 
     :param region: see :func:`make_session`.
     """
-    from botocore.config import Config
-
-    bounds = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-    )
-    client = make_session(region).client(service, config=bounds)
+    client = make_session(region).client(service)
     try:
         yield client
     finally:
         client.close()
+
+
+def _bounds() -> Any:
+    from botocore.config import Config
+
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
 
 
 def explain(error: Exception) -> str:

@@ -83,7 +83,7 @@ def cloud_of(settings: Settings) -> Cloud:
     if settings.redis_token_secret:
         credentials = SecretToken(settings.redis_token_secret, f"{PREFIX}REDIS_TOKEN_SECRET", region)
     elif settings.redis_iam_user and name:
-        credentials = IamToken(settings.redis_iam_user, name.group_id, f"{PREFIX}REDIS_IAM_USER", region)
+        credentials = IamToken(settings.redis_iam_user, name, f"{PREFIX}REDIS_IAM_USER")
     if name is None:
         return Cloud(None, credentials)
     secrets = ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER")

@@ -15,13 +15,15 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from redis import exceptions as driver
 from redis.credentials import CredentialProvider
 
+from ..stores.redis.url import GroupName
 from ..support.chance import CHANCE
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client, make_session
@@ -48,7 +50,7 @@ _TOKEN_KEYS = ("auth_token", "token", "password")
 _STAGES = ("AWSCURRENT", "AWSPENDING", "AWSPREVIOUS")
 _MOST_LOGINS = 4
 _ARN = re.compile(r"arn:[a-z0-9-]+:secretsmanager:([a-z0-9-]+):[0-9]{12}:secret:.+", re.ASCII)
-_USER = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
+_USER = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.ASCII)
 
 
 class TokenNotKnownYet(driver.ConnectionError):
@@ -56,7 +58,7 @@ class TokenNotKnownYet(driver.ConnectionError):
 
 
 def is_user(name: str) -> bool:
-    """Whether this can be the id of an ElastiCache user."""
+    """Whether this can be the id of an ElastiCache user. AWS keeps ids in lower case; by IAM the name is the same."""
     return _USER.fullmatch(name) is not None
 
 
@@ -255,10 +257,33 @@ class _Signed(NamedTuple):
     at: float
 
 
-def sign(keys: _Keys, cache_name: str, user: str) -> str:
+class _Silence(logging.Filter):
+    """botocore logs what it signs, and the signature, for debugging: together they are the token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Nothing of the thread that signs a token."""
+        return not getattr(self._here, "is_signing", False)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        logging.getLogger("botocore.auth").addFilter(self)  # once, however often
+        self._here.is_signing = True
+        try:
+            yield
+        finally:
+            self._here.is_signing = False
+
+
+_silence = _Silence()
+
+
+def sign(keys: _Keys, cache: GroupName, user: str) -> str:
     """A token for IAM authentication: a presigned request, without its scheme. Local work, no call.
 
-    :param cache_name: id of the replication group.
     :param user: id of the ElastiCache user.
     """
     from botocore.credentials import Credentials as AwsCredentials
@@ -269,11 +294,13 @@ def sign(keys: _Keys, cache_name: str, user: str) -> str:
     emitter = HierarchicalEmitter()  # the signer refers to it weakly
     aws_keys = AwsCredentials(keys.access_key, keys.secret_key, keys.token)
     signer = RequestSigner(ServiceId("elasticache"), keys.region, "elasticache", "v4", aws_keys, emitter)
-    query = urlencode({"Action": "connect", "User": user})
-    request = {"method": "GET", "url": f"http://{cache_name}/?{query}", "body": {}, "headers": {}, "context": {}}
-    url: str = signer.generate_presigned_url(
-        request, operation_name="connect", expires_in=SIGNATURE_LIFE, region_name=keys.region
-    )
+    of_kind = {"ResourceType": "ServerlessCache"} if cache.serverless else {}
+    query = urlencode({"Action": "connect", "User": user, **of_kind})
+    request = {"method": "GET", "url": f"http://{cache.group_id}/?{query}", "body": {}, "headers": {}, "context": {}}
+    with _silence():
+        url: str = signer.generate_presigned_url(
+            request, operation_name="connect", expires_in=SIGNATURE_LIFE, region_name=keys.region
+        )
     return url.removeprefix("http://")
 
 
@@ -281,26 +308,18 @@ class IamToken(Credentials):
     """Tokens that prove a role of IAM, signed here with the keys that botocore keeps fresh.
 
     :param user: id of the ElastiCache user.
-    :param cache_name: id of the replication group.
+    :param cache: that the tokens are for; they are signed for its region.
     :param setting: the one that names the user, for messages.
-    :param region: None: as boto3 finds it.
     :param clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        user: str,
-        cache_name: str,
-        setting: str,
-        region: str | None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        self, user: str, cache: GroupName, setting: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__()
         self.query = BackgroundQuery(f"{setting}: the keys to sign with", self._ask, rest=KEYS_REST, clock=clock)
         self._user = user
-        self._cache_name = cache_name
-        self._region = region
+        self._cache = cache
         self._clock = clock
         self._keys: _Keys | None = None
         self._signed: _Signed | None = None
@@ -320,7 +339,7 @@ class IamToken(Credentials):
             raise TokenNotKnownYet
         now = self._clock()
         if signed is None or signed.keys != keys or now - signed.at >= SIGNATURE_USE:
-            signed = self._signed = _Signed(keys, sign(keys, self._cache_name, self._user), now)
+            signed = self._signed = _Signed(keys, sign(keys, self._cache, self._user), now)
         return self._user, signed.token
 
     def look(self) -> None:
@@ -350,7 +369,7 @@ class IamToken(Credentials):
     def _session_here(self) -> Any:
         """One per process: a lock of the parent's would be held for ever in a child."""
         if self._pid != os.getpid():
-            self._session, self._pid = make_session(self._region), os.getpid()
+            self._session, self._pid = make_session(self._cache.region), os.getpid()
         return self._session
 
 

@@ -1,4 +1,5 @@
-"""``elasticache://group-id``: where the servers of an ElastiCache replication group are, as AWS says it.
+"""``elasticache://group-id``: where the servers of an ElastiCache replication group are, as AWS says it; the same of a
+serverless cache.
 
 The names of the primary and of the reader endpoint stay through a failover; DNS turns them to other servers. So AWS
 need not be asked often, and never by a request: the last good answer is kept, and shared with the processes to come.
@@ -47,6 +48,13 @@ class Endpoints:
     tls: bool = True
 
 
+MISSING = (
+    "a serverless cache has no CLIENT TRACKING, so each read asks it (no near cache), no CONFIG and no ACL commands, "
+    "and one database"
+)
+"""What an application is told when it finds one, by AWS' documentation."""
+
+
 class NotDiscoveredYet(driver.ConnectionError):
     """AWS has not said yet where the server is."""
 
@@ -71,6 +79,19 @@ def read(group: Mapping[str, Any]) -> Endpoints:
     raise Unusable("the group has no primary endpoint; is it still being created?")
 
 
+def read_serverless(cache: Mapping[str, Any]) -> Endpoints:
+    """What one entry of DescribeServerlessCaches says. Its one endpoint is asked as a node of a cluster is, and names
+    itself and the port of the readers.
+
+    :raises Unusable: it is none of Valkey or Redis OSS, or names no endpoint.
+    """
+    if cache.get("Engine") == "memcached":
+        raise Unusable("it is Memcached; make one of Valkey")
+    if "Endpoint" not in cache:
+        raise Unusable("the cache has no endpoint; is it still being created?")
+    return Endpoints(None, configuration=_address(cache["Endpoint"]))
+
+
 def _address(endpoint: Mapping[str, Any]) -> Address:
     return Address(str(endpoint["Address"]), int(endpoint["Port"]))
 
@@ -81,6 +102,9 @@ def describe(name: GroupName) -> Endpoints:
     :raises Exception: whatever boto3 raises; see :func:`~flask_langpont_session.aws.client.explain`.
     """
     with aws_client("elasticache", name.region) as client:
+        if name.serverless:
+            [cache] = client.describe_serverless_caches(ServerlessCacheName=name.group_id)["ServerlessCaches"]
+            return read_serverless(cache)
         [group] = client.describe_replication_groups(ReplicationGroupId=name.group_id)["ReplicationGroups"]
     return read(group)
 
@@ -94,6 +118,7 @@ class _Remembered(msgspec.Struct):
     reader: Address | None
     tls: bool
     configuration: Address | None = None
+    serverless: bool = False
 
 
 _decode = msgspec.json.Decoder(_Remembered).decode
@@ -118,7 +143,8 @@ class Memory:
             kept = _decode(self._path.read_bytes())
         except (OSError, msgspec.MsgspecError):
             return None
-        if (kept.group, kept.region) != (self._name.group_id, self._name.region):
+        name = self._name
+        if (kept.group, kept.region, kept.serverless) != (name.group_id, name.region, name.serverless):
             return None
         return Endpoints(kept.primary, kept.reader, kept.configuration, tls=kept.tls)
 
@@ -127,7 +153,9 @@ class Memory:
         if self._path is None or found == self.recall():
             return
         name = self._name
-        record = _Remembered(name.group_id, name.region, found.primary, found.reader, found.tls, found.configuration)
+        record = _Remembered(
+            name.group_id, name.region, found.primary, found.reader, found.tls, found.configuration, name.serverless
+        )
         new = self._path.with_name(f"{self._path.name}.{os.getpid()}")  # the workers of a host write whole files
         try:
             new.unlink(missing_ok=True)
@@ -154,7 +182,7 @@ class Group:
         self.endpoints: Endpoints | None = None
         self.unusable: str | None = None
         """Why the last answer cannot be used, whatever is tried; None: it can, or there is none."""
-        self.query = BackgroundQuery(f"{setting}: replication group {name.group_id!r}", self._ask, rest=REST)
+        self.query = BackgroundQuery(f"{setting}: {name}", self._ask, rest=REST)
         self._needs_tls = needs_tls
         self._memory = memory
         kept = memory.recall()
@@ -205,6 +233,8 @@ class Group:
         if found != self.endpoints:
             place = f"primary at {found.primary}" if found.primary else f"cluster at {found.configuration}"
             log.info("%s: %s, TLS %s", self.query.subject, place, "on" if found.tls else "off")
+            if self.name.serverless and self.endpoints is None:
+                log.info("%s: %s", self.query.subject, MISSING)
         self.endpoints = found
         self._memory.note(found)
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
 from ..build import State
-from ..config.checks import PREFIX, SEVERITIES
+from ..config.checks import SEVERITIES
 from ..config.explanations import key_lines, table_lines
-from ..exceptions import LangPontSessionError
+from ..diagnosis.cures import cure_of
+from ..diagnosis.stores_now import Answer, ask_store
 from ..extension import NotSetUp, state_of
-from ..policy.health import DATABASE, PRIMARY, REPLICA
-from ..policy.ids import is_digest
-from ..policy.records import Revoked
-from ..policy.values import StoreError, role_of
-from ..session.values import SessionInfo
+from ..policy.health import DATABASE, PRIMARY
+from ..policy.values import ErrorClass, StoreError, role_of
 from ..stores.host.journal import Summary, Waiting
 from ..stores.host.summary import together
-from ..stores.redis.slots import SLOTS
+from ..stores.sql.database import Database
 from ..stores.sql.dialects import place_of
+from ..stores.sql.errors import BRING_BACK
+from .doctor import doctor
+from .drill import drill
+from .iam_token import iam_token
+from .purge import purge
+from .sessions import sessions
+from .watch import watch
+from .words import PATIENCE, age_of, counted, waiting_as_json, what_waits
 
 
 class _Commands(AppGroup):
@@ -39,17 +42,14 @@ class _Commands(AppGroup):
 
 
 langpont = _Commands("langpont", help="Sessions by category: tables, stores, decisions.")
+langpont.add_command(doctor)
+langpont.add_command(drill)
+langpont.add_command(iam_token)
+langpont.add_command(purge)
+langpont.add_command(sessions)
+langpont.add_command(watch)
 
 JOURNAL = "journal"
-
-_SETTINGS = {PRIMARY: "REDIS_URL", REPLICA: "REPLICA_URL", DATABASE: "DATABASE_URL", JOURNAL: "JOURNAL"}
-"""Which setting says where a store is."""
-
-_MAKE_TABLES = "run `flask langpont init-db`"
-"""What an answer says that needs no setting to be looked at."""
-
-_PATIENCE = 2.0
-"""Seconds a command waits for a store; no request hangs on it."""
 
 
 @langpont.command("init-db")
@@ -74,75 +74,51 @@ def status(as_json: bool) -> None:
     Exit code 1 if one cannot do its work."""
     state = state_of()
     with state.monitor.paused():  # where this process has one: the database is probed by one at a time
-        found = {name: _ask(state, name) for name in _stores(state)}
-        near = {name: _near(state, name) for name, problem in found.items() if role_of(name) == PRIMARY and not problem}
+        found = {name: _ask(state, name) for name in [*state.backend.find_stores(PATIENCE), DATABASE]}
+        primaries = [name for name, answer in found.items() if role_of(name) == PRIMARY and not answer.problem]
+        near = {name: _near(state, name) for name in primaries}
     waiting: Waiting | None = None
     if state.backend.journal.file.path is not None:
         try:
-            waiting, found[JOURNAL] = state.backend.journal.waiting(), None
+            waiting, found[JOURNAL] = state.backend.journal.waiting(), Answer(None, None)
         except StoreError as error:
-            found[JOURNAL] = str(error)
+            found[JOURNAL] = Answer(None, str(error), error)
     if as_json:
-        told: dict[str, Any] = {name: problem or "ok" for name, problem in found.items()}
+        told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
         told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
-        click.echo(json.dumps(told | ({"waiting": _as_json(waiting)} if waiting else {})))
+        click.echo(json.dumps(told | ({"waiting": waiting_as_json(waiting)} if waiting else {})))
     else:
-        for name, problem in found.items():
-            more = f", {_sentence(waiting)}" if name == JOURNAL and waiting else ""
+        for name, answer in found.items():
+            more = f", {what_waits(waiting)}" if name == JOURNAL and waiting else ""
             if name in near:
                 more = f", no near cache: {near[name]}" if near[name] else ", near cache"
-            click.echo(f"{name:10} {problem or 'ok'}{more}")
-        doubtful = [name for name, problem in found.items() if problem and _MAKE_TABLES not in problem]
-        for setting in dict.fromkeys(_SETTINGS[role_of(name)] for name in doubtful):
-            click.echo(f"check that {PREFIX}{setting} is right, that it can be reached from here and may be used")
-    if any(found.values()):
+            click.echo(f"{name:10} {answer.problem or 'ok'}{more}")
+        for line in _cures(state, found):
+            click.echo(line)
+    if any(answer.problem for answer in found.values()):
         raise SystemExit(1)
 
 
-def _as_json(waiting: Waiting) -> dict[str, Any]:
-    return {"entries": waiting.entries, "oldest_seconds": waiting.oldest_seconds(time.time())}
+def _ask(state: State, name: str) -> Answer:
+    answer = ask_store(state.backend, name, "status", PATIENCE)
+    return _without_tables(state.backend.database) if name == DATABASE and answer.problem is None else answer
 
 
-def _sentence(waiting: Waiting) -> str:
-    if not waiting.entries:
-        return "nothing waits"
-    return f"{waiting.entries} {'waits' if waiting.entries == 1 else 'wait'}{_age(waiting)}"
+def _cures(state: State, found: Mapping[str, Answer]) -> Iterator[str]:
+    """What helps, once for each cause, and what users notice of the worst."""
+    names: dict[str, list[str]] = {}
+    for name, answer in found.items():
+        if answer.error is not None:
+            names.setdefault(str(cure_of(answer.error, _file_of(state.backend.database))), []).append(name)
+    for cure, those in names.items():
+        yield f"{', '.join(those)}: {cure}"
+    if found[DATABASE].problem:
+        yield "sign-ins are refused (503) for as long as the database takes no writes"
 
 
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _age(waiting: Waiting) -> str:
-    seconds = waiting.oldest_seconds(time.time())
-    return "" if seconds is None else f", the oldest for {timedelta(seconds=int(seconds))}"
-
-
-def _stores(state: State) -> list[str]:
-    """All stores by name; the shards of a cluster that is found, each with its primary and its replica."""
-    redis = state.backend.redis
-    with suppress(StoreError):
-        redis[PRIMARY].find_shards(_PATIENCE)
-    return [*(redis[PRIMARY].stores or [PRIMARY]), *(redis[REPLICA].stores if REPLICA in redis else ()), DATABASE]
-
-
-def _ask(state: State, name: str) -> str | None:
-    backend = state.backend
-    try:
-        if name == DATABASE:
-            backend.database.probe(_PATIENCE)
-            return _without_tables(backend.database.missing_tables())
-        elif role_of(name) == PRIMARY:
-            backend.primary.find_shards(_PATIENCE)
-            if name == PRIMARY and backend.primary.homeless:
-                return f"{backend.primary.homeless} of {SLOTS} slots have no shard"
-            key = f"{state.settings.key_prefix}:canary:status"
-            backend.store(name).probe(key, "status", timeout=_PATIENCE)
-        else:
-            backend.store(name).probe_read(timeout=_PATIENCE)
-    except LangPontSessionError as error:
-        return str(error)
-    return None
+def _file_of(database: Database) -> str | None:
+    url = database.engine.url
+    return url.database if url.get_backend_name() == "sqlite" else None
 
 
 def _near(state: State, name: str) -> str:
@@ -151,59 +127,16 @@ def _near(state: State, name: str) -> str:
     return "NEAR_CACHE is (), or READ_CACHE_BYTES is 0" if near is None else near.why_not()
 
 
-def _without_tables(missing: list[str]) -> str | None:
+def _without_tables(database: Database) -> Answer:
     """What is wrong with a database that answers but has no tables: no user can sign in."""
-    return f"missing: {', '.join(missing)}; {_MAKE_TABLES}" if missing else None
-
-
-@langpont.group("sessions")
-def sessions() -> None:
-    """List and end the sessions of a user. Works while Redis is down."""
-
-
-@sessions.command("list")
-@click.argument("user_id")
-@with_appcontext
-def list_sessions(user_id: str) -> None:
-    """List the sessions in which USER_ID is signed in, oldest first."""
-    state = state_of()
     try:
-        rows = state.repository.sessions_of(user_id, state.repository.begin(_PATIENCE))
+        missing = database.missing_tables()
     except StoreError as error:
-        raise click.ClickException(f"the sessions cannot be listed: {error}") from None
-    for info in map(SessionInfo.of, rows):
-        click.echo(
-            f"{info.digest}  since {info.created_at:%Y-%m-%d %H:%M:%S}  "
-            f"until {info.idle_expires_at:%Y-%m-%d %H:%M:%S} if unused (UTC)"
-        )
-    click.echo(f"{_counted(len(rows), 'session')} of user {user_id}", err=True)
-
-
-# A digest may begin with a dash.
-@sessions.command("revoke", context_settings={"ignore_unknown_options": True})
-@click.argument("digest", required=False)
-@click.option("--user", "user_id", help="Instead: all sessions of this user, those being created just now too.")
-@with_appcontext
-def revoke_sessions(digest: str | None, user_id: str | None) -> None:
-    """End the session DIGEST (as `sessions list` prints it) for ever, or with --user all of a user's.
-
-    What does not answer now is told later by this host's monitor, from the journal: run it on a host whose workers run.
-    """
-    if (digest is None) == (user_id is None):
-        raise click.UsageError("name either a DIGEST or a --user")
-    if digest is not None and not is_digest(digest):
-        raise click.UsageError("a digest has 43 characters, as `flask langpont sessions list` prints them")
-    state = state_of()
-    repository = state.repository
-    scope = repository.begin(_PATIENCE)
-    if digest is not None:
-        done = Revoked(durable=repository.revoke(digest, scope), sessions=1)
-    else:
-        done = repository.revoke_user(user_id or "", scope)
-    if state.exporting is not None:
-        state.exporting.active.update(may_lead=False)  # this process has no thread that would bring it
-    where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"
-    click.echo(f"{_counted(done.sessions, 'session')} ended: {where}.")
+        return Answer(None, str(error), error)
+    if not missing:
+        return Answer(None, None)
+    problem = f"missing: {', '.join(missing)}; {BRING_BACK}"
+    return Answer(None, problem, StoreError(DATABASE, ErrorClass.NO_TABLES, problem))
 
 
 @langpont.command("journal")
@@ -235,8 +168,8 @@ def _all_waiting(summary: Summary) -> Waiting:
 
 def _summary_as_json(summary: Summary) -> dict[str, Any]:
     return {
-        **{kind: _as_json(waiting) for kind, waiting in summary.kinds.items()},
-        "waiting": _as_json(_all_waiting(summary)),
+        **{kind: waiting_as_json(waiting) for kind, waiting in summary.kinds.items()},
+        "waiting": waiting_as_json(_all_waiting(summary)),
         "sessions": {"signed_in": summary.signed_in, "visitors": summary.visitors},
         "bytes": summary.bytes,
     }
@@ -244,23 +177,9 @@ def _summary_as_json(summary: Summary) -> dict[str, Any]:
 
 def _summary_lines(summary: Summary) -> Iterator[str]:
     for kind, waiting in summary.kinds.items():
-        yield f"{kind.replace('_', ' '):20}{waiting.entries}{_age(waiting)}"
-    yield f"{'sessions':20}{summary.signed_in} signed in, {_counted(summary.visitors, 'visitor')}"
-    yield f"{'all':20}{_sentence(_all_waiting(summary))}"
-
-
-@langpont.command("purge")
-@click.option("--days", default=1, show_default=True, type=click.IntRange(min=1), help="Ended at least so long ago.")
-@with_appcontext
-def purge(days: int) -> None:
-    """Delete rows of sessions whose life in all is over. For a nightly job; safe to run on several hosts."""
-    database, deleted, portion = state_of().backend.database, 0, 1000
-    try:
-        while (now := database.purge(days * 86_400_000, portion)) > 0:
-            deleted += now
-    except StoreError as error:
-        raise click.ClickException(f"{error}; rows deleted before that: {deleted}") from None
-    click.echo(f"{_counted(deleted, 'row')} deleted.")
+        yield f"{kind.replace('_', ' '):20}{waiting.entries}{age_of(waiting)}"
+    yield f"{'sessions':20}{summary.signed_in} signed in, {counted(summary.visitors, 'visitor')}"
+    yield f"{'all':20}{what_waits(_all_waiting(summary))}"
 
 
 @langpont.command("alert-test")
@@ -274,10 +193,26 @@ def alert_test(severity: str | None) -> None:
     failed = False
     for name in [severity] if severity else SEVERITIES:
         sent = alerts.outgoing.send_test(name)
-        failed = failed or sent.problem is not None
-        click.echo(f"{name:10} {sent.topic}: {sent.problem or 'sent'}")
+        failed = failed or bool(sent and sent.problem)
+        click.echo(
+            f"{name:10} {sent.topic}: {sent.problem or 'sent'}" if sent else f"{name:10} not sent: it has no topic"
+        )
     if failed:
         raise SystemExit(1)
+
+
+@langpont.command("alert-mute")
+@click.argument("minutes", type=click.IntRange(0, 1440))
+@with_appcontext
+def alert_mute(minutes: int) -> None:
+    """Have no host send alerts for so many MINUTES, a day at the most: for maintenance. 0 ends it. What is still active
+    afterwards is sent then; what is called off meanwhile was told before. Exit code 1 if no store can note it."""
+    alerts = state_of().alerts
+    if alerts is None:
+        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
+    if not alerts.outgoing.fleet.mute(minutes * 60):
+        raise click.ClickException("neither the database nor Redis can note it; run `flask langpont status`")
+    click.echo(f"no alerts are sent for {counted(minutes, 'minute')}" if minutes else "alerts are sent")
 
 
 @langpont.command("explain")

@@ -7,11 +7,14 @@ URL with a password, an ARN) is never quoted.
 from __future__ import annotations
 
 import inspect
+import os
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 from redis import ConnectionPool
 from sqlalchemy import Engine
@@ -65,6 +68,16 @@ def integer(low: int, high: int, kind: str) -> Check:
     return check
 
 
+_sessions = integer(1, 1_000_000, "sessions")
+
+
+def limit(name: str, value: Any) -> str | None:
+    if value is None or callable(value):
+        return None
+    problem = _sessions(name, value)
+    return f"{problem}; or a callable that is given the user's id; None: no limit" if problem else None
+
+
 def names(name: str, value: Any) -> str | None:
     problem = names_problem(value)
     return f"{name}: {problem}" if problem else None
@@ -104,7 +117,7 @@ def cache_user(name: str, value: Any) -> str | None:
 
     if isinstance(value, str) and is_user(value):
         return None
-    return f"{name}: the id of an ElastiCache user: up to 40 letters, digits and single hyphens"
+    return f"{name}: the id of an ElastiCache user: up to 40 lower-case letters, digits and single hyphens"
 
 
 def flag(name: str, value: Any) -> str | None:
@@ -137,12 +150,75 @@ def one_of(*allowed: str) -> Check:
     return lambda name, value: None if value in allowed else f"{name}: one of {', '.join(allowed)}, not {value!r}"
 
 
+def guard(name: str, value: Any) -> str | None:
+    """What an ``async`` function returns at once is true, whatever it is about."""
+    if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
+        return None
+    return f"{name}: a function (no async one) that is given the request and returns True or False, or None"
+
+
+def labels(name: str, value: Any) -> str | None:
+    if value == "user_agent":
+        return _parser_problem(name)
+    if isinstance(value, str) or guard(name, value):
+        return f"{name}: user_agent, or a function (no async one) that is given the request and returns a text, or None"
+    return None
+
+
+def _parser_problem(name: str) -> str | None:
+    try:
+        import ua_parser
+    except ImportError:
+        return f"{name}: ua-parser is not installed; pip install 'flask-langpont-session[devices]'"
+    return None if hasattr(ua_parser, "parse") else f"{name}: ua-parser from 1.0 on, not an older one"
+
+
 def optional(check: Check) -> Check:
     return lambda name, value: None if value is None else check(name, value)
 
 
+def encryption_keys(name: str, value: Any) -> str | None:
+    """Never with what was given."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        return f"{name}: a list of keys, newest first, not {type(value).__name__}"
+    if not value:
+        return None
+    from ..encryption.keys import problems_of
+
+    if problems := problems_of(value):
+        return f"{name}: {'; '.join(problems)}"
+    if find_spec("cryptography") is None:
+        return f'{name}: cryptography is not installed; pip install "flask-langpont-session[encrypted]"'
+    return None
+
+
+def moment(name: str, value: Any) -> str | None:
+    if moment_of(value) is None:
+        return f"{name}: a moment with its zone, such as 2030-01-31T12:00:00+00:00, or None, not {value!r}"
+    return None
+
+
+def moment_of(value: Any) -> datetime | None:
+    """The moment that a person has written; None: it is none, or has no zone."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    return found if isinstance(found, datetime) and found.tzinfo is not None else None
+
+
 def path(name: str, value: Any) -> str | None:
     return None if isinstance(value, (str, Path)) else f"{name}: a path or None, not {type(value).__name__}"
+
+
+_LONGEST_SOCKET = 95
+"""Bytes: a socket's path may have 107, and a process id stands behind it."""
+
+
+def socket_path(name: str, value: Any) -> str | None:
+    if not isinstance(value, (str, Path)) or not str(value) or len(os.fsencode(value)) > _LONGEST_SOCKET:
+        return f"{name}: a path of {_LONGEST_SOCKET} bytes at most, or None, not {value!r}"
+    return None
 
 
 def prefix(name: str, value: Any) -> str | None:
@@ -158,6 +234,16 @@ def page_like(example: str) -> Check:
         return None
 
     return check
+
+
+def agent(name: str, value: Any) -> str | None:
+    problem = f"{name}: tcp://host:port or udp://host:port, such as tcp://127.0.0.1:25888, or None, not {value!r}"
+    try:
+        url = urlsplit(value) if isinstance(value, str) else None
+        is_whole = url is not None and url.scheme in ("tcp", "udp") and bool(url.hostname and url.port)
+    except ValueError:
+        return problem
+    return None if is_whole and url is not None and not (url.path or url.query or url.username) else problem
 
 
 def engine(name: str, value: Any) -> str | None:

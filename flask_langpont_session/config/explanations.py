@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from flask import current_app, has_app_context
 
-from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Priority
+from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, MOST_KEYS, PERMANENT, Priority
 from ..policy.levels import LEVELS, Behaviour
 from .checks import PREFIX
 from .settings import Settings
@@ -28,19 +29,30 @@ WHAT_IT_GETS: Mapping[Behaviour, str] = {
 }
 
 
+LEVEL_MEANS: Mapping[int, str] = {
+    0: "Redis takes reads and writes.",
+    1: "Redis takes no writes; the primary or a replica answers reads. Changes wait in the journals of the hosts.",
+    2: "No Redis can be used. What the hosts have copies of is shown, and the database decides about sign-ins.",
+    3: "No Redis can be used, and the copies of the hosts are too old. The database decides about sign-ins.",
+    4: "Neither Redis nor the database answers. What the database said last counts for GRACE.",
+}
+
 _LOSING = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
 """What is written where a feature gets this is kept nowhere."""
 
 
 class UnclaimedKeys:
-    """Says once per key that the table does not name it: in debug loudly, with the line that changes it."""
+    """Says once per key that the table does not name it: in debug loudly, with the line that changes it.
+
+    :ivar note: to be called with each key that is given a value.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._noted: set[str] = set()
+        self.note: Callable[[str], None] = lru_cache(MOST_KEYS)(self._note)
 
-    def note(self, key: str) -> None:
-        """A key is given a value."""
+    def _note(self, key: str) -> None:
         if key in self._noted or len(self._noted) >= _MOST_NOTED or not self._settings.table.is_unclaimed(key):
             return
         self._noted.add(key)
@@ -75,6 +87,16 @@ def _setting(settings: Settings, key: str, priority: Priority) -> tuple[str, str
     name = key if key not in settings.table.features else f"{key}_key"
     spec = {"keys": [key], "category": feature.category, "priority": priority}
     return f"{PREFIX}FEATURES", json.dumps({name: spec}, ensure_ascii=False)
+
+
+def what_users_get(settings: Settings, level: int) -> str:
+    """What each feature gets at a level, in one sentence; features that get the same together."""
+    by_behaviour: dict[Behaviour, list[str]] = {}
+    for feature in settings.table.features.values():
+        by_behaviour.setdefault(settings.behaviour(feature.priority, level), []).append(feature.name)
+    if set(by_behaviour) == {Behaviour.PRIMARY}:
+        return "all features as usual"
+    return ". ".join(f"{', '.join(names)}: {WHAT_IT_GETS[behaviour]}" for behaviour, names in by_behaviour.items())
 
 
 def table_lines(settings: Settings) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Set
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[st
         problems += _table_relations(settings) + _default_problems(settings)
     problems += _secret_key_problems(app) + _relations(settings, wrong) + _places(settings, app) + _cookie_problems(app)
     problems += _adoption_problems(settings, app)
+    if "encryption_keys" not in wrong:
+        problems += _encryption_problems(settings, app)
     if "redis_url" not in wrong:
         problems += _aws_problems(settings)
     either = ({"redis_url", "redis_client"}, {"database_url", "database_engine"})
@@ -56,6 +59,21 @@ def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
             "VERIFY_INTERVAL: at most a quarter of IDLE_TIMEOUT, else a session that is only read would run out",
         ),
         (
+            {"verify_interval", "privileged_idle_timeout"},
+            settings.privileged_idle_timeout is not None
+            and settings.privileged_idle_timeout / 4 < settings.verify_interval,
+            "VERIFY_INTERVAL: at most a quarter of PRIVILEGED_IDLE_TIMEOUT, else a session that is only read would run "
+            "out",
+        ),
+        *(
+            (
+                {name, "privileged_roles"},
+                getattr(settings, name) is not None and not settings.privileged_roles,
+                f"{name.upper()}: it is about no session, because PRIVILEGED_ROLES is empty",
+            )
+            for name in ("privileged_idle_timeout", "privileged_absolute_timeout")
+        ),
+        (
             {"idle_timeout", "absolute_timeout"},
             settings.idle_timeout > settings.absolute_timeout,
             "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT",
@@ -64,6 +82,11 @@ def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
             {"grace", "verify_interval"},
             0 < settings.grace < settings.verify_interval,
             "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
+        ),
+        (
+            {"status_page", "health_url_prefix"},
+            settings.status_page is not None and settings.health_url_prefix is None,
+            "STATUS_PAGE: it is one of the health pages, of which HEALTH_URL_PREFIX says that there are none",
         ),
     ]
     for name in ("replica_url", "replica_client"):
@@ -107,8 +130,9 @@ def _table_relations(settings: Settings) -> list[str]:
                 others = ", ".join(known for known in table.categories if known != AUTH)
                 problems.append(f"{PREFIX}{name.upper()}: {category!r} is not one of {others or 'no categories'}")
     problems += [
-        f"{PREFIX}NEAR_CACHE: {category!r} is not one of {', '.join(table.categories)}"
-        for category in settings.near_cache or ()
+        f"{PREFIX}{name.upper()}: {category!r} is not one of {', '.join(table.categories)}"
+        for name in ("near_cache", "encrypted_categories")
+        for category in getattr(settings, name) or ()
         if category not in table.categories
     ]
     return problems
@@ -198,6 +222,36 @@ def _adoption_problems(settings: Settings, app: Flask) -> list[str]:
         elif problem := checks.client("SESSION_REDIS", client):
             problems.append(problem)
     return problems
+
+
+def _encryption_problems(settings: Settings, app: Flask) -> list[str]:
+    """Secrets of several purposes, and what says how to encrypt where there is no key for it."""
+    label = f"{PREFIX}ENCRYPTION_KEYS"
+    if not settings.encryption_keys:
+        return [
+            f"{PREFIX}{name.upper()}: nothing is encrypted without a key in ENCRYPTION_KEYS"
+            for name in ("encrypted_categories", "encryption_switch_over")
+            if getattr(settings, name)
+        ]
+    from ..encryption.keys import SAMPLE, problems_of
+
+    if SAMPLE in settings.encryption_keys and not app.testing:
+        return [f"{label}: the sample of docs/how-to/encrypt.md, which is no secret"]
+    others = (app.secret_key, *(app.config["SECRET_KEY_FALLBACKS"] or ()))
+    signing = [key for key in others if isinstance(key, (str, bytes))]
+    problems = [f"{label}: {problem}" for problem in problems_of(settings.encryption_keys, signing)]
+    return problems + _switch_problems(settings)
+
+
+_LONGEST_SWITCH_OVER = timedelta(days=400)
+"""It is to end. The longest life of a session may be a year."""
+
+
+def _switch_problems(settings: Settings) -> list[str]:
+    ends = checks.moment_of(settings.encryption_switch_over)
+    if ends is None or ends - datetime.now(UTC) <= _LONGEST_SWITCH_OVER:
+        return []
+    return [f"{PREFIX}ENCRYPTION_SWITCH_OVER: at most {_LONGEST_SWITCH_OVER.days} days from now: it is to end"]
 
 
 def _places(settings: Settings, app: Flask) -> list[str]:
@@ -293,14 +347,19 @@ def _metrics_problems(settings: Settings) -> list[str]:
     """What an exporter needs and will not find by itself later, as it may find credentials."""
     label = f"{PREFIX}METRICS"
     idle = [
-        f"{PREFIX}{name}: nothing reads it; add 'prometheus' to METRICS, or leave this out"
-        for name in ("METRICS_URL", "METRICS_REGISTRY")
-        if getattr(settings, name.lower()) is not None and "prometheus" not in settings.metrics
+        f"{PREFIX}{name}: nothing reads it; add {exporter!r} to METRICS, or leave this out"
+        for name, exporter in (
+            ("METRICS_EMF_AGENT", "emf"),
+            ("METRICS_URL", "prometheus"),
+            ("METRICS_REGISTRY", "prometheus"),
+        )
+        if getattr(settings, name.lower()) is not None and exporter not in settings.metrics
     ]
     missing = [
         f'{label}: {exporter} needs {module}; pip install "flask-langpont-session[{extra}]"'
         for exporter, module, extra in (
             ("cloudwatch", "boto3", "aws"),
+            ("otel", "opentelemetry", "otel"),
             ("prometheus", "prometheus_client", "prometheus"),
         )
         if exporter in settings.metrics and find_spec(module) is None

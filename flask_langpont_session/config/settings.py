@@ -7,13 +7,14 @@ Keys carry the prefix ``LANGPONT_SESSION_`` in ``app.config``. Flask's own keys 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
-from sqlalchemy import Engine
+from flask import Flask, Request
+from sqlalchemy import URL, Engine
 
 from ..exceptions import ConfigError
 from ..policy.categories import (
@@ -26,6 +27,7 @@ from ..policy.categories import (
 )
 from ..policy.leases import LeaseTerms, Life
 from ..policy.levels import Behaviour, Row, build_behaviours
+from ..policy.privileges import Privileges
 from ..support.scratch import Scratch
 from . import checks, rules
 from .categories import LONGEST_LIFE, Built, build_table
@@ -41,6 +43,17 @@ PATIENCE: Mapping[str, float] = {
 }
 """Settings of applications under test: that a machine is busy must not look like an outage."""
 
+ALONE: Mapping[str, Any] = {
+    "metrics": [],
+    "metrics_url": None,
+    "metrics_registry": None,
+    "alert_topics": {},
+    "adopt": [],
+    "drill_socket": None,
+}
+"""Settings of an application that is not the site, as in tests and drills: it publishes nothing, sends no alerts, takes
+no sessions over, and cannot be asked for a drill."""
+
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
 LONGEST_METRICS_INTERVAL = 60
@@ -49,9 +62,9 @@ LONGEST_METRICS_INTERVAL = 60
 _SECONDS = "seconds"
 
 
-def _setting(default: Any, check: Check) -> Any:
+def _setting(default: Any, check: Check, *, repr: bool = True) -> Any:
     made = {"default_factory": default} if callable(default) else {"default": default}
-    return field(metadata={"check": check}, **made)
+    return field(metadata={"check": check}, repr=repr, **made)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +86,7 @@ class Settings:
     redis_token_secret: str | None = _setting(None, checks.optional(checks.text))  # name or ARN in Secrets Manager
     redis_iam_user: str | None = _setting(None, checks.optional(checks.cache_user))
     redis_ca_file: str | None = _setting(None, checks.optional(checks.path))
-    database_url: str | None = _setting(None, checks.optional(checks.text))
+    database_url: str | URL | None = _setting(None, checks.optional(checks.text))
     database_engine: Engine | None = _setting(None, checks.engine)
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
     database_concurrency: int = _setting(4, checks.integer(1, 1000, "calls"))
@@ -84,6 +97,7 @@ class Settings:
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
     journal: str | Path | None = _setting("", checks.optional(checks.path))
+    journal_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     journal_max_entries: int = _setting(100_000, checks.integer(1, 100_000_000, "entries"))
     journal_max_bytes: int = _setting(268_435_456, checks.integer(1_048_576, 1_099_511_627_776, "bytes"))
     journal_session_entries: int = _setting(4_000, checks.integer(1, 100_000_000, "entries"))
@@ -103,8 +117,22 @@ class Settings:
     privilege_keys: Sequence[str] = _setting(DEFAULT_PRIVILEGE_KEYS, checks.names)
     privileged_roles: Sequence[str] = _setting(("admin",), checks.names)
     transient_keys: Sequence[str] = _setting(("_remember*",), checks.names)
+    # newest first; of each 32 bytes, or their text in base64 or hexadecimal
+    encryption_keys: Sequence[str | bytes] = _setting(list, checks.encryption_keys, repr=False)
+    encrypted_categories: Sequence[str] | None = _setting(None, checks.optional(checks.names))  # None: all
+    # until when what is plain is read in them, with its zone
+    encryption_switch_over: str | datetime | None = _setting(None, checks.optional(checks.moment))
     idle_timeout: int = _setting(3600, checks.integer(1, 31_536_000, _SECONDS))
     absolute_timeout: int = _setting(43_200, checks.integer(1, LONGEST_LIFE, _SECONDS))
+    # of sessions with a role of PRIVILEGED_ROLES; None: as of all others
+    privileged_idle_timeout: int | None = _setting(None, checks.optional(checks.integer(1, 31_536_000, _SECONDS)))
+    privileged_absolute_timeout: int | None = _setting(None, checks.optional(checks.integer(1, LONGEST_LIFE, _SECONDS)))
+    # of a user: a number, or a callable that is given the user's id as text; None: as many as there are
+    max_sessions_per_user: int | Callable[[str], int | None] | None = _setting(None, checks.limit)
+    on_limit: str = _setting("end_oldest", checks.one_of("end_oldest", "refuse"))
+    # of a sign-in, for the user's list of devices: "user_agent", or a callable that is given the request
+    device_labels: str | Callable[[Request], str | None] | None = _setting(None, checks.labels)
+    device_networks: bool = _setting(False, checks.flag)
     verify_interval: float = _setting(60, checks.number(0, 86_400, _SECONDS))
     grace: float = _setting(300, checks.number(0, 3600, _SECONDS))
     carry_on_sign_in: Sequence[str] = _setting(("translation", "ui"), checks.names)
@@ -120,10 +148,13 @@ class Settings:
     key_prefix: str = _setting("session", checks.prefix)
     health_url_prefix: str | None = _setting("/healthz", checks.optional(checks.page_like("/healthz")))
     health_fail_level: int | None = _setting(None, checks.optional(checks.integer(1, 4, "a level")))
+    drill_socket: str | Path | None = _setting(None, checks.optional(checks.socket_path))
+    status_page: Callable[[Request], bool] | None = _setting(None, checks.guard)  # says which requests may see it
     environment: str = _setting("production", checks.dimension)
     service: str = _setting("LangPont", checks.dimension)
-    metrics: Sequence[str] = _setting(list, checks.some_of("cloudwatch", "prometheus"))
+    metrics: Sequence[str] = _setting(list, checks.some_of("cloudwatch", "emf", "otel", "prometheus"))
     metrics_interval: float = _setting(60, checks.number(1, LONGEST_METRICS_INTERVAL, _SECONDS))
+    metrics_emf_agent: str | None = _setting(None, checks.optional(checks.agent))
     metrics_url: str | None = _setting(None, checks.optional(checks.page_like("/metrics")))
     metrics_registry: Any = _setting(None, checks.registry)
     alert_topics: Mapping[str, str] = _setting(dict, checks.topics)
@@ -142,6 +173,8 @@ class Settings:
     transient_key_patterns: KeyPatterns = field(init=False)
     lease_terms: LeaseTerms = field(init=False)
     near_categories: frozenset[str] = field(init=False, repr=False)
+    privileges: Privileges = field(init=False, repr=False)
+    sealed_categories: frozenset[str] = field(init=False, repr=False)  # which are encrypted
     life: Life = field(init=False)
 
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
@@ -206,10 +239,15 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
         filled["redis_url"] = _LOCAL_REDIS
     local = filled.get("redis_client") is None and checks.is_local(filled.get("redis_url"))
     if (casual or local) and not filled.get("database_url") and filled.get("database_engine") is None:
-        filled["database_url"] = f"sqlite:///{Path(app.instance_path) / 'langpont_session.sqlite3'}"
+        filled["database_url"] = _sqlite_in(Path(app.instance_path))
     if filled.get("journal", "") == "":
         filled["journal"] = Path(app.instance_path) / "langpont_session_journal.sqlite3"
     return filled
+
+
+def _sqlite_in(folder: Path) -> URL:
+    """A file in a folder of any name: in the text of a URL a ``?`` or ``%`` would mean something else."""
+    return URL.create("sqlite", database=str(folder / "langpont_session.sqlite3"))
 
 
 def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
@@ -218,7 +256,7 @@ def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
     engine = filled.get("database_engine")
     url = filled.get("database_url") if engine is None else engine.url
     if not url or checks.is_in_memory(url):  # which would be another database for each thread
-        filled["database_url"] = f"sqlite:///{scratch.path / 'langpont_session.sqlite3'}"
+        filled["database_url"] = _sqlite_in(scratch.path)
         filled["database_engine"] = None
         filled["single_host"] = True  # wherever Redis is, as in CI: no other host has this file
     if filled.get("journal", "") == "":
@@ -238,15 +276,24 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         identity=(*settings.user_keys, *settings.privilege_keys),
     )
     behaviours, behaviour_problems = build_behaviours(settings.behaviours)
+    patterns = KeyPatterns(settings.privilege_keys)
+    privileges = Privileges(
+        patterns,
+        settings.privileged_roles,
+        _in_ms(settings.privileged_idle_timeout),
+        _in_ms(settings.privileged_absolute_timeout),
+    )
     derived: dict[str, Any] = {
         "table": built.table,
         "behaviour_table": behaviours,
         "user_key_patterns": KeyPatterns(settings.user_keys),
-        "privilege_key_patterns": KeyPatterns(settings.privilege_keys),
+        "privilege_key_patterns": patterns,
         "transient_key_patterns": KeyPatterns(settings.transient_keys),
-        "life": Life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
+        "privileges": privileges,
+        "life": privileges.life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
         "lease_terms": LeaseTerms(int(settings.verify_interval * 1000), int(settings.grace * 1000)),
         "near_categories": frozenset(_near(settings, built.table)),
+        "sealed_categories": frozenset(_sealed(settings, built.table)),
     }
     for name in ("carry_on_sign_in", "carry_on_sign_out"):
         carried: Sequence[str] = getattr(settings, name)
@@ -256,11 +303,22 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
     return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
 
 
+def _in_ms(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * 1000
+
+
 def _near(settings: Settings, table: CategoryTable) -> Iterable[str]:
     """The categories of NEAR_CACHE, as far as anything may be kept of them."""
     if not settings.read_cache_bytes:
         return ()
     return table.categories if settings.near_cache is None else settings.near_cache
+
+
+def _sealed(settings: Settings, table: CategoryTable) -> Iterable[str]:
+    """The categories that are encrypted."""
+    if not settings.encryption_keys:
+        return ()
+    return table.categories if settings.encrypted_categories is None else settings.encrypted_categories
 
 
 def _derived(settings: Settings, **values: Any) -> None:

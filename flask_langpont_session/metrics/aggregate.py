@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..policy.values import ErrorClass
 from . import catalogue
 from .recorder import Amounts, Interval, Operation, Series
 
@@ -41,8 +42,53 @@ COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
 }
 """Metric → the recorder's counters that it adds up."""
 
+EVENTS: Mapping[str, catalogue.Metric] = {
+    "server_changes": catalogue.SERVER_CHANGES,
+    "data_losses": catalogue.DATA_LOSSES,
+    "near_cache_hits": catalogue.NEAR_CACHE_HITS,
+    "grants_refused": catalogue.GRANTS_REFUSED,
+    "values_rejected": catalogue.VALUES_REJECTED,
+    "alerts_failed": catalogue.ALERTS_FAILED,
+}
+"""Name for Prometheus and OpenTelemetry → a count without labels; :data:`LOSSES`: the same with cause and category."""
+
+LOSSES: Mapping[str, catalogue.Metric] = {
+    "writes_lost": catalogue.WRITES_LOST,
+    "merge_conflicts": catalogue.MERGE_CONFLICTS,
+    "merge_dropped": catalogue.MERGE_DROPPED,
+    "request_only_writes": catalogue.REQUEST_ONLY_WRITES,
+}
+
+LIFECYCLE: Mapping[str, catalogue.Metric] = {
+    "created": catalogue.SESSIONS_CREATED,
+    "regenerated": catalogue.SESSIONS_REGENERATED,
+    "ended": catalogue.SESSIONS_ENDED,
+    "expired": catalogue.SESSIONS_EXPIRED,
+}
+"""Label → metric of what becomes of sessions."""
+
+TRANSITIONS: Mapping[str, str] = {"open": "StoreLost", "closed": "StoreRecovered"}
+"""Label → counter of circuit breakers."""
+
+DROPPED: Mapping[str, str] = {"cloudwatch": "metrics_dropped", "alerts": "alerts_suppressed"}
+"""Label → counter of what was not sent."""
+
 FINE = frozenset({"ok", "miss"})
 """Outcomes of a store that did what it was asked."""
+
+
+_SOURCES = frozenset({"primary", "replica", "database", "none"})
+_OUTCOMES = FINE | {"error", "refused", "not_durable"} | {kind.name.lower() for kind in ErrorClass}
+_REQUESTS = frozenset({"request", "request_save"})
+
+
+def labels_of(operation: Operation) -> tuple[str, str, str]:
+    """Operation, backend and outcome, each of a fixed set of words."""
+    return (
+        operation.name if operation.name in _REQUESTS else operation_word(operation.name),
+        operation.source if operation.source in _SOURCES else "other",
+        operation.outcome if operation.outcome in _OUTCOMES else "other",
+    )
 
 
 def is_question(operation: Operation) -> bool:

@@ -56,6 +56,19 @@ FALLBACK_LEVEL = Metric(
     "Maximum",
     "The worst level of the interval, however short it lasted: 0 (normal) to 4 (minimal).",
 )
+CURRENT_LEVEL = Metric(
+    "CurrentLevel",
+    "None",
+    "Maximum",
+    "The level at the moment of publishing. For alarms: a second without Redis is in one minute's figures at most.",
+)
+STORE_DOWN = Metric(
+    "StoreDown",
+    "Count",
+    "Maximum",
+    "Stores that one process does not read or does not write at the moment of publishing; of one store 0 or 1.",
+    by="Store",
+)
 SHARDS_LOST = Metric(
     "ShardsLost",
     "Count",
@@ -156,6 +169,9 @@ OPERATION_VALUES = ("read", "write", "delete", "touch", "regenerate", "verify", 
 BACKEND_VALUES = ("replica", "local", "database", "default")
 """Values of the dimension Backend: what was used instead of the primary. ``local`` is this host's copies and
 journal, ``default`` the default of the configuration or of the code."""
+
+STORE_VALUES = ("primary", "replica", "database")
+"""Values of the dimension Store."""
 
 LOSSES: Mapping[Metric, Loss] = {
     WRITES_LOST: Loss.WRITES_LOST,

@@ -1,4 +1,4 @@
-"""Figures for Amazon CloudWatch: ``PutMetricData`` once per interval and process, from a thread of its own.
+"""Figures for Amazon CloudWatch: ``PutMetricData`` once per interval and host, from a thread of its own.
 
 One attempt with short waits; what CloudWatch does not take is dropped and counted. The limits of the interface are
 kept here, because a request that breaks one is refused as a whole. No time stamps are sent: CloudWatch takes the
@@ -7,20 +7,17 @@ moment of receipt, so that a host whose clock is wrong does not lose its figures
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
 
 from ..aws.client import explain, make_session
-from . import aggregate, catalogue
-from .catalogue import Metric
-from .recorder import Amounts, Interval, Operation, Reader, Recorder, Series
-
-log = logging.getLogger(__name__)
+from . import catalogue
+from .drops import Drops
+from .figures import BY_NAME, Counts, Figure, Figures, number, parts
+from .recorder import Recorder
 
 MOST_DATA = 1000
 """Data in one request."""
@@ -30,12 +27,6 @@ MOST_BYTES = 1_000_000
 
 MOST_VALUES = 150
 """Different values in one datum."""
-
-_MOST_CHARACTERS = 1024
-"""Characters of a dimension's value."""
-
-LARGEST = 2.0**360
-"""Of a value, to either side of nought."""
 
 _OF_CREDENTIALS = frozenset(
     {
@@ -58,97 +49,25 @@ _WAIT = 0.8
 Datum = dict[str, Any]
 
 
-def data(
-    interval: Interval, *, environment: str, service: str, active: int | None, in_use: int, dropped: int
-) -> list[Datum]:
-    """The data of one interval.
-
-    What has no `by` is always there, also as 0, so that a sum over missing data does not have to be guessed; by a third
-    dimension only what happened is, because each is paid for.
-
-    :param active: sessions in use; None: not known, or another process publishes it.
-    :param in_use: the most connections that were in use at a time.
-    :param dropped: data that could not be published since they last could.
-    """
+def data(found: Figures, *, environment: str, service: str) -> list[Datum]:
+    """Figures as CloudWatch takes them."""
     whole = {"Environment": environment, "Service": service}
-    found = [
-        _number(catalogue.HEARTBEAT, whole, 1),
-        _number(catalogue.FALLBACK_LEVEL, whole, interval.level),
-        _number(catalogue.SHARDS_LOST, whole, interval.lost_shards),
-        _number(catalogue.POOL_IN_USE, whole, in_use),
-        _number(catalogue.METRICS_DROPPED, whole, dropped),
-        *(_number(metric, whole, aggregate.counted(interval, metric)) for metric in aggregate.COUNTERS),
-    ]
-    if active is not None:
-        found.append(_number(catalogue.ACTIVE_SESSIONS, whole, active))
-    fallbacks = aggregate.fallbacks(interval)
-    found.append(_number(catalogue.FALLBACK_OPERATIONS, whole, sum(fallbacks.values())))
-    found += [
-        _number(catalogue.FALLBACK_OPERATIONS, whole | {"Backend": backend}, number)
-        for backend, number in fallbacks.items()
-    ]
-    for metric in catalogue.LOSSES:
-        causes = aggregate.by_cause(interval, metric)
-        found.append(_number(metric, whole, sum(causes.values())))
-        found += [_number(metric, whole | {"Cause": cause}, number) for cause, number in causes.items()]
-    operations = aggregate.by_operation(interval)
-    found += _operations(whole, [observed for group in operations.values() for observed in group])
-    for word, group in operations.items():
-        found += _operations(whole | {"Operation": word}, group)
-    payloads = aggregate.measured(interval, "payload")
-    found += _distribution(catalogue.PAYLOAD_BYTES, whole, _together(payloads.values()))
-    for category, sizes in payloads.items():
-        found += _distribution(catalogue.PAYLOAD_BYTES, whole | {"Category": _ascii(category)}, sizes)
-    found += _distribution(
-        catalogue.POOL_WAIT_TIME, whole, _together(aggregate.measured(interval, "pool_wait").values())
-    )
-    found += _distribution(
-        catalogue.PROCESS_LAG, whole, _together(aggregate.measured(interval, "process_lag").values())
-    )
-    return found
+    return [datum for figure, counts in found.items() for datum in _data(figure, counts, whole)]
 
 
-def _operations(dimensions: Mapping[str, str], observed: Sequence[tuple[Operation, Series]]) -> list[Datum]:
-    errors = sum(series.count for operation, series in observed if operation.outcome not in aggregate.FINE)
-    return [
-        _number(catalogue.OPERATIONS, dimensions, sum(series.count for _, series in observed)),
-        _number(catalogue.ERRORS, dimensions, errors),
-        *_distribution(catalogue.OPERATION_LATENCY, dimensions, _together(series.durations for _, series in observed)),
-    ]
-
-
-def _together(parts: Iterable[Amounts]) -> dict[float, int]:
-    whole: dict[float, int] = {}
-    for part in parts:
-        for bound, number in part.items():
-            whole[bound] = whole.get(bound, 0) + number
-    return whole
-
-
-def _number(metric: Metric, dimensions: Mapping[str, str], number: int) -> Datum:
-    return {**_head(metric, dimensions), "Value": _within_range(number)}
-
-
-def _distribution(metric: Metric, dimensions: Mapping[str, str], counts: Mapping[float, int]) -> Iterator[Datum]:
-    """Values and counts, from which CloudWatch can tell percentiles."""
-    remaining = iter(sorted(counts.items()))
-    while part := list(islice(remaining, MOST_VALUES)):
-        values, numbers = zip(*part, strict=True)
-        yield {**_head(metric, dimensions), "Values": list(values), "Counts": [_within_range(n) for n in numbers]}
-
-
-def _head(metric: Metric, dimensions: Mapping[str, str]) -> Datum:
-    pairs = [{"Name": name, "Value": value} for name, value in dimensions.items()]
-    return {"MetricName": metric.name, "Dimensions": pairs, "Unit": metric.unit}
-
-
-def _ascii(name: str) -> str:
-    """A category's name as the value of a dimension: any identifier of Python's may be one."""
-    return name.encode("ascii", "backslashreplace").decode()[:_MOST_CHARACTERS]
-
-
-def _within_range(number: int) -> float:
-    return float(max(-LARGEST, min(LARGEST, number)))
+def _data(figure: Figure, counts: Counts, whole: Mapping[str, str]) -> Iterator[Datum]:
+    dimensions = {**whole, figure.by: figure.of} if figure.by else whole
+    head = {
+        "MetricName": figure.metric,
+        "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+        "Unit": BY_NAME[figure.metric].unit,
+    }
+    if list(counts.values()) == [1]:
+        yield {**head, "Value": next(iter(counts))}
+        return
+    # Values and counts, from which CloudWatch can tell percentiles.
+    for part in parts(counts, MOST_VALUES):
+        yield {**head, "Values": list(part), "Counts": list(part.values())}
 
 
 def requests(found: Iterable[Datum]) -> Iterator[list[Datum]]:
@@ -173,50 +92,31 @@ def _weight(datum: Datum) -> int:
 
 
 class CloudWatch:
-    """Publishes what a reader finds. Made and used in one thread of one process.
+    """Publishes figures. Made and used in one thread of one process.
 
-    :param active: gives the number of sessions in use if this process is to publish it.
-    :param in_use: gives the most connections that were in use at a time since it was asked before.
+    :param recorder: is told what was dropped.
     :param connect: makes the client.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        recorder: Recorder,
-        *,
-        environment: str,
-        service: str,
-        active: Callable[[], int | None],
-        in_use: Callable[[], int],
-        connect: Callable[[], Any],
-    ) -> None:
-        self._reader = reader
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, *, environment: str, service: str, connect: Callable[[], Any]) -> None:
         self._dimensions = {"environment": environment, "service": service}
-        self._active = active
-        self._in_use = in_use
         self._connect = connect
         self._client: Any = None
-        self._dropped = 0
-        self._is_failing = False
+        self._drops = Drops(recorder, "CloudWatch")
 
-    def publish(self) -> None:
-        """Send what is new, in one attempt."""
-        dropped = self._dropped
-        found = data(
-            self._reader.take(), **self._dimensions, active=self._active(), in_use=self._in_use(), dropped=dropped
-        )
-        left = len(found)
+    def publish(self, found: Figures) -> None:
+        """Send figures, in one attempt."""
+        dropped = self._drops.number
+        everything = data({**found, **number(catalogue.METRICS_DROPPED, dropped)}, **self._dimensions)
+        left = len(everything)
         try:
-            for request in requests(found):
+            for request in requests(everything):
                 self._send(request)
                 left -= len(request)
         except Exception as error:  # whatever boto3 makes of answers, addresses and files that are nonsense
             self._failed(error, left)
         else:
-            self._dropped -= dropped
-            self._succeeded(dropped)
+            self._drops.succeeded(dropped)
 
     def _send(self, request: list[Datum]) -> None:
         if self._client is None:
@@ -228,17 +128,7 @@ class CloudWatch:
             # A new one finds others. It takes a tenth of a second of this process, so only for this.
             self._client.close()
             self._client = None
-        cause = explain(error)
-        self._dropped += lost
-        self._recorder.count("metrics_dropped", lost)
-        if not self._is_failing:
-            log.warning("CloudWatch does not accept metrics: %s. They are dropped and counted until it does.", cause)
-        self._is_failing = True
-
-    def _succeeded(self, dropped: int) -> None:
-        if self._is_failing:
-            log.warning("CloudWatch accepts metrics again; %d were dropped", dropped)
-        self._is_failing = False
+        self._drops.failed(explain(error), lost)
 
 
 def _is_of_credentials(error: Exception) -> bool:

@@ -2,71 +2,124 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request_tearing_down
 
+from ..support.host import HostWork, beside
 from ..support.threads import PeriodicThread, end_all
 from .recorder import Reader, Recorder
 from .session_index import ActiveSessions
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
+    from ..policy.health import Health
     from ..stores.base import SessionStore
+    from .figures import Figures
+    from .prometheus import Standing
+    from .publisher import Publisher, Sink
 
-CLOUDWATCH, PROMETHEUS = "cloudwatch", "prometheus"
+CLOUDWATCH, EMF, OTEL, PROMETHEUS = "cloudwatch", "emf", "otel", "prometheus"
+
+PUBLISHER = "publisher"
+"""Name of the thread that publishes, for the whole host, what others take."""
 
 
 class Exporting:
     """Everything that runs beside the requests of one application to publish what its recorder has.
 
-    :param level: says the degradation level now.
-    :param lost_shards: says how many shards are lost now.
+    :param health: which stores answer.
     :param stores: whose connections are counted.
+    :param waiting: says how many changes wait in the host's journal (None: it cannot be read), and for how many seconds
+        the oldest has.
     """
 
     def __init__(
         self,
         settings: Settings,
         recorder: Recorder,
-        level: Callable[[], int],
-        lost_shards: Callable[[], int],
+        health: Health,
         active: ActiveSessions,
         stores: Sequence[SessionStore],
+        waiting: Callable[[], tuple[int | None, float]],
     ) -> None:
         self.active = active
         self.page: Blueprint | None = None
         self._settings = settings
         self._recorder = recorder
-        self._level = level
-        self._lost_shards = lost_shards
+        self._health = health
         self._stores = stores
+        self._waiting = waiting
+        self._ends = threading.Lock()
         self.threads = [PeriodicThread("active", lambda: active.update, settings.metrics_interval)]
-        if CLOUDWATCH in settings.metrics:
-            self.threads.append(self._cloudwatch())
+        self._at_end: Publisher | None = None
+        if sinks := self._sinks():
+            self.threads.append(self._publishing(sinks))
         if PROMETHEUS in settings.metrics:
             self.threads.append(self._prometheus())
+        if OTEL in settings.metrics:
+            self.threads.append(self._opentelemetry())
 
-    def _cloudwatch(self) -> PeriodicThread:
-        from ..aws import client
-        from . import cloudwatch
+    def _publishing(self, sinks: Sequence[Callable[[], Sink]]) -> PeriodicThread:
+        """:param sinks: make where it goes to."""
+        from .publisher import Publisher
 
-        client.load()
+        host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * self._settings.metrics_interval)
 
         def begin() -> Callable[[], None]:
-            publisher = cloudwatch.CloudWatch(
-                self._reader(),
-                self._recorder,
-                environment=self._settings.environment,
-                service=self._settings.service,
-                active=self.active.take,
-                in_use=lambda: max(store.take_most_in_use() for store in self._stores),
-                connect=cloudwatch.connect,
-            )
-            return publisher.publish
+            made = [make() for make in sinks]
+            return Publisher(self._take(self._reader()), host, made, lambda: thread.is_ending).publish
 
-        return PeriodicThread(CLOUDWATCH, begin, self._settings.metrics_interval)
+        thread = PeriodicThread(PUBLISHER, begin, self._settings.metrics_interval)
+        return thread
+
+    def _take(self, reader: Reader) -> Callable[[], Figures]:
+        from .figures import figures
+
+        def take() -> Figures:
+            in_use = max(store.take_most_in_use() for store in self._stores)
+            return figures(reader.take(), active=self.active.take(), in_use=in_use)
+
+        return take
+
+    def _sinks(self) -> list[Callable[[], Sink]]:
+        environment, service = self._settings.environment, self._settings.service
+        found: list[Callable[[], Sink]] = []
+        if CLOUDWATCH in self._settings.metrics:
+            from ..aws import client
+            from . import cloudwatch
+
+            client.load()
+            found.append(
+                lambda: cloudwatch.CloudWatch(
+                    self._recorder, environment=environment, service=service, connect=cloudwatch.connect
+                )
+            )
+        if EMF in self._settings.metrics:
+            from . import emf
+
+            agent = self._settings.metrics_emf_agent
+            writes = emf.Emf(self._recorder, environment=environment, service=service, agent=agent)
+            if emf.IN_LAMBDA:
+                self._at_end = self._publishing_at_end(writes)
+            else:
+                found.append(lambda: writes)
+        return found
+
+    def _publishing_at_end(self, sink: Sink) -> Publisher:
+        """Of each request, in the place of a thread that would be frozen with its process."""
+        from .publisher import Publisher
+
+        return Publisher(self._take(self._reader()), HostWork(None, "metrics", math.inf), [sink], lambda: False)
+
+    def _end_of_request(self, *_: object, **__: object) -> None:
+        """A receiver of Flask's signals."""
+        if self._at_end is not None:
+            with self._ends:
+                self._at_end.publish()
 
     def _prometheus(self) -> PeriodicThread:
         from . import prometheus
@@ -77,22 +130,46 @@ class Exporting:
             self.page = prometheus.page(self._settings.metrics_url, registry)
 
         def begin() -> Callable[[], None]:
-            def in_use() -> dict[str, int]:
-                return {store.name: store.in_use for store in self._stores}
-
             reader = self._reader()
             collectors.counted.expect(self._settings.table.categories)
-            return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, in_use).publish
+            return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, self._standing).publish
 
         return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)
 
+    def _opentelemetry(self) -> PeriodicThread:
+        from . import otel
+
+        def begin() -> Callable[[], None]:
+            return otel.OpenTelemetry(self._reader(), lambda: self.active.reading, self._in_use).publish
+
+        return PeriodicThread(OTEL, begin, otel.INTERVAL)
+
+    def _in_use(self) -> dict[str, int]:
+        return {store.name: store.in_use for store in self._stores}
+
+    def _standing(self) -> Standing:
+        from .prometheus import Standing
+
+        waiting, oldest = self._waiting()
+        near = [part.near for store in self._stores for part in store.stores.values() if part.near is not None]
+        return Standing(
+            in_use=self._in_use(),
+            usable=self._health.usable(),
+            waiting=waiting,
+            oldest=oldest,
+            near=sum(cache.connections for cache in near) if near else None,
+        )
+
     def _reader(self) -> Reader:
-        return Reader(self._recorder, self._level, self._lost_shards)
+        health = self._health
+        return Reader(self._recorder, lambda: health.level, lambda: len(health.lost_shards), health.down)
 
     def install(self, app: Flask) -> None:
-        """Show the page, if there is one."""
+        """Show the page, if there is one; publish at the end of requests, if that is the time."""
         if self.page is not None:
             app.register_blueprint(self.page)
+        if self._at_end is not None:
+            request_tearing_down.connect(self._end_of_request, app)
 
     def ensure_started(self) -> None:
         """Start the threads in this process unless they run."""

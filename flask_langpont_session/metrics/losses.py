@@ -31,7 +31,7 @@ class Cause(StrEnum):
     JOURNAL_FAILED = "journal failed"  # the journal cannot be used: its file, its rights, a lock that is held too long
     WRITTEN_SINCE = "written since"  # the field has a newer value, which this one was not made from
     MADE_WITHOUT_READING = "made without reading"  # its old value could not be read, and the field has one
-    TOO_OLD = "too old"  # it waited for longer than LOCAL_CACHE_TTL before the stores were back
+    TOO_OLD = "too old"  # it waited for longer than JOURNAL_TTL before the stores were back
     SESSION_OVER = "session over"  # the session has ended meanwhile
     REFUSED = "refused"  # Redis refused it, and would again
     DAMAGED_ROW = "damaged row"  # the row of the session in the database cannot be read

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Response
@@ -24,12 +24,13 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from ..policy.values import ErrorClass
+from ..policy.breakers import PRIMARY
 from ..support.forks import renew_in_children
 from . import aggregate, catalogue
-from .recorder import Amounts, Interval, Operation, Reader
+from .recorder import Amounts, Interval, Reader
 from .session_index import Reading
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
@@ -44,44 +45,24 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 BYTES = tuple(float(2**exponent) for exponent in range(6, 21, 2))
 """Upper bounds of the sizes: 64 bytes to 1 MiB."""
 
-_SOURCES = frozenset({"primary", "replica", "database", "none"})
-_OUTCOMES = aggregate.FINE | {"error", "refused", "not_durable"} | {kind.name.lower() for kind in ErrorClass}
-_REQUESTS = frozenset({"request", "request_save"})
+_NAME = "langpont_session_"
 
-_EVENTS = {
-    "langpont_session_server_changes": (
-        catalogue.SERVER_CHANGES,
-        "Reconnections to another server process than before: a restart or a failover.",
-    ),
-    "langpont_session_data_losses": (
-        catalogue.DATA_LOSSES,
-        "Times that a Redis server lost data while the workers stayed connected.",
-    ),
-    "langpont_session_near_cache_hits": (
-        catalogue.NEAR_CACHE_HITS,
-        "Reads of a session for which Redis was not asked, because nothing had changed.",
-    ),
-    "langpont_session_grants_refused": (
-        catalogue.GRANTS_REFUSED,
-        "Sign-ins and changes of rights that were refused with 503.",
-    ),
-    "langpont_session_values_rejected": (catalogue.VALUES_REJECTED, "Changes of a session that could not be stored."),
-    "langpont_session_alerts_failed": (catalogue.ALERTS_FAILED, "Failed attempts to send an alert by SNS."),
-}
-_LOSSES = {
-    "langpont_session_writes_lost": catalogue.WRITES_LOST,
-    "langpont_session_merge_conflicts": catalogue.MERGE_CONFLICTS,
-    "langpont_session_merge_dropped": catalogue.MERGE_DROPPED,
-    "langpont_session_request_only_writes": catalogue.REQUEST_ONLY_WRITES,
-}
-_LIFECYCLE = {
-    "created": catalogue.SESSIONS_CREATED,
-    "regenerated": catalogue.SESSIONS_REGENERATED,
-    "ended": catalogue.SESSIONS_ENDED,
-    "expired": catalogue.SESSIONS_EXPIRED,
-}
-_TRANSITIONS = {"open": "StoreLost", "closed": "StoreRecovered"}
-_DROPPED = {"cloudwatch": "metrics_dropped", "alerts": "alerts_suppressed"}
+
+class Standing(NamedTuple):
+    """What the stores of one application are like at a moment.
+
+    :param in_use: connections in use, by store.
+    :param usable: store and direction → whether requests use it; of several shards, all of them.
+    :param waiting: how many changes wait in the host's journal; None: it cannot be read.
+    :param oldest: seconds that the oldest of them has waited.
+    :param near: connections of the near cache; None: there is to be none.
+    """
+
+    in_use: Mapping[str, int] = {}
+    usable: Mapping[tuple[str, str], bool] = {}
+    waiting: int | None = 0
+    oldest: float = 0.0
+    near: int | None = None
 
 
 class _Measured:
@@ -113,7 +94,8 @@ class _Measured:
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
         for operation, series in interval.series.items():
-            _observe(self.durations.labels(_word(operation), _backend(operation)), series.durations, unit=0.001)
+            word, backend, _ = aggregate.labels_of(operation)
+            _observe(self.durations.labels(word, backend), series.durations, unit=0.001)
         for backend, amounts in aggregate.measured(interval, "pool_wait").items():
             _observe(self.waits.labels(backend), amounts, unit=0.001)
         for category, amounts in aggregate.measured(interval, "payload").items():
@@ -124,38 +106,50 @@ class _Gauges:
     """What is so at the moment: of the applications of this process together, the worst or the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.in_use = Gauge(
-            "langpont_session_pool_in_use",
-            "Redis connections in use at this moment.",
-            ("backend",),
-            multiprocess_mode="livesum",
-            registry=registry,
+        def gauge(name: str, text: str, mode: Any, *labels: str) -> Gauge:
+            return Gauge(f"langpont_session_{name}", text, labels, multiprocess_mode=mode, registry=registry)
+
+        self.in_use = gauge("pool_in_use", "Redis connections in use at this moment.", "livesum", "backend")
+        self.level = gauge(
+            "degradation_level", "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.", "livemax"
         )
-        self.level = Gauge(
-            "langpont_session_degradation_level",
-            "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.",
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        self.shards_lost = Gauge(
-            "langpont_session_shards_lost",
+        self.shards_lost = gauge(
+            "shards_lost",
             "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard "
             "has are one more.",
-            multiprocess_mode="livemax",
-            registry=registry,
+            "livemax",
         )
-        self.process_lag = Gauge(
-            "langpont_session_process_lag_seconds",
+        self.store_up = gauge(
+            "store_up",
+            "1 while requests use a store in a direction, 0 while they do without it; of several shards, the worst.",
+            "livemin",
+            "backend",
+            "way",
+        )
+        self.journal_waiting = gauge(
+            "journal_waiting",
+            "Changes in this host's journal that wait for a store; NaN while it cannot be read.",
+            "livemax",
+        )
+        self.journal_oldest = gauge(
+            "journal_oldest_seconds",
+            "For how long the oldest change in this host's journal has waited; 0 if none waits.",
+            "livemax",
+        )
+        self.near_connections = gauge(
+            "near_cache_connections",
+            "Connections of the near cache; nothing is shown where the configuration wants none.",
+            "livesum",
+            "backend",
+        )
+        self.process_lag = gauge(
+            "process_lag_seconds",
             "How late a worker went on when it wanted to, at the most in the last second or two; rounded up to two "
             "digits.",
-            multiprocess_mode="livemax",
-            registry=registry,
+            "livemax",
         )
-        self.active = Gauge(
-            "langpont_session_active",
-            "Sessions in use, of all hosts together; NaN while Redis cannot tell.",
-            multiprocess_mode="mostrecent",
-            registry=registry,
+        self.active = gauge(
+            "active", "Sessions in use, of all hosts together; NaN while Redis cannot tell.", "mostrecent"
         )
         if not MULTIPROCESS:
             # Among several processes what was not set is not shown; and this would hide what another one has set.
@@ -166,23 +160,32 @@ class _Gauges:
     def _begin(self) -> None:
         """As new: a forked child shows nothing of what its parent is like."""
         self._lock = threading.Lock()
-        self._states: WeakKeyDictionary[object, tuple[int, int, Mapping[str, int]]] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[object, tuple[int, int, Standing]] = WeakKeyDictionary()
 
-    def show(self, publisher: object, level: int, in_use: Mapping[str, int], lost_shards: int = 0) -> None:
+    def show(self, publisher: object, level: int, lost_shards: int, standing: Standing) -> None:
         """Show what one application of this process is like now, together with the others.
 
         :param publisher: whose it is; what it showed before is forgotten.
         :param level: its degradation level.
-        :param in_use: its connections in use, by store.
         :param lost_shards: how many it finds lost.
         """
         with self._lock:
-            self._states[publisher] = level, lost_shards, in_use
+            self._states[publisher] = level, lost_shards, standing
             states = list(self._states.values())
             self.level.set(max(level for level, _, _ in states))
             self.shards_lost.set(max(lost for _, lost, _ in states))
-            for store in in_use:
-                self.in_use.labels(store).set(sum(used.get(store, 0) for _, _, used in states))
+            self._show_stores([standing for _, _, standing in states])
+
+    def _show_stores(self, all_of: Sequence[Standing]) -> None:
+        for store in {store for one in all_of for store in one.in_use}:
+            self.in_use.labels(store).set(sum(one.in_use.get(store, 0) for one in all_of))
+        for store, way in {endpoint for one in all_of for endpoint in one.usable}:
+            self.store_up.labels(store, way).set(all(one.usable.get((store, way), True) for one in all_of))
+        waiting = [math.nan if one.waiting is None else one.waiting for one in all_of]
+        self.journal_waiting.set(math.nan if any(map(math.isnan, waiting)) else max(waiting))
+        self.journal_oldest.set(max(one.oldest for one in all_of))
+        if near := [one.near for one in all_of if one.near is not None]:
+            self.near_connections.labels(PRIMARY).set(sum(near))
 
     def show_active(self, reading: Reading) -> None:
         """Show how many sessions are in use, as far as that is known."""
@@ -214,56 +217,74 @@ class _Counted:
         )
         self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
         self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
-        self.events = {name: counter(name, text) for name, (_, text) in _EVENTS.items()}
-        self.losses = {name: counter(name, of.meaning, "cause", "category") for name, of in _LOSSES.items()}
+        self.events = {metric: counter(_NAME + name, metric.meaning) for name, metric in aggregate.EVENTS.items()}
+        self.losses = {
+            metric: counter(_NAME + name, metric.meaning, "cause", "category")
+            for name, metric in aggregate.LOSSES.items()
+        }
 
     def expect(self, categories: Iterable[str]) -> None:
         """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
         see that one."""
         for category in categories:
-            for name, metric in _LOSSES.items():
+            for metric, losses in self.losses.items():
                 for cause in catalogue.CAUSE_VALUES[metric]:
-                    self.losses[name].labels(cause, category)
+                    losses.labels(cause, category)
 
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
         for operation, series in interval.series.items():
-            outcome = operation.outcome if operation.outcome in _OUTCOMES else "other"
-            self.operations.labels(_word(operation), _backend(operation), outcome).inc(series.count)
+            self.operations.labels(*aggregate.labels_of(operation)).inc(series.count)
         for backend, number in aggregate.fallbacks(interval).items():
             self.fallbacks.labels(backend).inc(number)
-        for labelled, counters in ((self.transitions, _TRANSITIONS), (self.dropped, _DROPPED)):
+        for labelled, counters in ((self.transitions, aggregate.TRANSITIONS), (self.dropped, aggregate.DROPPED)):
             for label, name in counters.items():
                 labelled.labels(label).inc(interval.counters.get(name, 0))
-        for event, metric in _LIFECYCLE.items():
+        for event, metric in aggregate.LIFECYCLE.items():
             self.lifecycle.labels(event).inc(aggregate.counted(interval, metric))
-        for name, (metric, _) in _EVENTS.items():
-            self.events[name].inc(aggregate.counted(interval, metric))
-        for name, metric in _LOSSES.items():
+        for metric, events in self.events.items():
+            events.inc(aggregate.counted(interval, metric))
+        for metric, losses in self.losses.items():
             for labels, number in aggregate.not_kept(interval, metric).items():
-                self.losses[name].labels(*labels).inc(number)
+                losses.labels(*labels).inc(number)
+
+
+class _WithoutCreated:
+    """What a registry shows, as one collector, without the series ``…_created``.
+
+    Each counter and each histogram has one besides, which says when it began: nothing here needs that, and they would
+    be a quarter of all series. prometheus_client can leave them out for a whole process only, those of the
+    application's own metrics included.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def describe(self) -> Iterable[Metric]:
+        """The names, so that a registry refuses them a second time."""
+        return self.collect()
+
+    def collect(self) -> Iterable[Metric]:
+        """All of it."""
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
 class Collectors:
     """What one registry shows of this package."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.measured = _Measured(registry)
-        self.gauges = _Gauges(registry)
-        self.counted = _Counted(registry)
+        own = CollectorRegistry()
+        self.measured = _Measured(own)
+        self.gauges = _Gauges(own)
+        self.counted = _Counted(own)
+        registry.register(_WithoutCreated(own))
 
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
         for part in (self.measured, self.gauges, self.counted):
             part.add(interval)
-
-
-def _word(operation: Operation) -> str:
-    return operation.name if operation.name in _REQUESTS else aggregate.operation_word(operation.name)
-
-
-def _backend(operation: Operation) -> str:
-    return operation.source if operation.source in _SOURCES else "other"
 
 
 def _observe(histogram: Histogram, amounts: Amounts, *, unit: float) -> None:
@@ -293,7 +314,7 @@ class Prometheus:
     """Keeps the collectors up to date. Made and used in one thread of one process.
 
     :param active: gives the latest look at the number of sessions in use; None: there was none yet.
-    :param in_use: gives the connections in use now, by store.
+    :param standing: says what the stores are like now.
     """
 
     def __init__(
@@ -301,19 +322,19 @@ class Prometheus:
         reader: Reader,
         collectors: Collectors,
         active: Callable[[], Reading | None],
-        in_use: Callable[[], Mapping[str, int]],
+        standing: Callable[[], Standing],
     ) -> None:
         self._reader = reader
         self._collectors = collectors
         self._active = active
-        self._in_use = in_use
+        self._standing = standing
         self._shown: Reading | None = None
 
     def publish(self) -> None:
         """Bring in what is new."""
         interval = self._reader.take()
         self._collectors.add(interval)
-        self._collectors.gauges.show(self, interval.level, self._in_use(), interval.lost_shards)
+        self._collectors.gauges.show(self, interval.level, interval.lost_shards, self._standing())
         reading = self._active()
         if reading is not None and reading is not self._shown:
             self._shown = reading  # each once: the most recent look counts, whichever worker's it was

@@ -1,8 +1,9 @@
 """One in-process recorder: what was done, where the answer came from, how it ended, how long it took.
 
-The requests' scopes, the save, the events and the request hooks feed it; exporters read it. Recording is a dictionary
-update and never waits, neither for an exporter nor for another thread that records. A duration or a size is counted
-under its first two digits, rounded up: that is precise enough for a percentile, and few enough numbers to send.
+The requests' scopes, the save, the events and the request hooks feed it; exporters read it. Recording is a note of what
+is to be added, which one thread does for all, a hundred records or so later; it never waits, neither for an exporter
+nor for another thread that records. A duration or a size is counted under its first two digits, rounded up: that is
+precise enough for a percentile, and few enough numbers to send.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
-
-from flask import Flask, g
 
 from ..support.forks import renew_in_children
 
@@ -26,6 +25,9 @@ BOUNDS = (*(float(f"{digits}e{power}") for power in range(-3, 7) for digits in r
 """What milliseconds and bytes are rounded up to: two digits from 0.01 on; the last one stands for all above it too."""
 
 _LAST = len(BOUNDS) - 1
+
+_MOST_NOTED = 128
+"""Records that are written down before they are added: one call in so many takes as long as all of them."""
 
 Amounts = Mapping[float, int]
 """One of :data:`BOUNDS` → how many observations were that much."""
@@ -57,7 +59,7 @@ class Series:
 
     count: int = 0
     seconds: float = 0.0
-    durations: dict[float, int] = field(default_factory=dict)
+    durations: dict[float, int] = field(default_factory=Counter)
 
     def since(self, before: Series) -> Series:
         """What was added to `before`, an earlier copy."""
@@ -99,78 +101,60 @@ class Recorder:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._late: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
+        self._noted: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         # By the fields of an Operation or Measure: a plain tuple is made in a fraction of the time.
-        self._series: dict[tuple[str, str, str, str], Series] = {}
-        self._amounts: dict[tuple[str, str], dict[float, int]] = {}
-        self._counters: dict[str, int] = {}
-        self._losses: dict[tuple[str, str, str], int] = {}
+        self._series: defaultdict[tuple[str, str, str, str], Series] = defaultdict(Series)
+        self._amounts: defaultdict[tuple[str, str], Counter[float]] = defaultdict(Counter)
+        self._counters: Counter[str] = Counter()
+        self._losses: Counter[tuple[str, str, str]] = Counter()
 
     def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
         """Record one operation."""
-        key = name, category, source, outcome
-        if not self._lock.acquire(False):  # as _record() does it, without two calls more: a request records several
-            self._late.append((self._observe, key, seconds))
-            return
-        try:
-            self._observe(key, seconds)
-            if self._late:
-                self._catch_up()
-        finally:
-            self._lock.release()
+        self._note((self._observe, (name, category, source, outcome), seconds))
 
     def measure(self, name: str, of: str, amount: float) -> None:
         """Record one amount, see :class:`Measure`."""
-        self._record(self._measure, (name, of), amount)
+        self._note((self._measure, (name, of), amount))
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter, for example ``bad_cookies``."""
-        self._record(self._count, name, by)
+        self._note((self._count, name, by))
 
     def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
         """Count changes of sessions that are not kept, in all and by cause and category. See :mod:`.losses`."""
         self.count(what, by)
-        self._record(self._count_loss, (what, cause, category), by)
+        self._note((self._count_loss, (what, cause, category), by))
 
-    def _record(self, add: Callable[[Any, Any], None], key: Any, amount: Any) -> None:
+    def _note(self, record: tuple[Callable[[Any, Any], None], Any, Any]) -> None:
         # The thread that holds the lock may have been suspended with it, and then all threads that record would wait
-        # for that one, again and again. So no thread waits: it is written down for the next one that has the lock.
-        if not self._lock.acquire(blocking=False):
-            self._late.append((add, key, amount))
-            return
-        try:
-            add(key, amount)
-            if self._late:
+        # for that one, again and again. So none waits: each writes down what is to be added, for one that has the lock.
+        noted = self._noted
+        noted.append(record)
+        if len(noted) > _MOST_NOTED and self._lock.acquire(blocking=False):
+            try:
                 self._catch_up()
-        finally:
-            self._lock.release()
+            finally:
+                self._lock.release()
 
     def _catch_up(self) -> None:
-        while self._late:
-            add, key, amount = self._late.popleft()
+        for _ in range(len(self._noted)):
+            add, key, amount = self._noted.popleft()
             add(key, amount)
 
     def _observe(self, key: tuple[str, str, str, str], seconds: float) -> None:
-        bound = BOUNDS[bisect_left(BOUNDS, seconds * 1000, 0, _LAST)]
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = Series()
+        series = self._series[key]
         series.count += 1
         series.seconds += seconds
-        series.durations[bound] = series.durations.get(bound, 0) + 1
+        series.durations[BOUNDS[bisect_left(BOUNDS, seconds * 1000, 0, _LAST)]] += 1
 
     def _measure(self, key: tuple[str, str], amount: float) -> None:
-        bound = BOUNDS[bisect_left(BOUNDS, amount, 0, _LAST)]
-        amounts = self._amounts.get(key)
-        if amounts is None:
-            amounts = self._amounts[key] = {}
-        amounts[bound] = amounts.get(bound, 0) + 1
+        self._amounts[key][BOUNDS[bisect_left(BOUNDS, amount, 0, _LAST)]] += 1
 
     def _count(self, name: str, by: int) -> None:
-        self._counters[name] = self._counters.get(name, 0) + by
+        self._counters[name] += by
 
     def _count_loss(self, key: tuple[str, str, str], by: int) -> None:
-        self._losses[key] = self._losses.get(key, 0) + by
+        self._losses[key] += by
 
     def losses(self) -> Mapping[NotKept, int]:
         """A copy of what was not kept, and how many changes that were."""
@@ -211,6 +195,8 @@ class Interval(NamedTuple):
     :param level: the highest degradation level there was.
     :param lost_shards: shards of Redis that do not take reads and writes at its end.
     :param losses: changes of sessions that were not kept.
+    :param level_now: the level at its end.
+    :param down: store → whether requests do without it at its end, in one direction at least.
     """
 
     series: Mapping[Operation, Series]
@@ -219,6 +205,8 @@ class Interval(NamedTuple):
     level: int
     lost_shards: int = 0
     losses: Mapping[NotKept, int] = {}
+    level_now: int = 0
+    down: Mapping[str, bool] = {}
 
 
 class Reader:
@@ -226,14 +214,20 @@ class Reader:
 
     :param level: says the degradation level now.
     :param lost_shards: says how many shards are lost now.
+    :param down: says of each store whether requests do without it now.
     """
 
     def __init__(
-        self, recorder: Recorder, level: Callable[[], int], lost_shards: Callable[[], int] = lambda: 0
+        self,
+        recorder: Recorder,
+        level: Callable[[], int],
+        lost_shards: Callable[[], int] = lambda: 0,
+        down: Callable[[], Mapping[str, bool]] = dict,
     ) -> None:
         self._recorder = recorder
         self._level = level
         self._lost_shards = lost_shards
+        self._down = down
         self._series: Mapping[Operation, Series] = {}
         self._amounts: Mapping[Measure, Amounts] = {}
         self._counters: Mapping[str, int] = {}
@@ -259,6 +253,8 @@ class Reader:
             highest,
             self._lost_shards(),
             lost,
+            level,
+            self._down(),
         )
 
 
@@ -287,18 +283,17 @@ class InUse(Protocol):
         """A session is over."""
 
 
-def install_hooks(app: Flask, recorder: Recorder, clock: Callable[[], float] = time.perf_counter) -> None:
-    """Time every request of `app`. The save runs after this and records itself."""
+_BEGAN = "flask_langpont_session.began"
+"""Where in a request's environ it stands when it began: seconds by :func:`time.perf_counter`."""
 
-    def begin() -> None:
-        g._langpont_began = clock()
 
-    def end(error: BaseException | None) -> None:
-        # In teardown, not after_request: a view that raised is a request too.
-        began = g.pop("_langpont_began", None)
-        if began is not None:
-            outcome = "ok" if error is None else "error"
-            recorder.observe("request", "all", "none", outcome, clock() - began)
+def note_beginning(environ: dict[str, Any]) -> None:
+    """A request begins."""
+    environ[_BEGAN] = time.perf_counter()
 
-    app.before_request(begin)
-    app.teardown_request(end)
+
+def record_request(recorder: Recorder, environ: dict[str, Any], outcome: str) -> None:
+    """A request ends, of which that was noted. Only the first end counts."""
+    began = environ.pop(_BEGAN, None)
+    if began is not None:
+        recorder.observe("request", "all", "none", outcome, time.perf_counter() - began)

@@ -42,7 +42,7 @@ MOST_NOTES = 20_000
 _TEND_MS = 7 * 86_400_000
 """The sets go away by themselves when no worker has looked after them for a week."""
 
-_TIMEOUT = 0.5
+TIMEOUT = 0.5
 _MEMBERS_AT_A_TIME = 1000
 _DIGITS = {
     character: number % BUCKETS
@@ -136,7 +136,7 @@ class _Index:
         commands: list[tuple[Any, ...]] = [("TIME",)]
         if may_lead:
             commands.append(("SET", f"{self.name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
-        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        (seconds, micros), *lease = self._redis.run_commands(commands, timeout=TIMEOUT)
         return int(seconds) * 1000 + int(micros) // 1000, any(lease)
 
     def scores(self, lives: Mapping[str, float], ended: Iterable[str], now_ms: int) -> list[dict[str, int]]:
@@ -161,7 +161,7 @@ class _Index:
         if leads:
             commands += [("ZREMRANGEBYSCORE", key, low, low + now_ms) for low in (0, DEAD)]
         commands.append(("ZCOUNT", key, f"({now_ms}", f"({DEAD}"))
-        replies = self._redis.run_commands(commands, timeout=_TIMEOUT)
+        replies = self._redis.run_commands(commands, timeout=TIMEOUT)
         return int(replies[-1]), replies[-3] if leads else 0
 
 

@@ -18,3 +18,12 @@ module that was released is never changed: what comes later is a ``v0002``. To k
 from dropping these tables, leave them out by ``include_name``, or hand it ``LangPontSession.metadata`` beside the
 application's own; docs/configuration.md has both.
 """
+
+from __future__ import annotations
+
+from pkgutil import iter_modules
+
+
+def versions() -> list[str]:
+    """The names of the modules here, in order: of every version of the tables."""
+    return sorted(module.name for module in iter_modules(__path__))

@@ -26,13 +26,17 @@ def upgrade(op: Any) -> None:
         sa.Column("idle_expires_at", sa.BigInteger, nullable=False),
         sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
         sa.Column("successor", _exact_text(43), nullable=True),
+        sa.Column("ended_by", _exact_text(16), nullable=True),
+        sa.Column("label", _exact_text(100), nullable=True),
+        sa.Column("network", _exact_text(43), nullable=True),
+        sa.Column("seen_at", sa.BigInteger, nullable=True),
     )
     for columns in (["user_id", "digest"], ["updated_at", "digest"], ["absolute_expires_at"]):
         op.create_index(f"ix_langpont_sessions_{columns[0]}", "langpont_sessions", columns)
     op.create_table(
         "langpont_users",
         sa.Column("user_id", _exact_text(255, _NO_PAD), primary_key=True),
-        sa.Column("epoch", sa.BigInteger, nullable=False),
+        sa.Column("epoch", sa.BigInteger, nullable=True),
     )
 
 

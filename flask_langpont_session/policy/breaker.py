@@ -6,6 +6,7 @@ monitor's probes stand for them, and two good ones in a row are needed (one coul
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -42,13 +43,15 @@ class Breaker:
 
     :param threshold: cheap failures in a row that open it; half of the calls in a window do, too, where answers come in
         between. A time-out opens it at once: the next request would have to wait as long again.
-    :param answers: that requests had, about: whether there was one shows in its growth.
+    :param answers: that requests had, about.
+    :param asked_at: monotonic seconds, when the latest request that had an answer asked for it.
     """
 
     threshold: int = 3
     opened_at: float | None = None
     cause: str = ""
     answers: int = 0
+    asked_at: float = -math.inf
     _failures: int = 0
     _window: _Window | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -58,9 +61,14 @@ class Breaker:
         """Whether requests may use the store."""
         return self.opened_at is None
 
-    def succeeded(self) -> None:
-        """A request was answered. Says nothing while the breaker is open: that answer may be an old one."""
+    def succeeded(self, asked_at: float) -> None:
+        """A request was answered. Says nothing while the breaker is open: that answer may be an old one.
+
+        :param asked_at: monotonic seconds, when it asked.
+        """
         self.answers += 1  # a lost addition of two threads at once does not matter
+        if asked_at > self.asked_at:
+            self.asked_at = asked_at
         if self._window is not None:
             self._window.good += 1
         if self._failures and self.opened_at is None:

@@ -6,9 +6,10 @@ end; the longest claim wins. Everything here is configuration, read by ``config/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 AUTH = "auth"
@@ -27,8 +28,15 @@ OAUTH_FEATURE = "oauth_tokens"
 PERMANENT = "_permanent"
 """The key that stands in the cookie, as ``session.permanent``."""
 
-KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity"})
+AUTHENTICATED_AT = "_authenticated_at"
+"""The key of auth under which a row notes when its user last gave proof of being that user, see :mod:`.step_up`. It has
+no value for a view."""
+
+KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity", AUTHENTICATED_AT})
 """Read-only keys: an assignment is ignored, so that code which sets them by hand keeps working."""
+
+MOST_KEYS = 4096
+"""Keys of which it is remembered where they belong. There are few, unless an application makes them from data."""
 
 
 class Priority(StrEnum):
@@ -151,8 +159,12 @@ class KeyPatterns:
         self.exact = frozenset(p for p in claimed if "*" not in p)
         self.prefixes = tuple(p[:-1] for p in claimed if p.endswith("*"))
         self.suffixes = tuple(p[1:] for p in claimed if p.startswith("*") and p != "*")
+        self._known = lru_cache(MOST_KEYS)(self._claims)
 
     def __contains__(self, key: str) -> bool:
+        return self._known(key)
+
+    def _claims(self, key: str) -> bool:
         return (
             key in self.exact
             or (bool(self.prefixes) and key.startswith(self.prefixes))
@@ -176,6 +188,8 @@ class CategoryTable:
     """Whether there is a catch-all ``*``."""
     loaded_together: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """Categories fetched in the one round trip of a session's first touch."""
+    feature_of: Callable[[str], Feature] = field(init=False, compare=False, repr=False)
+    """The feature that claims a key. KeyError: no feature claims it and the table has no catch-all ``*``."""
 
     def __post_init__(self) -> None:
         claims = [(key, feature) for feature in self.features.values() for key in feature.keys]
@@ -185,12 +199,9 @@ class CategoryTable:
         object.__setattr__(self, "loaded_together", tuple(c.name for c in self.categories.values() if not c.on_demand))
         object.__setattr__(self, "_patterns", tuple(parts))
         object.__setattr__(self, "claims_all", any(key == "*" for key, _ in claims))
+        object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._claimant_of))
 
-    def feature_of(self, key: str) -> Feature:
-        """The feature that claims `key`.
-
-        :raises KeyError: no feature claims it and the table has no catch-all ``*``.
-        """
+    def _claimant_of(self, key: str) -> Feature:
         found = self._exact.get(key)
         if found is not None:
             return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from .breakers import REPLICA as REPLICA
 from .breakers import WRITE as WRITE
 from .breakers import Breakers
 from .breakers import Endpoint as Endpoint
-from .values import ErrorClass, StoreError
+from .values import ErrorClass, StoreError, role_of
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
 
@@ -88,7 +88,8 @@ class Listeners:
     """What is told of the stores' health. None of these may raise or block.
 
     :param level_changed: called with (old level, new level) after the level changed.
-    :param store_lost: called with (the last error, direction) when a breaker opened.
+    :param store_lost: called with (the last error, directions) when breakers of a store opened.
+    :param store_back: called with (the store, directions, seconds) when they closed after so long.
     :param store_failed: called with the store at every failure that concerns health: the monitor should look at it, so
         that an outage is noticed without waiting for more requests to fail.
     :param store_is_slow: called with the store when half of its calls were: the monitor should look whether it is the
@@ -96,7 +97,8 @@ class Listeners:
     """
 
     level_changed: Callable[[int, int], None] = lambda old, new: None
-    store_lost: Callable[[StoreError, str], None] = lambda error, direction: None
+    store_lost: Callable[[StoreError, Sequence[str]], None] = lambda error, ways: None
+    store_back: Callable[[str, Sequence[str], float], None] = lambda store, ways, seconds: None
     store_failed: Callable[[str], None] = lambda store: None
     store_is_slow: Callable[[str], None] = lambda store: None
 
@@ -160,7 +162,7 @@ class Health:
         with self._lock:
             if self._breakers.arrange(role, shards):
                 self._note_whole()
-        self._changed()
+        self.refresh()
 
     def _note_whole(self) -> None:
         # With every breaker closed, which is nearly always, all requests to a shard share one value.
@@ -214,15 +216,16 @@ class Health:
         """Whether requests use a store, in both directions."""
         return not self.open_stores() & {(store, READ), (store, WRITE)}
 
-    def succeeded(self, store: str, direction: str, took: float = 0.0) -> None:
+    def succeeded(self, store: str, direction: str, took: float = 0.0, asked_at: float = -math.inf) -> None:
         """A store answered a request.
 
         :param took: seconds.
+        :param asked_at: monotonic seconds, when it asked.
         """
         breaker = self._breakers.by_endpoint.get((store, direction))
         if breaker is None:  # its shard was found, or left, meanwhile
             return
-        breaker.succeeded()
+        breaker.succeeded(asked_at)
         # A database may take its time: it writes to a disk.
         if took > self._limits.slow and store != DATABASE and breaker.note_slow(self.clock()):
             self._listeners.store_is_slow(store)
@@ -238,8 +241,9 @@ class Health:
         if error.concerns_health:
             # One user's row that stays locked must not keep others from signing in: a probe, which has rows of its own,
             # finds out whether it is more.
-            for way in () if error.may_be_one_row else ways:
-                self._count(error, way)
+            if not error.may_be_one_row and (opened := [way for way in ways if self._opens(error, way)]):
+                self.refresh()
+                self._listeners.store_lost(error, opened)
             self._listeners.store_failed(error.store)
         return ways
 
@@ -252,34 +256,51 @@ class Health:
         if (store, READ) in self.breakers:
             self._listeners.store_failed(store)
 
-    def _count(self, error: StoreError, direction: str) -> None:
+    def _opens(self, error: StoreError, direction: str) -> bool:
+        """Count an error. Whether it opened the breaker."""
         at_once = error.timed_out or error.error_class in _AT_ONCE
         breaker = self.breakers.get((error.store, direction))
-        if breaker and breaker.failed(self.clock(), error.error_class.name, at_once=at_once):
-            self._changed()
-            self._listeners.store_lost(error, direction)
+        return breaker is not None and breaker.failed(self.clock(), error.error_class.name, at_once=at_once)
 
-    def close(self, store: str, direction: str) -> None:
+    def close(self, store: str, directions: Collection[str]) -> None:
         """For the monitor only: the store is healthy again and nothing waits for it."""
-        breaker = self.breakers.get((store, direction))
-        if breaker is not None:
+        now, away = self.clock(), 0.0
+        for breaker in filter(None, (self.breakers.get((store, way)) for way in directions)):
+            away = max(away, now - (now if breaker.opened_at is None else breaker.opened_at))
             breaker.close()
-        self._changed()
+        self.refresh()
+        self._listeners.store_back(store, sorted(directions), away)
 
     def open_stores(self) -> frozenset[Endpoint]:
         """The endpoints that requests do not use at the moment."""
         return self._breakers.open_endpoints()
 
+    @property
+    def lost_stores(self) -> frozenset[str]:
+        """The stores that requests do not use at the moment, in one direction at least."""
+        return frozenset(store for store, _ in self.open_stores())
+
+    def usable(self) -> dict[Endpoint, bool]:
+        """Role and direction → whether requests use all stores of that role so. A replica is only read."""
+        found: dict[Endpoint, bool] = {}
+        for (store, way), breaker in self.breakers.items():
+            endpoint = role_of(store), way
+            if endpoint != (REPLICA, WRITE):
+                found[endpoint] = found.get(endpoint, True) and breaker.closed
+        return found
+
+    def down(self) -> dict[str, bool]:
+        """Role → whether requests do without a store of that role, in one direction at least."""
+        usable = self.usable()
+        return {role: not all(used for (of, _), used in usable.items() if of == role) for role, _ in usable}
+
     def age_outage(self, seconds: float) -> None:
         """Redis does not answer since so much longer already. For tests: an old outage has a level of its own."""
         self._redis_lost_at = {shard: at - seconds for shard, at in self._redis_lost_at.items()}
-        self._changed()
+        self.refresh()
 
     def refresh(self) -> None:
-        """Report a change of level that came with time alone (2 → 3). The monitor calls it."""
-        self._changed()
-
-    def _changed(self) -> None:
+        """Report a change of level; the monitor calls it for one that came with time alone (2 → 3)."""
         self._breakers.count()
         lost_at = {
             shard: self._redis_lost_at.get(shard, self._redis_lost_at.get(ONLY, self.clock()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .values import AuthRow
+from .values import AuthRow, Fields
 
 LONGEST_UNCONFIRMED_MS = 3_600_000
 """The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""
@@ -66,14 +66,20 @@ class Life:
     idle_ms: int
     absolute_ms: int
 
+    def of(self, payload: Fields) -> Life:
+        """The life of a session with this auth data: one that is privileged may live shorter."""
+        return self
+
     def left_of(self, row: AuthRow) -> int:
         """How long a record of this row may lie in Redis."""
-        return max(1, min(self.idle_ms, row.absolute_expires_at - row.read_at))
+        return max(1, min(self.of(row.payload).idle_ms, row.absolute_expires_at - row.read_at))
 
     def is_extension_due(self, row: AuthRow, now_ms: int) -> bool:
         """Whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
         left = row.idle_expires_at - now_ms
-        return left < self.idle_ms * (1 - EXTEND_AFTER) and row.idle_expires_at < row.absolute_expires_at
+        return (
+            left < self.of(row.payload).idle_ms * (1 - EXTEND_AFTER) and row.idle_expires_at < row.absolute_expires_at
+        )
 
 
 class Copy(NamedTuple):
@@ -138,7 +144,7 @@ def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -
         return 0
     ends = min(confirmed_ms + terms.verify_ms + 1, row.idle_expires_at, row.absolute_expires_at)
     if row.idle_expires_at < row.absolute_expires_at:
-        ends = min(ends, int(row.idle_expires_at - life.idle_ms * (1 - EXTEND_AFTER)) + 1)
+        ends = min(ends, int(row.idle_expires_at - life.of(row.payload).idle_ms * (1 - EXTEND_AFTER)) + 1)
     return ends
 
 

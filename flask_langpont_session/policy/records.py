@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .categories import AUTH, CSRF_FEATURE, Feature
+from .devices import NO_DEVICE, Device
 from .ids import ANONYMOUS, SessionId
 from .leases import Life as Life
 from .values import AuthRow, CategoryChange, CategoryCopy, Fields
@@ -72,6 +74,7 @@ class Loaded:
     :param defaulted: keys that show a configured default because the table says so; never data.
     :param row: the auth row that was believed; None unless `verdict` is VALID.
     :param now_ms: the Redis clock before anything was read; 0: unknown.
+    :param wiped: categories that are shown without what a wipe is to remove, which waits in the journal.
     """
 
     verdict: Verdict
@@ -84,6 +87,7 @@ class Loaded:
     defaulted: set[str] = field(default_factory=set)
     row: AuthRow | None = None
     now_ms: int = 0
+    wiped: set[str] = field(default_factory=set)
 
     @classmethod
     def verified(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
@@ -94,7 +98,11 @@ class Loaded:
         loaded.sources[AUTH] = source
         return loaded
 
-    def keep_from(self, before: Loaded, names: Iterable[str]) -> None:
+    def own(self) -> Loaded:
+        """What its request may change."""
+        return self
+
+    def keep_from(self, before: Loaded, names: Collection[str]) -> None:
         """Put what was loaded before of some categories in the place of this."""
         for name in names:
             self.fields[name] = before.fields[name]
@@ -105,6 +113,7 @@ class Loaded:
             self.versions[name] = before.versions.get(name, 0)
             self.sources[name] = before.sources.get(name, "none")
         self.defaulted |= before.defaulted
+        self.wiped |= before.wiped.intersection(names)
 
     def is_unknown(self, feature: Feature, key: str) -> bool:
         """Whether the stores may have another value of a key than the one that is shown."""
@@ -123,12 +132,43 @@ class Loaded:
         return self.verdict is Verdict.DEAD
 
 
+_NONE: Any = MappingProxyType({})
+_NO_KEYS: Any = frozenset()
+
+
+class SharedLoaded(Loaded):
+    """The same for several requests, which must not change it. Of its categories nothing is missing, and nothing of the
+    journal's lies over them."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        verdict: Verdict,
+        fields: Mapping[str, Fields],
+        versions: Mapping[str, int],
+        sources: Mapping[str, str],
+        row: AuthRow | None = None,
+    ) -> None:
+        # A change that was not made to an own copy fails, instead of being shown to other requests.
+        read_only: Any = MappingProxyType
+        super().__init__(
+            verdict, read_only(fields), _NONE, read_only(versions), _NONE, read_only(sources), _NONE, _NO_KEYS, row
+        )
+
+    def own(self) -> Loaded:
+        fields, versions, sources = dict(self.fields), dict(self.versions), dict(self.sources)
+        return Loaded(self.verdict, fields, versions=versions, sources=sources, row=self.row)
+
+
 @dataclass(slots=True)
 class Plan:
     """What a save has to do.
 
     :param origin: the id whose records exist.
     :param target: the id the data is for; the same, a minted one, or None (nothing is kept).
+    :param level: at which the request was when it was done with its work: what it was told holds, and is what the table
+        is asked for, also where a store fails in the save itself.
     :param changes: category → what changed. For a minted target they are complete, carried data included, but for
         the categories in `carries`.
     :param ends: the origin is to be revoked.
@@ -136,6 +176,8 @@ class Plan:
         which the carried data was read.
     :param grants: an auth change among `changes` needs the arbiter.
     :param user: the user of a sign-in, where the auth data that is stored names none.
+    :param confirms: of one that `renames`: its user has just given proof of being that user.
+    :param device: what is stored beside a session that begins.
     :param permanence_changed: the life of the SQL row is to be set anew.
     :param carries: categories of the origin that may not have been read as a whole: all that there is of them goes to
         the target as soon as it can be read.
@@ -146,15 +188,23 @@ class Plan:
     origin: SessionId | None
     target: SessionId | None
     life: Life
+    level: int
     loaded: Loaded | None = None
     changes: dict[str, CategoryChange] = field(default_factory=dict)
     ends: bool = False
     renames: AuthRow | None = None
     grants: bool = False
     user: str | None = None
+    confirms: bool = False
+    device: Device = NO_DEVICE
     permanence_changed: bool = False
     carries: tuple[str, ...] = ()
     kept: dict[str, Kept] = field(default_factory=dict)
+    is_new: bool = field(init=False)
+    """Whether the target was minted in this request."""
+
+    def __post_init__(self) -> None:
+        self.is_new = self.target is not None and self.target is not self.origin
 
     def note_kept(self, names: Iterable[str], place: Kept) -> None:
         """Data of some categories is there now. Where parts of one are in several places, the worst counts."""
@@ -167,11 +217,6 @@ class Plan:
         if not self.is_new or self.origin is None or self.target is None:
             return False
         return self.origin.kind == self.target.kind == ANONYMOUS and not self.ends
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the target was minted in this request."""
-        return self.target is not None and self.target is not self.origin
 
     @property
     def is_for_shadow(self) -> bool:
@@ -208,8 +253,8 @@ class Revoked:
     """How logging a user out everywhere ended.
 
     :param durable: the database knows it; else this host keeps it and tells the database later.
-    :param sessions: how many sessions were ended, as far as this host knows; of a great many, those that were told to
-        Redis by now.
+    :param sessions: how many living sessions were ended, as far as is known: while the database does not answer, those
+        that this worker knows.
     """
 
     durable: bool

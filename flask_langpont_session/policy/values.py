@@ -7,8 +7,8 @@ answer" is always an exception. Those are two different answers everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -151,6 +151,22 @@ class AuthRow:
     absolute_expires_at: int
     read_at: int
 
+    def read_as(self, payload: Fields, read_at: int) -> AuthRow:
+        """The same row, read at another moment. Half of what :func:`dataclasses.replace` takes, and nearly all reads of
+        a store make one."""
+        return AuthRow(
+            self.digest,
+            self.user_id,
+            self.version,
+            self.live,
+            payload,
+            self.user_epoch,
+            self.created_at,
+            self.idle_expires_at,
+            self.absolute_expires_at,
+            read_at,
+        )
+
     @property
     def state(self) -> RowState:
         """Dead counts before expired: a dead session stays dead whatever its times say."""
@@ -161,6 +177,39 @@ class AuthRow:
         if self.read_at >= self.idle_expires_at:
             return RowState.IDLE_EXPIRED
         return RowState.VALID
+
+
+class JustEnded(AuthRow):
+    """A row that its reader has found to be idle for too long, and has ended: nothing else did so before."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, row: AuthRow) -> Self:
+        """The row after that."""
+        known = {field.name: getattr(row, field.name) for field in fields(row)}
+        return cls(**{**known, "live": False, "version": row.version + 1})
+
+
+class Limit(NamedTuple):
+    """How many sessions a user may have at a time.
+
+    :param most: sessions, at least 1.
+    :param ends_oldest: those that are too many end, the oldest first; else a sign-in is refused.
+    """
+
+    most: int
+    ends_oldest: bool
+
+
+class Created(NamedTuple):
+    """A session that began where its user may have only so many.
+
+    :param ended: digest and version of the row of each session that ended for it.
+    """
+
+    row: AuthRow
+    ended: Sequence[tuple[str, int]] = ()
 
 
 Position = tuple[int, str]
@@ -299,8 +348,8 @@ class CategoryChange:
     deletes: set[str] = field(default_factory=set)
     increments: dict[str, int] = field(default_factory=dict)
     wipe: bool = False
-    seen: set[str] = field(default_factory=set)
-    unseen: set[str] = field(default_factory=set)
+    seen: Set[str] = frozenset()
+    unseen: Set[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.deletes or self.increments or self.wipe)

@@ -23,6 +23,11 @@ BATCH = 500
 PIPELINE = 200
 """Rows per round trip."""
 
+NOTED_WITHIN_MS = 30_000
+"""Milliseconds after a change of id for which what waits for the former one stays. The request tells the database
+first, which ends the former id, and then the journal where the data goes: it may be between the two. gunicorn ends a
+worker that is held up for longer (its ``timeout``)."""
+
 AT_ONCE = 10
 """Batches of one user's rows, and of changed rows, until other things have their turn again."""
 

@@ -49,13 +49,16 @@ class Carries:
         """
         wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=calls.TIMEOUT), strict=True))
-        merges = {entry: self._brought(entry, copies) for entry in entries}
+        merges = _with_records({entry: self._brought(entry, copies) for entry in entries})
         statuses = self._carried(merges)
         gone = [entry for entry in entries if "gone" in statuses[entry]]
         if gone and database:
             known = self._pushes.push([entry.digest for entry in gone])
             statuses |= {entry: {"dead"} for entry in gone if entry.digest not in known.rows}
             statuses |= self._carried({entry: merges[entry] for entry in gone if entry.digest in known.rows})
+        dead = [entry for entry in entries if "dead" in statuses[entry]]
+        moving = self._pushes.moving([entry.digest for entry in dead], database)
+        statuses |= {entry: {"gone"} for entry in dead if entry.digest in moving}
         for entry in entries:
             if "dead" in statuses[entry]:
                 for name in entry.categories:
@@ -132,6 +135,24 @@ def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
     """What was there under a former id, where nothing is under the present one."""
     fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
     return [MergeStep(Operation.RECORD, value=copy.meta), *fields] if copy.meta else fields
+
+
+def _with_records(merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, list[Merge]]:
+    """Where data of several former ids goes to one session, the first merge of a category begins with the record of
+    whichever has one. It tells which writes of this host are in the data: else what waits, and was made from that data,
+    would be a conflict with it."""
+    records: dict[tuple[str, str], MergeStep] = {}
+    for merge in (merge for some in merges.values() for merge in some):
+        if merge.steps[0].operation is Operation.RECORD:
+            records.setdefault((merge.digest, merge.category), merge.steps[0])
+
+    def begun(merge: Merge) -> Merge:
+        record = records.pop((merge.digest, merge.category), None)
+        if record is None or merge.steps[0].operation is Operation.RECORD:
+            return merge
+        return merge._replace(steps=[record, *merge.steps])
+
+    return {entry: [begun(merge) for merge in some] for entry, some in merges.items()}
 
 
 def unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
@@ -45,8 +45,7 @@ class Merges:
         self._losses = backend.reports.losses
         self._pushes = pushes
         self._copies = copies
-        # What waits for longer than copies are shown is dropped: its user has long seen something else.
-        self._oldest_ms = backend.settings.local_cache_ttl * 1000
+        self._oldest_ms = backend.settings.journal_ttl * 1000
         self.as_of_ms = as_of_ms
 
     def merge(self, entries: Sequence[PendingWrite], database: bool) -> bool:
@@ -67,7 +66,8 @@ class Merges:
         return bool(done)
 
     def _is_too_old(self, entry: PendingWrite) -> bool:
-        """Its user has long seen something else. A wipe holds however late it is: what was written since stays."""
+        """Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it is: what was
+        written since stays."""
         return entry.operation is not Operation.WIPE and self.as_of_ms - entry.at_ms > self._oldest_ms
 
     def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
@@ -76,7 +76,9 @@ class Merges:
         gone = [group for group, reply in sent if _is_gone(reply)]
         if gone and database:  # Redis lost sessions that SQL may still know
             sent = [one for one in sent if not _is_gone(one[1])] + self._send_again(gone)
+        moving = self._pushes.moving([group[0].digest for group, reply in sent if _is_dead(reply)], database)
         done: list[PendingWrite] = []
+        applied: list[PendingWrite] = []
         failed: StoreError | None = None
         for group, reply in sent:
             if isinstance(reply, StoreError):
@@ -89,16 +91,19 @@ class Merges:
             elif reply.status == "late":
                 failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
                 continue
+            elif group[0].digest in moving:
+                continue
             elif reply.status == "dead":
                 self._drop(group, Cause.SESSION_OVER)
             else:
                 self._count(group, reply.outcomes)
+                applied += _made_from_what_was_read(group, reply.outcomes)
             done += group
         merged = {(entry.digest, entry.category): entry.kind for entry in done if not entry.shadow}
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and not group[0].shadow:
                 self._note_version(group, reply.version)
-        self._losses.outdated(self._journal.forget_writes(done, self._copies.refresh(merged)))
+        self._losses.outdated(self._journal.forget_writes(done, self._copies.refresh(merged), applied=applied))
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(done)
@@ -169,7 +174,7 @@ class Merges:
                 applied = len(in_row)
                 self._backend.recorder.count("merged_fields", applied)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
-                self._journal.forget_writes(group, in_row=in_row)
+                self._journal.forget_writes(group, applied=in_row)
                 return set(group)
             row = self._pushes.push_one(row.digest)  # another one was faster: again, with what is there now
         return self._drop(group, Cause.SESSION_OVER)
@@ -207,8 +212,19 @@ def _used_id(group: Sequence[PendingWrite]) -> str:
     return next((entry.doubts.split()[-1] for entry in group if entry.doubts), "")
 
 
+def _made_from_what_was_read(group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> Iterator[PendingWrite]:
+    """Those that were applied, and what they were made from is known of them."""
+    for entry, outcome in zip(group, outcomes, strict=True):
+        if outcome is Outcome.APPLIED and entry.basis is Basis.SEEN and entry.operation is not Operation.ADD:
+            yield entry
+
+
 def _is_gone(reply: Merged | StoreError) -> bool:
     return isinstance(reply, Merged) and reply.status == "gone"
+
+
+def _is_dead(reply: Merged | StoreError) -> bool:
+    return isinstance(reply, Merged) and reply.status == "dead"
 
 
 def is_for_database(entry: PendingWrite) -> bool:

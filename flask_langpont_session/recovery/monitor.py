@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
 
-from ..policy.health import ONLY, PRIMARY
+from ..policy.health import ONLY
 from ..stores.backend import Backend
 from ..stores.host.journal import Waiting
 from ..support.chance import CHANCE
@@ -37,6 +37,7 @@ _LEAST_WAIT = 0.01
 class Monitor:
     """Looks after the stores of one backend.
 
+    :param at_rest: called in every round in which nothing is to be replayed.
     :param attend: called every round with the names of the stores that are lost: there may be another address for
         them, or another token. It may take as long as a probe.
     :ivar backend: the stores.
@@ -44,7 +45,6 @@ class Monitor:
     :ivar outages: what this worker's host shares of them, and what Redis may have lost.
     :ivar probes: what probing each store has found.
     :ivar is_stopping: whether the thread is to end.
-    :ivar rounds: how many there were in this process.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Monitor:
         backend: Backend,
         *,
         attend: Callable[[Set[str]], None] = lambda lost: None,
+        at_rest: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
@@ -59,10 +60,10 @@ class Monitor:
     ) -> None:
         self.backend = backend
         self._attend = attend
+        self._at_rest = at_rest
         self.replay = Replay(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
-        prober = Prober(backend, lag)
-        self.outages = Outages(backend, self.replay, patience=prober.patience[PRIMARY], clock=clock)
-        self.probes = Probes(backend, prober, self.replay, self.outages, clock=clock, rng=rng or CHANCE)
+        self.outages = Outages(backend, self.replay, clock=clock)
+        self.probes = Probes(backend, Prober(backend, lag), self.replay, self.outages, clock=clock, rng=rng or CHANCE)
         self._reset()
         renew_in_children(self, Monitor._reset)
 
@@ -77,7 +78,6 @@ class Monitor:
         self._first_look = threading.Event()
         self._thread: threading.Thread | None = None
         self.is_stopping = False
-        self.rounds = 0
 
     def ensure_started(self) -> None:
         """Start the thread in this process unless it runs, or was stopped. Costs an attribute look-up when it runs."""
@@ -98,7 +98,7 @@ class Monitor:
     @property
     def has_looked(self) -> bool:
         """Whether this process has looked at every store once: before that it is not known that all is well."""
-        return self.rounds > 0
+        return self._first_look.is_set()
 
     def wait_for_first_look(self, seconds: float) -> None:
         """Wait until then, or until so much time has passed."""
@@ -156,15 +156,16 @@ class Monitor:
         """One round: look at stores, and close the breakers of those that answer again."""
         with self._ticking:
             self._watch()
-            self.rounds += 1
             self._first_look.set()
 
     def _watch(self) -> None:
         self.backend.database.end_overdue()
         self.backend.recorder.measure("process_lag", "process", self.probes.prober.lag.longest * 1000)
         self.probes.look_at_suspects()
-        lost = {store for store, _ in self.backend.health.open_stores()}
+        lost = self.backend.health.lost_stores
         self.outages.note_waiting()
+        if self.replay.reconciler.nothing_waits:
+            self._at_rest()
         self.share_outage()
         self._attend(lost)
         self.probes.probe_lost(lost)

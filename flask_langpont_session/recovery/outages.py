@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from .. import events
-from ..policy.health import ONLY, PRIMARY, WRITE
-from ..policy.values import StoreError, shard_of
+from ..policy.health import ONLY, PRIMARY
+from ..policy.values import shard_of
 from ..stores.backend import Backend
 from ..stores.host.journal import Waiting
 from . import copies
@@ -28,17 +28,15 @@ _LOOK_AT_JOURNAL = 1.0
 class Outages:
     """What this worker shares with the others of its host in an outage, and what each shard of Redis may have lost.
 
-    :param patience: seconds that a primary is waited for.
     :param clock: monotonic seconds.
     :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
     """
 
-    def __init__(self, backend: Backend, replay: Replay, *, patience: float, clock: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, replay: Replay, *, clock: Callable[[], float]) -> None:
         self._backend = backend
         self._journal = backend.journal
         self._board = backend.board
         self._replay = replay
-        self._patience = patience
         self._clock = clock
         self.reset()
 
@@ -93,15 +91,15 @@ class Outages:
         self._replay.incident_since(since, [shard])
         self._replay.may_have_lost(shard, well_until_ms)
 
-    def look_for_losses(self, store: str = PRIMARY) -> None:
-        """What keeps its connections (an emptied server, a restored snapshot) shows by the canary."""
+    def look_for_losses(self, store: str, timeout: float) -> None:
+        """What keeps its connections (an emptied server, a restored snapshot) shows by the canary.
+
+        :param timeout: seconds that the primary is waited for.
+        :raises StoreError: it does not answer, or takes no writes.
+        """
         began = self._clock()
-        try:
-            primary = self._backend.store(store)
-            canary = primary.look_at_canary(primary.server_identity.canary, timeout=self._patience)
-        except StoreError as error:
-            self._backend.health.failed(error, WRITE)
-            return
+        primary = self._backend.store(store)
+        canary = primary.look_at_canary(primary.server_identity.canary, timeout=timeout)
         shard = shard_of(store)
         if primary.server_identity.saw(canary):
             log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .. import events
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.values import ErrorClass, StoreError, role_of, shard_of
 from ..stores.backend import Backend
@@ -37,9 +36,6 @@ LATE_PROBES = 3
 PROBE_TIMEOUT = 0.5
 """Seconds for a store that is lost. One that is not is waited for as long as requests wait, if that is longer: what
 they would get an answer from is no outage."""
-
-_LEAST_PACE = 0.2
-"""The share of the patience with a Redis that a late process has at least."""
 
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _REFUSED_PAUSE = 3.0
@@ -128,7 +124,7 @@ class Prober:
         self._canary_key = f"{self._backend.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._overtimes = self.lag.overtimes
 
-    def was_overtime(self) -> bool:
+    def take_overtime(self) -> bool:
         """Whether a wait has gone on after its time since this was asked last."""
         before, self._overtimes = self._overtimes, self.lag.overtimes
         return before != self._overtimes
@@ -140,8 +136,8 @@ class Prober:
         """
         return took > self._slow and not self.lag.is_late(took, late)
 
-    def is_slow(self, store: str) -> bool:
-        """Whether several probes find it slow, too, while this process itself is not held up."""
+    def confirm_slow(self, store: str) -> bool:
+        """Ask several times whether it is slow, while this process itself is not held up."""
         for _ in range(SLOW_PROBES):
             late = self.lag.late()
             try:
@@ -158,21 +154,28 @@ class Prober:
 
         :raises StoreError: the store's, or of class L: this process has not found out.
         """
+        whole = self.patience[role_of(store)]
         for _ in range(LATE_PROBES - 1):
-            answers, late = self._health.answers(store), self.lag.late()
-            patience = self._patience_with(role_of(store))
+            began, late = self.lag.clock(), self.lag.late()
             try:
-                return self.ask(store, patience)
+                return self.ask(store, self.patience_with(store))
             except StoreError as error:
-                is_clear = self._health.answers(store) == answers or not self.lag.is_late(patience, late)
-                if is_clear or not error.timed_out:
+                waited = self.lag.clock() - began
+                is_excused = self.lag.is_late(waited, late) and self._has_answered_since(store, began)
+                if not error.timed_out or (waited >= whole and not is_excused):
                     raise
-        return self.ask(store, self._patience_with(role_of(store)))
+        return self.ask(store, whole)
 
-    def _patience_with(self, role: str) -> float:
+    def _has_answered_since(self, store: str, began: float) -> bool:
+        """Whether a request had an answer for which it asked after that. One that asked before, and came to read its
+        answer later, says nothing of the store as it is now."""
+        return any(breaker.asked_at > began for (name, _), breaker in self._health.breakers.items() if name == store)
+
+    def patience_with(self, store: str) -> float:
         """Seconds. A late process waits longer by itself, and shall know soon all the same; but a call of the database
         has to wait for its turn again and again."""
-        return self.patience[role] * (1.0 if role == DATABASE else max(_LEAST_PACE, self.lag.pace))
+        role = role_of(store)
+        return self.patience[role] if role == DATABASE else self.lag.with_overtime(self.patience[role])
 
     def ask(self, store: str, timeout: float) -> Answer:
         """One call.
@@ -254,17 +257,17 @@ class Probes:
 
     def look_at_suspects(self) -> None:
         """Canaries: to all stores now and then, at once to those that failed here or on this host."""
-        lost = {store for store, _ in self._health.open_stores()}
+        lost = self._health.lost_stores
         for probe in self._take_suspects(lost):
             if probe.name not in lost:  # those have probes of their own
                 self._send_canary(probe.name)
         for probe in list(self._probes.values()):
             may_be_slow, probe.may_be_slow = probe.may_be_slow, False
-            if may_be_slow and probe.name not in lost and self.prober.is_slow(probe.name):
+            if may_be_slow and probe.name not in lost and self.prober.confirm_slow(probe.name):
                 log.warning("session store %s answers, but takes longer than SLOW_MS", probe.name)
                 self._health.failed(StoreError(probe.name, ErrorClass.UNREACHABLE, "Slow", timed_out=True), READ)
 
-    def _take_suspects(self, lost: set[str]) -> list[StoreProbe]:
+    def _take_suspects(self, lost: Collection[str]) -> list[StoreProbe]:
         """Those that a canary is to be sent to now."""
         stores = {store for store, _ in self._health.breakers}
         used = [self.of(store) for store in stores]  # a new one is suspect
@@ -279,13 +282,13 @@ class Probes:
             del self._probes[gone]
         return sorted(suspects, key=lambda probe: role_of(probe.name) == DATABASE)  # which may take its time
 
-    def _those_to_look_at(self, used: list[StoreProbe], lost: set[str]) -> list[StoreProbe]:
+    def _those_to_look_at(self, used: list[StoreProbe], lost: Collection[str]) -> list[StoreProbe]:
         """Those that a canary is due for, whether or not a call to them failed."""
         due = self._clock() >= self._next_canary
         if due:
             interval = self._backend.settings.health_interval
             self._next_canary = self._clock() + (min(interval, _ANXIOUS) if lost else interval)
-        was_overtime = self.prober.was_overtime()
+        was_overtime = self.prober.take_overtime()
         # Where one store is lost the others carry its load: whether they can is worth knowing at once.
         is_new = any(probe.name in lost and not probe.was_lost for probe in used)
         if due or is_new or self._outages.siblings_are_in_trouble():
@@ -307,7 +310,16 @@ class Probes:
             if not self._health.is_whole(store):
                 break
         if role_of(store) == PRIMARY and self._health.is_whole(store):
-            self._outages.look_for_losses(store)
+            self._look_for_losses(store)
+
+    def _look_for_losses(self, store: str) -> None:
+        try:
+            self._outages.look_for_losses(store, self.prober.patience_with(store))
+        except StoreError as error:
+            if error.timed_out and self.prober.lag.is_behind:  # a probe says more
+                self.of(store).is_suspect = True
+            else:
+                self._health.failed(error, WRITE)
 
     # -- stores that requests do not use -------------------------------------------------------------------------------
 
@@ -346,18 +358,9 @@ class Probes:
             opened_at = min(self._opened_at(store, way) for way in directions)
             self._replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])
         self._replay.recovered()
-        away = max(self._close(store, direction) for direction in directions)
-        ways = " and ".join(f"{direction}s" for direction in sorted(directions))
-        log.warning("session store %s is used for %s again, after %.1f s", store, ways, away)
+        self._health.close(store, directions)
         self.of(store).recovered()
 
     def _opened_at(self, store: str, direction: str) -> float:
         breaker = self._health.breakers.get((store, direction))
         return self._clock() if breaker is None or breaker.opened_at is None else breaker.opened_at
-
-    def _close(self, store: str, direction: str) -> float:
-        """For how many seconds requests did not use it."""
-        seconds = self._clock() - self._opened_at(store, direction)
-        self._health.close(store, direction)
-        self._backend.reports.emit(events.store_recovered, events.StoreRecovered(store, direction, seconds))
-        return seconds

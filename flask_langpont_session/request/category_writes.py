@@ -23,6 +23,7 @@ from ..policy.values import (
 )
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merged, Restore, Written
+from .journal_writer import RedisTime
 from .parts import Parts
 from .scope import RequestScope
 
@@ -87,8 +88,10 @@ class CategoryWrites:
     def _must_wait(
         self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, *, shadow: bool = False
     ) -> bool:
-        is_unseen = any(change.unseen for change in changes.values())
-        return is_unseen or self._journal_writer.has_writes(digest, changes, scope, shadow=shadow)
+        for change in changes.values():
+            if change.unseen:
+                return True
+        return self._journal_writer.has_writes(digest, changes, scope, shadow=shadow)
 
     def _write_guarded(
         self,
@@ -154,10 +157,13 @@ class CategoryWrites:
             return _Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))
         return _Sent(None if written.status == "late" else written)
 
-    def now_us(self, digest: str) -> int:
-        """The clock of the Redis that has a session, microseconds since 1970, or a little later: what this worker wrote
-        there before is not taken for what was written since."""
-        return (self._primary.estimated_ms(digest, self._clock(), latest=True) or self._now_ms()) * 1000
+    def now(self, digest: str) -> RedisTime:
+        """The clock of the Redis that has a session. What this worker wrote there before is older than the latest of
+        it, what any worker writes from now on is younger than the earliest."""
+        at = self._clock()
+        earliest, latest = (self._primary.estimated_ms(digest, at, latest=latest) for latest in (False, True))
+        host = self._now_ms()
+        return RedisTime((earliest or host) * 1000, (latest or host) * 1000)
 
     def _ask_arbiter(self, digest: str, scope: RequestScope, life: Life) -> Loaded | None:
         """What the database says of a session; None: it did not answer."""
@@ -178,9 +184,9 @@ class CategoryWrites:
         if not self._must_wait(target.digest, changes, scope, shadow=True):
             sent = self._send(target.digest, changes, scope, guard="free", shadow=True)
         if sent.written is None:
-            now_us = self.now_us(target.digest)
+            now = self.now(target.digest)
             return self._journal_writer.keep(
-                plan, changes, scope.level, now_us, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
+                plan, changes, now, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
             )
         return self._note_written(plan, target, changes, sent.written, scope, shadow=True)
 
@@ -201,10 +207,8 @@ class CategoryWrites:
         if row:
             self._journal_writer.queue_push(row.digest, row.version, scope=scope)
         fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
-        now_us = self.now_us(target.digest)
-        kept = self._journal_writer.keep(
-            plan, fitting, scope.level, now_us, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
-        )
+        now = self.now(target.digest)
+        kept = self._journal_writer.keep(plan, fitting, now, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope)
         self._reports.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
 
@@ -266,7 +270,7 @@ class CategoryWrites:
         """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""
         scope = scope.to(target.digest)
         self._give_life(plan.changes, target.kind, plan.life)
-        guard, as_of = "new" if target.kind == SIGNED_IN else "free", self.now_us(target.digest) - _BEFORE_US
+        guard, as_of = "new" if target.kind == SIGNED_IN else "free", self.now(target.digest).earliest_us - _BEFORE_US
         copies = [
             Restore(target.digest, name, CategoryCopy(as_of, change.sets), guard, change.life_ms, is_partial=True)
             for name, change in plan.changes.items()
@@ -285,7 +289,7 @@ class CategoryWrites:
         """Have the journal bring what the plan says to the target. Whether it will."""
         if not (plan.carries and plan.origin):
             return False
-        return self._journal_writer.carry(plan, self.now_us(plan.origin.digest), scope)
+        return self._journal_writer.carry(plan, self.now(plan.origin.digest).latest_us, scope)
 
     def leave(self, origin: SessionId, scope: RequestScope, life: Life, *, carried: Collection[str]) -> None:
         """Wipe the data of an anonymous session that was given another id.
@@ -294,5 +298,5 @@ class CategoryWrites:
         """
         names = self._backend.table.categories.keys() - set(carried)
         changes = {name: CategoryChange(0, wipe=True) for name in sorted(names)}
-        self.save(Plan(origin, origin, life, changes=changes), origin, scope, None)
+        self.save(Plan(origin, origin, life, scope.level, changes=changes), origin, scope, None)
         self._reports.no_longer_in_use(origin.digest)

@@ -100,7 +100,7 @@ class Fallback:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         digest, kind = ref.digest, ref.kind
         known = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
-        if known and (self._is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
+        if known and (self.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
         copy = loaded.beneath[name] = known or NO_COPY
         loaded.versions[name] = copy.version
@@ -138,6 +138,7 @@ class Fallback:
             shown.clear()
             # The wipe is still to be merged, but nothing is made of what is beneath it.
             loaded.beneath[name] = NO_COPY
+            loaded.wiped.add(name)
         kept, guesses = self._journalled(loaded, name, shown, overlay, answered) if overlay else _NOTHING
         hidden = frozenset() if answered else defaulting
         is_known = is_known and (overlay is None or overlay.is_known)
@@ -191,7 +192,7 @@ class Fallback:
         :param versions: category → its versions before and after the write.
         """
         for name, change in changes.items():
-            before, after = versions[name]
+            before, after, _ = versions[name]
             if change.wipe:
                 self.note_wipe(digest, name, after)
             if name not in self.kept_locally:
@@ -203,21 +204,24 @@ class Fallback:
             elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
                 found = loaded.beneath.get(name) or CategoryCopy(before, loaded.fields[name])
-                copy = found._replace(version=after, fields=apply_change(found.fields, change))
+                copy = CategoryCopy(after, apply_change(found.fields, change), found.meta, found.additions)
                 self._local.put_category(digest, name, copy, kind=kind)
             else:
                 self._local.patch_category(digest, name, partial(_changed, change), before, after, kind)
 
     def _note_version(self, digest: str, name: str, version: int) -> None:
-        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
+        try:
             self._board.note_version(digest, name, version)
+        except StoreError:
+            return  # that the journal cannot be used is said where something has to be kept in it
 
     def note_wipe(self, digest: str, name: str, version: int) -> None:
         """No older copy of a category may be given back to Redis, whichever worker of this host has it."""
         with suppress(StoreError):
             self._board.note_wipe(digest, name, version)
 
-    def _is_outdated(self, digest: str, name: str, version: int) -> bool:
+    def is_outdated(self, digest: str, name: str, version: int) -> bool:
+        """Whether a worker of this host has seen a later version of a category, or wiped it since."""
         with suppress(StoreError):
             return self._board.is_outdated(digest, name, version)
         return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..metrics.losses import Cause, Loss
 from ..metrics.reports import Reports
@@ -47,6 +47,14 @@ UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False
 _FIRST = 1 / 3
 """The share of a request's time in which the journal has to say what waits: Redis and the database are asked after it,
 and know more."""
+
+
+class RedisTime(NamedTuple):
+    """The Redis clock at some moment, microseconds since 1970. It lies between these two: as much time as Redis' last
+    answer took."""
+
+    earliest_us: int
+    latest_us: int
 
 
 class JournalWriter:
@@ -180,29 +188,28 @@ class JournalWriter:
         self,
         plan: Plan,
         changes: Mapping[str, CategoryChange],
-        level: int,
-        now_us: int,
+        now: RedisTime,
         *,
         shadow: bool = False,
         doubt: str = "",
         sent_us: int = 0,
         scope: RequestScope | None = None,
     ) -> bool:
-        """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only.
+        """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only. Of a
+        request that was at level 0 all of it is kept.
 
-        :param level: that the request is at; 0: Redis is well, and all of it waits for its turn.
-        :param now_us: the Redis clock, microseconds since 1970.
         :param doubt: the id of a write by which Redis may have it all the same; `sent_us`: when that was sent, by the
             Redis clock.
         :return: whether anything was kept.
         """
         assert plan.target is not None
-        kind = ANONYMOUS if shadow else plan.target.kind
+        kind, level = ANONYMOUS if shadow else plan.target.kind, plan.level
+        self._journal.prepare(plan.target.digest, changes)
         entries: list[PendingWrite] = []
         for name, change in changes.items():
             # What a session takes along to another id was stored, and is lost if it is not kept.
             is_moved = plan.is_new and plan.origin is not None and name not in plan.carries
-            for entry in self._entries(plan, name, change, now_us, kind, shadow, doubt, sent_us):
+            for entry in self._entries(plan, name, change, now.latest_us, kind, shadow, doubt, sent_us):
                 if (
                     level == 0
                     or is_moved
@@ -213,15 +220,19 @@ class JournalWriter:
                 else:
                     plan.note_kept([name], Kept.NOWHERE)
                     self._reports.losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
-        copies = self._empty_copies(plan, now_us, kind) if entries and plan.is_new and level else []
+        copies = self._empty_copies(plan, now.earliest_us, kind) if entries and plan.is_new else []
         return bool(entries) and self._put(plan, entries, copies, scope)
 
-    def _empty_copies(self, plan: Plan, now_us: int, kind: str) -> list[SharedCopy]:
-        """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there."""
+    def _empty_copies(self, plan: Plan, since_us: int, kind: str) -> list[SharedCopy]:
+        """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there.
+
+        :param since_us: a version that is older than any write which comes after this request: else such a write would
+            be taken for part of the nothing.
+        """
         assert plan.target is not None
         of_user = {AUTH} if kind == SIGNED_IN else set()
         names = self._fallback.kept_locally - of_user - set(plan.carries)
-        return [SharedCopy(plan.target.digest, name, CategoryCopy(now_us, NO_FIELDS)) for name in sorted(names)]
+        return [SharedCopy(plan.target.digest, name, CategoryCopy(since_us, NO_FIELDS)) for name in sorted(names)]
 
     def _put(
         self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], scope: RequestScope | None
@@ -229,7 +240,8 @@ class JournalWriter:
         names = [entry.category for entry in entries]
         try:
             for lost in _noted(scope, lambda wait: self._journal.put(entries, copies, wait=wait)):
-                plan.note_kept([lost.category], Kept.NOWHERE)
+                if not lost.seq:  # else it is an earlier request's
+                    plan.note_kept([lost.category], Kept.NOWHERE)
                 self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._note_lost(plan, names, error)
@@ -255,26 +267,28 @@ class JournalWriter:
             return False
         left_us = now_us if plan.leaves else 0
         carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us)
-        copies = list(self._known(plan))
         try:
-            _noted(scope, lambda wait: self._journal.carry(carry, copies, wait=wait))
+            for lost in _noted(
+                scope, lambda wait: self._journal.carry(carry, lambda: list(self._known(plan)), wait=wait)
+            ):
+                self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._note_lost(plan, plan.carries, error)
             return False
         plan.note_kept(plan.carries, Kept.JOURNAL)
         return True
 
-    @staticmethod
-    def _known(plan: Plan) -> Iterator[SharedCopy]:
-        """What could be read of the data that a plan carries: it is what the target has."""
-        loaded, target = plan.loaded, plan.target
-        if loaded is None or target is None:
+    def _known(self, plan: Plan) -> Iterator[SharedCopy]:
+        """What could be read of the data that a plan carries: it is what the target has, unless a worker of this host
+        has changed it since, for example by merging what waited when it was read."""
+        loaded, origin, target = plan.loaded, plan.origin, plan.target
+        if loaded is None or origin is None or target is None:
             return
         for name in plan.carries:
-            gap = loaded.gaps.get(name)
-            if loaded.versions.get(name) and not (gap and gap.whole):
+            gap, version = loaded.gaps.get(name), loaded.versions.get(name)
+            if version and not (gap and gap.whole) and not self._fallback.is_outdated(origin.digest, name, version):
                 found = loaded.beneath.get(name) or CategoryCopy(0, loaded.fields[name])
-                yield SharedCopy(target.digest, name, found._replace(version=loaded.versions[name]))
+                yield SharedCopy(target.digest, name, found._replace(version=version))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
@@ -333,7 +347,8 @@ class JournalWriter:
             if key not in change.unseen or change.wipe:
                 return {}
             return {"basis": Basis.UNSEEN, "base": loaded.fields.get(name, NO_FIELDS).get(key) if loaded else None}
-        if not (of_user or key in change.seen):
+        # What is written after a wipe stays, whether that waits still or was merged since by another worker.
+        if not (of_user or key in change.seen) or name in loaded.wiped:
             return {}
         base = loaded.fields.get(name, NO_FIELDS).get(key)
         version = loaded.versions.get(name, 0)

@@ -41,6 +41,7 @@ class Operations:
     sign_in: Operation
     repair: Operation
     revoke: Operation
+    displaced: Operation
 
     @classmethod
     def of(cls, settings: Settings) -> Operations:
@@ -68,4 +69,5 @@ _TABLE = {
     "sign_in": ("sign_in", DATABASE, WRITE),
     "repair": ("repair", DATABASE, WRITE),
     "revoke": ("revoke", DATABASE, WRITE),
+    "displaced": ("verify", DATABASE, WRITE),
 }

@@ -12,6 +12,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import (
     Life,
     Loaded,
+    SharedLoaded,
     Verdict,
     apply_writes,
 )
@@ -26,9 +27,7 @@ from .scope import RequestScope
 
 T = TypeVar("T")
 
-Shown = tuple[dict[str, Fields], dict[str, int], dict[str, str]]
-
-_NOT_SHOWN: tuple[Mapping[str, Known], Shown] = {}, ({}, {}, {})
+_NOT_SHOWN: tuple[Mapping[str, Known], Loaded] = {}, Loaded(Verdict.ANONYMOUS)
 """Of nothing."""
 
 _READ_TRIES = 3
@@ -92,11 +91,11 @@ class Reads:
         """A session that the near cache has, and that may be believed without a question; None: Redis is asked."""
         hit = self._find(ref, scope, life, self._of_user)
         row = self._verifier.leased(life, hit) if hit else None
-        if hit is None or row is None or self._local.is_signed_out(row):
+        if hit is None or row is None:
             return None
-        loaded = self._of_hit(Verdict.VALID, hit, row)
-        self._count_load(loaded, scope, life)
-        return loaded
+        if self._reports.in_use is not None:
+            self._count_use(row, life, hit.now_ms)
+        return self._shown(hit, row)
 
     def _find(self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...]) -> Hit | None:
         """What the near cache has. In an outage of any kind each store is asked as far as it can be."""
@@ -104,29 +103,26 @@ class Reads:
             return None
         return self._backend.primary.find(ref, self._lives(names, ref.kind, life.idle_ms))
 
-    def _of_hit(self, verdict: Verdict, hit: Hit, row: AuthRow | None = None) -> Loaded:
-        fields, versions, sources = self._shown(hit)
-        loaded = Loaded(verdict, fields.copy(), versions=versions.copy(), sources=sources.copy(), row=row)
-        loaded.now_ms = hit.now_ms
-        if row is not None:
-            loaded.fields[AUTH], loaded.versions[AUTH] = row.payload, row.version
-        return loaded
+    def _shown(self, hit: Hit, row: AuthRow | None = None) -> Loaded:
+        """What is shown of a hit, which is the same each time.
 
-    def _shown(self, hit: Hit) -> Shown:
-        """What is shown of a hit, which is the same each time: fields, versions and source of each category."""
+        :param row: of a signed-in session.
+        """
         self._reports.recorder.count("near_cache_hits")
-        records = hit.answer.records
-        kept: tuple[Mapping[str, Known], Shown] = hit.made.get("shown", _NOT_SHOWN)
+        records, made = hit.copy.answer.records, hit.copy.made
+        kept: tuple[Mapping[str, Known], Loaded] = made.get("shown", _NOT_SHOWN)
         of, shown = kept
-        if of is not records:
-            changed = {name: record for name, record in records.items() if of.get(name) is not record}
-            fields = {name: record.copy.fields for name, record in changed.items()}
-            if AUTH in fields:  # of a signed-in session the row counts
+        if of is not records or shown.row is not row:
+            then, fields, versions = empty_as_of(hit.answer.now_ms), dict[str, Fields](), dict[str, int]()
+            for name, record in records.items():
+                fields[name], versions[name] = record.copy.fields, record.copy.version or then
+            if row is not None:
+                fields[AUTH], versions[AUTH] = row.payload, row.version
+            elif AUTH in fields:
                 fields[AUTH] = self._ordinary(fields[AUTH])
-            then = empty_as_of(hit.answer.now_ms)
-            versions = {name: record.copy.version or then for name, record in changed.items()}
-            shown = {**shown[0], **fields}, {**shown[1], **versions}, dict.fromkeys(records, PRIMARY)
-            hit.made["shown"] = records, shown
+            verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
+            shown = SharedLoaded(verdict, fields, versions, dict.fromkeys(records, PRIMARY), row)
+            made["shown"] = records, shown
         return shown
 
     def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:
@@ -143,7 +139,7 @@ class Reads:
     def load_more(
         self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str, *, fresh: bool = False
     ) -> None:
-        """Add a category that is loaded on demand to `loaded`.
+        """Add a category that is loaded on demand to `loaded`, which is the request's own.
 
         :param fresh: Redis is to send it as a whole, whatever this worker knows.
         """
@@ -151,9 +147,7 @@ class Reads:
         ref = RecordRef(sid.digest, ANONYMOUS if loaded.shadow else sid.kind, loaded.shadow)
         overlay = self._journal_writer.overlay(ref.digest, scope, shadow=ref.shadow)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, (category,))):
-            fields, versions, sources = self._shown(hit)
-            loaded.fields[category], loaded.versions[category] = fields[category], versions[category]
-            loaded.sources[category] = sources[category]
+            loaded.keep_from(self._shown(hit), (category,))
         else:
             reply = self._read(ref, scope, life, (category,), fresh=fresh)
             self._show(loaded, ref, (category,), scope, reply, overlay)
@@ -165,11 +159,10 @@ class Reads:
         names = self._table.loaded_together
         overlay = self._journal_writer.overlay(digest, scope, shadow=ref.shadow)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, names)):
-            loaded = self._of_hit(verdict, hit)
-        else:
-            reply = self._read(ref, scope, life, names, fresh=fresh)
-            loaded = Loaded(verdict, now_ms=reply.now_ms)
-            self._show(loaded, ref, names, scope, reply, overlay)
+            return self._shown(hit)
+        reply = self._read(ref, scope, life, names, fresh=fresh)
+        loaded = Loaded(verdict, now_ms=reply.now_ms)
+        self._show(loaded, ref, names, scope, reply, overlay)
         self._withhold_identity(loaded)
         self._count_load(loaded, scope, life)
         return loaded
@@ -239,31 +232,33 @@ class Reads:
         level, answer = scope.view.level, reply.answer
         known = None if overlay is NOTHING else overlay
         for name in names:
-            is_behind = reply.source == REPLICA and answer and self._is_behind(ref.digest, name, answer, overlay)
+            is_behind = reply.source == REPLICA and answer and self._is_behind(ref, name, answer, overlay)
             if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
                 self._fallback.show_without_answer(loaded, name, ref, level=level, overlay=known)
             else:
                 self._fallback.show_answer(loaded, name, ref, reply, level=level, overlay=known)
 
-    def _is_behind(self, digest: str, category: str, answer: Answer, overlay: Overlay) -> bool:
-        """Whether a replica has less than this host has seen already. What it does not have at all it may have yet to
-        hear of."""
+    def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:
+        """Whether a replica has less than this host has seen already: this worker, or another one that has not shared
+        its copies yet. What it does not have at all it may have yet to hear of."""
         version = answer.records[category].copy.version
-        held = self._local.category(digest, category), overlay.copies.get(category)
-        return not version or any(copy is not None and copy.version > version for copy in held)
+        held = self._local.category(ref.digest, category), overlay.copies.get(category)
+        if not version or any(copy is not None and copy.version > version for copy in held):
+            return True
+        return not ref.shadow and self._fallback.is_outdated(ref.digest, category, version)
 
     def _count_load(self, loaded: Loaded, scope: RequestScope, life: Life) -> None:
         """What stood in for the primary, and which signed-in session is in use."""
         if scope.level:
             for source in {*loaded.sources.values(), *loaded.exceptions.values()} - {PRIMARY, "none"}:
                 self._reports.recorder.count(f"fallback_{source}")
-        row = loaded.row
-        if self._reports.in_use is None or row is None:
-            return
-        # Leases are shared, so all workers together ask the database about a session once in a while.
-        by_database = loaded.sources[AUTH] == DATABASE
-        now_ms = row.read_at if by_database else loaded.now_ms
+        if self._reports.in_use is not None and (row := loaded.row):
+            # Leases are shared, so all workers together ask the database about a session once in a while.
+            by_database = loaded.sources[AUTH] == DATABASE
+            self._count_use(row, life, row.read_at if by_database else loaded.now_ms, by_database=by_database)
+
+    def _count_use(self, row: AuthRow, life: Life, now_ms: int, *, by_database: bool = False) -> None:
         is_due = life.is_extension_due(row, now_ms)  # still: the database could not note this use, but Redis did
-        if is_due or by_database:
-            ends = now_ms + life.idle_ms if is_due else row.idle_expires_at
+        if self._reports.in_use is not None and (is_due or by_database):
+            ends = now_ms + life.of(row.payload).idle_ms if is_due else row.idle_expires_at
             self._reports.in_use.served(row.digest, min(ends, row.absolute_expires_at) - now_ms)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..events import EndedBy
 from ..exceptions import GrantRefused
 from ..policy.categories import Feature
 from ..policy.ids import SessionId
@@ -28,6 +29,7 @@ from ..policy.values import (
 from ..stores.backend import Backend
 from ..support.single_flight import SingleFlight
 from .category_writes import CategoryWrites
+from .devices import Devices
 from .fallback import Fallback
 from .journal_writer import JournalWriter
 from .operations import Operations
@@ -48,6 +50,7 @@ class SessionRepository:
 
     :param now_ms: milliseconds since 1970.
     :param single_flight: has requests that ask the database about the same session at the same time share one answer.
+    :ivar devices: the sessions of one user, as that user is shown them.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class SessionRepository:
         self._reads = Reads(parts)
         self._rows = RowWrites(parts)
         self._revocations = Revocations(parts)
+        self.devices = Devices(parts, self._revocations)
         self._saves = Saves(parts, self._rows, CategoryWrites(parts), self._revocations)
 
     def begin(self, budget: float | None = None, digest: str | None = None) -> RequestScope:
@@ -136,13 +140,17 @@ class SessionRepository:
         """See :meth:`.Reports.rejected`."""
         self._backend.reports.rejected(category, key, reason)
 
-    def revoke(self, digest: str, scope: RequestScope) -> bool:
-        """See :meth:`.Revocations.revoke`."""
-        return self._revocations.revoke(digest, scope)
+    def take_displaced(self, digest: str, scope: RequestScope) -> bool:
+        """See :meth:`.RowWrites.take_displaced`."""
+        return self._rows.take_displaced(digest, scope)
 
-    def revoke_user(self, user_id: str, scope: RequestScope) -> Revoked:
+    def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:
+        """See :meth:`.Revocations.revoke`."""
+        return self._revocations.revoke(digest, scope, cause)
+
+    def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> Revoked:
         """See :meth:`.Revocations.revoke_user`."""
-        return self._revocations.revoke_user(user_id, scope)
+        return self._revocations.revoke_user(user_id, scope, cause)
 
     def sessions_of(self, user_id: str, scope: RequestScope) -> list[AuthRow]:
         """See :meth:`.Revocations.sessions_of`."""

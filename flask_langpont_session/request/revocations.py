@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from .. import events
+from ..events import EndedBy
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE, READ
 from ..policy.records import (
@@ -19,7 +21,9 @@ from ..policy.values import (
 from .parts import Parts
 from .scope import RequestScope
 
-_MOST_AT_ONCE = 200
+T = TypeVar("T")
+
+MOST_AT_ONCE = 200
 """The most sessions of a user that the request itself ends in the stores: they take no longer than its other calls.
 The others are ended by the replay."""
 
@@ -40,22 +44,27 @@ class Revocations:
         self._operations = parts.operations
         self._verifier = parts.verifier
 
-    def revoke(self, digest: str, scope: RequestScope) -> bool:
+    def revoke(self, digest: str, scope: RequestScope, cause: EndedBy) -> bool:
         """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
 
         :return: whether the database knows it already.
         """
-        return self.end(digest, scope) is Kept.DATABASE
+        return self.end(digest, scope, cause) is Kept.DATABASE
 
-    def end(self, digest: str, scope: RequestScope, *, keeps_data: bool = False) -> Kept:
+    def end(self, digest: str, scope: RequestScope, cause: EndedBy, *, keeps_data: bool = False) -> Kept:
         self._reports.recorder.count("sessions_ended", by=int(not self._local.is_dead(digest)))
         self._local.kill(digest)
         dead = self._revoke_in_database(digest, scope)
         in_database, places = dead is not None, []
         for name, version in dead or [(digest, 0)]:
             places.append(self.make_known(name, version, scope, in_database=in_database, keeps_data=keeps_data))
-            self._reports.emit(events.session_revoked, events.SessionRevoked(events.short(name), in_database))
+            self._tell([name], cause, in_database=in_database)
         return places[0]
+
+    def _tell(self, digests: Iterable[str], cause: EndedBy, *, in_database: bool) -> None:
+        for digest in digests:
+            revoked = events.SessionRevoked(events.short(digest), in_database, cause)
+            self._reports.emit(events.session_revoked, revoked)
 
     def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[tuple[str, int]] | None:
         """Digest and version of what is dead now; None: the database does not answer."""
@@ -89,14 +98,18 @@ class Revocations:
         if not scope.can(DATABASE, READ):
             raise scope.gave_up(DATABASE, "BreakerOpen")
         rows = scope.ask(self._operations.list, self._database.sessions_of, user_id)
-        return [row for row in rows if row.state is RowState.VALID and not self._is_known_dead(row)]
+        return [row for row in rows if self.is_valid(row)]
+
+    def is_valid(self, row: AuthRow) -> bool:
+        """Whether a row that was just read is of a session which lives, as far as this host knows."""
+        return row.state is RowState.VALID and not self._is_known_dead(row)
 
     def _is_known_dead(self, row: AuthRow) -> bool:
         overlay = self._journal_writer.overlay(row.digest)
         is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
         return overlay.revoked or is_out or self._local.is_dead(row.digest) or self._local.is_signed_out(row)
 
-    def revoke_user(self, user_id: str, scope: RequestScope) -> Revoked:
+    def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
         """End all sessions of a user, those being created just now too.
 
         It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done
@@ -105,32 +118,63 @@ class Revocations:
         """
         epoch = scope.attempt(self._operations.revoke, self._database.kill_user, user_id)
         if epoch is None:
-            return self._revoke_user_later(user_id, scope)
+            revoked = self._revoke_user_later(user_id, scope, cause)
+        else:
+            revoked = self._revoke_user_since(epoch, user_id, scope, cause)
+        told = events.UserRevoked(revoked.sessions, revoked.durable, cause)
+        self._reports.emit(events.user_revoked, told)
+        return revoked
 
-        def end_some(timeout: float) -> list[str]:
+    def _revoke_user_since(self, epoch: int, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
+        ended = self._attempt(scope, self._database.count_ended, user_id, epoch)
+        digests = self._attempt(scope, self._database.kill_user_until, user_id, 0, epoch=epoch, limit=MOST_AT_ONCE)
+        in_redis = self._make_all_known(digests or [], scope, in_database=True, cause=cause)
+        self._local.sign_out_user(user_id, 0, epoch)
+        if not in_redis or digests is None or len(digests) >= MOST_AT_ONCE:
+            self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
+        return Revoked(durable=True, sessions=ended or 0)
+
+    def _attempt(self, scope: RequestScope, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
+        """Ask for the rows of a user whose epoch is raised, which is what matters: that there are so many that it takes
+        too long must not open the database's breaker."""
+
+        def without_blame(timeout: float) -> T:
             try:
-                return self._database.kill_user_until(user_id, 0, timeout, epoch=epoch, limit=_MOST_AT_ONCE)
+                return call(*arguments, timeout=timeout, **options)
             except StoreError as error:
-                # It knows the new epoch, which is what matters. That many rows take too long must not open its breaker.
                 raise scope.gave_up(DATABASE, error.cause) from None
 
-        digests = scope.attempt(self._operations.revoke, end_some)
-        in_redis = self._make_all_known(digests or [], scope, in_database=True)
-        self._local.sign_out_user(user_id, 0, epoch)
-        if not in_redis or digests is None or len(digests) >= _MOST_AT_ONCE:
-            self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
-        return Revoked(durable=True, sessions=len(digests or []))
+        return scope.attempt(self._operations.revoke, without_blame)
 
-    def _revoke_user_later(self, user_id: str, scope: RequestScope) -> Revoked:
+    def _revoke_user_later(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
         until_ms = self._now_ms()
         # The journal first: from then on every worker of the host knows.
         self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
         digests = self._local.sign_out_user(user_id, until_ms)
         self._reports.recorder.count("sessions_ended", by=len(digests))
-        self._make_all_known(digests, scope, in_database=False)
+        self._make_all_known(digests, scope, in_database=False, cause=cause)
         return Revoked(durable=False, sessions=len(digests))
 
-    def _make_all_known(self, digests: Sequence[str], scope: RequestScope, *, in_database: bool) -> bool:
+    def end_by_device(self, digests: Sequence[str], scope: RequestScope) -> bool:
+        """End sessions for ever whose user says so on another device, as :meth:`revoke` ends one.
+
+        :return: whether the database knows it already.
+        """
+        dead = scope.attempt(self._operations.revoke, self._database.revoke_many, digests, by_device=True)
+        ended = tuple(digests if dead is None else dead)
+        in_redis = self._make_all_known(ended, scope, in_database=dead is not None, cause=EndedBy.USER)
+        if not in_redis and dead is not None:
+            self._journal_writer.revoke(*ended, in_redis=False, in_database=True, scope=scope)
+        return dead is not None
+
+    def displaced(self, digests: Sequence[str], scope: RequestScope) -> None:
+        """Have the stores and this host hear of sessions that the database ended for a sign-in of their user."""
+        if digests and not self._make_all_known(digests, scope, in_database=True, cause=EndedBy.LIMIT):
+            self._journal_writer.revoke(*digests, in_redis=False, in_database=True, scope=scope)
+
+    def _make_all_known(
+        self, digests: Sequence[str], scope: RequestScope, *, in_database: bool, cause: EndedBy
+    ) -> bool:
         """Of a user that was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
 
         :return: whether Redis has them.
@@ -144,8 +188,7 @@ class Revocations:
         in_redis = all(written)
         if digests and not in_database:
             self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
-        for digest in digests:
-            self._reports.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database))
+        self._tell(digests, cause, in_database=in_database)
         return in_redis
 
     def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:

@@ -7,19 +7,22 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .. import events
-from ..exceptions import GrantRefused, UnreadableValue
+from ..exceptions import GrantRefused, SessionLimitReached, UnreadableValue
+from ..policy.categories import AUTHENTICATED_AT
 from ..policy.health import DATABASE, READ, WRITE
+from ..policy.privileges import begins_to_live_shorter
 from ..policy.records import (
-    Life,
     Note,
     Plan,
     apply_change,
     difference,
 )
 from ..policy.serializer import decode
+from ..policy.step_up import noted
 from ..policy.users import user_of
 from ..policy.values import (
     AuthRow,
+    Created,
     ErrorClass,
     Fields,
     RowState,
@@ -28,6 +31,7 @@ from ..policy.values import (
 from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
+from .session_limit import UnknownLimit, limit_of
 
 log = logging.getLogger(__name__)
 
@@ -46,38 +50,59 @@ class RowWrites:
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.backend.settings
         self._database = parts.backend.database
+        self._local = parts.backend.local
         self._reports = parts.backend.reports
         self._journal_writer = parts.journal_writer
         self._operations = parts.operations
         self.make_refusal: Callable[[], GrantRefused] = GrantRefused
 
-    def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> AuthRow | None:
+    def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> Created | None:
         """The row of a minted id; the one before ends in the same transaction.
 
         :return: None: this was a change of id, and the session has ended meanwhile.
         :raises StoreError: the database did not answer.
+        :raises SessionLimitReached: the user has as many sessions as is allowed, and none ends for another one.
+        :raises GrantRefused: the application did not say how many are allowed.
         """
         if plan.renames:
             change = difference(plan.renames.payload, payload)
-            return self.compete(
+            change.deletes.discard(AUTHENTICATED_AT)  # what no view sees is none of what it takes along
+            row = self.compete(
                 plan.renames,
                 lambda row: self._renamed(row, digest, apply_change(row.payload, change), plan, scope),
                 scope,
             )
-        life = plan.life
-        return self._write_row(
-            scope,
-            self._operations.sign_in,
-            self._database.create,
-            digest,
-            user_id=self._user_of(payload, plan.user),
-            payload=payload,
-            idle_ms=life.idle_ms,
-            absolute_ms=life.absolute_ms,
-            kill=old,
-        )
+            return None if row is None else Created(row)
+        user_id = self._user_of(payload, plan.user)
+        try:
+            limit = limit_of(user_id, self._settings)
+        except UnknownLimit:
+            raise self.refused() from None
+        life = plan.life.of(payload)
+        values = {
+            "user_id": user_id,
+            "payload": payload,
+            "idle_ms": life.idle_ms,
+            "absolute_ms": life.absolute_ms,
+            "kill": old,
+            "device": plan.device,
+        }
+        if limit is None:
+            return Created(self._write_row(scope, self._operations.sign_in, self._database.create, digest, **values))
+        create = self._database.limited.create
+        created = self._write_row(scope, self._operations.sign_in, create, digest, limit=limit, **values)
+        if created is None:
+            raise SessionLimitReached
+        return created
+
+    def take_displaced(self, digest: str, scope: RequestScope) -> bool:
+        """Whether a session has ended for a sign-in of its user, or by its user on another device. True is said once;
+        False also where the database does not answer."""
+        return bool(scope.attempt(self._operations.displaced, self._database.limited.take_displaced, digest))
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
+        if plan.confirms:
+            payload = noted(payload, row.read_at)
         return self._write_row(
             scope,
             self._operations.sign_in,
@@ -86,9 +111,18 @@ class RowWrites:
             successor=digest,
             seen=row.version,
             payload=payload,
-            idle_ms=plan.life.idle_ms,
-            absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
+            **self._new_life(payload, plan),
         )
+
+    @staticmethod
+    def _new_life(payload: Fields, plan: Plan) -> dict[str, int | None]:
+        """The idle time of a row that goes on, and its life in all where that is not as it was."""
+        life = plan.life.of(payload)
+        is_shorter = life is not plan.life
+        return {
+            "idle_ms": life.idle_ms,
+            "absolute_ms": life.absolute_ms if plan.permanence_changed or is_shorter else None,
+        }
 
     @staticmethod
     def _write_row(
@@ -99,8 +133,8 @@ class RowWrites:
             raise scope.gave_up(DATABASE, "BreakerOpen")
         return scope.ask(operation, write, *arguments, **options)
 
-    def adopted_row(self, digest: str, payload: Fields, life: Life, note: Note, scope: RequestScope) -> AuthRow | None:
-        user_id = self._user_of(payload)
+    def adopted_row(self, plan: Plan, digest: str, payload: Fields, note: Note, scope: RequestScope) -> AuthRow | None:
+        user_id, life = self._user_of(payload), plan.life.of(payload)
         if user_id is not None and user_id in self._journal_writer.overlay(digest, scope).users:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
         return self._write_row(
@@ -111,9 +145,10 @@ class RowWrites:
             note=note.digest,
             note_ms=note.life_ms,
             user_id=user_id,
-            payload=payload,
+            payload=noted(payload, 0),  # when its user signed in is not known here
             idle_ms=life.idle_ms,
             absolute_ms=life.absolute_ms,
+            device=plan.device,
         )
 
     def never_adopt(self, note: Note, scope: RequestScope) -> None:
@@ -180,6 +215,13 @@ class RowWrites:
         return self._reload(current.digest, scope, idle_seen)
 
     def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
+        """The row after an update; None: it is not what it was.
+
+        :raises GrantRefused: the session would have to live shorter from now on, which takes another id.
+        """
+        if begins_to_live_shorter(plan.life, row.payload, payload):
+            self._local.raise_min_version(row.digest, row.version)  # the next request knows, and asks for a new id
+            raise self.refused()
         return self._write_row(
             scope,
             self._operations.save_row,
@@ -188,8 +230,7 @@ class RowWrites:
             seen=row.version,
             payload=payload,
             user_id=self._user_of(payload, row.user_id),
-            idle_ms=plan.life.idle_ms,
-            absolute_ms=plan.life.absolute_ms if plan.permanence_changed else None,
+            **self._new_life(payload, plan),
         )
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:

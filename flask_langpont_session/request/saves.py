@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .. import events
+from ..events import EndedBy
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN, SessionId
@@ -45,6 +47,7 @@ class Saves:
         """Bring a request's changes home, database first.
 
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
+        :raises SessionLimitReached: a sign-in of a user that may have no more sessions. Nothing was changed.
         """
         if plan.is_new and plan.target and plan.target.kind == SIGNED_IN:
             try:
@@ -52,11 +55,11 @@ class Saves:
             finally:
                 if plan.ends and plan.origin:
                     # The sign-out that came first holds, whatever becomes of the sign-in, and under any id.
-                    self._revocations.revoke(plan.origin.digest, scope)
+                    self._revocations.revoke(plan.origin.digest, scope, EndedBy.USER)
         is_carried = self._categories.carry(plan, scope)
         durable = True
         if plan.ends and plan.origin:
-            place = self._revocations.end(plan.origin.digest, scope, keeps_data=bool(plan.carries))
+            place = self._revocations.end(plan.origin.digest, scope, EndedBy.USER, keeps_data=bool(plan.carries))
             plan.note_kept([AUTH], place)
             durable = place is Kept.DATABASE
         if not plan.target or not (plan.changes or plan.carries):
@@ -79,11 +82,12 @@ class Saves:
         old = origin.digest if origin and origin.kind == SIGNED_IN else None
         began = self._clock()
         try:
-            row = self._rows.new_row(plan, target.digest, payload, old, scope)
+            created = self._rows.new_row(plan, target.digest, payload, old, scope)
         except StoreError as error:
             raise self._rows.refused(error) from None
-        if row is None or row.state is not RowState.VALID:
+        if created is None or created.row.state is not RowState.VALID:
             return self._came_too_late(plan, old, scope)
+        row = created.row
         self._local.put_auth(row, began)
         plan.note_kept([AUTH], Kept.DATABASE)
         self._categories.carry(plan, scope)
@@ -92,9 +96,26 @@ class Saves:
             self._reports.recorder.count("sessions_ended", by=int(not plan.renames))
         elif origin:
             self._reports.no_longer_in_use(origin.digest)  # its data is left to run out
+        self._tell(plan, target.digest, old)
         self._count_save(plan, target)
         self._categories.save(plan, target, scope, row)
+        self._revocations.displaced([digest for digest, _ in created.ended], scope)
         return Saved(stored=True)
+
+    def _tell(self, plan: Plan, digest: str, old: str | None) -> None:
+        """What a new row means.
+
+        :param old: digest of the signed-in session that ended in its transaction.
+        """
+        emit, name, before = self._reports.emit, events.short(digest), events.short(old or "")
+        if plan.renames:
+            emit(events.id_changed, events.IdChanged(name, before, plan.confirms))
+            if plan.confirms:
+                emit(events.confirmed, events.Confirmed(name))
+            return
+        if old and not plan.ends:  # the sign-out that came first is told by itself
+            emit(events.session_revoked, events.SessionRevoked(before, durable=True, cause=EndedBy.USER))
+        emit(events.signed_in, events.SignedIn(name))
 
     def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:
         """The session ended while this request was about to give it another id, or to sign its user in.
@@ -126,10 +147,11 @@ class Saves:
         is_laid = self._categories.lay_beneath(plan, target, scope)
         if target.kind == SIGNED_IN:
             began = self._clock()
-            row = self._rows.adopted_row(target.digest, auth.sets if auth else {}, plan.life, note, scope)
+            row = self._rows.adopted_row(plan, target.digest, auth.sets if auth else {}, note, scope)
             if row is None:
                 return Saved(stored=False, ended=True)
             self._local.put_auth(row, began)
+            self._reports.emit(events.signed_in, events.SignedIn(events.short(target.digest), adopted=True))
         stored = self._categories.save(plan, target, scope, row) or is_laid or row is not None
         if stored:
             self._count_save(plan, target, names)
@@ -177,7 +199,7 @@ class Saves:
 
     def _keep(self, plan: Plan, change: CategoryChange, digest: str, scope: RequestScope) -> None:
         """Have the journal keep a change of auth until the database takes it."""
-        self._journal_writer.keep(plan, {AUTH: change}, scope.level, self._categories.now_us(digest), scope=scope)
+        self._journal_writer.keep(plan, {AUTH: change}, self._categories.now(digest), scope=scope)
 
     def _without_rights(self, change: CategoryChange) -> CategoryChange:
         rest = CategoryChange(change.life_ms, seen=change.seen)

@@ -36,7 +36,7 @@ class RequestScope:
     :param shard: of the session it is about.
     """
 
-    __slots__ = ("_clock", "_health", "_lag", "_left", "_others", "_recorder", "_shard", "view")
+    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "view")
 
     def __init__(
         self,
@@ -50,7 +50,6 @@ class RequestScope:
         self._recorder = recorder
         self._left = [budget]  # one number for all shards
         self._clock = clock
-        self._lag = lag.of(clock)
         self._shard = shard
         self._others: dict[str, RequestScope] | None = None  # by shard; most requests have to do with one only
         self.view: HealthSnapshot = health.snapshot(shard)
@@ -96,18 +95,20 @@ class RequestScope:
         if allowed < LEAST_WAIT:
             self.view = self.view.without(store, direction)
             raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
-        began, late = clock(), self._lag.late()
+        began = clock()
+        process = lag.of(clock)
+        late = process.late(began)
         try:
             answer = call(*arguments, timeout=Wait(allowed, max(allowed, left)), **options)
         except StoreError as error:
             if error.timed_out:
                 error = self._explained(error, allowed, timeout, late)
-            self._failed(error, direction, name, self._took(began, late))
+            self._failed(error, direction, name, self._took(process, began, late))
             raise error from None
-        took = self._took(began, late)
+        took = self._took(process, began, late)
         if not is_first:
             self._left[0] -= min(allowed, took)
-        self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took)
+        self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took, began)
         self._recorder.observe(name, "all", store, "ok", took)
         return answer
 
@@ -126,13 +127,15 @@ class RequestScope:
         :param call: gets the seconds it may wait.
         :param share: of what is left, that it may wait at most: stores that are still to be asked need the rest.
         """
-        began, late = self._clock(), self._lag.late()
+        began = self._clock()
+        process = lag.of(self._clock)
+        late = process.late(began)
         allowed = max(LEAST_FOR_JOURNAL, self._left[0] * share)
         try:
             return call(allowed)
         finally:
             # A wait of a late process goes on; that is not at the expense of the stores.
-            self._left[0] = max(0.0, self._left[0] - min(allowed, self._took(began, late)))
+            self._left[0] = max(0.0, self._left[0] - min(allowed, self._took(process, began, late)))
 
     @staticmethod
     def gave_up(store: str, why: str) -> StoreError:
@@ -144,21 +147,23 @@ class RequestScope:
         """Whether the primary takes reads and writes."""
         return self.can(PRIMARY, READ) and self.can(PRIMARY, WRITE)
 
-    def _took(self, began: float, late: float) -> float:
+    def _took(self, process: lag.Lag, began: float, late: float) -> float:
         """Seconds that have passed for this process."""
-        return max(0.0, self._clock() - began - (self._lag.late() - late))
+        now = self._clock()
+        return max(0.0, now - began - process.late(now) + late)
 
     def _explained(self, error: StoreError, allowed: float, timeout: float, late: float) -> StoreError:
         """What a time-out says. Of a store that was not given its time it says nothing, and must not open a breaker.
 
         :param late: what :meth:`.lag.Lag.late` said before.
         """
-        error_class, cause = error.error_class, no_answer(allowed, self._lag.late() - late)
+        process = lag.of(self._clock)
+        error_class, cause = error.error_class, no_answer(allowed, process.late() - late)
         if not error.concerns_health:
             return error
         if allowed < timeout:
             error_class, cause = ErrorClass.LOCAL, "RequestBudgetSpent"
-        elif self._lag.is_late(allowed, late):
+        elif process.is_late(allowed, late):
             error_class, cause = ErrorClass.LOCAL, f"ProcessLate: {cause}"
             self._health.doubted(error.store)
         return StoreError(error.store, error_class, cause, timed_out=True, sent=error.sent)

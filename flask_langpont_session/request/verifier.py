@@ -21,8 +21,7 @@ from ..policy.leases import (
     was_just_asked,
 )
 from ..policy.records import Life, Loaded, Verdict
-from ..policy.serializer import encode
-from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
+from ..policy.values import AuthRow, ErrorClass, JustEnded, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.local import LocalAuth
 from ..stores.redis.near import Hit
@@ -44,6 +43,24 @@ class Confirmed(NamedTuple):
     row: AuthRow | None
     stamp_ms: int
     began: float
+
+
+class _Belief(NamedTuple):
+    """That a row may be believed without a question: what the rules said, and for how long they say the same.
+
+    :param until: monotonic seconds; before that time alone changes nothing.
+    :param news: see :class:`.LocalCopies`; when this worker hears of something, it may change.
+    :param trust_since_ms: likewise.
+    :param entry: that has the row.
+    :param life: of the session.
+    """
+
+    row: AuthRow
+    until: float
+    news: int
+    trust_since_ms: int
+    entry: AuthEntry
+    life: Life
 
 
 class Verifier:
@@ -68,7 +85,6 @@ class Verifier:
         self._reports = backend.reports
         self._clock = backend.clock
         self._single_flight: SingleFlight[Confirmed] = single_flight or SingleFlight()
-        self._privileged = {encode("role", role) for role in settings.privileged_roles}
 
     def verify(self, digest: str, scope: RequestScope, life: Life, reply: RedisReply, *, fresh: bool = False) -> Loaded:
         """What is known of a session of kind u that is not dead as far as this host knows.
@@ -100,17 +116,29 @@ class Verifier:
 
     def leased(self, life: Life, hit: Hit) -> AuthRow | None:
         """The row of a signed-in session that may be believed without a question; None: Redis is to be asked."""
+        belief: _Belief | None = hit.copy.made.get("belief")
+        if belief is None or not (
+            hit.at < belief.until
+            and belief.news == self._local.news
+            and belief.trust_since_ms == hit.trust_since_ms
+            and belief.entry is hit.copy.answer.auth
+            and belief.life is life
+        ):
+            belief = hit.copy.made["belief"] = self._belief_of(life, hit)
+        return None if belief is None else belief.row
+
+    def _belief_of(self, life: Life, hit: Hit) -> _Belief | None:
+        news = self._local.news  # first: what becomes known while the rest is looked at is not part of it
         entry = hit.answer.auth
         if entry is None or entry.row is None or not entry.is_readable:
             return None
-        row, lease = entry.row, hit.made.get("lease")
-        if lease is None or lease[0] is not life or lease[1] is not entry:
-            # What the rules say is the same until then, but for what may become known to this worker meanwhile.
-            lease = hit.made["lease"] = life, entry, lease_ends(row, entry.confirmed_ms, life, self._terms)
-        if hit.latest_ms >= lease[2]:
+        row, now_ms = entry.row, hit.latest_ms
+        copy = self._copy(row, entry.confirmed_ms, now_ms, hit.trust_since_ms, hit.at)
+        if not is_leased(copy, life, self._terms) or self._local.is_signed_out(row):
             return None
-        copy = self._copy(row, entry.confirmed_ms, hit.latest_ms, hit.trust_since_ms, hit.at)
-        return row if copy.is_sound else None
+        left_ms = lease_ends(row, entry.confirmed_ms, life, self._terms) - now_ms
+        # One millisecond less: now was rounded.
+        return _Belief(row, hit.at + (left_ms - 1) / 1000, news, hit.trust_since_ms, entry, life)
 
     def ask_database(
         self,
@@ -135,6 +163,9 @@ class Verifier:
             row = confirmed.row
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
             self.write_tombstone(digest, row.version if row else 0, scope)
+            if not is_shared and row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
+                ended = events.SessionRevoked(events.short(digest), True, events.EndedBy.EXPIRY)
+                self._reports.emit(events.session_revoked, ended)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
         if row.state is RowState.IDLE_EXPIRED:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
@@ -144,7 +175,7 @@ class Verifier:
             self._repair(digest, scope)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
         if not is_shared and life.is_extension_due(row, row.read_at):
-            self._extend_idle(digest, scope, life)  # the database could not note the use: read-only, full, or locked
+            self._extend_idle(row, scope, life)  # the database could not note the use: read-only, full, or locked
         return Loaded.verified(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
 
     def _question(
@@ -244,7 +275,7 @@ class Verifier:
     ) -> Loaded:
         if copy and reply.entry and self._survives(copy, busy) and self._accepts(reply.entry):
             if life.is_extension_due(copy.row, copy.now_ms):
-                self._extend_idle(digest, scope, life)
+                self._extend_idle(copy.row, scope, life)
             return self._believe(copy, reply)
         held = self._local.auth(digest)
         privileged = held is not None and self.is_privileged(held.row)
@@ -256,10 +287,11 @@ class Verifier:
         only_grace = busy or self.is_privileged(copy.row)
         return survives_database_outage(copy, self._terms, only_grace=only_grace)
 
-    def _extend_idle(self, digest: str, scope: RequestScope, life: Life) -> None:
+    def _extend_idle(self, row: AuthRow, scope: RequestScope, life: Life) -> None:
         """Note in Redis that the session is in use; the database is told when it answers again."""
-        if scope.attempt(self._operations.extend_idle, self._primary.extend_idle, digest, life.idle_ms):
-            self._journal_writer.queue_push(digest, scope=scope)
+        idle_ms = life.of(row.payload).idle_ms
+        if scope.attempt(self._operations.extend_idle, self._primary.extend_idle, row.digest, idle_ms):
+            self._journal_writer.queue_push(row.digest, scope=scope)
 
     def _accepts(self, entry: AuthEntry) -> bool:
         """Damaged auth data is not shown in part: the database has the whole."""
@@ -270,8 +302,7 @@ class Verifier:
 
     def is_privileged(self, row: AuthRow) -> bool:
         """Whether a privilege key has one of PRIVILEGED_ROLES as its value."""
-        patterns = self._settings.privilege_key_patterns
-        return any(value in self._privileged and key in patterns for key, value in row.payload.items())
+        return self._settings.privileges.are_in(row.payload)
 
 
 def _idle_seen(reply: RedisReply) -> int | None:

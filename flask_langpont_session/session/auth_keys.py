@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from werkzeug.exceptions import Unauthorized
+
 from ..exceptions import UnsupportedValue
 from ..policy.categories import (
     AUTH,
@@ -13,11 +15,14 @@ from ..policy.categories import (
 )
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.records import NO_FIELDS, Verdict
+from ..policy.privileges import begins_to_live_shorter
+from ..policy.records import NO_FIELDS
 from ..policy.serializer import decode, has_lone_surrogate
+from ..policy.step_up import FLASK_LOGINS_FRESH, is_only_remembered
 from ..policy.users import is_nobody, user_of
 from ..policy.values import CategoryChange
 from .changes import Carried
+from .freshness import fresh_row
 from .work import Work
 
 LONGEST_USER_ID = 255
@@ -34,15 +39,11 @@ def _checked_user(key: str, value: Any) -> str | None:
 
 
 class AuthKeys:
-    """The rules of users and rights, for one request's session.
-
-    :ivar named: the user whom this request's sign-in named last; a token that is refreshed afterwards may name none.
-    """
+    """The rules of users and rights, for one request's session."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._ids = work.ids
-        self.named: str | None = None
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
@@ -74,7 +75,15 @@ class AuthKeys:
             if not value and self._shows_no_rights():
                 return False
             self._grant()
+            if self._begins_to_live_shorter(key, encoded):
+                self.regenerate()
         return True
+
+    def _begins_to_live_shorter(self, key: str, encoded: bytes) -> bool:
+        """See :func:`.begins_to_live_shorter`. An id that was made in this request will do."""
+        if self._ids.identity.minted is not None:
+            return False
+        return begins_to_live_shorter(self._ids.life, self._work.stored(AUTH), {key: encoded})
 
     def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
         """Whether a value that is assigned to a user key is news of the user whom that key names already: the dict that
@@ -105,7 +114,7 @@ class AuthKeys:
         """
         self._require_arbiter()
         self._work.grants = True
-        self.named = user
+        self._work.named = user
         if self._ids.identity.row or not self._ids.identity.signs_in:
             users, settings = self._users(), self._work.repository.settings
             is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))
@@ -137,7 +146,7 @@ class AuthKeys:
         """Whether the database says, at this moment, that this is a session which is signed in."""
         work = self._work
         is_signed_in = work.kind == SIGNED_IN and work.ids.target is work.ids.origin and not work.unverified
-        return is_signed_in and self.is_fresh()
+        return is_signed_in and fresh_row(self._work) is not None
 
     def _give_back(self) -> None:
         """A later user key says that the session was another user's after all: what was taken from it goes again."""
@@ -154,7 +163,7 @@ class AuthKeys:
         self._taken_from = {}, {}
 
     def _give_back_stored(self, category: str) -> None:
-        loaded = self._work.load()
+        loaded = self._work.own_loaded()
         loaded.fields[category] = NO_FIELDS
         loaded.gaps.pop(category, None)
         for key in [key for key in self._work.now.values if self._work.feature_of(key).category == category]:
@@ -247,7 +256,7 @@ class AuthKeys:
 
         :param keeps: categories whose data goes on in a new anonymous one.
         """
-        is_something_kept = bool(self._work.carry(keeps))
+        is_something_kept = bool(self._work.carry(keeps)) or self._work.hides_some(keeps)
         identity, origin = self._ids.identity, self._ids.origin
         signed_in_now = identity.signs_in
         if origin and origin.kind == SIGNED_IN:
@@ -275,25 +284,18 @@ class AuthKeys:
         if row is not None:
             self._ids.identity.rename(row)
 
-    def is_fresh(self) -> bool:
-        """Ask the database again. Whether it says that this session is signed in.
+    def confirm(self) -> None:
+        """The user has just given proof of being that user: note the moment, and give the session a new id.
 
-        :raises GrantRefused: this request gave the session another id, and the database does not answer.
+        :raises Unauthorized: no user is signed in.
+        :raises GrantRefused: the database does not answer.
         """
-        work = self._work
-        if work.ids.identity.row:
-            return self._still_lives()
-        if work.ids.origin is None or work.ids.identity.is_restarted or work.ids.target is not work.ids.origin:
-            return False
-        return work.load_anew(work.ids.origin).row is not None
-
-    def _still_lives(self) -> bool:
-        """Of a session that this request gave another id: what the database says of the one it has still."""
-        work, before = self._work, self._ids.origin
-        loaded = work.repository.load(before, work.ids.scope, work.ids.life, fresh=True) if before else None
-        if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
-            raise work.repository.refused()
-        if loaded is None or loaded.row is None:
-            work.came_too_late()
-            return False
-        return True
+        work, identity = self._work, self._ids.identity
+        if work.kind != SIGNED_IN:
+            raise Unauthorized
+        if not identity.signs_in or identity.row is not None:  # a sign-in of this very request is the proof
+            remembered = work.row is not None and is_only_remembered(work.row)
+            self.regenerate()
+            work.confirms = True
+            if remembered:
+                work.now.assign(FLASK_LOGINS_FRESH, True, work.now.encode(FLASK_LOGINS_FRESH, True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
 from ..policy.categories import CategoryTable
 from ..policy.records import NO_FIELDS, Loaded
-from ..policy.serializer import IMMUTABLE, decode, encode
+from ..policy.serializer import IMMUTABLE, decode, encode, is_same
 from ..policy.values import CategoryChange, Fields
 
 Carried = Mapping[str, bytes]
@@ -44,8 +45,8 @@ class Changes:
         self.saved: dict[str, bytes] = {}
         self.read: set[str] = set()
         self.read_all = False
-        self._bytes: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
+        # What was assigned, in bytes and fields, at most: a bound that only grows.
+        self._bytes = self._fields = 0
 
     def __bool__(self) -> bool:
         return bool(self.assigned or self.deleted or self.increments)
@@ -53,7 +54,9 @@ class Changes:
     @property
     def may_have_changed(self) -> bool:
         """Whether anything was changed, or could be inside of a value."""
-        return bool(self) or not IMMUTABLE.issuperset(map(type, self.values.values()))
+        if self.assigned or self.deleted or self.increments:
+            return True
+        return not IMMUTABLE.issuperset(map(type, self.values.values()))
 
     def __contains__(self, key: str) -> bool:
         """Whether this request gave the key a value."""
@@ -70,6 +73,8 @@ class Changes:
         """The key has this value from now on."""
         self.values[key] = value
         self.assigned[key] = encoded
+        self._bytes += len(key) * 4 + len(encoded)
+        self._fields += 1
         self.deleted.discard(key)
         self.increments.pop(key, None)
 
@@ -99,7 +104,8 @@ class Changes:
         self.increments = {key: by for key, by in self.increments.items() if stays(key)}
         self.saved = {key: value for key, value in self.saved.items() if stays(key)}
         self.deleted = set(filter(stays, self.deleted))
-        self._bytes, self._counts = {}, {}
+        self._fields = len(self.assigned)
+        self._bytes = sum(map(len, self.assigned)) * 4 + sum(map(len, self.assigned.values()))
 
     def forget_read(self, category: str | None, stored: Callable[[str], Fields]) -> None:
         """The stored fields of a category (None: of all) are about to be read again; what was changed stays.
@@ -107,7 +113,7 @@ class Changes:
         :param stored: the fields as they were read.
         """
         for key, encoded in self._changed_inside(stored).items():
-            self.assigned[key] = encoded
+            self.assign(key, self.values[key], encoded)
         for key in list(self.values):
             if key not in self and (category is None or self._table.feature_of(key).category == category):
                 del self.values[key]
@@ -125,18 +131,19 @@ class Changes:
         self.deleted.clear()
         self.increments.clear()
 
-    def check_size(self, key: str, encoded: bytes, loaded: Loaded | None) -> None:
+    def check_size(self, key: str, encoded: bytes, category: str, loaded: Loaded | None) -> None:
         """Before anything is sent: an oversized command looks like a dead server to a client.
 
+        :param category: of the key.
         :raises SessionTooLarge: with this value the category would be over a limit.
         """
-        category = self._table.feature_of(key).category
-        # A bound that only grows tells nearly always that there is room; only else is it worth to count.
-        size = self._bytes.get(category, 0) + len(key) * 4 + len(encoded)
-        count = self._counts.get(category, 0) + 1
-        self._bytes[category], self._counts[category] = size, count
-        known = loaded.fields.get(category, NO_FIELDS) if loaded else NO_FIELDS
-        if known or size > self._limits.bytes or count > self._limits.fields:
+        # The bound tells nearly always that there is room; only else is it worth to count.
+        size, count = self._bytes + len(key) * 4 + len(encoded), self._fields + 1
+        known = NO_FIELDS if loaded is None else loaded.fields.get(category, NO_FIELDS)
+        if known:
+            size += sum(map(len, known)) * 4 + sum(map(len, known.values()))
+            count += len(known)
+        if size > self._limits.bytes or count > self._limits.fields:
             self._count_size(key, encoded, category, known)
 
     def _count_size(self, key: str, encoded: bytes, category: str, stored: Fields) -> None:
@@ -163,30 +170,24 @@ class Changes:
         :param stored: the stored fields of a category.
         :param is_unknown: whether a key's stored value could not be read.
         """
-        changes: dict[str, CategoryChange] = {}
-
-        def change_of(key: str) -> CategoryChange:
-            category = self._table.feature_of(key).category
-            change = changes.get(category)
-            if change is None:
-                change = changes[category] = CategoryChange(0)
-            return change
-
+        changes: defaultdict[str, CategoryChange] = defaultdict(lambda: CategoryChange(0))
+        feature_of = self._table.feature_of
         for key in self.deleted:
-            change_of(key).deletes.add(key)
+            changes[feature_of(key).category].deletes.add(key)
         for key, by in self.increments.items():
-            change_of(key).increments[key] = by
+            changes[feature_of(key).category].increments[key] = by
         inside = self._changed_inside(stored)
         for key, encoded in ({**self.assigned, **inside} if inside else self.assigned).items():
-            change_of(key).sets[key] = encoded
+            changes[feature_of(key).category].sets[key] = encoded
         for name, change in changes.items():
-            self._drop_oversized(name, change)
+            if inside or self._bytes > self._limits.bytes:
+                self._drop_oversized(name, change)
             if self.read_all or self.read:
                 written = change.sets.keys() | change.deletes
                 read = written if self.read_all else written & self.read
                 change.unseen = set(filter(is_unknown, read))
                 change.seen = read - change.unseen
-        return changes
+        return dict(changes)
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
         """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
@@ -200,17 +201,18 @@ class Changes:
     def _changed_inside(self, stored: Callable[[str], Fields]) -> dict[str, bytes]:
         """Values that were changed in place since they were read or assigned."""
         changed = {}
-        for key, value in self.values.items():
-            if type(value) not in IMMUTABLE and key not in self.increments:
-                encoded = self._encode_again(key, value, stored)
-                if encoded is not None:
-                    changed[key] = encoded
+        for key in [key for key, value in self.values.items() if type(value) not in IMMUTABLE]:
+            encoded = self._encode_again(key, self.values[key], stored)
+            if encoded is not None:
+                changed[key] = encoded
         return changed
 
     def _encode_again(self, key: str, value: Any, stored: Callable[[str], Fields]) -> bytes | None:
         """The encoding of a value that may have changed; None: it did not, or it cannot be stored any more."""
         category = self._table.feature_of(key).category
         before = self.assigned.get(key) or self.saved.get(key) or stored(category).get(key)
+        if before is not None and is_same(value, before):
+            return None
         try:
             encoded = self.encode(key, value)
         except SessionValueError as error:

@@ -90,6 +90,11 @@ class Identity:
     _was_signed_out = False
 
     @property
+    def is_as_it_came(self) -> bool:
+        """Whether the request goes by what its cookie said, and has done nothing else."""
+        return self.state is State.KEPT and not self.has_moved
+
+    @property
     def is_signed_out(self) -> bool:
         """Whether it was signed out since it came, or moved."""
         return self.state in _SIGNED_OUT

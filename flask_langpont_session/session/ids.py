@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import SessionId
 from ..policy.records import Life
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
+from ..support.lazy import lazy
+from .changes import SessionLimits
 from .identity import NOT_READ, Identity
+from .key_kinds import KeyKind, kinds_of
 
 if TYPE_CHECKING:
     from .mapping import Session
@@ -24,6 +28,9 @@ class SessionContext:
     :param life: the life of a session by its permanent flag.
     :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
     :param on_use: called with each key that is given a value.
+    :param device: what is to be stored of the device that sends this request; asked at a sign-in.
+    :ivar kind_of: tells what becomes of a key.
+    :ivar limits: what a session may hold.
     """
 
     repository: SessionRepository
@@ -31,6 +38,15 @@ class SessionContext:
     life: Callable[[bool], Life]
     on_new_id: Callable[[], None]
     on_use: Callable[[str], None]
+    device: Callable[[], Device] = lambda: NO_DEVICE
+    kind_of: Callable[[str], KeyKind] = field(init=False, repr=False)
+    limits: SessionLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.repository.settings
+        limits = SessionLimits(settings.max_category_bytes, settings.max_fields, settings.max_depth)
+        object.__setattr__(self, "kind_of", kinds_of(settings.table, settings.transient_key_patterns))
+        object.__setattr__(self, "limits", limits)
 
 
 class Adopted(NamedTuple):
@@ -91,7 +107,8 @@ class Ids:
         self._cookie = cookie
         self.old = old
         self.identity = Identity()
-        self._scope = scope
+        if scope is not None:
+            self.scope = scope
 
     @property
     def origin(self) -> SessionId | None:
@@ -109,9 +126,9 @@ class Ids:
         if adopted is None:
             return
         if adopted.sid is None:
-            self._scope, self.put_off = adopted.scope, adopted
+            self.scope, self.put_off = adopted.scope, adopted
         else:
-            self._scope = adopted.scope.to(adopted.sid.digest)
+            self.scope = adopted.scope.to(adopted.sid.digest)
             self.adopted = adopted.sid
             self.identity.stand_in(adopted.sid)
 
@@ -119,7 +136,9 @@ class Ids:
     def target(self) -> SessionId | None:
         """The session id this request's data belongs to."""
         identity = self.identity
-        return identity.minted or (None if identity.is_signed_out else self.origin)
+        if identity.minted is not None or identity.is_signed_out:
+            return identity.minted
+        return self.origin
 
     @property
     def minted(self) -> SessionId | None:
@@ -139,13 +158,12 @@ class Ids:
         self.context.on_new_id()
         return sid
 
-    @property
+    @lazy
     def scope(self) -> RequestScope:
         """This request's way through the stores."""
-        if self._scope is None:
-            origin = self.origin  # which may be found on a way through the stores
-            self._scope = self._scope or self.context.repository.begin(digest=origin.digest if origin else None)
-        return self._scope
+        origin = self.origin
+        begun: RequestScope | None = self.__dict__.get("scope")  # the origin may have been found on it
+        return begun or self.context.repository.begin(digest=origin.digest if origin else None)
 
     @property
     def life(self) -> Life:
@@ -157,7 +175,8 @@ class Ids:
         """Whether the browser keeps the session when it is closed; stands in the cookie."""
         if self.chosen_permanent is not None:
             return self.chosen_permanent
-        return bool(self.origin and self.origin.permanent)
+        origin = self.origin
+        return origin is not None and origin.permanent
 
     @property
     def permanence_changed(self) -> bool:

@@ -10,27 +10,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from flask.sessions import SessionMixin
 
-from ..exceptions import GrantRefused, UnsupportedValue
-from ..policy.categories import (
-    AUTH,
-    KEPT_BY_THE_PACKAGE,
-    PERMANENT,
-    Feature,
-)
+from ..exceptions import ConfigError, Refused, UnsupportedValue
+from ..policy.categories import AUTH, Feature
+from ..policy.devices import clean_label
 from ..policy.health import PRIMARY
-from ..policy.ids import SessionId
+from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.levels import LEVELS, Behaviour
-from ..policy.records import Kept
+from ..policy.records import Kept, Verdict
 from ..policy.serializer import INT_LIMIT, check_key
+from ..policy.step_up import authenticated_at, is_recent
 from ..request.scope import RequestScope
+from ..support.lazy import lazy
 from .auth_keys import AuthKeys
+from .freshness import fresh_row
 from .ids import Ids, OldSession, SessionContext
+from .key_kinds import KeyKind
 from .saving import Saving
-from .special_keys import MISSING, SpecialKeys
+from .special_keys import SpecialKeys
 from .values import CategoryView, FeatureReport
 from .work import Work
 
@@ -38,6 +39,14 @@ log = logging.getLogger(__name__)
 
 LARGEST_STEP = 10**17
 """What the server adds to a number of 18 digits without leaving its 64 bits."""
+
+
+def _not_countable(key: str, category: str) -> str:
+    return (
+        f"LANGPONT_SESSION_ENCRYPTED_CATEGORIES: Redis adds to a number that it can read, and {category!r}, the "
+        f"category of {key!r}, is encrypted; name the other categories there, have the key in one that is not "
+        f"encrypted, or assign session[{key!r}], of which two requests at once may lose one"
+    )
 
 
 class Session(SessionMixin):
@@ -51,12 +60,15 @@ class Session(SessionMixin):
     :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
     :param old: the old session whose cookie the request carries as well; None: it carries none.
     :param scope: this request's way through the stores, if it is on it already.
-    :ivar work: what the request knows and has changed; for the interface, as the next two.
+    :ivar environ: of the request, for the interface.
+    :ivar ids: under which it is stored; for the interface, as the next three.
+    :ivar work: what the request knows and has changed.
     :ivar special: keys that are answered without the data of their category.
     :ivar saving: what a save does, and what the response has to say of the session.
     """
 
     accessed = False
+    environ: dict[str, Any]
 
     def __init__(
         self,
@@ -66,10 +78,14 @@ class Session(SessionMixin):
         old: OldSession | None = None,
         scope: RequestScope | None = None,
     ) -> None:
-        self.work = Work(Ids(context, cookie, old, scope))
-        self.special = SpecialKeys(self.work, is_remembered)
-        self._auth_keys = AuthKeys(self.work)
-        self.saving = Saving(self.work, self._auth_keys)
+        self.ids = Ids(context, cookie, old, scope)
+        self._is_remembered = is_remembered
+
+    # When they are first needed: most requests to a site touch no session, and most that do only read it.
+    work = lazy(lambda session: Work(session.ids))
+    special = lazy(lambda session: SpecialKeys(session.work, session._is_remembered))
+    saving = lazy(lambda session: Saving(session.work, lambda change: session._auth_keys.decide_about_rights(change)))
+    _auth_keys = lazy(lambda session: AuthKeys(session.work))
 
     @property
     def digest(self) -> str | None:
@@ -89,28 +105,18 @@ class Session(SessionMixin):
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
             raise KeyError(key)
-        changes = self.work.changes
-        if changes is not None and key in changes.values:
-            return changes.values[key]
-        special = self.special.get(key)
-        return self.work.value(key) if special is MISSING else special
+        work = self.work
+        kind = work.context.kind_of(key)
+        if kind is not KeyKind.STORED:
+            return self.special.get(key, kind)
+        values = work.now.values
+        return values[key] if key in values else work.value(key)
 
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str):
             return False
-        if key in self.work.repository.settings.transient_key_patterns:
-            return key in self.special.transient
-        if key == PERMANENT:
-            return self.work.ids.permanent
-        if self.special.is_derived(key):
-            return (
-                self.work.ids.target is not None or self.work.ids.put_off is not None
-            )  # asking must not make a session
-        try:
-            self[key]
-        except KeyError:
-            return False
-        return True
+        kind = self.work.context.kind_of(key)
+        return self.work.has(key) if kind is KeyKind.STORED else self.special.has(key, kind)
 
     def __iter__(self) -> Iterator[str]:
         # A value that cannot be read counts as absent here too: a loop must be able to look every key up.
@@ -130,41 +136,38 @@ class Session(SessionMixin):
 
     def __setitem__(self, key: str, value: Any) -> None:
         key = check_key(key)
-        if key in self.work.repository.settings.transient_key_patterns:
-            self.special.transient[key] = value
-        elif key == PERMANENT:
-            self.work.ids.chosen_permanent = bool(value)
-        elif self.special.is_derived(key):
-            self.special.csrf_token(key)
-        elif key not in KEPT_BY_THE_PACKAGE:
+        kind = self.work.context.kind_of(key)
+        if kind is KeyKind.STORED:
             self._assign(key, value)
+        else:
+            self.special.set(key, kind, value)
 
     def _assign(self, key: str, value: Any) -> None:
-        encoded = self.work.now.encode(key, value)
-        feature = self._feature_to_store(key)
-        self.work.now.check_size(key, encoded, self.work.loaded)
-        self.work.warn_if_closed(key)
-        if feature.category == AUTH and not self._auth_keys.is_to_be_stored(key, value, encoded):
-            self.work.now.values[key] = value
+        work = self.work
+        encoded = work.now.encode(key, value)
+        category = self._feature_to_store(key).category
+        work.now.check_size(key, encoded, category, work.loaded)
+        work.warn_if_closed(key)
+        if category == AUTH and not self._auth_keys.is_to_be_stored(key, value, encoded):
+            work.now.values[key] = value
             return
-        self.work.context.on_use(key)
-        self.work.now.assign(key, value, encoded)
+        work.context.on_use(key)
+        work.now.assign(key, value, encoded)
 
     def _feature_to_store(self, key: str) -> Feature:
         try:
-            return self.work.feature_of(key)
+            return self.work.repository.table.feature_of(key)
         except KeyError:
             raise UnsupportedValue(
                 key, "no feature of LANGPONT_SESSION_CATEGORIES claims it, nor one of LANGPONT_SESSION_FEATURES"
             ) from None
 
     def __delitem__(self, key: str) -> None:
-        if key in self.work.repository.settings.transient_key_patterns:
-            del self.special.transient[key]
-        elif key == PERMANENT:
-            self.work.ids.chosen_permanent = False
-        elif not self.special.is_derived(key) and key not in KEPT_BY_THE_PACKAGE:
+        kind = self.work.context.kind_of(key)
+        if kind is KeyKind.STORED:
             self._auth_keys.delete(key)
+        else:
+            self.special.delete(key, kind)
 
     def pop(self, key: str, *default: Any) -> Any:
         """As of any mapping. Of a session that is over or cannot be verified, removing a user key is a sign-out too."""
@@ -190,10 +193,12 @@ class Session(SessionMixin):
 
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""
+        self.work.warn_if_closed()
         self._auth_keys.end(())
 
     def sign_out(self) -> None:
         """End the session for ever; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
+        self.work.warn_if_closed()
         self._auth_keys.sign_out()
 
     def regenerate(self) -> None:
@@ -201,7 +206,32 @@ class Session(SessionMixin):
 
         :raises GrantRefused: the session is signed in and the database does not answer.
         """
+        self.work.warn_if_closed()
         self._auth_keys.regenerate()
+
+    def confirm(self) -> None:
+        """The user has just given proof of being that user, by entering the password again for example: note the moment
+        (:attr:`authenticated_at`), and give the session a new id with the same data; the old id is dead afterwards.
+
+        >>> if check_password(form["password"]): session.confirm()      # doctest: +SKIP
+
+        It counts when it is saved, with the end of the request or by :meth:`flush`.
+
+        :raises werkzeug.exceptions.Unauthorized: no user is signed in (401).
+        :raises GrantRefused: the database does not answer. The old moment stays, and so does the old id.
+        """
+        self.work.warn_if_closed()
+        self._auth_keys.confirm()
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When the user last gave proof of being that user, by signing in or by :meth:`confirm`; by the database's
+        clock, with a zone. None: no user is signed in (or only since this request), or it is not known: the session was
+        taken over from before, or Flask-Login knows the user by a remember cookie only.
+        """
+        row = self.work.row
+        at_ms = None if row is None else authenticated_at(row)
+        return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
 
     def increment(self, key: str, by: int = 1) -> int:
         """Add to a whole number. The server adds, so that no concurrent increment is lost.
@@ -209,13 +239,17 @@ class Session(SessionMixin):
         :param by: may be negative.
         :return: the value as this request sees it.
         :raises UnsupportedValue: the key holds something else than a whole number, or belongs to auth.
+        :raises ConfigError: its category is encrypted.
         """
         if type(by) is not int:
             raise UnsupportedValue(key, f"an increment is a whole number, not {type(by).__name__}")
         if abs(by) > LARGEST_STEP:
             raise UnsupportedValue(key, f"an increment is at most {LARGEST_STEP}, either way")
-        if self._feature_to_store(check_key(key)).category == AUTH:
+        category = self._feature_to_store(check_key(key)).category
+        if category == AUTH:
             raise UnsupportedValue(key, "auth keys cannot be incremented; the database decides about them")
+        if category in self.work.repository.settings.sealed_categories:
+            raise ConfigError([_not_countable(key, category)], cannot="increment")
         now = self.get(key, 0)
         if type(now) is not int:
             raise UnsupportedValue(key, f"only whole numbers can be incremented, this is {type(now).__name__}")
@@ -238,13 +272,14 @@ class Session(SessionMixin):
         :return: where what this call saved is, of several categories the worst (:attr:`kept` has each): ``database``,
             ``redis``, ``journal`` (on this host, until the stores take it), or ``nowhere``: it ends with this request.
             None: there was nothing to save. A sign-out counts as a change of ``auth``.
-        :raises GrantRefused: a sign-in or change of rights, and the database does not answer. What was to be saved is
-            taken back: the session is again what is stored.
+        :raises Refused: a sign-in or change of rights, and the database does not answer (:class:`.GrantRefused`), or
+            the user has too many sessions (:class:`.SessionLimitReached`). What was to be saved is taken back: the
+            session is again what is stored.
         """
         self.saving.places = {}
         try:
-            saved = self.saving.save()
-        except GrantRefused:
+            saved = None if self.work.is_unchanged else self.saving.save()
+        except Refused:
             self.work.take_back()
             raise
         return None if saved is None else Kept.worst(self.saving.places.values())
@@ -254,7 +289,7 @@ class Session(SessionMixin):
         """Category → where the data is that the last :meth:`flush` saved of it."""
         return dict(self.saving.places)
 
-    def fresh(self, category: str = AUTH) -> bool:
+    def fresh(self, category: str = AUTH, *, max_age: float | None = None) -> bool:
         """Ask again, whatever was read before: from here on this request sees what the arbiter says now.
 
         For auth that is the database, however young the lease: a change elsewhere that is durable is seen. While it
@@ -264,6 +299,8 @@ class Session(SessionMixin):
         >>> if not session.fresh("auth"): abort(403)      # doctest: +SKIP
 
         :param category: ``auth``, or another category of the table.
+        :param max_age: of auth: for how many seconds, at most, a sign-in or :meth:`confirm` counts; None: as long as
+            the session lives.
         :return: for auth: whether the database says that this session is signed in (not yet, for a sign-in of this very
             request); for others: whether the primary answered.
         :raises KeyError: there is no such category.
@@ -272,10 +309,11 @@ class Session(SessionMixin):
         work = self.work
         name = work.repository.table.categories[category].name
         if name == AUTH:
-            return self._auth_keys.is_fresh()
+            row = fresh_row(work)
+            return row is not None and (max_age is None or is_recent(row, max_age))
         if work.ids.origin is None or work.ids.identity.is_restarted or work.ids.target is not work.ids.origin:
             return True
-        loaded = work.load()
+        loaded = work.own_loaded()
         work.now.forget_read(name, work.stored)
         work.repository.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, name, fresh=True)
         return loaded.sources.get(name) == PRIMARY
@@ -345,6 +383,40 @@ class Session(SessionMixin):
         """Whether no store could say if this session is signed in: it is shown as anonymous and kept as it is."""
         return self.work.unverified
 
+    def was_displaced(self) -> bool:
+        """Whether this browser's session ended because its user signed in elsewhere, and may have only so many
+        sessions (MAX_SESSIONS_PER_USER), or ended it on another device (:meth:`.LangPontSession.revoke_others`). True
+        is said once, so that a page can tell it. Asks the database, of a session that is over only."""
+        origin = self.work.ids.origin
+        if origin is None or origin.kind != SIGNED_IN or self.work.load().verdict is not Verdict.DEAD:
+            return False
+        return self.work.repository.take_displaced(origin.digest, self.work.ids.scope)
+
+    @property
+    def label(self) -> str | None:
+        """What its user knows this session by, in the list of their devices; None: it has no label, or no user.
+
+        Reading and setting it asks the database, at once. What is set is cut to 100 characters of one line; None, or
+        nothing but blanks, takes it away. In a request that signs a user in it goes with the sign-in. That of a visitor
+        is not kept.
+
+        :raises LangPontSessionError: the database does not answer; the label is what it was.
+        """
+        work = self.work
+        if work.ids.identity.signs_in and work.label is not None:
+            return work.label
+        row = work.known_row()
+        return None if row is None else work.repository.devices.label(row.digest, work.ids.scope)
+
+    @label.setter
+    def label(self, value: str | None) -> None:
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"a label is a text or None, not {type(value).__name__}")
+        work, label = self.work, None if value is None else clean_label(value)
+        work.label, row = label, work.known_row()
+        if row is not None:
+            work.repository.devices.set_label(row.digest, label, work.ids.scope)
+
     @property
     def modified(self) -> bool:
         """Whether a key was set or removed. Changes inside a value are found at the save, without this."""
@@ -362,7 +434,3 @@ class Session(SessionMixin):
     @permanent.setter
     def permanent(self, value: bool) -> None:
         self.work.ids.chosen_permanent = bool(value)
-
-    def close(self) -> None:
-        """The response is on its way; what is changed from here on is lost unless a save runs again."""
-        self.work.ids.is_closed = True

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..policy.categories import (
     AUTH,
 )
+from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import NO_FIELDS, Kept, Plan, Saved, apply_change
 from ..policy.values import CategoryChange
-from .auth_keys import AuthKeys
 from .identity import State
 from .work import Work
 
@@ -18,13 +18,14 @@ from .work import Work
 class Saving:
     """Makes the plan of a save, has it carried out, and goes on from there.
 
+    :param decide_about_rights: see :meth:`.AuthKeys.decide_about_rights`.
     :ivar places: category → where the last save put its data.
     """
 
-    def __init__(self, work: Work, auth_keys: AuthKeys) -> None:
+    def __init__(self, work: Work, decide_about_rights: Callable[[CategoryChange], None]) -> None:
         self._work = work
         self._ids = work.ids
-        self._auth_keys = auth_keys
+        self._decide_about_rights = decide_about_rights
         self.places: Mapping[str, Kept] = {}
         self._was_stored = False
 
@@ -33,6 +34,7 @@ class Saving:
 
         A visitor without an id gets one here if there is something to keep.
         """
+        level = self._ids.scope.level  # before anything is read for the save itself
         ids, identity, changes = self._ids, self._ids.identity, self._all_changes()
         target = ids.target
         if target is None and any(changes.values()):
@@ -48,31 +50,28 @@ class Saving:
             origin,
             target,
             ids.life,
+            level,
             # Changing the row of a signed-in session needs its version; other changes need no read.
             self._work.load() if lives and AUTH in changes else self._work.loaded,
             changes,
             ends=identity.must_end,
             renames=identity.row,
             grants=self._work.grants,
-            user=self._auth_keys.named,
+            user=self._work.named,
+            confirms=self._work.confirms,
+            device=self._device() if identity.signs_in and identity.row is None else NO_DEVICE,
             permanence_changed=permanence_changed,
             carries=identity.carries if identity.minted else (),
         )
 
-    @property
-    def _is_unchanged(self) -> bool:
-        """Whether there is nothing that a save could have to do, as nearly always."""
-        work = self._work
-        identity, changes = work.ids.identity, work.changes
-        if changes is not None and changes.may_have_changed:
-            return False
-        ids_changed = identity.minted is not None or identity.must_end or identity.must_wipe
-        return not (ids_changed or work.ids.must_save_permanence)
+    def _device(self) -> Device:
+        made, label = self._ids.context.device(), self._work.label
+        return made if label is None else made._replace(label=label)
 
     def _all_changes(self) -> dict[str, CategoryChange]:
         changes = self._work.now.by_category(self._work.stored, self._work.is_unknown)
         if AUTH in changes:
-            self._auth_keys.decide_about_rights(changes[AUTH])
+            self._decide_about_rights(changes[AUTH])
         if self._ids.identity.must_wipe and self._ids.target is self._ids.origin and self._ids.origin is not None:
             for name in self._work.repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
@@ -83,8 +82,6 @@ class Saving:
 
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
-        if self._is_unchanged:
-            return None
         if self._ids.target is None and self._ids.put_off is not None:
             return self._keep_nothing()
         plan = self.plan()
@@ -119,11 +116,12 @@ class Saving:
         work, ids, identity = self._work, self._ids, self._ids.identity
         self._was_stored = self._was_stored or saved.stored
         if work.loaded is not None:
+            fields = work.own_loaded().fields
             for name, change in changes.items():
-                work.loaded.fields[name] = apply_change(work.loaded.fields.get(name, NO_FIELDS), change)
+                fields[name] = apply_change(fields.get(name, NO_FIELDS), change)
         work.forced = True  # "modified" stays true after the save
         work.now.mark_saved(changes)
-        work.grants = False
+        work.grants = work.confirms = False
         identity.mark_saved()
         ids.saved_permanent = ids.permanent
         has_moved = identity.minted is not None and saved.stored and not saved.ended
@@ -141,12 +139,6 @@ class Saving:
     def _keep_permanence(self) -> None:
         """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
         self._ids.chosen_permanent = self._ids.saved_permanent = None
-
-    @property
-    def showed_auth(self) -> bool:
-        """Whether this response may show what only the signed-in user should see."""
-        signed_in_now = self._ids.minted is not None and self._ids.minted.kind == SIGNED_IN
-        return signed_in_now or bool(self._ids.identity.row or (self._work.loaded and self._work.loaded.row))
 
     @property
     def is_worth_a_cookie(self) -> bool:

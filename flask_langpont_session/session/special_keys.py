@@ -6,19 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from ..policy.categories import (
-    AUTH,
-    CSRF_FEATURE,
-    KEPT_BY_THE_PACKAGE,
-    PERMANENT,
-)
+from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS
 from ..policy.records import Verdict
+from .key_kinds import KeyKind
 from .work import Work
-
-MISSING: Any = object()
-"""The key is none of these."""
 
 REMEMBER, LET_BE = "_remember", "clear"
 """Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
@@ -37,17 +30,39 @@ class SpecialKeys:
         self.transient: dict[str, Any] = {}
         self._meanwhile = ""  # the CSRF token that is shown while an old session cannot be taken over
 
-    def get(self, key: str) -> Any:
-        """Keys that are answered without their category's data; `MISSING` for all others."""
-        if key in self._work.repository.settings.transient_key_patterns:
+    def get(self, key: str, kind: KeyKind) -> Any:
+        """:raises KeyError: it has no value."""
+        if kind is KeyKind.TRANSIENT:
             return LET_BE if self._puts_off_sign_in(key) else self.transient[key]
-        if key == PERMANENT:
+        if kind is KeyKind.PERMANENT:
             return self._ids.permanent
-        if self.is_derived(key):
-            return self.csrf_token(key)
-        if key in KEPT_BY_THE_PACKAGE:
-            return self._kept(key)
-        return MISSING
+        return self.csrf_token(key) if kind is KeyKind.TOKEN else self._kept(key)
+
+    def has(self, key: str, kind: KeyKind) -> bool:
+        """Whether it has a value. Asking must not make a session."""
+        if kind is KeyKind.TRANSIENT:
+            return key in self.transient
+        if kind is KeyKind.PERMANENT:
+            return self._ids.permanent
+        if kind is KeyKind.TOKEN:
+            return self._ids.target is not None or self._ids.put_off is not None
+        return key != AUTHENTICATED_AT and self._work.load().row is not None
+
+    def set(self, key: str, kind: KeyKind, value: Any) -> None:
+        """Give it a value. That of a CSRF token is what it is, and what the package keeps of the session stays."""
+        if kind is KeyKind.TRANSIENT:
+            self.transient[key] = value
+        elif kind is KeyKind.PERMANENT:
+            self._ids.chosen_permanent = bool(value)
+        elif kind is KeyKind.TOKEN:
+            self.csrf_token(key)
+
+    def delete(self, key: str, kind: KeyKind) -> None:
+        """:raises KeyError: it lasts for the request only, and has no value."""
+        if kind is KeyKind.TRANSIENT:
+            del self.transient[key]
+        elif kind is KeyKind.PERMANENT:
+            self._ids.chosen_permanent = False
 
     def _puts_off_sign_in(self, key: str) -> bool:
         """A remember cookie on a page is a sign-in that the request did not ask for.
@@ -61,11 +76,6 @@ class SpecialKeys:
             and self._is_remembered()
             and (self._ids.put_off is not None or not self._ids.scope.can(DATABASE, WRITE))
         )
-
-    def is_derived(self, key: str) -> bool:
-        """Whether it is a CSRF token's."""
-        feature = self._work.repository.table.features.get(CSRF_FEATURE)
-        return feature is not None and key in feature.keys
 
     def csrf_token(self, key: str) -> str:
         """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,
@@ -94,7 +104,10 @@ class SpecialKeys:
 
     def _kept(self, key: str) -> datetime:
         row = self._work.load().row
-        if row is None:
+        if row is None or key == AUTHENTICATED_AT:
             raise KeyError(key)
-        at_ms = row.created_at if key == "session_created" else row.idle_expires_at - self._ids.life.idle_ms
+        if key == "session_created":
+            at_ms = row.created_at
+        else:
+            at_ms = row.idle_expires_at - self._ids.life.of(row.payload).idle_ms
         return datetime.fromtimestamp(at_ms / 1000, UTC)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..policy.categories import CategoryTable
-from ..policy.values import AuthRow
+from ..policy.devices import UserSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,11 @@ class SessionInfo:
     :param user_id: the user, as text.
     :param idle_expires_at: when it ends unless it is used; moved in steps of a quarter of the idle time.
     :param absolute_expires_at: when it ends in any case.
+    :param last_seen_at: when it was in use, as exact as a quarter of IDLE_TIMEOUT. Of a permanent session only where
+        DEVICE_LABELS or DEVICE_NETWORKS is set; else when the user signed in, or what the database has of it changed.
+    :param label: what its user knows it by; None: it has no label.
+    :param network: from where its user signed in, as ``203.0.113.0/24``; None: that is not stored.
+    :param is_mine: whether it is the session of the request that asks.
     """
 
     digest: str
@@ -43,12 +48,18 @@ class SessionInfo:
     created_at: datetime
     idle_expires_at: datetime
     absolute_expires_at: datetime
+    last_seen_at: datetime
+    label: str | None
+    network: str | None
+    is_mine: bool
 
     @classmethod
-    def of(cls, row: AuthRow) -> SessionInfo:
+    def of(cls, found: UserSession) -> SessionInfo:
         """What a row says."""
-        times = (row.created_at, row.idle_expires_at, row.absolute_expires_at)
-        return cls(row.digest, row.user_id, *(datetime.fromtimestamp(ms / 1000, UTC) for ms in times))
+        row = found.row
+        times = (row.created_at, row.idle_expires_at, row.absolute_expires_at, found.seen_at or row.created_at)
+        began, idle, absolute, seen = (datetime.fromtimestamp(ms / 1000, UTC) for ms in times)
+        return cls(row.digest, row.user_id, began, idle, absolute, seen, *found.device, found.is_mine)
 
 
 class CategoryView(MutableMapping[str, Any]):

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..exceptions import UnreadableValue
+from ..exceptions import LangPontSessionError, UnreadableValue
 from ..policy.categories import (
     AUTH,
+    AUTHENTICATED_AT,
     CSRF_FEATURE,
     Feature,
 )
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import NO_FIELDS, Loaded, Verdict
+from ..policy.records import NO_COPY, NO_FIELDS, Loaded, Verdict
 from ..policy.serializer import decode
-from ..policy.values import Fields
-from .changes import Carried, Changes, SessionLimits
+from ..policy.values import AuthRow, Fields
+from ..support.lazy import lazy
+from .changes import Carried, Changes
 from .ids import Ids
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +29,35 @@ class Work:
     the save share.
 
     :param ids: under which it is stored.
+    :ivar now: what this request has changed so far.
     :ivar before: once a save has stored this session under another id: what of it has been read.
     :ivar grants: the save changes users or rights.
+    :ivar confirms: the save notes that the user has just given proof of being that user.
+    :ivar named: the user whom this request's sign-in named last; a token that is refreshed afterwards may name none.
     :ivar forced: it was said to be modified.
+    :ivar label: for the session that this request signs in, instead of one that is made; None: there is no other.
     """
 
     # How it begins. Of the class: most requests change little of it, and a session is made for each.
     loaded: Loaded | None = None
     before: Loaded | None = None
-    changes: Changes | None = None
     grants = False
+    confirms = False
+    named: str | None = None
     forced = False
+    label: str | None = None
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
         self.context = ids.context
         self.repository = ids.context.repository
+
+    now = lazy(lambda work: Changes(work.repository.table, work.context.limits, work.repository.reject))
+
+    @property
+    def changes(self) -> Changes | None:
+        """The same; None: nothing was read or changed by now."""
+        return self.__dict__.get("now")
 
     @property
     def kind(self) -> str:
@@ -70,13 +82,38 @@ class Work:
         return self.ids.target is self.ids.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     @property
-    def now(self) -> Changes:
-        """What this request changed so far. Made when first needed: most requests to a site touch no session."""
-        if self.changes is None:
-            settings = self.repository.settings
-            limits = SessionLimits(settings.max_category_bytes, settings.max_fields, settings.max_depth)
-            self.changes = Changes(settings.table, limits, self.repository.reject)
-        return self.changes
+    def is_unchanged(self) -> bool:
+        """Whether there is nothing that a save could have to do, as nearly always."""
+        identity, changes = self.ids.identity, self.changes
+        if changes is not None and changes.may_have_changed:
+            return False
+        if identity.minted is not None or identity.must_end or identity.must_wipe:
+            return False
+        return not self.ids.must_save_permanence
+
+    @property
+    def showed_auth(self) -> bool:
+        """Whether this response may show what only the signed-in user should see."""
+        if self.ids.identity.row or (self.loaded is not None and self.loaded.row):
+            return True
+        minted = self.ids.minted
+        return minted is not None and minted.kind == SIGNED_IN
+
+    @property
+    def row(self) -> AuthRow | None:
+        """What is known of the signed-in session that this request speaks for, under whatever id; None: there is none,
+        or it begins with this request."""
+        identity = self.ids.identity
+        return identity.row if identity.row and identity.minted else self.load().row
+
+    def known_row(self) -> AuthRow | None:
+        """The same.
+
+        :raises LangPontSessionError: no store can say whether there is one.
+        """
+        if self.unverified:
+            raise LangPontSessionError("no store can say at the moment whether this session is signed in")
+        return self.row
 
     def load(self) -> Loaded:
         return self.loaded or self._load()
@@ -88,7 +125,12 @@ class Work:
         self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:
-            self.loaded.keep_from(before, before.fields.keys() - {AUTH})
+            self.own_loaded().keep_from(before, before.fields.keys() - {AUTH})
+        return self.loaded
+
+    def own_loaded(self) -> Loaded:
+        """What was loaded, to be changed: other requests may be shown the same until then."""
+        self.loaded = self.load().own()
         return self.loaded
 
     def stored(self, category: str) -> Fields:
@@ -98,6 +140,7 @@ class Work:
         if fields is not None:
             return fields
         if not self.ids.identity.is_restarted and self.ids.origin:
+            loaded = self.own_loaded()
             self.repository.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
         return loaded.fields.get(category, NO_FIELDS)
 
@@ -110,20 +153,23 @@ class Work:
         return self.loaded is not None and self.loaded.is_unknown(self.feature_of(key), key)
 
     def decode(self, key: str) -> Any:
-        raw = self.now.assigned.get(key)
-        return self._decoded(
-            key, self.stored(self.repository.table.feature_of(key).category)[key] if raw is None else raw
-        )
+        encoded = self.now.assigned.get(key)
+        if encoded is None:
+            encoded = self.stored(self.repository.table.feature_of(key).category)[key]
+        return self._decoded(key, encoded)
 
     def _decoded(self, key: str, raw: bytes) -> Any:
         """:raises KeyError: it cannot be read."""
         try:
             return decode(raw)
         except UnreadableValue:
-            # One damaged value is no reason to fail a page: it reads as absent, and writing it again heals it.
-            self.repository.recorder.count("unreadable_values")
-            log.warning("session key %r holds a value that cannot be read; it counts as absent", key)
+            self._note_unreadable(key)
             raise KeyError(key) from None
+
+    def _note_unreadable(self, key: str) -> None:
+        # One damaged value is no reason to fail a page: it reads as absent, and writing it again heals it.
+        self.repository.recorder.count("unreadable_values")
+        log.warning("session key %r holds a value that cannot be read; it counts as absent", key)
 
     def before_changes(self, key: str) -> Any:
         """The value of a key of auth without what was changed inside of it since it was assigned or read."""
@@ -146,21 +192,19 @@ class Work:
             present.setdefault(key)
         for key in changes.deleted:
             present.pop(key, None)
+        present.pop(AUTHENTICATED_AT, None)
         return present if table.claims_all else {key: raw for key, raw in present.items() if key in table}
 
     def readable_keys(self) -> list[str]:
         """Those whose value can be read; all of them are, now."""
         present, values = self._present(), self.now.values
-        for key in present.keys() - values.keys():
-            raw = present[key]
-            try:
-                if raw is not None:
-                    values[key] = self._decoded(key, raw)
-                    continue
-            except KeyError:
-                pass
-            del present[key]
-        return list(present)
+        for key, raw in present.items():
+            if key not in values and raw is not None:
+                try:
+                    values[key] = decode(raw)
+                except UnreadableValue:
+                    self._note_unreadable(key)
+        return list(filter(values.__contains__, present))
 
     def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
         """Of the categories that are taken along to another id, those that this request may not know as a whole: in an
@@ -176,6 +220,12 @@ class Work:
         ):
             return ()
         return tuple(name for name in categories if name != AUTH or self.kind != SIGNED_IN)
+
+    def hides_some(self, categories: Collection[str]) -> bool:
+        """Whether there is data of some categories that this request is not shown in an outage, or may be."""
+        loaded = self.load()
+        gaps = [(name, gap) for name, gap in loaded.gaps.items() if name in categories]
+        return any(gap.whole or loaded.beneath.get(name, NO_COPY).fields for name, gap in gaps)
 
     def carry(self, categories: Collection[str], features: Collection[str] = ()) -> Carried:
         """The present data of some categories, and of some features. Defaults shown in an outage are not data."""
@@ -223,13 +273,13 @@ class Work:
         :raises KeyError: it has none, or one that cannot be read.
         """
         changes = self.now
-        if key in changes.values:
-            return changes.values[key]
-        if key in changes.deleted:
-            raise KeyError(key)
-        changes.read.add(key)
-        value = changes.values[key] = self.decode(key)
-        return value
+        values = changes.values
+        if key not in values:
+            if key in changes.deleted:
+                raise KeyError(key)
+            changes.read.add(key)
+            values[key] = self.decode(key)
+        return values[key]
 
     def has(self, key: str) -> bool:
         """Whether :meth:`value` gives one."""
@@ -257,12 +307,16 @@ class Work:
         stored = key not in self.now.deleted and key in self.stored(self.feature_of(key).category)
         self.now.delete(key, stored=stored)
 
-    def warn_if_closed(self, key: str) -> None:
-        """A key is about to be changed: say so in the log, if it will not be stored."""
+    def warn_if_closed(self, key: str | None = None) -> None:
+        """Something is about to be changed after the last save: say so in the log.
+
+        :param key: None: the whole session is signed out, emptied or given another id.
+        """
         if self.ids.is_closed:
             log.warning(
-                "session[%r] was changed after the response had been sent (a streaming response?): it is not stored",
-                key,
+                "session%s was changed after the response had been sent (a streaming response?): it is not stored, "
+                "unless session.flush() does so",
+                "" if key is None else f"[{key!r}]",
             )
 
     def load_anew(self, origin: SessionId) -> Loaded:
@@ -282,7 +336,7 @@ class Work:
     def take_back(self) -> None:
         """A grant was refused: what was to be saved with it is gone, and what is stored is read again."""
         self.ids.identity.take_back()
-        self.loaded, self.grants = None, False
+        self.loaded, self.grants, self.confirms = None, False, False
         self.now.restart({})
         self.context.on_new_id()
 

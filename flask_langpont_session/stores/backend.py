@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..policy.health import PRIMARY, Health
+from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.records import Life
 from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ..policy.categories import CategoryTable
 
 
-_EMPTY_AFTER_COPIES = 60
-"""Seconds for which a record without fields is kept after the last copy of what it had has gone: what waited for the
-stores until then is merged by now, and no answer that was on its way is kept as a copy any more."""
+_EMPTY_AFTER_ALL = 60
+"""Seconds for which a record without fields is kept after the last copy of what it had has gone, and the last change
+that waited for Redis: what waited until then is merged by now, and no answer that was on its way is kept as a copy."""
 
 
 class Backend:
@@ -58,7 +58,7 @@ class Backend:
         self.clock = health.clock
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
-        empty_ms = (settings.local_cache_ttl + _EMPTY_AFTER_COPIES) * 1000
+        empty_ms = (max(settings.local_cache_ttl, settings.journal_ttl) + _EMPTY_AFTER_ALL) * 1000
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, empty_ms)
 
     @property
@@ -70,6 +70,17 @@ class Backend:
     def recorder(self) -> Recorder:
         """Counts and measures."""
         return self.reports.recorder
+
+    def find_stores(self, timeout: float) -> list[str]:
+        """The names of all servers of Redis; of a cluster that is found those of its shards, each with a primary and a
+        replica.
+
+        :param timeout: seconds for each node that is asked.
+        """
+        with suppress(StoreError):
+            self.primary.find_shards(timeout)
+        replicas = self.redis[REPLICA].stores if REPLICA in self.redis else ()
+        return [*(self.primary.stores or [PRIMARY]), *replicas]
 
     def store(self, name: str) -> Endpoint:
         """The Redis behind a name as health has it: a server, or one shard of a cluster.

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
 from .redis.dns import DnsCache
+from .redis.link import Link
 from .redis.near import Hit, NearCache
 from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
 from .redis.server_identity import Canary, ServerIdentity
@@ -20,7 +21,17 @@ class Endpoint(Protocol):
         """``primary``, ``replica``, or one of those with a shard."""
 
     @property
+    def address(self) -> str:
+        """Where it is, or was when it was reached last, for people."""
+
+    @property
     def server_identity(self) -> ServerIdentity: ...
+
+    @property
+    def link(self) -> Link: ...
+
+    @property
+    def canary_key(self) -> str: ...
 
     @property
     def names(self) -> DnsCache: ...

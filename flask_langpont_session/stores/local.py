@@ -9,9 +9,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cachetools import LRUCache, TTLCache
 
@@ -91,10 +91,12 @@ class _MinVersions(TTLCache[str, tuple[int, float], float]):
         """0: none is known."""
         return self.get(digest, _NO_VERSION)[0]
 
-    def raise_to(self, digest: str, version: int) -> None:
-        """There is a row of this version."""
-        if self.of(digest) < version:
+    def raise_to(self, digest: str, version: int) -> bool:
+        """There is a row of this version. Whether that is news."""
+        is_news = self.of(digest) < version
+        if is_news:
             self[digest] = version, self.timer()
+        return is_news
 
     def kill(self, digest: str) -> None:
         """The session is dead."""
@@ -105,6 +107,19 @@ class _MinVersions(TTLCache[str, tuple[int, float], float]):
         digest, (version, seen_at) = super().popitem()
         self.evicted_at = max(self.evicted_at, seen_at)
         return digest, (version, seen_at)
+
+
+class _Bounds(NamedTuple):
+    """Of what is kept.
+
+    :param ttl: seconds a copy is kept.
+    :param longest: seconds a minimum version is kept: as long as a copy can live plus as long as one in Redis is
+        believed. Nothing that could revive the session, or what it had before, is left by then.
+    """
+
+    size: int
+    ttl: float
+    longest: float
 
 
 class LocalCopies:
@@ -118,6 +133,8 @@ class LocalCopies:
     :param ttl: seconds a copy is kept.
     :param tombstone_ms: for how long after that the end of a session is remembered.
     :param clock: monotonic seconds.
+    :ivar news: grows when another session is known to be dead, or of a higher version, or another user to be logged out
+        everywhere: what follows from all that holds while this is the same.
     :ivar on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
         raise or block.
     """
@@ -126,9 +143,7 @@ class LocalCopies:
         self, size: int, ttl: float, *, tombstone_ms: int = TOMBSTONE_MS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.on_missing: Callable[[str], None] = lambda digest: None
-        self._size = size
-        self._ttl = ttl
-        self._tombstone_ms = tombstone_ms
+        self._bounds = _Bounds(size, ttl, ttl + max(tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000)
         self._clock = clock
         self._begin()
         # Another thread may hold the lock, with a map half changed, at the moment of a fork.
@@ -136,17 +151,14 @@ class LocalCopies:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
+        self.news = 0
         # Each with the moment when it was put, or its life was renewed last: the maps do not tell the age of an entry.
-        self._auth: TTLCache[str, tuple[LocalAuth, float], float] = TTLCache(self._size, self._ttl, self._clock)
-        self._copies: TTLCache[tuple[str, str], _Held, float] = TTLCache(self._size, self._ttl, self._clock)
+        size, ttl, longest = self._bounds
+        self._auth: TTLCache[str, tuple[LocalAuth, float], float] = TTLCache(size, ttl, self._clock)
+        self._copies: TTLCache[tuple[str, str], _Held, float] = TTLCache(size, ttl, self._clock)
         # What the primary does not have any more, as it seems: until it is known whether it lost data.
-        self._missed: TTLCache[tuple[str, str], tuple[SharedCopy, float], float] = TTLCache(
-            self._size, self._ttl, self._clock
-        )
-        # As long as a copy can live plus as long as one in Redis is believed: nothing that could revive the session,
-        # or what it had before, is left by then.
-        longest = self._ttl + max(self._tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000
-        self._min_versions = _MinVersions(10 * self._size, longest, self._clock)
+        self._missed: TTLCache[tuple[str, str], tuple[SharedCopy, float], float] = TTLCache(size, ttl, self._clock)
+        self._min_versions = _MinVersions(10 * size, longest, self._clock)
         self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
         # The few category names there are, so that one session can be forgotten without a search through all.
         self._names: set[str] = set()
@@ -172,7 +184,7 @@ class LocalCopies:
         """
         with self._lock:
             if row.version > 1:
-                self._min_versions.raise_to(row.digest, row.version)
+                self.raise_min_version(row.digest, row.version)
             held = _find(self._auth, row.digest)
             if held is None:
                 if not self.is_dead(row.digest):
@@ -185,7 +197,7 @@ class LocalCopies:
                 self._keep_auth(row, _frozen(row.payload), confirmed_at, confirmed_ms, change)
             elif confirmed_ms is None or confirmed_at - known.confirmed_at >= _SAME_MOMENT:
                 self._keep_auth(row, known.row.payload, confirmed_at, confirmed_ms, change)
-            elif _is_due(kept_at, self._clock(), self._ttl):
+            elif _is_due(kept_at, self._clock(), self._bounds.ttl):
                 self._auth[row.digest] = known, self._clock()
 
     def min_version(self, digest: str) -> int:
@@ -203,7 +215,8 @@ class LocalCopies:
     def raise_min_version(self, digest: str, version: int) -> None:
         """There is a row of this version: what is kept of an older one is out of date."""
         with self._lock:
-            self._min_versions.raise_to(digest, version)
+            if self._min_versions.raise_to(digest, version):
+                self.news += 1
 
     def category(self, digest: str, category: str) -> CategoryCopy | None:
         """The category as this worker last saw it; None: nothing known here, or the session is dead."""
@@ -249,7 +262,7 @@ class LocalCopies:
             is_news = known.version != copy.version or known.fields != copy.fields
             if is_news or (kind and not held.kind):
                 self._keep(key, held, copy, kind or held.kind, held.began if began is None else began)
-            elif _is_due(held.lives_since, self._clock(), self._ttl):
+            elif _is_due(held.lives_since, self._clock(), self._bounds.ttl):
                 self._renew(key, held)
         return is_news
 
@@ -263,7 +276,7 @@ class LocalCopies:
         with self._lock:
             held = _find(self._copies, (digest, category))
             if held is not None and not held.copy.fields:
-                if _is_due(held.lives_since, self._clock(), self._ttl):  # it is so still
+                if _is_due(held.lives_since, self._clock(), self._bounds.ttl):  # it is so still
                     self._renew((digest, category), held)
                 return False
             if self.is_dead(digest) or (held is not None and held.kept_at > as_of):
@@ -303,6 +316,7 @@ class LocalCopies:
         with self._lock:
             self._min_versions.kill(digest)
             self.forget(digest)
+            self.news += 1
 
     def is_dead(self, digest: str) -> bool:
         """Whether this worker knows that the session is dead. It stays so as long as the bounds allow."""
@@ -329,6 +343,7 @@ class LocalCopies:
             dead = [row.digest for row in rows if row.user_id == user_id and self.is_signed_out(row)]
             for digest in dead:
                 self.kill(digest)
+            self.news += 1
         return dead
 
     def is_signed_out(self, row: AuthRow) -> bool:
@@ -390,7 +405,7 @@ class LocalCopies:
         """:param held: what is kept there so far."""
         kept = CategoryCopy(copy.version, _frozen(copy.fields), copy.meta, copy.additions)
         now = self._clock()
-        if held is None or _is_due(held.lives_since, now, self._ttl):
+        if held is None or _is_due(held.lives_since, now, self._bounds.ttl):
             self._names.add(key[1])
             self._copies[key] = _Held(kept, now, now, kind, began)
         else:
@@ -404,8 +419,7 @@ class LocalCopies:
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None
     ) -> None:
         read_at = row.read_at if confirmed_ms is None else confirmed_ms
-        kept = replace(row, payload=payload, read_at=read_at)
-        self._auth[row.digest] = LocalAuth(kept, confirmed_at, change), self._clock()
+        self._auth[row.digest] = LocalAuth(row.read_as(payload, read_at), confirmed_at, change), self._clock()
 
 
 def _is_due(kept_at: float, now: float, ttl: float) -> bool:

@@ -27,6 +27,9 @@ REST = 1.0
 LATE = 0.2
 """A process is late that missed more than this share of the time in question: what it waited for may be well."""
 
+ON_TIME = 0.95
+"""The pace of a process whose waits do not go on after their time, as a rule."""
+
 LEAST_WAIT = 0.005
 """Seconds. With less left than this nothing is asked any more: it could not answer in time."""
 
@@ -99,7 +102,9 @@ class Lag:
         :param now: of :attr:`clock`, if it is at hand.
         """
         late, due = self._state
-        return late + max(0.0, (self.clock() if now is None else now) - due)
+        if now is None:
+            now = self.clock()
+        return late if now <= due else late + now - due
 
     def passed(self) -> float:
         """The time of this process: seconds that do not pass while it is late. Only differences mean something."""
@@ -133,6 +138,11 @@ class Lag:
         if self._state[1] == math.inf or now - began < TICK:
             return 1.0
         return 1 - max(0.0, self.late(now) - late) / (now - began)
+
+    def with_overtime(self, seconds: float) -> float:
+        """What to give a wait that has to be over after so many seconds, also where it goes on because this process is
+        late. Such a wait may end early, so that nothing follows from it by itself."""
+        return seconds if self.pace > ON_TIME else seconds / (1 + TIMES)
 
     def _run(self) -> None:
         while True:

@@ -10,7 +10,10 @@
   const setCell = (row, name, value) => {
     const cell = row.querySelector(`[data-cell="${name}"]`);
     setText(cell, value);
-    cell.dataset.is = value;
+    if ("is" in cell.dataset) cell.dataset.is = value;
+  };
+  const setCurrent = (items, number, value) => {
+    items.forEach((item, n) => (n === number ? item.setAttribute("aria-current", value) : item.removeAttribute("aria-current")));
   };
 
   const make = (name, text, attributes = {}) => {
@@ -32,16 +35,41 @@
   function showMetrics(place, metrics) {
     const rows = metrics.map((metric) => {
       const row = make("tr", "");
-      row.append(...["name", "statistic", "value"].map((key) => make("td", metric[key])));
+      row.append(make("th", metric.name, { scope: "row" }));
+      row.append(...["statistic", "value"].map((key) => make("td", metric[key])));
       return row;
     });
     place.replaceChildren(...rows);
   }
 
+  // Each answer is of one worker; the other ones' charts stay until they have not answered for a while.
+  const heard = new Map();
+  function showWorker(pid, charts) {
+    const place = document.getElementById("workers");
+    heard.set(pid, Date.now());
+    let worker = place.querySelector(`[data-pid="${pid}"]`);
+    if (!worker) {
+      worker = make("section", "", { class: "worker", "data-pid": pid });
+      const after = [...place.children].find((other) => Number(other.dataset.pid) > pid);
+      place.insertBefore(worker, after ?? null);
+    }
+    worker.innerHTML = charts;
+    for (const other of [...place.children]) {
+      if (Date.now() - (heard.get(Number(other.dataset.pid)) ?? started) > 20_000) other.remove();
+    }
+  }
+  const started = Date.now();
+
   function show(panel) {
     lab.dataset.level = panel.level;
-    for (const place of lab.querySelectorAll("[data-show]")) setText(place, panel[place.dataset.show]);
-    lab.querySelectorAll(".level li").forEach((step, n) => step.classList.toggle("now", n === panel.level));
+    lab.dataset.step = panel.step;
+    for (const place of document.querySelectorAll("[data-show]")) setText(place, panel[place.dataset.show]);
+    for (const badge of document.querySelectorAll(".badge")) badge.dataset.level = panel.level;
+    setCurrent(lab.querySelectorAll(".named li"), panel.level, "true");
+    setCurrent(lab.querySelectorAll(".tour li"), panel.step, "step");
+    showWorker(panel.pid, panel.charts);
+    const age = lab.querySelector('[data-action="age"] button');
+    if (age) age.disabled = panel.level !== 2;
     for (const server of panel.servers ?? []) {
       const row = lab.querySelector(`[data-server="${server.name}"]`);
       row.dataset.is = server.state;
@@ -50,7 +78,7 @@
     for (const feature of panel.features) {
       const row = lab.querySelector(`[data-feature="${feature.feature}"]`);
       row.classList.toggle("disabled", !feature.available);
-      for (const name of ["priority", "behaviour", "source"]) setCell(row, name, feature[name]);
+      for (const name of ["now", "behaviour", "priority", "source"]) setCell(row, name, feature[name]);
     }
     const messages = document.getElementById("aws-messages");
     if (panel.aws && messages) {
@@ -81,6 +109,10 @@
       complain(String(error));
     } finally {
       row.classList.remove("busy");
+      // The button that was pressed is hidden now, if it has worked: go on at the one in its place.
+      if (!form.querySelector("button").checkVisibility()) {
+        [...row.querySelectorAll("button")].find((button) => button.checkVisibility())?.focus();
+      }
     }
   }
 

@@ -1,6 +1,7 @@
 """A real browser and the real application, with all its servers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ViewportSize, sync_playwright
@@ -10,13 +11,15 @@ from lab.servers import Lab
 from tests.browser.visitor import Visitor
 from tests.support.programs import required
 
+APPLICATION = "tests.browser.application:create_app()"
+
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 JAPANESE = {"Accept-Language": "ja"}  # also for the requests beside the page, which do not know the locale
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
     chromium = required("chromium")
@@ -26,10 +29,20 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def one_lab() -> Iterator[Lab]:
-    """All servers, started once. Their workers look after them five times a second: every test waits for that."""
-    with Lab(workers=2, settings={"LANGPONT_SESSION_HEALTH_INTERVAL": 0.2}) as lab:
+@pytest.fixture(scope="package")
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder through which held requests are let go."""
+    return tmp_path_factory.mktemp("gates")
+
+
+@pytest.fixture(scope="package")
+def one_lab(gates: Path) -> Iterator[Lab]:
+    """All servers, started once, and ended with the folder: each worker looks after them five times a second.
+
+    Every test waits for that.
+    """
+    settings = {"LANGPONT_SESSION_HEALTH_INTERVAL": 0.2, "GATES": str(gates)}
+    with Lab(workers=2, settings=settings, application=APPLICATION) as lab:
         yield lab
 
 

@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from example_app.texts import TEXTS
 from lab.servers import Lab
-from tests.browser.visitor import Visitor
+from lab.texts import NOW, PANEL
+from tests.browser.visitor import Visitor, violations
 
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
 
@@ -90,19 +93,6 @@ def test_what_was_done_in_an_outage_is_there_afterwards(visitor: Visitor) -> Non
     assert visitor.agreed(0) == {"user": "hanako", "level": 0, "lang": "jp", "usage_count": 2, "history_length": 2}
 
 
-def test_a_slow_request_from_before_a_sign_in_cannot_undo_it(visitor: Visitor) -> None:
-    """I15: its answer comes with the older session, after the newer one's."""
-    other = visitor.another_tab()
-    other.page.evaluate("() => { fetch('/slow?seconds=4').then((answer) => { window.slow = answer.status; }); }")
-    visitor.sign_in()
-    expect(visitor.page.locator("#user")).to_be_visible()
-    assert other.page.evaluate("window.slow") is None  # it is still under way
-    other.page.wait_for_function("window.slow === 200")
-    assert visitor.agreed(0)["user"] == "hanako"
-    visitor.page.reload()
-    expect(visitor.page.locator("#user")).to_be_visible()
-
-
 def test_nobody_can_sign_in_without_the_database(visitor: Visitor) -> None:
     """A friendly 503 that says when to try again, in the visitor's language; with the database it works again."""
     visitor.switch("database", "stop", "stopped")
@@ -141,8 +131,94 @@ def test_without_any_store_the_page_still_works(visitor: Visitor) -> None:
     visitor.agreed(4)
     visitor.open()
     expect(visitor.page.locator("#engine-off")).to_be_visible()
+    expect(visitor.page.locator("#early-access button")).to_be_disabled()
+    expect(visitor.page.locator("#history li")).to_have_count(0)
     visitor.translate("さようなら")
     expect(visitor.page.locator("#history .answer")).to_have_text(["Goodbye"])
+    assert visitor.page.reload().request.method == "GET"  # type: ignore[union-attr]
+    expect(visitor.page.locator("#history .answer")).to_have_text(["Goodbye"])
+    assert violations(visitor.page) == ""
+
+
+def test_what_leads_to_a_refusal_is_not_offered(visitor: Visitor) -> None:
+    """Without the database rights cannot be given: the button is off and says why, and is back with the database."""
+    visitor.sign_in()
+    button = visitor.page.locator("#early-access button")
+    expect(button).to_be_enabled()
+    visitor.switch("database", "stop", "stopped")
+    visitor.waits_for_logins(False)
+    visitor.page.reload()
+    expect(button).to_be_disabled()
+    expect(visitor.page.locator("#early-access .hint")).to_have_text(TEXTS["jp"]["no_rights"])
+    visitor.switch("database", "start", "running")
+    visitor.waits_for_logins(True)
+    visitor.page.reload()
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.parametrize("level", [0, 2, 3])
+def test_a_history_grows_unless_it_is_switched_off(visitor: Visitor, level: int) -> None:
+    """That it is off stands there only when what is translated is not kept."""
+    visitor.sign_in()
+    visitor.translate("こんにちは")
+    if level:
+        for server in ("primary", "replica"):
+            visitor.switch(server, "stop", "stopped")
+        visitor.agreed(2)
+    if level == 3:
+        visitor.page.click('[data-action="age"] button')
+        visitor.agreed(3)
+    visitor.translate("さようなら")
+    history, off = visitor.page.locator("#history .answer"), visitor.page.get_by_text(TEXTS["jp"]["history_off"])
+    expect(history).to_have_text(["Goodbye"] if level == 3 else ["Goodbye", "Hello"])
+    expect(off).to_have_count(int(level == 3))
+    assert visitor.agreed(level)["history_length"] == (0 if level == 3 else 2)
+
+
+def test_every_link_of_the_page_leads_to_a_page(visitor: Visitor) -> None:
+    """The status page, too, which shows figures that a browser can show."""
+    visitor.sign_in()
+    links = {str(link.get_attribute("href")) for link in visitor.page.locator("a[href]").all()}
+    for link in sorted(link for link in links if not link.startswith("#")):
+        answer = visitor.page.request.get(visitor.url + link)
+        assert (link, answer.status, answer.headers["content-type"].partition(";")[0]) == (link, 200, "text/html")
+
+
+def test_the_tour(visitor: Visitor) -> None:
+    """Its five steps lead from level 0 to 3 and back; a switch that was pressed by keyboard keeps the focus."""
+    page = visitor.page
+    step = page.locator('.tour [aria-current="step"]')
+    texts = PANEL["jp"]
+    expect(step).to_have_text(texts["tour_0"])
+    visitor.sign_in()
+    visitor.translate("ありがとう")
+    expect(page.locator("#history .answer")).to_have_text(["Thank you"])
+    expect(step).to_have_text(texts["tour_1"])
+    expect(page.locator(".worker")).to_have_count(2)
+    expect(page.locator('[data-feature="ui_settings"]')).to_contain_text(NOW["jp"]["primary"])
+    assert violations(page) == ""
+    stop = page.locator('[data-server="primary"] [data-action="stop"] button')
+    stop.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator('[data-server="primary"] [data-action="start"] button')).to_be_focused(timeout=20_000)
+    visitor.agreed(1)
+    expect(step).to_have_text(texts["tour_2"])
+    visitor.switch("replica", "stop", "stopped")
+    visitor.agreed(2)
+    expect(step).to_have_text(texts["tour_3"])
+    expect(page.locator('[data-feature="ui_settings"]')).to_contain_text(NOW["jp"]["default_value"])
+    page.click("button[value=dark]")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.click('[data-action="age"] button')
+    visitor.agreed(3)
+    expect(step).to_have_text(texts["tour_4"])
+    expect(page.locator('[data-feature="translation_state"]')).to_contain_text(NOW["jp"]["disable_feature"])
+    for server in ("primary", "replica"):
+        visitor.switch(server, "start", "running")
+    visitor.agreed(0)
+    visitor.open()
+    expect(page.locator("#history .answer")).to_have_text(["Thank you"])
 
 
 def test_switches_work_without_javascript(browser: Browser, lab: Lab) -> None:
@@ -162,14 +238,21 @@ def test_a_switch_cannot_be_pressed_from_another_site(visitor: Visitor, lab: Lab
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_fits_a_phone(visitor: Visitor, theme: str) -> None:
-    """390 pixels wide, nothing has to be scrolled sideways, in either theme."""
+def test_the_page_fits_a_phone(visitor: Visitor, theme: Literal["light", "dark"]) -> None:
+    """390 pixels wide, nothing to be scrolled sideways; it begins in the theme of the system, and offers the other."""
     visitor.page.set_viewport_size({"width": 390, "height": 844})
+    visitor.page.emulate_media(color_scheme=theme)
     visitor.sign_in()
-    if theme == "dark":
-        visitor.page.click("button[value=dark]")
+    other = "light" if theme == "dark" else "dark"
+    expect(visitor.page.get_by_role("button", name=TEXTS["jp"][theme])).to_be_hidden()
+    visitor.page.click(f"button[value={other}]")
+    expect(visitor.page.locator("html")).to_have_attribute("data-theme", other)
+    visitor.page.click(f"button[value={theme}]")
     expect(visitor.page.locator("html")).to_have_attribute("data-theme", theme)
     visitor.translate("お会いできて嬉しいです")
     # Asked again where the page is just being replaced and has nothing in it.
     visitor.page.wait_for_function("document.documentElement?.scrollWidth <= window.innerWidth")
     assert visitor.page.evaluate("window.innerWidth") == 390
+    expect(visitor.page.locator(".badge")).to_be_in_viewport()
+    expect(visitor.page.locator(".badge")).to_have_text("レベル 0")
+    assert violations(visitor.page) == ""

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from uuid import uuid4
+
 from playwright.sync_api import expect
 
+from devservers.processes import wait_until
 from tests.browser.visitor import Visitor
+from tests.support.gates import Gate
 
-SECONDS = 4
-"""Long enough for a sign-in or sign-out beside it; each test checks that it was."""
+PATIENCE = 30.0
 
 
 class SlowRequest:
-    """A request from a tab of its own, sent with the cookie that the browser has now.
+    """A request from a tab of its own, sent with the cookie that the browser has now, and held by the server.
 
     It reads the session, takes its time, and then writes what it has read, and one more.
     """
 
-    def __init__(self, visitor: Visitor) -> None:
+    def __init__(self, visitor: Visitor, gates: Path) -> None:
         self._tab = visitor.another_tab()
         self._cookie = cookie_of(visitor)
-        with self._tab.page.expect_request("**/slow?*") as sent:
+        self._gate = Gate(gates, uuid4().hex)
+        with self._tab.page.expect_request("**/held/*") as sent:
             self._tab.page.evaluate(
-                "seconds => { fetch(`/slow?seconds=${seconds}`).then(answer => { window.slow = answer.status; }); }",
-                SECONDS,
+                "gate => { fetch(`/held/${gate}`).then(answer => { window.slow = answer.status; }); }", self._gate.name
             )
         self._request = sent.value
+        wait_until(lambda: self._gate.is_reached, "a request that has read its session", PATIENCE)
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether its answer has not arrived yet."""
-        return self._tab.page.evaluate("window.slow") is None
-
-    def wait(self) -> None:
-        """Until its answer has arrived."""
+    def finish(self) -> None:
+        """Let it go on, until its answer has arrived."""
+        assert self._tab.page.evaluate("window.slow") is None, "it was not held"
+        self._gate.open()
         self._tab.page.wait_for_function("window.slow === 200")
         # Not before: Playwright has the headers that were really sent only when there is an answer.
         assert self._cookie in self._request.all_headers()["cookie"]
@@ -44,40 +46,40 @@ def cookie_of(visitor: Visitor) -> str:
     return str(cookie.get("value"))
 
 
-def written(visitor: Visitor) -> int:
-    """What a slow request has written to the session that the browser has now, by another one that takes no time."""
-    return int(visitor.get("/slow?seconds=0")["bookmarked_count"]) - 1
+def written(visitor: Visitor, gates: Path) -> int:
+    """What a slow request has written to the session that the browser has now, by another one that is not held."""
+    gate = Gate(gates, uuid4().hex)
+    gate.open()
+    return int(visitor.get(f"/held/{gate.name}")["bookmarked_count"]) - 1
 
 
-def test_a_sign_in_stands_when_an_older_request_is_answered(visitor: Visitor) -> None:
+def test_a_sign_in_stands_when_an_older_request_is_answered(visitor: Visitor, gates: Path) -> None:
     """I15: the browser keeps the cookie of the sign-in, every worker knows the user, the late write is not theirs."""
-    slow = SlowRequest(visitor)
+    slow = SlowRequest(visitor, gates)
     visitor.sign_in()
     expect(visitor.page.locator("#user")).to_be_visible()
     cookie = cookie_of(visitor)
-    assert slow.is_under_way
-    slow.wait()
+    slow.finish()
     assert cookie_of(visitor) == cookie
     assert visitor.agreed(0)["user"] == "hanako"
-    assert written(visitor) == 0
+    assert written(visitor, gates) == 0
     visitor.page.reload()
     expect(visitor.page.locator("#user")).to_be_visible()
 
 
-def test_a_sign_out_stands_when_an_older_request_is_answered(visitor: Visitor) -> None:
+def test_a_sign_out_stands_when_an_older_request_is_answered(visitor: Visitor, gates: Path) -> None:
     """I5, I7: the browser stays a visitor's, and the session that ended is dead for a browser that kept its cookie."""
     visitor.sign_in()
     expect(visitor.page.locator("#user")).to_be_visible()
     ended = cookie_of(visitor)
-    slow = SlowRequest(visitor)
+    slow = SlowRequest(visitor, gates)
     visitor.page.click("#logout")
     expect(visitor.page.locator("#sign-in")).to_be_visible()
     cookie = cookie_of(visitor)
-    assert slow.is_under_way
-    slow.wait()
+    slow.finish()
     assert cookie_of(visitor) == cookie != ended
     assert visitor.agreed(0)["user"] is None
-    assert written(visitor) == 0
+    assert written(visitor, gates) == 0
     visitor.page.reload()
     expect(visitor.page.locator("#sign-in")).to_be_visible()
     visitor.page.context.clear_cookies()
@@ -87,17 +89,16 @@ def test_a_sign_out_stands_when_an_older_request_is_answered(visitor: Visitor) -
     expect(visitor.page.locator("#sign-in")).to_be_visible()
 
 
-def test_the_next_user_gets_nothing_of_an_older_request(visitor: Visitor) -> None:
+def test_the_next_user_gets_nothing_of_an_older_request(visitor: Visitor, gates: Path) -> None:
     """I15, C1: a user signs out and another signs in while a request of the first is under way."""
     visitor.sign_in("hanako")
     expect(visitor.page.locator("#user")).to_be_visible()
-    slow = SlowRequest(visitor)
+    slow = SlowRequest(visitor, gates)
     visitor.page.click("#logout")
     visitor.sign_in("admin")
     expect(visitor.page.locator("#user")).to_be_visible()
     cookie = cookie_of(visitor)
-    assert slow.is_under_way
-    slow.wait()
+    slow.finish()
     assert cookie_of(visitor) == cookie
     assert visitor.agreed(0)["user"] == "admin"
-    assert written(visitor) == 0
+    assert written(visitor, gates) == 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from devservers.processes import wait_until
@@ -11,6 +12,12 @@ from example_app.users import DEMO_PASSWORDS
 WORKERS = 2
 
 Answer = dict[str, Any]
+
+
+def violations(page: Page) -> str:
+    """What axe finds that a screen reader or a keyboard cannot use."""
+    found = Axe().run(page)
+    return found.generate_report() if found.violations_count else ""
 
 
 class Visitor:

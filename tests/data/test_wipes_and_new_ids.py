@@ -77,6 +77,20 @@ def test_d11_what_the_table_hides_in_an_outage_is_carried_to_a_new_id(host: Host
             assert (shown["user"], shown["theme"], shown["list"]) == ("7", "dark", FIVE)
 
 
+@pytest.mark.parametrize("knows", ["a copy", "nothing"])
+def test_d11_what_a_sign_out_keeps_is_carried_though_none_of_it_is_shown(host: HostMaker, knows: str) -> None:
+    """Theme is of `ui`, which outlives a sign-out. At level 2 it is not shown; a worker that has just started does not
+    even know that there is one."""
+    with host(workers=1) as a, host("b", workers=1) as b:
+        [here], [elsewhere] = a.workers, b.workers
+        browser = session_of("user", elsewhere if knows == "nothing" else here)
+        with cut(here):
+            send(browser, here, "/sign-out", 2)
+            assert look(browser, here, 2)["user"] is None
+        shown = look(browser, here, 0)
+        assert (shown["user"], shown["theme"], shown["list"]) == (None, "dark", [])
+
+
 def test_d17_what_a_visitor_cleared_at_level_0_does_not_come_back_in_the_next_outage(host: HostMaker) -> None:
     """A sibling has an older copy of it."""
     with host(workers=2) as a:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,17 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 MAPS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "explanation" / "architecture.md", ROOT / "tests" / "README.md"]
 """For maintainers of the package: they name folders, files and classes."""
 
-_BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n+)?^```python\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+SITE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Documentation"] + "/en/latest/"
+"""Where the README's links lead."""
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
+_BLOCK = r"(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n+)?^```{}\n(?P<text>.*?)^```$"  # of a language
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of Python of a page.
+    """A block of code of a page.
 
     :param line: of its first statement, counted from 1.
     :param reason: why it cannot be run, as the comment ``<!-- not run: … -->`` above it says. None: it can.
@@ -36,10 +40,15 @@ class Block:
         return "\n" * (self.line - 1) + self.text
 
 
-def blocks_of(page: Path) -> list[Block]:
+def blocks_of(page: Path, language: str = "python") -> list[Block]:
     """In their order."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(page, text.count("\n", 0, match.start("text")) + 1, match["text"], match["reason"])
-        for match in _BLOCK.finditer(text)
+        for match in re.finditer(_BLOCK.format(language), text, re.MULTILINE | re.DOTALL)
     ]
+
+
+def links(page: Path) -> list[str]:
+    """Of a page in Markdown, without its code."""
+    return _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8")))

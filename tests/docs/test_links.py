@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from .pages import MAPS, PAGES, README, ROOT
-
-LINK = re.compile(r"\]\(([^)\s]+)\)")
-CODE = re.compile(r"^```.*?^```$|`[^`\n]+`(?!\])", re.MULTILINE | re.DOTALL)
-SITE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Documentation"] + "/en/latest/"
-
-
-def links(page: Path) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return LINK.findall(CODE.sub("", text))
+from .pages import MAPS, PAGES, README, ROOT, SITE, links
 
 
 def anchors(page: Path) -> set[str]:

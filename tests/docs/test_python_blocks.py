@@ -54,7 +54,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def app(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
-    """An application that is configured, has tables and no extension yet."""
+    """An application that is configured, has tables and no extension yet. One that a page makes has its files here."""
+    monkeypatch.chdir(tmp_path)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     app = Flask("app", instance_path=str(tmp_path))

@@ -21,7 +21,7 @@ TIMES = 150
 """How often each of the two tests is run."""
 
 BUSY = int(os.environ.get("LANGPONT_BUSY_PROCESSES", 1))
-LONGEST = 110 * max(1, BUSY // 2)
+LONGEST = 300 * max(1, BUSY // 2)
 """Seconds for the suite."""
 
 CONFTEST = """

@@ -14,6 +14,7 @@ import redis
 
 from devservers.processes import spawn, wait_until
 from devservers.servers import Valkey
+from devservers.valkey import SHORT
 
 LONG = 60.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -111,7 +112,7 @@ def cut_off(server: Valkey) -> int:
 def answers(server: Valkey) -> bool:
     """Whether a server takes commands: it runs, and has loaded its data."""
     try:
-        with server.client() as client:
+        with server.client(SHORT) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -9,15 +10,23 @@ from typing import Any
 from flask_langpont_session.config.settings import LONGEST_METRICS_INTERVAL, Settings
 from flask_langpont_session.metrics import catalogue
 from flask_langpont_session.stores.redis.near import MOST_LANES
-from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions, watched
+from tests.infra.alarm_states import ALARM, COMPOSITE_ALARM, METRIC_ALARM, OK, asked, histories, holds
+from tests.infra.metrics import ELASTICACHE, KNOWN, NETWORK, NODE, own_dimensions, watched
 from tests.infra.rules import TOPICS, nodes, rule
 from tests.infra.template import Deployment
 
 LIMITS = {"Percent": (1, 99), "Seconds": (1, 60), "Milliseconds": (1, 1000), "None": (1, 4)}
 """Between which a threshold can mean something, by unit. Of counts see :func:`alarm_thresholds`."""
 
-NODE_METRICS = ("EngineCPUUtilization", "DatabaseMemoryUsageCountedForEvictPercentage", "CurrConnections", "Evictions")
+NODE_METRICS = (
+    "EngineCPUUtilization", "CPUUtilization", "DatabaseMemoryUsageCountedForEvictPercentage", "CurrConnections",
+    "Evictions", "FreeableMemory", "SwapUsage", *(f"Network{what}AllowanceExceeded" for what in NETWORK),
+    "CommandAuthorizationFailures", "KeyAuthorizationFailures",
+)  # fmt: skip
 """Every node has an alarm on each of these."""
+
+FOUR_PROCESSORS = ".xlarge"
+"""The end of the names of node types with four processors; all others of the template have two."""
 
 _IN_THE_POOL: Any = {f.name: f.default for f in fields(Settings)}["redis_max_connections"]
 CONNECTIONS_OF_A_PROCESS = _IN_THE_POOL + MOST_LANES
@@ -32,21 +41,71 @@ SHARED = {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
 WATCHED = (
     catalogue.HEARTBEAT,
     catalogue.ERRORS,
-    catalogue.FALLBACK_LEVEL,
+    catalogue.CURRENT_LEVEL,
+    catalogue.STORE_DOWN,
     catalogue.OPERATION_LATENCY,
     catalogue.DATA_LOSSES,
     catalogue.WRITES_LOST,
+    catalogue.GRANTS_REFUSED,
     catalogue.ALERTS_FAILED,
 )
 """What the application reports and an operator has to know."""
 
-LEVELS = {1: "WarningTopic", 2: "CriticalTopic", 4: "EmergencyTopic"}
+ONE_IS_ENOUGH = {
+    catalogue.STORE_DOWN.name,
+    catalogue.DATA_LOSSES.name,
+    catalogue.WRITES_LOST.name,
+    catalogue.GRANTS_REFUSED.name,
+    catalogue.ALERTS_FAILED.name,
+    "Evictions",
+    "ThrottledCmds",
+}
+"""What must never happen: alarms on these fire at the first, as that on the heartbeat does when there is none."""
+
+LEVELS = {1: "CriticalTopic", 2: "CriticalTopic", 4: "EmergencyTopic"}
 """Which fallback level is how grave."""
+
+DOWN = {"primary": "CriticalTopic", "replica": "WarningTopic", "database": "CriticalTopic"}
+"""And which store that is away."""
+
+LONGEST_RULE = 10_240
+"""Characters of the rule of a composite alarm; names have up to 255."""
 
 
 def alarms(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Properties of all alarms."""
-    return deployment.of_type("AWS::CloudWatch::Alarm")
+    """Properties of all alarms on metrics."""
+    return deployment.of_type(METRIC_ALARM)
+
+
+def incidents(deployment: Deployment) -> dict[str, dict[str, Any]]:
+    """Properties of all alarms on alarms."""
+    return deployment.of_type(COMPOSITE_ALARM)
+
+
+def parts(incident: Mapping[str, Any]) -> set[str]:
+    """The alarms that an incident consists of: not those without which it is one."""
+    return {name.strip("<>") for name in asked(re.sub(r'NOT ALARM\("[^"]*"\)', "", incident["AlarmRule"]))}
+
+
+def topics_of(deployment: Deployment, name: str) -> list[str]:
+    """The topics that are told of an alarm: its own, or those of its incidents."""
+    of_incidents = [
+        topic for one in incidents(deployment).values() if name in parts(one) for topic in one["AlarmActions"]
+    ]
+    return [*alarms(deployment)[name].get("AlarmActions", []), *of_incidents]
+
+
+LONGEST_EVALUATION = 86_400
+"""Seconds that an alarm can look back over."""
+
+_COMPARISONS = {
+    "GreaterThanOrEqualToThreshold",
+    "GreaterThanThreshold",
+    "LessThanThreshold",
+    "LessThanOrEqualToThreshold",
+}
+_LESS = "LessThanThreshold"
+_MISSING = {"breaching", "notBreaching", "ignore", "missing"}
 
 
 @rule
@@ -56,29 +115,108 @@ def alarm_form(d: Deployment) -> Iterator[str]:
         periods, datapoints = alarm.get("EvaluationPeriods", 0), alarm.get("DatapointsToAlarm", 0)
         if not 1 <= datapoints <= periods:
             yield f"{name}: {datapoints} of {periods} datapoints"
-        if "TreatMissingData" not in alarm:
+        if alarm.get("TreatMissingData") not in _MISSING:
             yield f"{name} does not say what missing data means"
+        if alarm.get("ComparisonOperator") not in _COMPARISONS or "ThresholdMetricId" in alarm:
+            yield f"{name} is not compared with its threshold"
         if any(metric.period % 60 or not metric.period for metric in watched(alarm)):
             yield f"{name}: the metrics come once a minute"
-        queries = alarm.get("Metrics", [])
-        expressions = [query for query in queries if "Expression" in query]
-        if queries and ("MetricName" in alarm or [q for q in queries if q.get("ReturnData")] != expressions[:1]):
-            yield f"{name} does not watch exactly one expression"
-        if len(queries) - len(expressions) > 10 or any("SEARCH" in query["Expression"] for query in expressions):
-            yield f"{name}: alarms read ten metrics at most, and cannot search"
+        if any(metric.period * periods > LONGEST_EVALUATION for metric in watched(alarm)):
+            yield f"{name} looks back over more than a day"
+        if "EvaluateLowSampleCountPercentile" in alarm and "ExtendedStatistic" not in alarm:
+            yield f"{name}: that is for the percentile of one metric"
+        if "MetricName" in alarm:
+            yield from _one_metric(name, alarm)
+        yield from _metric_math(name, alarm)
+    for name, alarm in {**alarms(d), **incidents(d)}.items():
+        section = f". {d.parameters['Runbook']}#{re.sub(r'^Shard[0-9]Node[0-9]', '', name).lower()}"
+        if not (alarm.get("AlarmDescription", "").endswith(section) and len(alarm["AlarmDescription"]) <= 1024):
+            yield f"{name} does not say where to read on, or its description is too long"
+
+
+def _one_metric(name: str, alarm: Mapping[str, Any]) -> Iterator[str]:
+    if ("Statistic" in alarm) is ("ExtendedStatistic" in alarm):
+        yield f"{name}: one statistic, of one kind"
+    known = KNOWN.get((alarm.get("Namespace", ""), alarm["MetricName"]))
+    if known and alarm.get("Unit", known.unit) != known.unit:
+        yield f"{name}: nothing is published in {alarm['Unit']}"
+
+
+def _metric_math(name: str, alarm: Mapping[str, Any]) -> Iterator[str]:
+    queries = alarm.get("Metrics", [])
+    expressions = [query for query in queries if "Expression" in query]
+    if queries and ("MetricName" in alarm or [q for q in queries if q.get("ReturnData")] != expressions[:1]):
+        yield f"{name} does not watch exactly one expression"
+    if len(queries) - len(expressions) > 10 or any("SEARCH" in query["Expression"] for query in expressions):
+        yield f"{name}: alarms read ten metrics at most, and cannot search"
+    ids = [query.get("Id", "") for query in queries]
+    if len(set(ids)) != len(ids) or not all(re.fullmatch(r"[a-z][a-zA-Z0-9_]*", id_) for id_ in ids):
+        yield f"{name}: ids of metrics are small letters first, and each its own"
+    for query in expressions:
+        unknown = set(re.findall(r"\b[a-z][a-zA-Z0-9_]*\b", query["Expression"])) - set(ids)
+        if unknown and "SEARCH" not in query["Expression"]:
+            yield f"{name}: {sorted(unknown)} are the ids of no metrics"
 
 
 @rule
 def alarm_actions(d: Deployment) -> Iterator[str]:
-    """The topic that is told the beginning is told the end."""
-    for name, alarm in alarms(d).items():
-        told = alarm.get("AlarmActions", [])
-        if len(told) != 1 or told[0] not in {f"<{topic}>" for topic in TOPICS[1:]}:
-            yield f"{name} tells {told}, not one topic of ours"
-        if alarm.get("OKActions") != told:
+    """One topic is told of each alarm, by itself or by its incident; what is told the beginning is told the end."""
+    for name in alarms(d):
+        if len(topics_of(d, name)) != 1 or topics_of(d, name)[0] not in {f"<{topic}>" for topic in TOPICS[1:]}:
+            yield f"of {name} {topics_of(d, name)} are told, not one topic of ours"
+    for name, alarm in {**alarms(d), **incidents(d)}.items():
+        if alarm.get("OKActions") != alarm.get("AlarmActions"):
             yield f"{name} does not tell its end where it told its beginning"
-        if alarm.get("ActionsEnabled") is False:
-            yield f"{name} is silent"
+        if alarm.get("ActionsEnabled", "true") != d.parameters["AlarmActions"]:
+            yield f"{name} is silent, or not to be silenced"
+        if alarm.get("InsufficientDataActions") and alarm.get("TreatMissingData") != "missing":
+            yield f"{name} never lacks data, so that it is not told"
+        for key in ("AlarmActions", "OKActions", "InsufficientDataActions"):
+            if not set(alarm.get(key, [])) <= {f"<{topic}>" for topic in TOPICS}:
+                yield f"{name}: {key} tells what is no topic of ours"
+
+
+@rule
+def alarm_incidents(d: Deployment) -> Iterator[str]:
+    """Incidents consist of alarms that there are, each node is one, and level 4 silences those of single stores."""
+    for name, incident in incidents(d).items():
+        if written := [one for one in asked(incident["AlarmRule"]) if not one.startswith("<")]:
+            yield f"{name}: {sorted(written)} are no alarms of this stack"
+        if len(incident["AlarmRule"]) + 200 * len(asked(incident["AlarmRule"])) > LONGEST_RULE:
+            yield f"{name}: the rule may become too long"
+        if sleeping := [part for part in sorted(parts(incident)) if _sleeps(incident, part)]:
+            yield f"{name} does not begin with {sleeping} alone"
+        watches = {w.name for part in parts(incident) & set(alarms(d)) for w in watched(alarms(d)[part])}
+        is_silenced = incident.get("ActionsSuppressor") == "<WithoutStores>"
+        if is_silenced is not (catalogue.STORE_DOWN.name in watches):
+            yield f"{name}: when neither store answers, that is one incident"
+        if is_silenced and not {"ActionsSuppressorWaitPeriod", "ActionsSuppressorExtensionPeriod"} <= set(incident):
+            yield f"{name}: both periods belong to a suppressor"
+    nodes_of = {name[: len("Shard1Node1")] for name in alarms(d) if name.startswith("Shard")}
+    for node in nodes_of:
+        strangers = {part for part in parts(incidents(d).get(f"{node}Health", {"AlarmRule": ""})) if node not in part}
+        if strangers or f"{node}Health" not in incidents(d):
+            yield f"{node} is no incident of its own: {strangers}"
+
+
+def _sleeps(incident: Mapping[str, Any], part: str) -> bool:
+    """Whether an alarm that an incident consists of is none by itself, or the incident is there without any."""
+    rule, fine = incident["AlarmRule"], dict.fromkeys(asked(incident["AlarmRule"]), OK)
+    is_begun = holds(rule, {**fine, f"<{part}>": ALARM}) and not holds(rule, fine)
+    return f'ALARM("<{part}>")' in rule and not is_begun
+
+
+@rule
+def alarm_beginning(d: Deployment) -> Iterator[str]:
+    """Of a stack whose application does not run yet nothing is told."""
+    composites = {f"<{name}>": incident for name, incident in incidents(d).items()}
+    try:
+        states = histories({f"<{name}>": alarm for name, alarm in alarms(d).items()}, composites, {}, 2)
+    except (KeyError, ValueError, AttributeError):
+        return  # what is malformed is another rule's
+    for name, history in states.items():
+        if ALARM in history and {**alarms(d), **incidents(d)}[name.strip("<>")].get("AlarmActions"):
+            yield f"{name} is told before there is an application"
 
 
 @rule
@@ -125,12 +263,11 @@ def alarm_coverage(d: Deployment) -> Iterator[str]:
         wanted.append("ReplicationLag")
     if d.parameters["NodeType"].startswith("cache.t"):
         wanted.append("CPUCreditBalance")
-    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for alarm in alarms(d).values():
-        if "MetricName" in alarm and alarm.get("Namespace") == ELASTICACHE:
-            node = next(watched(alarm)).dimensions.get(NODE, "no node")
-            rest = {key: value for key, value in alarm.items() if key != "Dimensions"}
-            found.setdefault(alarm["MetricName"], {}).setdefault(node, []).append(rest)
+    found: dict[str, dict[str, list[Any]]] = {}
+    for name, alarm in alarms(d).items():
+        for read in watched(alarm) if name.startswith("Shard") else ():
+            node = read.dimensions.get(NODE, "no node")
+            found.setdefault(read.name, {}).setdefault(node, []).append(_without_dimensions(alarm))
     for metric in wanted:
         on = found.get(metric, {})
         for node in nodes(d):
@@ -150,6 +287,14 @@ def alarm_coverage(d: Deployment) -> Iterator[str]:
         yield "no alarm notices failed sign-ins on every node"
 
 
+def _without_dimensions(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_dimensions(item) for item in node]
+    if isinstance(node, dict):
+        return {key: _without_dimensions(value) for key, value in node.items() if key != "Dimensions"}
+    return node
+
+
 @rule
 def alarm_thresholds(d: Deployment) -> Iterator[str]:
     """Thresholds fit the unit: a lag of 5000 is 83 minutes, and 45 connections are two workers."""
@@ -167,35 +312,76 @@ def alarm_thresholds(d: Deployment) -> Iterator[str]:
                 yield f"{name}: {metric.name} is compared the wrong way"
             if metric.name == "CurrConnections" and threshold < 4 * CONNECTIONS_OF_A_PROCESS + MONITORING:
                 yield f"{name}: four processes alone open more than {threshold} connections"
+            processors = 4 if d.parameters.get("NodeType", "").endswith(FOUR_PROCESSORS) else 2
+            if metric.name == "CPUUtilization" and threshold != (45 if processors == 2 else 90):
+                yield f"{name}: {threshold} percent of {processors} processors"
+            first = threshold + (alarm["ComparisonOperator"] == "GreaterThanThreshold")
+            if metric.name in ONE_IS_ENOUGH and first != 1:
+                yield f"{name}: one {metric.name} is one too many, {first} are needed"
+            if metric.name == catalogue.HEARTBEAT.name and (alarm["ComparisonOperator"], threshold) != (_LESS, 1):
+                yield f"{name} waits for less than no heartbeat, or misses one that is there"
             if metric.name == "ReplicationLag" and alarm.get("TreatMissingData") != "notBreaching":
                 yield f"{name}: a primary has no lag, so it is missing there"
 
 
 @rule
 def alarm_set(d: Deployment) -> Iterator[str]:
-    """What the application reports is watched: its life, its errors, its level, its latency, lost data, whether its
-    journals keep what they should, and whether it can send alerts."""
-    own = {
-        metric.name: (name, alarm)
-        for name, alarm in alarms(d).items()
-        for metric in watched(alarm)
-        if metric.namespace == catalogue.NAMESPACE
-    }
+    """What the application reports is watched: its life, its errors, its level, its stores, its latency, lost data,
+    whether its journals keep what they should, and whether it can send alerts."""
+    own = {metric.name for alarm in alarms(d).values() for metric in watched(alarm)}
     for metric in WATCHED:
         if metric.name not in own:
             yield f"nothing watches {metric.name}"
     for name, alarm in alarms(d).items():
-        watches = {metric.name for metric in watched(alarm)}
-        if catalogue.HEARTBEAT.name in watches and alarm.get("TreatMissingData") != "breaching":
-            yield f"{name}: a process that is gone publishes nothing"
-        if catalogue.ERRORS.name in watches and (
-            [query["Expression"] for query in alarm.get("Metrics", []) if "Expression" in query]
-            != [catalogue.ERROR_RATE]
-            or watches != {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
-        ):
-            yield f"{name} is not the share of failed operations"
-        if catalogue.OPERATION_LATENCY.name in watches and alarm.get("ExtendedStatistic") != "p99":
-            yield f"{name} hides the slow ones"
-    levels = {a["Threshold"]: a["AlarmActions"] for a in alarms(d).values() if a.get("MetricName") == "FallbackLevel"}
+        yield from _meaning(name, alarm, {metric.name for metric in watched(alarm)})
+    heartbeats = [a["TreatMissingData"] for a in alarms(d).values() if a.get("MetricName") == catalogue.HEARTBEAT.name]
+    if sorted(heartbeats) != ["breaching", "ignore"]:
+        yield "a process that is gone publishes nothing, and one that never was is not missed"
+    latencies = {
+        topic: _thresholds(d, catalogue.OPERATION_LATENCY, topic) for topic in ("WarningTopic", "CriticalTopic")
+    }
+    if not latencies["WarningTopic"] < latencies["CriticalTopic"]:
+        yield f"a latency is critical before it is a warning, or only one of both: {latencies}"
+    levels = {
+        alarm["Threshold"]: topics_of(d, name)
+        for name, alarm in alarms(d).items()
+        if alarm.get("MetricName") == catalogue.CURRENT_LEVEL.name
+    }
     if levels != {level: [f"<{topic}>"] for level, topic in LEVELS.items()}:
         yield f"levels are told as {levels}"
+    stores = {
+        metric.dimensions.get("Store"): topics_of(d, name)
+        for name, alarm in alarms(d).items()
+        for metric in watched(alarm)
+        if metric.name == catalogue.STORE_DOWN.name
+    }
+    if stores != {store: [f"<{topic}>"] for store, topic in DOWN.items()}:
+        yield f"stores are told as {stores}"
+
+
+def _thresholds(d: Deployment, metric: catalogue.Metric, topic: str) -> list[int]:
+    """Of the alarms on a metric that are told to a topic."""
+    of_metric = {name: a for name, a in alarms(d).items() if metric.name in {w.name for w in watched(a)}}
+    return [alarm["Threshold"] for name, alarm in of_metric.items() if topics_of(d, name) == [f"<{topic}>"]]
+
+
+def _meaning(name: str, alarm: Mapping[str, Any], watches: set[str]) -> Iterator[str]:
+    expressions = [query["Expression"] for query in alarm.get("Metrics", []) if "Expression" in query]
+    if alarm.get("TreatMissingData") == "breaching" and alarm.get("DatapointsToAlarm") != alarm.get(
+        "EvaluationPeriods"
+    ):
+        yield f"{name}: one minute in which nothing was published is none without the application"
+    if catalogue.ERRORS.name in watches and (
+        expressions != [catalogue.ERROR_RATE] or watches != {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
+    ):
+        yield f"{name} is not the share of failed operations"
+    if catalogue.OPERATION_LATENCY.name in watches and (
+        expressions != ["IF(FILL(slow, 0) >= 10, p99, 0)"]
+        or {q["Id"]: q["MetricStat"]["Stat"] for q in alarm["Metrics"] if "MetricStat" in q}
+        != {"p99": "p99", "slow": f"TC({alarm['Threshold']}:)"}
+    ):
+        yield f"{name} hides the slow ones, or takes one of few for many"
+    if catalogue.FALLBACK_LEVEL.name in watches:
+        yield f"{name}: the worst of each process' interval makes minutes of a second"
+    if watches & {catalogue.CURRENT_LEVEL.name, catalogue.STORE_DOWN.name} and alarm.get("DatapointsToAlarm", 0) < 2:
+        yield f"{name}: one sample is no outage"

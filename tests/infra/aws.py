@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,16 +53,19 @@ class Stack:
     """One deployment of the template by API calls, in the order in which CloudFormation would make them.
 
     :ivar physical: what ``Ref`` and ``GetAtt`` of the resources yield by now.
+    :ivar incidents: the composite alarms, by name.
     """
 
     aws: Aws
     name: str
     parameters: dict[str, Any]
     physical: dict[str, str] = field(default_factory=dict)
+    incidents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         account = self.aws("sts").get_caller_identity()["Account"]
-        self.physical |= {"AWS::StackName": self.name, "AWS::AccountId": account}
+        id_ = f"arn:aws:cloudformation:region:{account}:stack/{self.name}/{uuid.uuid4()}"
+        self.physical |= {"AWS::StackName": self.name, "AWS::AccountId": account, "AWS::StackId": id_}
         self.parameters |= network(self.aws)
         for make in (self._topics, self._logs, self._secret, self._firewall, self._groups, self._users, self._cache):
             make()
@@ -96,9 +100,12 @@ class Stack:
     def _secret(self) -> None:
         for name, properties in self._of("SecretsManager::Secret"):
             secrets = self.aws("secretsmanager")
-            token = secrets.get_random_password(**properties["GenerateSecretString"])["RandomPassword"]
+            generated = properties["GenerateSecretString"]
+            content = json.loads(generated.pop("SecretStringTemplate"))
+            key = generated.pop("GenerateStringKey")
+            content[key] = secrets.get_random_password(**generated)["RandomPassword"]
             made = secrets.create_secret(
-                Name=f"{self.name}-{name}", Description=properties["Description"], SecretString=token
+                Name=f"{self.name}-{name}", Description=properties["Description"], SecretString=json.dumps(content)
             )
             self.physical[name] = made["ARN"]
 
@@ -127,6 +134,9 @@ class Stack:
     def _users(self) -> None:
         cache = self.aws("elasticache")
         for name, properties in self._of("ElastiCache::User"):
+            mode = properties["AuthenticationMode"]
+            if "Passwords" in mode:
+                mode["Passwords"] = [self._shown(text) for text in mode["Passwords"]]
             made = cache.create_user(**properties)
             self.physical |= {name: made["UserId"], f"{name}.Arn": made["ARN"]}
         for name, properties in self._of("ElastiCache::UserGroup"):
@@ -136,14 +146,19 @@ class Stack:
     def _cache(self) -> None:
         cache = self.aws("elasticache")
         [(name, properties)] = self._of("ElastiCache::ReplicationGroup")
-        if "AuthToken" in properties:
-            arn = properties["AuthToken"].removeprefix("{{resolve:secretsmanager:").removesuffix("}}")
-            properties["AuthToken"] = self.aws("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
         cache.create_replication_group(ReplicationGroupId=self.name, **properties)
         self.physical[name] = self.name
         for key, endpoint in (("ConfigurationEndPoint", self.cache.get("ConfigurationEndpoint")), *self._primary()):
             if endpoint:
                 self.physical |= {f"{name}.{key}.Address": endpoint["Address"], f"{name}.{key}.Port": endpoint["Port"]}
+
+    def _shown(self, reference: str) -> str:
+        """What a dynamic reference to a key of a secret yields."""
+        arn, _, key = (
+            reference.removeprefix("{{resolve:secretsmanager:").removesuffix("}}").rpartition(":SecretString:")
+        )
+        content = json.loads(self.aws("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+        return str(content[key])
 
     def _primary(self) -> list[tuple[str, dict[str, Any] | None]]:
         return [("PrimaryEndPoint", self.cache["NodeGroups"][0].get("PrimaryEndpoint"))]
@@ -157,8 +172,14 @@ class Stack:
 
     def _alarms(self) -> None:
         for name, properties in self._of("CloudWatch::Alarm"):
+            properties["ActionsEnabled"] = properties["ActionsEnabled"] == "true"  # CloudFormation takes the word
             self.aws("cloudwatch").put_metric_alarm(AlarmName=f"{self.name}-{name}", **properties)
-            self.physical[f"{name}.Arn"] = f"arn:of:{name}"
+            self.physical |= {name: f"{self.name}-{name}", f"{name}.Arn": f"arn:of:{name}"}
+        for name, properties in self._of("CloudWatch::CompositeAlarm"):  # which moto has not
+            properties["ActionsEnabled"] = properties["ActionsEnabled"] == "true"
+            self.incidents[f"{self.name}-{name}"] = properties
+            check(self.aws("cloudwatch"), "PutCompositeAlarm", {"AlarmName": f"{self.name}-{name}", **properties})
+            self.physical |= {name: f"{self.name}-{name}", f"{name}.Arn": f"arn:of:{name}"}
 
     def _dashboard(self) -> None:
         for _, properties in self._of("CloudWatch::Dashboard"):

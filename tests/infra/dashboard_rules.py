@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from flask_langpont_session.metrics import catalogue
+from tests.infra.alarm_states import COMPOSITE_ALARM, METRIC_ALARM
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions
 from tests.infra.rules import nodes, rule
 from tests.infra.template import REGION, Deployment
@@ -19,6 +20,7 @@ LONGEST_SEARCH = 1024
 
 SHOWN = {
     *((catalogue.NAMESPACE, metric) for metric in ("FallbackLevel", "Operations", "Errors", "OperationLatency")),
+    *((catalogue.NAMESPACE, metric) for metric in ("CurrentLevel", "StoreDown", "GrantsRefused")),
     *((catalogue.NAMESPACE, metric) for metric in ("ActiveSessions", "FallbackOperations")),
     *((catalogue.NAMESPACE, metric.name) for metric in catalogue.LOSSES),
     *((ELASTICACHE, metric) for metric in ("EngineCPUUtilization", "Evictions", "ReplicationLag", "CurrConnections")),
@@ -180,7 +182,8 @@ def dashboard_complete(d: Deployment) -> Iterator[str]:
         return
     for namespace, name in sorted(SHOWN - {(row.namespace, row.name) for row in rows(d)}):
         yield f"{namespace} {name} is not shown"
-    declared = {f"<{name}.Arn>" for name in d.of_type("AWS::CloudWatch::Alarm") if not name.startswith("Shard")}
+    all_alarms = {**d.of_type(METRIC_ALARM), **d.of_type(COMPOSITE_ALARM)}
+    declared = {f"<{name}.Arn>" for name in all_alarms if not name.startswith("Shard")}
     shown = {arn for widget in widgets(d) for arn in widget["properties"].get("alarms", [])}
     if shown != declared:
         yield f"alarms shown: {sorted(shown ^ declared)} are missing or too many"

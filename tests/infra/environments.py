@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
-from tests.infra.template import INFRA
+from tests.infra.template import INFRA, SERVERLESS_TEMPLATE, TEMPLATE
 
 README = INFRA / "README.md"
 
@@ -22,11 +24,11 @@ SHELL = {
 
 
 @cache
-def commands() -> dict[str, dict[str, str]]:
+def commands(template: Path = TEMPLATE) -> dict[str, dict[str, str]]:
     """Environment → the parameters of its ``aws cloudformation deploy`` command."""
     found = {}
     for block in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL):
-        if "cloudformation deploy" not in block:
+        if f"deploy --template-file infra/{template.name} " not in block:
             continue
         filled = re.sub(r"\$\{?(\w+)\}?", lambda name: SHELL[name[1]], block.replace("\\\n", " "))
         words = shlex.split(filled, comments=True)
@@ -37,6 +39,13 @@ def commands() -> dict[str, dict[str, str]]:
 
 def parameters(environment: str, **changes: object) -> dict[str, object]:
     """The parameters of an environment, lists split, with some of them changed."""
-    given: dict[str, object] = {**commands()[environment]}
-    given["SubnetIds"] = commands()[environment]["SubnetIds"].split(",")
-    return given | changes
+    return _split(commands()[environment]) | changes
+
+
+def serverless_parameters(**changes: object) -> dict[str, object]:
+    """The same of the command for a serverless cache."""
+    return _split(commands(SERVERLESS_TEMPLATE)["production"]) | changes
+
+
+def _split(given: Mapping[str, str]) -> dict[str, object]:
+    return {**given, "SubnetIds": given["SubnetIds"].split(",")}

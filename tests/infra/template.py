@@ -13,6 +13,7 @@ import yaml
 
 INFRA = Path(__file__).parents[2] / "infra"
 TEMPLATE = INFRA / "elasticache.yaml"
+SERVERLESS_TEMPLATE = INFRA / "elasticache-serverless.yaml"
 REGION = "ap-northeast-1"
 
 _PSEUDO = {
@@ -25,7 +26,7 @@ _PSEUDO = {
 _ABSENT = object()
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML with the short forms of intrinsic functions."""
 
 
@@ -57,6 +58,12 @@ def parse(text: str) -> dict[str, Any]:
 def good_template() -> dict[str, Any]:
     """The template of this repository. Copy it before changing it."""
     return parse(TEMPLATE.read_text())
+
+
+@cache
+def serverless_template() -> dict[str, Any]:
+    """The one for a serverless cache. Copy it before changing it."""
+    return parse(SERVERLESS_TEMPLATE.read_text())
 
 
 @dataclass
@@ -98,7 +105,10 @@ class Deployment:
         return {n: r.get("Properties", {}) for n, r in self.resources.items() if r["Type"] == type_}
 
     def condition(self, name: str) -> bool:
-        """Whether a named condition holds."""
+        """Whether a named condition holds; one that is not declared does not."""
+        if name not in self.template.get("Conditions", {}):
+            self.dangling.append(f"there is no condition {name}")
+            return False
         return self._decide(self.template["Conditions"][name])
 
     def refusals(self) -> list[str]:
@@ -106,7 +116,7 @@ class Deployment:
         found = [
             f"{name}={self.parameters.get(name)!r} is not allowed"
             for name, parameter in self.template["Parameters"].items()
-            if not _allowed(parameter, self.parameters.get(name))
+            if not is_allowed(parameter, self.parameters.get(name))
         ]
         for rule in self.template.get("Rules", {}).values():
             if "RuleCondition" not in rule or self._decide(rule["RuleCondition"]):
@@ -131,6 +141,8 @@ class Deployment:
                 return all(self._decide(part) for part in argument)
             case "Fn::Or":
                 return any(self._decide(part) for part in argument)
+            case "Fn::Contains":  # in rules only
+                return str(self._resolve(argument[1], "Rules")) in argument[0]
         raise AssertionError(f"not a condition: {function}")
 
     def _resolve(self, node: Any, where: str) -> Any:
@@ -156,7 +168,11 @@ class Deployment:
                 return self._resolve(argument[1] if self.condition(argument[0]) else argument[2], where)
             case "Fn::FindInMap":
                 top, key, second = self._resolve(argument, where)
-                return self.template["Mappings"][top][key][second]
+                values = self.template["Mappings"][top].get(key)
+                if values is None:
+                    self.dangling.append(f"{where}: {top} has no {key}")
+                    return f"<{top}.{key}.{second}>"
+                return values[second]
             case "Fn::Join":
                 return argument[0].join(self._resolve(argument[1], where))
             case "Fn::Select":
@@ -196,7 +212,8 @@ class Deployment:
         return self.physical.get(name, f"<{name}>")
 
 
-def _allowed(parameter: Mapping[str, Any], value: Any) -> bool:
+def is_allowed(parameter: Mapping[str, Any], value: Any) -> bool:
+    """Whether a parameter takes a value."""
     if value is None:
         return False
     if "AllowedValues" in parameter and str(value) not in {str(allowed) for allowed in parameter["AllowedValues"]}:

@@ -21,6 +21,13 @@ from tests.integration.conftest import close
 USER, PASSWORD = "langpont-production-1a2b3c4d", "local-only"
 
 
+def test_both_users_have_the_same_rights() -> None:
+    """So going from one to the other changes nothing else, and what is proven here of one holds for both."""
+    both = Deployment(good_template(), parameters("production", AuthMode="both")).of_type("AWS::ElastiCache::User")
+    assert set(both) == {"TokenUser", "AppUser"}
+    assert len({user["AccessString"] for user in both.values()}) == 1
+
+
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Valkey]:
     """A server that knows the user of the template, by a password in place of IAM."""

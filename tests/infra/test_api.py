@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.aws.credentials import read_secret
+from tests.infra.alarm_states import asked
 from tests.infra.aws import Aws, Stack, reset
 from tests.infra.environments import parameters
 from tests.infra.metrics import ELASTICACHE, NODE, watched
@@ -17,7 +19,11 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "single": ("development", {}),
     "iam": ("staging", {"AuthMode": "iam"}),
     "main": ("production", {}),
-    "sharded": ("production", {"NumShards": 3, "ReplicasPerShard": 1, "NodeType": "cache.t4g.medium"}),
+    "six": ("production", {"AuthMode": "both", "ReplicasPerShard": 5, "Engine": "redis-7.1"}),
+    "sharded": (
+        "production",
+        {"ClusterMode": "enabled", "NumShards": 3, "ReplicasPerShard": 1, "NodeType": "cache.t4g.medium"},
+    ),
 }
 
 
@@ -77,7 +83,7 @@ def test_the_cache_is_as_large_and_as_safe_as_asked(stack: Stack) -> None:
     assert cache["ClusterEnabled"] is (shards > 1)
     assert cache["AutomaticFailover"] == ("enabled" if replicas or shards > 1 else "disabled")
     assert cache["TransitEncryptionEnabled"] and cache["AtRestEncryptionEnabled"]
-    assert cache["AuthTokenEnabled"] is (given.get("AuthMode") != "iam")
+    assert cache["AuthTokenEnabled"] is False
     assert cache["SnapshotRetentionLimit"] == int(given["SnapshotRetentionDays"])
 
 
@@ -95,14 +101,26 @@ def test_outputs_are_the_addresses_that_elasticache_gives(account: dict[str, Sta
 def test_every_alarm_tells_a_topic_that_exists(main: Stack) -> None:
     """Beginning and end go to topics that SNS lists; the mail goes to the three that an operator should read."""
     severities = ("info", "warning", "critical", "emergency")
-    assert {arn.rsplit(":", 1)[1] for arn in topics(main)} == {f"main-{severity}-alerts" for severity in severities}
-    loud = topics(main) - {main.physical["InfoTopic"]}
-    for alarm in alarms(main):
-        assert alarm["AlarmActions"] == alarm["OKActions"] and len(alarm["AlarmActions"]) == 1
-    assert {arn for alarm in alarms(main) for arn in alarm["AlarmActions"]} == loud
+    names = {arn.rsplit(":", 1)[1] for arn in topics(main)}
+    assert names == {*(f"main-{severity}-alerts" for severity in severities), "main-events"}
+    loud = topics(main) - {main.physical["InfoTopic"], main.physical["EventsTopic"]}
+    every = [*alarms(main), *main.incidents.values()]
+    for alarm in every:
+        assert alarm.get("AlarmActions", []) == alarm.get("OKActions", []) and len(alarm.get("AlarmActions", [])) <= 1
+    assert {arn for alarm in every for arn in alarm.get("AlarmActions", [])} == loud
     subscribed = [s for s in main.aws("sns").list_subscriptions()["Subscriptions"] if s["TopicArn"] in topics(main)]
     assert {s["TopicArn"] for s in subscribed} == loud
     assert {(s["Protocol"], s["Endpoint"]) for s in subscribed} == {("email", "oncall@example.com")}
+
+
+def test_incidents_consist_of_alarms_that_cloudwatch_has(stack: Stack) -> None:
+    """By their names; and so is the one that silences others."""
+    names = {alarm["AlarmName"] for alarm in alarms(stack)}
+    nodes = len(stack.cache["MemberClusters"])
+    assert len(stack.incidents) == nodes + 4
+    for incident in stack.incidents.values():
+        assert asked(incident["AlarmRule"]) <= names
+        assert incident.get("ActionsSuppressor", next(iter(names))) in names
 
 
 def test_alarms_may_publish_and_the_account_is_not_locked_out(main: Stack) -> None:
@@ -113,14 +131,17 @@ def test_alarms_may_publish_and_the_account_is_not_locked_out(main: Stack) -> No
         owner, alarm = policy["Statement"]
         assert owner["Condition"] == {"StringEquals": {"AWS:SourceOwner": account}}
         assert "sns:Publish" in owner["Action"] and topic in owner["Resource"]
-        assert alarm["Principal"] == {"Service": "cloudwatch.amazonaws.com"} and topic in alarm["Resource"]
+        assert alarm["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+        assert (topic in alarm["Resource"]) is (topic != main.physical["EventsTopic"])
         assert alarm["Condition"]["StringEquals"] == {"aws:SourceAccount": account}
         assert alarm["Condition"]["ArnLike"]["aws:SourceArn"].endswith(f":{account}:alarm:*")
 
 
 def test_the_token_is_one_that_elasticache_takes(main: Stack) -> None:
-    """64 letters and digits, and no output shows them."""
-    token = main.aws("secretsmanager").get_secret_value(SecretId=main.physical["AuthToken"])["SecretString"]
+    """64 letters and digits, of the user that is named with them, and no output shows them. The extension reads it."""
+    secret = main.aws("secretsmanager").get_secret_value(SecretId=main.physical["AuthToken"])["SecretString"]
+    user, token = read_secret(secret)  # type: ignore[misc]
+    assert user == main.physical["TokenUser"]
     assert re.fullmatch(r"[A-Za-z0-9]{64}", token)
     assert main.deployment.outputs["TokenSecretArn"] == main.physical["AuthToken"]
     assert token not in json.dumps(main.deployment.outputs)
@@ -150,7 +171,8 @@ def test_with_iam_there_is_a_user_and_no_secret(account: dict[str, Stack]) -> No
     stack = account["iam"]
     secrets = {secret["Name"].split("-")[0] for secret in stack.aws("secretsmanager").list_secrets()["SecretList"]}
     assert secrets == set(account) - {"iam"}
-    [user] = [user for user in stack.aws("elasticache").describe_users()["Users"] if user["UserId"] != "default"]
+    [user] = stack.aws("elasticache").describe_users(UserId=stack.physical["AppUser"])["Users"]
+    assert "TokenUser" not in stack.physical
     assert user["UserId"] == user["UserName"] == stack.deployment.outputs["IamUser"]
     assert user["Authentication"]["Type"] == "iam"
     document = stack.deployment.of_type("AWS::IAM::ManagedPolicy")["AppPolicy"]["PolicyDocument"]

@@ -68,7 +68,8 @@ def test_thresholds_are_in_the_unit_of_the_metric() -> None:
         if not isinstance(threshold, dict) or "MetricName" not in resource["Properties"]:
             continue
         unit = KNOWN[resource["Properties"]["Namespace"], resource["Properties"]["MetricName"]].unit
-        assert threshold["Ref"].endswith(suffixes.get(unit, ("Limit", "Left"))), name
+        value = threshold["Ref"] if "Ref" in threshold else threshold["Fn::FindInMap"][-1]
+        assert value.endswith(suffixes.get(unit, ("Limit", "Left"))), name
 
 
 def test_the_table_of_outputs_names_what_there_is() -> None:

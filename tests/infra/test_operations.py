@@ -9,10 +9,12 @@ import pytest
 
 from flask_langpont_session.alerts.table import ALERTS
 from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.metrics import catalogue
+from tests.infra.alarm_rules import alarms, incidents, topics_of
 from tests.infra.dashboard_rules import rows
-from tests.infra.environments import parameters
-from tests.infra.template import INFRA, Deployment, good_template
+from tests.infra.environments import parameters, serverless_parameters
+from tests.infra.template import INFRA, Deployment, good_template, serverless_template
 
 DOCS = INFRA.parent / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
@@ -24,24 +26,40 @@ def sections(chapter: str) -> dict[str, str]:
     return dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL))
 
 
-def alarms() -> Iterator[tuple[str, str]]:
-    """Every alarm, whatever its condition: the name that nodes have in common, and the topic's severity."""
-    for name, resource in good_template()["Resources"].items():
-        if resource["Type"] == "AWS::CloudWatch::Alarm":
-            [action] = resource["Properties"]["AlarmActions"]
-            yield re.sub(r"^Shard\dNode\d", "", name), action["Ref"].removesuffix("Topic").lower()
+DEPLOYMENTS = (
+    Deployment(good_template(), parameters("production", NodeType="cache.t4g.medium")),  # which runs on credits
+    Deployment(serverless_template(), serverless_parameters()),
+)
+
+
+def every_alarm() -> Iterator[tuple[str, str, str]]:
+    """Of every alarm the name that nodes have in common, the severity of the topic that is told, and its section."""
+    for d in DEPLOYMENTS:
+        for name, alarm in {**alarms(d), **incidents(d)}.items():
+            [topic] = topics_of(d, name) if name in alarms(d) else alarm["AlarmActions"]
+            severity = topic.strip("<>").removesuffix("Topic").lower()
+            yield re.sub(r"^Shard\dNode\d", "", name), severity, alarm["AlarmDescription"].rpartition("#")[2]
 
 
 OF_APPLICATION = sections("Alerts of the application")
 OF_CLOUDWATCH = sections("Alarms of CloudWatch")
-SEVERITIES = {alert.name: alert.severity.value for alert in ALERTS} | dict(alarms())
+OF_ALARMS = {name: severity for name, severity, _ in every_alarm()}
+SEVERITIES = {alert.name: alert.severity.value for alert in ALERTS} | OF_ALARMS
+
+
+def test_alarms_name_their_section() -> None:
+    """The page of the template's parameter is this one, as for the alerts of the application."""
+    default = good_template()["Parameters"]["Runbook"]["Default"]
+    assert default == serverless_template()["Parameters"]["Runbook"]["Default"] == Settings().alert_runbook
+    named = {section for *_, section in every_alarm()}
+    assert named == {name.lower() for name in OF_CLOUDWATCH} <= anchors(OPERATIONS)
 
 
 def test_every_alert_and_every_alarm_has_a_section() -> None:
     """And there is none that nothing sends. The heading is the anchor that messages link to."""
     assert list(OF_APPLICATION) == [alert.name for alert in ALERTS]
-    assert set(OF_CLOUDWATCH) == {name for name, _ in alarms()}
-    assert len(OF_CLOUDWATCH) == 17
+    assert set(OF_CLOUDWATCH) == set(OF_ALARMS)
+    assert len(OF_CLOUDWATCH) == 33
 
 
 @pytest.mark.parametrize("name", SEVERITIES)

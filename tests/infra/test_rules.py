@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from itertools import product
 
@@ -9,21 +10,38 @@ import pytest
 
 import tests.infra.alarm_rules
 import tests.infra.dashboard_rules  # noqa: F401 (both register their rules)
+from tests.infra.aws_bugs import AWS_BUGS
 from tests.infra.environments import commands, parameters
 from tests.infra.rules import RULES, violations
-from tests.infra.seed_bugs import BUGS, Bug
+from tests.infra.seed_bugs import BUGS as SEED_BUGS
+from tests.infra.seed_bugs import Bug
 from tests.infra.template import TEMPLATE, Deployment, good_template
 
 KEY = "arn:aws:kms:ap-northeast-1:" + "0" * 12 + ":key/0a1b"
+BUGS = [*SEED_BUGS, *AWS_BUGS]
 ENVIRONMENTS = ("development", "staging", "production")
-CHOICES = list(product(ENVIRONMENTS, ("token", "iam"), (0, 1, 2), (1, 2, 3)))
+SIZES = [
+    *product(("disabled",), (1,), range(6)),
+    *product(("enabled",), (1, 2, 3), (0, 1, 2)),
+    ("enabled", 1, 5),
+]
+"""Cluster mode, shards, replicas of each."""
 
 
-@pytest.mark.parametrize(("environment", "auth", "replicas", "shards"), CHOICES)
-def test_the_template_keeps_every_rule(environment: str, auth: str, replicas: int, shards: int) -> None:
-    """In each environment, with each way to sign in, for each size."""
-    given = parameters(environment, AuthMode=auth, ReplicasPerShard=replicas, NumShards=shards)
-    assert violations(Deployment(good_template(), given)) == []
+@pytest.mark.parametrize(("mode", "shards", "replicas"), SIZES)
+@pytest.mark.parametrize("auth", ["token", "both", "iam"])
+def test_the_template_keeps_every_rule(auth: str, mode: str, shards: int, replicas: int) -> None:
+    """With each way to sign in, for each size."""
+    size = {"ClusterMode": mode, "NumShards": shards, "ReplicasPerShard": replicas}
+    deployment = Deployment(good_template(), parameters("production", AuthMode=auth, **size))
+    assert violations(deployment) == []
+    assert deployment.refusals() == ([] if replicas else ["Production needs at least one replica per shard."])
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_template_keeps_every_rule_in_each_environment(environment: str) -> None:
+    """As it is documented."""
+    assert violations(Deployment(good_template(), parameters(environment))) == []
 
 
 @pytest.mark.parametrize(
@@ -31,8 +49,14 @@ def test_the_template_keeps_every_rule(environment: str, auth: str, replicas: in
     [
         {"KmsKeyArn": KEY},
         {"KmsKeyArn": KEY, "AuthMode": "iam"},
+        {"SecondSecurityGroupId": "sg-2a1b2c3d", "ThirdSecurityGroupId": "sg-3a1b2c3d", "VpcEndpoints": "yes"},
+        {"VpcEndpoints": "yes", "AuthMode": "iam"},
+        {"SnapshotName": "before", "AlarmActions": "false"},
+        {"SnapshotWindow": "19:00-20:00", "MaintenanceWindow": "mon:17:00-mon:18:30"},
         {"BastionSecurityGroupId": "", "AppRoleName": "", "AlertEmail": ""},
         {"Engine": "redis-7.1"},
+        {"Engine": "redis-7.1", "AuthMode": "iam"},
+        {"Engine": "valkey-9.1"},
         {"Engine": "valkey-7.2", "NodeType": "cache.t3.medium"},
         {"ServiceName": "Other", "KeyPrefix": "other", "AuthMode": "iam"},
     ],
@@ -69,10 +93,16 @@ def test_the_documented_commands_can_be_deployed() -> None:
     ("options", "refused"),
     [
         ({"ReplicasPerShard": 0}, "at least one replica"),
-        ({"AuthMode": "iam", "Engine": "redis-7.1"}, "one of Valkey"),
+        ({"NumShards": 2}, "Several shards need ClusterMode=enabled"),
+        ({"ClusterMode": "enabled", "NumShards": 3, "ReplicasPerShard": 3}, "up to 2 replicas of each"),
+        ({"ReplicasPerShard": 6}, "ReplicasPerShard=6"),
+        ({"SnapshotWindow": "3-5"}, "SnapshotWindow="),
+        ({"MaintenanceWindow": "sunday"}, "MaintenanceWindow="),
+        ({"SnapshotName": "a snapshot"}, "SnapshotName="),
+        ({"ThirdSecurityGroupId": "workers"}, "ThirdSecurityGroupId="),
         ({"Environment": "prod"}, "Environment='prod'"),
         ({"NodeType": "cache.t2.micro"}, "NodeType="),
-        ({"NumShards": 4}, "NumShards=4"),
+        ({"NumShards": 4, "ClusterMode": "enabled"}, "NumShards=4"),
         ({"BastionSecurityGroupId": "bastion"}, "BastionSecurityGroupId="),
         ({"ReplicationLagSeconds": 5000}, "ReplicationLagSeconds=5000"),
         ({"AlertEmail": "nobody"}, "AlertEmail="),
@@ -100,3 +130,12 @@ def test_the_template_has_nothing_that_cloudformation_does_not_read() -> None:
     ]
     assert len(text.encode()) < 1_000_000
     assert len(good_template()["Resources"]) <= 500
+
+
+def test_the_stack_policy_keeps_what_holds_data() -> None:
+    """It names resources that there are, and no update replaces the cache or its secret."""
+    allowed, denied = json.loads((TEMPLATE.parent / "stack-policy.json").read_text())["Statement"]
+    assert (allowed["Effect"], allowed["Action"], allowed["Resource"]) == ("Allow", "Update:*", "*")
+    assert (denied["Effect"], set(denied["Action"])) == ("Deny", {"Update:Replace", "Update:Delete"})
+    kept = {name for name, one in good_template()["Resources"].items() if "DeletionPolicy" in one}
+    assert {entry.removeprefix("LogicalResourceId/") for entry in denied["Resource"]} == kept - {"SlowLog", "EngineLog"}

@@ -16,8 +16,9 @@ from flask_langpont_session.alerts.incidents import Terms
 from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
 
-TERMS = Terms(pace=0.06, gap=1, lease=4, retry=3)
-"""Pending for 0.3 s, over after 1.8 s, events after 18 s. A worker that died while it sent is noticed after 4 s."""
+TERMS = Terms(pace=0.06, gap=1, lease=4, retry=3, alone_after=50)
+"""Pending for 0.3 s, over after 1.8 s, events after 18 s. A worker that died while it sent is noticed after 4 s,
+and that no store answers after 3 s."""
 
 TICK = 0.05
 

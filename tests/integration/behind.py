@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
+from tests.support.auth_records import move_back, says
 
 from .conftest import cookie_of, parts, redis_store
 from .mariadb import MariaDB
@@ -47,6 +49,24 @@ def browser(app: Flask, cookie: str) -> Any:
     return client
 
 
+def who(app: Flask, client: Any, page: str = "/who") -> str | None:
+    """The user that a worker takes a browser for, which it sends no cookie."""
+    response = browser(app, client.cookie).get(page)
+    assert response.status_code == 200
+    assert cookie_of(response) is None
+    user: str | None = response.json["user"]
+    return user
+
+
+@contextmanager
+def resting(*apps: Flask) -> Iterator[None]:
+    """No monitor looks at the stores meanwhile, so that what requests and the test do is all that happens."""
+    with ExitStack() as stack:
+        for app in apps:
+            stack.enter_context(parts(app).monitor.paused())
+        yield
+
+
 def digest(cookie: str | None) -> str:
     """Under which name the session of a cookie is stored."""
     return digest_of((cookie or "").split(".")[0])
@@ -75,10 +95,9 @@ def key(name: str | None, category: str = "auth") -> str:
 
 
 def entry(server: Valkey, name: str, category: str = "auth") -> dict[str, str]:
-    """What Redis has of a session, its own fields (``@…``) too."""
+    """What Redis has of a session, the package's own fields too: see :func:`tests.support.auth_records.says`."""
     with server.client() as client:
-        found: dict[str, str] = client.hgetall(key(name, category))
-    return found
+        return says(client, key(name, category))
 
 
 def _engine(app: Flask) -> sa.Engine:
@@ -110,9 +129,7 @@ def age_entry(server: Valkey, name: str, ms: int, *fields: str) -> None:
     :param fields: only these; of all that are there otherwise.
     """
     with server.client() as client:
-        for field in fields or ("@at", "@i", "@x", "@c"):
-            if client.hexists(key(name), field):
-                client.hincrby(key(name), field, -ms)
+        move_back(client, key(name), ms, *fields)
 
 
 def pass_time(app: Flask, server: Valkey, name: str, ms: int) -> None:

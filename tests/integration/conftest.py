@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flask_langpont_session.metrics import session_index as active
 from flask_langpont_session.stores.redis.store import RedisStore
 
 from .mariadb import MariaDB
+from .scripts_server import made
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,21 @@ def replica(primary: Valkey, replica_server: Valkey) -> Valkey:
     """The replica, running and following."""
     replica_server.start()
     return replica_server
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server for tests of the store alone, on each program in turn."""
+    with made(request.param, tmp_path_factory.mktemp(request.param)) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(server: Valkey) -> Iterator[Any]:
+    """A client to look behind the store's back; the server is empty."""
+    with server.client() as client:
+        client.flushall()
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +99,7 @@ def sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def patient_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine that lets the count of sessions wait is no fault of Redis."""
-    monkeypatch.setattr(active, "_TIMEOUT", 30.0)
+    monkeypatch.setattr(active, "TIMEOUT", 30.0)
 
 
 MakeApp = Callable[..., Flask]
@@ -96,8 +113,45 @@ SHORT_WAITS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2}
 """The defaults, for tests in which Redis hangs."""
 
 
+ENCRYPTED: Mapping[str, Any] = {
+    "ENCRYPTION_KEYS": [bytes(range(200, 232)).hex(), bytes(range(100, 132)).hex()],
+    "ENCRYPTED_CATEGORIES": ["auth", "ui"],  # the other one has counters
+}
+
+ENCRYPTED_TOO = frozenset(
+    {
+        "test_adoption",
+        "test_change_of_id",
+        "test_emptied",
+        "test_identity",
+        "test_near_cache",
+        "test_permanence",
+        "test_replay",
+        "test_session_limits",
+    }
+)
+"""Modules whose tests run a second time with encryption: what users get is the same."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With LANGPONT_ENCRYPTED=1 every module is run with encryption, and no other way: of these fail that look at what
+    the stores have."""
+    if "encryption" not in metafunc.fixturenames:
+        return
+    if os.environ.get("LANGPONT_ENCRYPTED"):
+        metafunc.parametrize("encryption", [ENCRYPTED], ids=["encrypted"])
+    elif metafunc.module.__name__.rpartition(".")[2] in ENCRYPTED_TOO:
+        metafunc.parametrize("encryption", [{}, ENCRYPTED], ids=["plain", "encrypted"])
+
+
 @pytest.fixture
-def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeApp]:
+def encryption() -> Mapping[str, Any]:
+    """Settings."""
+    return {}
+
+
+@pytest.fixture
+def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mapping[str, Any]) -> Iterator[MakeApp]:
     """Makes applications on the real servers; `config` without the prefix. Ended when the test ends."""
     made: list[Flask] = []
 
@@ -111,6 +165,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[MakeA
             "JOURNAL": str(tmp_path / "journal.sqlite3"),
             **{name: min(seconds, budget) for name, seconds in PATIENT.items()},
             "SLOW_MS": SLOW_MS,
+            **encryption,
             **config,
         }
         app.config.update({"SECRET_KEY": "test key of the test suite, 32+ bytes", "TESTING": True, **flask_keys})

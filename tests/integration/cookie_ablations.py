@@ -28,7 +28,7 @@ def the_dead_cannot_sign_in(sign_in: Function) -> Function:
 
 def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
     """Without C2: with every answer to a request that changed the session."""
-    return lambda self, app, session, target, modified: modified
+    return lambda self, app, session, target: session.modified
 
 
 def a_write_leaves_a_dead_id(plan: Function) -> Function:
@@ -67,7 +67,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
 def nothing_is_revoked(revoke: Function) -> Function:
     """A sign-out takes away the cookie, and no more."""
-    return lambda self, digest, scope, **_: Kept.DATABASE
+    return lambda self, digest, scope, cause, **_: Kept.DATABASE
 
 
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:

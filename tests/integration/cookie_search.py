@@ -23,6 +23,7 @@ from werkzeug.test import EnvironBuilder
 
 from flask_langpont_session.policy.ids import SIGNED_IN, digest_of
 from flask_langpont_session.session.cookies import signer_for
+from tests.support.auth_records import unpacked
 
 LIFE_SECONDS = 10 * 86_400
 
@@ -467,10 +468,10 @@ class Run:
         with self.world.redis.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.exists(key)
-                pipe.hget(key, "@live")
+                pipe.hget(key, "@m")
             replies = pipe.execute()
         found = zip(keys, replies[::2], replies[1::2], strict=True)
-        return {key.split(":")[1]: live for key, exists, live in found if exists}
+        return {key.split(":")[1]: unpacked({"@m": meta or ""}).get("@live") for key, exists, meta in found if exists}
 
 
 # -- what must hold ----------------------------------------------------------------------------------------------------

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy
+from flask import Flask
 
 from devservers.servers import Valkey
 from flask_langpont_session.extension import EXTENSION, applications
+
+from .conftest import parts
 
 
 def evals(server: Valkey) -> int:
@@ -33,3 +41,23 @@ def wait_for_monitors() -> None:
             while not monitor.has_looked or monitor.replay.has_incidents or monitor.replay.gives_back:
                 assert time.monotonic() < deadline, "the monitor does not come to rest"
                 time.sleep(0.005)
+
+
+@contextmanager
+def counted(app: Flask) -> Iterator[list[str]]:
+    """The statements that requests send meanwhile: their first words. The monitor is quiet."""
+    engine = parts(app).backend.database.engine
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        word = statement.split(None, 1)[0].upper()
+        if word != "BEGIN":  # SQLite's is a statement, the others' is not
+            sent.append(word)
+
+    wait_for_monitors()
+    with parts(app).monitor.paused():
+        sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+        try:
+            yield sent
+        finally:
+            sqlalchemy.event.remove(engine, "before_cursor_execute", note)

@@ -28,12 +28,15 @@ class Aws:
     """The AWS of one test, and the threads that asked it."""
 
     def __init__(self, url: str) -> None:
-        options: Any = {"endpoint_url": url, "region_name": REGION}
-        self.elasticache: Any = boto3.client("elasticache", **options)
-        self.secrets: Any = boto3.client("secretsmanager", **options)
         self.url = url
+        self.elasticache = self.client("elasticache")
+        self.secrets = self.client("secretsmanager")
         self.asked: Counter[str] = Counter()
         self.threads: set[str] = set()
+
+    def client(self, service: str) -> Any:
+        """A client that a test asks by itself."""
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION)
 
     def reset(self) -> None:
         """Nothing is there any more."""

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -25,12 +24,10 @@ from .conftest import PATIENT, SLOW_MS
 
 ROOT = Path(__file__).parents[2]
 
-CONFIGURATION = """
-    from prometheus_client import multiprocess
+LONG = 60.0
+"""Seconds; a bound that is only reached when something is broken."""
 
-    def child_exit(server, worker):
-        multiprocess.mark_process_dead(worker.pid)
-"""
+CONFIGURATION = ROOT / "infra" / "gunicorn.conf.py"
 
 
 def create_app() -> Flask:
@@ -63,7 +60,9 @@ class _UnixConnection(HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        # Longer than a worker may take to load the application: a request that was given up would be served all the
+        # same, and counted.
+        self.sock.settimeout(LONG)
         self.sock.connect(self.host)
 
 
@@ -78,9 +77,8 @@ class Gunicorn:
     def __init__(self, folder: Path, redis: str, *, preload: bool, quiet: bool, **config: str) -> None:
         self._socket = folder / "socket"
         self._shared = folder / "prometheus"
-        self._shared.mkdir()
-        (folder / "gunicorn.conf.py").write_text(textwrap.dedent(CONFIGURATION))
-        options = ["--bind", f"unix:{self._socket}", "--workers", "2", "--config", str(folder / "gunicorn.conf.py")]
+        options = ["--bind", f"unix:{self._socket}", "--workers", "2", "--worker-class", "sync", "--threads", "1"]
+        options += ["--config", str(CONFIGURATION)]
         options += ["--worker-tmp-dir", str(folder), "--no-control-socket", *(["--preload"] if preload else [])]
         patience = {name: str(seconds) for name, seconds in PATIENT.items()}
         settings = {"REDIS_URL": redis, "SLOW_MS": str(SLOW_MS), **patience, **config}
@@ -119,8 +117,8 @@ class Gunicorn:
                 served[pid] = served.get(pid, 0) + 1
             return len(served) == 2
 
-        wait_until(lambda: len(self.workers) == 2, "both workers", 30)
-        wait_until(visit, "an answer of each worker", 30)
+        wait_until(lambda: len(self.workers) == 2, "both workers", LONG)
+        wait_until(visit, "an answer of each worker", LONG)
         return served
 
     @property

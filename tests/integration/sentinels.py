@@ -44,7 +44,7 @@ class Sentinel(Server):
     def client(self) -> redis.Redis:
         """A client of this sentinel, without retries. The caller closes it."""
         retry = Retry(NoBackoff(), 0)
-        return redis.Redis(port=self.port, socket_timeout=1.0, retry=retry, decode_responses=True, protocol=2)
+        return redis.Redis(port=self.port, socket_timeout=10.0, retry=retry, decode_responses=True, protocol=2)
 
     def sees(self) -> dict[str, Any]:
         """What it knows of the primary."""

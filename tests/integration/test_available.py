@@ -8,6 +8,7 @@ import pytest
 from flask import Flask, jsonify, session
 
 from devservers.servers import Valkey
+from flask_langpont_session.testing import switched_off
 
 from .behind import wait_for_level, wait_until_home
 from .conftest import MakeApp, parts
@@ -18,8 +19,10 @@ ALL = dict.fromkeys(FEATURES, True)
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    app = make_app()
+    return with_views(make_app())
 
+
+def with_views(app: Flask) -> Flask:
     @app.get("/available")
     def available() -> Any:
         return jsonify({name: session.available(name) for name in FEATURES})  # type: ignore[attr-defined]
@@ -57,8 +60,13 @@ def lose(app: Flask, browser: Any, primary: Valkey, *, copies: bool) -> None:
     browser.get("/all")
     wait_for_level(app, 2)
     if not copies:
-        parts(app).backend.local.clear()
-        parts(app).backend.board.clear_copies()
+        forget_copies(app)
+
+
+def forget_copies(app: Flask) -> None:
+    """As in a worker that has just started, on a host that knows nothing."""
+    parts(app).backend.local.clear()
+    parts(app).backend.board.clear_copies()
 
 
 def test_with_a_copy_a_feature_is_available(app: Flask, browser: Any, primary: Valkey) -> None:
@@ -91,6 +99,27 @@ def test_what_is_made_of_the_unknown_replaces_nothing(app: Flask, browser: Any, 
     assert browser.get("/all").json["input_text"] == ["old"]
     assert browser.get("/all").json["source_lang"] == "ja"
     assert browser.get("/available").json == ALL
+    assert parts(app).recorder.losses() == {("merge_conflicts", "made without reading", "translation"): 1}
+
+
+def test_what_is_made_of_what_a_replica_says_is_kept(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
+    """I17, I19: first nothing can be read, and a list is made without the stored one. Then a replica has that: what is
+    made from it is shown and merged, and the first list is counted."""
+    app = with_views(make_app(REPLICA_URL=replica.url))
+    browser: Any = app.test_client()
+    browser.post("/set", json={"input_text": ["old"]})
+    with primary.client() as redis:
+        redis.wait(1, 2000)
+    with switched_off(app, "primary"):
+        with switched_off(app, "replica"):
+            forget_copies(app)
+            browser.post("/append")
+            assert browser.get("/all").json["input_text"] == ["new"]
+        assert browser.get("/all").json["input_text"] == ["old"]
+        assert browser.get("/available").json == ALL
+        browser.post("/append")
+        assert browser.get("/all").json["input_text"] == ["old", "new"]
+    assert browser.get("/all").json["input_text"] == ["old", "new"]
     assert parts(app).recorder.losses() == {("merge_conflicts", "made without reading", "translation"): 1}
 
 

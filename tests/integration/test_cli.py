@@ -15,7 +15,6 @@ from typing import Any
 import click
 import pytest
 import sqlalchemy
-from click.testing import Result
 from flask import Flask
 
 from devservers.processes import wait_until
@@ -25,6 +24,7 @@ from flask_langpont_session import LangPontSession
 
 from .behind import age_row, emptied, entry, row, sign_in, wait_for_level, wait_until_home, waiting
 from .conftest import MakeApp, close, parts
+from .shop import flask, run, write_shop
 
 TABLES = {"langpont_sessions", "langpont_users"}
 
@@ -42,10 +42,6 @@ def bare(primary: Valkey, database_url: str, tmp_path: Path) -> Iterator[Flask]:
     LangPontSession(app)
     yield app
     close(app)
-
-
-def run(app: Flask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(args=["langpont", *arguments])
 
 
 def tables(app: Flask) -> set[str]:
@@ -142,19 +138,41 @@ def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:
     try:
         result = run(app, "status")
         assert result.exit_code == 1
-        assert "primary    primary: unreachable" in result.output
+        assert "primary    unreachable" in result.output
         assert "database   ok" in result.output
-        assert [line for line in result.output.splitlines() if line.startswith("check")] == [
-            "check that LANGPONT_SESSION_REDIS_URL is right, that it can be reached from here and may be used"
-        ]
+        assert result.output.splitlines()[-1] == (
+            "primary: check that LANGPONT_SESSION_REDIS_URL is right, that its server runs and that it can be reached "
+            "from here; see docs/operations.md#redis-connection-failed"
+        )
         found = json.loads(run(app, "status", "--json").output)
         assert found["database"] == "ok"
-        assert found["primary"].startswith("primary: unreachable")
+        assert found["primary"].startswith("unreachable")
     finally:
         primary.start()
     healthy = run(app, "status")
     assert healthy.exit_code == 0
     assert "check" not in healthy.output
+
+
+def test_status_has_a_cure_for_each_cause(make_app: MakeApp, primary: Valkey) -> None:
+    """One that fits: neither store is away, nor is a setting wrong."""
+    app = make_app()
+    locked = parts(app).backend.database.engine.connect()
+    with primary.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", primary.port)
+        locked.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            lines = run(app, "status").output.splitlines()
+            watched = run(app, "watch", "--once").output
+        finally:
+            locked.close()
+            client.execute_command("REPLICAOF", "NO", "ONE")
+    cures = [line for line in lines if "docs/operations.md#" in line]
+    assert [cure.partition(":")[0] for cure in cures] == ["primary", "database"]
+    assert "REPLICAOF NO ONE" in cures[0] and cures[0].endswith("#redis-writes-refused")
+    assert "another process holds the lock" in cures[1] and cures[1].endswith("#database-connection-failed")
+    assert lines[-1] == "sign-ins are refused (503) for as long as the database takes no writes"
+    assert ", sign-ins are refused (503), as found from here" in watched
 
 
 def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> None:
@@ -166,7 +184,7 @@ def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> N
     finally:
         primary.thaw()
     assert result.exit_code == 1
-    assert json.loads(result.output)["primary"].startswith("primary: unreachable")
+    assert json.loads(result.output)["primary"].startswith("unreachable")
 
 
 def test_status_takes_turns_with_the_monitor(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,24 +255,9 @@ def test_explain_asks_no_store(make_app: MakeApp, primary: Valkey) -> None:
         primary.start()
 
 
-SHOP = """
-from flask import Flask
-from flask_langpont_session import LangPontSession
-
-app = Flask("shop", instance_path={instance!r})
-app.config.update({config!r})
-if {with_extension}:
-    LangPontSession(app)
-"""
-
-
-def flask(
-    folder: Path, *arguments: str, with_extension: bool = True, **config: Any
-) -> subprocess.CompletedProcess[str]:
-    """What ``flask ARGUMENTS`` answers in a folder with an application; `config` without the prefix."""
-    settings = {f"LANGPONT_SESSION_{key}": value for key, value in config.items()} | {"SECRET_KEY": "a key for tests"}
-    shop = SHOP.format(instance=str(folder), config=settings, with_extension=with_extension)
-    (folder / "shop.py").write_text(shop)
+def flask_in_its_own_interpreter(folder: Path, *arguments: str, **config: Any) -> subprocess.CompletedProcess[str]:
+    """The same, as it is typed."""
+    write_shop(folder, **config)
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "shop", *arguments],
         cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"},
@@ -263,12 +266,16 @@ def flask(
 
 
 def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
-    """The entry point is installed: ``flask langpont`` works in any application with the extension, and is one."""
-    done = flask(tmp_path, "langpont", "init-db", REDIS_URL=primary.url)
-    said = f"The session tables are there: sqlite, {tmp_path / 'langpont_session.sqlite3'}.\n"
+    """The entry point is installed: ``flask langpont`` works in any application with the extension, and is one. The
+    files are in the instance folder, whatever the name of that would mean in a URL."""
+    folder = tmp_path / "100%25 shop?"
+    folder.mkdir()
+    done = flask_in_its_own_interpreter(folder, "langpont", "init-db", REDIS_URL=primary.url)
+    said = f"The session tables are there: sqlite, {folder / 'langpont_session.sqlite3'}.\n"
     assert (done.returncode, done.stdout) == (0, said), done.stderr
-    assert (tmp_path / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
-    done = flask(tmp_path, "--help", REDIS_URL=primary.url)
+    assert (folder / "langpont_session.sqlite3").stat().st_mode & 0o077 == 0
+    assert list(tmp_path.iterdir()) == [folder]
+    done = flask_in_its_own_interpreter(folder, "--help", REDIS_URL=primary.url)
     assert re.findall(r"^  langpont\b", done.stdout, re.MULTILINE) == ["  langpont"], done.stdout
 
 

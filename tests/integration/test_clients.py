@@ -22,6 +22,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events, switched_off
+from tests.support.auth_records import unpacked
 
 from .behind import wait_for_level, wait_until_home
 from .conftest import MakeApp, close, cookie_of, parts, redis_store
@@ -89,7 +90,7 @@ def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -
     assert browser.get("/all").json == {"lang": "jp"}
     for dead in (user, second):
         digest = digest_of((dead or "").split(".")[0])
-        assert text(client_object.hget(f"session:auth:{{{digest}}}", "@live")) == "0"
+        assert unpacked({"@m": text(client_object.hget(f"session:auth:{{{digest}}}", "@m"))})["@live"] == "0"
         replay = app.test_client()
         replay.set_cookie("session", dead or "")
         assert who(replay)["user"] is None
@@ -223,7 +224,7 @@ def test_a_password_is_taken_from_url_or_token(make_app: MakeApp, guarded: Valke
         assert works(make_app(REDIS_URL=guarded.url, REDIS_TOKEN="right"))
 
 
-@pytest.mark.parametrize("token", ["wrong", None])
+@pytest.mark.parametrize("token", ["mistaken", None])
 def test_a_wrong_password_is_an_outage_that_says_so(
     make_app: MakeApp, guarded: Valkey, token: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -237,7 +238,7 @@ def test_a_wrong_password_is_an_outage_that_says_so(
     causes = {getattr(event, "cause", None) for event in seen} - {None}
     assert causes == {"identity_refused"}
     assert "right" not in caplog.text
-    assert "wrong" not in caplog.text
+    assert "mistaken" not in caplog.text
     with redis.Redis(port=guarded.port, password="right") as client:
         client.config_set("requirepass", token or "")
     try:

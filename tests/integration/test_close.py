@@ -44,7 +44,7 @@ def test_what_runs_beside_the_requests_ends_with_the_application(busy_app: Flask
     assert started >= {
         "langpont-session-monitor",
         "langpont-session-active",
-        "langpont-session-cloudwatch",
+        "langpont-session-publisher",
         "langpont-session-prometheus",
         "langpont-session-alerts",
         "langpont-session-alerts-sender",

@@ -7,7 +7,6 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -36,13 +35,6 @@ LIFE = timedelta(days=10)
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     return with_pages(make_app(PERMANENT_SESSION_LIFETIME=LIFE))
-
-
-@pytest.fixture(autouse=True)
-def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
-    yield
-    primary.thaw()
-    primary.start()
 
 
 def with_pages(app: Flask) -> Flask:
@@ -687,7 +679,7 @@ def test_no_id_and_no_value_is_ever_logged(app: Flask, primary: Valkey, caplog: 
         wait_for_monitors()  # what one gives back to Redis at first would mend the record
         with primary.client() as redis:
             redis.hset(f"session:ui:{{{digest(cookies[-1])}}}", "theme", b"\xff" + secrets["theme"].encode())
-            redis.hset(f"session:auth:{{{digest(cookies[-1])}}}", "@d", "x")
+            redis.hset(f"session:auth:{{{digest(cookies[-1])}}}", "@m", "x")
         assert client.get("/who").json["user"] == secrets["user"]
         assert client.get("/get/theme").json["value"] is None
         primary.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -89,13 +89,6 @@ def make_form_app(make_app: MakeApp) -> MakeFormApp:
 @pytest.fixture
 def app(make_form_app: MakeFormApp) -> Flask:
     return make_form_app()
-
-
-@pytest.fixture(autouse=True)
-def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
-    yield
-    primary.thaw()
-    primary.start()
 
 
 def token_in(response: Any) -> str:

@@ -24,12 +24,13 @@ from sqlalchemy.engine import Engine, default
 from devservers.processes import wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, Position, RowState, StoreError
+from flask_langpont_session.policy.values import AuthRow, Created, ErrorClass, Limit, Position, RowState, StoreError
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
-from flask_langpont_session.stores.sql.errors import classify
+from flask_langpont_session.stores.sql.errors import BRING_BACK, classify
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS, now_ms
+from flask_langpont_session.support.lag import Lag
 
 from .conftest import unforced
 from .mariadb import MariaDB
@@ -162,6 +163,12 @@ def until_requests_are_answered(database: Database) -> None:
             return
         except StoreError:
             assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def on_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is never late, however busy the machine is. One that is late has more patience with a database."""
+    monkeypatch.setattr(Lag, "is_behind", False)
 
 
 @contextmanager
@@ -464,6 +471,17 @@ def test_another_digest_makes_no_younger_session(database: Database) -> None:
     longer = regenerate(database, "next", successor="last", absolute_ms=DAY)
     assert longer is not None
     assert longer.absolute_expires_at == first.created_at + DAY
+
+
+def test_which_digests_were_replaced_just_now_is_known(database: Database) -> None:
+    """A session that was ended was not, and it is the time of the change that counts."""
+    for digest in ("digest", "killed", "other"):
+        create(database, digest)
+    regenerate(database)
+    database.kill("killed")
+    asked = ["digest", "next", "killed", "other", "no row"]
+    assert database.renamed(asked, HOUR, LONG) == {"digest"}
+    assert database.renamed(asked, -HOUR, LONG) == set()
 
 
 def test_what_has_ended_gets_no_other_digest(database: Database) -> None:
@@ -786,6 +804,7 @@ def test_a_dead_row_is_not_moved(database: Database) -> None:
     assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
 
 
+@pytest.mark.usefixtures("on_time")
 def test_a_read_does_not_wait_for_a_write(database: Database) -> None:
     """A locked row is read; its idle expiry is moved the next time."""
     created = create(database, idle_ms=60_000)
@@ -979,6 +998,7 @@ def test_one_that_ends_and_one_that_uses_an_idle_session_at_once_s4(
         assert using.state in {row.state, RowState.VALID}
 
 
+@pytest.mark.usefixtures("on_time")
 def test_what_cannot_be_noted_does_not_change_the_answer(database: Database) -> None:
     """A locked row: a session that is known to be in use is, one that is not known to be is not ended; the next read
     does it."""
@@ -1100,7 +1120,7 @@ def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
     assert database.missing_tables() == ["langpont_sessions", "langpont_users"]
     with pytest.raises(StoreError) as caught:
         database.load("digest", idle_ms=0)
-    assert caught.value.why == "no tables (langpont_sessions is not there; run `flask langpont init-db`)"
+    assert caught.value.why == f"no tables (langpont_sessions is not there; {BRING_BACK})"
     assert caught.value.error_class is ErrorClass.NO_TABLES
     assert caught.value.concerns_health
     assert not database.had_tables
@@ -1232,6 +1252,7 @@ def test_a_probe_writes_and_leaves_nothing(database: Database) -> None:
             assert connection.execute(sa.select(sa.func.count()).select_from(table)).scalar() == 0
 
 
+@pytest.mark.usefixtures("on_time")
 def test_a_locked_database_is_an_error_soon(hasty: Database) -> None:
     """A write gives up before its caller does, and says that the lock was the reason; nothing was changed."""
     create(hasty)
@@ -1319,6 +1340,7 @@ def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_post
     assert together(*[lambda: on_postgres.kill("digest")] * 2) == [2, 2]
 
 
+@pytest.mark.usefixtures("on_time")
 def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick_postgres: Postgres) -> None:
     """A smaller time-out counts; a larger one than the store's own does not."""
     sick_postgres.freeze()
@@ -1335,6 +1357,7 @@ def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick
     until_it_answers(on_postgres)
 
 
+@pytest.mark.usefixtures("on_time")
 def test_a_probe_that_hangs_is_not_joined_by_a_second(on_postgres: Database, sick_postgres: Postgres) -> None:
     """The second fails at once, and both say that the database does not answer."""
     sick_postgres.freeze()
@@ -1486,6 +1509,104 @@ def test_a_call_of_no_request_may_take_longer(database: Database, hasty: Databas
     create(database, "other")
     with locked(database, "other"), pytest.raises(StoreError):  # its patience was its own
         hasty.kill("other")
+
+
+# -- users that may have so many sessions ------------------------------------------------------------------------------
+
+
+def sign_in(database: Database, digest: str, most: int = 2, *, ends_oldest: bool = True, **more: Any) -> Created | None:
+    values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR, "absolute_ms": HOUR}
+    return database.limited.create(digest, limit=Limit(most, ends_oldest), **(values | more))
+
+
+def valid(database: Database, user_id: str = "7") -> list[str]:
+    return [row.digest for row in database.sessions_of(user_id) if row.state is RowState.VALID]
+
+
+def test_the_oldest_sessions_end_for_a_new_one(database: Database) -> None:
+    """As many as are too many, in the order in which they began; what is over counts no longer, nor do other users."""
+    others: list[dict[str, Any]] = [{"idle_ms": -1}, {"absolute_ms": -1}, {"user_id": "8"}, {}]
+    for number, changes in enumerate([{}, {}, *others]):
+        began(database, f"d{number}", HOUR - number, **({"absolute_ms": 2 * HOUR, "idle_ms": 2 * HOUR} | changes))
+    database.kill("d5")
+    created = sign_in(database, "new", absolute_ms=2 * HOUR)
+    assert created is not None
+    assert created.ended == [("d0", 2)]
+    assert (created.row.digest, created.row.version, created.row.user_id) == ("new", 1, "7")
+    assert replace(load(database, "new"), read_at=0) == replace(created.row, read_at=0)
+    assert valid(database) == ["d1", "new"]
+    lower = sign_in(database, "newer", 1)
+    assert lower is not None
+    assert lower.ended == [("d1", 2), ("new", 2)]
+    assert (valid(database), valid(database, "8")) == (["newer"], ["d4"])
+
+
+def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -> None:
+    """Not even the session that would end with it."""
+    for name in ("one", "two"):
+        create(database, name)
+    create(database, "old", user_id="8")
+    assert sign_in(database, "three", ends_oldest=False, kill="old") is None
+    assert (valid(database), valid(database, "8")) == (["one", "two"], ["old"])
+    assert load(database, "one").version == 1
+    created = sign_in(database, "three", ends_oldest=False, kill="two")
+    assert created is not None
+    assert (created.ended, valid(database)) == ([], ["one", "three"])
+
+
+@pytest.mark.parametrize("ends_oldest", [True, False], ids=["end_oldest", "refuse"])
+@pytest.mark.parametrize("is_borrowed", [False, True], ids=["own", "borrowed"])
+def test_sign_ins_at_once_are_never_more_than_the_limit(
+    database: Database, make_database: MakeDatabase, database_url: str, ends_oldest: bool, is_borrowed: bool
+) -> None:
+    """Twenty, of a user that has not signed in before, by two hosts."""
+    engines = [sa.create_engine(database_url) for _ in range(2)] if is_borrowed else []
+    hosts = [Database(engine, timeout=LONG, concurrency=10) for engine in engines] or [
+        make_database(concurrency=10) for _ in range(2)
+    ]
+    created = together(
+        *(
+            partial(sign_in, hosts[number % 2], f"{number:02}", 3, ends_oldest=ends_oldest, timeout=LONG)
+            for number in range(20)
+        )
+    )
+    assert len(valid(database)) == 3
+    done = [one for one in created if one is not None]
+    assert len(done) == (20 if ends_oldest else 3)
+    ended = [digest for one in done for digest, _ in one.ended]
+    assert sorted([*ended, *valid(database)]) == sorted(one.row.digest for one in done)
+    assert epochs(database) == {"7": None}
+    for host in hosts if is_borrowed else []:
+        host.close()
+    for engine in engines:
+        engine.dispose()
+
+
+def test_a_limited_sign_in_may_be_repeated(database: Database) -> None:
+    """After an unknown outcome. Another row under that digest is not taken for it."""
+    first = sign_in(database, "new", 1)
+    assert first is not None
+    again = sign_in(database, "new", 1)
+    assert again is not None
+    assert (again.row.created_at, again.ended) == (first.row.created_at, ())
+    with pytest.raises(StoreError, match="AnotherRow") as caught:
+        sign_in(database, "new", 1, payload={"a": b"2"})
+    assert caught.value.error_class is ErrorClass.DATA
+
+
+def test_log_out_everywhere_after_a_limited_sign_in(database: Database) -> None:
+    """The user's row that it has locked is no sign that this happened before."""
+    sign_in(database, "new")
+    assert database.adopt(
+        "taken", note="old", note_ms=HOUR, user_id="7", payload=PAYLOAD, idle_ms=HOUR, absolute_ms=HOUR
+    )
+    assert database.kill_user("7") == 1
+    assert valid(database) == []
+    sign_in(database, "next")
+    assert (valid(database), epochs(database)) == (["next"], {"7": 1})
+    sign_in(database, "other", user_id="8")
+    assert database.kill_user_until("8", in_ms(HOUR)) == ["other"]
+    assert epochs(database)["8"] == 0
 
 
 # -- the application's engine --------------------------------------------------------------------------------------

@@ -78,8 +78,7 @@ def leave_nothing(use_and_drop: Callable[[], weakref.ref[Flask]], number: int) -
     gc.collect()
     before = files()
     dropped = [use_and_drop() for _ in range(number)]
-    gc.collect()
-    assert not [app for app in dropped if app() is not None]
+    wait_until(lambda: gc.collect() >= 0 and not any(app() for app in dropped), "all applications gone", PATIENCE)
     wait_until(lambda: threads() <= others, "all threads ended", PATIENCE)
     gc.collect()
     wait_until(lambda: files() <= before, "all files closed", PATIENCE)

@@ -24,13 +24,6 @@ from .looks import look
 QUICK = {"HEALTH_INTERVAL": 0.2}
 
 
-@pytest.fixture(autouse=True)
-def primary_runs_again(primary: Valkey) -> Iterator[None]:
-    """Whatever a test did to it, the next one finds it running."""
-    yield
-    primary.start()
-
-
 @pytest.fixture
 def hosts(make_app: MakeApp, tmp_path: Path) -> Iterator[tuple[Flask, Flask]]:
     """A worker on each of two hosts; their monitors only tick by hand."""
@@ -151,7 +144,7 @@ def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
     for _ in range(state.settings.failure_threshold):
         state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test", timed_out=True), READ)
     empty(primary)
-    state.monitor.outages.look_for_losses(PRIMARY)
+    state.monitor.outages.look_for_losses(PRIMARY, 1.0)
     state.monitor.replay.run_once()
     assert shown(app, other) == {"input_text": "x"}
     assert entry(primary, client.digest, "translation") == {}

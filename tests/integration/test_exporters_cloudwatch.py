@@ -27,8 +27,11 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics import catalogue, cloudwatch
 from flask_langpont_session.metrics.cloudwatch import CloudWatch
+from flask_langpont_session.metrics.figures import Figures, figures
+from flask_langpont_session.metrics.publisher import Publisher
 from flask_langpont_session.metrics.recorder import Reader, Recorder
 from flask_langpont_session.support import threads
+from flask_langpont_session.support.host import HostWork
 from flask_langpont_session.testing import switched_off
 from tests.support.moto import moto_server
 
@@ -178,11 +181,7 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
 
 def test_each_interval_is_published_once(aws: pytest.MonkeyPatch, moto: str) -> None:
     """What one has is not in the next; heartbeats go on while nothing happens."""
-    recorder = Recorder()
-    publisher = CloudWatch(
-        Reader(recorder, lambda: 0), recorder, environment="test", service="shop", active=lambda: None,
-        in_use=lambda: 0, connect=cloudwatch.connect,
-    )  # fmt: skip
+    publisher, recorder = a_publisher()
     for _ in range(3):
         recorder.count("sessions_created", 2)
         recorder.observe("load", "all", "primary", "ok", 0.00151)
@@ -263,12 +262,15 @@ def endpoint(aws: pytest.MonkeyPatch) -> Iterator[Endpoint]:
         thread.join()
 
 
-def a_publisher() -> tuple[CloudWatch, Recorder]:
+def a_publisher() -> tuple[Publisher, Recorder]:
     recorder = Recorder()
-    publisher = CloudWatch(
-        Reader(recorder, lambda: 0), recorder, environment="test", service="shop", active=lambda: None,
-        in_use=lambda: 0, connect=cloudwatch.connect,
-    )  # fmt: skip
+    reader = Reader(recorder, lambda: 0)
+    publisher = Publisher(
+        lambda: figures(reader.take(), active=None, in_use=0),
+        HostWork(None, "metrics", 60),
+        [CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect)],
+        lambda: False,
+    )
     return publisher, recorder
 
 
@@ -341,11 +343,11 @@ def test_no_request_waits_while_the_endpoint_hangs(
     stuck = threading.Event()
     publish = CloudWatch.publish
 
-    def watched(publisher: CloudWatch) -> None:
+    def watched(sink: CloudWatch, found: Figures) -> None:
         senders.add(threading.current_thread().name)
         stuck.set()
         try:
-            publish(publisher)
+            publish(sink, found)
         finally:
             stuck.clear()
 
@@ -363,7 +365,7 @@ def test_no_request_waits_while_the_endpoint_hangs(
     assert served >= 3
     wait_until(lambda: parts(app).recorder.counters().get("metrics_dropped", 0) > 0, "drops are counted")
     endpoint.answer = (200, "")
-    assert senders == {"langpont-session-cloudwatch"}
+    assert senders == {"langpont-session-publisher"}
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -458,13 +460,85 @@ def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["lazy", "preload"])
 def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path, preload: bool) -> None:
-    """Each worker its own, whether it has loaded the application or was forked with it; the parent has nothing."""
+    """What each has counted, in one request or two, whether it has loaded the application or was forked with it."""
     config = {"METRICS": '["cloudwatch"]', "ENVIRONMENT": "test", "SERVICE": "shop"}
     with running(tmp_path, primary.url, preload=preload, quiet=True, **config) as site:
         total = sum(site.visited().values())
         assert statistics(catalogue.HEARTBEAT)["Sum"] == 0
     assert statistics(catalogue.HEARTBEAT)["Sum"] == 2
     assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == total
+
+
+COUNTING = """
+    import sys
+    from pathlib import Path
+    from flask_langpont_session.metrics import cloudwatch
+    from flask_langpont_session.metrics.figures import figures
+    from flask_langpont_session.metrics.publisher import Publisher
+    from flask_langpont_session.metrics.recorder import Reader, Recorder
+    from flask_langpont_session.support.host import HostWork
+
+    recorder = Recorder()
+    reader = Reader(recorder, lambda: 0)
+    publisher = Publisher(
+        lambda: figures(reader.take(), active=None, in_use=0),
+        HostWork(Path(sys.argv[1]), "metrics", 180),
+        [cloudwatch.CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect)],
+        lambda: False,
+    )
+    for line in sys.stdin:
+        recorder.count("sessions_created", int(line))
+        publisher.publish()
+        print("done", flush=True)
+"""
+
+
+class Counting:
+    """A worker of a host, which counts and lets an interval pass when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(COUNTING), str(folder)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def count(self, number: int) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{number}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+def test_one_worker_of_a_host_publishes_and_another_one_when_it_is_killed(moto: str, tmp_path: Path) -> None:
+    """Each figure once, in one request per interval: MetricsDropped has one sample of each."""
+    workers = [Counting(tmp_path / "work") for _ in range(3)]
+    first, second, third = workers
+    try:
+        first.count(1)
+        second.count(10)
+        third.count(100)
+        assert (statistics(catalogue.SESSIONS_CREATED)["Sum"], statistics(catalogue.HEARTBEAT)["Sum"]) == (1, 1)
+        first.count(2)
+        assert (statistics(catalogue.SESSIONS_CREATED)["Sum"], statistics(catalogue.HEARTBEAT)["Sum"]) == (113, 4)
+        assert statistics(catalogue.SESSIONS_CREATED)["SampleCount"] == 4
+        second.count(20)
+        first.kill()
+        third.count(200)
+        assert (statistics(catalogue.SESSIONS_CREATED)["Sum"], statistics(catalogue.HEARTBEAT)["Sum"]) == (333, 6)
+        second.count(40)
+        third.count(0)
+        assert (statistics(catalogue.SESSIONS_CREATED)["Sum"], statistics(catalogue.HEARTBEAT)["Sum"]) == (373, 8)
+        assert statistics(catalogue.METRICS_DROPPED)["SampleCount"] == 4
+    finally:
+        for worker in workers:
+            worker.kill()
 
 
 # -- start -------------------------------------------------------------------------------------------------------------
@@ -491,8 +565,9 @@ def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_p
         app.config.update(SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=sys.argv[2])
         LangPontSession(app)
         app.test_client().get("/")
-        own = ("exporters", "adoption", "old_records")
-        heavy = ("boto3", "botocore", "prometheus_client", *(f"flask_langpont_session.{name}" for name in own))
+        own = ("alerts", "adoption", "metrics.exporting", "metrics.cloudwatch", "metrics.emf", "metrics.otel")
+        heavy = ("boto3", "botocore", "prometheus_client")
+        heavy += tuple(f"flask_langpont_session.{name}" for name in own)
         print(json.dumps([sorted(name for name in sys.modules if name.startswith(heavy)),
                           sorted(thread.name for thread in threading.enumerate())]))
     """
@@ -502,7 +577,7 @@ def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_p
     )  # fmt: skip
     modules, threads = json.loads(done.stdout)
     assert modules == []
-    assert not [name for name in threads if "cloudwatch" in name or "active" in name or "prometheus" in name]
+    assert not [name for name in threads if "publisher" in name or "active" in name or "prometheus" in name]
 
 
 def test_an_application_needs_no_cloudwatch_to_start(make_exporting: MakeApp, aws: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,20 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.metrics.losses import Cause, Loss
-from flask_langpont_session.metrics.prometheus import SECONDS, Prometheus, collectors_of
+from flask_langpont_session.metrics.prometheus import SECONDS, Prometheus, Standing, collectors_of
 from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder
 from flask_langpont_session.metrics.session_index import Reading
 from flask_langpont_session.testing import switched_off
@@ -34,12 +36,13 @@ class Site:
         self.registry = CollectorRegistry()
         self.level = 0
         self.reading: Reading | None = None
+        self.standing = Standing({"primary": 3})
         self.exporter = self.another_worker()
 
     def another_worker(self) -> Prometheus:
         """One more that shows what the same registry has."""
         reader = Reader(self.recorder, lambda: self.level)
-        return Prometheus(reader, collectors_of(self.registry), lambda: self.reading, lambda: {"primary": 3})
+        return Prometheus(reader, collectors_of(self.registry), lambda: self.reading, lambda: self.standing)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"langpont_session_{name}", labels)
@@ -138,14 +141,20 @@ def test_applications_of_a_process_are_shown_together(site: Site) -> None:
     """The worst level and the sum of the connections, whichever published last; not what one is no longer like."""
     site.level = 4
     site.exporter.publish()
-    healthy = Prometheus(
-        Reader(Recorder(), lambda: 0), collectors_of(site.registry), lambda: None, lambda: {"primary": 1, "replica": 2}
-    )
+    standing = Standing({"primary": 1, "replica": 2}, {("primary", "read"): True}, waiting=2, oldest=9.0, near=4)
+    healthy = Prometheus(Reader(Recorder(), lambda: 0), collectors_of(site.registry), lambda: None, lambda: standing)
     healthy.publish()
     assert site.value("degradation_level") == 4
     assert (site.value("pool_in_use", backend="primary"), site.value("pool_in_use", backend="replica")) == (4, 2)
+    assert site.value("store_up", backend="primary", way="read") == 1
+    assert (site.value("journal_waiting"), site.value("journal_oldest_seconds")) == (2, 9)
+    assert site.value("near_cache_connections", backend="primary") == 4
+    site.standing = Standing({"primary": 3}, {("primary", "read"): False}, waiting=None)
     site.level = 0
     site.exporter.publish()  # the worst since it published before
+    assert site.value("store_up", backend="primary", way="read") == 0
+    assert math.isnan(site.value("journal_waiting") or 0)
+    assert site.value("journal_oldest_seconds") == 9
     site.exporter.publish()
     assert site.value("degradation_level") == 0
     assert site.value("pool_in_use", backend="primary") == 4
@@ -216,12 +225,31 @@ def table() -> list[str]:
     return [f"| {' | '.join(row)} |" for row in [["metric", "type", "labels", "what it is"], ["---"] * 4, *rows]]
 
 
+def test_no_series_says_when_another_one_began(site: Site) -> None:
+    """Not of this package's: the application's own metrics in the same registry are the application's business."""
+    Counter("of_the_application", "Its own.", registry=site.registry)
+    collectors_of(site.registry).counted.expect(["ui"])
+    site.recorder.observe("load", "all", "primary", "ok", 0.001)
+    site.exporter.publish()
+    names = {sample.name for family in site.registry.collect() for sample in family.samples}
+    assert [name for name in names if name.endswith("_created")] == ["of_the_application_created"]
+    assert {"langpont_session_writes_lost_total", "langpont_session_operation_duration_seconds_bucket"} <= names
+
+
+def test_a_name_that_is_taken_is_refused(site: Site) -> None:
+    """By the application's own metrics, too, as prometheus_client refuses it."""
+    with pytest.raises(ValueError, match="langpont_session_active"):
+        Gauge("langpont_session_active", "The application's own.", registry=site.registry)
+
+
 def test_nothing_is_registered_at_import_and_once_per_registry() -> None:
     """Two applications in one process share what a registry shows."""
     registry = CollectorRegistry()
     assert collectors_of(registry) is collectors_of(registry)
     assert collectors_of(CollectorRegistry()) is not collectors_of(registry)
-    assert [name for name in REGISTRY._names_to_collectors if name.startswith("langpont")] == []
+    fresh = "from prometheus_client import REGISTRY; import flask_langpont_session.metrics.prometheus"
+    shown = f"{fresh}; assert not [name for name in REGISTRY._names_to_collectors if 'langpont' in name]"
+    subprocess.run([sys.executable, "-c", shown], check=True)
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -281,13 +309,38 @@ def test_the_page_shows_what_requests_did(make_exporting: MakeApp) -> None:
     )
 
 
+def test_the_page_shows_what_the_stores_are_like(make_exporting: MakeApp) -> None:
+    """Which are used and in which direction, and what waits in the journal, while it waits."""
+    app = make_exporting(METRICS_URL="/metrics", HEALTH_INTERVAL=0.2)
+    client = app.test_client()
+
+    def shows(*lines: str) -> bool:
+        text = app.test_client().get("/metrics").text
+        return all(f"langpont_session_{line}\n" in text for line in lines)
+
+    well = 'store_up{backend="primary",way="read"} 1.0', 'store_up{backend="database",way="write"} 1.0'
+    client.post("/set", json={"lang": "jp"})
+    client.get("/all")
+    wait_until(lambda: shows(*well, 'near_cache_connections{backend="primary"} 1.0', "journal_waiting 0.0"), "health")
+    assert 'backend="replica"' not in app.test_client().get("/metrics").text
+    with switched_off(app, "primary"):
+        client.post("/set", json={"draft": "text"})
+        lost = [f'store_up{{backend="primary",way="{way}"}} 0.0' for way in ("read", "write")]
+        parts(app).monitor.outages.note_waiting()
+        wait_until(lambda: shows(*lost, well[1], "journal_waiting 1.0"), "the outage")
+        assert not shows("journal_oldest_seconds 0.0")
+    wait_until(lambda: shows(*well, "journal_waiting 0.0", "journal_oldest_seconds 0.0"), "health again")
+
+
 # -- gunicorn ----------------------------------------------------------------------------------------------------------
+
+
+EXPORTING = {"METRICS": '["prometheus"]', "METRICS_URL": "/metrics", "METRICS_INTERVAL": "1"}
 
 
 @pytest.fixture(params=[False, True], ids=["lazy", "preload"])
 def gunicorn(request: pytest.FixtureRequest, primary: Valkey, tmp_path: Path) -> Iterator[Gunicorn]:
-    config = {"METRICS": '["prometheus"]', "METRICS_URL": "/metrics", "METRICS_INTERVAL": "1"}
-    with running(tmp_path, primary.url, preload=request.param, quiet=False, **config) as site:
+    with running(tmp_path, primary.url, preload=request.param, quiet=False, **EXPORTING) as site:
         yield site
 
 
@@ -313,7 +366,8 @@ def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: victim not in gunicorn.workers and len(gunicorn.workers) == 2, "another worker", 30)
     wait_until(lambda: gunicorn.figure(created) == total, "the same sum")
-    assert gunicorn.figure("degradation_level") == 0
+    wait_until(lambda: gunicorn.figure("degradation_level") == 0, "the level of the other worker")
+    wait_until(lambda: gunicorn.figure('store_up{backend="primary",way="write"}') == 1, "what the other worker uses")
     left = {name for name in gunicorn.files() if name.endswith(f"_{victim}.db")}
     assert left and not [name for name in left if name.startswith("gauge_live")]
     # Of the new worker, which has not looked yet, nothing is shown; and the other one may not have looked before.
@@ -321,3 +375,14 @@ def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
     assert gunicorn.ask("POST", "/set")
     wait_until(lambda: gunicorn.figure(created) == total + 1, "one more")
     wait_until(lambda: gunicorn.figure("active") == total + 1, "one more session")
+
+
+def test_what_a_server_before_has_left_is_not_shown(primary: Valkey, tmp_path: Path) -> None:
+    """As a container that is started again, or a host that lost its power: counters begin at nought."""
+    with running(tmp_path, primary.url, preload=False, quiet=False, **EXPORTING) as site:
+        created = 'lifecycle_total{event="created"}'
+        total = sum(site.visited().values())
+        wait_until(lambda: site.figure(created) == total, "the figures of the first server")
+    assert site.files()
+    with running(tmp_path, primary.url, preload=False, quiet=False, **EXPORTING) as site:
+        wait_until(lambda: site.figure(created) == 0, "a page without them", 30)

@@ -50,13 +50,6 @@ def client(app: Flask) -> Any:
     return browser(app)
 
 
-@pytest.fixture(autouse=True)
-def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
-    yield
-    primary.thaw()
-    primary.start()
-
-
 def ours() -> Any:
     """The session with what it has beyond Flask's."""
     return session
@@ -197,6 +190,32 @@ def test_a_change_after_a_request_that_saved_nothing_says_so_too(app: Flask, cap
         assert client.get("/stream").text == "ab"
     assert client.get("/all").json == {"theme": "dark"}
     assert "late_key" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["sign_out", "clear", "regenerate"])
+def test_a_session_that_is_given_up_after_the_response_says_so_too(
+    app: Flask, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    """Nothing saves it any more: the user stays signed in. With flush() it is over, though the browser is not told."""
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield "a"
+            getattr(session, change)()
+            if request.args:
+                session.flush()  # type: ignore[attr-defined]
+
+        return Response(stream_with_context(body()))
+
+    client = browser(app)
+    client.post("/login/7")
+    with caplog.at_level(logging.WARNING):
+        assert client.get("/stream").text == "a"
+    assert client.get("/who").json["user"] == "7"
+    assert "session was changed after the response had been sent" in caplog.text
+    assert client.get("/stream?flush=1").text == "a"
+    assert client.get("/who").json["user"] is None
 
 
 def test_a_streaming_response_reads_while_it_is_sent(app: Flask) -> None:

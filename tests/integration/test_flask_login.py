@@ -86,13 +86,6 @@ def app(make_app: MakeApp, tmp_path: Any) -> Flask:
     return app
 
 
-@pytest.fixture(autouse=True)
-def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
-    yield
-    primary.thaw()
-    primary.start()
-
-
 def signed_in(app: Flask, user: str = "7", *, remember: bool = False) -> Any:
     """A browser that signed in and has been seen once since."""
     client = browser(app)

@@ -15,6 +15,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
+from tests.support.auth_records import packed, say, unpacked
 
 from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts, redis_store
@@ -144,8 +145,8 @@ def test_what_write_access_to_redis_can_do_and_what_it_cannot(
 
         def forge() -> None:
             redis.delete(key(client.digest))
-            forged = {**record, "@v": "99", "@at": str(now_ms(primary)), "_user_id": '"1"', "user_role": '"admin"'}
-            redis.hset(key(client.digest), mapping=forged)
+            meta = packed({**unpacked(record), "@v": 99, "@at": now_ms(primary)})
+            redis.hset(key(client.digest), mapping={**record, "@m": meta, "_user_id": '"1"', "user_role": '"admin"'})
 
         forge()
         assert browser(here, client.cookie).get("/who").json["user"] is None
@@ -155,10 +156,11 @@ def test_what_write_access_to_redis_can_do_and_what_it_cannot(
         forge()
         assert browser(there, client.cookie).get("/who").json["user"] is None  # it has seen that by now
         assert browser(there, other.cookie).get("/who").json["user"] == "7"
-        redis.hset(key(other.digest), mapping={"_user_id": '"1"', "user_role": '"admin"', "@at": str(now_ms(primary))})
+        redis.hset(key(other.digest), mapping={"_user_id": '"1"', "user_role": '"admin"'})
+        say(redis, key(other.digest), {"@at": now_ms(primary)})
         assert browser(there, other.cookie).get("/who").json["user"] == "1"
         assert browser(there, other.cookie).get("/fresh").json == {"fresh": True, "user": "7"}
-        redis.hset(key(other.digest), "@live", "0")
+        say(redis, key(other.digest), {"@live": "0"})
         assert browser(there, other.cookie).get("/who").json["user"] is None
         assert not row(here, other.digest)["live"]
 

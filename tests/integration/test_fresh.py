@@ -36,14 +36,6 @@ from .conftest import MakeApp, cookie_of, parts, redis_store
 HOUR = 3_600_000
 
 
-@pytest.fixture(autouse=True)
-def primary_runs_again(primary: Valkey) -> Iterator[None]:
-    """Whatever a test did to it, the next one finds it running."""
-    yield
-    primary.thaw()
-    primary.start()
-
-
 @pytest.fixture
 def app(make_app: MakeApp) -> Iterator[Flask]:
     """An application on SQLite whose monitor rests, with the views of this module."""

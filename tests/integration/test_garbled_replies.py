@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 from redis._parsers import _HiredisParser, _RESP3Parser
-from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.redis.link import Link, Reports
+from flask_langpont_session.stores.redis.link import Reports
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
-from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.strange_server import GREETING, StrangeServer, resp
 
 from .conftest import MakeApp, parts
+from .scripts_server import store_on
 
 D = "d" * 43
 ROW = AuthRow(D, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
@@ -32,17 +31,17 @@ WAIT = 0.05
 """Seconds; short, because part of a reply is waited for as long as this. A good one may take longer."""
 
 Call = Callable[[RedisStore], Any]
-HASH = [b"@d", D.encode(), b"@v", b"3", b"lang", b'"jp"']
+HASH = [b"@m", f"{D[:11]}L{'0' * 36} 3 0".encode(), b"lang", b'"jp"']
 METHODS: dict[str, tuple[Call, Any]] = {
     "read": (lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], [], 0, 9]),
     "copies": (lambda s: s.copies([(D, "ui")], timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], 0, 9]),
     "read u": (
         lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT, kind="u"),
-        [1, [b"@m", META], [*HASH, b"@live", b"1"], 0, 9],
+        [1, [b"@m", META], HASH, 0, 9],
     ),
     "write": (
         lambda s: s.write(D, {"ui": UI}, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
-        [b"written", b"%016d" % 3, b"%016d" % 4],
+        b"written" + b"%016d" % 3 + META,
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
     "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
@@ -117,14 +116,9 @@ def server() -> Iterator[StrangeServer]:
 @pytest.fixture(params=[_HiredisParser, _RESP3Parser])
 def store(request: pytest.FixtureRequest, server: StrangeServer) -> Iterator[RedisStore]:
     server.say(lambda command: None)
-    server_identity = ServerIdentity()
-    pool = BlockingConnectionPool.from_url(
-        server.url(), protocol=3, socket_timeout=WAIT, socket_connect_timeout=1, timeout=0.1, max_connections=2,
-        redis_connect_func=server_identity.introduce, parser_class=request.param,
-    )  # fmt: skip
-    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
-    yield store
-    store.forget_connections()
+    options = {"socket_connect_timeout": 1, "timeout": 0.1, "max_connections": 2, "parser_class": request.param}
+    with store_on(server.url(), socket_timeout=WAIT, **options) as store:
+        yield store
 
 
 # A probe asks for several things, and what is late is tried again until there is no time.
@@ -206,19 +200,16 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
 def test_an_unknown_error_is_counted_and_fails_closed(server: StrangeServer) -> None:
     """An error that stands in no table is unreachable, and is logged."""
     heard: list[str] = []
-    server_identity = ServerIdentity()
-    pool = BlockingConnectionPool.from_url(server.url(), protocol=3, redis_connect_func=server_identity.introduce)
-    reports = Reports(surprised=heard.append)
-    store = RedisStore(Link("primary", pool, server_identity=server_identity, reports=reports), prefix="session")
     server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
-    with pytest.raises(StoreError) as caught:
-        store.extend_idle(D, 1, timeout=1)
-    assert caught.value.error_class is ErrorClass.UNREACHABLE
-    assert heard == ["ResponseError"]
-    server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
-    store.forget_connections()
-    with pytest.raises(StoreError) as caught:
-        store.extend_idle(D, 1, timeout=1)
+    with store_on(server.url(), reports=Reports(surprised=heard.append)) as store:
+        with pytest.raises(StoreError) as caught:
+            store.extend_idle(D, 1, timeout=1)
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        assert heard == ["ResponseError"]
+        server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
+        store.forget_connections()
+        with pytest.raises(StoreError) as caught:
+            store.extend_idle(D, 1, timeout=1)
     assert (caught.value.error_class, heard[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
     assert not caught.value.sent
 
@@ -254,13 +245,9 @@ def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeS
 
 def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
     """Nested deeper than Python recurses."""
-    server_identity = ServerIdentity()
-    pool = BlockingConnectionPool.from_url(
-        server.url(), protocol=3, redis_connect_func=server_identity.introduce, parser_class=_RESP3Parser
-    )
-    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
     deep = b"*1\r\n" * (sys.getrecursionlimit() * 2)
     server.say(lambda command: deep if command == "EVALSHA" else None)
-    with pytest.raises(StoreError):
-        store.read(D, {"ui": 0}, timeout=1)
-    assert store.connections.idle == []
+    with store_on(server.url(), parser_class=_RESP3Parser) as store:
+        with pytest.raises(StoreError):
+            store.read(D, {"ui": 0}, timeout=1)
+        assert store.connections.idle == []

@@ -25,14 +25,9 @@ from .conftest import MakeApp, close, parts
 from .forms_site import at_level, browser, config_for
 
 PAGES = ("/healthz", "/healthz/live", "/healthz/ready")
+STATUS_PAGES = ("/healthz/status", "/healthz/status.css")
+WITH_STATUS: dict[str, Any] = {"STATUS_PAGE": lambda request: True}
 STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
-
-
-@pytest.fixture(autouse=True)
-def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
-    yield
-    primary.thaw()
-    primary.start()
 
 
 def awake(app: Flask) -> Any:
@@ -163,10 +158,10 @@ def test_the_page_names_no_user_and_no_address(make_app: MakeApp, primary: Valke
 # -- what it costs -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", PAGES)
+@pytest.mark.parametrize("url", [*PAGES, *STATUS_PAGES])
 def test_a_health_page_asks_no_store_and_uses_no_session(make_app: MakeApp, primary: Valkey, url: str) -> None:
     """No command, no SQL, no cookie, no Vary, not to be cached; for visitors and for signed-in users."""
-    app = make_app()
+    app = make_app(**WITH_STATUS)
     user = awake(app)
     user.post("/login/7")
     user.get("/who")
@@ -186,12 +181,12 @@ def test_a_health_page_asks_no_store_and_uses_no_session(make_app: MakeApp, prim
 
 def test_a_health_page_does_not_wait_for_a_frozen_server(make_app: MakeApp, primary: Valkey) -> None:
     """No worker has found out yet that the primary hangs: the page answers at once all the same."""
-    app = make_app(REDIS_TIMEOUT=30, REQUEST_BUDGET=30)
+    app = make_app(REDIS_TIMEOUT=30, REQUEST_BUDGET=30, **WITH_STATUS)
     client = awake(app)
     with parts(app).monitor.paused():
         primary.freeze()
         began = time.monotonic()
-        for url in PAGES:
+        for url in (*PAGES, *STATUS_PAGES):
             assert client.get(url).status_code == 200
         assert time.monotonic() - began < 15  # far below one time-out, with room for a busy machine
 
@@ -205,8 +200,8 @@ def test_probes_may_use_head_and_a_trailing_slash(make_app: MakeApp, method: str
 
 def test_a_health_page_is_read_only(make_app: MakeApp) -> None:
     """There is nothing to post."""
-    client = browser(make_app())
-    assert {client.post(url).status_code for url in PAGES} == {405}
+    client = browser(make_app(**WITH_STATUS))
+    assert {client.post(url).status_code for url in (*PAGES, *STATUS_PAGES)} == {405}
 
 
 # -- for monitors that only read the status ----------------------------------------------------------------------------
@@ -252,9 +247,9 @@ def test_the_level_to_fail_at_can_be_configured(make_app: MakeApp) -> None:
 
 
 def test_the_pages_can_be_elsewhere(make_app: MakeApp) -> None:
-    """HEALTH_URL_PREFIX moves all three."""
-    client = browser(make_app(HEALTH_URL_PREFIX="/internal/session"))
-    for url in PAGES:
+    """HEALTH_URL_PREFIX moves all of them."""
+    client = browser(make_app(HEALTH_URL_PREFIX="/internal/session", **WITH_STATUS))
+    for url in (*PAGES, *STATUS_PAGES):
         assert client.get(url.replace("/healthz", "/internal/session")).status_code == 200
         assert client.get(url).status_code == 404
 
@@ -284,10 +279,10 @@ def test_before_the_monitor_runs_the_status_is_starting(make_app: MakeApp) -> No
     wait_until(lambda: client.get("/healthz").json["status"] == "ok", "ok")
 
 
-@pytest.mark.parametrize("url", ["/healthz", "/healthz/ready", "/untouched"])
+@pytest.mark.parametrize("url", ["/healthz", "/healthz/ready", "/healthz/status", "/untouched"])
 def test_any_page_starts_the_monitor(make_app: MakeApp, primary: Valkey, url: str) -> None:
     """A process that is only asked for its health notices an outage as surely as a busy one."""
-    app = make_app(HEALTH_INTERVAL=0.2)
+    app = make_app(HEALTH_INTERVAL=0.2, **WITH_STATUS)
     primary.kill()
     browser(app).get(url)
     wait_for_level(app, 2)

@@ -22,7 +22,6 @@ from flask_langpont_session.testing import captured_events, switched_off
 from .behind import (
     age_entry,
     age_row,
-    browser,
     elsewhere,
     emptied,
     entry,
@@ -35,6 +34,7 @@ from .behind import (
     wait_until_home,
     wait_until_lost,
     waiting,
+    who,
 )
 from .conftest import MakeApp, cookie_of, parts, redis_store
 
@@ -67,22 +67,6 @@ def hosts(make_app: MakeApp, tmp_path: Path) -> Iterator[Hosts]:
 @pytest.fixture
 def app(hosts: Hosts) -> Flask:
     return hosts.here
-
-
-@pytest.fixture(autouse=True)
-def primary_runs_again(primary: Valkey) -> Iterator[None]:
-    """Whatever a test did to it, the next one finds it running."""
-    yield
-    primary.thaw()
-    primary.start()
-
-
-def who(app: Flask, client: Any) -> str | None:
-    response = browser(app, client.cookie).get("/who")
-    assert response.status_code == 200
-    assert cookie_of(response) is None
-    user: str | None = response.json["user"]
-    return user
 
 
 def left(app: Flask, server: Valkey, client: Any) -> tuple[int, int]:
@@ -241,9 +225,8 @@ def test_s1_never_past_the_absolute_end(hosts: Hosts, primary: Valkey) -> None:
     """S1: whatever stands in Redis, the row's own absolute expiry is the end."""
     client = sign_in(hosts.here)
     age_row(hosts.here, client.digest, ABSOLUTE - QUARTER)
-    with primary.client() as redis:
-        redis.hincrby(f"session:auth:{{{client.digest}}}", "@i", ABSOLUTE)
-        redis.hincrby(f"session:auth:{{{client.digest}}}", "@at", -QUARTER)
+    age_entry(primary, client.digest, -ABSOLUTE, "@i")
+    age_entry(primary, client.digest, QUARTER, "@at")
     assert who(hosts.there, client) == "7"
     assert is_about(row(hosts.here, client.digest)["idle_expires_at"] - now_ms(primary), QUARTER)
     assert row(hosts.here, client.digest)["idle_expires_at"] == row(hosts.here, client.digest)["absolute_expires_at"]

@@ -163,7 +163,8 @@ def test_what_lasts_for_the_request_only_asks_for_no_room(
 def test_a_logout_with_nothing_left_but_this_worker_holds_here(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
 ) -> None:
-    """I5: neither stores nor journal: this worker knows it, and the browser's cookie is cleared."""
+    """I5: neither stores nor journal: this worker knows it, and the browser's cookie is cleared. It is a visitor's if
+    the note of what outlives the sign-out still found room."""
     postgres.kill()
     primary.kill()
     user.get("/who")
@@ -171,7 +172,7 @@ def test_a_logout_with_nothing_left_but_this_worker_holds_here(
     disk.fill()
     response = user.post("/logout")
     assert response.status_code == 200
-    assert cookie_of(response) == ""
+    assert cookie_of(response) not in (None, user.cookie)
     assert journal_errors(app) > 0
     assert with_cookie(app, user.cookie).get("/who").json["user"] is None
     primary.start()

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.ids import digest_of
+from tests.support.auth_records import says
 
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals, wait_for_monitors
@@ -158,7 +159,7 @@ def test_sign_out_ends_the_id_for_ever_and_keeps_the_ui(make_app: MakeApp, prima
     assert cookie_of(response) is None
     digest = digest_of(user.split(".")[0])
     with primary.client() as redis:
-        assert redis.hget(f"session:auth:{{{digest}}}", "@live") == "0"
+        assert says(redis, f"session:auth:{{{digest}}}")["@live"] == "0"
         assert not redis.exists(f"session:translation:{{{digest}}}")
 
 
@@ -224,7 +225,7 @@ def test_a_write_under_way_during_the_logout_is_refused(make_app: MakeApp, prima
     digest = digest_of(user.split(".")[0])
     with primary.client() as redis:
         assert not redis.exists(f"session:ui:{{{digest}}}")
-        assert redis.hget(f"session:auth:{{{digest}}}", "@live") == "0"
+        assert says(redis, f"session:auth:{{{digest}}}")["@live"] == "0"
 
 
 def test_a_failed_compare_and_set_merges_the_keys(make_app: MakeApp) -> None:

@@ -30,7 +30,7 @@ from flask_langpont_session.stores.redis.wire import HEARS
 
 from .behind import browser, sign_in, wait_for_level, wait_until_home
 from .conftest import MakeApp, parts
-from .scripts_server import DIGEST, LIFE, made
+from .scripts_server import DIGEST, LIFE
 from .tls import Authority, TlsFront
 
 pytestmark = pytest.mark.skipif(not HEARS, reason="hiredis is too old to tell messages from replies")
@@ -96,19 +96,6 @@ class Worker:
         self.near.attend()
         self.read()
         assert self.known() is not None
-
-
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with made(request.param, tmp_path_factory.mktemp(request.param)) as server:
-        yield server
-
-
-@pytest.fixture
-def raw(server: Valkey) -> Iterator[Any]:
-    with server.client() as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
@@ -246,8 +233,8 @@ def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(work
     writing = worker.near.writing(DIGEST)
     assert writing is not None
     worker.change_ids.change(DIGEST)
-    writing.end(worker.change_ids, {}, {}, {})
-    assert worker.known() is None and not worker.near.lanes[0].has(DIGEST)
+    writing.end(worker.change_ids, {}, {})
+    assert worker.known() is None and not worker.near.lanes[0].change_id(DIGEST)
 
 
 @pytest.mark.parametrize("is_wipe", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,13 +20,14 @@ from flask_langpont_session.policy.health import READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import copies
 from flask_langpont_session.recovery.reconciler import Progress
+from flask_langpont_session.request.journal_writer import JournalWriter
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.support.journal_process import process
 
-from .behind import browser, digest, entry, sign_in, stored, wait_until_lost
-from .conftest import MakeApp, cookie_of, parts
+from .behind import browser, digest, entry, sign_in, stored, wait_until_home, wait_until_lost
+from .conftest import MakeApp, cookie_of, parts, redis_store
 
 ALONE = """
 while True:
@@ -71,8 +73,9 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
         for _ in range(3):
             assert there.get("/all").json == browser(healthy, here.cookie).get("/all").json
             assert there.get("/get/input_text").json["value"] == text
-    rounds = parts(healthy).monitor.rounds
-    wait_until(lambda: parts(healthy).monitor.rounds > rounds + 10, "the sibling's monitor cleared up")
+    until = time.monotonic() + 2 * copies.LINGER
+    while time.monotonic() < until:  # the sibling's monitor clears up
+        parts(healthy).monitor.tick()
     assert parts(cut_off).health.level == 2
     assert there.get("/get/input_text").json["value"] == "later"
     proxy.heal()
@@ -152,6 +155,98 @@ def test_of_an_outage_no_more_is_lost_than_what_was_written_before_the_copies_we
     assert [(loss.what, loss.cause) for loss in losses] == [("merge_conflicts", "made without reading")]
 
 
+def test_a_replica_that_has_not_heard_of_a_siblings_write_is_not_believed(
+    make_app: MakeApp, primary: Valkey, replica: Valkey
+) -> None:
+    """The worker that wrote has not shared its copy yet: what there is is unknown, and nothing is made of what was."""
+    one, other = make_app(REPLICA_URL=replica.url), make_app(REPLICA_URL=replica.url)
+    client = sign_in(one, input_text="old")
+    here, there = browser(one, client.cookie), browser(other, client.cookie)
+    with primary.client() as server, replica.client() as follower:
+        server.wait(1, 2000)
+        follower.replicaof("127.0.0.1", 1)  # it keeps what it has
+        try:
+            here.post("/set", json={"input_text": "new"})
+            with parts(one).monitor.paused(), switched_off(other, "primary"):
+                assert there.get("/get/input_text").json["value"] is None
+                parts(one).backend.share_copies(parts(one).health.shards)
+                assert there.get("/get/input_text").json["value"] == "new"
+        finally:
+            follower.replicaof("127.0.0.1", primary.port)
+
+
+def seen_by_both(one: Flask, other: Flask) -> Any:
+    """A visitor's browser at the other application; both have seen its list, which has tea."""
+    client: Any = one.test_client()
+    there = browser(other, cookie_of(client.post("/set", json={"input_text": ["tea"]})) or "")
+    there.get("/get/input_text")
+    return there
+
+
+def test_what_a_sibling_merges_during_a_sign_in_is_taken_along(make_app: MakeApp, primary: Valkey) -> None:
+    """Between the request's look at the old id and its save, what waited for that id has left the journal. Until it is
+    brought from Redis, the data under the new id is unknown, and nothing is made of the older copy."""
+    one, other = make_app(), make_app()
+    replays = ExitStack()
+
+    def pause() -> None:
+        replays.enter_context(parts(one).monitor.paused())
+
+    @other.post("/sign-in-late")
+    def sign_in_late() -> str:
+        assert session["input_text"] == ["tea", "cup"]
+        replays.close()
+        wait_until(lambda: waiting(one) == 0, "the merge")
+        pause()
+        session["user_id"] = "7"
+        return ""
+
+    @other.post("/append/<entry>")
+    def append(entry: str) -> str:
+        session["input_text"] = [*session.get("input_text", []), entry]
+        return ""
+
+    there = seen_by_both(one, other)
+    with switched_off(other, "primary"), replays:
+        pause()
+        there.post("/append/cup")
+        cookie = cookie_of(there.post("/sign-in-late")) or ""
+        assert there.get("/get/input_text").json["value"] in (None, ["tea", "cup"])
+        there.post("/append/jam")
+    here = browser(one, cookie)
+    wait_until(lambda: not any(parts(one).backend.journal.counts().values()), "the replay")
+    assert here.get("/get/input_text").json["value"][:2] == ["tea", "cup"]
+
+
+def test_what_is_written_after_a_wipe_stays_though_a_sibling_merges_the_wipe_meanwhile(make_app: MakeApp) -> None:
+    """D10: between the request's look at what it has wiped and its save. What it writes is later than the wipe."""
+    one, other = make_app(), make_app()
+    replays = ExitStack()
+
+    @other.post("/clear")
+    def clear() -> str:
+        session.clear()
+        return ""
+
+    @other.post("/append-late")
+    def append_late() -> str:
+        entries = session.get("input_text", [])
+        assert entries == []
+        replays.close()
+        wait_until(lambda: waiting(one) == 0, "the merge")
+        session["input_text"] = [*entries, "jam"]
+        return ""
+
+    there = seen_by_both(one, other)
+    with switched_off(other, "primary"), replays:
+        replays.enter_context(parts(one).monitor.paused())
+        there.post("/clear")
+        assert there.post("/append-late").status_code == 200
+    here = browser(one, there.get_cookie("session").value)
+    wait_until(lambda: not any(parts(one).backend.journal.counts().values()), "the replay")
+    assert here.get("/get/input_text").json["value"] == ["jam"]
+
+
 def field(server: Valkey, client: Any, key: str) -> str:
     return entry(server, client.digest, "translation")[key]
 
@@ -220,8 +315,7 @@ def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
         assert client.post("/add").text == "2"
         assert client.post("/set", json={"input_text": "during"}).status_code == 200
         assert waiting(app) == 2
-        for direction in READ, WRITE:
-            state.health.close("primary", direction)
+        state.health.close("primary", (READ, WRITE))
         monkeypatch.setattr(RedisStore, "read", read)
         seen: Any = client.get("/all").json
     assert home
@@ -463,3 +557,105 @@ def test_the_record_of_what_was_wiped_outlives_all_copies_of_what_it_had(make_ap
     with primary.client() as redis:
         left = redis.pttl(f"session:translation:{{{digest(client.cookie)}}}")
     assert left > (60 + 30) * 1000
+
+
+def test_a_replay_between_a_new_id_in_the_database_and_its_note_in_the_journal_drops_nothing(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis never knew the former id, and the database calls it dead: what waits for it would be dropped."""
+    cut_off, sibling = make_app(REDIS_URL=proxy.instead_of(primary.url)), make_app()
+
+    @cut_off.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return "another id"
+
+    visitor: Any = cut_off.test_client()
+    visitor.get("/who")
+    lose_the_primary(cut_off, proxy, visitor)
+    user = sign_in(cut_off, input_text="made in the outage")
+    carry = JournalWriter.carry
+
+    def late(self: JournalWriter, *arguments: Any, **options: Any) -> bool:
+        monkeypatch.setattr(JournalWriter, "carry", carry)
+        parts(sibling).monitor.tick()
+        return carry(self, *arguments, **options)
+
+    monkeypatch.setattr(JournalWriter, "carry", late)
+    renamed = cookie_of(user.post("/regenerate"))
+    assert renamed
+    assert parts(cut_off).health.level == 2
+    assert user.get("/get/input_text").json["value"] == "made in the outage"
+    proxy.heal()
+    wait_until_home(cut_off)
+    assert stored(primary, "translation", renamed) == {"input_text": '"made in the outage"'}
+    assert browser(sibling, renamed).get("/get/input_text").json["value"] == "made in the outage"
+    assert not parts(sibling).recorder.losses()
+
+
+@pytest.mark.parametrize("changes", [1, 2, 3])
+def test_what_was_written_in_an_outage_outlives_several_new_ids(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, changes: int
+) -> None:
+    """Redis knows the first id only: what is brought from it counts as it was there, not as written since."""
+    app = make_app(REDIS_URL=proxy.instead_of(primary.url))
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return "another id"
+
+    @app.post("/append/<int:number>")
+    def append(number: int) -> Any:
+        session["translation_context"] = [*session.get("translation_context", ()), number]
+        return session["translation_context"]
+
+    user = sign_in(app)
+    for number in (1, 2):
+        assert user.post(f"/append/{number}").json[-1] == number
+    user.get("/all")
+    lose_the_primary(app, proxy, user)
+    assert user.post("/append/3").json == [1, 2, 3]
+    assert user.post("/append/4").json == [1, 2, 3, 4]
+    for _ in range(changes):
+        assert user.post("/regenerate").status_code == 200
+    assert user.post("/append/5").json == [1, 2, 3, 4, 5]
+    assert parts(app).health.level == 2
+    proxy.heal()
+    wait_until_home(app)
+    assert user.get("/get/translation_context").json["value"] == [1, 2, 3, 4, 5]
+    assert not parts(app).recorder.losses()
+
+
+def test_what_is_written_under_a_new_id_is_not_taken_for_older_than_the_id(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey
+) -> None:
+    """I16. A worker whose replies from Redis take long knows Redis' clock by that much. It signs a user out while it
+    cannot reach Redis; another worker writes under the new id at once. The first one does not know what that is, and
+    what it makes of nothing replaces nothing."""
+    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+
+    @cut_off.post("/leave")
+    def leave() -> str:
+        assert session.pop("_user_id") and session["theme"] == "dark"
+        seen = redis_store(cut_off).server_identity
+        seen.note_clock(seen.server, time.time_ns() // 1_000_000, time.monotonic() - 5)
+        proxy.impose(REFUSE)
+        return "bye"
+
+    @cut_off.post("/append/<text>")
+    def append(text: str) -> str:
+        session["input_text"] = session.get("input_text", "") + text
+        return str(session["input_text"])
+
+    there = browser(cut_off, sign_in(healthy, theme="dark").cookie)
+    cookie = cookie_of(there.post("/leave"))
+    assert cookie and proxy.hits["refuse"]
+    wait_until(lambda: waiting(healthy) == 0, "what waited is merged")
+    here = browser(healthy, cookie)
+    assert here.post("/set", json={"input_text": "theirs"}).status_code == 200
+    assert there.post("/append/mine").text in ("mine", "theirsmine")
+    proxy.heal()
+    wait_until_home(cut_off)
+    for worker in (healthy, cut_off):
+        assert "theirs" in browser(worker, cookie).get("/get/input_text").json["value"]

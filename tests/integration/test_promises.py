@@ -41,12 +41,10 @@ MINUTES = 60_000
 
 
 @pytest.fixture(autouse=True)
-def servers_run_again(primary: Valkey, postgres: Postgres) -> Iterator[None]:
-    """Whatever a test did to them, the next one finds them running."""
+def the_database_runs_again(postgres: Postgres) -> Iterator[None]:
+    """Whatever a test did to it, the next one finds it running."""
     yield
-    for server in (primary, postgres):
-        server.thaw()
-        server.start()
+    postgres.start()
 
 
 def user_of(app: Flask, client: Any) -> str | None:

@@ -26,13 +26,6 @@ def app(make_app: MakeApp) -> Flask:
     return make_app()
 
 
-@pytest.fixture(autouse=True)
-def the_primary_runs_again(primary: Valkey) -> Iterator[None]:
-    yield
-    primary.thaw()
-    primary.start()
-
-
 def recorded(app: Flask) -> dict[tuple[str, str, str], int]:
     """(operation, source, outcome) → how often."""
     found: dict[tuple[str, str, str], int] = {}
@@ -68,8 +61,9 @@ SAVE = ("request_save", "none", "ok")
 # -- healthy -----------------------------------------------------------------------------------------------------------
 
 
-def test_requests_saves_and_questions_go_to_one_recorder(app: Flask) -> None:
+def test_requests_saves_and_questions_go_to_one_recorder(make_app: MakeApp) -> None:
     """Each request once; a save when there was something to save; each round trip with the store that answered."""
+    app = make_app(NEAR_CACHE=())  # whose monitor decides from when on it has an answer
     client = signed_in(app)
     client.get("/who")
     for method, url, json, expected in (

@@ -14,7 +14,6 @@ from typing import Any
 
 import fakeredis
 import pytest
-from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
@@ -36,7 +35,7 @@ from flask_langpont_session.stores.redis.records import (
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 
-from .scripts_server import DIGEST, EMPTY, LIFE, key, made
+from .scripts_server import DIGEST, EMPTY, LIFE, key, made, store_on
 
 WAIT = 2.0
 LIMITS = Limits(256, 65_536, EMPTY)
@@ -70,16 +69,12 @@ def client(server: Valkey | None) -> Iterator[Any]:
 
 @pytest.fixture
 def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
-    server_identity = ServerIdentity()
     if server is None:
-        pool = client.connection_pool
-    else:
-        pool = BlockingConnectionPool.from_url(
-            server.url, protocol=3, socket_timeout=WAIT, max_connections=2, redis_connect_func=server_identity.introduce
-        )
-    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
-    yield store
-    store.forget_connections()
+        link = Link("primary", client.connection_pool, server_identity=ServerIdentity())
+        yield RedisStore(link, prefix="session")
+        return
+    with store_on(server.url, socket_timeout=WAIT, max_connections=2) as store:
+        yield store
 
 
 about_a_process = pytest.mark.parametrize("server", REAL, indirect=True)
@@ -221,7 +216,7 @@ def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
     ]
 
     def written(**changes: Any) -> tuple[int, int]:
-        return write(store, **changes).versions["ui"]
+        return write(store, **changes).versions["ui"][:2]
 
     def merged(*steps: MergeStep) -> tuple[int, int]:
         before = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version
@@ -242,8 +237,8 @@ def test_a_stamp_is_more_than_the_one_before_whatever_the_clock_says(store: Redi
     stamp(store, sets={"a": b"1"})
     ahead = meta(client).earlier(-HOUR)
     put_meta(client, ahead)
-    assert write(store, sets={"a": b"2"}).versions["ui"] == (ahead.stamp, ahead.stamp + 1)
-    assert write(store, wipe=True).versions["ui"] == (ahead.stamp + 1, ahead.stamp + 2)
+    assert write(store, sets={"a": b"2"}).versions["ui"][:2] == (ahead.stamp, ahead.stamp + 1)
+    assert write(store, wipe=True).versions["ui"][:2] == (ahead.stamp + 1, ahead.stamp + 2)
     assert merge(store, put("a", b"3", ahead.stamp + 9)).version == ahead.stamp + 3
 
 
@@ -1044,11 +1039,11 @@ def test_any_two_numbers_are_added_exactly(store: RedisStore, client: Any) -> No
 
 def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
     keys = [key("auth"), key("ui")]
-    common = Guarded(Limits(9, 999, EMPTY), deadline_ms, write_id).arguments("free", DIGEST)
+    head = Guarded(Limits(9, 999, EMPTY), deadline_ms, write_id).head("free", DIGEST)
     change = CategoryChange(LIFE, sets={"late": b"1"}, increments={"n": 1}, wipe=True)
     return [
-        WRITE(keys, [*common, *change_arguments(change)]),
-        MERGE(keys, [*common, LIFE, "wipe", "@", "", "since", 9 * 10**15, 0, "", "", 0]),
+        WRITE(keys, [head, *change_arguments(change)]),
+        MERGE(keys, [head, LIFE, "wipe", "@", "", "since", 9 * 10**15, 0, "", "", 0]),
     ]
 
 
@@ -1062,7 +1057,7 @@ def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client:
     assert 0 <= reply[1] - now_ms < 10_000
     assert whole(client) == before
     [reply] = store.link.run([commands(now_ms + 60_000)[number]], WAIT)
-    assert reply[0] in (b"written", b"merged")
+    assert reply.startswith(b"written") if number == 0 else reply[0] == b"merged"
     assert "a" not in data(client)
 
 
@@ -1085,7 +1080,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
     store.server_identity.note_clock(store.server_identity.server, now_ms, time.monotonic())
     stamp(store, sets={"a": b"1", "n": b"1"})
     steps = [wipe(now_ms * 1000 + 250_000), put("b", b"1", now_ms * 1000), add("n", 3)]
-    sent, run = [], store.link.run
+    sent, run = [], store.link.run_until
 
     def half_late(calls: Any, *arguments: Any, **options: Any) -> Any:
         """The second packet is the first that is in time as a whole."""
@@ -1094,7 +1089,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
         return [replies[0], [b"late", now_ms]] if len(sent) == 1 else replies
 
     merges = [Merge(DIGEST, "ui", steps, "free", LIFE), Merge("e" * 43, "ui", [add("n", 1)], "free", LIFE)]
-    store.link.run = half_late  # type: ignore[method-assign, assignment]
+    store.link.run_until = half_late  # type: ignore[method-assign, assignment]
     found = store.merge_all(merges, limits=LIMITS, timeout=WAIT, write_id="merge.1")
     assert len(sent) == 2
     assert [merged.outcomes for merged in found if isinstance(merged, Merged)] == [(APPLIED,) * 3, (APPLIED,)]

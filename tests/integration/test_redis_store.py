@@ -10,23 +10,21 @@ from hashlib import sha1
 from typing import Any
 
 import pytest
-from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.commands import MERGE, QUARANTINE_MS, READ, Script, new_write_id
-from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
-from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
+from tests.support.auth_records import packed, says
 
 from .scripts_server import (
     DIGEST,
     EMPTY,
     LIFE,
     key,
-    made,
+    store_on,
 )
 
 LIMITS = Limits(256, 65_536, EMPTY)
@@ -37,34 +35,10 @@ OLD, NEW = 1, 9_999_999_999_999_999
 APPLIED, CONFLICT = Outcome.APPLIED, Outcome.CONFLICT
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with made(request.param, tmp_path_factory.mktemp(request.param)) as server:
-        yield server
-
-
-@pytest.fixture
-def raw(server: Valkey) -> Iterator[Any]:
-    """A client to look behind the store's back; the server is empty."""
-    with server.client() as client:
-        client.flushall()
-        yield client
-
-
 @pytest.fixture
 def store(server: Valkey, raw: Any) -> Iterator[RedisStore]:
-    server_identity = ServerIdentity()
-    pool = BlockingConnectionPool.from_url(
-        server.url,
-        protocol=3,
-        socket_timeout=WAIT,
-        max_connections=2,
-        timeout=0.5,
-        redis_connect_func=server_identity.introduce,
-    )
-    store = RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
-    yield store
-    store.forget_connections()
+    with store_on(server.url, socket_timeout=WAIT, max_connections=2, timeout=0.5) as store:
+        yield store
 
 
 def row(version: int = 1, **changes: Any) -> AuthRow:
@@ -184,7 +158,7 @@ def test_the_shadow_has_records_of_its_own(store: RedisStore, raw: Any) -> None:
     write(store, shadow=True, ui=change(sets={"lang": b"1"}))
     assert not raw.exists(key("ui"))
     assert store.read(DIGEST, {"ui": 0}, timeout=WAIT, shadow=True).categories["ui"].fields == {"lang": b"1"}
-    assert raw.hget(key("auth"), "@live") == "0"
+    assert says(raw, key("auth"))["@live"] == "0"
 
 
 # -- write -------------------------------------------------------------------------------------------------------------
@@ -425,9 +399,9 @@ def test_a_push_is_a_compare_and_set(store: RedisStore, raw: Any, there: Any, ne
         given(store, "tombstone")
     elif there:
         store.push(row(there[0], payload={"_user_id": b'"7"', "old": b"1"}), there[1], LIFE, timeout=WAIT)
-    before = raw.hgetall(key("auth"))
+    before = says(raw, key("auth"))
     assert store.push(row(new[0]), new[1], LIFE, timeout=WAIT) == result
-    after = raw.hgetall(key("auth"))
+    after = says(raw, key("auth"))
     if result == "pushed":
         assert (after["@v"], after["@at"], after["@live"]) == (str(new[0]), str(new[1]), "1")
         assert data(raw, "auth") == {"_user_id": '"7"'}
@@ -470,7 +444,7 @@ def test_a_burial_leaves_a_tombstone_and_no_data(store: RedisStore, raw: Any, da
         raw.delete(key("auth"))
         raw.set(key("auth"), "x")
     store.write_tombstone(DIGEST, 4, ("translation", "auth", "ui"), timeout=WAIT)
-    assert raw.hgetall(key("auth")) == {"@d": DIGEST, "@v": "4", "@live": "0"}
+    assert says(raw, key("auth")) == {"@d": DIGEST[:11], "@v": "4", "@live": "0"}
     assert raw.keys("*") == [key("auth")]
     assert TOMBSTONE_MS - 5000 < raw.pttl(key("auth")) <= TOMBSTONE_MS
     entry = store.read(DIGEST, {"auth": 0}, timeout=WAIT, kind="u").auth
@@ -520,7 +494,7 @@ def test_a_damaged_record_does_not_hide_its_neighbours(store: RedisStore, raw: A
     """Each category is answered for itself."""
     write(store, ui=change(sets={"lang": b"1"}))
     raw.rpush(key("translation"), "x")
-    raw.hset(key("auth"), mapping={"@live": "1", "@d": DIGEST, "_user_id": "7"})
+    raw.hset(key("auth"), mapping={"@m": packed({"@d": DIGEST, "@live": "1"}), "_user_id": "7"})
     answer = store.read(DIGEST, {"auth": LIFE, "translation": LIFE, "ui": LIFE}, timeout=WAIT, kind="u")
     assert set(answer.damaged) == {"auth", "translation"}
     assert answer.auth is None
@@ -812,4 +786,4 @@ def test_a_server_out_of_memory_takes_what_replaces_or_ends_something_and_nothin
                 new()
             assert caught.value.error_class is ErrorClass.WRITE_REFUSED
     assert raw.keys("*") == [key("auth")]
-    assert (raw.hget(key("auth"), "@live"), raw.hget(key("auth"), "@v")) == ("0", "3")
+    assert says(raw, key("auth")) == {"@d": DIGEST[:11], "@v": "3", "@live": "0"}

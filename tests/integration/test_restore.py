@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
-from redis import ConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, StoreError
 from flask_langpont_session.stores.redis.commands import new_write_id
-from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Restore
-from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
+
+from .scripts_server import store_on
 
 SID = "a" * 43
 LIMITS = Limits(50, 4096, 60_000)
@@ -71,10 +70,8 @@ class Server:
 
 @pytest.fixture
 def server(primary: Valkey) -> Iterator[Server]:
-    pool = ConnectionPool.from_url(primary.url, protocol=3)
-    store = RedisStore(Link("primary", pool, server_identity=ServerIdentity()), prefix="session")
-    yield Server(store)
-    store.forget_connections()
+    with store_on(primary.url) as store:
+        yield Server(store)
 
 
 def test_what_was_lost_comes_back_as_it_was(server: Server) -> None:

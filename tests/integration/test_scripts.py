@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
-from flask_langpont_session.stores.redis.link import Link
-from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
+from flask_langpont_session.stores.redis.server_identity import Canary
 from flask_langpont_session.stores.redis.store import RedisStore
+from tests.support.auth_records import packed, say, says
+
+from .scripts_server import store_on
 
 DIGEST, OTHER = "d" * 43, "e" * 43
 KEY = f"session:auth:{{{DIGEST}}}"
@@ -25,13 +26,8 @@ HOUR = 3_600_000
 
 @pytest.fixture
 def store(primary: Valkey) -> Iterator[RedisStore]:
-    server_identity = ServerIdentity()
-    pool = BlockingConnectionPool.from_url(
-        primary.url, protocol=3, socket_timeout=WAIT, max_connections=2, timeout=WAIT,
-        redis_connect_func=server_identity.introduce,
-    )  # fmt: skip
-    yield RedisStore(Link("primary", pool, server_identity=server_identity), prefix="session")
-    pool.disconnect()
+    with store_on(primary.url, socket_timeout=WAIT, max_connections=2, timeout=WAIT) as store:
+        yield store
 
 
 @pytest.fixture
@@ -63,7 +59,7 @@ def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     moved = store.extend_idle(DIGEST, 2 * HOUR, timeout=WAIT)
     assert 0 <= moved - now - 2 * HOUR < 60_000
-    assert raw.hget(KEY, "@i") == str(moved)
+    assert says(raw, KEY)["@i"] == str(moved)
     assert 2 * HOUR - 60_000 < raw.pttl(KEY) <= 2 * HOUR
     assert store.extend_idle(DIGEST, HOUR, timeout=WAIT) == moved
     assert store.extend_idle(DIGEST, 100 * HOUR, timeout=WAIT) == now + 10 * HOUR
@@ -74,22 +70,23 @@ def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     "changed",
     [
         {"@d": OTHER},  # another session's record
+        {"@d": DIGEST[:10] + "e"},
         {"@d": None},
         {"@live": "0"},
         {"@live": None},
-        {"@i": "1"},  # has run out
+        {"@i": 1},  # has run out
         {"@i": None},
         {"@x": None},
         {"@i": "x"},
+        {"@i": "." * 9},
     ],
     ids=str,
 )
-def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, str | None]) -> None:
+def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, object]) -> None:
     """What is not the living record of this very session is left as it is, its life too."""
     now = store.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
-    for name, value in changed.items():
-        raw.hdel(KEY, name) if value is None else raw.hset(KEY, name, value)
+    say(raw, KEY, changed)
     before = raw.hgetall(KEY)
     assert store.extend_idle(DIGEST, 2 * HOUR, timeout=WAIT) == 0
     assert raw.hgetall(KEY) == before
@@ -110,15 +107,25 @@ def test_a_slide_of_what_is_no_record(store: RedisStore, raw: Any, kind: str) ->
 
 
 @pytest.mark.parametrize(
-    "there", [{"@d": OTHER, "@live": "0"}, {"@live": "0"}, {"@d": OTHER, "@v": "99", "@live": "1"}]
+    "there",
+    [
+        {"@d": OTHER, "@live": "0"},
+        {"@d": "", "@live": "0"},
+        {"@d": OTHER, "@live": "1"},
+        {"@live": ""},
+        {"@at": ""},
+        {"@e": ""},
+    ],
+    ids=str,
 )
 def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, there: dict[str, str]) -> None:
-    """Neither its tombstone nor its version nor its idle expiry says anything of ours."""
+    """Neither its tombstone nor its version nor its idle expiry says anything of ours; nor does a damaged one's."""
     now = store.time_ms(timeout=WAIT)
-    raw.hset(KEY, mapping={**there, "@at": str(now), "@i": str(now + 9 * HOUR), "user_role": '"admin"'})
+    said = {"@d": DIGEST, "@v": 99, "@at": now, "@i": now + 9 * HOUR, "@x": now + 9 * HOUR, "@c": now, "@e": 0, **there}
+    raw.hset(KEY, mapping={"@m": packed(said), "user_role": '"admin"'})
     assert store.push(a_row(now), now, HOUR, timeout=WAIT) == "pushed"
-    after = raw.hgetall(KEY)
-    assert (after["@d"], after["@v"], after["@i"]) == (DIGEST, "1", str(now + HOUR))
+    after = says(raw, KEY)
+    assert (after["@d"], after["@v"], after["@i"]) == (DIGEST[:11], "1", str(now + HOUR))
     assert "user_role" not in after
 
 
@@ -128,10 +135,10 @@ def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStor
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
     assert raw.exists(KEY)
-    raw.hset(KEY, "@d", OTHER)
+    say(raw, KEY, {"@d": OTHER})
     store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
     assert not raw.exists(KEY)
-    assert raw.hget(f"{KEY}:aside", "@d") == OTHER
+    assert says(raw, f"{KEY}:aside")["@d"] == OTHER[:11]
     assert 0 < raw.pttl(f"{KEY}:aside") <= 24 * HOUR
 
 

@@ -46,12 +46,23 @@ def service(running: Service) -> Service:
 
 @pytest.fixture
 def make(make_app: MakeApp) -> Callable[..., Flask]:
-    return lambda url, **config: make_app(REDIS_URL=url, SINGLE_HOST=True, **PATIENT, **config)
+    return lambda url, **config: make_app(REDIS_URL=url, SINGLE_HOST=True, **(PATIENT | config))
 
 
 @pytest.fixture
 def app(make: Callable[..., Flask], service: Service) -> Flask:
     return make(service.url)
+
+
+def test_the_doctor_follows_the_sentinels(app: Flask) -> None:
+    """Primary and replica, each where the sentinels say that it is."""
+    answer = app.test_cli_runner().invoke(args=["langpont", "doctor", "--only", "write-endpoint", "--only", "replica"])
+    assert answer.exit_code == 0
+    lines = [line.split(maxsplit=2) for line in answer.output.splitlines()[:2]]
+    assert lines == [
+        ["ok", "write-endpoint", "primary: it is a primary"],
+        ["ok", "replica", "replica: it has the primary's history"],
+    ]
 
 
 def primary_of(app: Flask) -> RedisStore:
@@ -93,8 +104,9 @@ def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, serv
     wait_until(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
 
 
-def test_sentinels_that_are_lost_are_passed_over(app: Flask, service: Service) -> None:
+def test_sentinels_that_are_lost_are_passed_over(make: Callable[..., Flask], service: Service) -> None:
     """One is dead, one hangs: the third is enough."""
+    app = make(service.url, REQUEST_BUDGET=10, REDIS_TIMEOUT=5, REDIS_CONNECT_TIMEOUT=5)
     service.sentinels[0].kill()
     service.sentinels[1].freeze()
     browser = app.test_client()

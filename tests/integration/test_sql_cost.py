@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,32 +13,13 @@ from flask import Flask
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.stores.sql.database import Database
+from tests.support.auth_records import move_back
 
 from .behind import LONG
 from .conftest import MakeApp, parts, redis_store
-from .counting import wait_for_monitors
+from .counting import counted, wait_for_monitors
 
 VERIFY, IDLE = 60_000, 3_600_000
-
-
-@contextmanager
-def counted(app: Flask) -> Iterator[list[str]]:
-    """The statements that requests send meanwhile: their first words. The monitor is quiet."""
-    engine = parts(app).backend.database.engine
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        word = statement.split(None, 1)[0].upper()
-        if word != "BEGIN":  # SQLite's is a statement, the others' is not
-            sent.append(word)
-
-    wait_for_monitors()
-    with parts(app).monitor.paused():
-        sqlalchemy.event.listen(engine, "before_cursor_execute", note)
-        try:
-            yield sent
-        finally:
-            sqlalchemy.event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.fixture
@@ -59,8 +38,7 @@ def age(app: Flask, primary: Valkey, ms: int) -> None:
         connection.execute(sqlalchemy.text(f"UPDATE langpont_sessions SET {moved}"))
     with primary.client() as client:
         for key in client.scan_iter("session:auth:*"):
-            for field in ("@at", "@i", "@x"):
-                client.hincrby(key, field, -ms)
+            move_back(client, key, ms, "@at", "@i", "@x")
     server_identity = redis_store(app).server_identity
     server_identity.trust_since_ms -= ms
 

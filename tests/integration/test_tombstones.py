@@ -13,6 +13,7 @@ from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.testing import switched_off
+from tests.support.auth_records import says
 
 from .behind import browser, key, row, sign_in, waiting
 from .conftest import MakeApp, parts
@@ -69,7 +70,7 @@ def test_s6_a_sign_out_that_waits_for_another_worker_is_renewed_too(
         parts(app).backend.journal.revocations.note(client.digest, in_database=False, in_redis=True)
         parts(app).monitor.replay.run_once()
         assert waiting(app) == 1
-        assert redis.hget(key(client.digest), "@live") == "0"
+        assert says(redis, key(client.digest))["@live"] == "0"
     stopped.close()
 
 

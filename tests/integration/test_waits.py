@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -23,7 +24,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import dns as resolving
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
-from flask_langpont_session.support.lag import Lag
+from flask_langpont_session.support.lag import NEVER, Lag
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp
@@ -90,6 +91,25 @@ def level(browser: Any) -> int:
     return int(browser.get("/who").json["level"])
 
 
+@contextmanager
+def calling_all_the_time(browsers: list[Any]) -> Iterator[None]:
+    """Each browser asks again and again, in a thread of its own."""
+    done = threading.Event()
+
+    def call(browser: Any) -> None:
+        while not done.is_set():
+            level(browser)
+
+    with ThreadPoolExecutor(len(browsers)) as threads:
+        calls = [threads.submit(call, browser) for browser in browsers]
+        try:
+            yield
+        finally:
+            done.set()
+    for call_ in calls:
+        call_.result()
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
@@ -103,7 +123,7 @@ def test_the_first_request_finds_everything_well(by_name: Callable[..., Flask], 
         redis_store(app).forget_connections()
         assert level(browser) == 0
     assert set(resolver.askers) == {"langpont-session-names"}
-    assert len(resolver.askers) == 1
+    assert len(resolver.askers) < 4, "each new connection asked"  # one whose server seemed silent may have asked again
 
 
 def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
@@ -435,11 +455,14 @@ def test_a_slow_server_is_left_alone_until_it_is_quick(make_app: MakeApp, proxy:
     """Row 3: no call fails, half of ten take too long, two probes find the same: as if it were not there."""
     patient = {"REDIS_TIMEOUT": 5, "REDIS_CONNECT_TIMEOUT": 5, "REQUEST_BUDGET": 30, "SLOW_MS": 60}
     app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, NEAR_CACHE=(), **patient)  # each asks it
-    browser = app.test_client()
-    browser.post("/set", json={"lang": "jp"})
+    browser, *others = browsers = [app.test_client() for _ in range(4)]
+    for each in browsers:
+        each.post("/set", json={"lang": "jp"})
     wait_until(lambda: parts(app).monitor.has_looked, "a first look", LONG)
-    proxy.impose(delay(0.1))
-    wait_until(lambda: level(browser) == 2, "level 2", LONG)
+    parts(app).monitor.probes.prober.lag = NEVER  # a process that is late itself blames no store
+    proxy.impose(delay(0.3))
+    with calling_all_the_time(others):  # so that there are ten calls within two seconds on a busy machine, too
+        wait_until(lambda: level(browser) == 2, "level 2", LONG)
     assert {(PRIMARY, READ), (PRIMARY, WRITE)} <= parts(app).health.open_stores()
     proxy.heal()
     wait_until(lambda: level(browser) == 0, "level 0", LONG)

@@ -39,6 +39,15 @@ def test_the_server_tells_every_connection_that_holds_a_session() -> None:
     assert all(float(row[1]) > 0 for row in rows)
 
 
+def test_encryption_is_measured_beside_plain_values() -> None:
+    """Read and written, small and large, and of sessions whose keys have to be derived first."""
+    command = [sys.executable, "-m", "benchmarks.encryption", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == 8
+    assert all(float(row[3]) > float(row[1]) > 0 for row in rows)
+
+
 def test_sessions_are_measured_by_size_number_workers_and_shards(tmp_path: Path) -> None:
     """On real servers, with so few sessions that the figures mean nothing; each has to be there."""
     file = tmp_path / "figures.json"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 
+import pytest
+
 from benchmarks.chart import PICTURE, svg
+from benchmarks.outages import chart
+from benchmarks.outages.chart import CHARTS, Chart
+from benchmarks.page import DOCS
 from benchmarks.scenarios import SCENARIOS
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -48,3 +53,46 @@ def test_the_picture_of_the_readme_needs_nothing_beside_it() -> None:
     assert "prefers-color-scheme: dark" in text
     assert not [part for part in ("href", "url(", "@import", "<script") if part in text]
     assert text.count("http") == 1
+
+
+TABLE = """
+<!-- outage-report -->
+
+| outage | **flask_langpont_session** | Flask-Session | Django cached_db |
+| --- | --- | --- | --- |
+| gone | 5xx: 0 of 10<br>slowest: 0.02 s<br>logged out: 0<br>lost writes: account 0 of 4, drafts **1** of 4<br>resurrected: 0 of 3 | 5xx: **4** of 10<br>slowest: 2.00 s<br>logged out: **2**<br>lost writes: account 0 of 0, drafts 0 of 0<br>resurrected: **1** of 2<br>sign-out failed, still signed in: **3** | 5xx: **2** of 10<br>slowest: 1.00 s<br>logged out: 0<br>lost writes: account **1** of 2, drafts 0 of 2<br>resurrected: 0 of 0 |
+
+<!-- end of outage-report -->
+"""  # noqa: E501
+
+
+FIGURES_OF = {
+    "errors": ["0", "40", "20"],
+    "slowest": ["0.02", "2.00", "1.00"],
+    "lost": ["12", "0", "25"],
+    "users": ["0", "6", "0"],
+}
+"""Of the table above, in the order of its systems."""
+
+
+@pytest.mark.parametrize("drawn", CHARTS, ids=lambda drawn: drawn.name)
+def test_an_outages_bars_are_as_long_as_the_tables_figures(drawn: Chart) -> None:
+    """Beside each stands its figure."""
+    figures = FIGURES_OF[drawn.name]
+    picture = ElementTree.fromstring(chart.svg(drawn, TABLE))
+    bars = [float(bar.get("width", 0)) for bar in picture.iter(f"{NAMESPACE}rect") if bar.get("height") == "13"]
+    longest = max(bars)
+    most = max(map(float, figures))
+    assert [bar / longest for bar in bars] == pytest.approx([float(figure) / most for figure in figures], abs=0.05)
+    texts = [text.text for text in picture.iter(f"{NAMESPACE}text")]
+    assert texts[-4:] == ["gone", *figures]
+    [words] = picture.iter(f"{NAMESPACE}desc")
+    assert f"Flask-Session {figures[1]}{drawn.unit}" in (words.text or "")
+
+
+def test_the_pictures_of_outages_are_those_of_the_table() -> None:
+    """If not: ``python -m benchmarks.outages.chart``."""
+    drawn = chart.pictures((DOCS / "outages.md").read_text(encoding="utf-8"))
+    assert len(drawn) == 4
+    for name, picture in drawn.items():
+        assert (DOCS / "images" / name).read_text(encoding="utf-8") == picture, name

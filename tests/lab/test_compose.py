@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.programs import required
 
 PROJECT = Path(__file__).parent.parent.parent
+MONITORING = PROJECT / "infra" / "monitoring"
 
 Services = dict[str, dict[str, Any]]
 
 
 def compose(*options: str) -> str:
-    command = [required("docker-compose"), "--file", str(PROJECT / "docker-compose.yml"), "config", *options]
+    command = [required("docker-compose"), "--file", str(PROJECT / "docker-compose.yml"), "--profile", "monitoring"]
+    command += ["config", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,7 +50,7 @@ def test_images_are_pinned_and_every_service_is_checked(services: Services) -> N
     base = re.search(r"^FROM (\S+)", (PROJECT / "lab/Dockerfile").read_text(), re.M)
     assert base
     for image in [base[1], *(service["image"] for service in services.values() if "image" in service)]:
-        assert re.fullmatch(r"[\w/]+:\d+\.\d+(\.\d+)?(-[\w-]+)?", image), image
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+(\.\d+)?(-[\w-]+)?", image), image
     assert all("healthcheck" in service for service in services.values())
 
 
@@ -68,3 +71,22 @@ def test_what_the_image_is_built_from_exists() -> None:
     assert {name for name in names if not (PROJECT / name).exists()} == set()
     kept = (PROJECT / "lab/Dockerfile.dockerignore").read_text().splitlines()
     assert names == {line[1:] for line in kept if line.startswith("!")}
+
+
+def test_prometheus_and_grafana_are_there_when_they_are_asked_for(services: Services) -> None:
+    """Each finds the other and the application; what they read exists, and is not written."""
+    assert {name for name, service in services.items() if service.get("profiles")} == {"prometheus", "grafana"}
+    assert all(services[name]["profiles"] == ["monitoring"] for name in ("prometheus", "grafana"))
+    [scraped] = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    assert scraped["static_configs"] == [{"targets": [f"app:{services['app']['ports'][0]['target']}"]}]
+    assert scraped["metrics_path"] == services["app"]["environment"]["FLASK_LANGPONT_SESSION_METRICS_URL"]
+    provisioning = MONITORING / "grafana" / "provisioning"
+    [source] = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert source["url"] == f"http://prometheus:{services['prometheus']['ports'][0]['target']}"
+    [provider] = yaml.safe_load((provisioning / "dashboards/langpont.yml").read_text())["providers"]
+    mounts = {mount["target"]: mount for name in ("prometheus", "grafana") for mount in services[name]["volumes"]}
+    home = Path(services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == provider["options"]["path"]
+    assert (Path(mounts[provider["options"]["path"]]["source"]) / home.name).exists()
+    for mount in mounts.values():
+        assert mount["type"] == "volume" or (Path(mount["source"]).exists() and mount["read_only"])

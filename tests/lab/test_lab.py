@@ -18,7 +18,7 @@ import pytest
 
 from devservers.janitor import processes_of
 from devservers.processes import free_port, wait_until
-from lab.__main__ import SIGNALS
+from lab.__main__ import OF_THE_DEMO, SIGNALS
 from lab.control import ask
 from lab.servers import Lab
 
@@ -60,10 +60,13 @@ def children_of(lab: Running) -> list[psutil.Process]:
     return found
 
 
-def test_the_lab_leaves_nothing_behind(tmp_path: Path) -> None:
-    """What a terminal or a supervisor sends is an orderly end: no process and no file is left."""
+def test_the_lab_says_what_it_starts_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A line for each server, before the address of the application, and what the doctor says behind it. What a
+    terminal or a supervisor sends is an orderly end: no process and no file is left."""
     assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     with running_lab(tmp_path) as lab:
+        assert_each_server_was_told_of(lab)
+        assert_the_doctor_is_content(lab)
         assert lab.healthz()["level"] == 0
         children = children_of(lab)
         names = {process.name() for process in children}
@@ -79,14 +82,22 @@ def wait_until_gone(lab: Running, children: list[psutil.Process]) -> None:
     wait_until(lambda: not any(process.is_running() for process in children), "the end of the children", 20)
 
 
-def test_each_server_is_told_of_when_it_has_started(tmp_path: Path) -> None:
-    """A line each, before the address of the application."""
-    with running_lab(tmp_path) as lab:
-        lines = [line.strip() for line in lab.told]
-        application = lab.url.rpartition(":")[2]
+def assert_each_server_was_told_of(lab: Running) -> None:
+    lines = [line.strip() for line in lab.told]
+    application = lab.url.rpartition(":")[2]
     found = [match[1] for line in lines if (match := re.fullmatch(r"(.+) runs on port \d+", line))]
     assert sorted(found) == ["AWS (moto)", "PostgreSQL", "The application", "Valkey, a replica", "Valkey, the primary"]
     assert f"The application runs on port {application}" in lines
+
+
+def assert_the_doctor_is_content(lab: Running) -> None:
+    """Nothing fails; of each warning it is said why the demo has it."""
+    assert lab.process.stdout is not None
+    first = next(line for line in lab.process.stdout if "flask langpont doctor" in line)
+    counts = {name: int(number) for number, name in re.findall(r"(\d+) (\w+)", first)}
+    warnings = [next(lab.process.stdout).split() for _ in range(counts["warnings"])]
+    assert counts["failures"] == 0
+    assert {name for _, name, *_ in warnings} <= {f"{name}:" for name in OF_THE_DEMO}
 
 
 def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:
@@ -122,7 +133,7 @@ def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
         next(line for line in make.stdout if "http://" in line)
         (folder,) = tmp_path.glob("langpont-lab-*")
         make.kill()
-    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything")
+    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +150,7 @@ def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
         return ask(control, {"server": server, "action": action}, timeout=30)
 
     def are(servers: dict[str, str]) -> dict[str, object]:
-        return {"servers": servers, "aws": None}
+        return {"servers": servers, "aged": False, "aws": None}
 
     everything = {"primary": "running", "replica": "running", "database": "running"}
     assert ask(control, {"action": "state"}, timeout=5) == are(everything)
@@ -149,6 +160,9 @@ def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
         assert act(server, "start") == are(everything)
         assert act(server, "freeze") == are(everything | {server: "frozen"})
         assert act(server, "thaw") == are(everything)
+    assert ask(control, {"action": "age"}, timeout=5) == are(everything) | {"aged": True}
+    assert act("database", "start")["aged"] is True
+    assert act("replica", "start")["aged"] is False
     assert "no such server" in str(act("web", "stop")["error"])
     assert "error" in ask(control, {"action": "start"}, timeout=5)
 

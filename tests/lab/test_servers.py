@@ -19,6 +19,7 @@ from devservers.leftovers import remove_leftovers
 from devservers.postgres import postgres_program
 from devservers.processes import alive, wait_until
 from devservers.servers import Postgres, ServerError, Valkey
+from devservers.valkey import SHORT
 
 DAC_OVERRIDE = 1 << 1
 """The capability to pass over the rights of files, in /proc/PID/status."""
@@ -92,7 +93,7 @@ def test_every_verb_may_be_repeated(valkey: Valkey) -> None:
 
 def test_a_frozen_valkey_keeps_its_connections_and_says_nothing(valkey: Valkey) -> None:
     """Clients run into their time-outs until it is thawed."""
-    with valkey.client() as client:
+    with valkey.client(SHORT) as client:
         client.ping()
         valkey.freeze()
         assert valkey.running and valkey.frozen

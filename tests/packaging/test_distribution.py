@@ -125,7 +125,8 @@ def imported(node: ast.AST) -> list[str]:
 
 OPTIONAL = {
     "alembic", "boto3", "botocore", "fakeredis", "flask_login", "flask_wtf", "greenlet", "hiredis", "hypothesis",
-    "prometheus_client", "psycopg", "psycopg2", "psycopg_binary", "pytest", "valkey",
+    "prometheus_client", "psycopg", "psycopg2", "psycopg_binary", "pytest", "ua_parser",
+    "valkey",
 }  # fmt: skip
 WITHOUT_EXTRAS = """
 import sys

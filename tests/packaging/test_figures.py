@@ -37,3 +37,21 @@ def test_the_tests_reach_into_the_package_in_few_places() -> None:
     """What a test needs can be told to a part of it, or seen from outside; ``tests/README.md`` says how."""
     found = figures.private_names()
     assert len(found) <= 20, "\n".join(found)
+
+
+def test_classes_stay_small() -> None:
+    """At most 25 methods, 12 attributes, and 7 parameters of a constructor. What a view holds is an interface; settings
+    are a table."""
+    nodes = [
+        (f"{module}.{node.name}", node)
+        for module, tree in figures.trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    large = {
+        name: (figures.methods(node), figures.attributes(node), figures.parameters(node))
+        for name, node in nodes
+        if figures.methods(node) > 25 or figures.attributes(node) > 12 or figures.parameters(node) > 7
+    }
+    stores = {"stores.redis.store.RedisStore", "stores.sql.database.Database"}  # all that a store can be asked
+    assert set(large) <= {"session.mapping.Session", "session.work.Work", *stores}, large

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import flask_langpont_session
 
 PACKAGE = Path(flask_langpont_session.__file__).parent
+TESTS = Path(__file__).parents[1]
 NAME = PACKAGE.name
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,10 +29,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"aws", "policy", "support"},
     "request": {"config", "metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
     "recovery": {"metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
-    "session": {"policy", "request"},
+    "session": {"policy", "request", "support"},
     "alerts": {"aws", "config", "metrics", "policy", "support"},
     "adoption": {"config", "policy", "request", "session", "stores/redis"},
+    "encryption": {"policy", "stores/host", "stores/redis", "stores/sql"},
+    "drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql", "support"},
     "migrations": set(),
+    "diagnosis": {"config", "migrations", "policy", "stores", "stores/host", "stores/redis", "stores/sql"},
+    "status_page": {"metrics", "policy"},
 }
 """Folder → the folders that its modules may import, wherever in a module: the whole order, from below."""
 
@@ -42,7 +48,7 @@ MAY_IMPORT_ALL = {"cli"}
 """Folders that count as top-level modules."""
 
 LATE: dict[str, set[str]] = {
-    "config": {"aws"},
+    "config": {"aws", "encryption"},
     "metrics": {"config", "stores"},
     "stores": {"config", "metrics"},
 }
@@ -196,8 +202,10 @@ def serve(**config):
 def show(*names):
     print(*(sorted(name for name in sys.modules if name.startswith(names))))
 
-late = ("boto3", "botocore", "flask_langpont_session.aws", "flask_langpont_session.alerts")
-more = ("flask_langpont_session.metrics.exporting", "flask_langpont_session.adoption", "prometheus_client")
+folders = ("aws", "alerts", "drill", "encryption")
+late = ("boto3", "botocore", "cryptography.hazmat", *(f"flask_langpont_session.{folder}" for folder in folders))
+more = ("flask_langpont_session.metrics.exporting", "flask_langpont_session.adoption", "prometheus_client",
+        "flask_langpont_session.metrics.history", "flask_langpont_session.status", "ua_parser")
 serve()
 show(*late, *more)
 serve(METRICS=["prometheus"])
@@ -206,9 +214,20 @@ show(*late)
 
 
 def test_what_no_setting_asks_for_is_not_imported(tmp_path: Path) -> None:
-    """An application on Redis and SQLite serves without AWS, alerts, exporters and adoption; metrics alone bring no
-    AWS."""
+    """An application on Redis and SQLite serves without AWS, alerts, exporters, drills, adoption; metrics alone bring
+    no AWS."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PLAIN, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout) == (0, "ja\n\nja\n\n"), done.stderr
+
+
+def test_no_test_imports_from_another_test() -> None:
+    """What several of them use lies in a module of its own."""
+    found = [
+        f"{path.relative_to(TESTS)}: {line}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"(from \S*\btest_\w+ import|import \S*\btest_)", line)
+    ]
+    assert found == []

@@ -5,15 +5,15 @@ What the Lua scripts do is replaced where the simulated servers do it (``sim_red
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flask_langpont_session import events
-from flask_langpont_session.policy import leases
+from flask_langpont_session.policy import leases, privileges
 from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict, apply_change
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, RowState
+from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
 from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
@@ -22,6 +22,7 @@ from flask_langpont_session.request import (
     redis_reply,
     repository,
     revocations,
+    row_writes,
     scope,
     verifier,
 )
@@ -29,7 +30,7 @@ from flask_langpont_session.stores import local
 from flask_langpont_session.stores.host import change_ids
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
-from flask_langpont_session.stores.redis.records import ABSENT, Outcome, described
+from flask_langpont_session.stores.redis.records import ABSENT, Outcome
 
 from . import sim_database, sim_records, sim_redis
 from .sim_redis import Key, Node
@@ -254,7 +255,9 @@ _question = verifier.Verifier._question
 
 
 def _whosever_it_is(found: Any, digest: str, now_ms: int) -> records.Known:
-    ours = {**dict(zip(found[::2], found[1::2], strict=True)), b"@d": digest.encode()} if found else {}
+    ours = dict(zip(found[::2], found[1::2], strict=True))
+    if b"@m" in ours:
+        ours[b"@m"] = digest[:11].encode() + ours[b"@m"][11:]
     return _auth([part for field in ours.items() for part in field], digest, now_ms)
 
 
@@ -283,6 +286,13 @@ def _by_category(self: sim_records.SimMerge, name: str, moment: int, doubts: str
     return self.record.meta.stamp > moment
 
 
+def _kept_as_is_found_out(self: journal_writer.JournalWriter, plan: Plan, *arguments: Any, **options: Any) -> bool:
+    return _journal_keep(self, replace(plan, level=options["scope"].level), *arguments, **options)
+
+
+_journal_keep = journal_writer.JournalWriter.keep
+
+
 def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
     return Outcome.APPLIED
 
@@ -304,14 +314,6 @@ _keep = near.NearCache.keep
 def _copies_stay(self: lane.Lane) -> None:
     self._named = None
     self.asked_at = float("-inf")
-
-
-def _any_version(
-    self: near.Writing, name: str, change: CategoryChange, version: records.Change, meta: bytes
-) -> records.Known | None:
-    before = self._lane.record(self._digest, name)
-    fields = dict(before.copy.fields) if before else {}
-    return described(self._digest, meta, apply_change(fields, change))
 
 
 def _any_change_id(self: change_ids.ChangeIds, digest: str, before: change_ids.ChangeId = None) -> change_ids.ChangeId:
@@ -338,6 +340,20 @@ _load = reads.Reads.load
 
 def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) -> AuthRow | None:
     return hit.answer.auth.row if hit.answer.auth else None
+
+
+_extend_idle = verifier.Verifier._extend_idle
+
+
+def _idle_as_any(self: verifier.Verifier, row: AuthRow, scope: Any, life: leases.Life) -> None:
+    _extend_idle(self, row, scope, leases.Life(life.idle_ms, life.absolute_ms))
+
+
+_renamed = row_writes.RowWrites._renamed
+
+
+def _every_change_of_id_is_a_proof(self: Any, row: AuthRow, digest: str, payload: Any, plan: Plan, scope: Any) -> Any:
+    return _renamed(self, row, digest, payload, replace(plan, confirms=True), scope)
 
 
 ABLATIONS: tuple[Ablation, ...] = (
@@ -388,8 +404,18 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what could not be read is not replaced", sim_records, "may_replace", _replaces_the_unread),
     Ablation("what was written since is not replaced", sim_records, "may_replace", _replaces_what_is_later),
     Ablation("written since: the field, not its category", sim_records.SimMerge, "written_since", _by_category),
+    Ablation("session limit", row_writes, "limit_of", lambda user_id, settings: None),
+    Ablation("displaced sessions are made known", revocations.Revocations, "displaced", _nothing),
+    Ablation("a proof by confirmation only", row_writes.RowWrites, "_renamed", _every_change_of_id_is_a_proof),
+    Ablation("a proof goes along", row_writes, "AUTHENTICATED_AT", "none of these"),
+    Ablation("a proof is noted", row_writes, "noted", lambda payload, at_ms: payload),
+    Ablation("shorter lives", privileges.LifeByRights, "of", lambda self, payload: self),
+    Ablation("shorter idle times", privileges.Privileges, "idle_ms", lambda self, payload, idle_ms: idle_ms),
+    Ablation("shorter idle times in Redis", verifier.Verifier, "_extend_idle", _idle_as_any),
+    Ablation("another id for a shorter life", row_writes, "begins_to_live_shorter", lambda life, before, after: False),
     Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),
     Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
+    Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
@@ -398,7 +424,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("change id before the question", near.NearCache, "keep", _looked_up_late),
     Ablation("silence", near, "SILENCE", float("inf")),
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
-    Ablation("versions around an own write", near.Writing, "_after", _any_version),
+    Ablation("the read behind an own write", sim_redis, "read_behind", _nothing),
     Ablation("change ids around an own write", change_ids.ChangeIds, "change", _any_change_id),
     Ablation("a hit at level 0 only", reads.Reads, "_find", _finds_in_outages),
     Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),

@@ -7,12 +7,15 @@ A request with a name before it (``a: read w0 s1``) stops at every store and goe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy import step_up
+from flask_langpont_session.policy.categories import AUTH, AUTHENTICATED_AT
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
+from flask_langpont_session.policy.privileges import begins_to_live_shorter
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import CategoryChange, RowState
@@ -28,6 +31,9 @@ ROLES = {"alice": "user", "root": "admin"}
 
 SHORTEST_LIFE_MS = 40_000
 """Copies are kept for a minute in these worlds, and data for half an hour."""
+
+MAX_AGE_SECONDS = 60
+"""For so long a password that was entered counts."""
 
 CARRIED = ("translation", "ui")
 """Categories that are taken along to another id."""
@@ -136,6 +142,7 @@ def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> N
         origin,
         target,
         world.settings.life,
+        scope.level,
         loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
         changes={AUTH: CategoryChange(0, sets=_payload(user)), "ui": CategoryChange(0, sets={"theme": b'"dark"'})},
         grants=True,
@@ -151,6 +158,7 @@ def sign_in(world: World, task: Task, worker: Worker, user: str, slot: str) -> N
         world.promises.wrote(worker.name, target.digest, 1)
         if origin is not None and origin.kind == SIGNED_IN:
             world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
+        world.promises.has_displaced(worker.name, worker.host.name, target.digest)
 
 
 def visit(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -160,7 +168,7 @@ def visit(world: World, task: Task, worker: Worker, slot: str) -> None:
         target = world.mint("a")
         scope = worker.repository.begin()
         changes = {"ui": CategoryChange(0, sets={"theme": b'"light"'})}
-        if _save(world, task, worker, Plan(None, target, world.settings.life, changes=changes), scope):
+        if _save(world, task, worker, Plan(None, target, world.settings.life, scope.level, changes=changes), scope):
             browser.sids.append(target)
 
 
@@ -176,7 +184,7 @@ def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
     world.tasks.pause("view")
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
-    saved = worker.repository.save(Plan(sid, None, world.settings.life, loaded=loaded, ends=True), scope)
+    saved = worker.repository.save(Plan(sid, None, world.settings.life, scope.level, loaded=loaded, ends=True), scope)
     world.told.append(str(saved))
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
 
@@ -226,7 +234,7 @@ def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: Ca
         return
     world.tasks.pause("view")
     task.notes["rights"] = grants
-    plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={AUTH: change}, grants=grants)
+    plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes={AUTH: change}, grants=grants)
     before = loaded.row.version if loaded.row else 0
     if _save(world, task, worker, plan, scope) and grants:
         world.promises.has_committed(worker.host.name, sid.digest, before + 1)
@@ -235,8 +243,14 @@ def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: Ca
 
 
 def grant(world: World, task: Task, worker: Worker, slot: str) -> None:
-    """The user becomes an administrator."""
-    _change_auth(world, task, worker, slot, CategoryChange(0, sets={"user_role": b'"admin"'}), grants=True)
+    """The user becomes an administrator. Where these live shorter, the session gets another id."""
+    sid, rights = world.slots[slot].sid, {"user_role": b'"admin"'}
+    known = None if sid is None else worker.local.auth(sid.digest)
+    before = {} if known is None else known.row.payload
+    if begins_to_live_shorter(world.settings.life, before, rights):
+        _rename(world, task, worker, slot, rights=rights)
+    else:
+        _change_auth(world, task, worker, slot, CategoryChange(0, sets=rights), grants=True)
 
 
 def withdraw(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -259,7 +273,7 @@ def _change_data(
     scope = worker.repository.begin()
     loaded = _look(world, task, worker, sid, scope) if looks else None
     world.tasks.pause("view")
-    plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={category: change})
+    plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes={category: change})
     values = list(change.sets.values())
     saved = _save(world, task, worker, plan, scope)
     world.promises.has_written(values)
@@ -287,13 +301,17 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     number = world.new_value()
     world.tasks.pause("view")
     change = CategoryChange(0, sets={LIST: b"[%s]" % b",".join(b"%d" % n for n in (*known, number))})
-    (change.unseen if is_unknown else change.seen).add(LIST)
-    plan = Plan(sid, sid, world.settings.life, loaded=loaded, changes={"translation": change})
+    change.seen, change.unseen = (frozenset(), {LIST}) if is_unknown else ({LIST}, frozenset())
+    plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes={"translation": change})
     saved = _save(world, task, worker, plan, scope)
-    if saved is None or not saved.stored or loaded.shadow or worker.local.is_dead(digest):
+    if saved is None or loaded.shadow or worker.local.is_dead(digest):
         return
-    if scope.level >= 3:
+    if plan.level >= 3 and saved.stored:
         world.promises.violate("I19", "data that is written while there is no store and no copy is kept")
+    if plan.level < 3 and not saved.stored:
+        world.promises.violate("I19", "data that was read and written at a level that keeps it is not kept")
+    if not saved.stored:
+        return
     if not is_unknown:
         world.promises.has_appended(task, digest, known, number)
 
@@ -306,7 +324,7 @@ def clear(world: World, task: Task, worker: Worker, slot: str) -> None:
     scope = worker.repository.begin()
     changes = {name: CategoryChange(0, wipe=True) for name in worker.repository.table.categories}
     world.promises.clears(sid.digest)
-    saved = _save(world, task, worker, Plan(sid, sid, world.settings.life, changes=changes), scope)
+    saved = _save(world, task, worker, Plan(sid, sid, world.settings.life, scope.level, changes=changes), scope)
     if saved is not None and saved.stored:
         world.promises.has_cleared(task, sid.digest)
 
@@ -328,6 +346,24 @@ def add(world: World, task: Task, worker: Worker, slot: str) -> None:
 
 def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
     """The session goes on under another id."""
+    _rename(world, task, worker, slot)
+
+
+def confirm(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The user enters the password again; the session goes on under another id."""
+    task.notes["confirms"] = True
+    _rename(world, task, worker, slot, confirms=True)
+
+
+def _rename(
+    world: World,
+    task: Task,
+    worker: Worker,
+    slot: str,
+    *,
+    confirms: bool = False,
+    rights: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     browser = world.slots[slot]
     origin = browser.sid
     if origin is None or origin.kind != SIGNED_IN:
@@ -338,24 +374,29 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
         return
     world.tasks.pause("view")
     target = world.mint(SIGNED_IN)
-    changes = {AUTH: CategoryChange(0, sets=dict(loaded.fields[AUTH]))}
+    # The note of a proof is none of what a view sees.
+    shown = {key: value for key, value in loaded.fields[AUTH].items() if key != AUTHENTICATED_AT}
+    changes = {AUTH: CategoryChange(0, sets={**shown, **rights})}
     for name in CARRIED:
-        if shown := loaded.fields.get(name):
-            changes[name] = CategoryChange(0, sets=dict(shown))
+        if carried := loaded.fields.get(name):
+            changes[name] = CategoryChange(0, sets=dict(carried))
     plan = Plan(
         origin,
         target,
         world.settings.life,
+        scope.level,
         loaded=Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms),
         changes=changes,
         renames=loaded.row,
         grants=True,
+        confirms=confirms,
         carries=CARRIED if scope.level or loaded.gaps else (),
     )
     task.notes["new"] = target.digest
+    task.notes["rights"] = bool(rights)
     world.promises.increments[target.digest] += world.promises.increments[origin.digest]
-    shown = loaded.fields.get("translation", {})
-    world.promises.counted[target.digest] = int(shown.get("usage_count", b"0"))
+    data = loaded.fields.get("translation", {})
+    world.promises.counted[target.digest] = int(data.get("usage_count", b"0"))
     world.promises.replaces(origin.digest)
     saved = _save(world, task, worker, plan, scope)
     if saved is not None and not saved.ended:
@@ -366,11 +407,22 @@ def renew(world: World, task: Task, worker: Worker, slot: str) -> None:
         world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
 
 
+def secure(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """A request for what needs a password that was entered not long ago."""
+    sid = world.slots[slot].sid
+    began_ms = world.clock.now_ms
+    loaded = _look(world, task, worker, sid, worker.repository.begin(), fresh=True)
+    if sid is not None and loaded.row is not None:
+        granted = step_up.is_recent(loaded.row, MAX_AGE_SECONDS)
+        world.told.append(f"granted {granted}")
+        world.promises.is_granted(sid.digest, began_ms, MAX_AGE_SECONDS * 1000, granted=granted)
+
+
 REQUESTS: dict[str, Callable[..., None]] = {
     request.__name__: request
     for request in (
         read, read_old, fresh, visit, sign_in, sign_out, revoke, revoke_first, revoke_user, grant, withdraw, note,
-        write, append, clear, blind, add, renew,
+        write, append, clear, blind, add, renew, confirm, secure,
     )
 }  # fmt: skip
 

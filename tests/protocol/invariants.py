@@ -153,6 +153,7 @@ class Promises:
     def __init__(self, settings: Settings, clock: Clock, tasks: Tasks, skew_ms: int) -> None:
         self.settings = settings
         self.skew_ms = skew_ms
+        self.limited = settings.privileged_idle_timeout is not None
         self.terms = settings.lease_terms
         self.clock = clock
         self.tasks = tasks
@@ -190,6 +191,8 @@ class Promises:
         """Value that was never used before → when the request that wrote it was over."""
         self.stored_at: dict[bytes, int] = {}
         """The same → when Redis had it first."""
+        self.proven: dict[str, int] = {}
+        """Session → when a password was entered last, by the database's clock."""
         self.kept: dict[str, tuple[int, object]] = {}
         """Sessions whose idle expiry a Redis server was told: until when, and that server's data then."""
 
@@ -202,7 +205,16 @@ class Promises:
     def row_changes(self, before: AuthRow | None, after: AuthRow) -> None:
         """A row is written: never revived, never an older version."""
         self.census["late change"] += self.tasks.is_late
+        self._lives_no_longer(after.payload, after.live, after.idle_expires_at, self.clock.now_ms)
+        longest = self.settings.privileged_absolute_timeout if ADMIN in after.payload.values() else None
+        if after.live and longest and after.absolute_expires_at > after.created_at + longest * 1000:
+            self.violate("I28", "a row may live longer in all than its rights allow")
         if before is None:
+            self.proven[after.digest] = self.clock.now_ms
+            most = self.settings.max_sessions_per_user
+            others = len([row for row in self.tables.valid_of(after.user_id) if row.digest != after.digest])
+            if isinstance(most, int) and others >= most and after.digest not in self.tables.successors.values():
+                self.violate("I26", f"a user has {others + 1} sessions, of {most} that are allowed")
             return
         if after.live and not before.live:
             self.violate("I1", "a dead row lives again")
@@ -215,8 +227,29 @@ class Promises:
         if any(self._is_right(key) for key in changed) and not (task is not None and task.notes.get("rights")):
             self.violate("I4", f"{changed} were granted by a request that grants nothing")
 
+    def _lives_no_longer(self, payload: Mapping[str, Any], live: bool, idle_expires_at: int, now_ms: int) -> None:
+        """What is written of a privileged session lets it be idle for no longer than its rights allow (I28)."""
+        if live and ADMIN in payload.values() and self.limited:
+            self.census["privileged"] += 1
+            if idle_expires_at > now_ms + (self.settings.privileged_idle_timeout or 0) * 1000 + self.skew_ms:
+                self.violate("I28", f"a privileged session may be idle for {idle_expires_at - now_ms} ms")
+
+    def is_granted(self, digest: str, began_ms: int, max_age_ms: int, *, granted: bool) -> None:
+        """A request learned from the database whether a password was entered not long ago (I27)."""
+        self.census[f"step-up {granted}"] += 1
+        age_ms = began_ms - self.proven[digest]
+        if granted and age_ms > max_age_ms:
+            self.violate("I27", f"a password that was entered {age_ms} ms ago counts")
+        if not granted and self.clock.now_ms - self.proven[digest] <= max_age_ms:
+            self.violate("I27", f"a password that was entered {age_ms} ms ago does not count")
+
     def row_goes_on(self, old: AuthRow, new: AuthRow) -> None:
         """A session goes on under another id: with the rights that it has now, not with those it had once."""
+        task = self.tasks.current
+        if task is None or not task.notes.get("confirms"):
+            self.proven[new.digest] = self.proven[old.digest]
+        if task is not None and task.notes.get("rights"):
+            return
         rights = ({key: value for key, value in row.payload.items() if self._is_right(key)} for row in (old, new))
         before, after = rights
         if before != after:
@@ -252,6 +285,9 @@ class Promises:
     def row_ends(self, row: AuthRow, reason: str) -> None:
         """A live row ceases to be valid: a request must have wanted it."""
         self.census["ended: " + reason] += 1
+        if reason == "limit":  # the request that ends it does not know which ones it will be
+            self.replaces(row.digest)
+            return
         if self._is_given_up(row.digest) or reason == "idle" or self.tasks.is_late:
             return
         if self.tasks.current is not None and self.tasks.current.notes.get("user") == row.user_id:
@@ -279,6 +315,7 @@ class Promises:
         """A hash is written: a tombstone stays, and nothing is written beside one."""
         self.census["late change"] += self.tasks.is_late
         if key.category == AUTH and not key.shadow and after is not None and is_live(after):
+            self._lives_no_longer(after.fields, True, after.fields["@i"], self.clock.now_ms)
             self._keep(key.digest, after.fields["@i"], node.lineage)
             if before is not None and is_live(before):
                 self._keep(key.digest, before.fields["@i"], node.lineage)
@@ -568,7 +605,7 @@ class Promises:
         ends = min(row.idle_expires_at, row.absolute_expires_at)
         if ends <= before.began_ms - self.skew_ms:
             self.violate("I3", "a session is shown after its time")
-        idle_ms = self.settings.life.idle_ms
+        idle_ms = self.settings.life.of(row.payload).idle_ms
         promised = min(before.began_ms + idle_ms * 3 // 4 - self.skew_ms, row.absolute_expires_at)
         by_a_store = loaded.sources.get(AUTH) in (PRIMARY, DATABASE)
         all_well = not task.failures and before.level == 0 and scope.can(DATABASE, READ)
@@ -661,6 +698,11 @@ class Promises:
         if row is not None and row.state is RowState.VALID:
             self.violate("I1", "an id was called replaced that still is valid")
 
+    def has_displaced(self, worker: str, host: str, digest: str) -> None:
+        """A worker was told that a session began, for which others of its user may have ended."""
+        for ended in self.tables.displaced.get(digest, ()):
+            self.has_replaced(worker, host, ended)
+
     def revokes_user(self, user: str) -> None:
         """A "log out everywhere" of a user begins."""
         self.users_revoked[user] = self.clock.now_ms
@@ -686,6 +728,9 @@ class Promises:
         self.census["grant refused"] += 1
         row = None if digest is None else self.tables.row(digest)
         gone = digest is not None and (row is None or row.state is not RowState.VALID)
+        # It was withdrawn meanwhile what this request takes to be there still: giving it back takes another id.
+        was_withdrawn = bool(self.limited and task.notes.get("rights") and row and ADMIN not in row.payload.values())
+        gone = gone or was_withdrawn
         if before_database and not task.failures and not gone and scope.can(DATABASE, READ):
             self.violate("I13", "a grant was refused while the database answers")
 

@@ -111,10 +111,10 @@ class WorldMachine(RuleBasedStateMachine):
         """A user works."""
         self._do(f"{label}{name} {worker} {slot}")
 
-    @rule(label=stepped, worker=workers, slot=slots)
-    def renews(self, label: str, worker: str, slot: str) -> None:
-        """A session gets another id."""
-        self._do(f"{label}renew {worker} {slot}")
+    @rule(label=stepped, worker=workers, slot=slots, name=st.sampled_from(("renew", "renew", "confirm", "secure")))
+    def renews(self, label: str, worker: str, slot: str, name: str) -> None:
+        """A session gets another id, for its own sake or because a password was entered; or something asks for that."""
+        self._do(f"{label}{name} {worker} {slot}")
 
     @rule(label=stepped, worker=workers)
     def looks_around(self, label: str, worker: str) -> None:

@@ -25,6 +25,7 @@ from flask_langpont_session.stores.redis.server_identity import Canary, ServerId
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
+from tests.support.auth_records import MOMENTS, packed, unpacked
 
 from .clock import Clock
 from .sim_database import SimDatabase, Tables
@@ -47,6 +48,9 @@ ANONYMOUS = ("a" * 43,)
 NAMES = (AUTH, "ui", "translation")
 KEYS = ("source_lang", "theme", "usage_count")
 VALUES = (b'"x"', b"1", b"-7", b"12345678901234567890")
+FOREIGN = {"@d": "f" * 43, "@live": "1", "@at": 1, "@i": 2, "@x": 3, "@c": 0, "@v": 7, "@e": 0}
+"""What the record of another session says."""
+
 LIMITS = Limits(3, 60, HOUR)
 """Small enough to be reached."""
 
@@ -116,18 +120,24 @@ def same(one: Any, other: Any) -> bool:
         return abs(one - other) <= APART_MS * (1000 if one > IN_MICROSECONDS else 1)
     if isinstance(one, float) and isinstance(other, float):
         return True  # how long something took
-    if isinstance(one, str) and MARK.fullmatch(one):
-        return bool(isinstance(other, str) and MARK.fullmatch(other) and one[:11] == other[:11])
     if isinstance(one, bytes) and ADDITIONS.fullmatch(one):
         return isinstance(other, bytes) and _ids(one) == _ids(other)
+    if isinstance(one, bytes) and (signed_in := AUTH_META.fullmatch(one)):
+        found = AUTH_META.fullmatch(other) if isinstance(other, bytes) else None
+        return found is not None and found.groups() == signed_in.groups()
+    if isinstance(one, bytes) and META.match(one):
+        return bool(isinstance(other, bytes) and META.match(other)) and same(_moment("@m", one), _moment("@m", other))
     return bool(one == other)
 
 
 ADDITIONS = re.compile(rb"([a-z]\w{6}\d{13})+")
 """As a record remembers them: ids and moments."""
 
-MARK = re.compile(r"[\w-]{11}[0-9a-f]{16}")
-"""Of a record's content: made of moments, too."""
+META = re.compile(rb"[\w-]{8}\d{32}[0-9a-f]{6}")
+"""How the record of a category is described."""
+
+AUTH_META = re.compile(rb"([\w-]{11}L)[0-9a-z]{36}( \d+ \d+)")
+"""How that of a signed-in session is: by moments, too."""
 
 
 def _ids(additions: bytes) -> list[bytes]:
@@ -370,11 +380,11 @@ class RedisPair(Pair):
     def _misplace(self) -> None:
         """A record of another session lies under the key."""
         if self.rng.random() < 0.4:
-            key, fields = Key(self.rng.choice(NAMES), self._digest()), {"@d": "f" * 43, "@v": 7, "@live": "1"}
+            key, fields = Key(self.rng.choice(NAMES), self._digest()), FOREIGN
             self.cluster.primary.misplace(key, Record(fields, None))
             name = self.real.key(key.category, key.digest)
             self.server.delete(name)
-            self.server.hset(name, mapping=fields)
+            self.server.hset(name, "@m", packed(fields))
 
     def _short_life(self) -> None:
         """What expires is gone."""
@@ -418,8 +428,9 @@ class RedisPair(Pair):
     def _real_state(self) -> dict[str, Any]:
         state = {}
         for key in map(bytes.decode, self.server.keys("session:*:{*")):
-            values = {k.decode(): v for k, v in self.server.hgetall(key).items()}
-            state[key] = ({k: _moment(k, v) for k, v in values.items()}, self.server.pttl(key))
+            values = {k.decode(): v.decode() for k, v in self.server.hgetall(key).items()}
+            said = {k: v.encode() for k, v in unpacked(values).items()}
+            state[key] = ({k: _moment(k, v) for k, v in said.items()}, self.server.pttl(key))
         return state
 
 
@@ -487,7 +498,9 @@ def near_cache(link: Any, change_ids: ChangeIds) -> NearCache:
 def _moment(key: str, value: bytes) -> Any:
     if key == "@m":
         return _described(value.decode())
-    return int(value) if key in ("@i", "@at", "@x", "@c") else value
+    if key == "@d":
+        return value[:11]  # so much of it stands in a record
+    return int(value) if key in MOMENTS else value
 
 
 def _described(meta: str) -> tuple[Any, ...]:
@@ -586,7 +599,8 @@ class DatabasePair(Pair):
 
     def _kill_user(self) -> None:
         if self.rng.random() < 0.3:
-            self.both("kill_user", self._user())
+            user = self._user()
+            self.both("count_ended", user, self.both("kill_user", user))
 
     def _kill_user_until(self) -> None:
         rng = self.rng

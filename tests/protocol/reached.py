@@ -47,6 +47,9 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     # grants and revocations
     "grant refused": (40, 200),
     "ended meanwhile": (50, 3),
+    "step-up True": (0, 120),
+    "step-up False": (0, 3),
+    "privileged": (0, 300),
     "revocation at level 0": (300, 600),
     "revocation at level 1": (50, 100),
     "revocation at level 2": (5, 50),

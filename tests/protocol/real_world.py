@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.stores.redis import auth_meta
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -361,7 +362,11 @@ class RealWorld(World):
     def database(self, worker: Worker) -> Database:
         """A real one."""
         proxy = self._servers.proxies[worker.name, SERVER]
-        database = Database(make_engine(proxy.instead_of(self._servers.postgres.url), WAIT), timeout=WAIT)
+        database = Database(
+            make_engine(proxy.instead_of(self._servers.postgres.url), WAIT),
+            timeout=WAIT,
+            idle_of=self.settings.privileges.idle_ms,
+        )
         self._made[worker.name].append(database.close)
         stepped: Any = Stepped(database, self, lambda: worker.path_to(SERVER))
         return cast(Database, stepped)
@@ -405,8 +410,8 @@ class RealWorld(World):
         if primary.alive:
             with client_of(primary) as client:
                 for key in client.keys("session:auth:{*}"):
-                    live, version = client.hmget(key, "@live", "@v")
                     digest = key.decode().removeprefix("session:auth:{").removesuffix("}")
-                    if live is not None:  # of a visitor it is plain data
-                        found[digest] = (True, int(version)) if live == b"1" else (False, 0)
+                    said = auth_meta.said(digest, client.hget(key, "@m") or b"")
+                    if said is not None:  # of a visitor it is plain data
+                        found[digest] = (True, said.version) if said.is_live else (False, 0)
         return found

@@ -617,6 +617,24 @@ KEPT = (
         """,
     ),
     _kept(
+        "the level that was told",
+        "I19",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        database down
+        cut w0 B
+        pass 6000
+        tick w0                 # only the primary is left
+        fresh w0 s0
+        a: append w0 s0
+        step a
+        step a                  # it has read the list, at level 0
+        cut w0 A
+        finish a                # at level 4: no store takes it
+        """,
+    ),
+    _kept(
         "wipes are merged",
         "I20",
         """
@@ -740,19 +758,20 @@ KEPT = (
         """,
     ),
     _kept(
-        "versions around an own write",
+        "the read behind an own write",
         "near",
         """
         near
         sign_in w0 alice s0
+        sign_in w0 root s1
         read w0 s0
         tick w0
         read w0 s0
-        a: blind w0 s0
-        step a
-        step a                  # it is written, and not described yet: no connection is known to have read it
+        blind w0 s0             # without it no connection is known to have read what is there now
         blind w2 s0
-        finish a
+        pass 700
+        read w0 s1              # and the server is known to answer
+        pass 700
         read w0 s0
         """,
     ),
@@ -766,7 +785,6 @@ KEPT = (
         tick w0
         read w0 s0
         a: blind w0 s0
-        step a
         step a
         step a                  # it is answered
         hold w0
@@ -1018,6 +1036,104 @@ KEPT = (
         cut w0 A
         sign_out w0 s0          # neither store is told
         read w1 s0              # a worker of the same host
+        """,
+    ),
+    _kept(
+        "session limit",
+        "I26",
+        """
+        profile limited
+        sign_in w0 alice s0
+        sign_in w1 alice s1
+        """,
+    ),
+    _kept(
+        "displaced sessions are made known",
+        "I5",
+        """
+        profile limited
+        sign_in w0 alice s0
+        read w1 s0
+        sign_in w1 alice s1     # ends the first one
+        read w1 s0
+        """,
+    ),
+    _kept(
+        "a proof by confirmation only",
+        "I27",
+        """
+        sign_in w0 alice s0
+        pass 70000
+        renew w1 s0
+        secure w0 s0
+        """,
+    ),
+    _kept(
+        "a proof is noted",
+        "I27",
+        """
+        sign_in w0 alice s0
+        pass 70000
+        secure w0 s0
+        confirm w1 s0
+        secure w0 s0
+        """,
+    ),
+    _kept(
+        "a proof goes along",
+        "I27",
+        """
+        sign_in w0 alice s0
+        pass 70000
+        confirm w0 s0
+        renew w1 s0
+        secure w2 s0
+        """,
+    ),
+    _kept(
+        "shorter lives",
+        "I28",
+        """
+        profile privileged
+        sign_in w0 root s0
+        """,
+    ),
+    _kept(
+        "shorter idle times",
+        "I28",
+        """
+        profile privileged
+        sign_in w0 root s0
+        pass 15000              # a quarter of what this one may be idle for
+        read w1 s0
+        """,
+    ),
+    _kept(
+        "shorter idle times in Redis",
+        "I28",
+        """
+        profile privileged
+        sign_in w0 root s0
+        tick all
+        database down
+        pass 15000
+        read w0 s0              # its use is noted in Redis only
+        """,
+    ),
+    _kept(
+        "another id for a shorter life",
+        "I28",
+        """
+        profile privileged
+        sign_in w0 root s0
+        read w2 s0
+        a: grant w2 s0          # an administrator is one anyway, as this worker knows
+        step a
+        step a
+        withdraw w0 s0
+        pass 31000              # of another user's session the idle time is longer
+        read w0 s0
+        finish a
         """,
     ),
 )

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from flask_langpont_session.policy.devices import NO_DEVICE, Device
 from flask_langpont_session.policy.leases import EXTEND_AFTER
 from flask_langpont_session.policy.values import (
     AuthRow,
     Changes,
+    Created,
     ErrorClass,
     Fields,
     Found,
+    JustEnded,
+    Limit,
     Position,
     RowState,
     StoreError,
@@ -53,6 +57,7 @@ class Tables:
 
     :ivar ended: (digest, version) → when that state ceased to be the valid one, true time in ms.
     :ivar payloads: (digest, version) → what the row had.
+    :ivar displaced: digest → the digests of the sessions that ended for its sign-in.
     """
 
     def __init__(self, clock: Clock, watcher: Watcher) -> None:
@@ -64,6 +69,7 @@ class Tables:
         self.ended: dict[tuple[str, int], int] = {}
         self.payloads: dict[tuple[str, int], Fields] = {}
         self.successors: dict[str, str] = {}
+        self.displaced: dict[str, list[str]] = {}
 
     @property
     def now_ms(self) -> int:
@@ -119,6 +125,31 @@ class Tables:
         """The digests of all rows of a user."""
         return [digest for digest, row in self.rows.items() if row.user_id == user_id]
 
+    def insert(
+        self, digest: str, user_id: str | None, payload: Fields, idle_ms: int, absolute_ms: int, kill: str | None
+    ) -> AuthRow:
+        """A new row, or that which is there already if it is the same."""
+        found = self.row(digest)
+        if found is not None:
+            if (found.version, found.user_id, found.payload) == (1, user_id, payload):
+                return found
+            raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
+        if kill is not None:
+            self.kill(kill)
+        now = self.now_ms
+        idle_at = now + min(idle_ms, absolute_ms)
+        epoch = self.epoch(user_id)
+        row = AuthRow(digest, user_id, 1, True, dict(payload), epoch, now, idle_at, now + absolute_ms, now)
+        self.put(row)
+        return row
+
+    def valid_of(self, user_id: str | None) -> list[AuthRow]:
+        """The sessions in which a user is signed in, oldest first."""
+        rows = [row for digest in self.of_user(user_id or "") if (row := self.row(digest)) is not None]
+        return sorted(
+            (row for row in rows if row.state is RowState.VALID), key=lambda row: (row.created_at, row.digest)
+        )
+
     def raise_epoch(self, user_id: str) -> int:
         """End all rows of a user, which stay as they are. Returns the new epoch."""
         rows = [self.rows[digest] for digest in self.of_user(user_id)]
@@ -163,14 +194,68 @@ class Network(Protocol):
         """Whether this call finds all slots taken."""
 
 
+class SimLimitedSignIns:
+    """Sign-ins of users that may have only so many sessions.
+
+    :param ask: has the database do something, and waits so many seconds for it.
+    """
+
+    def __init__(self, tables: Tables, ask: Callable[[float | None, Callable[[], Any]], Any]) -> None:
+        self._tables = tables
+        self._ask = ask
+
+    def create(
+        self,
+        digest: str,
+        *,
+        limit: Limit,
+        user_id: str,
+        payload: Fields,
+        idle_ms: int,
+        absolute_ms: int,
+        kill: str | None = None,
+        device: Device = NO_DEVICE,
+        timeout: float | None = None,
+    ) -> Created | None:
+        """See the package."""
+        tables = self._tables
+
+        def effect() -> Created | None:
+            if tables.row(digest) is not None:
+                return Created(tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill))
+            others = [row for row in tables.valid_of(user_id) if row.digest != kill]
+            excess = others[: max(0, len(others) + 1 - limit.most)]
+            if excess and not limit.ends_oldest:
+                return None
+            ended = [(row.digest, tables.kill(row.digest, "limit") or 0) for row in excess]
+            tables.displaced[digest] = [name for name, _ in ended]
+            return Created(tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill), ended)
+
+        created: Created | None = self._ask(timeout, effect)
+        return created
+
+    def take_displaced(self, digest: str, timeout: float | None = None) -> bool:
+        """See the package. Nothing in a simulation asks."""
+        return False
+
+
 class SimDatabase:
     """The database as one worker sees it."""
 
-    def __init__(self, tables: Tables, network: Network, tasks: Tasks, timeout: float = 0.25) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        network: Network,
+        tasks: Tasks,
+        timeout: float = 0.25,
+        idle_of: Callable[[Fields, int], int] = lambda payload, idle_ms: idle_ms,
+    ) -> None:
         self.tables = tables
+        self._idle_of = idle_of
         self.timeout = timeout
         self._network = network
         self._tasks = tasks
+        self.limited = SimLimitedSignIns(tables, self._ask)
 
     def _ask(self, timeout: float | None, effect: Callable[[], T]) -> T:
         """A caller with more time than a request has slots of its own."""
@@ -195,13 +280,13 @@ class SimDatabase:
         later = max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at))
         row = replace(row, idle_expires_at=later)
         if row.state is RowState.VALID:
-            expires_at = _idle_expiry(row, idle_ms)
+            expires_at = _idle_expiry(row, self._idle_of(row.payload, idle_ms))
             if expires_at > stored.idle_expires_at:
                 self.tables.put(replace(stored, idle_expires_at=expires_at), is_change=False)
             return replace(row, idle_expires_at=expires_at)
         if idle_seen is not None:
             self.tables.end_by_idleness(digest, idle_seen)
-            return self.tables.row(digest)
+            return JustEnded.of(row)
         return row
 
     def create(
@@ -213,26 +298,12 @@ class SimDatabase:
         idle_ms: int,
         absolute_ms: int,
         kill: str | None = None,
+        device: Device = NO_DEVICE,
         timeout: float | None = None,
     ) -> AuthRow:
         """See the package."""
 
-        def effect() -> AuthRow:
-            found = self.tables.row(digest)
-            if found is not None:
-                if (found.version, found.user_id, found.payload) == (1, user_id, payload):
-                    return found
-                raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
-            if kill is not None:
-                self.tables.kill(kill)
-            now = self.tables.now_ms
-            epoch = self.tables.epoch(user_id)
-            idle_at = now + min(idle_ms, absolute_ms)
-            row = AuthRow(digest, user_id, 1, True, dict(payload), epoch, now, idle_at, now + absolute_ms, now)
-            self.tables.put(row)
-            return row
-
-        return self._ask(timeout, effect)
+        return self._ask(timeout, lambda: self.tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill))
 
     def update(
         self,
@@ -306,7 +377,9 @@ class SimDatabase:
 
         return self._ask(timeout, effect)
 
-    def revoke_many(self, digests: Sequence[str], timeout: float | None = None) -> dict[str, int]:
+    def revoke_many(
+        self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
+    ) -> dict[str, int]:
         """See the package."""
 
         def effect() -> dict[str, int]:
@@ -355,6 +428,19 @@ class SimDatabase:
 
         return self._ask(timeout, effect)
 
+    def count_ended(self, user_id: str, epoch: int, timeout: float | None = None) -> int:
+        """See the package."""
+
+        def effect() -> int:
+            rows = [self.tables.rows[digest] for digest in self.tables.of_user(user_id)]
+            now_ms = self.tables.now_ms
+            return sum(
+                row.live and row.user_epoch == epoch - 1 and min(row.idle_expires_at, row.absolute_expires_at) > now_ms
+                for row in rows
+            )
+
+        return self._ask(timeout, effect)
+
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """See the package."""
         return self._ask(timeout, lambda: self._rows(self.tables.of_user(user_id)))
@@ -362,6 +448,16 @@ class SimDatabase:
     def load_many(self, digests: Sequence[str], timeout: float) -> Found:
         """See the package."""
         return self._ask(timeout, lambda: Found({row.digest: row for row in self._rows(list(digests))}, frozenset()))
+
+    def renamed(self, digests: Sequence[str], ms: int, timeout: float) -> set[str]:
+        """See the package."""
+
+        def effect() -> set[str]:
+            since = self.tables.now_ms - ms
+            has_moved = [digest for digest in digests if self.tables.go_on_as([digest])]
+            return {digest for digest in has_moved if self.tables.updated_at.get(digest, 0) > since}
+
+        return self._ask(timeout, effect)
 
     def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
         """See the package."""

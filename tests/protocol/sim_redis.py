@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from hashlib import sha1
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from flask_langpont_session.policy.categories import AUTH
@@ -43,6 +41,7 @@ from flask_langpont_session.stores.redis.records import (
     copy_of,
 )
 from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Server, ServerIdentity
+from tests.support.auth_records import PARTS, packed
 
 from .clock import Clock, SkewedClock
 from .sim_records import Meta, SimMerge, SimRecord, changed, restored
@@ -520,23 +519,18 @@ class SimRedisStore:
             self._put_back(connection)
         return reply, connection
 
-    def _ask_over(self, turn: Turn, timeout: float, *effects: Callable[[Node], Any]) -> list[Any]:
-        """Ask several things at a time over a tracked connection. Between them others may be served."""
+    def _ask_over(self, turn: Turn, timeout: float, effect: Callable[[Node], T]) -> T:
+        """Ask over a tracked connection."""
         line: Line = turn.connection
 
-        def effect() -> list[Any]:
-            replies = []
+        def served() -> T:
             try:
-                for number, each in enumerate(effects):
-                    if number and not self._tasks.is_late:
-                        self._tasks.pause("between")
-                    replies.append(line.node.serve(line, each))
+                return line.node.serve(line, effect)
             finally:
                 line.send(REPLY)
-            return replies
 
         try:
-            replies = self._tasks.ask(self.name, lambda: self._path(line), timeout, effect)
+            reply = self._tasks.ask(self.name, lambda: self._path(line), timeout, served)
         except StoreError as error:
             if error.cause == "OutOfMemoryError":
                 line.receive()
@@ -544,7 +538,7 @@ class SimRedisStore:
                 turn.drop(line)
             raise
         line.receive()
-        return replies
+        return reply
 
     def _run(self, timeout: float, effect: Callable[[Node], T], digests: Sequence[str] = ()) -> T:
         """Change something, and note which sessions it was."""
@@ -605,7 +599,7 @@ class SimRedisStore:
         try:
             if reading:
                 connection = reading.turn.connection
-                [found] = self._ask_over(reading.turn, timeout, effect)
+                found = self._ask_over(reading.turn, timeout, effect)
                 if found.foreign:
                     reading.turn.drop(connection)
             else:
@@ -670,16 +664,15 @@ class SimRedisStore:
             nonlocal number
             node.require_writable(self.name)
             found, number = effect(node), node.changes
+            for name in found.versions:
+                read_behind(node, Key(name, digest))
             return found
 
         done: Written = Written("")
-        metas: Mapping[str, bytes] = {}
-        descriptions = [partial(description, key=Key(name, digest)) for name in changes]
         try:
-            [done, *found] = self._ask_over(writing.turn, timeout, write, *descriptions)
-            metas = dict(zip(changes, found, strict=True))
+            done = self._ask_over(writing.turn, timeout, write)
         finally:
-            writing.end(self._change_ids, changes, done.versions, metas)
+            writing.end(self._change_ids, changes, done.versions)
         self._network.changed(node, digest, number)
         return done
 
@@ -823,13 +816,15 @@ def read(
                 due = rest if due < 0 else min(due, rest)
         node.tracking.reads(key, node.client)
         hash_ = _hash(record)
-        mark = known[name].mark if name in known else ""
-        reply.append(mark[:11].encode() if mark and mark[11:] == _description(hash_) else hash_)
+        mark = known[name].mark if name in known else b""
+        reply.append(mark if mark and mark == _description(hash_) else hash_)
     return [*reply, moved, due]
 
 
 def _hash(record: Record | None) -> list[bytes]:
     fields = {} if record is None else record.fields
+    if "@live" in fields:
+        fields = {name: value for name, value in fields.items() if name not in PARTS} | {"@m": packed(fields)}
     return [part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))]
 
 
@@ -838,17 +833,8 @@ def known_of(key: Key, kind: str, record: Record | None) -> Known:
     return answer(key.digest, (key.category,), kind, [0, _hash(record), 0, -1]).records[key.category]
 
 
-def description(node: Node, key: Key) -> bytes:
-    """``HMGET``: how the record of a category is described."""
-    record = node.get(key)
-    node.tracking.reads(key, node.client)
-    return b"" if record is None else _as_bytes(record.fields.get("@m", b""))
-
-
-def _description(fields: Sequence[bytes]) -> str:
-    found = dict(zip(fields[::2], fields[1::2], strict=True))
-    of_auth = b" ".join(found.get(name, b"") for name in (b"@live", b"@v", b"@at", b"@i"))
-    return sha1(found.get(b"@m") or of_auth, usedforsecurity=False).hexdigest()[:16]
+def _description(fields: Sequence[bytes]) -> bytes:
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"@m", b"")
 
 
 def _as_bytes(value: object) -> bytes:
@@ -987,8 +973,14 @@ def write(
     versions = {}
     for name, record in records.items():
         life = changes[name].life_ms if record.old else limits.empty_ms
-        versions[name] = Change(record.meta.stamp, _save(node, Key(name, digest, shadow), record, life, write_id))
+        meta = _save(node, Key(name, digest, shadow), record, life, write_id)
+        versions[name] = Change(record.meta.stamp, meta.stamp, _as_bytes(meta))
     return Written("written", versions)
+
+
+def read_behind(node: Node, key: Key) -> None:
+    """Part of ``write.lua``: the sender of a write that is kept near is told of the next one."""
+    node.tracking.reads(key, node.client)
 
 
 def _opened(node: Node, key: Key) -> SimRecord:
@@ -996,11 +988,11 @@ def _opened(node: Node, key: Key) -> SimRecord:
     return SimRecord(key.digest, own.fields if own else None, node.clock.now_ms)
 
 
-def _save(node: Node, key: Key, record: SimRecord, life_ms: int, write_id: str) -> int:
+def _save(node: Node, key: Key, record: SimRecord, life_ms: int, write_id: str) -> Meta:
     fields = record.save(write_id)
     node.put(key, fields, life_ms)
-    stamp: int = fields["@m"].stamp
-    return stamp
+    meta: Meta = fields["@m"]
+    return meta
 
 
 def restore(node: Node, kept: Restore, limits: Limits, write_id: str) -> Merged:
@@ -1013,7 +1005,7 @@ def restore(node: Node, kept: Restore, limits: Limits, write_id: str) -> Merged:
     if not restored(record, kept.copy, kept.is_partial, limits, write_id):
         return Merged("merged", record.meta.stamp)
     life = kept.life_ms if record.old else limits.empty_ms
-    return Merged("merged", _save(node, key, record, life, write_id))
+    return Merged("merged", _save(node, key, record, life, write_id).stamp)
 
 
 def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
@@ -1029,4 +1021,4 @@ def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
     if not work.changes:
         return Merged("merged", record.meta.stamp, outcomes)
     life = kept.life_ms if record.old else limits.empty_ms
-    return Merged("merged", _save(node, key, record, life, write_id), outcomes)
+    return Merged("merged", _save(node, key, record, life, write_id).stamp, outcomes)

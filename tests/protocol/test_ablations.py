@@ -22,8 +22,10 @@ LOAD_BEARING = {
     "journal", "journal of log out everywhere", "reconciler", "rows changed since an incident",
     "push of what Redis missed", "additions are counted once", "late commands do nothing", "rights do not wait",
     "budget", "change ids of a host", "change id before the question", "silence", "the end of what vouches",
-    "versions around an own write", "change ids around an own write", "a hit at level 0 only",
-    "the journal before a hit", "lease of a hit", "touches that are due",
+    "the read behind an own write", "change ids around an own write", "a hit at level 0 only",
+    "the journal before a hit", "lease of a hit", "touches that are due", "session limit",
+    "displaced sessions are made known", "a proof by confirmation only", "a proof goes along", "a proof is noted",
+    "shorter lives", "shorter idle times", "shorter idle times in Redis", "another id for a shorter life",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

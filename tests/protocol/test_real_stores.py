@@ -13,6 +13,8 @@ import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.encryption.at_rest import at_rest
+from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.stores.host.change_ids import ChangeIds
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
@@ -44,18 +46,19 @@ def store_on(valkey: Valkey, *, is_near: bool = False) -> Iterator[RedisStore]:
     store.forget_connections()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "sqlite, encrypted"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     folder = tmp_path_factory.mktemp("database")
-    if request.param == "sqlite":
-        yield from made(f"sqlite:///{folder / 'sessions.sqlite3'}")
+    if request.param.startswith("sqlite"):
+        yield from made(f"sqlite:///{folder / 'sessions.sqlite3'}", encrypted=request.param != "sqlite")
     else:
         with Postgres(folder) as server:
             yield from made(server.url)
 
 
-def made(url: str) -> Iterator[Database]:
-    database = Database(make_engine(url, WAIT), timeout=WAIT)
+def made(url: str, *, encrypted: bool = False) -> Iterator[Database]:
+    make = at_rest([bytes(range(200, 232))], {AUTH}, 0.0).database if encrypted else Database
+    database = make(make_engine(url, WAIT), timeout=WAIT)
     database.create_tables()
     yield database
     database.close()

@@ -80,7 +80,7 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
     (4, _request("sign_out", _worker, _slot)),
     (2, _request("revoke", _worker, _slot)),
     (2, _request("revoke_first", _worker, _slot)),
-    (1, _request("revoke_user", _worker, _user)),
+    (2, _request("revoke_user", _worker, _user)),
     (3, _request("grant", _worker, _slot)),
     (3, _request("withdraw", _worker, _slot)),
     (2, _request("note", _worker, _slot)),
@@ -90,6 +90,8 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
     (1, _request("blind", _worker, _slot)),
     (1, _request("add", _worker, _slot)),
     (3, _request("renew", _worker, _slot)),
+    (2, _request("confirm", _worker, _slot)),
+    (2, _request("secure", _worker, _slot)),
     (1, _request("visit", _worker, _slot)),
     (6, _request("tick", _worker)),
     (8, _event("tick", _of("all"))),
@@ -173,7 +175,7 @@ def generate(seed: int, length: int = 80) -> Schedule:
         usual = [(weight, _alone(choice)) for weight, choice in usual]
     choices = [*usual, *(choice for mood in moods for choice in FAULTS[mood])]
     dice = Dice(rng, tuple(rng.sample(list(WORKERS), rng.choice((2, 2, 3, 4)))), SLOTS[: rng.choice((1, 1, 2))])
-    profile = rng.choices(list(PROFILES), (4, 3, 1, 1, 1, 3))[0]
+    profile = rng.choices(list(PROFILES), (4, 3, 1, 1, 1, 2, 2, 3))[0]
     picked = rng.choices([line for _, line in choices], [weight for weight, _ in choices], k=length)
     first = f"sign_in {_worker(dice)} {_user(dice)} s0" if rng.random() < 0.7 else f"visit {_worker(dice)} s0"
     lines = "; ".join([first, *(line(dice) for line in picked), "heal"])

@@ -69,6 +69,8 @@ PROFILES = {
     "always": SHORT | {"VERIFY_INTERVAL": 0},
     "no grace": SHORT | {"GRACE": 0},
     "narrow": SHORT | {"LOCAL_CACHE_SIZE": 1},
+    "limited": SHORT | {"MAX_SESSIONS_PER_USER": 1},
+    "privileged": SHORT | {"PRIVILEGED_IDLE_TIMEOUT": 40, "PRIVILEGED_ABSOLUTE_TIMEOUT": 300},
     "exact": SHORT,
 }
 """Settings under which worlds run; small, so that a short schedule meets every limit. A "narrow" worker forgets most
@@ -86,6 +88,7 @@ def settings_of(profile: str) -> Settings:
         "FAILURE_THRESHOLD": 2,
         "LOCAL_CACHE_TTL": 60,
         "JOURNAL": None,
+        "JOURNAL_TTL": 120,
         "REDIS_URL": "redis://localhost/0",
         "REPLICA_URL": "redis://localhost/1",
     }
@@ -94,7 +97,7 @@ def settings_of(profile: str) -> Settings:
 
 
 PARTS: Mapping[Any, Mapping[str, Any]] = {
-    revocations: {"_MOST_AT_ONCE": 1},
+    revocations: {"MOST_AT_ONCE": 1},
     calls: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
     near: {"MOST_LANES": 1},
 }
@@ -170,7 +173,7 @@ class Worker:
             [PRIMARY, REPLICA, DATABASE],
             limits=Limits(settings.failure_threshold, settings.local_cache_ttl),
             listeners=Listeners(
-                store_lost=lambda error, direction: world.promises.lost(error.store, error.error_class.name.lower()),
+                store_lost=lambda error, ways: world.promises.lost(error.store, error.error_class.name.lower()),
                 store_failed=lambda store: self.monitor.suspect(store),
             ),
             clock=clock.monotonic,
@@ -335,7 +338,7 @@ class World:
 
     def database(self, worker: Worker) -> Database:
         """The database as a worker sees it."""
-        database: Any = SimDatabase(self.tables, worker, self.tasks)
+        database: Any = SimDatabase(self.tables, worker, self.tasks, idle_of=self.settings.privileges.idle_ms)
         return cast(Database, database)
 
     # -- ids and values ----------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,11 +19,9 @@ from example_app.app import csrf
 from example_app.session import live
 from example_app.users import User
 from lab.app import create_app as create_lab
+from tests.support.gates import Gate
 
 pages = Blueprint("stories", __name__)
-
-LONGEST_HOLD = 30.0
-"""Seconds after which a held request goes on: a test that failed must not keep a worker's thread."""
 
 CALLERS = 2
 """Threads of one worker that look at sessions by the thousand: with four workers enough to keep two cores busy."""
@@ -33,7 +30,7 @@ CALLERS = 2
 def create_app() -> Flask:
     """Needs ``FLASK_GATES``: the folder through which held requests are let go."""
     csrf.exempt(pages)
-    app = create_lab()
+    app = create_lab({"LANGPONT_SESSION_MAX_SESSIONS_PER_USER": None})
     app.register_blueprint(pages)
     return app
 
@@ -95,16 +92,9 @@ def regenerate() -> ResponseReturnValue:
 
 @pages.post("/held/<gate>/<deed>")
 def held(gate: str, deed: str) -> ResponseReturnValue:
-    """Read the session, wait until the gate opens, then do the deed: a request that is overtaken.
-
-    The file ``<gate>.reached`` says that it waits, ``<gate>.open`` lets it go on.
-    """
+    """Read the session, wait until the gate opens, then do the deed: a request that is overtaken."""
     before = me()
-    folder = Path(current_app.config["GATES"])
-    (folder / f"{gate}.reached").touch()
-    latest = time.monotonic() + LONGEST_HOLD
-    while not (folder / f"{gate}.open").exists() and time.monotonic() < latest:
-        time.sleep(0.005)
+    Gate(Path(current_app.config["GATES"]), gate).wait()
     DEEDS[deed]()
     return {"before": before}
 

@@ -13,9 +13,9 @@ from tests.faults.proxy import FaultProxy
 from .site import APPLICATION, WORKERS, Site, running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Both hosts, started once."""
+    """Both hosts, started once, and ended with the folder: their eight workers look after the stores all the time."""
     gates = tmp_path_factory.mktemp("gates")
     settings = {
         "GATES": str(gates),

@@ -21,6 +21,8 @@ from devservers.web import WebServer
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from lab.servers import Lab
 from tests.faults.proxy import FaultProxy
+from tests.support.auth_records import says
+from tests.support.gates import Gate
 
 from .visitor import Answer, Visitor
 
@@ -79,18 +81,17 @@ class Site:
     @contextmanager
     def held(self, visitor: Visitor, deed: str) -> Iterator[Held]:
         """A request that has read its session and waits, while this is open, to do its deed."""
-        gate = f"gate-{next(self._numbers)}"
+        gate = Gate(self.gates, f"gate-{next(self._numbers)}")
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(visitor.twin().send, f"/held/{gate}/{deed}")
+            answer = pool.submit(visitor.twin().send, f"/held/{gate.name}/{deed}")
             opened = threading.Event()
 
             def let_go() -> None:
-                (self.gates / f"{gate}.open").touch()
+                gate.open()
                 opened.set()
 
             try:
-                reached = self.gates / f"{gate}.reached"
-                wait_until(lambda: reached.exists() or answer.done(), "the held request", PATIENCE)
+                wait_until(lambda: gate.is_reached or answer.done(), "the held request", PATIENCE)
                 yield Held(answer, let_go)
             finally:
                 let_go()
@@ -112,7 +113,7 @@ class Site:
         """Key → hash, of all that the primary has of a session."""
         with self.lab.primary.client() as redis:
             keys = [key for key in redis.scan_iter(match="session:*", count=1000) if digest in key]
-            return {key: redis.hgetall(key) for key in keys}
+            return {key: says(redis, key) for key in keys}
 
     def auth_record(self, digest: str) -> dict[str, str]:
         """What the primary has under the session's auth key."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devservers.processes import wait_until
+from tests.support.auth_records import says
 
 from .site import PATIENCE, Site, health, restarted_from
 from .watch import Watch
@@ -35,7 +36,7 @@ def test_I1_I5_a_logout_while_the_primary_is_dead_outlives_its_old_file(site: Si
         assert site.row(digest)["live"] is False
 
         with restarted_from(lab.primary, tmp_path / "copy") as copy, copy.client() as redis:
-            assert redis.hget(f"session:auth:{{{digest}}}", "@live") == "1"
+            assert says(redis, f"session:auth:{{{digest}}}")["@live"] == "1"
 
         lab.primary.start()
         assert lab.primary.pid != died

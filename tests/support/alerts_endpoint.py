@@ -34,12 +34,16 @@ def environment_of(aws_url: str) -> dict[str, str]:
 
 
 class Sent:
-    """One message that arrived."""
+    """One message that arrived.
+
+    :ivar texts: by protocol; `body`: that of a queue.
+    """
 
     def __init__(self, form: dict[str, list[str]]) -> None:
         self.topic = form["TopicArn"][0].rpartition(":")[2]
         self.subject = form["Subject"][0]
-        self.body: dict[str, Any] = json.loads(form["Message"][0])
+        self.texts: dict[str, str] = json.loads(form["Message"][0])
+        self.body: dict[str, Any] = json.loads(self.texts["sqs"])
         entries = range(1, 1 + sum(name.endswith(".Name") for name in form))
         self.attributes = {
             form[f"MessageAttributes.entry.{n}.Name"][0]: form[f"MessageAttributes.entry.{n}.Value.StringValue"][0]

@@ -100,7 +100,7 @@ class FakeRedis:
     ) -> Answer:
         self._ask("read", digest, "shadow" if shadow else kind)
         found = {} if shadow else self.data.get(digest, {})
-        records = {name: Known("", CategoryCopy(5 if name in found else 0, found.get(name, {}))) for name in lives_ms}
+        records = {name: Known(b"", CategoryCopy(5 if name in found else 0, found.get(name, {}))) for name in lives_ms}
         damaged, self.damaged = tuple(self.damaged), []
         entry = self.entries.get(digest) if kind == SIGNED_IN else None
         return Answer(NOW_MS, entry, records, damaged, is_primary=self.is_primary, trust_since_ms=self.trust_since_ms)
@@ -123,6 +123,13 @@ class FakeRedis:
         self._ask("write_tombstone", digest, version)
         self.entries[digest] = AuthEntry(None, in_database=bool(version))
 
+    def push_many(
+        self, rows: Sequence[Any], dead: Sequence[tuple[str, int]], categories: Sequence[str], **options: Any
+    ) -> None:
+        self._ask("push_many", [row.digest for row, _ in rows], list(dead))
+        for digest, version in dead:
+            self.entries[digest] = AuthEntry(None, in_database=bool(version))
+
     def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
         self._ask("extend_idle", digest)
         return NOW_MS + idle_ms
@@ -139,12 +146,14 @@ class FakeDatabase:
     """Rows, and what was asked.
 
     :ivar races: rows that another request writes just before the next changes.
+    :ivar is_slow_with_rows: it answers too late where it has to go through the rows of a user.
     """
 
     rows: dict[str, AuthRow] = field(default_factory=dict)
     told: list[tuple[Any, ...]] = field(default_factory=list)
     fails: StoreError | None = None
     races: list[AuthRow] = field(default_factory=list)
+    is_slow_with_rows: bool = False
 
     def _ask(self, *what: Any) -> None:
         if self.fails is not None:
@@ -182,6 +191,31 @@ class FakeDatabase:
         self._ask("revoke", digest)
         self.rows.pop(digest, None)
         return [(digest, 2)]
+
+    def kill_user(self, user_id: str, timeout: float | None = None) -> int:
+        self._ask("kill_user", user_id)
+        return 1
+
+    def count_ended(self, user_id: str, epoch: int, timeout: float | None = None) -> int:
+        self._ask("count_ended", user_id, epoch)
+        self._go_through_rows()
+        return sum(row.live for row in self.sessions_of(user_id))
+
+    def kill_user_until(self, user_id: str, until_ms: int, timeout: float | None = None, **of: Any) -> list[str]:
+        self._ask("kill_user_until", user_id, until_ms, of["epoch"])
+        self._go_through_rows()
+        dead = [row.digest for row in self.sessions_of(user_id)][: of["limit"]]
+        for digest in dead:
+            del self.rows[digest]
+        return dead
+
+    def _go_through_rows(self) -> None:
+        if self.is_slow_with_rows:
+            raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
+
+    def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
+        self._ask("sessions_of", user_id)
+        return [row for row in self.rows.values() if row.user_id == user_id]
 
 
 LOST = {name: StoreError(name, ErrorClass.UNREACHABLE, "Test", sent=True) for name in (PRIMARY, REPLICA, DATABASE)}
@@ -229,7 +263,7 @@ class Stage:
 
     def plan(self, origin: SessionId | None, target: SessionId | None, **more: Any) -> Plan:
         """Of a save."""
-        return Plan(origin, target, LIFE, **more)
+        return Plan(origin, target, LIFE, more.pop("level", self.health.level), **more)
 
     def revocations(self) -> list[object]:
         """Events of sessions that ended."""

@@ -206,7 +206,7 @@ class Cluster:
         raise LookupError(slot)
 
     def _map(self, node: Valkey) -> list[Any]:
-        with redis.Redis(port=node.port, socket_timeout=1.0) as client:
+        with redis.Redis(port=node.port, socket_timeout=10.0) as client:
             found: Any = client.connection_pool.get_connection()
             try:
                 found.send_command("CLUSTER", "SLOTS")

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from devservers.processes import spawn
 from devservers.servers import Valkey
+from devservers.valkey import LONG
 from tests.integration.tls import Authority
 from tests.support.programs import required
 
@@ -39,10 +40,12 @@ class Redis8(Valkey):
         self.certificate = certificate
         self._authority = authority
 
-    def client(self) -> redis.Redis:
+    def client(self, timeout: float = LONG) -> redis.Redis:
         """A client over the Unix socket, without retries: no certificate is in its way. The caller closes it."""
         retry = Retry(NoBackoff(), 0)
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=1.0, retry=retry, decode_responses=True)
+        return redis.Redis(
+            unix_socket_path=str(self.socket), socket_timeout=timeout, retry=retry, decode_responses=True
+        )
 
     def renew(self, certificate: Path) -> None:
         """Use another certificate for the connections from now on, as after its renewal."""

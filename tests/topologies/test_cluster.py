@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from devservers.servers import Valkey
 from flask_langpont_session import events
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.metrics.session_index import BUCKETS
+from flask_langpont_session.policy.breakers import READ
 from flask_langpont_session.policy.ids import digest_of
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts
 from tests.integration.elasticache_site import Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
+from tests.support.auth_records import unpacked
 
 from .cluster_crowd import (
     FINE,
@@ -92,11 +96,31 @@ def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluste
             other = browser(app, one.cookie)
             other.post("/logout")
             assert browser(app, one.cookie).get("/who").json["user"] is None
-            assert cluster.says(cluster.primary(shard), "HGET", f"session:auth:{{{one.digest}}}", "@live") == "0"
+            meta = cluster.says(cluster.primary(shard), "HGET", f"session:auth:{{{one.digest}}}", "@m")
+            assert unpacked({"@m": meta})["@live"] == "0"
     assert healthz(app)["shards"] == WHOLE
     roles = {f"{role}:{number}" for role in ("primary", "replica") for number in (1, 2, 3)}
     # A replica that has received nothing yet is not named by its primary.
     wait_until(lambda: set(healthz(app)["stores"]) == {*roles, "database"}, "all servers", LONG)
+
+
+def test_the_doctor_looks_at_every_shard(app: Flask, cluster: Cluster) -> None:
+    """Each server by its name, and the clusters' own rights."""
+    asked = [part for name in ("stores", "write-endpoint", "replica", "redis-rights") for part in ("--only", name)]
+    wait_until(lambda: len(parts(app).backend.find_stores(LONG)) == 2 * SHARDS, "all servers", LONG)
+    answer = app.test_cli_runner().invoke(langpont, ["doctor", "--json", *asked])
+    found = {check["name"]: check for check in json.loads(answer.output)["checks"]}
+    assert [found[name]["outcome"] for name in ("stores", "write-endpoint", "replica")] == ["ok", "ok", "ok"]
+    for name, role in (("write-endpoint", "primary"), ("replica", "replica")):
+        assert {one["subject"] for one in found[name]["findings"]} == {f"{role}:{number}" for number in (1, 2, 3)}
+    assert all("lacks" not in one["found"] for one in found["redis-rights"]["findings"])
+    node = cluster.primary(0)
+    cluster.says(node, "ACL", "SETUSER", "default", "-cluster|info")
+    try:
+        answer = app.test_cli_runner().invoke(langpont, ["doctor", "--only", "redis-rights"])
+    finally:
+        cluster.says(node, "ACL", "SETUSER", "default", "+cluster|info")
+    assert "primary:1: default lacks +cluster|info" in answer.output
 
 
 def test_status_shows_every_shard(app: Flask, cluster: Cluster) -> None:
@@ -333,3 +357,13 @@ def test_nodes_show_certificates_for_the_names_they_announce(make_app: MakeApp, 
             assert causes == {"IDENTITY_REFUSED"}
             Cluster.says(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
             wait_until(lambda: who(stranger)["level"] == 0, "level 0", LONG, pause=0.05)
+
+
+def test_a_store_whose_shards_are_found_while_it_fails_is_told_of(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """A call to the cluster fails as long as no shard is known, and says so when they are."""
+    sign_in(app, "7")
+    health = parts(app).health
+    wait_until(lambda: {store for store, _ in health.breakers} >= {"primary:1", "primary:2"}, "the shards")
+    health.arrange("primary", [""])
+    health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "NotDiscoveredYet", timed_out=True), READ)
+    assert "session store primary (its shards have changed) is lost for reads and writes" in caplog.text

@@ -167,7 +167,7 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     successor = make_app(**config)
     sign_in(successor, "8")
     assert stores(app) == stores(successor) == {"primary:1", "primary:2", "database"}
-    assert parts(app).health.level == 0
+    wait_until(lambda: parts(app).health.level == 0, "both shards")
     assert "restart" not in caplog.text
 
 

@@ -6,6 +6,7 @@ test in ``tests/packaging/test_typing.py`` holds that nothing public is left out
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -18,14 +19,17 @@ from sqlalchemy import MetaData
 from flask_langpont_session import (
     DEFAULT_CATEGORIES,
     ConfigError,
+    ConfirmationRequired,
     FeatureReport,
     GrantRefused,
     Kept,
     LangPontSession,
     LangPontSessionError,
+    Refused,
     Revoked,
     Session,
     SessionInfo,
+    SessionLimitReached,
     SessionTooLarge,
     SessionValueError,
     UnsupportedValue,
@@ -33,6 +37,7 @@ from flask_langpont_session import (
     requires_fresh,
     session,
 )
+from flask_langpont_session.audit import write_audit_log
 from flask_langpont_session.pytest_plugin import SessionOutage
 from flask_langpont_session.session.values import CategoryView
 from flask_langpont_session.testing import (
@@ -109,6 +114,10 @@ def state() -> str:
     assert_type(session.fallback_mode, bool)
     assert_type(session.emergency_mode, bool)
     assert_type(session.unverified, bool)
+    assert_type(session.was_displaced(), bool)
+    assert_type(session.label, str | None)
+    session.label = "the tablet in the kitchen"
+    session.label = None
     assert_type(session.available("translation"), bool)
     assert_type(session.fresh(), bool)
     assert_type(session.fresh("ui"), bool)
@@ -143,6 +152,20 @@ def payment(amount: int) -> str:
     return str(amount)
 
 
+@requires_fresh(max_age=300)
+def address(street: str) -> str:
+    session.confirm()
+    assert_type(session.authenticated_at, datetime | None)
+    assert_type(session.fresh("auth", max_age=1.5), bool)
+    return street
+
+
+@app.errorhandler(ConfirmationRequired)
+def ask_for_password(error: ConfirmationRequired) -> str:
+    return str(error.description)
+
+
+assert_type(address("a"), str)
 assert_type(password(7), str)
 assert_type(payment(7), str)
 
@@ -155,7 +178,13 @@ def sessions_of(user: int) -> list[str]:
     assert_type(found[0].created_at, datetime)
     assert_type(found[0].idle_expires_at, datetime)
     assert_type(found[0].absolute_expires_at, datetime)
+    assert_type(found[0].last_seen_at, datetime)
+    assert_type(found[0].label, str | None)
+    assert_type(found[0].network, str | None)
+    assert_type(found[0].is_mine, bool)
     assert_type(extension.revoke(found[0].digest), Revoked)
+    assert_type(extension.revoke_others(), Revoked)
+    assert_type(extension.revoke_others(found[0].digest), Revoked)
     revoked = extension.revoke_user(user, app)
     assert_type(revoked.durable, bool)
     assert_type(revoked.sessions, int)
@@ -166,13 +195,20 @@ def operate() -> dict[str, Any]:
     try:
         assert_type(extension.create_tables(), None)
         return extension.status(app)
-    except (GrantRefused, SessionValueError) as error:
-        assert_type(error, GrantRefused | SessionValueError)
+    except (GrantRefused, SessionLimitReached, SessionValueError) as error:
+        assert_type(error, GrantRefused | SessionLimitReached | SessionValueError)
+        return {}
+    except Refused as error:
+        assert_type(error, Refused)
         return {}
     except LangPontSessionError:
         return {}
     finally:
         assert_type(extension.close(app), None)
+
+
+write_audit_log(app)
+write_audit_log(app, logging.StreamHandler())
 
 
 @events.level_changed.connect_via(app)
@@ -181,7 +217,10 @@ def level_changed(sender: Flask, event: events.LevelChanged) -> None:
     assert_type(event.new, int)
 
 
-def lost(event: events.StoreLost | events.StoreRecovered | events.WritesNotKept) -> str:
+def lost(event: events.StoreLost | events.StoreRecovered | events.WritesNotKept | events.SessionRevoked) -> str:
+    if isinstance(event, events.SessionRevoked):
+        assert_type(event.cause, events.EndedBy)
+        return event.digest
     if isinstance(event, events.WritesNotKept):
         assert_type(event.count, int)
         return f"{event.what} {event.cause} {event.category}"

@@ -23,7 +23,7 @@ DECODERS = (msgspec.json.Decoder, msgspec.msgpack.Decoder)
 
 RACE = """
 import os, sys, threading
-from flask_langpont_session.alerts import shared
+from flask_langpont_session.alerts import incidents
 from flask_langpont_session.aws import endpoints
 
 place = sys.argv[2]
@@ -34,7 +34,7 @@ def race():
     ready = threading.Barrier(8)
     def decode():
         ready.wait()
-        assert shared.read(b'{"incidents":{},"past":{},"queue":[],"serial":1}').serial == 1
+        assert incidents.decode_host(b'{"incidents":{},"past":{},"queue":[],"serial":1}').serial == 1
         assert memory.recall() is not None
     threads = [threading.Thread(target=decode) for _ in range(8)]
     for thread in threads:

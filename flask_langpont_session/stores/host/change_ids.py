@@ -49,7 +49,7 @@ class ChangeIds:
         if self._path is None:
             return self._own.get(place, NEVER)
         try:
-            found = self._opened().read(place * SIZE, SIZE)
+            found = (self._file or self._opened()).read(place * SIZE, SIZE)
         except OSError:
             return None
         return (found if len(found) == SIZE else NEVER) + self._era

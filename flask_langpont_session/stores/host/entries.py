@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -248,10 +248,6 @@ _WIPED = "SELECT category FROM writes WHERE digest = ? AND NOT shadow AND operat
 _OF_CATEGORY = f"""FROM writes
     WHERE digest = ? AND NOT shadow AND category = ? AND operation <> '{Operation.WIPE}'"""
 
-# Under new numbers: a replay that has read the old ones is not to mark or delete them.
-_RENAME = f"""INSERT INTO writes ({", ".join(_NAMES[1:])})
-    SELECT ?, ?, {", ".join(_NAMES[3:])} {_OF_CATEGORY} ORDER BY seq"""
-
 _INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_us, at_ms)
     VALUES (?, ?, ?, ?, ?, ?)"""
 
@@ -268,26 +264,27 @@ _PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions,
         WHERE excluded.version > copies.version"""
 
 
-def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
+def put_write(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite | None:
     """Keep a change, merged with what waits of its field already, under a new number.
 
-    :return: False: it was not kept, because it was made without knowing what is there, and something else is there than
-        what its request saw.
+    :return: what was made without knowing what is there, and is lost because something else is there: this change,
+        which is not kept then; or the value that waited, if the request of this change saw what the stores have.
     """
     place = (entry.digest, entry.shadow, entry.category)
     if entry.operation is Operation.WIPE:
         _put_wipe(db, place, entry)
-        return True
+        return None
     rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
     waiting, is_wiped = (
         list(filter(None, map(_understood, rows))),
         entry.basis is not Basis.BLIND and _is_wiped(db, place),
     )
     if entry.basis is Basis.UNSEEN and not _has_seen(waiting, is_wiped, entry):
-        return False
+        return entry
     if is_wiped:
         # Nothing was there any more, whatever version was read. It must not lose against the wipe itself.
         entry = replace(entry, basis=Basis.BLIND, moment=entry.acknowledged, base=None)
+    lost = next((row for row in waiting if _knows_more(entry, row) and entry.base not in (None, row.value)), None)
     if waiting:
         if entry.operation is Operation.ADD:
             replaced, entry = _with_addition(waiting, entry)
@@ -297,7 +294,7 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> bool:
         db.executemany("DELETE FROM writes WHERE seq = ?", [(row.seq,) for row in replaced])
     if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
         db.execute(_INSERT, _values(entry))
-    return True
+    return lost
 
 
 def _put_wipe(db: sqlite3.Connection, place: tuple[str, bool, str], wipe: PendingWrite) -> None:
@@ -323,10 +320,16 @@ def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingW
     """What is to be kept when a field that waits is set or deleted."""
     value = next((row for row in waiting if row.operation is not Operation.ADD), None)
     doubts = new.doubts + "".join(row.doubts for row in waiting if row.doubts not in new.doubts)
-    if value is None or new.basis is Basis.BLIND:
+    if value is None or new.basis is Basis.BLIND or _knows_more(new, value):
         return replace(new, doubts=doubts)
     # What is made from a value that waits knows no more of Redis than that value did.
     return replace(new, basis=value.basis, moment=value.moment, base=value.base, doubts=doubts)
+
+
+def _knows_more(new: PendingWrite, waiting: PendingWrite) -> bool:
+    """Whether a value was made from what the stores have, and one that waits without knowing that. Where the stores do
+    not say what they have, the one that waits is shown, and what is made from it is UNSEEN as well."""
+    return new.basis is Basis.SEEN and waiting.basis is Basis.UNSEEN
 
 
 def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[list[PendingWrite], PendingWrite]:
@@ -428,6 +431,15 @@ def _carried(db: sqlite3.Connection, digest: str) -> tuple[frozenset[str], froze
     return frozenset(name for names, _ in rows for name in names), given_up
 
 
+def moved(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
+    """What waits for a session under one id, as it waits under another one."""
+    return replace(entry, digest=digest, kind=kind)
+
+
+Move = Callable[[PendingWrite, str, str], PendingWrite]
+"""See :func:`moved`."""
+
+
 def put_carry(
     db: sqlite3.Connection,
     origin: str,
@@ -437,12 +449,14 @@ def put_carry(
     left_us: int,
     *,
     now_ms: int,
-) -> None:
+    move: Move = moved,
+) -> list[PendingWrite]:
     """Keep that what a session has under a former id is to be brought to the present one. What waits of it here waits
-    for the present one from now on."""
-    for name in categories:
-        db.execute(_RENAME, (digest, kind, origin, name))
-        db.execute(f"DELETE {_OF_CATEGORY}", (origin, name))
+    for the present one from now on.
+
+    :return: what waited for the present one and is not kept, see :func:`put_write`.
+    """
+    left_out = [entry for name in categories for entry in _move_writes(db, origin, digest, kind, name, move)]
     wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
     # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.
     sql = "SELECT origin, categories, left_us FROM carries WHERE digest = ? ORDER BY seq"
@@ -454,6 +468,36 @@ def put_carry(
             db.execute(_INSERT_CARRY, row)
         for name in set(names).difference(brought) if left else ():  # nothing else tells that it was given up
             put_write(db, _wipe_of_former(former, name, left, now_ms))
+    return left_out
+
+
+def take_carry_back(
+    db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Sequence[str], move: Move = moved
+) -> None:
+    """The session keeps its former id, and no response named the present one: see :func:`put_carry`."""
+    db.execute("DELETE FROM carries WHERE origin = ? AND digest = ?", (origin, digest))
+    db.execute("UPDATE carries SET digest = ? WHERE digest = ?", (origin, digest))
+    for name in categories:
+        _move_writes(db, digest, origin, kind, name, move)
+
+
+def _move_writes(
+    db: sqlite3.Connection, origin: str, digest: str, kind: str, category: str, move: Move
+) -> list[PendingWrite]:
+    """Have what waits for a category under one id wait under another one, as if it had been put there first.
+
+    Under new numbers: a replay that has read the old ones is not to mark or delete them.
+    """
+    sql = f"SELECT {_COLUMNS} {_OF_CATEGORY} ORDER BY seq"
+    older, newer = (
+        [entry for row in db.execute(sql, (name, category)).fetchall() if (entry := _understood(row))]
+        for name in (origin, digest)
+    )
+    for name in (origin, digest) if older else ():
+        db.execute(f"DELETE {_OF_CATEGORY}", (name, category))
+    for entry in older:
+        db.execute(_INSERT, _values(move(entry, digest, kind)))
+    return [lost for entry in newer if (lost := put_write(db, entry))] if older else []
 
 
 def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> PendingWrite:

@@ -12,16 +12,17 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...policy.values import Basis, Operation, SharedCopy
+from ...policy.values import Basis, CategoryChange, Operation, SharedCopy, StoreError
 from .board import Board, Outdated
 from .entries import (
     FIELD,
+    Move,
     Overlay,
     PendingCarry,
     PendingPush,
@@ -30,19 +31,21 @@ from .entries import (
     PendingWrite,
     delete,
     is_revoked,
+    moved,
     oldest_carries,
     oldest_writes,
     put_carry,
     put_push,
     put_write,
     read_overlay,
+    take_carry_back,
 )
 from .file import REPLAY_SECONDS, JournalFile
 from .last_look import LastLook
 from .limits import JournalLimits
 from .opening import one
 from .revocation_queue import RevocationQueue
-from .summary import Summary, Waiting, read_summary, read_waiting
+from .summary import Summary, Waiting, find_sessions, read_session, read_summary, read_waiting
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,9 @@ class Journal:
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
+
+    move: Move = staticmethod(moved)
+    """What becomes of what waits when its session gets another id."""
 
     def __init__(
         self,
@@ -190,7 +196,20 @@ class Journal:
         with self.file.snapshot() as db:
             return read_summary(db, _bytes(self.file.path, db))
 
+    def of_session(self, digest: str, user_id: str | None, created_ms: int) -> Mapping[str, Waiting]:
+        """What there is of one session, by kind, see :func:`.read_session`."""
+        with self.file.snapshot() as db:
+            return read_session(db, digest, user_id, created_ms)
+
+    def find(self, beginning: str) -> set[str]:
+        """The digests of sessions for which there is anything, that begin so."""
+        with self.file.connected() as db:
+            return find_sessions(db, beginning)
+
     # -- writes --------------------------------------------------------------------------------------------------------
+
+    def prepare(self, digest: str, changes: Mapping[str, CategoryChange]) -> None:
+        """Some changes of a session are about to be kept. Called before entries are made of them."""
 
     def put(
         self,
@@ -205,35 +224,46 @@ class Journal:
         what a session had must not be seen again.
 
         :param copies: what is known of the session before these changes, see :meth:`.Board.publish_copies`.
-        :return: those that were not kept because they were made without knowing what is there, and something is.
+        :return: what was made without knowing what is there, and is lost because something is: of these changes, which
+            are not kept then, and of those that waited. Only the latter have a number.
         :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
-        now = self._now_ms()
+        now = int(self._clock() * 1000)
         session = (entries[0].digest, entries[0].shadow) if entries else None
 
         def put(db: sqlite3.Connection) -> list[PendingWrite]:
-            return [
-                entry
-                for entry in entries
-                if (entry.shadow or not is_revoked(db, entry.digest)) and not put_write(db, replace(entry, at_ms=now))
-            ]
+            alive = [entry for entry in entries if entry.shadow or not is_revoked(db, entry.digest)]
+            return [lost for entry in alive if (lost := put_write(db, replace(entry, at_ms=now)))]
 
         left = _time_left(wait)
         stays = all(entry.operation is Operation.WIPE for entry in entries)
-        left_out = self.file.transaction(self._limits.adding(put, session), wait, stays=stays)
+        lost = self.file.transaction(self._limits.adding(put, session), wait, stays=stays)
         self.board.add_copies(copies, left())
-        return left_out
+        return lost
 
-    def carry(self, carry: Carry, copies: Sequence[SharedCopy] = (), *, wait: float | None = None) -> None:
+    def carry(
+        self, carry: Carry, copies: Callable[[], Sequence[SharedCopy]] = tuple, *, wait: float | None = None
+    ) -> list[PendingWrite]:
         """Keep that what a session has under a former id is to be brought to the present one. What waits of it here
-        waits for the present one from now on.
+        waits for the present one from now on. If there is no time, it is done as soon as there is, unless the former id
+        is given up by it: then the session keeps that id, and what it has.
 
-        :param copies: what is known of that data, see :meth:`.Board.publish_copies`.
+        :param copies: says what is known of that data, see :meth:`.Board.publish_copies`. Asked when nothing waits for
+            the former id any more: until then another worker may merge it.
+        :return: changes under the present id that are not kept, as of :meth:`put`.
         """
-        now = self._now_ms()
+        now = int(self._clock() * 1000)
         left = _time_left(wait)
-        self.file.transaction(self._limits.adding(lambda db: put_carry(db, *carry, now_ms=now)), wait)
-        self.board.add_copies(copies, left())
+        put = self._limits.adding(lambda db: put_carry(db, *carry, now_ms=now, move=self.move))
+        try:
+            left_out = self.file.transaction(put, wait, stays=not carry.left_us)
+        except StoreError as error:
+            if carry.left_us and error.timed_out:  # its commit was under way
+                with suppress(StoreError):
+                    self.file.transaction(lambda db: take_carry_back(db, *carry[:4], self.move), 0.0, stays=True)
+            raise
+        self.board.add_copies(copies(), left())
+        return left_out
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
         """The changes that wait, the one that was made longest ago first.
@@ -245,7 +275,7 @@ class Journal:
             entries, damaged = oldest_writes(db, limit, signed_in, after)
         if damaged:
             log.error("%d damaged entries are removed from the journal: what they were to change is lost", len(damaged))
-            self._delete("writes", damaged)
+            _delete(self.file, "writes", damaged)
         return entries
 
     def mark_sent(self, entries: Mapping[PendingWrite, str], moments_ms: Mapping[str, int]) -> list[PendingWrite]:
@@ -275,11 +305,11 @@ class Journal:
         entries: Iterable[PendingWrite],
         copies: Iterable[SharedCopy] = (),
         *,
-        in_row: Iterable[PendingWrite] = (),
+        applied: Iterable[PendingWrite] = (),
     ) -> Outdated:
         """These are done, one way or the other. A field that was written again since it was read from here stays.
 
-        :param in_row: those that are in a row of the database now. What took their place here meanwhile was made from
+        :param applied: those that a store has now. What took their place here meanwhile was made from
             them: without that it would be a conflict with them.
         :param copies: what they became part of, for workers that do not see it yet: see
             :meth:`.Board.publish_copies`. There is room for it where the entries were.
@@ -288,7 +318,7 @@ class Journal:
         done, shared = [(entry.seq,) for entry in entries], list(copies)
 
         merged = [
-            (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in in_row
+            (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in applied
         ]
 
         def forget(db: sqlite3.Connection) -> Outdated:
@@ -308,7 +338,7 @@ class Journal:
 
     def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
         """These are done."""
-        self._delete("carries", [entry.seq for entry in entries])
+        _delete(self.file, "carries", [entry.seq for entry in entries])
 
     # -- pushes --------------------------------------------------------------------------------------------------------
 
@@ -334,15 +364,13 @@ class Journal:
 
     def forget_push(self, *entries: PendingPush) -> None:
         """These pushes are done. One that was queued since then stays."""
-        self._delete("pushes", [entry.seq for entry in entries])
+        _delete(self.file, "pushes", [entry.seq for entry in entries])
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
 
-    def _delete(self, table: str, numbers: Sequence[int]) -> None:
-        self.file.transaction(partial(delete, table, numbers), REPLAY_SECONDS)
+def _delete(file: JournalFile, table: str, numbers: Sequence[int]) -> None:
+    file.transaction(partial(delete, table, numbers), REPLAY_SECONDS)
 
 
 def journal_at(

@@ -25,6 +25,22 @@ _SESSIONS = """SELECT is_signed_in, count(*) FROM (
     ) GROUP BY is_signed_in"""
 
 
+_OF_SESSION = {
+    "writes": "SELECT count(*), min(at_ms) FROM writes WHERE digest = :digest",
+    "carries": "SELECT count(*), min(at_ms) FROM carries WHERE digest = :digest OR origin = :digest",
+    "revocations": "SELECT count(*), min(at_ms) FROM revocations WHERE digest = :digest",
+    "user_revocations": """SELECT count(*), min(until_ms) FROM user_revocations
+        WHERE user_id = :user_id AND until_ms >= :created_ms""",
+    "pushes": "SELECT count(*), NULL FROM pushes WHERE digest = :digest",
+    "copies": "SELECT count(*), NULL FROM copies WHERE digest = :digest",
+}
+
+_BEGINNING = " UNION ".join(
+    f"SELECT digest FROM {table} WHERE substr(digest, 1, :length) = :beginning"
+    for table in ("writes", "carries", "revocations", "pushes", "copies")
+)
+
+
 class Waiting(NamedTuple):
     """Entries that wait.
 
@@ -81,3 +97,17 @@ def _kind(db: sqlite3.Connection, kind: str) -> Waiting:
     [entries] = db.execute(f"SELECT count(*) FROM {kind}").fetchone()
     oldest = db.execute(_OLDEST[kind]).fetchone() if kind in _OLDEST else None
     return Waiting(entries, oldest[0] if oldest else None)
+
+
+def read_session(db: sqlite3.Connection, digest: str, user_id: str | None, created_ms: int) -> dict[str, Waiting]:
+    """What there is of one session, by kind. Of its user: what ends all sessions that are as old as this one.
+
+    :param created_ms: when the session began, milliseconds since 1970.
+    """
+    values = {"digest": digest, "user_id": user_id, "created_ms": created_ms}
+    return {kind: Waiting(*db.execute(sql, values).fetchone()) for kind, sql in _OF_SESSION.items()}
+
+
+def find_sessions(db: sqlite3.Connection, beginning: str) -> set[str]:
+    """The digests here that begin so."""
+    return {digest for (digest,) in db.execute(_BEGINNING, {"beginning": beginning, "length": len(beginning)})}

@@ -2,9 +2,8 @@
 
 Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
 shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
-are ours: ``@m`` describes the record of a category (``scripts/record.lua``); the auth hash of a signed-in session has
-``@d`` own digest, ``@v`` version of the row, ``@live``, ``@at`` stamp (Redis TIME in ms at which the confirming read of
-the database began), ``@i`` idle and ``@x`` absolute expiry, ``@c`` creation, ``@u`` user id, ``@e`` user epoch.
+are ours: ``@m`` describes the record, that of a category as ``scripts/record.lua`` says and that of a signed-in session
+as ``scripts/auth.lua`` does; ``@u`` is the user id of a signed-in session.
 
 The version of a category is a stamp: microseconds by the server's clock, and more than any version before. It never
 begins anew, so that of two copies of a category the older one is always known.
@@ -12,6 +11,7 @@ begins anew, so that of two copies of a category the older one is always known.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from importlib import resources
@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 from ...policy.categories import AUTH
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, Operation
-from ...support.chance import CHANCE
-from . import records
+from . import auth_meta, records
 from .records import (
     ABSENT,
     NO_RECORDS,
@@ -45,7 +44,7 @@ PROBE_LIMITS = Limits(16, 4096, PROBE_MS)
 
 def new_write_id() -> str:
     """Seven characters by which a record remembers one write: whether it was done can be seen there afterwards."""
-    return f"{CHANCE.getrandbits(28):07x}"
+    return os.urandom(4).hex()[1:]
 
 
 class Command(NamedTuple):
@@ -97,12 +96,13 @@ def _text(name: str) -> bytes:
     return resources.files(__package__).joinpath("scripts", f"{name}.lua").read_bytes()
 
 
-READ, WRITE = Script("read", records.read_fits), Script("write", records.write_fits, ["record"])
-PUSH, WRITE_TOMBSTONE = Script("push", records.push_fits), Script("write_tombstone", records.tombstone_fits)
-MERGE = Script("merge", records.merge_fits, ["record", "kept"])
-RESTORE = Script("restore", records.merge_fits, ["record", "kept"])
+READ = Script("read", records.read_fits)
+WRITE = Script("write", records.write_fits, ["guard", "usual", "record"])
+PUSH, WRITE_TOMBSTONE = Script("push", records.push_fits, ["auth"]), Script("write_tombstone", records.tombstone_fits)
+MERGE = Script("merge", records.merge_fits, ["guard", "record", "kept"])
+RESTORE = Script("restore", records.merge_fits, ["guard", "record", "kept"])
 CANARY, QUARANTINE = Script("canary", records.canary_fits), Script("quarantine", records.number_fits)
-EXTEND_IDLE = Script("extend_idle", records.number_fits)
+EXTEND_IDLE = Script("extend_idle", records.number_fits, ["auth"])
 
 
 class Guarded(NamedTuple):
@@ -111,16 +111,23 @@ class Guarded(NamedTuple):
     :param limits: what a category may hold.
     :param deadline_ms: by the server's clock; what arrives later does nothing. 0: none.
     :param write_id: see :func:`new_write_id`.
+    :param is_kept_near: whether the sender is to be told of the next change by another.
     """
 
     limits: Limits
     deadline_ms: int
     write_id: str
+    is_kept_near: bool = False
 
-    def arguments(self, guard: str, digest: str) -> list[Any]:
-        """What a script that changes categories has first, see ``record.lua``."""
-        limits, last_us = self.limits, f"{self.deadline_ms:013}999" if self.deadline_ms else ""
-        return [guard, digest, limits.fields, limits.bytes, last_us, self.write_id, limits.empty_ms]
+    def head(self, guard: str, digest: str) -> str:
+        """What a script that changes categories has first, see ``guard.lua``."""
+        limits, last_ms = self.limits, self.deadline_ms or _NO_DEADLINE
+        whose = f"{digest[:11]}{_MUST_BE[guard]}{self.write_id}{self.is_kept_near:d}"
+        return f"{whose}{limits.bytes:07x}{limits.fields:04x}{last_ms:013}999{limits.empty_ms}"
+
+
+_MUST_BE = {"alive": "L", "new": "N", "free": "F"}
+_NO_DEADLINE = 10**13 - 1
 
 
 _Form = tuple[tuple[str, ...], tuple[int, ...], bool, int, int]
@@ -129,8 +136,8 @@ _Form = tuple[tuple[str, ...], tuple[int, ...], bool, int, int]
 _MOST_HEADS = 1000
 
 
-def _packed(part: str) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(part), part.encode())
+def _packed(part: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(part), part)
 
 
 class Commands:
@@ -161,7 +168,7 @@ class Commands:
         :param known: category → what the reader has of it already.
         """
         names = tuple(lives_ms)
-        marks = tuple([known[name].mark if name in known else "" for name in names]) if known else ()
+        marks = [known[name].mark if name in known else b"" for name in names] if known else []
         form = names, tuple(lives_ms.values()), shadow, len(digest), len(marks)
         head = self._heads.get(form) or self._head(form)
         packed = head % ((digest.encode(),) * len(names)) + b"".join(map(_packed, marks))
@@ -178,8 +185,8 @@ class Commands:
         names, lives, shadow, length, marks = form
         place = "\0" * length
         keys = [self.key(name, place, shadow) for name in names]
-        whole = self.reading(keys, (*lives, *[""] * marks)).packed
-        head = whole[: len(whole) - marks * len(_packed(""))].replace(b"%", b"%%").replace(place.encode(), b"%b")
+        whole = self.reading(keys, (*lives, *[b""] * marks)).packed
+        head = whole[: len(whole) - marks * len(_packed(b""))].replace(b"%", b"%%").replace(place.encode(), b"%b")
         if len(self._heads) < _MOST_HEADS:
             self._heads[form] = head
         return head
@@ -188,26 +195,18 @@ class Commands:
         self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, shadow: bool = False
     ) -> Command:
         """Writes changed fields of categories."""
-        keys, arguments = [self.key(AUTH, digest)], said.arguments(guard, digest)
+        keys, arguments = [self.key(AUTH, digest)], list[Any]([said.head(guard, digest)])
         for name, change in changes.items():
             keys.append(self.key(name, digest, shadow))
             arguments += change_arguments(change)
         return self.writing(keys, arguments)
-
-    def description(self, category: str, digest: str) -> Command:
-        """Reads how the record of a category is described."""
-        return plain("HMGET", self.key(category, digest), "@m", fits=_is_description)
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
         """Puts a row into its auth hash.
 
         :param exact: the row's idle expiry counts even if an earlier one was later.
         """
-        meta = (
-            "@d", row.digest, "@v", row.version, "@live", "1", "@at", stamp_ms, "@i", row.idle_expires_at,
-            "@x", row.absolute_expires_at, "@c", row.created_at, "@e", row.user_epoch,
-        )  # fmt: skip
-        arguments: list[Any] = [row.version, stamp_ms, max(1, life_ms), row.idle_expires_at, int(exact), *meta]
+        arguments: list[Any] = [max(1, life_ms), int(exact), "@m", auth_meta.live(row, stamp_ms)]
         if row.user_id is not None:
             arguments += ("@u", row.user_id)
         for name, value in row.payload.items():
@@ -220,7 +219,8 @@ class Commands:
         :param version: of the dead row; 0: the database does not know of it.
         """
         names = [AUTH, *(name for name in categories if name != AUTH)]
-        return WRITE_TOMBSTONE([self.key(n, digest) for n in names], [digest, version, self._tombstone_ms])
+        meta = auth_meta.dead(digest, version)
+        return WRITE_TOMBSTONE([self.key(n, digest) for n in names], [meta, self._tombstone_ms])
 
     def merge(self, merge: Merge | Restore, said: Guarded) -> Command:
         """Brings what a host kept of one category into it."""
@@ -228,7 +228,7 @@ class Commands:
         if isinstance(merge, Merge) and merge.write_id:
             said = said._replace(write_id=merge.write_id)
         keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
-        arguments = [*said.arguments(merge.guard, merge.digest), merge.life_ms]
+        arguments = [said.head(merge.guard, merge.digest), merge.life_ms]
         if isinstance(merge, Merge):
             return MERGE(keys, [*arguments, *merge_arguments(merge.steps)])
         fields = [part for item in merge.copy.fields.items() for part in item]
@@ -245,22 +245,18 @@ class Commands:
         return QUARANTINE([key, f"{key}:aside"], [QUARANTINE_MS, digest if only_foreign else ""])
 
 
-def _is_description(reply: Any) -> bool:
-    return type(reply) is list and len(reply) == 1 and (reply[0] is None or type(reply[0]) is bytes)
-
-
 def probing(key: str, value: str) -> list[Command]:
     """A real write and read back. It runs every command that the scripts of requests do, and asks for them in the same
     way: a right that only they needed would open the breaker again at once."""
     change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
     write_id = new_write_id()
-    common = Guarded(PROBE_LIMITS, 0, write_id).arguments("free", key)
-    write = WRITE([key, key], [*common, *change_arguments(change)])
+    head = Guarded(PROBE_LIMITS, 0, write_id).head("free", key)
+    write = WRITE([key, key], [head, *change_arguments(change)])
     steps = merge_arguments([MergeStep(Operation.SET, "probe", value.encode(), ABSENT, doubts=write_id)])
     return [
         plain("DEL", key, fits=lambda reply: type(reply) is int),
         write,
-        MERGE([key, key], [*common, PROBE_MS, *steps]),
+        MERGE([key, key], [head, PROBE_MS, *steps]),
         write,  # of a record that is there, and was merged, it has more to ask
         READ([key], [2 * PROBE_MS]),
         QUARANTINE([key, f"{key}:aside"], [PROBE_MS, ""]),

@@ -12,7 +12,7 @@ import math
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from time import monotonic
 from typing import Any
@@ -49,12 +49,33 @@ UNASKED: dict[str, Any] = {**NO_NOTICES, **dict.fromkeys(_NAMES)}
 _PUSHED = ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler")
 
 
-class Bounded:
-    """Stands before a connection class of redis-py: it connects, greets, asks and listens until its deadline."""
+class Asking:
+    """Stands before a connection class that connects in a way of its own (fakeredis'). It asks and listens as redis-py
+    does, and nothing is known of when its waits end."""
 
     def __init__(self, **options: Any) -> None:
         self.deadline = Deadline(math.inf)
         super().__init__(**options)
+
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        """Send packed commands and read their replies, errors of the server among them."""
+        self.send_packed_command([data], check_health=False)  # type: ignore[attr-defined]
+        return [self._read_reply() for _ in range(count)]
+
+    def is_quiet(self) -> bool:
+        """Whether it is connected, and nothing came that was not asked for."""
+        return self._sock is not None and not self.can_read()  # type: ignore[attr-defined]
+
+    def _read_reply(self) -> Any:
+        # An error reply is returned: the replies behind it must be read before anything is raised.
+        try:
+            return self.read_response(disable_decoding=True, disconnect_on_error=False)  # type: ignore[attr-defined]
+        except (driver.ResponseError, driver.BusyLoadingError) as error:
+            return error
+
+
+class Bounded(Asking):
+    """Stands before a connection class of redis-py: it connects, greets, asks and listens until its deadline."""
 
     def _connect(self) -> Any:
         return Wire(super()._connect(), self.deadline)  # type: ignore[misc]
@@ -67,15 +88,13 @@ class Bounded:
             raise ssl.SSLError(error.errno, "a file of the TLS settings cannot be read") from error
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
-        """Send packed commands and read their replies, errors of the server among them."""
         parser = self._parser  # type: ignore[attr-defined]
         if not IS_FAST or not hasattr(parser, "_reader"):  # redis-py's parsers in Python
-            return _exchange(self, data, count)
+            return super().exchange(data, count)
         replies: list[Any] = self._sock.exchange(data, count, parser.parse_error)  # type: ignore[attr-defined]
         return replies
 
     def is_quiet(self) -> bool:
-        """Whether it is connected, and nothing came that was not asked for."""
         return self._sock is not None and self._sock.is_quiet()  # type: ignore[attr-defined]
 
 
@@ -124,11 +143,11 @@ class Resolving(driver_connection.Connection):
 
 @cache
 def bounded(kind: type) -> type:
-    """A connection class as it is used here. One that connects in a way of its own (fakeredis') stays as it is."""
-    if not issubclass(kind, AbstractConnection) or issubclass(kind, Bounded):
+    """A connection class as it is used here."""
+    if not issubclass(kind, AbstractConnection) or issubclass(kind, Asking):
         return kind
     if not kind._connect.__module__.startswith(("redis.", __name__.partition(".")[0])):
-        return kind
+        return type(kind.__name__, (Asking, kind), {})
     if not issubclass(kind, driver_connection.Connection):
         return type(kind.__name__, (Bounded, kind), {})
     bases = (Bounded, Resolving) if kind is driver_connection.Connection else (Bounded, kind, Resolving)
@@ -136,11 +155,21 @@ def bounded(kind: type) -> type:
 
 
 class _Room:
-    """How many connections may be open: fewer for a while, where the server had as many clients as it takes."""
+    """How many connections are open, and how many may be: fewer for a while, where the server had as many clients as it
+    takes.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._for_now, self._until = most, 0.0
+    :param limit: of open connections.
+    :ivar most_used: the most that were in use at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.open = self.most_used = 0
+        self._limit = limit
+        self.relax()
+
+    def relax(self) -> None:
+        """As many as ever."""
+        self._for_now, self._until = self._limit, 0.0
 
     def restrain(self, number: int) -> None:
         """No more than so many, for a while."""
@@ -148,7 +177,7 @@ class _Room:
 
     def allowed(self) -> int:
         """How many there may be now."""
-        return self._for_now if monotonic() < self._until else self._most
+        return self._for_now if monotonic() < self._until else self._limit
 
 
 class Pool:
@@ -159,6 +188,7 @@ class Pool:
     :param names: what is known of names.
     :param usable: asked of each that lies ready whether it is still good.
     :param made: told each new one, connected.
+    :ivar address: of the server that was connected to last, for people; before, as it is configured.
     :param waited: told the seconds until a connection was there, each time none lay ready.
     """
 
@@ -183,11 +213,10 @@ class Pool:
         """As new. In a forked child the parent's connections are left to the parent."""
         self.idle = []
         self._free = threading.Condition()
-        self._open = 0
         self._waiting = 0
-        self._most = 0
         self._room = _Room(self.source.max_connections)
         self._era = 0  # ends when all that is there is to be forgotten
+        self.address = _place_of(self.source.connection_kwargs)
 
     @property
     def patience(self) -> float:
@@ -197,12 +226,13 @@ class Pool:
     @property
     def in_use(self) -> int:
         """Connections that are in use at this moment."""
-        return max(0, self._open - len(self.idle))
+        return max(0, self._room.open - len(self.idle))
 
     def take_most_in_use(self) -> int:
         """The most connections that were in use at a time since this was last asked."""
-        most, self._most = self._most, self.in_use
-        return max(most, self._most)
+        room = self._room
+        most, room.most_used = room.most_used, self.in_use
+        return max(most, room.most_used)
 
     def take(self, until: float) -> Any:
         """A connection that is ready.
@@ -216,24 +246,21 @@ class Pool:
                 connection = self.idle.pop()
             except IndexError:
                 break
-            used = self._open - len(self.idle)
-            if used > self._most:
-                self._most = used
+            room = self._room
+            used = room.open - len(self.idle)
+            if used > room.most_used:
+                room.most_used = used
+            is_good = False
             try:
-                good = self._is_good(connection)
-            except BaseException:  # what ends this request ends no connection's place with it
-                self.drop(connection)
-                raise
-            if good:
+                is_good = connection.is_quiet() and self._usable(connection)
+            except Exception:  # what came unasked may be anything
+                pass
+            finally:  # what ends this request ends no connection's place with it
+                if not is_good:
+                    self.drop(connection)
+            if is_good:
                 return connection
-            self.drop(connection)
         return self._wait_or_make(until)  # where no other error is at hand, that would stand behind one from here
-
-    def _is_good(self, connection: Any) -> bool:
-        try:
-            return bool(is_quiet(connection) and self._usable(connection))
-        except Exception:  # what came unasked may be anything
-            return False
 
     def _wait_or_make(self, until: float) -> Any:
         began, deadline = monotonic(), Deadline(until)
@@ -245,15 +272,16 @@ class Pool:
 
     def _wait_for_one(self, deadline: Deadline) -> Any:
         """A connection that was given back just now; None: one may be made, and is counted already."""
+        room = self._room
         with self._free:
             self._waiting += 1
             try:
                 while True:
                     if self.idle:
                         return self.idle.pop()
-                    if self._open < self._room.allowed():
-                        self._open += 1
-                        self._most = max(self._most, self._open)
+                    if room.open < room.allowed():
+                        room.open += 1
+                        room.most_used = max(room.most_used, room.open)
                         return None
                     if (left := deadline.left()) <= 0:
                         raise driver.MaxConnectionsError("no connection became free in time")
@@ -267,11 +295,12 @@ class Pool:
             connection = self.new()
             connect(connection, until)
             connection.era = era
+            self.address = _place_of(vars(connection)) or self.address
             self._made(connection)
         except BaseException as error:  # whatever ended it: another one may be made in its place
             self.drop(connection)
             if isinstance(error, Exception) and is_full(error):
-                self._room.restrain(self._open)
+                self._room.restrain(self._room.open)
             raise
         return connection
 
@@ -306,20 +335,27 @@ class Pool:
                 connection.disconnect()
         finally:
             with self._free:
-                self._open -= 1
+                self._room.open -= 1
                 self._free.notify()
 
     def forget(self) -> None:
         """Drop what lies ready, and what is in use as soon as it is given back, so that the next ones go to the server
         that answers now."""
         self._era += 1
-        self._room = _Room(self.source.max_connections)
+        self._room.relax()
         while True:
             try:
                 connection = self.idle.pop()
             except IndexError:
                 return
             self.drop(connection)
+
+
+def _place_of(options: Mapping[str, Any]) -> str:
+    """Host and port, or the path of a socket; empty: neither is known yet."""
+    if options.get("host"):
+        return f"{options['host']}:{options.get('port', 6379)}"
+    return str(options.get("path") or "")
 
 
 def connect(connection: Any, until: float) -> None:
@@ -335,37 +371,9 @@ def connect(connection: Any, until: float) -> None:
         raise
 
 
-def exchange(connection: Any, data: bytes, count: int) -> list[Any]:
-    """Send packed commands over a connection and read as many replies, errors of the server among them."""
-    own: Callable[[bytes, int], list[Any]] | None = getattr(connection, "exchange", None)
-    return own(data, count) if own else _exchange(connection, data, count)
-
-
-def _exchange(connection: Any, data: bytes, count: int) -> list[Any]:
-    """The same in the way of redis-py."""
-    connection.send_packed_command([data], check_health=False)
-    return [_read_reply(connection) for _ in range(count)]
-
-
-def _read_reply(connection: Any) -> Any:
-    # An error reply is returned: the replies behind it must be read before anything is raised.
-    try:
-        return connection.read_response(disable_decoding=True, disconnect_on_error=False)
-    except (driver.ResponseError, driver.BusyLoadingError) as error:
-        return error
-
-
-def is_quiet(connection: Any) -> bool:
-    """Whether there is nothing to read: of a connection over which nothing was asked that is so only at its end."""
-    own: Callable[[], bool] | None = getattr(connection, "is_quiet", None)
-    return own() if own else connection._sock is not None and not connection.can_read()
-
-
 def bound(connection: Any, until: float) -> None:
     """Have every wait of a connection end at a moment (monotonic seconds)."""
-    deadline = getattr(connection, "deadline", None)
-    if deadline is not None:
-        deadline.renew(until)
+    connection.deadline.renew(until)
 
 
 def doubt(connection: Any) -> None:

@@ -87,6 +87,11 @@ _NO_RIGHT = re.compile(r"permissions to run the '([a-z|_.-]{1,64})' command")
 _NO_KEY = re.compile(r"permissions to access a key|can't access at least one of the keys")
 _RIGHTS = "see Rights in Redis in the documentation's page on configuration"
 
+# What a server says to a connection that has not signed in, or not as it should: by its text, because older versions of
+# redis-py have no code of it.
+_NO_PASSWORD = ("Authentication required", "HELLO must be called with the client already authenticated")
+_WRONG_PASSWORD = ("invalid username-password pair", "invalid password")
+
 _PIPELINE = " of pipeline caused error: "
 
 
@@ -151,6 +156,18 @@ def _missing_right(error: Exception) -> str | None:
     return None
 
 
+def _refused_password(error: Exception) -> str | None:
+    """What was wrong with what a connection signed in by, for people; None: it is not about that, or is not told."""
+    text = str(error)
+    if any(says in text for says in _NO_PASSWORD):
+        return "no password was sent"
+    return "wrong password or user" if any(says in text for says in _WRONG_PASSWORD) else None
+
+
+def _refused_identity(error: Exception) -> str | None:
+    return _refused_by_tls(error) or _missing_right(error) or _refused_password(error)
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -167,7 +184,7 @@ def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError
     timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
     refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
     error_class = classify(error)
-    cause = error_class is ErrorClass.IDENTITY_REFUSED and (_refused_by_tls(error) or _missing_right(error))
+    cause = error_class is ErrorClass.IDENTITY_REFUSED and _refused_identity(error)
     return StoreError(store, error_class, cause or type(error).__name__, timed_out=timed_out, sent=sent and not refused)
 
 

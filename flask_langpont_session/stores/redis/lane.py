@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from redis import exceptions as driver
 
 from ...support.recent import Recent
-from .connections import exchange
 from .known import size_of
 from .records import Answer, Known
 from .server_identity import Server
@@ -100,7 +99,7 @@ class Lane:
             raise Unsuitable("the connection does not speak RESP3: leave out protocol=2")
         if not getattr(connection, "langpont_server", _SERVER).is_primary:
             raise driver.ReadOnlyError("a replica hears of changes later than others do")
-        [reply] = exchange(connection, _TRACK, 1)
+        [reply] = connection.exchange(_TRACK, 1)
         if not wire.hears:
             raise Unsuitable("hiredis 3.2 or later is not installed (extra: speed), or the client has another parser")
         if reply != b"OK":
@@ -133,7 +132,7 @@ class Lane:
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
         """What is kept of a session. To be asked after :meth:`is_up_to_date`."""
         for copy in self.copies.look(digest) or ():
-            if (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms) and copy.kind == kind:
+            if copy.kind == kind and (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms):
                 return copy
         return None
 
@@ -156,9 +155,10 @@ class Lane:
             others = [other for other in self.copies.look(digest) or () if other.lives_ms != copy.lives_ms]
             self._put(digest, (copy, *others))
 
-    def has(self, digest: str) -> bool:
-        """Whether anything is kept of a session."""
-        return self.copies.look(digest) is not None
+    def change_id(self, digest: str) -> bytes | None:
+        """Of the latest change that what is kept of a session knows of; None: nothing is kept."""
+        found = self.copies.look(digest)
+        return found[0].change_id if found else None
 
     def rewrite(self, digest: str, written: Mapping[str, Known], change_id: bytes) -> None:
         """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
@@ -167,8 +167,9 @@ class Lane:
         :param written: what there is of the categories that were written.
         :param change_id: of this write.
         """
-        found = self.copies.pop(digest)
+        found = self.copies.look(digest)
         if found is None or self._named is None or digest in self._named:
+            self.drop(digest)
             return
         copies = []
         for copy in found:

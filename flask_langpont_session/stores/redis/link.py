@@ -19,11 +19,10 @@ from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
 from .commands import Command
-from .connections import Pool, bound, connect, doubt, exchange
+from .connections import Pool, bound, connect, doubt
 from .dns import DnsCache
 from .errors import is_known, translate
 from .server_identity import NEVER_MS, Server, ServerIdentity
-from .wire import SOON
 
 log = logging.getLogger(__name__)
 
@@ -121,18 +120,22 @@ class Link:
         :param refusals: return what the server refused among the replies.
         :param source: of the connection, if it is not the pool.
         """
-        end = _End(self._whole(timeout))
+        end = self._end(timeout)
         by_now = self.server_identity.estimated_ms(end.began)
-        replies = self.run(commands(by_now and by_now + int(timeout * 1000)), timeout, refusals=refusals, source=source)
-        late = next((reply for reply in replies if type(reply) is list and reply[0] == b"late"), None)
-        if late is None:
+        deadline_ms = by_now and by_now + int(timeout * 1000)
+        replies = self.run_until(commands(deadline_ms), timeout, end, None, refusals, source)
+        for reply in replies:
+            if type(reply) is list and reply[0] == b"late":
+                break
+        else:
             return replies
         # It is in time all the same: the server's clock was set, or this process was late; nothing was written.
-        self.server_identity.note_clock(self.server_identity.server, late[1], end.began)
+        server_ms = reply[1]
+        self.server_identity.note_clock(self.server_identity.server, server_ms, end.began)
         left = min(timeout, end.at() - monotonic())
         if left < LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
-        return self.run(commands(late[1] + int(left * 1000)), left, refusals=refusals, source=source)
+        return self.run(commands(server_ms + int(left * 1000)), left, refusals=refusals, source=source)
 
     def run(
         self,
@@ -153,21 +156,33 @@ class Link:
         :param source: of the connection, if it is not the pool.
         :raises StoreError: the server did not answer, or refused one of them.
         """
+        return self.run_until(commands, timeout, self._end(timeout), understand, refusals, source)
+
+    def run_until(
+        self,
+        commands: Sequence[Command],
+        timeout: float,
+        end: _End,
+        understand: Understand | None,
+        refusals: bool,
+        source: Source | None,
+    ) -> list[Any]:
+        """The same, as part of what has to end at a moment."""
         if not commands:
             return []
-        end = _End(self._whole(timeout))
         source = source or self.connections
         replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused and _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
-            if end.at() - monotonic() > LEAST:
-                source = self.connections
+            left = end.at() - monotonic()
+            if left > LEAST:
+                source, end = self.connections, _End(left, end.connected_until - end.began)
                 replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused:
             for number, reply in enumerate(replies):
                 if isinstance(reply, driver.NoScriptError):
-                    end = _End(self._whole(timeout))
+                    end = self._end(timeout)
                     replies[number] = reply = self._spelled_out(commands[number], timeout, end, understand, source)
                 if is_refusal(reply) and not refusals:
                     raise self.translated(reply, sent=False)
@@ -192,12 +207,9 @@ class Link:
         """
         connection, clean = None, False
         try:
-            until = end.until
-            connection = source.take(min(until, monotonic() + self._to_connect(timeout)))
-            now = monotonic()
-            if now - end.began > SOON:  # it had to be waited for
-                until = end.at()
-            bound(connection, min(until, now + timeout))
+            connection = source.take(end.connected_until)
+            until = monotonic() + timeout
+            connection.deadline.renew(until if until <= end.until else min(until, end.at()))
             replies = self._ask(connection, commands)
             is_refused = False
             for command, reply in zip(commands, replies, strict=True):
@@ -232,13 +244,13 @@ class Link:
     def _ask(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         if self._announces:
             announced = b"".join([self._announces + command.packed for command in commands])
-            replies = exchange(connection, announced, 2 * len(commands))
+            replies: list[Any] = connection.exchange(announced, 2 * len(commands))
             # One that is refused is of one slot: what comes behind it is sent to the server that has that still.
             if not all(reply == b"OK" or is_refusal(reply) for reply in replies[::2]):
                 raise driver.InvalidResponse("no reply that this command has")
             return replies[1::2]
-        packed = commands[0].packed if len(commands) == 1 else b"".join([command.packed for command in commands])
-        return exchange(connection, packed, len(commands))
+        replies = connection.exchange(b"".join([command.packed for command in commands]), len(commands))
+        return replies
 
     def over_a_new_one(self, commands: Sequence[Command], timeout: float) -> float:
         """Ask over a connection that is closed afterwards.
@@ -250,7 +262,7 @@ class Link:
         try:
             connection = self.connections.new()
             # A late process, which waits longer by itself, shall not wait five times as long for this as for an answer.
-            connect(connection, monotonic() + (timeout if PROCESS.is_behind else self._to_connect(timeout)))
+            connect(connection, monotonic() + (timeout if PROCESS.is_behind else max(self.connect_timeout, timeout)))
             if not connection.redis_connect_func:
                 self.server_identity.ask(connection)  # a ready client's connections do not introduce themselves
             began = PROCESS.passed()
@@ -294,8 +306,9 @@ class Link:
     def is_usable(self, connection: Any) -> bool:
         """Whether a connection leads to the right server still. Not after a failover, if it is to the server that was
         the primary before."""
-        server, known = getattr(connection, "langpont_server", None), self.server_identity
-        if server not in (None, known.server) and known.trust_since(server) == NEVER_MS:
+        known = self.server_identity
+        server = getattr(connection, "langpont_server", known.server)
+        if server is not known.server and known.trust_since(server) == NEVER_MS:
             return False
         return self._leads_there(connection)
 
@@ -306,13 +319,12 @@ class Link:
         if role_of(self.name) == PRIMARY and server is not None and not server.is_primary:
             doubt(connection)
 
-    def _whole(self, timeout: float) -> float:
-        return timeout.whole if isinstance(timeout, Wait) else timeout + self._to_connect(timeout)
-
-    def _to_connect(self, timeout: float) -> float:
-        """Seconds for a new connection, its greeting included. What is no request has as much time as for an answer."""
-        own = self.connect_timeout
-        return own if isinstance(timeout, Wait) else max(own, timeout)
+    def _end(self, timeout: float) -> _End:
+        if isinstance(timeout, Wait):
+            return _End(timeout.whole, self.connect_timeout)
+        # What is no request has as much time for a new connection, its greeting included, as for an answer.
+        to_connect = max(self.connect_timeout, timeout)
+        return _End(timeout + to_connect, to_connect)
 
     def translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:
         """The error for the rest of the package; what is in no table is counted and said.
@@ -339,15 +351,17 @@ class Link:
 class _End:
     """When all waits of a call end. The time in which this process is late meanwhile does not count.
 
-    :ivar until: if it is never late, monotonic seconds.
+    :param seconds: until then; `to_connect`: for a new connection.
+    :ivar until: if it is never late, monotonic seconds; `connected_until`: likewise.
     """
 
-    __slots__ = ("_late", "began", "until")
+    __slots__ = ("_late", "began", "connected_until", "until")
 
-    def __init__(self, seconds: float) -> None:
-        self.began = monotonic()
-        self.until = self.began + seconds
-        self._late = PROCESS.late(self.began)
+    def __init__(self, seconds: float, to_connect: float) -> None:
+        self.began = began = monotonic()
+        self.until = began + seconds
+        self.connected_until = began + min(seconds, to_connect)
+        self._late = PROCESS.late(began)
 
     def at(self) -> float:
         """Monotonic seconds, as far as is known now."""

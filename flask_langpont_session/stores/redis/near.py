@@ -10,11 +10,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ...policy.records import apply_change
 from ...policy.values import CategoryChange, Fields, RecordRef
 from ...support.forks import renew_in_children
+from ...support.lag import PROCESS
 from .connections import RESTRAINT
 from .known import LARGEST_SHARE, size_of
 from .lane import Copy, Lane, Turn, Unsuitable
@@ -55,20 +56,28 @@ class ChangeIds(Protocol):
 class Hit(NamedTuple):
     """What is known of a session without a question.
 
-    :param answer: as of when it was asked for.
     :param at: now, monotonic seconds.
-    :param now_ms: the server's clock by now: so late or later.
-    :param latest_ms: and so late or earlier. Between the two lies as much time as the answer took.
     :param trust_since_ms: since when that server's stamps count for this worker, as of now.
-    :param made: see :class:`.Copy`.
     """
 
-    answer: Answer
+    copy: Copy
     at: float
-    now_ms: int
-    latest_ms: int
     trust_since_ms: int
-    made: dict[str, Any]
+
+    @property
+    def answer(self) -> Answer:
+        """As of when it was asked for."""
+        return self.copy.answer
+
+    @property
+    def now_ms(self) -> int:
+        """The server's clock by now: so late or later."""
+        return self.copy.answer.now_ms + int((self.at - self.copy.answered_at) * 1000)
+
+    @property
+    def latest_ms(self) -> int:
+        """And so late or earlier. Between the two lies as much time as the answer took."""
+        return self.copy.answer.now_ms + int((self.at - self.copy.asked_at) * 1000) + 1
 
 
 class NearCache:
@@ -125,19 +134,18 @@ class NearCache:
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
         """What is known of a session; None: the server has to be asked."""
-        lane = self._lane_of(ref.digest)
-        now = self._clock()
-        if lane is None or ref.shadow or now - lane.asked_at > SILENCE or not lane.is_up_to_date():
+        digest = ref.digest
+        lane = self._lane_of(digest)
+        if lane is None or ref.shadow:
             return None
-        copy = lane.find(ref.digest, lives_ms, ref.kind)
-        if copy is None or now >= copy.until or self._change_ids.of(ref.digest) != copy.change_id:
+        now = self._clock()
+        if now - lane.asked_at > SILENCE or not lane.is_up_to_date():
+            return None
+        copy = lane.find(digest, lives_ms, ref.kind)
+        if copy is None or now >= copy.until or self._change_ids.of(digest) != copy.change_id:
             return None
         trusted = self._link.server_identity.trust_since(copy.server)
-        if trusted == NEVER_MS:  # it is not the primary any more
-            return None
-        then = copy.answer.now_ms
-        now_ms, latest_ms = then + int((now - copy.answered_at) * 1000), then + int((now - copy.asked_at) * 1000) + 1
-        return Hit(copy.answer, now, now_ms, latest_ms, trusted, copy.made)
+        return None if trusted == NEVER_MS else Hit(copy, now, trusted)  # never: it is not the primary any more
 
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
         """To be asked for before a server is asked; None: what it answers cannot be kept."""
@@ -178,7 +186,7 @@ class NearCache:
         """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in
         use. Then the write goes another way, and what is kept is no hit any more."""
         lane = self._lane_of(digest)
-        change_id = self._change_ids.of(digest) if lane and lane.has(digest) else None
+        change_id = lane.change_id(digest) if lane else None
         turn = self._turn(lane) if lane and change_id is not None else None
         if lane is None or change_id is None or turn is None:
             return None
@@ -237,7 +245,7 @@ class NearCache:
     def _open(self, lane: Lane) -> None:
         connection, rest = None, RESTRAINT
         try:
-            connection = self._link.beside(self._link.connect_timeout)
+            connection = self._link.beside(PROCESS.with_overtime(self._link.connect_timeout))
             lane.open(connection)
         except Unsuitable as why:
             if str(why) != self.off:
@@ -287,10 +295,9 @@ class Writing:
     """One write over the lane that keeps its session: what is kept becomes as new as the write.
 
     The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So the
-    description of each record is read behind the write: if it is the one that the write has made, no other write came
-    between, and the next one is told.
+    write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
 
-    :param change_id: of the session's latest change on this host, before the write.
+    :param change_id: of the session's latest change on this host, as what is kept knows it.
     """
 
     __slots__ = ("_change_id", "_digest", "_lane", "turn")
@@ -306,17 +313,15 @@ class Writing:
         change_ids: ChangeIds,
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
-        metas: Mapping[str, bytes],
     ) -> None:
         """It is over, and is noted for the other workers of this host.
 
         :param versions: of each category that was written, before and after it; none: it failed, or may have.
-        :param metas: how each was described behind it.
         """
         is_kept = False
         try:
             change_id = change_ids.change(self._digest, self._change_id)
-            written = {name: self._after(name, changes[name], versions[name], metas[name]) for name in versions}
+            written = {name: self._after(name, changes[name], versions[name]) for name in versions}
             known = {name: record for name, record in written.items() if record is not None}
             if change_id is not None and versions and len(known) == len(written) and self.turn.connection is not None:
                 self._lane.rewrite(self._digest, known, change_id)
@@ -326,7 +331,7 @@ class Writing:
                 self._lane.drop(self._digest)
             self.turn.end()
 
-    def _after(self, name: str, change: CategoryChange, version: Change, meta: bytes) -> Known | None:
+    def _after(self, name: str, change: CategoryChange, version: Change) -> Known | None:
         before = self._lane.record(self._digest, name)
         if change.wipe or not version.before:
             fields: Fields = {}
@@ -337,7 +342,6 @@ class Writing:
         if change.increments:  # the server adds, and has the sum
             return None
         try:
-            after = described(self._digest, meta, apply_change(fields, change))
+            return described(self._digest, version.meta, apply_change(fields, change))
         except ValueError:
             return None
-        return after if after.copy.version == version.after else None

@@ -5,15 +5,16 @@ Fields that begin with ``@`` are ours; ``commands.py`` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
-from hashlib import sha1
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.serializer import is_readable
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
+from . import auth_meta
 
 
 class AuthEntry(NamedTuple):
@@ -34,18 +35,18 @@ class AuthEntry(NamedTuple):
 class Known(NamedTuple):
     """What a reader has of the record of one category.
 
-    :param mark: names just this content; empty: it has none.
+    :param mark: how the record is described, which names just this content; empty: it has none.
     :param auth: of a signed-in session's auth hash: what that says. The row's `read_at` is when it was read first.
     :param began: if it began from nothing, as of when at the latest, as its version; 0: it did not.
     """
 
-    mark: str
+    mark: bytes
     copy: CategoryCopy
     auth: AuthEntry | None = None
     began: int = 0
 
 
-NOT_THERE = Known("", CategoryCopy(0, {}))
+NOT_THERE = Known(b"", CategoryCopy(0, {}))
 """Nothing, or nothing of ours."""
 
 NO_RECORDS: Mapping[str, Known] = {}
@@ -86,10 +87,12 @@ class Change(NamedTuple):
 
     :param before: 0: nothing was there.
     :param after: the present one.
+    :param meta: how the record is described since.
     """
 
     before: int
     after: int
+    meta: bytes = b""
 
 
 class Written(NamedTuple):
@@ -220,10 +223,8 @@ _ADDITIONS = 6
 
 def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
     sets, deletes, increments = change.sets, change.deletes, change.increments
-    return [
-        change.life_ms, int(change.wipe), len(sets), len(deletes), len(increments),
-        *sets, *deletes, *increments, *sets.values(), *increments.values(),
-    ]  # fmt: skip
+    form = f"{change.wipe:d}{len(deletes):06x}{len(increments):06x}{len(sets):06x}{change.life_ms}"
+    return [form, *sets, *deletes, *increments, *sets.values(), *increments.values()]
 
 
 def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
@@ -264,16 +265,18 @@ def read_fits(reply: Any, keys: int) -> bool:
     return True
 
 
-_BYTES, _MOMENT = frozenset({bytes}), frozenset({16})
-"""The types and the lengths that parts of a reply have."""
+_BYTES = frozenset({bytes})
+
+_WRITTEN = re.compile(rb"written(\d{16}).{8}(\d{16})")
+"""Of one category: the versions before and after a write; the description of the record begins behind the first."""
 
 
 def write_fits(reply: Any, keys: int) -> bool:
     """``write.lua``: the first key is the auth hash, the others are the categories."""
-    if type(reply) is list and reply and reply[0] == b"written" and _BYTES.issuperset(map(type, reply)):
-        moments = reply[1:]
-        is_whole = len(reply) == 2 * keys - 1 and _MOMENT.issuperset(map(len, moments))
-        return is_whole and b"".join(moments).isdigit()
+    if type(reply) is bytes:
+        return keys == 2 and _WRITTEN.match(reply) is not None
+    if type(reply) is list and reply and type(reply[0]) is bytes and _WRITTEN.match(reply[0]):
+        return len(reply) == keys - 1 and all(type(part) is bytes and _WRITTEN.match(part) for part in reply)
     fits = _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1})
     return fits and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
 
@@ -351,14 +354,17 @@ def answer(
 
 def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
     """In the place of a hash: that the reader has it already, or an error text."""
-    if known is not None and part == known.mark[:_NAMED].encode():
+    if known is not None and part == known.mark:
         return known
     raise _Damaged if part.startswith(b"WRONGTYPE") else Crossed
 
 
-def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
-    """One category as it is, and what its record says of itself. One that is not there is empty as of now."""
-    said = answer(digest, (name,), "a", reply)
+def copy_of(digest: str, name: str, reply: Sequence[Any], understand: Callable[..., Answer] = answer) -> CategoryCopy:
+    """One category as it is, and what its record says of itself. One that is not there is empty as of now.
+
+    :param understand: in place of :func:`answer`.
+    """
+    said = understand(digest, (name,), "a", reply)
     copy = said.records[name].copy
     if not copy.version:
         return CategoryCopy(empty_as_of(said.now_ms), {})
@@ -369,16 +375,8 @@ def copy_of(digest: str, name: str, reply: Sequence[Any]) -> CategoryCopy:
 _OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 8, 24, 40, 46, 53, 64
 """Where parts of ``@m`` end: see ``record.lua``."""
 
-_NAMED = 11
-"""Characters of the digest that a mark begins with: see ``read.lua``."""
-
 _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 """Authors of a horizon that are no write which began a record from nothing."""
-
-
-def _mark(digest: str, description: bytes) -> str:
-    """Of a record that is described so, see ``read.lua``."""
-    return digest[:_NAMED] + sha1(description, usedforsecurity=False).hexdigest()[:16]
 
 
 def _category(found: Sequence[bytes], digest: str) -> Known:
@@ -399,70 +397,57 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
         raise _Damaged
     if meta[:_OWN] != digest[:_OWN].encode():
         raise _Foreign
-    version = _natural(meta[_OWN:_STAMP])
-    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else _natural(meta[_STAMP:_HORIZON])
+    if not meta[_OWN:_HORIZON].isdigit():
+        raise _Damaged
+    version = int(meta[_OWN:_STAMP])
+    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else int(meta[_STAMP:_HORIZON])
     copy = CategoryCopy(version, fields, additions=meta[_META:].partition(b"\1")[0])
-    return Known(_mark(digest, meta), copy, began=began)
+    return Known(meta, copy, began=began)
 
 
 def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
     """What a hash says of a signed-in session. A record that names another digest is a crossed reply or a moved key."""
     if not found:
         return NOT_THERE
-    fields: dict[str, bytes] = {}
-    meta: dict[bytes, bytes] = {}
     flat = iter(found)
-    for name, value in zip(flat, flat, strict=True):
-        if name[:1] == b"@":
-            meta[name] = value
-        else:
-            fields[str(name, "utf-8")] = value
-    if meta.get(b"@d") != digest.encode():
-        raise _Foreign if b"@d" in meta else _Damaged
-    copy, live = CategoryCopy(int(meta.get(b"@v", 0)), fields), meta.get(b"@live")
-    if live == b"0":
-        return Known("", copy, AuthEntry(None, in_database=meta.get(b"@v", b"0") != b"0"))
-    if live != b"1":
+    everything = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
+    meta, user = everything.get("@m", b""), everything.get("@u")
+    if meta and meta[:_OWN] != digest[:_OWN].encode():
+        raise _Foreign
+    said = auth_meta.said(digest, meta)
+    if said is None:
         raise _Damaged
-    return Known(
-        _mark(digest, b" ".join([live, *(meta.get(name, b"") for name in (b"@v", b"@at", b"@i"))])),
-        copy,
-        _auth_entry(digest, fields, meta, now_ms),
+    fields = {name: value for name, value in everything.items() if name[:1] != "@"}
+    copy = CategoryCopy(said.version, fields)
+    if not said.is_live:
+        return Known(b"", copy, AuthEntry(None, in_database=said.version > 0))
+    row = AuthRow(
+        digest=digest,
+        user_id=None if user is None else str(user, "utf-8"),
+        version=said.version,
+        live=True,
+        payload=fields,
+        user_epoch=said.user_epoch,
+        created_at=said.created_at,
+        idle_expires_at=said.idle_expires_at,
+        absolute_expires_at=said.absolute_expires_at,
+        read_at=now_ms,
     )
+    entry = AuthEntry(row, said.stamp, is_readable=all(map(is_readable, fields.values())))
+    return Known(meta, copy, entry)
 
 
-def _auth_entry(digest: str, fields: Fields, meta: Mapping[bytes, bytes], now_ms: int) -> AuthEntry:
-    try:
-        user = meta.get(b"@u")
-        row = AuthRow(
-            digest=digest,
-            user_id=None if user is None else str(user, "utf-8"),
-            version=_natural(meta[b"@v"]),
-            live=True,
-            payload=fields,
-            user_epoch=_natural(meta[b"@e"]),
-            created_at=_natural(meta[b"@c"]),
-            idle_expires_at=_natural(meta[b"@i"]),
-            absolute_expires_at=_natural(meta[b"@x"]),
-            read_at=now_ms,
-        )
-        return AuthEntry(row, _natural(meta[b"@at"]), is_readable=all(map(is_readable, fields.values())))
-    except KeyError:
-        raise _Damaged from None
-
-
-def _natural(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 18:
-        raise _Damaged
-    return int(value)
-
-
-def written(reply: Sequence[Any], names: Sequence[str]) -> Written:
+def written(reply: Any, names: Sequence[str]) -> Written:
+    parts = [reply] if type(reply) is bytes else reply
+    if parts[0].startswith(b"written"):
+        return Written("written", dict(zip(names, map(_change, parts), strict=True)))
     status = str(reply[0], "ascii")
-    if status == "written":
-        moments = map(int, reply[1:])
-        return Written(status, dict(zip(names, map(Change, moments, moments), strict=True)))
     return Written(status, category=names[reply[1] - 1] if status in ("large", "no number") else None)
+
+
+def _change(part: bytes) -> Change:
+    """Of one category."""
+    return Change(int(part[7:23]), int(part[31:47]), part[23:])
 
 
 def merged(reply: Sequence[Any]) -> Merged:

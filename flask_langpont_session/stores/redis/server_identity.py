@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -165,6 +166,15 @@ class ServerIdentity:
             self._on_incident()
         self._note()  # last, because others go on with this server meanwhile
         return self.server
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Meanwhile nothing of what the host's workers know of the server is read or noted."""
+        memory, self._memory = self._memory, Forgetful()
+        try:
+            yield
+        finally:
+            self._memory = memory
 
     def saw(self, canary: Canary) -> bool:
         """The canary was looked at. Whether it says that data was lost.

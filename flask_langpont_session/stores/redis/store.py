@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
@@ -20,6 +20,17 @@ from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore
 from .server_identity import Canary, Server
 
 
+class Form(NamedTuple):
+    """What is sent for what is meant, and back.
+
+    :param commands: makes commands, given the prefix of keys and the life of tombstones.
+    :param answer: see :func:`.records.answer`.
+    """
+
+    commands: Callable[[str, int], Commands] = Commands
+    answer: Callable[..., Answer] = answer
+
+
 class RedisStore:
     """The sessions in one server.
 
@@ -29,6 +40,7 @@ class RedisStore:
     :param known: what was read before, so that it need not be sent again.
     :param change_ids: where it is noted for the other workers of this host which sessions were changed.
     :param near: what was read before and has not changed, so that it need not be asked for.
+    :param form: of what is sent.
     """
 
     def __init__(
@@ -40,6 +52,7 @@ class RedisStore:
         known: KnownRecords | None = None,
         change_ids: ChangeIds | None = None,
         near: NearCache | None = None,
+        form: Form = Form(),  # noqa: B008 (it cannot be changed)
     ) -> None:
         self.link = link
         self.name = link.name
@@ -47,11 +60,17 @@ class RedisStore:
         self.server_identity = link.server_identity
         self.names = link.names
         self.connections = link.connections
-        self.commands = Commands(prefix, tombstone_ms)
+        self.commands = form.commands(prefix, tombstone_ms)
+        self._answer = form.answer
         self.key = self.commands.key
         self.known = known or KnownRecords()
         self.near = near
         self._change_ids = change_ids
+
+    @property
+    def address(self) -> str:
+        """Where the server is, or was when it was reached last, for people."""
+        return self.connections.address or "not found yet"
 
     @property
     def stores(self) -> Mapping[str, RedisStore]:
@@ -105,7 +124,7 @@ class RedisStore:
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             try:
-                found = answer(digest, names, kind, replies[0], known)
+                found = self._answer(digest, names, kind, replies[0], known)
             except Crossed:
                 raise StoreError(self.name, ErrorClass.DATA, "CrossedReply") from None
             self.server_identity.note_clock(server, found.now_ms, asked_at)
@@ -162,14 +181,15 @@ class RedisStore:
             [reply] = self._change((digest,), lambda deadline_ms: before, timeout)
             return Written("dead" if reply == b"dead" else "written")
 
-        def commands(deadline_ms: int) -> list[Command]:
-            said = Guarded(limits, deadline_ms, write_id)
-            return [*before, self.commands.write(digest, changes, guard, said, shadow)]
-
         # What is pushed is another record, of which no one says what it was before.
         writing = self.near.writing(digest) if self.near and not (push or shadow) else None
+
+        def commands(deadline_ms: int) -> list[Command]:
+            said = Guarded(limits, deadline_ms, write_id, writing is not None)
+            return [*before, self.commands.write(digest, changes, guard, said, shadow)]
+
         if writing is not None:
-            return self._write_near(writing, digest, changes, commands, timeout)
+            return self._write_near(writing, changes, commands, timeout)
         replies = self._change((digest,), commands, timeout)
         if push and replies[0] == b"dead":
             return Written("dead")
@@ -178,25 +198,22 @@ class RedisStore:
     def _write_near(
         self,
         writing: Writing,
-        digest: str,
         changes: Mapping[str, CategoryChange],
         commands: Callable[[int], list[Command]],
         timeout: float,
     ) -> Written:
         """Write over the connection by which the session is kept near, so that it stays there."""
         assert self._change_ids is not None
-        descriptions = [self.commands.description(name, digest) for name in changes]
-        done, metas = Written(""), {}
+        done = Written("")
 
         def all_commands(deadline_ms: int) -> list[Command]:
-            return [_FIRST, *commands(deadline_ms), *descriptions]
+            return [_FIRST, *commands(deadline_ms)]
 
         try:
             replies = self.link.run_in_time(all_commands, timeout, source=writing.turn)
             done = written(replies[1], tuple(changes))
-            metas = {name: reply[0] or b"" for name, reply in zip(changes, replies[2:], strict=True)}
         finally:
-            writing.end(self._change_ids, changes, done.versions, metas)
+            writing.end(self._change_ids, changes, done.versions)
         return done
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
@@ -284,12 +301,13 @@ class RedisStore:
         :param wanted: digest and category of each.
         """
         replies = self.link.run([self.commands.read(digest, {name: 0}) for digest, name in wanted], timeout)
-        return [records.copy_of(digest, name, reply) for (digest, name), reply in zip(wanted, replies, strict=True)]
+        pairs = zip(wanted, replies, strict=True)
+        return [records.copy_of(digest, name, reply, self._answer) for (digest, name), reply in pairs]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
         """The auth records of signed-in sessions, all in one round trip; no life is extended."""
         replies = self.link.run([self.commands.read(digest, {AUTH: 0}) for digest in digests], timeout)
-        return [answer(digest, (AUTH,), SIGNED_IN, reply) for digest, reply in zip(digests, replies, strict=True)]
+        return [self._answer(digest, (AUTH,), SIGNED_IN, reply) for digest, reply in zip(digests, replies, strict=True)]
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """The clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""
@@ -324,10 +342,12 @@ class RedisStore:
             return []
         if change_ids is None:
             return self.link.run_in_time(commands, timeout, refusals=refusals)
+
+        def all_commands(deadline_ms: int) -> list[Command]:
+            return [_FIRST, *commands(deadline_ms)]
+
         try:
-            return self.link.run_in_time(
-                lambda deadline_ms: [_FIRST, *commands(deadline_ms)], timeout, refusals=refusals
-            )[1:]
+            return self.link.run_in_time(all_commands, timeout, refusals=refusals)[1:]
         finally:
             for digest in digests:
                 change_ids.change(digest)
@@ -376,9 +396,9 @@ def _is_no_error(reply: Any) -> bool:
 
 
 def _is_time(reply: Any) -> bool:
-    if not (type(reply) is list and len(reply) == 2 and type(reply[0]) is type(reply[1]) is bytes):
+    if type(reply) is not list or len(reply) != 2 or not type(reply[0]) is type(reply[1]) is bytes:
         return False
-    return reply[0].isdigit() and reply[1].isdigit()
+    return (reply[0] + reply[1]).isdigit()
 
 
 _FIRST = plain("TIME", fits=_is_time)

@@ -84,7 +84,7 @@ class LookTimes:
         """Have it looked at soon."""
         self._doubtful = True
 
-    def is_due(self, lost: bool) -> bool:
+    def start_if_due(self, lost: bool) -> bool:
         """Whether to look now; then the doubts are over.
 
         :param lost: some shard does not answer: it may have another primary by now.
@@ -215,7 +215,7 @@ class ClusterTopology:
 
         :param lost: some shard does not answer: it may have another primary by now.
         """
-        if not self._look_times.is_due(lost):
+        if not self._look_times.start_if_due(lost):
             return
         try:
             self.refresh(_PATIENCE)

@@ -40,6 +40,7 @@ SCHEMES: Mapping[str, Scheme] = {
     **{f"{name}+sentinel": Scheme(Kind.SENTINEL, tls) for name, tls in _HAS_TLS.items()},
     **{f"{name}+cluster": Scheme(Kind.CLUSTER, tls) for name, tls in _HAS_TLS.items()},
     "elasticache": Scheme(Kind.GROUP, has_tls=True),
+    "elasticache+serverless": Scheme(Kind.GROUP, has_tls=True),
 }
 """All that are supported."""
 
@@ -51,6 +52,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows
 _SENTINEL_PORT, _NODE_PORT = 26379, 6379
 _GROUP_OPTIONS = frozenset({"region", "db"})
+_SERVERLESS = "elasticache+serverless"
 _GROUP = re.compile(r"(?=.{1,40}\Z)[a-z](-?[a-z0-9])*", re.IGNORECASE | re.ASCII)
 _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
 
@@ -216,20 +218,25 @@ def _address(text: str, called: str, port: int) -> Address:
 
 @dataclass(frozen=True)
 class GroupName:
-    """What an ``elasticache://`` URL says.
+    """What an ``elasticache://`` or ``elasticache+serverless://`` URL says.
 
-    :param group_id: of the replication group, in lower case as AWS keeps it.
+    :param group_id: of the replication group, or the serverless cache's name, in lower case as AWS keeps it.
     :param region: None: as boto3 finds it.
     :param db: number of the database.
+    :param serverless: whether it is a serverless cache.
     """
 
     group_id: str
     region: str | None = None
     db: int = 0
+    serverless: bool = False
+
+    def __str__(self) -> str:
+        return f"{'serverless cache' if self.serverless else 'replication group'} {self.group_id!r}"
 
 
 def read_group(url: str) -> GroupName:
-    """Read ``elasticache://group-id[/db][?region=…&db=…]``.
+    """Read ``elasticache://group-id[/db][?region=…&db=…]`` or ``elasticache+serverless://cache-name[?region=…]``.
 
     :raises ValueError: what is wrong with it.
     """
@@ -241,7 +248,7 @@ def read_group(url: str) -> GroupName:
     if "@" in parts.netloc:
         raise ValueError("no user and no password here; use REDIS_TOKEN, REDIS_TOKEN_SECRET or REDIS_IAM_USER")
     if not _GROUP.fullmatch(parts.netloc):
-        raise ValueError("the id of a replication group stands alone: up to 40 letters, digits and single hyphens")
+        raise ValueError("the id of the group or cache stands alone: up to 40 letters, digits and single hyphens")
     if parts.fragment or set(options) - _GROUP_OPTIONS or any(len(values) > 1 for values in options.values()):
         raise ValueError("its options can be db, region, each once")
     region = options.get("region", [None])[0]
@@ -250,4 +257,7 @@ def read_group(url: str) -> GroupName:
     number = options.get("db", [parts.path.removeprefix("/") or "0"])[0]
     if not is_number(number):
         raise ValueError("the path is the number of a database, as in elasticache://group-id/0")
-    return GroupName(parts.netloc.lower(), region, int(number))
+    name = GroupName(parts.netloc.lower(), region, int(number), serverless=parts.scheme == _SERVERLESS)
+    if name.serverless and name.db:
+        raise ValueError("a serverless cache has one database, number 0; leave the number out")
+    return name

@@ -25,7 +25,8 @@ FOR_EVER = 1e6
 """Seconds from which on a wait has no end; a socket takes no number that is much larger."""
 
 SOON = 0.001
-"""Seconds by which a wait may end late: that saves a system call for nearly every reply."""
+"""Seconds by which a wait may end late, or early and then be gone on with: that saves a system call for nearly every
+question and reply."""
 
 _NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 """How a socket says that there is nothing to read, after a wait and at a look."""
@@ -130,16 +131,21 @@ class Wire:
         if reader is None:
             reader = self._reader = hiredis.Reader(driver.InvalidResponse, to_error, notEnoughData=_MORE)
             self._buffer = bytearray(_BUFFER)
+        replies: list[Any] = []
         try:
-            self.sendall(data)
-            replies: list[Any] = []
+            left = self._deadline.left()
+            if left < 0:
+                raise TimeoutError
+            self._arm(left)
+            self._send(data)
+            self._feed(reader)  # what is asked here was not answered before
             while len(replies) < count:
                 reply = reader.gets(False)
-                if reply is _MORE:
-                    received = self._take(self._receive, self._buffer)
-                    if not received:
-                        raise driver.ConnectionError("the server has closed the connection")
-                    reader.feed(self._buffer, 0, received)
+                kind = type(reply)
+                if kind is list or kind is bytes:
+                    replies.append(reply)
+                elif reply is _MORE:
+                    self._feed(reader)
                 elif isinstance(reply, Exception) and not isinstance(reply, _ANSWERS):
                     raise reply
                 elif isinstance(reply, _PUSH):  # a message that nothing was asked for
@@ -151,6 +157,12 @@ class Wire:
         except OSError as error:
             raise driver.ConnectionError("the connection has failed") from error
         return replies
+
+    def _feed(self, reader: Any) -> None:
+        received = self._take(self._receive, self._buffer)
+        if not received:
+            raise driver.ConnectionError("the server has closed the connection")
+        reader.feed(self._buffer, 0, received)
 
     def hear(self, *, arrived: bool = True) -> bool:
         """Hand over the messages that nothing was asked for, without waiting for any. Whether the connection is good
@@ -197,7 +209,7 @@ class Wire:
                     raise TimeoutError("the time for this is over") from None
 
     def _arm(self, left: float) -> None:
-        if left == 0 or not 0 <= self._armed - left < SOON:
+        if left == 0 or self._armed == 0 or abs(self._armed - left) >= SOON:
             self._armed = left
             self._socket.settimeout(None if left > FOR_EVER else left)
 

@@ -17,18 +17,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from ...policy.devices import NO_DEVICE, Device
 from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, Position, StoreError
 from . import tables as sql
 from .calls import GRACE, Calls
+from .devices import Devices
 from .engines import Connections, make_engine
 from .errors import NAME
-from .idle import after_read
+from .idle import after_read, note_use
 from .schema import Schema
+from .session_limits import LimitedSignIns
 
 __all__ = ["Database", "make_engine"]
 
@@ -37,6 +40,21 @@ T = TypeVar("T")
 _PART_SECONDS = 2.0
 """What a part of a list may take. It is read through an index, in milliseconds; what waits for it probes nothing
 meanwhile."""
+
+
+class Described(NamedTuple):
+    """One row with what only operators ask for.
+
+    :param updated_at: when it was changed last, milliseconds since 1970 by the database's clock; a moved idle expiry is
+        no change.
+    :param successor: the digest under which the session goes on; None: under none.
+    :param ended_by: what ended it, where the row says so.
+    """
+
+    row: AuthRow
+    updated_at: int
+    successor: str | None
+    ended_by: str | None = None
 
 
 class Database:
@@ -51,9 +69,14 @@ class Database:
         request: it waits for its own kind only.
     :param concurrency: calls at a time. More are refused (class L), not queued.
     :param makes_tables: asked when a call finds that tables are missing: whether they are made then.
+    :param idle_of: says the idle time of a session with some data, given that of most sessions.
+    :param notes_use_after: milliseconds after which a read notes again that a session is in use, where it does not move
+        the idle expiry anyway. None: it does not note that.
     :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :ivar connections: of that engine; each method borrows one for a transaction.
     :ivar calls: run the methods.
+    :ivar limited: makes rows of users that may have only so many.
+    :ivar devices: what users are shown of their sessions.
     """
 
     def __init__(
@@ -63,11 +86,17 @@ class Database:
         timeout: float = 0.25,
         concurrency: int = 4,
         makes_tables: Callable[[], bool] = lambda: False,
+        idle_of: Callable[[Fields, int], int] = lambda payload, idle_ms: idle_ms,
+        notes_use_after: int | None = None,
     ) -> None:
         self.connections = Connections(engine, timeout)
         self._schema = Schema(self.connections, makes_tables)
         self.calls = Calls(self.connections, self._schema, timeout=timeout, concurrency=concurrency)
+        self.limited = LimitedSignIns(self.connections, self.calls)
+        self.devices = Devices(self.connections, self.calls)
+        self._notes_use_after = notes_use_after
         self.engine = self.connections.engine
+        self._idle_of = idle_of
 
     # -- for requests --------------------------------------------------------------------------------------------
 
@@ -83,17 +112,29 @@ class Database:
         A read waits for no lock: while the row is locked, or the database takes no writes, nothing is noted and
         nothing is ended, but a later expiry counts all the same. The next read tries again.
 
-        :param idle_ms: the idle time; the expiry is moved when more than a quarter of it has passed. 0: never.
+        :param idle_ms: the idle time of most sessions; the expiry is moved when more than a quarter of that of this
+            one has passed. 0: never.
         :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
         """
 
         def work() -> AuthRow | None:
+            after_ms = self._notes_use_after
             with self.connections.reading() as connection:
-                row = sql.one_row(connection, digest)
+                select = sql.SELECT_ONE if after_ms is None else sql.SELECT_IN_USE
+                found = connection.execute(select, {"key": digest}).first()
+            if found is None:
+                return None
+            row = sql.auth_row(found)
             # After the reading connection is back in the pool: one call never holds two.
-            return after_read(self.connections, row, idle_ms, idle_seen) if row else None
+            read = after_read(self.connections, row, self._idle_ms_of(row, idle_ms), idle_seen)
+            if after_ms is not None and idle_ms and read.idle_expires_at == row.idle_expires_at:
+                note_use(self.connections, read, found.seen_at or 0, after_ms)
+            return read
 
         return self.calls.in_request(work, timeout, writing=False)
+
+    def _idle_ms_of(self, row: AuthRow, idle_ms: int) -> int:
+        return self._idle_of(row.payload, idle_ms)
 
     def create(
         self,
@@ -104,6 +145,7 @@ class Database:
         idle_ms: int,
         absolute_ms: int,
         kill: str | None = None,
+        device: Device = NO_DEVICE,
         timeout: float | None = None,
     ) -> AuthRow:
         """A new row, version 1. Repeating it after an unknown outcome returns the row that is there.
@@ -113,6 +155,7 @@ class Database:
         """
         fields, idle_ms = sql.to_text(payload), min(idle_ms, absolute_ms)
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
+        values |= device._asdict()
 
         def insert(connection: Connection) -> AuthRow | None:
             if kill is not None:
@@ -144,6 +187,7 @@ class Database:
         payload: Fields,
         idle_ms: int,
         absolute_ms: int,
+        device: Device = NO_DEVICE,
         timeout: float | None = None,
     ) -> AuthRow | None:
         """A new row for an old session that is taken over, and in the same transaction the note that it was.
@@ -155,6 +199,7 @@ class Database:
         """
         fields, idle_ms = sql.to_text(payload), min(idle_ms, absolute_ms)
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
+        values |= device._asdict()
 
         def insert(connection: Connection) -> AuthRow | None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
@@ -269,11 +314,16 @@ class Database:
 
         return self.calls.in_request(work, timeout)
 
-    def revoke_many(self, digests: Sequence[str], timeout: float | None = None) -> dict[str, int]:
+    def revoke_many(
+        self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
+    ) -> dict[str, int]:
         """End sessions for ever, under whatever digests they go on, in one transaction; see :meth:`revoke`.
 
+        :param by_device: their user ends them, on another device, and is to be told on those.
         :return: digest → version of each row that is dead now. One that has no row is not among them.
         """
+
+        kill, cause = (sql.DISPLACE, {"cause": sql.DEVICE}) if by_device else (sql.KILL_THESE, {})
 
         def work() -> dict[str, int]:
             dead: dict[str, int] = {}
@@ -282,7 +332,7 @@ class Database:
                 while following:
                     rows = connection.execute(sql.LOCK_THESE, {"digests": sorted(following)}).all()
                     if rows:
-                        connection.execute(sql.KILL_THESE, {"digests": [row.digest for row in rows]})
+                        connection.execute(kill, {"digests": [row.digest for row in rows], **cause})
                     dead.update((row.digest, row.version + bool(row.live)) for row in rows)
                     following = {row.successor for row in rows}.difference(dead, [None])
             return dead
@@ -351,12 +401,26 @@ class Database:
 
         def note_and_kill(connection: Connection) -> list[str]:
             """The epoch stays, but that the user was logged out everywhere is known from now on, see :meth:`adopt`."""
-            if not (epoch or after) and connection.execute(sql.SELECT_EPOCH, values).scalar() is None:
+            is_new = not (epoch or after) and connection.execute(sql.SELECT_EPOCH, values).scalar() is None
+            if is_new and not connection.execute(sql.KEEP_EPOCH, values).rowcount:
                 connection.execute(sql.SAME_EPOCH, values)
             return kill(connection)
 
         # Of two that note it at once, the second finds the note of the first.
         return self.calls.in_request(lambda: _inserted(self.connections, note_and_kill, kill) or [], timeout)
+
+    def count_ended(self, user_id: str, epoch: int, timeout: float | None = None) -> int:
+        """How many sessions of a user were alive until the epoch became this one. Their rows must not have been killed
+        since.
+
+        :param epoch: what :meth:`kill_user` returned.
+        """
+
+        def work() -> int:
+            with self.connections.reading() as connection:
+                return connection.execute(sql.COUNT_ENDED, {"user": user_id, "epoch": epoch}).scalar_one()
+
+        return self.calls.in_request(work, timeout, writing=False)
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
@@ -378,6 +442,40 @@ class Database:
         def work() -> Found:
             with self.connections.reading() as connection:
                 return sql.found(connection.execute(sql.SELECT_THESE, {"digests": list(digests)}).all())
+
+        return self.calls.patiently(work, timeout, writing=False)
+
+    def renamed(self, digests: Sequence[str], ms: int, timeout: float) -> set[str]:
+        """Those of these sessions that were given another digest within the last milliseconds.
+
+        :param timeout: seconds.
+        """
+
+        def work() -> set[str]:
+            with self.connections.reading() as connection:
+                rows = connection.execute(sql.SELECT_RENAMED, {"digests": list(digests), "ms": ms}).all()
+                return {row.digest for row in rows}
+
+        return self.calls.patiently(work, timeout, writing=False)
+
+    def find(self, beginning: str, timeout: float, limit: int = 2) -> list[str]:
+        """Digests of rows, dead ones too, that begin so."""
+
+        def work() -> list[str]:
+            with self.connections.reading() as connection:
+                return list(connection.execute(sql.beginning_with(beginning), {"most": limit}).scalars())
+
+        return self.calls.patiently(work, timeout, writing=False)
+
+    def describe(self, digest: str, timeout: float) -> Described | None:
+        """All that the database has of one session; nothing is noted or ended. None: it has no row."""
+
+        def work() -> Described | None:
+            with self.connections.reading() as connection:
+                row = connection.execute(sql.SELECT_DESCRIBED, {"key": digest}).first()
+                if row is None:
+                    return None
+                return Described(sql.auth_row(row), row.updated_at, row.successor, row.ended_by)
 
         return self.calls.patiently(work, timeout, writing=False)
 
@@ -409,6 +507,26 @@ class Database:
                 return connection.execute(sql.DELETE, {"digests": digests}).rowcount if digests else 0
 
         return self.calls.patiently(work)
+
+    def erase(self, user_id: str) -> None:
+        """Leave nothing of a user. Only for one whose cookies no browser has: a row is what says that a session has
+        ended."""
+
+        def work() -> None:
+            with self.connections.writing() as connection:
+                connection.execute(sql.DELETE_OF_USER, {"user": user_id})
+                connection.execute(sql.FORGET_USER, {"user": user_id})
+
+        self.calls.patiently(work)
+
+    def count_old(self, grace_ms: int) -> int:
+        """How many rows :meth:`purge` would delete, in all."""
+
+        def work() -> int:
+            with self.connections.reading() as connection:
+                return connection.execute(sql.COUNT_OLD, {"ms": grace_ms}).scalar_one()
+
+        return self.calls.patiently(work, writing=False)
 
     def probe(self, timeout: float) -> None:
         """Whether the database takes writes: one real commit, in both tables, that leaves nothing behind.

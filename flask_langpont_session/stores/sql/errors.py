@@ -132,6 +132,12 @@ _LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
 """Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: what is busy
 shall not be asked for new connections as well."""
 
+BRING_BACK = (
+    "if a migration renamed or dropped it, bring it back; else run `flask langpont init-db`, which makes it empty and "
+    "signs every user out"
+)
+"""What helps where a table is missing."""
+
 _MISSING_TABLE = re.compile(r"langpont_(?:sessions|users)")
 
 
@@ -211,7 +217,7 @@ def _cause(exc: Exception) -> str:
     if origin is None:
         return type(exc).__name__
     if lacks_tables(exc) and (table := _MISSING_TABLE.search(str(origin))):
-        return f"{table[0]} is not there; run `flask langpont init-db`"
+        return f"{table[0]} is not there; {BRING_BACK}"
     number = _number(origin)
     return getattr(origin, "sqlite_errorname", None) or type(origin).__name__ + (f" {number}" if number else "")
 

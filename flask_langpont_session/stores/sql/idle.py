@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from ...policy.values import AuthRow, RowState
+from ...policy.values import AuthRow, JustEnded, RowState
 from . import tables as sql
 from .engines import Connections
 
@@ -43,9 +43,21 @@ def after_read(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: 
                 noted = _noted(connections, sql.EXTEND_IDLE, values, row, replace(row, idle_expires_at=expires_at))
                 return _by_later_expiry(noted, idle_seen)
         elif idle_seen is not None:
-            dead = replace(row, live=False, version=row.version + 1)
-            return _noted(connections, sql.KILL_IDLE, {"seen": row.version}, row, dead)
+            return _noted(connections, sql.KILL_IDLE, {"seen": row.version}, row, JustEnded.of(row))
     return row
+
+
+def note_use(connections: Connections, row: AuthRow, seen_at: int, after_ms: int) -> None:
+    """Note that a session is in use, unless that was noted a moment ago.
+
+    The idle expiry of a permanent session does not move: without this its user would be told of the sign-in only.
+
+    :param row: as it was read, by a connection that is back in the pool.
+    :param seen_at: when it was noted last, milliseconds since 1970.
+    """
+    if row.state is RowState.VALID and row.read_at - seen_at >= after_ms:
+        with suppress(SQLAlchemyError):  # as in :func:`after_read`
+            _noted(connections, sql.NOTE_USE, {"seen": seen_at}, row, row)
 
 
 def _noted(

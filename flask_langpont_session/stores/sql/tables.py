@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
+from ...policy.devices import LONGEST_LABEL
 from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, StoreError
 from .errors import NAME
 
@@ -69,6 +71,12 @@ def _payload() -> sa.Text:
 METADATA = sa.MetaData()
 """For migrations: the tables of this package."""
 
+LIMIT = "limit"
+"""Ended for a sign-in of the same user, beyond MAX_SESSIONS_PER_USER."""
+
+DEVICE = "device"
+"""Ended by its user, on another device."""
+
 SESSIONS = sa.Table(
     "langpont_sessions",
     METADATA,
@@ -84,6 +92,12 @@ SESSIONS = sa.Table(
     sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
     # The digest under which the session goes on, once it was given another id: a revocation must find it.
     sa.Column("successor", _exact_text(43), nullable=True),
+    # What ended it, for the user to be told once: :data:`LIMIT`, :data:`DEVICE`, or nothing.
+    sa.Column("ended_by", _exact_text(16), nullable=True),
+    # For the user's list of devices. The first two are stored where a setting, or the application itself, has it so.
+    sa.Column("label", _exact_text(LONGEST_LABEL), nullable=True),
+    sa.Column("network", _exact_text(43), nullable=True),
+    sa.Column("seen_at", sa.BigInteger, nullable=True),
     # With the digest: of many rows a part is taken at a time, in this order.
     sa.Index("ix_langpont_sessions_user_id", "user_id", "digest"),
     sa.Index("ix_langpont_sessions_updated_at", "updated_at", "digest"),
@@ -94,7 +108,8 @@ USERS = sa.Table(
     "langpont_users",
     METADATA,
     sa.Column("user_id", _exact_text(255, NO_PAD), primary_key=True),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
+    # None: the user was never logged out everywhere; the row is there to be locked, see :mod:`.session_limits`.
+    sa.Column("epoch", sa.BigInteger, nullable=True),
 )
 
 
@@ -158,7 +173,13 @@ _is_live = sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0))
 _SELECT = sa.select(*_row(_is_live)).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
 SELECT_ONE = _SELECT.where(_s.digest == _digest)
 SELECT_THESE = _SELECT.where(_s.digest.in_(_digests))
+SELECT_RENAMED = sa.select(_s.digest).where(
+    _s.digest.in_(_digests), _s.successor.is_not(None), _s.updated_at > now_ms() - _ms
+)
+SELECT_DESCRIBED = SELECT_ONE.add_columns(_s.updated_at, _s.successor, _s.ended_by)
+SELECT_IN_USE = SELECT_ONE.add_columns(_s.seen_at)
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
+SELECT_DEVICES = SELECT_OF_USER.add_columns(_s.label, _s.network, _s.seen_at, _s.successor)
 _SELECT_BY_CHANGE = _SELECT.add_columns(_s.updated_at).order_by(_s.updated_at, _s.digest).limit(_most)
 SELECT_CHANGED = _SELECT_BY_CHANGE.where(_s.updated_at >= now_ms() - _ms)
 SELECT_CHANGED_AFTER = _SELECT_BY_CHANGE.where(_s.updated_at >= _ms, sa.or_(_s.updated_at > _ms, _s.digest > _after))
@@ -174,6 +195,9 @@ INSERT = SESSIONS.insert().values(
     updated_at=now_ms(),
     idle_expires_at=now_ms() + _idle_ms,
     absolute_expires_at=now_ms() + _absolute_ms,
+    label=sa.bindparam("label", None, sa.String()),
+    network=sa.bindparam("network", None, sa.String()),
+    seen_at=now_ms(),
 )
 
 INSERT_ADOPTED = SESSIONS.insert().values(
@@ -207,6 +231,7 @@ def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
             updated_at=now_ms(),
             idle_expires_at=_earlier(now_ms() + _idle_ms, absolute),
             absolute_expires_at=absolute,
+            seen_at=now_ms(),
         )
     )
 
@@ -242,6 +267,9 @@ def _successor_statement(absolute: ColumnElement[int]) -> sa.Insert:
         "updated_at": now_ms(),
         "idle_expires_at": _earlier(now_ms() + _idle_ms, absolute),
         "absolute_expires_at": absolute,
+        "label": _s.label,
+        "network": _s.network,
+        "seen_at": now_ms(),
     }
     return SESSIONS.insert().from_select(list(columns), sa.select(*columns.values()).where(_s.digest == _digest))
 
@@ -260,15 +288,40 @@ EXTEND_IDLE = (
     SESSIONS.update()
     .where(_s.digest == _digest, _s.live, _s.idle_expires_at == sa.bindparam("seen", type_=sa.BigInteger()))
     .where(_s.user_epoch == _epoch_of(_s.user_id))
-    .values(idle_expires_at=_ms)
+    .values(idle_expires_at=_ms, seen_at=now_ms())
+)
+NOTE_USE = (
+    SESSIONS.update()
+    .where(_s.digest == _digest, _s.live)
+    .where(sa.func.coalesce(_s.seen_at, 0) == sa.bindparam("seen", type_=sa.BigInteger()))
+    .values(seen_at=now_ms())
 )
 # Of a reader that knows a later expiry and one that does not, the first decides: the other changes nothing.
 KILL_IDLE = KILL.where(_s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.idle_expires_at <= now_ms())
 
-RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch + 1)
+RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=sa.func.coalesce(USERS.c.epoch, 0) + 1)
 FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
 SAME_EPOCH = USERS.insert().values(user_id=_user, epoch=0)
+KEEP_EPOCH = USERS.update().where(USERS.c.user_id == _user, USERS.c.epoch.is_(None)).values(epoch=0)
+COUNT_ENDED = sa.select(sa.func.count()).where(
+    _s.user_id == _user,
+    _s.live,
+    _s.user_epoch == sa.bindparam("epoch", type_=sa.BigInteger()) - 1,
+    _s.idle_expires_at > now_ms(),
+    _s.absolute_expires_at > now_ms(),
+)
 SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
+
+# A write: SQLite knows no other lock, and an engine of the application may begin its transaction with the first one.
+LOCK_USER = USERS.update().where(USERS.c.user_id == _user).values(epoch=USERS.c.epoch)
+KNOWN_USER = USERS.insert().values(user_id=_user, epoch=None)
+SELECT_VALID = (
+    sa.select(_s.digest, (_s.version + 1).label("version"))
+    .where(_s.user_id == _user, _s.live, _s.user_epoch == _epoch_of(_user))
+    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+    .order_by(_s.created_at, _s.digest)
+)
+"""The sessions in which a user is signed in, oldest first, each with the version that it has once it was ended."""
 
 # A transaction that takes many rows takes them in one order, or two of them would wait for each other for ever.
 _LOCK = sa.select(_s.digest, _s.successor, _s.version, _s.live).order_by(_s.digest).with_for_update()
@@ -281,16 +334,24 @@ KILL_THESE = (
     .where(_s.digest.in_(_digests), _s.live)
     .values(live=False, version=_s.version + 1, updated_at=now_ms())
 )
+DISPLACE = KILL_THESE.values(ended_by=sa.bindparam("cause", type_=sa.String()))
+TAKE_DISPLACED = SESSIONS.update().where(_s.digest == _digest, _s.ended_by.in_([LIMIT, DEVICE])).values(ended_by=None)
 
-SELECT_OLD = (
-    sa.select(_s.digest).where(_s.absolute_expires_at < now_ms() - _ms).limit(_most).with_for_update(skip_locked=True)
-)
+SELECT_LABEL = sa.select(_s.label).where(_s.digest == _digest)
+LABEL = SESSIONS.update().where(_s.digest == _digest, _s.live).values(label=sa.bindparam("text", type_=sa.String()))
+SELECT_SUCCESSOR = sa.select(_s.successor).where(_s.digest == _digest)
+
+_is_old = _s.absolute_expires_at < now_ms() - _ms
+SELECT_OLD = sa.select(_s.digest).where(_is_old).limit(_most).with_for_update(skip_locked=True)
+COUNT_OLD = sa.select(sa.func.count()).select_from(SESSIONS).where(_is_old)
 DELETE = SESSIONS.delete().where(_s.digest.in_(_digests))
+DELETE_OF_USER = SESSIONS.delete().where(_s.user_id == _user)
 FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
+_COLUMNS = frozenset(field.name for field in fields(AuthRow))
 _payload_from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -315,8 +376,14 @@ def auth_row(row: Row[Any]) -> AuthRow:
         if live:
             raise
         payload = {}
-    columns = {name: value for name, value in row._mapping.items() if name != "updated_at"}
+    columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
     return AuthRow(**{**columns, "live": live, "payload": payload})
+
+
+def beginning_with(text: str) -> sa.Select[str]:
+    """Digests that begin so, case included. Where no index can help with that, the whole table is read."""
+    like = _s.digest.startswith(text, autoescape=True)  # whose case does not count in SQLite
+    return sa.select(_s.digest).where(like, sa.func.substr(_s.digest, 1, len(text)) == text).limit(_most)
 
 
 def readable(rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:

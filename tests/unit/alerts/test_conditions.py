@@ -26,8 +26,7 @@ class Process:
             self.health.failed(StoreError(store, error_class, "Test"), READ)
 
     def recover(self, store: str) -> None:
-        for way in (READ, WRITE):
-            self.health.close(store, way)
+        self.health.close(store, (READ, WRITE))
 
     def names(self) -> set[str]:
         return set(self.conditions.look())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import replace
 from typing import Any
 
@@ -61,9 +62,85 @@ def test_an_alarm_reads_like_this() -> None:
     }
 
 
+def test_people_get_words() -> None:
+    """By e-mail, and by whatever SNS knows besides."""
+    alert = REDIS_CONNECTION_FAILED
+    texts = json.loads(compose(NOTICE, alert, SENDER).by_protocol)
+    assert texts["default"] == (
+        "Redis connection failed\n"
+        "\n"
+        "Critical since 2026-09-21 14:13:20 UTC (LangPont production, told by host web-1).\n"
+        "2 earlier incidents were not told: there were too many.\n"
+        "\n"
+        f"What users see: {alert.users_see}\n"
+        f"What to do: {alert.to_do}\n"
+        "\n"
+        "Details: store primary, cause unreachable\n"
+        "Runbook: https://wiki.example/operations#redis-connection-failed\n"
+        "Key: production/LangPont/redis-connection-failed\n"
+    )
+    assert "email" not in texts and texts["sqs"] == texts["lambda"] == texts["firehose"]
+    over = json.loads(compose(replaced(state=State.RESOLVED), alert, SENDER).by_protocol)["default"]
+    assert over.startswith(
+        "Over: Redis connection failed\n\nIt lasted 0:01:05, from 2026-09-21 14:13:20 UTC on (LangPont production, "
+    )
+    assert "What to do" not in over
+    again = json.loads(compose(replaced(repeated=True), TEST, SENDER, test=True).by_protocol)["default"]
+    assert "This is a test. Nothing has happened.\n" in again
+    assert "It was told before, and goes on.\n" in again
+
+
+def test_chat_channels_get_a_custom_notification() -> None:
+    """As Amazon Q Developer in chat applications (AWS Chatbot) takes it; the end stands in the thread of the alarm."""
+    firing, resolved = (
+        json.loads(json.loads(compose(notice, REDIS_CONNECTION_FAILED, SENDER).by_protocol)["https"])
+        for notice in (NOTICE, replaced(state=State.RESOLVED))
+    )
+    assert wrong_in(firing) == wrong_in(resolved) == []
+    assert firing["content"]["title"] == "[CRITICAL] Redis connection failed (LangPont production)"
+    assert firing["content"]["nextSteps"][0] == REDIS_CONNECTION_FAILED.to_do
+    assert firing["metadata"]["threadId"] == resolved["metadata"]["threadId"] == DEDUP_KEY
+    assert (firing["metadata"]["eventType"], resolved["metadata"]["eventType"]) == ("firing", "resolved")
+    assert firing["metadata"]["additionalContext"]["cause"] == "unreachable"
+
+
+DEDUP_KEY = "production/LangPont/redis-connection-failed"
+
+
+def replaced(**change: Any) -> Notice:
+    return Notice(**{f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__} | change)
+
+
+def wrong_in(notification: dict[str, Any]) -> list[str]:
+    """What Amazon's documentation of custom notifications does not know, or wants and does not find."""
+    texts = {
+        "content": ("textType", "title", "description"),
+        "metadata": ("threadId", "summary", "eventType"),
+    }
+    lists = {"content": ("nextSteps", "keywords"), "metadata": ("relatedResources",)}
+    wrong = [f"unknown: {name}" for name in notification.keys() - {"version", "source", "id", "content", "metadata"}]
+    if (notification["version"], notification["source"]) != ("1.0", "custom"):
+        wrong.append("not version 1.0 of a custom one")
+    if notification["content"]["textType"] != "client-markdown":
+        wrong.append("textType")
+    for part in ("content", "metadata"):
+        known = {*texts[part], *lists[part], *(["additionalContext"] if part == "metadata" else [])}
+        wrong += [f"unknown: {part}.{name}" for name in notification[part].keys() - known]
+        wrong += [name for name in texts[part] if not isinstance(notification[part][name], str)]
+        wrong += [name for name in lists[part] if not all(isinstance(one, str) for one in notification[part][name])]
+    context = notification["metadata"]["additionalContext"]
+    return wrong + [name for name, value in context.items() if not isinstance(value, str)]
+
+
+def test_a_message_of_a_host_alone_has_the_host_in_its_key() -> None:
+    """Another host's recovery must not call it off."""
+    message = compose(replaced(alone=True), REDIS_CONNECTION_FAILED, SENDER)
+    assert message.attributes["dedup_key"] == f"{DEDUP_KEY}/web-1"
+
+
 def test_a_recovery_says_how_long_it_was() -> None:
     """It has the key and severity of its alarm, so that it reaches the same people."""
-    recovery = Notice(**{f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__} | {"state": State.RESOLVED})
+    recovery = replaced(state=State.RESOLVED)
     subject, body, attributes = parts(compose(recovery, REDIS_CONNECTION_FAILED, SENDER))
     assert subject == "[RESOLVED] Redis connection failed (LangPont production)"
     assert (attributes["state"], attributes["severity"]) == ("resolved", "critical")
@@ -142,14 +219,18 @@ def test_whatever_is_in_it_sns_takes_it(
     notice = Notice(**fields | {"details": details, "state": state, "key": alert.name})
     message = compose(notice, alert, sender, test=test)
     assert re.fullmatch(r"[!-~][ -~]{0,98}", message.subject)
-    assert re.fullmatch(r"[ -~\n]+", message.body)
-    size = len(message.body) + sum(len(name) + len(text.encode()) for name, text in message.attributes.items())
+    assert re.fullmatch(r"[ -~\n]+", message.by_protocol)
+    texts = json.loads(message.by_protocol, parse_constant=pytest.fail)
+    assert not [one for one in texts["default"].replace("\n", "") if unicodedata.category(one) in ("Cc", "Cs")]
+    size = len(message.by_protocol) + sum(len(name) + len(text.encode()) for name, text in message.attributes.items())
     assert size <= 256 * 1024
     for text in message.attributes.values():
         assert text
         assert text.isprintable() or not any(ord(character) < 32 or ord(character) == 127 for character in text)
     assert len(message.attributes["dedup_key"]) <= 255
     json.loads(message.body, parse_constant=pytest.fail)
+    notification = json.loads(texts["https"], parse_constant=pytest.fail)
+    assert wrong_in(notification) == []
 
 
 @given(st.text("abc:/@ =\n\"'", max_size=20), st.text("abc /@\n", max_size=20))

@@ -1,15 +1,12 @@
-"""The sending thread: SNS endpoints that fail in every way, the end of the process, forks, and several workers."""
+"""The sending thread: SNS endpoints that fail in every way, the end of the process, several workers, several hosts."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,20 @@ from botocore.exceptions import ClientError
 from flask_langpont_session import events
 from flask_langpont_session.alerts.alerts import TERMS, Alerts
 from flask_langpont_session.alerts.conditions import Conditions
-from flask_langpont_session.alerts.host_file import HostFile
+from flask_langpont_session.alerts.fleet import Fleet
 from flask_langpont_session.alerts.incidents import Terms
 from flask_langpont_session.alerts.lookout import Lookout
-from flask_langpont_session.alerts.messages import sender_here
+from flask_langpont_session.alerts.messages import Sender
+from flask_langpont_session.alerts.of_host import HostIncidents
 from flask_langpont_session.alerts.outgoing import Outgoing
-from flask_langpont_session.alerts.shared import SharedIncidents, joined
 from flask_langpont_session.alerts.table import Severity
 from flask_langpont_session.alerts.topics import NotSent, Topics, short_name
 from flask_langpont_session.aws import client
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import Health
+from flask_langpont_session.support.host import HostWork
 from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
+from tests.support.notes import MemoryNotes
 
 LOST = events.DataLost("primary")
 FIRING = "firing data-lost"
@@ -47,25 +46,43 @@ def server() -> Iterator[Endpoint]:
 def endpoint(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     for name, value in environment_of(server.url).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(client, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "READ_TIMEOUT", 20)  # what is given up, but was taken, is sent again
     server.reset()
     return server
 
 
 class Worker:
-    """Alerts whose clock stands still unless it is moved."""
+    """Alerts whose clock stands still unless it is moved.
+
+    :ivar notes: what the hosts note together.
+    """
 
     def __init__(
-        self, path: Path | None = None, *, topics: dict[str, str] = TOPICS, terms: Terms = TERMS, patience: float = 0.5
+        self,
+        folder: Path | None = None,
+        *,
+        topics: dict[str, str] = TOPICS,
+        terms: Terms = TERMS,
+        notes: MemoryNotes | None = None,
+        host: str = "web-1",
     ) -> None:
         self.now = float(START)
         self.recorder = Recorder()
         self.health = Health(["primary", "database"])
-        incidents = SharedIncidents(HostFile(path, joined, patience=patience), terms, lambda: self.now)
-        sender = partial(sender_here, "production", "LangPont", "docs/operations.md")
+        self.notes = notes or MemoryNotes(lambda: self.now)
+        self.work = HostWork(folder, "alerts", 30)
+        incidents = HostIncidents(self.work, terms, lambda: self.now)
+        where = Topics(topics)
+        conditions = Conditions(self.health, self.recorder, time.monotonic)
         self.alerts = Alerts(
-            Lookout(Conditions(self.health, self.recorder, time.monotonic), incidents, self.recorder),
-            Outgoing(incidents, Topics(topics), sender, self.recorder),
+            Lookout(conditions, incidents, self.recorder, where.takes),
+            Outgoing(
+                incidents,
+                where,
+                lambda: Sender("production", "LangPont", host, os.getpid(), "docs/operations.md"),
+                Fleet([self.notes.store]),
+                self.recorder,
+            ),
             tick=0.02,
         )
 
@@ -73,6 +90,13 @@ class Worker:
         """What the threads do."""
         self.alerts.lookout.look()
         self.alerts.outgoing.send()
+
+    def wait(self, seconds: float) -> None:
+        """So much time passes, with a round every ten seconds."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(self.now + 10, end)
+            self.round()
 
     def lose_data(self) -> None:
         """An event, told at once, without starting a thread."""
@@ -97,6 +121,17 @@ def test_a_severity_without_a_topic_goes_to_the_next_worse(configured: str, rout
     """And if there is none, to the worst there is: nothing is dropped for want of a topic."""
     topics = Topics({severity: TOPICS[severity] for severity in configured.split()})
     assert [topics.of(severity) for severity in Severity] == [TOPICS[severity] for severity in routes.split()]
+
+
+def test_what_is_for_information_is_sent_to_a_topic_of_its_own_or_not_at_all(endpoint: Endpoint) -> None:
+    """It is no incident then, and holds nothing back."""
+    changed = events.ServerChanged("primary")
+    for topics, told in (({"critical": TOPICS["critical"]}, []), (TOPICS, ["firing server-changed/primary"])):
+        worker = Worker(topics=topics)
+        worker.alerts.lookout.conditions.happened(changed)
+        worker.round()
+        assert endpoint.told() == told
+        assert (worker.alerts.outgoing.send_test("info") is None) is (not told)
 
 
 def test_a_topic_is_shown_without_its_account() -> None:
@@ -137,13 +172,17 @@ def test_a_message_arrives_as_it_was_composed(endpoint: Endpoint) -> None:
     ],
 )
 def test_a_message_that_failed_is_tried_again(
-    endpoint: Endpoint, behaviour: str, problem: str, caplog: pytest.LogCaptureFixture
+    endpoint: Endpoint,
+    behaviour: str,
+    problem: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After pauses, none of boto3's own; each failure is counted, and said when it begins."""
     worker, endpoint.behaviour = Worker(), behaviour
-    began = time.monotonic()
+    if behaviour == "hang":
+        monkeypatch.setattr(client, "READ_TIMEOUT", 0.2)
     worker.lose_data()
-    assert time.monotonic() - began < 30
     worker.round()
     assert endpoint.requests == 1
     worker.now += 31
@@ -152,6 +191,7 @@ def test_a_message_that_failed_is_tried_again(
     assert endpoint.requests == 2
     assert worker.recorder.counters() == {"alerts_failed": 2}
     endpoint.behaviour = "ok"
+    monkeypatch.setattr(client, "READ_TIMEOUT", 20)
     worker.now += 61
     worker.round()
     assert endpoint.told() == [FIRING]
@@ -183,11 +223,9 @@ def test_of_what_is_over_when_sns_is_back_only_the_end_is_told(endpoint: Endpoin
     """It calls off an alarm that may have arrived without an answer, and says that there was one."""
     worker, endpoint.behaviour = Worker(), "500"
     worker.lose_data()
-    worker.now += 31
-    worker.round()
+    worker.wait(290)
     endpoint.behaviour = "ok"
-    worker.now += 300
-    worker.round()
+    worker.wait(20)
     assert endpoint.told() == ["resolved data-lost"]
 
 
@@ -196,9 +234,7 @@ def test_a_recovery_that_is_given_up_is_said_to_be_lost(endpoint: Endpoint, capl
     worker = Worker(terms=Terms(keep=100))
     worker.lose_data()
     endpoint.behaviour = "500"
-    for _ in range(3):
-        worker.now += 301
-        worker.round()
+    worker.wait(900)
     assert "alert data-lost (emergency): resolved could not be sent, and is given up" in caplog.text
     before = endpoint.requests
     worker.now += 1000
@@ -241,7 +277,7 @@ def test_there_are_no_credentials(
 
 
 def test_an_event_only_leaves_a_note(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A request that sends a signal neither touches the host's file nor waits for AWS: another thread does."""
+    """A request that sends a signal neither touches the host's files nor waits for AWS: another thread does."""
     threads: set[str] = set()
 
     def watch(owner: type, name: str) -> None:
@@ -253,7 +289,8 @@ def test_an_event_only_leaves_a_note(endpoint: Endpoint, monkeypatch: pytest.Mon
 
         monkeypatch.setattr(owner, name, watched)
 
-    watch(HostFile, "update")
+    watch(HostWork, "lead")
+    watch(HostWork, "keep")
     watch(Topics, "publish")
     worker = Worker(tmp_path / "alerts")
     for _ in range(1000):
@@ -281,44 +318,49 @@ def test_the_thread_outlives_what_it_does_not_know(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_healthy_host_writes_nothing(endpoint: Endpoint, tmp_path: Path) -> None:
-    """There is not even a file, and no client of AWS."""
+def test_a_healthy_host_keeps_nothing(endpoint: Endpoint, tmp_path: Path) -> None:
+    """There is not even a client of AWS."""
+    workers = [Worker(tmp_path / "alerts") for _ in range(2)]
+    for _ in range(3):
+        for worker in workers:
+            worker.round()
+    assert [path.name for path in (tmp_path / "alerts").iterdir()] == ["lock"]
+
+
+def keep(folder: Path, state: bytes) -> None:
+    """What a worker before has kept."""
+    before = HostWork(folder, "alerts", 30)
+    assert before.lead()
+    before.keep(state)
+    before.resign()
+
+
+def test_another_release_may_have_kept_the_incidents(
+    endpoint: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are begun anew, and that is said once; what is active is seen again."""
+    keep(tmp_path / "alerts", b'{"incidents": 7}')
     worker = Worker(tmp_path / "alerts")
     for _ in range(3):
         worker.round()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_release_may_have_written_the_file(
-    endpoint: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is begun anew, also where no alert is active, and that is said once; what is active is seen again."""
-    HostFile(tmp_path / "alerts").update(lambda _: (b'{"incidents": 7}', None))
-    worker, other = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
-    other.alerts.outgoing.send()
-    for _ in range(3):
-        worker.round()
-        other.round()
-    assert caplog.text.count("cannot be read; the file is begun anew") == 1
     worker.lose_data()
     assert endpoint.told() == [FIRING]
-    assert caplog.text.count("cannot be read; the file is begun anew") == 1
+    assert caplog.text.count("cannot be read, and are begun anew") == 1
 
 
 def test_an_alert_that_this_release_does_not_know_is_left_alone(endpoint: Endpoint, tmp_path: Path) -> None:
-    """A newer worker of a rolling deployment wrote it; that one tells it. After a day none will."""
+    """A newer worker of a rolling deployment kept it; that one tells it. After a day none will."""
     later = b'{"incidents":{"to-come":{"since":1,"seen":1}},"queue":[{"serial":1,"key":"to-come/x","state":"firing",'
     later += b'"since":1,"at":1,"seen":1,"suppressed":0,"firings":1}],"serial":1}'
-    file = HostFile(tmp_path / "alerts")
-    file.update(lambda _: (later, None))
+    keep(tmp_path / "alerts", later)
     worker = Worker(tmp_path / "alerts")
     worker.now = 80_000.0
     worker.lose_data()
     assert endpoint.told() == [FIRING]
-    assert b"to-come/x" in file.read()
+    assert b"to-come/x" in worker.work.kept()
     worker.now = 90_000.0
     worker.round()
-    assert b"to-come" not in file.read()
+    assert b"to-come" not in worker.work.kept()
 
 
 def test_a_message_that_cannot_be_sent_does_not_come_back_at_once(
@@ -339,15 +381,36 @@ def test_a_message_that_cannot_be_sent_does_not_come_back_at_once(
     assert caplog.text.count("sending an alert failed with an unexpected error") == 4
 
 
-def test_what_a_process_could_not_send_is_sent_by_another(endpoint: Endpoint, tmp_path: Path) -> None:
-    """It was killed while it waited for SNS: the message is in the host's file."""
+# -- workers of a host -------------------------------------------------------------------------------------------------
+
+
+def test_one_worker_tells_what_any_of_them_sees(endpoint: Endpoint, tmp_path: Path) -> None:
+    first, second = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
+    first.round()
+    second.lose_data()
+    assert endpoint.requests == 0
+    first.round()
+    assert endpoint.told() == [FIRING]
+    first.now = second.now = START + 301
+    second.round()
+    first.round()
+    assert endpoint.told() == [FIRING, "resolved data-lost"]
+
+
+def test_what_a_process_could_not_send_is_sent_by_another(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed while it waited for SNS: the message is in what it has kept."""
     endpoint.behaviour = "hang"
     first = Worker(tmp_path / "alerts")
     first.alerts.lookout.conditions.happened(LOST)
-    sending = threading.Thread(target=first.round)
-    sending.start()
-    wait_for(lambda: endpoint.requests == 1, lambda: endpoint.requests)
-    second = Worker(tmp_path / "alerts")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "READ_TIMEOUT", 1)
+        sending = threading.Thread(target=first.round)
+        sending.start()
+        wait_for(lambda: endpoint.requests == 1, lambda: endpoint.requests)
+    first.work.resign()
+    second = Worker(tmp_path / "alerts", notes=first.notes)
     endpoint.behaviour = "ok"
     second.round()
     assert endpoint.told() == []
@@ -357,106 +420,200 @@ def test_what_a_process_could_not_send_is_sent_by_another(endpoint: Endpoint, tm
     sending.join()
 
 
-# -- looking -----------------------------------------------------------------------------------------------------------
+def test_an_incident_is_called_off_by_the_worker_that_follows(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Not before it has looked for long enough itself."""
+    first = Worker(tmp_path / "alerts")
+    second = Worker(tmp_path / "alerts", notes=first.notes)
+    first.lose_data()
+    second.round()
+    first.work.resign()
+    second.now += 301
+    second.round()
+    assert endpoint.told() == [FIRING]
+    second.now += 301
+    second.round()
+    assert endpoint.told() == [FIRING, "resolved data-lost"]
 
 
 def test_a_worker_that_sends_goes_on_seeing(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A resolver hangs for minutes in the one worker that sees it: the others do not think that it is over."""
+    """A resolver hangs for minutes: what another worker sees meanwhile is not thought to be over."""
     resolved, stop = threading.Event(), threading.Event()
 
     def hang(*_: object) -> None:
         resolved.set()
-        stop.wait(30)
+        stop.wait(300)
         raise NotSent("an unknown reason")
 
     monkeypatch.setattr(Topics, "publish", hang)
-    sees, other, file = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts"), HostFile(tmp_path / "alerts")
+    leads, sees = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
 
     def noted(what: bytes) -> bool:
-        return what in file.read()
+        return what in leads.work.kept()
 
-    sees.alerts.happened(None, event=LOST)
+    def is_seen() -> bool:
+        sees.lose_data()
+        return noted(b'"seen":%d' % sees.now)
+
+    leads.alerts.happened(None, event=LOST)
     assert resolved.wait(20)
     for step in (200, 400, 600):
-        sees.now = other.now = START + step
-        sees.alerts.happened(None, event=LOST)
-        wait_for(partial(noted, b'"seen":%d' % sees.now), file.read)
-        other.alerts.lookout.look()
-        assert b"resolved" not in file.read()
+        leads.now = sees.now = START + step
+        wait_for(is_seen, leads.work.kept)
+        assert not noted(b"resolved")
     stop.set()
-    sees.alerts.stop()
-
-
-def test_a_lock_that_is_held_for_a_while_makes_no_messages_more(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A worker that was stopped, a disk that stalls: what happened is noted afterwards, and told once per host."""
-    workers = [Worker(tmp_path / "alerts", patience=0.01) for _ in range(4)]
-    HostFile(tmp_path / "alerts").update(lambda _: (b"", None))
-    with (tmp_path / "alerts").open("rb") as holder:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        for worker in workers:
-            worker.lose_data()
-        for worker in workers:
-            worker.round()
-        assert endpoint.requests == 0
-    for worker in workers:
-        worker.round()
-    assert endpoint.told() == [FIRING]
-
-
-def test_a_lock_that_is_held_after_sending_does_not_send_it_twice(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """That it was sent is noted when the file is free."""
-    worker, publish = Worker(tmp_path / "alerts", patience=0.01), Topics.publish
-    with contextlib.ExitStack() as held:
-
-        def publish_and_hold(*arguments: Any) -> None:
-            publish(*arguments)
-            fcntl.flock(held.enter_context((tmp_path / "alerts").open("rb")), fcntl.LOCK_EX)
-
-        monkeypatch.setattr(Topics, "publish", publish_and_hold)
-        worker.lose_data()
-        worker.round()
-        assert worker.recorder.counters() == {}
-    worker.round()
-    worker.now += 61
-    worker.round()
-    assert endpoint.told() == [FIRING]
-    assert worker.recorder.counters() == {"alerts_sent": 1}
+    leads.alerts.stop()
 
 
 def test_what_was_told_alone_is_called_off_together(endpoint: Endpoint, tmp_path: Path) -> None:
-    """The folder of the file comes back in the middle of an incident."""
-    folder = tmp_path / "folder"
-    worker, other = Worker(folder / "alerts"), Worker(folder / "alerts")
+    """The folder comes back in the middle of an incident, when another worker is there already."""
+    place = tmp_path / "alerts"
+    place.touch()
+    worker = Worker(place)
+    other = Worker(place, notes=worker.notes)
     worker.lose_data()
     assert endpoint.told() == [FIRING]
-    folder.mkdir()
-    worker.round()
-    other.now = worker.now = worker.now + 301
-    other.alerts.lookout.watching_since -= 1000
+    place.unlink()
     other.round()
+    worker.round()
+    for later in (1, 301):
+        other.now = worker.now = START + later
+        other.round()
+        worker.round()
     assert endpoint.told() == [FIRING, "resolved data-lost"]
 
 
-def test_a_worker_that_went_on_alone_comes_back_though_nothing_happens(endpoint: Endpoint, tmp_path: Path) -> None:
-    """It sees nothing any more; what the others left behind is for it to call off."""
-    folder = tmp_path / "folder"
-    alone, dead = Worker(folder / "alerts"), Worker(folder / "alerts")
-    alone.lose_data()
-    alone.now += 301
-    alone.round()
-    assert endpoint.told() == [FIRING, "resolved data-lost"]
-    folder.mkdir()
-    dead.lose_data()
-    alone.round()
-    alone.now += 301
-    alone.round()
-    assert endpoint.told() == [FIRING, "resolved data-lost"] * 2
+def test_the_end_of_a_worker_hands_on_what_it_has_just_seen(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Its own last look; and the lock."""
+    first, second = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
+    first.round()
+    second.round()
+    second.alerts.happened(None, event=LOST)
+    second.alerts.stop()
+    first.round()
+    assert endpoint.told() == [FIRING]
+    first.alerts.ensure_started()
+    first.alerts.stop()
+    assert second.work.lead()
+
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+
+class Hosts:
+    """Several hosts with one clock, which note together what they know."""
+
+    def __init__(self, endpoint: Endpoint, number: int) -> None:
+        self.notes = MemoryNotes(lambda: self.all[0].now)
+        self.all = [Worker(notes=self.notes, host=f"web-{n}") for n in range(number)]
+        self._endpoint = endpoint
+
+    def see(self, *numbers: int) -> None:
+        """These hosts lose data again, which they do at each look while it goes on."""
+        for number in numbers:
+            self.all[number].alerts.lookout.conditions.happened(LOST)
+
+    def told_after(self, seconds: float, *seeing: int) -> list[str]:
+        """What arrives while so much time passes, in steps."""
+        before = len(self._endpoint.sent)
+        end = self.all[0].now + seconds
+        while self.all[0].now < end:
+            for worker in self.all:
+                worker.now += 5
+            self.see(*seeing)
+            for worker in self.all:
+                worker.round()
+        return self._endpoint.told()[before:]
+
+
+def test_what_all_hosts_see_is_told_once_and_called_off_by_the_last(endpoint: Endpoint) -> None:
+    hosts = Hosts(endpoint, 20)
+    assert hosts.told_after(60, *range(20)) == [FIRING]
+    assert hosts.told_after(900, *range(20)) == []
+    assert hosts.told_after(600, 7) == []
+    assert hosts.told_after(600) == ["resolved data-lost"]
+    assert endpoint.sent[-1].attributes["dedup_key"] == endpoint.sent[0].attributes["dedup_key"]
+    assert endpoint.sent[-1].body["host"] == "web-7"
+    assert hosts.told_after(1200) == []
+
+
+def test_a_host_that_dies_before_it_has_told_is_replaced(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had claimed to tell it; and one that dies while it sees something does not keep it from being called off."""
+    hosts = Hosts(endpoint, 3)
+    dead = hosts.all[0]
+    endpoint.behaviour = "500"
+    hosts.see(0)
+    dead.round()
+    endpoint.behaviour = "ok"
+    dead.round = lambda: None  # type: ignore[method-assign]
+    assert hosts.told_after(50, 1, 2) == []
+    assert hosts.told_after(60, 1, 2) == [FIRING]
+    assert hosts.told_after(700) == ["resolved data-lost"]
+
+
+def test_a_long_incident_is_repeated_by_one_host(endpoint: Endpoint) -> None:
+    hosts = Hosts(endpoint, 3)
+    assert hosts.told_after(60, 0, 1, 2) == [FIRING]
+    told = hosts.told_after(TERMS.repeat + 600, 0, 1, 2)
+    assert told == [FIRING]
+
+
+def test_without_a_store_each_host_has_an_incident_of_its_own(endpoint: Endpoint) -> None:
+    """Told after some seconds; the key has the host, so that the one that recovers first calls off its own."""
+    hosts = Hosts(endpoint, 2)
+    hosts.notes.is_up = False
+    assert hosts.told_after(5, 0, 1) == []
+    assert hosts.told_after(10, 0, 1) == [f"{FIRING}/web-0", f"{FIRING}/web-1"]
+    hosts.notes.is_up = True
+    assert hosts.told_after(600, 1) == ["resolved data-lost/web-0"]
+    assert hosts.told_after(600) == ["resolved data-lost/web-1"]
+
+
+def test_a_store_that_stumbles_makes_no_messages_more(endpoint: Endpoint) -> None:
+    """It is asked again before a host believes that it is alone."""
+    hosts = Hosts(endpoint, 2)
+    hosts.notes.is_up = hosts.notes.knows = False
+    hosts.see(0, 1)
+    for worker in hosts.all:
+        worker.round()
+    hosts.notes.is_up = True
+    assert hosts.told_after(60, 0, 1) == [FIRING]
+    hosts.notes.is_up = False
+    assert hosts.told_after(600) == []
+    hosts.notes.is_up = True
+    assert hosts.told_after(60) == ["resolved data-lost"]
+
+
+def test_the_journal_of_a_host_is_a_matter_of_that_host(endpoint: Endpoint) -> None:
+    hosts = Hosts(endpoint, 2)
+    for worker in hosts.all:
+        worker.alerts.lookout.conditions.happened(events.JournalFailed("disk full"))
+        worker.round()
+    assert [message.attributes["dedup_key"] for message in endpoint.sent] == [
+        "production/LangPont/journal-failed/web-0",
+        "production/LangPont/journal-failed/web-1",
+    ]
+
+
+def test_nothing_is_sent_while_alerts_are_muted(endpoint: Endpoint) -> None:
+    """By one command for all hosts, and never for ever. What was told before is called off meanwhile."""
+    hosts = Hosts(endpoint, 2)
+    assert hosts.told_after(10, 0, 1) == [FIRING]
+    fleet = hosts.all[0].alerts.outgoing.fleet
+    assert fleet.mute(1800) == 1
+    assert hosts.told_after(600) == ["resolved data-lost"]
+    hosts.all[1].alerts.lookout.conditions.happened(events.JournalFailed("disk full"))
+    assert hosts.told_after(600, 0, 1) == []
+    assert hosts.told_after(900, 0, 1) == [FIRING]
+    fleet.mute(600)
+    hosts.all[1].alerts.lookout.conditions.happened(events.JournalFailed("disk full"))
+    assert hosts.told_after(60, 0, 1) == []
+    fleet.mute(0)
+    assert hosts.told_after(60, 0, 1) == ["firing journal-failed/web-1"]
+
+
+# -- the clock ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_clock_that_is_set_back_keeps_nothing_burning(endpoint: Endpoint) -> None:

@@ -219,7 +219,7 @@ def test_connections_that_end_by_themselves_are_made_anew(kind: str) -> None:
         def take_due(self) -> bool:
             return next(moments)
 
-    credentials = IamToken("u", "sessions", "X", "eu-west-1") if kind == "iam" else SecretToken("s", "X", "eu-west-1")
+    credentials = IamToken("u", NAME, "X") if kind == "iam" else SecretToken("s", "X", "eu-west-1")
     credentials.look = lambda: None  # type: ignore[method-assign]
     stores = {PRIMARY: Store(), REPLICA: Store()}
     attended = Cloud(None, credentials, Due())

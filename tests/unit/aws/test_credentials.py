@@ -29,6 +29,7 @@ from flask_langpont_session.aws.credentials import (
 )
 from flask_langpont_session.policy.values import ErrorClass
 from flask_langpont_session.stores.redis.errors import classify
+from flask_langpont_session.stores.redis.url import GroupName
 from tests.support.clock import Clock
 
 OLD, NEW, NEXT = "old-token-" * 3, "new-token-" * 3, "next-token-" * 3
@@ -439,8 +440,9 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> Moment:
     return made
 
 
-def iam(region: str | None = "eu-west-1", **options: Any) -> IamToken:
-    return IamToken("my-user-id", "my-replication-group-id", "LANGPONT_SESSION_REDIS_IAM_USER", region, **options)
+def iam(region: str | None = "eu-west-1", *, serverless: bool = False, **options: Any) -> IamToken:
+    cache = GroupName("my-replication-group-id", region, serverless=serverless)
+    return IamToken("my-user-id", cache, "LANGPONT_SESSION_REDIS_IAM_USER", **options)
 
 
 @pytest.mark.parametrize(("session_token", "signature"), KNOWN, ids=["static keys", "keys of a role"])
@@ -466,6 +468,18 @@ def test_iam_known_answers(keys: pytest.MonkeyPatch, moment: Moment, session_tok
     assert user == "my-user-id"
     assert signed.startswith("my-replication-group-id/?Action=connect&User=my-user-id&")
     assert dict(parse_qsl(parts.query, strict_parsing=True)) == expected
+
+
+def test_a_token_for_a_serverless_cache_says_so(keys: pytest.MonkeyPatch, moment: Moment) -> None:
+    """It is another request, and so another signature: AWS' sample has ``ResourceType`` for these only."""
+    signed = {}
+    for serverless in (False, True):
+        token = iam(serverless=serverless)
+        token.query.ask()
+        signed[serverless] = dict(parse_qsl(urlsplit(f"//{token.get_credentials()[-1]}").query))
+    assert signed[True].pop("ResourceType") == "ServerlessCache"
+    assert signed[True].keys() == signed[False].keys()
+    assert {name for name in signed[True] if signed[True][name] != signed[False][name]} == {"X-Amz-Signature"}
 
 
 def test_a_token_is_used_for_ten_minutes(keys: pytest.MonkeyPatch, moment: Moment) -> None:
@@ -494,7 +508,7 @@ def test_new_keys_of_a_role_are_used_at_once(keys: pytest.MonkeyPatch) -> None:
     class Session:
         made = 0
 
-        def __init__(self, region_name: str | None) -> None:
+        def __init__(self, region_name: str | None, **_: Any) -> None:
             self.region_name = region_name
             Session.made += 1
 

@@ -114,6 +114,7 @@ def client_error(code: str) -> aws.ClientError:
     ("error", "says"),
     [
         (client_error("ReplicationGroupNotFoundFault"), "there is none of this name"),
+        (client_error("ServerlessCacheNotFoundFault"), "there is none of this name"),
         (client_error("AccessDenied"), "not allowed"),
         (client_error("AccessDeniedException"), "not allowed"),
         (client_error("Throttling"), "(Throttling)"),
@@ -162,6 +163,10 @@ class Api:
         asked = {"ReplicationGroupId": "sessions"}
         self.stub.add_response("describe_replication_groups", {"ReplicationGroups": [group]}, asked)
 
+    def will_say_of_a_cache(self, cache: dict[str, Any]) -> None:
+        asked = {"ServerlessCacheName": "sessions"}
+        self.stub.add_response("describe_serverless_caches", {"ServerlessCaches": [cache]}, asked)
+
     def will_fail(self, code: str) -> None:
         self.stub.add_client_error("describe_replication_groups", code)
 
@@ -192,6 +197,58 @@ def test_before_aws_has_answered_no_place_is_known() -> None:
     assert classify(caught.value) is ErrorClass.UNREACHABLE
     assert nodes_of(group).single() is None
     assert not group.known
+
+
+SERVERLESS = GroupName("sessions", "ap-northeast-1", serverless=True)
+CACHE = {
+    "ServerlessCacheName": "sessions",
+    "Engine": "valkey",
+    "Status": "available",
+    "Endpoint": {"Address": "sessions-abc123.serverless.apne1.cache.amazonaws.com", "Port": 6379},
+    "ReaderEndpoint": {"Address": "sessions-abc123.serverless.apne1.cache.amazonaws.com", "Port": 6380},
+}
+
+
+def test_a_serverless_cache_is_asked_as_a_cluster(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """At its one endpoint, with TLS, which it always has. What it lacks is said once."""
+    caplog.set_level(logging.INFO)
+    api.will_say_of_a_cache(CACHE)
+    moved = {**CACHE, "Endpoint": {"Address": "sessions-def456.serverless.x", "Port": 6379}}
+    api.will_say_of_a_cache(moved)
+    group = make_group(needs_tls="REDIS_IAM_USER", name=SERVERLESS)
+    nodes = nodes_of(group)
+    group.query.ask()
+    assert (nodes.single(), nodes.seeds(), nodes.tls()) == (None, (Address(CACHE["Endpoint"]["Address"], 6379),), True)  # type: ignore[index]
+    assert [text for text in caplog.messages if "near cache" in text] == [
+        f"LANGPONT_SESSION_REDIS_URL: serverless cache 'sessions': {endpoints.MISSING}"
+    ]
+    group.query.ask()
+    assert nodes.seeds() == (Address("sessions-def456.serverless.x", 6379),)
+    assert caplog.text.count("near cache") == 1
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        ({**CACHE, "Engine": "memcached"}, "it is Memcached"),
+        ({"ServerlessCacheName": "sessions", "Engine": "valkey", "Status": "creating"}, "still being created"),
+    ],
+)
+def test_a_serverless_cache_that_cannot_be_used_is_explained(api: Api, cache: dict[str, Any], says: str) -> None:
+    """And asked about again."""
+    api.will_say_of_a_cache(cache)
+    group = make_group(name=SERVERLESS)
+    group.query.ask()
+    assert not group.known
+    assert says in (group.query.problem or "")
+
+
+def test_a_serverless_cache_and_a_group_of_one_name_are_two(tmp_path: Path) -> None:
+    """What was remembered of the one is not taken for the other."""
+    found = Endpoints(None, configuration=Address("sessions.serverless.x", 6379))
+    Memory(tmp_path / "file", SERVERLESS).note(found)
+    assert Memory(tmp_path / "file", SERVERLESS).recall() == found
+    assert Memory(tmp_path / "file", NAME).recall() is None
 
 
 @pytest.mark.parametrize(

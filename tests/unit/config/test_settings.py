@@ -11,6 +11,7 @@ import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,10 @@ import valkey
 from flask import Flask
 
 from flask_langpont_session import ConfigError, LangPontSession
+from flask_langpont_session.config import checks
 from flask_langpont_session.config.checks import PREFIX, is_local
 from flask_langpont_session.config.settings import Settings, load_settings
+from flask_langpont_session.encryption.keys import SAMPLE
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
 from flask_langpont_session.policy.levels import Behaviour
 from flask_langpont_session.stores.host.journal import journal_at
@@ -77,6 +80,7 @@ DEFAULTS: dict[str, Any] = {
     "READ_CACHE_BYTES": 16_777_216,
     "NEAR_CACHE": None,
     "LOCAL_CACHE_TTL": 1800,
+    "JOURNAL_TTL": 1800,
     "JOURNAL_MAX_ENTRIES": 100_000,
     "JOURNAL_MAX_BYTES": 268_435_456,
     "JOURNAL_SESSION_ENTRIES": 4_000,
@@ -97,8 +101,17 @@ DEFAULTS: dict[str, Any] = {
     "TRANSIENT_KEYS": ("_remember*",),
     "IDLE_TIMEOUT": 3600,
     "ABSOLUTE_TIMEOUT": 43_200,
+    "PRIVILEGED_IDLE_TIMEOUT": None,
+    "PRIVILEGED_ABSOLUTE_TIMEOUT": None,
     "VERIFY_INTERVAL": 60,
     "GRACE": 300,
+    "MAX_SESSIONS_PER_USER": None,
+    "ON_LIMIT": "end_oldest",
+    "ENCRYPTION_KEYS": [],
+    "ENCRYPTED_CATEGORIES": None,
+    "ENCRYPTION_SWITCH_OVER": None,
+    "DEVICE_LABELS": None,
+    "DEVICE_NETWORKS": False,
     "CARRY_ON_SIGN_IN": ("translation", "ui"),
     "CARRY_ON_SIGN_OUT": ("ui",),
     "COOKIE_RESEND": "due",
@@ -112,10 +125,13 @@ DEFAULTS: dict[str, Any] = {
     "KEY_PREFIX": "session",
     "HEALTH_URL_PREFIX": "/healthz",
     "HEALTH_FAIL_LEVEL": None,
+    "DRILL_SOCKET": None,
+    "STATUS_PAGE": None,
     "ENVIRONMENT": "production",
     "SERVICE": "LangPont",
     "METRICS": [],
     "METRICS_INTERVAL": 60,
+    "METRICS_EMF_AGENT": None,
     "METRICS_URL": None,
     "METRICS_REGISTRY": None,
     "ALERT_TOPICS": {},
@@ -127,14 +143,31 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def file_of(settings: Settings) -> str | None:
+    """The SQLite file of its database."""
+    url = sqlalchemy.make_url(settings.database_url or "")
+    assert url.get_backend_name() == "sqlite"
+    return url.database
+
+
 def test_an_application_under_test_needs_no_setting(load: Load, tmp_path: Path) -> None:
     """Every default is the documented one; the files lie in the instance folder."""
     settings = load()
     names = {field.name.upper() for field in dataclasses.fields(Settings) if field.init}
     assert names == {*DEFAULTS, "DATABASE_URL", "JOURNAL"}
     assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
-    assert settings.database_url == f"sqlite:///{tmp_path / 'instance' / 'langpont_session.sqlite3'}"
+    assert file_of(settings) == str(tmp_path / "instance" / "langpont_session.sqlite3")
     assert settings.journal == tmp_path / "instance" / "langpont_session_journal.sqlite3"
+
+
+async def an_async_guard(request: object) -> bool:
+    """What it returns is a coroutine, which is true."""
+    return False
+
+
+SEALING = bytes(range(200, 232)).hex()
+LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+MUCH_LATER = datetime.now(UTC) + timedelta(days=401)
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
@@ -148,7 +181,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "REDIS_POOL_TIMEOUT": (-0.01, "0", None),
     "REDIS_TOKEN": (7, "", "token\n"),
     "REDIS_TOKEN_SECRET": (7, ""),
-    "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "ユーザー", "a" * 41),
+    "REDIS_IAM_USER": (7, "", "1st-user", "two--hyphens", "end-", "under_score", "App-User", "ユーザー", "a" * 41),
     "REDIS_CA_FILE": (7,),
     "DATABASE_URL": (7, "", "sqlite:///x\n"),
     "DATABASE_ENGINE": ("sqlite:///x", object()),
@@ -160,6 +193,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "READ_CACHE_BYTES": (-1, 10**13, 1.5, "1000"),
     "LOCAL_CACHE_TTL": (0, -1, 86_401, 0.5),
     "JOURNAL": (7, b"journal"),
+    "JOURNAL_TTL": (0, -1, 86_401, 0.5),
     "JOURNAL_MAX_ENTRIES": (0, -1, 10**9, 1.5, "1000"),
     "JOURNAL_MAX_BYTES": (0, 1_048_575, 10**13, 2e6, "10M"),
     "JOURNAL_SESSION_ENTRIES": (0, -1, 10**9, 1.5, "1000"),
@@ -179,8 +213,19 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "TRANSIENT_KEYS": ("_remember*", [7]),
     "IDLE_TIMEOUT": (0, -1, 3600.5, "3600", True),
     "ABSOLUTE_TIMEOUT": (0, 315_360_001),
+    "PRIVILEGED_IDLE_TIMEOUT": (0, -1, 900.5, "900", True, 31_536_001),
+    "PRIVILEGED_ABSOLUTE_TIMEOUT": (0, 315_360_001),
     "VERIFY_INTERVAL": (-1, "60", None, float("nan")),
     "GRACE": (-1, 3601),
+    "MAX_SESSIONS_PER_USER": (0, 1_000_001, "3", True, 1.5),
+    "ON_LIMIT": ("drop", None),
+    "ENCRYPTION_KEYS": (SEALING, SEALING.encode(), None, 7, {SEALING: 1}, ["short"], [b"short"], [None], [SEALING, 7],
+                        ["correct horse battery staple, 43 characters."], [SEALING[:-1]], [bytes(32)],
+                        [SEALING, SEALING.upper()]),
+    "ENCRYPTED_CATEGORIES": ("ui", [7], [""]),
+    "ENCRYPTION_SWITCH_OVER": ("tomorrow", "2030-01-01", "2030-01-01T00:00:00", 7, "", datetime(2030, 1, 1)),
+    "DEVICE_LABELS": ("browser", "", 7, True, an_async_guard),
+    "DEVICE_NETWORKS": ("/24", None, 1),
     "CARRY_ON_SIGN_IN": ("ui", [7]),
     "CARRY_ON_SIGN_OUT": ("ui", None),
     "COOKIE_RESEND": ("always", None, True, []),
@@ -194,10 +239,13 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "KEY_PREFIX": ("", "a{b", "a}", "a b", "a*", "a\n", "é", 7, None),
     "HEALTH_URL_PREFIX": ("", "healthz", "/", 7, "/<id>", "/health z"),
     "HEALTH_FAIL_LEVEL": (0, 5, "4", True),
+    "DRILL_SOCKET": ("", 7, "/" + "x" * 95, True),
+    "STATUS_PAGE": (True, "app:may_see", 7, an_async_guard),
     "ENVIRONMENT": ("", None, 7, " ", "é", "two\nlines", "x" * 1025),
     "SERVICE": ("", None, 7, "  ", "ラングポント"),
     "METRICS": (None, "cloudwatch", 7, ["statsd"], [7]),
     "METRICS_INTERVAL": (0, 61, 300, "60", None),
+    "METRICS_EMF_AGENT": ("", "stdout", "tcp://", "tcp://host", "http://host:1", "tcp://host:x", "tcp://host:1/a", 7),
     "METRICS_URL": ("", "metrics", "/", "/metrics/", "/<path:x>", "/a b", 7),
     "METRICS_REGISTRY": (7, "registry", object()),
     "ALERT_TOPICS": (None, [], "arn:aws:sns:eu-west-1:123456789012:t",
@@ -212,6 +260,55 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "ADOPT_COOKIE_NAME": ("", None, 7),
     "ADOPT_COOKIE_DOMAIN": ("", 7),
 }  # fmt: skip
+
+
+ENCRYPTING: list[tuple[dict[str, Any], str]] = [
+    ({"ENCRYPTED_CATEGORIES": ["ui"]}, "ENCRYPTED_CATEGORIES: nothing is encrypted without a key in ENCRYPTION_KEYS"),
+    ({"ENCRYPTION_SWITCH_OVER": LATER}, "ENCRYPTION_SWITCH_OVER: nothing is encrypted without a key"),
+    (
+        {"ENCRYPTION_KEYS": [SEALING], "ENCRYPTED_CATEGORIES": ["shop"]},
+        "ENCRYPTED_CATEGORIES: 'shop' is not one of auth",
+    ),
+    ({"ENCRYPTION_KEYS": [SEALING], "SECRET_KEY": SEALING}, "ENCRYPTION_KEYS: key 1: it signs cookies already"),
+    (
+        {"ENCRYPTION_KEYS": [SEALING], "SECRET_KEY_FALLBACKS": [bytes.fromhex(SEALING)]},
+        "ENCRYPTION_KEYS: key 1: it signs",
+    ),
+    ({"ENCRYPTION_KEYS": [SEALING], "ENCRYPTION_SWITCH_OVER": MUCH_LATER}, "ENCRYPTION_SWITCH_OVER: at most 400 days"),
+]
+
+
+@pytest.mark.parametrize(("config", "says"), ENCRYPTING)
+def test_what_encryption_needs(load: Load, config: dict[str, Any], says: str) -> None:
+    """What is wrong together is named, and no key is quoted."""
+    [problem] = problems_of(load, **config)
+    assert problem.startswith(PREFIX + says)
+    assert SEALING not in problem
+
+
+def test_the_sample_of_the_docs_is_no_secret(load: Load) -> None:
+    """An application under test may have it."""
+    [problem] = problems_of(load, testing=False, **REMOTE, ENCRYPTION_KEYS=[SAMPLE])
+    assert problem == f"{PREFIX}ENCRYPTION_KEYS: the sample of docs/how-to/encrypt.md, which is no secret"
+    assert load(ENCRYPTION_KEYS=[SAMPLE]).encryption_keys == [SAMPLE]
+    assert SAMPLE in (DOCS.parent / "how-to" / "encrypt.md").read_text(encoding="utf-8")
+
+
+def test_without_cryptography_the_extra_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which brings it."""
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    [problem] = problems_of(load, ENCRYPTION_KEYS=[SEALING])
+    assert problem.endswith('cryptography is not installed; pip install "flask-langpont-session[encrypted]"')
+
+
+def test_what_is_encrypted(load: Load) -> None:
+    """Nothing without a key, all categories with one, or those that are named."""
+    assert load().sealed_categories == frozenset()
+    everything = load(ENCRYPTION_KEYS=[SEALING], ENCRYPTION_SWITCH_OVER=LATER)
+    assert everything.sealed_categories == set(everything.table.categories)
+    assert load(ENCRYPTION_KEYS=[SEALING], ENCRYPTED_CATEGORIES=["auth"]).sealed_categories == {"auth"}
+    assert load(ENCRYPTION_KEYS=[SEALING], ENCRYPTED_CATEGORIES=[]).sealed_categories == frozenset()
+    assert SEALING not in repr(everything)
 
 
 def test_every_setting_has_its_check() -> None:
@@ -374,10 +471,15 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
     monkeypatch.setattr("flask_langpont_session.config.rules.find_spec", lambda name: "here")
     registry = SimpleNamespace(register=None, collect=None)
     assert load(METRICS=["cloudwatch", "prometheus"], METRICS_URL="/metrics").metrics == ["cloudwatch", "prometheus"]
-    for only in ({"METRICS_URL": "/metrics"}, {"METRICS_REGISTRY": registry}):
+    for only, exporter in (
+        ({"METRICS_URL": "/metrics"}, "prometheus"),
+        ({"METRICS_REGISTRY": registry}, "prometheus"),
+        ({"METRICS_EMF_AGENT": "tcp://127.0.0.1:25888"}, "emf"),
+    ):
         [problem] = problems_of(load, METRICS=["cloudwatch"], **only)
-        assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and "'prometheus'" in problem
-    for exporter, extra in (("cloudwatch", "aws"), ("prometheus", "prometheus")):
+        assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and repr(exporter) in problem
+        assert load(METRICS=[exporter], **only).metrics == [exporter]
+    for exporter, extra in (("cloudwatch", "aws"), ("otel", "otel"), ("prometheus", "prometheus")):
         with monkeypatch.context() as without:
             without.setattr("flask_langpont_session.config.rules.find_spec", lambda name: None)
             [problem] = problems_of(load, METRICS=[exporter])
@@ -400,6 +502,9 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
         ({"VERIFY_INTERVAL": 901, "GRACE": 901}, "VERIFY_INTERVAL"),
         ({"IDLE_TIMEOUT": 200}, "VERIFY_INTERVAL"),
         ({"IDLE_TIMEOUT": 43_201}, "IDLE_TIMEOUT"),
+        ({"PRIVILEGED_IDLE_TIMEOUT": 239}, "VERIFY_INTERVAL"),
+        ({"PRIVILEGED_IDLE_TIMEOUT": 900, "PRIVILEGED_ROLES": []}, "PRIVILEGED_IDLE_TIMEOUT"),
+        ({"PRIVILEGED_ABSOLUTE_TIMEOUT": 900, "PRIVILEGED_ROLES": []}, "PRIVILEGED_ABSOLUTE_TIMEOUT"),
         ({"GRACE": 59}, "GRACE"),
         ({"REDIS_TIMEOUT": 0.31}, "REDIS_TIMEOUT"),
         ({"REDIS_CONNECT_TIMEOUT": 0.31}, "REDIS_CONNECT_TIMEOUT"),
@@ -418,6 +523,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
         ({"FEATURE_PRIORITIES": {"statistics": "urgent"}}, "FEATURE_PRIORITIES['statistics']"),
         ({"FEATURE_PRIORITIES": {"language": "high"}}, "FEATURE_PRIORITIES"),
         ({"FEATURE_PRIORITIES": {7: "high"}}, "FEATURE_PRIORITIES"),
+        ({"STATUS_PAGE": callable, "HEALTH_URL_PREFIX": None}, "STATUS_PAGE"),
         ({"BEHAVIOURS": {"critical": {2: "local_cache_fallback"}}}, "BEHAVIOURS['critical'][2]"),
         ({"BEHAVIOURS": {"low": {2: "emergency_mode"}}}, "BEHAVIOURS['low'][2]"),
         ({"BEHAVIOURS": {"lowest": {2: "primary"}}}, "BEHAVIOURS['lowest'][2]"),
@@ -436,6 +542,8 @@ def test_settings_that_are_wrong_together(load: Load, config: dict[str, Any], na
         {"VERIFY_INTERVAL": 0, "GRACE": 0},
         {"VERIFY_INTERVAL": 900, "GRACE": 900},
         {"IDLE_TIMEOUT": 240},
+        {"PRIVILEGED_IDLE_TIMEOUT": 240},
+        {"PRIVILEGED_IDLE_TIMEOUT": 7200},
         {"REQUEST_BUDGET": 5, "REDIS_TIMEOUT": 5, "DATABASE_TIMEOUT": 5},
         {"CARRY_ON_SIGN_IN": [], "CARRY_ON_SIGN_OUT": ()},
         {"HEALTH_URL_PREFIX": None, "JOURNAL": None, "HEALTH_FAIL_LEVEL": 4},
@@ -624,7 +732,7 @@ def test_in_debug_both_have_a_place(load: Load) -> None:
     """A newcomer's first start needs a Redis on localhost and no setting."""
     settings = load(testing=False, debug=True)
     assert settings.redis_url == "redis://localhost:6379/0"
-    assert (settings.database_url or "").startswith("sqlite:///")
+    assert file_of(settings)
 
 
 @pytest.mark.parametrize(
@@ -633,7 +741,7 @@ def test_in_debug_both_have_a_place(load: Load) -> None:
 def test_beside_a_local_redis_the_database_may_be_a_file(load: Load, url: str) -> None:
     """One host has one arbiter: the SQLite file in its instance folder."""
     assert is_local(url)
-    assert (load(testing=False, REDIS_URL=url).database_url or "").startswith("sqlite:///")
+    assert file_of(load(testing=False, REDIS_URL=url))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from flask_langpont_session.metrics import aggregate, catalogue
 from flask_langpont_session.metrics.cloudwatch import CloudWatch, Datum, data, requests
+from flask_langpont_session.metrics.figures import figures, number, together
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.recorder import (
     BOUNDS,
@@ -34,6 +35,7 @@ from flask_langpont_session.metrics.recorder import (
     Reader,
     Recorder,
     Series,
+    count_level,
 )
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.request.operations import Operations
@@ -44,10 +46,16 @@ DISTRIBUTIONS = [metric for metric in catalogue.ALL if metric.statistic.startswi
 
 
 def found(
-    recorder: Recorder, *, level: int = 0, active: int | None = None, in_use: int = 0, dropped: int = 0
+    recorder: Recorder,
+    *,
+    level: int = 0,
+    active: int | None = None,
+    in_use: int = 0,
+    dropped: int = 0,
+    **down: bool,
 ) -> list[Datum]:
-    interval = Reader(recorder, lambda: level).take()
-    return data(interval, environment="test", service="shop", active=active, in_use=in_use, dropped=dropped)
+    own = figures(Reader(recorder, lambda: level, down=lambda: down).take(), active=active, in_use=in_use)
+    return data({**own, **number(catalogue.METRICS_DROPPED, dropped)}, environment="test", service="shop")
 
 
 def dimensions(datum: Datum) -> dict[str, str]:
@@ -67,7 +75,12 @@ def distribution(of: list[Datum], metric: catalogue.Metric, **more: str) -> dict
     """Value → count of a metric under its dimensions and `more`; None: it is not there."""
     found = [datum for datum in of if datum["MetricName"] == metric.name and dimensions(datum) == WHOLE | more]
     assert len(found) <= 1
-    return dict(zip(found[0]["Values"], found[0]["Counts"], strict=True)) if found else None
+    return dict(zip(*values_of(found[0]), strict=True)) if found else None
+
+
+def values_of(datum: Datum) -> tuple[list[float], list[float]]:
+    """Values and how often each was there; a single one is sent as it is."""
+    return datum.get("Values", [datum.get("Value")]), datum.get("Counts", [1.0])
 
 
 # -- what is published -------------------------------------------------------------------------------------------------
@@ -176,6 +189,22 @@ def test_states_and_counters_find_their_metrics() -> None:
     assert by_backend == {"replica": 3, "local": 6, "database": 3, "default": None}
 
 
+def test_the_level_is_published_as_it_is_and_at_its_worst() -> None:
+    """The one for alarms, the other for the graph."""
+    recorder = Recorder()
+    count_level(recorder, 4)
+    figures_ = found(recorder, level=1)
+    assert (value(figures_, catalogue.CURRENT_LEVEL), value(figures_, catalogue.FALLBACK_LEVEL)) == (1, 4)
+
+
+def test_each_store_is_down_or_not() -> None:
+    """Also those that are not: an alarm on the absence of a figure would end late. A store that is not there is not."""
+    figures_ = found(Recorder(), primary=True, database=False)
+    assert value(figures_, catalogue.STORE_DOWN) == 1
+    by_store = {store: value(figures_, catalogue.STORE_DOWN, Store=store) for store in catalogue.STORE_VALUES}
+    assert by_store == {"primary": 1, "replica": None, "database": 0}
+
+
 def test_what_is_not_kept_is_published_in_all_and_by_cause() -> None:
     """Whatever the category: that would multiply what is paid for."""
     recorder = Recorder()
@@ -214,13 +243,14 @@ def test_the_documented_table_is_the_code() -> None:
         "Operation": len(catalogue.OPERATION_VALUES),
         "Backend": len(catalogue.BACKEND_VALUES),
         "Category": len(DEFAULT_CATEGORIES),
+        "Store": len(catalogue.STORE_VALUES),
         None: 0,
     }
     of_causes = sum(map(len, catalogue.CAUSE_VALUES.values()))
     series = len(catalogue.ALL) + sum(third[metric.by] for metric in catalogue.ALL if metric.by != "Cause") + of_causes
     assert f"the table has {len(catalogue.ALL)}; with the third dimensions there are up to {series} " in docs
     assert catalogue.NAMESPACE in docs and f"`{catalogue.ERROR_RATE}`" in docs
-    for word in (*catalogue.OPERATION_VALUES, *catalogue.BACKEND_VALUES, *Cause):
+    for word in (*catalogue.OPERATION_VALUES, *catalogue.BACKEND_VALUES, *catalogue.STORE_VALUES, *Cause):
         assert f"`{word}`" in docs.partition("| dimension | values |")[2].partition("\n\n")[0]
 
 
@@ -268,7 +298,7 @@ def refused_datum(datum: Datum) -> Iterator[str]:
     if ("Value" in datum) == ("Values" in datum):
         yield "one of Value and Values"
         return
-    values, counts = datum.get("Values", [datum.get("Value")]), datum.get("Counts", [1])
+    values, counts = values_of(datum)
     if not (1 <= len(values) <= 150 and len(counts) == len(values) == len(set(values))):
         yield "values and counts"
     if not all(math.isfinite(number) and abs(number) <= 2.0**360 for number in (*values, *counts)):
@@ -351,23 +381,31 @@ intervals = st.builds(
         numbers,
         max_size=6,
     ),
+    st.integers(0, 4),
+    st.dictionaries(st.sampled_from(catalogue.STORE_VALUES), st.booleans()),
 )
 dimension = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=1024).filter(str.strip)
 
 
 @settings(max_examples=30, deadline=None)
-@given(intervals, dimension, dimension, st.none() | numbers, numbers, numbers)
+@given(intervals, dimension, dimension, st.none() | numbers, numbers, numbers, st.integers(1, 3))
 def test_whatever_was_recorded_makes_requests_that_are_accepted(
-    interval: Interval, environment: str, service: str, active: int | None, in_use: int, dropped: int
+    interval: Interval, environment: str, service: str, active: int | None, in_use: int, dropped: int, workers: int
 ) -> None:
     """Any words, any counts, any names that the configuration allows; and the dimensions are those of the contract."""
-    everything = data(interval, environment=environment, service=service, active=active, in_use=in_use, dropped=dropped)
+    own = {**figures(interval, active=active, in_use=in_use), **number(catalogue.METRICS_DROPPED, dropped)}
+    everything = data(own if workers == 1 else together([own] * workers), environment=environment, service=service)
     sent = list(requests(everything))
     assert [datum for request in sent for datum in request] == everything
     for request in sent:
         assert refusals({"Namespace": catalogue.NAMESPACE, "MetricData": request}) == []
     known = {metric.name: metric for metric in catalogue.ALL}
-    words = {"Operation": catalogue.OPERATION_VALUES, "Backend": catalogue.BACKEND_VALUES, "Cause": tuple(Cause)}
+    words = {
+        "Operation": catalogue.OPERATION_VALUES,
+        "Backend": catalogue.BACKEND_VALUES,
+        "Store": catalogue.STORE_VALUES,
+        "Cause": tuple(Cause),
+    }
     for datum in everything:
         by = known[datum["MetricName"]].by
         third = dimensions(datum).keys() - set(catalogue.DIMENSIONS)
@@ -417,17 +455,17 @@ class Client:
 
 
 class Site:
-    """A publisher with its recorder and client."""
+    """A recorder, its figures on their way to CloudWatch, and the client."""
 
     def __init__(self) -> None:
         self.recorder = Recorder()
         self.client = Client()
         self.connected = 0
-        reader = Reader(self.recorder, lambda: 0)
-        self.publisher = CloudWatch(
-            reader, self.recorder, environment="test", service="shop", active=lambda: None, in_use=lambda: 0,
-            connect=self._connect,
-        )  # fmt: skip
+        self._reader = Reader(self.recorder, lambda: 0)
+        self._cloudwatch = CloudWatch(self.recorder, environment="test", service="shop", connect=self._connect)
+
+    def publish(self) -> None:
+        self._cloudwatch.publish(figures(self._reader.take(), active=None, in_use=0))
 
     def _connect(self) -> Client:
         self.connected += 1
@@ -467,15 +505,15 @@ def test_what_is_not_taken_is_dropped_counted_and_said_once(
     lost = 0
     for _ in range(3):
         site.recorder.observe("load", "all", "primary", "ok", 0.001)
-        site.publisher.publish()
+        site.publish()
         lost = site.recorder.counters()["metrics_dropped"]
     assert (site.client.attempts, site.client.sent) == (3, [])
     [line] = caplog.messages
     assert says in line
     assert "secret" not in line and "123456789012" not in line
     site.client.error = None
-    site.publisher.publish()
-    site.publisher.publish()
+    site.publish()
+    site.publish()
     assert len(caplog.messages) == 2 and f"{lost} were dropped" in caplog.messages[1]
 
     def published(metric: catalogue.Metric) -> list[float]:
@@ -497,11 +535,11 @@ OTHERS = [
 def test_a_client_is_made_once_and_anew_only_for_other_credentials(site: Site, error: Exception, made: int) -> None:
     """Those that come later are found. Making one takes long, which a throttled or hanging AWS must not cost."""
     for _ in range(3):
-        site.publisher.publish()
+        site.publish()
     assert site.connected == 1
     site.client.error = error
-    site.publisher.publish()
+    site.publish()
     site.client.error = None
-    site.publisher.publish()
-    site.publisher.publish()
+    site.publish()
+    site.publish()
     assert (site.connected, site.client.closed) == (made, made - 1)

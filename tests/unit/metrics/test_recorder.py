@@ -167,6 +167,17 @@ def test_an_interval_has_its_highest_level(recorder: Recorder) -> None:
     assert reader.take().level == 0
 
 
+def test_an_interval_has_the_state_at_its_end(recorder: Recorder) -> None:
+    """However bad it was meanwhile: what an alarm counts as a minute must not be a second."""
+    down = {"primary": False}
+    reader = Reader(recorder, lambda: 0, down=lambda: dict(down))
+    count_level(recorder, 4)
+    first = reader.take()
+    down["primary"] = True
+    assert (first.level, first.level_now, first.down) == (4, 0, {"primary": False})
+    assert reader.take().down == {"primary": True}
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_begins_at_nought(recorder: Recorder) -> None:
     """What the parent counted is the parent's to publish, even if it was counting at this very moment."""

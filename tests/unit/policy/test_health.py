@@ -36,7 +36,7 @@ def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
     breaker = Breaker(threshold=3)
     for _ in range(2):
         assert not breaker.failed(1.0, "U", at_once=False)
-    breaker.succeeded()
+    breaker.succeeded(0.0)
     for _ in range(2):
         assert not breaker.failed(2.0, "U", at_once=False)
     assert breaker.failed(3.0, "U", at_once=False)
@@ -47,7 +47,7 @@ def test_an_answer_does_not_close_an_open_breaker() -> None:
     """Only the monitor closes: the answer may be that of a request sent before."""
     breaker = Breaker(threshold=1)
     breaker.failed(1.0, "U", at_once=False)
-    breaker.succeeded()
+    breaker.succeeded(0.0)
     assert not breaker.closed
     breaker.close()
     assert breaker.closed
@@ -127,8 +127,7 @@ def test_a_change_of_level_is_reported_once_and_with_time_too(clock: Clock) -> N
     clock.now += 1800
     health.refresh()
     health.refresh()
-    for way in (READ, WRITE):
-        health.close(PRIMARY, way)
+    health.close(PRIMARY, (READ, WRITE))
     assert changes[:2] == [(0, 2), (2, 3)]
     assert changes[-1][1] == 0
 
@@ -172,9 +171,9 @@ def test_half_of_the_calls_failing_opens_though_never_enough_in_a_row() -> None:
         if number % 2:
             opened.append(breaker.failed(1.0 + number / 100, "U", at_once=False))
         else:
-            breaker.succeeded()
+            breaker.succeeded(0.0)
     assert opened == [False] * 4 + [False]  # the first good call was before the first bad one, and is not counted
-    breaker.succeeded()
+    breaker.succeeded(0.0)
     assert breaker.failed(1.2, "U", at_once=False)
 
 
@@ -182,7 +181,7 @@ def test_a_share_counts_within_two_seconds_only() -> None:
     """Rare failures among rare calls never add up."""
     breaker = Breaker(threshold=3)
     for number in range(100):
-        breaker.succeeded()
+        breaker.succeeded(0.0)
         assert not breaker.failed(float(number), "U", at_once=False)
     assert breaker.closed
 
@@ -193,7 +192,7 @@ def test_few_failures_among_many_calls_mean_nothing() -> None:
     for _ in range(50):
         assert not breaker.failed(1.0, "U", at_once=False)
         for _ in range(2):
-            breaker.succeeded()
+            breaker.succeeded(0.0)
     assert breaker.closed
 
 
@@ -240,3 +239,16 @@ def test_a_database_may_take_its_time(slow: tuple[Health, list[str]]) -> None:
     health, said = slow
     answers(health, 0.2, DATABASE, times=50)
     assert said == []
+
+
+def test_what_requests_use_is_said_by_role_and_direction() -> None:
+    """One shard that is lost counts for all of its role; a replica is never written."""
+    health = Health([f"{PRIMARY}:1", f"{PRIMARY}:2", f"{REPLICA}:1", DATABASE])
+    both = {(store, way): True for store in (PRIMARY, DATABASE) for way in (READ, WRITE)}
+    assert health.usable() == {**both, (REPLICA, READ): True}
+    assert health.down() == {PRIMARY: False, REPLICA: False, DATABASE: False}
+    for _ in range(3):
+        fail(health, f"{PRIMARY}:2", ErrorClass.WRITE_REFUSED)
+        fail(health, f"{REPLICA}:1")
+    assert health.usable() == {**both, (PRIMARY, WRITE): False, (REPLICA, READ): False}
+    assert health.down() == {PRIMARY: True, REPLICA: True, DATABASE: False}

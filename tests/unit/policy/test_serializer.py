@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from flask_langpont_session.exceptions import SessionTooLarge, UnreadableValue, UnsupportedValue
-from flask_langpont_session.policy.serializer import IMMUTABLE, check_key, decode, encode
+from flask_langpont_session.policy.serializer import IMMUTABLE, check_key, decode, encode, is_same
 from tests.support.values import (
     UNREADABLE,
     any_text,
@@ -68,6 +68,31 @@ def test_what_is_stored_comes_back_with_the_same_types_and_without_being_changed
     assert same(decode(data), value)
     assert repr(value) == before
     assert encode("key", decode(data)) == data
+
+
+@given(values, values)
+def test_what_counts_as_the_same_is_equal_down_to_its_types(value: Any, other: Any) -> None:
+    """A change inside of a value must not be overlooked: the short look may only say yes where the long one would."""
+    assert same(value, other) or not is_same(value, encode("key", other))
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        ([1], [True]), ([1], [1.0]), ([0.0], [-0.0]), ([(1,)], [[1]]), (["a"], [b"a"]), (["a"], [Markup("a")]),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}), ([date.min], ["0001-01-01"]), ([], {}),
+    ],
+)  # fmt: skip
+def test_what_differs_in_a_type_or_the_order_of_keys_is_not_the_same(value: Any, other: Any) -> None:
+    """In either direction."""
+    assert not is_same(value, encode("key", other))
+    assert not is_same(other, encode("key", value))
+
+
+@pytest.mark.parametrize("value", [[], {}, [1, 2.5, None, True, "é", ("a", [b"b"])], {"a": {"@tuple": [1]}}])
+def test_plain_values_are_seen_to_be_the_same(value: Any) -> None:
+    """That is what the short look is for."""
+    assert is_same(value, encode("key", value))
 
 
 @given(st.binary())

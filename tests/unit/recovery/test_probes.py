@@ -89,12 +89,14 @@ class Place:
 
     :ivar asked: the stores that were asked since the test looked last.
     :ivar faults: by store, what it answers instead; a store without one is well.
+    :ivar loss: why it cannot be seen whether data was lost.
     """
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.asked: list[str] = []
         self.faults: dict[str, StoreError] = {}
+        self.loss: StoreError | None = None
         self.overtime = self.trouble = False
         self.slow: set[str] = set()
         self.in_use = 0
@@ -112,13 +114,15 @@ class Place:
             reset=nothing,
             look=self.ask,
             ask=self.ask,
-            was_overtime=lambda: self.overtime,
-            is_slow=lambda store: store in self.slow,
+            take_overtime=lambda: self.overtime,
+            confirm_slow=lambda store: store in self.slow,
             took_too_long=lambda took, late: took > 0.1,
-            lag=SimpleNamespace(late=lambda: 0.0),
+            patience_with=lambda store: 0.5,
+            lag=SimpleNamespace(late=lambda: 0.0, is_behind=False),
         )
+        self.lag = prober.lag
         replay = SimpleNamespace(incident_since=lambda at, shards: self.incidents.append(at), recovered=nothing)
-        outages = SimpleNamespace(look_for_losses=nothing, siblings_are_in_trouble=lambda: self.trouble)
+        outages = SimpleNamespace(look_for_losses=self.look_for_losses, siblings_are_in_trouble=lambda: self.trouble)
         parts = cast("tuple[Any, Any, Any, Any]", (backend, prober, replay, outages))
         self.probes = Probes(*parts, clock=self.clock, rng=random.Random(1))
 
@@ -127,6 +131,10 @@ class Place:
         if store in self.faults:
             raise self.faults[store]
         return Answer(BOTH, 0.01)
+
+    def look_for_losses(self, store: str, timeout: float) -> None:
+        if self.loss is not None:
+            raise self.loss
 
     def round(self) -> list[str]:
         """The stores that were asked in one round, in their order."""
@@ -226,8 +234,7 @@ def test_a_store_that_is_used_again_for_another_reason_is_not_waited_for(place: 
     place.lose(PRIMARY)
     place.round()
     assert place.probes.until_next() is not None
-    for way in BOTH:
-        place.health.close(PRIMARY, way)
+    place.health.close(PRIMARY, BOTH)
     place.round()
     assert place.probes.until_next() is None
 
@@ -254,6 +261,18 @@ def test_a_probe_that_this_process_made_nothing_of_is_repeated(place: Place) -> 
     assert not place.lost
 
 
+@pytest.mark.parametrize(("behind", "is_lost"), [(True, False), (False, True)])
+def test_a_look_for_losses_without_an_answer_is_repeated_by_a_late_process(
+    place: Place, behind: bool, is_lost: bool
+) -> None:
+    """It waits for a moment only, and a probe has said that the store is well."""
+    place.lag.is_behind, place.loss = behind, StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True)
+    place.probes.of(PRIMARY).is_suspect = True
+    assert PRIMARY in place.round()
+    assert place.health.is_whole(PRIMARY) is not is_lost
+    assert place.probes.of(PRIMARY).is_suspect is behind
+
+
 def test_shards_that_were_found_are_looked_at_and_those_that_left_are_forgotten(place: Place) -> None:
     """What is suspected of a shard that is none any more is looked at once."""
     place.health.arrange(PRIMARY, [":1", ":2"])
@@ -271,36 +290,73 @@ def test_shards_that_were_found_are_looked_at_and_those_that_left_are_forgotten(
 class LateProcess:
     """A process that has been late for the last second, and asks stores that do not answer.
 
+    :param answered: seconds after the beginning of each call, when a request asks for something and has its answer.
+    :param overtime: how many times its patience each call takes.
     :ivar waited: the seconds that each call was given.
     """
 
-    def __init__(self, error: StoreError) -> None:
+    def __init__(self, error: StoreError, answered: float = 0.1, overtime: float = 6.0) -> None:
         self.waited: list[float] = []
         self._error = error
+        self._answered = answered
+        self._overtime = overtime
+        self.now = 0.0
+        self._breaker = SimpleNamespace(asked_at=0.0)
         backend = SimpleNamespace(
-            health=SimpleNamespace(answers=lambda store: len(self.waited)),  # requests have their answers meanwhile
+            health=SimpleNamespace(
+                breakers={(error.store, READ): self._breaker, ("another", READ): SimpleNamespace(asked_at=99.0)}
+            ),
             settings=SimpleNamespace(slow_ms=100, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
             primary=SimpleNamespace(find_shards=lambda timeout: None),
             database=self,
             store=lambda name: self,
         )
-        lag = SimpleNamespace(late=lambda: 0.0, is_late=lambda seconds, since: True, pace=0.01, overtimes=0)
+        lag = SimpleNamespace(
+            clock=lambda: self.now,
+            late=lambda: 0.0,
+            is_late=lambda seconds, since: True,
+            with_overtime=lambda seconds: seconds / 5,
+            overtimes=0,
+        )
         self.prober = Prober(cast("Any", backend), cast("Any", lag))
 
     def probe(self, *arguments: Any, timeout: float | None = None) -> float:
-        self.waited.append(arguments[0] if timeout is None else timeout)
+        given = arguments[0] if timeout is None else timeout
+        self.waited.append(given)
+        self._breaker.asked_at = self.now + self._answered
+        self.now += given * self._overtime
         raise self._error
 
     probe_read = probe
 
 
+def silence(store: str = PRIMARY) -> StoreError:
+    return StoreError(store, ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)
+
+
 @pytest.mark.parametrize(("store", "patience"), [(PRIMARY, 0.4), (REPLICA, 0.4), (DATABASE, 4.0)])
 def test_a_late_process_asks_several_times_and_waits_less_for_redis(store: str, patience: float) -> None:
     """It waits longer by itself; but a call of the database has to wait for its turn again and again."""
-    process = LateProcess(StoreError(store, ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True))
+    process = LateProcess(silence(store))
     with pytest.raises(StoreError):
         process.prober.look(store)
-    assert process.waited == [patience] * LATE_PROBES
+    assert process.waited == [*[patience] * (LATE_PROBES - 1), 2.0 if store != DATABASE else patience]
+
+
+def test_answers_to_what_was_asked_before_a_probe_do_not_speak_for_the_store() -> None:
+    """The threads of a late process come to read them when the store may long have stopped."""
+    process = LateProcess(silence(), answered=-0.1)
+    with pytest.raises(StoreError):
+        process.prober.look(PRIMARY)
+    assert process.waited == [0.4]
+
+
+def test_a_moment_without_an_answer_is_no_outage() -> None:
+    """A wait that was meant to go on after its time, and did not, was too short."""
+    process = LateProcess(silence(), answered=-0.1, overtime=1.0)
+    with pytest.raises(StoreError):
+        process.prober.look(PRIMARY)
+    assert process.waited == [0.4, 0.4, 2.0]
 
 
 def test_what_a_store_has_said_is_not_asked_again() -> None:

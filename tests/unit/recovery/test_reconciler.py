@@ -52,7 +52,7 @@ from flask_langpont_session.stores.redis.records import (
 A, B, C = "a" * 43, "b" * 43, "c" * 43
 FAR = 4_000_000_000_000
 OLDEST_MS = 1_800_000
-"""LOCAL_CACHE_TTL: what waits for longer is not shown any more."""
+"""JOURNAL_TTL; copies are shown for less."""
 
 APPLIED, CONFLICT = Outcome.APPLIED, Outcome.CONFLICT
 
@@ -70,7 +70,7 @@ class Stores:
         self.server_identity = SimpleNamespace(identity="x", canary=None)
         self.entries: dict[str, AuthEntry] = {}
         self.changed: list[AuthRow] = []
-        self.successors: dict[str, list[str]] = {}
+        self.goes_on_as: dict[str, list[str]] = {}
         self.of_user: list[str] = []
         self.lost_races = 0
         self.pushed = "pushed"
@@ -86,6 +86,7 @@ class Stores:
         self.failing_to_refresh = False
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()
+        self.renamed_now: set[str] = set()
 
     def tell(self, *what: Any) -> None:
         self.check(*what)
@@ -158,11 +159,15 @@ class Stores:
         for digest in digests:
             self.check("kill", digest)
         dead = {digest: self.kill(digest, timeout=timeout) or 0 for digest in digests}
-        return dead | {later: 2 for digest in digests for later in self.successors.get(digest, [])}
+        return dead | {later: 2 for digest in digests for later in self.goes_on_as.get(digest, [])}
 
     def load_many(self, digests: Sequence[str], *, timeout: float) -> Found:
         rows = {digest: self.rows[digest] for digest in digests if digest in self.rows}
         return Found(rows, frozenset(digests) & self.unreadable)
+
+    def renamed(self, digests: Sequence[str], ms: int, *, timeout: float) -> set[str]:
+        self.tell("renamed", digests, ms)
+        return self.renamed_now.intersection(digests)
 
     def kill_user_until(
         self, user_id: str, until_ms: int, timeout: float, *, epoch: int, after: str, limit: int
@@ -198,6 +203,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         app = Flask("app", instance_path=str(folder))
         app.testing = True
+        app.config["LANGPONT_SESSION_LOCAL_CACHE_TTL"] = 60
         settings = load_settings(app)
         self.now = 1_000_000_000_000
         self.stores = Stores()
@@ -314,7 +320,7 @@ def test_a_tombstone_carries_the_version_of_the_database(host: Host) -> None:
 
 def test_a_session_that_had_been_given_another_id_is_revoked_under_that_one_too(host: Host) -> None:
     """No worker of the host goes on believing what it was told of that one."""
-    host.stores.successors[A] = [B]
+    host.stores.goes_on_as[A] = [B]
     host.journal.revocations.note(A)
     assert host.run() == [("kill", A), ("write_tombstone", A, 4), ("write_tombstone", B, 1)]
     assert host.changed == [B]
@@ -650,13 +656,39 @@ def test_data_of_a_session_that_is_over_is_dropped(host: Host, how: str) -> None
 
 
 def test_a_merge_that_met_a_tombstone_is_counted_as_dropped(host: Host) -> None:
-    """Nothing more is asked about it."""
+    """The database says that it was not given another id just now."""
     host.stores.answers[A] = Merged("dead")
     host.write(A, "input_text")
     host.write(B, "input_text")
-    assert [told[:2] for told in host.run()] == [("merge", A), ("merge", B), ("copies",)]
+    assert [told[0] for told in host.run()] == ["merge", "merge", "renamed", "copies"]
     assert host.losses() == {("merge_dropped", "session over", "translation"): 1}
     assert host.waiting() == {}
+
+
+@pytest.mark.parametrize("said_by", ["Redis", "the database"])
+def test_what_waits_for_an_id_that_was_given_up_just_now_stays(host: Host, said_by: str) -> None:
+    """The request that did so may be about to note where the data goes."""
+    host.stores.answers[A] = Merged("dead" if said_by == "Redis" else "gone")
+    host.stores.rows[A] = row(A, live=False)
+    host.stores.renamed_now = {A}
+    host.write(A, "input_text", b"2")
+    host.run()
+    assert ("renamed", [A], 30_000) in host.stores.told
+    assert host.losses() == {}
+    host.journal.carry(Carry(A, B, "u", ["translation"]))
+    host.run()
+    assert [(merge.digest, merge.steps[-1].value) for merge in host.stores.merges[-1:]] == [(B, b"2")]
+    assert (host.waiting(), host.losses()) == ({}, {})
+
+
+def test_what_is_over_is_dropped_when_the_database_says_so(host: Host) -> None:
+    """Redis alone does not know whether its data is about to go to another id."""
+    host.stores.answers[A] = Merged("dead")
+    host.write(A, "input_text")
+    host.run(database=False)
+    assert (host.waiting(), host.losses()) == ({"writes": 1}, {})
+    host.run()
+    assert (host.waiting(), host.losses()) == ({}, {("merge_dropped", "session over", "translation"): 1})
 
 
 def test_a_merge_that_came_late_is_made_the_next_time(host: Host) -> None:
@@ -738,8 +770,8 @@ def test_a_wipe_is_merged_however_long_it_waited(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("age", "kept"), [(0, True), (OLDEST_MS, True), (OLDEST_MS + 1, False)])
-def test_data_that_waited_for_longer_than_copies_are_shown_is_dropped(host: Host, age: int, kept: bool) -> None:
-    """The user has long seen something else. No store is asked about it."""
+def test_data_that_waited_for_longer_than_journal_ttl_is_dropped(host: Host, age: int, kept: bool) -> None:
+    """No store is asked about it."""
     host.write(A, "input_text", kind="a")
     host.now += age
     host.reconciler.recovered()
@@ -811,7 +843,8 @@ def test_what_is_carried_is_older_than_all_that_was_written_since(host: Host) ->
 @pytest.mark.parametrize("is_lost", [True, False])
 def test_what_the_host_knew_is_brought_where_redis_has_lost_it(host: Host, is_lost: bool) -> None:
     """A shard that comes back empty, for example. What it has is newer than what the host knew."""
-    host.journal.carry(Carry(C, A, "u", ["ui"]), [SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"known"}))])
+    known = [SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"known"}))]
+    host.journal.carry(Carry(C, A, "u", ["ui"]), lambda: known)
     host.stores.there = {C: {} if is_lost else {"ui": {"lang": b"there"}}}
     host.run()
     [merge] = host.stores.merges
@@ -854,14 +887,33 @@ def test_what_the_copy_of_a_carry_outdates_is_counted(host: Host) -> None:
     assert host.waiting() == {}
 
 
+def test_what_the_host_knew_of_a_former_id_is_brought_with_the_record_of_an_earlier_one(host: Host) -> None:
+    """Redis has never known the later one. Without the record what waits would be a conflict with what is brought."""
+    host.journal.board.announce_outage("primary")
+    host.journal.board.publish_copies([SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"1"}), kind="u")])
+    host.stores.there = {C: {"ui": {"lang": b"1", "theme": b"2"}}, B: {}}
+    host.journal.carry(Carry(C, B, "u", ["ui"]))
+    host.journal.carry(Carry(B, A, "u", ["ui"]))
+    host.run()
+    assert [(merge.digest, [(step.operation, step.name) for step in merge.steps]) for merge in host.stores.merges] == [
+        (A, [(Operation.RECORD, ""), (Operation.SET, "lang")]),
+        (A, [(Operation.RECORD, ""), (Operation.SET, "lang"), (Operation.SET, "theme")]),
+    ]
+
+
+@pytest.mark.parametrize("renamed", [True, False], ids=["renamed just now", "ended"])
 @pytest.mark.parametrize("status", ["late", "gone", "dead"])
 @pytest.mark.parametrize("database", [True, False])
-def test_a_carry_that_was_not_made_waits_unless_the_session_is_over(host: Host, status: str, database: bool) -> None:
-    """A session that Redis has lost is pushed before; the next time it is there."""
+def test_a_carry_that_was_not_made_waits_unless_the_session_is_over(
+    host: Host, status: str, database: bool, renamed: bool
+) -> None:
+    """A session that Redis has lost is pushed before; the next time it is there. Of one that was given
+    another id just now the journal is about to be told where its data goes."""
     carried(host)
     host.stores.answers[A] = Merged(status)
+    host.stores.renamed_now = {A} if renamed else set()
     host.run(database=database)
-    is_over = status == "dead"
+    is_over = status == "dead" and database and not renamed
     assert host.waiting() == ({} if is_over else {"carries": 1})
     causes = {("merge_dropped", "session over", name): 1 for name in ("ui", "translation")}
     assert host.losses() == (causes if is_over else {})
@@ -1149,6 +1201,23 @@ def test_auth_is_merged_again_when_another_write_was_faster(host: Host) -> None:
     host.run()
     assert host.stores.rows[A].payload == {"daily_limit": b"5"}
     assert host.waiting() == {}
+
+
+def test_what_is_written_again_during_its_merge_was_made_from_what_was_merged(host: Host) -> None:
+    """Also where Redis does not remember that: it has lost the record, or the session has another id by now."""
+    host.write(A, "text", b"2", base=b"1")
+    merge_all = host.stores.merge_all
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        host.stores.merge_all = merge_all  # type: ignore[method-assign]
+        replies = merge_all(*arguments, **options)
+        host.write(A, "text", b"3", base=b"2")
+        return replies
+
+    host.stores.merge_all = slow  # type: ignore[method-assign]
+    host.reconciler.run(redis=True, database=True, seconds=0)
+    [waiting] = host.journal.pending_writes()
+    assert (waiting.value, waiting.base, waiting.moment) == (b"3", b"2", 1)
 
 
 def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_a_late_process_believes_its_requests_more_than_a_probe(
     answer = probing(monitor, *seconds)
 
     def while_requests_are_answered(*arguments: Any, **options: Any) -> float:
-        monitor.backend.health.succeeded(PRIMARY, READ)
+        monitor.backend.health.succeeded(PRIMARY, READ, asked_at=time.monotonic())
         return answer(*arguments, **options)
 
     monitor.backend.store(PRIMARY).probe = while_requests_are_answered  # type: ignore[method-assign]
@@ -132,7 +133,7 @@ def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
     monitor.tick()
 
     def silence(*arguments: Any, **options: Any) -> float:
-        monitor.backend.health.succeeded(PRIMARY, READ)
+        monitor.backend.health.succeeded(PRIMARY, READ, asked_at=time.monotonic())
         raise silent()
 
     monitor.backend.store(PRIMARY).probe = silence  # type: ignore[method-assign]
@@ -197,6 +198,5 @@ def test_a_client_that_is_refused_probes_less_often(monitor: Monitor) -> None:
             monitor.tick()
         pauses[kind] = monitor.probes.of(PRIMARY).pause
         monitor.probes.of(PRIMARY).recovered()
-        for way in (READ, WRITE):
-            monitor.backend.health.close(PRIMARY, way)
+        monitor.backend.health.close(PRIMARY, (READ, WRITE))
     assert pauses == {ErrorClass.UNREACHABLE: 1.0, ErrorClass.IDENTITY_REFUSED: 3.0}

@@ -45,7 +45,7 @@ class Shown:
     def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
-        answer = Answer(NOW_MS, None, {name: Known("", copy, began=copy.version)})
+        answer = Answer(NOW_MS, None, {name: Known(b"", copy, began=copy.version)})
         reply = RedisReply(answer, "replica" if level else "primary", more.pop("asked_at", math.inf))
         self.fallback.show_answer(self.loaded, name, REF, reply, level=level, overlay=overlay)
         assert not more

@@ -23,7 +23,7 @@ from flask_langpont_session.policy.ids import SessionId, digest_of
 from flask_langpont_session.policy.records import Gap, Life, Loaded, Plan, Verdict
 from flask_langpont_session.policy.values import AuthRow, Basis, CategoryChange, CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.request.fallback import Fallback
-from flask_langpont_session.request.journal_writer import JournalWriter
+from flask_langpont_session.request.journal_writer import JournalWriter, RedisTime
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
@@ -184,12 +184,13 @@ class Desk:
     def keep(self, level: int, change: CategoryChange, category: str = "translation", **more: Any) -> bool:
         target = sid(more.pop("id", "d"), more.pop("kind", "a"))
         keeping = {name: more.pop(name) for name in ("doubt", "sent_us", "shadow") if name in more}
-        plan = Plan(**{"origin": target, "target": target, "life": Life(1, 1), "loaded": self.loaded, **more})
-        return self.journal_writer.keep(plan, {category: change}, level, NOW_US, **keeping)
+        saying = {"origin": target, "target": target, "life": Life(1, 1), "loaded": self.loaded, **more}
+        plan = Plan(**saying, level=level)
+        return self.journal_writer.keep(plan, {category: change}, RedisTime(NOW_US - SECOND_US, NOW_US), **keeping)
 
     def carry(self, *categories: str) -> bool:
         """From the id ``e`` to the id ``d``."""
-        plan = Plan(sid("e"), sid("d"), Life(1, 1), loaded=self.loaded, carries=categories)
+        plan = Plan(sid("e"), sid("d"), Life(1, 1), 0, loaded=self.loaded, carries=categories)
         return self.journal_writer.carry(plan, NOW_US)
 
     def kept(self) -> list[PendingWrite]:
@@ -258,6 +259,17 @@ def test_the_shadow_of_a_user_is_kept_like_a_visitor(desk: Desk, level: int) -> 
     """Its auth keys are plain data."""
     assert desk.keep(level, sets("daily_limit"), "auth", kind="u", shadow=True) is (level <= 2)
     assert [(entry.kind, entry.shadow) for entry in desk.kept()] == ([("a", True)] if level <= 2 else [])
+
+
+def test_that_nothing_is_stored_under_a_new_id_is_known_as_of_before_any_write(desk: Desk) -> None:
+    """Redis' clock is known but for the time that its last answer took. In that time another worker may write under the
+    id, of which the browser has just been told."""
+    assert desk.keep(0, sets("theme"), "ui", origin=sid("e"))
+    board = desk.journal.board
+    [empty] = [copy for copy in board.shared_copies().values() if copy.category == "translation"]
+    assert (empty.digest, empty.copy.fields) == (sid("d").digest, {})
+    board.note_version(empty.digest, "translation", NOW_US - SECOND_US // 2)
+    assert board.is_outdated(empty.digest, "translation", empty.copy.version)
 
 
 def test_one_change_is_kept_in_part(desk: Desk) -> None:
@@ -430,7 +442,7 @@ def test_what_waits_for_the_former_id_waits_for_the_new_one(desk: Desk) -> None:
         (2, "a", (), {"auth", "translation", "ui"}),
         (2, "u", (), {"translation", "ui"}),
         (2, "a", ("translation",), {"auth", "ui"}),
-        (0, "a", (), set()),
+        (0, "a", (), {"auth", "translation", "ui"}),
     ],
 )
 def test_the_host_knows_that_nothing_is_stored_under_a_new_id(
@@ -439,7 +451,7 @@ def test_the_host_knows_that_nothing_is_stored_under_a_new_id(
     """Else all of it were unknown for the whole outage; but for what is yet to be brought there, and users' auth."""
     assert desk.keep(level, sets("input_text"), kind=kind, origin=sid("e"), carries=carries)
     copies = desk.journal.overlay(DIGEST).copies
-    assert copies == dict.fromkeys(known, CategoryCopy(NOW_US, {}))
+    assert copies == dict.fromkeys(known, CategoryCopy(NOW_US - SECOND_US, {}))
     assert [entry.field for entry in desk.kept()] == ["input_text"]
 
 

@@ -159,8 +159,7 @@ def test_a_view_never_grows(request_: Request) -> None:
     with pytest.raises(StoreError):
         request_.ask(fails=ErrorClass.UNREACHABLE, timed_out=True)
     assert request_.health.open_stores()
-    for way in (READ, WRITE):
-        request_.health.close(PRIMARY, way)
+    request_.health.close(PRIMARY, (READ, WRITE))
     assert not request_.scope.can(PRIMARY, READ)
     assert RequestScope(request_.health, request_.recorder, 0.3).can(PRIMARY, READ)
 

@@ -114,6 +114,6 @@ def test_a_page_that_may_show_a_users_data_is_kept_out_of_caches(
     maker: Maker, repository: Repository, kind: str, shows: bool
 ) -> None:
     session = maker.session(repository.has(maker.sid("s", kind), auth={"daily_limit": 1}))
-    assert not session.saving.showed_auth
+    assert not session.work.showed_auth
     assert session["daily_limit"] == 1
-    assert session.saving.showed_auth is shows
+    assert session.work.showed_auth is shows

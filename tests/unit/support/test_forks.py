@@ -16,7 +16,7 @@ import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
 
-from flask_langpont_session.metrics.prometheus import Collectors
+from flask_langpont_session.metrics.prometheus import Collectors, Standing
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import BUCKETS, ActiveSessions
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
@@ -218,10 +218,10 @@ def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
     """A gauge of the child is about its own applications, and its lock is free."""
     registry = CollectorRegistry()
     gauges, of_parent, of_child = Collectors(registry).gauges, _Publisher(), _Publisher()
-    gauges.show(of_parent, 4, {"primary": 5}, 2)
+    gauges.show(of_parent, 4, 2, Standing({"primary": 5}))
 
     def work() -> bool:
-        gauges.show(of_child, 0, {"primary": 1}, 0)
+        gauges.show(of_child, 0, 0, Standing({"primary": 1}))
         level = registry.get_sample_value("langpont_session_degradation_level")
         in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
         return (level, in_use) == (0, 1)

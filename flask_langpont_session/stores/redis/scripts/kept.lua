@@ -1,15 +1,14 @@
 -- What a record says of its fields, for the scripts that bring what a host kept: this stands behind record.lua.
 local WIPED, RESTORED, BEGUN, TRIMMED, NO_LAG, ADDITIONS = '*wiped*', '*copied', '*begun*', '-------', '000000', 6
-local id = ARGV[6]
 
 -- The id, stamp and lag of a field's last write; nil: it is not noted.
 local function written_lately(record, name)
-  local head = noted_as(name)
+  local named = noted_as(name)
   local note = record.noted[name]
   if note then
-    note = string.sub(note, #head + 1)
+    note = string.sub(note, #named + 1)
   else
-    local _, to = string.find(record.lately, head, 1, true)
+    local _, to = string.find(record.lately, named, 1, true)
     if not to then
       return nil
     end

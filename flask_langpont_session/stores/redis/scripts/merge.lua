@@ -1,7 +1,7 @@
--- Brings what a host kept during an outage into one category, without undoing what was written since. record.lua stands
--- before this.
+-- Brings what a host kept during an outage into one category, without undoing what was written since. guard.lua,
+-- record.lua and kept.lua stand before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  as record.lua says, then the record's life (ms), and for each operation, in the order in which they were
+--   ARGV  the head, then the record's life (ms), and for each operation, in the order in which they were
 --         acknowledged:
 --         'set' | 'del' | 'add' | 'wipe' | 'record', field, value or delta, mode, moment, has a base value (1/0), base value,
 --         ids of writes whose outcome is unknown, when it was acknowledged
@@ -17,7 +17,7 @@
 -- not known whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
 local names = {}
-for i = 9, #ARGV, 9 do
+for i = 3, #ARGV, 9 do
   if ARGV[i] == 'wipe' then
     names = nil
     break
@@ -50,7 +50,7 @@ local function written_since(name, moment, by_time, doubtful)
     if by_time then
       is_later = stamp - lag * 1000 >= moment
     end
-    return is_later and author ~= id and not string.find(doubtful, author, 1, true)
+    return is_later and author ~= write_id and not string.find(doubtful, author, 1, true)
   end
   local is_known = horizon <= moment
   if by_time then
@@ -87,7 +87,7 @@ local function is_said_as_late(name, doubtful, acknowledged)
   if not author then
     author, stamp, lag = horizon_author, horizon, horizon_lag
   end
-  local is_ours = author == id or string.find(doubtful, author, 1, true)
+  local is_ours = author == write_id or string.find(doubtful, author, 1, true)
   return not record.meta or acknowledged == 0 or is_ours or stamp - lag * 1000 >= acknowledged
 end
 
@@ -97,7 +97,7 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     for field in pairs(record.old) do
       local author = written_lately(record, field)
       -- What this wipe's own merge has put behind it stays, should that have been done before, and its reply been lost.
-      local is_ours = author and (author == id or string.find(doubtful, author, 1, true))
+      local is_ours = author and (author == write_id or string.find(doubtful, author, 1, true))
       if record.old[field] and not is_ours and written_since(field, moment, true, doubtful) == false then
         put(record, field, false, nil)
       end
@@ -154,7 +154,7 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
 end
 
 local reply = {'merged', 0}
-for i = 9, #ARGV, 9 do
+for i = 3, #ARGV, 9 do
   reply[#reply + 1] = apply(
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]),
     ARGV[i + 5] == '1' and ARGV[i + 6], ARGV[i + 7], tonumber(ARGV[i + 8])
@@ -162,8 +162,8 @@ for i = 9, #ARGV, 9 do
 end
 local stamp = record.stamp
 if changes then
-  try_rights(record, ARGV[8])
-  stamp = save_record(record, ARGV[8])
+  try_rights(record, ARGV[2])
+  stamp = save_record(record, ARGV[2])
 end
 reply[2] = tonumber(stamp)
 return reply

@@ -2,12 +2,11 @@
 --   KEYS  the record, where it goes (same slot)
 --   ARGV  how long it is kept there (ms), own digest if only a foreign record is to be moved (else '')
 -- A reply that was read by the wrong reader looks like a foreign record; the record itself is looked at here.
-local own = redis.pcall('HMGET', KEYS[1], '@d', '@m')
+local own = redis.pcall('HMGET', KEYS[1], '@m')
 if own.err and not string.find(own.err, '^WRONGTYPE') then
   return own
 end
-local short = string.sub(ARGV[2], 1, 8)  -- as in '@m', see record.lua
-if ARGV[2] ~= '' and (own[1] == ARGV[2] or (own[2] and string.sub(own[2], 1, 8) == short)) then
+if ARGV[2] ~= '' and own[1] and string.sub(own[1], 1, 8) == string.sub(ARGV[2], 1, 8) then
   return 0
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then

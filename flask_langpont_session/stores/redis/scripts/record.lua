@@ -1,8 +1,4 @@
--- A category's record, for the scripts that change one: this text stands before theirs.
---   KEYS  the auth hash (only its liveness is read here), then the categories' hashes
---   ARGV  guard, digest, fields allowed per category, bytes allowed per category, the last moment at which this may
---         still be done ('': any), id of this write (7 characters), life of a record without fields (ms); then what the
---         script has
+-- A category's record, and the functions for the scripts that change one: this text stands behind guard.lua.
 --
 -- The field '@m' describes the record:
 --   1–8    the first characters of the digest: whose record it is
@@ -26,33 +22,6 @@
 --
 -- A function costs as much to make as a short one to run, and more with each local of this text that it knows: that is a
 -- good part of the time that a write takes. So there are few of them, with literals in the place of constants.
-local clock = redis.call('TIME')
-local micros = clock[2]
-if #micros < 6 then
-  micros = string.sub('00000' .. micros, -6)
-end
-local now = clock[1] .. micros
-
--- What a script has to answer instead of writing: the time for it is over, or the session is not what it must be.
--- guard 'free': kind a, or data that no other request can have an id for; 'alive': the auth hash must exist and live;
--- 'new': it must not be a tombstone. A command that was stuck in a socket while its sender gave up must not undo what
--- was written since.
-if ARGV[5] ~= '' and ARGV[5] < now then
-  return {'late', tonumber(string.sub(now, 1, 13))}
-end
-if ARGV[1] ~= 'free' then
-  local auth = redis.pcall('HMGET', KEYS[1], '@live', '@d')
-  if auth.err and not string.find(auth.err, '^WRONGTYPE') then
-    return auth
-  end
-  local live = auth[2] == ARGV[2] and auth[1]  -- a foreign record or type under the auth key says nothing of ours
-  if live == '0' then
-    return {'dead'}
-  end
-  if ARGV[1] == 'alive' and not live then
-    return {'gone'}
-  end
-end
 
 -- What '@m' says, but for whose record it is. Whether it can be understood.
 local function describe(record, meta)
@@ -107,7 +76,7 @@ local function open_record(key, list, first, last)
       meta, old['@m'] = old['@m'], nil
     end
   until not list or from > last
-  if meta and string.sub(meta, 1, 8) == string.sub(ARGV[2], 1, 8) and describe(record, meta) then
+  if meta and string.sub(meta, 1, 8) == string.sub(head, 1, 8) and describe(record, meta) then
     record.meta, record.notes = meta, true
   else
     record.old = {}  -- there is nothing, or a foreign or damaged record, which holds nothing of ours
@@ -143,7 +112,7 @@ local function put(record, name, value, lag)
     if from then
       record.lately = string.sub(record.lately, 1, from - 1) .. string.sub(record.lately, to + 30)
     end
-    note = lag and note .. ARGV[6] .. record.next .. lag
+    note = lag and note .. write_id .. record.next .. lag
   end
   if record.noted[name] == nil then
     record.order[#record.order + 1] = name
@@ -181,7 +150,7 @@ end
 
 -- Whether a record is within its limits when a field (nil: none) gets this value.
 local function fits(record, name, value)
-  local max_fields, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local max_bytes, max_fields = tonumber(string.sub(head, 21, 27), 16), tonumber(string.sub(head, 28, 31), 16)
   for _ = 1, 2 do
     local bytes, count = record.bytes, record.count
     if name then
@@ -254,7 +223,7 @@ local function try_rights(record, life)
   end
 end
 
--- Write what was put. Returns the new stamp.
+-- Write what was put. Returns the new stamp, and what '@m' says.
 local function save_record(record, life)
   local stamp, sets, notes = record.next, {'@m', ''}, {record.lately}
   for i = 1, #record.order do
@@ -265,7 +234,7 @@ local function save_record(record, life)
     end
   end
   if record.author == '' then
-    record.horizon, record.author = stamp, ARGV[6]
+    record.horizon, record.author = stamp, write_id
   end
   -- Of what was written lately 400 bytes are kept, enough for ten fields or so, and nothing that is older than an hour:
   -- what a host has kept for longer is merged with less precision. What is dropped raises the horizon.
@@ -290,7 +259,7 @@ local function save_record(record, life)
   if record.bytes < 0 or record.count < 0 then
     count_anew(record)
   end
-  sets[2] = string.sub(ARGV[2], 1, 8) .. stamp .. record.horizon .. record.lag .. record.author
+  sets[2] = string.sub(head, 1, 8) .. stamp .. record.horizon .. record.lag .. record.author
     .. string.format('%07x%04x', record.bytes, record.count) .. record.additions .. string.sub(lately, at)
   local begins = record.is_wiped or not record.meta
   if begins and redis.call('EXISTS', record.key) == 1 then
@@ -308,12 +277,12 @@ local function save_record(record, life)
       redis.call('HDEL', record.key, unpack(gone, i, math.min(i + 999, #gone)))
     end
   end
-  local lasts = record.count > 0 and life or ARGV[7]
+  local lasts = record.count > 0 and life or string.sub(head, 48)
   if type(redis.pcall('PEXPIRE', record.key, lasts)) == 'table' then
     if not record.meta then
       redis.call('DEL', record.key)  -- it is refused: nothing of ours lies here for ever
     end
     redis.call('PEXPIRE', record.key, lasts)  -- and that is what is answered
   end
-  return stamp
+  return stamp, sets[2]
 end

@@ -1,6 +1,7 @@
--- Gives one category back what a host has of it, after this server may have lost it. record.lua stands before this.
+-- Gives one category back what a host has of it, after this server may have lost it. guard.lua, record.lua
+-- and kept.lua stand before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  as record.lua says, then the record's life (ms), version of the copy, 1: it is of a record that began from nothing when this
+--   ARGV  the head, then the record's life (ms), version of the copy, 1: it is of a record that began from nothing when this
 --         server may have lost data already, and says nothing of what was there before; the ids of the additions that are
 --         part of the copy, each with its time, as in @m; then field, value, …
 -- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
@@ -13,8 +14,8 @@ if record.refusal then
   return record.refusal
 end
 
-local version, is_partial, copy, names = string.format('%016.0f', tonumber(ARGV[9])), ARGV[10] == '1', {}, {}
-for i = 12, #ARGV, 2 do
+local version, is_partial, copy, names = string.format('%016.0f', tonumber(ARGV[3])), ARGV[4] == '1', {}, {}
+for i = 6, #ARGV, 2 do
   copy[ARGV[i]] = ARGV[i + 1]
   names[#names + 1] = ARGV[i]
 end
@@ -41,7 +42,7 @@ if began_from_nothing and not is_partial then
   if author ~= BEGUN and #lately <= 400 then
     record.lately, record.horizon, record.lag, record.author = lately, version, NO_LAG, RESTORED
     changes = true
-  elseif #ARGV < 12 then
+  elseif #ARGV < 6 then
     record.author = TRIMMED  -- it was wiped: nothing older may come back
     changes = true
   end
@@ -60,15 +61,15 @@ for _, name in ipairs(names) do
   if not stays(name) and (record.old[name] or false) ~= value and (not value or fits(record, name, value)) then
     put(record, name, value, nil)
     if is_partial and record.meta and is_newer then
-      record.lately = record.lately .. noted_as(name) .. id .. version .. NO_LAG
+      record.lately = record.lately .. noted_as(name) .. write_id .. version .. NO_LAG
     end
     changes, is_put = true, true
   end
 end
 if is_put then
   -- What waits in a journal under one of these ids is part of what was put.
-  for i = 1, #ARGV[11], 20 do
-    local addition = string.sub(ARGV[11], i, i + 19)
+  for i = 1, #ARGV[5], 20 do
+    local addition = string.sub(ARGV[5], i, i + 19)
     if not is_counted(record.additions, string.sub(addition, 1, 7)) then
       record.additions = string.sub(record.additions .. addition, -20 * ADDITIONS)
     end
@@ -81,10 +82,11 @@ if is_newer then
   if not is_partial then
     record.horizon, record.lag, record.author = version, NO_LAG, RESTORED
   elseif not record.meta then
-    record.horizon, record.lag, record.author = version, NO_LAG, id
+    record.horizon, record.lag, record.author = version, NO_LAG, write_id
   end
   if record.meta and record.next <= version then
     record.next = string.format('%016.0f', version + 1)
   end
 end
-return {'merged', tonumber(save_record(record, ARGV[8]))}
+local stamp = save_record(record, ARGV[2])
+return {'merged', tonumber(stamp)}

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from devservers.processes import wait_until
+from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
@@ -40,13 +41,6 @@ from tests.support.journals import (
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def writer(journal: Journal) -> sqlite3.Connection:
@@ -305,6 +299,17 @@ def test_what_a_visitor_wiped_is_not_carried_on(journal: Journal) -> None:
     assert sorted(wipes) == [("first", 5), ("second", 7)]
 
 
+def test_what_was_written_under_another_id_comes_behind_what_is_brought_there_late(journal: Journal) -> None:
+    """A value that was made without knowing the one before it is not kept, as if that had been there."""
+    journal.put([blind_write("a", b"1", digest="old"), blind_write("b", b"1", digest="old")])
+    unseen = replace(blind_write("a", b"2", digest="new"), basis=Basis.UNSEEN)
+    journal.put([unseen, blind_write("b", b"2", digest="new")])
+    [left_out] = journal.carry(Carry("old", "new", "a", [unseen.category]))
+    assert (left_out.field, left_out.value) == ("a", b"2")
+    assert journal.overlay("new").writes == {unseen.category: {"a": b"1", "b": b"2"}}
+    assert journal.overlay("old").writes == {}
+
+
 def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
     """I20. What it had is still to be brought to the other one; an id that is left to run out shows what it has."""
     journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
@@ -477,7 +482,7 @@ def test_a_reader_does_not_wait_for_a_writer_that_waits(
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=durable.revocations.note, args=("e",))
     thread.start()
-    until(lambda: "BEGIN IMMEDIATE" in asked)
+    wait_until(lambda: "BEGIN IMMEDIATE" in asked, "the writer asks for the lock", LONG)
     assert not durable.is_empty()
     assert durable.overlay("d").revoked
     assert durable.counts()["revocations"] == 1

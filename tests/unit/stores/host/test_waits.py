@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.slow_disk import slow_disk
+from devservers.processes import wait_until
 from flask_langpont_session.policy.values import ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
@@ -140,13 +142,6 @@ def descriptors(path: Path) -> int:
     return opened.count(str(path))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 # Many writers at once
 
 
@@ -195,7 +190,7 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
     assert disk.reached.wait(LONG)
     for number in range(5):
         threads.call(journal.revocations.note, f"d{number}")
-    until(lambda: len(awaited) == 6)
+    wait_until(lambda: len(awaited) == 6, "that the callers wait", LONG)
     disk.goes_on.set()
     threads.join()
     assert threads.ends == [None] * 6
@@ -212,18 +207,18 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, aw
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revocations.note, "before")
-    until(lambda: len(awaited) == 2)
+    wait_until(lambda: len(awaited) == 2, "that the callers wait", LONG)
     threads.call(journal.put, [addition("d", "n", 1)])
-    until(lambda: len(awaited) == 3)
+    wait_until(lambda: len(awaited) == 3, "that the callers wait", LONG)
 
     def half(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO pushes (digest) VALUES ('half')")
         raise ZeroDivisionError
 
     threads.call(journal.file.transaction, half)
-    until(lambda: len(awaited) == 4)
+    wait_until(lambda: len(awaited) == 4, "that the callers wait", LONG)
     threads.call(journal.revocations.note, "after")
-    until(lambda: len(awaited) == 5)
+    wait_until(lambda: len(awaited) == 5, "that the callers wait", LONG)
     disk.goes_on.set()
     threads.join()
     ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
@@ -240,9 +235,9 @@ def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk,
     threads.call(journal.file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
     assert disk.reached.wait(LONG)
     threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
-    until(lambda: len(awaited) == 2)
+    wait_until(lambda: len(awaited) == 2, "that the callers wait", LONG)
     threads.call(journal.revocations.note, "small")
-    until(lambda: len(awaited) == 3)
+    wait_until(lambda: len(awaited) == 3, "that the callers wait", LONG)
     disk.goes_on.set()
     threads.join()
     assert str(threads.ends[1]) == "journal: write refused (SQLITE_FULL)"
@@ -258,11 +253,11 @@ def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revocations.note, "before")
-    until(lambda: len(awaited) == 2)
+    wait_until(lambda: len(awaited) == 2, "that the callers wait", LONG)
     threads.call(journal.file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
-    until(lambda: len(awaited) == 3)
+    wait_until(lambda: len(awaited) == 3, "that the callers wait", LONG)
     threads.call(journal.revocations.note, "after")
-    until(lambda: len(awaited) == 4)
+    wait_until(lambda: len(awaited) == 4, "that the callers wait", LONG)
     disk.goes_on.set()
     threads.join()
     assert [type(end) for end in threads.ends] == [type(None), type(None), ZeroDivisionError, type(None)]
@@ -289,21 +284,22 @@ def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, p
 
 
 def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, path: Path) -> None:
-    """D9: all that write."""
+    """D9: all that write. What must not be given up is done later."""
     calls: list[Callable[[], object]] = [
         lambda: journal.revocations.note("d", wait=SHORT),
         lambda: journal.revocations.note_user("7", until_ms=1, wait=SHORT),
         lambda: journal.queue_push("d", 1, wait=SHORT),
         lambda: journal.put([value("d", "a", b"1"), addition("d", "n", 1)], wait=SHORT),
-        lambda: journal.carry(Carry("c", "d", "u", ["ui"]), wait=SHORT),
     ]
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for call in calls:
             assert failing(call).cause == "SQLITE_BUSY"
+        late = failing(lambda: journal.carry(Carry("c", "d", "u", ["ui"]), wait=SHORT))
+        assert late.timed_out
         other.execute("ROLLBACK")
     journal.board.announce_outage("primary")
-    assert {name: count for name, count in journal.counts().items() if count} == {"outages": 1}
+    assert {name: count for name, count in journal.counts().items() if count} == {"outages": 1, "carries": 1}
 
 
 def test_a_stopped_worker_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
@@ -398,8 +394,15 @@ def test_far_too_many_waiting_are_refused(journal: Journal, disk: Disk, monkeypa
     assert failing(lambda: journal.revocations.note("refused", wait=0.001)).error_class is ErrorClass.LOCAL
     disk.goes_on.set()
     threads.join()
-    journal.revocations.note("after")
+    wait_until(lambda: is_taken(journal, "after"), "the end of those that were given up", LONG)
     assert revoked(journal) == {"first", "after"}
+
+
+def is_taken(journal: Journal, digest: str) -> bool:
+    with suppress(StoreError):
+        journal.revocations.note(digest)
+        return True
+    return False
 
 
 def test_where_no_thread_can_be_had_it_is_said(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +436,7 @@ def test_an_idle_writing_thread_ends_and_comes_back() -> None:
             task = group_commit.Task(lambda db: runs(), Deadline.after(LONG), forced=True, is_entry=True)
             writer.put(task)
             assert task.result()
-            until(lambda: not runs())
+            wait_until(lambda: not runs(), "the end of the thread", LONG)
 
 
 @pytest.mark.parametrize("are_native", [True, False])
@@ -473,7 +476,7 @@ def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     """Its other threads let the writing one go on soon, and only while it writes."""
     before = sys.getswitchinterval()
     assert journal.file.transaction(lambda db: sys.getswitchinterval()) < before / 10
-    until(lambda: sys.getswitchinterval() == before)
+    wait_until(lambda: sys.getswitchinterval() == before, "the interval of before", LONG)
 
 
 def test_the_last_of_two_journals_that_write_sets_the_interval_back() -> None:
@@ -555,7 +558,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
     threads = Threads()
     with lock.waited(lambda: True):
         threads.call(journal.revocations.note, "patient")
-        until(lambda: descriptors(Path(f"{path}-lock")) == 2)
+        wait_until(lambda: descriptors(Path(f"{path}-lock")) == 2, "that the writing thread queues", LONG)
         if (child := os.fork()) == 0:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -587,3 +590,50 @@ def test_a_wipe_and_the_end_of_a_session_are_done_however_late_it_is(journal: Jo
     assert [entry.field for entry in journal.pending_writes()] == [WIPED_FIELD, "after"]
     assert revoked(journal) == {"c"}
     assert [entry.user_id for entry in journal.revocations.pending_users()] == ["7"]
+
+
+def test_where_data_of_a_user_goes_is_noted_however_late_it_is(journal: Journal, path: Path) -> None:
+    """The database has given the session its new id already."""
+    carry = Carry("former", "present", "u", ["translation"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        error = failing(lambda: journal.carry(carry, wait=SHORT))
+        assert (error.cause, error.timed_out) == ("TimeoutError", True)
+        other.execute("ROLLBACK")
+    journal.put([value("d", "after", b"1")])
+    assert [(entry.origin, entry.digest) for entry in journal.pending_carries()] == [("former", "present")]
+
+
+def test_where_data_of_a_visitor_goes_is_not_noted_late(journal: Journal, path: Path) -> None:
+    """The browser keeps the id that it has when this failed, and its data must not go to one that it never gets."""
+    journal.put([value("former", "waits", b"1")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        error = failing(lambda: journal.carry(Carry("former", "present", "a", ["translation"], 7), wait=SHORT))
+        assert (error.cause, error.timed_out) == ("SQLITE_BUSY", False)
+        other.execute("ROLLBACK")
+    journal.put([value("d", "after", b"1")])
+    assert journal.pending_carries() == []
+    assert [entry.digest for entry in journal.pending_writes()] == ["former", "d"]
+
+
+def test_a_note_of_a_visitor_that_was_made_when_time_was_up_is_taken_back(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit was under way. What was on its way to the former id goes there again."""
+    journal.put([value("former", "waits", b"1"), value("former", "other", b"2")])
+    journal.carry(Carry("first", "former", "a", ["translation"], 5))
+    before = [(entry.digest, entry.field, entry.value) for entry in journal.pending_writes()]
+    write = journal.file.transaction
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(journal.file, "transaction", write)
+        write(*arguments, **options)
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True)
+
+    monkeypatch.setattr(journal.file, "transaction", late)
+    assert failing(lambda: journal.carry(Carry("former", "present", "a", ["translation"], 7))).timed_out
+    journal.put([value("d", "after", b"1")])
+    [*rest, after] = [(entry.digest, entry.field, entry.value) for entry in journal.pending_writes()]
+    assert (rest, after[0]) == (before, "d")
+    assert [(entry.origin, entry.digest) for entry in journal.pending_carries()] == [("first", "former")]

@@ -6,11 +6,23 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy
-from flask_langpont_session.stores.redis.records import Change, Crossed, Known, Written, answer, write_fits, written
+from flask_langpont_session.policy.values import AuthRow, CategoryCopy
+from flask_langpont_session.stores.redis.auth_meta import AuthMeta, dead, live
+from flask_langpont_session.stores.redis.auth_meta import said as said_by
+from flask_langpont_session.stores.redis.records import (
+    AuthEntry,
+    Change,
+    Crossed,
+    Known,
+    Written,
+    answer,
+    write_fits,
+    written,
+)
+from tests.support.auth_records import packed
 
 MINE = "m" * 43
-UI = {"ui": Known("m" * 11 + "0123456789abcdef", CategoryCopy(5, {"lang": b"1"}))}
+UI = {"ui": Known(b"m" * 8 + b"how it is described", CategoryCopy(5, {"lang": b"1"}))}
 
 
 def meta(digest: str, author: str = "-------", lately: str = "") -> bytes:
@@ -22,14 +34,14 @@ def said(part: Any, known: Any = UI) -> Any:
 
 
 def test_what_is_unchanged_is_what_the_reader_has() -> None:
-    found = said(b"m" * 11)
+    found = said(UI["ui"].mark)
     assert found.records["ui"] is UI["ui"]
     assert (found.damaged, found.foreign) == ((), ())
 
 
 def test_that_nothing_changed_is_believed_of_the_own_session_only() -> None:
     """I11: a reply that was meant for another request says nothing of this one."""
-    for part, known in ((b"t" * 11, UI), (b"m" * 11, {}), (b"garbled", UI)):
+    for part, known in ((b"t" + UI["ui"].mark[1:], UI), (UI["ui"].mark, {}), (b"garbled", UI)):
         with pytest.raises(Crossed):
             said(part, known)
 
@@ -50,43 +62,104 @@ def test_a_mark_names_one_content() -> None:
         said([b"@m", meta(MINE, author=author), b"lang", b"1"]).records["ui"].mark for author in ("first.1", "first.2")
     }
     assert len(marks) == 4
-    assert {mark[:11] for mark in marks} == {"m" * 11}
+    assert {mark[:8] for mark in marks} == {b"m" * 8}
 
 
 def test_a_mark_of_auth_changes_with_version_stamp_and_idle_expiry() -> None:
     """Nothing else of a live record changes without one of these."""
-    fields = {"@d": MINE, "@v": "3", "@live": "1", "@at": "5", "@i": "9", "@x": "9", "@c": "1", "@e": "0"}
-
-    def known(**changes: str) -> Known:
-        flat = [
-            part.encode() for item in {**fields, **{f"@{k}": v for k, v in changes.items()}}.items() for part in item
-        ]
-        return answer(MINE, ("auth",), "u", [1, flat, 0, -1]).records["auth"]
-
-    marks = {known(**changes).mark for changes in ({}, {"v": "4"}, {"at": "6"}, {"i": "8"})}
+    marks = {auth(**changes).records["auth"].mark for changes in ({}, {"v": 4}, {"at": 6}, {"i": 8})}
     assert len(marks) == 4
-    assert known(live="0").mark == ""  # a tombstone is read as a whole
+    assert auth(live=0).records["auth"].mark == b""  # a tombstone is read as a whole
+
+
+def auth(**changes: Any) -> Any:
+    """The answer to a reader of an auth record."""
+    said = {"d": MINE, "v": 3, "live": 1, "at": 5, "i": 9, "x": 9, "c": 1, "e": 0, **changes}
+    meta = packed({f"@{name}": part for name, part in said.items()})
+    return answer(MINE, ("auth",), "u", [1, [b"@m", meta.encode(), b"@u", b"7", b"_user_id", b'"7"'], 0, -1])
+
+
+def test_an_auth_record_is_a_row_or_a_tombstone() -> None:
+    row = auth(v=2**53, e=12, at=2**43, x=36**9 - 1).auth.row
+    assert (row.user_id, row.version, row.user_epoch, row.absolute_expires_at) == ("7", 2**53, 12, 36**9 - 1)
+    assert (row.idle_expires_at, row.created_at, row.read_at, row.payload) == (9, 1, 1, {"_user_id": b'"7"'})
+    assert auth(at=2**43).auth.confirmed_ms == 2**43
+    assert auth(live=0).auth == AuthEntry(None, in_database=True)
+    assert auth(live=0, v=0).auth == AuthEntry(None, in_database=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_foreign"),
+    [
+        ({"d": "t" * 43}, True),
+        ({"d": MINE[:7] + "t"}, True),
+        ({"d": MINE[:10] + "t"}, False),  # in the place of which another one's may be: it is none of ours either
+        ({"d": MINE[:10]}, False),
+        ({"live": 2}, False),
+        ({"live": ""}, False),
+        ({"live": 0, "v": "x"}, False),
+        ({"live": 0, "v": -1}, False),
+        ({"at": "z" * 8}, False),
+        ({"i": "." * 9}, False),
+        ({"i": "+12345678"}, False),
+        ({"x": "X" * 9}, False),
+        ({"c": "1_2_3_4_5"}, False),
+        ({"v": 2**70}, False),
+        ({"v": -1}, False),
+        ({"v": "\u0663"}, False),
+        ({"e": ""}, False),
+        ({"e": "1 1"}, False),
+        ({"e": "1\n"}, False),
+    ],
+    ids=str,
+)
+def test_a_damaged_auth_record_is_no_identity(changes: Any, is_foreign: bool) -> None:
+    """I10, I11: whatever part of it is not as it must be."""
+    found = auth(**changes)
+    assert (found.auth, found.damaged) == (None, ("auth",))
+    assert found.foreign == (("auth",) if is_foreign else ())
+
+
+def test_a_row_that_nothing_sane_could_have_made_is_described_all_the_same() -> None:
+    """What another program has written to the database must not fail where it is pushed."""
+    far, low = 2**62, -(2**62)
+    row = AuthRow(MINE, "7", low, True, {}, low, low, far, far, 0)
+    assert said_by(MINE, live(row, low).encode()) == AuthMeta(True, 0, 0, 36**9 - 1, 36**9 - 1, 0, 0)
+    assert said_by(MINE, dead(MINE, low).encode()) == AuthMeta(False, 0)
+    assert said_by(MINE, dead(MINE, 2**63 - 1).encode()) == AuthMeta(False, 2**63 - 1)
+
+
+def test_a_description_has_no_more_bytes_than_a_small_hash_may_have() -> None:
+    """See hash-max-listpack-value."""
+    row = AuthRow(MINE, "7" * 500, 999_999_999, True, {}, 99_999, 2**43, 2**43, 2**43, 0)
+    assert len(live(row, 2**43)) <= 64
 
 
 MOMENTS = b"1764300000000000", b"1764300000000001"
+WRITTEN = b"written" + MOMENTS[0] + MINE[:8].encode() + MOMENTS[1] * 2 + b"000000write.10000008" + b"0001"
 
 
 def test_a_write_answers_with_the_versions_before_and_after_it() -> None:
-    assert write_fits([b"written", *MOMENTS], 2)
-    assert written([b"written", *MOMENTS], ("ui",)) == Written("written", {"ui": Change(*map(int, MOMENTS))})
-    assert write_fits([b"written", *MOMENTS, *MOMENTS], 3)
+    """Of one category by one text, of several by a list of such; and with the description of each record by now."""
+    assert write_fits(WRITTEN, 2)
+    ui = Change(int(MOMENTS[0]), int(MOMENTS[1]), WRITTEN[23:])
+    assert written(WRITTEN, ("ui",)) == Written("written", {"ui": ui})
+    assert write_fits([WRITTEN, WRITTEN], 3)
+    assert written([WRITTEN, WRITTEN], ("ui", "other")) == Written("written", {"ui": ui, "other": ui})
 
 
 @pytest.mark.parametrize(
     "reply",
     [
         [b"written"],
-        [b"written", *MOMENTS, *MOMENTS],
-        [b"written", 1, 2],
-        [b"written", MOMENTS[0], 2],
-        [b"written", b"", b"".join(MOMENTS)],
-        [b"written", MOMENTS[0], b"x" * 16],
-        [b"written", MOMENTS[0], None],
+        [WRITTEN, WRITTEN],
+        [WRITTEN, 2],
+        WRITTEN[:46],
+        WRITTEN.replace(MOMENTS[0], b"x" * 16),
+        WRITTEN.replace(MOMENTS[1], b"x" * 16),
+        WRITTEN.replace(b"written", b"pushed"),
+        str(WRITTEN, "ascii"),
+        None,
         [b"large", 2],
         [b"late"],
         b"written",

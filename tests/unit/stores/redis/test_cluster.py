@@ -571,8 +571,7 @@ def test_a_shard_is_lost_for_its_own_sessions() -> None:
     lose(health, DATABASE)
     assert [health.snapshot(shard).level for shard in SHARDS] == [0, 4, 0]
     assert not health.snapshot(":1").can(DATABASE)
-    for way in (READ, WRITE):
-        health.close("primary:2", way)
+    health.close("primary:2", (READ, WRITE))
     assert health.level == 0
 
 
@@ -684,7 +683,7 @@ def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, other
         health=SimpleNamespace(locate=lambda digest: f":{digest[0]}"),
         limits=None,
         reports=SimpleNamespace(losses=None, no_longer_in_use=lambda digest: None),
-        settings=SimpleNamespace(local_cache_ttl=60),
+        settings=SimpleNamespace(journal_ttl=60),
     )
     reconciler = Reconciler(backend)
     journal.revocations.note("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)

@@ -74,7 +74,7 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
 
 def copy(*names: str) -> Copy:
     """What was read of these categories, of about 400 bytes each."""
-    answer = Answer(1, None, {name: Known("", CategoryCopy(1, {"theme": b"dark"})) for name in names})
+    answer = Answer(1, None, {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names})
     return Copy(dict.fromkeys(names, 1000), "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), 600, {})
 
 

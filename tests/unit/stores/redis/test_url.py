@@ -29,6 +29,7 @@ from flask_langpont_session.stores.redis.url import (
         ("valkey+sentinel://h/service", Kind.SENTINEL, False),
         ("rediss+cluster://h1,h2", Kind.CLUSTER, True),
         ("elasticache://group-id", Kind.GROUP, True),
+        ("elasticache+serverless://cache-name", Kind.GROUP, True),
         ("REDIS://h", None, False),
         ("redis:/h", None, False),
         ("redis+clusters://h", None, False),
@@ -126,6 +127,8 @@ def test_what_the_url_of_a_cluster_says() -> None:
         ("elasticache://s?region=ap-northeast-1&db=2", GroupName("s", "ap-northeast-1", 2)),
         ("elasticache://s?region=us-gov-west-1", GroupName("s", "us-gov-west-1")),
         (f"elasticache://{'a' * 40}", GroupName("a" * 40)),
+        ("elasticache+serverless://Sessions", GroupName("sessions", serverless=True)),
+        ("elasticache+serverless://s/0?region=eu-west-1", GroupName("s", "eu-west-1", serverless=True)),
     ],
 )
 def test_a_url_names_a_group(url: str, name: GroupName) -> None:
@@ -136,14 +139,14 @@ def test_a_url_names_a_group(url: str, name: GroupName) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("elasticache://", "id of a replication group"),
-        ("elasticache://1group", "id of a replication group"),
-        ("elasticache://two--hyphens", "id of a replication group"),
-        ("elasticache://group-", "id of a replication group"),
-        ("elasticache://grüppe", "id of a replication group"),
-        (f"elasticache://{'a' * 41}", "id of a replication group"),
-        ("elasticache://group:6379", "id of a replication group"),
-        ("elasticache://master.group.x.apne1.cache.amazonaws.com", "id of a replication group"),
+        ("elasticache://", "id of the group or cache"),
+        ("elasticache://1group", "id of the group or cache"),
+        ("elasticache://two--hyphens", "id of the group or cache"),
+        ("elasticache://group-", "id of the group or cache"),
+        ("elasticache://grüppe", "id of the group or cache"),
+        (f"elasticache://{'a' * 41}", "id of the group or cache"),
+        ("elasticache://group:6379", "id of the group or cache"),
+        ("elasticache://master.group.x.apne1.cache.amazonaws.com", "id of the group or cache"),
         ("elasticache://:pa55word@group", "REDIS_TOKEN_SECRET"),
         ("elasticache://group/zero", "number of a database"),
         ("elasticache://group?db=", "number of a database"),
@@ -154,6 +157,8 @@ def test_a_url_names_a_group(url: str, name: GroupName) -> None:
         ("elasticache://group?socket_timeout=5", "db, region"),
         ("elasticache://group#x", "db, region"),
         ("elasticache://[group", "not a URL"),
+        ("elasticache+serverless://cache/1", "one database, number 0"),
+        ("elasticache+serverless://cache?db=2", "one database, number 0"),
     ],
 )
 def test_a_url_that_names_no_group_is_explained(url: str, says: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from flask_langpont_session.policy.values import AuthRow, RowState
 from flask_langpont_session.stores.sql import tables as sql
-from flask_langpont_session.stores.sql.idle import after_read
+from flask_langpont_session.stores.sql.idle import after_read, note_use
 from tests.support.fake_sql import ROW, Connections, refused, stored
 
 IDLE_MS = 2000
@@ -113,3 +113,27 @@ def test_a_database_that_takes_no_writes_takes_no_answer_back(row: AuthRow) -> N
     connections = having(lock=refused(LOCKED))
     assert read(connections, row) == row
     assert connections.lent == ["writing without waiting: rolled back"]
+
+
+def noted(seen_at: int, **of_row: int) -> list[object]:
+    """What is written of the use of a session that is to be noted again 500 milliseconds after it was."""
+    connections = Connections({sql.LOCK_FOR_READER: ["locked"], sql.NOTE_USE: 1})
+    note_use(connections, replace(ROW, **of_row), seen_at, 500)  # type: ignore[arg-type]
+    return [values for statement, values in connections.asked if statement is sql.NOTE_USE]
+
+
+def test_use_is_noted_now_and_then() -> None:
+    """Of the session as it was when that was noted last: of several reads one notes it."""
+    assert noted(501) == []
+    assert noted(500) == [{"key": "digest", "seen": 500}]
+    assert noted(0) == [{"key": "digest", "seen": 0}]
+
+
+def test_the_use_of_a_session_that_is_over_is_not_noted() -> None:
+    assert noted(0, read_at=2000) == noted(0, live=False) == []
+
+
+def test_a_database_that_cannot_note_the_use_has_answered_all_the_same() -> None:
+    connections = Connections({sql.LOCK_FOR_READER: refused(LOCKED)})
+    note_use(connections, ROW, 0, 500)  # type: ignore[arg-type]
+    assert sql.NOTE_USE not in connections.statements

@@ -1,0 +1,238 @@
+"""What the hosts of an application know together of their incidents: an outage that all of them see is told once, and
+called off when none of them sees it any more.
+
+That is noted in the database and in Redis, in each that answers: of an outage of one the other one knows. Notes end by
+themselves, so that a host that is gone holds nothing up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol
+
+from ..policy.values import StoreError
+
+log = logging.getLogger(__name__)
+
+CLAIM = 60.0
+"""Seconds for which a host has claimed to tell an incident, unless it says that it has told it."""
+
+MARK = 60.0
+"""Seconds after which a host that does not say so any more does not see an incident any more."""
+
+MUTE = "mute"
+"""Name of the note that no message is to be sent."""
+
+_TIMEOUT = 0.5
+_FORGOTTEN_MS = 2 * 86_400_000
+"""Marks of which none was made for so long go away together."""
+
+
+class Notes(Protocol):
+    """Short notes that all hosts see, in one store. All methods may raise :class:`StoreError`."""
+
+    def take(self, name: str, holder: str, seconds: float) -> bool:
+        """Note a holder, unless there is another one. Whether it is this one from now on."""
+
+    def is_held(self, name: str) -> bool:
+        """Whether there is a holder."""
+
+    def drop(self, name: str) -> None:
+        """Forget the holder."""
+
+    def mark(self, name: str, holder: str, seconds: float) -> None:
+        """Add one to those that see it."""
+
+    def unmark(self, name: str, holder: str) -> None:
+        """Take one out."""
+
+    def marks(self, name: str) -> set[str]:
+        """Those that see it."""
+
+
+class Store(NamedTuple):
+    """Where notes are.
+
+    :param is_up: whether requests use it at the moment.
+    """
+
+    notes: Notes
+    is_up: Callable[[], bool]
+
+
+class Say(Enum):
+    """What is to become of a message."""
+
+    TELL = auto()
+    """This host tells it."""
+    WAIT = auto()
+    """Another host has told it, or sees the condition still."""
+    DROP = auto()
+    """Another host has called it off."""
+    UNKNOWN = auto()
+    """No store answers."""
+
+
+class Fleet:
+    """Asks the stores. All names are those by which receivers know an incident.
+
+    :param stores: in the same order on all hosts: of two that ask at a time, one is the first in all of them.
+    """
+
+    def __init__(self, stores: Sequence[Store] = ()) -> None:
+        self._stores = stores
+
+    def on_firing(self, name: str, host: str) -> Say:
+        """Whether this host is to tell an incident."""
+
+        def claim(notes: Notes) -> bool:
+            notes.mark(name, host, MARK)
+            return notes.take(name, host, CLAIM)
+
+        answered = False
+        for is_granted in self._ask(claim):
+            if not is_granted:
+                return Say.WAIT
+            answered = True
+        return Say.TELL if answered else Say.UNKNOWN
+
+    def told(self, name: str, host: str, seconds: float) -> None:
+        """This host has told an incident: no other one needs to for so many seconds."""
+        for _ in self._ask(lambda notes: notes.take(name, host, seconds)):
+            pass
+
+    def go_on(self, names: Iterable[str], host: str) -> None:
+        """This host sees these incidents still."""
+        for name in names:
+            for _ in self._ask(lambda notes, name=name: notes.mark(name, host, MARK)):  # type: ignore[misc]
+                pass
+
+    def on_resolved(self, name: str, host: str) -> Say:
+        """Whether this host, which sees an incident no longer, is to call it off."""
+
+        def others(notes: Notes) -> set[str]:
+            notes.unmark(name, host)
+            return notes.marks(name)
+
+        found = list(self._ask(others))
+        if not found:
+            return Say.UNKNOWN
+        if any(found):
+            return Say.WAIT
+        if not any(list(self._ask(lambda notes: notes.is_held(name)))):
+            return Say.DROP
+        is_granted = all(self._ask(lambda notes: notes.take(_end_of(name), host, CLAIM)))
+        return Say.TELL if is_granted else Say.WAIT
+
+    def called_off(self, name: str) -> None:
+        """This host has called an incident off: no other one needs to."""
+
+        def forget(notes: Notes) -> None:
+            notes.drop(name)
+            notes.drop(_end_of(name))
+
+        for _ in self._ask(forget):
+            pass
+
+    def is_muted(self) -> bool:
+        """Whether operators want no messages now."""
+        return any(self._ask(lambda notes: bool(notes.marks(MUTE))))
+
+    def mute(self, seconds: float) -> int:
+        """Have no messages sent for so long; 0: have them sent. Returns how many stores have noted it."""
+
+        def note(notes: Notes) -> None:
+            notes.mark(MUTE, MUTE, seconds) if seconds else notes.unmark(MUTE, MUTE)
+
+        return len(list(self._ask(note)))
+
+    def _ask(self, question: Callable[[Notes], Any]) -> Iterable[Any]:
+        """The answers of the stores that give any."""
+        for store in self._stores:
+            if not store.is_up():
+                continue
+            try:
+                answer = question(store.notes)
+            except StoreError as error:
+                log.debug("a store does not say what other hosts know of alerts: %s", error)
+                continue
+            yield answer
+
+
+def _end_of(name: str) -> str:
+    """Name of what the host holds that calls an incident off."""
+    return f"{name} is over"
+
+
+class Redis(Protocol):
+    """What :class:`RedisNotes` needs of a store."""
+
+    @property
+    def prefix(self) -> str:
+        """First part of every key."""
+
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        """Run commands on keys of one cluster slot in one round trip."""
+
+
+class RedisNotes:
+    """In Redis: a key for what is held, a hash for marks. Only commands that requests need, too.
+
+    :param clock: seconds since 1970; of hosts whose clocks differ, marks end sooner or later by that.
+    """
+
+    def __init__(self, redis: Redis, clock: Callable[[], float] = time.time) -> None:
+        self._redis = redis
+        self._clock = clock
+
+    def _key(self, name: str, what: str) -> str:
+        return f"{self._redis.prefix}:alerts:{{{sha256(name.encode()).hexdigest()[:32]}}}:{what}"
+
+    def _run(self, *commands: tuple[Any, ...]) -> list[Any]:
+        return self._redis.run_commands(commands, timeout=_TIMEOUT)
+
+    def take(self, name: str, holder: str, seconds: float) -> bool:
+        """See :class:`Notes`."""
+        key, ms = self._key(name, "told"), int(seconds * 1000)
+        is_new, there = self._run(("SET", key, holder, "NX", "PX", ms), ("GET", key))
+        if is_new:
+            return True
+        if there is None or bytes(there) != holder.encode():
+            return False
+        self._run(("PEXPIRE", key, ms))
+        return True
+
+    def is_held(self, name: str) -> bool:
+        """See :class:`Notes`."""
+        return self._run(("GET", self._key(name, "told"))) != [None]
+
+    def drop(self, name: str) -> None:
+        """See :class:`Notes`."""
+        self._run(("DEL", self._key(name, "told")))
+
+    def mark(self, name: str, holder: str, seconds: float) -> None:
+        """See :class:`Notes`."""
+        key, ends = self._key(name, "seen"), self._clock() + seconds
+        self._run(("HSET", key, holder, str(ends)), ("PEXPIRE", key, _FORGOTTEN_MS))
+
+    def unmark(self, name: str, holder: str) -> None:
+        """See :class:`Notes`."""
+        self._run(("HDEL", self._key(name, "seen"), holder))
+
+    def marks(self, name: str) -> set[str]:
+        """See :class:`Notes`."""
+        [found] = self._run(("HGETALL", self._key(name, "seen")))
+        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        now = self._clock()
+        return {bytes(holder).decode() for holder, ends in pairs if _number(ends) > now}
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,168 @@
+"""The incidents of this host: one worker has them in memory, the others leave for it what they see.
+
+The worker that has them keeps a copy beside the journal for the one that follows when it dies. Its two threads, which
+look and send, share them here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from ..support.forks import renew_in_children
+from ..support.host import HostWork
+from . import incidents
+from .incidents import Details, Host, Notice, Sightings, Terms
+
+log = logging.getLogger(__name__)
+
+
+class _Seen(msgspec.Struct):
+    """A message to the worker that has the incidents.
+
+    :param host: the incidents of a worker that had some of its own until now.
+    """
+
+    sightings: dict[str, dict[str, str | int | float]]
+    host: Host | None = None
+
+
+_decode_seen = msgspec.json.Decoder(_Seen).decode
+
+
+class HostIncidents:
+    """Moves the host's incidents on, and its messages out of the queue.
+
+    :param clock: seconds since 1970; the workers share no other clock that outlives a process.
+    :ivar leads_since: since when this worker has had the incidents; None: it has none.
+    """
+
+    def __init__(self, work: HostWork, terms: Terms, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.work = work
+        self.terms = terms
+        self._begin()
+        renew_in_children(self, HostIncidents._begin)
+
+    def _begin(self) -> None:
+        """As new: those of the parent stay the parent's."""
+        self._lock = threading.Lock()
+        self._host = Host()
+        self._kept = b""
+        self._was_shared = False
+        self.leads_since: float | None = None
+
+    @property
+    def name(self) -> str:
+        """By which other hosts know this one."""
+        return self._host.name
+
+    def look(self, sightings: Sightings, *, last: bool = False) -> int:
+        """Say what this worker sees now.
+
+        :param last: the process ends.
+        :return: how many messages the limits held back.
+        """
+        if not self.work.lead() and self._hands_over(sightings):
+            if not last or not sightings or not self.work.succeeds():
+                return 0
+            sightings = {}
+        now = self.clock()
+        with self._changed():
+            self._take_over(now)
+            # A clock that is set back must not leave an incident burning until it has caught up.
+            since = self.leads_since = now if self.leads_since is None else min(self.leads_since, now)
+            seen = {**self._others(), **sightings}
+            return incidents.step(self._host, seen, now, self.terms, now - since)
+
+    def _hands_over(self, sightings: Sightings) -> bool:
+        """To the worker that leads; False: this one has to go on by itself."""
+        own = None if self._host.is_idle else self._host
+        message = _Seen({key: dict(details) for key, details in sightings.items()}, own)
+        if (sightings or own) and not self.work.leave(msgspec.json.encode(message)):
+            return False
+        with self._lock:
+            self._host, self._kept, self.leads_since, self._was_shared = Host(), b"", None, False
+        return True
+
+    def _take_over(self, now: float) -> None:
+        """From the worker that had them, of which this one knows what it has kept."""
+        if self.work.is_shared and not self._was_shared:
+            self.leads_since = now
+            self._kept = self.work.kept()
+            before = _read(self._kept)
+            incidents.join(before, self._host)
+            self._host = before
+        self._was_shared = self.work.is_shared
+
+    def _others(self) -> dict[str, Details]:
+        found: dict[str, Details] = {}
+        for message in self.work.collect():
+            try:
+                seen = _decode_seen(message)
+            except msgspec.MsgspecError:  # another release has left it
+                continue
+            found.update(seen.sightings)
+            if seen.host is not None:
+                incidents.join(self._host, seen.host)
+        return found
+
+    def take(self) -> Notice | None:
+        """The message to be sent now; None: there is none."""
+        if not self._host.queue:
+            return None
+        with self._changed():
+            notice = incidents.take(self._host, self.clock(), self.terms)
+            return None if notice is None else msgspec.structs.replace(notice)  # the other thread goes on with its own
+
+    def note_outcome(self, notice: Notice, *, sent: bool) -> bool:
+        """See :func:`incidents.note_outcome`."""
+        with self._changed():
+            return incidents.note_outcome(self._host, notice.serial, self.clock(), self.terms, sent=sent)
+
+    def note_alone(self, notice: Notice) -> None:
+        """See :func:`incidents.note_alone`."""
+        with self._changed():
+            incidents.note_alone(self._host, notice.key)
+
+    def dismiss(self, notice: Notice) -> None:
+        """See :func:`incidents.dismiss`."""
+        with self._changed():
+            incidents.dismiss(self._host, notice.serial)
+
+    def postpone(self, notice: Notice, seconds: float) -> None:
+        """Look at a message again after so long, see :func:`incidents.postpone`."""
+        with self._changed():
+            incidents.postpone(self._host, notice.serial, self.clock() + seconds)
+
+    def burning(self) -> list[str]:
+        """See :func:`incidents.burning`."""
+        with self._lock:
+            return incidents.burning(self._host)
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        with self._lock:
+            yield
+            # Nothing is kept of a host that never had an incident.
+            if self.work.is_shared and (self._kept or not self._host.is_idle):
+                now = msgspec.json.encode(self._host)
+                if now != self._kept:
+                    self.work.keep(now)
+                    self._kept = now
+
+
+def _read(kept: bytes) -> Host:
+    if not kept:
+        return Host()
+    try:
+        return incidents.decode_host(kept)
+    except msgspec.MsgspecError:
+        # Another release wrote it. What is active is seen again soon.
+        log.warning("the incidents that this host has noted cannot be read, and are begun anew")
+        return Host()

@@ -1,0 +1,43 @@
+"""How a command ends before it is done: by Ctrl-C, and by SIGTERM, which a supervisor sends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_Handler = Callable[[int, Any], Any]
+
+
+@contextmanager
+def _handled(handler: _Handler) -> Iterator[dict[int, Any]]:
+    """Which handlers there were before."""
+    before: dict[int, Any] = {}
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        before[ending] = signal.signal(ending, handler)
+    try:
+        yield before
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Both raise KeyboardInterrupt, wherever the command is."""
+    with _handled(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """The number of the signal by which the command is to end, once there was one. A second one ends it at once."""
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.signal(number, before[number])
+
+    with _handled(note) as before:
+        yield seen

@@ -1,0 +1,174 @@
+"""``flask langpont watch``: what the site is like, again and again.
+
+Where there is a terminal the same few lines are painted over, by two sequences of ANSI; nothing else of the screen is
+touched, and no package is needed for that. Elsewhere each look is a line, and each change another one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask.cli import with_appcontext
+
+from ..diagnosis.findings import Unknown
+from ..extension import state_of
+from ..policy.levels import LEVELS
+from .signals import interrupting
+from .words import counted, waiting_as_json, what_waits
+
+if TYPE_CHECKING:
+    from ..diagnosis.stores_now import Answer
+    from ..diagnosis.watching import Look
+
+_MOST_CHANGES = 8
+"""Of the latest changes, so many are to be seen on a terminal."""
+
+_UP, _CLEAR = "\x1b[{}F", "\x1b[J"
+"""To the beginning of the line so many lines up; clear the screen from here on."""
+
+
+@click.command("watch")
+@click.option("--url", "urls", multiple=True, help="Of the site, or of its health page; may be given several times.")
+@click.option("--interval", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds.")
+@click.option("--once", is_flag=True, help="One look; exit code 1 if not all is well.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: an object per line.")
+@with_appcontext
+def watch(urls: Sequence[str], interval: float, once: bool, as_json: bool) -> None:
+    """Show the level, what each store answers and how quickly, what waits in this host's journal, and what changes.
+
+    What the site's workers say themselves is shown with --url: the level is theirs then, one worker's at each look.
+    Without, it is what a worker would find now. Ctrl-C and SIGTERM end it, with exit code 0.
+    """
+    from ..diagnosis.health_page import page_at  # not paid for by workers
+    from ..diagnosis.watching import Changes, Watcher
+
+    state = state_of()
+    try:
+        pages = [page_at(url, state.settings.health_url_prefix) for url in urls]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    watcher, changes = Watcher(state.backend, pages), Changes()
+    show = _Objects() if as_json else _Screen(interval) if sys.stdout.isatty() and not once else _Lines()
+    try:
+        with interrupting():
+            while True:
+                with state.monitor.paused():  # where this process has one: the database is probed by one at a time
+                    look = watcher.look()
+                show(look, changes.since_the_last(look))
+                if once:
+                    break
+                time.sleep(interval)  # a command of its own process; a signal ends it
+    except KeyboardInterrupt:
+        click.echo(err=True)  # behind the ^C of the terminal
+        return
+    if once and not look.is_well:
+        raise SystemExit(1)
+
+
+class _Lines:
+    def __call__(self, look: Look, changes: Sequence[str]) -> None:
+        for change in changes:
+            click.echo(f"{_clock(look.at)}  * {change}")
+        click.echo(f"{_clock(look.at)}  {'  '.join(f'{name} {text}' for name, text, _ in _parts(look))}")
+
+
+class _Objects:
+    def __call__(self, look: Look, changes: Sequence[str]) -> None:
+        click.echo(json.dumps(_as_object(look) | {"changes": list(changes)}))
+
+
+class _Screen:
+    """Paints the same lines again and again."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._height = 0
+        self._changes: deque[str] = deque(maxlen=_MOST_CHANGES)
+
+    def __call__(self, look: Look, changes: Sequence[str]) -> None:
+        self._changes.extend(f"{_clock(look.at)[11:]}  {change}" for change in changes)
+        columns, rows = shutil.get_terminal_size()
+        head = f"{_clock(look.at)}  every {self._interval:g} s, until Ctrl-C"
+        body = [(f"{name:10} {text}", is_bad) for name, text, is_bad in _parts(look)]
+        lines = [(head, False), *body, *((change, False) for change in self._changes)][: max(1, rows - 1)]
+        painted = "".join(f"{click.style(text[: columns - 1], fg='red' if bad else None)}\n" for text, bad in lines)
+        click.echo(f"{_UP.format(self._height) if self._height else ''}{_CLEAR}{painted}", nl=False)
+        self._height = len(lines)
+
+
+Part = tuple[str, str, bool]
+"""What it is about, what is said of it, and whether that is bad."""
+
+
+def _parts(look: Look) -> Iterator[Part]:
+    whose = "" if look.reports else ", as found from here"
+    refused = ", sign-ins are refused (503)" if look.refuses_sign_ins else ""
+    yield "level", f"{look.level} {LEVELS[look.level]}{refused}{whose}", bool(look.level > 0 or refused)
+    for page in look.pages:
+        said = page.problem or f"{_ms(page.took)}, level {page.report['level']} since {_time(page.report.get('since'))}"
+        yield page.url, said, page.problem is not None
+    for name, answer in look.stores.items():
+        unused = "".join(f", not used to {way}" for way in look.unused(name))
+        yield name, f"{_said(answer)}{unused}", bool(answer.problem or unused)
+    yield "journal", _journal(look), isinstance(look.journal, Unknown)
+    if look.announced:
+        yield "announced", f"{', '.join(look.announced)} lost, by a worker of this host", True
+
+
+def _said(answer: Answer) -> str:
+    return answer.problem or (f"ok {_ms(answer.took)}" if answer.took is not None else "ok")
+
+
+def _journal(look: Look) -> str:
+    used = "" if look.processes is None else f", used by {counted(look.processes, 'process', 'processes')}"
+    if look.journal is None:
+        return "no file on this host"
+    if isinstance(look.journal, Unknown):
+        return look.journal.why
+    return f"{what_waits(look.journal)}{used}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _time(since: Any) -> str:
+    return str(since)[:19].replace("T", " ")
+
+
+def _as_object(look: Look) -> dict[str, Any]:
+    journal = look.journal
+    return {
+        "at": datetime.fromtimestamp(look.at, UTC).isoformat(timespec="milliseconds"),
+        "level": look.level,
+        "level_name": LEVELS[look.level],
+        "level_by": "pages" if look.reports else "questions",
+        "well": look.is_well,
+        "pages": [
+            {"url": page.url, "ms": _rounded(page.took), "problem": page.problem, "report": page.report or None}
+            for page in look.pages
+        ],
+        "stores": {
+            name: {"ms": _rounded(answer.took), "problem": answer.problem, "unused": look.unused(name)}
+            for name, answer in look.stores.items()
+        },
+        "journal": {"error": journal.why} if isinstance(journal, Unknown) else journal and waiting_as_json(journal),
+        "processes": look.processes,
+        "announced": list(look.announced),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

@@ -1,0 +1,365 @@
+"""Checks of the configuration."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..config.checks import PREFIX
+from ..policy.health import DATABASE, PRIMARY
+from ..policy.values import ErrorClass, StoreError
+from .cures import cure_of
+from .facts import Facts, Server, WebServer
+from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
+
+NEW_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
+
+SHORTEST_KEY = 32
+"""Characters."""
+
+_FEWEST_CHARACTERS = 8
+"""Different ones, that a random key of that length has at least."""
+
+_SAMPLES = frozenset(
+    {
+        '_5#y2L"F4Q8z\n\xec]/',  # Flask's quickstart of old
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",  # and of today
+        "0123456789abcdef" * 4,  # docs/how-to/deploy.md
+    }
+)
+_SAMPLE_WORDS = re.compile(
+    r"change.?(me|this|it)|secret.?key|your.?(own|secret|key)|replace.?(me|this)|example|default|insecure|password|"
+    r"test.?key|placeholder|^dev(elopment)?\b",
+    re.IGNORECASE,
+)
+
+
+def weakness(key: Any) -> str:
+    """What is wrong with a key that signs cookies, without quoting it; empty: nothing is seen."""
+    text = key.decode("latin-1") if isinstance(key, bytes) else key
+    if not isinstance(text, str):
+        return f"is {type(key).__name__}, not text or bytes"
+    if text in _SAMPLES or _SAMPLE_WORDS.search(text):
+        return "looks like a sample, not like random bytes"
+    if len(text) < SHORTEST_KEY:
+        return f"has {len(text)} characters, fewer than {SHORTEST_KEY}"
+    if len(set(text)) < _FEWEST_CHARACTERS:
+        return f"has {len(set(text))} different characters only"
+    return ""
+
+
+def secret_key(facts: Facts) -> Iterator[Finding]:
+    key = facts.application.secret_key
+    if found := weakness(key):
+        yield failure(f"SECRET_KEY {found}", f"set SECRET_KEY to what this prints: {NEW_KEY}")
+    else:
+        yield ok(f"SECRET_KEY has {len(key)} characters")
+
+
+MOST_FALLBACKS = 2
+
+
+def secret_key_fallbacks(facts: Facts) -> Iterator[Finding]:
+    fallbacks = facts.application.fallbacks or []
+    if isinstance(fallbacks, (str, bytes)):
+        found = "SECRET_KEY_FALLBACKS is one text: each character of it would be a key"
+        yield failure(found, "write a list: SECRET_KEY_FALLBACKS = [old_key]")
+        return
+    bad = False
+    for number, key in enumerate(fallbacks):
+        if found := weakness(key):
+            bad = True
+            yield failure(f"SECRET_KEY_FALLBACKS[{number}] {found}", "remove it; cookies signed by it end")
+        elif key == facts.application.secret_key:
+            bad = True
+            yield warning(f"SECRET_KEY_FALLBACKS[{number}] is SECRET_KEY itself", "remove it")
+    if len(fallbacks) > MOST_FALLBACKS:
+        bad = True
+        yield warning(
+            f"SECRET_KEY_FALLBACKS has {len(fallbacks)} keys",
+            "remove those that are older than ABSOLUTE_TIMEOUT, or PERMANENT_SESSION_LIFETIME for permanent sessions",
+        )
+    if not bad:
+        yield ok(f"{len(fallbacks)} keys, none of them weak" if fallbacks else "none")
+
+
+# -- encryption --------------------------------------------------------------------------------------------------------
+
+MOST_KEYS = 3
+_DAY = 86_400
+
+
+def encryption(facts: Facts) -> Iterator[Finding]:
+    it, found = facts.application.encryption, []
+    if it is None:
+        yield ok("off: ENCRYPTION_KEYS has no key")
+        return
+    if it.keys > MOST_KEYS:
+        found.append(
+            warning(
+                f"ENCRYPTION_KEYS has {it.keys} keys",
+                "remove those that have sealed nothing for as long as sessions live, see docs/how-to/encrypt.md",
+            )
+        )
+    if not it.categories:
+        cure = f"set {PREFIX}ENCRYPTED_CATEGORIES, or leave it out: then all are"
+        found.append(warning("there are keys, and no category is encrypted", cure))
+    if it.switch_over is not None:
+        cure = f"leave out {PREFIX}ENCRYPTION_SWITCH_OVER as soon as nothing is plain any more"
+        if it.switch_over <= 0:
+            found.append(warning("ENCRYPTION_SWITCH_OVER is over", cure))
+        else:
+            days = f"{it.switch_over / _DAY:.1f} days"
+            found.append(warning(f"for {days} more, plain text is believed in encrypted categories", cure))
+    plain = f"; not {', '.join(it.plain)}" if it.plain else ""
+    yield from found or [ok(f"{', '.join(it.categories)}{plain}; {it.keys} {'key' if it.keys == 1 else 'keys'}")]
+
+
+# -- environment -------------------------------------------------------------------------------------------------------
+
+_ENVIRONMENTS: Mapping[str, frozenset[str]] = {
+    "production": frozenset({"production", "prod", "prd", "live"}),
+    "staging": frozenset({"staging", "stage", "stg", "preprod"}),
+    "development": frozenset({"development", "develop", "dev"}),
+    "testing": frozenset({"testing", "test", "tests", "qa", "ci"}),
+}
+
+
+def environments_in(text: str) -> set[str]:
+    """The environments that are named in a text, by their usual names."""
+    words = set(re.split(r"[^a-z]+", text.lower()))
+    return {name for name, others in _ENVIRONMENTS.items() if words & others}
+
+
+def environment(facts: Facts) -> Iterator[Finding]:
+    about, bad = facts.application, False
+    name = about.environment
+    if about.is_testing:
+        bad = True
+        yield failure(
+            "TESTING is on: the journal is in memory, waits are long, and a database file may be a temporary one",
+            "leave out FLASK_TESTING and app.testing outside of tests",
+        )
+    if about.is_debug:
+        bad = True
+        if environments_in(name) & {"production", "staging"}:
+            found = f"debug mode is on, and {PREFIX}ENVIRONMENT is {name!r}"
+            yield failure(found, f"leave out FLASK_DEBUG and --debug, or set {PREFIX}ENVIRONMENT = 'development'")
+        else:
+            yield warning("debug mode is on", "leave out FLASK_DEBUG and --debug where users are served")
+    mine = environments_in(name)
+    for setting, place in about.places.items():
+        other = environments_in(place) - mine
+        if mine and other:
+            bad = True
+            yield failure(
+                f"{setting} names {', '.join(sorted(other))}, and {PREFIX}ENVIRONMENT is {name!r}",
+                f"set {setting} to the place of this environment, or {PREFIX}ENVIRONMENT to its name",
+            )
+    if not bad:
+        yield ok(f"{name}; no debug mode, no TESTING")
+
+
+def drills(facts: Facts) -> Iterator[Finding]:
+    about = facts.application
+    is_for_users = not environments_in(about.environment) & {"staging", "development", "testing"}
+    if about.is_drillable and is_for_users and not (about.is_debug or about.is_testing):
+        yield warning(
+            f"DRILL_SOCKET is set, and ENVIRONMENT is {about.environment!r}: workers can be told to lose a store",
+            f"leave out {PREFIX}DRILL_SOCKET; if this is staging, set {PREFIX}ENVIRONMENT = 'staging'",
+        )
+    elif about.is_drillable:
+        yield ok(f"workers can be asked for a drill; ENVIRONMENT is {about.environment!r}")
+    else:
+        yield ok("workers cannot be asked for a drill")
+
+
+# -- cookie ------------------------------------------------------------------------------------------------------------
+
+
+def cookie(facts: Facts) -> Iterator[Finding]:
+    it = facts.application.cookie
+    found = []
+    if not it.http_only:
+        cure = "set SESSION_COOKIE_HTTPONLY = True (Flask's default)"
+        found.append(failure("scripts of the page can read the cookie", cure))
+    if not it.secure:
+        found.append(
+            warning(
+                "the cookie is sent without HTTPS, too",
+                "where the site has HTTPS: SESSION_COOKIE_SECURE = True and SESSION_COOKIE_NAME = '__Host-session'",
+            )
+        )
+    if it.domain:
+        cure = "leave out SESSION_COOKIE_DOMAIN, unless the other hosts of the domain need the session"
+        found.append(warning("the cookie is sent to all hosts of SESSION_COOKIE_DOMAIN", cure))
+    elif it.secure and not it.name.startswith("__Host-"):
+        cure = "set SESSION_COOKIE_NAME = '__Host-session'"
+        found.append(warning("another host of the domain can set a cookie of the same name", cure))
+    if it.same_site is None or it.same_site.title() == "None":
+        stands = "not set" if it.same_site is None else "'None'"
+        cure = "set SESSION_COOKIE_SAMESITE = 'Lax', unless other sites embed this one"
+        found.append(warning(f"SESSION_COOKIE_SAMESITE is {stands}: other sites' forms may send the cookie", cure))
+    yield from found or [ok(f"{it.name}: Secure, HttpOnly, SameSite={it.same_site}, for this host alone")]
+
+
+# -- time-outs ---------------------------------------------------------------------------------------------------------
+
+LEAST_LEFT = 0.05
+"""Seconds that a request needs to ask the database."""
+
+SHARE_OF_TIME_OUT = 0.25
+"""Of a time-out, that the quickest answer may take: others take several times as long."""
+
+
+def time_outs(facts: Facts) -> Iterator[Finding]:
+    waits, found = facts.application.waits, []
+    left = round(waits.budget - waits.redis, 3)
+    if left < LEAST_LEFT:
+        found.append(
+            warning(
+                f"after one time-out of Redis {left * 1000:.0f} ms of REQUEST_BUDGET are left to ask the database",
+                f"set {PREFIX}REQUEST_BUDGET to {waits.redis + waits.database:g}, or {PREFIX}REDIS_TIMEOUT lower",
+            )
+        )
+    for name, store in facts.answering.items():
+        most, setting = (waits.database, "DATABASE") if name == DATABASE else (waits.redis, "REDIS")
+        if name != DATABASE and store.took > waits.slow:
+            most, setting = waits.slow, "SLOW_MS"
+        took = f"its quickest answer took {store.took * 1000:.0f} ms"
+        if setting == "SLOW_MS":
+            cure = f"have it nearer to this host, or raise {PREFIX}SLOW_MS and {PREFIX}REDIS_TIMEOUT"
+            found.append(failure(f"{took}; SLOW_MS is {most * 1000:.0f}", cure)._replace(subject=name))
+        elif store.took > most * SHARE_OF_TIME_OUT:
+            cure = f"have it nearer to this host, or raise {PREFIX}{setting}_TIMEOUT and {PREFIX}REQUEST_BUDGET"
+            of = f"of {most * 1000:.0f} ms of {setting}_TIMEOUT"
+            found.append(warning(f"{took}, {of}", cure)._replace(subject=name))
+        if isinstance(store, Server) and store.connecting > waits.redis_connect * SHARE_OF_TIME_OUT:
+            cure = f"have it nearer to this host, or raise {PREFIX}REDIS_CONNECT_TIMEOUT and {PREFIX}REQUEST_BUDGET"
+            took = f"connecting took {store.connecting * 1000:.0f} ms"
+            of = f"of {waits.redis_connect * 1000:.0f} ms of REDIS_CONNECT_TIMEOUT"
+            found.append(warning(f"{took}, {of}", cure)._replace(subject=name))
+    yield from found or [ok(f"a request waits {waits.budget:g} s at most; the stores answer well within that")]
+
+
+def grace(facts: Facts) -> Iterator[Finding]:
+    grace, ttl = facts.application.grace, facts.application.local_cache_ttl
+    if grace > ttl:
+        yield warning(
+            f"GRACE is {grace:g} s, and what a worker knows of a session is kept for {ttl} s (LOCAL_CACHE_TTL): with "
+            f"Redis and database down users are signed out after {ttl} s",
+            f"set {PREFIX}LOCAL_CACHE_TTL to {math.ceil(grace)} or more, or {PREFIX}GRACE to {ttl} or less",
+        )
+    else:
+        yield ok(f"{grace:g} s, with Redis and database down")
+
+
+SHARE_OF_WORKER = 0.5
+"""Of the web server's time-out, that waiting for the stores may take: the view needs time, too."""
+
+
+def _web_servers(facts: Facts) -> list[WebServer]:
+    """Each once; a command that has the journal open, too, has none.
+
+    :raises CannotTell: of no process it is known.
+    """
+    served = [worker.web_server for worker in known(facts.host.workers)]
+    seen = [server for server in served if not isinstance(server, Unknown)]
+    return list(dict.fromkeys(seen or map(known, served)))
+
+
+_NO_WORKER = "no process that can be seen has the journal open: no worker runs, or none has served a request yet"
+
+
+def worker_time_out(facts: Facts) -> Iterator[Finding]:
+    budget = facts.application.waits.budget
+    servers = _web_servers(facts)
+    if not servers:
+        yield Finding(Outcome.SKIPPED, _NO_WORKER)
+    for server in servers:
+        kind = "" if server.is_threaded else ", and its workers tell nothing while they serve"
+        if server.timeout and budget > server.timeout * SHARE_OF_WORKER:
+            yield failure(
+                f"{server.name} ends workers after {server.timeout:g} s{kind}; REQUEST_BUDGET is {budget:g} s",
+                f"set gunicorn's --timeout to {max(30, round(budget * 4))}, or {PREFIX}REQUEST_BUDGET lower",
+            )
+        elif not server.timeout:
+            yield warning(f"{server.name} never ends a worker that hangs", "set gunicorn's --timeout to 30")
+        else:
+            yield ok(f"{server.name} ends workers after {server.timeout:g} s; REQUEST_BUDGET is {budget:g} s")
+
+
+def forks(facts: Facts) -> Iterator[Finding]:
+    number = facts.application.engine_connections
+    if not number:
+        yield ok("no connection of DATABASE_ENGINE is open when the application is loaded; the package's are fork-safe")
+        return
+    found = f"{number} connections of DATABASE_ENGINE are open when the application is loaded"
+    cure = "have no query run while the application is made, or call engine.dispose() behind it"
+    servers = _web_servers(facts)
+    if any(server.is_preloading for server in servers):
+        yield failure(f"{found}, and gunicorn's --preload gives them to all workers", cure)
+    elif servers:
+        yield ok(f"{found}; each worker loads it for itself")
+    else:
+        yield warning(f"{found}: with gunicorn's --preload all workers would have the same", cure)
+
+
+def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
+    if not facts.application.claims_all:
+        yield ok("the table has no '*': a key that no feature names is refused")
+        return
+    found = known(facts.unclaimed)
+    if found.keys:
+        names = ", ".join(repr(key[:40]) for key in found.keys[:10])
+        more = f" and {len(found.keys) - 10} more" if len(found.keys) > 10 else ""
+        yield warning(
+            f"no feature names {names}{more} (in {found.sessions} sessions that changed today)",
+            f"name them in {PREFIX}FEATURES; `flask langpont explain KEY` says what happens to each",
+        )
+    elif found.sessions:
+        yield ok(f"none in {found.sessions} sessions that changed today")
+    else:
+        yield Finding(Outcome.SKIPPED, "no signed-in session changed today that could be looked at")
+
+
+# -- all stores --------------------------------------------------------------------------------------------------------
+
+
+def stores(facts: Facts) -> Iterator[Finding]:
+    answers = []
+    for name, store in facts.stores.items():
+        if not isinstance(store, Unknown):
+            answers.append(name)
+            continue
+        error = store.error or StoreError(name, ErrorClass.UNREACHABLE, store.why)
+        yield failure(store.why.removeprefix(f"{name}: "), str(cure_of(error)))._replace(subject=name)
+    if facts.homeless:
+        cure = "give them to a shard: redis-cli --cluster fix"
+        yield failure(f"{facts.homeless} slots of the cluster have no shard", cure)._replace(subject=PRIMARY)
+    if answers:
+        yield ok(f"{', '.join(answers)} {'answers' if len(answers) == 1 else 'answer'}")
+
+
+MOST_AHEAD, FAR_AHEAD = 1.0, 30.0
+"""Seconds between two clocks. One second of error is what docs/guarantees.md assumes."""
+
+
+def clocks(facts: Facts) -> Iterator[Finding]:
+    known_ones = {name: store.clock for name, store in facts.answering.items()}
+    if not known_ones:
+        yield Finding(Outcome.SKIPPED, "no store answers")
+        return
+    ends = {"this host": (0.0, 0.0), **{name: (c.ahead, c.within) for name, c in known_ones.items()}}
+    first = min(ends, key=lambda name: ends[name][0])
+    last = max(ends, key=lambda name: ends[name][0])
+    apart = ends[last][0] - ends[first][0]
+    sure = apart - ends[last][1] - ends[first][1]
+    if sure > MOST_AHEAD:
+        found = f"the clock of {last} is {apart:.1f} s ahead of that of {first}"
+        cure = "keep the time of all hosts by NTP (chronyc tracking, timedatectl)"
+        yield failure(found, cure) if sure > FAR_AHEAD else warning(found, cure)
+    else:
+        yield ok(f"this host, {', '.join(known_ones)}: no more than {max(apart, 0.001):.3f} s apart")

@@ -1,0 +1,66 @@
+"""Reading everything, in an order in which nothing that is read changes what is read behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from flask import Flask
+
+from ..policy.categories import AUTH
+from ..policy.values import StoreError
+from ..stores.backend import Backend
+from ..stores.sql.tables import METADATA
+from .facts import Database, Facts, Unclaimed
+from .findings import DATABASE, SERVERS, SESSIONS, Unknown
+from .read_application import read_application
+from .read_database import read_database
+from .read_host import read_host
+from .read_redis import PATIENCE, read_servers
+
+_MOST_SESSIONS = 50
+_TODAY_MS = 86_400_000
+
+
+_NOT_ASKED = Unknown("it was not asked")
+
+
+def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
+    """What is known of an application. Leaves nothing on the servers, and makes no file.
+
+    :param needs: those of :class:`.Check`; nothing else is asked.
+    """
+    settings = backend.settings
+    application = read_application(app, settings)
+    host = read_host(Path(settings.journal) if settings.journal else None, settings.journal_max_bytes)
+    servers = read_servers(backend) if SERVERS in needs else {}
+    database: Database | Unknown = _NOT_ASKED
+    if needs & {DATABASE, SESSIONS}:
+        database = read_database(backend.database, is_own_engine=settings.database_engine is None)
+    unclaimed: Unclaimed | Unknown = _NOT_ASKED
+    if SESSIONS in needs:
+        has_tables = not isinstance(database, Unknown) and len(database.tables) == len(METADATA.tables)
+        unclaimed = _unclaimed(backend) if has_tables else Unknown("the database says of no session that it is there")
+    return Facts(
+        application=application,
+        servers=servers,
+        homeless=backend.primary.homeless,
+        database=database,
+        host=host,
+        unclaimed=unclaimed,
+    )
+
+
+def _unclaimed(backend: Backend) -> Unclaimed | Unknown:
+    """The names of keys in sessions of users that changed today; of their values nothing is looked at."""
+    table, keys = backend.table, set[str]()
+    catching = [feature.category for feature in table.features.values() if "*" in feature.keys]
+    try:
+        changed = backend.database.changed_since(_TODAY_MS, limit=_MOST_SESSIONS)
+        rows = [row for row in changed.rows if row.live]
+        wanted = [(row.digest, category) for row in rows for category in catching if category != AUTH]
+        for copy in backend.primary.copies(wanted, timeout=PATIENCE) if wanted else ():
+            keys.update(copy.fields)
+    except StoreError as error:
+        return Unknown(f"the sessions cannot be looked at: {error}")
+    return Unclaimed(len(rows), tuple(sorted(key for key in keys if table.is_unclaimed(key))))

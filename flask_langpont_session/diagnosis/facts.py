@@ -1,0 +1,304 @@
+"""What is known of an application, its stores and its host. Secrets are among it, which no check may quote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..policy.health import DATABASE
+from ..policy.values import StoreError
+from .findings import Unknown
+
+
+class Clock(NamedTuple):
+    """How a clock differs from that of this host.
+
+    :param ahead: seconds.
+    :param within: seconds by which that may be wrong: half of the time that the answer took.
+    """
+
+    ahead: float
+    within: float
+
+
+class Transport(NamedTuple):
+    """One connection.
+
+    :param is_local: the other end is on this host.
+    :param checks_certificate: the certificate has to be signed by an authority that is trusted.
+    :param checks_name: it has to name the host.
+    :param has_credentials: a password or a token is sent over it.
+    """
+
+    is_local: bool
+    is_encrypted: bool
+    checks_certificate: bool | Unknown
+    checks_name: bool | Unknown
+    has_credentials: bool
+
+
+# -- the application ---------------------------------------------------------------------------------------------------
+
+
+class Cookie(NamedTuple):
+    """The session cookie."""
+
+    name: str
+    secure: bool
+    http_only: bool
+    same_site: str | None
+    domain: str | None
+
+
+class Waits(NamedTuple):
+    """How long a request may wait, seconds: for all stores together, and for single ones.
+
+    :param slow: an answer of Redis that takes longer is slow.
+    """
+
+    budget: float
+    redis: float
+    redis_connect: float
+    database: float
+    slow: float
+
+
+class Encryption(NamedTuple):
+    """Which session values are encrypted where they are stored. No key is among it.
+
+    :param keys: how many there are.
+    :param categories: that are encrypted; `plain`: the others.
+    :param switch_over: seconds until plain text is not read any more in encrypted categories; negative: it is over.
+        None: there is none.
+    """
+
+    keys: int
+    categories: tuple[str, ...]
+    plain: tuple[str, ...]
+    switch_over: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The configuration.
+
+    :param secret_key: as Flask has it.
+    :param fallbacks: ``SECRET_KEY_FALLBACKS`` as it is, whatever it is.
+    :param places: setting → the part of it that may have the name of an environment in it.
+    :param key_prefix: of all keys in Redis.
+    :param exports_metrics: whether Redis is asked how many sessions are in use.
+    :param engine_connections: of the application's own engine, that lie open before any request; None: it has none.
+    :param claims_all: whether the table takes keys that it does not name.
+    :param grace: seconds of GRACE; `local_cache_ttl`: of LOCAL_CACHE_TTL.
+    :param is_drillable: whether its workers can be asked for a drill.
+    :param encryption: None: there is no key.
+    """
+
+    secret_key: str | bytes = field(repr=False)
+    fallbacks: Any = field(repr=False)
+    is_debug: bool
+    is_testing: bool
+    environment: str
+    places: Mapping[str, str]
+    key_prefix: str
+    cookie: Cookie
+    waits: Waits
+    exports_metrics: bool
+    engine_connections: int | None
+    claims_all: bool
+    grace: float
+    local_cache_ttl: int
+    is_drillable: bool
+    encryption: Encryption | None = None
+
+
+# -- Redis -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """One server of Redis or Valkey.
+
+    :param name: of the store.
+    :param took: seconds of the quickest answer.
+    :param connecting: seconds until a new connection could be used.
+    :param info: of INFO: name → value.
+    :param config: of CONFIG GET, as far as it was asked for.
+    :param user: that this application is there.
+    :param needs_password: whether that user has to show one.
+    :param missing: rights that the user lacks.
+    :param spare: what the user may do and need not, in words.
+    :param near: why there is no near cache; empty: there is one; None: the settings say that there is to be none.
+    :param other_hosts: addresses of hosts beside this one that use the server.
+    """
+
+    name: str
+    took: float
+    connecting: float
+    clock: Clock
+    transport: Transport | Unknown
+    info: Mapping[str, str] | Unknown
+    config: Mapping[str, str] | Unknown
+    user: str | Unknown
+    needs_password: bool | Unknown
+    missing: tuple[str, ...]
+    spare: tuple[str, ...]
+    near: str | None
+    other_hosts: frozenset[str] | Unknown
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column as the database has it.
+
+    :param is_wide: a number of eight bytes; None: it is no number, or the database has one kind only.
+    :param length: of text, at most; None: it has no limit.
+    :param collation: by which text is compared, if that is not the same for all.
+    """
+
+    is_wide: bool | None = None
+    length: int | None = None
+    collation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """The database.
+
+    :param place: which one, for people.
+    :param backend: SQLAlchemy's name of its kind.
+    :param tables: table → column → what it is; those of this package that are there.
+    :param indexes: the columns of each index, by table.
+    :param refusal: why it takes no writes now; None: it takes them.
+    :param missing: rights that its user lacks, in words.
+    :param is_superuser: its user may do everything.
+    :param is_own_engine: the connections are made by this package, not as the application's engine says.
+    :param takes_options: what a connection begins with arrives at the server. Of an own engine only.
+    :param is_behind_another: the server sees another client than this process, as behind a pooler.
+    :param prepares: its driver prepares statements on the server.
+    :param file: of SQLite.
+    """
+
+    place: str
+    backend: str
+    took: float
+    clock: Clock
+    transport: Transport | Unknown
+    tables: Mapping[str, Mapping[str, Column]]
+    indexes: Mapping[str, frozenset[tuple[str, ...]]]
+    refusal: StoreError | None
+    missing: tuple[str, ...] | Unknown
+    is_superuser: bool | Unknown
+    is_own_engine: bool
+    takes_options: bool
+    is_behind_another: bool | Unknown
+    prepares: bool
+    file: File | None = None
+
+
+# -- the host ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file, or the place where it is to be.
+
+    :param is_there: False: what follows is of the folder that it would be made in.
+    :param owner: user id.
+    :param mode: as ``chmod`` takes it.
+    :param folder_owner: user id.
+    :param size: bytes, with those beside it that belong to it.
+    :param free: bytes that its file system has left.
+    :param file_system: its kind, as ``mount`` names it.
+    """
+
+    path: str
+    is_absolute: bool
+    is_there: bool
+    owner: int
+    mode: int
+    folder_owner: int
+    folder_mode: int
+    size: int
+    free: int
+    file_system: str | Unknown
+
+
+class WebServer(NamedTuple):
+    """What serves the application.
+
+    :param timeout: seconds after which it ends a worker that does not answer. 0: never.
+    :param is_preloading: the application is loaded before the workers are forked.
+    :param is_threaded: a request does not keep its worker from telling that it lives.
+    """
+
+    name: str
+    timeout: float
+    is_preloading: bool
+    is_threaded: bool
+
+
+class Worker(NamedTuple):
+    """A process of this host that has the journal open.
+
+    :param user: user id.
+    """
+
+    pid: int
+    user: int
+    web_server: WebServer | Unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """This host.
+
+    :param user: id of the user that this process has.
+    :param journal: None: kept in memory.
+    :param journal_limit: bytes that its entries may take.
+    """
+
+    user: int
+    journal: File | None
+    journal_limit: int
+    workers: tuple[Worker, ...] | Unknown
+
+
+class Unclaimed(NamedTuple):
+    """Session keys that no feature names.
+
+    :param sessions: that were looked at.
+    :param keys: what was found in them.
+    """
+
+    sessions: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything.
+
+    :param servers: store → server, or why it does not answer.
+    :param homeless: slots of a cluster that no shard has.
+    """
+
+    application: Application
+    servers: Mapping[str, Server | Unknown]
+    homeless: int
+    database: Database | Unknown
+    host: Host
+    unclaimed: Unclaimed | Unknown
+
+    @property
+    def stores(self) -> Mapping[str, Server | Database | Unknown]:
+        """All stores by name."""
+        return {**self.servers, DATABASE: self.database}
+
+    @property
+    def answering(self) -> Mapping[str, Server | Database]:
+        """Those that answer."""
+        return {name: store for name, store in self.stores.items() if not isinstance(store, Unknown)}

@@ -1,0 +1,141 @@
+"""What is known of this host: files, and the processes that use them. Nothing is made or opened."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .facts import File, Host, WebServer, Worker
+from .findings import Unknown
+
+_NOT_LINUX = "only Linux tells which processes have a file open"
+
+
+def read_host(journal: Path | None, limit: int) -> Host:
+    """The journal, and the workers that share it.
+
+    :param journal: as the settings name it.
+    :param limit: JOURNAL_MAX_BYTES.
+    """
+    return Host(
+        user=os.geteuid(),
+        journal=None if journal is None else file_at(journal),
+        journal_limit=limit,
+        workers=() if journal is None else workers_of(journal),
+    )
+
+
+def file_at(path: Path) -> File:
+    """A file, or the place where it would be."""
+    place = path.absolute()
+    folder = next(parent for parent in place.parents if parent.exists())
+    about, around = place.stat() if place.exists() else folder.stat(), folder.stat()
+    space = os.statvfs(folder)
+    beside = (place, Path(f"{place.resolve()}-wal"))
+    return File(
+        path=str(path),
+        is_absolute=path.is_absolute(),
+        is_there=place.exists(),
+        owner=about.st_uid,
+        mode=about.st_mode & 0o7777,
+        folder_owner=around.st_uid,
+        folder_mode=around.st_mode & 0o7777,
+        size=sum(file.stat().st_size for file in beside if file.exists()),
+        free=space.f_bavail * space.f_frsize,
+        file_system=file_system_of(folder.resolve()),
+    )
+
+
+def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | Unknown:
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return Unknown("only Linux tells the kind of a file system")
+    kinds = {}
+    for line in lines:
+        before, _, behind = line.partition(" - ")
+        kinds[Path(before.split(" ")[4].encode().decode("unicode_escape"))] = behind.split(" ")[0]
+    return next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, ...] | Unknown:
+    """The processes that have the journal open, but for this one, as far as this user may see."""
+    if not (processes / "self" / "fd").exists():
+        return Unknown(_NOT_LINUX)
+    path, found = str(journal.resolve()), []
+    for process in processes.iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid() and _has_open(process, path):
+            with suppress(OSError):
+                found.append(Worker(int(process.name), process.stat().st_uid, web_server_of(process)))
+    return tuple(sorted(found))
+
+
+def _has_open(process: Path, path: str) -> bool:
+    with suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(descriptor) == path:
+                    return True
+    return False
+
+
+def web_server_of(process: Path) -> WebServer | Unknown:
+    """What serves in a process, from how it was started. Of what stands there only the options named here are kept.
+
+    :param process: its folder in ``/proc``.
+    """
+    try:
+        arguments = (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+        folder = Path(os.readlink(process / "cwd"))
+    except OSError:
+        return Unknown("how its workers were started cannot be seen")
+    if not any(Path(argument).name == "gunicorn" for argument in arguments[:3]):
+        return Unknown(f"what serves ({_program(arguments)}) is not gunicorn, or does not show its options")
+    given = next((text.partition("=")[2] for text in variables if text.startswith("GUNICORN_CMD_ARGS=")), "")
+    return gunicorn([*shlex.split(given), *arguments[1:]], folder)
+
+
+def _program(arguments: Sequence[str]) -> str:
+    return Path(arguments[0].split(" ")[0]).name or "nothing"
+
+
+def gunicorn(arguments: Sequence[str], folder: Path) -> WebServer | Unknown:
+    """What gunicorn was told: by its file, by GUNICORN_CMD_ARGS, and on the command line; the last one counts.
+
+    :param folder: in which it was started.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-t", "--timeout", type=float)
+    parser.add_argument("-k", "--worker-class")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--preload", action="store_true", default=None)
+    parser.add_argument("-c", "--config", default="gunicorn.conf.py")
+    try:
+        given, _ = parser.parse_known_args(list(arguments))
+    except (argparse.ArgumentError, SystemExit):
+        return Unknown("the options of gunicorn cannot be read")
+    said = dict(_said_in(folder / given.config.removeprefix("file:")))
+    timeout: Any = given.timeout if given.timeout is not None else said.get("timeout", 30)
+    threads: Any = given.threads or said.get("threads", 1)
+    worker = given.worker_class or said.get("worker_class", "sync")
+    preload = given.preload or said.get("preload_app", False)
+    return WebServer("gunicorn", float(timeout), bool(preload), worker != "sync" or threads > 1)
+
+
+def _said_in(file: Path) -> Iterator[tuple[str, object]]:
+    """The constants of a configuration file. It is not run: what is calculated there is not seen."""
+    with suppress(OSError, SyntaxError, ValueError):
+        for statement in ast.parse(file.read_text()).body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+                names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+                yield from ((name, statement.value.value) for name in names)

@@ -1,0 +1,218 @@
+"""What is known of each server of Redis or Valkey. Nothing is written there.
+
+A question for which the user has no right is refused, and stands in the server's ACL LOG: that is all that is left.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from ..policy.values import ErrorClass, StoreError, shard_of
+from ..stores.backend import Backend
+from ..stores.base import Endpoint
+from ..stores.redis.commands import plain
+from ..stores.redis.errors import translate
+from . import rights
+from .facts import Clock, Server, Transport
+from .findings import Unknown
+
+PATIENCE = 2.0
+"""Seconds that a server is waited for; no request hangs on it."""
+
+_TRIES = 3
+"""Of which the quickest counts: the first one may have made the connection."""
+
+_LOCAL = ("127.", "::1", "::ffff:127.")
+
+
+def read_servers(backend: Backend) -> dict[str, Server | Unknown]:
+    """All servers, by name; those of a cluster as far as it is found."""
+    return {name: _read(backend, name) for name in backend.find_stores(PATIENCE)}
+
+
+def _read(backend: Backend, name: str) -> Server | Unknown:
+    try:
+        store = backend.store(name)
+        # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
+        with store.server_identity.alone():
+            return _Reading(backend, store).server()
+    except StoreError as error:
+        return Unknown(str(error), error)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return Unknown(f"{name}: what it answers is not understood ({type(error).__name__})")
+
+
+class _Reading:
+    """Of one server that answers.
+
+    :raises StoreError: anywhere; it does not.
+    :raises ValueError: or the like: what it answers is not what a server of Redis or Valkey would.
+    """
+
+    def __init__(self, backend: Backend, store: Endpoint) -> None:
+        self._settings = backend.settings
+        self._is_cluster = bool(shard_of(store.name))
+        self._store = store
+
+    def server(self) -> Server:
+        took, clock = quickest(lambda: self._store.time_ms(timeout=PATIENCE) / 1000)
+        [info] = self._ask(("INFO",))
+        [user] = self._ask(("ACL", "WHOAMI"))
+        tried = self._not_needed()
+        began = time.perf_counter()
+        with ExitStack() as ends:
+            connection = self._connect(ends)
+            connecting = time.perf_counter() - began
+            transport, own = transport_of(connection)
+            user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
+        return Server(
+            name=self._store.name,
+            took=took,
+            connecting=connecting,
+            clock=clock,
+            transport=transport,
+            info=_info(info),
+            config=self._config(tried[rights.CONFIGURATION]),
+            user=user_name,
+            needs_password=self._needs_password(_name(user)),
+            missing=self._missing(),
+            spare=tuple(what for what, reply in tried.items() if _is_allowed(reply)),
+            near=None if self._store.near is None else self._store.near.why_not(),
+            other_hosts=other_hosts_of(tried[rights.CLIENTS], own),
+        )
+
+    def _ask(self, *questions: rights.Question) -> list[Any]:
+        """The replies; an error of the server stands in the place of its reply."""
+        commands = [plain(*question, fits=_anything) for question in questions]
+        return self._store.link.run(commands, PATIENCE, refusals=True)
+
+    def _config(self, sizes: Any) -> Mapping[str, str] | Unknown:
+        """:param sizes: of CONFIG GET, what was asked for to see whether it is allowed."""
+        if isinstance(sizes, Exception):
+            return Unknown("the server does not let its user read the configuration (CONFIG GET)")
+        [save] = self._ask(("CONFIG", "GET", "save"))
+        return _pairs(sizes) | ({} if isinstance(save, Exception) else _pairs(save))
+
+    def _needs_password(self, user: str) -> bool | Unknown:
+        [reply] = self._ask(("ACL", "GETUSER", user)) if user else [None]
+        if isinstance(reply, Exception) or not reply:
+            return Unknown("its user may not look at itself (ACL GETUSER)")
+        return b"nopass" not in by_name(reply).get(b"flags", [])
+
+    @property
+    def _key(self) -> str:
+        """One of this package that is not there, in a slot of this server."""
+        return f"{self._store.canary_key}:doctor"
+
+    def _missing(self) -> tuple[str, ...]:
+        needed = rights.needed(metrics=bool(self._settings.metrics), cluster=self._is_cluster)
+        replies = self._ask(*rights.asked(needed, self._key))
+        missing = []
+        for right, reply in zip(needed, replies, strict=True):
+            if _is_refused(reply):
+                cause = translate(self._store.name, reply).cause
+                missing.append(rights.KEYS if "right: to keys" in cause else right)
+        return tuple(dict.fromkeys(missing))
+
+    def _not_needed(self) -> dict[str, Any]:
+        """What the user may do, or not: in words → what came of it."""
+        replies = self._ask(*rights.asked(rights.NOT_NEEDED, self._key))
+        return dict(zip(rights.NOT_NEEDED, replies, strict=True))
+
+    def _connect(self, ends: ExitStack) -> Any:
+        """A connection beside the pool, for as long as `ends` lasts."""
+        try:
+            connection = self._store.link.beside(PATIENCE)
+        except Exception as error:
+            raise self._store.link.translated(error, sent=False, greeting=True) from None
+        ends.callback(connection.disconnect)
+        return connection
+
+
+def quickest(now: Callable[[], float]) -> tuple[float, Clock]:
+    """How long an answer takes at best, and how a clock differs that it says.
+
+    :param now: seconds since 1970, by that clock.
+    """
+    answers = []
+    for _ in range(_TRIES):
+        asked, began = time.time(), time.perf_counter()
+        says = now()
+        took = time.perf_counter() - began
+        answers.append((took, Clock(says - asked - took / 2, took / 2 + 0.001)))
+    return min(answers)
+
+
+def transport_of(connection: Any) -> tuple[Transport | Unknown, str]:
+    """How it is connected, and this host's address there."""
+    wire = connection._sock
+    if not hasattr(wire, "getpeername"):
+        return Unknown("the connections of this client say nothing of themselves"), ""
+    context = getattr(wire, "context", None)
+    transport = Transport(
+        is_local=wire.family == socket.AF_UNIX or _address(wire.getpeername()).startswith(_LOCAL),
+        is_encrypted=context is not None,
+        checks_certificate=context is not None and context.verify_mode == ssl.CERT_REQUIRED,
+        checks_name=bool(context and context.check_hostname),
+        has_credentials=any(getattr(connection, name, None) for name in ("password", "credential_provider")),
+    )
+    return transport, _address(wire.getsockname())
+
+
+def _address(name: Any) -> str:
+    """The host of a socket's name; of a Unix socket there is none."""
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+def other_hosts_of(clients: Any, own: str) -> frozenset[str] | Unknown:
+    """From CLIENT LIST. Replicas and primaries are clients, too, and none of the application's."""
+    if isinstance(clients, Exception):
+        return Unknown("the server does not let its user see its clients (CLIENT LIST)")
+    hosts = set()
+    for line in bytes(clients).decode(errors="replace").splitlines():
+        said = dict(part.partition("=")[::2] for part in line.split(" "))
+        if not set(said.get("flags", "")) & set("SMO"):
+            hosts.add(said.get("addr", "").rpartition(":")[0].strip("[]"))
+    return frozenset(host for host in hosts if host and host != own and not host.startswith((*_LOCAL, "/")))
+
+
+def _anything(reply: Any) -> bool:
+    return True
+
+
+def _is_refused(reply: Any) -> bool:
+    """For want of a right; other errors mean that the question was understood."""
+    return isinstance(reply, Exception) and translate("", reply).error_class is ErrorClass.IDENTITY_REFUSED
+
+
+def _is_allowed(reply: Any) -> bool:
+    """It was answered, or would have been by another node of a cluster. That a command is not there at all, as of
+    ElastiCache, gives no right to it."""
+    return not isinstance(reply, Exception) or translate("", reply).error_class is ErrorClass.TOPOLOGY
+
+
+def _name(reply: Any) -> str:
+    """Empty: the user may not ask for its own name, or the server has no users."""
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else ""
+
+
+def _info(reply: Any) -> Mapping[str, str] | Unknown:
+    if not isinstance(reply, bytes):
+        return Unknown("the server does not let its user ask how it is (INFO)")
+    lines = reply.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _pairs(reply: Any) -> dict[str, str]:
+    pairs = by_name(reply).items()
+    return {name.decode(): value.decode(errors="replace") for name, value in pairs}
+
+
+def by_name(reply: Any) -> dict[Any, Any]:
+    """A reply of names and values. Before RESP3 it is a list of them in turn."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))

@@ -1,0 +1,288 @@
+"""Checks of each server of Redis or Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+
+from ..config.checks import PREFIX
+from ..policy.health import PRIMARY, REPLICA
+from ..policy.values import role_of, shard_of
+from .cures import MORE_MEMORY, PROMOTE
+from .facts import Facts, Server, Transport
+from .findings import CannotTell, Finding, Outcome, Unknown, failure, guarded, known, ok, warning
+from .rights import KEYS, as_acl
+
+Look = Callable[[Server, Facts], Iterator[Finding]]
+
+
+def of_each(*roles: str) -> Callable[[Look], Callable[[Facts], Iterator[Finding]]]:
+    """Has a check of one server look at all of some roles."""
+
+    def of_all(look: Look) -> Callable[[Facts], Iterator[Finding]]:
+        @wraps(look)
+        def looks(facts: Facts) -> Iterator[Finding]:
+            asked = {name: server for name, server in facts.servers.items() if role_of(name) in roles}
+            for name, server in asked.items():
+                if isinstance(server, Unknown):
+                    yield Finding(Outcome.SKIPPED, server.of_store, subject=name)
+                else:
+                    yield from (found._replace(subject=name) for found in guarded(look(server, facts)))
+            if not asked:
+                yield Finding(Outcome.OK, "there is none")
+
+        return looks
+
+    return of_all
+
+
+def _text(info: Mapping[str, str], name: str) -> str:
+    if name not in info:
+        raise CannotTell(f"INFO does not say {name}")
+    return info[name]
+
+
+def _number(info: Mapping[str, str], name: str) -> int:
+    text = _text(info, name)
+    if not text.lstrip("-").isdecimal():
+        raise CannotTell(f"INFO says no number for {name}")
+    return int(text)
+
+
+# -- transport ---------------------------------------------------------------------------------------------------------
+
+
+def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Iterator[Finding]:
+    """What is to be said of a connection to any store."""
+    if it.is_local:
+        yield ok(f"{'TLS' if it.is_encrypted else 'without TLS'}, on this host")
+    elif not it.is_encrypted and it.has_credentials:
+        yield failure("a password goes over the network without TLS", plain_cure)
+    elif not it.is_encrypted:
+        yield warning("all data of sessions goes over the network without TLS", plain_cure)
+    elif not known(it.checks_certificate):
+        yield warning("TLS, but any certificate is accepted", trust_cure)
+    elif not known(it.checks_name):
+        yield warning("TLS, but the certificate may be of any host", trust_cure)
+    else:
+        yield ok("TLS; the certificate must be trusted and name the host")
+
+
+@of_each(PRIMARY, REPLICA)
+def tls(server: Server, facts: Facts) -> Iterator[Finding]:
+    yield from transport_findings(
+        known(server.transport),
+        f"write rediss:// in place of redis:// in {PREFIX}REDIS_URL and {PREFIX}REPLICA_URL",
+        "leave ssl_cert_reqs and ssl_check_hostname of the client as they come",
+    )
+
+
+# -- roles and replication ---------------------------------------------------------------------------------------------
+
+
+@of_each(PRIMARY)
+def write_endpoint(server: Server, facts: Facts) -> Iterator[Finding]:
+    info = known(server.info)
+    if _text(info, "role") != "master":
+        found = f"it is a replica{_of_which(info)}: it refuses all writes"
+        yield failure(found, PROMOTE.format(setting=f"{PREFIX}REDIS_URL"))
+    elif info.get("loading") == "1":
+        yield failure("it is still reading its data from the disk", "wait; INFO persistence says how far it is")
+    else:
+        yield ok("it is a primary")
+
+
+def _of_which(info: Mapping[str, str]) -> str:
+    host, port = info.get("master_host"), info.get("master_port")
+    return f" of {host}:{port}" if host and port else ""
+
+
+MOST_LAG = 5
+"""Seconds; as the alarm `Lag` has it."""
+
+
+@of_each(PRIMARY, REPLICA)
+def replication(server: Server, facts: Facts) -> Iterator[Finding]:
+    info = known(server.info)
+    if "role" in info and info["role"] != "master":
+        if role_of(server.name) == PRIMARY:
+            yield Finding(Outcome.SKIPPED, "it is a replica itself, see write-endpoint")
+        else:
+            yield from _following(info)
+        return
+    mates = [other for other in facts.servers.values() if isinstance(other, Server) and other is not server]
+    if any(isinstance(other.info, Mapping) and other.info.get("run_id") == info.get("run_id") for other in mates):
+        yield failure(
+            "primary and replica are one server",
+            f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out",
+        )
+        return
+    lags = _lags(info)
+    slow = [lag for lag in lags if lag > MOST_LAG]
+    if slow:
+        yield warning(
+            f"{len(slow)} of {len(lags)} replicas are {max(slow)} s behind or more",
+            "look at the processors and the network of both; no planned failover until it has caught up",
+        )
+    elif not lags:
+        yield ok("it has no replica: an outage of it goes to level 2 at once")
+    else:
+        yield ok(f"{len(lags)} {'replica follows' if len(lags) == 1 else 'replicas follow'} within {max(lags)} s")
+
+
+def _lags(info: Mapping[str, str]) -> list[int]:
+    lags = []
+    for number in range(_number(info, "connected_slaves")):
+        line = dict(part.partition("=")[::2] for part in info.get(f"slave{number}", "").split(","))
+        lag = line.get("lag", "0")
+        lags.append(int(lag) if lag.isdecimal() else 0)
+    return lags
+
+
+def _following(info: Mapping[str, str]) -> Iterator[Finding]:
+    silent = _number(info, "master_last_io_seconds_ago") if info.get("master_link_status") == "up" else -1
+    behind = info.get("slave_read_repl_offset", ""), info.get("slave_repl_offset", "")
+    unread = int(behind[0]) - int(behind[1]) if all(text.isdecimal() for text in behind) else 0
+    if silent < 0:
+        yield failure(
+            "it does not follow its primary: what it shows grows old",
+            "INFO replication on the replica; its way to the primary, `masterauth`, and the primary's backlog",
+        )
+    elif silent > 2 * MOST_LAG:
+        cure = "look at the network between the two, and at repl-ping-replica-period (10 s)"
+        yield warning(f"nothing has come from its primary for {silent} s", cure)
+    else:
+        more = f", {unread} bytes are not applied yet" if unread > 0 else ""
+        yield ok(f"it follows its primary{more}")
+
+
+@of_each(REPLICA)
+def replica_of_it(server: Server, facts: Facts) -> Iterator[Finding]:
+    """Kept apart from its lag: another primary's replica is in time, and wrong."""
+    info = known(server.info)
+    primary = facts.servers.get(f"{PRIMARY}{shard_of(server.name)}")
+    if not isinstance(primary, Server):
+        raise CannotTell("the primary does not answer")
+    theirs = known(primary.info)
+    if _text(info, "master_replid") == _text(theirs, "master_replid"):
+        yield ok("it has the primary's history")
+    elif _text(info, "role") == "master":
+        found = "it is a primary itself: at level 1 users would be shown another server's data"
+        yield failure(found, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
+    else:
+        found = "it follows another primary, or has not begun to follow this one"
+        yield failure(found, f"have {PREFIX}REPLICA_URL name a replica of {PREFIX}REDIS_URL")
+
+
+# -- rights ------------------------------------------------------------------------------------------------------------
+
+MINOR = frozenset({"info", "client|tracking", "asking", "cluster|info"})
+"""Rights without which all works, only slower or less surely."""
+
+
+@of_each(PRIMARY, REPLICA)
+def rights(server: Server, facts: Facts) -> Iterator[Finding]:
+    prefix = facts.application.key_prefix
+    user, name = (server.user,) * 2 if isinstance(server.user, str) else ("its user", "USER")
+    found = []
+    if KEYS in server.missing:
+        found.append(failure(f"{user} may not use keys that begin with {prefix}:", f"ACL SETUSER {name} ~{prefix}:*"))
+    for say, is_minor in ((failure, False), (warning, True)):
+        missing = " ".join(f"+{right}" for right in server.missing if right != KEYS and (right in MINOR) is is_minor)
+        if missing:
+            found.append(say(f"{user} lacks {missing}", f"ACL SETUSER {name} {missing}"))
+    spare = [*server.spare, *(["sign in without a password"] if server.needs_password is False else [])]
+    if spare:
+        cure = as_acl(prefix, metrics=facts.application.exports_metrics, cluster=bool(shard_of(server.name)))
+        found.append(warning(f"{user} may also {', '.join(spare)}", f"a user of its own: {cure}"))
+    yield from found or [ok(f"{user} may do what is needed, and nothing else that was tried")]
+
+
+# -- memory and disk ---------------------------------------------------------------------------------------------------
+
+GOOD_POLICIES = ("noeviction", "volatile-lru", "volatile-lfu", "volatile-ttl")
+FULL = 0.85
+"""Of maxmemory; as the alarm `Memory` has it."""
+
+
+@of_each(PRIMARY)
+def eviction(server: Server, facts: Facts) -> Iterator[Finding]:
+    info = known(server.info)
+    policy, most, used = _text(info, "maxmemory_policy"), _number(info, "maxmemory"), _number(info, "used_memory")
+    evicted = _number(info, "evicted_keys")
+    # It tried to make room before it answered, and buffers do not count: with any policy it found no keys to remove.
+    buffers = _number(info, "mem_not_counted_for_evict") if "mem_not_counted_for_evict" in info else 0
+    if most and used - buffers > most:
+        found = f"its memory is full, and it refuses writes: {used} of {most} bytes of maxmemory are used ({policy})"
+        yield failure(found, MORE_MEMORY)
+        return
+    yield from _evicting(policy, most, used, evicted)
+
+
+def _evicting(policy: str, most: int, used: int, evicted: int) -> Iterator[Finding]:
+    found = []
+    if policy not in GOOD_POLICIES:
+        found.append(
+            warning(
+                f"maxmemory-policy is {policy}: it also removes what shows that data was lost, and sessions in use",
+                "CONFIG SET maxmemory-policy volatile-lru (of ElastiCache: in the parameter group)",
+            )
+        )
+    if evicted:
+        cure = "a larger maxmemory or node, or shorter IDLE_TIMEOUT and TTLs of categories"
+        found.append(warning(f"{evicted} keys were removed since its start, because memory was full", cure))
+    if most and used > most * FULL:
+        cure = "a larger maxmemory or node; see the alarm Memory in docs/operations.md"
+        found.append(warning(f"{used * 100 // most} % of maxmemory is used", cure))
+    limit = f"{used * 100 // most} % of maxmemory is used" if most else "no maxmemory"
+    yield from found or [ok(f"{policy}, {limit}, no key was removed")]
+
+
+LISTPACK = 1024
+"""Bytes; Memory in docs/configuration.md has what it saves."""
+
+
+@of_each(PRIMARY)
+def listpack(server: Server, facts: Facts) -> Iterator[Finding]:
+    config = known(server.config)
+    name = next((name for name in ("hash-max-listpack-value", "hash-max-ziplist-value") if name in config), None)
+    if name is None or not config[name].isdecimal():
+        raise CannotTell("CONFIG GET does not say hash-max-listpack-value")
+    if int(config[name]) < LISTPACK:
+        cure = f"CONFIG SET {name} {LISTPACK}, and in the server's own configuration or parameter group"
+        yield warning(f"{name} is {config[name]}: a session of 1 KB takes a fifth to a third more memory", cure)
+    else:
+        yield ok(f"{name} is {config[name]}")
+
+
+@of_each(PRIMARY)
+def persistence(server: Server, facts: Facts) -> Iterator[Finding]:
+    info = known(server.info)
+    for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
+        if info.get(name, "ok") != "ok":
+            cure = "make room on the server's disk, and look at its log; it may refuse all writes meanwhile"
+            yield failure(f"the last {what} could not be written", cure)
+            return
+    replicas = _number(info, "connected_slaves")
+    if _number(info, "aof_enabled"):
+        yield ok("append-only file")
+    elif replicas:
+        yield ok(f"{replicas} {'replica has' if replicas == 1 else 'replicas have'} its data, too")
+    elif known(server.config).get("save"):
+        yield ok("snapshots: a restart loses what is newer than the last one")
+    else:
+        yield warning(
+            "nothing is on a disk and there is no replica: a restart ends visitors' sessions and empties users' data",
+            "CONFIG SET appendonly yes, or a replica",
+        )
+
+
+@of_each(PRIMARY)
+def near_cache(server: Server, facts: Facts) -> Iterator[Finding]:
+    if server.near is None:
+        yield ok("switched off: NEAR_CACHE is (), or READ_CACHE_BYTES is 0")
+    elif server.near:
+        cure = f"see NEAR_CACHE in docs/configuration.md, or set {PREFIX}NEAR_CACHE = () if that is meant"
+        yield warning(f"each request asks the server: {server.near}", cure)
+    else:
+        yield ok("there can be one")

@@ -1,0 +1,59 @@
+"""What the stores answer now, asked as the workers' monitors ask them."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from ..exceptions import LangPontSessionError
+from ..policy.health import DATABASE, PRIMARY
+from ..policy.values import StoreError, role_of
+from ..stores.backend import Backend
+from ..stores.redis.slots import SLOTS
+
+
+class Answer(NamedTuple):
+    """What one store said.
+
+    :param took: seconds; of a Redis, connecting does not count. None: it did not answer.
+    :param problem: a sentence without its full stop; None: it can do its work.
+    :param error: that the problem was told by, if one was.
+    """
+
+    took: float | None
+    problem: str | None
+    error: StoreError | None = None
+
+
+def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> Answer:
+    """Whether a store can do its work: a primary and the database write, a replica reads.
+
+    :param asker: a name for it; two that ask at a time must have different ones.
+    :param timeout: seconds.
+    """
+    try:
+        return Answer(_ask(backend, name, asker, timeout), _homeless(backend) if name == PRIMARY else None)
+    except LangPontSessionError as error:
+        homeless = _homeless(backend) if name == PRIMARY else None
+        told = error if isinstance(error, StoreError) and not homeless else None
+        return Answer(None, homeless or str(error).removeprefix(f"{name}: "), told)
+
+
+def _ask(backend: Backend, name: str, asker: str, timeout: float) -> float:
+    if name == DATABASE:
+        began = time.perf_counter()
+        backend.database.probe(timeout)
+        return time.perf_counter() - began
+    if role_of(name) == PRIMARY:
+        backend.primary.find_shards(timeout)
+    store = backend.store(name)
+    # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
+    with store.server_identity.alone():
+        if role_of(name) == PRIMARY:
+            return store.probe(f"{backend.settings.key_prefix}:canary:{asker}", asker, timeout=timeout)
+        return store.probe_read(timeout=timeout)
+
+
+def _homeless(backend: Backend) -> str | None:
+    number = backend.primary.homeless
+    return f"{number} of {SLOTS} slots have no shard" if number else None

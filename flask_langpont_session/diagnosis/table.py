@@ -1,0 +1,265 @@
+"""All checks, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from . import application_checks as application
+from . import database_checks as database
+from . import host_checks as host
+from . import redis_checks as redis
+from .facts import Facts
+from .findings import DATABASE, SERVERS, SESSIONS, Check, Finding, Outcome, guarded, worst
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "stores",
+        "every store answers; every slot of a cluster has a shard",
+        "without a store the application is in an outage, and nothing more can be said of that store",
+        application.stores,
+        needs=(
+            SERVERS,
+            DATABASE,
+        ),
+    ),
+    Check(
+        "write-endpoint",
+        "`REDIS_URL` leads to a primary",
+        "a replica refuses every write: the application would stay at level 1",
+        redis.write_endpoint,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "eviction",
+        "`maxmemory-policy`, memory in use, keys that were removed",
+        "without memory it refuses writes, or removes keys: a loss of data, which may log a visitor out",
+        redis.eviction,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "redis-rights",
+        "what the user of Redis lacks, and what it may do and need not",
+        "without a right the store counts as lost; with too many, this application's host is a way to all other data",
+        redis.rights,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "tables",
+        "both tables are there",
+        "without them no user can sign in",
+        database.tables,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "database-writes",
+        "a transaction that writes both tables and leaves nothing there",
+        "without them no user can sign in",
+        database.database_writes,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "database-rights",
+        "what the user of the database lacks; that it is no superuser",
+        "without a right sign-ins fail; a superuser's password opens all other data",
+        database.database_rights,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "schema",
+        "the columns are those that this release makes",
+        "a column that is missing or too small fails at the first request that needs it, or stores something else",
+        database.schema,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "journal-file",
+        "path, size, owner and mode of `JOURNAL`",
+        "what cannot be written to the stores waits there, sign-outs too",
+        host.journal_file,
+    ),
+    Check(
+        "journal-disk",
+        "file system and free space of `JOURNAL`",
+        "it has to outlive the process, and SQLite's log needs a disk of this host",
+        host.journal_disk,
+    ),
+    Check(
+        "journal-workers",
+        "which processes have the journal open, and that they run as one user",
+        "workers of a host tell each other by it what waits and what has changed",
+        host.journal_workers,
+    ),
+    Check(
+        "replication",
+        "replicas follow within 5 s; primary and replica are two servers",
+        "what a replica does not have yet is lost in a failover, and not shown at level 1",
+        redis.replication,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "replica",
+        "`REPLICA_URL` leads to a replica of this primary",
+        "at level 1 users are shown what the replica has",
+        redis.replica_of_it,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "persistence",
+        "an append-only file, snapshots or a replica; the last write to the disk was good",
+        "a restart must not empty every session's data",
+        redis.persistence,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "clocks",
+        "the clocks of this host, of every Redis and of the database: at most a second apart",
+        "what is written without reading is ordered by time, and sessions end by it",
+        application.clocks,
+        needs=(
+            SERVERS,
+            DATABASE,
+        ),
+    ),
+    Check(
+        "time-outs",
+        "the time-outs against `REQUEST_BUDGET`, and the stores' answers against the time-outs",
+        "a store that is slower than its time-out is used as little as one that is away",
+        application.time_outs,
+        needs=(
+            SERVERS,
+            DATABASE,
+        ),
+    ),
+    Check(
+        "grace",
+        "`GRACE` is not longer than `LOCAL_CACHE_TTL`",
+        "with Redis and database down a worker goes by what it has kept of a session, and that is no longer than this",
+        application.grace,
+    ),
+    Check(
+        "worker-time-out",
+        "gunicorn's `--timeout` against `REQUEST_BUDGET`, of workers that run",
+        "a worker that waits for stores must not be ended for it",
+        application.worker_time_out,
+    ),
+    Check(
+        "forks",
+        "connections of `DATABASE_ENGINE` that are open before workers are forked (`--preload`)",
+        "two processes on one connection read each other's answers",
+        application.forks,
+    ),
+    Check(
+        "indexes",
+        "every index is there",
+        "without them each sign-out of a user, each recovery and each purge reads the whole table",
+        database.indexes,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "sqlite-hosts",
+        "a SQLite file on a network file system, or beside a Redis that other hosts use",
+        "each host would decide alone which user a session belongs to",
+        database.sqlite_hosts,
+        needs=(
+            SERVERS,
+            DATABASE,
+        ),
+    ),
+    Check(
+        "pooler",
+        "PgBouncer or RDS Proxy between, and whether the driver prepares statements",
+        "in transaction mode the next transaction may be on another server connection, without what was prepared",
+        database.pooler,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "redis-tls",
+        "TLS to every server that is not on this host; certificate and host name are checked",
+        "whatever is on the way could read and change sessions, and take the password",
+        redis.tls,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "database-tls",
+        "TLS to a database that is not on this host; certificate and host name are checked",
+        "whatever is on the way could read and change which user a session belongs to",
+        database.database_tls,
+        needs=(DATABASE,),
+    ),
+    Check(
+        "listpack",
+        "`hash-max-listpack-value` is 1024 or more",
+        "a hash with one longer value is kept in a form that takes more memory",
+        redis.listpack,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "near-cache",
+        "whether processes of this host can have a near cache, or why not",
+        "without it each request that reads the session asks Redis",
+        redis.near_cache,
+        needs=(SERVERS,),
+    ),
+    Check(
+        "encryption",
+        "`ENCRYPTION_KEYS`: which categories are encrypted, how many keys there are, whether a switch-over goes on",
+        "a store or a backup of it shows what is not encrypted",
+        application.encryption,
+    ),
+    Check(
+        "secret-key",
+        "`SECRET_KEY`: at least 32 characters, no known sample",
+        "with this key any session cookie can be forged",
+        application.secret_key,
+    ),
+    Check(
+        "secret-key-fallbacks",
+        "`SECRET_KEY_FALLBACKS`: a list, no weak key, no key that is no longer needed",
+        "a cookie that is signed by any of them is accepted",
+        application.secret_key_fallbacks,
+    ),
+    Check(
+        "environment",
+        "debug mode, `TESTING`, and names of other environments in prefix, hosts and database",
+        "one environment must not use the data of another one, nor show its errors to users",
+        application.environment,
+    ),
+    Check(
+        "drill-socket",
+        "`DRILL_SOCKET` is not set where users are served",
+        "at that socket the workers' own user can have a worker lose a store",
+        application.drills,
+    ),
+    Check(
+        "cookie",
+        "`Secure`, `HttpOnly`, `SameSite`, domain and name of the session cookie",
+        "what gets the cookie has the session",
+        application.cookie,
+    ),
+    Check(
+        "unclaimed-keys",
+        "session keys that no feature names, in up to 50 sessions that changed today (names only)",
+        "such a key is kept as category and priority of `*` have it, which may not be what it needs",
+        application.unclaimed_keys,
+        needs=(SESSIONS,),
+    ),
+)
+"""In the order in which they are printed: first what keeps the site from working now, advice behind it."""
+
+
+class Result(NamedTuple):
+    """What a check said."""
+
+    check: Check
+    findings: tuple[Finding, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of its findings."""
+        return worst(finding.outcome for finding in self.findings)
+
+
+def run(facts: Facts, checks: Iterable[Check] = CHECKS) -> list[Result]:
+    """Run checks over what is known."""
+    return [Result(check, tuple(guarded(check.look(facts)))) for check in checks]

@@ -1,0 +1,211 @@
+"""Faults between this process and its stores. The stores themselves, and other processes, notice nothing of them.
+
+They lie in the connections: those to Redis are of a class that looks here before it connects or asks, and the
+database's pool lends none while it is to be away.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from redis import exceptions as driver
+
+from ..policy.health import PRIMARY
+from ..stores.backend import Backend
+from ..stores.redis.commands import READ
+from ..stores.redis.connections import Bounded, bounded
+from ..stores.sql.database import Database
+
+
+class Fault(StrEnum):
+    """What is wrong, as the command calls it."""
+
+    PRIMARY_DOWN = "primary-down"
+    HANG = "hang"
+    SLOW = "slow"
+    READONLY = "readonly"
+    DATABASE_DOWN = "database-down"
+
+
+IN_WORDS: Mapping[Fault, str] = {
+    Fault.PRIMARY_DOWN: "the primary refuses connections",
+    Fault.HANG: "the primary answers nothing",
+    Fault.SLOW: "the primary answers late",
+    Fault.READONLY: "the primary refuses writes",
+    Fault.DATABASE_DOWN: "the database refuses connections",
+}
+
+
+class Undrillable(Exception):
+    """No fault can be laid between this process and a store. The text says why."""
+
+
+class Faults:
+    """The faults of one application's stores.
+
+    :param slow: seconds by which an answer comes late.
+    """
+
+    def __init__(self, backend: Backend, slow: float) -> None:
+        self._backend = backend
+        self._slow = slow
+        self._present: Fault | None = None
+        self._until = math.inf
+
+    @property
+    def present(self) -> Fault | None:
+        """What fails now; None: all is well."""
+        return self._present if time.monotonic() < self._until else None
+
+    @contextmanager
+    def laid(self) -> Iterator[None]:
+        """While this is open the connections of this process look here.
+
+        :raises Undrillable: they are made by a client that the application brings, in a way of its own.
+        """
+        with ExitStack() as stack:
+            for store in self._backend.redis[PRIMARY].stores.values():
+                stack.enter_context(self._on_redis(store.link.connections.source))
+                stack.callback(store.forget_connections)
+                store.forget_connections()
+            stack.enter_context(self._on_database(self._backend.database))
+            yield
+
+    @contextmanager
+    def _on_redis(self, source: Any) -> Iterator[None]:
+        before = source.connection_class
+        kind = bounded(before)
+        if not issubclass(kind, Bounded):
+            raise Undrillable("REDIS_CLIENT connects in a way of its own; give the address of the server by REDIS_URL")
+        source.connection_class = type(kind.__name__, (_Faulty, kind), {"faults": self})
+        try:
+            yield
+        finally:
+            source.connection_class = before
+
+    @contextmanager
+    def _on_database(self, database: Database) -> Iterator[None]:
+        error = database.engine.dialect.loaded_dbapi.OperationalError
+
+        def refuse(*_: Any) -> None:
+            if self.present is Fault.DATABASE_DOWN:
+                raise error("this is a drill: the database refuses connections")
+
+        sa.event.listen(database.engine, "checkout", refuse)
+        try:
+            yield
+        finally:
+            sa.event.remove(database.engine, "checkout", refuse)
+
+    def begin(self, fault: Fault, until: float = math.inf) -> None:
+        """From now on.
+
+        :param until: monotonic seconds; it ends then by itself.
+        """
+        self._present, self._until = fault, until
+
+    def end(self) -> None:
+        """All is well again."""
+        self._present = None
+
+    # -- asked by connections ------------------------------------------------------------------------------------------
+
+    def on_connecting(self, left: Callable[[], float]) -> None:
+        """A connection to the primary is about to be made.
+
+        :param left: says the seconds that it may take.
+        """
+        if self.present is Fault.PRIMARY_DOWN:
+            raise ConnectionRefusedError("this is a drill: connections are refused")
+        if self.present is Fault.HANG:
+            _wait(left())
+
+    def on_exchange(self, exchange: Callable[[bytes, int], list[Any]], data: bytes, count: int, left: Any) -> list[Any]:
+        """Something is asked over a connection to the primary."""
+        fault = self.present
+        if fault is Fault.PRIMARY_DOWN:
+            raise driver.ConnectionError("this is a drill: the connection is closed")
+        if fault is Fault.HANG:
+            _wait(left())
+        if fault is Fault.READONLY:
+            return _without_writes(exchange, commands_in(data))
+        if fault is Fault.SLOW:
+            if left() < self._slow:
+                _wait(left())
+            time.sleep(self._slow)  # the fault itself: a late answer
+        return exchange(data, count)
+
+
+class _Faulty:
+    """Stands before a connection class of :mod:`..stores.redis.connections`."""
+
+    faults: Faults
+    deadline: Any
+
+    def _connect(self) -> Any:
+        self.faults.on_connecting(self.deadline.left)
+        return super()._connect()  # type: ignore[misc]
+
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        return self.faults.on_exchange(super().exchange, data, count, self.deadline.left)  # type: ignore[misc]
+
+    def is_quiet(self) -> bool:
+        is_closed = self.faults.present is Fault.PRIMARY_DOWN
+        return not is_closed and super().is_quiet()  # type: ignore[misc]
+
+
+def _wait(seconds: float) -> None:
+    time.sleep(max(0.0, seconds))  # the fault itself: no answer comes within the time-out
+    raise driver.TimeoutError("this is a drill: there is no answer")
+
+
+_READING = frozenset(
+    {b"TIME", b"GET", b"HGETALL", b"HMGET", b"PTTL", b"EXISTS", b"INFO", b"CLIENT", b"ACL", b"READONLY", b"ASKING"}
+)
+"""Commands of this package that a server which takes no writes does all the same, as it does a read that would extend a
+life."""
+
+
+def _without_writes(exchange: Callable[[bytes, int], list[Any]], commands: Sequence[Sequence[bytes]]) -> list[Any]:
+    from ..stores.redis.wire import pack
+
+    allowed = [_reads(command) for command in commands]
+    data = b"".join(pack(tuple(command)) for command, is_read in zip(commands, allowed, strict=True) if is_read)
+    replies = iter(exchange(data, sum(allowed)) if data else ())
+    return [
+        next(replies) if is_read else driver.ReadOnlyError("this is a drill: no writes against a read only replica")
+        for is_read in allowed
+    ]
+
+
+def _reads(command: Sequence[bytes]) -> bool:
+    name = command[0].upper()
+    if name in (b"EVAL", b"EVALSHA"):
+        return command[1] in (READ.sha, READ.text)
+    return name in _READING
+
+
+def commands_in(data: bytes) -> list[list[bytes]]:
+    """The commands that are packed in what goes over the wire."""
+    commands, at = [], 0
+    while at < len(data):
+        parts, at = _number(data, at)
+        command = []
+        for _ in range(parts):
+            size, at = _number(data, at)
+            command.append(data[at : at + size])
+            at += size + 2
+        commands.append(command)
+    return commands
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """That of the line that begins with its kind, and where the next line begins."""
+    end = data.index(b"\r\n", at)
+    return int(data[at + 1 : end]), end + 2

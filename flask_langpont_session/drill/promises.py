@@ -1,0 +1,121 @@
+"""What the table promises a feature in an outage, and what is tried to see whether it holds. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..config.settings import Settings
+from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Feature
+from ..policy.levels import Behaviour
+from ..policy.records import Kept
+
+MARK = "langpont_drill"
+"""Stands in keys and values of a drill."""
+
+_LOSING = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
+
+
+class Answering(NamedTuple):
+    """Which stores answer.
+
+    :param reads: some Redis answers reads.
+    """
+
+    reads: bool
+    database: bool
+
+
+class Promise(NamedTuple):
+    """What a feature gets.
+
+    :param behaviour: the cell of the table.
+    :param is_shown: what was stored is shown; else what DEFAULTS says, or nothing.
+    :param places: where what is written may be; after the outage it is there, unless that is ``nowhere``.
+    :param is_available: what ``session.available()`` says.
+    """
+
+    behaviour: Behaviour
+    is_shown: bool
+    places: frozenset[Kept]
+    is_available: bool
+
+
+def promise(settings: Settings, feature: Feature, level: int, answering: Answering) -> Promise:
+    """To a signed-in user, of whom this host has a copy."""
+    behaviour = settings.behaviour(feature.priority, level)
+    if feature.category == AUTH:
+        places = {Kept.DATABASE} if answering.database else {Kept.JOURNAL}
+        return Promise(behaviour, True, frozenset(places), True)
+    if behaviour in _LOSING:
+        places = {Kept.NOWHERE}
+    elif behaviour is Behaviour.PRIMARY:
+        places = {Kept.REDIS}
+    else:
+        places = {Kept.JOURNAL}
+    is_shown = answering.reads or behaviour not in _LOSING
+    return Promise(behaviour, is_shown, frozenset(places), behaviour is not Behaviour.DISABLE_FEATURE)
+
+
+def key_of(settings: Settings, feature: Feature) -> str | None:
+    """A key of a feature that may be given any value; None: it has none, and can only be read."""
+    if feature.name == CSRF_FEATURE:
+        return None
+    for key in (claimed.replace("*", MARK) for claimed in feature.keys):
+        is_special = key in KEPT_BY_THE_PACKAGE or key == PERMANENT or key in settings.transient_key_patterns
+        if not is_special and not settings.is_identity(key) and settings.table.feature_of(key) is feature:
+            return key
+    return None
+
+
+def user_key_of(settings: Settings) -> str:
+    """The key that signs a user in."""
+    return next(key.replace("*", MARK) for key in settings.user_keys)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a request got of a feature.
+
+    :param value: of its key; None: none.
+    :param source: where its data came from, see :class:`.FeatureReport`.
+    """
+
+    level: int
+    value: Any
+    source: str
+    is_available: bool
+
+
+def broken_by_reading(seen: Seen, promised: Promise, level: int, stored: Any, default: Any) -> str | None:
+    """What is not as promised; None: all is.
+
+    :param level: that there should be.
+    :param stored: what was stored last.
+    :param default: what DEFAULTS says; None: nothing.
+    """
+    expected = stored if promised.is_shown else default
+    if seen.level != level:
+        return f"level {seen.level} instead of {level}"
+    if seen.value != expected:
+        return f"shown is {seen.value!r} from {seen.source}, not {expected!r}"
+    if seen.is_available is not promised.is_available:
+        return f"available() is {seen.is_available}"
+    return None
+
+
+def broken_by_writing(place: Kept | None, promised: Promise) -> str | None:
+    """The same of what was written.
+
+    :param place: where it is.
+    """
+    if place in promised.places:
+        return None
+    return f"what was written is in {place}, not in {' or '.join(sorted(promised.places))}"
+
+
+def default_of(settings: Settings, key: str) -> Any:
+    """What DEFAULTS says of a key."""
+    defaults: Mapping[str, Any] = settings.defaults
+    return defaults.get(key)

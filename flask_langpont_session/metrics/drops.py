@@ -1,0 +1,40 @@
+"""What a place that takes figures did not take: counted, said once, and published when it takes some again."""
+
+from __future__ import annotations
+
+import logging
+
+from .recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+
+class Drops:
+    """Of one place.
+
+    :ivar number: data that were not taken since some last were.
+    :param place: as the log names it.
+    """
+
+    def __init__(self, recorder: Recorder, place: str) -> None:
+        self.number = 0
+        self._recorder = recorder
+        self._place = place
+        self._is_failing = False
+
+    def failed(self, cause: str, lost: int) -> None:
+        """So many data were not taken."""
+        self.number += lost
+        self._recorder.count("metrics_dropped", lost)
+        if not self._is_failing:
+            log.warning(
+                "%s does not accept metrics: %s. They are dropped and counted until it does.", self._place, cause
+            )
+        self._is_failing = True
+
+    def succeeded(self, published: int) -> None:
+        """Data were taken, among them that so many had not been."""
+        self.number -= published
+        if self._is_failing:
+            log.warning("%s accepts metrics again; %d were dropped", self._place, published)
+        self._is_failing = False

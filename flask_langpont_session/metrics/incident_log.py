@@ -1,0 +1,141 @@
+"""The lines of the log that say what an outage is: one where a store is lost, one where it is used again, one when
+what waited for it is there.
+
+The data of each stands in ``extra=`` as well, under names that begin with ``langpont_``, for logs in JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from ..policy.breakers import DATABASE
+from ..policy.levels import LEVELS
+from ..policy.values import StoreError
+from .losses import Loss
+from .recorder import Recorder, count_level
+
+log = logging.getLogger(__name__)
+
+_COUNTED: Mapping[str, str] = {
+    "merged_fields": "changes merged",
+    Loss.MERGE_CONFLICTS: "changes in conflict",
+    Loss.MERGE_DROPPED: "changes dropped",
+    Loss.WRITES_LOST: "changes lost",
+    Loss.REQUEST_ONLY_WRITES: "changes kept for their request only",
+    "grants_refused": "sign-ins or changes of rights refused",
+}
+"""Counter → what it counts."""
+
+_WITHOUT_DATABASE = "sign-ins and changes of rights are refused (503). "
+
+
+class IncidentLog:
+    """Writes the lines of one process.
+
+    :param recorder: whose counters say what this process has merged, lost and refused.
+    :param address: of a store, for people; without a password.
+    :param what_users_get: at a level, in a sentence.
+    """
+
+    def __init__(self, recorder: Recorder, address: Callable[[str], str], what_users_get: Callable[[int], str]) -> None:
+        self._recorder = recorder
+        self._address = address
+        self._what_users_get = what_users_get
+        self._before: Mapping[str, int] | None = None
+
+    def lost(self, error: StoreError, ways: Sequence[str], level: int, lost: Collection[str]) -> None:
+        """Requests do not use a store any more.
+
+        :param ways: directions.
+        :param level: of this process now.
+        :param lost: all stores that requests do not use now.
+        """
+        if self._before is None:
+            self._before = self._counters()
+        address, users = self._address(error.store), self._users(level, lost)
+        log.warning(
+            "session store %s (%s) is lost for %s: %s; see `flask langpont status`. Level %d %s: %s",
+            *(error.store, address, _in_words(ways), error.why, level, LEVELS[level], users),
+            extra={
+                "langpont_event": "store_lost",
+                "langpont_store": error.store,
+                "langpont_address": address,
+                "langpont_ways": sorted(ways),
+                "langpont_cause": error.error_class.name.lower(),
+                "langpont_detail": error.cause,
+                "langpont_level": level,
+            },
+        )
+
+    def back(self, store: str, ways: Sequence[str], seconds: float, level: int) -> None:
+        """Requests use a store again.
+
+        :param seconds: for how long they did not.
+        """
+        counted, address = self._since_the_loss(), self._address(store)
+        log.warning(
+            "session store %s (%s) is used for %s again, after %.1f s. Level %d %s. Meanwhile, in this process: %s",
+            *(store, address, _in_words(ways), seconds, level, LEVELS[level], _said(counted)),
+            extra={
+                "langpont_event": "store_back",
+                "langpont_store": store,
+                "langpont_address": address,
+                "langpont_ways": sorted(ways),
+                "langpont_seconds": round(seconds, 3),
+                "langpont_level": level,
+                **_fields(counted),
+            },
+        )
+
+    def level_changed(self, old: int, new: int, lost: Collection[str]) -> None:
+        """Where a store is lost or used again, the line about it says the level. From 2 to 3 it is a matter of time.
+
+        :param lost: all stores that requests do not use now.
+        """
+        count_level(self._recorder, new)
+        if (old, new) == (2, 3):
+            log.warning(
+                "no Redis has answered for LOCAL_CACHE_TTL. Level %d %s: %s",
+                *(new, LEVELS[new], self._users(new, lost)),
+                extra={"langpont_event": "level", "langpont_level": new},
+            )
+
+    def nothing_waits(self, lost: Collection[str]) -> None:
+        """What waited in the host's journal is where it belongs. Said once, after the last store is back.
+
+        :param lost: all stores that requests do not use now.
+        """
+        if self._before is None or lost:
+            return
+        counted, self._before = self._since_the_loss(), None
+        log.info(
+            "nothing waits in the journal any more. Since the outage began, in this process: %s",
+            _said(counted),
+            extra={"langpont_event": "merged", **_fields(counted)},
+        )
+
+    def _users(self, level: int, lost: Collection[str]) -> str:
+        refused = _WITHOUT_DATABASE if DATABASE in lost else ""
+        return refused + self._what_users_get(level)
+
+    def _counters(self) -> dict[str, int]:
+        counters = self._recorder.counters()
+        return {str(name): counters.get(name, 0) for name in _COUNTED}
+
+    def _since_the_loss(self) -> Mapping[str, int]:
+        before = self._before or {}
+        return {name: count - before.get(name, 0) for name, count in self._counters().items()}
+
+
+def _in_words(ways: Sequence[str]) -> str:
+    return " and ".join(f"{way}s" for way in sorted(ways))
+
+
+def _said(counted: Mapping[str, int]) -> str:
+    said = [f"{words}: {counted[name]}" for name, words in _COUNTED.items() if counted[name]]
+    return ", ".join(said) or "nothing merged, lost or refused"
+
+
+def _fields(counted: Mapping[str, int]) -> dict[str, int]:
+    return {f"langpont_{name}": count for name, count in counted.items()}

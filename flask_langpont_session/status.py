@@ -1,0 +1,135 @@
+"""``/healthz/status``: how this process finds the stores, and what its last hour was like. Off unless STATUS_PAGE names
+the function that says which requests may see it.
+
+Like the other health pages it asks no store and looks at no session: in an outage it is as quick as ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, abort, request
+from werkzeug.exceptions import HTTPException
+
+from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS
+from .config.settings import Settings
+from .policy.health import DATABASE, READ, REPLICA, WRITE, Health
+from .policy.levels import LEVELS
+from .policy.values import role_of, words_of
+from .status_page import page
+from .status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
+from .support.lag import PROCESS
+
+if TYPE_CHECKING:
+    from .build import State
+
+log = logging.getLogger(__name__)
+
+
+def add_status_page(pages: Blueprint, state_now: Callable[[], State]) -> None:
+    """Put the page among the health pages.
+
+    :param state_now: says the parts of the current application.
+    """
+
+    @pages.get("/status")
+    def status() -> Response:
+        state = state_now()
+        _refuse_unless_allowed(state.settings)
+        state.ensure_started()
+        asked = request.args.get("minutes", default=0, type=int) * 60.0
+        span = asked if asked in page.SPANS else max(page.SPANS)
+        response = _private(page.render(status_facts(state, span)), "text/html")
+        response.headers["Content-Security-Policy"] = page.POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    @pages.get("/status.css")
+    def status_style() -> Response:
+        _refuse_unless_allowed(state_now().settings)
+        return _private(page.STYLE, "text/css")
+
+
+def _refuse_unless_allowed(settings: Settings) -> None:
+    """As if there were no such page, unless the application says that this request may see it."""
+    try:
+        allowed = settings.status_page is not None and settings.status_page(request)
+    except HTTPException:  # by abort(): its own way to refuse
+        raise
+    except Exception:  # whatever the application raises: the page stays closed
+        log.exception("LANGPONT_SESSION_STATUS_PAGE failed; the status page is refused")
+        allowed = False
+    if not isinstance(allowed, bool):
+        found = type(allowed).__name__
+        log.warning("LANGPONT_SESSION_STATUS_PAGE returned %s, not True or False; the status page is refused", found)
+    if allowed is not True:
+        abort(404)
+
+
+def _private(text: str, kind: str) -> Response:
+    response = Response(text, content_type=f"{kind}; charset=utf-8")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def status_facts(state: State, span: float) -> Facts:
+    """What the page says.
+
+    :param state: of an application with a status page: it remembers the last hour.
+    :param span: seconds that the charts show.
+    """
+    history, health, now = state.history, state.health, time.time()
+    assert history is not None
+    history.look()
+    view = health.snapshot()
+    waiting = state.monitor.waiting
+    return Facts(
+        now=now,
+        process=Process(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            began=history.began,
+            has_looked=state.monitor.has_looked,
+            lag=PROCESS.longest,
+            near_connections=sum(part.near.connections for part in state.backend.primary.stores.values() if part.near),
+        ),
+        level=view.level,
+        level_name=LEVELS[view.level],
+        since=health.since,
+        means=LEVEL_MEANS[view.level],
+        logins=view.can(DATABASE, WRITE),
+        features=list(_features(state.settings, view.level)),
+        stores=list(_stores(health, now)),
+        shards=Shards(len(health.lost_shards), len(health.shards), health.lost_share),
+        journal=Journal(waiting.entries, waiting.oldest_seconds(now)) if waiting else Journal(None, None),
+        budget=state.settings.request_budget,
+        span=span,
+        slices=history.slices(now - span),
+        changes=history.changes(now - span),
+    )
+
+
+def _features(settings: Settings, level: int) -> Iterator[FeatureNow]:
+    for feature in settings.table.features.values():
+        gets = settings.behaviour(feature.priority, level)
+        yield FeatureNow(feature.name, feature.category, feature.priority, gets, WHAT_IT_GETS[gets])
+
+
+def _stores(health: Health, now: float) -> Iterator[Store]:
+    lost = health.open_stores()
+    for name in sorted({store for store, _ in health.breakers}):
+        opened = [at for way in (READ, WRITE) if (at := health.breakers[name, way].opened_at) is not None]
+        cause = health.cause(name)
+        yield Store(
+            name,
+            reads=(name, READ) not in lost,
+            writes=None if role_of(name) == REPLICA else (name, WRITE) not in lost,
+            cause=None if cause is None else words_of(cause),
+            since=now - (health.clock() - min(opened)) if opened else None,
+        )

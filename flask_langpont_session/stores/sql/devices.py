@@ -1,0 +1,65 @@
+"""What users are shown of the sessions in which they are signed in."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import Row
+
+from ...policy.devices import Device, UserSession
+from ...policy.values import StoreError
+from . import tables as sql
+from .calls import Calls
+from .engines import Connections
+
+
+class Devices:
+    """The part of the rows that no request needs but those that show or name devices.
+
+    :param connections: lend one for a transaction.
+    :param calls: run it.
+    """
+
+    def __init__(self, connections: Connections, calls: Calls) -> None:
+        self._connections = connections
+        self._calls = calls
+
+    def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
+        """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
+
+        def work() -> list[UserSession]:
+            with self._connections.reading() as connection:
+                rows = connection.execute(sql.SELECT_DEVICES, {"user": user_id}).all()
+            return [found for found in map(_user_session, rows) if found is not None]
+
+        return self._calls.in_request(work, timeout, writing=False)
+
+    def label(self, digest: str, timeout: float | None = None) -> str | None:
+        """The label of a session; None: it has none."""
+
+        def work() -> str | None:
+            with self._connections.reading() as connection:
+                label: str | None = connection.execute(sql.SELECT_LABEL, {"key": digest}).scalar()
+                return label
+
+        return self._calls.in_request(work, timeout, writing=False)
+
+    def set_label(self, digest: str, label: str | None, timeout: float | None = None) -> None:
+        """Give a session that lives a label, under whatever digest it goes on; None: it has none from then on."""
+
+        def work() -> None:
+            following: str | None = digest
+            with self._connections.writing() as connection:
+                while following is not None:
+                    values = {"key": following, "text": label}
+                    if connection.execute(sql.LABEL, values).rowcount:
+                        return
+                    following = connection.execute(sql.SELECT_SUCCESSOR, {"key": following}).scalar()
+
+        self._calls.in_request(work, timeout)
+
+
+def _user_session(found: Row[tuple[object, ...]]) -> UserSession | None:
+    try:
+        row = sql.auth_row(found)
+    except StoreError:  # one of them must not keep all others from being listed
+        return None
+    return UserSession(row, Device(found.label, found.network), found.seen_at, found.successor)

@@ -1,0 +1,127 @@
+"""Short notes that all hosts see: which of them has told an incident, and which see it still.
+
+They are dead rows among the sessions, as the notes of sessions that were taken over are: nothing reads them but this,
+and ``purge`` deletes what is left of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from .database import Database
+from .tables import SESSIONS, now_ms
+
+T = TypeVar("T")
+
+_s = SESSIONS.c
+_digest = sa.bindparam("key", type_=sa.String())
+_name = sa.bindparam("name", type_=sa.String())
+_holder = sa.bindparam("holder", type_=sa.Text())
+_ends = now_ms() + sa.bindparam("ms", type_=sa.BigInteger())
+_is_on = _s.absolute_expires_at > now_ms()
+
+_INSERT = SESSIONS.insert().values(
+    digest=_digest,
+    user_id=_name,
+    version=1,
+    live=False,
+    payload=_holder,
+    user_epoch=0,
+    created_at=now_ms(),
+    updated_at=0,  # nothing follows from it: it is no change that Redis must be told
+    idle_expires_at=now_ms(),
+    absolute_expires_at=_ends,
+)
+_RENEW = SESSIONS.update().where(_s.digest == _digest).values(payload=_holder, absolute_expires_at=_ends)
+_RENEW_OWN = _RENEW.where(sa.or_(_s.payload == _holder, sa.not_(_is_on)))
+_END = SESSIONS.update().where(_s.digest == _digest, _is_on).values(absolute_expires_at=now_ms())
+_HELD = sa.select(_s.digest).where(_s.digest == _digest, _is_on)
+_MARKS = sa.select(_s.payload).where(_s.user_id == _name, _is_on)
+
+
+class DatabaseNotes:
+    """In the database. All methods raise :class:`StoreError`, also when other calls than those of requests keep it
+    busy; for threads beside the requests.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, name: str, holder: str, seconds: float) -> bool:
+        """Note a holder, unless there is another one. Whether it is this one from now on."""
+        return self._note(_RENEW_OWN, f"@told {name}", None, holder, seconds)
+
+    def is_held(self, name: str) -> bool:
+        """Whether there is a holder."""
+
+        def work() -> bool:
+            with self._database.connections.reading() as connection:
+                return connection.execute(_HELD, {"key": _short(f"@told {name}")}).first() is not None
+
+        return self._database.calls.in_request(work, None, writing=False)
+
+    def drop(self, name: str) -> None:
+        """Forget the holder."""
+        self._end(f"@told {name}")
+
+    def mark(self, name: str, holder: str, seconds: float) -> None:
+        """Add one to those that see it."""
+        self._note(_RENEW, f"@seen {name} {holder}", _group(name), holder, seconds)
+
+    def unmark(self, name: str, holder: str) -> None:
+        """Take one out."""
+        self._end(f"@seen {name} {holder}")
+
+    def marks(self, name: str) -> set[str]:
+        """Those that see it."""
+
+        def work() -> set[str]:
+            with self._database.connections.reading() as connection:
+                return set(connection.execute(_MARKS, {"name": _group(name)}).scalars())
+
+        return self._database.calls.in_request(work, None, writing=False)
+
+    def _note(self, renew: sa.Update, note: str, group: str | None, holder: str, seconds: float) -> bool:
+        values = {"key": _short(note), "name": group, "holder": holder, "ms": int(seconds * 1000)}
+
+        def insert(connection: Connection) -> bool:
+            connection.execute(_INSERT, values)
+            return True
+
+        def again(connection: Connection) -> bool:
+            return bool(connection.execute(renew, values).rowcount)
+
+        def work() -> bool:
+            if self._written(again):
+                return True
+            try:
+                return self._written(insert)
+            except IntegrityError:  # it is another one's, or another thread was first
+                return self._written(again)
+
+        return self._database.calls.in_request(work, None)
+
+    def _end(self, note: str) -> None:
+        def end(connection: Connection) -> None:
+            connection.execute(_END, {"key": _short(note)})
+
+        self._database.calls.in_request(lambda: self._written(end), None)
+
+    def _written(self, work: Callable[[Connection], T]) -> T:
+        with self._database.connections.writing() as connection:
+            return work(connection)
+
+
+def _short(note: str) -> str:
+    """As the digest of a session is long, with a sign that none has."""
+    return f"@{sha256(note.encode()).hexdigest()[:42]}"
+
+
+def _group(name: str) -> str:
+    return f"@seen {sha256(name.encode()).hexdigest()}"

@@ -1,0 +1,125 @@
+"""Sign-ins of users that may have so many sessions at a time.
+
+The number is decided in the transaction that makes the row, with the user's row locked: however many sign-ins of one
+user there are at once, on however many hosts, no more of them are valid afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from ...policy.devices import NO_DEVICE, Device
+from ...policy.values import Created, ErrorClass, Fields, Limit, StoreError
+from . import tables as sql
+from .calls import Calls
+from .engines import Connections
+from .errors import NAME
+
+_TRIES = 2
+"""The second one finds the user's row that another first sign-in has made at the same moment."""
+
+
+class _NoRoom(Exception):  # no error: an answer that takes the transaction back
+    pass
+
+
+class LimitedSignIns:
+    """Makes rows as :meth:`.Database.create` does, where there is room for them.
+
+    :param connections: lend one for a transaction.
+    :param calls: run it.
+    """
+
+    def __init__(self, connections: Connections, calls: Calls) -> None:
+        self._connections = connections
+        self._calls = calls
+
+    def create(
+        self,
+        digest: str,
+        *,
+        limit: Limit,
+        user_id: str,
+        payload: Fields,
+        idle_ms: int,
+        absolute_ms: int,
+        kill: str | None = None,
+        device: Device = NO_DEVICE,
+        timeout: float | None = None,
+    ) -> Created | None:
+        """A new row, version 1. Repeating it after an unknown outcome returns the row that is there.
+
+        :param limit: what the user may have, the new session included.
+        :param kill: digest of a session that ends in the same transaction, and does not count.
+        :return: None: the user has as many sessions as the limit allows, and none is to be ended for this one.
+        :raises StoreError: of class D when there is another row under this digest, or the same one has changed.
+        """
+        values = {
+            "key": digest,
+            "user": user_id,
+            "fields": sql.to_text(payload),
+            "idle_ms": min(idle_ms, absolute_ms),
+            "absolute_ms": absolute_ms,
+            **device._asdict(),
+        }
+
+        def create(connection: Connection) -> Created | None:
+            _lock(connection, user_id)
+            before = sql.one_row(connection, digest)
+            if before is not None:
+                if (before.version, before.user_id, before.payload) != (1, user_id, payload):
+                    raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
+                return Created(before)
+            if kill is not None:
+                connection.execute(sql.KILL, {"key": kill})
+            ended = _make_room(connection, user_id, limit)
+            row = sql.inserted_row(connection, values, payload)
+            return None if row is None else Created(row, ended)
+
+        return self._calls.in_request(lambda: self._in_transaction(create), timeout)
+
+    def take_displaced(self, digest: str, timeout: float | None = None) -> bool:
+        """Whether a session has ended for a sign-in of its user. True is said once."""
+
+        def work() -> bool:
+            with self._connections.writing() as connection:
+                return bool(connection.execute(sql.TAKE_DISPLACED, {"key": digest}).rowcount)
+
+        return self._calls.in_request(work, timeout)
+
+    def _in_transaction(self, create: Callable[[Connection], Created | None]) -> Created | None:
+        for _ in range(_TRIES - 1):
+            with suppress(IntegrityError):
+                return self._once(create)
+        return self._once(create)
+
+    def _once(self, create: Callable[[Connection], Created | None]) -> Created | None:
+        # A sign-in that is refused ends nothing: the exception takes all of the transaction back.
+        with suppress(_NoRoom), self._connections.writing() as connection:
+            return create(connection)
+        return None
+
+
+def _lock(connection: Connection, user_id: str) -> None:
+    """Have other sign-ins of the user wait until this transaction has ended."""
+    values = {"user": user_id}
+    if not connection.execute(sql.LOCK_USER, values).rowcount:
+        connection.execute(sql.KNOWN_USER, values)
+
+
+def _make_room(connection: Connection, user_id: str, limit: Limit) -> Sequence[tuple[str, int]]:
+    """Digest and version of what was ended for a new session.
+
+    :raises _NoRoom: there is no room, and nothing is to be ended.
+    """
+    valid = [(row.digest, row.version) for row in connection.execute(sql.SELECT_VALID, {"user": user_id})]
+    excess = valid[: max(0, len(valid) + 1 - limit.most)]
+    if excess and not limit.ends_oldest:
+        raise _NoRoom
+    if excess:
+        connection.execute(sql.DISPLACE, {"digests": [digest for digest, _ in excess], "cause": sql.LIMIT})
+    return excess

@@ -1,0 +1,59 @@
+"""The start page, in both languages, as its reader follows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from devservers.processes import free_port, wait_until
+from devservers.servers import Valkey
+
+from .console import commands
+from .pages import ROOT, blocks_of, links
+from .serving import Browser, environment, running
+
+ENGLISH, JAPANESE = ROOT / "docs" / "index.md", ROOT / "docs" / "ja" / "index.md"
+
+
+def test_both_languages_have_the_same_code_and_the_same_links() -> None:
+    """And say that the same is seen."""
+    for language in ("python", "console"):
+        english, japanese = blocks_of(ENGLISH, language), blocks_of(JAPANESE, language)
+        assert english and [block.text for block in english] == [block.text for block in japanese]
+    english_links, japanese_links = _targets(ENGLISH), _targets(JAPANESE)
+    assert len(english_links) > 20 and english_links == japanese_links
+    seen = [re.findall(r"`(Visit .+?)`", page.read_text(encoding="utf-8")) for page in (ENGLISH, JAPANESE)]
+    assert seen[0] == seen[1] == ["Visit 1, level 0", "Visit 3, level 2"]
+
+
+def _targets(page: Path) -> set[str]:
+    """Where its links lead; those of the two languages to each other are not among them."""
+    local = [link for link in links(page) if not link.startswith("http")]
+    return {os.path.normpath(page.parent / link) for link in local} - {str(ENGLISH), str(JAPANESE)}
+
+
+def test_the_page_goes_on_counting_without_its_server(tmp_path: Path) -> None:
+    """What a reader sees: as the page says, command by command."""
+    [application] = blocks_of(ENGLISH)
+    (tmp_path / "app.py").write_text(application.text)
+    (init_db, _), (serve, _) = commands(blocks_of(ENGLISH, "console")[-1])
+    assert (init_db, serve) == ("flask --app app langpont init-db", "flask --app app run")
+    settings = {"FLASK_LANGPONT_SESSION_HEALTH_INTERVAL": "0.2"}
+    with Valkey(tmp_path / "valkey", appendonly=False) as valkey:
+        variables = environment(tmp_path, FLASK_LANGPONT_SESSION_REDIS_URL=valkey.url, **settings)
+        subprocess.run(init_db.split(), cwd=tmp_path, env=variables, check=True, capture_output=True, timeout=60)
+        with running(["-m", *serve.split(), "--port", str(port := free_port())], tmp_path, port, variables):
+            seen: list[str] = []
+            browser = Browser(port)
+
+            def is_right(level: int) -> bool:
+                seen.append(browser.get())
+                return seen[-1] == f"Visit {len(seen)}, level {level}\n"
+
+            assert is_right(0) and is_right(0)
+            valkey.stop()
+            assert is_right(2)
+            valkey.start()
+            wait_until(lambda: is_right(0), "all visits counted, at level 0")  # it may be a merge behind at first

@@ -1,0 +1,96 @@
+"""Rules of Prometheus over figures of an exporter's pages: promtool says which alerts fire."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from tests.support.programs import required
+
+MONITORING = Path(__file__).parents[2] / "infra" / "monitoring"
+RULES = MONITORING / "rules.yml"
+
+EVERY = 15
+"""Seconds between two looks of Prometheus at a page."""
+
+TARGET = 'job="shop", instance="host-1:8000"'
+"""What Prometheus adds to each series of a page."""
+
+Series = Mapping[str, Sequence[float | None]]
+"""A series as PromQL writes it → its value at each look; None: it was not there."""
+
+STALE = "stale"
+
+
+def promtool(*arguments: str) -> str:
+    """What it prints; an error is a failure of the test."""
+    done = subprocess.run([required("promtool", "prometheus"), *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def evaluate(folder: Path, series: Series, expected: Iterable[tuple[int, str, Mapping[str, float]]]) -> None:
+    """Compare what expressions yield over figures and rules.
+
+    :param folder: for a file.
+    :param expected: the number of a look, an expression, and each sample's labels with its value.
+    """
+    tests = [
+        {
+            "interval": f"{EVERY}s",
+            "input_series": [{"series": name, "values": " ".join(_written(values))} for name, values in series.items()],
+            "promql_expr_test": [
+                {
+                    "expr": expression,
+                    "eval_time": f"{look * EVERY}s",
+                    "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+                }
+                for look, expression, samples in expected
+            ],
+        }
+    ]
+    file = folder / "promtool.json"  # which is YAML, too
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": f"{EVERY}s", "tests": tests}))
+    promtool("test", "rules", str(file))
+
+
+def firing(names: Collection[str]) -> dict[str, float]:
+    """Of the expression :data:`FIRING`: these and no others."""
+    return {f'{{alertname="{name}"}}': 1 for name in names}
+
+
+FIRING = 'count by (alertname) (ALERTS{alertstate="firing"}) > bool 0'
+"""The alerts that fire at a moment."""
+
+EVER_FIRED = 'count by (alertname) (max_over_time(ALERTS{alertstate="firing"}[1d])) > bool 0'
+"""The alerts that have fired until then, however shortly."""
+
+
+def _written(values: Sequence[float | None]) -> Iterable[str]:
+    before: float | None = None
+    for value in values:
+        if value is not None:
+            yield "NaN" if math.isnan(value) else repr(value)
+        else:
+            yield STALE if before is not None else "_"  # Prometheus knows at once that a series is no more on a page
+        before = value
+
+
+def joined(pages: Sequence[str]) -> dict[str, list[float | None]]:
+    """The series of the pages that one host has shown, look by look."""
+    found: dict[str, list[float | None]] = {}
+    for number, page in enumerate(pages):
+        for name, value in _series(page).items():
+            found.setdefault(name, [None] * len(pages))[number] = value
+    return found
+
+
+@cache
+def _series(page: str) -> dict[str, float]:
+    """Each series of a page as Prometheus stores it, and its value."""
+    samples = (line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return {f"{name.removesuffix('}')}{',' if '{' in name else '{'}{TARGET}}}": float(value) for name, value in samples}

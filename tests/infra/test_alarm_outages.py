@@ -1,0 +1,177 @@
+"""The alarms of both templates, over what was published while real servers failed: the right ones, and no others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+
+from flask_langpont_session.metrics import catalogue
+from tests.infra import record_workers
+from tests.infra.alarm_rules import alarms, incidents
+from tests.infra.alarm_states import ALARM, Figures, histories, told
+from tests.infra.environments import parameters, serverless_parameters
+from tests.infra.metrics import own_dimensions
+from tests.infra.published import figures, kinds, minutes, title
+from tests.infra.record import SITES
+from tests.infra.template import INFRA, Deployment, good_template, serverless_template
+
+
+class Expected(NamedTuple):
+    """What an outage raises.
+
+    :param told: the alarms that tell a topic, each once.
+    :param parts: those that fire besides and tell nothing: what the incidents consist of, or what level 4 silences.
+    """
+
+    told: set[str]
+    parts: set[str]
+
+
+NOTHING = Expected(set(), set())
+LEVEL_1 = Expected({"RedisIncident"}, {"PrimaryDown", "OnReplica"})
+LEVEL_2 = Expected({"RedisIncident"}, {"PrimaryDown", "OnReplica", "WithoutRedis"})
+DATABASE = Expected({"DatabaseIncident"}, {"DatabaseDown", "GrantsRefused"})
+
+EXPECTED: Mapping[str, Expected] = {
+    **dict.fromkeys(("refused", "aof", "reset", "garbage", "hang", "slow", "half an hour"), LEVEL_2),
+    **dict.fromkeys(("readonly", "oom", "with a replica"), LEVEL_1),
+    "empty": Expected({"RedisIncident", "DataLoss"}, LEVEL_2.parts),
+    "full journal": Expected({"RedisIncident", "WritesLost"}, LEVEL_2.parts),
+    "comes and goes": Expected({"RedisIncident"}, {*LEVEL_2.parts, "ErrorRate"}),
+    "flush": Expected({"DataLoss"}, set()),
+    "replica": Expected({"ReplicaDown"}, set()),
+    "database": DATABASE,
+    "both": Expected({"WithoutStores"}, {*LEVEL_2.parts, *LEVEL_2.told, *DATABASE.parts, *DATABASE.told}),
+    "slow Redis": Expected({"LatencyWarning", "LatencyCritical"}, set()),
+    **dict.fromkeys(("a second", "a second of many", "nothing", "idle night", "low traffic"), NOTHING),
+    **dict.fromkeys(("deployment", "busy worker"), NOTHING),
+}
+
+TEMPLATES = {
+    "elasticache": lambda: Deployment(good_template(), parameters("production")),
+    "serverless": lambda: Deployment(serverless_template(), serverless_parameters()),
+}
+
+deployed = cache(lambda template: TEMPLATES[template]())
+
+
+def states(deployment: Deployment, published: Figures, length: int) -> dict[str, list[str]]:
+    """The states of all alarms of a deployment, minute by minute, by their names."""
+    on_metrics, on_alarms = ({f"<{n}>": one for n, one in of(deployment).items()} for of in (alarms, incidents))
+    found = histories(on_metrics, on_alarms, published, length)
+    return {name.strip("<>"): history for name, history in found.items()}
+
+
+@cache
+def played(template: str, kind: str) -> dict[str, list[str]]:
+    """Those of one recording."""
+    deployment = deployed(template)
+    return states(deployment, figures(kind, own_dimensions(deployment)), minutes(kind))
+
+
+def beginnings(deployment: Deployment, history: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Of each alarm that tells a topic, the minutes at which it does."""
+    found = {}
+    for name, alarm in {**alarms(deployment), **incidents(deployment)}.items():
+        silence: dict[str, Any] = {}
+        if suppressor := alarm.get("ActionsSuppressor", "").strip("<>"):
+            wait, extension = (alarm[f"ActionsSuppressor{which}Period"] // 60 for which in ("Wait", "Extension"))
+            silence = {"suppressor": history[suppressor], "wait": wait, "extension": extension}
+        if alarm.get("AlarmActions"):
+            found[name] = told(history[name], **silence)
+    return {name: at for name, at in found.items() if at}
+
+
+def test_every_outage_is_recorded() -> None:
+    """Those of the recorder, and so those that are recorded for Prometheus; each with what it raises."""
+    assert set(kinds()) == {*SITES, *record_workers.KINDS} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_an_outage_raises_what_it_should_and_nothing_else(template: str, kind: str) -> None:
+    """Each incident is told once, and when all is well again nothing is left."""
+    history, expected = played(template, kind), EXPECTED[kind]
+    assert {name: len(at) for name, at in beginnings(deployed(template), history).items()} == dict.fromkeys(
+        expected.told, 1
+    )
+    assert {name for name, states in history.items() if ALARM in states} == expected.told | expected.parts
+    is_over = kind != "slow Redis"
+    assert not [name for name, states in history.items() if states[0] == ALARM or (is_over and states[-1] == ALARM)]
+
+
+def test_before_the_application_exists_nothing_is_told() -> None:
+    """Nor while it has reported nothing for an hour: there is nothing to miss."""
+    deployment = deployed("elasticache")
+    history = states(deployment, {}, 60)
+    assert beginnings(deployment, history) == {}
+    assert {name for name, states in history.items() if ALARM in states} == {"Heartbeat"}
+
+
+def test_an_application_that_falls_silent_is_told_once() -> None:
+    """Five minutes after its last figures, for as long as it is away."""
+    deployment, length = deployed("elasticache"), minutes("nothing")
+    history = states(deployment, figures("nothing", own_dimensions(deployment)), length + 90)
+    assert beginnings(deployment, history) == {"SiteIncident": [length + 6]}
+    assert history["SiteIncident"][-1] == ALARM
+
+
+def with_changes(name: str, **changes: Any) -> dict[str, Any]:
+    """An alarm of the template, with other properties; None takes one away."""
+    changed = {**alarms(deployed("elasticache"))[name], **changes}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+def history_of(alarm: Mapping[str, Any], kind: str) -> list[str]:
+    published = figures(kind, own_dimensions(deployed("elasticache")))
+    return histories({"it": alarm}, {}, published, minutes(kind))["it"]
+
+
+def test_the_worst_of_each_interval_makes_minutes_of_a_second() -> None:
+    """The recording has what the alarms must not fall for: 24 workers whose intervals end over a minute."""
+    worst = with_changes(
+        "WithoutRedis", MetricName=catalogue.FALLBACK_LEVEL.name, EvaluationPeriods=2, DatapointsToAlarm=2
+    )
+    assert ALARM in history_of(worst, "a second of many")
+    assert ALARM in history_of(worst, "refused")
+
+
+def test_a_p99_of_few_calls_is_one_slow_call() -> None:
+    """This recording has it; and if fewer than a thousand are not looked at, what is slow at night stays unseen."""
+    p99 = {
+        key: value
+        for key, value in alarms(deployed("elasticache"))["LatencyCritical"].items()
+        if key != "Metrics"
+    } | {
+        "Namespace": catalogue.NAMESPACE,
+        "MetricName": catalogue.OPERATION_LATENCY.name,
+        "Dimensions": with_changes("DataLoss")["Dimensions"],
+        "ExtendedStatistic": "p99",
+        "Period": 300,
+    }  # fmt: skip
+    assert ALARM in history_of(p99, "low traffic")
+    assert ALARM not in history_of({**p99, "EvaluateLowSampleCountPercentile": "ignore"}, "slow Redis")
+
+
+def test_the_documented_table_is_what_was_evaluated() -> None:
+    """Paste the lines of ``table()`` into the page when this fails."""
+    text = (INFRA.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    [found] = re.findall(r"<!-- recordings: begin -->\n(.*?)\n<!-- recordings: end -->", text, re.DOTALL)
+    assert found == "\n".join(table())
+
+
+def table() -> list[str]:
+    """What happened, and what is told."""
+    rows = {
+        title(kind): ", ".join(f"[{name}](#{name.lower()})" for name in sorted(expected.told)) or "–"
+        for kind, expected in EXPECTED.items()
+    }
+    return [
+        "| what happens | what is told |",
+        "| --- | --- |",
+        *(f"| {what} | {names} |" for what, names in rows.items()),
+    ]

@@ -1,0 +1,156 @@
+"""The evaluator of alarms does what AWS' documentation says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.infra.alarm_states import ALARM, INSUFFICIENT, OK, Key, Sample, asked, calculate, histories, state, statistic
+
+KEPT = "the state before"
+TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
+
+
+@pytest.mark.parametrize(
+    ("points", "needed", "states"),
+    [
+        # The two tables of "Configuring how CloudWatch alarms treat missing data"; an evaluation over three periods.
+        ("0 - X - X", 3, (OK, OK, OK, OK)),
+        ("0 - - - -", 3, (OK, OK, OK, OK)),
+        ("- - - - -", 3, (INSUFFICIENT, KEPT, ALARM, OK)),
+        ("0 X X - X", 3, (ALARM, ALARM, ALARM, ALARM)),
+        ("- - X - -", 3, (ALARM, KEPT, ALARM, OK)),
+        ("0 - X - X", 2, (ALARM, ALARM, ALARM, ALARM)),
+        ("0 0 X 0 X", 2, (ALARM, ALARM, ALARM, ALARM)),
+        ("0 - X - -", 2, (OK, OK, ALARM, OK)),
+        ("- - - - 0", 2, (OK, OK, ALARM, OK)),
+        ("- - - X -", 2, (ALARM, KEPT, ALARM, OK)),
+        # What the page says of the youngest point: it is too early for an alarm.
+        ("- - - - X", 3, (KEPT, KEPT, ALARM, OK)),
+    ],
+)
+def test_missing_data_are_treated_as_in_the_tables(points: str, needed: int, states: tuple[str, ...]) -> None:
+    """X breaches, 0 does not, - is missing; the newest is the last."""
+    breaches = [{"X": True, "0": False, "-": None}[point] for point in points.split()]
+    found = [state(breaches, periods=3, needed=needed, missing=missing, before=KEPT) for missing in TREATMENTS]
+    assert found == list(states)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Sum", 1 * 90 + 5 * 9 + 100), ("SampleCount", 100), ("Average", 2.35), ("Minimum", 1), ("Maximum", 100),
+        ("p50", 1), ("p90", 1), ("p99", 5), ("p99.5", 100),
+        ("TC(1:)", 10), ("TC(:1)", 90), ("TC(1:5)", 9), ("TC(100:)", 0),
+    ],
+)  # fmt: skip
+def test_statistics_are_those_of_values_and_counts(name: str, value: float) -> None:
+    """A range is without its lower bound, as of a percentile rank."""
+    samples = [Sample(0, 100), Sample(1, 1, 90), Sample(2, 5, 9)]
+    assert statistic(name, samples) == pytest.approx(value)
+    assert statistic(name, []) is None
+
+
+def test_a_statistic_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(ValueError, match="tm90"):
+        statistic("tm90", [Sample(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("IF(a > 0, 100 * b / a, 0)", 50),
+        ("IF(zero > 0, 100 * b / zero, 0)", 0),
+        ("b / zero", None),
+        ("a + absent", None),
+        ("IF(absent > 0, 1, 0)", None),
+        ("IF(FILL(absent, 7) >= 7, a, 0)", 4),
+        ("FILL(a, 7)", 4),
+        ("SUM(METRICS())", 6),
+        ("MAX(METRICS()) - MIN(METRICS())", 4),
+        ("IF(a < 1 OR b > 1, 1, 0)", 1),
+        ("IF(a < 1 AND NOT b > 1, 1, 0)", 0),
+        ("IF(absent < 1 OR b > 1, 1, 0)", None),
+    ],
+)
+def test_metric_math(expression: str, value: float | None) -> None:
+    assert calculate(expression, {"a": 4, "b": 2, "zero": 0, "absent": None}) == value
+
+
+@pytest.mark.parametrize("expression", ["SEARCH('x')", "ANOMALY_DETECTION_BAND(a)", "a ** 2", "SUM(a)"])
+def test_math_that_is_not_understood_is_an_error(expression: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        calculate(expression, {"a": 1})
+
+
+FIGURE = Key("N", "M", frozenset({("D", "v")}))
+
+
+def alarm(**more: Any) -> dict[str, Any]:
+    return {
+        "Namespace": "N", "MetricName": "M", "Dimensions": [{"Name": "D", "Value": "v"}], "Statistic": "Maximum",
+        "Period": 60, "EvaluationPeriods": 2, "DatapointsToAlarm": 2, "Threshold": 2,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold", "TreatMissingData": "notBreaching", **more,
+    }  # fmt: skip
+
+
+def of_minutes(*values: float) -> dict[Key, list[Sample]]:
+    return {FIGURE: [Sample(60 * number + 30, value) for number, value in enumerate(values)]}
+
+
+def test_an_alarm_goes_by_the_minutes_of_its_own_metric() -> None:
+    """It begins in the second minute that breaches, and ends with the first that does not."""
+    figures = of_minutes(0, 2, 3, 4, 1, 0)
+    assert histories({"A": alarm()}, {}, figures, 6)["A"] == [OK, OK, ALARM, ALARM, OK, OK]
+    assert histories({"A": alarm(Namespace="other")}, {}, figures, 6)["A"] == [OK] * 6
+
+
+def test_a_longer_period_slides_by_minutes() -> None:
+    """And has what was received until then, each sample in one of two windows side by side."""
+    figures = of_minutes(0, 0, 9, 0, 0, 0, 0, 0, 0)
+    slow = alarm(Period=300, EvaluationPeriods=1, DatapointsToAlarm=1)
+    assert histories({"A": slow}, {}, figures, 9)["A"] == [OK, OK, *[ALARM] * 5, OK, OK]
+
+
+def test_what_is_silent_from_the_beginning_has_no_data_and_is_missed_where_that_breaches() -> None:
+    found = histories({m: alarm(TreatMissingData=m) for m in TREATMENTS}, {}, {}, 1)
+    assert [found[missing][0] for missing in TREATMENTS] == [INSUFFICIENT, INSUFFICIENT, ALARM, OK]
+
+
+def test_a_percentile_of_few_samples_stays_as_it_was_if_it_is_told_to() -> None:
+    """Below 10 / (1 - 0.99) = 1,000 samples in the periods of the evaluation; else it follows each of them."""
+    p99 = alarm(ExtendedStatistic="p99", EvaluationPeriods=1, DatapointsToAlarm=1)
+    del p99["Statistic"]
+    frozen = p99 | {"EvaluateLowSampleCountPercentile": "ignore"}
+    figures = {FIGURE: [Sample(30, 9, 1000), Sample(90, 0, 999), Sample(150, 0, 1000)]}
+    assert histories({"A": frozen, "B": p99}, {}, figures, 3) == {"A": [ALARM, ALARM, OK], "B": [ALARM, OK, OK]}
+
+
+def test_metric_math_is_compared_by_its_one_result() -> None:
+    doubled = {
+        **{key: value for key, value in alarm().items() if key not in {"Namespace", "MetricName", "Dimensions"}},
+        "Metrics": [
+            {"Id": "twice", "Expression": "2 * one", "ReturnData": True},
+            {
+                "Id": "one",
+                "ReturnData": False,
+                "MetricStat": {"Metric": alarm(), "Stat": "Maximum", "Period": 60},
+            },
+        ],
+    }
+    assert histories({"A": doubled}, {}, of_minutes(1, 1, 0), 3)["A"] == [OK, ALARM, OK]
+
+
+def test_a_composite_alarm_is_what_its_rule_says_of_the_others() -> None:
+    """Names with and without quotation marks, as CloudWatch takes them."""
+    rule = '(ALARM("A") OR INSUFFICIENT_DATA(B)) AND NOT ALARM(stack-C-1)'
+    assert asked(rule) == {"A", "B", "stack-C-1"}
+    alarms = {"A": alarm(), "B": alarm(), "stack-C-1": alarm(Threshold=4)}
+    found = histories(alarms, {"All": {"AlarmRule": rule}}, of_minutes(0, 2, 3, 4, 4, 0), 6)
+    assert found["All"] == [OK, OK, ALARM, ALARM, OK, OK]
+
+
+def test_a_rule_that_names_no_alarm_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        histories({}, {"All": {"AlarmRule": "ALARM(A)"}}, {}, 1)

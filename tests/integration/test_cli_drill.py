@@ -1,0 +1,207 @@
+"""``flask langpont drill``: outages of a copy of the application, on real servers that notice nothing of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
+
+from .behind import LONG, emptied, resting, row, sign_in, wait_for_level
+from .conftest import MakeApp, parts
+from .flask_command import RunningCommand, run_flask
+from .shop import run, write_shop
+
+DRILL = ["langpont", "drill"]
+
+
+def keys(primary: Valkey) -> dict[str, Any]:
+    """What Redis has of sessions, but for the canary and what probes leave for some minutes."""
+    with primary.client() as client:
+        names = [name for name in client.scan_iter() if not name.startswith("session:canary")]
+        return {name: client.hgetall(name) for name in names}
+
+
+def users_of_drills(url: str) -> int:
+    """Rows in both tables."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        found = (
+            connection.execute(
+                sa.select(sa.func.count()).select_from(table).where(table.c.user_id.startswith("langpont"))
+            ).scalar_one()
+            for table in (SESSIONS, USERS)
+        )
+        return sum(found)
+
+
+def test_each_feature_gets_what_the_table_promises(
+    make_app: MakeApp, primary: Valkey, replica: Valkey, postgres: Postgres, tmp_path: Path
+) -> None:
+    """In every outage, one after the other. Nothing is left of it, and the site, with the same stores, noticed nothing:
+    neither its users nor its journal."""
+    places: dict[str, Any] = {"REDIS_URL": primary.url, "REPLICA_URL": replica.url, "DATABASE_URL": emptied(postgres)}
+    site = make_app(**places)
+    client = sign_in(site, lang="ja", input_text="a text")
+    write_shop(tmp_path, **places)
+    with resting(site):
+        before, its_row = keys(primary), dict(row(site, client.digest))
+        done = run_flask(tmp_path, ["--app", "shop", *DRILL, "all", "--for", "0", "--yes"], 300)
+        after = keys(primary)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stdout.count("  all as promised\n") == 5
+    assert re.findall(r"^  level (\d)", done.stdout, re.MULTILINE) == ["1", "1", "1", "1", "0"]
+    assert "  ok  sign-in               is refused (503)\n" in done.stdout
+    assert users_of_drills(places["DATABASE_URL"]) == 0
+    assert after == before
+    assert dict(row(site, client.digest)) == its_row
+    assert client.get("/who").json == {"user": "7", "level": 0, "lang": "ja"}
+    assert list(tmp_path.glob("langpont_session_journal*")) == []
+
+
+def test_without_a_replica_the_level_is_2(primary: Valkey, tmp_path: Path) -> None:
+    """In debug no leave is asked for. What the table lets go shows what DEFAULTS says."""
+    write_shop(tmp_path, REDIS_URL=primary.url, DEFAULTS={"lang": "en"}, MAX_SESSIONS_PER_USER=1)
+    done = run_flask(tmp_path, ["--app", "shop", "--debug", *DRILL, "primary-down", "--for", "0"], 120)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "  level 2 local_cache, noticed after " in done.stdout
+    assert re.search(r"ok  language_preference +default_value +before: primary .*; during: default ", done.stdout)
+    assert re.search(r"ok  translation_state .* during: local .* written to journal .* after: primary ", done.stdout)
+    assert keys(primary) == {}
+
+
+def test_a_site_is_not_drilled_without_leave(primary: Valkey, tmp_path: Path) -> None:
+    """Its stores may be those of users: nothing is asked of them."""
+    write_shop(tmp_path, REDIS_URL=primary.url)
+    done = run_flask(tmp_path, ["--app", "shop", *DRILL, "all"], 60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "neither in debug nor under test" in done.stderr and "--yes" in done.stderr
+    assert sorted(path.name for path in tmp_path.glob("langpont*")) == []
+
+
+def test_a_broken_promise_is_found(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that cannot be written: named feature by feature, with exit code 1. What the table lets go is as
+    promised, and the drill's sessions are ended all the same."""
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
+
+    monkeypatch.setattr(Journal, "put", full)
+    app = make_app(REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
+    result = run(app, "drill", "primary-down", "--for", "0")
+    assert result.exit_code == 1, result.output
+    assert re.search(r"^  BAD translation_state ", result.output, re.MULTILINE)
+    assert "      what was written is in nowhere, not in journal\n" in result.output
+    assert re.search(r"^  ok  ui_settings ", result.output, re.MULTILINE)
+    assert re.search(r"^  \d not as promised$", result.output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_drill_that_is_interrupted_leaves_nothing(primary: Valkey, tmp_path: Path, number: signal.Signals) -> None:
+    """In the middle of its outage."""
+    write_shop(tmp_path, REDIS_URL=primary.url)
+    command = RunningCommand(tmp_path, ["--app", "shop", "--debug", *DRILL, "readonly", "--for", "3600"])
+    wait_until(lambda: bool(keys(primary)), "that it has begun")
+    command.process.send_signal(number)
+    done = command.answer(60)
+    assert done.returncode == 130, done.stderr
+    assert "Interrupted: the sessions of the drill are deleted." in done.stderr
+    assert keys(primary) == {}
+    assert users_of_drills(f"sqlite:///{tmp_path / 'langpont_session.sqlite3'}") == 0
+
+
+def test_no_drill_is_made_in_an_outage(tmp_path: Path) -> None:
+    """A sentence, exit code 2."""
+    write_shop(tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+    done = run_flask(tmp_path, ["--app", "shop", "--debug", *DRILL, "hang", "--for", "0"], 200)
+    assert done.returncode == 2
+    assert "before the drill not all is well: primary" in done.stderr
+
+
+# -- in a worker that serves the site ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "drills"
+
+
+@pytest.fixture
+def worker(make_app: MakeApp, socket: Path, primary: Valkey, tmp_path: Path) -> Flask:
+    """One that can be asked, and has served a request; the shop in `tmp_path` has its configuration."""
+    app = make_app(DRILL_SOCKET=str(socket), REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
+    client: Any = app.test_client()
+    wait_until(lambda: client.get("/healthz").json["status"] == "ok", "that it has looked")
+    write_shop(tmp_path, REDIS_URL=primary.url, DRILL_SOCKET=str(socket))
+    return app
+
+
+def drill_on_site(folder: Path, fault: str, seconds: str, *more: str) -> RunningCommand:
+    return RunningCommand(folder, ["--app", "shop", *DRILL, fault, "--site", "--for", seconds, *more])
+
+
+def test_a_worker_of_the_site_is_drilled(worker: Flask, make_app: MakeApp, tmp_path: Path) -> None:
+    """Its users get what they would get in an outage; those of other workers notice nothing."""
+    client, other = sign_in(worker), sign_in(make_app())
+    command = drill_on_site(tmp_path, "primary-down", "2", "--yes")
+    wait_for_level(worker, 2)
+    assert client.get("/who").json == {"user": "7", "level": 2, "lang": None}
+    assert other.get("/who").json["level"] == 0
+    done = command.answer(LONG)
+    assert done.returncode == 0, done.stderr
+    said = [line.removeprefix(f"worker {os.getpid()}: ") for line in done.stdout.splitlines()]
+    assert re.fullmatch(r"after \d+\.\d s level 2 local_cache, not used: primary read, primary write", said[-3])
+    assert re.fullmatch(r"after \d+\.\d s level 0 normal", said[-2])
+    assert said[-1] == "all is well again"
+    assert parts(worker).health.level == 0
+
+
+def test_a_drill_ends_with_the_command(worker: Flask, tmp_path: Path) -> None:
+    """However that ends. Meanwhile there is no second one in this worker."""
+    command = drill_on_site(tmp_path, "hang", "300", "--yes")
+    wait_for_level(worker, 2)
+    second = run(worker, "drill", "hang", "--site", "--yes")
+    assert (second.exit_code, "there is a drill in this worker already" in second.output) == (2, True)
+    command.process.send_signal(signal.SIGKILL)
+    wait_for_level(worker, 0)
+
+
+def test_only_the_workers_user_may_ask(worker: Flask, socket: Path) -> None:
+    """The socket is there once the worker serves, and goes with it."""
+    place = socket.with_name(f"{socket.name}-{os.getpid()}")
+    assert place.stat().st_mode & 0o777 == 0o600
+    parts(worker).close()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["hang", "--site"], "say --yes"),
+        (["hang", "--site", "--yes", "--for", "301"], "300 s at most"),
+        (["all", "--site", "--yes"], "one drill is made at a time"),
+        (["hang", "--worker", "1", "--yes"], "no such worker"),
+    ],
+)
+def test_what_is_not_drilled_on_a_site(worker: Flask, arguments: list[str], complaint: str) -> None:
+    """Exit code 2, and all is well."""
+    result = run(worker, "drill", *arguments)
+    assert (result.exit_code, complaint in result.output) == (2, True), result.output
+    assert parts(worker).health.level == 0
+
+
+def test_a_site_is_not_drilled_unless_that_is_switched_on(make_app: MakeApp) -> None:
+    """By default nothing listens."""
+    result = run(make_app(), "drill", "hang", "--site", "--yes")
+    assert (result.exit_code, "DRILL_SOCKET is not set" in result.output) == (2, True)

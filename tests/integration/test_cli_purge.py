@@ -1,0 +1,95 @@
+"""``flask langpont purge`` that is interrupted, and what it shows while it works."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
+from flask_langpont_session.cli.purge import Lines
+from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
+
+from .behind import emptied
+from .flask_command import RunningCommand, on_terminal, run_flask
+from .shop import write_shop
+
+PURGE = ["--app", "shop", "langpont", "purge"]
+
+
+def fill(engine: sa.Engine, rows: int) -> None:
+    """Rows of sessions that were over long ago."""
+    whole = dict.fromkeys(("user_epoch", "created_at", "updated_at", "idle_expires_at", "absolute_expires_at"), 0)
+    METADATA.create_all(engine)
+    with engine.begin() as connection:
+        values = [{"digest": str(number), "version": 1, "live": False, "payload": "{}"} for number in range(rows)]
+        connection.execute(sa.insert(SESSIONS).values(**whole), values)
+
+
+def left(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(SESSIONS)).scalar_one()
+
+
+@pytest.fixture
+def engine(postgres: Postgres, primary: Valkey, tmp_path: Path) -> Iterator[sa.Engine]:
+    """Of a database with 2,001 rows to be deleted, which the shop in `tmp_path` uses."""
+    url = emptied(postgres)
+    write_shop(tmp_path, REDIS_URL=primary.url, DATABASE_URL=url)
+    engine = sa.create_engine(url)
+    fill(engine, 2001)
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "deleted"), [(signal.SIGINT, 130, 1000), (signal.SIGTERM, 143, 1000), (signal.SIGKILL, -9, 0)]
+)
+def test_what_was_interrupted_goes_on_with_what_is_left(
+    engine: sa.Engine, tmp_path: Path, number: signal.Signals, code: int, deleted: int
+) -> None:
+    """In the middle of a portion: that is done as a whole, or, where the process is killed, not at all."""
+    with engine.connect() as others:
+        others.execute(sa.text("LOCK TABLE langpont_sessions IN ACCESS EXCLUSIVE MODE"))
+        command = RunningCommand(tmp_path, PURGE)
+        wait_until(lambda: waits(engine), "that it waits for the table")
+        command.process.send_signal(number)
+        if number == signal.SIGKILL:
+            command.process.wait(30)
+    done = command.answer(30)
+    assert (done.returncode, done.stdout) == (code, "")
+    if deleted:
+        assert done.stderr.endswith("Interrupted: 1000 rows deleted; the next run goes on with the others.\n")
+    wait_until(lambda: not waits(engine), "that nothing of it is left")
+    assert left(engine) == 2001 - deleted
+    again = run_flask(tmp_path, PURGE, 30)
+    assert (again.returncode, again.stdout) == (0, f"{2001 - deleted} rows deleted.\n")
+    assert left(engine) == 0
+
+
+def waits(engine: sa.Engine) -> bool:
+    """Whether a process waits for a lock."""
+    with engine.connect() as connection:
+        return bool(connection.execute(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
+
+
+def test_a_terminal_shows_a_bar(engine: sa.Engine, tmp_path: Path) -> None:
+    """Of all that there is to be deleted."""
+    code, seen = on_terminal(tmp_path, PURGE, lambda seen: "2001 rows deleted." in seen)
+    assert (code, left(engine)) == (0, 0)
+    assert "Deleting rows  [" in seen
+    assert "100%" in seen
+
+
+def test_elsewhere_there_is_a_line_now_and_then() -> None:
+    """Not one for each portion."""
+    said, now = list[str](), [0.0]
+    tell = Lines(said.append, lambda: now[0])
+    for _ in range(50):
+        tell(1000)
+        now[0] += 0.5
+    assert said == ["21000 rows deleted so far", "41000 rows deleted so far"]

@@ -1,0 +1,771 @@
+"""``flask langpont doctor`` on real servers: each check where it fails and where it passes, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+import sqlalchemy as sa
+from click.testing import Result
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from devservers.processes import free_port, wait_until
+from devservers.server import answers_http
+from devservers.servers import Postgres, Valkey
+from devservers.web import WebServer
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.diagnosis import read_redis
+from flask_langpont_session.diagnosis.findings import Unknown, known
+from flask_langpont_session.diagnosis.read_database import read_database
+from flask_langpont_session.diagnosis.read_host import workers_of
+from flask_langpont_session.diagnosis.rights import FOR_ALL, FOR_METRICS, ON_CLUSTERS
+from flask_langpont_session.diagnosis.table import CHECKS
+from tests.faults.matrix_servers import configured
+from tests.topologies import acl
+from tests.topologies.redis8 import Redis8
+
+from .behind import LONG, emptied
+from .conftest import add_views, close, parts
+from .mariadb import MariaDB
+from .pgbouncer import PgBouncer
+from .tls import Authority
+
+ROLE, PASSWORD = "doctors_patient", secrets.token_hex(8)
+KEY = secrets.token_hex()
+PATIENT = {"REDIS_TIMEOUT": 3, "REDIS_CONNECT_TIMEOUT": 3, "DATABASE_TIMEOUT": 3, "REQUEST_BUDGET": 6, "SLOW_MS": 3000}
+"""A busy machine is not an outage."""
+SECURE = {
+    "SECRET_KEY": KEY,
+    "SESSION_COOKIE_NAME": "__Host-session",
+    "SESSION_COOKIE_SECURE": True,
+    "SESSION_COOKIE_SAMESITE": "Lax",
+}
+
+Make = Callable[..., Flask]
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis8]:
+    """One of Redis, where the shared ones are of Valkey."""
+    with Redis8(tmp_path_factory.mktemp("redis8")) as server:
+        yield server
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[Valkey]:
+    """Each engine in turn, with a user that may do what is documented. What a test configures there is undone."""
+    found: Valkey = request.getfixturevalue({"valkey": "primary_server", "redis": "other_server"}[request.param])
+    found.start()
+    with configured(found, hash_max_listpack_value=1024), found.client() as client:
+        client.flushall()
+        client.execute_command("ACL", "SETUSER", acl.USER, "on", f">{acl.PASSWORD}", *acl.documented())
+        yield found
+        client.execute_command("ACL", "DELUSER", acl.USER)
+
+
+def as_user(server: Valkey) -> str:
+    """Its address, with the documented user."""
+    return server.url.replace("redis://", f"redis://{acl.USER}:{acl.PASSWORD}@")
+
+
+@pytest.fixture
+def role(postgres: Postgres) -> Iterator[str]:
+    """Address of a PostgreSQL with the tables, as a user that may use them and nothing else."""
+    url = emptied(postgres)
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        drop(connection)
+        connection.exec_driver_sql(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
+        LangPontSession.metadata.create_all(connection)
+        connection.exec_driver_sql(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON langpont_sessions, langpont_users TO {ROLE}"
+        )
+        yield str(sa.make_url(url).set(username=ROLE, password=PASSWORD).render_as_string(hide_password=False))
+        drop(connection)
+    engine.dispose()
+
+
+def drop(connection: sa.Connection) -> None:
+    if connection.exec_driver_sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{ROLE}'").first():
+        connection.exec_driver_sql(f"DROP OWNED BY {ROLE}")
+        connection.exec_driver_sql(f"DROP ROLE {ROLE}")
+
+
+# -- applications ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make(tmp_path: Path, sqlite_url: str) -> Iterator[Make]:
+    """Makes applications as in production; `config` of ours without the prefix."""
+    made: list[Flask] = []
+
+    def make(*, tables: bool = True, **config: Any) -> Flask:
+        app = Flask("app", instance_path=str(tmp_path))
+        flask = {name: config.pop(name) for name in list(config) if name.startswith(("SESSION_", "SECRET_", "TESTING"))}
+        app.config.update(SECURE | flask)
+        settings = {"DATABASE_URL": sqlite_url, "JOURNAL": str(tmp_path / "journal.sqlite3"), **PATIENT, **config}
+        app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
+        LangPontSession(app)
+        if tables and parts(app).backend.database.engine.dialect.name == "sqlite":
+            parts(app).backend.database.create_tables()
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        close(app)
+
+
+def run(app: Flask, *arguments: str) -> Result:
+    result = app.test_cli_runner().invoke(args=["langpont", "doctor", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def told(app: Flask, *names: str) -> dict[str, dict[str, Any]]:
+    """What the checks say, for programs."""
+    result = run(app, "--json", *(part for name in names for part in ("--only", name)))
+    return {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+
+
+def outcome(app: Flask, name: str) -> tuple[str, str]:
+    """Of one check, and all that it says."""
+    check = told(app, name)[name]
+    assert all(finding["cure"] for finding in check["findings"] if finding["outcome"] in ("warning", "failure"))
+    return check["outcome"], " ".join(f"{finding['subject']} {finding['found']}" for finding in check["findings"])
+
+
+NOT_HERE = {"journal-disk"}
+"""What depends on the machine that the tests run on."""
+
+
+def test_a_good_set_up(make: Make, server: Valkey, role: str) -> None:
+    """All is well, for `--strict` too: exit code 0. What cannot be looked at with few rights, or while no worker runs,
+    is no pass and says why."""
+    app = make(REDIS_URL=as_user(server), DATABASE_URL=role)
+    skipped = {
+        "listpack": "CONFIG GET",
+        "worker-time-out": "no worker runs",
+        "journal-workers": "no worker runs",
+        "unclaimed-keys": "no signed-in session",
+    }
+    found = told(app)
+    assert {name: check["outcome"] for name, check in found.items() if name not in NOT_HERE} == {
+        check.name: "skipped" if check.name in skipped else "ok" for check in CHECKS if check.name not in NOT_HERE
+    }
+    for name, why in skipped.items():
+        assert why in found[name]["findings"][0]["found"]
+    names = [part for check in CHECKS if check.name not in NOT_HERE for part in ("--only", check.name)]
+    result = run(app, "--strict", *names)
+    assert result.exit_code == 0
+    number = len(CHECKS) - len(NOT_HERE)
+    counts = f"{number - len(skipped)} ok, {len(skipped)} skipped, 0 warnings, 0 failures"
+    assert result.output.splitlines()[-1] == f"{number} checks: {counts}"
+
+
+def test_a_bad_set_up(make: Make, primary_server: Valkey) -> None:
+    """A line for each thing, with its cure; no secret is printed. Exit code 1, by --strict for warnings, too."""
+    password = "kept-to-itself"
+    app = make(
+        REDIS_URL=f"redis://:{password}@127.0.0.1:{free_port()}/0", SECRET_KEY="dev-key-dev-key", JOURNAL=None,
+        SECRET_KEY_FALLBACKS=["older-secret"], SESSION_COOKIE_SAMESITE=None,
+    )  # fmt: skip
+    result = run(app)
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert "failure  secret-key            SECRET_KEY looks like a sample, not like random bytes" in lines
+    assert "         why:  with this key any session cookie can be forged" in lines
+    assert any(line.startswith("failure  stores                primary: unreachable") for line in lines)
+    assert "skipped  eviction              primary: does not answer" in lines
+    assert any(line.startswith("warning  journal-file ") for line in lines)
+    for secret in (password, "dev-key-dev-key", "older-secret"):
+        assert secret not in result.output + run(app, "--json").output
+    assert run(app, "--only", "cookie").exit_code == 0
+    assert run(app, "--only", "cookie", "--strict").exit_code == 1
+    assert json.loads(run(app, "--only", "cookie", "--strict", "--json").output)["failed"] is True
+
+
+def test_what_cannot_be_run() -> None:
+    """Exit code 2: not a single check was made."""
+    app = Flask("bare")
+    from flask_langpont_session.cli import langpont
+
+    result = app.test_cli_runner().invoke(langpont, ["doctor"])
+    assert (result.exit_code, "not set up" in result.output) == (2, True)
+
+
+def test_a_mistake_in_the_configuration_cannot_be_run(tmp_path: Path) -> None:
+    """As the command finds the application: the mistakes in a list, and no traceback."""
+    from flask.cli import ScriptInfo
+
+    from flask_langpont_session.cli import langpont
+
+    def create() -> Flask:
+        app = Flask("app", instance_path=str(tmp_path))
+        app.config["LANGPONT_SESSION_REDIS_URI"] = "redis://localhost"
+        LangPontSession(app)
+        return app
+
+    result = Flask("other").test_cli_runner().invoke(langpont, ["doctor"], obj=ScriptInfo(create_app=create))
+    assert result.exit_code == 2
+    assert "did you mean LANGPONT_SESSION_REDIS_URL" in result.output
+
+
+def test_checks_by_name(make: Make, primary_server: Valkey) -> None:
+    """`--list` names them all and asks nothing; a name that is none is refused."""
+    app = make(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    listed = run(app, "--list")
+    assert [line.split()[0] for line in listed.output.splitlines()] == [check.name for check in CHECKS]
+    unknown = run(app, "--only", "tabels")
+    assert (unknown.exit_code, "there is no check 'tabels'" in unknown.output) == (2, True)
+
+
+# -- it changes nothing ------------------------------------------------------------------------------------------------
+
+
+def everything(server: Valkey) -> Any:
+    """All keys, settings and scripts of a server."""
+    with server.client() as client:
+        keys: Any = client.keys("*")
+        statistics: Any = client.info("memory")
+        return {key: client.dump(key) for key in keys}, client.config_get("*"), statistics["number_of_cached_scripts"]
+
+
+def test_nothing_is_changed(make: Make, server: Valkey, role: str, tmp_path: Path) -> None:
+    """On no server, and no file is made on this host: it may be another user's command."""
+    url = sa.make_url(role)
+    app = make(REDIS_URL=as_user(server), DATABASE_URL=role, JOURNAL=str(tmp_path / "place" / "journal"))
+    parts(app).backend.journal.close()
+    for file in (tmp_path / "place").iterdir():
+        file.unlink()
+    engine = sa.create_engine(url)
+    with engine.connect() as connection, server.client() as client:
+        client.hset("session:ui:{x}", mapping={"lang": "jp"})
+        rows = connection.exec_driver_sql("SELECT count(*) FROM langpont_sessions").scalar()
+        before = everything(server)
+        assert "primary" in run(app).output
+        assert everything(server) == before
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT count(*) FROM langpont_sessions").scalar() == rows
+    engine.dispose()
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_no_file_of_sqlite_is_made(make: Make, server: Valkey, tmp_path: Path) -> None:
+    """It would belong to whichever user has run the command."""
+    app = make(REDIS_URL=as_user(server), DATABASE_URL=f"sqlite:///{tmp_path / 'none.sqlite3'}", tables=False)
+    found, says = outcome(app, "stores")
+    assert found == "failure" and "there is no file" in says
+    assert not (tmp_path / "none.sqlite3").exists()
+
+
+# -- the configuration -------------------------------------------------------------------------------------------------
+
+SEALING = bytes(range(200, 232)).hex()
+
+CONFIGURED: list[tuple[str, str, dict[str, Any], str]] = [
+    ("secret-key", "failure", {"SECRET_KEY": "change me, please: I am but a sample"}, "sample"),
+    ("secret-key-fallbacks", "failure", {"SECRET_KEY_FALLBACKS": ["old"]}, "FALLBACKS[0]"),
+    ("encryption", "ok", {"ENCRYPTION_KEYS": [SEALING], "ENCRYPTED_CATEGORIES": ["auth"]}, "auth; not translation, ui"),
+    ("environment", "failure", {"KEY_PREFIX": "staging"}, "KEY_PREFIX names staging"),
+    ("environment", "failure", {"TESTING": True}, "TESTING"),
+    ("cookie", "failure", {"SESSION_COOKIE_HTTPONLY": False}, "scripts"),
+    ("cookie", "warning", {"SESSION_COOKIE_NAME": "session", "SESSION_COOKIE_SECURE": False}, "without HTTPS"),
+    ("time-outs", "warning", {"REDIS_TIMEOUT": 6}, "0 ms of REQUEST_BUDGET"),
+    ("time-outs", "warning", {"REDIS_CONNECT_TIMEOUT": 0.001}, "REDIS_CONNECT_TIMEOUT"),
+    ("journal-file", "warning", {"JOURNAL": None}, "JOURNAL is None"),
+    ("near-cache", "ok", {"NEAR_CACHE": ()}, "switched off"),
+    ("grace", "warning", {"LOCAL_CACHE_TTL": 120}, "users are signed out after 120 s"),
+    ("drill-socket", "warning", {"DRILL_SOCKET": "/run/shop/drills"}, "ENVIRONMENT is 'production'"),
+]
+
+
+@pytest.mark.parametrize(("name", "expected", "config", "says"), CONFIGURED)
+def test_a_configuration(
+    make: Make, primary: Valkey, name: str, expected: str, config: dict[str, Any], says: str
+) -> None:
+    """Each as an application is made by it."""
+    found, text = outcome(make(REDIS_URL=primary.url, **config), name)
+    assert (found, says in text) == (expected, True), text
+
+
+def test_connections_that_are_made_before_the_fork(make: Make, primary: Valkey, sqlite_url: str) -> None:
+    """By the application itself, while it is loaded."""
+    engine = sa.create_engine(sqlite_url)
+    app = make(REDIS_URL=primary.url, DATABASE_URL=None, DATABASE_ENGINE=engine)
+    assert outcome(app, "forks")[0] == "ok"
+    engine.connect().close()
+    found, says = outcome(app, "forks")
+    assert (found, "1 connections" in says) == ("warning", True)
+
+
+def test_clocks_that_differ(make: Make, primary: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This host's is ten seconds late, and then by an hour."""
+    app = make(REDIS_URL=primary.url)
+    assert outcome(app, "clocks")[0] == "ok"
+    for seconds, expected in ((10, "warning"), (3600, "failure")):
+        late = SimpleNamespace(time=lambda by=seconds: time.time() - by, perf_counter=time.perf_counter)
+        monkeypatch.setattr(read_redis, "time", late)
+        found, says = outcome(app, "clocks")
+        assert (found, "ahead of that of this host" in says) == (expected, True)
+
+
+# -- Redis and Valkey --------------------------------------------------------------------------------------------------
+
+
+def changed(server: Valkey, *rules: str) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", acl.USER, *rules)
+
+
+def test_the_rights_that_are_asked_for_are_the_documented_ones() -> None:
+    """Of docs/configuration.md, no more and no less."""
+    assert {*FOR_ALL, *FOR_METRICS} == set(acl.commands())
+    assert {f"+{right}" for right in ON_CLUSTERS} == set(acl.more_on_clusters())
+
+
+def test_a_right_that_is_missing_is_named(make: Make, server: Valkey) -> None:
+    """Each of them, and no other one; then the right to the keys."""
+    app = make(REDIS_URL=as_user(server))
+    fine = "primary app may do what is needed, and nothing else that was tried"
+    assert outcome(app, "redis-rights") == ("ok", fine)
+    for right in FOR_ALL:
+        changed(server, f"-{right}")
+        # Without TIME not even a connection is made.
+        found, says = outcome(app, "stores" if right == "time" else "redis-rights")
+        changed(server, f"+{right}")
+        assert found == ("warning" if right in ("info", "client|tracking") else "failure")
+        assert f"+{right} is missing" in says if right == "time" else says.endswith(f"lacks +{right}")
+    changed(server, "resetkeys", "~other:*")
+    found, says = outcome(app, "redis-rights")
+    assert (found, "may not use keys that begin with session:" in says) == ("failure", True)
+
+
+def test_a_user_that_may_do_too_much(make: Make, server: Valkey) -> None:
+    """As the default user may."""
+    found, says = outcome(make(REDIS_URL=server.url), "redis-rights")
+    assert found == "warning"
+    for what in ("default may also", "CONFIG GET", "CLIENT LIST", "DBSIZE", "other prefixes", "without a password"):
+        assert what in says
+
+
+def test_a_right_of_metrics_is_asked_for_with_metrics_only(make: Make, server: Valkey) -> None:
+    changed(server, "-zadd")
+    assert outcome(make(REDIS_URL=as_user(server)), "redis-rights")[0] == "ok"
+    app = make(
+        REDIS_URL=as_user(server), METRICS=["prometheus"], METRICS_REGISTRY=CollectorRegistry(), KEY_PREFIX="session"
+    )
+    assert outcome(app, "redis-rights")[1].endswith("lacks +zadd")
+
+
+SETTINGS = [
+    ("eviction", {"maxmemory_policy": "allkeys-lru"}, "allkeys-lru"),
+    ("listpack", {"hash_max_listpack_value": 64}, "hash-max-listpack-value is 64"),
+    ("persistence", {"appendonly": "no"}, "nothing is on a disk"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "says"), SETTINGS)
+def test_a_setting_of_the_server(make: Make, alone: Valkey, name: str, settings: dict[str, Any], says: str) -> None:
+    """Well at first, then changed."""
+    app = make(REDIS_URL=alone.url)
+    assert outcome(app, name)[0] == "ok"
+    with configured(alone, **settings):
+        found, text = outcome(app, name)
+    assert (found, says in text) == ("warning", True), text
+
+
+@pytest.fixture(scope="session")
+def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("lonely")) as server:
+        yield server
+
+
+@pytest.fixture
+def alone(lonely: Valkey) -> Iterator[Valkey]:
+    """A primary without a replica."""
+    with configured(lonely, hash_max_listpack_value=1024):
+        yield lonely
+
+
+def test_memory_that_is_nearly_full(make: Make, alone: Valkey) -> None:
+    """It has some left yet."""
+    app = make(REDIS_URL=alone.url)
+    with alone.client() as client:
+        used = client.info("memory")["used_memory"]
+    with configured(alone, maxmemory=int(used * 1.1), maxmemory_policy="volatile-lru"):
+        found, text = outcome(app, "eviction")
+    assert (found, "% of maxmemory is used" in text) == ("warning", True), text
+
+
+def test_keys_that_were_removed(make: Make, alone: Valkey) -> None:
+    """Because memory was full, once since its start."""
+    app = make(REDIS_URL=alone.url)
+    with configured(alone, maxmemory_policy="volatile-lru", maxmemory=0), alone.client() as client:
+        client.set("other", "x", ex=100)
+        client.config_set("maxmemory", "1")
+        with pytest.raises(redis.OutOfMemoryError):
+            client.set("more", "x")
+        client.config_set("maxmemory", "0")
+        found, says = outcome(app, "eviction")
+        client.config_resetstat()
+    assert (found, "1 keys were removed" in says) == ("warning", True)
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])
+def test_a_server_without_memory(make: Make, alone: Valkey, policy: str) -> None:
+    """It may remove nothing, or finds nothing that it may remove, and refuses writes: one failure, about memory
+    alone."""
+    app = make(REDIS_URL=alone.url)
+    with configured(alone, maxmemory=1, maxmemory_policy=policy), alone.client() as client:
+        with pytest.raises(redis.OutOfMemoryError):
+            client.set("more", "x")
+        [finding] = told(app, "eviction")["eviction"]["findings"]
+    assert (finding["outcome"], f" of 1 bytes of maxmemory are used ({policy})" in finding["found"]) == (
+        "failure",
+        True,
+    )
+    assert finding["cure"].startswith("raise maxmemory")
+
+
+def test_an_endpoint_that_leads_to_a_replica(make: Make, primary: Valkey, replica: Valkey) -> None:
+    """A node's own name, after a failover."""
+    said = told(make(REDIS_URL=replica.url), "write-endpoint", "replication")
+    [finding] = said["write-endpoint"]["findings"]
+    assert finding["outcome"] == "failure"
+    assert f"it is a replica of 127.0.0.1:{primary.port}" in finding["found"]
+    assert "REPLICAOF NO ONE" in finding["cure"]
+    assert said["replication"]["outcome"] == "skipped"
+    assert outcome(make(REDIS_URL=primary.url), "write-endpoint")[0] == "ok"
+
+
+@pytest.mark.parametrize(("password", "says"), [("", "no password was sent"), (":wrong@", "wrong password or user")])
+def test_a_password_that_is_refused(make: Make, alone: Valkey, password: str, says: str) -> None:
+    """Which of the two it is."""
+    with alone.client() as client:
+        client.config_set("requirepass", "right")
+        try:
+            app = make(REDIS_URL=alone.url.replace("://", f"://{password}"))
+            [refused, *_] = told(app, "stores")["stores"]["findings"]
+        finally:
+            client.config_set("requirepass", "")
+    assert (refused["outcome"], refused["found"]) == ("failure", f"identity refused ({says})")
+
+
+def test_replicas(make: Make, primary: Valkey, replica: Valkey, alone: Valkey) -> None:
+    """One that follows; the primary itself; another primary; one that has lost its own."""
+    good = make(REDIS_URL=primary.url, REPLICA_URL=replica.url)
+    assert [outcome(good, name)[0] for name in ("replication", "replica")] == ["ok", "ok"]
+    same = make(REDIS_URL=primary.url, REPLICA_URL=primary.url)
+    assert "are one server" in outcome(same, "replication")[1]
+    other = make(REDIS_URL=primary.url, REPLICA_URL=alone.url)
+    assert outcome(other, "replica")[0] == "failure"
+    with alone.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+        found, says = outcome(other, "replication")
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert (found, "replica it does not follow its primary" in says) == ("failure", True)
+
+
+def test_why_there_is_no_near_cache(make: Make, server: Valkey) -> None:
+    """As `flask langpont status` says it."""
+    app = make(REDIS_URL=as_user(server))
+    assert outcome(app, "near-cache")[0] == "ok"
+    changed(server, "-client|tracking")
+    found, says = outcome(app, "near-cache")
+    assert (found, "the server refuses CLIENT TRACKING" in says) == ("warning", True)
+
+
+def test_without_info_what_it_says_is_skipped(make: Make, server: Valkey) -> None:
+    """A right that is missing is no pass."""
+    app = make(REDIS_URL=as_user(server))
+    changed(server, "-info")
+    found = told(app, "write-endpoint", "replication", "eviction", "persistence")
+    assert {check["outcome"] for check in found.values()} == {"skipped"}
+    assert all("INFO" in check["findings"][0]["found"] for check in found.values())
+
+
+def test_a_server_without_config(make: Make, tmp_path: Path) -> None:
+    """As ElastiCache is: the command is not there, which is no right to it. What INFO says is known all the same."""
+    hidden = tuple(part for name in ("CONFIG", "ACL") for part in ("--rename-command", name, ""))
+    with Valkey(tmp_path / "hidden", extra=hidden) as server:
+        app = make(REDIS_URL=server.url)
+        found = told(app, "listpack", "redis-rights", "eviction", "persistence")
+        assert {name: check["outcome"] for name, check in found.items()} == {
+            "listpack": "skipped", "redis-rights": "warning", "eviction": "ok", "persistence": "ok"
+        }  # fmt: skip
+        assert "CONFIG GET" not in found["redis-rights"]["findings"][0]["found"]
+
+
+def test_tls(make: Make, tmp_path: Path) -> None:
+    """A server that speaks it, on this host; what is checked of its certificate is what the client was told."""
+    authority = Authority(tmp_path)
+    with ExitStack() as ends:
+        server = ends.enter_context(Redis8(tmp_path / "tls", certificate=authority.issue(["localhost"])))
+        url = f"rediss://localhost:{server.port}/0"
+        app = make(REDIS_URL=url, REDIS_CA_FILE=str(authority.certificate), SINGLE_HOST=True)
+        assert outcome(app, "redis-tls") == ("ok", "primary TLS, on this host")
+        careless = redis.Redis(
+            host="localhost", port=server.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False
+        )
+        app = make(REDIS_CLIENT=careless, REDIS_URL=None)
+        with parts(app).backend.store("primary").server_identity.alone():
+            connection = parts(app).backend.store("primary").link.beside(3)
+        found, _ = read_redis.transport_of(connection)
+        connection.disconnect()
+        careless.close()
+    assert found.is_encrypted and not found.checks_certificate and not found.checks_name  # type: ignore[union-attr]
+
+
+def test_a_client_without_a_network(make: Make) -> None:
+    """fakeredis: what can be asked is asked."""
+    import fakeredis
+
+    app = make(REDIS_CLIENT=fakeredis.FakeRedis(), REDIS_URL=None)
+    found = told(app)
+    assert found["stores"]["outcome"] == "ok"
+    assert found["redis-tls"]["outcome"] == "skipped"
+
+
+def test_a_server_that_hangs(make: Make, alone: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for a bounded time."""
+    monkeypatch.setattr(read_redis, "PATIENCE", 0.2)
+    app = make(REDIS_URL=alone.url, REDIS_CONNECT_TIMEOUT=0.2)
+    alone.freeze()
+    try:
+        assert outcome(app, "stores")[0] == "failure"
+    finally:
+        alone.thaw()
+
+
+# -- databases ---------------------------------------------------------------------------------------------------------
+
+
+def altered(app: Flask, *statements: str) -> None:
+    with parts(app).backend.database.engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def test_tables_columns_and_indexes(make: Make, primary: Valkey, database_url: str) -> None:
+    """On each engine: none; all; one index, one column, one table less."""
+    app = make(REDIS_URL=primary.url, DATABASE_URL=database_url, SINGLE_HOST=True)
+    database = parts(app).backend.database
+    if database.engine.dialect.name != "sqlite":
+        assert outcome(app, "tables")[0] == "failure"
+        assert [outcome(app, name)[0] for name in ("schema", "indexes")] == ["skipped", "skipped"]
+        assert database.missing_tables(), "nothing was made"
+        database.create_tables()
+    assert {name: outcome(app, name)[0] for name in ("tables", "schema", "indexes")} == {
+        "tables": "ok", "schema": "ok", "indexes": "ok"
+    }  # fmt: skip
+    of_mysql = " ON langpont_sessions" if database.engine.dialect.name == "mysql" else ""
+    altered(app, f"DROP INDEX ix_langpont_sessions_updated_at{of_mysql}")
+    assert "ix_langpont_sessions_updated_at" in outcome(app, "indexes")[1]
+    altered(app, "ALTER TABLE langpont_sessions DROP COLUMN successor")
+    assert "langpont_sessions.successor is missing" in outcome(app, "schema")[1]
+    altered(app, "DROP TABLE langpont_users")
+    assert outcome(app, "tables") == ("failure", "None missing: langpont_users")
+
+
+def test_columns_that_are_too_small(make: Make, primary: Valkey, role: str, postgres: Postgres) -> None:
+    """Made by hand."""
+    engine = sa.create_engine(postgres.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE langpont_users ALTER COLUMN epoch TYPE integer")
+        connection.exec_driver_sql("ALTER TABLE langpont_users ALTER COLUMN user_id TYPE varchar(99)")
+    engine.dispose()
+    found, says = outcome(make(REDIS_URL=primary.url, DATABASE_URL=role), "schema")
+    assert found == "failure"
+    assert "langpont_users.epoch has no room" in says and "langpont_users.user_id holds 99 characters" in says
+
+
+def test_users_that_mariadb_takes_for_one(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
+    """Tables of another collation."""
+    app = make(REDIS_URL=primary.url, DATABASE_URL=emptied(mariadb))
+    parts(app).backend.database.create_tables()
+    assert outcome(app, "schema")[0] == "ok"
+    altered(app, "ALTER TABLE langpont_users MODIFY user_id varchar(255) COLLATE utf8mb4_general_ci NOT NULL")
+    assert "langpont_users.user_id takes different texts for the same" in outcome(app, "schema")[1]
+
+
+def test_rights_in_postgresql(make: Make, primary: Valkey, role: str, postgres: Postgres) -> None:
+    """Enough; one too few; a superuser's."""
+    app = make(REDIS_URL=primary.url, DATABASE_URL=role)
+    assert outcome(app, "database-rights")[0] == "ok"
+    engine = sa.create_engine(postgres.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"REVOKE DELETE ON langpont_users FROM {ROLE}")
+    engine.dispose()
+    assert outcome(app, "database-rights") == ("failure", "None its user lacks DELETE on langpont_users")
+    superuser = make(REDIS_URL=primary.url, DATABASE_URL=postgres.url)
+    assert outcome(superuser, "database-rights") == ("warning", "None its user is a superuser")
+
+
+def test_a_postgresql_that_takes_no_writes(make: Make, primary: Valkey, role: str) -> None:
+    """As a standby does."""
+    assert outcome(make(REDIS_URL=primary.url, DATABASE_URL=role), "database-writes")[0] == "ok"
+    read_only = f"{role}?options=-c%20default_transaction_read_only%3Don"
+    assert outcome(make(REDIS_URL=primary.url, DATABASE_URL=read_only), "database-writes")[0] == "failure"
+
+
+def test_a_sqlite_file_that_another_process_has_locked(make: Make, primary: Valkey, sqlite_url: str) -> None:
+    """It is read as ever, and takes no write; what is written to see that is gone afterwards."""
+    app = make(REDIS_URL=primary.url)
+    assert outcome(app, "database-writes") == ("ok", "None it takes writes")
+    with parts(app).backend.database.engine.connect() as connection:
+        for table in ("langpont_sessions", "langpont_users"):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
+    path = sa.make_url(sqlite_url).database
+    other = sqlite3.connect(str(path), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        [finding] = told(app, "database-writes")["database-writes"]["findings"]
+    finally:
+        other.close()
+    assert (finding["outcome"], "SQLITE_BUSY" in finding["found"]) == ("failure", True)
+    assert f"`fuser {path}`" in finding["cure"] and "do not delete the file" in finding["cure"]
+
+
+def test_mariadb(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
+    """Its rights, and that it is read-only."""
+    app = make(REDIS_URL=primary.url, DATABASE_URL=emptied(mariadb))
+    parts(app).backend.database.create_tables()
+    names = ("database-writes", "database-rights", "database-tls", "pooler")
+    assert [outcome(app, name)[0] for name in names] == ["ok", "ok", "ok", "skipped"]
+    admin = make(REDIS_URL=primary.url, DATABASE_URL=mariadb.admin_url)
+    assert outcome(admin, "database-rights") == ("warning", "None its user is a superuser")
+    altered(admin, "SET GLOBAL read_only = ON")
+    try:
+        assert outcome(app, "database-writes")[0] == "failure"
+    finally:
+        altered(admin, "SET GLOBAL read_only = OFF")
+
+
+def test_whether_pymysql_encrypts(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
+    """It does where the server can, and checks nothing of the certificate unless it is told to."""
+    url = sa.make_url(emptied(mariadb)).set(drivername="mysql+pymysql").render_as_string(hide_password=False)
+    plain = make(REDIS_URL=primary.url, DATABASE_URL=f"{url}?ssl_disabled=true")
+    assert outcome(plain, "database-tls")[1] == "None without TLS, on this host"
+    app = make(REDIS_URL=primary.url, DATABASE_URL=url)
+    assert outcome(app, "database-tls")[1] == "None TLS, on this host"
+    found = read_database(parts(app).backend.database, is_own_engine=True)
+    assert not isinstance(found, Unknown) and not isinstance(found.transport, Unknown)
+    assert (found.transport.checks_certificate, found.transport.checks_name) == (False, False)
+
+
+@pytest.fixture
+def bouncer(postgres: Postgres, role: str, tmp_path: Path) -> Iterator[PgBouncer]:
+    """Before the database, in transaction mode."""
+    with PgBouncer(tmp_path / "bouncer", postgres) as bouncer:
+        yield bouncer
+
+
+def test_poolers(make: Make, primary: Valkey, bouncer: PgBouncer, role: str) -> None:
+    """With our own engine all is arranged; an engine of the application's has to be told not to prepare statements."""
+    assert outcome(make(REDIS_URL=primary.url, DATABASE_URL=role), "pooler") == (
+        "ok", "None none is seen: start-up options arrive"
+    )  # fmt: skip
+    assert "there is one" in outcome(make(REDIS_URL=primary.url, DATABASE_URL=bouncer.url), "pooler")[1]
+
+    def of_engine(url: str, **arguments: Any) -> tuple[str, str]:
+        engine = sa.create_engine(url, connect_args=arguments)
+        return outcome(make(REDIS_URL=primary.url, DATABASE_URL=None, DATABASE_ENGINE=engine), "pooler")
+
+    assert of_engine(role) == ("ok", "None none is seen")
+    found, says = of_engine(bouncer.url)
+    assert (found, "prepares statements" in says) == ("warning", True)
+    assert of_engine(bouncer.url, prepare_threshold=None)[0] == "ok"
+
+
+# -- this host ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_others_may_read(make: Make, primary: Valkey, tmp_path: Path) -> None:
+    """And a folder in which others may put another one."""
+    app = make(REDIS_URL=primary.url, JOURNAL=str(tmp_path / "open" / "journal"))
+    assert outcome(app, "journal-file")[0] == "ok"
+    (tmp_path / "open" / "journal").chmod(0o644)
+    (tmp_path / "open").chmod(0o777)
+    found, says = outcome(app, "journal-file")
+    assert (found, "mode 0644" in says, "mode 0777" in says) == ("warning", True, True)
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="no file system in memory")
+def test_a_journal_in_memory(make: Make, primary: Valkey) -> None:
+    """It is gone with the host's next start."""
+    folder = Path(f"/dev/shm/{secrets.token_hex()}")
+    app = make(REDIS_URL=primary.url, JOURNAL=str(folder / "journal"))
+    found, says = outcome(app, "journal-disk")
+    parts(app).close()
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    assert found in ("warning", "failure") and "it is in memory" in says
+
+
+SITE = """
+import os
+from flask import Flask
+from prometheus_client import CollectorRegistry
+from flask_langpont_session import LangPontSession
+
+app = Flask("site", instance_path=os.environ["PLACE"])
+app.config.from_prefixed_env()
+LangPontSession(app)
+"""
+
+
+def test_workers_of_gunicorn(make: Make, primary: Valkey, tmp_path: Path, sqlite_url: str) -> None:
+    """Found by the journal that they share; with the options that they were started with."""
+    (tmp_path / "doctors_site.py").write_text(SITE)
+    journal = tmp_path / "journal.sqlite3"
+    variables = {
+        "PLACE": str(tmp_path), "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+        "FLASK_SECRET_KEY": KEY, "FLASK_LANGPONT_SESSION_REDIS_URL": primary.url,
+        "FLASK_LANGPONT_SESSION_DATABASE_URL": sqlite_url, "FLASK_LANGPONT_SESSION_JOURNAL": str(journal),
+        "GUNICORN_CMD_ARGS": "--timeout 5",
+    }  # fmt: skip
+    web = WebServer(
+        tmp_path / "web", workers=2, preload=False, env={**os.environ, **variables}, application="doctors_site:app"
+    )
+    engine = sa.create_engine(sqlite_url)
+    app = make(REDIS_URL=primary.url, DATABASE_ENGINE=engine, DATABASE_URL=None)
+    engine.connect().close()
+    with web:
+        # A worker opens it when it is asked for the first time.
+        wait_until(lambda: answers_http(web.port, "/healthz") and len(known(workers_of(journal))) == 2, "both", LONG)
+        found = told(app, "journal-workers", "worker-time-out", "forks")
+    engine.dispose()
+    says = {name: (check["outcome"], check["findings"][0]["found"]) for name, check in found.items()}
+    assert says["worker-time-out"] == ("failure", "gunicorn ends workers after 5 s; REQUEST_BUDGET is 6 s")
+    assert says["journal-workers"] == ("ok", "2 processes of gunicorn share it")
+    assert says["forks"][0] == "ok" and "each worker loads it for itself" in says["forks"][1]
+
+
+def test_keys_that_no_feature_names(make: Make, primary: Valkey) -> None:
+    """As they lie in sessions of today: by name, without a value."""
+    app = make(REDIS_URL=primary.url, SESSION_COOKIE_NAME="session", SESSION_COOKIE_SECURE=False)
+    add_views(app)
+    client = app.test_client()
+    client.post("/login/7")
+    client.post("/set", json={"lang": "en", "fs_cc": "x"})
+    assert outcome(app, "unclaimed-keys")[0] == "ok"
+    client.post("/set", json={"favourite": "a-value-of-the-session"})
+    found, says = outcome(app, "unclaimed-keys")
+    assert (found, "no feature names 'favourite'" in says) == ("warning", True)
+    assert "a-value-of-the-session" not in run(app).output + run(app, "--json").output

@@ -1,0 +1,450 @@
+"""Encryption at rest on real servers: nothing of a session can be read where it is stored, nor put elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import sqlalchemy as sa
+from flask import Flask, session
+
+from devservers.servers import Valkey
+from flask_langpont_session import ConfigError
+from flask_langpont_session.encryption.cipher import FORMAT
+
+from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home
+from .conftest import MakeApp, cookie_of, parts
+
+NEW, OLD = bytes(range(200, 232)).hex(), bytes(range(100, 132)).hex()
+KEYS = {"ENCRYPTION_KEYS": [NEW]}
+MARKER = "Marzipan"
+"""Stands in every value of these tests, and nowhere else."""
+
+
+@pytest.fixture
+def raw(primary: Valkey) -> Iterator[Any]:
+    """A client that shows bytes."""
+    with closing(redis.Redis.from_url(primary.url)) as client:
+        yield client
+
+
+def in_redis(client: Any) -> bytes:
+    """All that is there: what RDB, AOF and replicas get."""
+    hashes = [client.hgetall(name) for name in client.scan_iter() if client.type(name) == b"hash"]
+    return b"\n".join(name + b"=" + value for found in hashes for name, value in found.items())
+
+
+def in_database(url: str) -> bytes:
+    """All payloads."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return "\n".join(connection.execute(sa.text("SELECT payload FROM langpont_sessions")).scalars()).encode()
+
+
+def on_disk(folder: Path) -> bytes:
+    """The content of all files."""
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pid")
+
+
+def talk(client: Any, word: str) -> None:
+    """Values of all categories."""
+    client.post("/set", json={"lang": word, "input_text": [word], "draft": {"of": word}, "tf_state": word})
+
+
+MODES: Sequence[tuple[Mapping[str, Any], bool]] = (({}, True), (KEYS, False))
+"""Settings, and whether the marker is found: without encryption it has to be, or nothing was looked at."""
+
+
+@pytest.mark.parametrize(("config", "is_found"), MODES, ids=["plain", "encrypted"])
+def test_nothing_can_be_read_in_the_stores(
+    make_app: MakeApp,
+    primary: Valkey,
+    raw: Any,
+    database_url: str,
+    tmp_path: Path,
+    config: Mapping[str, Any],
+    is_found: bool,
+) -> None:
+    """Of a visitor and of a user, in Redis and in each database: by what they say, and in their files."""
+    word = f"{MARKER} {tmp_path.name}"  # the server's files have what it was told in other tests, too
+    app = make_app(DATABASE_URL=database_url, **config)
+    visitor = app.test_client()
+    talk(visitor, word)
+    assert (word.encode() in in_redis(raw)) is is_found
+    user = sign_in(app)
+    talk(user, word)
+    assert (word.encode() in in_database(database_url)) is is_found
+    raw.save()
+    assert (word.encode() in on_disk(primary.folder)) is is_found
+    assert (word.encode() in on_disk(tmp_path)) is (is_found and database_url.startswith("sqlite"))
+    for client, name in ((visitor, None), (user, "7")):
+        found: Any = client.get("/all").json
+        assert found.get("_user_id") == name
+        assert [found[key] for key in ("lang", "input_text", "draft", "tf_state")] == [
+            word, [word], {"of": word}, word,
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "is_found"), MODES, ids=["plain", "encrypted"])
+def test_nothing_can_be_read_in_an_outage(
+    make_app: MakeApp, primary: Valkey, raw: Any, tmp_path: Path, config: Mapping[str, Any], is_found: bool
+) -> None:
+    """In the journal, in the copies that workers share, in whatever lies beside it; and it is merged afterwards."""
+    app, sibling = make_app(**config), make_app(**config)
+    user = sign_in(app, input_text=f"{MARKER} before")
+    for worker in (app, sibling):
+        browser(worker, user.cookie).get("/all")
+    primary.kill()
+    for worker in (app, sibling):
+        wait_for_level(worker, 2)
+    user.post("/set", json={"draft": MARKER, "source_lang": f"{MARKER} in the outage"})
+    journal = parts(app).backend.journal
+    assert journal.counts()["writes"] == 2 and journal.counts()["copies"] > 0
+    assert (MARKER.encode() in on_disk(tmp_path)) is is_found
+    seen = browser(sibling, user.cookie).get("/all").json
+    assert (seen["draft"], seen["input_text"]) == (MARKER, f"{MARKER} before")
+    primary.start()
+    wait_until_home(app, sibling)
+    assert (MARKER.encode() in in_redis(raw)) is is_found
+    assert (MARKER.encode() in on_disk(tmp_path)) is is_found
+    assert browser(sibling, user.cookie).get("/all").json["source_lang"] == f"{MARKER} in the outage"
+
+
+def test_auth_that_waits_for_the_database_is_sealed_too(make_app: MakeApp, postgres: Any, tmp_path: Path) -> None:
+    """An ordinary key of auth, written while the database is down, and the value that it was made from."""
+    engine = sa.create_engine(postgres.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS langpont_sessions, langpont_users"))
+    engine.dispose()
+    app = make_app(DATABASE_URL=postgres.url, DURABLE_KEYS=["draft"], **KEYS)
+    user = sign_in(app, draft=f"{MARKER} before")
+    with resting(app):
+        postgres.kill()
+        user.post("/set", json={"draft": f"{MARKER} in the outage"})
+        assert parts(app).backend.journal.counts()["writes"] == 1
+        assert MARKER.encode() not in on_disk(tmp_path)
+        assert user.get("/get/draft").json["value"] == f"{MARKER} in the outage"
+        postgres.start()
+    wait_until_home(app)
+    assert MARKER.encode() not in in_database(postgres.url)
+    assert user.get("/get/draft").json["value"] == f"{MARKER} in the outage"
+    row = parts(app).backend.database.load(user.digest, idle_ms=0)
+    assert row is not None and row.payload["draft"] == f'"{MARKER} in the outage"'.encode()
+
+
+def test_what_is_made_twice_of_an_unknown_value_is_one_change(make_app: MakeApp, primary: Valkey) -> None:
+    """A view that saves, and goes on, while nothing is known of the session: the journal knows its own value again."""
+    app = make_app(**KEYS)
+
+    @app.post("/twice")
+    def twice() -> str:
+        for word in ("once", "twice"):
+            session["draft"] = [*session.get("draft", []), word]
+            session.flush()  # type: ignore[attr-defined]
+        return ""
+
+    cookie = cookie_of(app.test_client().post("/set", json={"lang": "ja"}))
+    primary.kill()
+    stranger = make_app(**KEYS)  # another worker, which has seen nothing of this session
+    stranger.add_url_rule("/twice", view_func=twice, methods=["POST"])
+    stranger.test_client().get("/who")
+    wait_for_level(stranger, 2)
+    client = browser(stranger, cookie or "")
+    assert client.post("/twice").status_code == 200
+    assert client.get("/get/draft").json["value"] == ["once", "twice"]
+    primary.start()
+    wait_until_home(app, stranger)
+    assert client.get("/all").json == {"lang": "ja", "draft": ["once", "twice"]}
+
+
+# -- an attacker writes to a store -------------------------------------------------------------------------------------
+
+Attack = Callable[[Any, str, str], None]
+
+
+def _of_another_session(client: Any, mine: str, others: str) -> None:
+    client.hset(key(mine, "ui"), "lang", client.hget(key(others, "ui"), "lang"))
+
+
+def _of_another_field(client: Any, mine: str, others: str) -> None:
+    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "ui"), "draft"))
+
+
+def _of_another_category(client: Any, mine: str, others: str) -> None:
+    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "translation"), "lang"))
+
+
+def _plain(client: Any, mine: str, others: str) -> None:
+    client.hset(key(mine, "ui"), "lang", '"forged"')
+
+
+def _cut_off(client: Any, mine: str, others: str) -> None:
+    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "ui"), "lang")[:-1])
+
+
+@pytest.mark.parametrize("attack", [_of_another_session, _of_another_field, _of_another_category, _plain, _cut_off])
+def test_a_value_that_was_put_there_reads_as_absent(make_app: MakeApp, raw: Any, attack: Attack) -> None:
+    """By someone who may write to Redis. Other values are as they were, and writing it again heals it."""
+    before = make_app(**KEYS)
+    cookie, other_cookie = (
+        cookie_of(before.test_client().post("/set", json={"lang": text, "draft": f"draft {text}", "input_text": text}))
+        for text in ("mine", "others")
+    )
+    parts(before).close()  # a worker that has a copy may show that, or give it back to Redis
+    raw.hset(key(digest(cookie), "translation"), "lang", raw.hget(key(digest(cookie), "translation"), "input_text"))
+    attack(raw, digest(cookie), digest(other_cookie))
+    app = make_app(**KEYS)
+    mine = browser(app, cookie or "")
+    found = mine.get("/all")
+    assert (found.status_code, found.json) == (200, {"draft": "draft mine", "input_text": "mine"})
+    assert parts(app).recorder.counters()["unreadable_values"] >= 1
+    mine.post("/set", json={"lang": "healed"})
+    assert mine.get("/all").json == {"lang": "healed", "draft": "draft mine", "input_text": "mine"}
+
+
+def _older_rights(client: Any, user: Any, before: Mapping[bytes, bytes]) -> None:
+    client.hset(key(user.digest), b"user_role", before[b"user_role"])
+
+
+def _rights_in_plain(client: Any, user: Any, before: Mapping[bytes, bytes]) -> None:
+    client.hset(key(user.digest), "user_role", '"admin"')
+
+
+def _another_version(client: Any, user: Any, before: Mapping[bytes, bytes]) -> None:
+    now = client.hget(key(user.digest), "@m").split(b" ")
+    client.hset(key(user.digest), "@m", b" ".join([now[0], b"%d" % (int(now[1]) + 1), now[2]]))
+
+
+@pytest.mark.parametrize("attack", [_older_rights, _rights_in_plain, _another_version])
+def test_rights_that_were_put_into_redis_count_for_nothing(make_app: MakeApp, raw: Any, attack: Any) -> None:
+    """Also those that this very session once had: the database says what it has now."""
+    app = make_app(NEAR_CACHE=(), READ_CACHE_BYTES=0, **KEYS)
+    user = sign_in(app)
+    user.post("/set", json={"user_role": "admin"})
+    before = raw.hgetall(key(user.digest))
+    user.post("/set", json={"user_role": "user"})
+    asked = parts(app).recorder.counters().get("records_set_aside", 0)
+    attack(raw, user, before)
+    assert user.get("/all").json["user_role"] == "user"
+    assert parts(app).recorder.counters()["records_set_aside"] > asked
+    assert "ok" in outcomes(app, "database")
+
+
+def _payload(app: Flask, name: str) -> dict[str, Any]:
+    with parts(app).backend.database.engine.connect() as connection:
+        text = connection.execute(sa.text("SELECT payload FROM langpont_sessions WHERE digest = :d"), {"d": name})
+        found: dict[str, Any] = json.loads(text.scalar_one())
+        return found
+
+
+@pytest.mark.parametrize("attack", ["of another session", "of an older version", "plain", "cut off", "no base64"])
+def test_rights_that_were_put_into_the_database_count_for_nothing(make_app: MakeApp, raw: Any, attack: str) -> None:
+    """The row is damaged: no user is shown, and no error page."""
+    app = make_app(NEAR_CACHE=(), VERIFY_INTERVAL=0, **KEYS)
+    user, admin = sign_in(app), sign_in(app, "8")
+    admin.post("/set", json={"user_role": "admin"})
+    user.post("/set", json={"user_role": "admin"})
+    older = _payload(app, user.digest)
+    user.post("/set", json={"user_role": "user"})
+    payload = _payload(app, user.digest)
+    assert payload["user_role"].keys() == {"@sealed"}
+    forged = {
+        "of another session": _payload(app, admin.digest)["user_role"],
+        "of an older version": older["user_role"],
+        "plain": "admin",
+        "cut off": {"@sealed": payload["user_role"]["@sealed"][:-4]},
+        "no base64": {"@sealed": "?"},
+    }[attack]
+    with parts(app).backend.database.engine.begin() as connection:
+        text = json.dumps({**payload, "user_role": forged}, separators=(",", ":"))
+        connection.execute(
+            sa.text("UPDATE langpont_sessions SET payload = :p WHERE digest = :d"), {"p": text, "d": user.digest}
+        )
+    raw.delete(key(user.digest))
+    fresh = make_app(NEAR_CACHE=(), **KEYS)
+    found = browser(fresh, user.cookie).get("/all")
+    assert (found.status_code, found.json.get("user_role")) == (200, None)
+    assert browser(fresh, admin.cookie).get("/all").json["user_role"] == "admin"
+
+
+def test_what_was_put_into_the_journal_counts_for_nothing(
+    make_app: MakeApp, primary: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits of one session is given to another one, and a copy is exchanged: neither shows it, and no store gets
+    it."""
+    app = make_app(**KEYS)
+    mine, others = sign_in(app, draft="mine"), sign_in(app, "8", draft="others")
+    primary.kill()
+    wait_for_level(app, 2)
+    with resting(app):
+        for client, text in ((mine, "mine in the outage"), (others, "others in the outage")):
+            client.post("/set", json={"draft": text})
+        with sqlite3.connect(tmp_path / "journal.sqlite3") as journal:
+            [theirs] = journal.execute("SELECT value FROM writes WHERE digest = ?", (others.digest,)).fetchone()
+            assert theirs[:1] == FORMAT
+            journal.execute("UPDATE writes SET value = ? WHERE digest = ?", (theirs, mine.digest))
+            journal.execute("UPDATE writes SET value = ? WHERE digest = ?", ('"plain"', others.digest))
+        journal.close()
+        for client in (mine, others):
+            assert "in the outage" not in client.get("/get/draft").text
+        primary.start()
+    with caplog.at_level(logging.ERROR):
+        wait_until_home(app)
+    assert "cannot be decrypted and are removed" in caplog.text
+    assert [client.get("/get/draft").json["value"] for client in (mine, others)] == ["mine", "others"]
+
+
+# -- keys that are exchanged -------------------------------------------------------------------------------------------
+
+
+def test_keys_are_exchanged_without_a_logout(make_app: MakeApp, raw: Any) -> None:
+    """In the order of the how-to; a key that is taken out too early costs what was sealed by it, and no error page."""
+    before = make_app(ENCRYPTION_KEYS=[OLD])
+    user, visitor = sign_in(before, lang="ja"), before.test_client()
+    cookie = cookie_of(visitor.post("/set", json={"lang": "ja"}))
+    accepting = make_app(ENCRYPTION_KEYS=[OLD, NEW])
+    exchanged = make_app(ENCRYPTION_KEYS=[NEW, OLD])
+    for app in (accepting, exchanged, before):
+        assert browser(app, user.cookie).get("/all").json["user_role"] == "user"
+        assert browser(app, cookie or "").get("/get/lang").json["value"] == "ja"
+    browser(exchanged, user.cookie).post("/set", json={"user_role": "editor", "lang": "en"})
+    for app in (accepting, exchanged, make_app(ENCRYPTION_KEYS=[NEW])):
+        found = browser(app, user.cookie).get("/all").json
+        assert (found["_user_id"], found["user_role"], found["lang"]) == ("7", "editor", "en")
+    too_early = make_app(ENCRYPTION_KEYS=[NEW])
+    found = browser(too_early, cookie or "").get("/get/lang")
+    assert (found.status_code, found.json) == (200, {"value": None, "present": False})
+
+
+def test_what_was_written_before_is_read_until_the_switch_over_ends(make_app: MakeApp, raw: Any) -> None:
+    """Users stay signed in, and what is written from now on is sealed. When it is over, plain text is damaged."""
+    before = make_app()
+    user, visitor = sign_in(before, lang="ja"), before.test_client()
+    cookie = cookie_of(visitor.post("/set", json={"lang": "ja", "draft": "of before"}))
+    prepared = make_app(ENCRYPTION_KEYS=[NEW], ENCRYPTED_CATEGORIES=[])
+    ends = datetime.now(UTC) + timedelta(days=1)
+    switching = make_app(ENCRYPTION_KEYS=[NEW], ENCRYPTION_SWITCH_OVER=ends.isoformat())
+    for app in (prepared, switching):
+        assert browser(app, user.cookie).get("/all").json["user_role"] == "user"
+        assert browser(app, cookie or "").get("/get/draft").json["value"] == "of before"
+    browser(switching, cookie or "").post("/set", json={"lang": MARKER})
+    browser(switching, user.cookie).post("/set", json={"user_role": MARKER})
+    assert MARKER.encode() not in in_redis(raw)
+    assert raw.hget(key(user.digest), "user_role")[:1] == FORMAT
+    # The workers that do not seal yet read what those do that seal already.
+    assert browser(prepared, user.cookie).get("/all").json["user_role"] == MARKER
+    assert browser(prepared, cookie or "").get("/all").json == {"lang": MARKER, "draft": "of before"}
+    over = make_app(ENCRYPTION_KEYS=[NEW], ENCRYPTION_SWITCH_OVER=datetime.now(UTC))
+    assert browser(over, cookie or "").get("/all").json == {"lang": MARKER}
+    assert browser(over, user.cookie).get("/all").json["user_role"] == MARKER
+
+
+def test_encryption_can_be_given_up(make_app: MakeApp) -> None:
+    """With the keys and no category that is encrypted: what is sealed is read, what is written is plain."""
+    sealing = make_app(**KEYS)
+    user = sign_in(sealing, lang="ja")
+    plain = make_app(ENCRYPTED_CATEGORIES=[], **KEYS)
+    client = browser(plain, user.cookie)
+    assert client.get("/who").json == {"user": "7", "level": 0, "lang": "ja"}
+    client.post("/set", json={"user_role": "editor", "lang": "en"})
+    without = browser(make_app(), user.cookie)
+    assert without.get("/all").json == {"_user_id": "7", "_fresh": True, "user_role": "editor", "lang": "en"}
+
+
+# -- what Redis has to read --------------------------------------------------------------------------------------------
+
+
+def test_an_encrypted_number_cannot_be_added_to(make_app: MakeApp, raw: Any) -> None:
+    """That is said where it is asked for; in a category that is not encrypted it works."""
+
+    def counting(app: Flask) -> Any:
+        @app.post("/count")
+        def count() -> str:
+            return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        return app.test_client()
+
+    client = counting(make_app(**KEYS))
+    with pytest.raises(
+        ConfigError, match=r"cannot increment with this configuration:(?s:.)*'translation'.*is encrypted"
+    ):
+        client.post("/count")
+    client = counting(make_app(ENCRYPTED_CATEGORIES=["auth", "ui"], **KEYS))
+    assert [client.post("/count").text for _ in range(2)] == ["1", "2"]
+    client.post("/set", json={"lang": MARKER})
+    assert client.get("/all").json == {"usage_count": 2, "lang": MARKER}
+    assert MARKER.encode() not in in_redis(raw)
+
+
+def test_limits_are_those_of_what_the_application_stores(make_app: MakeApp) -> None:
+    """What encryption adds does not count: a category that is full without it is full with it."""
+    app = make_app(MAX_CATEGORY_BYTES=4000, MAX_FIELDS=100, **KEYS)
+    client = app.test_client()
+    values = {f"key{number:02}": "x" * 32 for number in range(100)}  # 39 bytes each, 31 more when they are sealed
+    assert client.post("/set", json=values).status_code == 200
+    assert client.get("/all").json == values
+    assert parts(app).recorder.counters().get("rejected_changes", 0) == 0
+
+
+# -- what stays as it was ----------------------------------------------------------------------------------------------
+
+
+def test_a_hit_of_the_near_cache_is_not_decrypted_again(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this worker knows it knows in plain: a request that asks no store opens nothing."""
+    from flask_langpont_session.encryption.values import Values
+
+    app = make_app(**KEYS)
+    user = sign_in(app, lang="ja")
+    opened: list[str] = []
+    plainly = Values.open
+
+    def noting(values: Values, digest: str, category: str, field: str, *rest: Any) -> bytes:
+        opened.append(field)
+        return plainly(values, digest, category, field, *rest)
+
+    monkeypatch.setattr(Values, "open", noting)
+    parts(app).monitor.tick()
+    user.get("/all")
+    for _ in range(3):
+        opened.clear()
+        assert user.get("/all").json["lang"] == "ja"
+    assert opened == []
+
+
+def test_no_key_is_shown_anywhere(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither by the settings nor by the parts, the health page or the log."""
+    with caplog.at_level(logging.DEBUG):
+        app = make_app(**KEYS)
+        sign_in(app, lang="ja").get("/all")
+        state = parts(app)
+        shown = [
+            repr(state.settings),
+            repr(state),
+            repr(state.backend.database),
+            app.test_client().get("/healthz").text,
+        ]
+    everything = "\n".join([*shown, caplog.text])
+    for form in (NEW, NEW.upper(), repr(bytes.fromhex(NEW)), str(b64decode(NEW))):
+        assert form not in everything
+
+
+def test_a_record_of_an_older_time_is_refused_by_leases_alone(make_app: MakeApp, raw: Any) -> None:
+    """A whole record with its own description, put back by someone who may write to Redis, is sealed rightly: that is
+    what leases are for. Once it is as old as they allow, the database is asked."""
+    app = make_app(NEAR_CACHE=(), READ_CACHE_BYTES=0, **KEYS)
+    user = sign_in(app)
+    before = raw.hgetall(key(user.digest))
+    user.post("/set", json={"user_role": "reader"})
+    raw.delete(key(user.digest))
+    raw.hset(key(user.digest), mapping=before)
+    assert user.get("/all").json["user_role"] == "reader"  # this worker has seen a later version

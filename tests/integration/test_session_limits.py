@@ -1,0 +1,161 @@
+"""``MAX_SESSIONS_PER_USER``: a user may have so many sessions at a time, whatever is down."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, session
+
+from devservers.servers import Valkey
+from flask_langpont_session import ConfigError, SessionLimitReached
+from flask_langpont_session.events import EndedBy, SessionRevoked
+from flask_langpont_session.testing import captured_events, switched_off
+
+from .behind import browser, digest, entry, sign_in, wait_for_level, who
+from .conftest import MakeApp, cookie_of, parts
+
+
+def why(app: Flask) -> Flask:
+    """With a page that says whether the browser's session was displaced."""
+
+    @app.get("/why")
+    def page() -> Any:
+        return jsonify(displaced=session.was_displaced())  # type: ignore[attr-defined]
+
+    return app
+
+
+def displaced(app: Flask, client: Any) -> bool:
+    return bool(browser(app, client.cookie).get("/why").json["displaced"])
+
+
+def test_a_sign_in_ends_the_oldest_session_everywhere_at_once(make_app: MakeApp, primary: Valkey) -> None:
+    """On this worker, on another one, in Redis and in the database; an event tells it, and the browser once."""
+    app, sibling = why(make_app(MAX_SESSIONS_PER_USER=2)), why(make_app(MAX_SESSIONS_PER_USER=2))
+    first, second, stranger = sign_in(app), sign_in(app), sign_in(app, "8")
+    assert [who(worker, first) for worker in (app, sibling)] == ["7", "7"]
+    with captured_events(app) as seen:
+        third = sign_in(app)
+    assert [event for event in seen if isinstance(event, SessionRevoked)] == [
+        SessionRevoked(first.digest[:8], durable=True, cause=EndedBy.LIMIT)
+    ]
+    for worker in (app, sibling):
+        assert [who(worker, client) for client in (first, second, third, stranger)] == [None, "7", "7", "8"]
+    assert entry(primary, first.digest)["@live"] == "0"
+    assert [displaced(sibling, client) for client in (first, second, first)] == [True, False, False]
+
+
+def test_a_sign_in_may_be_refused_instead(make_app: MakeApp) -> None:
+    """The browser keeps what it has."""
+    app = make_app(MAX_SESSIONS_PER_USER=1, ON_LIMIT="refuse")
+    first = sign_in(app)
+    visitor = app.test_client()
+    visitor.post("/set", json={"lang": "jp"})
+    refused = visitor.post("/login/7")
+    assert (refused.status_code, refused.headers["Cache-Control"]) == (403, "no-store")
+    assert "as many devices" in refused.text
+    assert cookie_of(refused) is None
+    assert visitor.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
+    assert who(app, first) == "7"
+
+    first.post("/logout")
+    assert visitor.post("/login/7").status_code == 200
+
+
+def test_the_application_has_a_page_of_its_own_for_that(make_app: MakeApp) -> None:
+    app = make_app(MAX_SESSIONS_PER_USER=1, ON_LIMIT="refuse")
+
+    @app.errorhandler(SessionLimitReached)
+    def own_page(_: SessionLimitReached) -> tuple[str, int]:
+        return "end one of your devices first", 409
+
+    sign_in(app)
+    own = app.test_client().post("/login/7")
+    assert (own.status_code, own.text) == (409, "end one of your devices first")
+
+
+def test_signing_in_again_in_the_same_browser_takes_no_other_place(make_app: MakeApp) -> None:
+    """Its own session ends with it, and counts no longer. A change of id is no sign-in."""
+    app = make_app(MAX_SESSIONS_PER_USER=2, ON_LIMIT="refuse")
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return ""
+
+    one, two = sign_in(app), sign_in(app)
+    assert two.post("/login/7").status_code == 200
+    assert two.post("/regenerate").status_code == 200
+    assert [client.get("/who").json["user"] for client in (one, two)] == ["7", "7"]
+
+
+def test_the_application_says_how_many_each_user_may_have(make_app: MakeApp) -> None:
+    asked: list[str] = []
+
+    def most(user: str) -> int | None:
+        asked.append(user)
+        return {"7": 1}.get(user)
+
+    app = make_app(MAX_SESSIONS_PER_USER=most)
+    first, second = sign_in(app), sign_in(app)
+    others = [sign_in(app, "8") for _ in range(3)]
+    assert [who(app, client) for client in (first, second, *others)] == [None, "7", "8", "8", "8"]
+    assert asked == ["7", "7", "8", "8", "8"]
+
+
+@pytest.mark.parametrize("answer", [0, -1, True, 1.5, "2", ZeroDivisionError()])
+def test_an_application_that_does_not_say_signs_no_user_in(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, answer: Any
+) -> None:
+    """There is no way past a limit: what is not known is not taken for none."""
+
+    def most(user: str) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    app = make_app(MAX_SESSIONS_PER_USER=most)
+    assert app.test_client().post("/login/7").status_code == 503
+    assert "LANGPONT_SESSION_MAX_SESSIONS_PER_USER" in caplog.text
+    assert parts(app).repository.sessions_of("7", parts(app).repository.begin()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"MAX_SESSIONS_PER_USER": 0}, {"MAX_SESSIONS_PER_USER": "3"}, {"ON_LIMIT": "drop"}])
+def test_a_limit_that_is_none_is_a_mistake_of_the_configuration(make_app: MakeApp, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        make_app(**wrong)
+
+
+def test_the_limit_holds_while_redis_is_away(make_app: MakeApp, primary: Valkey) -> None:
+    """The database decides. Redis hears of what ended when it is back."""
+    app = make_app(MAX_SESSIONS_PER_USER=1)
+    first = sign_in(app)
+    with switched_off(app, "primary"):
+        first.get("/who")
+        wait_for_level(app, 2)
+        second = sign_in(app)
+        assert who(app, first) is None
+        with switched_off(app, "database"):
+            assert app.test_client().post("/login/7").status_code == 503
+    parts(app).monitor.tick()
+    assert [who(app, client) for client in (first, second)] == [None, "7"]
+    assert entry(primary, first.digest)["@live"] == "0"
+
+
+@pytest.mark.parametrize("on_limit", ["end_oldest", "refuse"])
+def test_twenty_sign_ins_at_once_are_never_more_than_the_limit(make_app: MakeApp, on_limit: str) -> None:
+    """I26: on two workers."""
+    patient = {"DATABASE_TIMEOUT": 30, "REQUEST_BUDGET": 30, "DATABASE_CONCURRENCY": 20}
+    workers = [make_app(MAX_SESSIONS_PER_USER=3, ON_LIMIT=on_limit, **patient) for _ in range(2)]
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda number: workers[number % 2].test_client().post("/login/7"), range(20)))
+    signed_in = [answer for answer in answers if answer.status_code == 200]
+    assert len(signed_in) == (20 if on_limit == "end_oldest" else 3)
+    assert {answer.status_code for answer in answers} <= {200, 403}
+    rows = parts(workers[0]).repository.sessions_of("7", parts(workers[0]).repository.begin())
+    assert len(rows) == 3
+    assert {row.digest for row in rows} <= {digest(cookie_of(answer)) for answer in signed_in}
+    shown = [browser(workers[1], str(cookie_of(answer))).get("/who").json["user"] for answer in signed_in]
+    assert shown.count("7") == 3

@@ -1,0 +1,473 @@
+"""Step-up: when a user last entered a password, what may be done on the strength of that, and for how long a privileged
+session lives.
+
+Time passes by moving what the stores hold back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from flask import Flask, jsonify, request
+
+from devservers.servers import Postgres, Valkey
+from flask_langpont_session import ConfirmationRequired, requires_fresh, session
+from flask_langpont_session.testing import switched_off
+
+from .behind import (
+    age_entry,
+    age_row,
+    browser,
+    digest,
+    elsewhere,
+    emptied,
+    entry,
+    now_ms,
+    pass_time,
+    questions,
+    resting,
+    row,
+    sign_in,
+    wait_until_home,
+    wait_until_lost,
+    waiting,
+    who,
+)
+from .conftest import MakeApp, cookie_of, parts
+from .counting import evals
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+NOW = 30_000
+"""Milliseconds: what counts as "just now" on a busy machine; far less than what these tests move."""
+
+KEY = bytes(range(200, 232)).hex()
+LIMITS = {"PRIVILEGED_IDLE_TIMEOUT": 900, "PRIVILEGED_ABSOLUTE_TIMEOUT": 7200}
+
+
+def with_views(app: Flask) -> Flask:
+
+    @app.post("/confirm")
+    def confirm() -> str:
+        session.confirm()
+        return "confirmed"
+
+    @app.get("/when")
+    def when() -> Any:
+        at = session.authenticated_at
+        return jsonify(at=at and at.isoformat(), keys=sorted(session), direct=session.get("_authenticated_at"))
+
+    @app.post("/address")
+    @requires_fresh(max_age=300, otherwise=lambda: ("sign in first", 403))
+    def address() -> str:
+        return "moved"
+
+    @app.post("/promote/<role>")
+    def promote(role: str) -> str:
+        session["user_role"] = role
+        return "so be it"
+
+    return app
+
+
+def age(client: Any) -> timedelta:
+    """How long ago the user of a browser has given proof."""
+    at = client.get("/when").json["at"]
+    assert at is not None
+    return datetime.now(UTC) - datetime.fromisoformat(at)
+
+
+def is_about(found: timedelta, minutes: int) -> bool:
+    return abs(found - timedelta(minutes=minutes)) < timedelta(milliseconds=NOW)
+
+
+def confirm(client: Any) -> str:
+    """The user enters the password again. The digest that the browser has from then on."""
+    response = client.post("/confirm")
+    assert response.text == "confirmed"
+    client.cookie = cookie_of(response)
+    assert client.cookie
+    client.digest = digest(client.cookie)
+    found: str = client.digest
+    return found
+
+
+# -- the moment --------------------------------------------------------------------------------------------------------
+
+
+def test_a_confirmation_makes_a_new_id_and_notes_the_moment(
+    make_app: MakeApp, primary: Valkey, database_url: str
+) -> None:
+    """I27: by the database's clock, and only by a confirmation; data goes along, and the old id is dead at once."""
+    app = with_views(make_app(DATABASE_URL=database_url))
+    client = sign_in(app, lang="jp")
+    with resting(app):
+        assert is_about(age(client), 0)
+        pass_time(app, primary, client.digest, 20 * MINUTE)
+        assert is_about(age(client), 20)
+        refused = client.post("/address")
+        assert (refused.status_code, "enter your password" in refused.text) == (401, True)
+        assert cookie_of(refused) is None
+        old = browser(app, client.cookie)
+        before = client.digest
+        after = confirm(client)
+        assert after != before
+        assert is_about(age(client), 0)
+        assert client.post("/address").text == "moved"
+        assert client.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
+        assert old.get("/who").json["user"] is None
+        assert old.post("/address").status_code == 403
+        assert [row(app, name)["live"] for name in (before, after)] == [0, 1]
+        assert row(app, after)["created_at"] == row(app, before)["created_at"]
+
+
+def test_nothing_else_moves_the_moment(make_app: MakeApp, primary: Valkey) -> None:
+    """I27: a new id, a change of rights, other data, an idle expiry that is moved: none is a proof."""
+    app = with_views(make_app())
+
+    @app.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()
+        return "new"
+
+    client = sign_in(app)
+    confirm(client)
+    with resting(app):
+        shown = client.get("/when").json["at"]
+        assert client.post("/promote/editor").status_code == 200
+        client.post("/set", json={"daily_limit": 7, "_authenticated_at": 9_999_999_999_999})
+        renewed = cookie_of(client.post("/regenerate"))
+        assert renewed
+        pass_time(app, primary, digest(renewed), 40 * MINUTE)
+        assert client.get("/when").json == {
+            "at": shown,
+            "keys": ["_fresh", "_user_id", "daily_limit", "user_role"],
+            "direct": None,
+        }
+
+
+def test_a_sign_in_is_a_proof_and_a_remember_cookie_is_none(make_app: MakeApp) -> None:
+    app = with_views(make_app())
+
+    @app.post("/remembered")
+    def remembered() -> str:
+        session["_user_id"], session["_fresh"] = "7", False
+        return "hello again"
+
+    visitor: Any = app.test_client()
+    assert visitor.get("/when").json["at"] is None
+    assert visitor.post("/confirm").status_code == 401
+    visitor.post("/remembered")
+    assert visitor.get("/when").json["at"] is None
+    assert visitor.post("/address").status_code == 401
+    confirm(visitor)
+    assert is_about(age(visitor), 0)
+    assert visitor.get("/get/_fresh").json["value"] is True
+    assert visitor.post("/address").text == "moved"
+
+
+def test_an_error_handler_asks_for_the_password(make_app: MakeApp, primary: Valkey) -> None:
+    app = with_views(make_app())
+
+    @app.errorhandler(ConfirmationRequired)
+    def ask(error: ConfirmationRequired) -> Any:
+        return f"password, please; then on to {request.path}", 401
+
+    client = sign_in(app)
+    pass_time(app, primary, client.digest, 6 * MINUTE)
+    refused = client.post("/address")
+    assert (refused.status_code, refused.text) == (401, "password, please; then on to /address")
+    assert refused.headers["Cache-Control"] == "no-store"
+
+
+def test_a_confirmation_counts_within_its_request_once_it_is_saved(make_app: MakeApp, primary: Valkey) -> None:
+    app = with_views(make_app())
+
+    @app.post("/at-once")
+    def at_once() -> Any:
+        session.confirm()
+        before = session.fresh(max_age=300)
+        session.flush()
+        return jsonify([before, session.fresh(max_age=300)])
+
+    client = sign_in(app)
+    pass_time(app, primary, client.digest, 6 * MINUTE)
+    assert client.post("/at-once").json == [False, True]
+
+
+def test_a_session_that_was_taken_over_says_nothing_of_its_sign_in(make_app: MakeApp) -> None:
+    """It may be days old."""
+    from flask.sessions import SecureCookieSessionInterface
+
+    app = with_views(make_app(ADOPT=["flask-cookie"], ADOPT_COOKIE_NAME="old", SESSION_COOKIE_NAME="session"))
+    serializer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert serializer
+    client: Any = app.test_client()
+    client.set_cookie("old", str(serializer.dumps({"_user_id": "7"})))
+    assert client.get("/who").json["user"] == "7"
+    assert client.get("/when").json["at"] is None
+    assert client.post("/address").status_code == 401
+    confirm(client)
+    assert client.post("/address").text == "moved"
+
+
+# -- outages -----------------------------------------------------------------------------------------------------------
+
+
+def test_step_up_while_redis_is_away(make_app: MakeApp, primary: Valkey) -> None:
+    """Level 2: the database decides, and remembers; Redis learns it when it is back."""
+    app, sibling = with_views(make_app()), with_views(make_app())
+    client = sign_in(app)
+    age_row(app, client.digest, 6 * MINUTE)
+    old = browser(app, client.cookie)
+    with switched_off(app, "primary"), switched_off(sibling, "primary"):
+        assert client.post("/address").status_code == 401
+        confirm(client)
+        assert client.post("/address").text == "moved"
+        assert [who(worker, client) for worker in (app, sibling)] == ["7", "7"]
+        assert old.get("/who").json["user"] is None
+        assert waiting(app)
+    wait_until_home(app, sibling)
+    assert (
+        entry(primary, client.digest)["@live"],
+        entry(primary, digest(old.get_cookie("session").value))["@live"],
+    ) == (
+        "1",
+        "0",
+    )
+    assert is_about(age(browser(sibling, client.cookie)), 0)
+
+
+def test_without_the_database_nothing_is_confirmed_and_nothing_counts(make_app: MakeApp, primary: Valkey) -> None:
+    """I27: 503, for a confirmation and for what needs one; the session goes on as it was."""
+    app = with_views(make_app())
+    client = sign_in(app)
+    with switched_off(app, "database"):
+        for page in ("/confirm", "/address"):
+            response = client.post(page)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+            assert cookie_of(response) is None
+        assert client.get("/who").json["user"] == "7"
+        assert is_about(age(client), 0)
+    assert row(app, client.digest)["live"]
+
+
+def test_a_revocation_at_the_same_moment_wins(make_app: MakeApp) -> None:
+    """The password was right, and the session is over all the same."""
+    app = with_views(make_app())
+
+    @app.post("/slow-confirm")
+    def slow_confirm() -> str:
+        assert session["_user_id"] == "7"
+        database = elsewhere(app)
+        database.revoke(session.digest or "")
+        database.close()
+        session.confirm()
+        return "confirmed"
+
+    client = sign_in(app)
+    response = client.post("/slow-confirm")
+    assert cookie_of(response) is None
+    assert client.get("/who").json["user"] is None
+    assert client.post("/address").status_code == 403
+
+
+# -- privileged sessions -----------------------------------------------------------------------------------------------
+
+
+def lives(app: Flask, name: str) -> tuple[int, int]:
+    """For how long a session may be idle, and live in all, by its row; minutes."""
+    found = row(app, name)
+    return (
+        round((found["idle_expires_at"] - found["updated_at"]) / MINUTE),
+        round((found["absolute_expires_at"] - found["created_at"]) / MINUTE),
+    )
+
+
+def admin(app: Flask) -> Any:
+    client: Any = app.test_client()
+    client.cookie = cookie_of(client.post("/login/1?role=admin"))
+    client.digest = digest(client.cookie)
+    return client
+
+
+def test_a_privileged_session_lives_shorter_everywhere(make_app: MakeApp, primary: Valkey, database_url: str) -> None:
+    """In the row, and in what Redis is told; another user's lives as long as ever."""
+    app = with_views(make_app(DATABASE_URL=database_url, **LIMITS))
+    assert lives(app, sign_in(app).digest) == (60, 720)
+    client = admin(app)
+    assert lives(app, client.digest) == (15, 120)
+    with resting(app):
+        assert client.get("/who").json["user"] == "1"
+        asked = questions(app)
+        assert client.get("/who").json["user"] == "1"
+        assert questions(app) == asked  # a lease, as of any session
+        pass_time(app, primary, client.digest, 4 * MINUTE)
+        assert client.get("/who").json["user"] == "1"  # moves the expiry
+        found = row(app, client.digest)
+        assert abs(int(entry(primary, client.digest)["@i"]) - found["idle_expires_at"]) < NOW
+        pass_time(app, primary, client.digest, 14 * MINUTE)
+        assert client.get("/who").json["user"] == "1"
+        pass_time(app, primary, client.digest, 16 * MINUTE)
+        assert client.get("/who").json["user"] is None
+        assert not row(app, client.digest)["live"]
+
+
+def test_it_is_so_for_what_is_encrypted(make_app: MakeApp, primary: Valkey) -> None:
+    """Rights and the moment are in what only this application can read."""
+    app = with_views(make_app(ENCRYPTION_KEYS=[KEY], **LIMITS))
+    client = admin(app)
+    assert lives(app, client.digest) == (15, 120)
+    with resting(app):
+        pass_time(app, primary, client.digest, 6 * MINUTE)
+        assert client.post("/address").status_code == 401
+        confirm(client)
+        assert client.post("/address").text == "moved"
+        assert lives(app, client.digest) == (15, 120)
+        pass_time(app, primary, client.digest, 5 * MINUTE)
+        assert client.get("/who").json["user"] == "1"  # moves the expiry
+        left = row(app, client.digest)["idle_expires_at"] - now_ms(primary)
+        assert abs(left - 15 * MINUTE) < NOW
+
+
+def test_a_permanent_session_is_no_way_around_it(make_app: MakeApp) -> None:
+    app = with_views(make_app(**LIMITS))
+
+    @app.post("/remember")
+    def remember() -> str:
+        session.permanent = True
+        return "for a month"
+
+    client = admin(app)
+    client.post("/remember")
+    assert lives(app, client.digest) == (15, 120)
+    other = sign_in(app)
+    other.post("/remember")
+    assert lives(app, other.digest) == (31 * 24 * 60, 31 * 24 * 60)
+
+
+def test_a_user_who_becomes_privileged_gets_another_id(make_app: MakeApp, primary: Valkey) -> None:
+    """I28: a later idle expiry of the old one may be anywhere. Without limits it stays."""
+    plain = with_views(make_app())
+    client = sign_in(plain)
+    assert cookie_of(client.post("/promote/admin")) is None
+    app = with_views(make_app(**LIMITS))
+    client = sign_in(app)
+    cookie = cookie_of(client.post("/promote/admin"))
+    assert cookie
+    assert lives(app, digest(cookie)) == (15, 120)
+    assert client.get("/who").json["user"] == "7"
+    assert who(app, client) is None  # with the old cookie
+    assert int(entry(primary, digest(cookie))["@i"]) - row(app, digest(cookie))["idle_expires_at"] == 0
+    # It is one no more: its idle time is that of others again, its life in all stays short.
+    assert cookie_of(client.post("/promote/user")) is None
+    assert lives(app, digest(cookie)) == (60, 120)
+
+
+def test_a_request_that_knows_an_older_row_does_not_make_a_session_privileged(make_app: MakeApp) -> None:
+    """It was withdrawn elsewhere meanwhile: the request gives it back, and is told to come again."""
+    app = with_views(make_app(PRIVILEGED_ROLES=["admin", "boss"], **LIMITS))
+    client = admin(app)
+    assert client.get("/who").json["user"] == "1"
+    database = elsewhere(app)
+    now = database.load(client.digest, idle_ms=0)
+    assert now
+    withdrawn = {**now.payload, "user_role": b'"user"'}
+    assert database.update(client.digest, seen=now.version, payload=withdrawn, user_id="1", idle_ms=HOUR)
+    database.close()
+    assert client.post("/promote/boss").status_code == 503
+    assert client.post("/promote/boss").status_code == 200
+
+
+@pytest.mark.parametrize("minutes", [15, 120])
+@pytest.mark.parametrize("lost", ["nothing", "primary", "database", "both"])
+def test_no_outage_lets_a_privileged_session_live_longer(
+    make_app: MakeApp, primary: Valkey, lost: str, minutes: int
+) -> None:
+    """I28: levels 0, 2 and 4, and a lost database, on a worker that has no copy: neither the idle time nor the life in
+    all is exceeded. (Its confirmation stays young here: it is the limits that end it.)"""
+    app, other = make_app(**LIMITS), make_app(**LIMITS)
+    stores = {"nothing": (), "both": ("primary", "database")}.get(lost, (lost,))
+    client, witness = admin(app), sign_in(app)
+    columns, fields = (("idle_expires_at",), ("@i",)) if minutes == 15 else (("absolute_expires_at",), ("@x",))
+    assert [who(other, each) for each in (client, witness)] == ["1", "7"]
+    parts(other).backend.local.forget(client.digest)
+    with resting(app), switched_off(other, *stores):
+        assert who(other, client) == (None if lost == "both" else "1")  # level 4 never shows it
+        for each in (client, witness):
+            age_row(app, each.digest, minutes * MINUTE + 1, *columns)
+            age_entry(primary, each.digest, minutes * MINUTE + 1, *fields)
+        parts(other).backend.local.forget(client.digest)
+        assert who(other, client) is None
+        assert who(other, witness) == "7"
+
+
+def test_step_up_and_limits_while_real_servers_are_gone(make_app: MakeApp, primary: Valkey, postgres: Postgres) -> None:
+    """I27, I28: first Redis, then PostgreSQL as well."""
+    app = with_views(make_app(DATABASE_URL=emptied(postgres), HEALTH_INTERVAL=0.05, **LIMITS))
+    user, busy, idle = sign_in(app), admin(app), admin(app)
+    age_row(app, user.digest, 6 * MINUTE)
+    age_entry(primary, idle.digest, 15 * MINUTE + 1, "@i")
+    try:
+        primary.kill()
+        wait_until_lost(app, "primary")
+        assert user.post("/address").status_code == 401
+        confirm(user)
+        assert user.post("/address").text == "moved"
+        age_row(app, idle.digest, 15 * MINUTE + 1)
+        assert [who(app, client) for client in (user, busy, idle)] == ["7", "1", None]
+        postgres.kill()
+        wait_until_lost(app, "database")
+        assert [user.post(page).status_code for page in ("/confirm", "/address")] == [503, 503]
+        assert [who(app, client) for client in (user, busy, idle)] == ["7", None, None]
+    finally:
+        postgres.start()
+        primary.start()
+    wait_until_home(app)
+    assert user.post("/address").text == "moved"
+    assert [who(app, client) for client in (user, busy, idle)] == ["7", "1", None]
+
+
+def test_nothing_is_asked_more(make_app: MakeApp, primary: Valkey) -> None:
+    """Commands of Redis and questions to the database, of requests that only look at when."""
+    app = with_views(make_app(NEAR_CACHE=[], **LIMITS))
+    for client in (sign_in(app), admin(app)):
+        client.get("/who")
+        for page in ("/who", "/when"):
+            before = evals(primary), questions(app)
+            client.get(page)
+            assert (evals(primary) - before[0], questions(app) - before[1]) == (1, 0)
+
+
+def calls_of(ask: Callable[[], object]) -> Counter[str]:
+    """Which functions of the package's policy are called, and how often, by the file and their names."""
+    called: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.parent.name == "policy":
+            called[f"{path.name} {frame.f_code.co_name}"] += 1
+
+    sys.setprofile(note)
+    try:
+        ask()
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+def test_an_application_without_limits_pays_nothing(make_app: MakeApp) -> None:
+    """Requests that read and write run no code of step-up and limits; the life of a session is what is there."""
+    client = sign_in(make_app())
+    for ask in (partial(client.get, "/who"), partial(client.post, "/set", json={"theme": "dark"})):
+        called = calls_of(ask)
+        assert not [name for name in called if name.startswith(("privileges.py", "step_up.py"))]
+        assert called["leases.py of"] <= 2

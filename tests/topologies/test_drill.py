@@ -1,0 +1,91 @@
+"""``flask langpont drill`` on every kind of Redis that there is: what a user gets is as the table promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devservers.servers import Valkey
+from flask_langpont_session.support.lag import Lag
+from tests.integration.sentinels import running_service
+from tests.integration.shop import run
+from tests.integration.tls import Authority
+
+from .cluster_lab import running_cluster
+from .conftest import MakeApp
+from .redis8 import Redis8
+
+Settings = dict[str, Any]
+Sessions = Callable[[], set[str]]
+"""The keys of sessions that the servers have, but for the canary."""
+
+
+def keys_of(*servers: Valkey) -> set[str]:
+    found: set[str] = set()
+    for server in servers:
+        with server.client() as client:
+            found.update(client.scan_iter())
+    return {key for key in found if not key.startswith("session:canary")}
+
+
+@contextmanager
+def behind_sentinels(folder: Path, authority: Authority) -> Iterator[tuple[Settings, Sessions]]:
+    with running_service(folder) as service:
+        yield {"REDIS_URL": service.url}, lambda: keys_of(service.primary)
+
+
+@contextmanager
+def in_a_cluster(folder: Path, authority: Authority) -> Iterator[tuple[Settings, Sessions]]:
+    with running_cluster(folder) as cluster:
+        cluster.be_patient()
+        yield {"REDIS_URL": cluster.url}, lambda: keys_of(*map(cluster.primary, range(3)))
+
+
+@contextmanager
+def over_tls(folder: Path, authority: Authority) -> Iterator[tuple[Settings, Sessions]]:
+    certificate = authority.issue(["localhost"])
+    with ExitStack() as ends:
+        primary = ends.enter_context(Redis8(folder / "primary", certificate=certificate))
+        yield (
+            {"REDIS_URL": f"rediss://localhost:{primary.port}/0", "REDIS_CA_FILE": str(authority.certificate)},
+            lambda: keys_of(primary),
+        )
+
+
+@contextmanager
+def by_a_unix_socket(folder: Path, authority: Authority) -> Iterator[tuple[Settings, Sessions]]:
+    with Redis8(folder / "server") as server:
+        yield {"REDIS_URL": f"unix://{server.socket}"}, lambda: keys_of(server)
+
+
+FAULTS = ("primary-down", "hang", "readonly", "database-down")
+"""Without ``slow``: how soon that is noticed depends on time-outs, not on the kind of Redis."""
+
+KINDS = {
+    "sentinels": (behind_sentinels, ["1", "1", "1", "0"]),
+    "cluster": (in_a_cluster, ["1", "1", "1", "0"]),
+    "TLS": (over_tls, ["2", "2", "1", "0"]),
+    "Unix socket": (by_a_unix_socket, ["2", "2", "1", "0"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_feature_gets_what_the_table_promises(
+    make_app: MakeApp, tmp_path: Path, authority: Authority, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every outage, one after the other; nothing is left of it on any server."""
+    monkeypatch.setattr(Lag, "is_late", lambda *_: False)  # a busy machine takes no store for slow
+    begin, levels = KINDS[kind]
+    with begin(tmp_path / "servers", authority) as (settings, sessions):
+        app = make_app(**settings, REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1, SLOW_MS=600)
+        for fault, level in zip(FAULTS, levels, strict=True):
+            result = run(app, "drill", fault, "--for", "0")
+            assert result.exit_code == 0, result.output
+            assert result.output.endswith("  all as promised\n")
+            assert re.findall(r"^  level (\d)", result.output, re.MULTILINE) == [level]
+        assert sessions() == set()

@@ -1,0 +1,80 @@
+"""The decision table in words: what is said of each kind of key, and how it could be otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.config.explanations import key_lines, table_lines
+from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
+from tests.support.fakes import settings_in
+
+
+def said_of(folder: Path, key: str, **config: Any) -> list[str]:
+    return key_lines(settings_in(folder, **config), key)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("@live", "reserved"),
+        ("_flashes_of_this_request", "TRANSIENT_KEYS"),
+        ("_permanent", "session.permanent"),
+        ("session_created", "an assignment is ignored"),
+        ("csrf_token", "derived from the session id"),
+        ("strange", "name it in LANGPONT_SESSION_FEATURES"),
+    ],
+)
+def test_a_key_that_is_not_stored_as_others_is_told_in_a_line(tmp_path: Path, key: str, said: str) -> None:
+    without_the_rest = {
+        name: {
+            **spec,
+            "features": {feature: [k for k in keys if k != "*"] for feature, keys in spec["features"].items()},
+        }
+        for name, spec in DEFAULT_CATEGORIES.items()
+    }
+    [line] = said_of(tmp_path, key, TRANSIENT_KEYS=("_flashes_of_this_request",), CATEGORIES=without_the_rest)
+    assert line.startswith(f"{key}: ") and said in line
+
+
+@pytest.mark.parametrize(
+    ("key", "meaning"),
+    [
+        ("_user_id", "a user key: assigning it is a sign-in"),
+        ("user_role", "a right: every change of it needs the database"),
+        ("lang", "data, in Redis alone"),
+        ("strange", "data, in Redis alone; no feature names it"),
+    ],
+)
+def test_what_a_key_means(tmp_path: Path, key: str, meaning: str) -> None:
+    [line] = [line for line in said_of(tmp_path, key) if line.startswith("meaning")]
+    assert line.split(maxsplit=1)[1].startswith(meaning)
+
+
+def test_a_key_of_data_is_told_for_each_level_and_with_the_line_that_changes_it(tmp_path: Path) -> None:
+    lines = said_of(tmp_path, "lang", FEATURE_PRIORITIES={"language_preference": "medium"})
+    assert [line.split()[1] for line in lines if line.startswith("level ")] == ["0", "1", "2", "3", "4"]
+    assert "to change it: LANGPONT_SESSION_FEATURES = " in lines[-2] and '"priority": "high"' in lines[-2]
+    assert lines[-1].endswith('LANGPONT_SESSION_DURABLE_KEYS = ["lang"]')
+
+
+def test_a_key_of_data_of_high_priority_could_have_less(tmp_path: Path) -> None:
+    lines = said_of(tmp_path, "lang", FEATURE_PRIORITIES={"language_preference": "high"})
+    assert '"priority": "medium"' in lines[-2]
+
+
+def test_an_auth_key_is_told_for_users_and_for_visitors_unless_it_makes_a_user(tmp_path: Path) -> None:
+    levels = [line for line in said_of(tmp_path, "tf_state") if line.startswith("level ")]
+    assert [sum(whose in line for line in levels) for whose in ("signed in", "visitor")] == [5, 5]
+    assert not [line for line in said_of(tmp_path, "_user_id") if "visitor" in line]
+
+
+def test_the_table_has_a_line_for_each_priority_and_each_feature(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    lines = table_lines(settings)
+    assert [line.split("|")[1].strip() for line in lines[2 : lines.index("")]] == list(Priority)
+    shown = [line.split("|")[3].strip() for line in lines[lines.index("") + 3 :]]
+    assert shown == [feature.name for feature in settings.table.features.values()]
+    assert "| auth | session's life |" in "\n".join(lines)

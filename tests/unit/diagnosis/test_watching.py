@@ -1,0 +1,106 @@
+"""What is made of what a site says: its level, and what has changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.diagnosis.findings import Unknown
+from flask_langpont_session.diagnosis.health_page import Page
+from flask_langpont_session.diagnosis.stores_now import Answer
+from flask_langpont_session.diagnosis.watching import Changes, Look
+from flask_langpont_session.stores.host.summary import Waiting
+
+OK, LOST = Answer(0.001, None), Answer(None, "it is lost")
+PAGE = "http://shop.example/healthz"
+
+
+def page(level: int, **used: bool) -> Page:
+    return Page(PAGE, 0.001, {"level": level, "stores": {"primary": {"read": True, "write": True} | used}})
+
+
+def look(*pages: Page, **of: Any) -> Look:
+    stores = {"primary": of.get("primary", OK), "replica": of.get("replica", OK), "database": of.get("database", OK)}
+    journal, announced = of.get("journal", Waiting(0, None)), of.get("announced", ())
+    return Look(0.0, pages, stores, of.get("age", 0.0), 1800.0, journal, 1, announced)
+
+
+@pytest.mark.parametrize(
+    ("seen", "level"),
+    [
+        (look(), 0),
+        (look(primary=LOST), 1),
+        (look(primary=LOST, replica=LOST), 2),
+        (look(primary=LOST, replica=LOST, age=1800.0), 3),
+        (look(primary=LOST, replica=LOST, database=LOST), 4),
+        (look(database=LOST), 0),
+        (look(page(2)), 2),
+        (look(page(0), page(1), primary=LOST, replica=LOST), 1),
+        (look(Page(PAGE, 0.1, {}, "it does not answer"), primary=LOST), 1),
+    ],
+)
+def test_the_level_is_the_workers_where_any_says_one(seen: Look, level: int) -> None:
+    assert seen.level == level
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        look(database=LOST),
+        look(page(1)),
+        look(Page(PAGE, 0.1, {}, "it does not answer")),
+        look(journal=Unknown("it cannot be read")),
+    ],
+)
+def test_whatever_is_wrong_is_not_well(seen: Look) -> None:
+    assert not seen.is_well
+
+
+@pytest.mark.parametrize(
+    ("seen", "refused"),
+    [
+        (look(), False),
+        (look(primary=LOST, replica=LOST), False),
+        (look(database=LOST), True),
+        (look(page(0), database=LOST), False),
+        (look(page(0), Page(PAGE, 0.1, {"level": 0, "stores": {}, "logins": False})), True),
+    ],
+)
+def test_whether_sign_ins_are_refused_is_said_by_the_workers_where_any_speaks(seen: Look, refused: bool) -> None:
+    """At level 0 they may be."""
+    assert seen.refuses_sign_ins is refused
+
+
+def test_a_level_of_each_shard_is_of_its_own() -> None:
+    """The worst counts."""
+    stores = {"primary:1": OK, "primary:2": LOST, "replica:1": OK, "database": OK}
+    assert Look(0.0, (), stores, 0.0, 1800.0, None, None).level == 2
+
+
+def test_only_changes_are_said() -> None:
+    changes = Changes()
+    well = look(page(0))
+    assert [changes.since_the_last(seen) for seen in (well, well)] == [[], []]
+    assert changes.since_the_last(look(page(1, write=False), journal=Waiting(2, 5), announced=["primary"])) == [
+        f"{PAGE}: level 0 normal → level 1 replica",
+        "primary: ok → ok, not used to write",
+        "a worker of this host has told the others that primary is lost",
+        "something waits in the journal",
+    ]
+    assert changes.since_the_last(look(Page(PAGE, 0.1, {}, "it does not answer"), database=LOST)) == [
+        f"{PAGE}: answers → it does not answer",
+        "primary: ok, not used to write → ok",
+        "database: ok → it is lost",
+        "a worker of this host has told the others that primary is back",
+        "nothing waits in the journal any more",
+    ]
+
+
+def test_without_pages_the_level_that_was_found_is_said() -> None:
+    changes = Changes()
+    changes.since_the_last(look())
+    assert changes.since_the_last(look(primary=LOST)) == [
+        "level: 0 normal → 1 replica",
+        "primary: ok → it is lost",
+    ]

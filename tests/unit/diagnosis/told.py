@@ -1,0 +1,194 @@
+"""Facts of a set-up in which nothing is wrong, to be told with a difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from flask_langpont_session.diagnosis.facts import (
+    Application,
+    Clock,
+    Column,
+    Cookie,
+    Database,
+    Facts,
+    File,
+    Host,
+    Server,
+    Transport,
+    Unclaimed,
+    Waits,
+    WebServer,
+    Worker,
+)
+from flask_langpont_session.stores.sql import tables as sql
+
+KEY = "7f3c1e9a52b84d06f1ac93be5d72084613e8f5a9c0b7d2467e91afc3580db624"
+SECURE = Transport(is_local=False, is_encrypted=True, checks_certificate=True, checks_name=True, has_credentials=True)
+GUNICORN = WebServer("gunicorn", timeout=30, is_preloading=False, is_threaded=True)
+
+INFO = {
+    "run_id": "a" * 40,
+    "role": "master",
+    "loading": "0",
+    "connected_slaves": "1",
+    "slave0": "ip=10.0.0.2,port=6379,state=online,offset=100,lag=0",
+    "master_replid": "c" * 40,
+    "maxmemory": "1000000",
+    "maxmemory_policy": "volatile-lru",
+    "used_memory": "100000",
+    "evicted_keys": "0",
+    "aof_enabled": "1",
+    "rdb_last_bgsave_status": "ok",
+    "aof_last_write_status": "ok",
+}
+OF_REPLICA = {
+    **INFO,
+    "run_id": "b" * 40,
+    "role": "slave",
+    "connected_slaves": "0",
+    "master_link_status": "up",
+    "master_last_io_seconds_ago": "1",
+}
+
+
+def server(name: str, **more: Any) -> Server:
+    """A primary, or a replica of it."""
+    values: dict[str, Any] = {
+        "name": name,
+        "took": 0.001,
+        "connecting": 0.002,
+        "clock": Clock(0.01, 0.002),
+        "transport": SECURE,
+        "info": INFO if name.startswith("primary") else OF_REPLICA,
+        "config": {"hash-max-listpack-value": "1024", "save": ""},
+        "user": "app",
+        "needs_password": True,
+        "missing": (),
+        "spare": (),
+        "near": "" if name.startswith("primary") else None,
+        "other_hosts": frozenset(),
+    }
+    return Server(**{**values, **more})
+
+
+def columns(name: str) -> dict[str, Column]:
+    """As the package makes them."""
+    return {
+        column.name: Column(length=getattr(column.type, "length", None)) for column in sql.METADATA.tables[name].columns
+    }
+
+
+def database(**more: Any) -> Database:
+    values: dict[str, Any] = {
+        "place": "postgresql, database 'shop' on db.example",
+        "backend": "postgresql",
+        "took": 0.001,
+        "clock": Clock(-0.01, 0.002),
+        "transport": SECURE,
+        "tables": {name: columns(name) for name in sql.METADATA.tables},
+        "indexes": {
+            name: frozenset(tuple(column.name for column in index.columns) for index in table.indexes)
+            for name, table in sql.METADATA.tables.items()
+        },
+        "refusal": None,
+        "missing": (),
+        "is_superuser": False,
+        "is_own_engine": True,
+        "takes_options": True,
+        "is_behind_another": False,
+        "prepares": True,
+    }
+    return Database(**{**values, **more})
+
+
+def file(**more: Any) -> File:
+    values: dict[str, Any] = {
+        "path": "/var/lib/shop/journal.sqlite3",
+        "is_absolute": True,
+        "is_there": True,
+        "owner": 1000,
+        "mode": 0o600,
+        "folder_owner": 1000,
+        "folder_mode": 0o700,
+        "size": 100_000,
+        "free": 10**10,
+        "file_system": "ext4",
+    }
+    return File(**{**values, **more})
+
+
+def application(**more: Any) -> Application:
+    values: dict[str, Any] = {
+        "secret_key": KEY,
+        "fallbacks": [],
+        "is_debug": False,
+        "is_testing": False,
+        "environment": "production",
+        "places": {"LANGPONT_SESSION_KEY_PREFIX": "session"},
+        "key_prefix": "session",
+        "cookie": Cookie("__Host-session", secure=True, http_only=True, same_site="Lax", domain=None),
+        "waits": Waits(budget=0.3, redis=0.2, redis_connect=0.2, database=0.25, slow=0.1),
+        "exports_metrics": False,
+        "engine_connections": None,
+        "claims_all": True,
+        "grace": 300.0,
+        "local_cache_ttl": 1800,
+        "is_drillable": False,
+    }
+    return Application(**{**values, **more})
+
+
+def host(**more: Any) -> Host:
+    values: dict[str, Any] = {
+        "user": 1000,
+        "journal": file(),
+        "journal_limit": 268_435_456,
+        "workers": (Worker(7, 1000, GUNICORN), Worker(8, 1000, GUNICORN)),
+    }
+    return Host(**{**values, **more})
+
+
+GOOD = Facts(
+    application=application(),
+    servers={"primary": server("primary"), "replica": server("replica")},
+    homeless=0,
+    database=database(),
+    host=host(),
+    unclaimed=Unclaimed(12, ()),
+)
+
+
+def with_primary(**more: Any) -> Facts:
+    """The same, with another primary."""
+    return replace(GOOD, servers={**GOOD.servers, "primary": server("primary", **more)})
+
+
+def with_info(**more: str) -> Facts:
+    """The same, with a primary that says something else of itself."""
+    return with_primary(info={**INFO, **more})
+
+
+def with_replica(**more: str) -> Facts:
+    """The same, with a replica that says something else of itself."""
+    return replace(GOOD, servers={**GOOD.servers, "replica": server("replica", info={**OF_REPLICA, **more})})
+
+
+def with_application(**more: Any) -> Facts:
+    """The same, with another configuration."""
+    return replace(GOOD, application=application(**more))
+
+
+def with_database(**more: Any) -> Facts:
+    """The same, with another database."""
+    return replace(GOOD, database=database(**more))
+
+
+def with_journal(**more: Any) -> Facts:
+    """The same, with another journal."""
+    return replace(GOOD, host=host(journal=file(**more)))
+
+
+def with_workers(*workers: Worker) -> Facts:
+    """The same, with other processes."""
+    return replace(GOOD, host=host(workers=workers))

@@ -1,0 +1,156 @@
+"""A row belongs to its session and version, as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flask_langpont_session.encryption.cipher import Cipher
+from flask_langpont_session.encryption.database import SealedDatabase, SealedRows
+from flask_langpont_session.encryption.values import Values
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, Limit, StoreError
+from flask_langpont_session.stores.sql import tables
+from flask_langpont_session.stores.sql.database import Database, make_engine
+
+DIGEST, ANOTHER, THIRD = "h" * 43, "i" * 43, "j" * 43
+PAYLOAD = {"_user_id": b'"7"', "user_role": b'"marzipan"'}
+values = Values(Cipher([bytes(range(200, 232))]), frozenset({"auth"}), plain_until=0.0, clock=lambda: 1000.0)
+LIVES: dict[str, Any] = {"idle_ms": 60_000, "absolute_ms": 600_000}
+LONG = 30.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """In a file."""
+    made = SealedDatabase(
+        values, make_engine(sa.make_url(f"sqlite:///{tmp_path / 'rows.sqlite3'}"), LONG), timeout=LONG
+    )
+    made.create_tables()
+    yield made
+    made.close()
+
+
+def stored(database: Database) -> str:
+    with database.connections.reading() as connection:
+        return str(connection.execute(sa.text("SELECT payload FROM langpont_sessions")).scalars().all())
+
+
+def test_every_way_to_make_and_change_a_row(database: Database) -> None:
+    """Each returns the row as it is known here, and each leaves nothing that can be read."""
+    row: AuthRow | None = database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
+    assert row is not None and (row.version, row.payload) == (1, PAYLOAD)
+    more = {**row.payload, "daily_limit": b"9"}
+    row = database.update(DIGEST, seen=1, payload=more, user_id="7", idle_ms=60_000)
+    assert row is not None and (row.version, row.payload) == (2, more)
+    row = database.regenerate(DIGEST, successor=ANOTHER, seen=2, payload=row.payload, idle_ms=60_000)
+    assert row is not None and (row.digest, row.version, row.payload) == (ANOTHER, 1, more)
+    limited = database.limited.create(THIRD, limit=Limit(5, True), user_id="7", payload=PAYLOAD, **LIVES)
+    assert limited is not None and limited.row.payload == PAYLOAD
+    adopted = database.adopt("k" * 43, note="n" * 43, note_ms=1000, user_id="8", payload=PAYLOAD, **LIVES)
+    assert adopted is not None and adopted.payload == PAYLOAD
+    assert "marzipan" not in stored(database)
+    for digest, payload in ((ANOTHER, more), (THIRD, PAYLOAD)):
+        loaded, described = database.load(digest, idle_ms=0), database.describe(digest, LONG)
+        assert loaded is not None and loaded.payload == payload
+        assert described is not None and described.row.payload == payload
+    found = database.load_many([DIGEST, ANOTHER, THIRD], LONG)
+    assert found.damaged == frozenset() and found.rows[ANOTHER].payload == more
+    assert not found.rows[DIGEST].live and found.rows[DIGEST].payload == {**PAYLOAD, "daily_limit": b"9"}
+    assert [row.payload for row in database.sessions_of("8")] == [PAYLOAD]
+    assert [found.row.payload for found in database.devices.of_user("8")] == [PAYLOAD]
+    assert more in [row.payload for row in database.changed_since(1_000_000).rows]
+    assert database.load("x" * 43, idle_ms=0) is None and database.describe("x" * 43, LONG) is None
+    assert database.update(DIGEST, seen=7, payload=more, user_id="7", idle_ms=60_000) is None
+
+
+def test_a_row_that_is_made_again_is_the_one_that_is_there(database: Database) -> None:
+    """After an unknown outcome the same call is safe, although it seals its values anew; another one is refused."""
+
+    def create(digest: str, payload: Any) -> AuthRow:
+        return database.create(digest, user_id="7", payload=payload, **LIVES)
+
+    def create_limited(digest: str, payload: Any) -> AuthRow:
+        created = database.limited.create(digest, limit=Limit(5, True), user_id="7", payload=payload, **LIVES)
+        assert created is not None
+        return created.row
+
+    for digest, make in ((DIGEST, create), (ANOTHER, create_limited)):
+        assert make(digest, dict(PAYLOAD)).created_at == make(digest, dict(PAYLOAD)).created_at
+        with pytest.raises(StoreError, match="AnotherRow"):
+            make(digest, {**PAYLOAD, "user_role": b'"admin"'})
+
+
+def test_a_row_that_was_changed_behind_its_back_is_damaged(database: Database) -> None:
+    """It raises, or is left out of a list; what is dead stays dead."""
+    database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
+    database.create(ANOTHER, user_id="7", payload=PAYLOAD, **LIVES)
+    with database.connections.writing() as connection:
+        payload = connection.execute(
+            sa.text("SELECT payload FROM langpont_sessions WHERE digest = :d"), {"d": ANOTHER}
+        ).scalar_one()
+        connection.execute(
+            sa.text("UPDATE langpont_sessions SET payload = :p WHERE digest = :d"), {"p": payload, "d": DIGEST}
+        )
+    for ask in (lambda: database.load(DIGEST, idle_ms=0), lambda: database.describe(DIGEST, LONG)):
+        with pytest.raises(StoreError) as caught:
+            ask()
+        assert (caught.value.error_class, caught.value.cause) == (ErrorClass.DATA, "UnreadablePayload")
+        assert not caught.value.concerns_health
+    assert [row.digest for row in database.sessions_of("7")] == [ANOTHER]
+    assert [found.row.digest for found in database.devices.of_user("7")] == [ANOTHER]
+    assert [row.digest for row in database.changed_since(1_000_000).rows] == [ANOTHER]
+    found = database.load_many([DIGEST, ANOTHER], LONG)
+    assert (set(found.rows), found.damaged) == ({ANOTHER}, {DIGEST})
+    assert database.kill(DIGEST) == 2
+    dead = database.load(DIGEST, idle_ms=0)
+    assert dead is not None and not dead.live and dead.payload == {}
+
+
+def test_rights_are_seen_by_what_says_the_idle_time(tmp_path: Path) -> None:
+    """A privileged session may have a shorter one: that is decided while the row is read."""
+    seen: list[Any] = []
+
+    def idle_of(payload: Any, idle_ms: int) -> int:
+        seen.append(dict(payload))
+        return idle_ms
+
+    engine = make_engine(sa.make_url(f"sqlite:///{tmp_path / 'rows.sqlite3'}"), LONG)
+    database = SealedDatabase(values, engine, timeout=LONG, idle_of=idle_of)
+    database.create_tables()
+    database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
+    assert database.load(DIGEST, idle_ms=60_000) is not None
+    assert seen == [PAYLOAD]
+    database.kill(DIGEST)
+    assert database.load(DIGEST, idle_ms=60_000) is not None
+    database.close()
+
+
+def test_a_payload_of_an_older_version_is_damaged() -> None:
+    """Also one value of it."""
+    rows = SealedRows(values)
+    row = AuthRow(DIGEST, "7", 1, True, rows.payload(DIGEST, PAYLOAD, 1), 0, 0, 1, 1, 0)
+    assert rows.open(row).payload == PAYLOAD
+    second = rows.payload(DIGEST, {**PAYLOAD, "user_role": b'"user"'}, 2)
+    for payload in (
+        row.payload,
+        {**second, "user_role": row.payload["user_role"]},
+        {**second, "user_role": b'"admin"'},
+    ):
+        with pytest.raises(StoreError):
+            rows.open(replace(row, version=2, payload=payload))
+    assert rows.open(replace(row, version=2, payload=second)).payload["user_role"] == b'"user"'
+
+
+def test_every_statement_that_raises_the_version_of_a_living_row_writes_its_payload() -> None:
+    """Values belong to the version: what raises it alone would make the row unreadable."""
+    statements = {name: one for name, one in vars(tables).items() if isinstance(one, sa.Update)}
+    texts = {name: str(one) for name, one in statements.items()}
+    raising = {name: text for name, text in texts.items() if "version=(" in text.replace(" ", "")}
+    assert {"UPDATE", "KILL", "RENAME"} <= raising.keys()
+    for name, text in raising.items():
+        assert "payload=" in text.replace(" ", "") or "live=" in text.replace(" ", ""), name

@@ -1,0 +1,123 @@
+"""What goes over the wire is sealed, what comes back is opened, and the description of a record is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.encryption.cipher import OVERHEAD, Cipher
+from flask_langpont_session.encryption.redis import sealed_form
+from flask_langpont_session.encryption.values import Values, is_damaged
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation
+from flask_langpont_session.stores.redis import auth_meta
+from flask_langpont_session.stores.redis.commands import Guarded
+from flask_langpont_session.stores.redis.records import ABSENT, SINCE, Limits, Merge, MergeStep, Restore, copy_of
+
+DIGEST, ANOTHER = "h" * 43, "i" * 43
+MARKER = b'"marzipan"'
+values = Values(Cipher([bytes(range(200, 232))]), frozenset({"ui", "auth"}), plain_until=0.0, clock=lambda: 1000.0)
+form = sealed_form(values)
+commands = form.commands("s", 60_000)
+said = Guarded(Limits(10, 1000, 60_000), 0, "1234567")
+ROW = AuthRow(DIGEST, "7", 3, True, {"user_role": MARKER}, 0, 1000, 2000, 3000, 1000)
+META = f"{DIGEST[:8]}{'0' * 15}1{'0' * 16}{'0' * 6}1234567{'0' * 11}".encode()
+
+
+def reply(*flat: bytes) -> list[Any]:
+    return [1, list(flat), 0, -1]
+
+
+def sealed(field: str, version: int = 0, digest: str = DIGEST, category: str = "ui") -> bytes:
+    return values.wire(digest, category, field, MARKER, version)
+
+
+def test_no_command_has_a_value_in_it() -> None:
+    """Neither a write nor a push, a merge or what is given back."""
+    copy = CategoryCopy(7, {"lang": MARKER})
+    steps = [
+        MergeStep(Operation.SET, "lang", MARKER, SINCE, 1, MARKER),
+        MergeStep(Operation.DELETE, "theme", b"", SINCE, 1, MARKER),
+    ]
+    for command in (
+        commands.write(DIGEST, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said),
+        commands.push(ROW, 1000, 1000),
+        commands.merge(Merge(DIGEST, "ui", steps, "free", 1), said),
+        commands.merge(Restore(DIGEST, "ui", copy, "free", 1), said),
+    ):
+        assert command.spelled_out is not None
+        for packed in (command.packed, command.spelled_out()):
+            assert MARKER not in packed and b"marzipan" not in packed
+    plain = commands.write(DIGEST, {"cart": CategoryChange(1, sets={"lang": MARKER})}, "free", said)
+    assert MARKER in plain.packed
+
+
+def test_a_write_that_is_sent_again_is_the_same() -> None:
+    """What it has sent of the change is what the journal keeps of it."""
+    change = CategoryChange(1, sets={"lang": MARKER}, deletes={"theme"}, increments={"n": 1})
+    first = commands.write(DIGEST, {"ui": change}, "free", said).packed
+    assert commands.write(DIGEST, {"ui": change}, "free", said).packed == first
+    assert change.sets == {"lang": MARKER}
+    assert values.wire(DIGEST, "ui", "lang", change.sets["lang"]) in first
+
+
+def test_limits_are_those_of_plain_values() -> None:
+    """What is added to each field is allowed for."""
+    packed = commands.write(DIGEST, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
+    head = said._replace(limits=said.limits._replace(bytes=1000 + 10 * OVERHEAD)).head("free", DIGEST)
+    assert head.encode() in packed
+    plain = commands.write(DIGEST, {"cart": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
+    assert said.head("free", DIGEST).encode() in plain
+
+
+def test_a_record_of_a_category_is_opened() -> None:
+    """Its description, and so its version, are what they are."""
+    found = form.answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang"), b"theme", MARKER))
+    assert found.damaged == ()
+    assert found.categories["ui"].version == 1
+    assert found.categories["ui"].fields["lang"] == MARKER
+    assert is_damaged(found.categories["ui"].fields["theme"])
+    copy = copy_of(DIGEST, "ui", reply(b"@m", META, b"lang", sealed("lang")), form.answer)
+    assert (copy.fields, copy.meta) == ({"lang": MARKER}, META)
+
+
+def test_a_row_is_opened_by_its_version() -> None:
+    """Of another one it is not readable: then the database is asked."""
+    meta = auth_meta.live(ROW, 1000).encode()
+    for version, is_readable in ((3, True), (2, False), (0, False)):
+        stored = sealed("user_role", version, category="auth")
+        found = form.answer(DIGEST, ("auth",), "u", reply(b"@m", meta, b"@u", b"7", b"user_role", stored))
+        assert found.auth is not None and found.auth.row is not None
+        assert found.auth.is_readable is is_readable
+        assert (found.auth.row.payload["user_role"] == MARKER) is is_readable
+        assert found.auth.row.user_id == "7"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        [],
+        [b"@m", b"nonsense", b"lang", b"x"],
+        [b"@m", auth_meta.dead(DIGEST, 1).encode()],
+        [b"\xff", b"\xff", b"@m", META],
+        b"WRONGTYPE of another kind",
+        [b"@m", META.replace(b"h", b"z"), b"lang", b"x"],
+    ],
+)
+@pytest.mark.parametrize(("name", "kind"), [("ui", "a"), ("auth", "u"), ("auth", "a")])
+def test_what_is_no_record_is_what_it_is_without_encryption(part: Any, name: str, kind: str) -> None:
+    """Damaged, foreign, dead, or nothing."""
+    from flask_langpont_session.stores.redis.records import answer
+
+    plain, opened = (read(DIGEST, (name,), kind, [1, part, 0, -1]) for read in (answer, form.answer))
+    assert (opened.damaged, opened.foreign) == (plain.damaged, plain.foreign)
+    assert (opened.auth is None) == (plain.auth is None)
+
+
+def test_what_comes_from_another_id_is_sealed_for_this_one() -> None:
+    """Twice the same, so that what waits can be compared with what was brought."""
+    found = form.answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang"))).categories["ui"]
+    bring = Merge(ANOTHER, "ui", [MergeStep(Operation.SET, "lang", found.fields["lang"], ABSENT)], "free", 1)
+    there = values.wire(ANOTHER, "ui", "lang", found.fields["lang"])
+    assert there in commands.merge(bring, said).packed
+    assert values.open(ANOTHER, "ui", "lang", there) == MARKER

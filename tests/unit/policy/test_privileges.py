@@ -1,0 +1,71 @@
+"""Which sessions are privileged, and how long these live."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_langpont_session.policy.categories import KeyPatterns
+from flask_langpont_session.policy.leases import LeaseTerms, Life, lease_ends
+from flask_langpont_session.policy.privileges import Privileges
+from flask_langpont_session.policy.values import AuthRow, Fields
+
+KEYS = KeyPatterns(["user_role", "identity*"])
+ADMIN: Fields = {"user_role": b'"admin"'}
+USER: Fields = {"user_role": b'"user"', "note": b'"admin"'}
+
+
+def privileges(idle_ms: int | None = None, absolute_ms: int | None = None) -> Privileges:
+    return Privileges(KEYS, ["admin"], idle_ms, absolute_ms)
+
+
+def row(payload: Fields, idle_expires_at: int = 1_100, absolute_expires_at: int = 9_000) -> AuthRow:
+    return AuthRow("d", "7", 1, True, payload, 0, 1_000, idle_expires_at, absolute_expires_at, 1_000)
+
+
+def test_a_session_is_privileged_by_the_value_of_a_right() -> None:
+    assert privileges().are_in(ADMIN)
+    assert privileges().are_in({"identity.role": b'"admin"'})
+    assert not privileges().are_in(USER)
+    assert not privileges().are_in({})
+
+
+@pytest.mark.parametrize(
+    ("idle_ms", "absolute_ms", "shorter"),
+    [
+        (100, None, (100, 5_000)),
+        (None, 2_000, (400, 2_000)),
+        (None, 300, (300, 300)),  # nothing may be idle for longer than it lives
+        (100, 2_000, (100, 2_000)),
+        (900, 9_000, (400, 5_000)),  # never longer than others
+    ],
+)
+def test_the_shorter_life_is_that_of_the_privileged_only(
+    idle_ms: int | None, absolute_ms: int | None, shorter: tuple[int, int]
+) -> None:
+    life = privileges(idle_ms, absolute_ms).life(400, 5_000)
+    assert (life.of(ADMIN).idle_ms, life.of(ADMIN).absolute_ms) == shorter
+    assert life.of(USER) is life
+    assert (life.idle_ms, life.absolute_ms) == (400, 5_000)
+
+
+def test_without_limits_all_live_alike() -> None:
+    life = privileges().life(400, 5_000)
+    assert type(life) is Life
+    assert life.of(ADMIN) is life
+    assert privileges().idle_ms(ADMIN, 400) == 400
+
+
+def test_the_idle_time_alone_is_asked_for_by_the_database() -> None:
+    short = privileges(idle_ms=100)
+    assert [short.idle_ms(payload, ms) for payload in (ADMIN, USER) for ms in (400, 50, 0)] == [100, 50, 0, 400, 50, 0]
+
+
+def test_leases_and_records_go_by_the_shorter_life() -> None:
+    """Else the database would be asked all the time, or never in time."""
+    life, terms = privileges(idle_ms=100).life(400, 5_000), LeaseTerms(10_000, 10_000)
+    assert life.left_of(row(ADMIN)) == 100
+    assert life.left_of(row(USER, 1_400)) == 400
+    assert lease_ends(row(ADMIN), 1_000, life, terms) == 1_026
+    assert lease_ends(row(USER, 1_400), 1_000, life, terms) == 1_101
+    assert not life.is_extension_due(row(ADMIN), 1_025)
+    assert life.is_extension_due(row(ADMIN), 1_026)

@@ -1,0 +1,103 @@
+"""What a worker has kept near: shown without a question, for as long as the rules say, and changed by no request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from flask_langpont_session.policy.ids import SessionId
+from flask_langpont_session.policy.records import Verdict
+from flask_langpont_session.policy.values import AuthRow, CategoryCopy
+from flask_langpont_session.stores.redis.lane import Copy
+from flask_langpont_session.stores.redis.near import Hit
+from flask_langpont_session.stores.redis.records import Answer, AuthEntry, Known
+from flask_langpont_session.stores.redis.server_identity import Server
+from tests.support.fake_stores import NOW_MS, Stage, a_row
+
+
+def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
+    """What the server said of a session just now. The server has not been told of any question since."""
+    records = {name: Known(b"", CategoryCopy(5, {})) for name in stage.backend.table.loaded_together}
+    records["ui"] = Known(b"", CategoryCopy(5, ui))
+    now = stage.clock()
+    answer = Answer(NOW_MS, AuthEntry(row, NOW_MS), records)
+    copy = Copy({}, "u", answer, now, now, math.inf, b"", Server(), 600, {})
+    stage.redis.hits[row.digest] = Hit(copy, now, 0)
+    return copy
+
+
+def verify_seconds(stage: Stage) -> float:
+    return stage.backend.settings.lease_terms.verify_ms / 1000
+
+
+def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> None:
+    keep_near(stage, a_row(user.digest), lang=b'"ja"')
+    loaded = stage.load(user)
+    with pytest.raises(TypeError):
+        loaded.fields["ui"] = {}
+    own = loaded.own()
+    own.fields["ui"], own.sources["ui"], own.versions["ui"] = {}, "local", 9
+    own.defaulted.add("lang")
+    again = stage.load(user)
+    assert (again.verdict, dict(again.fields["ui"])) == (Verdict.VALID, {"lang": b'"ja"'})
+    assert (again.sources["ui"], again.versions["ui"], again.defaulted) == ("primary", 5, set())
+    assert own.own() is own
+    assert stage.redis.told == []
+
+
+def test_what_was_written_since_is_shown(stage: Stage, user: SessionId) -> None:
+    """A write takes over what was made of the copy before."""
+    copy = keep_near(stage, a_row(user.digest), lang=b'"ja"')
+    assert dict(stage.load(user).fields["ui"]) == {"lang": b'"ja"'}
+    records = {**copy.answer.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
+    written = copy._replace(answer=copy.answer._replace(records=records))
+    stage.redis.hits[user.digest] = Hit(written, stage.clock(), 0)
+    loaded = stage.load(user)
+    assert (dict(loaded.fields["ui"]), loaded.versions["ui"]) == ({"lang": b'"en"'}, 6)
+
+
+@pytest.mark.parametrize(("early", "is_asked"), [(0.01, False), (-0.01, True)])
+@pytest.mark.parametrize("was_shown_before", [True, False])
+def test_it_is_believed_until_its_lease_ends(
+    stage: Stage, user: SessionId, was_shown_before: bool, early: float, is_asked: bool
+) -> None:
+    copy = keep_near(stage, a_row(user.digest))
+    if was_shown_before:
+        stage.load(user)
+    at = stage.clock() + verify_seconds(stage) - early
+    stage.redis.hits[user.digest] = Hit(copy, at, 0)
+    stage.load(user)
+    assert bool(stage.redis.told) is is_asked
+
+
+@pytest.mark.parametrize(
+    ("hear", "is_asked"),
+    [
+        (lambda stage, row: stage.local.raise_min_version(row.digest, 2), True),
+        (lambda stage, row: stage.local.sign_out_user("7", NOW_MS), True),
+        (lambda stage, row: stage.local.raise_min_version("another", 2), False),
+        (lambda stage, row: stage.local.kill("another"), False),
+        (lambda stage, row: stage.local.sign_out_user("8", NOW_MS), False),
+    ],
+    ids=["a later version", "its user is logged out", "another's version", "another's end", "another user"],
+)
+def test_what_is_heard_meanwhile_counts(
+    stage: Stage, user: SessionId, hear: Callable[[Stage, AuthRow], object], is_asked: bool
+) -> None:
+    row = a_row(user.digest)
+    keep_near(stage, row)
+    stage.load(user)
+    hear(stage, row)
+    stage.load(user)
+    assert bool(stage.redis.told) is is_asked
+
+
+def test_an_incident_meanwhile_counts(stage: Stage, user: SessionId) -> None:
+    """The server may have lost something since the row was confirmed."""
+    copy = keep_near(stage, a_row(user.digest))
+    stage.load(user)
+    stage.redis.hits[user.digest] = Hit(copy, stage.clock(), NOW_MS)
+    stage.load(user)
+    assert stage.redis.told != []
