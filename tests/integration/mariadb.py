@@ -26,6 +26,7 @@ class MariaDB(Server):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._data = folder / "data"
+        self._temporary = folder / "temporary"
         self._password = secrets.token_urlsafe()
         self._program = required("mariadbd", PACKAGE)
         self._installer = required("mariadb-install-db", PACKAGE)
@@ -78,7 +79,9 @@ class MariaDB(Server):
         # As root in a folder that no other user can enter; it refuses to be root unless it is told so.
         user = ["--user=root"] if is_root() else []
         small = ["--innodb-log-file-size=4M", "--skip-log-bin"]
-        return ["--no-defaults", f"--datadir={self._data}", *small, *user]
+        # A server that starts deletes every temporary table in the folder for them, those of other servers included.
+        self._temporary.mkdir(exist_ok=True)
+        return ["--no-defaults", f"--datadir={self._data}", f"--tmpdir={self._temporary}", *small, *user]
 
     def _make_data(self) -> None:
         options = ["--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"]

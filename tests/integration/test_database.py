@@ -1559,7 +1559,7 @@ def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -
 def test_sign_ins_at_once_are_never_more_than_the_limit(
     database: Database, make_database: MakeDatabase, database_url: str, ends_oldest: bool, is_borrowed: bool
 ) -> None:
-    """Twenty, of a user that has not signed in before, by two hosts."""
+    """Twenty, of a user that has not signed in before, by two hosts. None is refused for the sake of another."""
     engines = [sa.create_engine(database_url) for _ in range(2)] if is_borrowed else []
     hosts = [Database(engine, timeout=LONG, concurrency=10) for engine in engines] or [
         make_database(concurrency=10) for _ in range(2)
@@ -1570,6 +1570,7 @@ def test_sign_ins_at_once_are_never_more_than_the_limit(
             for number in range(20)
         )
     )
+    assert [one for one in created if isinstance(one, Exception)] == []
     assert len(valid(database)) == 3
     done = [one for one in created if one is not None]
     assert len(done) == (20 if ends_oldest else 3)

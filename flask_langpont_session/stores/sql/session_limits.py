@@ -19,11 +19,15 @@ from .calls import Calls
 from .engines import Connections
 from .errors import NAME
 
-_TRIES = 2
-"""The second one finds the user's row that another first sign-in has made at the same moment."""
+_TRIES = 3
+"""The second one finds the user's row; only if an operator erases the user at the same moment, the third does."""
 
 
 class _NoRoom(Exception):  # no error: an answer that takes the transaction back
+    pass
+
+
+class _NewUser(Exception):  # the same: there is no row to lock yet
     pass
 
 
@@ -80,7 +84,7 @@ class LimitedSignIns:
             row = sql.inserted_row(connection, values, payload)
             return None if row is None else Created(row, ended)
 
-        return self._calls.in_request(lambda: self._in_transaction(create), timeout)
+        return self._calls.in_request(lambda: self._with_user(user_id, create), timeout)
 
     def take_displaced(self, digest: str, timeout: float | None = None) -> bool:
         """Whether a session has ended for a sign-in of its user. True is said once."""
@@ -91,11 +95,15 @@ class LimitedSignIns:
 
         return self._calls.in_request(work, timeout)
 
-    def _in_transaction(self, create: Callable[[Connection], Created | None]) -> Created | None:
-        for _ in range(_TRIES - 1):
-            with suppress(IntegrityError):
+    def _with_user(self, user_id: str, create: Callable[[Connection], Created | None]) -> Created | None:
+        for _ in range(_TRIES):
+            with suppress(_NewUser):
                 return self._once(create)
-        return self._once(create)
+            # In a transaction of its own. One that goes on after it would make a deadlock with others that insert the
+            # same row: each of them holds a shared lock of InnoDB, and waits for all others' to get an exclusive one.
+            with suppress(IntegrityError), self._connections.writing() as connection:
+                connection.execute(sql.KNOWN_USER, {"user": user_id})
+        raise StoreError(NAME, ErrorClass.BUSY, "UserErased")
 
     def _once(self, create: Callable[[Connection], Created | None]) -> Created | None:
         # A sign-in that is refused ends nothing: the exception takes all of the transaction back.
@@ -105,10 +113,12 @@ class LimitedSignIns:
 
 
 def _lock(connection: Connection, user_id: str) -> None:
-    """Have other sign-ins of the user wait until this transaction has ended."""
-    values = {"user": user_id}
-    if not connection.execute(sql.LOCK_USER, values).rowcount:
-        connection.execute(sql.KNOWN_USER, values)
+    """Have other sign-ins of the user wait until this transaction has ended.
+
+    :raises _NewUser: the user has no row.
+    """
+    if not connection.execute(sql.LOCK_USER, {"user": user_id}).rowcount:
+        raise _NewUser
 
 
 def _make_room(connection: Connection, user_id: str, limit: Limit) -> Sequence[tuple[str, int]]:
