@@ -136,8 +136,10 @@ class Fallback:
         is_wiped = overlay is not None and name in overlay.wiped
         if is_wiped:
             shown.clear()
-            # The wipe is still to be merged, but nothing is made of what is beneath it.
+            # Nothing is made of what is beneath it. It may have been merged by the time at which Redis was asked: then
+            # what Redis has at this version is not nothing.
             loaded.beneath[name] = NO_COPY
+            loaded.versions[name] = NO_COPY.version
             loaded.wiped.add(name)
         kept, guesses = self._journalled(loaded, name, shown, overlay, answered) if overlay else _NOTHING
         hidden = frozenset() if answered else defaulting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import copies
 from flask_langpont_session.recovery.reconciler import Progress
 from flask_langpont_session.request.journal_writer import JournalWriter
+from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
@@ -659,3 +661,43 @@ def test_what_is_written_under_a_new_id_is_not_taken_for_older_than_the_id(
     wait_until_home(cut_off)
     for worker in (healthy, cut_off):
         assert "theirs" in browser(worker, cookie).get("/get/input_text").json["value"]
+
+
+def test_what_is_read_while_a_wipe_is_merged_is_not_taken_for_empty(
+    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I16. A request asks the journal, in which a wipe waits; then that is merged, and Redis is asked and written. In
+    the next outage the worker has what Redis had."""
+    may_merge, read, pending = threading.Event(), RedisStore.read, Journal.pending_writes
+    monkeypatch.setattr(Journal, "pending_writes", lambda *a, **more: pending(*a, **more) if may_merge.is_set() else [])
+    healthy, worker = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
+
+    def read_after_the_merge(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(RedisStore, "read", read)
+        may_merge.set()
+        wait_until(lambda: waiting(healthy) == 0, "what waited is merged")
+        return read(*arguments, **options)
+
+    @worker.post("/count")
+    def count() -> str:
+        assert session["input_text"] == "after"
+        session.increment("usage_count")
+        return str(session.level)
+
+    @worker.post("/clear")
+    def clear() -> str:
+        session.clear()
+        return ""
+
+    client = browser(worker, cookie_of(worker.test_client().post("/set", json={"input_text": "before"})))
+    lose_the_primary(worker, proxy, client)
+    client.post("/clear")
+    client.post("/set", json={"input_text": "after"})
+    assert waiting(worker)
+    proxy.heal()
+    wait_until(lambda: parts(worker).health.level == 0, "the worker's way back to Redis")
+    monkeypatch.setattr(RedisStore, "read", read_after_the_merge)
+    assert client.post("/count").text == "0"
+    assert may_merge.is_set()
+    lose_the_primary(worker, proxy, client)
+    assert client.get("/get/input_text").json["value"] == "after"

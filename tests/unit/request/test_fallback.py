@@ -298,3 +298,12 @@ def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
     assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
+
+
+def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Shown) -> None:
+    """The journal was asked first: what Redis answered may be from after the merge, and has what was written since."""
+    wiped = overlay(wiped=frozenset({"translation"}), writes={"translation": {"input_text": b"1"}})
+    shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
+    change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
+    shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
+    assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
