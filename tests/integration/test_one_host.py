@@ -15,6 +15,7 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
+from flask_langpont_session import session as ours
 from flask_langpont_session.policy import leases
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.policy.health import READ, WRITE
@@ -681,15 +682,17 @@ def test_what_is_read_while_a_wipe_is_merged_is_not_taken_for_empty(
     @worker.post("/count")
     def count() -> str:
         assert session["input_text"] == "after"
-        session.increment("usage_count")
-        return str(session.level)
+        ours.increment("usage_count")
+        return str(ours.level)
 
     @worker.post("/clear")
     def clear() -> str:
         session.clear()
         return ""
 
-    client = browser(worker, cookie_of(worker.test_client().post("/set", json={"input_text": "before"})))
+    cookie = cookie_of(worker.test_client().post("/set", json={"input_text": "before"}))
+    assert cookie
+    client = browser(worker, cookie)
     lose_the_primary(worker, proxy, client)
     client.post("/clear")
     client.post("/set", json={"input_text": "after"})

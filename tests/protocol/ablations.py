@@ -17,6 +17,7 @@ from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
 from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
+    fallback,
     journal_writer,
     reads,
     redis_reply,
@@ -286,6 +287,17 @@ def _by_category(self: sim_records.SimMerge, name: str, moment: int, doubts: str
     return self.record.meta.stamp > moment
 
 
+_lay_over = fallback.Fallback._lay_over
+
+
+def _version_of_what_is_beneath(
+    self: fallback.Fallback, loaded: Loaded, name: str, *arguments: Any, **more: Any
+) -> None:
+    version = loaded.versions[name]
+    _lay_over(self, loaded, name, *arguments, **more)
+    loaded.versions[name] = version
+
+
 def _kept_as_is_found_out(self: journal_writer.JournalWriter, plan: Plan, *arguments: Any, **options: Any) -> bool:
     return _journal_keep(self, replace(plan, level=options["scope"].level), *arguments, **options)
 
@@ -416,6 +428,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),
     Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
     Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
+    Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),

@@ -648,6 +648,27 @@ KEPT = (
         """,
     ),
     _kept(
+        "the version beside a wipe",
+        "I16",
+        """
+        visit w0 s0
+        append w0 s0
+        cut w0 A
+        cut w0 B
+        clear w0 s0
+        append w0 s0
+        join_all
+        a: add w1 s0            # the journal has the wipe
+        tick w1                 # merged
+        finish a                # Redis has the list, and is written
+        cut w1 A
+        cut w1 B
+        append w1 s0            # w1 goes by its own copy
+        join_all
+        settle
+        """,
+    ),
+    _kept(
         "what was lost is given back",
         "I25",
         """

@@ -45,6 +45,7 @@ class Task:
 
     :param worker: the process it runs in; anything that can be compared.
     :param stepped: stops at stores; else it runs through.
+    :param is_request: False: a round of a monitor.
     :param failures: (store, error class) of every question that failed.
     :param answered: names of the stores that answered.
     """
@@ -53,6 +54,7 @@ class Task:
     worker: Hashable
     began_ms: int
     stepped: bool = False
+    is_request: bool = True
     stage: str = ""
     failures: list[tuple[str, ErrorClass]] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)

@@ -358,11 +358,14 @@ class World:
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def start(self, label: str, worker: Worker, work: Callable[[Task], None], *, stepped: bool) -> None:
+    def start(
+        self, label: str, worker: Worker, work: Callable[[Task], None], *, stepped: bool, is_request: bool = True
+    ) -> None:
         """Begin a request or a round of a monitor; with `stepped` it goes on when it is told to."""
-        task = Task(label, worker.name, self.clock.now_ms, stepped)
-        if stepped:
+        task = Task(label, worker.name, self.clock.now_ms, stepped, is_request=is_request)
+        if is_request and any(other.is_request for other in self.under_way.values()):
             self.promises.is_calm = False
+        if stepped:
             self.under_way[label] = task
         self.tasks.run(task, lambda: work(task))
         self._forget_finished()
@@ -426,7 +429,7 @@ class World:
             worker.monitor.tick()
             self._check_tick(worker, task)
 
-        self.start(label, worker, work, stepped=stepped)
+        self.start(label, worker, work, stepped=stepped, is_request=False)
 
     def _check_tick(self, worker: Worker, task: Task) -> None:
         shards, _ = reconciler.answering(worker.backend)
