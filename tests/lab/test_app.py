@@ -100,6 +100,7 @@ def test_other_devices_are_signed_out_with_a_password_that_was_entered_just_now(
     for password in ("", "wrong"):
         asked = mine.post("/devices", data={"password": password})
         assert (asked.status_code, asked.text.count('name="password"')) == (401, 1)
+        assert (TEXTS["en"]["wrong"] in asked.text) == (password == "wrong"), "the page says why it asks again"
         assert other.get("/devices").status_code == 200
     assert mine.get_cookie("langpont") == before
     assert mine.post("/devices", data={"password": DEMO_PASSWORDS["hanako"]}).status_code == 303
