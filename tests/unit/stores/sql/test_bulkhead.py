@@ -25,7 +25,7 @@ from flask_langpont_session.stores.sql.bulkhead import (
     raise_if_given_up,
     waiting_on,
 )
-from flask_langpont_session.support.lag import Deadline, Lag
+from flask_langpont_session.support.lag import PROCESS, Deadline, Lag
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -48,7 +48,11 @@ class Gate:
         for _ in range(slots):
             with pytest.raises(DeadlineExceeded):
                 bulkhead.call(self, 0.0)
-            assert self._entered.acquire(timeout=LONG)
+            assert self.is_entered()
+
+    def is_entered(self) -> bool:
+        """Waits until the call has begun."""
+        return self._entered.acquire(timeout=LONG)
 
     def release(self) -> None:
         self._open.set()
@@ -103,17 +107,16 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
     assert bulkhead.busy == 1
 
 
-@pytest.mark.parametrize(("begins_late", "error"), [(0.0, DeadlineExceeded), (0.7, StartedLate)])
+@pytest.mark.parametrize(("ran", "error"), [(1.0, DeadlineExceeded), (0.3, StartedLate)])
 def test_a_call_that_had_too_little_time_left_says_so(
-    gate: Gate, begins_late: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    gate: Gate, ran: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a second, so much went by before a slot was free: it is not the call that is slow."""
-    monkeypatch.setattr(Lag, "is_late", lambda *_: False)  # it would have more than the second
-    bulkhead, before = Bulkhead(1, "test"), Gate()
-    before.occupy(bulkhead, 1)
-    threading.Timer(begins_late, before.release).start()
+    """Of a second that was waited it ran for so long. If the rest went by before, it is not the call that is slow."""
+    moments = iter([100.0, 100.0 + ran])  # it begins; its caller gives it up
+    monkeypatch.setattr(PROCESS, "passed", lambda: next(moments))
+    monkeypatch.setattr(Deadline, "wait", lambda *_: not gate.is_entered())
     with pytest.raises(DeadlineExceeded) as caught:
-        bulkhead.call(gate, 1.0)
+        Bulkhead(1, "test").call(gate, 1.0)
     assert caught.type is error
 
 
@@ -426,7 +429,7 @@ def test_a_connection_that_was_let_go_is_left_alone(wire: Wire, gate: Gate) -> N
         gate()
 
     give_up(bulkhead, work)
-    assert gate._entered.acquire(timeout=LONG)
+    assert gate.is_entered()
     bulkhead.cut_off(math.inf)
     assert (wire.is_well(), wire.was_shut) == (True, [False])
 
@@ -463,7 +466,7 @@ def test_no_call_lets_go_while_a_connection_is_shut_down(
     assert wire.entered.wait(LONG)
     cutting = threading.Thread(target=bulkhead.cut_off, args=(math.inf,))
     cutting.start()
-    assert gate._entered.acquire(timeout=LONG)
+    assert gate.is_entered()
     wire.answer()
     time.sleep(0.05)
     assert wire.was_shut == []
@@ -483,7 +486,7 @@ def test_another_socket_under_the_same_number_is_left_alone(wire: Wire, gate: Ga
         gate()
 
     give_up(bulkhead, work)
-    assert gate._entered.acquire(timeout=LONG)
+    assert gate.is_entered()
     bulkhead.cut_off(math.inf)
     assert other.is_well()
     other.close()
@@ -499,7 +502,7 @@ def test_a_connection_that_is_closed_already_is_no_trouble(wire: Wire, gate: Gat
         gate()
 
     give_up(bulkhead, work)
-    assert gate._entered.acquire(timeout=LONG)
+    assert gate.is_entered()
     give_up(bulkhead, other.ask)
     assert other.entered.wait(LONG)
     bulkhead.cut_off(math.inf)
