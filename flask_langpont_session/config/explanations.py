@@ -10,7 +10,7 @@ from functools import lru_cache
 from flask import current_app, has_app_context
 
 from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, MOST_KEYS, PERMANENT, Priority
-from ..policy.levels import LEVELS, Behaviour
+from ..policy.levels import LEVELS, LOSING, Behaviour
 from .checks import PREFIX
 from .settings import Settings
 
@@ -36,9 +36,6 @@ LEVEL_MEANS: Mapping[int, str] = {
     3: "No Redis can be used, and the copies of the hosts are too old. The database decides about sign-ins.",
     4: "Neither Redis nor the database answers. What the database said last counts for GRACE.",
 }
-
-_LOSING = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
-"""What is written where a feature gets this is kept nowhere."""
 
 
 class UnclaimedKeys:
@@ -70,7 +67,7 @@ def _fate(settings: Settings, key: str) -> str:
     feature = settings.table.feature_of(key)
     at_levels: dict[bool, list[str]] = {True: [], False: []}
     for level in LEVELS:
-        at_levels[settings.behaviour(feature.priority, level) not in _LOSING].append(str(level))
+        at_levels[settings.behaviour(feature.priority, level) not in LOSING].append(str(level))
     kept, lost = (", ".join(levels) for levels in at_levels.values())
     life = _life(settings, feature.category)
     sentence = f"It is kept in category '{feature.category}' ({life}) with priority '{feature.priority}'"

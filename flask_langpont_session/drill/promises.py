@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Feature
-from ..policy.levels import Behaviour
+from ..policy.levels import AS_COPY, EFFECTS, Behaviour
 from ..policy.records import Kept
 
 MARK = "langpont_drill"
 """Stands in keys and values of a drill."""
-
-_LOSING = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
 
 
 class Answering(NamedTuple):
@@ -48,14 +46,9 @@ def promise(settings: Settings, feature: Feature, level: int, answering: Answeri
     if feature.category == AUTH:
         places = {Kept.DATABASE} if answering.database else {Kept.JOURNAL}
         return Promise(behaviour, True, frozenset(places), True)
-    if behaviour in _LOSING:
-        places = {Kept.NOWHERE}
-    elif behaviour is Behaviour.PRIMARY:
-        places = {Kept.REDIS}
-    else:
-        places = {Kept.JOURNAL}
-    is_shown = answering.reads or behaviour not in _LOSING
-    return Promise(behaviour, is_shown, frozenset(places), behaviour is not Behaviour.DISABLE_FEATURE)
+    effect = EFFECTS[behaviour]
+    is_shown = answering.reads or behaviour in AS_COPY
+    return Promise(behaviour, is_shown, frozenset({effect.written}), effect.is_available)
 
 
 def key_of(settings: Settings, feature: Feature) -> str | None:

@@ -1,14 +1,16 @@
 """What an outage means: the levels, and what each priority gets at each level.
 
-This file may not do I/O, read a clock or know of a store: it knows four facts and two tables. Argue with a cell here.
+This file may not do I/O, read a clock or know of a store: it knows four facts and three tables. Argue with a cell here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 from .categories import Priority
+from .records import Kept
 
 LEVELS: Mapping[int, str] = {
     0: "normal",  # the primary takes reads and writes
@@ -30,7 +32,43 @@ class Behaviour(StrEnum):
     EMERGENCY_MODE = "emergency_mode"
 
 
+class Shown(StrEnum):
+    """What a feature shows while no Redis answers."""
+
+    NOTHING = "nothing"
+    COPY = "copy"  # what this host has kept of it
+    DEFAULT = "default"  # what DEFAULTS says, or nothing
+
+
+class Effect(NamedTuple):
+    """What a behaviour does to a feature outside of auth.
+
+    :param shown: while no Redis answers.
+    :param written: where it is kept what a request writes.
+    :param is_available: what ``Session.available()`` says, as far as it is known what the session has of the feature.
+    """
+
+    shown: Shown
+    written: Kept
+    is_available: bool = True
+
+
 _B = Behaviour
+
+EFFECTS: Mapping[Behaviour, Effect] = {
+    _B.PRIMARY: Effect(Shown.NOTHING, Kept.REDIS),
+    _B.LOCAL_CACHE_FALLBACK: Effect(Shown.COPY, Kept.JOURNAL),
+    _B.DEFAULT_VALUE: Effect(Shown.DEFAULT, Kept.NOWHERE),
+    _B.DISABLE_FEATURE: Effect(Shown.DEFAULT, Kept.NOWHERE, is_available=False),
+}
+"""Of all behaviours but those of critical features: what these get follows from the rules of leases."""
+
+AS_COPY = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.shown is Shown.COPY)
+AS_DEFAULT = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.shown is Shown.DEFAULT)
+WAITING = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.written is Kept.JOURNAL)
+LOSING = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.written is Kept.NOWHERE)
+"""What is written ends with its request."""
+
 Row = Mapping[int, Behaviour]
 
 BEHAVIOURS: Mapping[Priority, Row] = {

@@ -10,7 +10,7 @@ from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
-from ..policy.levels import LEVELS, Behaviour
+from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
 from ..policy.records import NO_COPY, Gap, Loaded, apply_change, apply_writes
 from ..policy.serializer import encode
 from ..policy.values import CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy, StoreError
@@ -20,7 +20,6 @@ from ..stores.local import LocalCopies
 from ..stores.redis.records import Change, Known, empty_as_of
 from .redis_reply import RedisReply
 
-_AS_DEFAULT = frozenset({Behaviour.DEFAULT_VALUE, Behaviour.DISABLE_FEATURE})
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 
 
@@ -41,8 +40,7 @@ class Fallback:
         return self._settings.behaviour(Priority.HIGH if anonymous_auth else feature.priority, level)
 
     def _is_kept_locally(self, feature: Feature) -> bool:
-        behaviours = {self.behaviour(feature, kind, level) for kind in ("a", SIGNED_IN) for level in LEVELS}
-        return Behaviour.LOCAL_CACHE_FALLBACK in behaviours
+        return any(self.behaviour(feature, kind, level) in AS_COPY for kind in ("a", SIGNED_IN) for level in LEVELS)
 
     def show_answer(
         self, loaded: Loaded, name: str, ref: RecordRef, reply: RedisReply, *, level: int, overlay: Overlay | None
@@ -108,8 +106,7 @@ class Fallback:
         shown = {
             key: value
             for key, value in copy.fields.items()
-            if key in self.table
-            and self.behaviour(self.table.feature_of(key), kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
+            if key in self.table and self.behaviour(self.table.feature_of(key), kind, level) in AS_COPY
         }
         self._lay_over(loaded, name, shown, level, kind, overlay, answered=False, is_known=known is not None)
 
@@ -129,7 +126,7 @@ class Fallback:
         defaulting = {
             feature.name
             for feature in self.table.features_in(name)
-            if self.behaviour(feature, kind, level) in _AS_DEFAULT
+            if self.behaviour(feature, kind, level) in AS_DEFAULT
         }
         if not answered:
             loaded.exceptions.update(dict.fromkeys(defaulting, "default"))

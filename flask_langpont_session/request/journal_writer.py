@@ -15,7 +15,7 @@ from ..metrics.losses import Cause, Loss
 from ..metrics.reports import Reports
 from ..policy.categories import AUTH
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.levels import Behaviour
+from ..policy.levels import WAITING
 from ..policy.records import NO_FIELDS, Kept, Plan
 from ..policy.values import (
     Basis,
@@ -295,7 +295,7 @@ class JournalWriter:
         feature = self._fallback.table.feature_of(key)
         if feature.category == AUTH and kind == SIGNED_IN:
             return True
-        return self._fallback.behaviour(feature, kind, level) is Behaviour.LOCAL_CACHE_FALLBACK
+        return self._fallback.behaviour(feature, kind, level) in WAITING
 
     def _entries(
         self,

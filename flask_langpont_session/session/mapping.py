@@ -20,7 +20,7 @@ from ..policy.categories import AUTH, Feature
 from ..policy.devices import clean_label
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.levels import LEVELS, Behaviour
+from ..policy.levels import EFFECTS, LEVELS, Behaviour, Shown
 from ..policy.records import Kept, Verdict
 from ..policy.serializer import INT_LIMIT, check_key
 from ..policy.step_up import authenticated_at, is_recent
@@ -333,9 +333,11 @@ class Session(SessionMixin):
         :raises KeyError: there is no such feature.
         """
         wanted = self.work.repository.table.features[feature]
-        behaviour = self._behaviour(wanted)
-        if behaviour not in (Behaviour.LOCAL_CACHE_FALLBACK, Behaviour.PRIMARY):
-            return behaviour is not Behaviour.DISABLE_FEATURE
+        effect = EFFECTS.get(self._behaviour(wanted))
+        if effect is None:
+            return True
+        if effect.shown is Shown.DEFAULT or not effect.is_available:
+            return effect.is_available
         self.work.stored(wanted.category)
         gap = self.work.load().gaps.get(wanted.category)
         return gap is None or not (gap.whole or any(self.work.feature_of(key) is wanted for key in gap.guesses))

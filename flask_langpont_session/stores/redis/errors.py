@@ -37,7 +37,7 @@ _BY_TYPE: tuple[tuple[tuple[type[Exception], ...], ErrorClass], ...] = (
 )
 
 # What the driver has no class for keeps its code as the first word of the text; else the code is `status_code`.
-_BY_CODE: Mapping[str, ErrorClass] = {
+BY_CODE: Mapping[str, ErrorClass] = {
     "BUSY": ErrorClass.BUSY,
     "LOADING": ErrorClass.BUSY,
     "MASTERDOWN": ErrorClass.BUSY,
@@ -119,8 +119,8 @@ def _known(error: Exception) -> ErrorClass | None:
     # A pipeline puts the command, with keys and values, before the text.
     text = str(error).rpartition(_PIPELINE)[2]
     code = getattr(error, "status_code", None) or text.partition(" ")[0]
-    if isinstance(error, driver.RedisError) and code in _BY_CODE:
-        return _BY_CODE[code]
+    if isinstance(error, driver.RedisError) and code in BY_CODE:
+        return BY_CODE[code]
     if isinstance(error, driver.ResponseError):
         if text.removeprefix("ERR ").startswith("ACL failure"):  # a right that is missing to a command inside a script
             return ErrorClass.IDENTITY_REFUSED

@@ -39,7 +39,7 @@ _N = ErrorClass.NO_TABLES
 _NO_TABLE = "no such table"
 """SQLite has no code for it, only these words."""
 
-_CLASSES: Mapping[object, ErrorClass] = {
+CLASSES: Mapping[object, ErrorClass] = {
     # our own limits
     NoFreeSlot: _L,
     StartedLate: _L,
@@ -146,8 +146,8 @@ def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
 
     :param writing: whether it was met by a transaction that writes.
     """
-    sign = next((sign for sign in _signs(exc) if sign in _CLASSES), Exception)
-    error_class = _CLASSES[sign]
+    sign = next((sign for sign in signs(exc) if sign in CLASSES), Exception)
+    error_class = CLASSES[sign]
     return error_class if writing else _WHILE_READING.get(sign, _WHILE_READING.get(error_class, error_class))
 
 
@@ -163,12 +163,12 @@ def leads_elsewhere(error: StoreError) -> bool:
 
 def was_taken_back(exc: BaseException) -> bool:
     """Whether the database rolled a transaction back that would do no harm a moment later."""
-    return any(sign in _TAKEN_BACK for sign in _signs(exc))
+    return any(sign in _TAKEN_BACK for sign in signs(exc))
 
 
 def waited_for_a_lock(exc: BaseException) -> bool:
     """Whether this is how a write ends that waited for SQLite's lock."""
-    return any(sign in _WAITED_FOR_A_LOCK for sign in _signs(exc))
+    return any(sign in _WAITED_FOR_A_LOCK for sign in signs(exc))
 
 
 @contextmanager
@@ -188,13 +188,13 @@ def translated(noticed: Callable[[StoreError], None], *, writing: bool = True) -
 
 def _store_error(exc: Exception, writing: bool) -> StoreError:
     error_class = classify(exc, writing=writing)
-    timed_out = error_class is not _W and any(sign in _TIMED_OUT for sign in _signs(exc))
+    timed_out = error_class is not _W and any(sign in _TIMED_OUT for sign in signs(exc))
     error = StoreError(NAME, error_class, _cause(exc), timed_out=timed_out)
-    error.may_be_one_row = error_class is _W and any(sign in _LOCKED_ROW for sign in _signs(exc))
+    error.may_be_one_row = error_class is _W and any(sign in _LOCKED_ROW for sign in signs(exc))
     return error
 
 
-def _signs(exc: BaseException) -> Iterator[object]:
+def signs(exc: BaseException) -> Iterator[object]:
     """What the table may know an error by, the most specific first."""
     origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
     if state := getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None):  # psycopg, psycopg2

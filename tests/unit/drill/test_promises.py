@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from flask import Flask
 
@@ -16,6 +18,7 @@ from flask_langpont_session.drill.promises import (
     user_key_of,
 )
 from flask_langpont_session.policy.records import Kept
+from tests.support.fakes import settings_in
 
 REPLICA, NO_REDIS, NO_DATABASE = Answering(True, True), Answering(False, True), Answering(True, False)
 
@@ -46,6 +49,24 @@ def test_what_is_promised(
     """As docs/outages.md has it in words."""
     promised = promise(settings, settings.table.features[name], level, answering)
     assert (promised.is_shown, promised.places, promised.is_available) == (is_shown, frozenset({place}), True)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "is_shown", "place", "is_available"),
+    [
+        ("primary", False, Kept.REDIS, True),
+        ("local_cache_fallback", True, Kept.JOURNAL, True),
+        ("default_value", False, Kept.NOWHERE, True),
+        ("disable_feature", False, Kept.NOWHERE, False),
+    ],
+)
+def test_what_each_behaviour_promises_without_redis(
+    tmp_path: Path, behaviour: str, is_shown: bool, place: Kept, is_available: bool
+) -> None:
+    """What was stored is shown of a copy only."""
+    settings = settings_in(tmp_path, BEHAVIOURS={"low": {2: behaviour}})
+    promised = promise(settings, settings.table.features["temporary_data"], 2, NO_REDIS)
+    assert promised == (behaviour, is_shown, frozenset({place}), is_available)
 
 
 def test_keys_that_may_hold_anything(settings: Settings) -> None:

@@ -10,7 +10,16 @@ import pytest
 
 from flask_langpont_session.config.explanations import WHAT_IT_GETS
 from flask_langpont_session.policy.categories import Priority
-from flask_langpont_session.policy.levels import ALLOWED, BEHAVIOURS, LEVELS, Behaviour, build_behaviours, level
+from flask_langpont_session.policy.levels import (
+    ALLOWED,
+    BEHAVIOURS,
+    EFFECTS,
+    LEVELS,
+    Behaviour,
+    build_behaviours,
+    level,
+)
+from flask_langpont_session.policy.records import Kept
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,6 +53,23 @@ def test_every_behaviour_is_explained() -> None:
     described = text.partition("A behaviour is one of\n\n")[2].partition("\n\n")[0]
     assert re.findall(r"^- `(\w+)`", described, re.MULTILINE) == list(Behaviour)
     assert list(WHAT_IT_GETS) == list(Behaviour)
+    for behaviour, effect in EFFECTS.items():
+        said = WHAT_IT_GETS[behaviour]
+        places = {Kept.JOURNAL: "waits in its journal", Kept.NOWHERE: "gone with the request"}
+        assert [place for place, words in places.items() if words in said] == [p for p in places if p is effect.written]
+        assert ("available() is False" in said) == (not effect.is_available)
+
+
+@pytest.mark.parametrize("priority", [priority for priority in Priority if priority is not Priority.CRITICAL])
+def test_every_behaviour_outside_of_auth_has_its_effect(priority: Priority) -> None:
+    """What is shown, where it is kept what is written, and whether the feature can be used."""
+    assert EFFECTS.keys() == ALLOWED[priority]
+
+
+def test_every_behaviour_has_a_colour_on_the_status_page() -> None:
+    """All but the one of level 0, when nothing is wrong."""
+    css = (ROOT / "flask_langpont_session" / "status_page" / "templates" / "status.css").read_text(encoding="utf-8")
+    assert set(re.findall(r"\.(\w+) td:last-child[ ,]", css)) == set(Behaviour) - {Behaviour.PRIMARY}
 
 
 FACTS = list(itertools.product([True, False], repeat=3))

@@ -11,7 +11,7 @@ from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
 from flask_langpont_session.policy.values import HEALTH_CLASSES, ErrorClass, StoreError
-from flask_langpont_session.stores.redis.errors import classify, is_full, is_known, translate
+from flask_langpont_session.stores.redis.errors import BY_CODE, classify, is_full, is_known, translate
 
 U, B, W, A = (
     ErrorClass.UNREACHABLE,
@@ -71,6 +71,7 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (with_code(driver.ConnectionError("max number of clients reached"), "ERR"), U),
     (with_code(driver.ClusterDownError("The cluster is down"), "CLUSTERDOWN"), U),
     (driver.ConnectionError("Error 2 connecting to unix:/run/redis.sock. No such file or directory."), U),
+    (driver.ResponseError("CLUSTERDOWN The cluster is down"), U),
     (driver.NoScriptError("No matching script."), U),  # also to the script's text
     (MemoryError(), U),
     (AttributeError("'bytes' object has no attribute 'get'"), U),
@@ -84,6 +85,7 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (with_code(driver.BusyLoadingError("Redis is loading the dataset in memory"), "LOADING"), B),
     (driver.ResponseError("BUSY Redis is busy running a script. You can only call SCRIPT KILL"), B),
     (driver.MasterDownError("Link with MASTER is down"), B),
+    (driver.ResponseError("LOADING Redis is loading the dataset in memory"), B),
     (driver.ResponseError("MASTERDOWN Link with MASTER is down"), B),
     # writes refused, reads go on
     (driver.ReadOnlyError("You can't write against a read only replica."), W),
@@ -125,6 +127,10 @@ ERRORS: list[tuple[Exception, ErrorClass]] = [
     (driver.AskError("3999 127.0.0.1:6381"), T),
     (driver.TryAgainError("Multiple keys request during rehashing of slot"), T),
     (driver.ClusterCrossSlotError("Keys in request don't hash to the same slot"), T),
+    (driver.ResponseError("MOVED 3999 127.0.0.1:6381"), T),
+    (driver.ResponseError("ASK 3999 127.0.0.1:6381"), T),
+    (driver.ResponseError("TRYAGAIN Multiple keys request during rehashing of slot"), T),
+    (driver.ResponseError("CROSSSLOT Keys in request don't hash to the same slot"), T),
     *((kind("cannot"), T) for kind in (getattr(driver, "CrossSlotTransactionError", None),) if kind),  # redis-py 6.3
     # text that may be data
     (driver.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), D),
@@ -181,6 +187,13 @@ def test_a_full_server_is_told_from_others() -> None:
 def test_a_text_that_quotes_a_code_is_not_taken_for_it() -> None:
     """What a pipeline quotes is the application's."""
     assert classify(in_pipeline(driver.ResponseError("ERR NOAUTH is what a client wrote"))) is U
+
+
+def test_each_code_has_an_example() -> None:
+    """As a reply for which the driver has no class of its own."""
+    plain = [error for error, _ in ERRORS if type(error) is driver.ResponseError]
+    told_by = {getattr(error, "status_code", None) or str(error).partition(" ")[0] for error in plain}
+    assert BY_CODE.keys() - told_by == set()
 
 
 def test_each_class_has_an_example() -> None:

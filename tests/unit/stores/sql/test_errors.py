@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from flask_langpont_session.policy.values import HEALTH_CLASSES, ErrorClass, StoreError
 from flask_langpont_session.stores.sql.bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 from flask_langpont_session.stores.sql.errors import (
+    CLASSES,
     OwnTransaction,
     classify,
     leads_elsewhere,
+    signs,
     translated,
     waited_for_a_lock,
     was_taken_back,
@@ -90,7 +92,10 @@ POSTGRESQL = {
 MARIADB = {
     1020: "B",  # changed since it was read: of a snapshot
     1021: "WB",  # disk full
+    1037: "B",  # out of memory
+    1038: "B",  # out of memory for sorting
     1040: "B",  # too many connections
+    1041: "B",  # out of resources
     1044: "A",  # not this database
     1045: "A",  # wrong password
     1049: "U",  # no such database
@@ -98,18 +103,24 @@ MARIADB = {
     1062: "D",  # duplicate key
     1064: "U",  # syntax error: not this database
     1114: "WB",  # table full
+    1129: "A",  # this host is blocked
+    1130: "A",  # this host is not allowed
     1142: "A",  # no rights
+    1143: "A",  # no rights to a column
     1146: "N",  # no such table
     1153: "D",  # too big
     1203: "B",  # too many connections of this user
     1205: "WB",  # lock not available
     1213: "B",  # deadlock
     1223: "WB",  # a backup has the lock
+    1226: "B",  # the user has used up an hour's share
+    1227: "A",  # not this user
     1264: "D",  # a number that is too big
     1290: "WB",  # read-only: a replica
     1317: "U",  # ended by the administrator
     1366: "D",  # a character that cannot be stored
     1406: "D",  # too long
+    1665: "WB",  # binlog_format = STATEMENT
     1698: "A",
     1792: "WB",  # read-only transaction
     1836: "WB",  # read-only server
@@ -188,6 +199,12 @@ def test_an_error_has_a_class(error: Exception, classes: str) -> None:
     """What it says to a transaction that writes, and to one that reads."""
     assert classify(error) == classes[0]
     assert classify(error, writing=False) == classes[-1]
+
+
+def test_each_sign_of_the_table_has_an_example() -> None:
+    """What is new in the table of the code is seen here, with the class that it has for a write and for a read."""
+    told_by = {next((sign for sign in signs(error) if sign in CLASSES), Exception) for error, _ in CELLS}
+    assert CLASSES.keys() - told_by == set()
 
 
 def test_a_read_never_loses_only_writes() -> None:
