@@ -8,7 +8,7 @@ app.config.update(
     LANGPONT_SESSION_REDIS_URL="redis://localhost:6379/0",
 )
 app.config.from_prefixed_env()  # FLASK_LANGPONT_SESSION_REDIS_URL in the environment wins
-LangPontSession(app)
+langpont = LangPontSession(app)
 
 PAGE = """
 <h1>Tea shop</h1>

@@ -45,6 +45,11 @@ MOST_NOT_RUN = 3
 
 WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
+HOW_TOS = [page for page in WITH_BLOCKS if page.parent.name == "how-to" and page.name != "test.md"]
+"""Additions to an application. The page on tests has a file of its own."""
+
+SET_UP = "langpont = LangPontSession(app)\n"
+
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
@@ -91,12 +96,36 @@ def unknown_names(code: CodeType, namespace: dict[str, Any]) -> set[str]:
     return (wanted - known).union(*(unknown_names(nested, namespace) for nested in inner))
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in WITH_BLOCKS if page not in HOW_TOS], ids=lambda page: page.name)
 def test_the_page_can_be_followed(page: Path, app: Flask) -> None:
     """No block fails, no function of one misses a name, and the configuration that comes of them is accepted."""
     run(page, app)
     if EXTENSION not in app.extensions:
         load_settings(app)
+
+
+@pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.name)
+def test_a_how_to_fits_into_the_shop_of_the_tutorial(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings above the line that reads them, all else below it, in one file; and the page says so."""
+    text = page.read_text(encoding="utf-8")
+    assert "](../tutorial/shop.md)" in text and f"`{SET_UP.strip()}`" in text
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLASK_TESTING", "true")
+    above, set_up, below = (ROOT / "docs" / "tutorial" / "shop.py").read_text(encoding="utf-8").partition(SET_UP)
+    blocks = [block.text for block in blocks_of(page) if block.reason is None]
+    settings = [block for block in blocks if "app.config" in block]
+    namespace: dict[str, Any] = {"__name__": "shop"}
+    exec("\n".join([above, *settings, set_up, below]), namespace)
+    of_the_shop = dict(namespace)
+    for block in blocks:
+        code = compile(block, page, "exec")
+        if block not in settings:
+            exec(code, namespace)
+        assert unknown_names(code, namespace) == set()
+    assert [name for name in of_the_shop if namespace[name] is not of_the_shop[name]] == []  # nothing of it is replaced
+    close(namespace["app"])
 
 
 @pytest.fixture(autouse=True)
