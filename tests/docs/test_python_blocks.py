@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 
 from devservers.servers import Valkey
 from devservers.web import PROJECT
-from flask_langpont_session.config.settings import load_settings
+from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.extension import EXTENSION
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.integration.conftest import close
@@ -126,6 +126,20 @@ def test_a_how_to_fits_into_the_shop_of_the_tutorial(
         assert unknown_names(code, namespace) == set()
     assert [name for name in of_the_shop if namespace[name] is not of_the_shop[name]] == []  # nothing of it is replaced
     close(namespace["app"])
+
+
+OF_OTHERS = {"PROMETHEUS_MULTIPROC_DIR", "WTF_CSRF_SECRET_KEY"}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=lambda page: page.name)
+def test_a_how_to_names_settings_that_there_are(page: Path) -> None:
+    """Those of this package, which are all in the reference, and Flask's."""
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"LANGPONT_SESSION_([A-Z_]+[A-Z])", text)) | set(
+        re.findall(r"`([A-Z]+_[A-Z_]*[A-Z])`", text)
+    )
+    settings = {name.upper() for name in Settings.__dataclass_fields__}
+    assert named - settings - set(Flask.default_config) - OF_OTHERS == set()
 
 
 @pytest.fixture(autouse=True)
