@@ -22,6 +22,7 @@ from devservers.web import PROJECT
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.extension import EXTENSION
 from flask_langpont_session.stores.sql.tables import METADATA
+from flask_langpont_session.testing import configure
 from tests.integration.conftest import close
 
 from .pages import PAGES, ROOT, blocks_of
@@ -125,7 +126,13 @@ def test_a_how_to_fits_into_the_shop_of_the_tutorial(
             exec(code, namespace)
         assert unknown_names(code, namespace) == set()
     assert [name for name in of_the_shop if namespace[name] is not of_the_shop[name]] == []  # nothing of it is replaced
-    close(namespace["app"])
+    app = namespace["app"]
+    configure(app)
+    for rule in app.url_map.iter_rules():
+        for method in () if rule.arguments else (rule.methods or set()) & {"GET", "POST"}:
+            visitor = app.test_client().open(rule.rule, method=method, data={"password": "wrong", "name": "mine"})
+            assert visitor.status_code < 500, f"{method} {rule.rule}"
+    close(app)
 
 
 OF_OTHERS = {"PROMETHEUS_MULTIPROC_DIR", "WTF_CSRF_SECRET_KEY"}
