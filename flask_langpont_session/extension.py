@@ -72,7 +72,9 @@ class LangPontSession(SessionInterface):
         :raises ConfigError: with every mistake of the configuration.
         """
         if EXTENSION in app.extensions:
-            raise RuntimeError("LangPontSession is already set up for this application; use that object")
+            raise RuntimeError(
+                "LangPontSession is already set up for this application; use that object: app.session_interface"
+            )
         state = arrange(app)
         app.session_interface = self
         got_request_exception.connect(_failed, app)
