@@ -677,7 +677,7 @@ def _check_data(world: World) -> None:
             row = world.tables.row(sid.digest)
             if sid is not slot.sid or (row is not None and row.state is not RowState.VALID):
                 continue
-            if promises.is_calm and world.cluster.is_whole and not cleared:
+            if promises.is_calm and world.cluster.is_whole and sid.digest not in promises.cleared:
                 _check_last(world, sid.digest, record.fields if record else {})
             missing = promises.appended.get(sid.digest, set()) - set(there) - cleared
             if missing and not reported and promises.is_calm and world.cluster.is_whole:
