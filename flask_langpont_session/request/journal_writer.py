@@ -164,10 +164,10 @@ class JournalWriter:
     def has_writes(
         self, digest: str, names: Iterable[str], scope: RequestScope | None = None, *, shadow: bool = False
     ) -> bool:
-        """Whether data of one of these categories waits here. What is written now comes after it, whether Redis answers
-        or not."""
+        """Whether data of one of these categories waits here, or may. What is written now comes after it, whether Redis
+        answers or not."""
         overlay = self.overlay(digest, scope, shadow=shadow)
-        return overlay is not NOTHING and any(map(overlay.has_writes, names))
+        return overlay is not NOTHING and (not overlay.is_known or any(map(overlay.has_writes, names)))
 
     def written(self, digest: str, names: Iterable[str], scope: RequestScope | None = None) -> None:
         """Redis has taken changes of these categories directly.

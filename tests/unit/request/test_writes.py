@@ -10,7 +10,7 @@ from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
-from flask_langpont_session.policy.values import ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Change, Written
 from tests.support.fake_stores import LOST, Stage, a_row, changed
 
@@ -114,6 +114,29 @@ def test_what_waits_in_the_journal_is_not_overtaken(stage: Stage, visitor: Sessi
     stage.redis.fails_once = []
     second = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"2")})
     stage.repository.save(second, stage.begin())
+    assert second.kept == {"translation": Kept.JOURNAL}
+    assert stage.redis.told == []
+
+
+@pytest.mark.parametrize(
+    "change", [changed(input_text=b"2"), CategoryChange(1, increments={"usage_count": 1})], ids=["value", "addition"]
+)
+def test_what_a_busy_journal_may_hold_is_not_overtaken(
+    stage: Stage, visitor: SessionId, change: CategoryChange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I18. It may be the data of a former id: an addition to nothing would take its place."""
+    stage.redis.fails_once = [LOST[PRIMARY]]
+    first = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"1")})
+    stage.repository.save(first, stage.begin())
+    stage.redis.fails_once = []
+    scope = stage.begin()
+
+    def busy(*arguments: Any, **options: Any) -> Any:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "busy", timed_out=True)
+
+    monkeypatch.setattr(stage.journal, "overlay", busy)
+    second = stage.plan(visitor, visitor, changes={"translation": change})
+    stage.repository.save(second, scope)
     assert second.kept == {"translation": Kept.JOURNAL}
     assert stage.redis.told == []
 
