@@ -245,7 +245,7 @@ class Ours(Contestant):
         self.app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(self.app)
         level_changed.connect(self._note_outage, sender=self.app)
-        state_of(self.app).backend.database.create_tables()
+        state_of(self.app).backend.database.upkeep.create_tables()
 
     def _note_outage(self, app: Flask, *, event: object) -> None:
         self.outages += 1

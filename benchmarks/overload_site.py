@@ -23,7 +23,7 @@ def create_app() -> Flask:
         app.config[f"LANGPONT_SESSION_{name}"] = os.environ[f"OVERLOAD_{name}"]
     LangPontSession(app)
     level_changed.connect(note, app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
     app.post("/login/<user>")(login)
     app.get("/read")(seen)
     app.get("/write")(write)

@@ -71,7 +71,7 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
     )
     LangPontSession(app)
     state = state_of(app)
-    state.backend.database.create_tables()
+    state.backend.database.upkeep.create_tables()
     state.monitor.tick()
     return app
 

@@ -267,7 +267,7 @@ def database(folder: Path, effort: Effort) -> scale_figures.Database:
         assert server.pid is not None
         store = Database(make_engine(server.url, 10.0), timeout=10.0)
         try:
-            store.create_tables()
+            store.upkeep.create_tables()
             payload = {name: msgspec.json.encode(value) for name, value in data_of_size(KB)["auth"].items()}
             row = _fill_rows(store, effort.rows, payload)
             life = {"idle_ms": _YEAR_MS, "absolute_ms": _YEAR_MS, "user_id": "1207"}

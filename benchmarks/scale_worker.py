@@ -119,7 +119,7 @@ class Worker:
         self._app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(self._app)
         self._state: State = state_of(self._app)
-        self._state.backend.database.create_tables()
+        self._state.backend.database.upkeep.create_tables()
         self._state.monitor.tick()
         self._state.ensure_started()
         self._random = random.Random(len(str(folder)))

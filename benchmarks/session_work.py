@@ -110,7 +110,7 @@ def application(folder: Path, server: Valkey, database: str) -> Iterator[tuple[F
         LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
     )
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
 
     @app.post("/sign-in/<user>")
     def sign_in(user: str) -> str:

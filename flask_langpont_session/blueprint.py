@@ -70,7 +70,7 @@ def health_report(state: State) -> dict[str, Any]:
 def is_set_up(state: State) -> bool:
     """False: the database says that it has no tables, and this process has never seen them. No user could sign in: the
     deployment is not finished. If they disappear later, that is an outage, which all hosts have at once."""
-    return state.backend.database.had_tables or state.health.cause(DATABASE) is not ErrorClass.NO_TABLES
+    return state.backend.database.upkeep.had_tables or state.health.cause(DATABASE) is not ErrorClass.NO_TABLES
 
 
 def health_blueprint(state_now: Callable[[], State]) -> Blueprint:

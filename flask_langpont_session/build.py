@@ -371,7 +371,7 @@ def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend
 
     health = backend.health
     stores = [
-        Store(DatabaseNotes(backend.database), lambda: health.snapshot().can(DATABASE, WRITE)),
+        Store(DatabaseNotes(backend.database.calls), lambda: health.snapshot().can(DATABASE, WRITE)),
         Store(RedisNotes(backend.primary), lambda: health.snapshot().can(PRIMARY, WRITE)),
     ]
     return attach(app, settings, health, recorder, stores)

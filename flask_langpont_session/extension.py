@@ -311,7 +311,7 @@ class LangPontSession(SessionInterface):
 
         :raises LangPontSessionError: the database does not answer, or refuses.
         """
-        state_of(app).backend.database.create_tables()
+        state_of(app).backend.database.upkeep.create_tables()
 
     def close(self, app: Flask | None = None) -> None:
         """End an application before its process: publish and tell what is left, end the threads that run beside its

@@ -190,7 +190,7 @@ def _application(settings: Mapping[str, Any]) -> Flask:
     app.config["SECRET_KEY"] = "a key of the benchmarks, 32 bytes or more"
     app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
 
     @app.get("/sign-in")
     def sign_in() -> str:

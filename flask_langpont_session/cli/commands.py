@@ -58,7 +58,7 @@ def init_db() -> None:
     """Create the tables of the auth mirror. Does nothing when they are there."""
     database = state_of().backend.database
     try:
-        database.create_tables()
+        database.upkeep.create_tables()
     except StoreError as error:
         raise click.ClickException(
             f"{error}. Check LANGPONT_SESSION_DATABASE_URL and the rights of its user."
@@ -130,7 +130,7 @@ def _near(state: State, name: str) -> str:
 def _without_tables(database: Database) -> Answer:
     """What is wrong with a database that answers but has no tables: no user can sign in."""
     try:
-        missing = database.missing_tables()
+        missing = database.upkeep.missing_tables()
     except StoreError as error:
         return Answer(None, str(error), error)
     if not missing:

@@ -39,7 +39,7 @@ def purge(days: int) -> None:
     database, grace_ms, deleted = state_of().backend.database, days * _DAY_MS, 0
     try:
         with interruptions() as interrupted_by, _progress(database, grace_ms) as tell:
-            while not interrupted_by and (now := database.purge(grace_ms, _PORTION)) > 0:
+            while not interrupted_by and (now := database.upkeep.purge(grace_ms, _PORTION)) > 0:
                 deleted += now
                 tell(now)
     except StoreError as error:
@@ -56,7 +56,7 @@ def _progress(database: Database, grace_ms: int) -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield Lines(lambda line: click.echo(line, err=True))
         return
-    with click.progressbar(length=database.count_old(grace_ms), label="Deleting rows", file=sys.stderr) as bar:
+    with click.progressbar(length=database.upkeep.count_old(grace_ms), label="Deleting rows", file=sys.stderr) as bar:
         yield bar.update
 
 

@@ -395,7 +395,7 @@ class Drill:
         for digest in sorted(rows.union(*(browser.digests for browser in self._browsers))):
             keys = [key_of_category(name, digest, shadow) for name in self._categories for shadow in (False, True)]
             self._backend.primary.run_commands([("DEL", key) for key in keys], timeout=PATIENCE)
-        self._backend.database.erase(self.user)
+        self._backend.database.upkeep.erase(self.user)
 
     @property
     def _categories(self) -> Sequence[str]:

@@ -21,7 +21,6 @@ from ..policy.values import AuthRow, Changes, Created, ErrorClass, Fields, Found
 from ..stores.sql.calls import Calls
 from ..stores.sql.database import Database, Described
 from ..stores.sql.devices import Devices
-from ..stores.sql.engines import Connections
 from ..stores.sql.errors import NAME
 from ..stores.sql.session_limits import LimitedSignIns
 from .cipher import FORMAT
@@ -88,8 +87,8 @@ class SealedDatabase(Database):
     def __init__(self, values: Values, engine: Engine, **options: Any) -> None:
         super().__init__(engine, **options)
         self._rows = SealedRows(values)
-        self.limited = SealedSignIns(self._rows, self._repeated, self.connections, self.calls)
-        self.devices = SealedDevices(self._rows, self.connections, self.calls)
+        self.limited = SealedSignIns(self._rows, self._repeated, self.calls)
+        self.devices = SealedDevices(self._rows, self.calls)
 
     def _opened(self, row: AuthRow | None) -> AuthRow | None:
         return None if row is None else self._rows.open(row)
@@ -150,8 +149,8 @@ class SealedDatabase(Database):
 class SealedDevices(Devices):
     """What users are shown of their sessions."""
 
-    def __init__(self, rows: SealedRows, connections: Connections, calls: Calls) -> None:
-        super().__init__(connections, calls)
+    def __init__(self, rows: SealedRows, calls: Calls) -> None:
+        super().__init__(calls)
         self._rows = rows
 
     def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
@@ -165,10 +164,8 @@ class SealedDevices(Devices):
 class SealedSignIns(LimitedSignIns):
     """The same of users that may have so many sessions at a time."""
 
-    def __init__(
-        self, rows: SealedRows, repeated: Callable[..., AuthRow | None], connections: Connections, calls: Calls
-    ) -> None:
-        super().__init__(connections, calls)
+    def __init__(self, rows: SealedRows, repeated: Callable[..., AuthRow | None], calls: Calls) -> None:
+        super().__init__(calls)
         self._rows = rows
         self._repeated = repeated
 

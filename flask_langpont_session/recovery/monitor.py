@@ -159,7 +159,7 @@ class Monitor:
             self._first_look.set()
 
     def _watch(self) -> None:
-        self.backend.database.end_overdue()
+        self.backend.database.calls.end_overdue()
         self.backend.recorder.measure("process_lag", "process", self.probes.prober.lag.longest * 1000)
         self.probes.look_at_suspects()
         lost = self.backend.health.lost_stores

@@ -294,7 +294,7 @@ class Probes:
         if due or is_new or self._outages.siblings_are_in_trouble():
             return used
         # A probe of the database takes a late process a second, in which it does not look at the others.
-        is_idle = not self._backend.database.in_use
+        is_idle = not self._backend.database.calls.requests.busy
         return [probe for probe in used if was_overtime and not (is_idle and role_of(probe.name) == DATABASE)]
 
     def _send_canary(self, store: str) -> None:

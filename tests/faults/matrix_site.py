@@ -107,7 +107,7 @@ class Site:
 
     def create_tables(self) -> None:
         """For a first worker."""
-        parts(self.app).backend.database.create_tables()
+        parts(self.app).backend.database.upkeep.create_tables()
 
     def stop(self) -> None:
         """No worker serves any more."""

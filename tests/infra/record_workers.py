@@ -65,7 +65,7 @@ def _create_in(folder: str) -> Flask:
     app = Flask("shop", instance_path=folder)
     app.config.from_prefixed_env()
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
 
     @app.post("/write")
     def write() -> str:

@@ -202,7 +202,7 @@ class Site:
         app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(app)
-        state_of(app).backend.database.create_tables()
+        state_of(app).backend.database.upkeep.create_tables()
         app.post("/sign-in")(self._sign_in)
         app.post("/sign-out")(_sign_out)
         app.post("/write")(self._write)

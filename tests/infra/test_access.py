@@ -67,7 +67,7 @@ def test_the_extension_is_refused_nothing(valkey: Valkey, tmp_path: Path) -> Non
         session.clear()
         return ""
 
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
     client = app.test_client()
     client.post("/set", json={"lang": "jp", "input_text": "a", "theme": "dark"})
     client.post("/set", json={"user_id": 7})

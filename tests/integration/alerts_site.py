@@ -30,7 +30,7 @@ def create_app() -> Flask:
     app = Flask("app", instance_path=os.environ["FOLDER"])
     app.config.from_prefixed_env()
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
 
     @app.get("/pid")
     def pid() -> str:

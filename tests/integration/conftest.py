@@ -172,7 +172,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
         LangPontSession(app)
         unforced(state_of(app).backend.database.engine)
-        state_of(app).backend.database.create_tables()
+        state_of(app).backend.database.upkeep.create_tables()
         add_views(app)
         made.append(app)
         return app

@@ -53,7 +53,7 @@ def make_shop(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[Make
             app.config[f"LANGPONT_SESSION_{name}" if is_ours else name] = value
         LangPontSession(app)
         unforced(parts(app).backend.database.engine)
-        parts(app).backend.database.create_tables()
+        parts(app).backend.database.upkeep.create_tables()
         made.append(app)
         return shop(app)
 
@@ -267,7 +267,7 @@ def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> N
     database = parts(new).backend.database
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE langpont_sessions SET absolute_expires_at = 0 WHERE user_id = '7'"))
-    assert database.purge(0) == 1
+    assert database.upkeep.purge(0) == 1
     parts(new).backend.local.clear()
     assert kept.page(new)["user"] is None
 

@@ -534,7 +534,7 @@ def test_notes_of_hosts_in_each_store(kind: str, make_app: MakeApp, postgres_url
     """A holder keeps what it holds until it ends; marks are of each host."""
     backend = parts(make_app(**({"DATABASE_URL": postgres_url} if kind == "postgresql" else {}))).backend
     database = backend.database
-    notes: Notes = RedisNotes(backend.primary) if kind == "redis" else DatabaseNotes(database)
+    notes: Notes = RedisNotes(backend.primary) if kind == "redis" else DatabaseNotes(database.calls)
     assert notes.take("a", "web-1", 60)
     assert notes.take("a", "web-1", 60)
     assert not notes.take("a", "web-2", 60)

@@ -153,7 +153,7 @@ def test_one_extension_object_may_serve_several_applications(primary: Valkey, tm
         app.config["LANGPONT_SESSION_KEY_PREFIX"] = name
         sessions.init_app(app)
         assert app.session_interface is sessions
-        parts(app).backend.database.create_tables()
+        parts(app).backend.database.upkeep.create_tables()
         app.add_url_rule("/", view_func=lambda: f"{session.setdefault('lang', 'jp')}{session.level}")  # type: ignore[attr-defined]
         apps.append(app)
     assert vars(sessions) == {}
@@ -266,7 +266,7 @@ FORKING = """
         app.config[f"LANGPONT_SESSION_{name}"] = 20
     LangPontSession(app)
     state = state_of(app)
-    state.backend.database.create_tables()
+    state.backend.database.upkeep.create_tables()
 
     @app.post("/login/<user>")
     def login(user):

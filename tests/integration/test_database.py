@@ -71,7 +71,7 @@ def make_database(database_url: str) -> Iterator[MakeDatabase]:
 @pytest.fixture
 def database(make_database: MakeDatabase) -> Database:
     database = make_database()
-    database.create_tables()
+    database.upkeep.create_tables()
     return database
 
 
@@ -191,7 +191,7 @@ def on_postgres(sick_postgres: Postgres) -> Iterator[Database]:
     """A store with the default time-out on a PostgreSQL that may be frozen and killed."""
     database = Database(make_engine(sick_postgres.url, SHORT), timeout=SHORT, concurrency=2)
     METADATA.drop_all(database.engine)
-    database.create_tables()
+    database.upkeep.create_tables()
     until_it_answers(database)
     until_requests_are_answered(database)
     yield database
@@ -625,7 +625,7 @@ def test_the_note_lasts_as_long_as_the_old_session_could(database: Database) -> 
     database.note_adopted("old", 1)
     database.note_adopted("older", HOUR)
     until_it_answers(database)
-    assert database.purge(-2) >= 1
+    assert database.upkeep.purge(-2) >= 1
     assert adopt(database) is not None
     assert adopt(database, "another", "older") is None
 
@@ -748,7 +748,7 @@ def test_many_sessions_are_locked_in_one_order(postgres: Postgres) -> None:
     """While the first row is locked by another client, none of the others is held: no two can wait for each other."""
     database = Database(make_engine(postgres.url, LONG), timeout=LONG)
     METADATA.drop_all(database.engine)
-    database.create_tables()
+    database.upkeep.create_tables()
     for digest in ("c", "b", "a"):  # stored in an order that is not the one of the locks
         create(database, digest)
     waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname IS NOT NULL")
@@ -1089,7 +1089,7 @@ def test_purging_removes_what_ended_long_ago(database: Database) -> None:
     create(database, "idle", idle_ms=-2 * HOUR)
     create(database, "dead")
     database.kill("dead")
-    assert [database.purge(HOUR // 2, limit=3) for _ in range(3)] == [3, 2, 0]
+    assert [database.upkeep.purge(HOUR // 2, limit=3) for _ in range(3)] == [3, 2, 0]
     assert {row.digest for row in changed(database, DAY)} == {"just ended", "idle", "dead"}
 
 
@@ -1117,19 +1117,19 @@ def test_one_damaged_row_does_not_hide_the_others(database: Database) -> None:
 def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
     """Also in the error of a request, so that an operator sees what is wrong. It counts against the database."""
     database = make_database()
-    assert database.missing_tables() == ["langpont_sessions", "langpont_users"]
+    assert database.upkeep.missing_tables() == ["langpont_sessions", "langpont_users"]
     with pytest.raises(StoreError) as caught:
         database.load("digest", idle_ms=0)
     assert caught.value.why == f"no tables (langpont_sessions is not there; {BRING_BACK})"
     assert caught.value.error_class is ErrorClass.NO_TABLES
     assert caught.value.concerns_health
-    assert not database.had_tables
-    database.create_tables()
-    database.create_tables()
-    assert database.missing_tables() == []
+    assert not database.upkeep.had_tables
+    database.upkeep.create_tables()
+    database.upkeep.create_tables()
+    assert database.upkeep.missing_tables() == []
     with database.engine.begin() as connection:
         USERS.drop(connection)
-    assert database.missing_tables() == ["langpont_users"]
+    assert database.upkeep.missing_tables() == ["langpont_users"]
     with pytest.raises(StoreError, match="langpont_users is not there"):
         database.load("digest", idle_ms=0)
 
@@ -1143,8 +1143,8 @@ def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) ->
         with workers[0].engine.begin() as connection:
             table.drop(connection)
         workers[0].probe(LONG)
-    assert workers[0].missing_tables() == []
-    assert workers[0].had_tables
+    assert workers[0].upkeep.missing_tables() == []
+    assert workers[0].upkeep.had_tables
     assert create(workers[0]).version == 1
 
 
@@ -1153,14 +1153,14 @@ def test_a_call_that_was_given_up_makes_the_tables_all_the_same(make_database: M
     database = make_database(makes_tables=lambda: True)
     with pytest.raises(StoreError):
         database.load("digest", idle_ms=0, timeout=0.00001)
-    wait_until(lambda: not database.missing_tables(), "the tables are there", 60)
+    wait_until(lambda: not database.upkeep.missing_tables(), "the tables are there", 60)
 
 
 def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) -> None:
     """All succeed, whichever is first."""
     workers = [make_database() for _ in range(4)]
-    assert together(*(worker.create_tables for worker in workers)) == [None] * 4
-    assert workers[0].missing_tables() == []
+    assert together(*(worker.upkeep.create_tables for worker in workers)) == [None] * 4
+    assert workers[0].upkeep.missing_tables() == []
 
 
 def test_only_the_owner_can_read_a_sqlite_file(tmp_path: Path) -> None:
@@ -1169,7 +1169,7 @@ def test_only_the_owner_can_read_a_sqlite_file(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         database = Database(make_engine(f"sqlite:///{path}", LONG))
-        database.create_tables()
+        database.upkeep.create_tables()
         create(database)
         files = list(tmp_path.glob("new.sqlite3*"))
     finally:
@@ -1269,7 +1269,7 @@ def test_a_locked_database_is_an_error_soon(hasty: Database) -> None:
 def test_a_full_sqlite_refuses_writes(tmp_path: Path) -> None:
     """Reads go on, also those that would move the idle expiry."""
     database = Database(make_engine(f"sqlite:///{tmp_path / 'full.sqlite3'}", LONG))
-    database.create_tables()
+    database.upkeep.create_tables()
     create(database, idle_ms=60_000)
 
     @sa.event.listens_for(database.engine, "connect")
@@ -1624,7 +1624,7 @@ def shared(database_url: str) -> Iterator[Engine]:
 def test_the_engine_of_the_application_will_do(shared: Engine) -> None:
     """With its own settings, untouched by ours."""
     database = Database(shared, timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     create(database, "old")
     create(database, idle_ms=60_000, kill="old")
     assert load(database, idle_ms=HOUR).state is RowState.VALID
@@ -1643,7 +1643,7 @@ def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
     """It is neither committed nor rolled back by a logout in its middle. With SQLite it keeps that logout from being
     written, for as long as one time-out."""
     database = Database(shared, timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     create(database, idle_ms=60_000)
     with shared.begin() as connection:
         connection.execute(USERS.insert().values(user_id="of the application", epoch=1))
@@ -1664,7 +1664,7 @@ def test_a_pool_that_is_empty_is_our_own_limit(database_url: str) -> None:
     """Class L: it says nothing about the database. Ours is as large as the application made its own."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
     database = Database(engine, timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     calls: list[Callable[[], object]] = [lambda: database.load("digest", idle_ms=0), lambda: database.probe(LONG)]
     for call in calls:
         with database.engine.connect(), pytest.raises(StoreError, match="TimeoutError") as caught:
@@ -1809,7 +1809,7 @@ def test_mysqlclient(mariadb: MariaDB) -> None:
     pytest.importorskip("MySQLdb", reason="mysqlclient was not run: it has no wheel, `make mysqlclient` builds it")
     url = sa.make_url(mariadb.url).set(drivername="mysql+mysqldb")
     database = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG, concurrency=1)
-    database.create_tables()
+    database.upkeep.create_tables()
     create(database, "of mysqlclient")
     assert load(database, "of mysqlclient").payload == PAYLOAD
     database.kill("of mysqlclient")

@@ -63,7 +63,7 @@ def proxy(server: Postgres | MariaDB) -> Iterator[FaultProxy]:
 def url(proxy: FaultProxy, server: Postgres | MariaDB) -> str:
     """The database as seen through the proxy, one session in it."""
     direct = Database(make_engine(emptied(server), LONG), timeout=LONG)
-    direct.create_tables()
+    direct.upkeep.create_tables()
     create(direct, "digest")
     direct.close()
     return proxy.instead_of(server.url) + NO_LIMITS["mariadb" if isinstance(server, MariaDB) else "postgresql"]
@@ -305,7 +305,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
 
 def until_overdue_calls_end(database: Database, lane: str) -> None:
     def has_ended() -> bool:
-        database.end_overdue(0.0)
+        database.calls.end_overdue(0.0)
         return not getattr(database.calls, lane).busy
 
     wait_until(has_ended, "a free slot", LONG)
@@ -347,7 +347,7 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(url: str, proxy: Fau
     with proxy.failing(SWALLOW_REPLY):
         in_threads(1, lambda: database.load("digest", idle_ms=0))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
-    database.end_overdue(LONG * 100)
+    database.calls.end_overdue(LONG * 100)
     assert database.calls.requests.busy == 1
     database.probe(LONG)
     wait_until(lambda: database.calls.requests.busy == 0, "a free slot", LONG)

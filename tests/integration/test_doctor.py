@@ -121,7 +121,7 @@ def make(tmp_path: Path, sqlite_url: str) -> Iterator[Make]:
         app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(app)
         if tables and parts(app).backend.database.engine.dialect.name == "sqlite":
-            parts(app).backend.database.create_tables()
+            parts(app).backend.database.upkeep.create_tables()
         made.append(app)
         return app
 
@@ -568,8 +568,8 @@ def test_tables_columns_and_indexes(make: Make, primary: Valkey, database_url: s
     if database.engine.dialect.name != "sqlite":
         assert outcome(app, "tables")[0] == "failure"
         assert [outcome(app, name)[0] for name in ("schema", "indexes")] == ["skipped", "skipped"]
-        assert database.missing_tables(), "nothing was made"
-        database.create_tables()
+        assert database.upkeep.missing_tables(), "nothing was made"
+        database.upkeep.create_tables()
     assert {name: outcome(app, name)[0] for name in ("tables", "schema", "indexes")} == {
         "tables": "ok", "schema": "ok", "indexes": "ok"
     }  # fmt: skip
@@ -597,7 +597,7 @@ def test_columns_that_are_too_small(make: Make, primary: Valkey, role: str, post
 def test_users_that_mariadb_takes_for_one(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
     """Tables of another collation."""
     app = make(REDIS_URL=primary.url, DATABASE_URL=emptied(mariadb))
-    parts(app).backend.database.create_tables()
+    parts(app).backend.database.upkeep.create_tables()
     assert outcome(app, "schema")[0] == "ok"
     altered(app, "ALTER TABLE langpont_users MODIFY user_id varchar(255) COLLATE utf8mb4_general_ci NOT NULL")
     assert "langpont_users.user_id takes different texts for the same" in outcome(app, "schema")[1]
@@ -644,7 +644,7 @@ def test_a_sqlite_file_that_another_process_has_locked(make: Make, primary: Valk
 def test_mariadb(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
     """Its rights, and that it is read-only."""
     app = make(REDIS_URL=primary.url, DATABASE_URL=emptied(mariadb))
-    parts(app).backend.database.create_tables()
+    parts(app).backend.database.upkeep.create_tables()
     names = ("database-writes", "database-rights", "database-tls", "pooler")
     assert [outcome(app, name)[0] for name in names] == ["ok", "ok", "ok", "skipped"]
     admin = make(REDIS_URL=primary.url, DATABASE_URL=mariadb.admin_url)

@@ -60,7 +60,7 @@ def files() -> int:
 
 def use(app: Flask) -> None:
     """All that makes connections: a sign-in, what a journal keeps, another page."""
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
     add_views(app)
     client = app.test_client()
     assert client.post("/login/7").status_code == 200

@@ -389,7 +389,7 @@ APPLICATION = """
         LANGPONT_SESSION_SERVICE="shop",
     )
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
     be_quiet(app)
 
     @app.post("/set")

@@ -143,9 +143,9 @@ def test_all_sessions_of_a_user(site: Flask) -> None:
 
 
 def test_purge_without_the_database(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flask_langpont_session.stores.sql.database import Database
+    from flask_langpont_session.stores.sql.upkeep import Upkeep
 
-    monkeypatch.setattr(Database, "create_tables", lambda self: None)
+    monkeypatch.setattr(Upkeep, "create_tables", lambda self: None)
     app = make_app(DATABASE_URL=f"postgresql+psycopg://app@127.0.0.1:{free_port()}/app")
     assert_prints(told(app, "purge"), shown("purge"))
 

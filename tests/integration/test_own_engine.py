@@ -95,7 +95,7 @@ def test_a_pool_that_the_application_has_emptied_is_its_own_affair(database_url:
     """Sessions have connections of their own: with one in all, which a view holds, its session is saved."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
     database = Database(engine, timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     with engine.connect():
         database.probe(LONG)
         assert database.load("digest", idle_ms=0) is None
@@ -111,7 +111,7 @@ def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:
     sa.event.listen(
         engine, "do_connect", lambda dialect, record, args, params: limits.append(params.get("connect_timeout"))
     )
-    database.create_tables()
+    database.upkeep.create_tables()
     limits.clear()
     for _ in range(2):
         database.probe_read(LONG)

@@ -57,7 +57,7 @@ def url(bouncer: PgBouncer, request: pytest.FixtureRequest) -> str:
 def database(url: str) -> Iterator[Database]:
     """A store with the default time-out, warmed up."""
     database = Database(make_engine(url, SHORT), timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     until_it_answers(database)
     yield database
     database.close()
@@ -77,7 +77,7 @@ def test_rows_are_kept_as_without_it(database: Database, caplog: pytest.LogCaptu
     assert load(database).version == 2
     assert database.kill_user("7") == 1
     assert database.load_many(["digest"], LONG).rows["digest"].state is RowState.DEAD
-    assert database.purge(0) == 0
+    assert database.upkeep.purge(0) == 0
 
 
 def test_limits_are_those_of_each_transaction(database: Database, url: str) -> None:
@@ -110,7 +110,7 @@ def test_it_is_said_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Which way it is, to explain why a read takes four round trips instead of one."""
     caplog.set_level(logging.INFO, "flask_langpont_session")
     database = Database(make_engine(url, SHORT), timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     for _ in range(3):
         database.probe(LONG)
         database.connections.distrust()
@@ -124,7 +124,7 @@ def test_without_a_pooler_options_are_taken(postgres: Postgres, driver: str) -> 
     """Limits cost no round trip, and neither does the end of a transaction that only reads."""
     url = emptied(postgres).replace("+psycopg", f"+{driver}")
     database = Database(make_engine(f"{url}?options=-c%20statement_timeout%3D7s", SHORT), timeout=LONG)
-    database.create_tables()
+    database.upkeep.create_tables()
     with database.connections.reading() as connection:
         assert limits(connection) == ("7s", "100ms")  # what the URL says itself is kept
         assert connection.connection.driver_connection.autocommit  # type: ignore[union-attr]

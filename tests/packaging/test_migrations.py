@@ -82,12 +82,12 @@ def test_up_and_down_leave_nothing_behind(tmp_path: Path) -> None:
     with engine.begin() as connection:
         op = Operations(connection)
         v0001.upgrade(op)
-    assert database.missing_tables() == []
+    assert database.upkeep.missing_tables() == []
     created = database.create("d" * 43, user_id="7", payload={}, idle_ms=1000, absolute_ms=1000)
     assert created.version == 1
     with engine.begin() as connection:
         op._connection = connection
         v0001.downgrade(op)
     assert sa.inspect(engine).get_table_names() == []
-    assert set(database.missing_tables()) == {"langpont_sessions", "langpont_users"}
+    assert set(database.upkeep.missing_tables()) == {"langpont_sessions", "langpont_users"}
     database.close()

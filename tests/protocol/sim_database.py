@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 from flask_langpont_session.policy.devices import NO_DEVICE, Device
@@ -239,6 +240,15 @@ class SimLimitedSignIns:
         return False
 
 
+class SimCalls:
+    """What the monitor looks at between the calls. One that is given up here is over."""
+
+    requests = SimpleNamespace(busy=0)
+
+    def end_overdue(self, grace: float = GRACE) -> None:
+        """See the package."""
+
+
 class SimDatabase:
     """The database as one worker sees it."""
 
@@ -256,6 +266,7 @@ class SimDatabase:
         self._network = network
         self._tasks = tasks
         self.limited = SimLimitedSignIns(tables, self._ask)
+        self.calls = SimCalls()
 
     def _ask(self, timeout: float | None, effect: Callable[[], T]) -> T:
         """A caller with more time than a request has slots of its own."""
@@ -480,11 +491,6 @@ class SimDatabase:
     def probe_read(self, timeout: float) -> None:
         """See the package."""
         self.probe(timeout)
-
-    in_use = 0
-
-    def end_overdue(self, grace: float = GRACE) -> None:
-        """See the package; a call that is given up here is over."""
 
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:

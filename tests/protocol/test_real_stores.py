@@ -59,7 +59,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def made(url: str, *, encrypted: bool = False) -> Iterator[Database]:
     make = at_rest([bytes(range(200, 232))], {AUTH}, 0.0).database if encrypted else Database
     database = make(make_engine(url, WAIT), timeout=WAIT)
-    database.create_tables()
+    database.upkeep.create_tables()
     yield database
     database.close()
 

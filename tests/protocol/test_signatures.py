@@ -15,10 +15,9 @@ from .sim_database import SimDatabase, SimLimitedSignIns
 from .sim_redis import SimRedisStore
 
 NOT_SIMULATED = {
-    "adopt", "asking", "close", "count_old", "create_tables", "describe", "erase", "find", "key",
-    "missing_tables", "note_adopted", "purge", "run_commands", "take_most_in_use",
+    "adopt", "asking", "close", "describe", "find", "key", "note_adopted", "run_commands", "take_most_in_use",
 }  # fmt: skip
-"""What is called at start, at exit, by operators and by exporters, knows how keys are spelled, takes over sessions of
+"""What is called at exit, by operators and by exporters, knows how keys are spelled, takes over sessions of
 other packages, or is for clusters."""
 
 

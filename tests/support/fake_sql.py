@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.stores.sql.engines import PATIENT_SECONDS
 
 Answer = Any
 """A number of rows that were changed, an error that is raised, or a list of what one after the other finds: rows."""
@@ -44,6 +45,9 @@ class Result:
 
     def scalar(self) -> Any:
         return self.first()
+
+    def scalar_one(self) -> Any:
+        return self._rows[0]
 
     def scalars(self) -> Result:
         return self
@@ -117,16 +121,58 @@ class Connections:
         self.distrusted += 1
 
 
+class Calls:
+    """Runs calls at once, and notes of which kind they were and what they were for."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+        self.made: list[str] = []
+        self.cut_off_before: list[float] = []
+
+    def _run(self, kind: str, work: Callable[[], Any], writing: bool) -> Any:
+        self.made.append(f"{kind}, {'writing' if writing else 'reading'}")
+        return work()
+
+    def in_request(self, work: Callable[[], Any], timeout: float | None, *, writing: bool = True) -> Any:
+        return self._run("request", work, writing)
+
+    def patiently(self, work: Callable[[], Any], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> Any:
+        return self._run("patient", work, writing)
+
+    def probe(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
+        self._run("probe", work, writing)
+
+    def translated(self) -> Any:
+        return nullcontext()
+
+    def distrust_if_ill(self) -> None:
+        self.made.append("distrust")
+
+    def cut_off(self, given_up_before: float) -> None:
+        self.cut_off_before.append(given_up_before)
+
+
 @dataclass
 class Schema:
     """Tables that can be made, or not.
 
     :ivar mends: whether a call that fails may be tried again with tables that are made.
+    :ivar refuses: raised where they are to be made.
     """
 
     mends: bool = False
     mended: int = 0
+    created: int = 0
     was_there: bool = False
+    refuses: Exception | None = None
+
+    def create(self) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.created += 1
+
+    def missing(self) -> list[str]:
+        return []
 
     def can_mend(self, error: Exception) -> bool:
         return self.mends

@@ -42,7 +42,7 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
         LangPontSession(app)
         made.append(app)
         if tables:
-            parts(app).backend.database.create_tables()
+            parts(app).backend.database.upkeep.create_tables()
         add_views(app)
         return app
 

@@ -44,7 +44,7 @@ def application(url: str, folder: str) -> Flask:
     settings = {"REDIS_URL": url, "SINGLE_HOST": True, **files, **PATIENT}
     app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items()})
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
     add_views(app)
     return app
 

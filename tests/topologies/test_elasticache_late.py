@@ -154,7 +154,7 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     assert stranger.post("/login/6").status_code == 503
     wait_until(lambda: stranger.get("/who").json["level"] == 4, "level 4", LONG, pause=0.05)
     disk.mkdir()
-    parts(app).backend.database.create_tables()
+    parts(app).backend.database.upkeep.create_tables()
     wait_until(lambda: stranger.get("/who").json["level"] == 2, "the database", LONG, pause=0.05)
     early, other = sign_in(app, "7"), sign_in(app, "7")
     assert stores(app) == {"primary", "database"}

@@ -41,15 +41,16 @@ class Calls:
     :param schema: makes the tables that a call finds missing, if they may be made.
     :param timeout: seconds a request waits for one call, connecting included.
     :param concurrency: calls of requests at a time.
+    :ivar connections: lend what a call needs; each call borrows one for a transaction.
     """
 
     def __init__(self, connections: Connections, schema: Schema, *, timeout: float, concurrency: int) -> None:
+        self.connections = connections
         self.timeout = timeout
         self.requests = Bulkhead(concurrency, "langpont-database")
         # A hung database must not keep the probe from finding out that it answers again.
         self.probes = Bulkhead(1, "langpont-database-probe")
         self.patient = Bulkhead(1, "langpont-database-patient")
-        self._connections = connections
         self._schema = schema
         self._was_ill = False
         self._complained_at = -_SILENCE
@@ -68,7 +69,7 @@ class Calls:
         """A call of the recovery or of an operator."""
 
         def patient() -> T:
-            with self._connections.patience(seconds):
+            with self.connections.patience(seconds):
                 return work()
 
         return self._bounded(self.patient, patient, seconds, writing)
@@ -78,7 +79,7 @@ class Calls:
 
         def hasty() -> None:
             # Half of the time: what keeps a write from being done must be told, in time, from no answer at all.
-            with self._connections.patience(timeout / 2):
+            with self.connections.patience(timeout / 2):
                 work()
 
         try:
@@ -99,10 +100,11 @@ class Calls:
         """Have no connection lent again that was open when a call failed in a way that may lead elsewhere."""
         if self._was_ill:
             self._was_ill = False
-            self._connections.distrust()
+            self.connections.distrust()
 
-    def end_overdue(self, grace: float) -> None:
-        """End the calls that no caller waits for any more and that do not end by themselves. Does not block.
+    def end_overdue(self, grace: float = GRACE) -> None:
+        """End the calls that no caller waits for any more and that do not end by themselves: a reply is lost for good.
+        Does not block; to be called every second or more often, or their slots stay taken.
 
         :param grace: seconds for which a call may go on after its caller gave it up.
         """
@@ -119,7 +121,7 @@ class Calls:
             bulkhead.close()
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
-        beside = self._connections.beside_the_caller() if writing else NOTHING
+        beside = self.connections.beside_the_caller() if writing else NOTHING
         # A probe that hangs is not waited for by the next one, unless it may be this process that is late.
         queue = bulkhead is not self.probes or PROCESS.is_behind
         with self.translated(writing=writing):
@@ -157,7 +159,7 @@ class Calls:
                 if left <= 0 or not (is_victim or (PROCESS.is_behind and waited_for_a_lock(error))):
                     raise
             raise_if_given_up()
-            patience = self._connections.patience(left)
+            patience = self.connections.patience(left)
 
     def _complain(self, error: OwnTransaction) -> None:
         """Log what only the developer can mend, though not once per request."""

@@ -7,7 +7,7 @@ driver does.
 
 What a caller was told not to have ended in time is rolled back, or taken back, unless its commit is under way by then.
 All writes are idempotent: after an unknown outcome, the same call again is safe, once the one before has ended. A call
-that goes on nevertheless, because its answer is lost, is ended by :meth:`Database.end_overdue`.
+that goes on nevertheless, because its answer is lost, is ended by :meth:`.Calls.end_overdue`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from sqlalchemy.exc import IntegrityError
 from ...policy.devices import NO_DEVICE, Device
 from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, Position, StoreError
 from . import tables as sql
-from .calls import GRACE, Calls
+from .calls import Calls
 from .devices import Devices
 from .engines import Connections, make_engine
 from .errors import NAME
 from .idle import after_read, note_use
 from .schema import Schema
 from .session_limits import LimitedSignIns
+from .upkeep import Upkeep
 
 __all__ = ["Database", "make_engine"]
 
@@ -74,9 +75,10 @@ class Database:
         the idle expiry anyway. None: it does not note that.
     :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :ivar connections: of that engine; each method borrows one for a transaction.
-    :ivar calls: run the methods.
+    :ivar calls: run the methods, in transactions that the connections lend.
     :ivar limited: makes rows of users that may have only so many.
     :ivar devices: what users are shown of their sessions.
+    :ivar upkeep: makes the tables, and deletes what is not needed any more.
     """
 
     def __init__(
@@ -90,10 +92,11 @@ class Database:
         notes_use_after: int | None = None,
     ) -> None:
         self.connections = Connections(engine, timeout)
-        self._schema = Schema(self.connections, makes_tables)
-        self.calls = Calls(self.connections, self._schema, timeout=timeout, concurrency=concurrency)
-        self.limited = LimitedSignIns(self.connections, self.calls)
-        self.devices = Devices(self.connections, self.calls)
+        schema = Schema(self.connections, makes_tables)
+        self.calls = Calls(self.connections, schema, timeout=timeout, concurrency=concurrency)
+        self.limited = LimitedSignIns(self.calls)
+        self.devices = Devices(self.calls)
+        self.upkeep = Upkeep(self.calls, schema)
         self._notes_use_after = notes_use_after
         self.engine = self.connections.engine
         self._idle_of = idle_of
@@ -498,36 +501,6 @@ class Database:
 
         return self.calls.patiently(work, _PART_SECONDS, writing=False)
 
-    def purge(self, grace_ms: int, limit: int = 1000) -> int:
-        """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
-
-        def work() -> int:
-            with self.connections.writing() as connection:
-                digests = connection.execute(sql.SELECT_OLD, {"ms": grace_ms, "most": limit}).scalars().all()
-                return connection.execute(sql.DELETE, {"digests": digests}).rowcount if digests else 0
-
-        return self.calls.patiently(work)
-
-    def erase(self, user_id: str) -> None:
-        """Leave nothing of a user. Only for one whose cookies no browser has: a row is what says that a session has
-        ended."""
-
-        def work() -> None:
-            with self.connections.writing() as connection:
-                connection.execute(sql.DELETE_OF_USER, {"user": user_id})
-                connection.execute(sql.FORGET_USER, {"user": user_id})
-
-        self.calls.patiently(work)
-
-    def count_old(self, grace_ms: int) -> int:
-        """How many rows :meth:`purge` would delete, in all."""
-
-        def work() -> int:
-            with self.connections.reading() as connection:
-                return connection.execute(sql.COUNT_OLD, {"ms": grace_ms}).scalar_one()
-
-        return self.calls.patiently(work, writing=False)
-
     def probe(self, timeout: float) -> None:
         """Whether the database takes writes: one real commit, in both tables, that leaves nothing behind.
 
@@ -561,34 +534,6 @@ class Database:
                 sql.one_row(connection, "@probe")
 
         self.calls.probe(read, timeout, writing=False)
-
-    def create_tables(self) -> None:
-        """Create the tables that are missing. Not bounded in time, and not for the request path."""
-        with self.calls.translated():
-            self._schema.create()
-        self._schema.was_there = True
-
-    def missing_tables(self) -> list[str]:
-        """Names of the tables that are not there."""
-        return self.calls.patiently(self._schema.missing, writing=False)
-
-    @property
-    def had_tables(self) -> bool:
-        """Whether they were there once, as far as this process knows."""
-        return self._schema.was_there
-
-    @property
-    def in_use(self) -> int:
-        """Calls of requests that are under way, those included that were given up."""
-        return self.calls.requests.busy
-
-    def end_overdue(self, grace: float = GRACE) -> None:
-        """End the calls that no caller waits for any more and that do not end by themselves: a reply is lost for good.
-        Does not block; to be called every second or more often, or their slots stay taken.
-
-        :param grace: seconds for which a call may go on after its caller gave it up.
-        """
-        self.calls.end_overdue(grace)
 
     def close(self) -> None:
         """End idle threads, close connections, and leave an engine of the application's as it was found. Later calls

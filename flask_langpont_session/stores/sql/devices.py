@@ -8,25 +8,22 @@ from ...policy.devices import Device, UserSession
 from ...policy.values import StoreError
 from . import tables as sql
 from .calls import Calls
-from .engines import Connections
 
 
 class Devices:
     """The part of the rows that no request needs but those that show or name devices.
 
-    :param connections: lend one for a transaction.
     :param calls: run it.
     """
 
-    def __init__(self, connections: Connections, calls: Calls) -> None:
-        self._connections = connections
+    def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
     def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
         """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
 
         def work() -> list[UserSession]:
-            with self._connections.reading() as connection:
+            with self._calls.connections.reading() as connection:
                 rows = connection.execute(sql.SELECT_DEVICES, {"user": user_id}).all()
             return [found for found in map(_user_session, rows) if found is not None]
 
@@ -36,7 +33,7 @@ class Devices:
         """The label of a session; None: it has none."""
 
         def work() -> str | None:
-            with self._connections.reading() as connection:
+            with self._calls.connections.reading() as connection:
                 label: str | None = connection.execute(sql.SELECT_LABEL, {"key": digest}).scalar()
                 return label
 
@@ -47,7 +44,7 @@ class Devices:
 
         def work() -> None:
             following: str | None = digest
-            with self._connections.writing() as connection:
+            with self._calls.connections.writing() as connection:
                 while following is not None:
                     values = {"key": following, "text": label}
                     if connection.execute(sql.LABEL, values).rowcount:

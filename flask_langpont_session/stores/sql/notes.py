@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from .database import Database
+from .calls import Calls
 from .tables import SESSIONS, now_ms
 
 T = TypeVar("T")
@@ -48,10 +48,12 @@ _MARKS = sa.select(_s.payload).where(_s.user_id == _name, _is_on)
 class DatabaseNotes:
     """In the database. All methods raise :class:`StoreError`, also when other calls than those of requests keep it
     busy; for threads beside the requests.
+
+    :param calls: of the database.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     def take(self, name: str, holder: str, seconds: float) -> bool:
         """Note a holder, unless there is another one. Whether it is this one from now on."""
@@ -61,10 +63,10 @@ class DatabaseNotes:
         """Whether there is a holder."""
 
         def work() -> bool:
-            with self._database.connections.reading() as connection:
+            with self._calls.connections.reading() as connection:
                 return connection.execute(_HELD, {"key": _short(f"@told {name}")}).first() is not None
 
-        return self._database.calls.in_request(work, None, writing=False)
+        return self._calls.in_request(work, None, writing=False)
 
     def drop(self, name: str) -> None:
         """Forget the holder."""
@@ -82,10 +84,10 @@ class DatabaseNotes:
         """Those that see it."""
 
         def work() -> set[str]:
-            with self._database.connections.reading() as connection:
+            with self._calls.connections.reading() as connection:
                 return set(connection.execute(_MARKS, {"name": _group(name)}).scalars())
 
-        return self._database.calls.in_request(work, None, writing=False)
+        return self._calls.in_request(work, None, writing=False)
 
     def _note(self, renew: sa.Update, note: str, group: str | None, holder: str, seconds: float) -> bool:
         values = {"key": _short(note), "name": group, "holder": holder, "ms": int(seconds * 1000)}
@@ -105,16 +107,16 @@ class DatabaseNotes:
             except IntegrityError:  # it is another one's, or another thread was first
                 return self._written(again)
 
-        return self._database.calls.in_request(work, None)
+        return self._calls.in_request(work, None)
 
     def _end(self, note: str) -> None:
         def end(connection: Connection) -> None:
             connection.execute(_END, {"key": _short(note)})
 
-        self._database.calls.in_request(lambda: self._written(end), None)
+        self._calls.in_request(lambda: self._written(end), None)
 
     def _written(self, work: Callable[[Connection], T]) -> T:
-        with self._database.connections.writing() as connection:
+        with self._calls.connections.writing() as connection:
             return work(connection)
 
 

@@ -16,7 +16,6 @@ from ...policy.devices import NO_DEVICE, Device
 from ...policy.values import Created, ErrorClass, Fields, Limit, StoreError
 from . import tables as sql
 from .calls import Calls
-from .engines import Connections
 from .errors import NAME
 
 _TRIES = 3
@@ -34,12 +33,10 @@ class _NewUser(Exception):  # the same: there is no row to lock yet
 class LimitedSignIns:
     """Makes rows as :meth:`.Database.create` does, where there is room for them.
 
-    :param connections: lend one for a transaction.
     :param calls: run it.
     """
 
-    def __init__(self, connections: Connections, calls: Calls) -> None:
-        self._connections = connections
+    def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
     def create(
@@ -90,7 +87,7 @@ class LimitedSignIns:
         """Whether a session has ended for a sign-in of its user. True is said once."""
 
         def work() -> bool:
-            with self._connections.writing() as connection:
+            with self._calls.connections.writing() as connection:
                 return bool(connection.execute(sql.TAKE_DISPLACED, {"key": digest}).rowcount)
 
         return self._calls.in_request(work, timeout)
@@ -101,13 +98,13 @@ class LimitedSignIns:
                 return self._once(create)
             # In a transaction of its own. One that goes on after it would make a deadlock with others that insert the
             # same row: each of them holds a shared lock of InnoDB, and waits for all others' to get an exclusive one.
-            with suppress(IntegrityError), self._connections.writing() as connection:
+            with suppress(IntegrityError), self._calls.connections.writing() as connection:
                 connection.execute(sql.KNOWN_USER, {"user": user_id})
         raise StoreError(NAME, ErrorClass.BUSY, "UserErased")
 
     def _once(self, create: Callable[[Connection], Created | None]) -> Created | None:
         # A sign-in that is refused ends nothing: the exception takes all of the transaction back.
-        with suppress(_NoRoom), self._connections.writing() as connection:
+        with suppress(_NoRoom), self._calls.connections.writing() as connection:
             return create(connection)
         return None
 

@@ -30,7 +30,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made = SealedDatabase(
         values, make_engine(sa.make_url(f"sqlite:///{tmp_path / 'rows.sqlite3'}"), LONG), timeout=LONG
     )
-    made.create_tables()
+    made.upkeep.create_tables()
     yield made
     made.close()
 
@@ -121,7 +121,7 @@ def test_rights_are_seen_by_what_says_the_idle_time(tmp_path: Path) -> None:
 
     engine = make_engine(sa.make_url(f"sqlite:///{tmp_path / 'rows.sqlite3'}"), LONG)
     database = SealedDatabase(values, engine, timeout=LONG, idle_of=idle_of)
-    database.create_tables()
+    database.upkeep.create_tables()
     database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
     assert database.load(DIGEST, idle_ms=60_000) is not None
     assert seen == [PAYLOAD]

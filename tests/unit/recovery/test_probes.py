@@ -99,7 +99,7 @@ class Place:
         self.loss: StoreError | None = None
         self.overtime = self.trouble = False
         self.slow: set[str] = set()
-        self.in_use = 0
+        self.calls = SimpleNamespace(requests=SimpleNamespace(busy=0))
         self.health = Health([PRIMARY, REPLICA, DATABASE], clock=self.clock)
         self.incidents: list[float] = []
         nothing = lambda *arguments, **options: None  # noqa: E731
@@ -176,7 +176,7 @@ def test_all_stores_get_a_canary_once_in_an_interval(place: Place) -> None:
         ({}, {REPLICA}),
         ({"trouble": True}, {PRIMARY, REPLICA, DATABASE}),
         ({"overtime": True}, {PRIMARY, REPLICA}),
-        ({"overtime": True, "in_use": 1}, {PRIMARY, REPLICA, DATABASE}),
+        ({"overtime": True, "calls": SimpleNamespace(requests=SimpleNamespace(busy=1))}, {PRIMARY, REPLICA, DATABASE}),
     ],
     ids=["a request failed", "a sibling is in an outage", "this process is late", "late, with calls of the database"],
 )

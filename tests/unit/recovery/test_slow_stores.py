@@ -15,6 +15,7 @@ from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.stores.sql.bulkhead import Bulkhead
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.support.lag import Lag
 
@@ -30,7 +31,7 @@ def monitor(tmp_path: Any) -> Iterator[Monitor]:
         LANGPONT_SESSION_SLOW_MS=100,
     )  # fmt: skip
     LangPontSession(app)
-    state_of(app).backend.database.create_tables()
+    state_of(app).backend.database.upkeep.create_tables()
     monitor = state_of(app).monitor
     monitor.probes.prober.lag = Lag()  # which rests: this process is on time
     yield monitor
@@ -161,7 +162,7 @@ def test_a_wait_that_goes_on_is_no_reason_to_look_at_a_database_that_is_not_used
     monitor.tick()
     probed: list[str] = []
     monkeypatch.setattr(Database, "probe", lambda database, timeout: probed.append(DATABASE))
-    monkeypatch.setattr(Database, "in_use", calls)
+    monkeypatch.setattr(Bulkhead, "busy", calls)
     monitor.probes.prober.lag.overtime()
     monitor.tick()
     assert set(probed) == ({DATABASE} if calls else set())

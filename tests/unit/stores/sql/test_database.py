@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,38 +14,9 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import database as module
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.database import Database
-from tests.support.fake_sql import ROW, Connections, stored
-
-PATIENT = 10.0
+from tests.support.fake_sql import ROW, Calls, Connections, stored
 
 DUPLICATE = sa.exc.IntegrityError("statement", {}, Exception("duplicate"))
-
-
-class Calls:
-    """Runs calls at once, and notes of which kind they were and what they were for."""
-
-    def __init__(self) -> None:
-        self.made: list[str] = []
-        self.cut_off_before: list[float] = []
-
-    def _run(self, kind: str, work: Callable[[], Any], writing: bool) -> Any:
-        self.made.append(f"{kind}, {'writing' if writing else 'reading'}")
-        return work()
-
-    def in_request(self, work: Callable[[], Any], timeout: float | None, *, writing: bool = True) -> Any:
-        return self._run("request", work, writing)
-
-    def patiently(self, work: Callable[[], Any], seconds: float = PATIENT, *, writing: bool = True) -> Any:
-        return self._run("patient", work, writing)
-
-    def probe(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
-        self._run("probe", work, writing)
-
-    def distrust_if_ill(self) -> None:
-        self.made.append("distrust")
-
-    def cut_off(self, given_up_before: float) -> None:
-        self.cut_off_before.append(given_up_before)
 
 
 @pytest.fixture
@@ -54,8 +25,8 @@ def connections() -> Connections:
 
 
 @pytest.fixture
-def calls() -> Calls:
-    return Calls()
+def calls(connections: Connections) -> Calls:
+    return Calls(connections)
 
 
 @pytest.fixture
@@ -282,15 +253,6 @@ def test_changes_go_on_from_where_the_part_before_has_ended(database: Database, 
         (sql.SELECT_CHANGED, {"ms": 5, "most": 3}),
         (sql.SELECT_CHANGED_AFTER, {"ms": 70, "after": "c", "most": 3}),
     ]
-
-
-@pytest.mark.parametrize("digests", [["a", "b"], []])
-def test_a_purge_deletes_what_it_found(database: Database, connections: Connections, digests: list[str]) -> None:
-    """In one transaction; nothing if there was nothing."""
-    connections.answers = {sql.SELECT_OLD: [digests], sql.DELETE: len(digests)}
-    assert database.purge(0, limit=2) == len(digests)
-    assert (sql.DELETE in connections.statements) is bool(digests)
-    assert connections.lent == ["writing"]
 
 
 def test_a_probe_writes_to_both_tables_and_leaves_nothing(

@@ -22,8 +22,8 @@ def in_request(work: Callable[[], Any], timeout: float | None) -> Any:
 
 
 def sign_in(connections: Any) -> Any:
-    calls: Any = SimpleNamespace(in_request=in_request)
-    return LimitedSignIns(connections, calls).create(
+    calls: Any = SimpleNamespace(connections=connections, in_request=in_request)
+    return LimitedSignIns(calls).create(
         "digest", limit=Limit(2, True), user_id="7", payload=ROW.payload, idle_ms=50, absolute_ms=50
     )
 
