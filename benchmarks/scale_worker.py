@@ -21,10 +21,11 @@ from flask import Flask
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import State, state_of
 from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.records import Plan, Verdict
 from flask_langpont_session.policy.values import AuthRow, CategoryChange
-from flask_langpont_session.stores.redis.commands import Guarded, new_write_id
+from flask_langpont_session.stores.redis.commands import Commands, Guarded, new_write_id
 
 from .scenarios import SIZES, data_of
 
@@ -225,9 +226,9 @@ class Worker:
     def _write_all(self, digests: list[str], data: Mapping[str, Mapping[str, bytes]]) -> None:
         """Of one shard."""
         backend = self._state.backend
-        primary: Any = backend.primary
-        store = primary.stores[f"{primary.name}{self._state.health.locate(digests[0])}"]
-        now_ms, life = store.time_ms(timeout=PATIENCE), self._state.settings.life
+        endpoint = backend.endpoint(f"{PRIMARY}{self._state.health.locate(digests[0])}")
+        of_store = Commands(endpoint.prefix)
+        now_ms, life = endpoint.time_ms(timeout=PATIENCE), self._state.settings.life
         guarded = Guarded(backend.limits, 0, new_write_id())
         changes = {
             name: CategoryChange(backend.life_of(name, SIGNED_IN, life), sets=dict(fields))
@@ -238,9 +239,9 @@ class Worker:
         for digest in digests:
             ends = now_ms + life.idle_ms
             row = AuthRow(digest, digest[:8], 1, True, data["auth"], 0, now_ms, ends, ends, now_ms)
-            commands.append(store.commands.push(row, now_ms, life.idle_ms))
-            commands.append(store.commands.write(digest, changes, "new", guarded))
-        store.link.run(commands, 10 * PATIENCE)
+            commands.append(of_store.push(row, now_ms, life.idle_ms))
+            commands.append(of_store.write(digest, changes, "new", guarded))
+        endpoint.link.run(commands, 10 * PATIENCE)
 
     def index(self, order: Order) -> None:
         """Put sessions into the index of those in use, as the metrics do."""

@@ -57,7 +57,7 @@ def health_report(state: State) -> dict[str, Any]:
             "lost_share": round(health.lost_share, 4),  # of all sessions
         },
         "near_cache": {  # of this process
-            "connections": sum(part.near.connections for part in state.backend.primary.stores.values() if part.near),
+            "connections": sum(part.near.connections for part in state.backend.primary.endpoints.values() if part.near),
             "hits": state.recorder.counters().get("near_cache_hits", 0),
         },
         "journal": {  # of this host, as the monitor saw it last; null: it cannot be read, or nothing waits

@@ -46,9 +46,10 @@ from .stores.host.opening import NewerJournal, OlderJournal
 from .stores.host.server_records import HostMemory
 from .stores.local import LocalCopies
 from .stores.redis import cluster, connections, sentinel
-from .stores.redis.cluster import ClusterStore, ShardStore
+from .stores.redis.cluster import ClusterStore, ShardEndpoint
 from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
+from .stores.redis.endpoint import Endpoint
 from .stores.redis.known import KnownRecords
 from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
@@ -260,8 +261,8 @@ def _attend(
     if directory is not None:
         directory.attend(bool(roles - {DATABASE}))
     for store in redis.values():
-        for name, part in store.stores.items():
-            part.names.look(name in lost)
+        for name, part in store.endpoints.items():
+            part.link.names.look(name in lost)
             if part.near is not None and name not in lost:
                 part.near.attend()
     if history is not None:
@@ -339,7 +340,7 @@ def _health(
 
     health = Health(
         # Which shards have replicas is known when they are found.
-        [*(name for name, store in redis.items() if name == PRIMARY or store.stores), DATABASE],
+        [*(name for name, store in redis.items() if name == PRIMARY or store.endpoints), DATABASE],
         limits=Limits(settings.failure_threshold, settings.local_cache_ttl, settings.slow_ms / 1000),
         listeners=Listeners(level_changed, store_lost, store_back, store_failed, store_is_slow),
         shards=Shards(directory.locate, directory.share) if directory else Shards(),
@@ -357,7 +358,7 @@ def _address(settings: Settings, redis: Mapping[str, SessionStore], store: str) 
         url = make_url(settings.database_url or "") if engine is None else engine.url
         return url.render_as_string(hide_password=True)
     # A shard may have been found, or left, since the call to it failed.
-    server = redis[role_of(store)].stores.get(store)
+    server = redis[role_of(store)].endpoints.get(store)
     return "its shards have changed" if server is None else server.address
 
 
@@ -398,7 +399,7 @@ def _flask_session(app: Flask, settings: Settings) -> Source:
     link = Link("old", pool, server_identity=server_identity, connect_timeout=settings.redis_connect_timeout)
     return FlaskSessionRecord(
         app,
-        RedisStore(link, prefix=""),
+        RedisStore(Endpoint(link, prefix="")),
         timeout=settings.redis_timeout,
         prefix=app.config.get("SESSION_KEY_PREFIX", "session:"),
         signed=bool(app.config.get("SESSION_USE_SIGNER", False)),
@@ -508,7 +509,8 @@ def _redis_stores(
             else:
                 pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
             link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
-            stores[name] = RedisStore(link, near=of_stores.near(link), **of_stores.options)
+            endpoint = Endpoint(link, prefix=settings.key_prefix, near=of_stores.near(link))
+            stores[name] = RedisStore(endpoint, **of_stores.options)
     return stores
 
 
@@ -521,6 +523,7 @@ def _found_stores(
     of_stores: _OfStores,
 ) -> dict[str, SessionStore]:
     """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
+    prefix = settings.key_prefix
 
     def store(role: str) -> ClusterStore:
         is_master = role == PRIMARY
@@ -540,12 +543,14 @@ def _found_stores(
             options = _link_options(role, settings, recorder)
             if not is_shard:
                 link = Link(name, pool, server_identity=server_identity, **options)
-                return RedisStore(link, near=of_stores.near(link), **of_stores.options)
+                endpoint = Endpoint(link, prefix=prefix, near=of_stores.near(link))
+                return RedisStore(endpoint, **of_stores.options)
             link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
             near = of_stores.near(link, keeps_absence=False)
-            return ShardStore(link, directory=directory, number=number, near=near, **of_stores.options)
+            endpoint = ShardEndpoint(link, directory=directory, number=number, prefix=prefix, near=near)
+            return RedisStore(endpoint, **of_stores.options)
 
-        return ClusterStore(role, directory, make, prefix=settings.key_prefix, count=recorder.count)
+        return ClusterStore(role, directory, make, prefix=prefix, count=recorder.count)
 
     return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
 
@@ -580,7 +585,6 @@ class _OfStores(NamedTuple):
 def _store_options(settings: Settings, change_ids: ChangeIds, at_rest: AtRest | None) -> _OfStores:
     """Of one server and its replica the records are the same."""
     options = {
-        "prefix": settings.key_prefix,
         "tombstone_ms": settings.lease_terms.tombstone_ms,
         "known": KnownRecords(settings.read_cache_bytes),
         "change_ids": change_ids if settings.near_categories else None,

@@ -97,7 +97,9 @@ def status_facts(state: State, span: float) -> Facts:
             began=history.began,
             has_looked=state.monitor.has_looked,
             lag=PROCESS.longest,
-            near_connections=sum(part.near.connections for part in state.backend.primary.stores.values() if part.near),
+            near_connections=sum(
+                part.near.connections for part in state.backend.primary.endpoints.values() if part.near
+            ),
         ),
         level=view.level,
         level_name=LEVELS[view.level],

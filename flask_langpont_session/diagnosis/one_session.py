@@ -210,7 +210,7 @@ def _ask_redis(backend: Backend, store: SessionStore, digest: str) -> InRedis:
     commands = [command for key in keys for command in (("HGETALL", key), ("PTTL", key))]
     with ExitStack() as meanwhile:
         # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
-        for part in store.stores.values():
+        for part in store.endpoints.values():
             meanwhile.enter_context(part.server_identity.alone())
         replies = store.run_commands(commands, timeout=PATIENCE)
     records = [(by_name(fields), left) for fields, left in zip(replies[::2], replies[1::2], strict=True)]

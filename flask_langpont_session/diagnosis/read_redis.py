@@ -14,8 +14,8 @@ from typing import Any
 
 from ..policy.values import ErrorClass, StoreError, shard_of
 from ..stores.backend import Backend
-from ..stores.base import Endpoint
 from ..stores.redis.commands import plain
+from ..stores.redis.endpoint import Endpoint
 from ..stores.redis.errors import translate
 from . import rights
 from .facts import Clock, Server, Transport
@@ -37,10 +37,10 @@ def read_servers(backend: Backend) -> dict[str, Server | Unknown]:
 
 def _read(backend: Backend, name: str) -> Server | Unknown:
     try:
-        store = backend.store(name)
+        endpoint = backend.endpoint(name)
         # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
-        with store.server_identity.alone():
-            return _Reading(backend, store).server()
+        with endpoint.server_identity.alone():
+            return _Reading(backend, endpoint).server()
     except StoreError as error:
         return Unknown(str(error), error)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -54,13 +54,13 @@ class _Reading:
     :raises ValueError: or the like: what it answers is not what a server of Redis or Valkey would.
     """
 
-    def __init__(self, backend: Backend, store: Endpoint) -> None:
+    def __init__(self, backend: Backend, endpoint: Endpoint) -> None:
         self._settings = backend.settings
-        self._is_cluster = bool(shard_of(store.name))
-        self._store = store
+        self._is_cluster = bool(shard_of(endpoint.name))
+        self._endpoint = endpoint
 
     def server(self) -> Server:
-        took, clock = quickest(lambda: self._store.time_ms(timeout=PATIENCE) / 1000)
+        took, clock = quickest(lambda: self._endpoint.time_ms(timeout=PATIENCE) / 1000)
         [info] = self._ask(("INFO",))
         [user] = self._ask(("ACL", "WHOAMI"))
         tried = self._not_needed()
@@ -71,7 +71,7 @@ class _Reading:
             transport, own = transport_of(connection)
             user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
         return Server(
-            name=self._store.name,
+            name=self._endpoint.name,
             took=took,
             connecting=connecting,
             clock=clock,
@@ -82,14 +82,14 @@ class _Reading:
             needs_password=self._needs_password(_name(user)),
             missing=self._missing(),
             spare=tuple(what for what, reply in tried.items() if _is_allowed(reply)),
-            near=None if self._store.near is None else self._store.near.why_not(),
+            near=None if self._endpoint.near is None else self._endpoint.near.why_not(),
             other_hosts=other_hosts_of(tried[rights.CLIENTS], own),
         )
 
     def _ask(self, *questions: rights.Question) -> list[Any]:
         """The replies; an error of the server stands in the place of its reply."""
         commands = [plain(*question, fits=_anything) for question in questions]
-        return self._store.link.run(commands, PATIENCE, refusals=True)
+        return self._endpoint.link.run(commands, PATIENCE, refusals=True)
 
     def _config(self, sizes: Any) -> Mapping[str, str] | Unknown:
         """:param sizes: of CONFIG GET, what was asked for to see whether it is allowed."""
@@ -107,7 +107,7 @@ class _Reading:
     @property
     def _key(self) -> str:
         """One of this package that is not there, in a slot of this server."""
-        return f"{self._store.canary_key}:doctor"
+        return f"{self._endpoint.canary_key}:doctor"
 
     def _missing(self) -> tuple[str, ...]:
         needed = rights.needed(metrics=bool(self._settings.metrics), cluster=self._is_cluster)
@@ -115,7 +115,7 @@ class _Reading:
         missing = []
         for right, reply in zip(needed, replies, strict=True):
             if _is_refused(reply):
-                cause = translate(self._store.name, reply).cause
+                cause = translate(self._endpoint.name, reply).cause
                 missing.append(rights.KEYS if "right: to keys" in cause else right)
         return tuple(dict.fromkeys(missing))
 
@@ -127,9 +127,9 @@ class _Reading:
     def _connect(self, ends: ExitStack) -> Any:
         """A connection beside the pool, for as long as `ends` lasts."""
         try:
-            connection = self._store.link.beside(PATIENCE)
+            connection = self._endpoint.link.beside(PATIENCE)
         except Exception as error:
-            raise self._store.link.translated(error, sent=False, greeting=True) from None
+            raise self._endpoint.link.translated(error, sent=False, greeting=True) from None
         ends.callback(connection.disconnect)
         return connection
 

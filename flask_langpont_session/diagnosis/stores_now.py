@@ -46,12 +46,12 @@ def _ask(backend: Backend, name: str, asker: str, timeout: float) -> float:
         return time.perf_counter() - began
     if role_of(name) == PRIMARY:
         backend.primary.find_shards(timeout)
-    store = backend.store(name)
+    endpoint = backend.endpoint(name)
     # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
-    with store.server_identity.alone():
+    with endpoint.server_identity.alone():
         if role_of(name) == PRIMARY:
-            return store.probe(f"{backend.settings.key_prefix}:canary:{asker}", asker, timeout=timeout)
-        return store.probe_read(timeout=timeout)
+            return endpoint.probe(f"{backend.settings.key_prefix}:canary:{asker}", asker, timeout=timeout)
+        return endpoint.probe_read(timeout=timeout)
 
 
 def _homeless(backend: Backend) -> str | None:

@@ -70,10 +70,10 @@ class Faults:
         :raises Undrillable: they are made by a client that the application brings, in a way of its own.
         """
         with ExitStack() as stack:
-            for store in self._backend.redis[PRIMARY].stores.values():
-                stack.enter_context(self._on_redis(store.link.connections.source))
-                stack.callback(store.forget_connections)
-                store.forget_connections()
+            for endpoint in self._backend.redis[PRIMARY].endpoints.values():
+                stack.enter_context(self._on_redis(endpoint.link.connections.source))
+                stack.callback(endpoint.link.forget_connections)
+                endpoint.link.forget_connections()
             stack.enter_context(self._on_database(self._backend.database))
             yield
 

@@ -215,7 +215,7 @@ class Drill:
     def _level_of(self, fault: Fault) -> int:
         if fault is Fault.DATABASE_DOWN:
             return 0
-        has_replica = REPLICA in self._backend.redis and bool(self._backend.redis[REPLICA].stores)
+        has_replica = REPLICA in self._backend.redis and bool(self._backend.redis[REPLICA].endpoints)
         return 1 if fault is Fault.READONLY or has_replica else 2
 
     def _tracks(self, level: int, answering: Answering) -> Iterator[Track]:

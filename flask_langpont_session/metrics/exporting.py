@@ -151,7 +151,7 @@ class Exporting:
         from .prometheus import Standing
 
         waiting, oldest = self._waiting()
-        near = [part.near for store in self._stores for part in store.stores.values() if part.near is not None]
+        near = [part.near for store in self._stores for part in store.endpoints.values() if part.near is not None]
         return Standing(
             in_use=self._in_use(),
             usable=self._health.usable(),

@@ -98,7 +98,7 @@ class Outages:
         :raises StoreError: it does not answer, or takes no writes.
         """
         began = self._clock()
-        primary = self._backend.store(store)
+        primary = self._backend.endpoint(store)
         canary = primary.look_at_canary(primary.server_identity.canary, timeout=timeout)
         shard = shard_of(store)
         if primary.server_identity.saw(canary):

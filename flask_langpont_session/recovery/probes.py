@@ -185,7 +185,7 @@ class Prober:
         """
         role = role_of(store)
         if role == REPLICA:
-            return Answer(_BOTH, self._backend.store(store).probe_read(timeout=timeout))
+            return Answer(_BOTH, self._backend.endpoint(store).probe_read(timeout=timeout))
         if role == PRIMARY:
             self._backend.primary.find_shards(timeout)
         try:
@@ -203,13 +203,13 @@ class Prober:
             self._backend.database.probe(timeout)
             return None
         # None of this name, if shards were found: each has probes of its own.
-        return self._backend.store(store).probe(self._canary_key, secrets.token_hex(8), timeout=timeout)
+        return self._backend.endpoint(store).probe(self._canary_key, secrets.token_hex(8), timeout=timeout)
 
     def _read(self, store: str, timeout: float) -> None:
         if role_of(store) == DATABASE:
             self._backend.database.probe_read(timeout)
         else:
-            self._backend.store(store).probe_read(timeout=timeout)
+            self._backend.endpoint(store).probe_read(timeout=timeout)
 
 
 class Probes:
@@ -353,7 +353,7 @@ class Probes:
         role = role_of(store)
         if role != DATABASE:
             with suppress(StoreError):  # its shard is none any more
-                self._backend.store(store).forget_connections()
+                self._backend.endpoint(store).link.forget_connections()
         if role in (PRIMARY, DATABASE):
             opened_at = min(self._opened_at(store, way) for way in directions)
             self._replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])

@@ -91,10 +91,10 @@ class Resync:
         :raises StoreError: one of the two does not answer. Call it again, as before.
         """
         now_ms = self._now_ms()
-        stores = [self._backend.store(f"{PRIMARY}{shard}") for shard in shards]
+        endpoints = [self._backend.endpoint(f"{PRIMARY}{shard}") for shard in shards]
         server = " ".join(
             f"{server_identity.identity} {server_identity.canary.canary_id if server_identity.canary else ''}"
-            for server_identity in (store.server_identity for store in stores)
+            for server_identity in (endpoint.server_identity for endpoint in endpoints)
         )
         wanted = ResyncRound(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
         claim = self._claim(wanted)
@@ -131,10 +131,10 @@ class Resync:
     def _push_some(self, wanted: ResyncRound, ms_ago: int, shards: Sequence[str]) -> bool:
         """As many of the rows as are done at once, from where it was. Whether those were all."""
         locate, database = self._backend.health.locate, self._backend.database
-        stores = [self._backend.store(f"{PRIMARY}{shard}") for shard in shards]
+        endpoints = [self._backend.endpoint(f"{PRIMARY}{shard}") for shard in shards]
         for _ in range(calls.AT_ONCE):
             # Each has its own clock; by the one that is behind, nothing counts as younger than it is.
-            stamp_ms = min(store.time_ms(timeout=calls.TIMEOUT) for store in stores)
+            stamp_ms = min(endpoint.time_ms(timeout=calls.TIMEOUT) for endpoint in endpoints)
             changed, reached = database.changed_since(ms_ago, self._reached, calls.PIPELINE)
             rows = [row for row in changed if locate(row.digest) in shards]
             dead = [(row.digest, row.version) for row in rows if row.state in (RowState.DEAD, RowState.EXPIRED)]

@@ -10,9 +10,10 @@ from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.records import Life
 from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
-from .base import Endpoint, SessionStore
+from .base import SessionStore
 from .host.journal import Journal
 from .local import LocalCopies
+from .redis.endpoint import Endpoint
 from .redis.records import Limits
 from .sql.database import Database
 
@@ -79,18 +80,18 @@ class Backend:
         """
         with suppress(StoreError):
             self.primary.find_shards(timeout)
-        replicas = self.redis[REPLICA].stores if REPLICA in self.redis else ()
-        return [*(self.primary.stores or [PRIMARY]), *replicas]
+        replicas = self.redis[REPLICA].endpoints if REPLICA in self.redis else ()
+        return [*(self.primary.endpoints or [PRIMARY]), *replicas]
 
-    def store(self, name: str) -> Endpoint:
-        """The Redis behind a name as health has it: a server, or one shard of a cluster.
+    def endpoint(self, name: str) -> Endpoint:
+        """The Redis behind a name as health has it: a server, or that of one shard of a cluster.
 
         :raises StoreError: that shard is not known, or not any more.
         """
-        store = self.redis[role_of(name)].stores.get(name)
-        if store is None:
+        endpoint = self.redis[role_of(name)].endpoints.get(name)
+        if endpoint is None:
             raise StoreError(name, ErrorClass.TOPOLOGY, "NoSuchShard")
-        return store
+        return endpoint
 
     def life_of(self, category: str, kind: str, life: Life) -> int:
         """Milliseconds a category's data may lie unused: its own TTL, cut to the session's life."""

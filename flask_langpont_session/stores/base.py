@@ -1,4 +1,4 @@
-"""What sessions ask of a Redis, and what is asked of one server: the same of a single one and of a cluster."""
+"""What sessions ask of a Redis: the same of a single server and of a cluster."""
 
 from __future__ import annotations
 
@@ -6,48 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
-from .redis.dns import DnsCache
-from .redis.link import Link
-from .redis.near import Hit, NearCache
+from .redis.endpoint import Endpoint
+from .redis.near import Hit
 from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
-from .redis.server_identity import Canary, ServerIdentity
-
-
-class Endpoint(Protocol):
-    """One server: what has a health of its own. The methods are those of :class:`.RedisStore`, and say it there."""
-
-    @property
-    def name(self) -> str:
-        """``primary``, ``replica``, or one of those with a shard."""
-
-    @property
-    def address(self) -> str:
-        """Where it is, or was when it was reached last, for people."""
-
-    @property
-    def server_identity(self) -> ServerIdentity: ...
-
-    @property
-    def link(self) -> Link: ...
-
-    @property
-    def canary_key(self) -> str: ...
-
-    @property
-    def names(self) -> DnsCache: ...
-
-    @property
-    def near(self) -> NearCache | None: ...
-
-    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary: ...
-
-    def probe(self, key: str, value: str, *, timeout: float) -> float: ...
-
-    def probe_read(self, *, timeout: float) -> float: ...
-
-    def time_ms(self, *, timeout: float) -> int: ...
-
-    def forget_connections(self) -> None: ...
 
 
 class SessionStore(Protocol):
@@ -61,7 +22,7 @@ class SessionStore(Protocol):
     def prefix(self) -> str: ...
 
     @property
-    def stores(self) -> Mapping[str, Endpoint]:
+    def endpoints(self) -> Mapping[str, Endpoint]:
         """The servers that it is made of, by name, as far as they are known."""
 
     @property

@@ -12,6 +12,7 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.processes import spawn
 from devservers.servers import Valkey
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link, Reports
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -49,7 +50,7 @@ def store_on(url: str, *, reports: Reports | None = None, **options: Any) -> Ite
     server_identity = ServerIdentity()
     pool = BlockingConnectionPool.from_url(url, protocol=3, redis_connect_func=server_identity.introduce, **options)
     link = Link("primary", pool, server_identity=server_identity, reports=reports or Reports())
-    store = RedisStore(link, prefix="session")
+    store = RedisStore(Endpoint(link, prefix="session"))
     yield store
     store.forget_connections()
 

@@ -100,7 +100,7 @@ def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -
 def test_a_connection_that_lies_ready_is_seen_to_be_good(app: Flask, client_object: Any) -> None:
     """Whatever made it: else each request would make one anew, and nothing else would show it."""
     app.test_client().post("/set", json={"lang": "jp"})
-    pool = redis_store(app).connections
+    pool = redis_store(app).link.connections
     with parts(app).monitor.paused():
         connection = pool.take(time.monotonic() + 10)
         pool.put_back(connection)
@@ -285,7 +285,7 @@ FORKING = """
         browser = app.test_client()
         browser.post(f"/login/{name}")
         found = [browser.get("/who").json for _ in range(20)]
-        while not (idle := state.backend.primary.connections.idle):  # the monitor has the only one just now
+        while not (idle := state.backend.primary.link.connections.idle):  # the monitor has the only one just now
             time.sleep(0.001)  # a pool does not signal that a connection came back
         same = all(answer == {"user": name, "lang": name, "level": 0} for answer in found)
         return {"right": same, "monitor": monitor_runs(), "port": idle[0]._sock.getsockname()[1]}

@@ -280,7 +280,7 @@ def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Work
     before, accepted = trust_since(workers.worker), connections(primary)
     with primary.client() as redis:
         assert redis.client_kill_filter(_type="normal", skipme=True) > 0
-    idle = redis_store(workers.worker).connections.idle
+    idle = redis_store(workers.worker).link.connections.idle
     wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here", LONG)
     assert not asks(workers.worker, client)
     assert trust_since(workers.worker) == before
@@ -420,12 +420,12 @@ def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
 def ask_for(app: Flask, digest: str, *categories: str) -> None:
     """Another request asks for another session over the next connection, and goes away before the reply is there."""
     store = redis_store(app)
-    connection = store.connections.take(time.monotonic() + LONG)
+    connection = store.link.connections.take(time.monotonic() + LONG)
     bound(connection, time.monotonic() + LONG)
     keys = [store.key(name, digest) for name in categories]
     command = ("EVALSHA", READ.sha, len(keys), *keys, *[0 for _ in keys])
     connection.send_packed_command(connection.pack_commands([command]), check_health=False)
-    store.connections.put_back(connection)
+    store.link.connections.put_back(connection)
 
 
 def get_with_the_reply_of(app: Flask, proxy: FaultProxy, client: Any, digest: str, *categories: str) -> Any:

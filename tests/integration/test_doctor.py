@@ -523,8 +523,8 @@ def test_tls(make: Make, tmp_path: Path) -> None:
             host="localhost", port=server.port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False
         )
         app = make(REDIS_CLIENT=careless, REDIS_URL=None)
-        with parts(app).backend.store("primary").server_identity.alone():
-            connection = parts(app).backend.store("primary").link.beside(3)
+        with parts(app).backend.endpoint("primary").server_identity.alone():
+            connection = parts(app).backend.endpoint("primary").link.beside(3)
         found, _ = read_redis.transport_of(connection)
         connection.disconnect()
         careless.close()

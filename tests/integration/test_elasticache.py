@@ -93,7 +93,7 @@ def run_id(server: Valkey) -> str:
 
 
 def identity(app: Flask, store: str = PRIMARY) -> str:
-    return (parts(app).backend.store(store).server_identity.identity or "").split(":")[0]
+    return (parts(app).backend.endpoint(store).server_identity.identity or "").split(":")[0]
 
 
 def group_of(app: Flask) -> endpoints.Group:
@@ -115,7 +115,7 @@ def test_a_session_lives_on_the_primary_that_aws_names(
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     assert identity(app) == run_id(primary)
-    parts(app).backend.store(REPLICA).probe_read(timeout=1)
+    parts(app).backend.endpoint(REPLICA).probe_read(timeout=1)
     assert identity(app, REPLICA) == run_id(replica)
     parts(app).monitor.stop()
     before = aws.asked["elasticache"]
@@ -614,7 +614,7 @@ def test_a_certificate_of_another_name_is_refused(
         names.ports = {name: front.port}
         app = make_tls(REDIS_TOKEN=OLD)
         with pytest.raises(StoreError) as caught:
-            parts(app).backend.store(PRIMARY).time_ms(timeout=1)
+            parts(app).backend.endpoint(PRIMARY).time_ms(timeout=1)
         assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
         browser = app.test_client()
         browser.post("/login/7")
@@ -629,8 +629,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def token_in_use(app: Flask) -> str:
-    store: Any = parts(app).backend.store(PRIMARY)
-    provider = store.connections.source.connection_kwargs["credential_provider"]
+    link = parts(app).backend.endpoint(PRIMARY).link
+    provider = link.connections.source.connection_kwargs["credential_provider"]
     return str(provider.get_credentials()[-1])
 
 

@@ -47,7 +47,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
     "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
     "push_many": (lambda s: s.push_many([(ROW, 1)], [], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
     "extend_idle": (lambda s: s.extend_idle(D, 1000, timeout=WAIT), 17),
-    "canary": (lambda s: s.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),
+    "canary": (lambda s: s.endpoint.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),
     "merge": (
         lambda s: s.merge(MERGES[0], limits=LIMITS, timeout=WAIT, write_id="write.1"),
         [b"merged", 5, 1, 0],
@@ -59,9 +59,9 @@ METHODS: dict[str, tuple[Call, Any]] = {
     ),
     "quarantine": (lambda s: s.quarantine(D, "ui", timeout=WAIT), 1),
     "run_commands": (lambda s: s.run_commands([("ZCOUNT", "k", 0, 1)], timeout=WAIT), 3),
-    "time": (lambda s: s.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
-    "probe": (lambda s: s.probe("k", "v", timeout=WAIT), b"v"),
-    "probe_read": (lambda s: s.probe_read(timeout=WAIT), [1, HASH, 0, 9]),
+    "time": (lambda s: s.endpoint.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
+    "probe": (lambda s: s.endpoint.probe("k", "v", timeout=WAIT), b"v"),
+    "probe_read": (lambda s: s.endpoint.probe_read(timeout=WAIT), [1, HASH, 0, 9]),
 }
 """Name → how a method is called, and a reply it can get."""
 
@@ -178,7 +178,7 @@ def test_nothing_but_a_store_error_comes_out(store: RedisStore, server: StrangeS
                 "RecursionError",
                 "AttributeError",
             }:
-                assert not store.connections.idle, f"kept after {odd[:40]!r}"
+                assert not store.link.connections.idle, f"kept after {odd[:40]!r}"
         assert store.in_use == 0
     assert errors
 
@@ -220,7 +220,7 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     """A greenlet that is killed, a request that a timer ends: the reply that comes later answers no request."""
     server.say(lambda command: b":1\r\n" if command == "EVALSHA" else None)
     store.extend_idle(D, 1, timeout=1)
-    [connection] = store.connections.idle
+    [connection] = store.link.connections.idle
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
@@ -228,7 +228,7 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     monkeypatch.setattr(connection, "exchange", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.extend_idle(D, 1, timeout=1)
-    assert store.connections.idle == []
+    assert store.link.connections.idle == []
     assert store.in_use == 0
     assert store.extend_idle(D, 1, timeout=1) == 1
 
@@ -240,7 +240,7 @@ def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeS
         with pytest.raises(StoreError) as caught:
             store.extend_idle(D, 1, timeout=1)
         assert (caught.value.error_class, caught.value.sent) == (ErrorClass.BUSY, False)
-        assert len(store.connections.idle) == 1
+        assert len(store.link.connections.idle) == 1
 
 
 def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
@@ -250,4 +250,4 @@ def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
     with store_on(server.url(), parser_class=_RESP3Parser) as store:
         with pytest.raises(StoreError):
             store.read(D, {"ui": 0}, timeout=1)
-        assert store.connections.idle == []
+        assert store.link.connections.idle == []

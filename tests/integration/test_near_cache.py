@@ -21,6 +21,7 @@ from flask_langpont_session import session
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
 from flask_langpont_session.stores.host.change_ids import ChangeIds
 from flask_langpont_session.stores.redis.commands import new_write_id
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.near import MOST_LANES, REFUSED, SILENCE, NearCache
 from flask_langpont_session.stores.redis.records import Limits
@@ -70,7 +71,7 @@ class Worker:
             keeps_absence=not self.is_shard,
             clock=lambda: monotonic() + self.seconds,
         )
-        self.store = RedisStore(link, prefix="session", change_ids=self.change_ids, near=self.near)
+        self.store = RedisStore(Endpoint(link, prefix="session", near=self.near), change_ids=self.change_ids)
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
         answer = self.store.read(DIGEST, lives, timeout=WAIT)
@@ -323,7 +324,7 @@ def test_after_a_failover_only_what_the_present_primary_says_counts(worker: Work
     raw.replicaof("127.0.0.1", "1")
     raw.replicaof("NO", "ONE")  # and is one now, with another history
     assert worker.known() is not None, "it does not know yet"
-    worker.store.probe_read(timeout=WAIT)
+    worker.store.endpoint.probe_read(timeout=WAIT)
     assert worker.known() is None
     assert worker.read() == {"theme": b"dark"} and worker.known() is None
     worker.near.attend()
@@ -333,7 +334,7 @@ def test_after_a_failover_only_what_the_present_primary_says_counts(worker: Work
 def test_what_was_read_over_connections_that_are_to_be_forgotten_counts_no_more(worker: Worker, raw: Any) -> None:
     """The server's name leads to another address, or it has become a replica."""
     worker.warm()
-    worker.store.names.on_change()
+    worker.store.link.names.on_change()
     assert worker.known() is None
     wait_until(lambda: not [client for client in raw.client_list() if "t" in client["flags"]], "the connection's end")
     worker.warm()
@@ -385,7 +386,7 @@ def test_a_server_that_lets_no_one_track_is_asked_each_time(
 
 def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valkey, raw: Any) -> None:
     worker = Worker(server.url, ChangeIds(None))
-    worker.store.connections.source.connection_kwargs["parser_class"] = _RESP3Parser
+    worker.store.link.connections.source.connection_kwargs["parser_class"] = _RESP3Parser
     for _ in range(3):
         assert worker.read() == {} and worker.known() is None
         worker.near.attend()

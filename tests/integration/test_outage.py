@@ -18,6 +18,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session.extension import State
 from flask_langpont_session.policy.values import CategoryChange, Operation
 from flask_langpont_session.stores.host.journal import PendingWrite
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
@@ -111,7 +112,7 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
         primary.start()
         changes = {"translation": CategoryChange(60_000, sets={"input_text": b'"newer"'})}
         link = Link("primary", ConnectionPool.from_url(primary.url), server_identity=ServerIdentity())
-        elsewhere = RedisStore(link, prefix="session")
+        elsewhere = RedisStore(Endpoint(link, prefix="session"))
         elsewhere.write(
             digest(user.cookie),
             changes,

@@ -203,7 +203,7 @@ def test_connections_in_use_are_counted(app: Flask) -> None:
 
     def meanwhile(replies: object, server: object) -> bool:
         seen.append(store.in_use)
-        store.time_ms(timeout=5)
+        store.endpoint.time_ms(timeout=5)
         return True
 
     store.link.run([commands.plain("TIME", fits=lambda reply: True)], 5, meanwhile)

@@ -18,6 +18,7 @@ import pytest
 from devservers.servers import Valkey
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.commands import MERGE, WRITE, Command, Guarded
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
@@ -71,7 +72,7 @@ def client(server: Valkey | None) -> Iterator[Any]:
 def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
     if server is None:
         link = Link("primary", client.connection_pool, server_identity=ServerIdentity())
-        yield RedisStore(link, prefix="session")
+        yield RedisStore(Endpoint(link, prefix="session"))
         return
     with store_on(server.url, socket_timeout=WAIT, max_connections=2) as store:
         yield store
@@ -227,7 +228,7 @@ def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
         before, after = step()
         assert (before, after > before) == (last, True), number
         assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version == after
-        assert abs(store.time_ms(timeout=WAIT) - after // 1000) < 10_000
+        assert abs(store.endpoint.time_ms(timeout=WAIT) - after // 1000) < 10_000
         assert_counted(client)
         last = after
 
@@ -670,7 +671,7 @@ def test_each_field_of_a_record_that_a_merge_begins_is_as_old_as_it_is(
     store: RedisStore, client: Any, since_acknowledged: int
 ) -> None:
     """Redis had lost it, or it is carried to a new id: what was acknowledged after a field and comes later wins."""
-    acknowledged = store.time_ms(timeout=WAIT) * 1000 - 10 * SECOND
+    acknowledged = store.endpoint.time_ms(timeout=WAIT) * 1000 - 10 * SECOND
     before = acknowledged - 5 * SECOND
     steps = [put("a", b"1", before, acknowledged=before), put("b", b"1", before, acknowledged=acknowledged)]
     assert outcomes(store, *steps, write_id="merge.0") == [APPLIED, APPLIED]
@@ -743,7 +744,7 @@ def test_what_another_host_wrote_since_is_in_the_way_of_what_follows_a_wipe(stor
 def test_what_was_written_after_a_wipe_and_is_merged_after_it_is_applied(store: RedisStore, client: Any) -> None:
     """The wipe is merged at once; what the user wrote then, before the merge, waits for the next batch."""
     stamp(store, "write.1", sets={"a": b"1"})
-    moment = store.time_ms(timeout=WAIT) * 1000 + 999
+    moment = store.endpoint.time_ms(timeout=WAIT) * 1000 + 999
     time.sleep(0.02)  # the merge comes later than that, by the clock of a server that no test can set
     assert outcomes(store, wipe(moment), write_id="merge.1") == [APPLIED]
     assert (
@@ -770,7 +771,7 @@ def test_what_the_request_of_a_wipe_wrote_may_come_in_another_batch(
     request wrote before it is gone."""
     stamp(store, "write.1", sets={"a": b"1"})
     time.sleep(0.002)  # the moment is later than the write, by the server's own clock in milliseconds
-    moment = store.time_ms(timeout=WAIT) * 1000 + fraction
+    moment = store.endpoint.time_ms(timeout=WAIT) * 1000 + fraction
     time.sleep(0.02)  # the merge comes later than that, by the clock of a server that no test can set
     for number in range(times):
         assert outcomes(store, wipe(moment), write_id=f"merge.{number}") == [APPLIED]
@@ -887,7 +888,7 @@ def test_an_addition_is_made_once(store: RedisStore, client: Any) -> None:
     assert outcomes(store, add("n", 5, "added.2")) == [APPLIED]
     assert data(client) == {"n": "12"}
     assert [token for token, _ in meta(client).additions] == ["write.1", "added.1", "added.2"]
-    assert abs(meta(client).additions[-1][1] - store.time_ms(timeout=WAIT)) < 10_000
+    assert abs(meta(client).additions[-1][1] - store.endpoint.time_ms(timeout=WAIT)) < 10_000
 
 
 @pytest.mark.parametrize("was_made", [False, True])
@@ -932,7 +933,7 @@ def test_many_additions_of_one_merge_put_none_of_them_in_doubt(store: RedisStore
 def test_an_addition_that_may_be_forgotten_is_in_doubt(store: RedisStore, client: Any) -> None:
     """Six others came since it was sent: it may have been made before them. Twice would be wrong, so it is not."""
     stamp(store, "write.0", sets={"n": b"0"})
-    sent_at = store.time_ms(timeout=WAIT) * 1000
+    sent_at = store.endpoint.time_ms(timeout=WAIT) * 1000
     for number in range(5):
         stamp(store, f"write.{number}", increments={"n": 1})
         assert outcomes(store, add("n", 0, f"write.{number}", sent_at)) == [APPLIED]
@@ -1051,7 +1052,7 @@ def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
 def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client: Any, number: int) -> None:
     """And says how late it is; in time it does everything."""
     stamp(store, sets={"a": b"1"})
-    before, now_ms = whole(client), store.time_ms(timeout=WAIT)
+    before, now_ms = whole(client), store.endpoint.time_ms(timeout=WAIT)
     [reply] = store.link.run([commands(now_ms - 1)[number]], WAIT)
     assert reply[0] == b"late"
     assert 0 <= reply[1] - now_ms < 10_000
@@ -1067,16 +1068,16 @@ def test_a_clock_that_was_set_is_learned_and_the_call_done(
     store: RedisStore, client: Any, behind_ms: int, how: str
 ) -> None:
     """The server's clock is ahead of what is known of it: it says so, nothing was done, and it is asked once again."""
-    now_ms = store.time_ms(timeout=WAIT)
+    now_ms = store.endpoint.time_ms(timeout=WAIT)
     store.server_identity.note_clock(store.server_identity.server, now_ms - behind_ms, time.monotonic())
     assert stamp(store, sets={"a": b"1"}) if how == "write" else outcomes(store, put("a", b"1", 0)) == [APPLIED]
     assert data(client) == {"a": "1"}
-    assert abs(store.estimated_ms(DIGEST, time.monotonic()) - store.time_ms(timeout=WAIT)) < 1000
+    assert abs(store.estimated_ms(DIGEST, time.monotonic()) - store.endpoint.time_ms(timeout=WAIT)) < 1000
 
 
 def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, client: Any) -> None:
     """One packet may be in time for the first and late for the last: all are sent again, and count once."""
-    now_ms = store.time_ms(timeout=WAIT)
+    now_ms = store.endpoint.time_ms(timeout=WAIT)
     store.server_identity.note_clock(store.server_identity.server, now_ms, time.monotonic())
     stamp(store, sets={"a": b"1", "n": b"1"})
     steps = [wipe(now_ms * 1000 + 250_000), put("b", b"1", now_ms * 1000), add("n", 3)]
@@ -1101,7 +1102,7 @@ def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, clien
     """That is known, so that a caller that has time may try again: an error of class LOCAL, of which nothing was
     sent."""
     stamp(store, sets={"a": b"1"})
-    now_ms = store.time_ms(timeout=WAIT)
+    now_ms = store.endpoint.time_ms(timeout=WAIT)
     store.server_identity.note_clock(store.server_identity.server, now_ms - 3_600_000, time.monotonic())
 
     def late(*arguments: Any, **options: Any) -> list[Any]:
@@ -1167,7 +1168,7 @@ def test_copies_are_categories_as_they_are(store: RedisStore) -> None:
     assert found[:2] == (first, {"a": b"1"})
     assert found.meta.startswith(DIGEST[:8].encode())
     assert absent.fields == {}
-    assert abs(absent.version // 1000 - store.time_ms(timeout=WAIT)) < 10_000
+    assert abs(absent.version // 1000 - store.endpoint.time_ms(timeout=WAIT)) < 10_000
     wiped = stamp(store, wipe=True)
     assert [copy[:2] for copy in store.copies([(DIGEST, "ui")], timeout=WAIT)] == [(wiped, {})]
     assert store.copies([], timeout=WAIT) == []

@@ -175,7 +175,7 @@ def test_a_write_sets_deletes_and_adds_in_several_categories(store: RedisStore, 
     assert second.status == "written"
     ui, translation = second.versions["ui"], second.versions["translation"]
     assert (first.before, ui.before, translation.before) == (0, first.after, 0)
-    assert 0 <= store.time_ms(timeout=WAIT) - ui.after // 1000 < 10_000
+    assert 0 <= store.endpoint.time_ms(timeout=WAIT) - ui.after // 1000 < 10_000
     assert ui.after > first.after
     assert translation.after == ui.after
     assert data(raw) == {"lang": '"en"'}
@@ -412,7 +412,7 @@ def test_a_push_is_a_compare_and_set(store: RedisStore, raw: Any, there: Any, ne
 @pytest.mark.parametrize(("ahead", "result"), [(-60_000, "older"), (500, "older"), (60_000, "pushed")])
 def test_a_stamp_of_the_future_keeps_nothing_out(store: RedisStore, raw: Any, ahead: int, result: str) -> None:
     """Readers believe none that lies further ahead than clocks may be apart: the next confirmation replaces it."""
-    now = store.time_ms(timeout=WAIT)
+    now = store.endpoint.time_ms(timeout=WAIT)
     store.push(row(3), now + ahead, LIFE, timeout=WAIT)
     assert store.push(row(3), now - 120_000, LIFE, timeout=WAIT) == result
     assert store.push(row(2), now, LIFE, timeout=WAIT) == "older"  # the version counts all the same
@@ -487,7 +487,7 @@ def test_nothing_there_is_an_answer(store: RedisStore) -> None:
     assert answer.auth is None
     assert (answer.categories["ui"].version, dict(answer.categories["ui"].fields)) == (0, {})
     assert answer.damaged == ()
-    assert abs(answer.now_ms - store.time_ms(timeout=WAIT)) < 2000
+    assert abs(answer.now_ms - store.endpoint.time_ms(timeout=WAIT)) < 2000
 
 
 def test_a_damaged_record_does_not_hide_its_neighbours(store: RedisStore, raw: Any) -> None:
@@ -634,18 +634,18 @@ def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, sto
     finally:
         server.thaw()
     raw.ping()
-    assert store.time_ms(timeout=WAIT) > 1_000_000_000_000
+    assert store.endpoint.time_ms(timeout=WAIT) > 1_000_000_000_000
     assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
 
 
 def test_the_server_identity_learns_which_server_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
     """The first connection asks for run id, clock and role; the pool's next one finds the same server."""
-    store.time_ms(timeout=WAIT)
+    store.endpoint.time_ms(timeout=WAIT)
     assert str(store.server_identity.identity).startswith(f"{raw.info('server')['run_id']}:master:")
     assert store.server_identity.is_primary
     trusted = store.server_identity.trust_since_ms
     store.forget_connections()
-    store.time_ms(timeout=WAIT)
+    store.endpoint.time_ms(timeout=WAIT)
     assert store.server_identity.trust_since_ms == trusted > 0
 
 
@@ -655,7 +655,7 @@ def test_a_probe_needs_the_rights_that_requests_need(store: RedisStore, raw: Any
     raw.execute_command("ACL", "SETUSER", "default", f"-{missing}")
     try:
         with pytest.raises(StoreError) as caught:
-            store.probe("session:canary:test", "value", timeout=WAIT)
+            store.endpoint.probe("session:canary:test", "value", timeout=WAIT)
         assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     finally:
         raw.execute_command("ACL", "SETUSER", "default", f"+{missing}")
@@ -664,10 +664,10 @@ def test_a_probe_needs_the_rights_that_requests_need(store: RedisStore, raw: Any
 def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: Any) -> None:
     """And leaves none behind; its canary expires by itself, and whatever lies in its place is no hindrance."""
     raw.lpush("session:canary:test", "x")
-    store.time_ms(timeout=WAIT)
+    store.endpoint.time_ms(timeout=WAIT)
     before = raw.info("clients")["connected_clients"]
-    store.probe("session:canary:test", "value", timeout=WAIT)
-    store.probe_read(timeout=WAIT)
+    store.endpoint.probe("session:canary:test", "value", timeout=WAIT)
+    store.endpoint.probe_read(timeout=WAIT)
     assert raw.get("session:canary:test") == "value"
     assert 0 < raw.pttl("session:canary:test") <= 600_000
     deadline = time.monotonic() + 2

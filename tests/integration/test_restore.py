@@ -28,7 +28,7 @@ class Server:
 
     def now(self) -> int:
         """The server's clock, as a version."""
-        return self.store.time_ms(timeout=5) * 1000
+        return self.store.endpoint.time_ms(timeout=5) * 1000
 
     def write(self, delete: str | None = None, **sets: str) -> int:
         """A request's write. The version that it made."""

@@ -55,7 +55,7 @@ def a_row(now: int, **changes: Any) -> AuthRow:
 
 def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     """And the record's life with it; never back, and never past the end of the session's life in all."""
-    now = store.time_ms(timeout=WAIT)
+    now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     moved = store.extend_idle(DIGEST, 2 * HOUR, timeout=WAIT)
     assert 0 <= moved - now - 2 * HOUR < 60_000
@@ -84,7 +84,7 @@ def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
 )
 def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, object]) -> None:
     """What is not the living record of this very session is left as it is, its life too."""
-    now = store.time_ms(timeout=WAIT)
+    now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     say(raw, KEY, changed)
     before = raw.hgetall(KEY)
@@ -120,7 +120,7 @@ def test_a_slide_of_what_is_no_record(store: RedisStore, raw: Any, kind: str) ->
 )
 def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, there: dict[str, str]) -> None:
     """Neither its tombstone nor its version nor its idle expiry says anything of ours; nor does a damaged one's."""
-    now = store.time_ms(timeout=WAIT)
+    now = store.endpoint.time_ms(timeout=WAIT)
     said = {"@d": DIGEST, "@v": 99, "@at": now, "@i": now + 9 * HOUR, "@x": now + 9 * HOUR, "@c": now, "@e": 0, **there}
     raw.hset(KEY, mapping={"@m": packed(said), "user_role": '"admin"'})
     assert store.push(a_row(now), now, HOUR, timeout=WAIT) == "pushed"
@@ -131,7 +131,7 @@ def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, t
 
 def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStore, raw: Any) -> None:
     """A reply that was read by the wrong reader looks like one."""
-    now = store.time_ms(timeout=WAIT)
+    now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
     assert raw.exists(KEY)
@@ -146,7 +146,7 @@ def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStor
 
 
 def look(store: RedisStore, known: Canary | None) -> Canary:
-    return store.look_at_canary(known, timeout=WAIT)
+    return store.endpoint.look_at_canary(known, timeout=WAIT)
 
 
 def test_a_canary_counts_on_and_begins_anew_after_a_loss(store: RedisStore, raw: Any) -> None:

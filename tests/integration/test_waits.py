@@ -153,7 +153,7 @@ def test_dns_that_fails_takes_no_server_with_it(
     resolver.ports = []
     asked = len(resolver.askers)
     monkeypatch.setattr(resolving, "PAUSE", 0.0)
-    redis_store(app).names.look(lost=True)
+    redis_store(app).link.names.look(lost=True)
     wait_until(lambda: len(resolver.askers) > asked, "another look", LONG)
     redis_store(app).forget_connections()
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
@@ -266,7 +266,7 @@ def test_a_demoted_primary_that_still_answers_is_left_by_a_worker_that_only_read
 
 def leads_to(app: Flask, server: Valkey) -> bool:
     """Whether all connections that lie ready lead there, and there are some."""
-    idle = list(redis_store(app).connections.idle)
+    idle = list(redis_store(app).link.connections.idle)
     return {connection.address.place[1] for connection in idle} == {server.port}
 
 
@@ -284,12 +284,12 @@ def is_in_step(server: Valkey) -> bool:
 def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_app: MakeApp) -> None:
     """It leads to where the others led, too."""
     store = redis_store(make_app())
-    store.time_ms(timeout=LONG)
-    [connection] = store.connections.idle
-    assert store.connections.take(time.monotonic() + LONG) is connection
+    store.endpoint.time_ms(timeout=LONG)
+    [connection] = store.link.connections.idle
+    assert store.link.connections.take(time.monotonic() + LONG) is connection
     store.forget_connections()
-    store.connections.put_back(connection)
-    assert (store.connections.idle, store.in_use, connection._sock) == ([], 0, None)
+    store.link.connections.put_back(connection)
+    assert (store.link.connections.idle, store.in_use, connection._sock) == ([], 0, None)
 
 
 def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -> None:
@@ -298,7 +298,7 @@ def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -
     def end(connection: Any) -> bool:
         raise KeyboardInterrupt
 
-    pool = Pool(redis_store(make_app()).connections.source, DnsCache(), usable=end)
+    pool = Pool(redis_store(make_app()).link.connections.source, DnsCache(), usable=end)
     pool.put_back(pool.take(time.monotonic() + LONG))
     with pytest.raises(KeyboardInterrupt):
         pool.take(time.monotonic() + LONG)
@@ -332,7 +332,7 @@ def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
     app = make_app(REDIS_URL=f"rediss://127.0.0.1:{primary.port}/0?ssl_ca_certs={certificate}")
     certificate.unlink()
     with pytest.raises(StoreError) as caught:
-        redis_store(app).time_ms(timeout=1)
+        redis_store(app).endpoint.time_ms(timeout=1)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     assert "REDIS_CA_FILE" in str(caught.value)
 
@@ -379,8 +379,8 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
     """A time-out between two bytes would never come; the deadline is one for the whole reply."""
     app = make_app()
     store = redis_store(app)
-    store.time_ms(timeout=LONG)
-    [connection] = store.connections.idle
+    store.endpoint.time_ms(timeout=LONG)
+    [connection] = store.link.connections.idle
     ours, theirs = socket.socketpair()
     over = threading.Event()
 
@@ -393,7 +393,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
         theirs.sendall(b"$1000000\r\n")
         real, connection._sock = connection._sock, type(connection._sock)(ours, connection.deadline)
         connection._parser._sock = connection._sock
-        store.connections.idle[:] = []
+        store.link.connections.idle[:] = []
         thread = threading.Thread(target=drip)
         thread.start()
         began = time.monotonic()
@@ -406,19 +406,19 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
             over.set()
             thread.join()
             connection._sock = real
-            store.connections.drop(connection)
+            store.link.connections.drop(connection)
 
 
 def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
     """Row 43: class L; a connection that is given back goes to the request that waits."""
     app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=1.5)
     store = redis_store(app)
-    held = store.connections.take(time.monotonic() + LONG)
+    held = store.link.connections.take(time.monotonic() + LONG)
     with pytest.raises(StoreError) as caught:
-        store.time_ms(timeout=Wait(0.01, 0.01))
+        store.endpoint.time_ms(timeout=Wait(0.01, 0.01))
     assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.LOCAL, False)
-    threading.Timer(0.05, store.connections.put_back, (held,)).start()
-    assert store.time_ms(timeout=Wait(1.5, 1.5))
+    threading.Timer(0.05, store.link.connections.put_back, (held,)).start()
+    assert store.endpoint.time_ms(timeout=Wait(1.5, 1.5))
     assert store.in_use == 0
 
 
@@ -431,22 +431,22 @@ def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
     app = make_app(REDIS_URL=one.url, REDIS_POOL_TIMEOUT=0.01)
     store = redis_store(app)
     with one.client() as admin, parts(app).monitor.paused():
-        store.time_ms(timeout=LONG)
+        store.endpoint.time_ms(timeout=LONG)
         allowed = admin.config_get("maxclients")["maxclients"]
         admin.config_set("maxclients", len(admin.client_list()))
         try:
-            held = store.connections.take(time.monotonic() + LONG)
+            held = store.link.connections.take(time.monotonic() + LONG)
             with pytest.raises(StoreError) as caught:
-                store.time_ms(timeout=LONG)
+                store.endpoint.time_ms(timeout=LONG)
             assert caught.value.error_class is ErrorClass.UNREACHABLE
             refused = admin.info("stats")["rejected_connections"]
             for _ in range(3):
                 with pytest.raises(StoreError) as caught:
-                    store.time_ms(timeout=LONG)
+                    store.endpoint.time_ms(timeout=LONG)
                 assert caught.value.error_class is ErrorClass.LOCAL
             assert admin.info("stats")["rejected_connections"] == refused > 0
-            store.connections.put_back(held)
-            assert store.time_ms(timeout=LONG)
+            store.link.connections.put_back(held)
+            assert store.endpoint.time_ms(timeout=LONG)
         finally:
             admin.config_set("maxclients", allowed)
 
@@ -482,17 +482,17 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
         config = {"REDIS_URL": ..., "REDIS_CLIENT": client}
     app = make_app(**config, REDIS_POOL_TIMEOUT=0.07)
     store = redis_store(app)
-    connection = store.connections.new()
+    connection = store.link.connections.new()
     assert connection.retry.get_retries() == 0
     assert connection.encoder.decode_responses is False
     assert connection.deadline
     notices = getattr(connection, "maint_notifications_config", None)  # before redis-py 7.0 there are none
     assert notices is None or not notices.enabled
-    assert store.connections.patience == 0.07
+    assert store.link.connections.patience == 0.07
     if how != "sentinel":
         with primary.client() as admin:
             admin.config_resetstat()
-            store.time_ms(timeout=LONG)
+            store.endpoint.time_ms(timeout=LONG)
             assert not {name for name in admin.info("commandstats") if "maint" in name}
 
 
@@ -500,10 +500,10 @@ def test_a_store_knows_what_each_command_can_answer(make_app: MakeApp) -> None:
     """A number in the place of a clock is an error of the class of the network, never another exception."""
     with StrangeServer() as server:
         store = redis_store(make_app(REDIS_URL=server.url()))
-        store.time_ms(timeout=LONG)
+        store.endpoint.time_ms(timeout=LONG)
         server.say(lambda command: resp(7))
         with pytest.raises(StoreError) as caught:
-            store.time_ms(timeout=LONG)
+            store.endpoint.time_ms(timeout=LONG)
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "InvalidResponse")
 
 
@@ -512,16 +512,16 @@ def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_a
     app = make_app()
     store = redis_store(app)
     with parts(app).monitor.paused():
-        held = [store.connections.take(time.monotonic() + LONG) for _ in range(3)]
+        held = [store.link.connections.take(time.monotonic() + LONG) for _ in range(3)]
         for connection in held:
-            store.connections.put_back(connection)
+            store.link.connections.put_back(connection)
         with primary.client() as admin:
             admin.client_kill_filter(_type="normal", skipme=True)
         wait_until(
             lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here", LONG
         )
-        assert store.time_ms(timeout=LONG)
-        assert (store.in_use, len(store.connections.idle)) == (0, 1)
+        assert store.endpoint.time_ms(timeout=LONG)
+        assert (store.in_use, len(store.link.connections.idle)) == (0, 1)
 
 
 def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(

@@ -76,7 +76,7 @@ def _stamps_after_the_read(
     self: verifier.Verifier, row: AuthRow, scope: Any, life: leases.Life, stamp_ms: int
 ) -> str | None:
     primary: Any = self._primary
-    after = primary.time_ms(timeout=0.2)
+    after = primary.endpoint.time_ms(timeout=0.2)
     return _push(self, row, scope, life, after)
 
 

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -163,6 +164,8 @@ class Pair:
     def both(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Ask both the same.
 
+        :param name: of the method; with a dot, that of a part of the store.
+
         :raises Different: they do not answer the same.
         """
         self.catch_up()
@@ -187,7 +190,7 @@ class Pair:
     @staticmethod
     def _asked(store: Any, name: str, arguments: Any, options: Any) -> Any:
         try:
-            return getattr(store, name)(*arguments, **options)
+            return attrgetter(name)(store)(*arguments, **options)
         except StoreError as error:
             return error.error_class, error.cause
 
@@ -245,9 +248,9 @@ class RedisPair(Pair):
             "write_tombstone": self._write_tombstone, "extend_idle": self._extend_idle,
             "merge": self._merge, "push_many": self._push_many, "quarantine": self._quarantine,
             "copies": self._copies, "carry": self._carry, "merge_again": self._merge,
-            "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("time_ms", timeout=WAIT),
-            "probe": lambda: self.both("probe", "session:probe", "1", timeout=WAIT),
-            "probe_read": lambda: self.both("probe_read", timeout=WAIT),
+            "look_at_canary": self._look_at_canary, "time_ms": lambda: self.both("endpoint.time_ms", timeout=WAIT),
+            "probe": lambda: self.both("endpoint.probe", "session:probe", "1", timeout=WAIT),
+            "probe_read": lambda: self.both("endpoint.probe_read", timeout=WAIT),
             "empty": self._empty, "misplace": self._misplace, "short": self._short_life,
             "write_again": self._write, "push_again": self._push,
         }  # fmt: skip
@@ -400,7 +403,7 @@ class RedisPair(Pair):
         seen = []
         for side, store in enumerate(self.stores):
             known = None if forgotten else self.canaries[side]
-            found = store.look_at_canary(known and known._replace(number=known.number + ahead), timeout=WAIT)
+            found = store.endpoint.look_at_canary(known and known._replace(number=known.number + ahead), timeout=WAIT)
             names = self.generations[side]
             seen.append((names.setdefault(found.canary_id, len(names)), found.number))
             self.canaries[side] = found

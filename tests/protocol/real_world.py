@@ -22,6 +22,7 @@ from redis.retry import Retry
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.stores.redis import auth_meta
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -59,9 +60,9 @@ class Stepped:
         self._path = path
 
     @property
-    def stores(self) -> Mapping[str, Any]:
+    def endpoints(self) -> Mapping[str, Any]:
         """Those that have a health of their own."""
-        return {self._store.name: self}
+        return {self._store.name: Stepped(self._store.endpoint, self._world, self._path)}
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -354,7 +355,7 @@ class RealWorld(World):
             "max_connections": 8, "driver_info": None,
         }  # fmt: skip
         pool = BlockingConnectionPool(**options)  # type: ignore[no-untyped-call]
-        real = RedisStore(Link(name, pool, server_identity=server_identity), prefix="session")
+        real = RedisStore(Endpoint(Link(name, pool, server_identity=server_identity), prefix="session"))
         self._made[worker.name].append(real.forget_connections)
         store: Any = Stepped(real, self, path)
         return cast(RedisStore, store)

@@ -411,7 +411,7 @@ class Network(Protocol):
 
 
 class Beside:
-    """What a near cache needs of the way to the server behind a name."""
+    """What a near cache and the monitor need of the way to the server behind a name."""
 
     connect_timeout = CONNECT_SECONDS
 
@@ -432,9 +432,13 @@ class Beside:
         self.line = Line(connection, lambda: store._path(connection))
         return self.line
 
+    def forget_connections(self) -> None:
+        """See :class:`Link`."""
+        self._store.forget_connections()
+
 
 class SimRedisStore:
-    """One Redis endpoint as one worker sees it."""
+    """The sessions in one Redis as one worker sees them."""
 
     def __init__(
         self,
@@ -455,12 +459,13 @@ class SimRedisStore:
         self._known = KnownRecords()
         self._change_ids = change_ids
         self.beside = Beside(self)
+        self.endpoint = SimEndpoint(self)
         self.near: NearCache | None = None
 
     @property
-    def stores(self) -> Mapping[str, SimRedisStore]:
-        """Those that have a health of their own."""
-        return {self.name: self}
+    def endpoints(self) -> Mapping[str, SimEndpoint]:
+        """See the package."""
+        return {self.name: self.endpoint}
 
     def find_shards(self, timeout: float) -> None:
         """See the package."""
@@ -712,16 +717,6 @@ class SimRedisStore:
         """See the package."""
         return self._run(timeout, lambda node: extend_idle(node, digest, idle_ms), (digest,))
 
-    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
-        """See the package."""
-
-        def effect(node: Node) -> Canary:
-            found = look_at_canary(node, known)
-            self._network.looked(node, known, found)
-            return found
-
-        return self._run(timeout, effect)
-
     def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
         """See the package."""
         [merged] = self.merge_all([merge], limits=limits, timeout=timeout, write_id=write_id)
@@ -777,9 +772,29 @@ class SimRedisStore:
 
         self._run(timeout, effect, (digest,))
 
+
+class SimEndpoint:
+    """The server behind a name as one worker sees it."""
+
+    def __init__(self, store: SimRedisStore) -> None:
+        self.name = store.name
+        self.link = store.beside
+        self.server_identity = store.server_identity
+        self._store = store
+
+    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
+        """See the package."""
+
+        def effect(node: Node) -> Canary:
+            found = look_at_canary(node, known)
+            self._store._network.looked(node, known, found)
+            return found
+
+        return self._store._run(timeout, effect)
+
     def time_ms(self, *, timeout: float) -> int:
         """See the package."""
-        return self._ask(timeout, lambda node: node.clock.now_ms)[0]
+        return self._store._ask(timeout, lambda node: node.clock.now_ms)[0]
 
     def probe(self, key: str, value: str, *, timeout: float) -> float:
         """See the package."""
@@ -788,12 +803,12 @@ class SimRedisStore:
             node.require_writable(self.name)
             node.put(Key("probe", key), {"value": value}, 600_000)
 
-        self._ask(timeout, effect, keep=False)
+        self._store._ask(timeout, effect, keep=False)
         return 0.0
 
     def probe_read(self, *, timeout: float) -> float:
         """See the package."""
-        self._ask(timeout, lambda node: None, keep=False)
+        self._store._ask(timeout, lambda node: None, keep=False)
         return 0.0
 
 

@@ -16,6 +16,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session.encryption.at_rest import at_rest
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.stores.host.change_ids import ChangeIds
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -40,8 +41,8 @@ def store_on(valkey: Valkey, *, is_near: bool = False) -> Iterator[RedisStore]:
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
     link, change_ids = Link("primary", pool, server_identity=server_identity), ChangeIds(None)
-    kept: dict[str, Any] = {"change_ids": change_ids, "near": near_cache(link, change_ids)} if is_near else {}
-    store = RedisStore(link, prefix="session", **kept)
+    near = near_cache(link, change_ids) if is_near else None
+    store = RedisStore(Endpoint(link, prefix="session", near=near), change_ids=change_ids if is_near else None)
     yield store
     store.forget_connections()
 

@@ -435,7 +435,7 @@ class World:
         shards, _ = reconciler.answering(worker.backend)
         journal = worker.host.journal
         waiting = [] if journal.is_empty() else journal.revocations.pending(database=True, redis=False)
-        identity = worker.backend.store(PRIMARY).server_identity.identity
+        identity = worker.backend.endpoint(PRIMARY).server_identity.identity
         on_primary = bool(shards) and identity == self.cluster.primary.identity
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
 

@@ -71,7 +71,7 @@ class FakeRedis:
     near = None
 
     @property
-    def stores(self) -> Mapping[str, FakeRedis]:
+    def endpoints(self) -> Mapping[str, FakeRedis]:
         return {self.name: self}
 
     def has(self, row: AuthRow, *, age_ms: int = 0) -> None:

@@ -99,7 +99,7 @@ def shard_of(app: Flask, digest: str) -> str:
 
 
 def identities(app: Flask) -> dict[str, str | None]:
-    return {name: store.server_identity.identity for name, store in parts(app).backend.primary.stores.items()}
+    return {name: store.server_identity.identity for name, store in parts(app).backend.primary.endpoints.items()}
 
 
 def counted(app: Flask, name: str) -> int:
@@ -114,7 +114,7 @@ def given_up(app: Flask, store: str) -> int:
 
 def has_canary(app: Flask, cluster: Cluster, shard: int) -> bool:
     """Whether the canary of a shard lies on it."""
-    for store in parts(app).backend.primary.stores:
+    for store in parts(app).backend.primary.endpoints:
         parts(app).monitor.suspect(store)
     return any(key.count(":") == 2 for key in cluster.keys("session:canary:{*}")[shard])
 

@@ -220,7 +220,7 @@ def failing(app: Flask, digest: str) -> list[ErrorClass]:
             primary.find_shards(LONG)
             # One key: of several, the node that a slot goes to refuses those that it does not have yet.
             assert primary.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG).auth is not None
-            backend.store("replica:1").probe_read(timeout=LONG)
+            backend.endpoint("replica:1").probe_read(timeout=LONG)
         except StoreError as error:
             return [error.error_class]
     return []

@@ -138,9 +138,9 @@ def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) 
     """Made by force: a question was asked over a connection that then is given to another request."""
     mine, other = digests[:2]
     keys = [store.key(category, other) for category in ("auth", "translation", "ui")]
-    connection = store.connections.take(time.monotonic() + PATIENCE)
+    connection = store.link.connections.take(time.monotonic() + PATIENCE)
     connection.send_command("EVAL", READ.text, len(keys), *keys, 0, 0, 0)
-    store.connections.put_back(connection)
+    store.link.connections.put_back(connection)
     connection.is_quiet = lambda: True  # the reply is late enough
     answer = store.read(mine, {"auth": 0, "translation": 0, "ui": 0}, timeout=PATIENCE)
     assert answer.foreign == ("ui",)

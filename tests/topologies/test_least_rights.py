@@ -29,6 +29,7 @@ from flask_langpont_session.policy.values import (
 )
 from flask_langpont_session.recovery.probes import GOOD_PROBES
 from flask_langpont_session.stores.redis.commands import new_write_id
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
@@ -135,10 +136,10 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "quarantine": lambda: store.quarantine(DIGEST, "ui", timeout=LONG),
         "push_many": lambda: store.push_many([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
         "write_tombstone": lambda: store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=LONG),
-        "look_at_canary": lambda: store.look_at_canary(None, timeout=LONG),
-        "probe": lambda: store.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
-        "probe_read": lambda: store.probe_read(timeout=LONG),
-        "time_ms": lambda: store.time_ms(timeout=LONG),
+        "look_at_canary": lambda: store.endpoint.look_at_canary(None, timeout=LONG),
+        "probe": lambda: store.endpoint.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
+        "probe_read": lambda: store.endpoint.probe_read(timeout=LONG),
+        "time_ms": lambda: store.endpoint.time_ms(timeout=LONG),
         "run_commands": lambda: _count(active, told),
     }  # fmt: skip
     return asked
@@ -189,9 +190,10 @@ def failing(store: RedisStore) -> dict[str, StoreError]:
 
 def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) -> None:
     """A method that is added needs its commands in the documentation."""
-    own = {name for name, _ in inspect.getmembers(RedisStore, inspect.isfunction) if not name.startswith("_")}
+    members = [*inspect.getmembers(RedisStore, inspect.isfunction), *inspect.getmembers(Endpoint, inspect.isfunction)]
+    own = {name for name, _ in members if not name.startswith("_")}
     assert own - set(calls(store)) == {
-        "asking",
+        "announcing",
         "find_shards",
         "estimated_ms",
         "take_most_in_use",
@@ -302,11 +304,11 @@ def test_sentinels_are_asked_two_questions(
         app = make_app(REDIS_URL=url)
         found = {"primary": ErrorClass.IDENTITY_REFUSED, "replica": ErrorClass.UNREACHABLE}  # there is no replica
         if missing != "sentinel|get-master-addr-by-name":
-            assert redis_store(app).time_ms(timeout=LONG) > 0
+            assert redis_store(app).endpoint.time_ms(timeout=LONG) > 0
             del found["primary"]
         if missing == "sentinel|replicas":
             found["replica"] = ErrorClass.IDENTITY_REFUSED
         for name, error_class in found.items():
             with pytest.raises(StoreError) as caught:
-                redis_store(app, name).time_ms(timeout=LONG)
+                redis_store(app, name).endpoint.time_ms(timeout=LONG)
             assert caught.value.error_class is error_class

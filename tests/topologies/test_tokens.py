@@ -81,7 +81,7 @@ def test_a_refused_token_is_an_outage_until_it_is_right(
     """NOAUTH and WRONGPASS are class A: noticed at once, probed until it is accepted."""
     app = make_app(REDIS_URL=address(locked), REDIS_TOKEN=token)
     with pytest.raises(StoreError) as caught:
-        redis_store(app).time_ms(timeout=LONG)
+        redis_store(app).endpoint.time_ms(timeout=LONG)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     user = sign_in(app, "7")
     wait_until_lost(app, "primary")

@@ -18,15 +18,15 @@ from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
 from ...policy.values import AuthRow, CategoryCopy, ErrorClass, RecordRef, StoreError
 from ...support.chance import CHANCE
+from .endpoint import Endpoint
 from .link import Link
-from .near import Hit
+from .near import Hit, NearCache
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary
 from .shards import Router, Shards
 from .slots import Address, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
-from .wire import pack
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -129,37 +129,19 @@ def may_read(introduce: Callable[[Any], None]) -> Callable[[Any], None]:
     return greet
 
 
-class ShardStore(RedisStore):
-    """The store of one shard. Its canary and its probes lie in a slot that the shard has.
+class ShardEndpoint(Endpoint):
+    """The server of one shard. Its canary and its probes lie in a slot that the shard has.
 
-    :param link: the way to its server, see :func:`leads_there`.
+    :param link: the way to it, see :func:`leads_there`.
     :param number: of the shard.
-    :param options: see :class:`RedisStore`.
     """
 
     def __init__(
-        self,
-        link: Link,
-        *,
-        directory: ClusterTopology,
-        number: int,
-        prefix: str,
-        **options: Any,
+        self, link: Link, *, directory: ClusterTopology, number: int, prefix: str, near: NearCache | None = None
     ) -> None:
-        super().__init__(link, prefix=prefix, **options)
+        super().__init__(link, prefix=prefix, near=near)
         self._directory = directory
         self._number = number
-        self._options = options
-
-    def asking(self) -> ShardStore:
-        """The same store, for keys that are still on their way to it."""
-        return ShardStore(
-            self.link.announcing(_ASKING),
-            directory=self._directory,
-            number=self._number,
-            prefix=self.prefix,
-            **{**self._options, "near": None},
-        )
 
     @property
     def _slot(self) -> int:
@@ -176,17 +158,17 @@ class ShardStore(RedisStore):
         return f"{self._slot}:"
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
-        """See :class:`RedisStore`; of a canary that lay elsewhere nothing is known here."""
+        """See :class:`.Endpoint`; of a canary that lay elsewhere nothing is known here."""
         slot = self._slot
         if known is not None and known.place != str(slot):
             known = None
-        return self._in(slot, lambda: super(ShardStore, self).look_at_canary(known, timeout=timeout))
+        return self._in(slot, lambda: super(ShardEndpoint, self).look_at_canary(known, timeout=timeout))
 
     def probe(self, key: str, value: str, *, timeout: float) -> float:
-        """See :class:`RedisStore`."""
+        """See :class:`.Endpoint`."""
         slot = self._slot
         tagged = f"{key}:{{{tag_of(slot)}}}"
-        return self._in(slot, lambda: super(ShardStore, self).probe(tagged, value, timeout=timeout))
+        return self._in(slot, lambda: super(ShardEndpoint, self).probe(tagged, value, timeout=timeout))
 
     def _in(self, slot: int, call: Callable[[], T]) -> T:
         try:
@@ -195,9 +177,6 @@ class ShardStore(RedisStore):
             if error.error_class is ErrorClass.TOPOLOGY:
                 self._directory.avoid(slot)
             raise
-
-
-_ASKING = pack(("ASKING",))
 
 
 def leads_there(connection: Any) -> bool:
@@ -259,9 +238,9 @@ class ClusterStore:
     # -- shards ----------------------------------------------------------------------------------------------------
 
     @property
-    def stores(self) -> Mapping[str, RedisStore]:
-        """The stores of the shards, by name."""
-        return {store.name: store for store in self._shards.all}
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """The servers of the shards, by name."""
+        return {store.name: store.endpoint for store in self._shards.all}
 
     def find_shards(self, timeout: float) -> None:
         """Ask one node after the other, while no shard is known.

@@ -105,6 +105,16 @@ CANARY, QUARANTINE = Script("canary", records.canary_fits), Script("quarantine",
 EXTEND_IDLE = Script("extend_idle", records.number_fits, ["auth"])
 
 
+def _is_time(reply: Any) -> bool:
+    if type(reply) is not list or len(reply) != 2 or not type(reply[0]) is type(reply[1]) is bytes:
+        return False
+    return (reply[0] + reply[1]).isdigit()
+
+
+CLOCK = plain("TIME", fits=_is_time)
+"""Asks for the server's clock: seconds and microseconds since 1970."""
+
+
 class Guarded(NamedTuple):
     """What every command says that changes categories.
 

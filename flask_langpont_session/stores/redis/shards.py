@@ -22,8 +22,11 @@ from .errors import Redirected, translate
 from .slots import NO_SHARD, Address, Servers, SlotMap, name_of
 from .store import RedisStore
 from .topology import ClusterTopology
+from .wire import pack
 
 T = TypeVar("T")
+
+_ASKING = pack(("ASKING",))
 
 _TRIES_AGAIN = 2
 _PERSISTENT = 1.0
@@ -92,7 +95,7 @@ class Shards:
         """The store of a shard, for keys that are still on their way to it."""
         store = self._asking.get(number)
         if store is None:
-            store = self._asking[number] = self.of(number).asking()
+            store = self._asking[number] = self.of(number).announcing(_ASKING)
         return store
 
     def find(self, timeout: float) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -12,12 +12,13 @@ from ...policy.ids import SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
 from . import records
-from .commands import CANARY, READ, Command, Commands, Guarded, plain, probing
+from .commands import CLOCK, Command, Commands, Guarded, plain
+from .endpoint import Endpoint
 from .known import KnownRecords
-from .link import Link, is_refusal
-from .near import ChangeIds, Hit, NearCache, Reading, Writing
+from .link import is_refusal
+from .near import ChangeIds, Hit, Reading, Writing
 from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
-from .server_identity import Canary, Server
+from .server_identity import Server
 
 
 class Form(NamedTuple):
@@ -34,48 +35,38 @@ class Form(NamedTuple):
 class RedisStore:
     """The sessions in one server.
 
-    :param link: the way to it.
-    :param prefix: first part of every key.
+    :param endpoint: the server.
     :param tombstone_ms: the life of a tombstone.
     :param known: what was read before, so that it need not be sent again.
     :param change_ids: where it is noted for the other workers of this host which sessions were changed.
-    :param near: what was read before and has not changed, so that it need not be asked for.
     :param form: of what is sent.
     """
 
     def __init__(
         self,
-        link: Link,
+        endpoint: Endpoint,
         *,
-        prefix: str,
         tombstone_ms: int = TOMBSTONE_MS,
         known: KnownRecords | None = None,
         change_ids: ChangeIds | None = None,
-        near: NearCache | None = None,
         form: Form = Form(),  # noqa: B008 (it cannot be changed)
     ) -> None:
-        self.link = link
-        self.name = link.name
-        self.prefix = prefix
-        self.server_identity = link.server_identity
-        self.names = link.names
-        self.connections = link.connections
-        self.commands = form.commands(prefix, tombstone_ms)
+        self.endpoint = endpoint
+        self.link = endpoint.link
+        self.name = endpoint.name
+        self.prefix = endpoint.prefix
+        self.server_identity = endpoint.server_identity
+        self.near = endpoint.near
+        self.commands = form.commands(self.prefix, tombstone_ms)
         self._answer = form.answer
         self.key = self.commands.key
         self.known = known or KnownRecords()
-        self.near = near
         self._change_ids = change_ids
 
     @property
-    def address(self) -> str:
-        """Where the server is, or was when it was reached last, for people."""
-        return self.connections.address or "not found yet"
-
-    @property
-    def stores(self) -> Mapping[str, RedisStore]:
-        """The stores that have a health of their own, by name: this one."""
-        return {self.name: self}
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """What has a health of its own, by name: the one server."""
+        return {self.name: self.endpoint}
 
     def find_shards(self, timeout: float) -> None:
         """A single server has none to be found."""
@@ -83,19 +74,11 @@ class RedisStore:
     homeless = 0
     """Slots of a cluster that no shard has."""
 
-    def asking(self) -> RedisStore:
-        """The store to ask for keys that are on their way to this one: to a single server none ever are."""
-        return self
-
-    @property
-    def canary_key(self) -> str:
-        """Where the canary lies."""
-        return f"{self.prefix}:canary"
-
-    @property
-    def canary_place(self) -> str:
-        """What the ids of its canaries begin with, where the canary may have to lie elsewhere some day."""
-        return ""
+    def announcing(self, command: bytes) -> RedisStore:
+        """The same store, where a command stands before each other one. It keeps nothing near."""
+        store = copy(self)
+        store.link, store.near = self.link.announcing(command), None
+        return store
 
     def read(
         self,
@@ -207,7 +190,7 @@ class RedisStore:
         done = Written("")
 
         def all_commands(deadline_ms: int) -> list[Command]:
-            return [_FIRST, *commands(deadline_ms)]
+            return [CLOCK, *commands(deadline_ms)]
 
         try:
             replies = self.link.run_in_time(all_commands, timeout, source=writing.turn)
@@ -257,16 +240,6 @@ class RedisStore:
         command = self.commands.extend_idle(digest, idle_ms)
         [moved] = self._change((digest,), lambda deadline_ms: [command], timeout)
         return int(moved)
-
-    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
-        """Look whether data was lost, over the connections that reads use; see ``canary.lua``.
-
-        :raises StoreError: the server did not answer, or refused the write that belongs to it.
-        """
-        name, number = (known.canary_id, known.number) if known else ("", 0)
-        new = f"{self.canary_place}{secrets.token_hex(8)}"
-        [(now_ms, canary_id, now)] = self.link.run([CANARY([self.canary_key], [name, number, new])], timeout)
-        return Canary(str(canary_id, "ascii"), int(now), now_ms)
 
     def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
         """Bring what a host kept for one category of one session into it, see :meth:`merge_all`."""
@@ -344,7 +317,7 @@ class RedisStore:
             return self.link.run_in_time(commands, timeout, refusals=refusals)
 
         def all_commands(deadline_ms: int) -> list[Command]:
-            return [_FIRST, *commands(deadline_ms)]
+            return [CLOCK, *commands(deadline_ms)]
 
         try:
             return self.link.run_in_time(all_commands, timeout, refusals=refusals)[1:]
@@ -356,27 +329,6 @@ class RedisStore:
         """Run plain commands, all on keys of one cluster slot, in one round trip; for what no session depends on."""
         return self.link.run([plain(*command, fits=_is_no_error) for command in commands], timeout)
 
-    def time_ms(self, *, timeout: float) -> int:
-        """The server's clock, milliseconds since 1970."""
-        [(seconds, micros)] = self.link.run([plain("TIME", fits=_is_time)], timeout)
-        return int(seconds) * 1000 + int(micros) // 1000
-
-    def probe(self, key: str, value: str, *, timeout: float) -> float:
-        """A real write and read back over a new connection, as the monitor needs to close a breaker.
-
-        :return: seconds between question and answer; connecting does not count.
-        :raises StoreError: it failed, or another value came back.
-        """
-        return self.link.over_a_new_one(probing(key, value), timeout)
-
-    def probe_read(self, *, timeout: float) -> float:
-        """A real read over a new connection, as requests read.
-
-        :return: seconds between question and answer.
-        :raises StoreError: it failed.
-        """
-        return self.link.over_a_new_one([READ([self.canary_key], [1])], timeout)
-
     def forget_connections(self) -> None:
         """See :meth:`.Link.forget_connections`."""
         self.link.forget_connections()
@@ -384,21 +336,12 @@ class RedisStore:
     @property
     def in_use(self) -> int:
         """Connections that are in use at this moment."""
-        return self.connections.in_use
+        return self.link.connections.in_use
 
     def take_most_in_use(self) -> int:
         """The most connections that were in use at a time since this was last asked."""
-        return self.connections.take_most_in_use()
+        return self.link.connections.take_most_in_use()
 
 
 def _is_no_error(reply: Any) -> bool:
     return not is_refusal(reply)
-
-
-def _is_time(reply: Any) -> bool:
-    if type(reply) is not list or len(reply) != 2 or not type(reply[0]) is type(reply[1]) is bytes:
-        return False
-    return (reply[0] + reply[1]).isdigit()
-
-
-_FIRST = plain("TIME", fits=_is_time)

@@ -107,7 +107,7 @@ class Place:
             health=self.health,
             settings=SimpleNamespace(health_interval=INTERVAL, failure_threshold=3),
             database=self,
-            store=lambda name: SimpleNamespace(forget_connections=nothing),
+            endpoint=lambda name: SimpleNamespace(link=SimpleNamespace(forget_connections=nothing)),
             reports=SimpleNamespace(emit=nothing),
         )
         prober = SimpleNamespace(
@@ -309,7 +309,7 @@ class LateProcess:
             settings=SimpleNamespace(slow_ms=100, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
             primary=SimpleNamespace(find_shards=lambda timeout: None),
             database=self,
-            store=lambda name: self,
+            endpoint=lambda name: self,
         )
         lag = SimpleNamespace(
             clock=lambda: self.now,

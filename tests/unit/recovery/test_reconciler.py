@@ -235,7 +235,7 @@ class Host:
             note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
             note_version=self.journal.board.note_version,
             health=SimpleNamespace(locate=lambda digest: ""),
-            store=lambda name: self.stores,
+            endpoint=lambda name: self.stores,
         )
         self.seconds = 0.0
         self.backend = backend

@@ -48,7 +48,7 @@ def probing(monitor: Monitor, *seconds: float | StoreError) -> Callable[..., flo
             raise took
         return took
 
-    monitor.backend.store(PRIMARY).probe = probe  # type: ignore[method-assign]
+    monitor.backend.endpoint(PRIMARY).probe = probe  # type: ignore[method-assign]
     return probe
 
 
@@ -123,7 +123,7 @@ def test_a_late_process_believes_its_requests_more_than_a_probe(
         monitor.backend.health.succeeded(PRIMARY, READ, asked_at=time.monotonic())
         return answer(*arguments, **options)
 
-    monitor.backend.store(PRIMARY).probe = while_requests_are_answered  # type: ignore[method-assign]
+    monitor.backend.endpoint(PRIMARY).probe = while_requests_are_answered  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert bool(lost(monitor)) is is_lost
@@ -137,7 +137,7 @@ def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
         monitor.backend.health.succeeded(PRIMARY, READ, asked_at=time.monotonic())
         raise silent()
 
-    monitor.backend.store(PRIMARY).probe = silence  # type: ignore[method-assign]
+    monitor.backend.endpoint(PRIMARY).probe = silence  # type: ignore[method-assign]
     monitor.suspect(PRIMARY)
     monitor.tick()
     assert lost(monitor)

@@ -23,6 +23,7 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
+from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
@@ -83,17 +84,15 @@ def test_breakers_can_be_used_in_the_child() -> None:
 
 
 def a_store() -> RedisStore:
-    return RedisStore(
-        Link("primary", fakeredis.FakeRedis(max_connections=2).connection_pool, server_identity=ServerIdentity()),
-        prefix="session",
-    )
+    link = Link("primary", fakeredis.FakeRedis(max_connections=2).connection_pool, server_identity=ServerIdentity())
+    return RedisStore(Endpoint(link, prefix="session"))
 
 
 def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
     """One that lies ready would be read by both; one that is in use in the parent is not in use in the child; and a
     thread of the parent may be looking for one just now."""
     store = a_store()
-    pool = store.connections
+    pool = store.link.connections
     lying_ready, in_use = take(pool), take(pool)
     pool.put_back(lying_ready)
 

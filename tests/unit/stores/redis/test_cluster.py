@@ -343,7 +343,12 @@ class Part:
             raise said(self.name, error)
         return Answer(1_000_000, None, {}, trust_since_ms=5)
 
-    def asking(self) -> Part:
+    @property
+    def endpoint(self) -> Part:
+        return self
+
+    def announcing(self, command: bytes) -> Part:
+        assert b"ASKING" in command
         return Part(self.number, self._stores, asks=True)
 
     def forget_connections(self) -> None:
@@ -395,7 +400,7 @@ def test_each_session_goes_to_its_shard(stores: Stores) -> None:
         stores.read(slot)
         assert stores.asked == [(number, False)]
     assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2", ":3"])
-    assert list(stores.store.stores) == ["primary:1", "primary:2", "primary:3"]
+    assert list(stores.store.endpoints) == ["primary:1", "primary:2", "primary:3"]
 
 
 def test_a_slot_that_moved_is_asked_for_there_once(stores: Stores) -> None:
@@ -483,7 +488,7 @@ def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
     halves = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1)))
     stores.nodes.answers = {1: (9, halves)}
     stores.nodes.directory.refresh(1)
-    assert list(stores.store.stores) == ["primary:1", "primary:2"]
+    assert list(stores.store.endpoints) == ["primary:1", "primary:2"]
     assert stores.closed == [3]
     assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2"])
 
@@ -500,7 +505,7 @@ def test_servers_that_are_no_cluster_are_one_shard_without_a_number(nodes: Clust
         nodes.single = Servers(node(1), replicas)
         nodes.directory.refresh(1)
         assert nodes.arranged[-1] == (REPLICA, [ONLY] if replicas else [])
-        assert (list(primary.store.stores), bool(replica.store.stores)) == ([PRIMARY], bool(replicas))
+        assert (list(primary.store.endpoints), bool(replica.store.endpoints)) == ([PRIMARY], bool(replicas))
     assert nodes.asked == []
 
 
@@ -515,7 +520,7 @@ def test_what_becomes_a_cluster_has_the_names_of_one(nodes: Cluster) -> None:
     assert not nodes.directory.adopt_single()
     assert nodes.directory.locate(on(0)) == ONLY, "it is asked first"
     nodes.directory.refresh(1)
-    assert list(stores.store.stores) == ["primary:1", "primary:2", "primary:3"]
+    assert list(stores.store.endpoints) == ["primary:1", "primary:2", "primary:3"]
     assert nodes.arranged[-1] == (PRIMARY, [":1", ":2", ":3"])
     assert stores.closed == [SINGLE]
     assert stores.read(0).trust_since_ms == 1_000_000
