@@ -65,7 +65,7 @@ def test_a_purge_deletes_what_it_found(upkeep: Upkeep, connections: Connections,
 
 
 def test_nothing_is_left_of_a_user_who_is_erased(upkeep: Upkeep, connections: Connections, calls: Calls) -> None:
-    """Neither sessions nor the row of the user, or both."""
+    """Sessions and the row of the user go in one transaction."""
     upkeep.erase("7")
     assert connections.asked == [(sql.DELETE_OF_USER, {"user": "7"}), (sql.FORGET_USER, {"user": "7"})]
     assert (connections.lent, calls.made) == (["writing"], ["patient, writing"])
