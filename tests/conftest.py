@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from tests.support.on_time import never_late
+
 ONE_PROCESS = ("tests/browser", "tests/stories")
 """Folders whose servers take longer to start than most of their tests take."""
 
@@ -61,4 +63,11 @@ def no_authority_of_the_machine_is_trusted() -> Iterator[None]:
     """PyMySQL reads all its certificates anew for each connection, which takes longer than most questions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def on_time() -> Iterator[None]:
+    """See :func:`~tests.support.on_time.never_late`."""
+    with never_late():
         yield

@@ -29,9 +29,9 @@ from flask_langpont_session import extension
 from flask_langpont_session.recovery import monitor
 from flask_langpont_session.request import repository
 from flask_langpont_session.stores.host import journal
-from flask_langpont_session.support.lag import Lag
 from tests.integration.conftest import parts, redis_store
 from tests.integration.counting import wait_for_monitors
+from tests.support.on_time import never_late
 
 from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals
 from .matrix_site import Site
@@ -312,7 +312,7 @@ def snapshot_fails(site: Site) -> Iterator[Evidence]:
 @contextmanager
 def on_time(_: Site) -> Iterator[None]:
     """This process is never late, however busy the machine is: one that is late blames no store for being slow."""
-    with patch.object(Lag, "is_late", return_value=False):
+    with never_late():
         yield
 
 

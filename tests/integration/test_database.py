@@ -30,7 +30,6 @@ from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
 from flask_langpont_session.stores.sql.errors import BRING_BACK, classify
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS, now_ms
-from flask_langpont_session.support.lag import Lag
 
 from .conftest import unforced
 from .mariadb import MariaDB
@@ -163,12 +162,6 @@ def until_requests_are_answered(database: Database) -> None:
             return
         except StoreError:
             assert time.monotonic() < deadline
-
-
-@pytest.fixture
-def on_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is never late, however busy the machine is. One that is late has more patience with a database."""
-    monkeypatch.setattr(Lag, "is_behind", False)
 
 
 @contextmanager
@@ -1319,9 +1312,12 @@ def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
         database.close()
 
 
+@pytest.mark.usefixtures("on_time")
 def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_postgres: Postgres) -> None:
     """Callers wait no longer than the time-out, then are refused at once; afterwards all slots are free again."""
     create(on_postgres)
+    with on_postgres.engine.connect(), on_postgres.engine.connect():
+        pass  # both calls have a connection that is open: opening one is given up after some seconds, as are its slots
     sick_postgres.freeze()
     try:
         for _ in range(2):

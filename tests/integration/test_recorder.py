@@ -239,6 +239,7 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
     assert since()[("load", "primary", "ok")] == 1
 
 
+@pytest.mark.usefixtures("on_time")
 def test_a_frozen_primary_is_one_slow_observation(make_app: MakeApp, primary: Valkey) -> None:
     """The time-out is seen in the durations: it took the store's whole time, once."""
     app = make_app(**SHORT_WAITS)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.support.lag import Lag
 from tests.integration.sentinels import running_service
 from tests.integration.shop import run
 from tests.integration.tls import Authority
@@ -74,12 +73,12 @@ KINDS = {
 }
 
 
+@pytest.mark.usefixtures("on_time")
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_feature_gets_what_the_table_promises(
-    make_app: MakeApp, tmp_path: Path, authority: Authority, kind: str, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp, tmp_path: Path, authority: Authority, kind: str
 ) -> None:
     """In every outage, one after the other; nothing is left of it on any server."""
-    monkeypatch.setattr(Lag, "is_late", lambda *_: False)  # a busy machine takes no store for slow
     begin, levels = KINDS[kind]
     with begin(tmp_path / "servers", authority) as (settings, sessions):
         app = make_app(**settings, REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1, SLOW_MS=600)

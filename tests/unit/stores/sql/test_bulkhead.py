@@ -120,6 +120,13 @@ def test_a_call_that_had_too_little_time_left_says_so(
     assert caught.type is error
 
 
+def test_a_call_that_has_not_begun_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread had no turn in all that time."""
+    monkeypatch.setattr(module, "start_daemon", lambda *_: threading.Thread())
+    with pytest.raises(StartedLate):
+        Bulkhead(1, "test").call(lambda: None, 0.0)
+
+
 def test_a_call_that_is_done_is_taken_although_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """I21: a thread that comes late for an answer has it."""
     bulkhead = Bulkhead(1, "test")
