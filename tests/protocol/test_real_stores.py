@@ -40,7 +40,8 @@ def store_on(valkey: Valkey, *, is_near: bool = False) -> Iterator[RedisStore]:
     server_identity = ServerIdentity()
     options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
     pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    link, change_ids = Link("primary", pool, server_identity=server_identity), ChangeIds(None)
+    link = Link("primary", pool, server_identity=server_identity, connect_timeout=WAIT)
+    change_ids = ChangeIds(None)
     near = near_cache(link, change_ids) if is_near else None
     store = RedisStore(Endpoint(link, prefix="session", near=near), change_ids=change_ids if is_near else None)
     yield store
