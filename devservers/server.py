@@ -38,8 +38,9 @@ class Server(ABC):
     #: The signal that asks for an orderly end.
     stop_signal = signal.SIGTERM
 
-    #: Seconds within which it has to answer after its start.
-    patience = 20.0
+    #: Seconds within which it has to answer after its start. One that ends instead is noticed at once. On a busy
+    #: machine the workers of a web server load the application for many seconds.
+    patience = 60.0
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)

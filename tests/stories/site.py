@@ -30,7 +30,8 @@ APPLICATION = "tests.stories.application:create_app()"
 WORKERS = 4
 """Of each host."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
+"""Seconds; a bound that is only reached when something is broken."""
 
 
 @dataclass

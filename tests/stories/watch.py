@@ -16,7 +16,7 @@ from .visitor import Visitor
 PAUSE = 0.03
 """Seconds between two looks at one worker: they leave the machine to what is looked at."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until something that has to happen counts as not happening."""
 
 
