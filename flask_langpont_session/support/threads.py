@@ -107,9 +107,9 @@ class PeriodicThread:
             self._is_surprised = True
 
 
-def end_all(threads: list[PeriodicThread], timeout: float = EXIT_WAIT) -> None:
-    """End threads, and wait for them for `timeout` seconds in all."""
-    deadline = time.monotonic() + timeout
+def end_all(threads: list[PeriodicThread], timeout: float | None = None) -> None:
+    """End threads, and wait for them for `timeout` seconds in all; None: :data:`EXIT_WAIT`."""
+    deadline = time.monotonic() + (EXIT_WAIT if timeout is None else timeout)
     for thread in threads:
         thread.end()
     for thread in threads:
