@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.journal import Journal
 from tests.support.clock import Clock
 from tests.support.journal_process import end_all
+
+# How long an example takes says how busy the machine is. All else is as it was chosen, in CI by Hypothesis itself.
+settings.register_profile("any machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture
