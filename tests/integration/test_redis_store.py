@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
@@ -670,10 +671,7 @@ def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: 
     store.endpoint.probe_read(timeout=WAIT)
     assert raw.get("session:canary:test") == "value"
     assert 0 < raw.pttl("session:canary:test") <= 600_000
-    deadline = time.monotonic() + 2
-    while raw.info("clients")["connected_clients"] != before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert raw.info("clients")["connected_clients"] == before
+    wait_until(lambda: raw.info("clients")["connected_clients"] == before, "the end of the probes' connections")
 
 
 # -- rights that are missing, memory that is used up -------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -300,7 +299,4 @@ def test_no_thread_is_left_behind(make: Make) -> None:
         LangPontSession(app)
         assert signs_in(app)
         assert threads() - others
-    deadline = time.monotonic() + 1
-    while not threads() <= others and time.monotonic() < deadline:
-        time.sleep(0.01)  # a thread is counted for a moment after it was joined
-    assert threads() <= others
+    wait_until(lambda: threads() <= others, "the end of its threads", 1)  # one is counted for a moment after its end
