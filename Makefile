@@ -16,7 +16,7 @@ demo: $(DEMO)
 	@exec $(BIN)/python -m lab
 
 # Everything that CI runs, for two cores: what uses only one has others beside it. Tests wait for servers most of the time
-# (two at a time leave half of two cores idle). The many small files come last, so that all end at the same time.
+# (two at a time leave half of two cores idle), so that one process begins with those that compute: tests/support/turns.py.
 test: environments
 	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder

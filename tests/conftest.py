@@ -11,24 +11,25 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.on_time import never_late
-
-ONE_PROCESS = ("tests/browser", "tests/stories")
-"""Folders whose servers take longer to start than most of their tests take."""
+from tests.support.turns import next_of, unit_of
 
 
-class LoadFolderOrFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """A process is given a whole file at a time, and the whole of such a folder."""
+class InTurns(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A process is given a whole file at a time, or a whole folder, in the order of :mod:`tests.support.turns`."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        folder = file.rpartition("/")[0]
-        return folder if folder in ONE_PROCESS else file
+        return unit_of(nodeid)
+
+    def _assign_work_unit(self, node: Any) -> None:
+        unit = next_of(self.workqueue, computes=node.gateway.id == "gw0")
+        self.workqueue.move_to_end(unit, last=False)
+        super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """For ``--dist loadfile``."""
-    return LoadFolderOrFile(config, log) if config.getoption("dist") == "loadfile" else None
+    return InTurns(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
