@@ -82,8 +82,8 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     with state.monitor.paused():
         lose(state, PRIMARY)
         keep_many(state.backend.journal, 5000)
-        monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 20)
-    with slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
+    with monkeypatch.context() as patch, slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
+        patch.setattr("flask_langpont_session.recovery.calls.BATCH", 20)
         state.monitor.ensure_started()
         wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay", LONG)
         lose(state, DATABASE)
