@@ -21,6 +21,7 @@ from ..policy.serializer import decode, has_lone_surrogate
 from ..policy.step_up import FLASK_LOGINS_FRESH, is_only_remembered
 from ..policy.users import is_nobody, user_of
 from ..policy.values import CategoryChange
+from .carrying import carry, hides_some, restart
 from .changes import Carried
 from .freshness import fresh_row
 from .work import Work
@@ -92,7 +93,7 @@ class AuthKeys:
         if self._work.kind != SIGNED_IN or not self._work.has(key):
             return False
         if value is self._work.now.values[key] and isinstance(value, (dict, list)):
-            return user == user_of(self._work.before_changes(key))
+            return user == user_of(self._before_changes(key))
         return user is None and key in self._work.repository.settings.privilege_key_patterns
 
     def _shows_no_rights(self) -> bool:
@@ -124,14 +125,14 @@ class AuthKeys:
             if is_anothers:
                 # That the other one is to be remembered says nothing of this one.
                 self._ids.chosen_permanent = bool(self._ids.chosen_permanent)
-            of_user, besides = dict[str, bytes](), self._work.carry((), features)
+            of_user, besides = dict[str, bytes](), carry(self._work, (), features)
             if self._work.kind != SIGNED_IN:
                 # What a request says of its user before it names the user belongs to that user. What a signed-in
                 # session has is another user's.
                 assigned = self._work.now.assigned
                 of_user = {k: v for k, v in assigned.items() if self._work.feature_of(k).category == AUTH}
             categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
-            self._work.restart(SIGNED_IN, categories, {**besides, **of_user})
+            restart(self._work, SIGNED_IN, categories, {**besides, **of_user})
             taken = {key: value for key, value in self._work.now.assigned.items() if key not in of_user}
             self._taken_from = users, {} if is_anothers else taken
         elif self._taken_from[0].get(user_key, user) != user:
@@ -140,7 +141,7 @@ class AuthKeys:
     def _users(self) -> Mapping[str, str | None]:
         """The user keys that are set, with the users whom they name."""
         work = self._work
-        return {key: user_of(work.before_changes(key)) for key in work.repository.settings.user_keys if work.has(key)}
+        return {key: user_of(self._before_changes(key)) for key in work.repository.settings.user_keys if work.has(key)}
 
     def _has_rights(self) -> bool:
         """Whether the database says, at this moment, that this is a session which is signed in."""
@@ -228,7 +229,7 @@ class AuthKeys:
             if is_as_assigned and self._work.kind == SIGNED_IN:
                 self._grant()
                 continue
-            before, said = self._work.before_changes(key), decode(change.sets[key])
+            before, said = self._before_changes(key), decode(change.sets[key])
             if before is None and is_nobody(said) and key not in assigned:
                 del change.sets[key]  # it is so anyway
             elif self._work.kind != SIGNED_IN:
@@ -241,6 +242,12 @@ class AuthKeys:
                 self._work.repository.reject(AUTH, key, "another user inside of the value; assigning it is a sign-in")
             else:
                 self._grant()
+
+    def _before_changes(self, key: str) -> Any:
+        """The value of a key of auth without what was changed inside of it since it was assigned or read."""
+        now = self._work.now
+        encoded = now.assigned.get(key) or now.saved.get(key) or self._work.stored(AUTH).get(key)
+        return decode(encoded) if encoded else None
 
     def _is_user_changed(self, key: str, before: Any, said: Any) -> bool:
         if key not in self._work.repository.settings.user_key_patterns:
@@ -256,7 +263,7 @@ class AuthKeys:
 
         :param keeps: categories whose data goes on in a new anonymous one.
         """
-        is_something_kept = bool(self._work.carry(keeps)) or self._work.hides_some(keeps)
+        is_something_kept = bool(carry(self._work, keeps)) or hides_some(self._work, keeps)
         identity, origin = self._ids.identity, self._ids.origin
         signed_in_now = identity.signs_in
         if origin and origin.kind == SIGNED_IN:
@@ -266,7 +273,7 @@ class AuthKeys:
         elif self._ids.put_off is not None:
             identity.end_elsewhere()  # by the old session's own cookie, which goes
         leaves = identity.is_signed_out or signed_in_now
-        self._work.restart(ANONYMOUS if leaves and is_something_kept else None, keeps)
+        restart(self._work, ANONYMOUS if leaves and is_something_kept else None, keeps)
         self._work.forced = True
 
     def regenerate(self) -> None:
@@ -280,7 +287,7 @@ class AuthKeys:
         if kind == SIGNED_IN:
             self._grant()
         row = self._work.load().row if self._ids.identity.minted is None else self._ids.identity.row
-        self._work.restart(kind, self._work.repository.table.categories)
+        restart(self._work, kind, self._work.repository.table.categories)
         if row is not None:
             self._ids.identity.rename(row)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..policy.records import Verdict
+from ..policy.categories import AUTH
+from ..policy.ids import SessionId
+from ..policy.records import Loaded, Verdict
 from ..policy.values import AuthRow
 from .work import Work
 
@@ -18,7 +20,22 @@ def fresh_row(work: Work) -> AuthRow | None:
         return _row_of_before(work)
     if ids.origin is None or ids.identity.is_restarted or ids.target is not ids.origin:
         return None
-    return work.load_anew(ids.origin).row
+    return _load_anew(work, ids.origin).row
+
+
+def _load_anew(work: Work, origin: SessionId) -> Loaded:
+    """Ask the database what it says of the session, whatever was read before."""
+    before = work.loaded
+    if before is not None:
+        work.now.forget_read(AUTH, work.stored)
+    loaded = work.repository.load(origin, work.ids.scope, work.ids.life, fresh=True)
+    if before is not None and before.shadow == loaded.shadow:
+        # What was read of other categories stays as it was read: changes are found by comparing with it.
+        loaded.keep_from(before, before.fields.keys() - {AUTH})
+    elif before is not None:
+        work.now.forget_read(None, work.stored)
+    work.loaded = loaded
+    return loaded
 
 
 def _row_of_before(work: Work) -> AuthRow | None:

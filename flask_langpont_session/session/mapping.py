@@ -11,22 +11,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Self
-
-from flask.sessions import SessionMixin
+from typing import Any
 
 from ..exceptions import ConfigError, Refused, UnsupportedValue
 from ..policy.categories import AUTH, Feature
 from ..policy.devices import clean_label
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.levels import EFFECTS, LEVELS, Behaviour, Shown
+from ..policy.levels import LEVELS
 from ..policy.records import Kept, Verdict
 from ..policy.serializer import INT_LIMIT, check_key
 from ..policy.step_up import authenticated_at, is_recent
 from ..request.scope import RequestScope
 from ..support.lazy import lazy
 from .auth_keys import AuthKeys
+from .availability import explain, is_available
+from .contents import readable_keys
+from .dict_like import DictLike
 from .freshness import fresh_row
 from .ids import Ids, OldSession, SessionContext
 from .key_kinds import KeyKind
@@ -49,7 +50,7 @@ def _not_countable(key: str, category: str) -> str:
     )
 
 
-class Session(SessionMixin):
+class Session(DictLike):
     """One request's session.
 
     A mapping as Flask's own session is; beyond that it says where it stands (:attr:`level`, :attr:`fallback_mode`,
@@ -121,7 +122,7 @@ class Session(SessionMixin):
     def __iter__(self) -> Iterator[str]:
         # A value that cannot be read counts as absent here too: a loop must be able to look every key up.
         self.work.now.read_all = True
-        return iter(self.work.readable_keys())
+        return iter(readable_keys(self.work))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -135,15 +136,11 @@ class Session(SessionMixin):
         return f"<Session {state}, {len(self.work.now.assigned)} keys set>"
 
     def __setitem__(self, key: str, value: Any) -> None:
-        key = check_key(key)
-        kind = self.work.context.kind_of(key)
-        if kind is KeyKind.STORED:
-            self._assign(key, value)
-        else:
+        key, work = check_key(key), self.work
+        kind = work.context.kind_of(key)
+        if kind is not KeyKind.STORED:
             self.special.set(key, kind, value)
-
-    def _assign(self, key: str, value: Any) -> None:
-        work = self.work
+            return
         encoded = work.now.encode(key, value)
         category = self._feature_to_store(key).category
         work.now.check_size(key, encoded, category, work.loaded)
@@ -176,20 +173,6 @@ class Session(SessionMixin):
             if self.work.is_in_doubt:
                 self.sign_out()
         return super().pop(key, *default)
-
-    def copy(self) -> dict[str, Any]:
-        """What is in it now, as a dict."""
-        return dict(self)
-
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self, **other}
-
-    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        return {**other, **self}
-
-    def __ior__(self, other: Mapping[str, Any]) -> Self:
-        self.update(other)
-        return self
 
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""
@@ -256,7 +239,7 @@ class Session(SessionMixin):
         if not -INT_LIMIT < now + by < INT_LIMIT:
             raise UnsupportedValue(key, "a counter has 64 bits")
         if key in self.work.now.assigned or key in self.work.now.deleted:
-            self._assign(key, now + by)
+            self[key] = now + by
         else:
             self.work.warn_if_closed(key)
             self.work.context.on_use(key)
@@ -332,33 +315,11 @@ class Session(SessionMixin):
 
         :raises KeyError: there is no such feature.
         """
-        wanted = self.work.repository.table.features[feature]
-        effect = EFFECTS.get(self._behaviour(wanted))
-        if effect is None:
-            return True
-        if effect.shown is Shown.DEFAULT or not effect.is_available:
-            return effect.is_available
-        self.work.stored(wanted.category)
-        gap = self.work.load().gaps.get(wanted.category)
-        return gap is None or not (gap.whole or any(self.work.feature_of(key) is wanted for key in gap.guesses))
-
-    def _behaviour(self, feature: Feature) -> Behaviour:
-        return self.work.repository.behaviour(feature, self.work.kind, self.level)
+        return is_available(self.work, self.work.repository.table.features[feature])
 
     def explain(self) -> list[FeatureReport]:
         """What every feature gets in this request, and from which store."""
-        loaded = self.work.load()
-        return [
-            FeatureReport(
-                feature.name,
-                feature.category,
-                feature.priority,
-                self._behaviour(feature),
-                loaded.source_of(feature),
-                self.available(feature.name),
-            )
-            for feature in self.work.repository.table.features.values()
-        ]
+        return explain(self.work)
 
     @property
     def level(self) -> int:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from typing import Any
 
 from ..exceptions import LangPontSessionError, UnreadableValue
 from ..policy.categories import (
     AUTH,
-    AUTHENTICATED_AT,
-    CSRF_FEATURE,
     Feature,
 )
-from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import NO_COPY, NO_FIELDS, Loaded, Verdict
+from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.records import NO_FIELDS, Loaded, Verdict
 from ..policy.serializer import decode
 from ..policy.values import AuthRow, Fields
 from ..support.lazy import lazy
-from .changes import Carried, Changes
+from .changes import Changes
 from .ids import Ids
 
 log = logging.getLogger(__name__)
@@ -153,119 +150,23 @@ class Work:
         return self.loaded is not None and self.loaded.is_unknown(self.feature_of(key), key)
 
     def decode(self, key: str) -> Any:
+        """The value that is assigned, or stored.
+
+        :raises KeyError: there is none, or it cannot be read.
+        """
         encoded = self.now.assigned.get(key)
         if encoded is None:
             encoded = self.stored(self.repository.table.feature_of(key).category)[key]
-        return self._decoded(key, encoded)
-
-    def _decoded(self, key: str, raw: bytes) -> Any:
-        """:raises KeyError: it cannot be read."""
         try:
-            return decode(raw)
+            return decode(encoded)
         except UnreadableValue:
-            self._note_unreadable(key)
+            self.note_unreadable(key)
             raise KeyError(key) from None
 
-    def _note_unreadable(self, key: str) -> None:
-        # One damaged value is no reason to fail a page: it reads as absent, and writing it again heals it.
+    def note_unreadable(self, key: str) -> None:
+        """One damaged value is no reason to fail a page: it reads as absent, and writing it again heals it."""
         self.repository.recorder.count("unreadable_values")
         log.warning("session key %r holds a value that cannot be read; it counts as absent", key)
-
-    def before_changes(self, key: str) -> Any:
-        """The value of a key of auth without what was changed inside of it since it was assigned or read."""
-        encoded = self.now.assigned.get(key) or self.now.saved.get(key) or self.stored(AUTH).get(key)
-        return decode(encoded) if encoded else None
-
-    def present_keys(self) -> list[str]:
-        return list(self._present())
-
-    def _present(self) -> dict[str, bytes | None]:
-        """The keys that have a value, each with its encoding; None: it is neither stored nor assigned."""
-        changes, table = self.now, self.repository.table
-        present: dict[str, bytes | None] = {}
-        for name in table.categories:
-            present.update(self.stored(name))
-        for key in changes.increments:
-            present.setdefault(key)
-        present.update(changes.assigned)
-        for key in changes.saved:
-            present.setdefault(key)
-        for key in changes.deleted:
-            present.pop(key, None)
-        present.pop(AUTHENTICATED_AT, None)
-        return present if table.claims_all else {key: raw for key, raw in present.items() if key in table}
-
-    def readable_keys(self) -> list[str]:
-        """Those whose value can be read; all of them are, now."""
-        present, values = self._present(), self.now.values
-        for key, raw in present.items():
-            if key not in values and raw is not None:
-                try:
-                    values[key] = decode(raw)
-                except UnreadableValue:
-                    self._note_unreadable(key)
-        return list(filter(values.__contains__, present))
-
-    def _incomplete(self, categories: Collection[str]) -> tuple[str, ...]:
-        """Of the categories that are taken along to another id, those that this request may not know as a whole: in an
-        outage some of it is not shown, or would not be kept."""
-        if self.ids.identity.minted is not None:  # nothing is stored under that id yet
-            return tuple(name for name in self.ids.identity.carries if name in categories)
-        loaded = self.load() if categories else None
-        if (
-            loaded is None
-            or self.ids.origin is None
-            or loaded.shadow
-            or (self.ids.scope.level == 0 and not loaded.gaps)
-        ):
-            return ()
-        return tuple(name for name in categories if name != AUTH or self.kind != SIGNED_IN)
-
-    def hides_some(self, categories: Collection[str]) -> bool:
-        """Whether there is data of some categories that this request is not shown in an outage, or may be."""
-        loaded = self.load()
-        gaps = [(name, gap) for name, gap in loaded.gaps.items() if name in categories]
-        return any(gap.whole or loaded.beneath.get(name, NO_COPY).fields for name, gap in gaps)
-
-    def carry(self, categories: Collection[str], features: Collection[str] = ()) -> Carried:
-        """The present data of some categories, and of some features. Defaults shown in an outage are not data."""
-        features = [name for name in features if name in self.repository.table.features]
-        if not (categories or features):
-            return {}
-        now, feature_of = self.now, self.repository.table.feature_of
-        ghosts = self.load().defaulted - now.assigned.keys()
-        carried = {}
-        for key in self.present_keys():
-            feature = feature_of(key)
-            is_taken = feature.name != CSRF_FEATURE and (feature.category in categories or feature.name in features)
-            encoded = now.carry(key, self.stored(feature.category).get(key)) if is_taken else None
-            if encoded is not None and key not in ghosts:
-                carried[key] = encoded
-        return carried
-
-    def restart(self, kind: str | None, categories: Collection[str], also: Carried = NO_FIELDS) -> None:
-        """Begin anew under another id (of `kind`), or under none, with the present data of some categories. Where that
-        may not be known as a whole the journal brings it to the other id, and what this request changes comes behind.
-
-        :param also: other data that is to be stored there.
-        """
-        incomplete = self._incomplete(categories) if kind else ()
-        carried = self.carry([name for name in categories if name not in incomplete])
-        for name in incomplete:
-            self.stored(name)  # what is loaded on demand cannot be later on
-        before = self.loaded
-        # Of a session that is dead its anonymous shadow is gone on with.
-        is_in_shadow = self.ids.target is self.ids.origin and before is not None and before.shadow
-        verdict = Verdict.DEAD if kind is None and is_in_shadow else Verdict.ANONYMOUS
-        self.now.restart({**carried, **also}, incomplete)
-        self.loaded = Loaded(verdict, now_ms=before.now_ms if before else 0)
-        if before is not None:
-            self.loaded.keep_from(before, incomplete)
-        self.ids.identity.restart(incomplete, wipes=kind is None)
-        if kind:
-            self.ids.mint(kind)
-        else:
-            self.context.on_new_id()
 
     def value(self, key: str) -> Any:
         """The value of a key that is kept in a category.
@@ -318,20 +219,6 @@ class Work:
                 "unless session.flush() does so",
                 "" if key is None else f"[{key!r}]",
             )
-
-    def load_anew(self, origin: SessionId) -> Loaded:
-        """Ask the database what it says of the session, whatever was read before."""
-        before = self.loaded
-        if before is not None:
-            self.now.forget_read(AUTH, self.stored)
-        loaded = self.repository.load(origin, self.ids.scope, self.ids.life, fresh=True)
-        if before is not None and before.shadow == loaded.shadow:
-            # What was read of other categories stays as it was read: changes are found by comparing with it.
-            loaded.keep_from(before, before.fields.keys() - {AUTH})
-        elif before is not None:
-            self.now.forget_read(None, self.stored)
-        self.loaded = loaded
-        return loaded
 
     def take_back(self) -> None:
         """A grant was refused: what was to be saved with it is gone, and what is stored is read again."""

@@ -12,6 +12,7 @@ from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.revocations import Revocations
 from flask_langpont_session.session.auth_keys import AuthKeys
+from flask_langpont_session.session.carrying import restart
 from flask_langpont_session.session.identity import State
 from flask_langpont_session.session.saving import Saving
 from flask_langpont_session.session.special_keys import SpecialKeys
@@ -37,7 +38,7 @@ def a_write_leaves_a_dead_id(plan: Function) -> Function:
     def plan_for_a_new_id(self: Any) -> Any:
         work = self._work
         if work.loaded and work.loaded.shadow and work.now.assigned:
-            work.restart(ANONYMOUS, (), dict(work.now.assigned))
+            restart(work, ANONYMOUS, (), dict(work.now.assigned))
         return plan(self)
 
     return plan_for_a_new_id
@@ -48,7 +49,7 @@ def a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
 
     def token_of_a_new_id(self: Any, key: str) -> Any:
         if self._work.load().shadow:
-            self._work.restart(ANONYMOUS, ())
+            restart(self._work, ANONYMOUS, ())
         return csrf_token(self, key)
 
     return token_of_a_new_id

@@ -39,9 +39,12 @@ def test_the_tests_reach_into_the_package_in_few_places() -> None:
     assert len(found) <= 20, "\n".join(found)
 
 
+INTERFACES = {"session.mapping.Session": 40}
+"""What a view holds → how many methods it may have."""
+
+
 def test_classes_stay_small() -> None:
-    """At most 25 methods, 12 attributes, and 7 parameters of a constructor. What a view holds is an interface; settings
-    are a table."""
+    """At most 25 methods, 12 attributes, and 7 parameters of a constructor. Settings are a table."""
     nodes = [
         (f"{module}.{node.name}", node)
         for module, tree in figures.trees().items()
@@ -51,6 +54,8 @@ def test_classes_stay_small() -> None:
     large = {
         name: (figures.methods(node), figures.attributes(node), figures.parameters(node))
         for name, node in nodes
-        if figures.methods(node) > 25 or figures.attributes(node) > 12 or figures.parameters(node) > 7
+        if figures.methods(node) > INTERFACES.get(name, 25)
+        or figures.attributes(node) > 12
+        or figures.parameters(node) > 7
     }
-    assert set(large) <= {"session.mapping.Session", "session.work.Work"}, large
+    assert large == {}

@@ -26,8 +26,10 @@ def used() -> set[str]:
 
 
 def public(thing: type) -> set[str]:
-    """What a class itself defines for users: methods, properties, fields of a dataclass."""
-    return {name for name in vars(thing) if not name.startswith("_")} | set(getattr(thing, "__dataclass_fields__", ()))
+    """What a class and its bases in this package define for users: methods, properties, fields of a dataclass."""
+    ours = [base for base in thing.__mro__ if base.__module__.startswith("flask_langpont_session")]
+    names = [name for base in ours for name in (*vars(base), *getattr(base, "__dataclass_fields__", ()))]
+    return {name for name in names if not name.startswith("_")}
 
 
 def defined(module: ModuleType) -> set[str]:

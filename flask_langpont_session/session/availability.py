@@ -1,0 +1,40 @@
+"""What each feature gets in one request: by the table, at its level, and by what could be read."""
+
+from __future__ import annotations
+
+from ..policy.categories import Feature
+from ..policy.levels import EFFECTS, Behaviour, Shown
+from .values import FeatureReport
+from .work import Work
+
+
+def is_available(work: Work, feature: Feature) -> bool:
+    """Whether a feature can be used, see :meth:`.Session.available`."""
+    effect = EFFECTS.get(_behaviour(work, feature))
+    if effect is None:
+        return True
+    if effect.shown is Shown.DEFAULT or not effect.is_available:
+        return effect.is_available
+    work.stored(feature.category)
+    gap = work.load().gaps.get(feature.category)
+    return gap is None or not (gap.whole or any(work.feature_of(key) is feature for key in gap.guesses))
+
+
+def explain(work: Work) -> list[FeatureReport]:
+    """What every feature gets, and from which store."""
+    loaded = work.load()
+    return [
+        FeatureReport(
+            feature.name,
+            feature.category,
+            feature.priority,
+            _behaviour(work, feature),
+            loaded.source_of(feature),
+            is_available(work, feature),
+        )
+        for feature in work.repository.table.features.values()
+    ]
+
+
+def _behaviour(work: Work, feature: Feature) -> Behaviour:
+    return work.repository.behaviour(feature, work.kind, work.ids.scope.level)
