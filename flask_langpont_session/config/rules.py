@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask
 from sqlalchemy.engine import make_url
@@ -49,63 +49,83 @@ def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[st
     return [problem for problem in problems if not problem.startswith(about)]
 
 
+class _Relation(NamedTuple):
+    """What settings must not be to one another.
+
+    :param names: of the settings; where one of them is wrong alone there is nothing to say.
+    :param is_broken: whether they are that.
+    :param text: what is wrong, without the prefix.
+    """
+
+    names: Set[str]
+    is_broken: bool
+    text: str
+
+
 def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
     """Settings that are right alone and wrong together."""
+    relations = (*_lives(settings), *_waits(settings), *_servers(settings), *_needed(settings))
+    return [PREFIX + text for names, is_broken, text in relations if is_broken and not names & wrong]
+
+
+def _lives(settings: Settings) -> Iterator[_Relation]:
+    """How long sessions live, and how long what is known of them counts."""
+    interval, idle = settings.verify_interval, settings.idle_timeout
+    for name in ("idle_timeout", "privileged_idle_timeout"):
+        timeout = getattr(settings, name)
+        yield _Relation(
+            {"verify_interval", name},
+            timeout is not None and timeout / 4 < interval,
+            f"VERIFY_INTERVAL: at most a quarter of {name.upper()}, else a session that is only read would run out",
+        )
+    yield _Relation(
+        {"idle_timeout", "absolute_timeout"}, idle > settings.absolute_timeout, "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT"
+    )
+    yield _Relation(
+        {"grace", "verify_interval"},
+        0 < settings.grace < interval,
+        "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
+    )
+
+
+def _waits(settings: Settings) -> Iterator[_Relation]:
+    """For what one request may wait."""
     budget = f"more than REQUEST_BUDGET ({settings.request_budget:g} s), all that one request may wait for"
-    rules: list[tuple[set[str], Any, str]] = [
-        (
-            {"verify_interval", "idle_timeout"},
-            settings.idle_timeout / 4 < settings.verify_interval,
-            "VERIFY_INTERVAL: at most a quarter of IDLE_TIMEOUT, else a session that is only read would run out",
-        ),
-        (
-            {"verify_interval", "privileged_idle_timeout"},
-            settings.privileged_idle_timeout is not None
-            and settings.privileged_idle_timeout / 4 < settings.verify_interval,
-            "VERIFY_INTERVAL: at most a quarter of PRIVILEGED_IDLE_TIMEOUT, else a session that is only read would run "
-            "out",
-        ),
-        *(
-            (
-                {name, "privileged_roles"},
-                getattr(settings, name) is not None and not settings.privileged_roles,
-                f"{name.upper()}: it is about no session, because PRIVILEGED_ROLES is empty",
-            )
-            for name in ("privileged_idle_timeout", "privileged_absolute_timeout")
-        ),
-        (
-            {"idle_timeout", "absolute_timeout"},
-            settings.idle_timeout > settings.absolute_timeout,
-            "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT",
-        ),
-        (
-            {"grace", "verify_interval"},
-            0 < settings.grace < settings.verify_interval,
-            "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
-        ),
-        (
-            {"status_page", "health_url_prefix"},
-            settings.status_page is not None and settings.health_url_prefix is None,
-            "STATUS_PAGE: it is one of the health pages, of which HEALTH_URL_PREFIX says that there are none",
-        ),
-    ]
-    for name in ("replica_url", "replica_client"):
-        for kind in (Kind.CLUSTER, Kind.GROUP):
-            apart = kind_of(settings.redis_url) is kind and getattr(settings, name) is not None
-            found = f"{name.upper()}: the replicas of a {kind.value} are found with its primaries; leave this out"
-            rules.append(({"redis_url", name}, apart, found))
     for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
         seconds = getattr(settings, name)
-        too_long = seconds > settings.request_budget
-        rules.append(({name, "request_budget"}, too_long, f"{name.upper()}: {seconds:g} s alone is {budget}"))
+        text = f"{name.upper()}: {seconds:g} s alone is {budget}"
+        yield _Relation({name, "request_budget"}, seconds > settings.request_budget, text)
+
+
+def _servers(settings: Settings) -> Iterator[_Relation]:
+    """By which of two settings a store is named."""
+    kind = kind_of(settings.redis_url)
+    if kind is Kind.CLUSTER or kind is Kind.GROUP:
+        for name in ("replica_url", "replica_client"):
+            text = f"{name.upper()}: the replicas of a {kind.value} are found with its primaries; leave this out"
+            yield _Relation({"redis_url", name}, getattr(settings, name) is not None, text)
     for url, ready in (
         ("redis_url", "redis_client"),
         ("replica_url", "replica_client"),
         ("database_url", "database_engine"),
     ):
-        both = getattr(settings, url) and getattr(settings, ready) is not None
-        rules.append(({url, ready}, both, f"{url.upper()} and {ready.upper()}: give one of them"))
-    return [PREFIX + text for names, broken, text in rules if broken and not names & wrong]
+        are_both = bool(getattr(settings, url)) and getattr(settings, ready) is not None
+        yield _Relation({url, ready}, are_both, f"{url.upper()} and {ready.upper()}: give one of them")
+
+
+def _needed(settings: Settings) -> Iterator[_Relation]:
+    """What has no effect without another setting."""
+    for name in ("privileged_idle_timeout", "privileged_absolute_timeout"):
+        yield _Relation(
+            {name, "privileged_roles"},
+            getattr(settings, name) is not None and not settings.privileged_roles,
+            f"{name.upper()}: it is about no session, because PRIVILEGED_ROLES is empty",
+        )
+    yield _Relation(
+        {"status_page", "health_url_prefix"},
+        settings.status_page is not None and settings.health_url_prefix is None,
+        "STATUS_PAGE: it is one of the health pages, of which HEALTH_URL_PREFIX says that there are none",
+    )
 
 
 def _table_relations(settings: Settings) -> list[str]:
