@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,11 +30,12 @@ from .config.explanations import what_users_get
 from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .metrics.incident_log import IncidentLog
-from .metrics.recorder import InUse, Reader, Recorder
+from .metrics.recorder import Reader, Recorder
 from .metrics.reports import Reports
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
-from .recovery.monitor import Monitor
+from .recovery.monitor import Monitor, Round
+from .recovery.notices import Notices
 from .request.repository import SessionRepository
 from .stores.backend import Backend
 from .stores.base import SessionStore
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from .encryption.at_rest import AtRest
     from .metrics.exporting import Exporting
     from .metrics.history import History
+    from .metrics.session_index import ActiveSessions
 
 log = logging.getLogger(__name__)
 
@@ -152,44 +154,25 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     """
     scratch = Scratch() if app.testing else None
     settings = load_settings(app, scratch)
-    if recorder is None:
-        recorder = _recorder(settings)
-    emit = _emitter(app, recorder)
-    tombstone_ms = settings.lease_terms.tombstone_ms
-    local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, tombstone_ms=tombstone_ms)
-    at_rest = _at_rest(settings)
+    recorder = _recorder(settings) if recorder is None else recorder
+    emit, notices, at_rest = _emitter(app, recorder), Notices(), _at_rest(settings)
     journal = _journal(settings, at_rest)
-    monitors: list[Monitor] = []  # a monitor needs all parts, some of which tell it what they notice
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
-    make_identity = _server_identities(journal.board, emit, monitors)
+    make_identity = _server_identities(journal.board, emit, notices)
     of_stores = _store_options(settings, journal.board.change_ids, at_rest)
     redis = _redis_stores(settings, cloud, recorder, make_identity, directory, of_stores)
     incidents = IncidentLog(recorder, partial(_address, settings, redis), partial(what_users_get, settings))
-    health = _health(settings, redis, emit, monitors, incidents, directory)
-    in_use, exporting = _exporting(settings, recorder, health, redis, monitors)
-    backend = Backend(
-        settings,
-        Reports(recorder, emit, in_use),
-        redis=redis,
-        database=_database(app, settings, at_rest),
-        local=local,
-        journal=journal,
-        health=health,
-    )
-    repository = SessionRepository(backend)
-    history = _history(settings, recorder, health, monitors)
-    monitor = Monitor(
-        backend,
-        attend=lambda lost: _attend(lost, redis, cloud, directory, history),
-        at_rest=lambda: incidents.nothing_waits(health.lost_stores),
-    )
-    monitors.append(monitor)
+    health = _health(settings, redis, emit, notices, incidents, directory)
+    active = _active_sessions(settings, recorder, health, redis)
+    reports = Reports(recorder, emit, None if active is None else active.notes)
+    database, local = _database(app, settings, at_rest), _local_copies(settings, notices, health)
+    backend = Backend(settings, reports, redis=redis, database=database, local=local, journal=journal, health=health)
+    repository = SessionRepository(backend, make_refusal=_refusals(app, health))
+    history = _history(settings, recorder, health)
+    monitor = Monitor(backend, notices=notices, attend=_Attendance(backend, incidents, cloud, directory, history))
     if scratch is not None:
         scratch.users.append(monitor.stop)
-    repository.refuse_with(_refusals(app, health))
-    local.on_missing = lambda digest: monitor.suspect(f"{PRIMARY}{health.locate(digest)}")
-    alerts = _alerts(app, settings, recorder, backend)
     return State(
         settings,
         backend,
@@ -197,12 +180,21 @@ def build(app: Flask, recorder: Recorder | None) -> State:
         health,
         recorder,
         monitor,
-        alerts=alerts,
-        exporting=exporting,
+        alerts=_alerts(app, settings, recorder, backend),
+        exporting=_exporting(active, backend, monitor),
         adoption=_adoption(app, settings, repository),
         door=_door(settings, backend, monitor),
         history=history,
         scratch=scratch,
+    )
+
+
+def _local_copies(settings: Settings, notices: Notices, health: Health) -> LocalCopies:
+    return LocalCopies(
+        settings.local_cache_size,
+        settings.local_cache_ttl,
+        tombstone_ms=settings.lease_terms.tombstone_ms,
+        on_missing=lambda digest: notices.suspect(f"{PRIMARY}{health.locate(digest)}"),
     )
 
 
@@ -246,73 +238,76 @@ def ask_aws(settings: Settings) -> Cloud | None:
     return cloud
 
 
-def _attend(
-    lost: Set[str],
-    redis: Mapping[str, SessionStore],
-    cloud: Cloud | None,
-    directory: ClusterTopology | None,
-    history: History | None,
-) -> None:
-    """What may lead to a store that is lost: another place, another token, another address. And what is noted of each
-    round."""
-    roles = {role_of(store) for store in lost}
-    if cloud is not None:
-        cloud.attend(redis, roles)
-    if directory is not None:
-        directory.attend(bool(roles - {DATABASE}))
-    for store in redis.values():
-        for name, part in store.endpoints.items():
-            part.link.names.look(name in lost)
-            if part.near is not None and name not in lost:
-                part.near.attend()
-    if history is not None:
-        history.attend()
+@dataclass(frozen=True)
+class _Attendance:
+    """What is done in each round of the monitor beside its own work: what may lead to a store that is lost (another
+    place, another token, another address), and what is noted of each round. For what is None there is nothing to do."""
+
+    backend: Backend
+    incidents: IncidentLog
+    cloud: Cloud | None
+    directory: ClusterTopology | None
+    history: History | None
+
+    def __call__(self, found: Round) -> None:
+        """One round."""
+        if found.is_at_rest:
+            self.incidents.nothing_waits(self.backend.health.lost_stores)
+        roles = {role_of(store) for store in found.lost}
+        if self.cloud is not None:
+            self.cloud.attend(self.backend.redis, roles)
+        if self.directory is not None:
+            self.directory.attend(bool(roles - {DATABASE}))
+        for store in self.backend.redis.values():
+            for name, part in store.endpoints.items():
+                part.link.names.look(name in found.lost)
+                if part.near is not None and name not in found.lost:
+                    part.near.attend()
+        if self.history is not None:
+            self.history.attend(None if found.waiting is None else found.waiting.entries)
 
 
-def _exporting(
-    settings: Settings,
-    recorder: Recorder,
-    health: Health,
-    redis: Mapping[str, SessionStore],
-    monitors: list[Monitor],
-) -> tuple[InUse | None, Exporting | None]:
+def _active_sessions(
+    settings: Settings, recorder: Recorder, health: Health, redis: Mapping[str, SessionStore]
+) -> ActiveSessions | None:
     if not settings.metrics:
-        return None, None
-    from .metrics.exporting import Exporting
+        return None
     from .metrics.session_index import ActiveSessions  # not paid for where nothing is exported
 
-    active = ActiveSessions(
+    return ActiveSessions(
         redis[PRIMARY],
         recorder,
         is_up=lambda: health.snapshot().can(PRIMARY, WRITE),
         interval=settings.metrics_interval,
     )
 
+
+def _exporting(active: ActiveSessions | None, backend: Backend, monitor: Monitor) -> Exporting | None:
+    if active is None:
+        return None
+    from .metrics.exporting import Exporting  # not paid for where nothing is exported
+
     def waiting() -> tuple[int | None, float]:
-        [monitor] = monitors
         found = monitor.waiting
         return (None, 0.0) if found is None else (found.entries, found.oldest_seconds(time.time()) or 0.0)
 
-    return active.notes, Exporting(settings, recorder, health, active, tuple(redis.values()), waiting)
+    stores = tuple(backend.redis.values())
+    return Exporting(backend.settings, backend.recorder, backend.health, active, stores, waiting)
 
 
-def _history(settings: Settings, recorder: Recorder, health: Health, monitors: list[Monitor]) -> History | None:
+def _history(settings: Settings, recorder: Recorder, health: Health) -> History | None:
     if settings.status_page is None:
         return None
     from .metrics.history import History  # not paid for where no page shows it
 
-    def waiting() -> int | None:
-        [monitor] = monitors
-        return None if monitor.waiting is None else monitor.waiting.entries
-
-    return History(Reader(recorder, lambda: health.level), health, waiting)
+    return History(Reader(recorder, lambda: health.level), health)
 
 
 def _health(
     settings: Settings,
     redis: Mapping[str, SessionStore],
     emit: Emit,
-    monitors: list[Monitor],
+    notices: Notices,
     incidents: IncidentLog,
     directory: ClusterTopology | None,
 ) -> Health:
@@ -330,19 +325,11 @@ def _health(
         for way in ways:
             emit(events.store_recovered, events.StoreRecovered(store, way, seconds))
 
-    def store_failed(store: str) -> None:
-        for monitor in monitors:
-            monitor.suspect(store)
-
-    def store_is_slow(store: str) -> None:
-        for monitor in monitors:
-            monitor.suspect_slowness(store)
-
     health = Health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or store.endpoints), DATABASE],
         limits=Limits(settings.failure_threshold, settings.local_cache_ttl, settings.slow_ms / 1000),
-        listeners=Listeners(level_changed, store_lost, store_back, store_failed, store_is_slow),
+        listeners=Listeners(level_changed, store_lost, store_back, notices.suspect, notices.suspect_slowness),
         shards=Shards(directory.locate, directory.share) if directory else Shards(),
     )
     if directory is not None:
@@ -441,17 +428,12 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
     return emit
 
 
-def _server_identities(board: Board, emit: Emit, monitors: list[Monitor]) -> MakeIdentity:
+def _server_identities(board: Board, emit: Emit, notices: Notices) -> MakeIdentity:
     """Makes the server identity of a store by the store's name."""
 
     def make(name: str) -> ServerIdentity:
-        shard = shard_of(name)
-
-        def primary_is_older() -> None:
-            for monitor in monitors:
-                monitor.note_incident(shard)
-
-        on_incident = primary_is_older if role_of(name) == PRIMARY else lambda: None
+        is_primary = role_of(name) == PRIMARY
+        on_incident = partial(notices.note_incident, shard_of(name)) if is_primary else lambda: None
         return ServerIdentity(on_incident, HostMemory(board, name), _changed(name, emit))
 
     return make

@@ -86,9 +86,8 @@ def status_facts(state: State, span: float) -> Facts:
     """
     history, health, now = state.history, state.health, time.time()
     assert history is not None
-    history.look()
-    view = health.snapshot()
-    waiting = state.monitor.waiting
+    view, waiting = health.snapshot(), state.monitor.waiting
+    history.look(None if waiting is None else waiting.entries)
     return Facts(
         now=now,
         process=Process(

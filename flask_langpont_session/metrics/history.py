@@ -92,7 +92,6 @@ class History:
 
     :param reader: of the recorder, for this alone.
     :param health: whose level it is about.
-    :param waiting: says how many changes wait in the host's journal; None: it cannot be read.
     :param now: seconds since 1970.
     :param clock: monotonic seconds.
     :ivar began: since when it is kept, seconds since 1970.
@@ -102,14 +101,12 @@ class History:
         self,
         reader: Reader,
         health: Health,
-        waiting: Callable[[], int | None],
         *,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader
         self._health = health
-        self._waiting = waiting
         self._now = now
         self._clock = clock
         self._begin()
@@ -122,16 +119,22 @@ class History:
         self.began = self._now()
         self._changes = deque([LevelChange(self.began, self._health.level)], maxlen=_CHANGES)
 
-    def attend(self) -> None:
-        """Note the level, and look at what was recorded since the last look, if that is some seconds ago."""
+    def attend(self, waiting: int | None) -> None:
+        """Note the level, and look at what was recorded since the last look, if that is some seconds ago.
+
+        :param waiting: how many changes wait in the host's journal; None: it cannot be read.
+        """
         if self._clock() >= self._next_look:
-            self.look()
+            self.look(waiting)
         elif self._health.level != self._changes[-1].level:
             with self._lock:
                 self._note_level()
 
-    def look(self) -> None:
-        """Look at the level, and at what was recorded since the last look."""
+    def look(self, waiting: int | None) -> None:
+        """Look at the level, and at what was recorded since the last look.
+
+        :param waiting: see :meth:`attend`.
+        """
         with self._lock:
             self._note_level()
             self._next_look = self._clock() + _PAUSE
@@ -139,7 +142,7 @@ class History:
             began = now - now % STEP
             if not self._slices or self._slices[-1].began < began:
                 self._slices.append(Slice(began))
-            self._slices[-1].add(_answers_in(interval), _took_in(interval), self._waiting())
+            self._slices[-1].add(_answers_in(interval), _took_in(interval), waiting)
 
     def _note_level(self) -> None:
         level = self._health.level

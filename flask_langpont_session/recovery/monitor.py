@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from ..policy.health import ONLY
 from ..stores.backend import Backend
@@ -21,6 +22,7 @@ from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
 from .calls import ask_journal
+from .notices import Notices
 from .outages import Outages
 from .probes import Prober, Probes
 from .replay import Replay
@@ -34,12 +36,25 @@ _LEAST_WAIT = 0.01
 """Seconds between two rounds at least, unless something is suspected."""
 
 
+class Round(NamedTuple):
+    """What one round has found before it probes.
+
+    :param lost: the names of the stores that requests do not use.
+    :param waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
+    :param is_at_rest: whether nothing is to be replayed.
+    """
+
+    lost: Set[str]
+    waiting: Waiting | None
+    is_at_rest: bool
+
+
 class Monitor:
     """Looks after the stores of one backend.
 
-    :param at_rest: called in every round in which nothing is to be replayed.
-    :param attend: called every round with the names of the stores that are lost: there may be another address for
-        them, or another token. It may take as long as a probe.
+    :param notices: bring what is noticed of the stores elsewhere.
+    :param attend: called every round: there may be another address for a store that is lost, or another token. It may
+        take as long as a probe.
     :ivar backend: the stores.
     :ivar replay: brings what waited in the journal to the stores.
     :ivar outages: what this worker's host shares of them, and what Redis may have lost.
@@ -51,8 +66,8 @@ class Monitor:
         self,
         backend: Backend,
         *,
-        attend: Callable[[Set[str]], None] = lambda lost: None,
-        at_rest: Callable[[], None] = lambda: None,
+        notices: Notices | None = None,
+        attend: Callable[[Round], None] = lambda found: None,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         rng: random.Random | None = None,
@@ -60,12 +75,13 @@ class Monitor:
     ) -> None:
         self.backend = backend
         self._attend = attend
-        self._at_rest = at_rest
         self.replay = Replay(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
         self.outages = Outages(backend, self.replay, clock=clock)
         self.probes = Probes(backend, Prober(backend, lag), self.replay, self.outages, clock=clock, rng=rng or CHANCE)
         self._reset()
         renew_in_children(self, Monitor._reset)
+        if notices is not None:
+            notices.go_to(self)
 
     def _reset(self) -> None:
         """As new: a forked child has neither the thread nor the locks' holders."""
@@ -164,10 +180,8 @@ class Monitor:
         self.probes.look_at_suspects()
         lost = self.backend.health.lost_stores
         self.outages.note_waiting()
-        if self.replay.reconciler.nothing_waits:
-            self._at_rest()
         self.share_outage()
-        self._attend(lost)
+        self._attend(Round(lost, self.waiting, self.replay.reconciler.nothing_waits))
         self.probes.probe_lost(lost)
         self.backend.health.refresh()
         ask_journal(self.backend.journal.shrink, "monitor")

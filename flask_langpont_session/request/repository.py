@@ -50,6 +50,7 @@ class SessionRepository:
 
     :param now_ms: milliseconds since 1970.
     :param single_flight: has requests that ask the database about the same session at the same time share one answer.
+    :param make_refusal: makes the answer to a grant that the database does not decide about.
     :ivar devices: the sessions of one user, as that user is shown them.
     """
 
@@ -59,6 +60,7 @@ class SessionRepository:
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         single_flight: SingleFlight[Confirmed] | None = None,
+        make_refusal: Callable[[], GrantRefused] = GrantRefused,
     ) -> None:
         self.settings = backend.settings
         self.table = backend.table
@@ -71,7 +73,7 @@ class SessionRepository:
         verifier = Verifier(backend, journal_writer, operations, single_flight=single_flight)
         parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms, operations)
         self._reads = Reads(parts)
-        self._rows = RowWrites(parts)
+        self._rows = RowWrites(parts, make_refusal)
         self._revocations = Revocations(parts)
         self.devices = Devices(parts, self._revocations)
         self._saves = Saves(parts, self._rows, CategoryWrites(parts), self._revocations)
@@ -131,10 +133,6 @@ class SessionRepository:
     def refused(self) -> GrantRefused:
         """The answer to a grant that the database does not decide about, counted."""
         return self._rows.refused()
-
-    def refuse_with(self, make: Callable[[], GrantRefused]) -> None:
-        """Have that answer made by this."""
-        self._rows.make_refusal = make
 
     def reject(self, category: str, key: str | None, reason: str) -> None:
         """See :meth:`.Reports.rejected`."""

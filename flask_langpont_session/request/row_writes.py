@@ -44,17 +44,17 @@ _UPDATE_TRIES = 3
 class RowWrites:
     """Makes and changes the rows of signed-in sessions.
 
-    :ivar make_refusal: the answer to a grant that the database does not decide about.
+    :param make_refusal: makes the answer to a grant that the database does not decide about.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, make_refusal: Callable[[], GrantRefused]) -> None:
         self._settings = parts.backend.settings
         self._database = parts.backend.database
         self._local = parts.backend.local
         self._reports = parts.backend.reports
         self._journal_writer = parts.journal_writer
         self._operations = parts.operations
-        self.make_refusal: Callable[[], GrantRefused] = GrantRefused
+        self._make_refusal = make_refusal
 
     def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> Created | None:
         """The row of a minted id; the one before ends in the same transaction.
@@ -164,7 +164,7 @@ class RowWrites:
             log.error("the database refuses the data of a sign-in or a change of rights, and will again: %s", error)
         self._reports.recorder.count("grants_refused")
         self._reports.emit(events.grant_refused, events.GrantWasRefused())
-        return self.make_refusal()
+        return self._make_refusal()
 
     def compete(
         self,

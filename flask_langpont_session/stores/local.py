@@ -132,17 +132,23 @@ class LocalCopies:
     :param size: how many auth copies, and as many category copies, are kept.
     :param ttl: seconds a copy is kept.
     :param tombstone_ms: for how long after that the end of a session is remembered.
+    :param on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
+        raise or block.
     :param clock: monotonic seconds.
     :ivar news: grows when another session is known to be dead, or of a higher version, or another user to be logged out
         everywhere: what follows from all that holds while this is the same.
-    :ivar on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
-        raise or block.
     """
 
     def __init__(
-        self, size: int, ttl: float, *, tombstone_ms: int = TOMBSTONE_MS, clock: Callable[[], float] = time.monotonic
+        self,
+        size: int,
+        ttl: float,
+        *,
+        tombstone_ms: int = TOMBSTONE_MS,
+        on_missing: Callable[[str], None] = lambda digest: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.on_missing: Callable[[str], None] = lambda digest: None
+        self._on_missing = on_missing
         self._bounds = _Bounds(size, ttl, ttl + max(tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000)
         self._clock = clock
         self._begin()
@@ -288,7 +294,7 @@ class LocalCopies:
                 self._missed[digest, category] = missed, self._clock()
             self._keep((digest, category), held, CategoryCopy(version, {}), "", version)
         if is_missing:
-            self.on_missing(digest)
+            self._on_missing(digest)
         return held is not None and not is_missing
 
     def patch_category(

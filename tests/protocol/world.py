@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,7 +27,7 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLIC
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.values import RecordRef
 from flask_langpont_session.recovery import calls, reconciler
-from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.request import revocations
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
@@ -200,8 +200,8 @@ class Worker:
             attend=self._attend,
         )
 
-    def _attend(self, lost: Set[str]) -> None:
-        if self.near is not None and PRIMARY not in lost:
+    def _attend(self, found: Round) -> None:
+        if self.near is not None and PRIMARY not in found.lost:
             self.near.attend()
 
     @property

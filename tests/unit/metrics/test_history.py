@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 
@@ -20,11 +19,11 @@ LOST = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True)
 class Told:
     """A history that is told the time, and what it looks at."""
 
-    def __init__(self, waiting: Callable[[], int | None] = lambda: 0) -> None:
+    def __init__(self) -> None:
         self.now, self.recorder = Clock(1_700_000_040.0), Recorder()  # on the minute
         self.health = Health([PRIMARY, DATABASE], clock=self.now)
         reader = Reader(self.recorder, lambda: self.health.level)
-        self.history = History(reader, self.health, waiting, now=self.now, clock=self.now)
+        self.history = History(reader, self.health, now=self.now, clock=self.now)
 
     def slices(self) -> list[Slice]:
         return self.history.slices(0.0)
@@ -52,7 +51,7 @@ def test_answers_are_counted_by_where_they_came_from(told: Told) -> None:
     told.recorder.count("fallback_local", 5)
     told.recorder.count("fallback_default", 6)
     told.recorder.count("fallback_journal", 8)  # that is what was written
-    told.history.look()
+    told.history.look(0)
     [part] = told.slices()
     assert part.answers == Counter(near=20, primary=5, replica=1, database=4, local=5, default=6)
 
@@ -62,7 +61,7 @@ def test_calls_are_timed_by_store_failed_ones_too(told: Told) -> None:
     for store, milliseconds in (("primary", 1), ("primary", 200), ("replica", 2), ("database", 30), ("none", 999)):
         outcome = "unreachable" if milliseconds == 200 else "ok"
         told.recorder.observe("load", "all", store, outcome, milliseconds / 1000)
-    told.history.look()
+    told.history.look(0)
     [part] = told.slices()
     assert part.took == {"redis": {1.0: 1, 2.0: 1, 200.0: 1}, "database": {30.0: 1}}
 
@@ -84,7 +83,7 @@ def test_looks_of_one_slice_are_put_together_and_those_of_the_next_are_apart(tol
     for seconds in (0, 5, 6):
         told.now.now += seconds
         told.recorder.count("near_cache_hits")
-        told.history.look()
+        told.history.look(0)
     assert [(part.began, part.answers["near"]) for part in told.slices()] == [
         (1_700_000_040.0, 2),
         (1_700_000_050.0, 1),
@@ -93,13 +92,13 @@ def test_looks_of_one_slice_are_put_together_and_those_of_the_next_are_apart(tol
 
 def test_the_monitor_looks_once_in_some_seconds(told: Told) -> None:
     """Its rounds are short, and each look copies everything."""
-    told.history.attend()
+    told.history.attend(0)
     told.recorder.count("near_cache_hits")
     told.now.now += 1
-    told.history.attend()
+    told.history.attend(0)
     assert told.slices()[-1].answers["near"] == 0
     told.now.now += 5
-    told.history.attend()
+    told.history.attend(0)
     assert told.slices()[-1].answers["near"] == 1
 
 
@@ -111,7 +110,7 @@ def test_what_is_older_than_an_hour_is_forgotten(told: Told) -> None:
         else:
             told.health.failed(LOST, READ)
         told.health.since = told.now.now
-        told.history.look()
+        told.history.look(0)
         told.now.now += STEP
     assert len(told.slices()) == SPAN // STEP + 1
     assert 60 < len(told.history.changes(0.0)) < 150
@@ -123,21 +122,19 @@ def test_what_is_older_than_an_hour_is_forgotten(told: Told) -> None:
 
 def test_a_change_of_the_level_is_noted_between_two_looks_and_when_it_was(told: Told) -> None:
     """The level of before is known, too."""
-    told.history.look()
+    told.history.look(0)
     told.now.now += 1
     told.health.failed(LOST, READ)
-    told.history.attend()
-    told.history.attend()
+    told.history.attend(0)
+    told.history.attend(0)
     first, second = told.history.changes(told.now.now)
     assert first == LevelChange(1_700_000_040.0, 0)
     assert (second.level, second.at) == (2, told.health.since)
 
 
-def test_the_most_that_waited_counts_and_what_is_not_known_is_not_nothing() -> None:
-    waiting = iter([3, 8, 5, None, 4])
-    told = Told(lambda: next(waiting))
-    for seconds in (1, 1, 8, 1, 1):
-        told.history.look()
+def test_the_most_that_waited_counts_and_what_is_not_known_is_not_nothing(told: Told) -> None:
+    for waiting, seconds in ((3, 1), (8, 1), (5, 8), (None, 1), (4, 1)):
+        told.history.look(waiting)
         told.now.now += seconds
     assert [part.waiting for part in told.slices()] == [8, None]
     assert together(told.slices()).waiting is None
@@ -146,11 +143,11 @@ def test_the_most_that_waited_counts_and_what_is_not_known_is_not_nothing() -> N
 def test_a_forked_child_remembers_nothing(told: Told) -> None:
     """Not its parent's hour, nor a lock that one of its threads held."""
     told.recorder.count("near_cache_hits")
-    told.history.look()
+    told.history.look(0)
 
     def is_new() -> bool:
         was_empty = told.slices() == []
-        told.history.look()
+        told.history.look(0)
         return was_empty and len(told.slices()) == 1
 
     assert in_child_of_locked(told.history, is_new)

@@ -20,10 +20,10 @@ def held(copies: LocalCopies) -> list[tuple[str, CategoryCopy, str]]:
     return [(shared.digest, shared.copy, shared.kind) for shared in copies.held()]
 
 
-def test_what_is_missing_is_kept_aside_and_looked_for(copies: LocalCopies) -> None:
+def test_what_is_missing_is_kept_aside_and_looked_for(clock: Clock) -> None:
     """A request is shown that nothing is there; what was there can be given back."""
     missing: list[str] = []
-    copies.on_missing = missing.append
+    copies = LocalCopies(4, 60, on_missing=missing.append, clock=clock)
     copies.put_category("d", "ui", COPY, kind="a")
     copies.put_absent("d", "ui", 9)
     copies.put_absent("d", "ui", 10)

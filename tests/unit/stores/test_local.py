@@ -147,12 +147,10 @@ def test_what_the_primary_said_is_true_unless_it_was_asked_before(
 
 
 @pytest.mark.parametrize("asked_at", [9.0, 11.0])
-def test_that_nothing_was_there_is_no_news_when_it_was_asked_before(
-    copies: LocalCopies, clock: Clock, asked_at: float
-) -> None:
+def test_that_nothing_was_there_is_no_news_when_it_was_asked_before(clock: Clock, asked_at: float) -> None:
     """The category was begun since: nothing is missing, and nothing was lost."""
     missing: list[str] = []
-    copies.on_missing = missing.append
+    copies = LocalCopies(2, 60, on_missing=missing.append, clock=clock)
     clock.now = 10.0
     copies.put_category("d", "ui", COPY, kind="a")
     assert not copies.put_absent("d", "ui", 9, asked_at)
