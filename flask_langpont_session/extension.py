@@ -394,6 +394,15 @@ def _logged_out(sender: Flask, **_: Any) -> None:
         session.sign_out()
 
 
+def _confirm_to_flask_login(app: Flask) -> None:
+    """Have it take the browser for that of the session as it looks now: if it looks like another one, the session is
+    made stale again by each request, however often its user enters the password."""
+    if has_request_context() and hasattr(app, "login_manager") and "_user_id" in current_session:
+        from flask_login import confirm_login
+
+        confirm_login()
+
+
 def _own_digest(repository: SessionRepository) -> str | None:
     """Of the session that came with the request; None: there is no request to this application, or it brought none."""
     session = current_session._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]
@@ -471,6 +480,7 @@ def _context(app: Flask, state: State) -> SessionContext:
         lambda: _forget_csrf(state.settings),
         UnclaimedKeys(state.settings).note,
         device_reader(state.settings),
+        lambda: _confirm_to_flask_login(its),
     )
 
 

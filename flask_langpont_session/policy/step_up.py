@@ -20,9 +20,9 @@ def noted(payload: Fields, at_ms: int) -> dict[str, bytes]:
     return {**payload, AUTHENTICATED_AT: b"%d" % at_ms}
 
 
-def is_only_remembered(row: AuthRow) -> bool:
+def is_only_remembered(payload: Fields) -> bool:
     """Whether Flask-Login knows the user by a remember cookie only."""
-    return row.payload.get(FLASK_LOGINS_FRESH) == _FALSE
+    return payload.get(FLASK_LOGINS_FRESH) == _FALSE
 
 
 def authenticated_at(row: AuthRow) -> int | None:
@@ -30,7 +30,7 @@ def authenticated_at(row: AuthRow) -> int | None:
     remembered."""
     said = row.payload.get(AUTHENTICATED_AT, b"%d" % row.created_at)
     at_ms = int(said) if said.isdigit() else 0
-    return None if at_ms == 0 or is_only_remembered(row) else at_ms
+    return None if at_ms == 0 or is_only_remembered(row.payload) else at_ms
 
 
 def is_recent(row: AuthRow, max_age: float) -> bool:

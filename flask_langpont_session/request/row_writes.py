@@ -18,7 +18,7 @@ from ..policy.records import (
     difference,
 )
 from ..policy.serializer import decode
-from ..policy.step_up import noted
+from ..policy.step_up import is_only_remembered, noted
 from ..policy.users import user_of
 from ..policy.values import (
     AuthRow,
@@ -74,6 +74,8 @@ class RowWrites:
             )
             return None if row is None else Created(row)
         user_id = self._user_of(payload, plan.user)
+        if is_only_remembered(payload):
+            payload = noted(payload, 0)  # else its beginning would count as soon as it is said to be fresh
         try:
             limit = limit_of(user_id, self._settings)
         except UnknownLimit:

@@ -18,7 +18,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.privileges import begins_to_live_shorter
 from ..policy.records import NO_FIELDS
 from ..policy.serializer import decode, has_lone_surrogate
-from ..policy.step_up import FLASK_LOGINS_FRESH, is_only_remembered
+from ..policy.step_up import FLASK_LOGINS_FRESH
 from ..policy.users import is_nobody, user_of
 from ..policy.values import CategoryChange
 from .carrying import carry, hides_some, restart
@@ -301,8 +301,8 @@ class AuthKeys:
         if work.kind != SIGNED_IN:
             raise Unauthorized
         if not identity.signs_in or identity.row is not None:  # a sign-in of this very request is the proof
-            remembered = work.row is not None and is_only_remembered(work.row)
             self.regenerate()
             work.confirms = True
-            if remembered:
-                work.now.assign(FLASK_LOGINS_FRESH, True, work.now.encode(FLASK_LOGINS_FRESH, True))
+        if work.has(FLASK_LOGINS_FRESH) and work.value(FLASK_LOGINS_FRESH) is False:
+            work.now.assign(FLASK_LOGINS_FRESH, True, work.now.encode(FLASK_LOGINS_FRESH, True))
+        work.context.on_confirm()

@@ -29,6 +29,8 @@ class SessionContext:
     :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
     :param on_use: called with each key that is given a value.
     :param device: what is to be stored of the device that sends this request; asked at a sign-in.
+    :param on_confirm: called when the user has given proof of being that user (Flask-Login takes the session for stale
+        until it is told).
     :ivar kind_of: tells what becomes of a key.
     :ivar limits: what a session may hold.
     """
@@ -39,6 +41,7 @@ class SessionContext:
     on_new_id: Callable[[], None]
     on_use: Callable[[str], None]
     device: Callable[[], Device] = lambda: NO_DEVICE
+    on_confirm: Callable[[], None] = lambda: None
     kind_of: Callable[[str], KeyKind] = field(init=False, repr=False)
     limits: SessionLimits = field(init=False)
 

@@ -23,6 +23,7 @@ from flask_wtf import CSRFProtect
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session import Session
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
@@ -171,6 +172,69 @@ def test_a_fresh_login_is_asked_for_and_confirmed(app: Flask) -> None:
     assert client.get("/fresh-only").status_code == 401
     assert cookie_of(client.post("/confirm")) is None
     assert client.get("/fresh-only").text == "secret"
+
+
+# -- step-up -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stepping_up(app: Flask) -> Flask:
+    """With pages of a step-up."""
+    app.config["WTF_CSRF_ENABLED"] = False
+
+    @app.post("/step-up")
+    def step_up() -> str:
+        assert current_user.is_authenticated
+        here().confirm()
+        return "confirmed"
+
+    @app.get("/when")
+    def when() -> Any:
+        return jsonify(fresh=here().fresh(max_age=300), is_known=here().authenticated_at is not None)
+
+    return app
+
+
+def here() -> Session:
+    current: Session = session._get_current_object()  # type: ignore[attr-defined]
+    return current
+
+
+PROVED, UNPROVED = {"fresh": True, "is_known": True}, {"fresh": False, "is_known": False}
+
+
+def test_a_confirmation_counts_in_a_browser_that_has_changed(stepping_up: Flask) -> None:
+    """Another address or an update of the browser: Flask-Login takes the session for stale at each request until it is
+    told how the browser looks, as ``confirm_login()`` does."""
+    client = signed_in(stepping_up)
+    assert client.get("/when").json == PROVED
+    client.environ_base["HTTP_USER_AGENT"] = "the same browser, updated"
+    client.get("/me")
+    assert client.get("/when").json == UNPROVED
+    assert client.post("/step-up").text == "confirmed"
+    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
+    assert client.get("/when").json == PROVED
+
+
+def test_a_password_that_comes_with_a_remember_cookie_alone_counts(stepping_up: Flask) -> None:
+    """The request signs in by the cookie, and has the proof as well."""
+    client = signed_in(stepping_up, remember=True)
+    client.delete_cookie("session")
+    assert client.post("/step-up").text == "confirmed"
+    assert client.get("/when").json == PROVED
+    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
+
+
+def test_flask_logins_own_confirmation_is_no_proof(stepping_up: Flask) -> None:
+    """I27: of a session that began by a remember cookie it is not known when a password was entered."""
+    client = signed_in(stepping_up, remember=True)
+    client.delete_cookie("session")
+    assert client.get("/me").json == {"user": "7", "fresh": False, "level": 0}
+    assert client.post("/confirm").text == "fresh again"
+    assert client.get("/fresh-only").text == "secret"
+    assert client.get("/when").json == UNPROVED
+    client.post("/step-up")
+    assert client.get("/when").json == PROVED
 
 
 # -- the remember cookie -----------------------------------------------------------------------------------------------
