@@ -24,7 +24,7 @@ from .build import build, close_with
 from .config.explanations import UnclaimedKeys
 from .config.settings import Settings
 from .devices import device_reader
-from .exceptions import LangPontSessionError, Refused
+from .exceptions import LangPontSessionError, Refused, SessionLimitReached
 from .metrics.recorder import Recorder, note_beginning, record_request
 from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
@@ -34,6 +34,7 @@ from .routes import yielding
 from .session.cookies import CookieSigner, signer_for
 from .session.ids import SessionContext
 from .session.mapping import Session
+from .session.special_keys import RememberCookie
 from .session.values import SessionInfo
 from .stores.sql.tables import METADATA
 
@@ -106,7 +107,7 @@ class LangPontSession(SessionInterface):
         session = Session(
             context,
             lambda: self._read_cookie(app, request, secret_key, state.recorder),
-            lambda: _is_remembered(app, request),
+            lambda: _remember_cookie(app, request),
             None if state.adoption is None else state.adoption.of(request, context),
         )
         session.environ = request.environ
@@ -147,6 +148,8 @@ class LangPontSession(SessionInterface):
             saved = session.saving.save()
         except Refused as refused:
             _replace_response(response, _refusal(app, refused))
+            if isinstance(refused, SessionLimitReached) and session.special.is_by_remember_cookie:
+                _delete_remember_cookie(app, response)
             outcome = "refused"
         else:
             if saved is None:
@@ -484,9 +487,20 @@ def _context(app: Flask, state: State) -> SessionContext:
     )
 
 
-def _is_remembered(app: Flask, request: Request) -> bool:
-    cookie = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")  # Flask-Login's key and default
-    return request.method in ("GET", "HEAD", "OPTIONS") and cookie in request.cookies
+def _remember_cookie(app: Flask, request: Request) -> RememberCookie:
+    is_there = _name_of_remember_cookie(app) in request.cookies
+    return RememberCookie(is_there, request.method in ("GET", "HEAD", "OPTIONS"))
+
+
+def _name_of_remember_cookie(app: Flask) -> str:
+    name: str = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")  # Flask-Login's key and default
+    return name
+
+
+def _delete_remember_cookie(app: Flask, response: Response) -> None:
+    """As Flask-Login does it. With the cookie every page would try to sign in, and be refused."""
+    domain, path = app.config.get("REMEMBER_COOKIE_DOMAIN"), app.config.get("REMEMBER_COOKIE_PATH", "/")
+    response.delete_cookie(_name_of_remember_cookie(app), domain=domain, path=path)
 
 
 def _forget_csrf(settings: Settings) -> None:

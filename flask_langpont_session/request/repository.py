@@ -142,6 +142,10 @@ class SessionRepository:
         """See :meth:`.RowWrites.take_displaced`."""
         return self._rows.take_displaced(digest, scope)
 
+    def was_displaced(self, digest: str, scope: RequestScope) -> bool | None:
+        """See :meth:`.RowWrites.was_displaced`."""
+        return self._rows.was_displaced(digest, scope)
+
     def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:
         """See :meth:`.Revocations.revoke`."""
         return self._revocations.revoke(digest, scope, cause)

@@ -32,7 +32,7 @@ from .freshness import fresh_row
 from .ids import Ids, OldSession, SessionContext
 from .key_kinds import KeyKind
 from .saving import Saving
-from .special_keys import SpecialKeys
+from .special_keys import NO_COOKIE, RememberCookie, SpecialKeys
 from .values import CategoryView, FeatureReport
 from .work import Work
 
@@ -58,7 +58,7 @@ class Session(DictLike):
     :meth:`sign_out`.
 
     :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
-    :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
+    :param remember_cookie: says whether the request carries Flask-Login's.
     :param old: the old session whose cookie the request carries as well; None: it carries none.
     :param scope: this request's way through the stores, if it is on it already.
     :ivar environ: of the request, for the interface.
@@ -75,16 +75,16 @@ class Session(DictLike):
         self,
         context: SessionContext,
         cookie: Callable[[], SessionId | None],
-        is_remembered: Callable[[], bool] = lambda: False,
+        remember_cookie: Callable[[], RememberCookie] = lambda: NO_COOKIE,
         old: OldSession | None = None,
         scope: RequestScope | None = None,
     ) -> None:
         self.ids = Ids(context, cookie, old, scope)
-        self._is_remembered = is_remembered
+        self._remember_cookie = remember_cookie
 
     # When they are first needed: most requests to a site touch no session, and most that do only read it.
     work = lazy(lambda session: Work(session.ids))
-    special = lazy(lambda session: SpecialKeys(session.work, session._is_remembered))
+    special = lazy(lambda session: SpecialKeys(session.work, session._remember_cookie))
     saving = lazy(lambda session: Saving(session.work, lambda change: session._auth_keys.decide_about_rights(change)))
     _auth_keys = lazy(lambda session: AuthKeys(session.work))
 

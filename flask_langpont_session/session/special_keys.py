@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE
 from ..policy.health import DATABASE, WRITE
-from ..policy.ids import ANONYMOUS
+from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import Verdict
+from ..policy.step_up import FLASK_LOGINS_FRESH, is_only_remembered
 from .key_kinds import KeyKind
 from .work import Work
+
+
+class RememberCookie(NamedTuple):
+    """Flask-Login's remember cookie: a sign-in that the request does not ask for.
+
+    :param is_there: the request carries it.
+    :param is_read: it is a GET, HEAD or OPTIONS: a page that a visitor may see as well.
+    """
+
+    is_there: bool = False
+    is_read: bool = False
+
+
+NO_COOKIE = RememberCookie()
 
 REMEMBER, LET_BE = "_remember", "clear"
 """Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
@@ -20,20 +35,22 @@ REMEMBER, LET_BE = "_remember", "clear"
 class SpecialKeys:
     """CSRF token, permanent flag, times of the session, and what lasts for the request only.
 
-    :param is_remembered: whether this is a read (GET, HEAD …) that carries Flask-Login's remember cookie.
+    :param cookie: says whether the request carries Flask-Login's remember cookie.
     """
 
-    def __init__(self, work: Work, is_remembered: Callable[[], bool]) -> None:
+    def __init__(self, work: Work, cookie: Callable[[], RememberCookie]) -> None:
         self._work = work
         self._ids = work.ids
-        self._is_remembered = is_remembered
+        self._cookie = cookie
         self.transient: dict[str, Any] = {}
         self._meanwhile = ""  # the CSRF token that is shown while an old session cannot be taken over
 
     def get(self, key: str, kind: KeyKind) -> Any:
         """:raises KeyError: it has no value."""
         if kind is KeyKind.TRANSIENT:
-            return LET_BE if self._puts_off_sign_in(key) else self.transient[key]
+            if key == REMEMBER and key not in self.transient and self._is_to_stay_visitor():
+                return LET_BE
+            return self.transient[key]
         if kind is KeyKind.PERMANENT:
             return self._ids.permanent
         return self.csrf_token(key) if kind is KeyKind.TOKEN else self._kept(key)
@@ -64,18 +81,35 @@ class SpecialKeys:
         elif kind is KeyKind.PERMANENT:
             self._ids.chosen_permanent = False
 
-    def _puts_off_sign_in(self, key: str) -> bool:
-        """A remember cookie on a page is a sign-in that the request did not ask for.
+    def _is_to_stay_visitor(self) -> bool:
+        """Whether Flask-Login is not to sign this request in by the remember cookie.
 
-        While the database is known to be down it is put off instead of refused: Flask-Login hears that this request is
-        not to be signed in by it, the visitor is anonymous for now, and the cookie stays.
+        While the database is known to be down that is put off instead of refused: the visitor is anonymous for now, and
+        the cookie stays. In the browser of a session that ended for a limit or on another device the cookie goes: that
+        session would be back with the next page, and end another one for it.
         """
-        asked = key == REMEMBER and key not in self.transient
-        return (
-            asked
-            and self._is_remembered()
-            and (self._ids.put_off is not None or not self._ids.scope.can(DATABASE, WRITE))
-        )
+        cookie = self._cookie()
+        if not cookie.is_there:
+            return False
+        if self._ids.put_off is not None or not self._ids.scope.can(DATABASE, WRITE):
+            return cookie.is_read
+        displaced = self._was_displaced()
+        if displaced:
+            self.transient[REMEMBER] = LET_BE  # which has Flask-Login delete the cookie
+        return cookie.is_read if displaced is None else displaced
+
+    @property
+    def is_by_remember_cookie(self) -> bool:
+        """Whether what signs this request in is the remember cookie, and not a password."""
+        fresh = self._work.now.assigned.get(FLASK_LOGINS_FRESH)
+        return self._cookie().is_there and fresh is not None and is_only_remembered({FLASK_LOGINS_FRESH: fresh})
+
+    def _was_displaced(self) -> bool | None:
+        """None: the database does not answer."""
+        work, origin = self._work, self._ids.origin
+        if origin is None or origin.kind != SIGNED_IN or work.load().verdict is not Verdict.DEAD:
+            return False
+        return work.repository.was_displaced(origin.digest, self._ids.scope)
 
     def csrf_token(self, key: str) -> str:
         """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,

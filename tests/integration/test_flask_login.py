@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask_login.login_manager
@@ -298,6 +298,80 @@ def test_remember_is_never_stored(app: Flask, primary: Valkey) -> None:
     assert stored(primary, "ui", cookie_of(response)) == {}
     assert row_count(app, "payload LIKE '%remember%'") == 0
     assert not [key for key in client.get("/all").json if "remember" in key]
+
+
+# -- the remember cookie and the sessions of one user ------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_limited(make_app: MakeApp) -> Callable[..., Flask]:
+    """Makes applications in which a user may have one session, with pages to end others, and to ask why one ended."""
+
+    def make(**config: Any) -> Flask:
+        app = with_login(make_app(**config))
+        app.config["WTF_CSRF_ENABLED"] = False
+
+        @app.post("/end-others")
+        def end_others() -> str:
+            return str(app.session_interface.revoke_others().sessions)  # type: ignore[attr-defined]
+
+        @app.get("/why")
+        def why() -> Any:
+            return jsonify(displaced=here().was_displaced(), user=current_user.get_id())
+
+        @app.post("/poll")
+        def poll() -> Any:
+            return jsonify(user=current_user.get_id())
+
+        return app
+
+    return make
+
+
+def test_a_remember_cookie_does_not_bring_back_what_ended_for_a_limit(make_limited: Callable[..., Flask]) -> None:
+    """Else two browsers would end each other's session with every page, for ever. The cookie goes with the session."""
+    app = make_limited(MAX_SESSIONS_PER_USER=1)
+    first, second = signed_in(app, remember=True), signed_in(app, remember=True)
+    assert second.get_cookie(REMEMBER) is not None
+    page = first.get("/me")
+    assert page.json["user"] is None
+    assert cookie_of(page, REMEMBER) == ""
+    assert [who(client) for client in (second, first, second, first)] == ["7", None, "7", None]
+    assert first.get("/why").json == {"displaced": True, "user": None}
+    assert first.post("/in/7").status_code == 200
+    assert [who(client) for client in (first, second)] == ["7", None]
+
+
+def test_requests_beside_the_one_that_is_told_bring_back_nothing_either(make_limited: Callable[..., Flask]) -> None:
+    """They were sent with the remember cookie before it went, and come after the one that asks why."""
+    app = make_limited()
+    phone, laptop = signed_in(app, remember=True), signed_in(app, remember=True)
+    assert laptop.post("/end-others").text == "1"
+    kept = phone.get_cookie(REMEMBER).value
+    assert phone.get("/why").json == {"displaced": True, "user": None}
+    assert phone.get_cookie(REMEMBER) is None
+    for _ in range(2):
+        phone.set_cookie(REMEMBER, kept)
+        assert phone.post("/poll").json == {"user": None}
+        assert phone.get_cookie(REMEMBER) is None
+    assert phone.get("/why").json == {"displaced": False, "user": None}
+    assert who(laptop) == "7"
+    assert row_count(app, "live") == 1
+
+
+def test_a_page_is_not_refused_again_and_again_for_a_remember_cookie(make_limited: Callable[..., Flask]) -> None:
+    """A browser that was closed, and whose session lives: its visitor is told once, and can reach the pages."""
+    app = make_limited(MAX_SESSIONS_PER_USER=1, ON_LIMIT="refuse")
+    client = signed_in(app, remember=True)
+    client.delete_cookie("session")
+    refused = client.get("/me")
+    assert (refused.status_code, cookie_of(refused, REMEMBER)) == (403, "")
+    assert who(client) is None
+
+    by_password = browser(app)
+    by_password.set_cookie(REMEMBER, "of another user")
+    assert by_password.post("/in/7").status_code == 403
+    assert by_password.get_cookie(REMEMBER) is not None
 
 
 # -- session protection ------------------------------------------------------------------------------------------------

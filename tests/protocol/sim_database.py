@@ -239,6 +239,8 @@ class SimLimitedSignIns:
         """See the package. Nothing in a simulation asks."""
         return False
 
+    was_displaced = take_displaced
+
 
 class SimCalls:
     """What the monitor looks at between the calls. One that is given up here is over."""

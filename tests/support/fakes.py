@@ -143,9 +143,9 @@ class Maker:
         """An id that a cookie may bring."""
         return SessionId(name, kind, permanent, 1, b"secret")
 
-    def session(self, cookie: SessionId | None = None, *, is_remembered: bool = False) -> Session:
+    def session(self, cookie: SessionId | None = None) -> Session:
         """That of one request."""
-        return Session(self.context, lambda: cookie, lambda: is_remembered)
+        return Session(self.context, lambda: cookie)
 
     def ids(self, cookie: SessionId | None = None) -> Ids:
         """Those of one request."""

@@ -478,7 +478,8 @@ class Database:
                 row = connection.execute(sql.SELECT_DESCRIBED, {"key": digest}).first()
                 if row is None:
                     return None
-                return Described(sql.auth_row(row), row.updated_at, row.successor, row.ended_by)
+                ended_by = row.ended_by and row.ended_by.removesuffix(sql.TOLD)
+                return Described(sql.auth_row(row), row.updated_at, row.successor, ended_by)
 
         return self.calls.patiently(work, timeout, writing=False)
 

@@ -92,6 +92,15 @@ class LimitedSignIns:
 
         return self._calls.in_request(work, timeout)
 
+    def was_displaced(self, digest: str, timeout: float | None = None) -> bool:
+        """The same, however often it was said."""
+
+        def work() -> bool:
+            with self._calls.connections.reading() as connection:
+                return connection.execute(sql.SELECT_DISPLACED, {"key": digest}).first() is not None
+
+        return self._calls.in_request(work, timeout, writing=False)
+
     def _with_user(self, user_id: str, create: Callable[[Connection], Created | None]) -> Created | None:
         for _ in range(_TRIES):
             with suppress(_NewUser):

@@ -77,6 +77,9 @@ LIMIT = "limit"
 DEVICE = "device"
 """Ended by its user, on another device."""
 
+TOLD = " told"
+"""Behind either, once the user has been told of it."""
+
 SESSIONS = sa.Table(
     "langpont_sessions",
     METADATA,
@@ -92,7 +95,7 @@ SESSIONS = sa.Table(
     sa.Column("absolute_expires_at", sa.BigInteger, nullable=False),
     # The digest under which the session goes on, once it was given another id: a revocation must find it.
     sa.Column("successor", _exact_text(43), nullable=True),
-    # What ended it, for the user to be told once: :data:`LIMIT`, :data:`DEVICE`, or nothing.
+    # What ended it, for the user to be told once: :data:`LIMIT`, :data:`DEVICE`, or nothing. :data:`TOLD` behind it.
     sa.Column("ended_by", _exact_text(16), nullable=True),
     # For the user's list of devices. The first two are stored where a setting, or the application itself, has it so.
     sa.Column("label", _exact_text(LONGEST_LABEL), nullable=True),
@@ -335,7 +338,10 @@ KILL_THESE = (
     .values(live=False, version=_s.version + 1, updated_at=now_ms())
 )
 DISPLACE = KILL_THESE.values(ended_by=sa.bindparam("cause", type_=sa.String()))
-TAKE_DISPLACED = SESSIONS.update().where(_s.digest == _digest, _s.ended_by.in_([LIMIT, DEVICE])).values(ended_by=None)
+TAKE_DISPLACED = (
+    SESSIONS.update().where(_s.digest == _digest, _s.ended_by.in_([LIMIT, DEVICE])).values(ended_by=_s.ended_by + TOLD)
+)
+SELECT_DISPLACED = sa.select(_s.digest).where(_s.digest == _digest, _s.ended_by.is_not(None))
 
 SELECT_LABEL = sa.select(_s.label).where(_s.digest == _digest)
 LABEL = SESSIONS.update().where(_s.digest == _digest, _s.live).values(label=sa.bindparam("text", type_=sa.String()))
