@@ -142,7 +142,7 @@ _STATES = {
     "dead": "ended for ever",
     "idle_expired": "over: it was not used for too long",
     "expired": "over: its life in all is used up",
-    "unconfirmed": "Redis has it; the database, which alone decides, does not answer",
+    "unconfirmed": "Redis has it; what the database has, which alone decides, is not known",
     "unknown": "not known: not every store answers",
     "not_found": "no store has anything of it",
 }

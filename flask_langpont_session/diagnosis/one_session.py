@@ -12,7 +12,7 @@ from ..policy.categories import AUTH
 from ..policy.health import PRIMARY, REPLICA
 from ..policy.ids import is_digest
 from ..policy.leases import EXTEND_AFTER, Life
-from ..policy.values import RowState, StoreError
+from ..policy.values import ErrorClass, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.base import SessionStore
 from ..stores.host.journal import Journal, Waiting
@@ -29,6 +29,11 @@ class Ambiguous(LookupError):
     """Several digests begin so, or it cannot be known whether they do."""
 
 
+_CANNOT_BE_READ = (
+    "what is there cannot be read: it is damaged, or encrypted by a key that is not in this host's ENCRYPTION_KEYS"
+)
+
+
 class SessionState(StrEnum):
     """What a session is, by all that is known of it."""
 
@@ -37,7 +42,7 @@ class SessionState(StrEnum):
     DEAD = "dead"
     IDLE_EXPIRED = "idle_expired"
     EXPIRED = "expired"
-    UNCONFIRMED = "unconfirmed"  # Redis has it, and the database does not answer
+    UNCONFIRMED = "unconfirmed"  # Redis has it, and what the database has is not known
     UNKNOWN = "unknown"  # not found, and not all stores answer
     NOT_FOUND = "not_found"
 
@@ -181,7 +186,7 @@ def _known(ask: Callable[..., T], *arguments: Any) -> T | Unknown:
     try:
         return ask(*arguments)
     except StoreError as error:
-        return Unknown(str(error))
+        return Unknown(_CANNOT_BE_READ if error.error_class is ErrorClass.DATA else str(error))
 
 
 def journal_there(backend: Backend) -> Journal | None:

@@ -36,6 +36,10 @@ _SESSIONS = 4096
 _VALUES, _CARRIED = b"flask-langpont-session values\0", b"flask-langpont-session carried values\0"
 
 
+class UnknownKey(UnreadableValue):
+    """A value is sealed by a key that this process does not have."""
+
+
 class Cipher:
     """Seals and opens values. Usable from any thread, and in forked children.
 
@@ -89,13 +93,14 @@ class Cipher:
     def open(self, digest: str, category: str, field: str, sealed: bytes, version: int = 0) -> bytes:
         """The value that was sealed for this place.
 
-        :raises UnreadableValue: it was not, or by none of the keys; or it was changed.
+        :raises UnreadableValue: it was not, or it was changed.
+        :raises UnknownKey: it was, by none of the keys.
         """
         head = sealed[:_HEAD]
         if head[:1] != FORMAT or len(sealed) < OVERHEAD:
             raise UnreadableValue("not encrypted, or cut off")
         if head[1:] not in self._keys:
-            raise UnreadableValue("encrypted by a key that is not in ENCRYPTION_KEYS")
+            raise UnknownKey("encrypted by a key that is not in ENCRYPTION_KEYS")
         of_session = self._of_session(head[1:], digest)
         nonce, text = sealed[_HEAD : _HEAD + _NONCE], sealed[_HEAD + _NONCE :]
         try:

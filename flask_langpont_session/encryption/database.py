@@ -154,11 +154,13 @@ class SealedDevices(Devices):
         self._rows = rows
 
     def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
-        listed = []
-        for found in super().of_user(user_id, timeout):
-            with suppress(StoreError):
-                listed.append(found._replace(row=self._rows.open(found.row)))
-        return listed
+        return [found._replace(row=self._opened(found.row)) for found in super().of_user(user_id, timeout)]
+
+    def _opened(self, row: AuthRow) -> AuthRow:
+        try:
+            return self._rows.open(row)
+        except StoreError:
+            return replace(row, payload={})
 
 
 class SealedSignIns(LimitedSignIns):

@@ -7,12 +7,30 @@ package need know of it. What goes out passes :meth:`Values.wire`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from ..exceptions import UnreadableValue
 from ..policy.values import Fields
-from .cipher import FORMAT, Cipher
+from .cipher import FORMAT, Cipher, UnknownKey
+
+log = logging.getLogger(__name__)
+
+_SILENCE = 600.0
+"""Seconds, in which the same is not logged again."""
+
+_NO_KEY = (
+    "values of category %r are encrypted by a key that is not in LANGPONT_SESSION_ENCRYPTION_KEYS: they count as "
+    "damaged, and users whom they name are not shown as signed in. Put that key at the end of the list, until all that "
+    "it has encrypted is gone (docs/how-to/encrypt.md). (Logged once in %d s.)"
+)
+_PLAIN = (
+    "values of category %r are not encrypted, and LANGPONT_SESSION_ENCRYPTED_CATEGORIES has it: they count as damaged, "
+    "and users whom they name are not shown as signed in. If there are sessions of before, or workers that do not "
+    "encrypt yet, set LANGPONT_SESSION_ENCRYPTION_SWITCH_OVER to when they have ended (docs/how-to/encrypt.md). "
+    "(Logged once in %d s.)"
+)
 
 _UNREADABLE = b"\0"
 """What a value begins with that cannot be opened. No JSON does: it is damaged, as any value that cannot be decoded."""
@@ -50,6 +68,7 @@ class Values:
         self._categories = categories
         self._plain_until = plain_until
         self._clock = clock
+        self._said: dict[str, float] = {}
 
     def are_sealed(self, category: str) -> bool:
         """Whether the values of a category are encrypted."""
@@ -93,9 +112,19 @@ class Values:
                 return _opened(self._cipher.open(digest, category, field, stored, version), stored, digest, version)
             if category not in self._categories or self._clock() < self._plain_until:
                 return _opened(stored, stored, digest, version)
+            self._tell(_PLAIN, category)
+        except UnknownKey:
+            self._tell(_NO_KEY, category)
         except UnreadableValue:
             pass
         return _opened(_UNREADABLE + stored, stored, digest, version)
+
+    def _tell(self, what: str, category: str) -> None:
+        """It may be a mistake of the configuration, by which users are signed out without a sign of why."""
+        now = self._clock()
+        if now - self._said.get(what, -_SILENCE) >= _SILENCE:
+            self._said[what] = now
+            log.warning(what, category, _SILENCE)
 
     def wires(self, digest: str, category: str, fields: Fields, version: int = 0) -> dict[str, bytes]:
         """:meth:`wire` of each."""

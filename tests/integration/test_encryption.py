@@ -19,6 +19,8 @@ from flask import Flask, session
 
 from devservers.servers import Valkey
 from flask_langpont_session import ConfigError
+from flask_langpont_session.diagnosis.findings import Unknown
+from flask_langpont_session.diagnosis.one_session import read_session
 from flask_langpont_session.encryption.cipher import FORMAT
 
 from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home
@@ -346,6 +348,51 @@ def test_what_was_written_before_is_read_until_the_switch_over_ends(make_app: Ma
     over = make_app(ENCRYPTION_KEYS=[NEW], ENCRYPTION_SWITCH_OVER=datetime.now(UTC))
     assert browser(over, cookie or "").get("/all").json == {"lang": MARKER}
     assert browser(over, user.cookie).get("/all").json["user_role"] == MARKER
+
+
+def with_devices(app: Flask) -> Flask:
+    @app.post("/end-others")
+    def end_others() -> str:
+        return str(app.session_interface.revoke_others().sessions)  # type: ignore[attr-defined]
+
+    return app
+
+
+def said(caplog: pytest.LogCaptureFixture, setting: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if f"LANGPONT_SESSION_{setting}" in record.getMessage()]
+
+
+def test_a_session_whose_key_is_missing_is_listed_and_can_be_ended(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ending it takes no key. Its user is not shown as signed in, and the log names the setting, once."""
+    elsewhere, here = make_app(ENCRYPTION_KEYS=[NEW, OLD]), with_devices(make_app(ENCRYPTION_KEYS=[OLD]))
+    lost, mine = sign_in(elsewhere), sign_in(here)
+    for _ in range(2):
+        assert browser(here, lost.cookie).get("/who").json["user"] is None
+    assert [text.count("auth") for text in said(caplog, "ENCRYPTION_KEYS")] == [1]
+    assert not any(part in caplog.text for part in (lost.digest, lost.cookie, OLD, NEW))
+    state = parts(here)
+    with here.app_context():
+        listed = here.session_interface.sessions("7")  # type: ignore[attr-defined]
+    assert [one.digest for one in listed] == [lost.digest, mine.digest]
+    shown = read_session(state.backend, lost.digest, ())
+    assert isinstance(shown.described, Unknown)
+    assert "ENCRYPTION_KEYS" in shown.described.why
+    assert browser(elsewhere, lost.cookie).get("/who").json["user"] == "7"
+    assert mine.post("/end-others").text == "1"
+    assert browser(elsewhere, lost.cookie).get("/who").json["user"] is None
+    assert mine.get("/who").json["user"] == "7"
+
+
+def test_the_log_says_that_plain_text_is_not_read_any_more(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """Switched over without ENCRYPTION_SWITCH_OVER, every user is signed out: that must not be a riddle."""
+    user = sign_in(make_app())
+    app = make_app(**KEYS)
+    for _ in range(2):
+        assert browser(app, user.cookie).get("/who").json["user"] is None
+    assert len(said(caplog, "ENCRYPTION_SWITCH_OVER")) == 1
+    assert user.digest not in caplog.text
 
 
 def test_encryption_can_be_given_up(make_app: MakeApp) -> None:

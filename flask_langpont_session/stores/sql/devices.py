@@ -20,12 +20,14 @@ class Devices:
         self._calls = calls
 
     def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
-        """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
+        """All rows of a user, oldest first, dead and expired ones too. One whose payload cannot be read has none: its
+        user may end it, and another host may be able to read it.
+        """
 
         def work() -> list[UserSession]:
             with self._calls.connections.reading() as connection:
                 rows = connection.execute(sql.SELECT_DEVICES, {"user": user_id}).all()
-            return [found for found in map(_user_session, rows) if found is not None]
+            return list(map(_user_session, rows))
 
         return self._calls.in_request(work, timeout, writing=False)
 
@@ -54,9 +56,9 @@ class Devices:
         self._calls.in_request(work, timeout)
 
 
-def _user_session(found: Row[tuple[object, ...]]) -> UserSession | None:
+def _user_session(found: Row[tuple[object, ...]]) -> UserSession:
     try:
         row = sql.auth_row(found)
     except StoreError:  # one of them must not keep all others from being listed
-        return None
+        row = sql.row_without_payload(found)
     return UserSession(row, Device(found.label, found.network), found.seen_at, found.successor)

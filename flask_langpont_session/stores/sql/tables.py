@@ -386,6 +386,12 @@ def auth_row(row: Row[Any]) -> AuthRow:
     return AuthRow(**{**columns, "live": live, "payload": payload})
 
 
+def row_without_payload(row: Row[Any]) -> AuthRow:
+    """The same of one whose payload cannot be read."""
+    columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
+    return AuthRow(**{**columns, "live": bool(row.live), "payload": {}})
+
+
 def beginning_with(text: str) -> sa.Select[str]:
     """Digests that begin so, case included. Where no index can help with that, the whole table is read."""
     like = _s.digest.startswith(text, autoescape=True)  # whose case does not count in SQLite

@@ -86,7 +86,7 @@ def test_a_row_that_is_made_again_is_the_one_that_is_there(database: Database) -
 
 
 def test_a_row_that_was_changed_behind_its_back_is_damaged(database: Database) -> None:
-    """It raises, or is left out of a list; what is dead stays dead."""
+    """It raises, or is left out of a list; its user is shown it, to end it. What is dead stays dead."""
     database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
     database.create(ANOTHER, user_id="7", payload=PAYLOAD, **LIVES)
     with database.connections.writing() as connection:
@@ -102,7 +102,10 @@ def test_a_row_that_was_changed_behind_its_back_is_damaged(database: Database) -
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.DATA, "UnreadablePayload")
         assert not caught.value.concerns_health
     assert [row.digest for row in database.sessions_of("7")] == [ANOTHER]
-    assert [found.row.digest for found in database.devices.of_user("7")] == [ANOTHER]
+    assert {found.row.digest: found.row.payload for found in database.devices.of_user("7")} == {
+        DIGEST: {},
+        ANOTHER: PAYLOAD,
+    }
     assert [row.digest for row in database.changed_since(1_000_000).rows] == [ANOTHER]
     found = database.load_many([DIGEST, ANOTHER], LONG)
     assert (set(found.rows), found.damaged) == ({ANOTHER}, {DIGEST})
