@@ -159,8 +159,8 @@ class SessionRevoked:
 
 @dataclass(frozen=True, slots=True)
 class UserRevoked:
-    """A user was logged out everywhere. :class:`SessionRevoked` tells of the sessions: of up to 200, and also of those
-    that were over before as far as the database still has them.
+    """A user was logged out everywhere. :class:`SessionRevoked` tells of the sessions, of up to 200; also of those that
+    were over before, where the database does not say in time which lived.
 
     :param sessions: how many living ones ended, as far as is known.
     :param durable: the database knows it; else it waits in this host's journal.

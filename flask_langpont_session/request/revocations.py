@@ -126,13 +126,13 @@ class Revocations:
         return revoked
 
     def _revoke_user_since(self, epoch: int, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
-        ended = self._attempt(scope, self._database.count_ended, user_id, epoch)
+        ended = self._attempt(scope, self._database.ended_with, user_id, epoch)
         digests = self._attempt(scope, self._database.kill_user_until, user_id, 0, epoch=epoch, limit=MOST_AT_ONCE)
-        in_redis = self._make_all_known(digests or [], scope, in_database=True, cause=cause)
+        in_redis = self._make_all_known(digests or [], scope, in_database=True, cause=cause, lived=ended)
         self._local.sign_out_user(user_id, 0, epoch)
         if not in_redis or digests is None or len(digests) >= MOST_AT_ONCE:
             self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
-        return Revoked(durable=True, sessions=ended or 0)
+        return Revoked(durable=True, sessions=len(ended or ()))
 
     def _attempt(self, scope: RequestScope, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         """Ask for the rows of a user whose epoch is raised, which is what matters: that there are so many that it takes
@@ -173,10 +173,17 @@ class Revocations:
             self._journal_writer.revoke(*digests, in_redis=False, in_database=True, scope=scope)
 
     def _make_all_known(
-        self, digests: Sequence[str], scope: RequestScope, *, in_database: bool, cause: EndedBy
+        self,
+        digests: Sequence[str],
+        scope: RequestScope,
+        *,
+        in_database: bool,
+        cause: EndedBy,
+        lived: Sequence[str] | None = None,
     ) -> bool:
         """Of a user that was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
 
+        :param lived: those that were not over before, which are told as events; None: that is not known of any.
         :return: whether Redis has them.
         """
         self._reports.recorder.count("sessions_ended", by=sum(not self._local.is_dead(digest) for digest in digests))
@@ -188,7 +195,8 @@ class Revocations:
         in_redis = all(written)
         if digests and not in_database:
             self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
-        self._tell(digests, cause, in_database=in_database)
+        told = digests if lived is None else set(lived).intersection(digests)
+        self._tell(told, cause, in_database=in_database)
         return in_redis
 
     def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:

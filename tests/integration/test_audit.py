@@ -125,6 +125,21 @@ def test_a_user_who_is_logged_out_everywhere(site: Site) -> None:
     assert site.written.take()[-1] == {"event": "sign_out_everywhere", "by": "operator", "sessions": 0, "durable": True}
 
 
+def test_what_was_over_before_does_not_end_again_with_its_user(site: Site) -> None:
+    """Rows of the dead stay for hours, and get their tombstones again; that is no event."""
+    gone, client = sign_in(site.app), sign_in(site.app)
+    gone.post("/logout")
+    renewed = cookie_of(client.post("/confirm"))
+    assert renewed
+    site.written.take()
+    langpont: Any = site.app.session_interface
+    for living in ([digest(renewed)[:8]], []):
+        langpont.revoke_user("7", site.app)
+        everywhere = {"event": "sign_out_everywhere", "by": "application", "sessions": len(living), "durable": True}
+        ended = [{"event": "sign_out", "session": name, "by": "application", "durable": True} for name in living]
+        assert site.written.take() == [*ended, everywhere]
+
+
 @pytest.mark.parametrize("moved", ["idle_expires_at", "absolute_expires_at"])
 def test_a_session_that_runs_out_is_told_when_a_request_finds_it(site: Site, primary: Valkey, moved: str) -> None:
     """Once: that it is over is known from then on."""

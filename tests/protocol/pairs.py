@@ -603,7 +603,7 @@ class DatabasePair(Pair):
     def _kill_user(self) -> None:
         if self.rng.random() < 0.3:
             user = self._user()
-            self.both("count_ended", user, self.both("kill_user", user))
+            self.both("ended_with", user, self.both("kill_user", user))
 
     def _kill_user_until(self) -> None:
         rng = self.rng

@@ -441,18 +441,22 @@ class SimDatabase:
 
         return self._ask(timeout, effect)
 
-    def count_ended(self, user_id: str, epoch: int, timeout: float | None = None) -> int:
+    def ended_with(self, user_id: str, epoch: int, timeout: float | None = None) -> list[str]:
         """See the package."""
 
-        def effect() -> int:
-            rows = [self.tables.rows[digest] for digest in self.tables.of_user(user_id)]
+        def effect() -> list[str]:
+            rows = [self.tables.rows[digest] for digest in sorted(self.tables.of_user(user_id))]
             now_ms = self.tables.now_ms
-            return sum(
-                row.live and row.user_epoch == epoch - 1 and min(row.idle_expires_at, row.absolute_expires_at) > now_ms
+            return [
+                row.digest
                 for row in rows
-            )
+                if row.live
+                and row.user_epoch == epoch - 1
+                and min(row.idle_expires_at, row.absolute_expires_at) > now_ms
+            ]
 
-        return self._ask(timeout, effect)
+        ended: list[str] = self._ask(timeout, effect)
+        return ended
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """See the package."""

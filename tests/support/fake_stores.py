@@ -196,10 +196,10 @@ class FakeDatabase:
         self._ask("kill_user", user_id)
         return 1
 
-    def count_ended(self, user_id: str, epoch: int, timeout: float | None = None) -> int:
-        self._ask("count_ended", user_id, epoch)
+    def ended_with(self, user_id: str, epoch: int, timeout: float | None = None) -> list[str]:
+        self._ask("ended_with", user_id, epoch)
         self._go_through_rows()
-        return sum(row.live for row in self.sessions_of(user_id))
+        return [row.digest for row in self.sessions_of(user_id) if row.live]
 
     def kill_user_until(self, user_id: str, until_ms: int, timeout: float | None = None, **of: Any) -> list[str]:
         self._ask("kill_user_until", user_id, until_ms, of["epoch"])

@@ -412,16 +412,16 @@ class Database:
         # Of two that note it at once, the second finds the note of the first.
         return self.calls.in_request(lambda: _inserted(self.connections, note_and_kill, kill) or [], timeout)
 
-    def count_ended(self, user_id: str, epoch: int, timeout: float | None = None) -> int:
-        """How many sessions of a user were alive until the epoch became this one. Their rows must not have been killed
-        since.
+    def ended_with(self, user_id: str, epoch: int, timeout: float | None = None) -> list[str]:
+        """The digests, in their order, of the sessions of a user that were alive until the epoch became this one. Their
+        rows must not have been killed since.
 
         :param epoch: what :meth:`kill_user` returned.
         """
 
-        def work() -> int:
+        def work() -> list[str]:
             with self.connections.reading() as connection:
-                return connection.execute(sql.COUNT_ENDED, {"user": user_id, "epoch": epoch}).scalar_one()
+                return list(connection.execute(sql.SELECT_ENDED, {"user": user_id, "epoch": epoch}).scalars())
 
         return self.calls.in_request(work, timeout, writing=False)
 

@@ -306,12 +306,11 @@ RAISE_EPOCH = USERS.update().where(USERS.c.user_id == _user).values(epoch=sa.fun
 FIRST_EPOCH = USERS.insert().values(user_id=_user, epoch=1)
 SAME_EPOCH = USERS.insert().values(user_id=_user, epoch=0)
 KEEP_EPOCH = USERS.update().where(USERS.c.user_id == _user, USERS.c.epoch.is_(None)).values(epoch=0)
-COUNT_ENDED = sa.select(sa.func.count()).where(
-    _s.user_id == _user,
-    _s.live,
-    _s.user_epoch == sa.bindparam("epoch", type_=sa.BigInteger()) - 1,
-    _s.idle_expires_at > now_ms(),
-    _s.absolute_expires_at > now_ms(),
+SELECT_ENDED = (
+    sa.select(_s.digest)
+    .where(_s.user_id == _user, _s.live, _s.user_epoch == sa.bindparam("epoch", type_=sa.BigInteger()) - 1)
+    .where(_s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms())
+    .order_by(_s.digest)
 )
 SELECT_EPOCH = sa.select(USERS.c.epoch).where(USERS.c.user_id == _user)
 
