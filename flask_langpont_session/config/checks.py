@@ -53,7 +53,7 @@ _TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{
 def number(low: float, high: float, kind: str) -> Check:
     def check(name: str, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            return f"{name}: {kind} from {low:g} to {high:g}, not {value!r}"
+            return f"{name}: {kind} from {low:.15g} to {high:.15g}, not {value!r}"
         return None
 
     return check

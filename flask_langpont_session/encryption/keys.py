@@ -48,6 +48,8 @@ def read_key(given: Any) -> bytes:
 def _from_text(given: Any) -> bytes:
     if not isinstance(given, str):
         raise BadKey(f"text or bytes, not {type(given).__name__}")
+    if given != given.strip():
+        raise BadKey("blanks or an end of a line around it, as in what is read from a file; .strip() that")
     if _HEX.fullmatch(given):
         return bytes.fromhex(given)
     if not _BASE64.fullmatch(given):

@@ -445,6 +445,20 @@ def test_topics_of_every_partition_are_accepted(load: Load, partition: str) -> N
     assert load(ALERT_TOPICS=topics).alert_topics == topics
 
 
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("IDLE_TIMEOUT", "seconds from 1 to 31536000"),
+        ("MAX_SESSIONS_PER_USER", "sessions from 1 to 1000000"),
+        ("JOURNAL_MAX_BYTES", "bytes from 1048576 to 1099511627776"),
+        ("REDIS_TIMEOUT", "seconds from 0.001 to 60"),
+    ],
+)
+def test_a_range_is_named_as_people_write_numbers(load: Load, name: str, bounds: str) -> None:
+    with pytest.raises(ConfigError, match=f"{bounds}, not 0"):
+        load(**{name: 0})
+
+
 def test_a_wrong_topic_is_named_by_its_severity_and_not_quoted(load: Load) -> None:
     """An ARN names the account, and errors are logged."""
     [problem] = problems_of(load, ALERT_TOPICS={"info": TOPIC, "critical": f"{TOPIC}.fifo", "warning": f" {TOPIC}"})

@@ -56,6 +56,7 @@ def test_what_the_command_prints_is_a_key() -> None:
         (b64encode(b"the quick brown fox jumps over a").decode(), "all of its bytes are characters"),
         (b"429834705cb3232b9d6d43c2b16ee8d2", "different bytes|are characters"),
         ("é" * 43, "a text of 43 characters"),
+        (urlsafe_b64encode(KEY).decode() + "\n", r"an end of a line around it.*strip\(\)"),
     ],
 )
 def test_what_is_no_key_is_told_without_being_quoted(given: Any, why: str) -> None:
