@@ -103,7 +103,7 @@ class RowWrites:
         return bool(scope.attempt(self._operations.displaced, self._database.limited.take_displaced, digest))
 
     def was_displaced(self, digest: str, scope: RequestScope) -> bool | None:
-        """The same, however often it was said. None: the database does not answer."""
+        """See :meth:`.LimitedSignIns.was_displaced`. None: the database does not answer."""
         return scope.attempt(self._operations.verify, self._database.limited.was_displaced, digest)
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:

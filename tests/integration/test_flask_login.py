@@ -328,18 +328,41 @@ def make_limited(make_app: MakeApp) -> Callable[..., Flask]:
     return make
 
 
+def a_minute_later(app: Flask) -> None:
+    """As if all sessions had begun a minute earlier."""
+    with parts(app).backend.database.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE langpont_sessions SET created_at = created_at - 60000"))
+
+
 def test_a_remember_cookie_does_not_bring_back_what_ended_for_a_limit(make_limited: Callable[..., Flask]) -> None:
     """Else two browsers would end each other's session with every page, for ever. The cookie goes with the session."""
     app = make_limited(MAX_SESSIONS_PER_USER=1)
-    first, second = signed_in(app, remember=True), signed_in(app, remember=True)
+    first = signed_in(app, remember=True)
+    a_minute_later(app)
+    second = signed_in(app, remember=True)
     assert second.get_cookie(REMEMBER) is not None
     page = first.get("/me")
     assert page.json["user"] is None
     assert cookie_of(page, REMEMBER) == ""
     assert [who(client) for client in (second, first, second, first)] == ["7", None, "7", None]
     assert first.get("/why").json == {"displaced": True, "user": None}
+    a_minute_later(app)
     assert first.post("/in/7").status_code == 200
     assert [who(client) for client in (first, second)] == ["7", None]
+
+
+def test_a_browser_that_opens_two_pages_at_once_keeps_its_remember_cookie(make_limited: Callable[..., Flask]) -> None:
+    """Each page signs in, and ends the other's session; the cookie of the one that ended may be what stays."""
+    app = make_limited(MAX_SESSIONS_PER_USER=1)
+    tab, other_tab = signed_in(app, remember=True), browser(app)
+    a_minute_later(app)
+    remember = tab.get_cookie(REMEMBER).value
+    tab.delete_cookie("session")
+    other_tab.set_cookie(REMEMBER, remember)
+    assert [who(page) for page in (tab, other_tab)] == ["7", "7"]
+    assert row_count(app, "live") == 1
+    assert who(tab) == "7"
+    assert tab.get_cookie(REMEMBER).value == remember
 
 
 def test_requests_beside_the_one_that_is_told_bring_back_nothing_either(make_limited: Callable[..., Flask]) -> None:

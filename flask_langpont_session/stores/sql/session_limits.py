@@ -93,7 +93,7 @@ class LimitedSignIns:
         return self._calls.in_request(work, timeout)
 
     def was_displaced(self, digest: str, timeout: float | None = None) -> bool:
-        """The same, however often it was said."""
+        """The same, however often it was said; but not of one that ended for a limit as soon as it had begun."""
 
         def work() -> bool:
             with self._calls.connections.reading() as connection:

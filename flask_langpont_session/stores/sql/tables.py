@@ -77,6 +77,11 @@ LIMIT = "limit"
 DEVICE = "device"
 """Ended by its user, on another device."""
 
+OTHER_BROWSER_MS = 30_000
+"""After so long a session is taken for that of another browser than the one whose sign-in ended it for a limit. A
+browser that opens several pages at once, each of which signs in by a remember cookie, has its sessions end each other.
+"""
+
 TOLD = " told"
 """Behind either, once the user has been told of it."""
 
@@ -340,7 +345,11 @@ DISPLACE = KILL_THESE.values(ended_by=sa.bindparam("cause", type_=sa.String()))
 TAKE_DISPLACED = (
     SESSIONS.update().where(_s.digest == _digest, _s.ended_by.in_([LIMIT, DEVICE])).values(ended_by=_s.ended_by + TOLD)
 )
-SELECT_DISPLACED = sa.select(_s.digest).where(_s.digest == _digest, _s.ended_by.is_not(None))
+_has_lived = _s.updated_at - _s.created_at > OTHER_BROWSER_MS
+SELECT_DISPLACED = sa.select(_s.digest).where(
+    _s.digest == _digest,
+    sa.or_(_s.ended_by.in_([DEVICE, DEVICE + TOLD]), sa.and_(_s.ended_by.is_not(None), _has_lived)),
+)
 
 SELECT_LABEL = sa.select(_s.label).where(_s.digest == _digest)
 LABEL = SESSIONS.update().where(_s.digest == _digest, _s.live).values(label=sa.bindparam("text", type_=sa.String()))
