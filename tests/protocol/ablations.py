@@ -287,6 +287,13 @@ def _by_category(self: sim_records.SimMerge, name: str, moment: int, doubts: str
     return self.record.meta.stamp > moment
 
 
+def _waits_if_it_is_read(
+    self: journal_writer.JournalWriter, digest: str, names: Any, scope: Any = None, *, shadow: bool = False
+) -> bool:
+    overlay = self.overlay(digest, scope, shadow=shadow)
+    return any(map(overlay.has_writes, names))
+
+
 _lay_over = fallback.Fallback._lay_over
 
 
@@ -426,6 +433,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("shorter idle times in Redis", verifier.Verifier, "_extend_idle", _idle_as_any),
     Ablation("another id for a shorter life", row_writes, "begins_to_live_shorter", lambda life, before, after: False),
     Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),
+    Ablation("a busy journal may hold something", journal_writer.JournalWriter, "has_writes", _waits_if_it_is_read),
     Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
     Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
     Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),

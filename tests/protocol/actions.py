@@ -395,8 +395,7 @@ def _rename(
     task.notes["new"] = target.digest
     task.notes["rights"] = bool(rights)
     world.promises.increments[target.digest] += world.promises.increments[origin.digest]
-    data = loaded.fields.get("translation", {})
-    world.promises.counted[target.digest] = int(data.get("usage_count", b"0"))
+    world.promises.carries(origin.digest, target.digest)
     world.promises.replaces(origin.digest)
     saved = _save(world, task, worker, plan, scope)
     if saved is not None and not saved.ended:
@@ -507,6 +506,10 @@ def _cut(world: World, worker: str, server: str) -> None:
 
 def _busy(world: World, worker: str, count: str) -> None:
     world.workers[worker].busy = int(count)
+
+
+def _unread(world: World, host: str, count: str) -> None:
+    world.hosts[host].unread = int(count)
 
 
 def _crash(world: World, name: str) -> None:
@@ -718,6 +721,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "cut": _cut,
     "join_all": lambda world: world.cuts.clear(),
     "busy": _busy,
+    "unread": _unread,
     "crash": _crash,
     "lose": _lose,
     "near": lambda world: world.keep_near(),

@@ -377,6 +377,11 @@ class Promises:
         if "source_lang" in change.sets:
             self.last[digest] = change.sets["source_lang"]
 
+    def carries(self, origin: str, target: str) -> None:
+        """A session takes what it has along to another id, what the request cannot read included."""
+        self.counted[target] = self.counted[origin]
+        self.appended[target] |= self.appended[origin]
+
     def clears(self, digest: str) -> None:
         """A visitor begins to clear its session."""
         self.cleared.setdefault(digest, set())

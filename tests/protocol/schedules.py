@@ -669,6 +669,27 @@ KEPT = (
         """,
     ),
     _kept(
+        "a busy journal may hold something",
+        "I18",
+        """
+        sign_in w0 alice s0
+        add w0 s0
+        add w0 s0
+        read w1 s0
+        append w0 s0
+        tick all
+        cut w1 A
+        cut w1 B
+        read w1 s0
+        renew w1 s0             # what w0 has written since is still to be brought to the new id
+        unread h0 9
+        add w0 s0
+        unread h0 0
+        join_all
+        heal
+        """,
+    ),
+    _kept(
         "what was lost is given back",
         "I25",
         """

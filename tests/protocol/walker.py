@@ -109,6 +109,7 @@ _NEEDED = (0, 3)
 FAULTS: dict[str, tuple[tuple[int, Choice], ...]] = {
     "database": ((3, _event("database", _of("down", "hung"))), (3, _event("database", _of("up")))),
     "busy": ((2, _event("busy", _worker, _of("1", "2"))),),
+    "busy journal": ((3, _event("unread", _of("h0", "h1"), _of("1", "2"))),),
     "database cut": ((2, _event("cut", _of(*WORKERS, "h0", "h1"), _of("D"))), (2, _event("join_all"))),
     "redis cut": ((2, _event("cut", _of(*WORKERS, "h0", "h1"), _of("A", "B"))), (2, _event("join_all"))),
     "failover": ((2, _event("fail_over")), (1, _event("demote"))),

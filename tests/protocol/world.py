@@ -25,7 +25,7 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
 from flask_langpont_session.recovery import calls, reconciler
 from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.request import revocations
@@ -33,7 +33,7 @@ from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.stores.backend import Backend
-from flask_langpont_session.stores.host.journal import journal_at
+from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis import near
@@ -134,11 +134,24 @@ class Listener(logging.Handler):
 
 
 class Host:
-    """One host: its journal outlives its workers."""
+    """One host: its journal outlives its workers.
+
+    :ivar unread: so often the journal does not say in time what waits.
+    """
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         self.journal = journal_at(None, clock=world.clock.wall)
+        self.unread = 0
+        read = self.journal.overlay
+
+        def overlay(digest: str, **options: Any) -> Overlay:
+            if self.unread:
+                self.unread -= 1
+                raise StoreError("journal", ErrorClass.UNREACHABLE, "busy", timed_out=True)
+            return read(digest, **options)
+
+        self.journal.overlay = overlay  # type: ignore[method-assign]
 
 
 @dataclass(eq=False)
