@@ -90,6 +90,10 @@ class Cipher:
         place = _place(digest, category, field, version)
         return head + nonce + self._of_session(self._newest, digest).encrypt(nonce, value, head + place)
 
+    def lacks_the_key_of(self, sealed: bytes) -> bool:
+        """Whether a value names a key, and none of these has that name."""
+        return sealed[:1] == FORMAT and len(sealed) >= OVERHEAD and sealed[len(FORMAT) : _HEAD] not in self._keys
+
     def open(self, digest: str, category: str, field: str, sealed: bytes, version: int = 0) -> bytes:
         """The value that was sealed for this place.
 
@@ -99,7 +103,7 @@ class Cipher:
         head = sealed[:_HEAD]
         if head[:1] != FORMAT or len(sealed) < OVERHEAD:
             raise UnreadableValue("not encrypted, or cut off")
-        if head[1:] not in self._keys:
+        if self.lacks_the_key_of(sealed):
             raise UnknownKey("encrypted by a key that is not in ENCRYPTION_KEYS")
         of_session = self._of_session(head[1:], digest)
         nonce, text = sealed[_HEAD : _HEAD + _NONCE], sealed[_HEAD + _NONCE :]

@@ -50,7 +50,7 @@ class SealedJournal(Journal):
     def __init__(self, values: Values, file: JournalFile, limits: JournalLimits | None = None) -> None:
         super().__init__(file, SealedBoard(values, file, limits), limits=limits)
         self._values = values
-        self.move = self._moved
+        self.move, self.can_read = self._moved, self._can_read
 
     @classmethod
     def at(cls, values: Values, path: Path | None, limits: JournalLimits) -> SealedJournal:
@@ -88,13 +88,17 @@ class SealedJournal(Journal):
 
     def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
         opened = list(map(self._opened, super().pending_writes(limit, signed_in=signed_in, after=after)))
-        if damaged := [entry for entry in opened if is_damaged(entry.value)]:
+        if damaged := [entry for entry in opened if is_damaged(entry.value) and self.can_read(entry)]:
             log.error(
                 "%d entries of the journal cannot be decrypted and are removed: what they were to change is lost",
                 len(damaged),
             )
             self.forget_writes(damaged)
-        return [entry for entry in opened if not is_damaged(entry.value)]
+        return [entry for entry in opened if entry not in damaged]
+
+    def _can_read(self, entry: PendingWrite) -> bool:
+        """False: it is sealed by a key that this process does not have."""
+        return not any(self._values.lack_the_key_of(value) for value in (entry.value, entry.base))
 
     def forget_writes(
         self,

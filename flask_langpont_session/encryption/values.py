@@ -126,6 +126,10 @@ class Values:
             self._said[what] = now
             log.warning(what, category, _SILENCE)
 
+    def lack_the_key_of(self, value: bytes | None) -> bool:
+        """Whether a value that was opened is sealed by a key that this process does not have."""
+        return type(value) is Opened and self._cipher.lacks_the_key_of(value.stored)
+
     def wires(self, digest: str, category: str, fields: Fields, version: int = 0) -> dict[str, bytes]:
         """:meth:`wire` of each."""
         return {field: self.wire(digest, category, field, value, version) for field, value in fields.items()}

@@ -57,8 +57,9 @@ class Merges:
         fresh = [entry for entry in entries if not self._is_too_old(entry)]
         done = set(entries) - set(fresh)
         self._drop(done, Cause.TOO_OLD)
-        of_auth = [entry for entry in fresh if is_for_database(entry)]
-        groups = _by_category([entry for entry in fresh if not is_for_database(entry)])
+        readable = [entry for entry in fresh if self._journal.can_read(entry)]
+        of_auth = [entry for entry in readable if is_for_database(entry)]
+        groups = _by_category([entry for entry in readable if not is_for_database(entry)])
         for begin in range(0, len(groups), calls.PIPELINE):
             done |= self._merge_groups(groups[begin : begin + calls.PIPELINE], database)
         for group in _by_category(of_auth) if database else ():

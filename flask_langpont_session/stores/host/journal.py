@@ -105,6 +105,9 @@ class Journal:
     move: Move = staticmethod(moved)
     """What becomes of what waits when its session gets another id."""
 
+    can_read: Callable[[PendingWrite], bool] = staticmethod(lambda entry: True)
+    """Whether this process understands what an entry is to change; else it waits for another process that does."""
+
     def __init__(
         self,
         file: JournalFile,

@@ -113,6 +113,21 @@ def test_what_was_put_there_is_removed(
     assert journal.counts()["writes"] == 1
 
 
+def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another worker has been given the new key already, or this one has lost an old key too early."""
+    newer = Values(Cipher([bytes(range(100, 132))]), frozenset({"ui"}), plain_until=0.0, clock=lambda: 1000.0)
+    SealedJournal.at(newer, path, JournalLimits()).put([value(DIGEST, "lang", MARKER)])
+    journal = SealedJournal.at(values, path, JournalLimits())
+    journal.put([value(DIGEST, "theme", b'"dark"')])
+    assert [(entry.field, journal.can_read(entry)) for entry in journal.pending_writes()] == [
+        ("lang", False),
+        ("theme", True),
+    ]
+    assert journal.overlay(DIGEST).writes == {"ui": {"theme": b'"dark"'}}
+    assert journal.counts()["writes"] == 2
+    assert "ENCRYPTION_KEYS" in caplog.text
+
+
 def test_a_copy_that_was_put_there_is_damaged(journal: SealedJournal, path: Path) -> None:
     """A copy of another session, under this one's name."""
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", CategoryCopy(7, {"lang": MARKER}))])
