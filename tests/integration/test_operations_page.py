@@ -33,7 +33,7 @@ ELSEWHERE = {"alert-test": "test_alerts", "watch": "test_cli_watch", "drill --si
 """Commands whose blocks are not run here → the module that runs them, against servers of their own."""
 
 _SHAPES = [
-    (r"\b[\w-]{43}(?![\w-])", "DIGEST"),
+    (r"(?<![\w-])[\w-]{43}(?![\w-])", "DIGEST"),  # it may begin with a -
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"/\S+\.sqlite3", "FILE"),
     (r" \(at most [\d.]+ ms\)", ""),
