@@ -58,7 +58,9 @@ def test_i18_writes_of_two_workers_of_one_host_are_in_the_order_in_which_they_we
                 send(browser, worker, "/set", level, source_lang=f"text {entry}")
         for worker in a.workers:
             shown = look(browser, worker, 0)
-            assert shown["list"] == known
+            # An answer that did not call all of the feature available may have known the list, and added to it.
+            assert [entry for entry in shown["list"] if entry in known] == known
+            assert shown["list"] == sorted(set(shown["list"])) and set(shown["list"]) <= set(range(1, 16))
             assert shown["count"] == COUNTED + 10
             assert shown["blind"] == "text 15"
         assert len(known) > len(FIVE) + 5
