@@ -164,6 +164,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0, 
         now = time.monotonic()
         if now > deadline:
             raise TimeoutError(f"{what}: not within {seconds:g} s")
+        # As long as the question took: a dear one leaves the processor to what it asks about.
         time.sleep(max(pause, min(now - asked, _LONGEST_PAUSE)))
         asked = time.monotonic()
 

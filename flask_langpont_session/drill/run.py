@@ -243,7 +243,7 @@ class Drill:
                 self._during(reader, track, outcome)
             if time.monotonic() >= end:
                 return
-            time.sleep(max(0.0, min(next_at, end) - time.monotonic()))
+            time.sleep(max(0.0, min(next_at, end) - time.monotonic()))  # one look at a time, evenly spread
 
     def _during(self, reader: Browser, track: Track, outcome: Outcome) -> None:
         seen, took = self._read(reader, track)
@@ -342,7 +342,7 @@ class Drill:
                 why = _BUSY if outcome.fault is Fault.SLOW else ""
                 raise NotWell(f"the outage was not noticed within {PATIENCE:g} s{why}")
             outcome.slowest = max(outcome.slowest, self._stir(reader, outcome.fault))
-            time.sleep(0.01)
+            time.sleep(0.01)  # the monitor of this process, which is to notice it, has the processor meanwhile
         outcome.noticed = time.monotonic() - began
 
     def _stir(self, reader: Browser, fault: Fault) -> float:
@@ -371,7 +371,7 @@ class Drill:
             if time.monotonic() - began > patience:
                 lost = ", ".join(sorted(self._health.lost_stores)) or "the journal"
                 raise NotWell(f"{when} not all is well: {lost}; see `flask langpont status`")
-            time.sleep(0.01)
+            time.sleep(0.01)  # health has no event for it, and this is a command of its own
         return time.monotonic() - began
 
     # -- afterwards ----------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Stage:
             for door in self.site.doors().values():
                 with suppress(OSError):
                     ask(f"{door}/write", 5)
-            time.sleep(min(pause, max(0.0, end - time.monotonic())))
+            time.sleep(min(pause, max(0.0, end - time.monotonic())))  # a user's pace; so long is recorded
 
     def begin(self) -> None:
         """Begin to record: all workers are there."""
