@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flask import Request, has_request_context, request
 
 from .config.settings import Settings
-from .policy.devices import NO_DEVICE, Device, clean_label, network_of
+from .policy.values import NO_DEVICE, Device, clean_label, network_of
 
 log = logging.getLogger(__name__)
 

@@ -32,10 +32,10 @@ from .policy.records import Life, Revoked
 from .request.repository import SessionRepository
 from .routes import yielding
 from .session.cookies import CookieSigner, signer_for
-from .session.ids import SessionContext
 from .session.mapping import Session
 from .session.special_keys import RememberCookie
 from .session.values import SessionInfo
+from .session.work import SessionContext
 from .stores.sql.tables import METADATA
 
 log = logging.getLogger(__name__)

@@ -40,8 +40,8 @@ from ..policy.users import is_nobody, user_of
 from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
-from ..session.ids import Adopted, SessionContext
 from ..session.mapping import Session
+from ..session.work import Adopted, SessionContext
 from ..stores.redis.store import RedisStore
 from .old_records import NotReadable, read
 

@@ -16,7 +16,7 @@ from ..events import EndedBy
 from ..extension import State, state_of
 from ..policy.ids import is_digest
 from ..policy.records import Revoked
-from ..policy.step_up import authenticated_at
+from ..policy.users import authenticated_at
 from ..policy.values import StoreError
 from ..session.values import SessionInfo
 from ..stores.host.journal import Waiting

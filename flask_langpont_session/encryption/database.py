@@ -16,8 +16,18 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from ..policy.categories import AUTH
-from ..policy.devices import UserSession
-from ..policy.values import AuthRow, Changes, Created, ErrorClass, Fields, Found, Limit, Position, StoreError
+from ..policy.values import (
+    AuthRow,
+    Changes,
+    Created,
+    ErrorClass,
+    Fields,
+    Found,
+    Limit,
+    Position,
+    StoreError,
+    UserSession,
+)
 from ..stores.sql.calls import Calls
 from ..stores.sql.database import Database, Described
 from ..stores.sql.devices import Devices

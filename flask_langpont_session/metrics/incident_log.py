@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..policy.breakers import DATABASE
+from ..policy.breaker import DATABASE
 from ..policy.levels import LEVELS
 from ..policy.values import StoreError
 from .losses import Loss

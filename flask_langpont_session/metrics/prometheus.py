@@ -27,7 +27,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from ..policy.breakers import PRIMARY
+from ..policy.breaker import PRIMARY
 from ..support.forks import renew_in_children
 from . import aggregate, catalogue
 from .recorder import Amounts, Interval, Reader

@@ -14,15 +14,14 @@ from typing import NamedTuple
 
 from ..support.forks import renew_in_children
 from . import levels
-from .breaker import Breaker
-from .breakers import DATABASE as DATABASE
-from .breakers import ONLY as ONLY
-from .breakers import PRIMARY as PRIMARY
-from .breakers import READ as READ
-from .breakers import REPLICA as REPLICA
-from .breakers import WRITE as WRITE
-from .breakers import Breakers
-from .breakers import Endpoint as Endpoint
+from .breaker import DATABASE as DATABASE
+from .breaker import ONLY as ONLY
+from .breaker import PRIMARY as PRIMARY
+from .breaker import READ as READ
+from .breaker import REPLICA as REPLICA
+from .breaker import WRITE as WRITE
+from .breaker import Breaker, Breakers
+from .breaker import Endpoint as Endpoint
 from .values import ErrorClass, StoreError, role_of
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})

@@ -9,10 +9,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .categories import AUTH, CSRF_FEATURE, Feature
-from .devices import NO_DEVICE, Device
 from .ids import ANONYMOUS, SessionId
 from .leases import Life as Life
-from .values import AuthRow, CategoryChange, CategoryCopy, Fields
+from .values import NO_DEVICE, AuthRow, CategoryChange, CategoryCopy, Device, Fields
 
 NO_FIELDS: Fields = {}
 NO_COPY = CategoryCopy(0, NO_FIELDS)

@@ -1,8 +1,12 @@
-"""Which user a value under one of USER_KEYS names: an id, or a dict that tells of the user."""
+"""Which user a session is of, and when that user last gave proof of being that user: by signing in, or by entering a
+password again."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from .categories import AUTHENTICATED_AT
+from .values import AuthRow, Fields
 
 _ID_CLAIMS = ("sub", "id")
 """Where a dict has the user's id: as OpenID Connect calls it, and as others do."""
@@ -26,3 +30,37 @@ def user_of(value: Any) -> str | None:
 def is_nobody(value: Any) -> bool:
     """Whether a value says that there is no user: None, False, an empty text or dict. The number 0 may be an id."""
     return not value and (type(value) is bool or not isinstance(value, (int, float)))
+
+
+FLASK_LOGINS_FRESH = "_fresh"
+"""Flask-Login's key: False where its remember cookie signed the user in, or where the browser looks like another one.
+"""
+
+_FALSE = b"false"
+
+
+def noted(payload: Fields, at_ms: int) -> dict[str, bytes]:
+    """A row's data with that moment. Where it has none, the session's beginning counts.
+
+    :param at_ms: milliseconds since 1970 by the database's clock; 0: not known.
+    """
+    return {**payload, AUTHENTICATED_AT: b"%d" % at_ms}
+
+
+def is_only_remembered(payload: Fields) -> bool:
+    """Whether Flask-Login knows the user by a remember cookie only."""
+    return payload.get(FLASK_LOGINS_FRESH) == _FALSE
+
+
+def authenticated_at(row: AuthRow) -> int | None:
+    """That moment, in milliseconds since 1970 by the database's clock; None: it is not known, or the user was only
+    remembered."""
+    said = row.payload.get(AUTHENTICATED_AT, b"%d" % row.created_at)
+    at_ms = int(said) if said.isdigit() else 0
+    return None if at_ms == 0 or is_only_remembered(row.payload) else at_ms
+
+
+def is_recent(row: AuthRow, max_age: float) -> bool:
+    """Whether that was at most so many seconds before the database read the row."""
+    at_ms = authenticated_at(row)
+    return at_ms is not None and row.read_at - at_ms <= max_age * 1000

@@ -18,7 +18,7 @@ from ..stores.host.board import Board
 from ..stores.host.journal import Overlay
 from ..stores.local import LocalCopies
 from ..stores.redis.records import Change, Known, empty_as_of
-from .redis_reply import RedisReply
+from .scope import RedisReply
 
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 

@@ -22,8 +22,7 @@ from ..stores.redis.near import Hit
 from ..stores.redis.records import Answer, Known, empty_as_of
 from .journal_writer import NOTHING
 from .parts import Parts
-from .redis_reply import RedisReply
-from .scope import RequestScope
+from .scope import RedisReply, RequestScope
 
 T = TypeVar("T")
 

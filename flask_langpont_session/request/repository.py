@@ -29,16 +29,14 @@ from ..policy.values import (
 from ..stores.backend import Backend
 from ..support.single_flight import SingleFlight
 from .category_writes import CategoryWrites
-from .devices import Devices
 from .fallback import Fallback
 from .journal_writer import JournalWriter
-from .operations import Operations
 from .parts import Parts
 from .reads import Reads
-from .revocations import Revocations
+from .revocations import Devices, Revocations
 from .row_writes import RowWrites
 from .saves import Saves
-from .scope import RequestScope
+from .scope import Operations, RequestScope
 from .verifier import Confirmed, Verifier
 
 _MINT_TRIES = 8

@@ -1,4 +1,4 @@
-"""One request's way through the stores: which ones it may still ask, and how long it may still wait.
+"""One request's way through the stores: which ones it may still ask, for what, and how long it may still wait.
 
 The snapshot is taken when the request first needs a store and only ever shrinks: a store that fails mid-way is reported
 to health, and the same request goes on without it. All waits of a request come out of one budget, in which the time
@@ -9,16 +9,83 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
+from ..config.settings import Settings
 from ..metrics.recorder import Recorder
-from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
+from ..policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, HealthSnapshot
 from ..policy.values import ErrorClass, StoreError, Wait, role_of
+from ..stores.redis.records import Answer, AuthEntry
 from ..support import lag
 from ..support.lag import LEAST_WAIT, no_answer
-from .operations import Operation
 
 T = TypeVar("T")
+
+
+class Operation(NamedTuple):
+    """One kind of call.
+
+    :param name: for the recorder.
+    :param store: the role of the store.
+    :param way: ``read`` or ``write``.
+    :param timeout: seconds that a request waits for it, if it has so many left.
+    """
+
+    name: str
+    store: str
+    way: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Those there are. The name of two that do the same for a user is the same."""
+
+    load: Operation
+    load_replica: Operation
+    quarantine: Operation
+    save: Operation
+    push: Operation
+    extend_idle: Operation
+    write_tombstone: Operation
+    verify: Operation
+    list: Operation
+    save_row: Operation
+    sign_in: Operation
+    repair: Operation
+    revoke: Operation
+    displaced: Operation
+
+    @classmethod
+    def of(cls, settings: Settings) -> Operations:
+        """With the time-outs of an application."""
+        timeouts = {PRIMARY: settings.redis_timeout, REPLICA: settings.redis_timeout}
+        timeouts[DATABASE] = settings.database_timeout
+        return cls(**{each: Operation(*row, timeouts[row[1]]) for each, row in _OPERATIONS.items()})
+
+    def loading(self, source: str) -> Operation:
+        """That which reads a session from one of the Redis servers."""
+        return self.load if source == PRIMARY else self.load_replica
+
+
+_OPERATIONS = {
+    "load": ("load", PRIMARY, READ),
+    "load_replica": ("load", REPLICA, READ),
+    "quarantine": ("quarantine", PRIMARY, WRITE),
+    "save": ("save", PRIMARY, WRITE),
+    "push": ("push", PRIMARY, WRITE),
+    "extend_idle": ("extend_idle", PRIMARY, WRITE),
+    "write_tombstone": ("write_tombstone", PRIMARY, WRITE),
+    "verify": ("verify", DATABASE, READ),
+    "list": ("list", DATABASE, READ),
+    "save_row": ("save", DATABASE, WRITE),
+    "sign_in": ("sign_in", DATABASE, WRITE),
+    "repair": ("repair", DATABASE, WRITE),
+    "revoke": ("revoke", DATABASE, WRITE),
+    "displaced": ("verify", DATABASE, WRITE),
+}
+
 
 LEAST_FOR_JOURNAL = 0.05
 """Seconds that the host's journal is waited for at least: it is for what no store took, after they were waited for."""
@@ -177,3 +244,36 @@ class RequestScope:
             # The database is the same one for all shards.
             for scope in self._others.values() if self._others and role == DATABASE else (self,):
                 scope.view = scope.view.without(role, *lost)
+
+
+class RedisReply(NamedTuple):
+    """What Redis said of a session.
+
+    :param answer: None: no Redis answered.
+    :param source: the store that did, or ``none``.
+    :param asked_at: monotonic seconds, before it was asked.
+    """
+
+    answer: Answer | None
+    source: str
+    asked_at: float
+
+    @property
+    def by_primary(self) -> bool:
+        """Whether the primary said it, and it is one."""
+        return self.answer is not None and self.source == PRIMARY and self.answer.is_primary
+
+    @property
+    def entry(self) -> AuthEntry | None:
+        """What it said of auth; None: nothing."""
+        return self.answer.auth if self.answer else None
+
+    @property
+    def now_ms(self) -> int:
+        """The Redis clock when it was asked; 0: no Redis answered."""
+        return self.answer.now_ms if self.answer else 0
+
+    @property
+    def stamp_ms(self) -> int:
+        """The stamp of what the database says from now on; 0: none can be given."""
+        return self.now_ms if self.by_primary else 0

@@ -28,9 +28,7 @@ from ..stores.redis.near import Hit
 from ..stores.redis.records import AuthEntry
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
-from .operations import Operations
-from .redis_reply import RedisReply
-from .scope import RequestScope
+from .scope import Operations, RedisReply, RequestScope
 
 
 class Confirmed(NamedTuple):

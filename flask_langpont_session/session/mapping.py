@@ -11,30 +11,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
+
+from flask.sessions import SessionMixin
 
 from ..exceptions import ConfigError, Refused, UnsupportedValue
-from ..policy.categories import AUTH, Feature
-from ..policy.devices import clean_label
+from ..policy.categories import AUTH, Feature, KeyKind
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.levels import LEVELS
 from ..policy.records import Kept, Verdict
 from ..policy.serializer import INT_LIMIT, check_key
-from ..policy.step_up import authenticated_at, is_recent
+from ..policy.users import authenticated_at, is_recent
+from ..policy.values import clean_label
 from ..request.scope import RequestScope
-from ..support.lazy import lazy
+from ..support.caches import lazy
 from .auth_keys import AuthKeys
 from .availability import explain, is_available
-from .contents import readable_keys
-from .dict_like import DictLike
 from .freshness import fresh_row
-from .ids import Ids, OldSession, SessionContext
-from .key_kinds import KeyKind
 from .saving import Saving
 from .special_keys import NO_COOKIE, RememberCookie, SpecialKeys
 from .values import CategoryView, FeatureReport
-from .work import Work
+from .work import Ids, OldSession, SessionContext, Work, readable_keys
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +46,24 @@ def _not_countable(key: str, category: str) -> str:
         f"category of {key!r}, is encrypted; name the other categories there, have the key in one that is not "
         f"encrypted, or assign session[{key!r}], of which two requests at once may lose one"
     )
+
+
+class DictLike(SessionMixin):
+    """A session that is no dict, with what else applications do with a dict: copy it, and join it with another."""
+
+    def copy(self) -> dict[str, Any]:
+        """What is in it now, as a dict."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self}
+
+    def __ior__(self, other: Mapping[str, Any]) -> Self:
+        self.update(other)
+        return self
 
 
 class Session(DictLike):

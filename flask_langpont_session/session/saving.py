@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from ..policy.categories import (
     AUTH,
 )
-from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import NO_FIELDS, Kept, Plan, Saved, apply_change
-from ..policy.values import CategoryChange
+from ..policy.values import NO_DEVICE, CategoryChange, Device
 from .identity import State
 from .work import Work
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE
+from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE, KeyKind
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import Verdict
-from ..policy.step_up import FLASK_LOGINS_FRESH, is_only_remembered
-from .key_kinds import KeyKind
+from ..policy.users import FLASK_LOGINS_FRESH, is_only_remembered
 from .work import Work
 
 

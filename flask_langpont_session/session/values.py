@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..policy.categories import CategoryTable
-from ..policy.devices import UserSession
+from ..policy.values import UserSession
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ..metrics.history import REDIS, SOURCES, STEP, Slice, together
-from ..policy.breakers import DATABASE
+from ..policy.breaker import DATABASE
 from ..policy.levels import LEVELS
 from .facts import Facts
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..metrics.history import REDIS, SOURCES, Slice, together
-from ..policy.breakers import DATABASE
+from ..policy.breaker import DATABASE
 from ..policy.levels import LEVELS
 from .charts import HEIGHT, SOURCE_NAMES, charts, duration, milliseconds, parts, periods
 from .facts import Facts

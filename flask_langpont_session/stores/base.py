@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
-from .redis.endpoint import Endpoint
-from .redis.near import Hit
-from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
+    from .redis.endpoint import Endpoint
+    from .redis.near import Hit
+    from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
 
 
 class SessionStore(Protocol):

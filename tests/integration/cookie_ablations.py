@@ -11,8 +11,7 @@ from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.revocations import Revocations
-from flask_langpont_session.session.auth_keys import AuthKeys
-from flask_langpont_session.session.carrying import restart
+from flask_langpont_session.session.auth_keys import AuthKeys, restart
 from flask_langpont_session.session.identity import State
 from flask_langpont_session.session.saving import Saving
 from flask_langpont_session.session.special_keys import SpecialKeys

@@ -20,7 +20,6 @@ from flask_langpont_session.request import (
     fallback,
     journal_writer,
     reads,
-    redis_reply,
     repository,
     revocations,
     row_writes,
@@ -124,11 +123,11 @@ def _no_overlay(self: journal_writer.JournalWriter, digest: str, scope: Any = No
     return journal_writer.NOTHING
 
 
-def _redis_knows_no_use(reply: redis_reply.RedisReply) -> int | None:
+def _redis_knows_no_use(reply: scope.RedisReply) -> int | None:
     return 0 if reply.by_primary else None
 
 
-def _silence_is_an_answer(reply: redis_reply.RedisReply) -> int:
+def _silence_is_an_answer(reply: scope.RedisReply) -> int:
     row = reply.entry.row if reply.entry else None
     return row.idle_expires_at if row else 0
 
@@ -210,7 +209,7 @@ def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
     return None
 
 
-def _any_server_is_primary(self: redis_reply.RedisReply) -> bool:
+def _any_server_is_primary(self: scope.RedisReply) -> bool:
     return self.answer is not None
 
 
@@ -379,7 +378,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
-    Ablation("role of the server", redis_reply.RedisReply, "by_primary", property(_any_server_is_primary)),
+    Ablation("role of the server", scope.RedisReply, "by_primary", property(_any_server_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
     Ablation("minimum version", local.LocalCopies, "min_version", _no_min_version),
     Ablation(

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.policy import step_up
+from flask_langpont_session.policy import users as step_up
 from flask_langpont_session.policy.categories import AUTH, AUTHENTICATED_AT
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId

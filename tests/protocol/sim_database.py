@@ -10,12 +10,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
-from flask_langpont_session.policy.devices import NO_DEVICE, Device
 from flask_langpont_session.policy.leases import EXTEND_AFTER
 from flask_langpont_session.policy.values import (
+    NO_DEVICE,
     AuthRow,
     Changes,
     Created,
+    Device,
     ErrorClass,
     Fields,
     Found,

@@ -18,8 +18,8 @@ from flask_langpont_session.policy.levels import Behaviour
 from flask_langpont_session.policy.records import Life, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow
-from flask_langpont_session.session.ids import Ids, SessionContext
 from flask_langpont_session.session.mapping import Session
+from flask_langpont_session.session.work import Ids, SessionContext
 
 FAR = 4_000_000_000_000
 LIFE = Life(1_000_000, 9_000_000)

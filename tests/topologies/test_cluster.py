@@ -19,7 +19,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import events
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.metrics.session_index import BUCKETS
-from flask_langpont_session.policy.breakers import READ
+from flask_langpont_session.policy.breaker import READ
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import captured_events

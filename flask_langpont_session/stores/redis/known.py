@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ...policy.values import RecordRef
+from ...support.caches import Recent
 from ...support.forks import renew_in_children
-from ...support.recent import Recent
 from .records import NO_RECORDS, Known
 
 BYTES = 16 * 1024 * 1024

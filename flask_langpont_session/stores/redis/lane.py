@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from redis import exceptions as driver
 
-from ...support.recent import Recent
+from ...support.caches import Recent
 from .known import size_of
 from .records import Answer, Known
 from .server_identity import Server

@@ -22,8 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from ...policy.devices import NO_DEVICE, Device
-from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, Position, StoreError
+from ...policy.values import NO_DEVICE, AuthRow, Changes, Device, ErrorClass, Fields, Found, Position, StoreError
 from . import tables as sql
 from .calls import Calls
 from .devices import Devices

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Row
 
-from ...policy.devices import Device, UserSession
-from ...policy.values import StoreError
+from ...policy.values import Device, StoreError, UserSession
 from . import tables as sql
 from .calls import Calls
 

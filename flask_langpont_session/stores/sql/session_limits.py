@@ -12,8 +12,7 @@ from contextlib import suppress
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from ...policy.devices import NO_DEVICE, Device
-from ...policy.values import Created, ErrorClass, Fields, Limit, StoreError
+from ...policy.values import NO_DEVICE, Created, Device, ErrorClass, Fields, Limit, StoreError
 from . import tables as sql
 from .calls import Calls
 from .errors import NAME

@@ -19,8 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from ...policy.devices import LONGEST_LABEL
-from ...policy.values import AuthRow, Changes, ErrorClass, Fields, Found, StoreError
+from ...policy.values import LONGEST_LABEL, AuthRow, Changes, ErrorClass, Fields, Found, StoreError
 from .errors import NAME
 
 

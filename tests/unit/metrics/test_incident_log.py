@@ -9,7 +9,7 @@ import pytest
 from flask_langpont_session.metrics.incident_log import IncidentLog
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.policy.breakers import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.breaker import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 BOTH = (READ, WRITE)

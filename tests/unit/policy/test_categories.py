@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ from flask_langpont_session.policy.categories import (
     DEFAULT_CATEGORIES,
     DEFAULT_PRIORITIES,
     CategoryTable,
+    KeyKind,
     KeyPatterns,
     Priority,
+    kinds_of,
 )
+from tests.support.fakes import settings_in
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +245,21 @@ def test_what_a_message_offers_is_accepted() -> None:
     assert len(offered) == 3
     assert [build_table(spec, {"look": word}).problems for word in offered] == [[], [], []]
     assert build_table(spec, {"look": "low", "login": "critical"}).problems == []
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("theme", KeyKind.STORED),
+        ("of no feature", KeyKind.STORED),
+        ("user_id", KeyKind.STORED),
+        ("_remember", KeyKind.TRANSIENT),
+        ("_permanent", KeyKind.PERMANENT),
+        ("csrf_token", KeyKind.TOKEN),
+        ("session_created", KeyKind.KEPT),
+    ],
+)
+def test_each_key_has_a_kind(tmp_path: Path, key: str, kind: KeyKind) -> None:
+    settings = settings_in(tmp_path)
+    kind_of = kinds_of(settings.table, settings.transient_key_patterns)
+    assert [kind_of(key), kind_of(key)] == [kind, kind]

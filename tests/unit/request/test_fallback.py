@@ -16,7 +16,7 @@ from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.records import Gap, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, RecordRef
 from flask_langpont_session.request.fallback import Fallback
-from flask_langpont_session.request.redis_reply import RedisReply
+from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import Answer, Change, Known, empty_as_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_langpont_session.policy.breakers import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Breakers
+from flask_langpont_session.policy.breaker import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Breakers
 from flask_langpont_session.policy.values import ErrorClass
 
 

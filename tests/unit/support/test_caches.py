@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_langpont_session.support.recent import Recent
+from flask_langpont_session.support.caches import Recent, lazy
 
 
 def filled(*keys: str) -> Recent[str, str]:
@@ -47,3 +47,21 @@ def test_the_sum_of_the_sizes_is_bounded() -> None:
         kept.put(str(number), "x", 1)
         kept.put(str(number), "x", 1)
     assert sum(kept.look(str(number)) is not None for number in range(100)) <= 4
+
+
+class Page:
+    def __init__(self) -> None:
+        self.made = 0
+
+    @lazy
+    def text(self) -> list[str]:
+        self.made += 1
+        return []
+
+
+def test_it_is_made_once_for_each_object() -> None:
+    page, other = Page(), Page()
+    assert page.made == 0
+    assert page.text is page.text
+    assert page.text is not other.text
+    assert (page.made, other.made) == (1, 1)

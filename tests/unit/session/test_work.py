@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flask_langpont_session.policy.categories import AUTHENTICATED_AT
-from flask_langpont_session.session.contents import present, readable_keys
+from flask_langpont_session.session.work import present, readable_keys
 from tests.support.fakes import Maker, Repository
 
 
