@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import ssl
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -12,6 +13,10 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.support.on_time import never_late
 from tests.support.turns import next_of, unit_of
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has what runs in its background ignore Ctrl-C, and programs that tests start and interrupt would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class InTurns(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import LONG, Stage, Worker
@@ -103,16 +105,25 @@ def test_d8_writers_that_wait_for_a_slow_disk_lose_nothing(stage: Stage) -> None
 
 
 def test_d9_a_journal_that_another_process_holds_is_waited_for_within_the_budget(stage: Stage) -> None:
-    """A request waits 0.3 s for all stores together; the quickest of several shows it."""
+    """A request waits 0.3 s for all stores together. On a busy machine it waits for a processor, too: the first that is
+    answered in time shows it."""
     with stage.host("a", 1, HEALTH_INTERVAL=0.2) as a:
         [worker] = a.workers
         visitor = session_of("visitor", worker)
-        users = [session_of("user", worker, user=str(number)) for number in range(3)]
+        users = [session_of("user", worker, user=str(number)) for number in range(12)]
         with cut(worker), held(worker.journal):
-            writes = [visitor.send("/set", input_text=f"held {number}").seconds for number in range(6)]
-            ends = [user.send("/sign-out").seconds for user in users]
-        assert min(writes) < 0.47, writes
-        assert min(ends) < 0.75, ends
+            one_in_time((visitor.send("/set", input_text=f"held {number}").seconds for number in range(12)), 0.47)
+            one_in_time((user.send("/sign-out").seconds for user in users), 0.75)
+
+
+def one_in_time(took: Iterable[float], most: float) -> None:
+    """Requests are sent until one took no more than so many seconds."""
+    seen: list[float] = []
+    for seconds in took:
+        seen.append(seconds)
+        if seconds < most:
+            return
+    pytest.fail(f"none took less than {most} s: {seen}")
 
 
 def test_i19_what_a_held_journal_could_not_keep_is_counted(stage: Stage) -> None:
