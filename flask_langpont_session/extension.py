@@ -18,7 +18,7 @@ from flask import session as current_session
 from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
-from .blueprint import health_blueprint, health_report
+from .blueprint import health_blueprint, health_report, yielding
 from .build import State as State
 from .build import build, close_with
 from .config.explanations import UnclaimedKeys
@@ -30,7 +30,6 @@ from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
 from .request.repository import SessionRepository
-from .routes import yielding
 from .session.cookies import CookieSigner, signer_for
 from .session.mapping import Session
 from .session.special_keys import RememberCookie

@@ -328,7 +328,7 @@ def test_a_route_of_the_application_is_served_in_place_of_ours(
     client: Any = app.test_client()
     assert [client.get(path).status_code, client.head(path).status_code] == [403, 403]
     assert client.get(f"{path.rstrip('/')}?key=1", follow_redirects=True).text == "its own"
-    [line] = [record.getMessage() for record in caplog.records if record.name == "flask_langpont_session.routes"]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "flask_langpont_session.blueprint"]
     assert f"a route of its own at {path.rstrip('/')}," in line and "HEALTH_URL_PREFIX" in line
     for page in {"/healthz", "/healthz/ready", "/healthz/live"} - {path.rstrip("/")}:
         assert client.get(page).json["status"]
@@ -346,4 +346,4 @@ def test_another_method_of_the_application_does_not_take_ours(
     assert client.post("/healthz").text == "posted"
     assert "level" in client.get("/healthz").json
     assert client.put("/healthz").status_code == 405
-    assert not [record for record in caplog.records if record.name == "flask_langpont_session.routes"]
+    assert not [record for record in caplog.records if record.name == "flask_langpont_session.blueprint"]
