@@ -9,7 +9,7 @@ from playwright.sync_api import Page, sync_playwright
 from lab.servers import Lab
 from tests.browser.conftest import FLAGS
 from tests.browser.visitor import Visitor
-from tests.support.programs import required
+from tests.support.programs import path_of_chromium
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
@@ -29,7 +29,7 @@ def _take(page: Page, level: int) -> None:
 def main() -> None:
     """Start the demo, work in it, stop its Valkey servers, work on."""
     with Lab(workers=2, aws=True) as lab, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=required("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path_of_chromium(), args=FLAGS)
         visitor = Visitor(browser.new_page(viewport={"width": 1280, "height": 1440}), lab.url)
         visitor.open()
         visitor.sees_level(0)

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, ViewportSize, sync_playwright
 from devservers.processes import wait_until
 from lab.servers import Lab
 from tests.browser.visitor import Visitor
-from tests.support.programs import required
+from tests.support.programs import path_of_chromium
 
 APPLICATION = "tests.browser.application:create_app()"
 
@@ -22,7 +22,7 @@ JAPANESE = {"Accept-Language": "ja"}  # also for the requests beside the page, w
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
-    chromium = required("chromium")
+    chromium = path_of_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser

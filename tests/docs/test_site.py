@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 import flask_langpont_session
 from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
-from tests.support.programs import required
+from tests.support.programs import path_of_chromium
 from tools import diagrams
 
 from .pages import README, ROOT, SITE, links
@@ -160,7 +160,7 @@ def test_every_diagram_has_its_pictures_and_every_picture_its_diagram() -> None:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The system's."""
-    program = required("chromium")
+    program = path_of_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--headless", "--no-sandbox"])
         yield browser
