@@ -38,8 +38,8 @@ from .sim_tracking import Line
 from .tasks import Path
 from .world import WORKERS, Worker, World
 
-WAIT = 5.0
-"""Seconds. No store is slow here."""
+WAIT = 60.0
+"""Seconds. No store is slow here, but the machine may be."""
 
 
 class RealClock(Clock):
