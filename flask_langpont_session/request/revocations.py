@@ -1,4 +1,5 @@
-"""Ending sessions, for ever: in the database, in Redis, on this host; what does not answer hears it later."""
+"""Ending sessions, for ever: in the database, in Redis, on this host; what does not answer hears it later. And the
+sessions of one user, as that user is shown them, names them and ends them."""
 
 from __future__ import annotations
 
@@ -219,7 +220,7 @@ class Revocations:
 
 
 class Devices:
-    """Asks the database: nothing of this is in Redis, or in a journal."""
+    """The sessions of one user. Asks the database: nothing of this is in Redis, or in a journal."""
 
     def __init__(self, parts: Parts, revocations: Revocations) -> None:
         self._database = parts.backend.database

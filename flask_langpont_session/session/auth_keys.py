@@ -1,4 +1,5 @@
-"""What setting, changing or removing a key of auth means: a sign-in, a sign-out, a grant, or just data."""
+"""What setting, changing or removing a key of auth means: a sign-in, a sign-out, a grant, or just data; and what
+of the session goes along where it takes another id."""
 
 from __future__ import annotations
 

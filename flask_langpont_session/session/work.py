@@ -23,6 +23,8 @@ from .identity import NOT_READ, Identity
 if TYPE_CHECKING:
     from .mapping import Session
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
@@ -198,9 +200,6 @@ class Ids:
         if self.saved_permanent is None:
             return self.chosen_permanent is not None and self.permanence_changed
         return self.permanent != self.saved_permanent
-
-
-log = logging.getLogger(__name__)
 
 
 class Work:
