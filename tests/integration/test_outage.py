@@ -501,6 +501,7 @@ def test_a_damaged_category_is_set_aside(app: Flask, user: Any, primary: Valkey,
     key = f"session:ui:{{{digest(user.cookie)}}}"
     with primary.client() as redis:
         DAMAGE[damage](redis, key)
+        wait_until(lambda: user.get("/who").json["lang"] is None, "the news that it has changed")
         assert user.get("/who").json == {"user": "7", "level": 0, "lang": None}
         assert redis.exists(f"{key}:aside")
         assert 0 < redis.pttl(f"{key}:aside") <= 86_400_000
@@ -513,6 +514,7 @@ def test_a_damaged_value_reads_as_absent_and_heals(app: Flask, user: Any, primar
     """One value that cannot be read is no reason to fail a page or to lose its neighbours."""
     with primary.client() as redis:
         redis.hset(f"session:ui:{{{digest(user.cookie)}}}", "theme", b"\xff")
+    wait_until(lambda: user.get("/get/theme").json["value"] is None, "the news that it has changed")
     assert user.get("/get/theme").json == {"value": None, "present": False}
     assert user.get("/who").json["lang"] == "jp"
     user.post("/set", json={"theme": "dark"})
