@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, expect, sync_playwright
 
 from devservers.processes import wait_until
 from lab.servers import Lab
@@ -15,6 +15,8 @@ APPLICATION = "tests.browser.application:create_app()"
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+expect.set_options(timeout=20_000)  # milliseconds: a busy machine may let a page wait
 
 JAPANESE = {"Accept-Language": "ja"}  # also for the requests beside the page, which do not know the locale
 

@@ -201,7 +201,7 @@ def test_the_tour(visitor: Visitor) -> None:
     stop = page.locator('[data-server="primary"] [data-action="stop"] button')
     stop.focus()
     page.keyboard.press("Enter")
-    expect(page.locator('[data-server="primary"] [data-action="start"] button')).to_be_focused(timeout=20_000)
+    expect(page.locator('[data-server="primary"] [data-action="start"] button')).to_be_focused()
     visitor.agreed(1)
     expect(step).to_have_text(texts["tour_2"])
     visitor.switch("replica", "stop", "stopped")

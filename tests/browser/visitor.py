@@ -51,7 +51,7 @@ class Visitor:
     def switch(self, server: str, action: str, state: str) -> None:
         """Press a switch of the outage lab and wait until the panel shows that it worked."""
         self.page.click(f'[data-server="{server}"] [data-action="{action}"] button')
-        expect(self.page.locator(f'[data-server="{server}"]')).to_have_attribute("data-is", state, timeout=20_000)
+        expect(self.page.locator(f'[data-server="{server}"]')).to_have_attribute("data-is", state)
 
     def sees_level(self, level: int) -> None:
         """Wait until the panel shows this level, without a reload."""

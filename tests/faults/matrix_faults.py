@@ -438,11 +438,12 @@ def no_more_clients(site: Site) -> Iterator[Evidence]:
     with server.client() as client, ExitStack() as stack:
         client.ping()
         before = int(info(server, "stats")["rejected_connections"])
-        client.client_kill_filter(_type="normal", skipme=True)
-        _until_closed(site, "primary")
-        known = client.config_get("maxclients")["maxclients"]
-        client.config_set("maxclients", 2)  # this one and the replica
-        stack.callback(client.config_set, "maxclients", known)
+        with parts(site.app).monitor.paused():  # it makes new connections
+            client.client_kill_filter(_type="normal", skipme=True)
+            _until_closed(site, "primary")
+            known = client.config_get("maxclients")["maxclients"]
+            client.config_set("maxclients", 2)  # this one and the replica
+            stack.callback(client.config_set, "maxclients", known)
         yield lambda: int(client.info("stats")["rejected_connections"]) - before
 
 
