@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 from ...policy.values import ErrorClass, StoreError
 from ...support.lag import Deadline
 from .commit_counter import CommitCounter, OwnCommitCounter, counter_path
-from .group_commit import Task, Work, Writer, busy
+from .group_commit import Task, Work, Writer, brisk, busy
 from .lock import HostLock
 from .opening import (
     FAILURES,
@@ -101,7 +101,7 @@ class JournalFile:
     def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """The connection for reading, for this thread alone."""
         deadline = _deadline(wait)
-        with self._lent(self.reader, deadline) as db:
+        with brisk, self._lent(self.reader, deadline) as db:
             self.reader.wait_for_others(deadline.left())
             yield db
 

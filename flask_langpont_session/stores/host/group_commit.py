@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ...policy.values import ErrorClass, StoreError
@@ -39,43 +40,46 @@ _BRISK = 0.0001
 """Seconds that a thread may compute before another one has its turn. Python's own are 0.005."""
 
 
-class _Brisk:
-    """While a thread writes, the others of this process give the interpreter back soon. Every statement lets go of it:
-    where many threads compute, a transaction that waits for them each time would keep other processes out for half a
-    second. The interpreter has one interval for all threads, and a process may write to several journals at a time: the
-    last one that ends sets it back.
+class Brisk:
+    """While a thread has the journal, the others of this process give the interpreter back soon. Every statement lets
+    go of it: where many threads compute, a transaction that waits for them each time would keep other processes, and a
+    question the other threads of this one, out for half a second. The interpreter has one interval for all threads, and
+    several may have a journal at a time: the last one that ends sets it back.
+
+    It has no lock. A signal handler may interrupt a thread anywhere in here, and wait for another one that comes here.
     """
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._writing = 0
-        self._before = 0.0
+        self._users: list[None] = []
+        self._before: float | None = None
 
     def __enter__(self) -> None:
-        with self._lock:
-            if not self._writing:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(min(self._before, _BRISK))
-            self._writing += 1
+        self.renew()
+        self._users.append(None)
+        if (interval := sys.getswitchinterval()) > _BRISK:
+            self._before = interval
+            sys.setswitchinterval(_BRISK)
 
     def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self._writing -= 1
-            if not self._writing:
-                sys.setswitchinterval(self._before)
+        with suppress(IndexError):  # a child that was forked in here has begun anew
+            self._users.pop()
+        self._end()
 
     def renew(self) -> None:
-        """A forked child has none of the threads that write."""
-        if self._pid == os.getpid():
-            return
-        self._pid, self._lock = os.getpid(), threading.Lock()
-        if self._writing:
-            self._writing = 0
+        """A forked child has none of the threads that use it."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._users.clear()
+            self._end()
+
+    def _end(self) -> None:
+        # Set back too early, which two threads can bring about, it is only less brisk; it is never kept.
+        if not self._users and self._before is not None:
             sys.setswitchinterval(self._before)
 
 
-_brisk = _Brisk()
+brisk = Brisk()
 
 _BUSY = "SQLITE_BUSY"
 
@@ -188,7 +192,7 @@ class Writer:
 
     def renew(self) -> None:
         """In a forked child: what waits is for the parent to write, and the thread is the parent's."""
-        _brisk.renew()
+        brisk.renew()
         self._pid = os.getpid()
         self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
         # Reentrant, because a signal handler may write. It may then start a second thread, which does no harm.
@@ -258,6 +262,6 @@ class Writer:
                         return
                 continue
             if task.is_waited_for:
-                with _brisk:
+                with brisk:
                     self._serve(task)
             del task  # what it holds may be large

@@ -27,6 +27,7 @@ from flask_langpont_session.stores.host import lock as host_lock
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.support.lag import Deadline
+from tests.support.children import in_child
 from tests.support.entries import addition, value
 from tests.support.journal_process import let_go, output, process
 
@@ -479,10 +480,67 @@ def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     wait_until(lambda: sys.getswitchinterval() == before, "the interval of before", LONG)
 
 
+def test_a_process_that_computes_reads_briskly(journal: Journal) -> None:
+    """The other threads that want to read wait for it, each time one that computes has its turn."""
+    wait_until(lambda: sys.getswitchinterval() >= 0.001, "that nothing is written any more", LONG)
+    before = sys.getswitchinterval()
+    with journal.file.snapshot():
+        assert sys.getswitchinterval() < before / 10
+    assert sys.getswitchinterval() == before
+
+
+def test_a_signal_handler_that_reads_in_between_leaves_the_interval_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it was read, before and after it is set, or set back; and the thread goes on briskly."""
+    before, brisk = sys.getswitchinterval(), group_commit.Brisk()
+    asked, told = sys.getswitchinterval, sys.setswitchinterval
+    handled: list[bool] = []
+
+    def handle() -> None:
+        if not (handled and handled[-1] is False):  # it is not interrupted itself
+            handled.append(False)
+            with brisk:
+                pass
+            handled[-1] = True
+
+    def interrupted_ask() -> float:
+        interval = asked()
+        handle()
+        return interval
+
+    def interrupted_tell(seconds: float) -> None:
+        handle()
+        told(seconds)
+        handle()
+
+    monkeypatch.setattr(sys, "getswitchinterval", interrupted_ask)
+    monkeypatch.setattr(sys, "setswitchinterval", interrupted_tell)
+    with brisk:
+        assert asked() < before / 10
+    assert asked() == before
+    assert len(handled) >= 4 and all(handled)
+
+
+def test_a_child_that_was_forked_by_what_reads_sets_the_interval_back() -> None:
+    """A signal handler may fork in the middle of it; the child goes on from there."""
+    before, brisk = sys.getswitchinterval(), group_commit.Brisk()
+    with ExitStack() as reading:
+        reading.enter_context(brisk)
+
+        def go_on() -> bool:
+            brisk.renew()
+            reading.close()
+            with brisk:
+                is_brisk = sys.getswitchinterval() < before / 10
+            return is_brisk and sys.getswitchinterval() == before
+
+        assert in_child(go_on)
+    assert sys.getswitchinterval() == before
+
+
 def test_the_last_of_two_journals_that_write_sets_the_interval_back() -> None:
     """The first one to begin ends first: what it found must not be taken for brisk by the other, nor kept."""
     before = sys.getswitchinterval()
-    brisk = group_commit._Brisk()
+    brisk = group_commit.Brisk()
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(brisk)
         second.enter_context(brisk)
