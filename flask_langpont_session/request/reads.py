@@ -60,8 +60,9 @@ class Reads:
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(digest, scope, life, Verdict.ANONYMOUS, fresh=fresh)
         overlay = self._journal_writer.overlay(digest, scope)
+        must_ask = not (fresh or overlay.is_known)  # the journal may have said that it is over
+        fresh = fresh or must_ask
         if overlay is not NOTHING:
-            fresh = fresh or not overlay.is_known  # the journal may have said that it is over
             self._learn(digest, overlay, scope)
         if self._local.is_dead(digest):
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
@@ -69,10 +70,21 @@ class Reads:
         if overlay is NOTHING and not fresh and (known := self._known_signed_in(ref, scope, life)):
             return known
         reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
-        loaded = self._verifier.verify(digest, scope, life, reply, fresh=fresh)
+
+        def again() -> RedisReply | None:
+            """The journal may be less busy by now. Redis is asked after it, as ever."""
+            nonlocal overlay, reply
+            overlay = self._journal_writer.overlay(digest, scope)
+            self._learn(digest, overlay, scope)
+            if not overlay.is_known or self._local.is_dead(digest):
+                return None
+            reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
+            return reply
+
+        loaded = self._verifier.verify(digest, scope, life, reply, fresh=fresh, again=again if must_ask else None)
         row = loaded.row
         if row is None:
-            is_dead = loaded.verdict is Verdict.DEAD
+            is_dead = loaded.verdict is Verdict.DEAD or (must_ask and self._local.is_dead(digest))
         elif is_dead := self._local.is_signed_out(row):
             loaded = Loaded.verified(Verdict.DEAD, reply.now_ms)
         if is_dead:

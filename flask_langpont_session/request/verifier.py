@@ -6,7 +6,7 @@ primary that has become one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .. import events
@@ -84,10 +84,23 @@ class Verifier:
         self._clock = backend.clock
         self._single_flight: SingleFlight[Confirmed] = single_flight or SingleFlight()
 
-    def verify(self, digest: str, scope: RequestScope, life: Life, reply: RedisReply, *, fresh: bool = False) -> Loaded:
+    def verify(
+        self,
+        digest: str,
+        scope: RequestScope,
+        life: Life,
+        reply: RedisReply,
+        *,
+        fresh: bool = False,
+        again: Callable[[], RedisReply | None] | None = None,
+        busy: bool = False,
+    ) -> Loaded:
         """What is known of a session of kind u that is not dead as far as this host knows.
 
         :param fresh: only the database may say that it is valid.
+        :param again: asked where it does not answer: what Redis says since there is no need any more that the database
+            says it; None: there still is.
+        :param busy: the database was just too busy to answer this request.
         """
         entry = reply.entry
         if entry and entry.row is None:
@@ -99,7 +112,6 @@ class Verifier:
                 return self._believe(copy, reply)
             if scope.can(DATABASE, READ) and (held := self._just_asked(digest, scope)):
                 return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
-        busy = False
         if scope.can(DATABASE, READ):
             try:
                 return self.ask_database(
@@ -109,7 +121,10 @@ class Verifier:
                 # The scope has told health. A database that is only busy excuses less than one that is down.
                 busy = error.error_class is ErrorClass.LOCAL
         if fresh:
-            return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
+            later = again() if again else None
+            if later is None:
+                return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
+            return self.verify(digest, scope, life, later, busy=busy)
         return self._without_database(digest, scope, life, copy, reply, busy=busy)
 
     def leased(self, life: Life, hit: Hit) -> AuthRow | None:

@@ -220,9 +220,7 @@ def _unverifiable_is_dead(verdict: Verdict, now_ms: int, row: AuthRow | None = N
 _judged = Loaded.verified
 
 
-def _fresh_is_not(
-    self: verifier.Verifier, digest: str, scope: Any, life: Any, reply: Any, *, fresh: bool = False
-) -> Any:
+def _fresh_is_not(self: verifier.Verifier, digest: str, scope: Any, life: Any, reply: Any, **more: Any) -> Any:
     return _verify(self, digest, scope, life, reply)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Verdict
 from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.stores.host.group_commit import busy
 from flask_langpont_session.stores.redis.records import AuthEntry
 from tests.support.fake_stores import NOW_MS, Stage, a_row
 
@@ -114,6 +117,109 @@ def test_what_this_worker_has_seen_withdrawn_is_not_shown_again(stage: Stage, us
     stage.database.rows[user.digest] = a_row(user.digest, version=2)
     loaded = stage.load(user)
     assert loaded.row is not None and loaded.row.version == 2
+
+
+SILENT = StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
+LATE = StoreError(DATABASE, ErrorClass.LOCAL, "ProcessLate", timed_out=True)
+
+
+@pytest.fixture
+def keep_journal_busy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The journal holds something, and cannot be read in time: for so many looks; what happens before the next one."""
+
+    def keep(looks: int, then: Callable[[], object] = lambda: None) -> None:
+        left, look = [looks], stage.journal.is_silent_about
+
+        def is_silent_about(digest: str, wait: float | None = None) -> bool:
+            left[0] -= 1
+            if left[0] >= 0:
+                raise busy()
+            if left[0] == -1:
+                then()
+            return look(digest, wait)
+
+        monkeypatch.setattr(stage.journal, "is_silent_about", is_silent_about)
+
+    return keep
+
+
+@pytest.mark.parametrize("why", ["hangs", "late", "lost"])
+def test_a_journal_that_is_busy_for_a_moment_makes_no_user_a_stranger(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None], why: str
+) -> None:
+    """While the database does not answer, whether that is known yet or not."""
+    stage.redis.has(a_row(user.digest))
+    stage.redis.data[user.digest] = {"ui": {"lang": b'"ja"'}}
+    stage.database.fails = {"hangs": SILENT, "late": LATE}.get(why)
+    if why == "lost":
+        stage.lose(DATABASE)
+    keep_journal_busy(1)
+    loaded = stage.load(user)
+    assert (loaded.verdict, loaded.sources["auth"]) == (Verdict.VALID, PRIMARY)
+    assert dict(loaded.fields["ui"]) == {"lang": b'"ja"'}
+
+
+def test_the_database_may_say_what_a_busy_journal_does_not(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+) -> None:
+    """What is leased is not believed then."""
+    stage.redis.has(a_row(user.digest))
+    stage.database.rows[user.digest] = a_row(user.digest, version=2)
+    keep_journal_busy(1)
+    loaded = stage.load(user)
+    assert loaded.row is not None and loaded.row.version == 2
+
+
+@pytest.mark.parametrize("where", ["journal", "journal, user", "redis"])
+def test_an_end_that_a_busy_journal_held_back_is_an_end(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None], where: str
+) -> None:
+    """Also where it was merged before the journal could be read: Redis is asked after it."""
+    stage.redis.has(a_row(user.digest))
+    stage.database.fails = SILENT
+
+    def end() -> None:
+        if where == "journal":
+            stage.journal.revocations.note(user.digest)
+        elif where == "journal, user":
+            stage.journal.revocations.note_user("7", until_ms=NOW_MS)
+        else:
+            stage.redis.entries[user.digest] = AuthEntry(None, in_database=True)
+
+    keep_journal_busy(1, end)
+    assert stage.load(user).verdict is Verdict.DEAD
+    assert stage.local.is_dead(user.digest)
+
+
+def test_a_journal_that_stays_busy_may_hold_the_end_of_the_session(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+) -> None:
+    """Without the database it is not known that it goes on."""
+    stage.redis.has(a_row(user.digest))
+    stage.lose(DATABASE)
+    keep_journal_busy(2)
+    assert stage.load(user).verdict is Verdict.UNVERIFIABLE
+    assert stage.load(user).verdict is Verdict.VALID
+
+
+@pytest.mark.parametrize(("fails", "verdict"), [(SILENT, Verdict.VALID), (LATE, Verdict.UNVERIFIABLE)])
+def test_after_a_busy_journal_a_busy_database_still_excuses_less(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None], fails: StoreError, verdict: Verdict
+) -> None:
+    """Only GRACE counts, not the hour."""
+    stage.redis.has(a_row(user.digest), age_ms=HOUR // 2)
+    stage.database.fails = fails
+    keep_journal_busy(1)
+    assert stage.load(user).verdict is verdict
+
+
+def test_fresh_takes_no_journal_for_the_database(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+) -> None:
+    stage.redis.has(a_row(user.digest))
+    stage.lose(DATABASE)
+    keep_journal_busy(1)
+    assert stage.load(user, fresh=True).verdict is Verdict.UNVERIFIABLE
 
 
 def test_a_damaged_record_is_set_aside_and_counted(stage: Stage, visitor: SessionId) -> None:
