@@ -74,6 +74,11 @@ class Users:
             self.seen[answer["user"] == user, answer["level"]] += 1
             time.sleep(0.01)
 
+    @property
+    def strangers(self) -> dict[int, int]:
+        """Level → answers to a user as to a stranger."""
+        return {level: number for (known, level), number in self.seen.items() if number and not known}
+
     @contextmanager
     def surfing(self) -> Iterator[None]:
         """Meanwhile they do."""
@@ -141,7 +146,7 @@ def test_a_redis_that_hangs_is_noticed(
             primary.thaw()
     record_property("noticed after, seconds", took)
     assert took < 5
-    assert not any(number for (known, _), number in users.seen.items() if not known)
+    assert not users.strangers
 
 
 @pytest.mark.parametrize("is_behind", [False, True])
@@ -212,4 +217,4 @@ def test_a_database_that_hangs_is_noticed_by_a_late_process(
         record_property("noticed after, seconds", took)
         wait_until(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery", LONG)
     assert took < LONG
-    assert not any(number for (known, _), number in users.seen.items() if not known)
+    assert not users.strangers
