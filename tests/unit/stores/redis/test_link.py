@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis.commands import Command, plain
 from flask_langpont_session.stores.redis.link import Link, Reports
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.support.lag import PROCESS, Deadline
+from flask_langpont_session.support.lag import Deadline
 
 PING = plain("PING", fits=lambda reply: reply == b"PONG")
 
@@ -184,16 +183,24 @@ def test_a_connection_whose_reply_is_none_to_its_question_is_not_kept(link: Link
     assert (link.connections.idle, link.connections.in_use) == ([], 0)
 
 
-def test_the_wait_for_a_connection_comes_out_of_the_same_time(link: Link, server: Server) -> None:
+@pytest.mark.usefixtures("on_time")
+def test_the_wait_for_a_connection_comes_out_of_the_same_time(
+    link: Link, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """I12: a request that waited for a free one has so much less for the reply."""
     server.says = [b"PONG"]
-    held = link.connections.take(time.monotonic() + 1)
-    began, late = time.monotonic(), PROCESS.late()
-    timer = threading.Timer(0.1, link.connections.put_back, (held,))
-    timer.start()
+    take, taken_at = link.connections.take, []
+
+    def take_late(until: float) -> Any:
+        connection = take(until)
+        time.sleep(0.1)
+        taken_at.append(time.monotonic())
+        return connection
+
+    monkeypatch.setattr(link.connections, "take", take_late)
     link.run([PING], Wait(20.0, 20.05))
-    timer.join()
-    assert server.deadlines == [pytest.approx(began + 20.05, abs=0.04 + PROCESS.late() - late)]
+    [deadline], [taken] = server.deadlines, taken_at
+    assert taken + 19.0 < deadline < taken + 20.0
 
 
 def test_a_command_may_stand_before_each_other_one(link: Link, server: Server) -> None:
