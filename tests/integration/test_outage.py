@@ -28,6 +28,7 @@ from tests.support.auth_records import say, says
 
 from .behind import digest, row_of, stored, wait_for_level, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts, redis_store
+from .counting import wait_for_monitors
 
 
 def with_increment(app: Flask) -> Flask:
@@ -51,8 +52,11 @@ def app(make_app: MakeApp) -> Flask:
 
 @pytest.fixture
 def user(app: Flask) -> Any:
-    """A browser signed in as user 7, whose data this worker has seen."""
-    return signed_in(app)
+    """A browser signed in as user 7, whose data this worker has seen. The first look at the stores is over, after which
+    a worker gives them back what they lack."""
+    client = signed_in(app)
+    wait_for_monitors()
+    return client
 
 
 def signed_in(app: Flask) -> Any:
