@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from devservers.processes import spawn
+from devservers.processes import spawn, wait_until
 from devservers.server import Server
 
 CHANGES = frozenset({"SET", "DEL", "HSET", "HDEL", "RENAME", "PEXPIRE", "EXPIRE", "PERSIST", "FLUSHALL", "RESTORE"})
@@ -37,6 +37,20 @@ class Client(redis.Redis):
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         self._has_changed = True
         return super().pipeline(transaction, shard_hint)
+
+    def save(self, **options: Any) -> Any:
+        """Write the snapshot, after that which a new replica has asked for."""
+        wait_until(self._has_saved, "a snapshot", LONG)
+        return True
+
+    def _has_saved(self) -> bool:
+        try:
+            super().save()
+        except redis.ResponseError as error:
+            if "in progress" in str(error):
+                return False
+            raise
+        return True
 
     def __exit__(self, *exception: object) -> None:
         if self._has_changed:

@@ -92,7 +92,8 @@ def test_nothing_can_be_read_in_the_stores(
     user = sign_in(app)
     talk(user, word)
     assert (word.encode() in in_database(database_url)) is is_found
-    raw.save()
+    with primary.client() as redis:
+        redis.save()
     assert (word.encode() in on_disk(primary.folder)) is is_found
     assert (word.encode() in on_disk(tmp_path)) is (is_found and database_url.startswith("sqlite"))
     for client, name in ((visitor, None), (user, "7")):

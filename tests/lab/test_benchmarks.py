@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks import scale_figures
 from benchmarks.scale import QUICK
 from benchmarks.scenarios import SCENARIOS
+from tests.support.programs import output_of
 
 
 def test_every_contestant_takes_part_in_every_scenario_of_sqlite() -> None:
@@ -16,11 +16,9 @@ def test_every_contestant_takes_part_in_every_scenario_of_sqlite() -> None:
     names = [scenario.name for scenario in SCENARIOS if scenario.database == "sqlite"]
     chosen = [part for name in names for part in ("--only", name)]
     command = [sys.executable, "-m", "benchmarks", "--quick", *chosen]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
-    assert "all contestants answered the same" in done.stdout
-    rows = {
-        line.split("|")[1].strip(): line.split("|")[2:-1] for line in done.stdout.splitlines() if line.count("|") > 2
-    }
+    output = output_of(command, 200)
+    assert "all contestants answered the same" in output
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in output.splitlines() if line.count("|") > 2}
     for contestant in (
         "Flask-Session, defaults",
         "… the same with plain scripts: no protocol",
@@ -33,8 +31,8 @@ def test_every_contestant_takes_part_in_every_scenario_of_sqlite() -> None:
 def test_the_server_tells_every_connection_that_holds_a_session() -> None:
     """Else the program that measures what this costs ends with an error."""
     command = [sys.executable, "-m", "benchmarks.write_cost", "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    output = output_of(command, 100)
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")][2:]
     assert [row[0] for row in rows] == ["0", "1", "16", "256"]
     assert all(float(row[1]) > 0 for row in rows)
 
@@ -42,8 +40,8 @@ def test_the_server_tells_every_connection_that_holds_a_session() -> None:
 def test_encryption_is_measured_beside_plain_values() -> None:
     """Read and written, small and large, and of sessions whose keys have to be derived first."""
     command = [sys.executable, "-m", "benchmarks.encryption", "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    output = output_of(command, 100)
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == 8
     assert all(float(row[3]) > float(row[1]) > 0 for row in rows)
 
@@ -52,7 +50,7 @@ def test_sessions_are_measured_by_size_number_workers_and_shards(tmp_path: Path)
     """On real servers, with so few sessions that the figures mean nothing; each has to be there."""
     file = tmp_path / "figures.json"
     command = [sys.executable, "-m", "benchmarks.scale", "--quick", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=110)
+    output = output_of(command, 110)
     found = scale_figures.read(file)
     assert not found.notes
     assert [row.sessions for row in found.sizes] == list(QUICK.sizes.values())
@@ -69,5 +67,5 @@ def test_sessions_are_measured_by_size_number_workers_and_shards(tmp_path: Path)
     assert found.failover.requests > 1
     assert min(found.database.row, found.database.read.p50, found.database.commit.p50, found.index) > 0
     for title in ("Size of a session", "Number of sessions", "Workers", "Shards", "The database"):
-        assert f"### {title}" in done.stdout
-    assert "| shards of `cache.r7g.large` |" in done.stdout
+        assert f"### {title}" in output
+    assert "| shards of `cache.r7g.large` |" in output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from io import StringIO
@@ -18,6 +17,7 @@ from benchmarks.freshness.__main__ import Results, Row, markdown
 from benchmarks.freshness.disturbances import DISTURBANCES
 from benchmarks.freshness.stage import together
 from benchmarks.freshness.worker import LONG, Seen, Worker, lateness
+from tests.support.programs import output_of
 
 
 def test_late_is_the_first_read_that_shows_the_change() -> None:
@@ -82,7 +82,7 @@ def test_every_case_takes_place(tmp_path: Path) -> None:
     """The program ends with an error where what it does to a server is not seen there."""
     figures = tmp_path / "figures.json"
     command = [sys.executable, "-m", "benchmarks.freshness", "--quick", "--json", str(figures)]
-    subprocess.run(command, capture_output=True, text=True, check=True, timeout=110)
+    output_of(command, 110)
     rows = json.loads(figures.read_text())["rows"]
     assert len(rows) == 5 + len(DISTURBANCES)
     for row in rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from benchmarks.measure import OURS, REFERENCE
 from benchmarks.throughput import VIEWS, Case, Different, Sample, compare, contestants
+from tests.support.programs import output_of
 
 SAMPLE = Sample(per_second=100.0, p50=1.0, p99=2.0, worker_cpu=0.001, server_cpu=0.001, errors=0)
 
@@ -57,7 +57,7 @@ def test_every_site_answers_every_view(tmp_path: Path) -> None:
     """Over connections that are closed after each answer, with a network between."""
     figures = tmp_path / "figures.json"
     command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--client", "own", "--json", str(figures)]
-    subprocess.run(command, capture_output=True, text=True, check=True, timeout=110)
+    output_of(command, 110)
     [case] = json.loads(figures.read_text())["cases"]
     assert case["title"].startswith("sync, 2 × 1; 0.25 ms of network each way")
     assert case["views"].keys() == {view.title for view in VIEWS}

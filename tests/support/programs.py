@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,6 +28,13 @@ def required(name: str, package: str | None = None) -> str:
             pytest.fail(missing)
         pytest.skip(missing)
     return path
+
+
+def output_of(command: Sequence[str], seconds: float) -> str:
+    """What a program prints. A test whose program fails says why."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _found(name: str) -> str | None:
