@@ -102,55 +102,62 @@ class _Measured:
             _observe(self.payloads.labels(category), amounts, unit=1)
 
 
+_GAUGES: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
+    "pool_in_use": ("Redis connections in use at this moment.", "livesum", ("backend",)),
+    "degradation_level": ("0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.", "livemax", ()),
+    "shards_lost": (
+        "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard has are "
+        "one more.",
+        "livemax",
+        (),
+    ),
+    "store_up": (
+        "1 while requests use a store in a direction, 0 while they do without it; of several shards, the worst.",
+        "livemin",
+        ("backend", "way"),
+    ),
+    "journal_waiting": (
+        "Changes in this host's journal that wait for a store; NaN while it cannot be read.",
+        "livemax",
+        (),
+    ),
+    "journal_oldest_seconds": (
+        "For how long the oldest change in this host's journal has waited; 0 if none waits.",
+        "livemax",
+        (),
+    ),
+    "near_cache_connections": (
+        "Connections of the near cache; nothing is shown where the configuration wants none.",
+        "livesum",
+        ("backend",),
+    ),
+    "process_lag_seconds": (
+        "How late a worker went on when it wanted to, at the most in the last second or two; rounded up to two digits.",
+        "livemax",
+        (),
+    ),
+    "active": ("Sessions in use, of all hosts together; NaN while Redis cannot tell.", "mostrecent", ()),
+}
+"""Name → text, which of several processes' values is shown, labels."""
+
+
 class _Gauges:
     """What is so at the moment: of the applications of this process together, the worst or the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str, mode: Any, *labels: str) -> Gauge:
+        def gauge(name: str) -> Gauge:
+            text, mode, labels = _GAUGES[name]
             return Gauge(f"langpont_session_{name}", text, labels, multiprocess_mode=mode, registry=registry)
 
-        self.in_use = gauge("pool_in_use", "Redis connections in use at this moment.", "livesum", "backend")
-        self.level = gauge(
-            "degradation_level", "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.", "livemax"
-        )
-        self.shards_lost = gauge(
-            "shards_lost",
-            "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard "
-            "has are one more.",
-            "livemax",
-        )
-        self.store_up = gauge(
-            "store_up",
-            "1 while requests use a store in a direction, 0 while they do without it; of several shards, the worst.",
-            "livemin",
-            "backend",
-            "way",
-        )
-        self.journal_waiting = gauge(
-            "journal_waiting",
-            "Changes in this host's journal that wait for a store; NaN while it cannot be read.",
-            "livemax",
-        )
-        self.journal_oldest = gauge(
-            "journal_oldest_seconds",
-            "For how long the oldest change in this host's journal has waited; 0 if none waits.",
-            "livemax",
-        )
-        self.near_connections = gauge(
-            "near_cache_connections",
-            "Connections of the near cache; nothing is shown where the configuration wants none.",
-            "livesum",
-            "backend",
-        )
-        self.process_lag = gauge(
-            "process_lag_seconds",
-            "How late a worker went on when it wanted to, at the most in the last second or two; rounded up to two "
-            "digits.",
-            "livemax",
-        )
-        self.active = gauge(
-            "active", "Sessions in use, of all hosts together; NaN while Redis cannot tell.", "mostrecent"
-        )
+        self.in_use = gauge("pool_in_use")
+        self.level = gauge("degradation_level")
+        self.shards_lost = gauge("shards_lost")
+        self.store_up = gauge("store_up")
+        self.journal_waiting = gauge("journal_waiting")
+        self.journal_oldest = gauge("journal_oldest_seconds")
+        self.near_connections = gauge("near_cache_connections")
+        self.process_lag = gauge("process_lag_seconds")
+        self.active = gauge("active")
         if not MULTIPROCESS:
             # Among several processes what was not set is not shown; and this would hide what another one has set.
             self.active.set(math.nan)

@@ -92,7 +92,7 @@ def test_d4_the_later_of_two_blind_writes_to_one_key_stays(host: HostMaker) -> N
         browser = session_of("user", elsewhere)
         with cut(lost):
             send(browser, lost, "/set", 2, source_lang="earlier")
-            time.sleep(CLOCK_ERROR)
+            time.sleep(CLOCK_ERROR)  # real servers: the clock of Redis cannot be told
             send(browser, elsewhere, "/set", 0, source_lang="later")
         assert look(browser, elsewhere, 0)["blind"] == "later"
         assert lost.counters().get("merge_conflicts", 0) >= 1
