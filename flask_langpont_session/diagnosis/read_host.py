@@ -72,18 +72,20 @@ def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, 
     if not (processes / "self" / "fd").exists():
         return Unknown(_NOT_LINUX)
     path, found = str(journal.resolve()), []
-    for process in processes.iterdir():
-        if process.name.isdecimal() and int(process.name) != os.getpid() and _has_open(process, path):
+    for name in os.listdir(processes):
+        if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", path):
+            process = processes / name
             with suppress(OSError):
                 found.append(Worker(int(process.name), process.stat().st_uid, web_server_of(process)))
     return tuple(sorted(found))
 
 
-def _has_open(process: Path, path: str) -> bool:
+def _has_open(descriptors: str, path: str) -> bool:
+    """Names are text here and no :class:`~pathlib.Path`: a machine may have a million of them."""
     with suppress(OSError):
-        for descriptor in (process / "fd").iterdir():
+        for descriptor in os.listdir(descriptors):
             with suppress(OSError):
-                if os.readlink(descriptor) == path:
+                if os.readlink(f"{descriptors}/{descriptor}") == path:
                     return True
     return False
 
