@@ -42,6 +42,11 @@ RIGHTS = {
 _USER_ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 """Days that CloudWatch can keep logs for."""
+_OF_ONE_ACCOUNT = {
+    "an account id": re.compile(r"\b\d{12}\b"),
+    "a region": re.compile(r"\b(?:ap|us|eu|ca|sa|me|af)-[a-z]+-\d\b"),
+    "a partition": re.compile(r"arn:aws[a-z-]*:"),
+}
 POLICY_VERSION = "2012-10-17"
 NIGHT = (17 * 60, 20 * 60)
 """Minutes after midnight UTC between which Japan sleeps: backups and maintenance belong there."""
@@ -170,13 +175,10 @@ def _properties(where: str, value: Any, node: Mapping[str, Any], root: Mapping[s
 @rule
 def literals(d: Deployment) -> Iterator[str]:
     """No account, region, partition or token is written down: the same text must do for every account."""
-    for leaf in scope({section: d.template.get(section) for section in ("Mappings", "Resources", "Outputs")}):
-        if re.search(r"\b\d{12}\b", str(leaf)):
-            yield f"an account id is written down: {leaf}"
-        if re.search(r"\b(ap|us|eu|ca|sa|me|af)-[a-z]+-\d\b", str(leaf)):
-            yield f"a region is written down: {leaf}"
-        if re.search(r"arn:aws[a-z-]*:", str(leaf)):
-            yield f"a partition is written down: {leaf}"
+    written = "\n".join(map(str, scope({part: d.template.get(part) for part in ("Mappings", "Resources", "Outputs")})))
+    for what, pattern in _OF_ONE_ACCOUNT.items():
+        for found in pattern.finditer(written):
+            yield f"{what} is written down: {found[0]}"
 
 
 @rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,12 @@ def serverless_template() -> dict[str, Any]:
     return parse(SERVERLESS_TEMPLATE.read_text())
 
 
+def copied(template: dict[str, Any]) -> dict[str, Any]:
+    """A copy to change. What :func:`copy.deepcopy` would make, in a tenth of its time."""
+    copy: dict[str, Any] = pickle.loads(pickle.dumps(template))
+    return copy
+
+
 @dataclass
 class Deployment:
     """What a template makes for certain parameters.
@@ -85,6 +92,8 @@ class Deployment:
     resources: dict[str, dict[str, Any]] = field(init=False)
     outputs: dict[str, Any] = field(init=False)
     dangling: list[str] = field(init=False, default_factory=list)
+    _decided: dict[str, bool] = field(init=False, default_factory=dict)
+    _of_types: dict[str, dict[str, dict[str, Any]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         defaults = {n: p["Default"] for n, p in self.template.get("Parameters", {}).items() if "Default" in p}
@@ -102,14 +111,16 @@ class Deployment:
 
     def of_type(self, type_: str) -> dict[str, dict[str, Any]]:
         """Properties of the resources of one type, by logical id."""
-        return {n: r.get("Properties", {}) for n, r in self.resources.items() if r["Type"] == type_}
+        if type_ not in self._of_types:
+            found = {name: resource for name, resource in self.resources.items() if resource["Type"] == type_}
+            self._of_types[type_] = {name: resource.get("Properties", {}) for name, resource in found.items()}
+        return self._of_types[type_]
 
     def condition(self, name: str) -> bool:
         """Whether a named condition holds; one that is not declared does not."""
-        if name not in self.template.get("Conditions", {}):
-            self.dangling.append(f"there is no condition {name}")
-            return False
-        return self._decide(self.template["Conditions"][name])
+        if name not in self._decided:
+            self._decided[name] = self._holds(name)
+        return self._decided[name]
 
     def refusals(self) -> list[str]:
         """Why CloudFormation would not even begin: values that a parameter does not allow, and failed assertions."""
@@ -122,6 +133,12 @@ class Deployment:
             if "RuleCondition" not in rule or self._decide(rule["RuleCondition"]):
                 found += [a["AssertDescription"] for a in rule["Assertions"] if not self._decide(a["Assert"])]
         return found
+
+    def _holds(self, name: str) -> bool:
+        if name not in self.template.get("Conditions", {}):
+            self.dangling.append(f"there is no condition {name}")
+            return False
+        return self._decide(self.template["Conditions"][name])
 
     def _exists(self, name: str) -> bool:
         resource = self.template.get("Resources", {}).get(name)

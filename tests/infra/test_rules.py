@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from itertools import product
 
 import pytest
@@ -15,7 +14,7 @@ from tests.infra.environments import commands, parameters
 from tests.infra.rules import RULES, violations
 from tests.infra.seed_bugs import BUGS as SEED_BUGS
 from tests.infra.seed_bugs import Bug
-from tests.infra.template import TEMPLATE, Deployment, good_template
+from tests.infra.template import TEMPLATE, Deployment, copied, good_template
 
 KEY = "arn:aws:kms:ap-northeast-1:" + "0" * 12 + ":key/0a1b"
 BUGS = [*SEED_BUGS, *AWS_BUGS]
@@ -69,7 +68,7 @@ def test_the_template_keeps_every_rule_with_its_options(options: dict[str, objec
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.what)
 def test_a_mistake_is_seen_by_its_rules_and_no_others(bug: Bug) -> None:
     """One change of the good template, and exactly the rules that are about it report it."""
-    template = deepcopy(good_template())
+    template = copied(good_template())
     bug.change(template)
     found = violations(Deployment(template, parameters("production", **bug.parameters)))
     assert {rule for rule, _ in found} == bug.rules, found

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 
 from tests.infra.environments import serverless_parameters
 from tests.infra.rules import violations
 from tests.infra.seed_bugs import IAM, KEY, Bug, both, bug, drop, output, put, ref, remove, rights, statement
 from tests.infra.serverless_rules import SERVERLESS_RULES
-from tests.infra.template import Deployment, serverless_template
+from tests.infra.template import Deployment, copied, serverless_template
 
 
 def parameters(**changes: object) -> dict[str, object]:
@@ -136,7 +134,7 @@ BUGS = [
 @pytest.mark.parametrize("mistake", BUGS, ids=lambda mistake: mistake.what)
 def test_a_mistake_is_seen_by_its_rules_and_no_others(mistake: Bug) -> None:
     """One change of the good template, and exactly the rules that are about it report it."""
-    template = deepcopy(serverless_template())
+    template = copied(serverless_template())
     mistake.change(template)
     found = violations(Deployment(template, parameters(**mistake.parameters)), SERVERLESS_RULES)
     assert {rule for rule, _ in found} == mistake.rules, found

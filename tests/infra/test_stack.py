@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from flask_langpont_session.metrics import catalogue
 from tests.infra.aws import Aws, network, reset
 from tests.infra.environments import parameters
-from tests.infra.template import REGION, Deployment, good_template
+from tests.infra.template import REGION, Deployment, copied, good_template
 
 NAME = "langpont-sessions-production"
 
@@ -29,7 +28,7 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 
 def reduced(template: dict[str, Any]) -> dict[str, Any]:
     """The template with the resources that moto makes; references to the others are texts that tell them apart."""
-    kept = deepcopy(template)
+    kept = copied(template)
     others = {name for name, resource in kept["Resources"].items() if resource["Type"] not in MADE}
     kept["Resources"] = {n: _told_apart(r, others) for n, r in kept["Resources"].items() if n not in others}
     # moto finds the number 1 different from the text "1"; CloudFormation compares texts.
