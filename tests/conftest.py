@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import signal
 import ssl
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from werkzeug.routing import Rule
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.on_time import never_late
@@ -45,6 +47,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(7_000)  # ten times as many objects as usual: it is a twentieth of all work otherwise
         gc.enable()
 
 
@@ -69,6 +72,30 @@ def no_authority_of_the_machine_is_trusted() -> Iterator[None]:
     """PyMySQL reads all its certificates anew for each connection, which takes longer than most questions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_version_of_redis_py_is_read_once() -> Iterator[None]:
+    """redis-py looks its own version up in the files of its package for each client, which takes 2 ms."""
+    import redis.utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis.utils, "get_lib_version", functools.cache(redis.utils.get_lib_version))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def urls_are_compiled_when_one_is_built() -> Iterator[None]:
+    """Werkzeug compiles two functions for each route of each application; few tests build a URL."""
+    compile_now = Rule._compile_builder
+
+    def compile_later(rule: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        compiled = functools.cache(lambda: compile_now(rule, append_unknown))
+        return lambda rule, /, **values: compiled()(rule, **values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", compile_later)
         yield
 
 
