@@ -78,6 +78,33 @@ class Forgetful:
         """Nothing is noted."""
 
 
+_DRIFT = 0.0005
+"""Seconds by which one of two clocks may gain on the other in a second: NTP lets a clock run so fast (adjtimex(2))."""
+
+
+class _Ahead(NamedTuple):
+    """How far a server's clock is ahead of this process's monotonic one, in milliseconds.
+
+    :param least: so far at least, and `most`: at most.
+    :param at_ms: when that was so, by the monotonic clock.
+    """
+
+    server: Server
+    least: float
+    most: float
+    at_ms: float
+
+    def after(self, before: _Ahead) -> _Ahead:
+        """Both are true, but for the time between them. Where they cannot be, a clock was set, and this one counts.
+
+        What comes out lies within this one. So a clock that runs faster for a while than is thought possible here, as
+        chrony may let it, is never known worse than by the last answer alone.
+        """
+        drift = (self.at_ms - before.at_ms) * _DRIFT
+        least, most = max(self.least, before.least - drift), min(self.most, before.most + drift)
+        return self if least > most else _Ahead(self.server, least, most, self.at_ms)
+
+
 class ServerIdentity:
     """The identity of the server behind one endpoint, and since when this worker's view of its data is unbroken.
 
@@ -100,8 +127,7 @@ class ServerIdentity:
         self._on_incident = on_incident
         self._on_other_server = on_other_server
         self._lock = threading.Lock()
-        # Of which server, and how far it is ahead of this one at least and at most, in milliseconds.
-        self._clock: tuple[Server, float, float] | None = None
+        self._clock: _Ahead | None = None
         renew_in_children(self, ServerIdentity._renew)
 
     @property
@@ -122,25 +148,27 @@ class ServerIdentity:
         return self.trust_since_ms if server.identity == self.server.identity else NEVER_MS
 
     def note_clock(self, server: Server, now_ms: int, asked_at: float) -> None:
-        """A server has just said how late it is.
+        """A server has just said how late it is. An answer that took long says less than one before, which still holds.
 
         :param now_ms: milliseconds by its own clock.
         :param asked_at: monotonic seconds, before it was asked.
         """
-        self._clock = server, now_ms - time.monotonic() * 1000, now_ms + 1 - asked_at * 1000
+        at_ms, before = time.monotonic() * 1000, self._clock
+        clock = _Ahead(server, now_ms - at_ms, now_ms + 1 - asked_at * 1000, at_ms)
+        self._clock = clock if before is None or before.server is not server else clock.after(before)
 
     def estimated_ms(self, at: float, *, latest: bool = False) -> int:
         """The clock of the server seen last at some moment, milliseconds since 1970, without asking it. 0: it has not
         said how late it is.
 
         :param at: monotonic seconds.
-        :param latest: it was that late or earlier; else that late or later. Between the two lies as much time as its
-            last answer took.
+        :param latest: it was that late or earlier; else that late or later. Between the two lies as much time as the
+            quickest of its last answers took.
         """
         clock = self._clock
-        if clock is None or clock[0] is not self.server:
+        if clock is None or clock.server is not self.server:
             return 0
-        return int(at * 1000 + (clock[2] if latest else clock[1]))
+        return int(at * 1000 + (clock.most if latest else clock.least))
 
     def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
         """A server introduced itself. Returns what to believe of the connection.

@@ -355,3 +355,48 @@ def test_the_last_answer_counts(server_identity: ServerIdentity, monkeypatch: py
     for said in (1_000_000, 5_000_000, 2_000_000):
         server_identity.note_clock(server_identity.server, said, 10.0)
         assert server_identity.estimated_ms(11.0) == said + 1000
+
+
+ASKED = "flask_langpont_session.stores.redis.server_identity.time.monotonic"
+
+
+def noted(server_identity: ServerIdentity, *answers: tuple[float, float, int]) -> tuple[int, int]:
+    """How late it is at 100 seconds, at the earliest and at the latest, after answers (asked, answered, said)."""
+    for asked, answered, said in answers:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ASKED, lambda answered=answered: answered)
+            server_identity.note_clock(server_identity.server, said, asked)
+    return server_identity.estimated_ms(100.0), server_identity.estimated_ms(100.0, latest=True)
+
+
+def test_an_answer_that_took_long_makes_the_clock_no_less_known(server_identity: ServerIdentity) -> None:
+    """A busy process reads an answer late. Five seconds before it knew the clock by a millisecond, and none can have
+    gained more than 2.5 on the other since then."""
+    assert noted(server_identity, (10.0, 10.0, 1_000_000)) == (1_090_000, 1_090_001)
+    assert noted(server_identity, (11.0, 15.0, 1_001_500)) == (1_089_997, 1_090_003)
+
+
+def test_two_slow_answers_say_more_together(server_identity: ServerIdentity) -> None:
+    """One was given at its end, the other one at its beginning: the clock is known by what both allow."""
+    assert noted(server_identity, (10.0, 12.0, 1_002_000)) == (1_090_000, 1_092_001)
+    assert noted(server_identity, (12.0, 14.0, 1_002_000)) == (1_089_999, 1_090_001)
+
+
+def test_what_was_known_long_ago_fades(server_identity: ServerIdentity) -> None:
+    """A clock that runs as fast as NTP lets it gains half a second in a thousand."""
+    noted(server_identity, (10.0, 10.0, 1_000_000))
+    assert noted(server_identity, (1_000.0, 1_010.0, 1_995_000)) == (1_089_500, 1_090_501)
+
+
+@pytest.mark.parametrize("set_by", [-5_000, -50, 50, 5_000])
+def test_a_clock_that_was_set_is_known_by_the_next_answer_alone(server_identity: ServerIdentity, set_by: int) -> None:
+    """Both cannot be true."""
+    noted(server_identity, (10.0, 10.0, 1_000_000))
+    assert noted(server_identity, (11.0, 11.01, 1_001_000 + set_by)) == (1_089_990 + set_by, 1_090_001 + set_by)
+
+
+def test_what_is_known_of_one_server_says_nothing_of_another(server_identity: ServerIdentity) -> None:
+    """After a failover the clock is known as the first answer tells it."""
+    noted(server_identity, (10.0, 10.0, 1_000_000))
+    server_identity.observe("b", now_ms=1, is_primary=True)
+    assert noted(server_identity, (11.0, 15.0, 1_001_500)) == (1_086_500, 1_090_501)
