@@ -466,9 +466,9 @@ def test_pages_that_do_not_use_the_session_cost_nothing(app: Flask, primary: Val
     assert not response.headers.getlist("Set-Cookie")
 
 
-def test_a_page_that_shows_the_user_is_one_round_trip(app: Flask, primary: Valkey) -> None:
+def test_a_page_that_shows_the_user_is_one_round_trip(make_app: MakeApp, primary: Valkey) -> None:
     """User, freshness and protection are read in one go, and nothing is written."""
-    client = signed_in(app, remember=True)
+    client = signed_in(with_login(make_app(NEAR_CACHE=())), remember=True)
     client.get("/me")
     before = evals(primary)
     assert who(client) == "7"

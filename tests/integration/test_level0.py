@@ -305,7 +305,8 @@ def test_a_falsy_right_of_a_visitor_is_not_stored(make_app: MakeApp, primary: Va
 
 @pytest.fixture
 def signed_in(make_app: MakeApp) -> Any:
-    client: Any = make_app().test_client()
+    """Each request asks Redis: nothing is kept near."""
+    client: Any = make_app(NEAR_CACHE=()).test_client()
     client.post("/set", json={"lang": "jp"})
     client.post("/login/7")
     client.get("/who")
@@ -348,7 +349,7 @@ def test_reading_writes_nothing(signed_in: Any, primary: Valkey) -> None:
 
 def test_sign_in_is_two_round_trips_and_one_transaction(make_app: MakeApp, primary: Valkey) -> None:
     """One read of what is carried over, one write of everything."""
-    app = make_app()
+    app = make_app(NEAR_CACHE=())
     client: Any = app.test_client()
     client.post("/set", json={"lang": "jp"})
     before = evals(primary)
