@@ -7,6 +7,7 @@ import gc
 import signal
 import ssl
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +28,12 @@ class InTurns(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     def _split_scope(self, nodeid: str) -> str:
         return unit_of(nodeid)
 
+    def _size_of(self, unit: str) -> int:
+        path: Path = self.config.rootpath / unit
+        return path.stat().st_size
+
     def _assign_work_unit(self, node: Any) -> None:
-        unit = next_of(self.workqueue, computes=node.gateway.id == "gw0")
+        unit = next_of(self.workqueue, computes=node.gateway.id == "gw0", size=self._size_of)
         self.workqueue.move_to_end(unit, last=False)
         super()._assign_work_unit(node)
 

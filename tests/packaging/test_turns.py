@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from tests.support.turns import next_of, unit_of
 
-UNITS = ["tests/browser", "tests/integration/test_a.py", "tests/protocol/test_b.py", "tests/soak/test_c.py",
-         "tests/unit/test_d.py", "tests/unit/test_e.py"]  # fmt: skip
+SIZES = {"tests/browser": 0, "tests/integration/test_a.py": 1, "tests/integration/test_b.py": 2,
+         "tests/protocol/test_c.py": 1, "tests/soak/test_d.py": 1, "tests/unit/test_e.py": 1,
+         "tests/unit/test_f.py": 2}  # fmt: skip
 
 
 def given(*, computes: bool) -> list[str]:
     """What one process would be given if it were alone."""
-    left, order = list(UNITS), []
+    left, order = list(SIZES), []
     while left:
-        order.append(next_of(left, computes=computes))
+        order.append(next_of(left, computes=computes, size=SIZES.__getitem__))
         left.remove(order[-1])
     return [unit.removeprefix("tests/") for unit in order]
 
 
 def test_one_process_computes_while_others_wait_for_servers() -> None:
-    """Each helps the others when its own part is done; small files come last."""
-    computing, small = ["protocol/test_b.py", "unit/test_d.py", "unit/test_e.py"], ["integration/test_a.py"]
-    others = ["browser", "soak/test_c.py"]
-    assert given(computes=True) == computing + others + small
-    assert given(computes=False) == others + small + computing
+    """Each helps the others when its own part is done; the smallest files come last."""
+    computing = ["protocol/test_c.py", "unit/test_e.py", "unit/test_f.py"]
+    others, late = ["browser", "soak/test_d.py"], ["integration/test_b.py", "integration/test_a.py"]
+    assert given(computes=True) == computing + others + late
+    assert given(computes=False) == others + late + computing
 
 
 def test_what_shares_its_servers_is_given_as_a_whole() -> None:

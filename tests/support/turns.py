@@ -6,13 +6,13 @@ all at the end, the processors would be idle before and too few then. So one pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 COMPUTING = ("tests/protocol/", "tests/unit/")
 """Folders whose tests wait for nothing."""
 
 LATE = ("tests/integration/",)
-"""Many small files: when they come last, all processes end at about the same time."""
+"""Many files, the smallest of which come last of all: so all processes end at about the same time."""
 
 ONE_PROCESS = ("tests/browser", "tests/stories")
 """Folders whose servers take longer to start than most of their tests take."""
@@ -28,16 +28,17 @@ def unit_of(test: str) -> str:
     return folder if folder in ONE_PROCESS else file
 
 
-def next_of(units: Iterable[str], *, computes: bool) -> str:
+def next_of(units: Iterable[str], *, computes: bool, size: Callable[[str], int]) -> str:
     """The one to be given to a process; of several that are as good, the first.
 
     :param units: what is left; at least one.
     :param computes: whether the process is the one that begins with what computes.
+    :param size: how long a unit may take, by what is known without running it: the bytes of its file.
     """
 
-    def turn(unit: str) -> int:
+    def turn(unit: str) -> tuple[int, int]:
         if unit.startswith(COMPUTING):
-            return 0 if computes else 3
-        return 2 if unit.startswith(LATE) else 1
+            return (0 if computes else 3), 0
+        return (2, -size(unit)) if unit.startswith(LATE) else (1, 0)
 
     return min(units, key=turn)
