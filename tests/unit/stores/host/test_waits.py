@@ -584,7 +584,7 @@ def test_a_signal_handler_may_write(path: Path) -> None:
             journal.revocations.note(f"m{number}", wait=20)
             journal.is_empty()
             journal.overlay("m0")
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one that has come may have set another
         names = {entry.digest for entry in journal.revocations.pending(10**6)}
         handled = next(numbers)
         print(handled > 3, {f"m{n}" for n in range(150)} | {f"h{n}" for n in range(handled)} == names)
