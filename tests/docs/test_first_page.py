@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,15 @@ from .serving import Browser, environment, running
 @contextmanager
 def first_page(folder: Path, port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     (folder / "app.py").write_text(blocks_of(README)[0].text)
-    with running(["app.py"], folder, port, environment(folder, PORT=str(port), **variables)) as process:
+    variables = environment(folder, PORT=str(port), **variables)
+    with ExitStack() as stack:
+        try:
+            process = stack.enter_context(running(["app.py"], folder, port, variables))
+        except AssertionError as error:
+            if "Address already in use" not in str(error):
+                raise
+            # Another test has taken the port that its server had found free. Once more, as a newcomer would.
+            process = stack.enter_context(running(["app.py"], folder, port, variables))
         yield process
 
 
