@@ -81,16 +81,6 @@ def no_authority_of_the_machine_is_trusted() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def the_version_of_redis_py_is_read_once() -> Iterator[None]:
-    """redis-py looks its own version up in the files of its package for each client, which takes 2 ms."""
-    import redis.utils
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redis.utils, "get_lib_version", functools.cache(redis.utils.get_lib_version))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def urls_are_compiled_when_one_is_built() -> Iterator[None]:
     """Werkzeug compiles two functions for each route of each application; few tests build a URL."""
     compile_now = Rule._compile_builder

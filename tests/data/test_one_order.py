@@ -15,8 +15,8 @@ from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, cut, look, send, session_of
 
 CLOCK_ERROR = 1.0
-"""Seconds by which a host may be wrong about the clock of Redis, see ``docs/guarantees.md``: it knows that of the last
-answer that it had, which on a busy machine comes late."""
+"""Seconds by which a host may be wrong about the clock of Redis, see ``docs/guarantees.md``: it estimates that from the
+quickest of its last answers."""
 
 
 def _sees(browser: Browser, worker: Worker) -> bool:
@@ -92,7 +92,7 @@ def test_d4_the_later_of_two_blind_writes_to_one_key_stays(host: HostMaker) -> N
         browser = session_of("user", elsewhere)
         with cut(lost):
             send(browser, lost, "/set", 2, source_lang="earlier")
-            time.sleep(CLOCK_ERROR)  # real servers: the clock of Redis cannot be told
+            time.sleep(CLOCK_ERROR)  # of real processes and servers, whose clocks cannot be told
             send(browser, elsewhere, "/set", 0, source_lang="later")
         assert look(browser, elsewhere, 0)["blind"] == "later"
         assert lost.counters().get("merge_conflicts", 0) >= 1

@@ -68,7 +68,7 @@ def serverless_template() -> dict[str, Any]:
 
 
 def copied(template: dict[str, Any]) -> dict[str, Any]:
-    """A copy to change. What :func:`copy.deepcopy` would make, in a tenth of its time."""
+    """A copy to change. What :func:`copy.deepcopy` would make, in less than half of its time."""
     copy: dict[str, Any] = pickle.loads(pickle.dumps(template))
     return copy
 

@@ -193,7 +193,7 @@ def test_the_wait_for_a_connection_comes_out_of_the_same_time(
 
     def take_late(until: float) -> Any:
         connection = take(until)
-        time.sleep(0.1)  # twice the 0.05 s by which the whole time is longer than that for a reply
+        time.sleep(0.1)  # more than the 0.05 s that the whole time is longer; a busy machine makes it longer still
         taken_at.append(time.monotonic())
         return connection
 
