@@ -702,7 +702,7 @@ def records(raw: Any) -> dict[str, Any]:
     return {name: raw.hgetall(name) for name in raw.keys("*")}
 
 
-@pytest.mark.parametrize("right", ["hset", "pexpire", "del"])
+@pytest.mark.parametrize("right", ["hset", "pexpire", "hdel", "hgetall"])
 @pytest.mark.parametrize(
     "call",
     [

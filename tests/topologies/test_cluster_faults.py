@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import cast
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Event
+from typing import Any, cast
 
 import pytest
 from flask import Flask
@@ -13,8 +17,10 @@ from devservers.processes import wait_until
 from flask_langpont_session import events
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import ClusterStore
+from flask_langpont_session.stores.redis.commands import new_write_id
+from flask_langpont_session.stores.redis.records import Answer, Limits
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in
 from tests.integration.conftest import cookie_of, parts
@@ -183,6 +189,46 @@ def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None
     assert {key.split(":")[1] for key in cluster.keys()[1] if one.digest in key} == {"auth", "translation", "ui"}
 
 
+def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -> None:
+    """Read all the time, while its slot goes from shard to shard and their servers forget the scripts: one answer that
+    knows of no session would be a signed-in user who is shown as a stranger."""
+    user = sign_in(app, "7")
+    wait_until_there(cluster, user.digest)
+    primary = parts(app).backend.primary
+    over, found = Event(), Counter[bool]()
+
+    def read() -> None:
+        while not over.is_set():
+            answer = primary.read(user.digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG)
+            found[answer.auth is not None] += 1
+
+    def wait_for_reads(state: str) -> None:
+        before = found.total()
+        wait_until(lambda: found.total() > before + 2, f"two reads {state}", LONG)
+
+    slot = key_slot(user.digest.encode())
+    with ThreadPoolExecutor() as pool:
+        reading = [pool.submit(read) for _ in range(2)]
+        try:
+            for _ in range(2 * SHARDS):
+                move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
+                wait_for_reads("before the keys go")
+                cluster.everywhere("SCRIPT", "FLUSH")
+                move.keys()
+                wait_for_reads("when they are gone")
+                cluster.everywhere("SCRIPT", "FLUSH")
+                wait_for_reads("without scripts")
+                move.end()
+                wait_for_reads("when the slot has arrived")
+        finally:
+            over.set()
+        for reader in reading:
+            reader.result()
+    assert list(found) == [True]
+    assert counted(app, "cluster_ask") >= 2 * SHARDS
+    assert counted(app, "cluster_moved") > 0
+
+
 WITHOUT = {
     "+cluster|slots": [ErrorClass.IDENTITY_REFUSED],
     "+cluster|info": [],
@@ -198,8 +244,7 @@ def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
     """Without one, what it is for is refused, which is never a wrong answer."""
     assert list(WITHOUT) == acl.more_on_clusters()
     user = sign_in(app, "7")
-    # A busy process may have put it into the journal first.
-    wait_until(lambda: any(user.digest in key for keys in cluster.keys().values() for key in keys), "it is there")
+    wait_until_there(cluster, user.digest)
     slot = key_slot(user.digest.encode())
     move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
     move.keys()
@@ -211,6 +256,71 @@ def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
         cluster.everywhere("ACL", "LOG", "RESET")
     assert failing(make_app(REDIS_URL=url), user.digest) == []
     move.end()
+
+
+FAR_MS = 4_000_000_000_000
+ROW = AuthRow("d" * 43, "7", 1, True, {"_user_id": b'"7"', "user_role": b'"user"'}, 0, FAR_MS, FAR_MS, FAR_MS, 0)
+LIMITS = Limits(256, 65_536, 3_600_000)
+
+
+def read(primary: ClusterStore, *categories: str) -> Answer:
+    return primary.read(ROW.digest, dict.fromkeys((AUTH, *categories), 0), kind=SIGNED_IN, timeout=LONG)
+
+
+def write(primary: ClusterStore, **changes: Any) -> None:
+    change = CategoryChange(3_600_000, **changes)
+    primary.write(ROW.digest, {"ui": change}, guard="alive", limits=LIMITS, timeout=LONG, write_id=new_write_id())
+
+
+@pytest.fixture
+def on_its_way(app: Flask, cluster: Cluster) -> Iterator[ClusterStore]:
+    """A session whose slot is being moved, and all of whose keys are still where they were."""
+    primary = cast(ClusterStore, parts(app).backend.primary)
+    primary.find_shards(LONG)
+    assert primary.push(ROW, 1, 3_600_000, timeout=LONG) == "pushed"
+    write(primary, sets={"theme": b'"dark"', "lang": b'"jp"'})
+    slot = key_slot(ROW.digest.encode())
+    move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
+    yield primary
+    move.keys()
+    move.end()
+
+
+def test_a_sign_in_is_replaced_while_its_slot_moves(on_its_way: ClusterStore) -> None:
+    """By what the database says. A script that deletes a key of such a slot cannot make it again: the node refuses each
+    command on a key that it does not have."""
+    changed = replace(ROW, version=2, payload={"_user_id": b'"7"'})
+    assert on_its_way.push(changed, 2, 3_600_000, timeout=LONG) == "pushed"
+    found = read(on_its_way).auth
+    assert found is not None
+    assert found.row is not None
+    assert (found.row.version, found.row.payload) == (2, changed.payload)
+
+
+def test_a_category_begins_anew_while_its_slot_moves(on_its_way: ClusterStore) -> None:
+    """``session.clear()`` with something behind it; what an older copy elsewhere says is known to be older."""
+    before = read(on_its_way, "ui").categories["ui"]
+    write(on_its_way, wipe=True, sets={"theme": b'"light"'})
+    after = read(on_its_way, "ui").categories["ui"]
+    assert after.fields == {"theme": b'"light"'}
+    assert after.version > before.version
+
+
+def test_a_sign_out_holds_while_its_slot_moves(on_its_way: ClusterStore, cluster: Cluster) -> None:
+    """The tombstone is there at once, and nothing else of the session."""
+    on_its_way.write_tombstone(ROW.digest, 2, (AUTH, "ui"), timeout=LONG)
+    found = read(on_its_way).auth
+    assert found is not None
+    assert found.row is None
+    assert {key for keys in cluster.keys().values() for key in keys if ROW.digest in key} == {
+        f"session:auth:{{{ROW.digest}}}"
+    }
+
+
+def wait_until_there(cluster: Cluster, digest: str) -> None:
+    """Some shard has the session: the sign-in of a busy process may wait in its journal first."""
+    name = f":auth:{{{digest}}}"
+    wait_until(lambda: any(name in key for keys in cluster.keys().values() for key in keys), "it is in Redis", LONG)
 
 
 def failing(app: Flask, digest: str) -> list[ErrorClass]:

@@ -208,22 +208,24 @@ local function add(record, name, by, lag, addition)
 end
 
 -- A script is not taken back. What its user may have no right to is tried on the record as it is, before anything is
--- done that must be done as a whole or not at all. HSET first: a script that has written, were it a DEL of nothing, may
--- go on although the server is out of memory.
+-- done that must be done as a whole or not at all. HSET before all that writes: a script that has written may go on
+-- although the server is out of memory.
 local function try_rights(record, life)
   if not record.meta then
     return
   end
+  record.there = record.is_wiped and redis.call('HGETALL', record.key)
   if record.deletes or record.is_wiped or record.adds then
     redis.call('HSET', record.key, '@m', record.meta)
     redis.call('PEXPIRE', record.key, life)
   end
-  if record.deletes and not record.is_wiped then
+  if record.deletes or record.is_wiped then
     redis.call('HDEL', record.key, '@')  -- which no field is called
   end
 end
 
--- Write what was put. Returns the new stamp, and what '@m' says.
+-- Write what was put. Returns the new stamp, and what '@m' says. A record that begins anew is replaced field by field, not
+-- deleted and made again: see push.lua.
 local function save_record(record, life)
   local stamp, sets, notes = record.next, {'@m', ''}, {record.lately}
   for i = 1, #record.order do
@@ -261,21 +263,25 @@ local function save_record(record, life)
   end
   sets[2] = string.sub(head, 1, 8) .. stamp .. record.horizon .. record.lag .. record.author
     .. string.format('%07x%04x', record.bytes, record.count) .. record.additions .. string.sub(lately, at)
-  local begins = record.is_wiped or not record.meta
-  if begins and redis.call('EXISTS', record.key) == 1 then
-    redis.call('DEL', record.key)
+  local gone = {}
+  if record.is_wiped or not record.meta then
+    local there = record.there or redis.pcall('HGETALL', record.key)
+    if there.err then
+      redis.call('DEL', record.key)  -- it is of another type
+    end
+    for i = 1, #there, 2 do
+      gone[#gone + 1] = there[i] ~= '@m' and not record.old[there[i]] and there[i] or nil
+    end
+  elseif record.deletes then
+    for _, name in ipairs(record.order) do
+      gone[#gone + 1] = not record.old[name] and name or nil
+    end
   end
   for i = 1, #sets, 1000 do  -- Lua passes some thousand arguments to one call, not more
     redis.call('HSET', record.key, unpack(sets, i, math.min(i + 999, #sets)))
   end
-  if record.deletes and not begins then
-    local gone = {}
-    for _, name in ipairs(record.order) do
-      gone[#gone + 1] = not record.old[name] and name or nil
-    end
-    for i = 1, #gone, 1000 do
-      redis.call('HDEL', record.key, unpack(gone, i, math.min(i + 999, #gone)))
-    end
+  for i = 1, #gone, 1000 do
+    redis.call('HDEL', record.key, unpack(gone, i, math.min(i + 999, #gone)))
   end
   local lasts = record.count > 0 and life or string.sub(head, 48)
   if type(redis.pcall('PEXPIRE', record.key, lasts)) == 'table' then
