@@ -221,6 +221,25 @@ def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
     assert (found.version, found.fields) == (third.after, {})
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_record_of_any_size_begins_anew(store: RedisStore, raw: Any, foreign: bool) -> None:
+    """More fields than Lua passes to one call: none of the old ones is left, be they ours or another program's."""
+    many = {f"old{number}": b"1" for number in range(2500)}
+    if foreign:
+        for category in ("ui", "auth"):
+            raw.hset(key(category), mapping={"@m": "x", **many})
+    else:
+        write(store, limits=(4096, 65_536), ui=change(sets=many))
+        store.push(row(1, payload=many), 1, LIFE, timeout=WAIT)
+    assert write(store, ui=change(wipe=not foreign, sets={"new": b"1"})) == "written"
+    assert data(raw) == {"new": "1"}
+    assert store.push(row(2, payload={"_user_id": b'"7"'}), 2, LIFE, timeout=WAIT) == "pushed"
+    assert data(raw, "auth") == {"_user_id": '"7"'}
+    raw.hset(key("auth"), mapping=many)
+    store.write_tombstone(DIGEST, 4, ("auth",), timeout=WAIT)
+    assert raw.hkeys(key("auth")) == ["@m"]
+
+
 @pytest.mark.parametrize("command", [("SET", "text"), ("RPUSH", "x"), ("SADD", "x")])
 def test_a_record_of_another_type_is_written_over(store: RedisStore, raw: Any, command: tuple[str, str]) -> None:
     """Another type under our key holds nothing of ours."""
