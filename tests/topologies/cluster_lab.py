@@ -29,12 +29,16 @@ _SETTINGS = {
 
 
 class Move:
-    """A slot on its way from one node to another."""
+    """A slot on its way from one node to another.
 
-    def __init__(self, slot: int, source: Valkey, target: Valkey) -> None:
+    :param others: the other primaries.
+    """
+
+    def __init__(self, slot: int, source: Valkey, target: Valkey, others: Sequence[Valkey]) -> None:
         self.slot = slot
         self._source = source
         self._target = target
+        self._others = others
 
     def begin(self) -> None:
         """Each of the two knows that it is on its way."""
@@ -52,10 +56,12 @@ class Move:
                 source.execute_command("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5000, "KEYS", *moved)
 
     def end(self) -> None:
-        """It has arrived. The others hear of it from the two."""
-        with self._source.client() as source, self._target.client() as target:
+        """It has arrived. All primaries are told, as ``redis-cli`` does: what they only hear from each other they may
+        contradict, when slots are moved quickly one after the other."""
+        with self._target.client() as target:
             name = target.execute_command("CLUSTER", "MYID")
-            for client in (target, source):
+        for node in (self._target, self._source, *self._others):
+            with node.client() as client:
                 client.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", name)
 
 
@@ -158,7 +164,9 @@ class Cluster:
     def begin_move(self, slot: int, to: int) -> Move:
         """A slot is on its way to another shard; its keys are where they were."""
         self._moved.append(slot)
-        move = Move(slot, self.primary(self.owner(slot)), self.primary(to))
+        owner = self.owner(slot)
+        others = [self.primary(shard) for shard in range(SHARDS) if shard not in (owner, to)]
+        move = Move(slot, self.primary(owner), self.primary(to), others)
         move.begin()
         return move
 
@@ -170,6 +178,14 @@ class Cluster:
             move.end()
         else:
             self.says(self.primary(to), "CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def give_at_once(self, slot: int, to: int) -> None:
+        """Move a slot with all its keys in one step, which Valkey 9 can."""
+        self._moved.append(slot)
+        name = self.says(self.primary(to), "CLUSTER", "MYID")
+        source = self.primary(self.owner(slot))
+        self.says(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
+        wait_until(lambda: self._has(to, slot), "the slot's arrival", LONG)
 
     def halves(self, shard: int) -> tuple[range, range]:
         """The slots of a shard, in two parts."""
@@ -198,12 +214,11 @@ class Cluster:
 
     def owner(self, slot: int) -> int:
         """The shard that has a slot, by the word of its own primary."""
-        for shard in range(SHARDS):
-            primary = self.primary(shard)
-            for first, last, node, *_ in self._map(primary):
-                if first <= slot <= last and node[1] == primary.port:
-                    return shard
-        raise LookupError(slot)
+        return next(shard for shard in range(SHARDS) if self._has(shard, slot))
+
+    def _has(self, shard: int, slot: int) -> bool:
+        primary = self.primary(shard)
+        return any(first <= slot <= last and node[1] == primary.port for first, last, node, *_ in self._map(primary))
 
     def _map(self, node: Valkey) -> list[Any]:
         with redis.Redis(port=node.port, socket_timeout=10.0) as client:

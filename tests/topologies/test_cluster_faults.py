@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event
 from typing import Any, cast
@@ -189,43 +190,68 @@ def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None
     assert {key.split(":")[1] for key in cluster.keys()[1] if one.digest in key} == {"auth", "translation", "ui"}
 
 
-def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -> None:
-    """Read all the time, while its slot goes from shard to shard and their servers forget the scripts: one answer that
-    knows of no session would be a signed-in user who is shown as a stranger."""
-    user = sign_in(app, "7")
-    wait_until_there(cluster, user.digest)
-    primary = parts(app).backend.primary
+READERS = 2
+
+
+@contextmanager
+def reading(primary: ClusterStore, digest: str) -> Iterator[Callable[[str], None]]:
+    """A session is read all the time, and is always found: one answer that knows of none would be a signed-in user who
+    is shown as a stranger. Yields a function that waits until it was read once more, in a state that it is told."""
     over, found = Event(), Counter[bool]()
 
     def read() -> None:
         while not over.is_set():
-            answer = primary.read(user.digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG)
+            answer = primary.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG)
             found[answer.auth is not None] += 1
 
-    def wait_for_reads(state: str) -> None:
+    def once_more(state: str) -> None:
         before = found.total()
-        wait_until(lambda: found.total() > before + 2, f"two reads {state}", LONG)
+        wait_until(lambda: found.total() > before + READERS, f"a read {state}", LONG)
 
-    slot = key_slot(user.digest.encode())
     with ThreadPoolExecutor() as pool:
-        reading = [pool.submit(read) for _ in range(2)]
+        readers = [pool.submit(read) for _ in range(READERS)]
         try:
-            for _ in range(2 * SHARDS):
-                move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
-                wait_for_reads("before the keys go")
-                cluster.everywhere("SCRIPT", "FLUSH")
-                move.keys()
-                wait_for_reads("when they are gone")
-                cluster.everywhere("SCRIPT", "FLUSH")
-                wait_for_reads("without scripts")
-                move.end()
-                wait_for_reads("when the slot has arrived")
+            yield once_more
         finally:
             over.set()
-        for reader in reading:
+        for reader in readers:
             reader.result()
     assert list(found) == [True]
+
+
+def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -> None:
+    """While it goes from shard to shard key by key, and their servers forget the scripts."""
+    user = sign_in(app, "7")
+    wait_until_there(cluster, user.digest)
+    slot = key_slot(user.digest.encode())
+    with reading(cast(ClusterStore, parts(app).backend.primary), user.digest) as read_once_more:
+        for _ in range(2 * SHARDS):
+            move = cluster.begin_move(slot, (cluster.owner(slot) + 1) % SHARDS)
+            read_once_more("before the keys go")
+            cluster.everywhere("SCRIPT", "FLUSH")
+            move.keys()
+            read_once_more("when they are gone")
+            cluster.everywhere("SCRIPT", "FLUSH")
+            read_once_more("without scripts")
+            move.end()
+            read_once_more("when the slot has arrived")
     assert counted(app, "cluster_ask") >= 2 * SHARDS
+    assert counted(app, "cluster_moved") > 0
+
+
+@pytest.mark.parametrize("running", ["valkey"], indirect=True)
+def test_a_session_is_found_while_its_slot_moves_at_once(app: Flask, cluster: Cluster) -> None:
+    """As Valkey does it from version 9 on. What is written on the way is there behind it."""
+    user = sign_in(app, "7")
+    wait_until_there(cluster, user.digest)
+    slot = key_slot(user.digest.encode())
+    with reading(cast(ClusterStore, parts(app).backend.primary), user.digest) as read_once_more:
+        for number in range(2 * SHARDS):
+            assert user.post("/set", json={"input_text": f"{number}"}).status_code == 200
+            cluster.give_at_once(slot, (cluster.owner(slot) + 1) % SHARDS)
+            read_once_more("when the slot has arrived")
+            assert user.get("/get/input_text").json["value"] == f"{number}"
+    assert counted(app, "cluster_ask") == 0
     assert counted(app, "cluster_moved") > 0
 
 
