@@ -134,7 +134,8 @@ def test_a_redis_that_hangs_is_noticed(
     users = Users(app)
     with computing(threads), users.surfing():
         time.sleep(1.5)
-        assert (PRIMARY, READ) not in parts(app).health.open_stores()
+        # Whether a busy process takes it for lost is another test's question; a busy machine may let it wait.
+        wait_until(lambda: (PRIMARY, READ) not in parts(app).health.open_stores(), "Redis is used", LONG)
         began = time.monotonic()
         os.kill(primary.pid or 0, signal.SIGSTOP)  # at once; what follows takes a busy process a while
         primary.freeze()
