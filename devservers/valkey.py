@@ -23,20 +23,27 @@ SHORT = 1.0
 
 
 class Client(redis.Redis):
-    """What it has changed was told to those that track it when the ``with`` ends that it is used in.
+    """What it has changed was told to those that track it when it returns; of a pipeline, when the ``with`` ends that
+    the client is used in.
 
     A server says that before it answers the next question, but perhaps after it has answered the change itself.
     """
 
-    _has_changed = False
+    _has_pipelined = False
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        self._has_changed = str(args[0]).upper() in CHANGES
-        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        if str(args[0]).upper() in CHANGES:
+            self._ask()
+        return answer
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-        self._has_changed = True
+        self._has_pipelined = True
         return super().pipeline(transaction, shard_hint)
+
+    def _ask(self) -> None:
+        with suppress(redis.RedisError):
+            super().execute_command("PING")  # type: ignore[no-untyped-call]
 
     def save(self, **options: Any) -> Any:
         """Write the snapshot, after that which a new replica has asked for."""
@@ -53,9 +60,8 @@ class Client(redis.Redis):
         return True
 
     def __exit__(self, *exception: object) -> None:
-        if self._has_changed:
-            with suppress(redis.RedisError):
-                self.ping()
+        if self._has_pipelined:
+            self._ask()
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
 
