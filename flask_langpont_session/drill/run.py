@@ -389,6 +389,7 @@ class Drill:
         self._repository.revoke_user(self.user, self._repository.begin(PATIENCE))
         self._wait_until_well("at the end")
         self._monitor.stop()  # which may be about to tell Redis again what has changed
+        self._wait_for_the_database()
         key_of_category = Commands(self._backend.primary.prefix).key
         # The rows, too: of a request that was interrupted no browser knows the session.
         rows = {row.digest for row in self._backend.database.sessions_of(self.user, PATIENCE)}
@@ -396,6 +397,15 @@ class Drill:
             keys = [key_of_category(name, digest, shadow) for name in self._categories for shadow in (False, True)]
             self._backend.primary.run_commands([("DEL", key) for key in keys], timeout=PATIENCE)
         self._backend.database.upkeep.erase(self.user)
+
+    def _wait_for_the_database(self) -> None:
+        """Until it has done what a request asked for that was interrupted, in a thread of its own: a new row would
+        stay."""
+        began = time.monotonic()
+        while self._backend.database.calls.requests.busy:
+            if time.monotonic() - began > PATIENCE:
+                raise NotWell(f"the database has not answered within {PATIENCE:g} s")
+            time.sleep(0.01)  # a slot that becomes free is no event
 
     @property
     def _categories(self) -> Sequence[str]:

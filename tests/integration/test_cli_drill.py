@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from flask import Flask
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.drill.faults import Fault, Faults
+from flask_langpont_session.drill.run import Drill, Parts
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
@@ -119,6 +122,34 @@ def test_a_drill_that_is_interrupted_leaves_nothing(primary: Valkey, tmp_path: P
     assert "Interrupted: the sessions of the drill are deleted." in done.stderr
     assert keys(primary) == {}
     assert users_of_drills(f"sqlite:///{tmp_path / 'langpont_session.sqlite3'}") == 0
+
+
+def test_what_the_database_does_for_an_interrupted_request_is_waited_for(
+    make_app: MakeApp, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may insert a row when the request is over; that goes, too."""
+    state = parts(app := make_app())
+    faults = Faults(state.backend, slow=0.2)
+    drill = Drill(Parts(app, state.backend, state.repository, state.monitor), faults)
+    with faults.laid():
+        drill.run(Fault.READONLY, 0)
+    may_insert, calls, stop = threading.Event(), state.backend.database.calls, state.monitor.stop
+
+    def insert() -> None:
+        assert may_insert.wait(LONG)
+        with state.backend.database.engine.begin() as connection:
+            connection.execute(USERS.insert().values(user_id=drill.user, epoch=0))
+
+    def stop_and_insert_later() -> None:
+        stop()
+        threading.Timer(0.3, may_insert.set).start()
+
+    monkeypatch.setattr(state.monitor, "stop", stop_and_insert_later)
+    with pytest.raises(StoreError):
+        calls.in_request(insert, 0.05)
+    drill.clean_up()
+    wait_until(lambda: not calls.requests.busy, "the end of the call", LONG)
+    assert users_of_drills(sqlite_url) == 0
 
 
 def test_no_drill_is_made_in_an_outage(tmp_path: Path) -> None:
