@@ -21,7 +21,7 @@ from ..exceptions import ConfigError
 from ..extension import arrange, state_of
 from ..policy.levels import LEVELS
 from ..policy.values import StoreError
-from .signals import interrupting
+from .signals import interrupting, undisturbed
 
 if TYPE_CHECKING:
     from ..drill.run import Amounts, Drill, Outcome, Track
@@ -145,7 +145,7 @@ def _drill_of(app: Flask, state: State) -> Iterator[Drill]:
     try:
         state.backend.primary.find_shards(2.0)
         with faults.laid():
-            made = Drill(parts, faults)
+            made = Drill(parts, faults, undisturbed)
             try:
                 yield made
             except KeyboardInterrupt:

@@ -31,6 +31,16 @@ def interrupting() -> Iterator[None]:
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is begun is done: a signal that comes meanwhile raises KeyboardInterrupt at the end of the block. A second
+    one does what it would do without the block."""
+    with interruptions() as seen:
+        yield
+    if seen:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def interruptions() -> Iterator[list[int]]:
     """The number of the signal by which the command is to end, once there was one. A second one ends it at once."""
     seen: list[int] = []

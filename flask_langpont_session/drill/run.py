@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -153,14 +154,18 @@ class Outcome:
 class Drill:
     """Drills of one application, whose parts are for this alone.
 
+    :param undisturbed: see :class:`.Browser`.
     :ivar user: that its sessions are of.
     """
 
-    def __init__(self, parts: Parts, faults: Faults) -> None:
+    def __init__(
+        self, parts: Parts, faults: Faults, undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._app, self._backend, self._repository, self._monitor = parts
         self._settings: Settings = self._backend.settings
         self._health = self._backend.health
         self._faults = faults
+        self._undisturbed = undisturbed
         self.user = f"{MARK}-{secrets.token_hex(6)}"
         self._user_key = user_key_of(self._settings)
         self._browsers: list[Browser] = []
@@ -275,7 +280,7 @@ class Drill:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _browser(self) -> Browser:
-        browser = Browser(self._app)
+        browser = Browser(self._app, self._undisturbed)
         self._browsers.append(browser)
         return browser
 
@@ -399,8 +404,8 @@ class Drill:
         self._backend.database.upkeep.erase(self.user)
 
     def _wait_for_the_database(self) -> None:
-        """Until it has done what a request asked for that was interrupted, in a thread of its own: a new row would
-        stay."""
+        """Until it has done, in a thread of its own, what a request asked for that did not wait for it any more: a new
+        row would stay."""
         began = time.monotonic()
         while self._backend.database.calls.requests.busy:
             if time.monotonic() - began > PATIENCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from flask import Flask
@@ -29,17 +30,24 @@ class Visit(NamedTuple):
 class Browser:
     """Makes requests past the application's views: what is tried is the session, as any view has it.
 
+    :param undisturbed: each request is made in one of these: one that is left half way would leave the parts of the
+        application in no order.
     :ivar digests: of the sessions that it had.
     """
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._app = app
+        self._undisturbed = undisturbed
         self._name = app.session_interface.get_cookie_name(app)
         self._cookie: str | None = None
         self.digests: set[str] = set()
 
     def visit(self, view: Callable[[Session], Any]) -> Visit:
         """One request, in which `view` has the session."""
+        with self._undisturbed():
+            return self._visit(view)
+
+    def _visit(self, view: Callable[[Session], Any]) -> Visit:
         headers = {"Cookie": f"{self._name}={self._cookie}"} if self._cookie else {}
         app = self._app
         with app.test_request_context(headers=headers):

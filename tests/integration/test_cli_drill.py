@@ -15,9 +15,12 @@ from flask import Flask
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.cli.signals import interrupting, undisturbed
 from flask_langpont_session.drill.faults import Fault, Faults
 from flask_langpont_session.drill.run import Drill, Parts
+from flask_langpont_session.drill.visits import Browser
 from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 
@@ -124,10 +127,24 @@ def test_a_drill_that_is_interrupted_leaves_nothing(primary: Valkey, tmp_path: P
     assert users_of_drills(f"sqlite:///{tmp_path / 'langpont_session.sqlite3'}") == 0
 
 
-def test_what_the_database_does_for_an_interrupted_request_is_waited_for(
+def test_a_request_of_a_drill_is_not_interrupted(make_app: MakeApp) -> None:
+    """Left half way, it would leave the copies of this process in no order, and a session that no browser knows."""
+    browser = Browser(make_app(), undisturbed)
+
+    def sign_in(session: Session) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        session["_user_id"] = "7"
+
+    with interrupting(), pytest.raises(KeyboardInterrupt):
+        browser.visit(sign_in)
+    assert browser.digests
+    assert browser.visit(lambda session: session["_user_id"]).result == "7"
+
+
+def test_what_the_database_does_for_a_request_that_is_over_is_waited_for(
     make_app: MakeApp, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may insert a row when the request is over; that goes, too."""
+    """It may insert a row; that goes, too."""
     state = parts(app := make_app())
     faults = Faults(state.backend, slow=0.2)
     drill = Drill(Parts(app, state.backend, state.repository, state.monitor), faults)
