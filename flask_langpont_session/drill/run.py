@@ -396,7 +396,7 @@ class Drill:
         self._monitor.stop()  # which may be about to tell Redis again what has changed
         self._wait_for_the_database()
         key_of_category = Commands(self._backend.primary.prefix).key
-        # The rows, too: of a request that was interrupted no browser knows the session.
+        # The rows, too: of a request that was given up half way no browser knows the session.
         rows = {row.digest for row in self._backend.database.sessions_of(self.user, PATIENCE)}
         for digest in sorted(rows.union(*(browser.digests for browser in self._browsers))):
             keys = [key_of_category(name, digest, shadow) for name in self._categories for shadow in (False, True)]
@@ -410,7 +410,7 @@ class Drill:
         while self._backend.database.calls.requests.busy:
             if time.monotonic() - began > PATIENCE:
                 raise NotWell(f"the database has not answered within {PATIENCE:g} s")
-            time.sleep(0.01)  # a slot that becomes free is no event
+            time.sleep(0.01)  # a command of its own may look again and again: nothing tells when a call has ended
 
     @property
     def _categories(self) -> Sequence[str]:

@@ -214,7 +214,10 @@ class Cluster:
 
     def owner(self, slot: int) -> int:
         """The shard that has a slot, by the word of its own primary."""
-        return next(shard for shard in range(SHARDS) if self._has(shard, slot))
+        for shard in range(SHARDS):
+            if self._has(shard, slot):
+                return shard
+        raise LookupError(slot)
 
     def _has(self, shard: int, slot: int) -> bool:
         primary = self.primary(shard)
