@@ -228,7 +228,9 @@ class Worker:
         backend = self._state.backend
         endpoint = backend.endpoint(f"{PRIMARY}{self._state.health.locate(digests[0])}")
         of_store = Commands(endpoint.prefix)
-        now_ms, life = endpoint.time_ms(timeout=PATIENCE), self._state.settings.life
+        # The question for the time may have connected to this shard for the first time. What was confirmed in the very
+        # millisecond in which its trust began is not believed.
+        now_ms, life = endpoint.time_ms(timeout=PATIENCE) + 1, self._state.settings.life
         guarded = Guarded(backend.limits, 0, new_write_id())
         changes = {
             name: CategoryChange(backend.life_of(name, SIGNED_IN, life), sets=dict(fields))
