@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -64,8 +65,12 @@ class Users:
         self._over = threading.Event()
         self._browsers = {str(number): app.test_client() for number in range(USERS)}
         self.seen: Counter[tuple[bool, int]] = Counter()
-        for user, browser in self._browsers.items():
-            assert browser.post(f"/login/{user}").status_code == 200
+        for user in self._browsers:
+            # With these waits a busy machine may refuse a sign-in, which no test here is about.
+            wait_until(functools.partial(self._sign_in, user), f"user {user} is signed in", LONG)
+
+    def _sign_in(self, user: str) -> bool:
+        return self._browsers[user].post(f"/login/{user}").status_code == 200
 
     def _surf(self, user: str, browser: Any) -> None:
         while not self._over.is_set():
