@@ -17,6 +17,7 @@ from flask_langpont_session.extension import State, state_of
 from flask_langpont_session.metrics import session_index as active
 from flask_langpont_session.stores.redis.store import RedisStore
 
+from .first_looks import looking_after_changes
 from .mariadb import MariaDB
 from .scripts_server import made
 
@@ -177,7 +178,8 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
         made.append(app)
         return app
 
-    yield make
+    with looking_after_changes(made):
+        yield make
     for app in made:
         close(app)
 
