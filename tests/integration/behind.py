@@ -177,7 +177,7 @@ def wait_until_home(*apps: Flask) -> None:
     wait_until(lambda: all(map(is_home, apps)), "everything home", LONG)
 
 
-def settle(app: Flask) -> None:
+def wait_for_first_look(app: Flask) -> None:
     """The worker's first look at its stores is over, and what follows from it.
 
     It gives Redis what that may lack, as fresh as this moment: what a test had changed there by hand would be undone.

@@ -2,7 +2,7 @@
 
 That look gives Redis what Redis may lack, as fresh as this moment, and on a busy machine it comes late. With
 ``LANGPONT_FIRST_LOOK=1`` it comes right after each change that a test makes in Redis by hand, until nothing is left to
-be given. A test that fails then has to wait for it before its change: ``settle`` in ``behind.py``.
+be given. A test that fails then has to wait for it before its change: ``wait_for_first_look`` in ``behind.py``.
 """
 
 from __future__ import annotations

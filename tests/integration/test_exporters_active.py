@@ -24,7 +24,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.support.clock import Clock
 
-from .behind import settle
+from .behind import wait_for_first_look
 from .conftest import MakeApp, parts
 from .exporters_site import be_quiet
 
@@ -401,7 +401,7 @@ def test_a_user_logged_out_everywhere_does_not_count(app: Flask) -> None:
 
 def forget(app: Flask, primary: Valkey) -> None:
     """Have the index gone, and nothing that waits to be brought."""
-    settle(app)
+    wait_for_first_look(app)
     index(app).update()
     with primary.client() as redis:
         redis.delete(*redis.keys("session:active*"))
@@ -440,7 +440,7 @@ def test_of_a_user_it_is_noted_when_the_database_is_asked(app: Flask, primary: V
     for _ in range(3):
         client.get("/who")
     assert to_be_brought(app) == 0
-    settle(app)
+    wait_for_first_look(app)
     with primary.client() as redis:
         redis.flushall()
     assert client.get("/who").json["user"] == "7"  # type: ignore[index]

@@ -17,7 +17,7 @@ from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events, switched_off
 
-from .behind import digest, settle, wait_for_level
+from .behind import digest, wait_for_first_look, wait_for_level
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts, redis_store
 from .forms_site import browser
 
@@ -390,7 +390,7 @@ def test_damage_is_counted_by_kind(app: Flask, primary: Valkey) -> None:
     """An unreadable value and a record that is none of ours are different counters."""
     client = browser(app)
     cookie = cookie_of(client.post("/set", json={"theme": "dark", "input_text": "x"}))
-    settle(app)
+    wait_for_first_look(app)
     with primary.client() as redis:
         redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
         redis.hset(f"session:translation:{{{digest(cookie)}}}", "@m", "foreign")

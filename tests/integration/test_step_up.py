@@ -35,8 +35,8 @@ from .behind import (
     questions,
     resting,
     row,
-    settle,
     sign_in,
+    wait_for_first_look,
     wait_until_home,
     wait_until_lost,
     waiting,
@@ -421,7 +421,7 @@ def test_step_up_and_limits_while_real_servers_are_gone(make_app: MakeApp, prima
     """I27, I28: first Redis, then PostgreSQL as well."""
     app = with_views(make_app(DATABASE_URL=emptied(postgres), HEALTH_INTERVAL=0.05, **LIMITS))
     user, busy, idle = sign_in(app), admin(app), admin(app)
-    settle(app)
+    wait_for_first_look(app)
     age_row(app, user.digest, 6 * MINUTE)
     age_entry(primary, idle.digest, 15 * MINUTE + 1, "@i")
     try:
