@@ -12,7 +12,6 @@ from flask import Flask
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.recovery.replay import Replay
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.support.auth_records import move_back, says
@@ -175,21 +174,6 @@ def wait_for_level(app: Flask, level: int) -> None:
 def wait_until_home(*apps: Flask) -> None:
     """Everything is as it was before the outage."""
     wait_until(lambda: all(map(is_home, apps)), "everything home", LONG)
-
-
-def wait_for_first_look(app: Flask) -> None:
-    """The worker's first look at its stores is over, and what follows from it.
-
-    It gives Redis what that may lack, as fresh as this moment: what a test had changed there by hand would be undone.
-    """
-    monitor = parts(app).monitor
-    wait_until(lambda: monitor.has_looked, "the first look", LONG)
-    wait_until(lambda: _has_given_back(monitor.replay), "what Redis may lack", LONG)
-
-
-def _has_given_back(replay: Replay) -> bool:
-    replay.run_once()
-    return not (replay.has_incidents or replay.gives_back)
 
 
 def wait_until_lost(app: Flask, store: str) -> None:

@@ -14,6 +14,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.extension import EXTENSION, applications
 
 from .conftest import parts
+from .first_looks import is_at_rest
 
 
 def evals(server: Valkey) -> int:
@@ -38,7 +39,7 @@ def wait_for_monitors() -> None:
         monitor = app.extensions[EXTENSION].monitor
         if not monitor.is_stopping:
             monitor.ensure_started()
-            while not monitor.has_looked or monitor.replay.has_incidents or monitor.replay.gives_back:
+            while not is_at_rest(monitor):
                 assert time.monotonic() < deadline, "the monitor does not come to rest"
                 time.sleep(0.005)
 

@@ -2,7 +2,7 @@
 
 That look gives Redis what Redis may lack, as fresh as this moment, and on a busy machine it comes late. With
 ``LANGPONT_FIRST_LOOK=1`` it comes right after each change that a test makes in Redis by hand, until nothing is left to
-be given. A test that fails then has to wait for it before its change: ``wait_for_first_look`` in ``behind.py``.
+be given. A test that fails then has to wait for it before its change: ``wait_for_monitors`` in ``counting.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from flask import Flask
 
 from devservers.valkey import after_changes
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.recovery.monitor import Monitor
 
 IS_WANTED = bool(os.environ.get("LANGPONT_FIRST_LOOK"))
 
@@ -24,6 +25,11 @@ LONG = 30.0
 
 PATIENCE = 0.3
 """Seconds for a look; where the monitor is paused there is none before that ends."""
+
+
+def is_at_rest(monitor: Monitor) -> bool:
+    """It has looked, and given Redis what that may lack."""
+    return monitor.has_looked and not (monitor.replay.has_incidents or monitor.replay.gives_back)
 
 
 @contextmanager
@@ -38,7 +44,7 @@ def looking_after_changes(apps: Sequence[Flask]) -> Iterator[None]:
     def look() -> None:
         for app in apps:
             monitor = state_of(app).monitor
-            if not monitor.has_looked or monitor.replay.has_incidents or monitor.replay.gives_back:
+            if not is_at_rest(monitor):
                 looks.append(threading.Thread(target=monitor.tick, daemon=True))
                 looks[-1].start()
                 looks[-1].join(PATIENCE)

@@ -17,8 +17,9 @@ from flask_langpont_session import session
 from flask_langpont_session.audit import SCHEMA, write_audit_log
 from flask_langpont_session.testing import captured_events, switched_off
 
-from .behind import age_entry, age_row, browser, digest, sign_in, wait_for_first_look, who
+from .behind import age_entry, age_row, browser, digest, sign_in, who
 from .conftest import MakeApp, cookie_of, parts
+from .counting import wait_for_monitors
 from .shop import run
 
 MINUTE = 60_000
@@ -145,7 +146,7 @@ def test_what_was_over_before_does_not_end_again_with_its_user(site: Site) -> No
 def test_a_session_that_runs_out_is_told_when_a_request_finds_it(site: Site, primary: Valkey, moved: str) -> None:
     """Once: that it is over is known from then on."""
     client = sign_in(site.app)
-    wait_for_first_look(site.app)
+    wait_for_monitors()
     site.written.take()
     age_row(site.app, client.digest, DAY, moved)
     age_entry(primary, client.digest, DAY, "@i" if moved == "idle_expires_at" else "@x")

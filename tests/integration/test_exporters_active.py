@@ -24,8 +24,8 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.support.clock import Clock
 
-from .behind import wait_for_first_look
 from .conftest import MakeApp, parts
+from .counting import wait_for_monitors
 from .exporters_site import be_quiet
 
 HOUR = 3_600_000
@@ -401,7 +401,7 @@ def test_a_user_logged_out_everywhere_does_not_count(app: Flask) -> None:
 
 def forget(app: Flask, primary: Valkey) -> None:
     """Have the index gone, and nothing that waits to be brought."""
-    wait_for_first_look(app)
+    wait_for_monitors()
     index(app).update()
     with primary.client() as redis:
         redis.delete(*redis.keys("session:active*"))
@@ -440,7 +440,7 @@ def test_of_a_user_it_is_noted_when_the_database_is_asked(app: Flask, primary: V
     for _ in range(3):
         client.get("/who")
     assert to_be_brought(app) == 0
-    wait_for_first_look(app)
+    wait_for_monitors()
     with primary.client() as redis:
         redis.flushall()
     assert client.get("/who").json["user"] == "7"  # type: ignore[index]

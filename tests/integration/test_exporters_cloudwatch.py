@@ -35,8 +35,8 @@ from flask_langpont_session.support.host import HostWork
 from flask_langpont_session.testing import switched_off
 from tests.support.moto import moto_server
 
-from .behind import wait_for_first_look
 from .conftest import MakeApp, parts
+from .counting import wait_for_monitors
 from .exporters_site import be_quiet, running
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
         user.post(f"/login/{number}")
         user.get("/who")
     users[0].post("/logout")
-    wait_for_first_look(app)  # the monitor measures, too
+    wait_for_monitors()  # the monitor measures, too
     parts(app).backend.local.clear()  # what the database said a moment ago would do
     with switched_off(app, "primary"):
         users[1].get("/who")

@@ -34,9 +34,9 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
-from .behind import digest, row_of, stored, wait_for_first_look, wait_for_level
+from .behind import digest, row_of, stored, wait_for_level
 from .conftest import MakeApp, close, cookie_of, parts
-from .counting import evals
+from .counting import evals, wait_for_monitors
 from .forms_site import browser, records
 
 
@@ -661,7 +661,7 @@ def test_a_value_that_cannot_be_read_is_in_no_listing(app: Flask, primary: Valke
 
     client = browser(app)
     cookie = cookie_of(client.post("/set", json={"lang": "jp", "theme": "dark"}))
-    wait_for_first_look(app)
+    wait_for_monitors()
     with primary.client() as redis:
         redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
     response = client.get("/listing")

@@ -17,8 +17,9 @@ from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events, switched_off
 
-from .behind import digest, wait_for_first_look, wait_for_level
+from .behind import digest, wait_for_level
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts, redis_store
+from .counting import wait_for_monitors
 from .forms_site import browser
 
 
@@ -390,7 +391,7 @@ def test_damage_is_counted_by_kind(app: Flask, primary: Valkey) -> None:
     """An unreadable value and a record that is none of ours are different counters."""
     client = browser(app)
     cookie = cookie_of(client.post("/set", json={"theme": "dark", "input_text": "x"}))
-    wait_for_first_look(app)
+    wait_for_monitors()
     with primary.client() as redis:
         redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
         redis.hset(f"session:translation:{{{digest(cookie)}}}", "@m", "foreign")

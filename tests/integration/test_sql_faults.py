@@ -37,10 +37,10 @@ from .behind import (
     outcomes,
     questions,
     sign_in,
-    wait_for_first_look,
     wait_until_home,
 )
 from .conftest import MakeApp, parts, redis_store
+from .counting import wait_for_monitors
 from .mariadb import MariaDB
 
 TIMEOUT = 0.5
@@ -329,7 +329,7 @@ def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog
     app = place.app
     caplog.set_level(logging.DEBUG)
     user = sign_in(app, USER, input_text="sesame-text")
-    wait_for_first_look(app)
+    wait_for_monitors()
     with row.cause(place):
         refused = app.test_client().post(f"/login/{USER}")
         assert refused.status_code == 503
@@ -443,7 +443,7 @@ def test_lost_replies_are_over_when_replies_come_again(
         engine = {"DATABASE_URL": ..., "DATABASE_ENGINE": sa.create_engine(address, pool_pre_ping=True)}
         app = make_app(**({"DATABASE_URL": address} if owner == "its own" else engine), DATABASE_TIMEOUT=TIMEOUT)
         database, user = parts(app).backend.database, sign_in(app, USER)
-        wait_for_first_look(app)
+        wait_for_monitors()
         with parts(app).monitor.paused():
             connections = [database.engine.connect() for _ in LANES]
             for connection in connections:

@@ -36,14 +36,13 @@ from .behind import (
     resting,
     row,
     sign_in,
-    wait_for_first_look,
     wait_until_home,
     wait_until_lost,
     waiting,
     who,
 )
 from .conftest import MakeApp, cookie_of, parts
-from .counting import evals
+from .counting import evals, wait_for_monitors
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -421,7 +420,7 @@ def test_step_up_and_limits_while_real_servers_are_gone(make_app: MakeApp, prima
     """I27, I28: first Redis, then PostgreSQL as well."""
     app = with_views(make_app(DATABASE_URL=emptied(postgres), HEALTH_INTERVAL=0.05, **LIMITS))
     user, busy, idle = sign_in(app), admin(app), admin(app)
-    wait_for_first_look(app)
+    wait_for_monitors()
     age_row(app, user.digest, 6 * MINUTE)
     age_entry(primary, idle.digest, 15 * MINUTE + 1, "@i")
     try:
