@@ -42,7 +42,8 @@ class Outages:
 
     def reset(self) -> None:
         """As new: a forked child has announced nothing, and has seen no shard well yet."""
-        self._published: frozenset[str] = frozenset()
+        self._silent: frozenset[str] = frozenset()
+        self._to_share: frozenset[str] = frozenset()
         self._next_announcement = 0.0
         self._next_look = 0.0
         self.waiting: Waiting | None = NOTHING_WAITS
@@ -57,19 +58,22 @@ class Outages:
         """
         health = self._backend.health
         silent = frozenset(shard for shard in health.shards if health.snapshot(shard).reader is None)
-        if silent - self._published:
-            self._backend.share_copies(silent - self._published)
+        if begun := silent - self._silent:
             self._next_announcement = 0.0
+        # All workers of a host begin at the same moment: one that waits too long for its turn tries again next round.
+        self._to_share = (self._to_share & silent) | begun
+        if self._to_share and self._backend.share_copies(self._to_share):
+            self._to_share = frozenset()
         if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + copies.ANNOUNCEMENTS
             ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
-        was_announced = bool(self._published)
+        was_announced = bool(self._silent)
         if not was_announced and is_first:
             was_announced = bool(ask_journal(self._board.outages, "monitor"))
         if not silent and was_announced:  # here, or by a worker that died during the outage
             ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor")
-        self._published = silent
+        self._silent = silent
 
     def siblings_are_in_trouble(self) -> bool:
         """Whether another worker of the host has announced an outage since this was asked last."""

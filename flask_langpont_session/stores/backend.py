@@ -11,6 +11,7 @@ from ..policy.ids import SIGNED_IN
 from ..policy.records import Life
 from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
 from .base import SessionStore
+from .host.group_commit import is_busy
 from .host.journal import Journal
 from .local import LocalCopies
 from .redis.endpoint import Endpoint
@@ -122,10 +123,16 @@ class Backend:
             return self.board.is_wiped_since(copy.digest, copy.category, copy.copy.version)
         return False
 
-    def share_copies(self, shards: Container[str]) -> None:
-        """Put this worker's live local copies of sessions on these shards where the host's other workers read them."""
+    def share_copies(self, shards: Container[str]) -> bool:
+        """Put this worker's live local copies of sessions on these shards where the host's other workers read them.
+
+        :return: False: the journal was busy, so it is to be done again.
+        """
         copies = [copy for copy in self.local.live_categories() if self.health.locate(copy.digest) in shards]
         try:
             self.reports.losses.outdated(self.board.publish_copies(copies))
         except StoreError as error:
+            if is_busy(error):
+                return False
             self.reports.journal_failed(error)
+        return True

@@ -1,0 +1,102 @@
+"""What a worker shares with the others of its host when no Redis answers any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from flask_langpont_session import events
+from flask_langpont_session.policy.health import PRIMARY, READ, REPLICA, WRITE
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.recovery.outages import Outages
+from flask_langpont_session.stores.host.board import Outdated
+from flask_langpont_session.stores.host.group_commit import busy
+from tests.support.fake_stores import Stage
+
+DIGEST = "d" * 64
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """A worker that has a copy."""
+    stage = Stage(tmp_path)
+    stage.local.put_category(DIGEST, "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    return stage
+
+
+@pytest.fixture
+def outages(stage: Stage) -> Outages:
+    return Outages(stage.backend, cast(Any, None), clock=stage.clock)
+
+
+def shared(stage: Stage) -> list[str]:
+    """The sessions whose copies the host's other workers find."""
+    return [copy.digest for copy in stage.backend.board.shared_copies().values()]
+
+
+def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, *errors: StoreError) -> None:
+    """The next attempts to share copies fail so."""
+    left, publish = list(errors), stage.backend.board.publish_copies
+
+    def attempt(copies: Iterable[SharedCopy], **options: Any) -> Outdated:
+        if left:
+            raise left.pop(0)
+        return publish(copies, **options)
+
+    monkeypatch.setattr(stage.backend.board, "publish_copies", attempt)
+
+
+def test_copies_are_shared_once_when_no_redis_answers(stage: Stage, outages: Outages) -> None:
+    """Not while the replica reads, and not again while it lasts: what comes later is shared by its request."""
+    stage.lose(PRIMARY)
+    outages.share(is_first=False)
+    assert shared(stage) == []
+    stage.lose(REPLICA)
+    outages.share(is_first=False)
+    assert shared(stage) == [DIGEST]
+    stage.local.put_category("e" * 64, "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    outages.share(is_first=False)
+    assert shared(stage) == [DIGEST]
+
+
+def test_copies_are_shared_in_the_next_round_if_the_journal_was_busy(
+    stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers of a host notice an outage at the same moment. The one that waited too long for its turn has lost
+    nothing: no alert says that the journal cannot be used."""
+    failing(stage, monkeypatch, busy(), busy())
+    stage.lose(PRIMARY, REPLICA)
+    for expected in ([], [], [DIGEST]):
+        outages.share(is_first=False)
+        assert shared(stage) == expected
+    assert [signal for signal, _ in stage.said if signal is events.journal_failed] == []
+
+
+def test_what_could_not_be_shared_is_not_shared_after_the_outage(
+    stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its end is told to the other workers all the same: this one had announced the outage."""
+    failing(stage, monkeypatch, busy())
+    stage.lose(PRIMARY, REPLICA)
+    outages.share(is_first=False)
+    assert stage.backend.board.outages()
+    for store in (PRIMARY, REPLICA):
+        stage.health.close(store, [READ, WRITE])
+    outages.share(is_first=False)
+    assert shared(stage) == []
+    assert not stage.backend.board.outages()
+
+
+def test_a_journal_that_cannot_be_used_is_an_alert(
+    stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: the next round does not try again what a broken disk will refuse again."""
+    failing(stage, monkeypatch, StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_IOERR"))
+    stage.lose(PRIMARY, REPLICA)
+    for _ in range(3):
+        outages.share(is_first=False)
+    assert [signal for signal, _ in stage.said if signal is events.journal_failed] == [events.journal_failed]
+    assert shared(stage) == []
