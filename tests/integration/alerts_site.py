@@ -15,6 +15,7 @@ from flask_langpont_session.alerts import alerts
 from flask_langpont_session.alerts.incidents import Terms
 from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
+from tests.support.patience import wait_for_the_journal
 
 TERMS = Terms(pace=0.06, gap=1, lease=4, retry=3, alone_after=50)
 """Pending for 0.3 s, over after 1.8 s, events after 18 s. A worker that died while it sent is noticed after 4 s,
@@ -25,6 +26,7 @@ TICK = 0.05
 
 def create_app() -> Flask:
     """The site."""
+    wait_for_the_journal()
     alerts.TERMS, alerts.TICK = TERMS, TICK
     client.READ_TIMEOUT = float(os.environ.get("SNS_TIMEOUT", client.READ_TIMEOUT))
     app = Flask("app", instance_path=os.environ["FOLDER"])

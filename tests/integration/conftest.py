@@ -98,6 +98,11 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
+def a_slow_disk_is_no_fault(patient_journal: None) -> None:
+    """Tests of how long the journal is waited for say that themselves."""
+
+
+@pytest.fixture(autouse=True)
 def patient_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine that lets the count of sessions wait is no fault of Redis."""
     monkeypatch.setattr(active, "TIMEOUT", 30.0)

@@ -19,6 +19,7 @@ from flask import Flask, session
 from devservers.processes import children, spawn, wait_until
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
+from tests.support.patience import wait_for_the_journal
 
 from .conftest import PATIENT, SLOW_MS
 
@@ -32,6 +33,7 @@ CONFIGURATION = ROOT / "infra" / "gunicorn.conf.py"
 
 def create_app() -> Flask:
     """The site."""
+    wait_for_the_journal()
     app = Flask("app", instance_path=os.environ["FOLDER"])
     app.config.from_prefixed_env()
     LangPontSession(app)

@@ -25,16 +25,16 @@ from flask import Flask  # noqa: E402
 
 from flask_langpont_session import LangPontSession  # noqa: E402
 from flask_langpont_session.extension import state_of  # noqa: E402
-from flask_langpont_session.stores.host import file as journal_file  # noqa: E402
 from tests.integration.behind import digest, is_home  # noqa: E402
 from tests.integration.conftest import add_views  # noqa: E402
+from tests.support.patience import wait_for_the_journal  # noqa: E402
 from tests.topologies.conftest import PATIENT  # noqa: E402
 
 VISITORS = 8
 
 
 def application(url: str, folder: str) -> Flask:
-    journal_file.BUSY_SECONDS = 30  # all visitors write at once, and a slow disk is not what is tested
+    wait_for_the_journal()  # all visitors write at once
     app = Flask("app", instance_path=folder)
     app.config.update(SECRET_KEY="test key of the test suite, 32+ bytes", TESTING=True)
     files = {

@@ -23,7 +23,7 @@ OTHER = 12_345
 """Another user's number."""
 
 
-pytestmark = pytest.mark.usefixtures("a_patient_journal")
+pytestmark = pytest.mark.usefixtures("patient_journal")
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -22,7 +22,7 @@ PLENTY = 10**9
 NOTHING = ", ".join(f"{part}{unit} = 0" for part in ("", "visitor_", "copy_") for unit in ("entries", "bytes"))
 
 
-pytestmark = pytest.mark.usefixtures("a_patient_journal")
+pytestmark = pytest.mark.usefixtures("patient_journal")
 
 
 @pytest.fixture

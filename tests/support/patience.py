@@ -1,0 +1,14 @@
+"""How long tests wait for the journal that are not about its waits."""
+
+from __future__ import annotations
+
+from flask_langpont_session.stores.host import file as journal_file
+
+JOURNAL = 30.0
+"""Seconds. A disk that is busy with other tests is none of the faults: what gives up on the journal is lost, and the
+alert of a lost change would be one more than a test expects."""
+
+
+def wait_for_the_journal() -> None:
+    """For programs that tests start: this process has no default wait for the journal that a busy disk can use up."""
+    journal_file.BUSY_SECONDS = JOURNAL
