@@ -18,7 +18,7 @@ from typing import Any
 from flask_langpont_session.encryption.cipher import Cipher
 from flask_langpont_session.encryption.redis import sealed_form
 from flask_langpont_session.encryption.values import Values
-from flask_langpont_session.policy.values import CategoryChange
+from flask_langpont_session.policy.values import CategoryChange, RecordRef
 from flask_langpont_session.stores.redis.commands import Commands, Guarded
 from flask_langpont_session.stores.redis.records import Limits, answer
 
@@ -87,7 +87,7 @@ def cases(size: int, digests: Sequence[str]) -> dict[tuple[str, str], Case]:
 
     def write(kind: str) -> object:
         change = {"ui": CategoryChange(60_000, sets=dict(fields))}
-        return commands[kind].write(next(written), change, "free", _SAID)
+        return commands[kind].write(RecordRef(next(written), "a"), change, "free", _SAID)
 
     return {
         ("read", "plain"): Case(lambda: read(answer, plain)),

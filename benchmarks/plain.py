@@ -99,5 +99,5 @@ class WithoutProtocol(Ours):
             return Loaded.verified(Verdict.VALID, 0, heard.answer.auth.row, "primary")
 
         reads._verifier.verify = believe
-        reads._journal_writer.overlay = lambda digest, scope=None, *, shadow=False: NOTHING
+        reads._journal_writer.overlay = lambda ref, scope=None: NOTHING
         reads._fallback.kept_locally = frozenset()

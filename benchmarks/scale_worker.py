@@ -24,7 +24,7 @@ from flask_langpont_session.metrics.session_index import ActiveSessions
 from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.records import Plan, Verdict
-from flask_langpont_session.policy.values import AuthRow, CategoryChange
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef
 from flask_langpont_session.stores.redis.commands import Commands, Guarded, new_write_id
 
 from .scenarios import SIZES, data_of
@@ -242,7 +242,7 @@ class Worker:
             ends = now_ms + life.idle_ms
             row = AuthRow(digest, digest[:8], 1, True, data["auth"], 0, now_ms, ends, ends, now_ms)
             commands.append(of_store.push(row, now_ms, life.idle_ms))
-            commands.append(of_store.write(digest, changes, "new", guarded))
+            commands.append(of_store.write(RecordRef(digest, SIGNED_IN), changes, "new", guarded))
         endpoint.link.run(commands, 10 * PATIENCE)
 
     def index(self, order: Order) -> None:

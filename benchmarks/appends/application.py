@@ -22,7 +22,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from flask_langpont_session import LangPontSession, events, session
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.policy.values import StoreError
+from flask_langpont_session.policy.values import RecordRef, StoreError
 
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
 """Environment variables: the configuration as JSON, the file for the counters, and the port."""
@@ -163,7 +163,7 @@ def known(digest: str) -> ResponseReturnValue:
             found[f"finds {name} in Redis"] = f"{sorted(there.fields)}, {meta}, host has wiped it since: {wiped}"
         if own := backend.local.shared(digest, name):
             found[f"has a copy of {name}"] = f"{own.copy.version} {sorted(own.copy.fields)}"
-    overlay = backend.journal.overlay(digest)
+    overlay = backend.journal.overlay(RecordRef(digest, "a"))
     waiting = {"writes": overlay.writes, "deltas": overlay.deltas, "wiped": overlay.wiped, "carried": overlay.carried}
     copies = {name: f"{copy.version} {sorted(copy.fields)}" for name, copy in overlay.copies.items()}
     journalled = {name: str(value) for name, value in waiting.items() if value}

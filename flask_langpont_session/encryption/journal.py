@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..policy.values import CategoryChange, SharedCopy
+from ..policy.values import CategoryChange, RecordRef, SharedCopy
 from ..stores.host.board import Board, Outdated
 from ..stores.host.entries import Overlay, PendingWrite
 from ..stores.host.file import JournalFile
@@ -67,8 +67,8 @@ class SealedJournal(Journal):
     ) -> list[PendingWrite]:
         return super().put(list(map(self._sealed, entries)), copies, wait=wait)
 
-    def overlay(self, digest: str, *, shadow: bool = False, wait: float | None = None) -> Overlay:
-        found = super().overlay(digest, shadow=shadow, wait=wait)
+    def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
+        found, digest = super().overlay(ref, wait=wait), ref.digest
         writes = {name: self._open_writes(digest, name, waiting) for name, waiting in found.writes.items()}
         copies = {
             name: copy._replace(fields=self._values.opened(digest, name, copy.fields))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..policy.categories import AUTH
 from ..policy.ids import SIGNED_IN
-from ..policy.values import AuthRow, CategoryChange, Operation
+from ..policy.values import AuthRow, CategoryChange, Operation, RecordRef
 from ..stores.redis import auth_meta
 from ..stores.redis.commands import Command, Commands, Guarded
 from ..stores.redis.records import NO_RECORDS, Answer, Known, Merge, MergeStep, Restore, answer
@@ -27,16 +27,14 @@ class SealedCommands(Commands):
         super().__init__(prefix, tombstone_ms)
         self._values = values
 
-    def write(
-        self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, shadow: bool = False
-    ) -> Command:
+    def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded) -> Command:
         """The values of the changes are sealed once: should it remain unknown what became of this, they are kept as
         they were sent."""
         sealed = {}
         for name, change in changes.items():
-            self._values.seal_once(digest, name, change.sets)
-            sealed[name] = replace(change, sets=self._values.wires(digest, name, change.sets))
-        return super().write(digest, sealed, guard, self._wider(said, changes), shadow)
+            self._values.seal_once(ref.digest, name, change.sets)
+            sealed[name] = replace(change, sets=self._values.wires(ref.digest, name, change.sets))
+        return super().write(ref, sealed, guard, self._wider(said, changes))
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
         """A row's values belong to its version."""

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS
-from ..policy.values import CategoryCopy, ErrorClass, Operation, StoreError
+from ..policy.values import CategoryCopy, ErrorClass, Operation, RecordRef, StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import WIPED_FIELD
 from ..stores.host.journal import PendingCarry
@@ -81,7 +81,7 @@ class Carries:
         """
         left = {name: copies[entry.origin, name] for name in entry.categories}
         if not all(copy.meta for copy in left.values()):
-            known = self._journal.overlay(entry.digest).copies
+            known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
             left = {name: copy if copy.meta else known.get(name, copy) for name, copy in left.items()}
         return [
             merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry))

@@ -19,6 +19,7 @@ from ..policy.values import (
     AuthRow,
     CategoryChange,
     CategoryCopy,
+    RecordRef,
     StoreError,
 )
 from ..stores.redis.commands import new_write_id
@@ -67,56 +68,54 @@ class CategoryWrites:
         What was written earlier and waits in the journal comes first: then the change waits behind it, and so does one
         that was made without knowing what Redis has.
         """
-        scope = scope.to(target.digest)
+        ref, scope = RecordRef(target.digest, target.kind), scope.to(target.digest)
         changes = {name: change for name, change in plan.changes.items() if change}
         if not changes and row is None:
             return False
         if plan.is_for_shadow:
-            return self._write_shadow(plan, target, scope, changes)
+            return self._write_shadow(plan, ref.digest, scope, changes)
         self._give_life(changes, target.kind, plan.life)
-        waits = self._must_wait(target.digest, changes, scope)
-        sent = self._write_guarded(plan, target, scope, {} if waits else changes, row)
+        waits = self._must_wait(ref, changes, scope)
+        sent = self._write_guarded(plan, ref, scope, {} if waits else changes, row)
         if sent.written is None:
-            return self._keep_for_later(plan, target, scope, changes, row, sent)
+            return self._keep_for_later(plan, ref, scope, changes, row, sent)
         if sent.written.status == "dead":
             self._local.kill(target.digest)
-            return not plan.is_new and self._write_shadow(plan, target, scope, changes)
+            return not plan.is_new and self._write_shadow(plan, ref.digest, scope, changes)
         if waits:
-            return self._keep_for_later(plan, target, scope, changes, None, sent) or row is not None
-        return self._note_written(plan, target, changes, sent.written, scope)
+            return self._keep_for_later(plan, ref, scope, changes, None, sent) or row is not None
+        return self._note_written(plan, ref, changes, sent.written, scope)
 
-    def _must_wait(
-        self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, *, shadow: bool = False
-    ) -> bool:
+    def _must_wait(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope) -> bool:
         for change in changes.values():
             if change.unseen:
                 return True
-        return self._journal_writer.has_writes(digest, changes, scope, shadow=shadow)
+        return self._journal_writer.has_writes(ref, changes, scope)
 
     def _write_guarded(
         self,
         plan: Plan,
-        target: SessionId,
+        ref: RecordRef,
         scope: RequestScope,
         changes: dict[str, CategoryChange],
         row: AuthRow | None,
     ) -> _Sent:
         if not changes and row is None:
             return _Sent(Written("written"))
-        guard = "free" if target.kind != SIGNED_IN else "new" if plan.is_new else "alive"
+        guard = "free" if ref.kind != SIGNED_IN else "new" if plan.is_new else "alive"
         # A session that is not permanent any more is to live shorter than Redis remembers.
         push = row and self._push(row, self._stamp_of(row, plan.loaded), plan.life, exact=plan.permanence_changed)
-        sent = self._send(target.digest, changes, scope, guard=guard, **(push or {}))
+        sent = self._send(ref, changes, scope, guard=guard, **(push or {}))
         if sent.written and sent.written.status == "gone":
             # Redis lost a session that SQL may still know: push it again and try once more.
-            found = self._ask_arbiter(target.digest, scope, plan.life)
+            found = self._ask_arbiter(ref.digest, scope, plan.life)
             if found is not None and found.shadow:
                 return _Sent(Written("dead"))
             if found is None or found.row is None:
                 return _Sent(None)  # that it is dead is not known either
             for _ in range(2):  # a server that was restarted may have to learn the push first
                 push = self._push(found.row, 0, plan.life)
-                sent = self._send(target.digest, changes, scope, guard=guard, **push)
+                sent = self._send(ref, changes, scope, guard=guard, **push)
                 if sent.written is None or sent.written.status != "gone":
                     return sent
             return _Sent(None)
@@ -133,7 +132,9 @@ class CategoryWrites:
         """What a write is told that has a row to push."""
         return {"push": (row, stamp), "push_life_ms": life.left_of(row), "push_exact": exact}
 
-    def _send(self, digest: str, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any) -> _Sent:
+    def _send(
+        self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any
+    ) -> _Sent:
         """Send a write to the primary.
 
         :param options: of :meth:`.RedisStore.write`.
@@ -145,7 +146,7 @@ class CategoryWrites:
             written = scope.ask(
                 self._operations.save,
                 self._primary.write,
-                digest,
+                ref,
                 changes,
                 limits=self._backend.limits,
                 write_id=write_id,
@@ -154,7 +155,7 @@ class CategoryWrites:
         except StoreError as error:
             if not error.sent:
                 return _Sent(None)
-            return _Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))
+            return _Sent(None, write_id, max(1, self._primary.estimated_ms(ref.digest, began) * 1000))
         return _Sent(None if written.status == "late" else written)
 
     def now(self, digest: str) -> RedisTime:
@@ -175,20 +176,18 @@ class CategoryWrites:
         except StoreError:
             return None
 
-    def _write_shadow(
-        self, plan: Plan, target: SessionId, scope: RequestScope, changes: dict[str, CategoryChange]
-    ) -> bool:
+    def _write_shadow(self, plan: Plan, digest: str, scope: RequestScope, changes: dict[str, CategoryChange]) -> bool:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
-        self._give_life(changes, ANONYMOUS, plan.life)
-        sent = _Sent(None)
-        if not self._must_wait(target.digest, changes, scope, shadow=True):
-            sent = self._send(target.digest, changes, scope, guard="free", shadow=True)
+        ref, sent = RecordRef(digest, ANONYMOUS, shadow=True), _Sent(None)
+        self._give_life(changes, ref.kind, plan.life)
+        if not self._must_wait(ref, changes, scope):
+            sent = self._send(ref, changes, scope, guard="free")
         if sent.written is None:
-            now = self.now(target.digest)
+            now = self.now(digest)
             return self._journal_writer.keep(
-                plan, changes, now, shadow=True, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
+                plan, ref, changes, now, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope
             )
-        return self._note_written(plan, target, changes, sent.written, scope, shadow=True)
+        return self._note_written(plan, ref, changes, sent.written, scope)
 
     def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
         for name, change in changes.items():
@@ -197,7 +196,7 @@ class CategoryWrites:
     def _keep_for_later(
         self,
         plan: Plan,
-        target: SessionId,
+        ref: RecordRef,
         scope: RequestScope,
         changes: Mapping[str, CategoryChange],
         row: AuthRow | None,
@@ -207,8 +206,8 @@ class CategoryWrites:
         if row:
             self._journal_writer.queue_push(row.digest, row.version, scope=scope)
         fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
-        now = self.now(target.digest)
-        kept = self._journal_writer.keep(plan, fitting, now, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope)
+        now = self.now(ref.digest)
+        kept = self._journal_writer.keep(plan, ref, fitting, now, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope)
         self._reports.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
 
@@ -229,30 +228,27 @@ class CategoryWrites:
     def _note_written(
         self,
         plan: Plan,
-        target: SessionId,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
         written: Written,
         scope: RequestScope,
-        *,
-        shadow: bool = False,
     ) -> bool:
         if written.status != "written":
-            return self._write_the_rest(plan, target, changes, written, scope, shadow)
+            return self._write_the_rest(plan, ref, changes, written, scope)
         self._reports.payload(changes)
         plan.note_kept(changes, Kept.REDIS)
-        if not shadow:
-            self._fallback.remember_write(target.digest, plan.loaded, changes, written.versions, target.kind)
-            self._journal_writer.written(target.digest, changes, scope)
+        if not ref.shadow:
+            self._fallback.remember_write(ref.digest, plan.loaded, changes, written.versions, ref.kind)
+            self._journal_writer.written(ref.digest, changes, scope)
         return True
 
     def _write_the_rest(
         self,
         plan: Plan,
-        target: SessionId,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
         refused: Written,
         scope: RequestScope,
-        shadow: bool,
     ) -> bool:
         """One category cannot take its change (``large``, ``no number``); the others are none the worse for it."""
         culprit = refused.category or ""
@@ -261,10 +257,11 @@ class CategoryWrites:
         rest = {name: change for name, change in changes.items() if name != culprit}
         if not rest:
             return False
-        if shadow:
-            return self._write_shadow(plan, target, scope, rest)
+        if ref.shadow:
+            return self._write_shadow(plan, ref.digest, scope, rest)
         plan.changes = rest
-        return self.save(plan, target, scope, None)
+        assert plan.target is not None
+        return self.save(plan, plan.target, scope, None)
 
     def lay_beneath(self, plan: Plan, target: SessionId, scope: RequestScope) -> bool:
         """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""

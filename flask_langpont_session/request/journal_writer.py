@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..metrics.losses import Cause, Loss
 from ..metrics.reports import Reports
 from ..policy.categories import AUTH
-from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING
 from ..policy.records import NO_FIELDS, Kept, Plan
 from ..policy.values import (
@@ -22,6 +22,7 @@ from ..policy.values import (
     CategoryChange,
     CategoryCopy,
     Operation,
+    RecordRef,
     SharedCopy,
     StoreError,
 )
@@ -78,16 +79,16 @@ class JournalWriter:
         self._reports = reports
         self._clock = clock
 
-    def overlay(self, digest: str, scope: RequestScope | None = None, *, shadow: bool = False) -> Overlay:
+    def overlay(self, ref: RecordRef, scope: RequestScope | None = None) -> Overlay:
         """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always. :data:`UNKNOWN`: the
         journal is busy. One that cannot be used at all has nothing to say: Redis must do without it.
 
         :param scope: of the request, out of whose budget the wait comes.
         """
         try:
-            if self._journal.is_silent_about(digest, _wait(scope)):
+            if self._journal.is_silent_about(ref.digest, _wait(scope)):
                 return NOTHING
-            return _noted(scope, lambda wait: self._journal.overlay(digest, shadow=shadow, wait=wait), _FIRST)
+            return _noted(scope, lambda wait: self._journal.overlay(ref, wait=wait), _FIRST)
         except StoreError as error:
             self._reports.journal_failed(error)
             return UNKNOWN if is_busy(error) else NOTHING
@@ -161,12 +162,10 @@ class JournalWriter:
 
         self._do(publish, scope)
 
-    def has_writes(
-        self, digest: str, names: Iterable[str], scope: RequestScope | None = None, *, shadow: bool = False
-    ) -> bool:
+    def has_writes(self, ref: RecordRef, names: Iterable[str], scope: RequestScope | None = None) -> bool:
         """Whether data of one of these categories waits here, or may. What is written now comes after it, whether Redis
         answers or not."""
-        overlay = self.overlay(digest, scope, shadow=shadow)
+        overlay = self.overlay(ref, scope)
         return overlay is not NOTHING and (not overlay.is_known or any(map(overlay.has_writes, names)))
 
     def written(self, digest: str, names: Iterable[str], scope: RequestScope | None = None) -> None:
@@ -187,10 +186,10 @@ class JournalWriter:
     def keep(
         self,
         plan: Plan,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
         now: RedisTime,
         *,
-        shadow: bool = False,
         doubt: str = "",
         sent_us: int = 0,
         scope: RequestScope | None = None,
@@ -198,41 +197,40 @@ class JournalWriter:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only. Of a
         request that was at level 0 all of it is kept.
 
+        :param ref: of the plan's target, or of its shadow.
         :param doubt: the id of a write by which Redis may have it all the same; `sent_us`: when that was sent, by the
             Redis clock.
         :return: whether anything was kept.
         """
-        assert plan.target is not None
-        kind, level = ANONYMOUS if shadow else plan.target.kind, plan.level
-        self._journal.prepare(plan.target.digest, changes)
+        level = plan.level
+        self._journal.prepare(ref.digest, changes)
         entries: list[PendingWrite] = []
         for name, change in changes.items():
             # What a session takes along to another id was stored, and is lost if it is not kept.
             is_moved = plan.is_new and plan.origin is not None and name not in plan.carries
-            for entry in self._entries(plan, name, change, now.latest_us, kind, shadow, doubt, sent_us):
+            for entry in self._entries(plan, ref, name, change, now.latest_us, doubt, sent_us):
                 if (
                     level == 0
                     or is_moved
                     or entry.operation is Operation.WIPE
-                    or self._outlives_request(entry.field, kind, level)
+                    or self._outlives_request(entry.field, ref.kind, level)
                 ):
                     entries.append(entry)
                 else:
                     plan.note_kept([name], Kept.NOWHERE)
                     self._reports.losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
-        copies = self._empty_copies(plan, now.earliest_us, kind) if entries and plan.is_new else []
+        copies = self._empty_copies(plan, ref, now.earliest_us) if entries and plan.is_new else []
         return bool(entries) and self._put(plan, entries, copies, scope)
 
-    def _empty_copies(self, plan: Plan, since_us: int, kind: str) -> list[SharedCopy]:
+    def _empty_copies(self, plan: Plan, ref: RecordRef, since_us: int) -> list[SharedCopy]:
         """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there.
 
         :param since_us: a version that is older than any write which comes after this request: else such a write would
             be taken for part of the nothing.
         """
-        assert plan.target is not None
-        of_user = {AUTH} if kind == SIGNED_IN else set()
+        of_user = {AUTH} if ref.kind == SIGNED_IN else set()
         names = self._fallback.kept_locally - of_user - set(plan.carries)
-        return [SharedCopy(plan.target.digest, name, CategoryCopy(since_us, NO_FIELDS)) for name in sorted(names)]
+        return [SharedCopy(ref.digest, name, CategoryCopy(since_us, NO_FIELDS)) for name in sorted(names)]
 
     def _put(
         self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], scope: RequestScope | None
@@ -300,35 +298,25 @@ class JournalWriter:
     def _entries(
         self,
         plan: Plan,
+        ref: RecordRef,
         name: str,
         change: CategoryChange,
         now_us: int,
-        kind: str,
-        shadow: bool,
         doubt: str,
         sent_us: int,
     ) -> Iterator[PendingWrite]:
         """A change of one category as entries of the journal, in the order in which they are to be applied."""
-        assert plan.target is not None
-        digest = plan.target.digest
         doubts = f"{doubt} " if doubt else ""
 
         def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
-            common = {
-                "digest": digest,
-                "kind": kind,
-                "shadow": shadow,
-                "category": name,
-                "doubts": doubts,
-                "acknowledged": now_us,
-            }
+            common = {**ref._asdict(), "category": name, "doubts": doubts, "acknowledged": now_us}
             return PendingWrite(operation=operation, field=field, **{**common, "moment": now_us, **more})
 
         if change.wipe:
             yield entry(Operation.WIPE, WIPED_FIELD)
         for key, value in change.writes.items():
             operation = Operation.DELETE if value is None else Operation.SET
-            yield entry(operation, key, value=value, **self._basis(plan, name, change, key, kind, shadow))
+            yield entry(operation, key, value=value, **self._basis(plan, ref, name, change, key))
         for number, (key, by) in enumerate(change.increments.items()):
             if doubt:  # by what is remembered of later ones it is told whether this one may be forgotten
                 sent = {"token": addition_id(doubt, number), "is_sent": True, "moment": sent_us}
@@ -336,14 +324,12 @@ class JournalWriter:
                 sent = {"token": new_write_id(), "moment": 0}
             yield entry(Operation.ADD, key, delta=by, **sent)
 
-    def _basis(
-        self, plan: Plan, name: str, change: CategoryChange, key: str, kind: str, shadow: bool
-    ) -> dict[str, Any]:
+    def _basis(self, plan: Plan, ref: RecordRef, name: str, change: CategoryChange, key: str) -> dict[str, Any]:
         """What a value was made from, as columns of an entry."""
         loaded = plan.loaded
-        of_user = name == AUTH and kind == SIGNED_IN
+        of_user = name == AUTH and ref.kind == SIGNED_IN
         is_elsewhere = plan.is_new and name not in plan.carries
-        if loaded is None or is_elsewhere or change.wipe or loaded.shadow != shadow or key in change.unseen:
+        if loaded is None or is_elsewhere or change.wipe or loaded.shadow != ref.shadow or key in change.unseen:
             if key not in change.unseen or change.wipe:
                 return {}
             return {"basis": Basis.UNSEEN, "base": loaded.fields.get(name, NO_FIELDS).get(key) if loaded else None}

@@ -59,14 +59,14 @@ class Reads:
         scope = scope.to(digest)
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(digest, scope, life, Verdict.ANONYMOUS, fresh=fresh)
-        overlay = self._journal_writer.overlay(digest, scope)
+        ref = RecordRef(digest, SIGNED_IN)
+        overlay = self._journal_writer.overlay(ref, scope)
         must_ask = not (fresh or overlay.is_known)  # the journal may have said that it is over
         fresh = fresh or must_ask
         if overlay is not NOTHING:
             self._learn(digest, overlay, scope)
         if self._local.is_dead(digest):
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
-        ref = RecordRef(digest, SIGNED_IN)
         if overlay is NOTHING and not fresh and (known := self._known_signed_in(ref, scope, life)):
             return known
         reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
@@ -74,7 +74,7 @@ class Reads:
         def again() -> RedisReply | None:
             """The journal may be less busy by now. Redis is asked after it, as ever."""
             nonlocal overlay, reply
-            overlay = self._journal_writer.overlay(digest, scope)
+            overlay = self._journal_writer.overlay(ref, scope)
             self._learn(digest, overlay, scope)
             if not overlay.is_known or self._local.is_dead(digest):
                 return None
@@ -156,7 +156,7 @@ class Reads:
         """
         scope = scope.to(sid.digest)
         ref = RecordRef(sid.digest, ANONYMOUS if loaded.shadow else sid.kind, loaded.shadow)
-        overlay = self._journal_writer.overlay(ref.digest, scope, shadow=ref.shadow)
+        overlay = self._journal_writer.overlay(ref, scope)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, (category,))):
             loaded.keep_from(self._shown(hit), (category,))
         else:
@@ -168,7 +168,7 @@ class Reads:
     def _load_anonymous(self, digest: str, scope: RequestScope, life: Life, verdict: Verdict, *, fresh: bool) -> Loaded:
         ref = RecordRef(digest, ANONYMOUS, verdict is Verdict.DEAD)
         names = self._table.loaded_together
-        overlay = self._journal_writer.overlay(digest, scope, shadow=ref.shadow)
+        overlay = self._journal_writer.overlay(ref, scope)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, names)):
             return self._shown(hit)
         reply = self._read(ref, scope, life, names, fresh=fresh)
@@ -200,9 +200,7 @@ class Reads:
             asked_at = self._backend.clock()
             operation, store = self._operations.loading(source), self._backend.redis[source]
             try:
-                answer = scope.ask(
-                    operation, store.read, ref.digest, lives, kind=ref.kind, shadow=ref.shadow, anew=fresh
-                )
+                answer = scope.ask(operation, store.read, ref, lives, anew=fresh)
             except StoreError:
                 continue
             if self._reports.in_use and answer.moved_ms and ref.kind == ANONYMOUS and not ref.shadow:
@@ -227,9 +225,7 @@ class Reads:
         self._reports.emit(events.record_set_aside, events.RecordSetAside(source, category))
         if source == PRIMARY:
             quarantine = self._backend.primary.quarantine
-            scope.attempt(
-                self._operations.quarantine, quarantine, ref.digest, category, shadow=ref.shadow, only_foreign=foreign
-            )
+            scope.attempt(self._operations.quarantine, quarantine, ref, category, only_foreign=foreign)
 
     def _show(
         self,

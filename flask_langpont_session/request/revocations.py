@@ -10,12 +10,14 @@ from .. import events
 from ..events import EndedBy
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE, READ
+from ..policy.ids import SIGNED_IN
 from ..policy.records import (
     Kept,
     Revoked,
 )
 from ..policy.values import (
     AuthRow,
+    RecordRef,
     RowState,
     StoreError,
     UserSession,
@@ -107,7 +109,7 @@ class Revocations:
         return row.state is RowState.VALID and not self._is_known_dead(row)
 
     def _is_known_dead(self, row: AuthRow) -> bool:
-        overlay = self._journal_writer.overlay(row.digest)
+        overlay = self._journal_writer.overlay(RecordRef(row.digest, SIGNED_IN))
         is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
         return overlay.revoked or is_out or self._local.is_dead(row.digest) or self._local.is_signed_out(row)
 

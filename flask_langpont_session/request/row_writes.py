@@ -11,6 +11,7 @@ from ..config.settings import Settings
 from ..exceptions import GrantRefused, SessionLimitReached, UnreadableValue
 from ..policy.categories import AUTHENTICATED_AT
 from ..policy.health import DATABASE, READ, WRITE
+from ..policy.ids import SIGNED_IN
 from ..policy.privileges import begins_to_live_shorter
 from ..policy.records import (
     Note,
@@ -26,6 +27,7 @@ from ..policy.values import (
     ErrorClass,
     Fields,
     Limit,
+    RecordRef,
     RowState,
     StoreError,
 )
@@ -141,7 +143,7 @@ class RowWrites:
 
     def adopted_row(self, plan: Plan, digest: str, payload: Fields, note: Note, scope: RequestScope) -> AuthRow | None:
         user_id, life = self._user_of(payload), plan.life.of(payload)
-        if user_id is not None and user_id in self._journal_writer.overlay(digest, scope).users:
+        if user_id is not None and user_id in self._journal_writer.overlay(RecordRef(digest, SIGNED_IN), scope).users:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
         return self._write_row(
             scope,

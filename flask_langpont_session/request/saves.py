@@ -19,6 +19,7 @@ from ..policy.records import (
 from ..policy.values import (
     AuthRow,
     CategoryChange,
+    RecordRef,
     RowState,
     StoreError,
 )
@@ -165,7 +166,7 @@ class Saves:
         row = plan.loaded.row if plan.loaded else None
         if change is None or row is None:
             return None  # without a row there is no user to write this for: an unverifiable session keeps what it has
-        waits = self._journal_writer.has_writes(row.digest, [AUTH], scope)
+        waits = self._journal_writer.has_writes(RecordRef(row.digest, SIGNED_IN), [AUTH], scope)
         if waits and not plan.grants:
             # What waits for the database goes first; rights never wait.
             self._keep(plan, change, row.digest, scope)
@@ -199,7 +200,8 @@ class Saves:
 
     def _keep(self, plan: Plan, change: CategoryChange, digest: str, scope: RequestScope) -> None:
         """Have the journal keep a change of auth until the database takes it."""
-        self._journal_writer.keep(plan, {AUTH: change}, self._categories.now(digest), scope=scope)
+        ref, now = RecordRef(digest, SIGNED_IN), self._categories.now(digest)
+        self._journal_writer.keep(plan, ref, {AUTH: change}, now, scope=scope)
 
     def _without_rights(self, change: CategoryChange) -> CategoryChange:
         rest = CategoryChange(change.life_ms, seen=change.seen)

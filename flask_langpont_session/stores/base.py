@@ -46,29 +46,19 @@ class SessionStore(Protocol):
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int: ...
 
-    def read(
-        self,
-        digest: str,
-        lives_ms: Mapping[str, int],
-        *,
-        timeout: float,
-        shadow: bool = False,
-        kind: str = "a",
-        anew: bool = False,
-    ) -> Answer: ...
+    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer: ...
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None: ...
 
     def write(
         self,
-        digest: str,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
         *,
         guard: str,
         limits: Limits,
         timeout: float,
         write_id: str,
-        shadow: bool = False,
         push: tuple[AuthRow, int] | None = None,
         push_life_ms: int = 0,
         push_exact: bool = False,
@@ -98,8 +88,6 @@ class SessionStore(Protocol):
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]: ...
 
-    def quarantine(
-        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
-    ) -> None: ...
+    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None: ...
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]: ...

@@ -81,7 +81,7 @@ def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
 
 def writes_are_not_guarded(write: Function) -> Function:
     """What a request writes is stored, whatever became of the session."""
-    return lambda self, digest, changes, *, guard, **how: write(self, digest, changes, guard="free", **how)
+    return lambda self, ref, changes, *, guard, **how: write(self, ref, changes, guard="free", **how)
 
 
 def a_user_key_is_plain_data(is_to_be_stored: Function) -> Function:

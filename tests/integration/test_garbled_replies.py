@@ -11,7 +11,7 @@ import pytest
 from redis._parsers import _HiredisParser, _RESP3Parser
 
 from devservers.processes import wait_until
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, RecordRef, StoreError
 from flask_langpont_session.stores.redis.link import Reports
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -21,6 +21,7 @@ from .conftest import MakeApp, parts
 from .scripts_server import store_on
 
 D = "d" * 43
+VISITOR, USER = RecordRef(D, "a"), RecordRef(D, "u")
 ROW = AuthRow(D, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
 UI = CategoryChange(60_000, sets={"lang": b'"jp"'})
 LIMITS = Limits(9, 99, 9)
@@ -33,14 +34,17 @@ WAIT = 0.05
 Call = Callable[[RedisStore], Any]
 HASH = [b"@m", f"{D[:11]}L{'0' * 36} 3 0".encode(), b"lang", b'"jp"']
 METHODS: dict[str, tuple[Call, Any]] = {
-    "read": (lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], [], 0, 9]),
+    "read": (
+        lambda s: s.read(VISITOR, {"ui": 0, "auth": 5}, timeout=WAIT),
+        [1, [b"@m", META, b"lang", b'"jp"'], [], 0, 9],
+    ),
     "copies": (lambda s: s.copies([(D, "ui")], timeout=WAIT), [1, [b"@m", META, b"lang", b'"jp"'], 0, 9]),
     "read u": (
-        lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT, kind="u"),
+        lambda s: s.read(USER, {"ui": 0, "auth": 5}, timeout=WAIT),
         [1, [b"@m", META], HASH, 0, 9],
     ),
     "write": (
-        lambda s: s.write(D, {"ui": UI}, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
+        lambda s: s.write(VISITOR, {"ui": UI}, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
         b"written" + b"%016d" % 3 + META,
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
@@ -57,7 +61,7 @@ METHODS: dict[str, tuple[Call, Any]] = {
         lambda s: s.merge_all(MERGES, limits=LIMITS, timeout=WAIT, write_id="write.1"),
         [b"merged", 5, 4, 3],
     ),
-    "quarantine": (lambda s: s.quarantine(D, "ui", timeout=WAIT), 1),
+    "quarantine": (lambda s: s.quarantine(VISITOR, "ui", timeout=WAIT), 1),
     "run_commands": (lambda s: s.run_commands([("ZCOUNT", "k", 0, 1)], timeout=WAIT), 3),
     "time": (lambda s: s.endpoint.time_ms(timeout=WAIT), [b"1700000000", b"5"]),
     "probe": (lambda s: s.endpoint.probe("k", "v", timeout=WAIT), b"v"),
@@ -249,5 +253,5 @@ def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
     server.say(lambda command: deep if command == "EVALSHA" else None)
     with store_on(server.url(), parser_class=_RESP3Parser) as store:
         with pytest.raises(StoreError):
-            store.read(D, {"ui": 0}, timeout=1)
+            store.read(VISITOR, {"ui": 0}, timeout=1)
         assert store.link.connections.idle == []

@@ -74,7 +74,7 @@ class Worker:
         self.store = RedisStore(Endpoint(link, prefix="session", near=self.near), change_ids=self.change_ids)
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
-        answer = self.store.read(DIGEST, lives, timeout=WAIT)
+        answer = self.store.read(REF, lives, timeout=WAIT)
         return {key: value for copy in answer.categories.values() for key, value in copy.fields.items()}
 
     def known(self, lives: dict[str, int] = LIVES) -> dict[str, bytes] | None:
@@ -87,7 +87,7 @@ class Worker:
     def write(self, **values: str) -> None:
         change = CategoryChange(LIFE, sets={key: value.encode() for key, value in values.items()})
         written = self.store.write(
-            DIGEST, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id()
+            REF, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id()
         )
         assert written.status == "written"
 
@@ -188,7 +188,7 @@ def test_a_server_that_hangs_is_given_up_in_time_over_the_near_caches_connection
     server.freeze()
     try:
         with pytest.raises(StoreError) as failed:
-            worker.store.read(DIGEST, LIVES, timeout=0.05)
+            worker.store.read(REF, LIVES, timeout=0.05)
         assert failed.value.timed_out
         assert worker.known() is None and worker.near.connections == 0
     finally:
@@ -244,7 +244,7 @@ def test_what_the_server_makes_of_a_write_is_asked_for(worker: Worker, is_wipe: 
     worker.write(theme="dark")
     worker.warm()
     change = CategoryChange(LIFE, wipe=is_wipe, increments={} if is_wipe else {"count": 2})
-    worker.store.write(DIGEST, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id())
+    worker.store.write(REF, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id())
     assert worker.known() == ({} if is_wipe else None)
     assert worker.read() == ({} if is_wipe else {"theme": b"dark", "count": b"2"})
 
@@ -270,7 +270,7 @@ def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None
         lambda: worker.store.push(row, 1, LIFE, timeout=WAIT),
         lambda: worker.store.extend_idle(DIGEST, LIFE, timeout=WAIT),
         lambda: worker.store.push_many([(row, LIFE)], [], ["ui"], stamp_ms=2, timeout=WAIT),
-        lambda: worker.store.quarantine(DIGEST, "ui", timeout=WAIT),
+        lambda: worker.store.quarantine(REF, "ui", timeout=WAIT),
         lambda: worker.store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=WAIT),
     ):
         worker.warm()

@@ -19,7 +19,7 @@ from flask_langpont_session import session as ours
 from flask_langpont_session.policy import leases
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.policy.health import READ, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
 from flask_langpont_session.recovery import copies
 from flask_langpont_session.recovery.reconciler import Progress
 from flask_langpont_session.request.journal_writer import JournalWriter
@@ -28,6 +28,7 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.support.journal_process import process
+from tests.support.journals import ref
 
 from .behind import browser, digest, entry, sign_in, stored, wait_until_home, wait_until_lost
 from .conftest import MakeApp, cookie_of, parts, redis_store
@@ -315,14 +316,14 @@ def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
     home: list[None] = []
     ask = RedisStore.read
 
-    def read(store: RedisStore, digest: str, lives: Mapping[str, int], **options: Any) -> Any:
+    def read(store: RedisStore, ref: RecordRef, lives: Mapping[str, int], **options: Any) -> Any:
         if home or "translation" not in lives:
-            return ask(store, digest, lives, **options)
+            return ask(store, ref, lives, **options)
         home.append(None)
-        answer = ask(store, digest, lives, **options) if bringing.startswith("after") else None
+        answer = ask(store, ref, lives, **options) if bringing.startswith("after") else None
         assert reconciler.run(redis=True, database=True).left is None
         assert waiting(app) == 0
-        return answer or ask(store, digest, lives, **options)
+        return answer or ask(store, ref, lives, **options)
 
     with state.monitor.paused():
         state.health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
@@ -551,7 +552,7 @@ def test_what_was_shared_of_an_id_that_was_given_up_is_not_given_back(
             paused.enter_context(parts(app).monitor.paused())
         with switched_off(here, "primary"), switched_off(sibling, "primary"):
             parts(here).monitor.share_outage()
-            assert parts(here).backend.journal.overlay(digest(former)).copies.keys() == {"translation"}
+            assert parts(here).backend.journal.overlay(ref(digest(former))).copies.keys() == {"translation"}
             assert client.post("/regenerate").status_code == 200
         assert waiting(here, "carries") == 0
         assert stored(primary, "translation", former) == {}

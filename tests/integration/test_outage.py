@@ -16,7 +16,7 @@ from redis import ConnectionPool, Redis
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.extension import State
-from flask_langpont_session.policy.values import CategoryChange, Operation
+from flask_langpont_session.policy.values import CategoryChange, Operation, RecordRef
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
@@ -118,7 +118,7 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
         link = Link("primary", ConnectionPool.from_url(primary.url), server_identity=ServerIdentity())
         elsewhere = RedisStore(Endpoint(link, prefix="session"))
         elsewhere.write(
-            digest(user.cookie),
+            RecordRef(digest(user.cookie), "u"),
             changes,
             guard="free",
             limits=Limits(256, 65_536, 60_000),

@@ -36,7 +36,7 @@ from flask_langpont_session.stores.redis.records import (
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 
-from .scripts_server import DIGEST, EMPTY, LIFE, key, made, store_on
+from .scripts_server import DIGEST, EMPTY, LIFE, VISITOR, key, made, store_on
 
 WAIT = 2.0
 LIMITS = Limits(256, 65_536, EMPTY)
@@ -151,7 +151,7 @@ def assert_counted(client: Any) -> None:
 
 def write(store: RedisStore, write_id: str = "write.1", limits: Limits = LIMITS, **changes: Any) -> Written:
     change = CategoryChange(LIFE, **changes)
-    return store.write(DIGEST, {"ui": change}, guard="free", limits=limits, timeout=WAIT, write_id=write_id)
+    return store.write(VISITOR, {"ui": change}, guard="free", limits=limits, timeout=WAIT, write_id=write_id)
 
 
 def stamp(store: RedisStore, write_id: str = "write.1", **changes: Any) -> int:
@@ -220,14 +220,14 @@ def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
         return write(store, **changes).versions["ui"][:2]
 
     def merged(*steps: MergeStep) -> tuple[int, int]:
-        before = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version
+        before = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].version
         return before, merge(store, *steps).version
 
     last = 0
     for number, step in enumerate(steps):
         before, after = step()
         assert (before, after > before) == (last, True), number
-        assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version == after
+        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].version == after
         assert abs(store.endpoint.time_ms(timeout=WAIT) - after // 1000) < 10_000
         assert_counted(client)
         last = after
@@ -359,7 +359,7 @@ def test_any_name_can_be_noted(store: RedisStore, client: Any, name: str) -> Non
 
 
 def assert_counted_bytes(store: RedisStore, client: Any) -> None:
-    fields = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields
+    fields = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields
     size = sum(len(name.encode()) + len(value) for name, value in fields.items())
     found = client.hget(key("ui"), "@m")
     assert (int(found[53:60], 16), int(found[60:64], 16)) == (size, len(fields))
@@ -542,8 +542,8 @@ def test_a_merge_into_a_record_that_is_not_ours_applies_everything(store: RedisS
     merged = merge(store, *steps)
     assert merged.outcomes == (APPLIED,) * 5
     assert data(client) == {"a": "9", "c": "1", "n": "2", "z2": "1"}
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].version == merged.version
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).damaged == ()
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].version == merged.version
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).damaged == ()
     assert_counted(client)
     assert 0 < client.pttl(key("ui")) <= LIFE
 
@@ -566,7 +566,7 @@ def test_a_write_over_a_record_that_is_not_ours_begins_anew(
     assert write(store, **changes).versions["ui"].before == 0
     assert data(client) == after
     assert_counted(client)
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).damaged == ()
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).damaged == ()
 
 
 def foreign(client: Any, what: str) -> None:
@@ -964,10 +964,10 @@ def test_additions_outlive_a_wipe(store: RedisStore, client: Any) -> None:
 def test_a_read_tells_which_additions_are_in_what_it_found(store: RedisStore) -> None:
     """So that what waits in a journal and was made already is not shown twice."""
     stamp(store, "write.1", sets={"a": b"1"})
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].additions == b""
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].additions == b""
     stamp(store, "write.2", increments={"n": 1})
     merge(store, add("n", 1, "added.1"))
-    found = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].additions
+    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].additions
     assert [found[at : at + 7] for at in range(0, len(found), 20)] == [b"write.2", b"added.1"]
 
 
@@ -1111,7 +1111,7 @@ def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, clien
     store.link.run = late  # type: ignore[method-assign]
     with pytest.raises(StoreError) as caught:
         change = {"ui": CategoryChange(LIFE, sets={"a": b"2"})}
-        store.write(DIGEST, change, guard="free", limits=LIMITS, timeout=0.004, write_id="write.2")
+        store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=0.004, write_id="write.2")
     assert (caught.value.error_class, caught.value.cause, caught.value.sent) == (ErrorClass.LOCAL, "LateCommand", False)
     assert data(client) == {"a": "1"}
 
@@ -1129,7 +1129,7 @@ def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
     try:
         with pytest.raises(StoreError) as caught:
             if how == "write":
-                store.write(DIGEST, change, guard="free", limits=LIMITS, timeout=0.1, write_id="stuck.1")
+                store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=0.1, write_id="stuck.1")
             else:
                 merges = Merge(DIGEST, "ui", steps, "free", LIFE)
                 store.merge(merges, limits=LIMITS, timeout=0.1, write_id="stuck.1")

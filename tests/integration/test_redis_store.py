@@ -14,7 +14,7 @@ import pytest
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, RecordRef, StoreError
 from flask_langpont_session.stores.redis.commands import MERGE, QUARANTINE_MS, READ, Script, new_write_id
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -24,6 +24,8 @@ from .scripts_server import (
     DIGEST,
     EMPTY,
     LIFE,
+    USER,
+    VISITOR,
     key,
     store_on,
 )
@@ -64,13 +66,12 @@ def written(
     **changes: CategoryChange,
 ) -> Written:
     return store.write(
-        DIGEST,
+        RecordRef(DIGEST, "a", shadow),
         changes,
         guard=guard,
         limits=Limits(*limits, EMPTY),
         timeout=timeout,
         write_id=write_id or new_write_id(),
-        shadow=shadow,
         push=push,
         push_life_ms=LIFE,
     )
@@ -158,7 +159,9 @@ def test_the_shadow_has_records_of_its_own(store: RedisStore, raw: Any) -> None:
     given(store, "tombstone")
     write(store, shadow=True, ui=change(sets={"lang": b"1"}))
     assert not raw.exists(key("ui"))
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT, shadow=True).categories["ui"].fields == {"lang": b"1"}
+    assert store.read(RecordRef(DIGEST, "a", shadow=True), {"ui": 0}, timeout=WAIT).categories["ui"].fields == {
+        "lang": b"1"
+    }
     assert says(raw, key("auth"))["@live"] == "0"
 
 
@@ -217,7 +220,7 @@ def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
     assert raw.hkeys(key("ui")) == ["@m"]
     assert (second.before, third.before) == (first.after, second.after)
     assert first.after < second.after < third.after
-    found = store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"]
+    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"]
     assert (found.version, found.fields) == (third.after, {})
 
 
@@ -288,7 +291,7 @@ def test_a_hash_of_another_program_is_no_error(store: RedisStore, raw: Any, chan
     raw.hset(key("ui"), mapping={"a": "1", "n": "no number"})
     after = written(store, ui=change(**changes))
     assert (after.status, after.versions["ui"].before) == ("written", 0)
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).damaged == ()
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).damaged == ()
     assert data(raw) == ({"a": "2"} if "sets" in changes else {"n": "1"} if "increments" in changes else {})
 
 
@@ -442,7 +445,7 @@ def test_what_was_pushed_is_read_back_exactly(store: RedisStore) -> None:
     """Row and stamp; a session without a user has none afterwards either."""
     for pushed in (row(), row(2, user_id=None, payload={"early_access": b"true"}), row(3, user_id="利用者")):
         store.push(pushed, pushed.version * 10, LIFE, timeout=WAIT)
-        answer = store.read(DIGEST, {"auth": 0}, timeout=WAIT, kind="u")
+        answer = store.read(USER, {"auth": 0}, timeout=WAIT)
         assert answer.auth is not None
         assert answer.auth.row == replace(pushed, read_at=answer.now_ms)
         assert answer.auth.confirmed_ms == pushed.version * 10
@@ -467,7 +470,7 @@ def test_a_burial_leaves_a_tombstone_and_no_data(store: RedisStore, raw: Any, da
     assert says(raw, key("auth")) == {"@d": DIGEST[:11], "@v": "4", "@live": "0"}
     assert raw.keys("*") == [key("auth")]
     assert TOMBSTONE_MS - 5000 < raw.pttl(key("auth")) <= TOMBSTONE_MS
-    entry = store.read(DIGEST, {"auth": 0}, timeout=WAIT, kind="u").auth
+    entry = store.read(USER, {"auth": 0}, timeout=WAIT).auth
     assert entry is not None
     assert entry.row is None
 
@@ -476,7 +479,7 @@ def test_reading_does_not_lengthen_a_tombstone(store: RedisStore, raw: Any) -> N
     """It lives for the time it was given, however often a replayed cookie asks."""
     given(store, "tombstone")
     raw.pexpire(key("auth"), 5000)
-    store.read(DIGEST, {"auth": 3_600_000, "ui": 3_600_000}, timeout=WAIT, kind="u")
+    store.read(USER, {"auth": 3_600_000, "ui": 3_600_000}, timeout=WAIT)
     assert raw.pttl(key("auth")) <= 5000
 
 
@@ -493,7 +496,7 @@ def test_a_read_slides_a_life_after_a_quarter(
     """In the same round trip; 0 leaves it alone, and a record without a life (not ours) gets none."""
     write(store, ui=change(sets={"lang": b"1"}))
     raw.persist(key("ui")) if left is None else raw.pexpire(key("ui"), left)
-    store.read(DIGEST, {"ui": life}, timeout=WAIT)
+    store.read(VISITOR, {"ui": life}, timeout=WAIT)
     now = raw.pttl(key("ui"))
     if left is None:
         assert now == -1
@@ -503,7 +506,7 @@ def test_a_read_slides_a_life_after_a_quarter(
 
 def test_nothing_there_is_an_answer(store: RedisStore) -> None:
     """A miss is version 0 and no fields; it is not an error, and nothing is damaged."""
-    answer = store.read(DIGEST, {"auth": LIFE, "ui": LIFE}, timeout=WAIT, kind="u")
+    answer = store.read(USER, {"auth": LIFE, "ui": LIFE}, timeout=WAIT)
     assert answer.auth is None
     assert (answer.categories["ui"].version, dict(answer.categories["ui"].fields)) == (0, {})
     assert answer.damaged == ()
@@ -515,7 +518,7 @@ def test_a_damaged_record_does_not_hide_its_neighbours(store: RedisStore, raw: A
     write(store, ui=change(sets={"lang": b"1"}))
     raw.rpush(key("translation"), "x")
     raw.hset(key("auth"), mapping={"@m": packed({"@d": DIGEST, "@live": "1"}), "_user_id": "7"})
-    answer = store.read(DIGEST, {"auth": LIFE, "translation": LIFE, "ui": LIFE}, timeout=WAIT, kind="u")
+    answer = store.read(USER, {"auth": LIFE, "translation": LIFE, "ui": LIFE}, timeout=WAIT)
     assert set(answer.damaged) == {"auth", "translation"}
     assert answer.auth is None
     assert answer.categories["ui"].fields == {"lang": b"1"}
@@ -530,7 +533,7 @@ def test_a_server_that_refuses_writes_still_answers_reads(
     raw.pexpire(key("ui"), 1000)
     raw.config_set(setting, value)
     try:
-        assert store.read(DIGEST, {"ui": LIFE}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+        assert store.read(VISITOR, {"ui": LIFE}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
         with pytest.raises(StoreError) as caught:
             write(store, ui=change(sets={"lang": b"2"}))
         assert caught.value.error_class is ErrorClass.WRITE_REFUSED
@@ -546,7 +549,7 @@ def test_a_damaged_record_is_set_aside(store: RedisStore, raw: Any) -> None:
     """Kept for a day beside its place, in the same slot; doing it again, or with nothing there, does no harm."""
     raw.rpush(key("ui"), "x")
     for _ in range(2):
-        store.quarantine(DIGEST, "ui", timeout=WAIT)
+        store.quarantine(VISITOR, "ui", timeout=WAIT)
         assert not raw.exists(key("ui"))
         assert raw.lrange(f"{key('ui')}:aside", 0, -1) == ["x"]
         assert QUARANTINE_MS - 5000 < raw.pttl(f"{key('ui')}:aside") <= QUARANTINE_MS
@@ -557,8 +560,8 @@ def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: A
     operations = (
         lambda: write(store, "alive", push=(row(), 1), ui=change(sets={"b": b"1"})),
         lambda: merge(store, step("set", "a", b"1"), guard="alive").outcomes,
-        lambda: dict(store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields),
-        lambda: store.quarantine(DIGEST, "ui", timeout=WAIT),
+        lambda: dict(store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields),
+        lambda: store.quarantine(VISITOR, "ui", timeout=WAIT),
         lambda: store.write_tombstone(DIGEST, 2, ("auth",), timeout=WAIT),
     )  # fmt: skip
     found = []
@@ -579,7 +582,7 @@ def test_what_is_known_is_not_sent_again(store: RedisStore, raw: Any) -> None:
     write(store, "alive", ui=change(sets={"lang": b"1"}), translation=change(sets={"text": b"1"}))
 
     def read(**more: Any) -> Any:
-        return store.read(DIGEST, {"auth": LIFE, "ui": LIFE, "translation": 0}, timeout=WAIT, kind="u", **more)
+        return store.read(USER, {"auth": LIFE, "ui": LIFE, "translation": 0}, timeout=WAIT, **more)
 
     first, before = read(), hashes_sent(raw)
     again = read()
@@ -605,7 +608,7 @@ def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw
     store.push(row(), 1, LIFE, timeout=WAIT)
     write(store, "alive", ui=change(sets={"lang": b"1"}))
     for _ in range(2):
-        store.read(DIGEST, {"auth": 0, "ui": 0}, timeout=WAIT, kind="u")
+        store.read(USER, {"auth": 0, "ui": 0}, timeout=WAIT)
     if loss == "tombstone":
         store.write_tombstone(DIGEST, 1, ["auth", "ui"], timeout=WAIT)
     elif loss == "emptied":
@@ -615,7 +618,7 @@ def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw
             raw.delete(key(name))
             if loss == "another type":
                 raw.set(key(name), "x")
-    found = store.read(DIGEST, {"auth": 0, "ui": 0}, timeout=WAIT, kind="u")
+    found = store.read(USER, {"auth": 0, "ui": 0}, timeout=WAIT)
     assert found.categories["ui"].fields == {}
     assert (found.auth is not None and found.auth.row is None) == (loss == "tombstone")
     assert found.damaged == (("auth", "ui") if loss == "another type" else ())
@@ -625,7 +628,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
     """The replies behind an error reply are read before it is raised: the next question gets its own answer."""
     raw.set(key("auth"), "not a hash")
     write(store, ui=change(sets={"lang": b"1"}))
-    store.read(DIGEST, {"ui": 0}, timeout=WAIT)
+    store.read(VISITOR, {"ui": 0}, timeout=WAIT)
     connections = raw.info("stats")["total_connections_received"]
     wrong = Script.__new__(Script)
     wrong.text = b"return redis.call('LPUSH', KEYS[1], 'x')"
@@ -637,7 +640,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
         with pytest.raises(StoreError) as caught:
             store.link.run(commands, WAIT)
         assert caught.value.error_class is ErrorClass.DATA
-        assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
     assert raw.info("stats")["total_connections_received"] == connections
 
 
@@ -655,7 +658,7 @@ def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, sto
         server.thaw()
     raw.ping()
     assert store.endpoint.time_ms(timeout=WAIT) > 1_000_000_000_000
-    assert store.read(DIGEST, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
 
 
 def test_the_server_identity_learns_which_server_answers(server: Valkey, store: RedisStore, raw: Any) -> None:

@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, StoreError
+from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, RecordRef, StoreError
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -16,6 +16,7 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from .scripts_server import store_on
 
 SID = "a" * 43
+VISITOR = RecordRef(SID, "a")
 LIMITS = Limits(50, 4096, 60_000)
 LIFE_MS = 60_000
 
@@ -41,7 +42,9 @@ class Server:
         return self._write(CategoryChange(LIFE_MS, sets=encoded, wipe=True))
 
     def _write(self, change: CategoryChange) -> int:
-        written = self.store.write(SID, {"ui": change}, guard="free", limits=LIMITS, timeout=5, write_id=new_write_id())
+        written = self.store.write(
+            VISITOR, {"ui": change}, guard="free", limits=LIMITS, timeout=5, write_id=new_write_id()
+        )
         return written.versions["ui"].after
 
     def add(self, version: int, **fields: str) -> None:
@@ -242,8 +245,8 @@ def test_an_addition_that_is_part_of_the_copy_is_not_made_again(
     """Its answer was lost, another worker has read the sum, and then all data was lost: the entry waits still."""
     write_id = new_write_id()
     change = {"ui": CategoryChange(LIFE_MS, increments={"usage": 3})}
-    server.store.write(SID, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
-    [copy] = server.store.read(SID, {"ui": 0}, timeout=5).categories.values()
+    server.store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
+    [copy] = server.store.read(VISITOR, {"ui": 0}, timeout=5).categories.values()
     server.empty()
     if written:
         server.write(theme="light")
@@ -258,8 +261,8 @@ def test_an_addition_to_what_was_written_after_the_loss_is_made(server: Server) 
     """The copy's sum is not put in its place, so the addition is no part of it."""
     write_id = new_write_id()
     change = {"ui": CategoryChange(LIFE_MS, increments={"usage": 3})}
-    server.store.write(SID, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
-    [copy] = server.store.read(SID, {"ui": 0}, timeout=5).categories.values()
+    server.store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
+    [copy] = server.store.read(VISITOR, {"ui": 0}, timeout=5).categories.values()
     server.empty()
     server.write(usage="1")
     again = MergeStep(Operation.ADD, "usage", 3, write_id, moment=copy.version)

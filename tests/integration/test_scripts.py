@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, RecordRef, StoreError
 from flask_langpont_session.stores.redis.server_identity import Canary
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.support.auth_records import packed, say, says
@@ -18,6 +18,7 @@ from tests.support.auth_records import packed, say, says
 from .scripts_server import store_on
 
 DIGEST, OTHER = "d" * 43, "e" * 43
+USER = RecordRef(DIGEST, "u")
 KEY = f"session:auth:{{{DIGEST}}}"
 CANARY = "session:canary"
 WAIT = 3.0
@@ -133,10 +134,10 @@ def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStor
     """A reply that was read by the wrong reader looks like one."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
-    store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
+    store.quarantine(USER, "auth", timeout=WAIT, only_foreign=True)
     assert raw.exists(KEY)
     say(raw, KEY, {"@d": OTHER})
-    store.quarantine(DIGEST, "auth", timeout=WAIT, only_foreign=True)
+    store.quarantine(USER, "auth", timeout=WAIT, only_foreign=True)
     assert not raw.exists(KEY)
     assert says(raw, f"{KEY}:aside")["@d"] == OTHER[:11]
     assert 0 < raw.pttl(f"{KEY}:aside") <= 24 * HOUR

@@ -119,7 +119,7 @@ def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
     self.forget(digest)
 
 
-def _no_overlay(self: journal_writer.JournalWriter, digest: str, scope: Any = None, *, shadow: bool = False) -> Any:
+def _no_overlay(self: journal_writer.JournalWriter, ref: RecordRef, scope: Any = None) -> Any:
     return journal_writer.NOTHING
 
 
@@ -284,10 +284,8 @@ def _by_category(self: sim_records.SimMerge, name: str, moment: int, doubts: str
     return self.record.meta.stamp > moment
 
 
-def _waits_if_it_is_read(
-    self: journal_writer.JournalWriter, digest: str, names: Any, scope: Any = None, *, shadow: bool = False
-) -> bool:
-    overlay = self.overlay(digest, scope, shadow=shadow)
+def _waits_if_it_is_read(self: journal_writer.JournalWriter, ref: RecordRef, names: Any, scope: Any = None) -> bool:
+    overlay = self.overlay(ref, scope)
     return any(map(overlay.has_writes, names))
 
 

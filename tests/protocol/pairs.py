@@ -281,19 +281,21 @@ class RedisPair(Pair):
         shadow = kind == "u" and self.rng.random() < 0.2
         names = [name for name in NAMES if self.rng.random() < 0.7] or ["ui"]
         lives = {name: self.rng.choice((0, *LIVES)) for name in names}
-        self.both("read", digest, lives, timeout=WAIT, shadow=shadow, kind="a" if shadow else kind)
+        self.both("read", RecordRef(digest, "a" if shadow else kind, shadow), lives, timeout=WAIT)
 
     def _write(self) -> None:
         digest = self._digest()
         changes = {name: self._change() for name in NAMES[1:] if self.rng.random() < 0.7}
         options: dict[str, Any] = {"guard": "free", "write_id": self._write_id()}
+        shadow = False
         if digest in SIGNED_IN:
             options["guard"] = self.rng.choice(("alive", "new"))
-            options["shadow"] = self.rng.random() < 0.2
+            shadow = self.rng.random() < 0.2
             if self.rng.random() < 0.3:
                 options |= {"push": self._pushed(digest), "push_life_ms": HOUR, "push_exact": self.rng.random() < 0.5}
         if changes or "push" in options:
-            self.both("write", digest, changes, limits=LIMITS, timeout=WAIT, **options)
+            ref = RecordRef(digest, "u" if digest in SIGNED_IN and not shadow else "a", shadow)
+            self.both("write", ref, changes, limits=LIMITS, timeout=WAIT, **options)
 
     def _write_id(self) -> str:
         self.ids.append(f"w{len(self.ids):06}")
@@ -316,7 +318,8 @@ class RedisPair(Pair):
         category, is_signed_in = rng.choice(NAMES[1:]), digest in SIGNED_IN
         shadow = is_signed_in and rng.random() < 0.1
         self.catch_up()
-        seen = [store.read(digest, {category: 0}, timeout=WAIT, shadow=shadow).categories for store in self.stores]
+        ref = RecordRef(digest, "a", shadow)
+        seen = [store.read(ref, {category: 0}, timeout=WAIT).categories for store in self.stores]
         moments = rng.choice(((0, 0), tuple(found[category].version for found in seen), (2 * now_ms() * 1000,) * 2))
         choices = [self._choices(key) for key in rng.sample(KEYS, rng.randint(1, 3))]
         if rng.random() < 0.2:
@@ -373,7 +376,8 @@ class RedisPair(Pair):
 
     def _quarantine(self) -> None:
         only_foreign = self.rng.random() < 0.5
-        self.both("quarantine", self._digest(), self.rng.choice(NAMES), timeout=WAIT, only_foreign=only_foreign)
+        ref = RecordRef(self._digest(), "a")
+        self.both("quarantine", ref, self.rng.choice(NAMES), timeout=WAIT, only_foreign=only_foreign)
 
     def _empty(self) -> None:
         if self.rng.random() < 0.2:
@@ -466,8 +470,7 @@ class NearPair(RedisPair):
     def both(self, name: str, *arguments: Any, **options: Any) -> Any:
         """See :class:`Pair`."""
         if name == "read" and self._is_near:
-            ref = RecordRef(arguments[0], options["kind"], options["shadow"])
-            self._refs = [*self._refs[-7:], (ref, arguments[1])]
+            self._refs = [*self._refs[-7:], (arguments[0], arguments[1])]
         return super().both(name, *arguments, **options)
 
     def step(self) -> str:
@@ -479,7 +482,7 @@ class NearPair(RedisPair):
         found: list[list[Any]] = [[], []]
         for store, known in zip(self._near, found, strict=True):
             store.near.attend()
-            store.read("z" * 43, {"ui": 0}, timeout=WAIT)  # behind all that was said before
+            store.read(RecordRef("z" * 43, "a"), {"ui": 0}, timeout=WAIT)  # behind all that was said before
             for ref, lives in self._refs:
                 hit = store.find(ref, lives)
                 known.append(hit and {name: copy.fields for name, copy in hit.answer.categories.items()})

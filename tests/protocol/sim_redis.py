@@ -579,28 +579,18 @@ class SimRedisStore:
             self._network.hit(self.beside.line.node, ref, lives_ms, hit)
         return hit
 
-    def read(
-        self,
-        digest: str,
-        lives_ms: Mapping[str, int],
-        *,
-        timeout: float,
-        shadow: bool = False,
-        kind: str = "a",
-        anew: bool = False,
-    ) -> Answer:
+    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """See the package."""
 
-        session = RecordRef(digest, kind, shadow)
-        known = NO_RECORDS if anew else self._known.of(session)
+        known = NO_RECORDS if anew else self._known.of(ref)
 
         found: Answer
 
         def effect(node: Node) -> Answer:
-            return answer(digest, tuple(lives_ms), kind, read(node, digest, lives_ms, shadow, known), known)
+            return answer(ref.digest, tuple(lives_ms), ref.kind, read(node, ref, lives_ms, known), known)
 
         connection: Connection | Line
-        reading = self.near.reading(session, lives_ms) if self.near else None
+        reading = self.near.reading(ref, lives_ms) if self.near else None
         try:
             if reading:
                 connection = reading.turn.connection
@@ -609,9 +599,9 @@ class SimRedisStore:
                     reading.turn.drop(connection)
             else:
                 found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
-            self._known.note(session, known, found.records)
-            if AUTH in lives_ms and kind == "u":
-                self._network.heard(connection, digest, found.auth)
+            self._known.note(ref, known, found.records)
+            if AUTH in lives_ms and ref.kind == "u":
+                self._network.heard(connection, ref.digest, found.auth)
             trusted = self.server_identity.trust_since(connection.server)
             found = found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
             if reading:
@@ -623,14 +613,13 @@ class SimRedisStore:
 
     def write(
         self,
-        digest: str,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
         *,
         guard: str,
         limits: Limits,
         timeout: float,
         write_id: str,
-        shadow: bool = False,
         push: tuple[AuthRow, int] | None = None,
         push_life_ms: int = 0,
         push_exact: bool = False,
@@ -645,13 +634,13 @@ class SimRedisStore:
                 return Written("written")
             if is_late(node, deadline_ms):
                 return Written("late")
-            return write(node, digest, changes, guard, shadow, limits, write_id)
+            return write(node, ref, changes, guard, limits, write_id)
 
-        writing = self.near.writing(digest) if self.near and changes and not (push or shadow) else None
+        writing = self.near.writing(ref.digest) if self.near and changes and not (push or ref.shadow) else None
         return (
-            self._write_near(writing, digest, changes, effect, timeout)
+            self._write_near(writing, ref.digest, changes, effect, timeout)
             if writing
-            else self._run(timeout, effect, (digest,))
+            else self._run(timeout, effect, (ref.digest,))
         )
 
     def _write_near(
@@ -742,7 +731,7 @@ class SimRedisStore:
         """See the package."""
 
         def effect(node: Node) -> list[CategoryCopy]:
-            return [copy_of(digest, name, read(node, digest, {name: 0}, False)) for digest, name in wanted]
+            return [copy_of(digest, name, read(node, RecordRef(digest, "a"), {name: 0})) for digest, name in wanted]
 
         return self._ask(timeout, effect)[0]
 
@@ -750,7 +739,7 @@ class SimRedisStore:
         """See the package."""
 
         def effect(node: Node) -> list[Answer]:
-            return [answer(digest, (AUTH,), "u", read(node, digest, {AUTH: 0}, False)) for digest in digests]
+            return [answer(digest, (AUTH,), "u", read(node, RecordRef(digest, "u"), {AUTH: 0})) for digest in digests]
 
         return self._ask(timeout, effect)[0] if digests else []
 
@@ -758,19 +747,17 @@ class SimRedisStore:
         """See the package: the clock of the server that the name leads to, as it is."""
         return self._cluster.leads_to(self.name, self._network.host_name).clock.now_ms + latest
 
-    def quarantine(
-        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
-    ) -> None:
+    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None:
         """See the package."""
 
         def effect(node: Node) -> None:
-            key = Key(category, digest, shadow)
+            key = Key(category, ref.digest, ref.shadow)
             record = node.get(key)
             if record is not None and not (only_foreign and node.own(key)):
                 node.delete(key)
-                node.put(Key(category, f"{digest}:aside", shadow), record.fields, QUARANTINE_MS)
+                node.put(Key(category, f"{ref.digest}:aside", ref.shadow), record.fields, QUARANTINE_MS)
 
-        self._run(timeout, effect, (digest,))
+        self._run(timeout, effect, (ref.digest,))
 
 
 class SimEndpoint:
@@ -815,14 +802,12 @@ class SimEndpoint:
 # -- the scripts -------------------------------------------------------------------------------------------------------
 
 
-def read(
-    node: Node, digest: str, lives_ms: Mapping[str, int], shadow: bool, known: Mapping[str, Known] = NO_RECORDS
-) -> list[Any]:
+def read(node: Node, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping[str, Known] = NO_RECORDS) -> list[Any]:
     """``read.lua``: its reply."""
     reply: list[Any] = [node.clock.now_ms]
     moved, due = 0, -1
     for name, life in lives_ms.items():
-        key = Key(name, digest, shadow)
+        key = Key(name, ref.digest, ref.shadow)
         record = node.get(key)
         if record is not None and life > 0:
             moved = max(moved, _slide_life(node, key, record, life))
@@ -968,27 +953,26 @@ def is_late(node: Node, deadline_ms: int) -> bool:
 
 def write(
     node: Node,
-    digest: str,
+    ref: RecordRef,
     changes: Mapping[str, CategoryChange],
     guard: str,
-    shadow: bool,
     limits: Limits,
     write_id: str,
 ) -> Written:
     """``write.lua``."""
-    refused = _refusal(node, digest, guard)
+    refused = _refusal(node, ref.digest, guard)
     if refused:
         return Written(refused)
     records = {}
     for name, change in changes.items():
-        records[name] = record = _opened(node, Key(name, digest, shadow))
+        records[name] = record = _opened(node, Key(name, ref.digest, ref.shadow))
         status = changed(record, change, limits, write_id)
         if status != "written":
             return Written(status, category=name)
     versions = {}
     for name, record in records.items():
         life = changes[name].life_ms if record.old else limits.empty_ms
-        meta = _save(node, Key(name, digest, shadow), record, life, write_id)
+        meta = _save(node, Key(name, ref.digest, ref.shadow), record, life, write_id)
         versions[name] = Change(record.meta.stamp, meta.stamp, _as_bytes(meta))
     return Written("written", versions)
 

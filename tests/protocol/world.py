@@ -145,11 +145,11 @@ class Host:
         self.unread = 0
         read = self.journal.overlay
 
-        def overlay(digest: str, **options: Any) -> Overlay:
+        def overlay(ref: RecordRef, **options: Any) -> Overlay:
             if self.unread:
                 self.unread -= 1
                 raise StoreError("journal", ErrorClass.UNREACHABLE, "busy", timed_out=True)
-            return read(digest, **options)
+            return read(ref, **options)
 
         self.journal.overlay = overlay  # type: ignore[method-assign]
 

@@ -88,16 +88,8 @@ class FakeRedis:
             raise self.fails
         self.told.append(what)
 
-    def read(
-        self,
-        digest: str,
-        lives_ms: Mapping[str, int],
-        *,
-        timeout: float,
-        shadow: bool = False,
-        kind: str = "a",
-        anew: bool = False,
-    ) -> Answer:
+    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
+        digest, kind, shadow = ref
         self._ask("read", digest, "shadow" if shadow else kind)
         found = {} if shadow else self.data.get(digest, {})
         records = {name: Known(b"", CategoryCopy(5 if name in found else 0, found.get(name, {}))) for name in lives_ms}
@@ -105,11 +97,9 @@ class FakeRedis:
         entry = self.entries.get(digest) if kind == SIGNED_IN else None
         return Answer(NOW_MS, entry, records, damaged, is_primary=self.is_primary, trust_since_ms=self.trust_since_ms)
 
-    def write(
-        self, digest: str, changes: Mapping[str, CategoryChange], *, guard: str, shadow: bool = False, **options: Any
-    ) -> Written:
+    def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], *, guard: str, **options: Any) -> Written:
         push = options.get("push")
-        self._ask("write", digest, guard, sorted(changes), push[0].version if push else None)
+        self._ask("write", ref.digest, guard, sorted(changes), push[0].version if push else None)
         if self.writes:
             return self.writes.pop(0)
         return Written("written", {name: Change(5, 6) for name in changes})
@@ -134,8 +124,8 @@ class FakeRedis:
         self._ask("extend_idle", digest)
         return NOW_MS + idle_ms
 
-    def quarantine(self, digest: str, category: str, *, timeout: float, **options: Any) -> None:
-        self._ask("quarantine", digest, category)
+    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, **options: Any) -> None:
+        self._ask("quarantine", ref.digest, category)
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         return NOW_MS

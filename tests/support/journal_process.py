@@ -13,7 +13,7 @@ from pathlib import Path
 # The package itself is not executed: a worker that does not load Flask starts in a fifth of the time.
 spec = importlib.util.find_spec("flask_langpont_session")
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-from flask_langpont_session.policy.values import Operation, ServerRecord, StoreError
+from flask_langpont_session.policy.values import Operation, RecordRef, ServerRecord, StoreError
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.entries import Basis
 assert "flask" not in sys.modules
@@ -23,6 +23,8 @@ def value(digest, field, **more):
     return PendingWrite(digest=digest, field=field, operation=Operation.SET, value=b"1", **place, **more)
 def addition(digest, field, by=1):
     return PendingWrite(digest=digest, field=field, operation=Operation.ADD, delta=by, token="added..", **place)
+def ref(digest):
+    return RecordRef(digest, "a")
 def end_with(parent):
     while os.getppid() == parent:
         time.sleep(0.5)

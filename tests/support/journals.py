@@ -6,12 +6,17 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from flask_langpont_session.policy.values import Operation, ServerRecord
+from flask_langpont_session.policy.values import Operation, RecordRef, ServerRecord
 from flask_langpont_session.stores.host.entries import Overlay, PendingWrite
 from flask_langpont_session.stores.host.journal import Journal
 
 KNOWN = ServerRecord(identity="a", trust_since_ms=100, canary_id="g", number=7)
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+
+
+def ref(digest: str, *, shadow: bool = False) -> RecordRef:
+    """A session, as the journal is asked for it. Of which kind it is plays no part there."""
+    return RecordRef(digest, "a", shadow)
 
 
 def write_fields(journal: Journal, digest: str, changes: Mapping[str, bytes | None], *, shadow: bool = False) -> None:

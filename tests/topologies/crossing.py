@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.policy.values import CategoryChange, StoreError
+from flask_langpont_session.policy.values import CategoryChange, RecordRef, StoreError
 from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.store import RedisStore
 
@@ -33,13 +33,15 @@ def fill(store: RedisStore, count: int, name: str = "") -> list[str]:
     for digest in digests:
         change = CategoryChange(600_000, sets={"lang": digest.encode()})
         limits = Limits(256, 65_536, 600_000)
-        store.write(digest, {"ui": change}, guard="free", limits=limits, timeout=PATIENCE, write_id="write.1")
+        store.write(
+            RecordRef(digest, "a"), {"ui": change}, guard="free", limits=limits, timeout=PATIENCE, write_id="write.1"
+        )
     return digests
 
 
 def read(store: RedisStore, digest: str, timeout: float = PATIENCE) -> bytes | None:
     """What a request would believe to be in a session."""
-    return store.read(digest, _LIVES, timeout=timeout).categories["ui"].fields.get("lang")
+    return store.read(RecordRef(digest, "a"), _LIVES, timeout=timeout).categories["ui"].fields.get("lang")
 
 
 class Readers:

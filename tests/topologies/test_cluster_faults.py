@@ -18,7 +18,7 @@ from devservers.processes import wait_until
 from flask_langpont_session import events
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RecordRef, StoreError
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.records import Answer, Limits
@@ -201,7 +201,7 @@ def reading(primary: ClusterStore, digest: str) -> Iterator[Callable[[str], None
 
     def read() -> None:
         while not over.is_set():
-            answer = primary.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG)
+            answer = primary.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}, timeout=LONG)
             found[answer.auth is not None] += 1
 
     def once_more(state: str) -> None:
@@ -286,16 +286,17 @@ def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
 
 FAR_MS = 4_000_000_000_000
 ROW = AuthRow("d" * 43, "7", 1, True, {"_user_id": b'"7"', "user_role": b'"user"'}, 0, FAR_MS, FAR_MS, FAR_MS, 0)
+USER = RecordRef(ROW.digest, SIGNED_IN)
 LIMITS = Limits(256, 65_536, 3_600_000)
 
 
 def read(primary: ClusterStore, *categories: str) -> Answer:
-    return primary.read(ROW.digest, dict.fromkeys((AUTH, *categories), 0), kind=SIGNED_IN, timeout=LONG)
+    return primary.read(USER, dict.fromkeys((AUTH, *categories), 0), timeout=LONG)
 
 
 def write(primary: ClusterStore, **changes: Any) -> None:
     change = CategoryChange(3_600_000, **changes)
-    primary.write(ROW.digest, {"ui": change}, guard="alive", limits=LIMITS, timeout=LONG, write_id=new_write_id())
+    primary.write(USER, {"ui": change}, guard="alive", limits=LIMITS, timeout=LONG, write_id=new_write_id())
 
 
 @pytest.fixture
@@ -357,7 +358,7 @@ def failing(app: Flask, digest: str) -> list[ErrorClass]:
         try:
             primary.find_shards(LONG)
             # One key: of several, the node that a slot goes to refuses those that it does not have yet.
-            assert primary.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=LONG).auth is not None
+            assert primary.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}, timeout=LONG).auth is not None
             backend.endpoint("replica:1").probe_read(timeout=LONG)
         except StoreError as error:
             return [error.error_class]

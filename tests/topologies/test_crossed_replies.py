@@ -22,6 +22,7 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Valkey
+from flask_langpont_session.policy.values import RecordRef
 from flask_langpont_session.stores.redis.commands import READ
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay
@@ -142,7 +143,7 @@ def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) 
     connection.send_command("EVAL", READ.text, len(keys), *keys, 0, 0, 0)
     store.link.connections.put_back(connection)
     connection.is_quiet = lambda: True  # the reply is late enough
-    answer = store.read(mine, {"auth": 0, "translation": 0, "ui": 0}, timeout=PATIENCE)
+    answer = store.read(RecordRef(mine, "a"), {"auth": 0, "translation": 0, "ui": 0}, timeout=PATIENCE)
     assert answer.foreign == ("ui",)
     assert not any(copy.fields for copy in answer.categories.values())
     assert read(store, mine) == mine.encode()

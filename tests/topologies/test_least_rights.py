@@ -43,6 +43,7 @@ from .deployments import ENGINES
 from .redis8 import acl_file
 
 DIGEST, OTHER = digest_of("one"), digest_of("other")
+USER = RecordRef(DIGEST, "u")
 HOUR = 3_600_000
 LIMITS = (256, 65_536)
 FOR_METRICS = {"zadd", "zcount", "zremrangebyscore"}
@@ -118,14 +119,14 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
     asked: dict[str, Callable[[], object]] = {
         "push": lambda: store.push(row(), 1, HOUR, timeout=LONG),
         "write": lambda: [
-            store.write(DIGEST, ui, guard="alive", **options) for _ in range(2)
+            store.write(USER, ui, guard="alive", **options) for _ in range(2)
         ],
-        "read": lambda: store.read(DIGEST, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG, kind="u"),
+        "read": lambda: store.read(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG),
         "find": lambda: found(store),
         "extend_idle": lambda: store.extend_idle(DIGEST, 2 * HOUR, timeout=LONG),
         "merge": lambda: [
             store.merge(merge, **options),
-            store.write(DIGEST, ui, guard="alive", **options),
+            store.write(USER, ui, guard="alive", **options),
         ],
         "merge_all": lambda: [
             store.merge_all([merge, wipe], **options),
@@ -133,7 +134,7 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         ],
         "auths": lambda: store.auths([DIGEST], timeout=LONG),
         "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
-        "quarantine": lambda: store.quarantine(DIGEST, "ui", timeout=LONG),
+        "quarantine": lambda: store.quarantine(USER, "ui", timeout=LONG),
         "push_many": lambda: store.push_many([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
         "write_tombstone": lambda: store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=LONG),
         "look_at_canary": lambda: store.endpoint.look_at_canary(None, timeout=LONG),
@@ -149,7 +150,7 @@ def found(store: RedisStore) -> None:
     """Look into the near cache, with a connection that was made for it."""
     assert store.near
     store.near.attend()
-    store.find(RecordRef(DIGEST, "u"), {"auth": 4 * HOUR, "ui": 4 * HOUR})
+    store.find(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR})
 
 
 class Told:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ...policy.ids import ANONYMOUS
-from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, ServerRecord, SharedCopy, StoreError
+from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, RecordRef, ServerRecord, SharedCopy, StoreError
 from .limits import SIZE_SCHEMA
 
 SCHEMA_VERSION = 8
@@ -398,8 +398,9 @@ def oldest_writes(
     return [entry for entry in entries.values() if entry], [seq for seq, entry in entries.items() if entry is None]
 
 
-def read_overlay(db: sqlite3.Connection, digest: str, *, shadow: bool) -> Overlay:
+def read_overlay(db: sqlite3.Connection, ref: RecordRef) -> Overlay:
     """All of one session, or of its anonymous shadow; copies are never published of one."""
+    digest, _, shadow = ref
     sql = f"SELECT {_COLUMNS} FROM writes WHERE digest = ? AND shadow = ? ORDER BY seq"
     writes: dict[str, dict[str, bytes | None]] = {}
     deltas: dict[str, dict[str, list[tuple[str, int]]]] = {}

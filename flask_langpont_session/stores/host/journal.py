@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...policy.values import Basis, CategoryChange, Operation, SharedCopy, StoreError
+from ...policy.values import Basis, CategoryChange, Operation, RecordRef, SharedCopy, StoreError
 from .board import Board, Outdated
 from .entries import (
     FIELD,
@@ -173,14 +173,10 @@ class Journal:
         """Whether another process committed anything since the last call. True at the first call."""
         return self._last_look.changed()
 
-    def overlay(self, digest: str, *, shadow: bool = False, wait: float | None = None) -> Overlay:
-        """Everything this host knows about a session, at one moment.
-
-        :param shadow: what is known of the anonymous shadow of that session id; copies are never published of
-            one.
-        """
+    def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
+        """Everything this host knows about a session, or about its anonymous shadow, at one moment."""
         with self.file.snapshot(wait) as db:
-            return read_overlay(db, digest, shadow=shadow)
+            return read_overlay(db, ref)
 
     def counts(self) -> Mapping[str, int]:
         """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``

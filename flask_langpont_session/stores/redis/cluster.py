@@ -257,27 +257,18 @@ class ClusterStore:
 
     # -- one session: as RedisStore has them -----------------------------------------------------------------------
 
-    write = routed(RedisStore.write)
+    write = routed(RedisStore.write, lambda ref: ref.digest)
     push = routed(RedisStore.push, lambda row: row.digest)
     write_tombstone = routed(RedisStore.write_tombstone)
     extend_idle = routed(RedisStore.extend_idle)
     merge = routed(RedisStore.merge, lambda merge: merge.digest)
-    quarantine = routed(RedisStore.quarantine)
-    _read = routed(RedisStore.read)
+    quarantine = routed(RedisStore.quarantine, lambda ref: ref.digest)
+    _read = routed(RedisStore.read, lambda ref: ref.digest)
 
-    def read(
-        self,
-        digest: str,
-        lives_ms: Mapping[str, int],
-        *,
-        timeout: float,
-        shadow: bool = False,
-        kind: str = "a",
-        anew: bool = False,
-    ) -> Answer:
+    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
-        answer = self._read(digest, lives_ms, timeout=timeout, shadow=shadow, kind=kind, anew=anew)
-        since = self._directory.since_arrival(digest)
+        answer = self._read(ref, lives_ms, timeout=timeout, anew=anew)
+        since = self._directory.since_arrival(ref.digest)
         if since is None:
             return answer
         return answer._replace(trust_since_ms=max(answer.trust_since_ms, answer.now_ms - int(since * 1000)))
@@ -365,7 +356,7 @@ class ClusterStore:
                 if error.error_class is not ErrorClass.TOPOLOGY:
                     raise
                 for digest in own:  # some of their slots are on their way: each goes its own
-                    done[digest] = self.read(digest, {AUTH: 0}, kind=SIGNED_IN, timeout=timeout)
+                    done[digest] = self.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}, timeout=timeout)
         return [done[digest] for digest in digests]
 
     def _merge_alone(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryChange, Operation
+from ...policy.values import AuthRow, CategoryChange, Operation, RecordRef
 from . import auth_meta, records
 from .records import (
     ABSENT,
@@ -169,15 +169,13 @@ class Commands:
         """The Redis key of one category of one session."""
         return f"{self.prefix}:{category}:{{{digest}}}{':anon' if shadow else ''}"
 
-    def read(
-        self, digest: str, lives_ms: Mapping[str, int], shadow: bool = False, known: Mapping[str, Known] = NO_RECORDS
-    ) -> Command:
+    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping[str, Known] = NO_RECORDS) -> Command:
         """Reads categories.
 
         :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).
         :param known: category → what the reader has of it already.
         """
-        names = tuple(lives_ms)
+        names, digest, shadow = tuple(lives_ms), ref.digest, ref.shadow
         marks = [known[name].mark if name in known else b"" for name in names] if known else []
         form = names, tuple(lives_ms.values()), shadow, len(digest), len(marks)
         head = self._heads.get(form) or self._head(form)
@@ -201,13 +199,11 @@ class Commands:
             self._heads[form] = head
         return head
 
-    def write(
-        self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, shadow: bool = False
-    ) -> Command:
+    def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded) -> Command:
         """Writes changed fields of categories."""
-        keys, arguments = [self.key(AUTH, digest)], list[Any]([said.head(guard, digest)])
+        keys, arguments = [self.key(AUTH, ref.digest)], list[Any]([said.head(guard, ref.digest)])
         for name, change in changes.items():
-            keys.append(self.key(name, digest, shadow))
+            keys.append(self.key(name, ref.digest, ref.shadow))
             arguments += change_arguments(change)
         return self.writing(keys, arguments)
 
@@ -249,10 +245,10 @@ class Commands:
         """Moves the idle expiry of a live auth record."""
         return EXTEND_IDLE([self.key(AUTH, digest)], [idle_ms])
 
-    def quarantine(self, digest: str, category: str, *, shadow: bool, only_foreign: bool) -> Command:
+    def quarantine(self, ref: RecordRef, category: str, *, only_foreign: bool) -> Command:
         """Moves a damaged record out of the way."""
-        key = self.key(category, digest, shadow)
-        return QUARANTINE([key, f"{key}:aside"], [QUARANTINE_MS, digest if only_foreign else ""])
+        key = self.key(category, ref.digest, ref.shadow)
+        return QUARANTINE([key, f"{key}:aside"], [QUARANTINE_MS, ref.digest if only_foreign else ""])
 
 
 def probing(key: str, value: str) -> list[Command]:

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
-from ...policy.ids import SIGNED_IN
+from ...policy.ids import ANONYMOUS, SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
 from . import records
@@ -80,34 +80,25 @@ class RedisStore:
         store.link, store.near = self.link.announcing(command), None
         return store
 
-    def read(
-        self,
-        digest: str,
-        lives_ms: Mapping[str, int],
-        *,
-        timeout: float,
-        shadow: bool = False,
-        kind: str = "a",
-        anew: bool = False,
-    ) -> Answer:
+    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """Load categories in one round trip.
 
+        :param ref: with the kind ``u`` the auth hash is a record of a signed-in session, else plain fields.
         :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).
         :param timeout: seconds to wait for the reply.
-        :param kind: with ``u`` the auth hash is a record of a signed-in session, else plain fields.
         :param anew: have all of it sent, also what this worker has read before.
         :raises StoreError: the server did not answer.
         """
-        names, ref = tuple(lives_ms), RecordRef(digest, kind, shadow)
+        names = tuple(lives_ms)
         known = NO_RECORDS if anew else self.known.of(ref)
         answers: list[Answer] = []
-        command = self.commands.read(digest, lives_ms, shadow, known)
+        command = self.commands.read(ref, lives_ms, known)
         asked_at = monotonic()
         reading: Reading | None = None
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             try:
-                found = self._answer(digest, names, kind, replies[0], known)
+                found = self._answer(ref.digest, names, ref.kind, replies[0], known)
             except Crossed:
                 raise StoreError(self.name, ErrorClass.DATA, "CrossedReply") from None
             self.server_identity.note_clock(server, found.now_ms, asked_at)
@@ -137,14 +128,13 @@ class RedisStore:
 
     def write(
         self,
-        digest: str,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
         *,
         guard: str,
         limits: Limits,
         timeout: float,
         write_id: str,
-        shadow: bool = False,
         push: tuple[AuthRow, int] | None = None,
         push_life_ms: int = 0,
         push_exact: bool = False,
@@ -161,19 +151,19 @@ class RedisStore:
         """
         before = [self.commands.push(*push, push_life_ms, exact=push_exact)] if push else []
         if not changes:
-            [reply] = self._change((digest,), lambda deadline_ms: before, timeout)
+            [reply] = self._change((ref.digest,), lambda deadline_ms: before, timeout)
             return Written("dead" if reply == b"dead" else "written")
 
         # What is pushed is another record, of which no one says what it was before.
-        writing = self.near.writing(digest) if self.near and not (push or shadow) else None
+        writing = self.near.writing(ref.digest) if self.near and not (push or ref.shadow) else None
 
         def commands(deadline_ms: int) -> list[Command]:
             said = Guarded(limits, deadline_ms, write_id, writing is not None)
-            return [*before, self.commands.write(digest, changes, guard, said, shadow)]
+            return [*before, self.commands.write(ref, changes, guard, said)]
 
         if writing is not None:
             return self._write_near(writing, changes, commands, timeout)
-        replies = self._change((digest,), commands, timeout)
+        replies = self._change((ref.digest,), commands, timeout)
         if push and replies[0] == b"dead":
             return Written("dead")
         return written(replies[-1], tuple(changes))
@@ -273,28 +263,30 @@ class RedisStore:
 
         :param wanted: digest and category of each.
         """
-        replies = self.link.run([self.commands.read(digest, {name: 0}) for digest, name in wanted], timeout)
+        replies = self.link.run(
+            [self.commands.read(RecordRef(digest, ANONYMOUS), {name: 0}) for digest, name in wanted], timeout
+        )
         pairs = zip(wanted, replies, strict=True)
         return [records.copy_of(digest, name, reply, self._answer) for (digest, name), reply in pairs]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
         """The auth records of signed-in sessions, all in one round trip; no life is extended."""
-        replies = self.link.run([self.commands.read(digest, {AUTH: 0}) for digest in digests], timeout)
+        replies = self.link.run(
+            [self.commands.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}) for digest in digests], timeout
+        )
         return [self._answer(digest, (AUTH,), SIGNED_IN, reply) for digest, reply in zip(digests, replies, strict=True)]
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """The clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""
         return self.server_identity.estimated_ms(at, latest=latest)
 
-    def quarantine(
-        self, digest: str, category: str, *, timeout: float, shadow: bool = False, only_foreign: bool = False
-    ) -> None:
+    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None:
         """Move a damaged record out of the way.
 
         :param only_foreign: only if the record itself names another session, not just the reply that was read.
         """
-        command = self.commands.quarantine(digest, category, shadow=shadow, only_foreign=only_foreign)
-        self._change((digest,), lambda deadline_ms: [command], timeout)
+        command = self.commands.quarantine(ref, category, only_foreign=only_foreign)
+        self._change((ref.digest,), lambda deadline_ms: [command], timeout)
 
     def _change(
         self,

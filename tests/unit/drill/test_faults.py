@@ -9,6 +9,7 @@ import pytest
 from redis import exceptions as driver
 
 from flask_langpont_session.drill.faults import Fault, Faults, commands_in
+from flask_langpont_session.policy.values import RecordRef
 from flask_langpont_session.stores.redis.commands import READ, Commands, plain
 from flask_langpont_session.stores.redis.wire import pack
 
@@ -41,7 +42,7 @@ def exchanged(fault: Fault | None, *packed: bytes) -> tuple[list[Any], list[byte
 
 def test_writes_are_refused_between_reads() -> None:
     """Each reply stands in the place of its question; the server is not asked to write."""
-    read = Commands("session").read("d" * 43, {"ui": 0}).packed
+    read = Commands("session").read(RecordRef("d" * 43, "a"), {"ui": 0}).packed
     replies, asked = exchanged(Fault.READONLY, SET, GET, SET, read)
     assert asked == [b"GET", b"EVALSHA"]
     assert [type(reply) for reply in replies] == [driver.ReadOnlyError, bytes, driver.ReadOnlyError, bytes]

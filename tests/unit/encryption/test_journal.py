@@ -16,6 +16,7 @@ from flask_langpont_session.policy.values import Basis, CategoryCopy, SharedCopy
 from flask_langpont_session.stores.host.journal import Carry
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.entries import value
+from tests.support.journals import ref
 
 DIGEST, ANOTHER = "h" * 43, "i" * 43
 MARKER = b'"marzipan"'
@@ -41,7 +42,7 @@ def test_what_waits_is_sealed(journal: SealedJournal, path: Path) -> None:
     base = read_from_a_store()
     journal.put([value(DIGEST, "lang", MARKER, basis=Basis.SEEN, base=base), value(DIGEST, "theme", None)])
     assert b"marzipan" not in on_disk(path)
-    assert journal.overlay(DIGEST).writes == {"ui": {"lang": MARKER, "theme": None}}
+    assert journal.overlay(ref(DIGEST)).writes == {"ui": {"lang": MARKER, "theme": None}}
     entry, deletion = journal.pending_writes()
     assert (entry.value, entry.base, deletion.value) == (MARKER, MARKER, None)
     assert entry.base is not None
@@ -54,7 +55,7 @@ def test_copies_are_sealed(journal: SealedJournal, path: Path) -> None:
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", copy, kind="u")])
     journal.put([value(ANOTHER, "lang", MARKER)], [SharedCopy(ANOTHER, "ui", copy)])
     assert b"marzipan" not in on_disk(path)
-    assert journal.overlay(DIGEST).copies["ui"] == copy
+    assert journal.overlay(ref(DIGEST)).copies["ui"] == copy
     assert [shared.copy for shared in journal.board.shared_copies().values()] == [copy, copy]
 
 
@@ -65,23 +66,23 @@ def test_what_waits_goes_along_to_another_id(journal: SealedJournal, path: Path)
     journal.carry(
         Carry(DIGEST, ANOTHER, "u", ["ui"]), lambda: [SharedCopy(ANOTHER, "ui", CategoryCopy(7, {"lang": base}))]
     )
-    assert journal.overlay(DIGEST).writes == {}
-    assert journal.overlay(ANOTHER).writes == {"ui": {"lang": b'"new"'}}
+    assert journal.overlay(ref(DIGEST)).writes == {}
+    assert journal.overlay(ref(ANOTHER)).writes == {"ui": {"lang": b'"new"'}}
     [entry] = journal.pending_writes()
     assert (entry.digest, entry.kind, entry.value, entry.base) == (ANOTHER, "u", b'"new"', MARKER)
     assert entry.base is not None
     assert values.base(ANOTHER, "ui", "lang", entry.base) == values.wire(ANOTHER, "ui", "lang", base)
-    assert journal.overlay(ANOTHER).copies["ui"].fields == {"lang": MARKER}
+    assert journal.overlay(ref(ANOTHER)).copies["ui"].fields == {"lang": MARKER}
     assert b"marzipan" not in on_disk(path)
 
 
 def test_what_is_made_of_a_value_that_waits_takes_its_place(journal: SealedJournal) -> None:
     """A guess that was made from it has seen it, by its text; one that was made from another value has not."""
     journal.put([value(DIGEST, "lang", MARKER, basis=Basis.UNSEEN)])
-    shown = journal.overlay(DIGEST).writes["ui"]["lang"]
+    shown = journal.overlay(ref(DIGEST)).writes["ui"]["lang"]
     assert journal.put([value(DIGEST, "lang", b'"on"', basis=Basis.UNSEEN, base=shown)]) == []
     assert len(journal.put([value(DIGEST, "lang", b'"no"', basis=Basis.UNSEEN, base=b'"other"')])) == 1
-    assert journal.overlay(DIGEST).writes["ui"]["lang"] == b'"on"'
+    assert journal.overlay(ref(DIGEST)).writes["ui"]["lang"] == b'"on"'
 
 
 def test_a_value_that_lost_against_a_copy_goes(journal: SealedJournal) -> None:
@@ -91,7 +92,7 @@ def test_a_value_that_lost_against_a_copy_goes(journal: SealedJournal) -> None:
         was = base if digest == DIGEST else read_from_a_store(digest=digest)
         journal.put([value(digest, "lang", b'"mine"', basis=Basis.SEEN, moment=1, base=was)])
         journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(7, {"lang": found}))])
-        assert ("ui" in journal.overlay(digest).writes) is stays
+        assert ("ui" in journal.overlay(ref(digest)).writes) is stays
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_what_was_put_there_is_removed(
     with sqlite3.connect(path) as db:
         db.execute("UPDATE writes SET value = ? WHERE field = 'lang'", (forged,))
     db.close()
-    assert journal.overlay(DIGEST).writes == {"ui": {"theme": b'"dark"'}}
+    assert journal.overlay(ref(DIGEST)).writes == {"ui": {"theme": b'"dark"'}}
     with caplog.at_level(logging.ERROR):
         assert [entry.field for entry in journal.pending_writes()] == ["theme"]
     assert "1 entries of the journal cannot be decrypted" in caplog.text
@@ -123,7 +124,7 @@ def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pyte
         ("lang", False),
         ("theme", True),
     ]
-    assert journal.overlay(DIGEST).writes == {"ui": {"theme": b'"dark"'}}
+    assert journal.overlay(ref(DIGEST)).writes == {"ui": {"theme": b'"dark"'}}
     assert journal.counts()["writes"] == 2
     assert "ENCRYPTION_KEYS" in caplog.text
 
@@ -134,7 +135,7 @@ def test_a_copy_that_was_put_there_is_damaged(journal: SealedJournal, path: Path
     with sqlite3.connect(path) as db:
         db.execute("UPDATE copies SET digest = ?", (ANOTHER,))
     db.close()
-    assert is_damaged(journal.overlay(ANOTHER).copies["ui"].fields["lang"])
+    assert is_damaged(journal.overlay(ref(ANOTHER)).copies["ui"].fields["lang"])
 
 
 def test_what_was_merged_is_what_the_next_value_was_made_from(journal: SealedJournal) -> None:
@@ -142,7 +143,7 @@ def test_what_was_merged_is_what_the_next_value_was_made_from(journal: SealedJou
     base = read_from_a_store()
     journal.put([value(DIGEST, "lang", b'"one"', basis=Basis.SEEN, moment=5, base=base)])
     [first] = journal.pending_writes()
-    shown = journal.overlay(DIGEST).writes["ui"]["lang"]
+    shown = journal.overlay(ref(DIGEST)).writes["ui"]["lang"]
     journal.put([value(DIGEST, "lang", b'"two"', basis=Basis.SEEN, moment=5, base=shown)])
     journal.forget_writes([first], applied=[first])
     [second] = journal.pending_writes()

@@ -9,12 +9,13 @@ import pytest
 from flask_langpont_session.encryption.cipher import OVERHEAD, Cipher
 from flask_langpont_session.encryption.redis import sealed_form
 from flask_langpont_session.encryption.values import Values, is_damaged
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation, RecordRef
 from flask_langpont_session.stores.redis import auth_meta
 from flask_langpont_session.stores.redis.commands import Guarded
 from flask_langpont_session.stores.redis.records import ABSENT, SINCE, Limits, Merge, MergeStep, Restore, copy_of
 
 DIGEST, ANOTHER = "h" * 43, "i" * 43
+VISITOR = RecordRef(DIGEST, "a")
 MARKER = b'"marzipan"'
 values = Values(Cipher([bytes(range(200, 232))]), frozenset({"ui", "auth"}), plain_until=0.0, clock=lambda: 1000.0)
 form = sealed_form(values)
@@ -40,7 +41,7 @@ def test_no_command_has_a_value_in_it() -> None:
         MergeStep(Operation.DELETE, "theme", b"", SINCE, 1, MARKER),
     ]
     for command in (
-        commands.write(DIGEST, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said),
+        commands.write(VISITOR, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said),
         commands.push(ROW, 1000, 1000),
         commands.merge(Merge(DIGEST, "ui", steps, "free", 1), said),
         commands.merge(Restore(DIGEST, "ui", copy, "free", 1), said),
@@ -48,25 +49,25 @@ def test_no_command_has_a_value_in_it() -> None:
         assert command.spelled_out is not None
         for packed in (command.packed, command.spelled_out()):
             assert MARKER not in packed and b"marzipan" not in packed
-    plain = commands.write(DIGEST, {"cart": CategoryChange(1, sets={"lang": MARKER})}, "free", said)
+    plain = commands.write(VISITOR, {"cart": CategoryChange(1, sets={"lang": MARKER})}, "free", said)
     assert MARKER in plain.packed
 
 
 def test_a_write_that_is_sent_again_is_the_same() -> None:
     """What it has sent of the change is what the journal keeps of it."""
     change = CategoryChange(1, sets={"lang": MARKER}, deletes={"theme"}, increments={"n": 1})
-    first = commands.write(DIGEST, {"ui": change}, "free", said).packed
-    assert commands.write(DIGEST, {"ui": change}, "free", said).packed == first
+    first = commands.write(VISITOR, {"ui": change}, "free", said).packed
+    assert commands.write(VISITOR, {"ui": change}, "free", said).packed == first
     assert change.sets == {"lang": MARKER}
     assert values.wire(DIGEST, "ui", "lang", change.sets["lang"]) in first
 
 
 def test_limits_are_those_of_plain_values() -> None:
     """What is added to each field is allowed for."""
-    packed = commands.write(DIGEST, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
+    packed = commands.write(VISITOR, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
     head = said._replace(limits=said.limits._replace(bytes=1000 + 10 * OVERHEAD)).head("free", DIGEST)
     assert head.encode() in packed
-    plain = commands.write(DIGEST, {"cart": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
+    plain = commands.write(VISITOR, {"cart": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
     assert said.head("free", DIGEST).encode() in plain
 
 

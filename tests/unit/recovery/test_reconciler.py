@@ -48,6 +48,7 @@ from flask_langpont_session.stores.redis.records import (
     MergeStep,
     Outcome,
 )
+from tests.support.journals import ref
 
 A, B, C = "a" * 43, "b" * 43, "c" * 43
 FAR = 4_000_000_000_000
@@ -960,7 +961,7 @@ def test_of_what_is_still_being_carried_no_copy_is_published(host: Host) -> None
     host.write(B, "lang", b"2", base=b"1", category="ui")
     host.stores.answers[B] = Merged("late")
     host.run()
-    assert host.journal.overlay(B).copies == {}
+    assert host.journal.overlay(ref(B)).copies == {}
     assert host.waiting() == {"carries": 1, "writes": 1}
 
 
@@ -983,7 +984,7 @@ def test_the_host_keeps_nothing_of_a_former_id_that_was_given_up(host: Host, lef
     host.stores.there[C] = {"ui": {"lang": b"1"}}
     host.stores.meanwhile = lambda: host.stores.there.update({C: {"ui": {}}})
     host.run()
-    assert host.journal.overlay(C).copies["ui"].fields == ({} if left_us else {"lang": b"1"})
+    assert host.journal.overlay(ref(C)).copies["ui"].fields == ({} if left_us else {"lang": b"1"})
 
 
 def test_a_replay_that_was_overtaken_by_a_new_id_takes_nothing_from_it(host: Host) -> None:
@@ -1106,7 +1107,7 @@ def test_what_was_merged_is_shown_to_all_workers_that_need_it(host: Host, needed
     host.run()
     copy = CategoryCopy(9, {"text": b"a"})
     assert host.local.category(A, "translation") == (copy if needed or held else None)
-    assert host.journal.overlay(A).copies == ({"translation": copy} if needed else {})
+    assert host.journal.overlay(ref(A)).copies == ({"translation": copy} if needed else {})
     assert host.waiting() == {}
 
 

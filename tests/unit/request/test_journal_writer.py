@@ -21,13 +21,22 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.ids import SessionId, digest_of
 from flask_langpont_session.policy.records import Gap, Life, Loaded, Plan, Verdict
-from flask_langpont_session.policy.values import AuthRow, Basis, CategoryChange, CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.policy.values import (
+    AuthRow,
+    Basis,
+    CategoryChange,
+    CategoryCopy,
+    Operation,
+    RecordRef,
+    SharedCopy,
+)
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.journal_writer import JournalWriter, RedisTime
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.local import LocalAuth, LocalCopies
+from tests.support.journals import ref
 
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
@@ -183,10 +192,15 @@ class Desk:
 
     def keep(self, level: int, change: CategoryChange, category: str = "translation", **more: Any) -> bool:
         target = sid(more.pop("id", "d"), more.pop("kind", "a"))
-        keeping = {name: more.pop(name) for name in ("doubt", "sent_us", "shadow") if name in more}
+        shadow = more.pop("shadow", False)
+        keeping = {name: more.pop(name) for name in ("doubt", "sent_us") if name in more}
         saying = {"origin": target, "target": target, "life": Life(1, 1), "loaded": self.loaded, **more}
         plan = Plan(**saying, level=level)
-        return self.journal_writer.keep(plan, {category: change}, RedisTime(NOW_US - SECOND_US, NOW_US), **keeping)
+        ref, now = (
+            RecordRef(target.digest, "a" if shadow else target.kind, shadow),
+            RedisTime(NOW_US - SECOND_US, NOW_US),
+        )
+        return self.journal_writer.keep(plan, ref, {category: change}, now, **keeping)
 
     def carry(self, *categories: str) -> bool:
         """From the id ``e`` to the id ``d``."""
@@ -380,7 +394,7 @@ def test_what_lies_under_a_former_id_is_carried(desk: Desk) -> None:
     [carry] = desk.journal.pending_carries()
     assert (carry.origin, carry.digest, carry.categories) == (OTHER, DIGEST, ("ui", "translation"))
     assert carry.left_us == NOW_US
-    assert desk.journal.overlay(OTHER).wiped == {"ui", "translation"}
+    assert desk.journal.overlay(ref(OTHER)).wiped == {"ui", "translation"}
     assert desk.losses() == {}
     assert not desk.carry()
 
@@ -416,7 +430,7 @@ def test_the_host_knows_what_is_carried(desk: Desk, whole: bool) -> None:
         desk.loaded.gaps["translation"] = Gap(True, frozenset())
     desk.carry("ui", "translation")
     known = {} if whole else {"translation": CategoryCopy(7, {"input_text": b"1"}, additions=COUNTED)}
-    assert desk.journal.overlay(DIGEST).copies == known
+    assert desk.journal.overlay(ref(DIGEST)).copies == known
 
 
 def test_what_waits_for_the_former_id_waits_for_the_new_one(desk: Desk) -> None:
@@ -450,7 +464,7 @@ def test_the_host_knows_that_nothing_is_stored_under_a_new_id(
 ) -> None:
     """Else all of it were unknown for the whole outage; but for what is yet to be brought there, and users' auth."""
     assert desk.keep(level, sets("input_text"), kind=kind, origin=sid("e"), carries=carries)
-    copies = desk.journal.overlay(DIGEST).copies
+    copies = desk.journal.overlay(ref(DIGEST)).copies
     assert copies == dict.fromkeys(known, CategoryCopy(NOW_US - SECOND_US, {}))
     assert [entry.field for entry in desk.kept()] == ["input_text"]
 
@@ -491,11 +505,11 @@ def test_what_a_shared_copy_outdates_is_counted(desk: Desk) -> None:
 )
 def test_what_comes_after_what_waits_has_to_wait(desk: Desk, names: list[str], waits: bool) -> None:
     """I18: for its category, of this session, and not of its shadow."""
-    assert not desk.journal_writer.has_writes(DIGEST, names)
+    assert not desk.journal_writer.has_writes(ref(DIGEST), names)
     assert desk.keep(2, sets("input_text"))
-    assert desk.journal_writer.has_writes(DIGEST, names) is waits
-    assert not desk.journal_writer.has_writes(OTHER, names)
-    assert not desk.journal_writer.has_writes(DIGEST, names, shadow=True)
+    assert desk.journal_writer.has_writes(ref(DIGEST), names) is waits
+    assert not desk.journal_writer.has_writes(ref(OTHER), names)
+    assert not desk.journal_writer.has_writes(ref(DIGEST, shadow=True), names)
 
 
 def test_no_loss_is_none() -> None:

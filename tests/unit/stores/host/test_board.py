@@ -15,7 +15,7 @@ from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
 from tests.support.journal_process import output, process
-from tests.support.journals import KNOWN, NOTHING, in_fork, questions, write
+from tests.support.journals import KNOWN, NOTHING, in_fork, questions, ref, write
 
 
 def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
@@ -36,7 +36,7 @@ def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
     """Of the copies that workers publish, the highest version stays."""
     for version in (5, 4, 5, 6, 2):
         journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
-    assert journal.overlay("d").copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
+    assert journal.overlay(ref("d")).copies == {"ui": CategoryCopy(6, {"lang": b"6"})}
 
 
 def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) -> None:
@@ -82,7 +82,7 @@ def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "journal")) as file:
         file.execute("UPDATE copies SET fields = x'c1' WHERE category = 'ui'")
         file.commit()
-    assert journal.overlay("d").copies.keys() == {"translation"}
+    assert journal.overlay(ref("d")).copies.keys() == {"translation"}
     assert [copy.category for copy in journal.board.shared_copies().values()] == ["translation"]
     journal.close()
 
@@ -123,7 +123,7 @@ def test_a_server_is_no_entry(journal: Journal) -> None:
     """Knowing a server leaves the journal empty: it waits for nothing."""
     journal.board.remember_server("redis:6379", KNOWN)
     assert journal.is_empty()
-    assert journal.overlay("d") == NOTHING
+    assert journal.overlay(ref("d")) == NOTHING
     assert not any(journal.counts().values())
 
 

@@ -34,6 +34,7 @@ from tests.support.journals import (
     in_fork,
     increment,
     questions,
+    ref,
     write,
     write_fields,
     write_shadow,
@@ -56,7 +57,7 @@ def writer(journal: Journal) -> sqlite3.Connection:
 def test_a_new_journal_is_empty(journal: Journal) -> None:
     """A new journal is empty and knows nothing of any session."""
     assert journal.is_empty()
-    assert journal.overlay("d") == NOTHING
+    assert journal.overlay(ref("d")) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_it_is_known_of_which_sessions_it_has_anything(
     assert all(map(journal.is_silent_about, "dcx"))
     fill(journal)
     assert "".join(digest for digest in "dcx" if not journal.is_silent_about(digest)) == of
-    assert journal.overlay("x") == NOTHING or of == "dcx"
+    assert journal.overlay(ref("x")) == NOTHING or of == "dcx"
 
 
 def test_what_another_process_writes_is_heard_of_at_once(durable: Journal, sibling: Journal) -> None:
@@ -119,7 +120,7 @@ def test_of_many_sessions_it_is_not_remembered(journal: Journal, sessions: int, 
         write(journal, f"d{number}", a=b"1")
     assert journal.is_silent_about("x") is is_silent
     assert not journal.is_silent_about("d0")
-    assert journal.overlay("x") == NOTHING
+    assert journal.overlay(ref("x")) == NOTHING
 
 
 def test_threads_that_look_at_the_same_moment_look_once(durable: Journal, sibling: Journal) -> None:
@@ -144,7 +145,7 @@ def test_overlay_has_all_of_one_session_only(journal: Journal) -> None:
     increment(journal, 2)
     journal.board.publish_copies([SharedCopy("d", "ui", copy), SharedCopy("other", "ui", copy)])
     write(journal, "other", text=b"1")
-    assert journal.overlay("d") == Overlay(
+    assert journal.overlay(ref("d")) == Overlay(
         revoked=False,
         writes={"translation": {"text": b'"\xe3\x81\x82"', "gone": None}},
         deltas={"translation": {"n": [("added..", 2)]}},
@@ -157,9 +158,9 @@ def test_the_shadow_is_apart(journal: Journal) -> None:
     write(journal, a=b"1")
     write_shadow(journal, a=b"2")
     journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {}))])
-    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
-    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
-    assert journal.overlay("d", shadow=True).copies == {}
+    assert journal.overlay(ref("d")).writes == {"translation": {"a": b"1"}}
+    assert journal.overlay(ref("d", shadow=True)).writes == {"translation": {"a": b"2"}}
+    assert journal.overlay(ref("d", shadow=True)).copies == {}
 
 
 # Writes
@@ -200,7 +201,7 @@ def test_all_of_a_request_is_kept_or_nothing(journal: Journal) -> None:
         journal.put([blind_write("a", b"1"), addition(1), blind_write("b", b"1")])
         journal.carry(Carry("c", "d", "u", ["ui"]))
     assert caught.value.error_class is ErrorClass.DATA
-    assert journal.overlay("d").writes == {"translation": {"n": b'"x"'}}
+    assert journal.overlay(ref("d")).writes == {"translation": {"n": b'"x"'}}
     assert journal.counts()["carries"] == 0
 
 
@@ -226,7 +227,7 @@ def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCap
     with closing(sqlite3.connect(tmp_path / "journal")) as file:
         file.execute(f"UPDATE writes SET {damage} WHERE field = 'a'")
         file.commit()
-    assert journal.overlay("d").writes == {"translation": {"b": b"2"}}
+    assert journal.overlay(ref("d")).writes == {"translation": {"b": b"2"}}
     assert [entry.field for entry in journal.pending_writes()] == ["b"]
     assert journal.counts()["writes"] == 1
     assert [record.levelname for record in caplog.records] == ["ERROR"]
@@ -286,7 +287,7 @@ def test_what_is_on_its_way_to_an_id_goes_on_to_the_next_one(journal: Journal) -
         ("second", "third", "a", ("ui",)),
         ("first", "third", "a", ("ui",)),
     ]
-    assert journal.overlay("third").carried == journal.overlay("first").carried == {"ui"}
+    assert journal.overlay(ref("third")).carried == journal.overlay(ref("first")).carried == {"ui"}
 
 
 def test_what_a_visitor_wiped_is_not_carried_on(journal: Journal) -> None:
@@ -306,16 +307,16 @@ def test_what_was_written_under_another_id_comes_behind_what_is_brought_there_la
     journal.put([unseen, blind_write("b", b"2", digest="new")])
     [left_out] = journal.carry(Carry("old", "new", "a", [unseen.category]))
     assert (left_out.field, left_out.value) == ("a", b"2")
-    assert journal.overlay("new").writes == {unseen.category: {"a": b"1", "b": b"2"}}
-    assert journal.overlay("old").writes == {}
+    assert journal.overlay(ref("new")).writes == {unseen.category: {"a": b"1", "b": b"2"}}
+    assert journal.overlay(ref("old")).writes == {}
 
 
 def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
     """I20. What it had is still to be brought to the other one; an id that is left to run out shows what it has."""
     journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
     journal.carry(Carry("visitor", "user", "u", ["ui"]))
-    assert journal.overlay("first").wiped == {"ui"}
-    assert journal.overlay("second").wiped == journal.overlay("visitor").wiped == frozenset()
+    assert journal.overlay(ref("first")).wiped == {"ui"}
+    assert journal.overlay(ref("second")).wiped == journal.overlay(ref("visitor")).wiped == frozenset()
 
 
 # Revocations and pushes
@@ -334,14 +335,14 @@ def test_a_push_queued_again_outlives_the_older_one(journal: Journal) -> None:
 
 def test_a_push_says_of_which_version_it_is(journal: Journal) -> None:
     """The highest that was noted, for the workers that have an older row; forgotten with the push."""
-    assert journal.overlay("a").version == 0
+    assert journal.overlay(ref("a")).version == 0
     for version in (4, 3, 0):
         journal.queue_push("a", version)
-        assert journal.overlay("a").version == 4
-    assert journal.overlay("b").version == 0
+        assert journal.overlay(ref("a")).version == 4
+    assert journal.overlay(ref("b")).version == 0
     for entry in journal.pending_pushes():
         journal.forget_push(entry)
-    assert journal.overlay("a").version == 0
+    assert journal.overlay(ref("a")).version == 0
 
 
 def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
@@ -352,7 +353,7 @@ def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
     durable.queue_push("d", 7)
     assert forced == []
     assert not sibling.is_empty()
-    assert sibling.overlay("d").version == 7
+    assert sibling.overlay(ref("d")).version == 7
     durable.revocations.note("d")
     assert len(forced) == 1
 
@@ -375,7 +376,7 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
     journal.revocations.note_user("7", until_ms=1)
     journal.queue_push("e")
     write(journal, a=b"2")
-    assert journal.overlay("d").writes == {"translation": {"a": b"2", "b": b"1"}}
+    assert journal.overlay(ref("d")).writes == {"translation": {"a": b"2", "b": b"1"}}
     journal.revocations.note("d")
     write(journal, "f", a=b"1", b=b"1")
     assert journal.counts()["writes"] == 2
@@ -443,7 +444,7 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
     let_go(workers)
     acknowledged = sum(int(output(worker)) for worker in workers)
     journal = journal_at(path)
-    [(_, counted)] = journal.overlay("d").deltas["translation"]["n"]
+    [(_, counted)] = journal.overlay(ref("d")).deltas["translation"]["n"]
     assert counted == acknowledged
     journal.close()
 
@@ -458,7 +459,7 @@ def test_threads_of_one_worker_share_its_connections(durable: Journal, monkeypat
             for number in range(30):
                 write_fields(durable, name, {f"f{number}": b"1"})
                 assert not durable.is_empty()
-                assert len(durable.overlay(name).writes["translation"]) == number + 1
+                assert len(durable.overlay(ref(name)).writes["translation"]) == number + 1
         except BaseException as error:
             failures.append(error)
 
@@ -484,7 +485,7 @@ def test_a_reader_does_not_wait_for_a_writer_that_waits(
     thread.start()
     wait_until(lambda: "BEGIN IMMEDIATE" in asked, "the writer asks for the lock", LONG)
     assert not durable.is_empty()
-    assert durable.overlay("d").revoked
+    assert durable.overlay(ref("d")).revoked
     assert durable.counts()["revocations"] == 1
     assert thread.is_alive()
     other.execute("ROLLBACK")
@@ -821,7 +822,7 @@ def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> No
             durable.pending_pushes,
             durable.pending_carries,
         )
-        return [durable.overlay("d"), durable.board.server("redis:6379"), *(ask() for ask in pending)]
+        return [durable.overlay(ref("d")), durable.board.server("redis:6379"), *(ask() for ask in pending)]
 
     before = everything()
     durable.close()
@@ -893,7 +894,7 @@ def test_a_fork_in_the_middle_of_writes_locks_no_process_out(path: Path) -> None
         def read():
             while not stop.is_set():
                 assert not journal.is_empty()
-                journal.overlay("d")
+                journal.overlay(ref("d"))
         journal.revocations.note("parent")
         threads = [threading.Thread(target=work) for work in (write, write, read, read)]
         [thread.start() for thread in threads]
@@ -1106,7 +1107,7 @@ def test_a_full_or_read_only_disk_refuses_writes(durable: Journal, pragma: str, 
     with pytest.raises(StoreError) as caught:
         write_fields(durable, "d", {f"field{number}": b"x" * 1000 for number in range(100)})
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.WRITE_REFUSED, cause)
-    assert durable.overlay("d") == NOTHING
+    assert durable.overlay(ref("d")) == NOTHING
     assert durable.revocations.is_revoked("before")
 
 

@@ -212,7 +212,7 @@ def test_an_emptied_file_shrinks(make: Callable[..., Journal], path: Path) -> No
     reading = """
         print("ready", flush=True)
         for number in range(200):
-            assert journal.overlay("stays").writes
+            assert journal.overlay(ref("stays")).writes
             journal.queue_push(str(number), wait=20)
     """
     worker = process(reading, path)

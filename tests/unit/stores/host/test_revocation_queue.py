@@ -10,7 +10,7 @@ from flask_langpont_session.policy.values import CategoryCopy, Operation, Shared
 from flask_langpont_session.stores.host.entries import Overlay, PendingUserRevocation
 from flask_langpont_session.stores.host.journal import Journal
 from tests.support.clock import Clock
-from tests.support.journals import NOTHING, blind_write, increment, questions, write, write_shadow
+from tests.support.journals import NOTHING, blind_write, increment, questions, ref, write, write_shadow
 
 
 def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
@@ -20,10 +20,10 @@ def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
         journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(1, {}))])
     write_shadow(journal, a=b"1")
     journal.revocations.note("d")
-    assert journal.overlay("d") == Overlay(True, {}, {}, {})
-    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"1"}}
-    assert journal.overlay("other").writes
-    assert journal.overlay("other").copies
+    assert journal.overlay(ref("d")) == Overlay(True, {}, {}, {})
+    assert journal.overlay(ref("d", shadow=True)).writes == {"translation": {"a": b"1"}}
+    assert journal.overlay(ref("other")).writes
+    assert journal.overlay(ref("other")).copies
 
 
 def test_many_revocations_are_one_write(durable: Journal) -> None:
@@ -54,8 +54,8 @@ def test_a_revoked_session_absorbs_later_writes(journal: Journal) -> None:
     journal.put([replace(blind_write("@"), operation=Operation.WIPE)])
     journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {}))])
     write_shadow(journal, a=b"2")
-    assert journal.overlay("d") == Overlay(True, {}, {}, {})
-    assert journal.overlay("d", shadow=True).writes == {"translation": {"a": b"2"}}
+    assert journal.overlay(ref("d")) == Overlay(True, {}, {}, {})
+    assert journal.overlay(ref("d", shadow=True)).writes == {"translation": {"a": b"2"}}
 
 
 def test_a_revocation_stays_until_both_stores_have_it(journal: Journal) -> None:
@@ -115,11 +115,11 @@ def test_every_overlay_names_all_users(journal: Journal) -> None:
     """Whose session it is only its record can say, so every session and shadow is told of every user."""
     journal.revocations.note_user("7", until_ms=5)
     journal.revocations.note_user("8", until_ms=6)
-    assert journal.overlay("d") == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
-    assert journal.overlay("d", shadow=True).users == {"7": 5, "8": 6}
+    assert journal.overlay(ref("d")) == Overlay(False, {}, {}, {}, users={"7": 5, "8": 6})
+    assert journal.overlay(ref("d", shadow=True)).users == {"7": 5, "8": 6}
     for entry in journal.revocations.pending_users():
         journal.revocations.forget_user(entry)
-    assert journal.overlay("d") == NOTHING
+    assert journal.overlay(ref("d")) == NOTHING
     assert journal.is_empty()
 
 
@@ -158,7 +158,7 @@ def test_a_user_whom_the_database_knows_waits_for_redis_only(journal: Journal) -
     journal.revocations.note_user("7", epoch=3)
     assert [entry.user_id for entry in journal.revocations.pending_users(redis=False)] == ["8"]
     assert journal.revocations.pending_users()[1] == PendingUserRevocation(2, "7", 0, epoch=3, in_database=True)
-    overlay = journal.overlay("d")
+    overlay = journal.overlay(ref("d"))
     assert (overlay.users, overlay.epochs) == ({"7": 0, "8": 5}, {"7": 3})
 
 
@@ -190,6 +190,6 @@ def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> No
     write(journal, a=b"1")
     journal.revocations.note("e")
     journal.revocations.note_user("7", until_ms=2**62)
-    assert journal.overlay("d").writes == {"translation": {"a": b"1"}}
+    assert journal.overlay(ref("d")).writes == {"translation": {"a": b"1"}}
     assert journal.revocations.is_revoked("e")
     assert not journal.revocations.is_revoked("d")

@@ -30,6 +30,7 @@ from flask_langpont_session.support.lag import Deadline
 from tests.support.children import in_child
 from tests.support.entries import addition, value
 from tests.support.journal_process import let_go, output, process
+from tests.support.journals import ref
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -225,7 +226,7 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, aw
     ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
     assert [*ends[:3], type(ends[3]), ends[4]] == [None, None, ErrorClass.DATA, ZeroDivisionError, None]
     assert revoked(journal) == {"first", "before", "after"}
-    assert journal.overlay("d").writes == {"ui": {"n": b'"x"'}}
+    assert journal.overlay(ref("d")).writes == {"ui": {"n": b'"x"'}}
     assert journal.pending_pushes() == []
 
 
@@ -278,7 +279,7 @@ def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, p
             ErrorClass.UNREACHABLE, "SQLITE_BUSY", False, False,
         )  # fmt: skip
         assert not journal.is_empty(wait=SHORT)
-        assert journal.overlay("before", wait=SHORT).revoked
+        assert journal.overlay(ref("before"), wait=SHORT).revoked
         other.execute("ROLLBACK")
     journal.revocations.note("after")
     assert revoked(journal) == {"before", "after"}
@@ -370,7 +371,7 @@ def test_a_disk_that_fails_says_that_it_may_have_happened(journal: Journal, disk
     assert (error.error_class, error.cause, error.timed_out, error.sent) == (
         ErrorClass.UNREACHABLE, "OSError", False, True,
     )  # fmt: skip
-    assert journal.overlay("d").deltas == {"ui": {"n": [("added.1", 1)]}}
+    assert journal.overlay(ref("d")).deltas == {"ui": {"n": [("added.1", 1)]}}
 
 
 def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:
@@ -463,7 +464,7 @@ def test_reading_waits_for_a_recovery_no_longer_than_it_may(journal: Journal) ->
     """SQLite is told each time, unless it was told nearly the same."""
 
     def told(wait: float) -> int:
-        journal.overlay("d", wait=wait)
+        journal.overlay(ref("d"), wait=wait)
         connection = journal.file.reader.connection
         assert connection is not None
         return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
@@ -583,7 +584,7 @@ def test_a_signal_handler_may_write(path: Path) -> None:
         for number in range(150):
             journal.revocations.note(f"m{number}", wait=20)
             journal.is_empty()
-            journal.overlay("m0")
+            journal.overlay(ref("m0"))
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one that has come may have set another
         names = {entry.digest for entry in journal.revocations.pending(10**6)}
         handled = next(numbers)

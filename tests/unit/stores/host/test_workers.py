@@ -13,6 +13,7 @@ import pytest
 from flask_langpont_session.policy.values import ServerRecord
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journal_process import let_go, output, process
+from tests.support.journals import ref
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_kill_9_of_one_worker_loses_nothing_of_any(path: Path, journal: Journal)
         assert server is not None
         # One more may have been written and not been acknowledged.
         assert server.number - len(said) in (0, 1)
-        [(_, counted)] = journal.overlay("d").deltas["translation"][f"n{number}"]
+        [(_, counted)] = journal.overlay(ref("d")).deltas["translation"][f"n{number}"]
         assert counted >= len(said)
 
 

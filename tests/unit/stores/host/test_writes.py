@@ -14,6 +14,7 @@ from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
+from tests.support.journals import ref
 
 SET, DELETE, ADD, WIPE, _ = Operation
 BLIND, SEEN, UNSEEN = Basis
@@ -352,7 +353,7 @@ def test_the_overlay_tells_values_additions_guesses_and_wipes_apart(journal: Jou
     sent(journal)
     journal.put([addition(3, "added.2"), addition(4, "added.3", field="m")])
     journal.put([value(b"1", UNSEEN, field="guess"), value(None, field="gone"), wipe(category="x")])
-    overlay = journal.overlay("d")
+    overlay = journal.overlay(ref("d"))
     assert overlay.deltas == {"ui": {"n": [("added.1", 2), ("added.2", 3)], "m": [("added.3", 4)]}}
     assert overlay.writes == {"ui": {"guess": b"1", "gone": None}}
     assert overlay.guesses == {"ui": {"guess"}}
@@ -363,7 +364,7 @@ def test_the_overlay_tells_values_additions_guesses_and_wipes_apart(journal: Jou
 def test_after_a_wipe_nothing_is_a_guess(journal: Journal) -> None:
     """Whatever Redis has is gone: what is written then is what is there."""
     journal.put([wipe(), value(b"1", UNSEEN)])
-    overlay = journal.overlay("d")
+    overlay = journal.overlay(ref("d"))
     assert overlay.writes == {"ui": {"n": b"1"}}
     assert overlay.guesses == {}
     assert overlay.wiped == {"ui"}
@@ -372,7 +373,7 @@ def test_after_a_wipe_nothing_is_a_guess(journal: Journal) -> None:
 def test_a_shadow_is_shown_its_own(journal: Journal) -> None:
     """A wipe, an addition and a guess of the session say nothing of its shadow."""
     journal.put([wipe(), addition(2), value(b"1", UNSEEN, field="m")])
-    overlay = journal.overlay("d", shadow=True)
+    overlay = journal.overlay(ref("d", shadow=True))
     assert (overlay.writes, overlay.deltas, overlay.guesses, overlay.wiped) == ({}, {}, {}, frozenset())
 
 
@@ -499,7 +500,7 @@ def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
     merged = full.pending_writes()
     assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
     assert full.pending_writes() == []
-    assert full.overlay("d").copies == {"ui": CategoryCopy(7, {"n": b"2"})}
+    assert full.overlay(ref("d")).copies == {"ui": CategoryCopy(7, {"n": b"2"})}
     full.close()
 
 

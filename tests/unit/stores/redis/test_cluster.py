@@ -18,7 +18,7 @@ from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, Limits, Shards
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
 from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.request.scope import Operation, RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
@@ -334,7 +334,7 @@ class Part:
         self._stores = stores
         self._asks = asks
 
-    def read(self, digest: str, lives_ms: Any, *, timeout: float, shadow: bool, kind: str, anew: bool) -> Answer:
+    def read(self, ref: RecordRef, lives_ms: Any, *, timeout: float, anew: bool) -> Answer:
         self._stores.asked.append((self.number, self._asks))
         self._stores.timeouts.append(timeout)
         error = self._stores.errors.pop(0) if self._stores.errors else None
@@ -382,7 +382,7 @@ class Stores:
     def read(self, slot: int = 0, *errors: str, timeout: float = 0.2) -> Answer:
         self.errors[:] = errors
         self.asked.clear()
-        return self.store.read(on(slot), {}, timeout=timeout)
+        return self.store.read(RecordRef(on(slot), "a"), {}, timeout=timeout)
 
 
 @pytest.fixture
