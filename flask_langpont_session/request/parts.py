@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..stores.backend import Backend
 from .fallback import Fallback
 from .journal_writer import JournalWriter
-from .scope import Operations
+from .operations import Operations
 from .verifier import Verifier
 
 

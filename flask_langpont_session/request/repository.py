@@ -31,12 +31,13 @@ from ..support.single_flight import SingleFlight
 from .category_writes import CategoryWrites
 from .fallback import Fallback
 from .journal_writer import JournalWriter
+from .operations import Operations
 from .parts import Parts
 from .reads import Reads
 from .revocations import Devices, Revocations
 from .row_writes import RowWrites
 from .saves import Saves
-from .scope import Operations, RequestScope
+from .scope import RequestScope
 from .verifier import Confirmed, Verifier
 
 _MINT_TRIES = 8

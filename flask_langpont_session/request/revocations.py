@@ -22,8 +22,9 @@ from ..policy.values import (
     StoreError,
     UserSession,
 )
+from .operations import Operation
 from .parts import Parts
-from .scope import Operation, RequestScope
+from .scope import RequestScope
 
 T = TypeVar("T")
 

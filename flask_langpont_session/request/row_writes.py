@@ -31,8 +31,9 @@ from ..policy.values import (
     RowState,
     StoreError,
 )
+from .operations import Operation
 from .parts import Parts
-from .scope import Operation, RequestScope
+from .scope import RequestScope
 
 log = logging.getLogger(__name__)
 

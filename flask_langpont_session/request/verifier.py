@@ -28,7 +28,8 @@ from ..stores.redis.near import Hit
 from ..stores.redis.records import AuthEntry
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
-from .scope import Operations, RedisReply, RequestScope
+from .operations import Operations
+from .scope import RedisReply, RequestScope
 
 
 class Confirmed(NamedTuple):

@@ -9,7 +9,8 @@ import pytest
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, Listeners
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, Operation, RequestScope
+from flask_langpont_session.request.operations import Operation
+from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
 from flask_langpont_session.support import lag
 from flask_langpont_session.support.lag import LEAST_WAIT, Lag
 from tests.support.clock import Clock

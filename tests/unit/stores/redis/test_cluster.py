@@ -20,7 +20,8 @@ from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, 
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
 from flask_langpont_session.recovery.reconciler import Reconciler
-from flask_langpont_session.request.scope import Operation, RequestScope
+from flask_langpont_session.request.operations import Operation
+from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
