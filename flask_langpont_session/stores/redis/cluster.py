@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
 
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
-from ...policy.values import AuthRow, CategoryCopy, ErrorClass, RecordRef, StoreError
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
 from ...support.chance import CHANCE
 from .endpoint import Endpoint
 from .link import Link
 from .near import Hit, NearCache
-from .records import Answer, Limits, Merge, Merged, Restore
+from .nodes import Nodes
+from .records import Answer, Limits, Merge, Merged, Restore, Written
 from .server_identity import Canary
 from .shards import Router, Shards
 from .slots import Address, tag_of
@@ -29,12 +29,44 @@ from .store import RedisStore
 from .topology import ClusterTopology
 
 T = TypeVar("T")
-K = TypeVar("K")
-P = ParamSpec("P")
 
 
-class Route:
-    """The way to the server of a shard, which may be another one at the next connection.
+class Route(Protocol):
+    """The way to a server, which may be another one at the next connection."""
+
+    def __call__(self) -> tuple[Address, bool]:
+        """Where the server is by now, and whether it speaks TLS.
+
+        :raises ConnectionError: there is none.
+        """
+
+    def leads_to(self, host: str, port: int) -> bool:
+        """Whether that server is still at an end of this way."""
+
+    def doubt(self) -> None:
+        """That server could not be used."""
+
+
+class NodeRoute:
+    """The way to one node, wherever the shards are by now."""
+
+    def __init__(self, address: Address, nodes: Nodes) -> None:
+        self._address = address
+        self._nodes = nodes
+
+    def __call__(self) -> tuple[Address, bool]:
+        return self._address, self._nodes.tls()
+
+    def leads_to(self, host: str, port: int) -> bool:
+        """See :class:`Route`."""
+        return (host, port) == self._address
+
+    def doubt(self) -> None:
+        """There is no other one."""
+
+
+class ShardRoute:
+    """The way to the server of a shard.
 
     :param is_master: whether to the primary, or to one of the replicas.
     """
@@ -53,7 +85,7 @@ class Route:
         return servers[self._choice % len(servers)], self._directory.nodes.tls()
 
     def leads_to(self, host: str, port: int) -> bool:
-        """Whether that server is still at an end of this way."""
+        """See :class:`Route`."""
         return (host, port) in self._servers()
 
     def _servers(self) -> tuple[Address, ...]:
@@ -63,23 +95,20 @@ class Route:
         return (place.primary,) if self._is_master else place.replicas
 
     def doubt(self) -> None:
-        """That server could not be used."""
+        """The next connection tries another replica, if there is one."""
         self._choice += 1
 
 
 class Connection(SSLConnection):
-    """A connection that finds its server when it connects, with TLS or without.
+    """A connection that finds its server when it connects, with TLS or without."""
 
-    :param route: says where, and whether with TLS.
-    """
-
-    def __init__(self, *, route: Callable[[], tuple[Address, bool]], **options: Any) -> None:
+    def __init__(self, *, route: Route, **options: Any) -> None:
         self._route = route
         super().__init__(**options)
 
     def leads_there(self) -> bool:
         """Whether its server is one of those that it is to find."""
-        return not isinstance(self._route, Route) or self._route.leads_to(self.host, self.port)
+        return self._route.leads_to(self.host, self.port)
 
     def _connect(self) -> Any:
         (self.host, self.port), tls = self._route()
@@ -90,13 +119,12 @@ class Connection(SSLConnection):
         try:
             super().connect()  # type: ignore[no-untyped-call]
         except (driver.ConnectionError, driver.TimeoutError):
-            if isinstance(self._route, Route):
-                self._route.doubt()
+            self._route.doubt()
             raise
 
 
 def make_pool(
-    route: Callable[[], tuple[Address, bool]],
+    route: Route,
     *,
     waits: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -185,25 +213,6 @@ def leads_there(connection: Any) -> bool:
     return bool(connection.leads_there())
 
 
-def routed(
-    method: Callable[Concatenate[RedisStore, K, P], T], digest_of: Callable[[K], str] = str
-) -> Callable[Concatenate[ClusterStore, K, P], T]:
-    """That method, called on the store of the shard that has the session.
-
-    :param method: takes `timeout` by name: of all stores that are asked, one after the other.
-    :param digest_of: of the first argument: whose session it is about.
-    """
-
-    def route(self: ClusterStore, first: K, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        def call(store: RedisStore, left: float) -> T:
-            done: T = getattr(store, method.__name__)(first, *args, **{**kwargs, "timeout": left})
-            return done
-
-        return self._router.route(digest_of(first), cast(float, kwargs["timeout"]), call)
-
-    return wraps(method)(route)
-
-
 def _key_of(commands: Sequence[tuple[Any, ...]]) -> str:
     """A key that plain commands are about; they are all in one slot. Without one, any shard will do."""
     return next((str(command[1]) for command in commands if len(command) > 1), "")
@@ -257,17 +266,73 @@ class ClusterStore:
 
     # -- one session: as RedisStore has them -----------------------------------------------------------------------
 
-    write = routed(RedisStore.write, lambda ref: ref.digest)
-    push = routed(RedisStore.push, lambda row: row.digest)
-    write_tombstone = routed(RedisStore.write_tombstone)
-    extend_idle = routed(RedisStore.extend_idle)
-    merge = routed(RedisStore.merge, lambda merge: merge.digest)
-    quarantine = routed(RedisStore.quarantine, lambda ref: ref.digest)
-    _read = routed(RedisStore.read, lambda ref: ref.digest)
+    def write(
+        self,
+        ref: RecordRef,
+        changes: Mapping[str, CategoryChange],
+        *,
+        guard: str,
+        limits: Limits,
+        timeout: float,
+        write_id: str,
+        push: tuple[AuthRow, int] | None = None,
+        push_life_ms: int = 0,
+        push_exact: bool = False,
+    ) -> Written:
+        """See :class:`RedisStore`."""
+
+        def write(store: RedisStore, left: float) -> Written:
+            return store.write(
+                ref,
+                changes,
+                guard=guard,
+                limits=limits,
+                timeout=left,
+                write_id=write_id,
+                push=push,
+                push_life_ms=push_life_ms,
+                push_exact=push_exact,
+            )
+
+        return self._router.route(ref.digest, timeout, write)
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        """See :class:`RedisStore`."""
+        return self._router.route(
+            row.digest, timeout, lambda store, left: store.push(row, stamp_ms, life_ms, timeout=left)
+        )
+
+    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
+        """See :class:`RedisStore`."""
+        self._router.route(
+            digest, timeout, lambda store, left: store.write_tombstone(digest, version, categories, timeout=left)
+        )
+
+    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
+        """See :class:`RedisStore`."""
+        return self._router.route(digest, timeout, lambda store, left: store.extend_idle(digest, idle_ms, timeout=left))
+
+    def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
+        """See :class:`RedisStore`."""
+        return self._router.route(
+            merge.digest,
+            timeout,
+            lambda store, left: store.merge(merge, limits=limits, timeout=left, write_id=write_id),
+        )
+
+    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None:
+        """See :class:`RedisStore`."""
+        self._router.route(
+            ref.digest,
+            timeout,
+            lambda store, left: store.quarantine(ref, category, timeout=left, only_foreign=only_foreign),
+        )
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
-        answer = self._read(ref, lives_ms, timeout=timeout, anew=anew)
+        answer = self._router.route(
+            ref.digest, timeout, lambda store, left: store.read(ref, lives_ms, timeout=left, anew=anew)
+        )
         since = self._directory.since_arrival(ref.digest)
         if since is None:
             return answer
@@ -373,7 +438,11 @@ class ClusterStore:
         store = self._shards.get(known.number_of(digest)) if known else None
         return store.estimated_ms(digest, at, latest=latest) if store else 0
 
-    run_commands = routed(RedisStore.run_commands, _key_of)
+    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
+        """See :class:`RedisStore`."""
+        return self._router.route(
+            _key_of(commands), timeout, lambda store, left: store.run_commands(commands, timeout=left)
+        )
 
     # -- connections -----------------------------------------------------------------------------------------------
 
