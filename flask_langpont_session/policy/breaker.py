@@ -18,8 +18,8 @@ from .values import ErrorClass, role_of, shard_of
 
 PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
 READ, WRITE = "read", "write"
-Endpoint = tuple[str, str]
-"""A store and a direction, for example ``("primary", "write")``."""
+Access = tuple[str, str]
+"""A store, and the direction in which it is used: for example ``("primary", "write")``."""
 
 ONLY = ""
 """The shard of a single primary; of a cluster whose shards are not known yet, or the slots of it that have no shard."""
@@ -139,19 +139,19 @@ class Breakers:
 
     :param stores: names of the stores there are (a deployment may have no replica).
     :param threshold: cheap failures in a row that open a breaker.
-    :ivar by_endpoint: exchanged as a whole, because others read while it changes.
+    :ivar by_access: exchanged as a whole, because others read while it changes.
     :ivar shards: of the primaries.
     :ivar open: how many are open.
     """
 
     def __init__(self, stores: Iterable[str], threshold: int) -> None:
         self._threshold = threshold
-        self.by_endpoint: Mapping[Endpoint, Breaker] = {}
+        self.by_access: Mapping[Access, Breaker] = {}
         self._put(stores)
 
     def renew_locks(self) -> None:
         """In a forked child: the threads that held them are not there."""
-        for breaker in self.by_endpoint.values():
+        for breaker in self.by_access.values():
             breaker.renew_lock()
 
     def arrange(self, role: str, shards: Iterable[str]) -> bool:
@@ -161,7 +161,7 @@ class Breakers:
         more, as the worst of them: the end of an outage has to be told.
         """
         wanted = {f"{role}{shard}" for shard in shards}
-        before = {store for store, _ in self.by_endpoint}
+        before = {store for store, _ in self.by_access}
         kept = {store for store in before if role_of(store) != role or store in wanted}
         if before == kept | wanted:
             return False
@@ -170,42 +170,42 @@ class Breakers:
 
     def _put(self, stores: Iterable[str]) -> None:
         stores = sorted(stores)
-        self.by_endpoint = {(store, way): self._breaker(store, way) for store in stores for way in (READ, WRITE)}
+        self.by_access = {(store, way): self._breaker(store, way) for store in stores for way in (READ, WRITE)}
         self.shards = tuple(sorted({shard_of(store) for store in stores if role_of(store) == PRIMARY})) or (ONLY,)
         self.count()
 
     def _breaker(self, store: str, way: str) -> Breaker:
-        known = self.by_endpoint.get((store, way))
+        known = self.by_access.get((store, way))
         if known is not None:
             return known
         new, role = Breaker(self._threshold), role_of(store)
-        for (other, direction), before in self.by_endpoint.items():
+        for (other, direction), before in self.by_access.items():
             if not before.closed and direction == way and role == role_of(other) and role in (store, other):
                 new.opened_at, new.cause = before.opened_at, before.cause
         return new
 
     def count(self) -> None:
         """One was opened or closed."""
-        self.open = sum(not breaker.closed for breaker in self.by_endpoint.values())
+        self.open = sum(not breaker.closed for breaker in self.by_access.values())
 
-    def endpoints(self, shard: str, *, only_closed: bool = False) -> frozenset[Endpoint]:
+    def accesses(self, shard: str, *, only_closed: bool = False) -> frozenset[Access]:
         """By role, as a session on that shard sees them."""
         return frozenset(
             (role_of(store), way)
-            for (store, way), breaker in self.by_endpoint.items()
+            for (store, way), breaker in self.by_access.items()
             if (role_of(store) == DATABASE or shard_of(store) == shard) and (breaker.closed or not only_closed)
         )
 
     def of(self, store: str) -> list[Breaker]:
         """Those of a store."""
-        found = (self.by_endpoint.get((store, way)) for way in (READ, WRITE))
+        found = (self.by_access.get((store, way)) for way in (READ, WRITE))
         return [breaker for breaker in found if breaker is not None]
 
-    def open_endpoints(self) -> frozenset[Endpoint]:
+    def open_accesses(self) -> frozenset[Access]:
         """Those that requests do not use at the moment."""
         if not self.open:
             return frozenset()
-        return frozenset(endpoint for endpoint, breaker in self.by_endpoint.items() if not breaker.closed)
+        return frozenset(access for access, breaker in self.by_access.items() if not breaker.closed)
 
     def cause(self, store: str) -> ErrorClass | None:
         """Why requests do not use a store, in one direction at least; None: they do, in both."""

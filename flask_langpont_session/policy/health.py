@@ -20,8 +20,7 @@ from .breaker import PRIMARY as PRIMARY
 from .breaker import READ as READ
 from .breaker import REPLICA as REPLICA
 from .breaker import WRITE as WRITE
-from .breaker import Breaker, Breakers
-from .breaker import Endpoint as Endpoint
+from .breaker import Access, Breaker, Breakers
 from .values import ErrorClass, StoreError, role_of
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
@@ -31,13 +30,13 @@ _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
 class HealthSnapshot:
     """What one request believes of the stores; it only ever loses some, never gains.
 
-    :param up: endpoints whose breaker was closed when the request began, minus those that failed it since.
+    :param up: the accesses whose breaker was closed when the request began, minus those that failed it since.
     :param outage_age: seconds since Redis last answered reads.
     :param lost_at: since when the primary is kept from requests in a direction, monotonic seconds; infinity: it is not,
         or this request is among the first to notice.
     """
 
-    up: frozenset[Endpoint]
+    up: frozenset[Access]
     outage_age: float
     local_ttl: float
     lost_at: float = math.inf
@@ -147,9 +146,9 @@ class Health:
         self._breakers.renew_locks()
 
     @property
-    def breakers(self) -> Mapping[Endpoint, Breaker]:
+    def breakers(self) -> Mapping[Access, Breaker]:
         """By store and direction."""
-        return self._breakers.by_endpoint
+        return self._breakers.by_access
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -166,7 +165,7 @@ class Health:
     def _note_whole(self) -> None:
         # With every breaker closed, which is nearly always, all requests to a shard share one value.
         ttl = self._limits.local_ttl
-        self._whole = {shard: HealthSnapshot(self._breakers.endpoints(shard), 0.0, ttl) for shard in self.shards}
+        self._whole = {shard: HealthSnapshot(self._breakers.accesses(shard), 0.0, ttl) for shard in self.shards}
 
     def snapshot(self, shard: str | None = None) -> HealthSnapshot:
         """What a request that begins now may believe.
@@ -179,7 +178,7 @@ class Health:
             return self._whole[shard]
         lost_at = self._redis_lost_at.get(shard)
         age = 0.0 if lost_at is None else self.clock() - lost_at
-        up = self._breakers.endpoints(shard, only_closed=True)
+        up = self._breakers.accesses(shard, only_closed=True)
         opened = (breaker.opened_at for breaker in self._breakers.of(f"{PRIMARY}{shard}"))
         primary_lost_at = min((at for at in opened if at is not None), default=math.inf)
         return HealthSnapshot(up, age, self._limits.local_ttl, primary_lost_at)
@@ -221,7 +220,7 @@ class Health:
         :param took: seconds.
         :param asked_at: monotonic seconds, when it asked.
         """
-        breaker = self._breakers.by_endpoint.get((store, direction))
+        breaker = self._breakers.by_access.get((store, direction))
         if breaker is None:  # its shard was found, or left, meanwhile
             return
         breaker.succeeded(asked_at)
@@ -270,22 +269,22 @@ class Health:
         self.refresh()
         self._listeners.store_back(store, sorted(directions), away)
 
-    def open_stores(self) -> frozenset[Endpoint]:
-        """The endpoints that requests do not use at the moment."""
-        return self._breakers.open_endpoints()
+    def open_stores(self) -> frozenset[Access]:
+        """The accesses that requests do not use at the moment."""
+        return self._breakers.open_accesses()
 
     @property
     def lost_stores(self) -> frozenset[str]:
         """The stores that requests do not use at the moment, in one direction at least."""
         return frozenset(store for store, _ in self.open_stores())
 
-    def usable(self) -> dict[Endpoint, bool]:
+    def usable(self) -> dict[Access, bool]:
         """Role and direction → whether requests use all stores of that role so. A replica is only read."""
-        found: dict[Endpoint, bool] = {}
+        found: dict[Access, bool] = {}
         for (store, way), breaker in self.breakers.items():
-            endpoint = role_of(store), way
-            if endpoint != (REPLICA, WRITE):
-                found[endpoint] = found.get(endpoint, True) and breaker.closed
+            access = role_of(store), way
+            if access != (REPLICA, WRITE):
+                found[access] = found.get(access, True) and breaker.closed
         return found
 
     def down(self) -> dict[str, bool]:

@@ -14,27 +14,27 @@ def breakers() -> Breakers:
 
 
 def lose(breakers: Breakers, store: str, way: str, cause: ErrorClass = ErrorClass.UNREACHABLE) -> None:
-    breakers.by_endpoint[store, way].failed(1000.0, cause.name, at_once=True)
+    breakers.by_access[store, way].failed(1000.0, cause.name, at_once=True)
     breakers.count()
 
 
 def test_each_store_has_one_for_each_direction(breakers: Breakers) -> None:
-    assert set(breakers.by_endpoint) == {(s, w) for s in (PRIMARY, REPLICA, DATABASE) for w in (READ, WRITE)}
-    assert (breakers.shards, breakers.open, breakers.open_endpoints()) == ((ONLY,), 0, frozenset())
+    assert set(breakers.by_access) == {(s, w) for s in (PRIMARY, REPLICA, DATABASE) for w in (READ, WRITE)}
+    assert (breakers.shards, breakers.open, breakers.open_accesses()) == ((ONLY,), 0, frozenset())
     assert len(breakers.of(PRIMARY)) == 2 and breakers.of("primary:7") == []
 
 
 def test_shards_that_are_found_take_the_place_of_the_whole(breakers: Breakers) -> None:
     assert breakers.arrange(PRIMARY, [":1", ":2"])
     assert breakers.shards == (":1", ":2")
-    assert {store for store, _ in breakers.by_endpoint} == {"primary:1", "primary:2", REPLICA, DATABASE}
+    assert {store for store, _ in breakers.by_access} == {"primary:1", "primary:2", REPLICA, DATABASE}
     assert not breakers.arrange(PRIMARY, [":2", ":1"])
 
 
 def test_a_shard_that_is_found_in_an_outage_of_the_whole_is_lost_too(breakers: Breakers) -> None:
     lose(breakers, PRIMARY, READ)
     breakers.arrange(PRIMARY, [":1", ":2"])
-    assert breakers.open_endpoints() == {("primary:1", READ), ("primary:2", READ)}
+    assert breakers.open_accesses() == {("primary:1", READ), ("primary:2", READ)}
     assert breakers.cause("primary:2") is ErrorClass.UNREACHABLE
 
 
@@ -42,7 +42,7 @@ def test_a_further_shard_is_well_though_another_is_lost(breakers: Breakers) -> N
     breakers.arrange(PRIMARY, [":1"])
     lose(breakers, "primary:1", WRITE)
     breakers.arrange(PRIMARY, [":1", ":2"])
-    assert breakers.open_endpoints() == {("primary:1", WRITE)}
+    assert breakers.open_accesses() == {("primary:1", WRITE)}
     assert (breakers.open, breakers.cause("primary:2")) == (1, None)
 
 
@@ -50,7 +50,7 @@ def test_the_whole_is_lost_if_one_of_the_shards_was(breakers: Breakers) -> None:
     breakers.arrange(PRIMARY, [":1", ":2"])
     lose(breakers, "primary:2", WRITE)
     breakers.arrange(PRIMARY, [ONLY])
-    assert breakers.open_endpoints() == {(PRIMARY, WRITE)}
+    assert breakers.open_accesses() == {(PRIMARY, WRITE)}
 
 
 def test_a_session_sees_its_own_shard_and_the_database(breakers: Breakers) -> None:
@@ -59,6 +59,6 @@ def test_a_session_sees_its_own_shard_and_the_database(breakers: Breakers) -> No
     lose(breakers, "primary:2", READ)
     lose(breakers, DATABASE, WRITE)
     every = {(role, way) for role in (PRIMARY, REPLICA, DATABASE) for way in (READ, WRITE)}
-    assert breakers.endpoints(":1") == breakers.endpoints(":2") == every
-    assert breakers.endpoints(":1", only_closed=True) == every - {(DATABASE, WRITE)}
-    assert breakers.endpoints(":2", only_closed=True) == every - {(DATABASE, WRITE), (PRIMARY, READ)}
+    assert breakers.accesses(":1") == breakers.accesses(":2") == every
+    assert breakers.accesses(":1", only_closed=True) == every - {(DATABASE, WRITE)}
+    assert breakers.accesses(":2", only_closed=True) == every - {(DATABASE, WRITE), (PRIMARY, READ)}
