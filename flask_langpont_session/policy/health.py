@@ -117,6 +117,7 @@ class Health:
 
     :param stores: names of the stores there are (a deployment may have no replica).
     :param clock: monotonic seconds.
+    :param now: seconds since 1970.
     :ivar since: when the level changed last, seconds since 1970.
     """
 
@@ -128,8 +129,10 @@ class Health:
         listeners: Listeners | None = None,
         shards: Shards | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
+        self._now = now
         self._limits = limits or Limits()
         self._listeners = listeners or Listeners()
         self.locate, self._share = shards or Shards()
@@ -138,7 +141,7 @@ class Health:
         self._level = 0
         self._lock = threading.Lock()
         self._note_whole()
-        self.since = time.time()
+        self.since = now()
         renew_in_children(self, Health._renew_locks)
 
     def _renew_locks(self) -> None:
@@ -308,5 +311,5 @@ class Health:
         self._redis_lost_at = lost_at
         old, self._level = self._level, self.snapshot().level
         if old != self._level:
-            self.since = time.time()
+            self.since = self._now()
             self._listeners.level_changed(old, self._level)

@@ -21,7 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.now, self.recorder = Clock(1_700_000_040.0), Recorder()  # on the minute
-        self.health = Health([PRIMARY, DATABASE], clock=self.now)
+        self.health = Health([PRIMARY, DATABASE], clock=self.now, now=self.now)
         reader = Reader(self.recorder, lambda: self.health.level)
         self.history = History(reader, self.health, now=self.now, clock=self.now)
 
@@ -109,7 +109,6 @@ def test_what_is_older_than_an_hour_is_forgotten(told: Told) -> None:
             told.health.close(PRIMARY, [READ, WRITE])
         else:
             told.health.failed(LOST, READ)
-        told.health.since = told.now.now
         told.history.look(0)
         told.now.now += STEP
     assert len(told.slices()) == SPAN // STEP + 1
@@ -127,9 +126,9 @@ def test_a_change_of_the_level_is_noted_between_two_looks_and_when_it_was(told: 
     told.health.failed(LOST, READ)
     told.history.attend(0)
     told.history.attend(0)
-    first, second = told.history.changes(told.now.now)
+    first, second = told.history.changes(0.0)
     assert first == LevelChange(1_700_000_040.0, 0)
-    assert (second.level, second.at) == (2, told.health.since)
+    assert second == LevelChange(1_700_000_041.0, 2)
 
 
 def test_the_most_that_waited_counts_and_what_is_not_known_is_not_nothing(told: Told) -> None:
