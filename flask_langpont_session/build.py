@@ -33,6 +33,7 @@ from .metrics.incident_log import IncidentLog
 from .metrics.recorder import Reader, Recorder
 from .metrics.reports import Reports
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
+from .policy.leases import EXTEND_AFTER
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor, Round
 from .recovery.notices import Notices
@@ -682,13 +683,14 @@ def _database(app: Flask, settings: Settings, at_rest: AtRest | None) -> Databas
     if warning := advice(engine.dialect.driver):
         log.warning("%s", warning)
     make = Database if at_rest is None else at_rest.database
+    shows_use = settings.device_labels or settings.device_networks
     return make(
         engine,
         timeout=settings.database_timeout,
         concurrency=settings.database_concurrency,
         makes_tables=_makes_tables(app, settings),
         idle_of=settings.privileges.idle_ms,
-        notes_use_after=settings.life.idle_ms // 4 if settings.device_labels or settings.device_networks else None,
+        notes_use_after=int(settings.life.idle_ms * EXTEND_AFTER) if shows_use else None,
     )
 
 

@@ -29,7 +29,8 @@ CLOCK_TOLERANCE_MS = 1_000
 _SHORTEST_RENEWAL_MS = 1_000
 
 EXTEND_AFTER = 0.25
-"""The share of the idle time that passes before its expiry is moved: one write instead of one per read."""
+"""The share of the idle time that passes before a use is noted, and the idle expiry moved: one write instead of one per
+read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from ..stores.host.journal import Waiting
 from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
+from ..support.threads import start_daemon
 from .calls import ask_journal
 from .notices import Notices
 from .outages import Outages
@@ -103,13 +104,9 @@ class Monitor:
                     self._start()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="langpont-session-monitor", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # no thread is to be had now: the next request tries again
-            log.error("the monitor of the session stores cannot be started: %s", error)
-        else:
-            self._thread = thread
+        self._thread = start_daemon("langpont-session-monitor", self._run)
+        if self._thread is None:  # the next request tries again
+            log.error("the monitor of the session stores cannot be started: the system gives no more threads")
 
     @property
     def has_looked(self) -> bool:

@@ -12,12 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from ...policy.leases import EXTEND_AFTER
 from ...policy.values import AuthRow, JustEnded, RowState
 from . import tables as sql
 from .engines import Connections
-
-_EXTEND_AFTER = 0.25
-"""The share of the idle time that passes before a read moves the idle expiry: one write instead of one per read."""
 
 _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """What a row may be whose idle expiry still decides something."""
@@ -81,6 +79,6 @@ def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
     """The idle expiry of a row that is in use, moved if that is due."""
-    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - _EXTEND_AFTER)
+    is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - EXTEND_AFTER)
     moved = min(row.read_at + idle_ms, row.absolute_expires_at)
     return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at
