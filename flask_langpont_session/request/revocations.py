@@ -212,14 +212,9 @@ class Revocations:
 
     def _write_tombstones(self, digests: Sequence[str], scope: RequestScope, in_database: bool) -> bool:
         """Sessions of one shard. Whether it has the tombstones."""
-        names = tuple(self._table.categories)
-
-        def write_tombstone(timeout: float) -> bool:
-            dead = [(digest, int(in_database)) for digest in digests]
-            self._primary.push_many([], dead, names, stamp_ms=0, timeout=timeout)
-            return True
-
-        return bool(scope.to(digests[0]).attempt(self._operations.write_tombstone, write_tombstone))
+        scope, names = scope.to(digests[0]), tuple(self._table.categories)
+        dead = [(digest, int(in_database)) for digest in digests]
+        return scope.did(self._operations.write_tombstone, self._primary.push_many, [], dead, names, stamp_ms=0)
 
 
 class Devices:

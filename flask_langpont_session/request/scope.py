@@ -123,6 +123,16 @@ class RequestScope:
         except StoreError:
             return None
 
+    def did(self, operation: Operation, call: Callable[..., object], *arguments: Any, **options: Any) -> bool:
+        """As :meth:`attempt`, for a call whose answer says nothing: whether the store did it."""
+        if not self.can(operation.store, operation.way):
+            return False
+        try:
+            self.ask(operation, call, *arguments, **options)
+        except StoreError:
+            return False
+        return True
+
     def note(self, call: Callable[[float], T], share: float = 1.0) -> T:
         """Use the host's journal. It has what is left of the budget, and what it takes comes out of that.
 

@@ -222,12 +222,8 @@ class Verifier:
         :param categories: whose data goes. All of it only on the word of the host that ended the session: another one
             may still have to bring some of it to the id that took its place. Behind a tombstone nothing reads it.
         """
-
-        def write_tombstone(timeout: float) -> bool:
-            self._primary.write_tombstone(digest, version, categories, timeout=timeout)
-            return True
-
-        return bool(scope.to(digest).attempt(self._operations.write_tombstone, write_tombstone))
+        scope, write = scope.to(digest), self._primary.write_tombstone
+        return scope.did(self._operations.write_tombstone, write, digest, version, categories)
 
     def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
         """Redis has a tombstone: the row must not live on, whatever was to kill it. Once per worker and session.
@@ -235,15 +231,9 @@ class Verifier:
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
             which the session goes on.)
         """
-
-        def kill(timeout: float) -> bool:
-            self._database.kill(digest, timeout=timeout)
-            return True
-
-        repaired = scope.attempt(self._operations.repair, kill)
-        if repaired:
+        if scope.did(self._operations.repair, self._database.kill, digest):
             self._journal_writer.row_changed(digest)
-        if not (repaired or in_database):
+        elif not in_database:
             self._journal_writer.revoke(digest, in_database=False, in_redis=True, scope=scope)
 
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:

@@ -172,6 +172,14 @@ def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> No
     assert len(request_.waits) == 2
 
 
+def test_what_was_done_without_an_answer_is_known(request_: Request) -> None:
+    """Nothing is raised, and nothing asked of a store that has failed the request."""
+    assert request_.scope.did(SAVE, lambda timeout: request_.waits.append(timeout))
+    assert not request_.scope.did(SAVE, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
+    assert not request_.scope.did(SAVE, request_.call(PRIMARY))
+    assert len(request_.waits) == 2
+
+
 def test_everything_asked_is_recorded(request_: Request) -> None:
     """Store, outcome and time, for a look at it later."""
     request_.ask(takes=0.01)
