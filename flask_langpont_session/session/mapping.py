@@ -289,11 +289,11 @@ class Session(DictLike):
         return dict(self.saving.places)
 
     def fresh(self, category: str = AUTH, *, max_age: float | None = None) -> bool:
-        """Ask again, whatever was read before: from here on this request sees what the arbiter says now.
+        """Ask again, whatever was read before: from here on this request sees what the store that decides says now.
 
-        For auth that is the database, however young the lease: a change elsewhere that is durable is seen. While it
-        does not answer, the rest of this request sees no user signed in (:attr:`unverified`). For other categories it
-        is Redis. Changes that this request made itself stay.
+        For auth that store is the database, however young the lease: a change elsewhere that is durable is seen. While
+        it does not answer, the rest of this request sees no user signed in (:attr:`unverified`). For other categories
+        it is Redis. Changes that this request made itself stay.
 
         >>> if not session.fresh("auth"): abort(403)      # doctest: +SKIP
 
@@ -349,7 +349,8 @@ class Session(DictLike):
 
     @property
     def fallback_mode(self) -> bool:
-        """Whether auth came from the database because Redis could not give it."""
+        """Whether this request is at a level above 0, and auth came from the database or from a local copy instead of
+        Redis."""
         return self.level > 0 and self.work.load().sources.get(AUTH) in ("database", "local")
 
     @property

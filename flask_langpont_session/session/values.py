@@ -15,6 +15,10 @@ from ..policy.values import UserSession
 class FeatureReport:
     """What one feature gets in this request.
 
+    :param feature: its name; `category`: the name of the category that has its keys.
+    :param priority: how little an outage may take away from it: ``critical``, ``high``, ``medium`` or ``low``.
+    :param behaviour: what the decision table says that it gets at this level, for example ``local_cache_fallback``;
+        docs/configuration.md says what each means.
     :param source: where its data came from: ``primary``, ``replica``, ``database``, ``local``, ``journal``,
         ``default``, ``request`` (derived from the cookie) or ``none``.
     :param available: False when the table disables the feature at this level.
