@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
@@ -294,53 +294,69 @@ def _places(settings: Settings, app: Flask) -> list[str]:
 
 
 def _database_problems(settings: Settings) -> list[str]:
-    label = f"{PREFIX}DATABASE_URL"
-    if settings.database_engine is not None:
-        label, url = f"{PREFIX}DATABASE_ENGINE", settings.database_engine.url
-        if reason := REFUSED.get(settings.database_engine.dialect.driver):
-            return [f"{label}: its driver will not do: {reason}"]
-        if isinstance(settings.database_engine.pool, StaticPool):
-            return [
-                f"{label}: its StaticPool has one connection for all threads: sessions would be written in the middle "
-                f"of the application's transactions; use another pool, or set {PREFIX}DATABASE_URL instead"
-            ]
-    elif settings.database_url:
-        try:
-            url = make_url(settings.database_url)
-            if reason := REFUSED.get(url.drivername.partition("+")[2]):
-                return [f"{label}: its driver will not do: {reason}"]
-            dialect = url.get_dialect()
-            if dialect.is_async:
-                scheme, _ = RECOMMENDED.get(url.get_backend_name(), (f"{url.get_backend_name()}://", ""))
-                return [f"{label}: {url.drivername!r} is asynchronous; write {scheme}, whose driver waits"]
-            dialect.import_dbapi()
-        except NoSuchModuleError:
-            name = make_url(settings.database_url).drivername
-            instead = "; write postgresql+psycopg://" if name.partition("+")[0] == "postgres" else ""
-            return [f"{label}: SQLAlchemy knows no dialect {name!r}{instead}"]
-        except (ArgumentError, ValueError):
-            return [f"{label}: not a database URL, for example postgresql+psycopg://user@host/db"]
-        except ImportError as error:
-            scheme, package = RECOMMENDED.get(url.get_backend_name(), RECOMMENDED["postgresql"])
-            return [f'{label}: its driver {error.name!r} is not installed; write {scheme} and pip install "{package}"']
+    engine, url = settings.database_engine, settings.database_url
+    if engine is not None:
+        label, problem = f"{PREFIX}DATABASE_ENGINE", _engine_problem(engine) or _place_problem(engine.url, settings)
+    elif url:
+        label, problem = f"{PREFIX}DATABASE_URL", _driver_problem(url) or _place_problem(make_url(url), settings)
     else:
         return []
+    return [f"{label}: {problem}"] if problem else []
+
+
+def _engine_problem(engine: Engine) -> str | None:
+    """Why an engine of the application's cannot be used, whatever database is behind it."""
+    if reason := REFUSED.get(engine.dialect.driver):
+        return f"its driver will not do: {reason}"
+    if isinstance(engine.pool, StaticPool):
+        return (
+            "its StaticPool has one connection for all threads: sessions would be written in the middle "
+            f"of the application's transactions; use another pool, or set {PREFIX}DATABASE_URL instead"
+        )
+    return None
+
+
+def _driver_problem(text: str | URL) -> str | None:
+    """Why nothing can connect to a URL: it is none, or its driver cannot be used."""
+    try:
+        url = make_url(text)
+        if reason := REFUSED.get(url.drivername.partition("+")[2]):
+            return f"its driver will not do: {reason}"
+        dialect = url.get_dialect()
+        if dialect.is_async:
+            scheme, _ = RECOMMENDED.get(url.get_backend_name(), (f"{url.get_backend_name()}://", ""))
+            return f"{url.drivername!r} is asynchronous; write {scheme}, whose driver waits"
+        dialect.import_dbapi()
+    except NoSuchModuleError:
+        name = make_url(text).drivername
+        instead = "; write postgresql+psycopg://" if name.partition("+")[0] == "postgres" else ""
+        return f"SQLAlchemy knows no dialect {name!r}{instead}"
+    except (ArgumentError, ValueError):
+        return "not a database URL, for example postgresql+psycopg://user@host/db"
+    except ImportError as error:
+        scheme, package = RECOMMENDED.get(url.get_backend_name(), RECOMMENDED["postgresql"])
+        return f'its driver {error.name!r} is not installed; write {scheme} and pip install "{package}"'
+    return None
+
+
+def _place_problem(url: URL, settings: Settings) -> str | None:
+    """Why a database cannot decide about all sessions of the application."""
     if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":
-        return [
-            f"{label}: its charset has no form for some names, and such users could never sign in; write "
-            f"charset=utf8mb4, or leave it out"
-        ]
+        return (
+            "its charset has no form for some names, and such users could never sign in; write "
+            "charset=utf8mb4, or leave it out"
+        )
     if url.get_backend_name() != "sqlite":
-        return []
+        return None
     if checks.is_in_memory(url):
-        return [f"{label}: an in-memory SQLite database forgets every session and is private to one thread; use a file"]
+        return "an in-memory SQLite database forgets every session and is private to one thread; use a file"
     remote = settings.redis_client is None and settings.redis_url and not checks.is_local(settings.redis_url)
     if remote and not settings.single_host:
-        return [
-            f"{label}: SQLite beside a Redis on another host: each host would decide about sign-ins alone; "
+        return (
+            "SQLite beside a Redis on another host: each host would decide about sign-ins alone; "
             f"use a shared database, or set {PREFIX}SINGLE_HOST=True if there is only one host"
-        ]
-    return []
+        )
+    return None
 
 
 def _journal_problems(settings: Settings) -> list[str]:
