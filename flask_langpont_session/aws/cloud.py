@@ -14,7 +14,7 @@ from ..exceptions import ConfigError
 from ..stores.redis.url import Kind, kind_of, read_group
 from . import client
 from .credentials import Credentials, IamToken, Recycling, SecretToken
-from .endpoints import Group, Memory
+from .endpoints import EndpointsFile, Group
 
 START_PATIENCE = 2.0
 """Seconds that the start of an application waits for what is not known from before. Then it starts without."""
@@ -88,5 +88,5 @@ def cloud_of(settings: Settings) -> Cloud:
         return Cloud(None, credentials)
     secrets = ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER")
     needs_tls = next((setting for setting in secrets if getattr(settings, setting.lower())), None)
-    memory = Memory(Path(f"{settings.journal}-endpoints") if settings.journal else None, name)
+    memory = EndpointsFile(Path(f"{settings.journal}-endpoints") if settings.journal else None, name)
     return Cloud(Group(name, f"{PREFIX}REDIS_URL", needs_tls=needs_tls, memory=memory), credentials)

@@ -125,7 +125,7 @@ _decode = msgspec.json.Decoder(_Remembered).decode
 """Made at import, as :data:`.incidents.decode_host` is, and for the same reason."""
 
 
-class Memory:
+class EndpointsFile:
     """The last good answer in a small file, so that a new process starts while AWS does not answer.
 
     :param path: None: nothing is remembered. The file may be deleted at any time.
@@ -177,7 +177,7 @@ class Group:
     :param memory: shared with the processes of this host.
     """
 
-    def __init__(self, name: GroupName, setting: str, *, needs_tls: str | None, memory: Memory) -> None:
+    def __init__(self, name: GroupName, setting: str, *, needs_tls: str | None, memory: EndpointsFile) -> None:
         self.name = name
         self.endpoints: Endpoints | None = None
         self.unusable: str | None = None

@@ -27,7 +27,7 @@ from flask_langpont_session.alerts import incidents
 from flask_langpont_session.aws import endpoints
 
 place = sys.argv[2]
-memory = endpoints.Memory(endpoints.Path(place), endpoints.GroupName("group", None))
+memory = endpoints.EndpointsFile(endpoints.Path(place), endpoints.GroupName("group", None))
 
 def race():
     sys.setswitchinterval(1e-6)

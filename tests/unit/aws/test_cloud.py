@@ -15,7 +15,7 @@ from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import cloud, endpoints
 from flask_langpont_session.aws.cloud import Cloud, cloud_of
 from flask_langpont_session.aws.credentials import IamToken, Recycling, SecretToken
-from flask_langpont_session.aws.endpoints import Address, Endpoints, Group, Memory
+from flask_langpont_session.aws.endpoints import Address, Endpoints, EndpointsFile, Group
 from flask_langpont_session.build import ask_aws
 from flask_langpont_session.config.checks import PREFIX
 from flask_langpont_session.config.settings import Settings, load_settings
@@ -51,7 +51,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
 
 
 def make_group(folder: Path | None = None, name: GroupName = NAME) -> Group:
-    memory = Memory(folder / "endpoints" if folder else None, name)
+    memory = EndpointsFile(folder / "endpoints" if folder else None, name)
     return Group(name, f"{PREFIX}REDIS_URL", needs_tls=None, memory=memory)
 
 
@@ -160,7 +160,7 @@ def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: py
 
 def test_what_is_known_from_before_is_not_waited_for(aws: Aws, tmp_path: Path) -> None:
     """Nor asked for at start; the monitor does, some time later."""
-    Memory(tmp_path / "endpoints", NAME).note(PAIR)
+    EndpointsFile(tmp_path / "endpoints", NAME).note(PAIR)
     Cloud(make_group(tmp_path)).begin()
     assert aws.asked == 0
 

@@ -27,8 +27,8 @@ from flask_langpont_session.aws.client import CONNECT_TIMEOUT, READ_TIMEOUT, Unu
 from flask_langpont_session.aws.endpoints import (
     Address,
     Endpoints,
+    EndpointsFile,
     Group,
-    Memory,
     NotDiscoveredYet,
     UnusableGroup,
     read,
@@ -43,7 +43,7 @@ from flask_langpont_session.stores.redis.url import GroupName
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
-NOBODY_REMEMBERS = Memory(None, NAME)
+NOBODY_REMEMBERS = EndpointsFile(None, NAME)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     made.client.close()
 
 
-def make_group(memory: Memory = NOBODY_REMEMBERS, needs_tls: str | None = None, name: GroupName = NAME) -> Group:
+def make_group(memory: EndpointsFile = NOBODY_REMEMBERS, needs_tls: str | None = None, name: GroupName = NAME) -> Group:
     return Group(name, "LANGPONT_SESSION_REDIS_URL", needs_tls=needs_tls, memory=memory)
 
 
@@ -246,9 +246,9 @@ def test_a_serverless_cache_that_cannot_be_used_is_explained(api: Api, cache: di
 def test_a_serverless_cache_and_a_group_of_one_name_are_two(tmp_path: Path) -> None:
     """What was remembered of the one is not taken for the other."""
     found = Endpoints(None, configuration=Address("sessions.serverless.x", 6379))
-    Memory(tmp_path / "file", SERVERLESS).note(found)
-    assert Memory(tmp_path / "file", SERVERLESS).recall() == found
-    assert Memory(tmp_path / "file", NAME).recall() is None
+    EndpointsFile(tmp_path / "file", SERVERLESS).note(found)
+    assert EndpointsFile(tmp_path / "file", SERVERLESS).recall() == found
+    assert EndpointsFile(tmp_path / "file", NAME).recall() is None
 
 
 @pytest.mark.parametrize(
@@ -369,9 +369,9 @@ def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Pa
     """From a file that no other user can read, without asking."""
     path = tmp_path / "journal-endpoints"
     api.will_say(described())
-    make_group(Memory(path, NAME)).query.ask()
+    make_group(EndpointsFile(path, NAME)).query.ask()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    group = make_group(Memory(path, NAME))
+    group = make_group(EndpointsFile(path, NAME))
     assert group.known
     assert nodes_of(group).single() == Servers(PRIMARY, (READER,))
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -380,7 +380,7 @@ def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Pa
 def test_what_is_known_already_is_not_written_again(tmp_path: Path) -> None:
     """A file that does not change is not touched; one that does is replaced whole."""
     path = tmp_path / "endpoints"
-    memory = Memory(path, NAME)
+    memory = EndpointsFile(path, NAME)
     memory.note(Endpoints(PRIMARY))
     os.utime(path, (1, 1))
     memory.note(Endpoints(PRIMARY))
@@ -402,20 +402,20 @@ def test_a_file_of_others_is_as_good_as_none(tmp_path: Path, content: bytes) -> 
     """Damaged, half written, or about another group or region."""
     path = tmp_path / "endpoints"
     path.write_bytes(content)
-    assert Memory(path, NAME).recall() is None
-    Memory(path, NAME).note(Endpoints(PRIMARY))
-    assert Memory(path, NAME).recall() == Endpoints(PRIMARY)
+    assert EndpointsFile(path, NAME).recall() is None
+    EndpointsFile(path, NAME).note(Endpoints(PRIMARY))
+    assert EndpointsFile(path, NAME).recall() == Endpoints(PRIMARY)
 
 
 def test_a_place_that_cannot_be_written_costs_a_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And nothing else."""
-    Memory(tmp_path / "missing" / "endpoints", NAME).note(Endpoints(PRIMARY))
+    EndpointsFile(tmp_path / "missing" / "endpoints", NAME).note(Endpoints(PRIMARY))
     assert "cannot be kept" in caplog.text
 
 
 def test_what_is_remembered_must_be_usable_too(tmp_path: Path) -> None:
     """Credentials came later, and the group had no TLS then."""
-    memory = Memory(tmp_path / "endpoints", NAME)
+    memory = EndpointsFile(tmp_path / "endpoints", NAME)
     memory.note(Endpoints(PRIMARY, tls=False))
     assert not make_group(memory, needs_tls="REDIS_IAM_USER").known
     assert make_group(memory).known
