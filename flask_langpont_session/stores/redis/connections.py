@@ -24,7 +24,7 @@ from redis.connection import AbstractConnection, ConnectionPool
 from redis.retry import Retry
 
 from ...support.lag import Deadline
-from .dns import Address, DnsCache
+from .dns import DnsCache, SocketAddress
 from .errors import is_full
 from .wire import FOR_EVER, IS_FAST, SOON, Wire
 
@@ -103,7 +103,7 @@ class Resolving(driver_connection.Connection):
 
     deadline: Deadline
     names: DnsCache
-    address: Address | None = None
+    address: SocketAddress | None = None
 
     def _connect(self) -> socket.socket:
         deadline = Deadline.after(min(self.deadline.left(), self.socket_connect_timeout or math.inf))
@@ -125,7 +125,7 @@ class Resolving(driver_connection.Connection):
             return connected
         raise trouble
 
-    def _connect_to(self, address: Address, seconds: float) -> socket.socket:
+    def _connect_to(self, address: SocketAddress, seconds: float) -> socket.socket:
         made = socket.socket(address.family, socket.SOCK_STREAM)
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

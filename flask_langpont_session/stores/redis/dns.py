@@ -38,7 +38,7 @@ _FRESH = 0.05
 """Seconds that a new connection waits for the answer that may replace a doubtful one."""
 
 
-class Address(NamedTuple):
+class SocketAddress(NamedTuple):
     """Where to connect to, as ``getaddrinfo`` says it."""
 
     family: int
@@ -51,7 +51,7 @@ class _Name:
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
-        self.addresses: tuple[Address, ...] = ()
+        self.addresses: tuple[SocketAddress, ...] = ()
         self.problem: OSError | None = None
         self.doubtful = False
         self.asked_at = 0.0
@@ -82,7 +82,7 @@ class DnsCache:
             name.answered = None
             name.looked_at = -math.inf
 
-    def addresses(self, host: str, port: int, until: float) -> tuple[Address, ...]:
+    def addresses(self, host: str, port: int, until: float) -> tuple[SocketAddress, ...]:
         """Where a name leads to, the address that is tried first as the first.
 
         :param until: monotonic seconds. Until then the first answer is waited for.
@@ -100,7 +100,7 @@ class DnsCache:
             name.answered.wait(max(0.0, min(_FRESH, until - self._clock())))
         return name.addresses
 
-    def doubt(self, host: str, port: int, address: Address) -> None:
+    def doubt(self, host: str, port: int, address: SocketAddress) -> None:
         """The server at an address is not the one that is wanted: another is tried first, and the name looked up."""
         name = self._names.get((host, port))
         if name is None:
@@ -162,14 +162,14 @@ class DnsCache:
                 )
             name.problem = problem
         else:
-            self._take_over(name, tuple(dict.fromkeys(Address(family, place) for family, _, _, _, place in found)))
+            self._take_over(name, tuple(dict.fromkeys(SocketAddress(each[0], each[4]) for each in found)))
         name.answered = None
         answered.set()
         if before and set(before) != set(name.addresses):
             log.info("the name of a session store leads to other addresses now")
             self.on_change()
 
-    def _take_over(self, name: _Name, found: tuple[Address, ...]) -> None:
+    def _take_over(self, name: _Name, found: tuple[SocketAddress, ...]) -> None:
         with self._lock:
             # The order of an answer means nothing: what was good, or no good, before keeps its place.
             kept = [address for address in name.addresses if address in found]
@@ -181,12 +181,12 @@ class DnsCache:
 _KEPT = {False: "", True: "; its last address is used"}
 
 
-def _literal(host: str, port: int) -> Address | None:
+def _literal(host: str, port: int) -> SocketAddress | None:
     """The address that is written where a name might stand; None: it is a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)
         except (OSError, ValueError):
             continue
-        return Address(family, (host, port) if family == socket.AF_INET else (host, port, 0, 0))
+        return SocketAddress(family, (host, port) if family == socket.AF_INET else (host, port, 0, 0))
     return None

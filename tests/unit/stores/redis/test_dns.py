@@ -10,7 +10,7 @@ import pytest
 
 from devservers.processes import wait_until
 from flask_langpont_session.stores.redis import dns as module
-from flask_langpont_session.stores.redis.dns import Address, DnsCache
+from flask_langpont_session.stores.redis.dns import DnsCache, SocketAddress
 from tests.support.clock import Clock
 
 LONG = 30.0
@@ -45,11 +45,11 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     return resolver
 
 
-def at(*hosts: str) -> tuple[Address, ...]:
-    return tuple(Address(socket.AF_INET, (host, 6379)) for host in hosts)
+def at(*hosts: str) -> tuple[SocketAddress, ...]:
+    return tuple(SocketAddress(socket.AF_INET, (host, 6379)) for host in hosts)
 
 
-def ask(names: DnsCache, seconds: float = LONG) -> tuple[Address, ...]:
+def ask(names: DnsCache, seconds: float = LONG) -> tuple[SocketAddress, ...]:
     return names.addresses("redis.test", 6379, 1000.0 + seconds)
 
 
@@ -70,11 +70,11 @@ def test_the_first_one_waits_for_the_answer_and_the_others_have_it(resolver: Res
 @pytest.mark.parametrize(
     ("host", "address"),
     [
-        ("10.1.2.3", Address(socket.AF_INET, ("10.1.2.3", 6379))),
-        ("::1", Address(socket.AF_INET6, ("::1", 6379, 0, 0))),
+        ("10.1.2.3", SocketAddress(socket.AF_INET, ("10.1.2.3", 6379))),
+        ("::1", SocketAddress(socket.AF_INET6, ("::1", 6379, 0, 0))),
     ],
 )
-def test_an_address_is_no_name(resolver: Resolver, host: str, address: Address) -> None:
+def test_an_address_is_no_name(resolver: Resolver, host: str, address: SocketAddress) -> None:
     """The resolver is not asked at all."""
     assert DnsCache().addresses(host, 6379, 0.0) == (address,)
     assert resolver.askers == []
