@@ -99,7 +99,7 @@ class ShardRoute:
         self._choice += 1
 
 
-class Connection(SSLConnection):
+class RoutedConnection(SSLConnection):
     """A connection that finds its server when it connects, with TLS or without."""
 
     def __init__(self, *, route: Route, **options: Any) -> None:
@@ -137,7 +137,7 @@ def make_pool(
     :param pool_options: of the pool itself.
     """
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=Connection,
+        connection_class=RoutedConnection,
         route=route,
         protocol=3,
         **waits,

@@ -182,7 +182,7 @@ class _Managed(Bounded):
         return plain.AbstractConnection.read_response(self, *arguments, **options)  # type: ignore[arg-type]
 
 
-class Connection(_Managed, SentinelManagedConnection, Resolving):
+class SentinelConnection(_Managed, SentinelManagedConnection, Resolving):
     """A connection to the primary or to a replica."""
 
 
@@ -229,7 +229,7 @@ def make_pool(
         for host, port in url.sentinels
     ]
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=TLSConnection if url.tls else Connection,
+        connection_class=TLSConnection if url.tls else SentinelConnection,
         connection_pool=SentinelResolver(sentinels, url.service, is_master=is_master, patience=patience),
         protocol=3,
         **waits,

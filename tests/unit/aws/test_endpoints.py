@@ -34,7 +34,7 @@ from flask_langpont_session.aws.endpoints import (
     read,
 )
 from flask_langpont_session.policy.values import ErrorClass
-from flask_langpont_session.stores.redis.cluster import Connection, ShardRoute, make_pool
+from flask_langpont_session.stores.redis.cluster import RoutedConnection, ShardRoute, make_pool
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.nodes import Nodes
 from flask_langpont_session.stores.redis.slots import SINGLE, Servers
@@ -353,7 +353,7 @@ def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
         timeout=0.05,
     )
     connection = pool.connection_class(**pool.connection_kwargs)
-    assert (pool.max_connections, pool.timeout, pool.connection_class) == (7, 0.05, Connection)
+    assert (pool.max_connections, pool.timeout, pool.connection_class) == (7, 0.05, RoutedConnection)
     assert (connection.socket_timeout, connection.password, connection.db) == (0.2, "token", 3)
     assert (connection.ca_certs, connection.check_hostname) == ("/etc/ssl/ca.pem", True)
     assert connection.cert_reqs.name == "CERT_REQUIRED"

@@ -15,8 +15,8 @@ from flask_langpont_session.stores.redis.connections import connect
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.sentinel import (
-    Connection,
     RealSentinel,
+    SentinelConnection,
     SentinelResolver,
     TLSConnection,
     make_pool,
@@ -123,7 +123,7 @@ def test_a_replica_that_answers_nonsense_is_not_tried_first_again() -> None:
         asked = directory(Told(replicas=[A, ("127.0.0.1", server.port)]), is_master=False)
         if next(asked.replicas(NAMES, LATER)) == A:
             asked.doubt()
-        connection: Any = Connection(connection_pool=asked)
+        connection: Any = SentinelConnection(connection_pool=asked)
         connection.names = NAMES
         with pytest.raises(driver.RedisError):
             connect(connection, LATER)
@@ -136,7 +136,7 @@ def test_the_primary_is_never_taken_for_a_replica() -> None:
         next(directory(Told(A, replicas=[]), is_master=False).replicas(NAMES, LATER))
 
 
-@pytest.mark.parametrize(("scheme", "kind"), [("redis", Connection), ("rediss", TLSConnection)])
+@pytest.mark.parametrize(("scheme", "kind"), [("redis", SentinelConnection), ("rediss", TLSConnection)])
 def test_the_pool_waits_as_one_of_a_single_server_does(scheme: str, kind: type) -> None:
     """Blocking, with our time-outs; all sentinels together have the time of one connection; TLS for all or none."""
     ca = {"ssl_ca_certs": "/etc/ssl/ca.pem"}
