@@ -29,7 +29,7 @@ Sightings = Mapping[str, Details]
 """Conditions that hold now: key → details. A key is an alert's name, or ``name/scope``."""
 
 
-class State(StrEnum):
+class AlertState(StrEnum):
     """What a message says of its alert."""
 
     FIRING = "firing"
@@ -139,7 +139,7 @@ class Notice(msgspec.Struct):
 
     serial: int
     key: str
-    state: State
+    state: AlertState
     since: float
     at: float
     seen: float
@@ -244,17 +244,17 @@ def _advance(host: Host, key: str, now: float, terms: Terms, watched: float) -> 
     if min(now - incident.seen, watched) >= incident.heals_after:
         del host.incidents[key]
         if incident.told_at is not None:
-            _tell(host, key, incident, State.RESOLVED, now)
+            _tell(host, key, incident, AlertState.RESOLVED, now)
         return False
     burns = now - incident.seen <= terms.gap or alert_of(key).happens_once
     if not burns or _is_inhibited(host, key):
         return False
     if incident.told_at is not None:
         if now - incident.told_at >= terms.repeat:
-            _tell(host, key, incident, State.FIRING, now, repeated=True)
+            _tell(host, key, incident, AlertState.FIRING, now, repeated=True)
         return False
     if _take_room(host, key, now, terms):
-        _tell(host, key, incident, State.FIRING, now)
+        _tell(host, key, incident, AlertState.FIRING, now)
         return False
     return _hold_back(incident, host.past[key])
 
@@ -317,7 +317,7 @@ def _hold_back(incident: Incident, past: Past) -> bool:
     return True
 
 
-def _tell(host: Host, key: str, incident: Incident, state: State, now: float, *, repeated: bool = False) -> None:
+def _tell(host: Host, key: str, incident: Incident, state: AlertState, now: float, *, repeated: bool = False) -> None:
     """Queue a message, in place of the one of its key that is not being sent."""
     past = host.past[key]
     replaced = [notice for notice in host.queue if notice.key == key and notice.taken_until <= now]
@@ -375,11 +375,11 @@ def note_outcome(host: Host, serial: int, now: float, terms: Terms, *, sent: boo
     notice = next((notice for notice in host.queue if notice.serial == serial), None)
     if notice is None:
         return False
-    if notice.state is State.FIRING:
+    if notice.state is AlertState.FIRING:
         for thing in _all_of(host, notice.key):
             thing.tried = True
     replaced = any(other.key == notice.key and other.serial > serial for other in host.queue)
-    too_old = notice.state is State.RESOLVED and now - notice.at >= terms.keep
+    too_old = notice.state is AlertState.RESOLVED and now - notice.at >= terms.keep
     if sent or replaced or too_old:
         host.queue.remove(notice)
         return not sent and not replaced

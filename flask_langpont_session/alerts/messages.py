@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
-from .incidents import Notice, State
+from .incidents import AlertState, Notice
 from .table import Alert, Severity
 
 SCHEMA_VERSION = 1
@@ -88,7 +88,7 @@ def compose(
     """
     severity = severity or alert.severity
     mark = "[TEST] " if test else ""
-    word = "RESOLVED" if notice.state is State.RESOLVED else severity.upper()
+    word = "RESOLVED" if notice.state is AlertState.RESOLVED else severity.upper()
     subject = f"{mark}[{word}] {alert.title} ({sender.service} {sender.environment})"
     attributes = {
         "severity": severity.value,
@@ -113,8 +113,8 @@ def compose(
 
 def _text(facts: Mapping[str, Any], alert: Alert) -> str:
     """For people, in words."""
-    lines = [alert.title if facts["state"] == State.FIRING else f"Over: {alert.title}", "", *_sentences(facts), ""]
-    if facts["state"] == State.FIRING:
+    lines = [alert.title if facts["state"] == AlertState.FIRING else f"Over: {alert.title}", "", *_sentences(facts), ""]
+    if facts["state"] == AlertState.FIRING:
         lines += [f"What users see: {alert.users_see}", f"What to do: {alert.to_do}", ""]
     details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts["details"].items())
     lines += [f"Details: {details}"] if details else []
@@ -126,7 +126,7 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     where = f"{facts['service']} {facts['environment']}, told by host {facts['host']}"
     if facts.get("test"):
         yield "This is a test. Nothing has happened."
-    if facts["state"] == State.FIRING:
+    if facts["state"] == AlertState.FIRING:
         yield f"{facts['severity'].capitalize()} since {_for_people(facts['since'])} ({where})."
     else:
         seconds = timedelta(seconds=round(facts["duration_seconds"]))
@@ -184,7 +184,7 @@ def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:
         "what_to_do": alert.to_do,
         "runbook": f"{safe_text(sender.runbook)}#{alert.name}",
     }
-    if notice.state is State.RESOLVED:
+    if notice.state is AlertState.RESOLVED:
         facts["duration_seconds"] = round(notice.seen - notice.since, 1)
     if notice.repeated:
         facts["repeated"] = True

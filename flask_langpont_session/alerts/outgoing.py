@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..metrics.recorder import Recorder
 from .fleet import MARK, Fleet, Say
-from .incidents import Notice, State, alert_of
+from .incidents import AlertState, Notice, alert_of
 from .messages import Sender, compose, dedup_key
 from .of_host import HostIncidents
 from .table import TEST, Severity
@@ -79,7 +79,7 @@ class Outgoing:
 
     def _attend(self, notice: Notice) -> None:
         name = self._name_of(notice.key)
-        say = self._on_firing(notice, name) if notice.state is State.FIRING else self._on_resolved(notice, name)
+        say = self._on_firing(notice, name) if notice.state is AlertState.FIRING else self._on_resolved(notice, name)
         if say is Say.TELL:
             if self._tell(notice) and not notice.alone:
                 self._told(notice, name)
@@ -90,7 +90,7 @@ class Outgoing:
 
     def _told(self, notice: Notice, name: str) -> None:
         self._claimed.discard(name)
-        if notice.state is State.FIRING:
+        if notice.state is AlertState.FIRING:
             self.fleet.told(name, self.incidents.name, self.incidents.terms.repeat)
         else:
             self.fleet.called_off(name)
@@ -127,7 +127,7 @@ class Outgoing:
             return None
         now, arn = self.incidents.clock(), self._topics.of(Severity(severity))
         notice = Notice(
-            serial=0, key=TEST.name, state=State.FIRING, since=now, at=now, seen=now, suppressed=0, firings=1
+            serial=0, key=TEST.name, state=AlertState.FIRING, since=now, at=now, seen=now, suppressed=0, firings=1
         )
         message = compose(notice, TEST, self._sender(), test=True, severity=Severity(severity))
         try:

@@ -13,7 +13,7 @@ NOT_READ: Any = object()
 """Which id came with the request was not asked yet."""
 
 
-class State(Enum):
+class IdState(Enum):
     """Under which id the session's data belongs."""
 
     KEPT = "kept"  # the id that came with the request; none, if none came
@@ -34,32 +34,32 @@ class Event(Enum):
     MOVE = "move"  # a save has stored the session under its new id, or ended it: it goes on as if it had come so
 
 
-TRANSITIONS: Mapping[tuple[State, Event], State] = {
-    (State.KEPT, Event.MINT): State.MINTED,
-    (State.MINTED, Event.MINT): State.MINTED,
-    (State.RENAMED, Event.MINT): State.MINTED,
-    (State.ENDED, Event.MINT): State.REPLACED,
-    (State.REPLACED, Event.MINT): State.REPLACED,
-    (State.MINTED, Event.RENAME): State.RENAMED,
-    **{(state, Event.END): State.ENDED for state in State},
-    (State.KEPT, Event.DROP): State.KEPT,
-    (State.MINTED, Event.DROP): State.KEPT,
-    (State.RENAMED, Event.DROP): State.KEPT,
-    (State.ENDED, Event.DROP): State.ENDED,
-    (State.REPLACED, Event.DROP): State.ENDED,
-    (State.KEPT, Event.SAVE): State.KEPT,
-    (State.MINTED, Event.SAVE): State.MINTED,
-    (State.RENAMED, Event.SAVE): State.MINTED,
-    (State.ENDED, Event.SAVE): State.ENDED,
-    (State.REPLACED, Event.SAVE): State.REPLACED,
-    (State.MINTED, Event.MOVE): State.KEPT,
-    (State.ENDED, Event.MOVE): State.KEPT,
-    (State.REPLACED, Event.MOVE): State.KEPT,
+TRANSITIONS: Mapping[tuple[IdState, Event], IdState] = {
+    (IdState.KEPT, Event.MINT): IdState.MINTED,
+    (IdState.MINTED, Event.MINT): IdState.MINTED,
+    (IdState.RENAMED, Event.MINT): IdState.MINTED,
+    (IdState.ENDED, Event.MINT): IdState.REPLACED,
+    (IdState.REPLACED, Event.MINT): IdState.REPLACED,
+    (IdState.MINTED, Event.RENAME): IdState.RENAMED,
+    **{(state, Event.END): IdState.ENDED for state in IdState},
+    (IdState.KEPT, Event.DROP): IdState.KEPT,
+    (IdState.MINTED, Event.DROP): IdState.KEPT,
+    (IdState.RENAMED, Event.DROP): IdState.KEPT,
+    (IdState.ENDED, Event.DROP): IdState.ENDED,
+    (IdState.REPLACED, Event.DROP): IdState.ENDED,
+    (IdState.KEPT, Event.SAVE): IdState.KEPT,
+    (IdState.MINTED, Event.SAVE): IdState.MINTED,
+    (IdState.RENAMED, Event.SAVE): IdState.MINTED,
+    (IdState.ENDED, Event.SAVE): IdState.ENDED,
+    (IdState.REPLACED, Event.SAVE): IdState.REPLACED,
+    (IdState.MINTED, Event.MOVE): IdState.KEPT,
+    (IdState.ENDED, Event.MOVE): IdState.KEPT,
+    (IdState.REPLACED, Event.MOVE): IdState.KEPT,
 }
 """What follows. A pair that is not here cannot happen: only an id that was just made is renamed, and a save is
 done before it moves."""
 
-_SIGNED_OUT = State.ENDED, State.REPLACED  # no set: in two members it is looked for without asking for a hash
+_SIGNED_OUT = IdState.ENDED, IdState.REPLACED  # no set: in two members it is looked for without asking for a hash
 
 
 class Identity:
@@ -77,7 +77,7 @@ class Identity:
     """
 
     # How it begins. Of the class: most requests change none of it, and a session is made for each.
-    state = State.KEPT
+    state = IdState.KEPT
     origin: SessionId | None = NOT_READ
     minted: SessionId | None = None
     row: AuthRow | None = None
@@ -92,7 +92,7 @@ class Identity:
     @property
     def is_as_it_came(self) -> bool:
         """Whether the request goes by what its cookie said, and has done nothing else."""
-        return self.state is State.KEPT and not self.has_moved
+        return self.state is IdState.KEPT and not self.has_moved
 
     @property
     def is_signed_out(self) -> bool:

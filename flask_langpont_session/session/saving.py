@@ -10,7 +10,7 @@ from ..policy.categories import (
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import NO_FIELDS, Kept, Plan, Saved, apply_change
 from ..policy.values import NO_DEVICE, CategoryChange, Device
-from .identity import State
+from .identity import IdState
 from .work import Work
 
 
@@ -124,7 +124,7 @@ class Saving:
         identity.mark_saved()
         ids.saved_permanent = ids.permanent
         has_moved = identity.minted is not None and saved.stored and not saved.ended
-        if has_moved or identity.state is State.ENDED:
+        if has_moved or identity.state is IdState.ENDED:
             self._go_on()
 
     def _go_on(self) -> None:

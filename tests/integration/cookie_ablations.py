@@ -12,7 +12,7 @@ from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.revocations import Revocations
 from flask_langpont_session.session.auth_keys import AuthKeys, restart
-from flask_langpont_session.session.identity import State
+from flask_langpont_session.session.identity import IdState
 from flask_langpont_session.session.saving import Saving
 from flask_langpont_session.session.special_keys import SpecialKeys
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -60,7 +60,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)
         identity = self._work.ids.identity
-        identity.state = State.REPLACED if identity.minted else State.ENDED
+        identity.state = IdState.REPLACED if identity.minted else IdState.ENDED
 
     return end_and_delete
 

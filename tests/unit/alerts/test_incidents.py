@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_langpont_session.alerts import table
-from flask_langpont_session.alerts.incidents import Details, Host, Notice, State, Terms, join, note_outcome, step, take
+from flask_langpont_session.alerts.incidents import (
+    AlertState,
+    Details,
+    Host,
+    Notice,
+    Terms,
+    join,
+    note_outcome,
+    step,
+    take,
+)
 from flask_langpont_session.alerts.table import ALERTS, Severity, alert_lines
 from flask_langpont_session.config.checks import SEVERITIES
 
@@ -213,7 +223,7 @@ def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
     world.sns = False
     world.run(40)
     [waiting] = world.host.queue
-    assert waiting.state is State.RESOLVED
+    assert waiting.state is AlertState.RESOLVED
     while not note_outcome(world.host, waiting.serial, world.now, TERMS, sent=False):
         world.now += TERMS.longest_retry
     assert TERMS.keep <= world.now - waiting.at <= TERMS.keep + TERMS.longest_retry
@@ -258,7 +268,7 @@ def test_a_message_says_what_the_one_in_whose_place_it_is_would_have_said(world:
 
 def test_tries_become_rare(world: World) -> None:
     """At once, after 30 s, then after twice as long each time, up to five minutes; whatever it is."""
-    host = Host(queue=[notice(1, "server-changed/primary", State.FIRING)])
+    host = Host(queue=[notice(1, "server-changed/primary", AlertState.FIRING)])
     now, pauses = START, []
     terms = Terms(retry=30.0)
     for _ in range(2000):
@@ -279,11 +289,11 @@ def test_a_recovery_does_not_overtake_its_alarm(world: World) -> None:
         world.now += 1
         step(world.host, {REDIS: {}}, world.now, TERMS, world.watched)
         firing = take(world.host, world.now, TERMS)
-        assert firing is not None and firing.state is State.FIRING
+        assert firing is not None and firing.state is AlertState.FIRING
         for _ in range(40):
             world.now += 1
             step(world.host, {}, world.now, TERMS, world.watched)
-        assert [notice.state for notice in world.host.queue] == [State.FIRING, State.RESOLVED]
+        assert [notice.state for notice in world.host.queue] == [AlertState.FIRING, AlertState.RESOLVED]
         assert take(world.host, world.now, TERMS) is None
         assert note_outcome(world.host, firing.serial, world.now, TERMS, sent=sent) is False
         assert world.run(1) == [f"resolved {REDIS}"]
@@ -399,7 +409,7 @@ def test_an_emergency_that_is_about_to_be_told_counts_already(world: World) -> N
     assert world.run(60, REDIS, DATABASE, LEVEL_2, LEVEL_4) == [f"firing {LEVEL_4}"]
 
 
-def notice(serial: int, key: str, state: State) -> Notice:
+def notice(serial: int, key: str, state: AlertState) -> Notice:
     return Notice(serial=serial, key=key, state=state, since=START, at=START, seen=START, suppressed=0, firings=1)
 
 
@@ -420,8 +430,8 @@ def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[st
     assert world.host.is_idle
     burning: set[str] = set()
     for told in world.notices:
-        assert (told.key in burning) == (told.state is State.RESOLVED or told.repeated)
-        (burning.discard if told.state is State.RESOLVED else burning.add)(told.key)
+        assert (told.key in burning) == (told.state is AlertState.RESOLVED or told.repeated)
+        (burning.discard if told.state is AlertState.RESOLVED else burning.add)(told.key)
     assert not burning
 
 
@@ -436,8 +446,8 @@ def test_sns_may_come_and_go(phases: list[tuple[set[str], int, bool]]) -> None:
     world.run(3000, pace=10)
     assert world.host.is_idle
     last = {told.key: told for told in world.notices}
-    assert {told.state for told in last.values()} <= {State.RESOLVED}
-    ends = [(told.key, told.since) for told in world.notices if told.state is State.RESOLVED]
+    assert {told.state for told in last.values()} <= {AlertState.RESOLVED}
+    ends = [(told.key, told.since) for told in world.notices if told.state is AlertState.RESOLVED]
     assert len(set(ends)) == len(ends)
 
 

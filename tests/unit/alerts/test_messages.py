@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_langpont_session.alerts.incidents import Notice, State
+from flask_langpont_session.alerts.incidents import AlertState, Notice
 from flask_langpont_session.alerts.messages import Message, Sender, compose, safe_text
 from flask_langpont_session.alerts.table import ALERTS, REDIS_CONNECTION_FAILED, TEST, Alert, Severity
 
 NOTICE = Notice(
     serial=1,
     key="redis-connection-failed",
-    state=State.FIRING,
+    state=AlertState.FIRING,
     since=1_790_000_000.0,
     at=1_790_000_005.0,
     seen=1_790_000_065.25,
@@ -80,7 +80,7 @@ def test_people_get_words() -> None:
         "Key: production/LangPont/redis-connection-failed\n"
     )
     assert "email" not in texts and texts["sqs"] == texts["lambda"] == texts["firehose"]
-    over = json.loads(compose(replaced(state=State.RESOLVED), alert, SENDER).by_protocol)["default"]
+    over = json.loads(compose(replaced(state=AlertState.RESOLVED), alert, SENDER).by_protocol)["default"]
     assert over.startswith(
         "Over: Redis connection failed\n\nIt lasted 0:01:05, from 2026-09-21 14:13:20 UTC on (LangPont production, "
     )
@@ -94,7 +94,7 @@ def test_chat_channels_get_a_custom_notification() -> None:
     """As Amazon Q Developer in chat applications (AWS Chatbot) takes it; the end stands in the thread of the alarm."""
     firing, resolved = (
         json.loads(json.loads(compose(notice, REDIS_CONNECTION_FAILED, SENDER).by_protocol)["https"])
-        for notice in (NOTICE, replaced(state=State.RESOLVED))
+        for notice in (NOTICE, replaced(state=AlertState.RESOLVED))
     )
     assert wrong_in(firing) == wrong_in(resolved) == []
     assert firing["content"]["title"] == "[CRITICAL] Redis connection failed (LangPont production)"
@@ -140,7 +140,7 @@ def test_a_message_of_a_host_alone_has_the_host_in_its_key() -> None:
 
 def test_a_recovery_says_how_long_it_was() -> None:
     """It has the key and severity of its alarm, so that it reaches the same people."""
-    recovery = replaced(state=State.RESOLVED)
+    recovery = replaced(state=AlertState.RESOLVED)
     subject, body, attributes = parts(compose(recovery, REDIS_CONNECTION_FAILED, SENDER))
     assert subject == "[RESOLVED] Redis connection failed (LangPont production)"
     assert (attributes["state"], attributes["severity"]) == ("resolved", "critical")
@@ -207,11 +207,11 @@ SECRET = "s3cr3tPassw0rd"
     TEXTS,
     DETAILS,
     st.sampled_from(ALERTS),
-    st.sampled_from(State),
+    st.sampled_from(AlertState),
     st.booleans(),
 )
 def test_whatever_is_in_it_sns_takes_it(
-    environment: str, service: str, host: str, details: dict[str, Any], alert: Alert, state: State, test: bool
+    environment: str, service: str, host: str, details: dict[str, Any], alert: Alert, state: AlertState, test: bool
 ) -> None:
     """SNS' limits, and plain ASCII: moto and old e-mail programs would let more through."""
     fields = {f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__}
