@@ -48,14 +48,14 @@ def watch(urls: Sequence[str], interval: float, once: bool, as_json: bool) -> No
     Without, it is what a worker would find now. Ctrl-C and SIGTERM end it, with exit code 0.
     """
     from ..diagnosis.health_page import page_at  # not paid for by workers
-    from ..diagnosis.watching import Changes, Watcher
+    from ..diagnosis.watching import Differences, Watcher
 
     state = state_of()
     try:
         pages = [page_at(url, state.settings.health_url_prefix) for url in urls]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    watcher, changes = Watcher(state.backend, pages), Changes()
+    watcher, changes = Watcher(state.backend, pages), Differences()
     show = _Objects() if as_json else _Screen(interval) if sys.stdout.isatty() and not once else _Lines()
     try:
         with interrupting():

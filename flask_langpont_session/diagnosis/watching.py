@@ -166,7 +166,7 @@ class Watcher:
 
 
 @dataclass
-class Changes:
+class Differences:
     """What has changed from look to look, in sentences."""
 
     _before: Look | None = field(default=None, init=False)

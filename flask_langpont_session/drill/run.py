@@ -31,7 +31,7 @@ from ..config.settings import Settings
 from ..policy.categories import Feature
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.records import Kept
-from ..policy.values import AuthRow, Changes, Position
+from ..policy.values import AuthRow, ChangedRows, Position
 from ..recovery.monitor import Monitor
 from ..request.repository import SessionRepository
 from ..session.mapping import Session
@@ -176,9 +176,9 @@ class Drill:
         workers' business: for them there was no outage."""
         database, user = self._backend.database, self.user
 
-        def changed_since(ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
+        def changed_since(ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
             rows: list[AuthRow] = database.sessions_of(user)
-            return Changes(rows, None)
+            return ChangedRows(rows, None)
 
         database.changed_since = changed_since  # type: ignore[method-assign]
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from ..policy.categories import AUTH
 from ..policy.values import (
     AuthRow,
-    Changes,
+    ChangedRows,
     Created,
     ErrorClass,
     Fields,
@@ -151,7 +151,7 @@ class SealedDatabase(Database):
         described = super().describe(digest, timeout)
         return None if described is None else described._replace(row=self._rows.open(described.row))
 
-    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
+    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
         changes = super().changed_since(ms_ago, after, limit)
         return changes._replace(rows=self._rows.readable(changes.rows))
 

@@ -218,7 +218,7 @@ Position = tuple[int, str]
 """How far a reader is that goes through rows in the order of their last change: its time, and the digest."""
 
 
-class Changes(NamedTuple):
+class ChangedRows(NamedTuple):
     """A part of the rows that changed.
 
     :param reached: where the next part begins; None: these are the last.

@@ -14,7 +14,7 @@ from flask_langpont_session.policy.leases import EXTEND_AFTER
 from flask_langpont_session.policy.values import (
     NO_DEVICE,
     AuthRow,
-    Changes,
+    ChangedRows,
     Created,
     Device,
     ErrorClass,
@@ -477,14 +477,14 @@ class SimDatabase:
 
         return self._ask(timeout, effect)
 
-    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
+    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
         """See the package."""
 
-        def effect() -> Changes:
+        def effect() -> ChangedRows:
             begin = (self.tables.now_ms - ms_ago, "") if after is None else after
             changed = sorted((at, digest) for digest, at in self.tables.updated_at.items() if (at, digest) > begin)
             part = changed[:limit]
-            return Changes(self._rows([digest for _, digest in part]), part[-1] if len(part) == limit else None)
+            return ChangedRows(self._rows([digest for _, digest in part]), part[-1] if len(part) == limit else None)
 
         return self._ask(PATIENT_SECONDS, effect)
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from ...policy.values import NO_DEVICE, AuthRow, Changes, Device, ErrorClass, Fields, Found, Position, StoreError
+from ...policy.values import NO_DEVICE, AuthRow, ChangedRows, Device, ErrorClass, Fields, Found, Position, StoreError
 from . import tables as sql
 from .calls import Calls
 from .devices import Devices
@@ -482,7 +482,7 @@ class Database:
 
         return self.calls.patiently(work, timeout, writing=False)
 
-    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> Changes:
+    def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
         """Rows changed in the last milliseconds, in the order of the change; a part of them at a time. A moved idle
         expiry is no change. Live rows that are damaged are left out: nothing follows from them.
 
@@ -495,7 +495,7 @@ class Database:
         if after is not None:
             statement, values["ms"], values["after"] = sql.SELECT_CHANGED_AFTER, *after
 
-        def work() -> Changes:
+        def work() -> ChangedRows:
             with self.connections.reading() as connection:
                 return sql.changes(connection.execute(statement, values).all(), limit)
 

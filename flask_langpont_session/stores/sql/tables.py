@@ -19,7 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from ...policy.values import LONGEST_LABEL, AuthRow, Changes, ErrorClass, Fields, Found, StoreError
+from ...policy.values import LONGEST_LABEL, AuthRow, ChangedRows, ErrorClass, Fields, Found, StoreError
 from .errors import NAME
 
 
@@ -451,7 +451,7 @@ def updated_row(connection: Connection, statement: sa.Update, values: Mapping[st
     return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
 
 
-def changes(rows: Sequence[Row[Any]], limit: int) -> Changes:
+def changes(rows: Sequence[Row[Any]], limit: int) -> ChangedRows:
     """A part of the changed rows; the damaged are left out, but not forgotten: it goes on after them."""
     reached = (rows[-1].updated_at, rows[-1].digest) if len(rows) == limit else None
-    return Changes(list(readable(rows)), reached)
+    return ChangedRows(list(readable(rows)), reached)

@@ -9,7 +9,7 @@ import pytest
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.health_page import Page
 from flask_langpont_session.diagnosis.stores_now import Answer
-from flask_langpont_session.diagnosis.watching import Changes, Look
+from flask_langpont_session.diagnosis.watching import Differences, Look
 from flask_langpont_session.stores.host.summary import Waiting
 
 OK, LOST = Answer(0.001, None), Answer(None, "it is lost")
@@ -79,7 +79,7 @@ def test_a_level_of_each_shard_is_of_its_own() -> None:
 
 
 def test_only_changes_are_said() -> None:
-    changes = Changes()
+    changes = Differences()
     well = look(page(0))
     assert [changes.since_the_last(seen) for seen in (well, well)] == [[], []]
     assert changes.since_the_last(look(page(1, write=False), journal=Waiting(2, 5), announced=["primary"])) == [
@@ -98,7 +98,7 @@ def test_only_changes_are_said() -> None:
 
 
 def test_without_pages_the_level_that_was_found_is_said() -> None:
-    changes = Changes()
+    changes = Differences()
     changes.since_the_last(look())
     assert changes.since_the_last(look(primary=LOST)) == [
         "level: 0 normal → 1 replica",

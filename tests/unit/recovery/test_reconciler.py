@@ -21,7 +21,7 @@ from flask_langpont_session.policy.values import (
     AuthRow,
     Basis,
     CategoryCopy,
-    Changes,
+    ChangedRows,
     ErrorClass,
     Found,
     Operation,
@@ -176,11 +176,11 @@ class Stores:
         self.tell("kill_user_until", user_id, until_ms, epoch, after)
         return [digest for digest in self.of_user if digest > after][:limit]
 
-    def changed_since(self, ms_ago: int, after: Position | None, limit: int) -> Changes:
+    def changed_since(self, ms_ago: int, after: Position | None, limit: int) -> ChangedRows:
         self.tell("changed_since", after or ms_ago)
         begin = after[0] + 1 if after else 0
         part = self.changed[begin : begin + limit]
-        return Changes(part, (begin + limit - 1, part[-1].digest) if len(part) == limit else None)
+        return ChangedRows(part, (begin + limit - 1, part[-1].digest) if len(part) == limit else None)
 
     def load(self, digest: str, *, idle_ms: int, idle_seen: int | None, timeout: float) -> AuthRow | None:
         if idle_seen is not None:
