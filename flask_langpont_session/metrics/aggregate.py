@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..policy.values import ErrorClass
 from . import catalogue
-from .recorder import Amounts, Interval, Operation, Series
+from .recorder import Amounts, Interval, Observation, Series
 
 _OPERATIONS = {
     "load": "read",
@@ -82,7 +82,7 @@ _OUTCOMES = FINE | {"error", "refused", "not_durable"} | {kind.name.lower() for 
 _REQUESTS = frozenset({"request", "request_save"})
 
 
-def labels_of(operation: Operation) -> tuple[str, str, str]:
+def labels_of(operation: Observation) -> tuple[str, str, str]:
     """Operation, backend and outcome, each of a fixed set of words."""
     return (
         operation.name if operation.name in _REQUESTS else operation_word(operation.name),
@@ -91,7 +91,7 @@ def labels_of(operation: Operation) -> tuple[str, str, str]:
     )
 
 
-def is_question(operation: Operation) -> bool:
+def is_question(operation: Observation) -> bool:
     """Whether a store was asked; else it is a whole request, with the view's own time in it."""
     return operation.source != "none"
 
@@ -101,9 +101,9 @@ def operation_word(name: str) -> str:
     return _OPERATIONS.get(name, "other")
 
 
-def by_operation(interval: Interval) -> dict[str, list[tuple[Operation, Series]]]:
+def by_operation(interval: Interval) -> dict[str, list[tuple[Observation, Series]]]:
     """The calls to stores, under their published word."""
-    found: dict[str, list[tuple[Operation, Series]]] = {}
+    found: dict[str, list[tuple[Observation, Series]]] = {}
     for operation, series in interval.series.items():
         if is_question(operation):
             found.setdefault(operation_word(operation.name), []).append((operation, series))

@@ -13,7 +13,7 @@ import msgspec
 
 from . import aggregate, catalogue
 from .catalogue import Metric
-from .recorder import Amounts, Interval, Operation, Series
+from .recorder import Amounts, Interval, Observation, Series
 
 LARGEST = 2.0**360
 """Of a value, to either side of nought, that CloudWatch takes."""
@@ -91,7 +91,7 @@ def _in_all_and_by(metric: Metric, numbers: Mapping[str, int]) -> Iterator[Figur
         yield number(metric, times, of)
 
 
-def _operations(word: str, observed: Sequence[tuple[Operation, Series]]) -> Iterator[Figures]:
+def _operations(word: str, observed: Sequence[tuple[Observation, Series]]) -> Iterator[Figures]:
     errors = sum(series.count for operation, series in observed if operation.outcome not in aggregate.FINE)
     yield number(catalogue.OPERATIONS, sum(series.count for _, series in observed), word)
     yield number(catalogue.ERRORS, errors, word)

@@ -33,7 +33,7 @@ Amounts = Mapping[float, int]
 """One of :data:`BOUNDS` → how many observations were that much."""
 
 
-class Operation(NamedTuple):
+class Observation(NamedTuple):
     """What one observation is about.
 
     :param name: ``load``, ``save``, ``verify``, ``revoke``, ``request`` …
@@ -102,7 +102,7 @@ class Recorder:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._noted: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
-        # By the fields of an Operation or Measure: a plain tuple is made in a fraction of the time.
+        # By the fields of an Observation or Measure: a plain tuple is made in a fraction of the time.
         self._series: defaultdict[tuple[str, str, str, str], Series] = defaultdict(Series)
         self._amounts: defaultdict[tuple[str, str], Counter[float]] = defaultdict(Counter)
         self._counters: Counter[str] = Counter()
@@ -161,11 +161,11 @@ class Recorder:
         with self._up_to_date():
             return {NotKept(*key): number for key, number in self._losses.items()}
 
-    def series(self) -> Mapping[Operation, Series]:
+    def series(self) -> Mapping[Observation, Series]:
         """A copy of everything observed so far."""
         with self._up_to_date():
             return {
-                Operation(*key): Series(series.count, series.seconds, dict(series.durations))
+                Observation(*key): Series(series.count, series.seconds, dict(series.durations))
                 for key, series in self._series.items()
             }
 
@@ -199,7 +199,7 @@ class Interval(NamedTuple):
     :param down: store → whether requests do without it at its end, in one direction at least.
     """
 
-    series: Mapping[Operation, Series]
+    series: Mapping[Observation, Series]
     amounts: Mapping[Measure, Amounts]
     counters: Mapping[str, int]
     level: int
@@ -228,7 +228,7 @@ class Reader:
         self._level = level
         self._lost_shards = lost_shards
         self._down = down
-        self._series: Mapping[Operation, Series] = {}
+        self._series: Mapping[Observation, Series] = {}
         self._amounts: Mapping[Measure, Amounts] = {}
         self._counters: Mapping[str, int] = {}
         self._losses: Mapping[NotKept, int] = {}

@@ -12,7 +12,7 @@ from flask import Flask, abort, session
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
-from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Recorder
+from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Observation, Recorder
 from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events, switched_off
@@ -166,7 +166,7 @@ def test_recording_from_many_threads_loses_nothing() -> None:
     for thread in threads:
         thread.join()
     [(operation, series)] = recorder.series().items()
-    assert operation == Operation("load", "all", "primary", "ok")
+    assert operation == Observation("load", "all", "primary", "ok")
     assert series.count == 4000
     assert series.durations == {2.0: 4000}
     assert series.seconds == pytest.approx(8.0)

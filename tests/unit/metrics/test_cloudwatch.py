@@ -31,7 +31,7 @@ from flask_langpont_session.metrics.recorder import (
     Interval,
     Measure,
     NotKept,
-    Operation,
+    Observation,
     Reader,
     Recorder,
     Series,
@@ -365,7 +365,7 @@ series = st.builds(
 )
 intervals = st.builds(
     Interval,
-    st.dictionaries(st.builds(Operation, words, words, words, words), series, max_size=6),
+    st.dictionaries(st.builds(Observation, words, words, words, words), series, max_size=6),
     st.dictionaries(
         st.builds(
             Measure, st.sampled_from(["payload", "pool_wait", "?"]), st.from_regex(r"[^\W\d]\w{0,9}", fullmatch=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Operation, Reader, Recorder, Series, count_level
+from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Observation, Reader, Recorder, Series, count_level
 from flask_langpont_session.policy.values import ErrorClass
 from tests.support.children import in_child_of_locked, locked
 
@@ -21,7 +21,7 @@ def recorder() -> Recorder:
 
 
 def test_operations_that_differ_in_one_word_are_apart(recorder: Recorder) -> None:
-    """Each combination of name, category, source and outcome has a series of its own, under an Operation."""
+    """Each combination of name, category, source and outcome has a series of its own, under an Observation."""
     words = ("load", "all", "primary", "ok")
     others = [
         ("save", "all", "primary", "ok"),
@@ -32,8 +32,8 @@ def test_operations_that_differ_in_one_word_are_apart(recorder: Recorder) -> Non
     for name, category, source, outcome in (words, words, *others):
         recorder.observe(name, category, source, outcome, 0.001)
     assert {operation: series.count for operation, series in recorder.series().items()} == {
-        Operation(*words): 2,
-        **{Operation(*other): 1 for other in others},
+        Observation(*words): 2,
+        **{Observation(*other): 1 for other in others},
     }
 
 
@@ -122,7 +122,7 @@ def test_a_reader_gets_what_is_new(recorder: Recorder) -> None:
     recorder.observe("load", "all", "primary", "ok", 0.001)
     recorder.observe("save", "all", "primary", "ok", 0.001)
     recorder.count("bad_cookies")
-    load, save = (Operation(name, "all", "primary", "ok") for name in ("load", "save"))
+    load, save = (Observation(name, "all", "primary", "ok") for name in ("load", "save"))
     first = reader.take()
     assert first.series == {load: Series(1, 0.001, {1.0: 1}), save: Series(1, 0.001, {1.0: 1})}
     assert first.counters == {"bad_cookies": 1}
