@@ -54,18 +54,18 @@ class _Reading(io.RawIOBase):
         super().close()
 
 
-class _Answer(HTTPResponse):
+class _BoundedResponse(HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp = io.BufferedReader(_Reading(self.fp.detach(), sock))
 
 
 class _Connection(AWSHTTPConnection):  # type: ignore[misc]
-    response_class = _Answer
+    response_class = _BoundedResponse
 
 
 class _TLSConnection(AWSHTTPSConnection):  # type: ignore[misc]
-    response_class = _Answer
+    response_class = _BoundedResponse
 
 
 class _Pool(AWSHTTPConnectionPool):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from ..build import State
 from ..config.checks import SEVERITIES
 from ..config.explanations import key_lines, table_lines
 from ..diagnosis.cures import cure_of
-from ..diagnosis.stores_now import Answer, ask_store
+from ..diagnosis.stores_now import StoreAnswer, ask_store
 from ..extension import NotSetUp, state_of
 from ..policy.health import DATABASE, PRIMARY
 from ..policy.values import ErrorClass, StoreError, role_of
@@ -80,9 +80,9 @@ def status(as_json: bool) -> None:
     waiting: Waiting | None = None
     if state.backend.journal.file.path is not None:
         try:
-            waiting, found[JOURNAL] = state.backend.journal.waiting(), Answer(None, None)
+            waiting, found[JOURNAL] = state.backend.journal.waiting(), StoreAnswer(None, None)
         except StoreError as error:
-            found[JOURNAL] = Answer(None, str(error), error)
+            found[JOURNAL] = StoreAnswer(None, str(error), error)
     if as_json:
         told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
         told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
@@ -99,12 +99,12 @@ def status(as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _ask(state: State, name: str) -> Answer:
+def _ask(state: State, name: str) -> StoreAnswer:
     answer = ask_store(state.backend, name, "status", PATIENCE)
     return _without_tables(state.backend.database) if name == DATABASE and answer.problem is None else answer
 
 
-def _cures(state: State, found: Mapping[str, Answer]) -> Iterator[str]:
+def _cures(state: State, found: Mapping[str, StoreAnswer]) -> Iterator[str]:
     """What helps, once for each cause, and what users notice of the worst."""
     names: dict[str, list[str]] = {}
     for name, answer in found.items():
@@ -127,16 +127,16 @@ def _near(state: State, name: str) -> str:
     return "NEAR_CACHE is (), or READ_CACHE_BYTES is 0" if near is None else near.why_not()
 
 
-def _without_tables(database: Database) -> Answer:
+def _without_tables(database: Database) -> StoreAnswer:
     """What is wrong with a database that answers but has no tables: no user can sign in."""
     try:
         missing = database.upkeep.missing_tables()
     except StoreError as error:
-        return Answer(None, str(error), error)
+        return StoreAnswer(None, str(error), error)
     if not missing:
-        return Answer(None, None)
+        return StoreAnswer(None, None)
     problem = f"missing: {', '.join(missing)}; {BRING_BACK}"
-    return Answer(None, problem, StoreError(DATABASE, ErrorClass.NO_TABLES, problem))
+    return StoreAnswer(None, problem, StoreError(DATABASE, ErrorClass.NO_TABLES, problem))
 
 
 @langpont.command("journal")

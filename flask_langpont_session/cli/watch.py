@@ -25,7 +25,7 @@ from .signals import interrupting
 from .words import counted, waiting_as_json, what_waits
 
 if TYPE_CHECKING:
-    from ..diagnosis.stores_now import Answer
+    from ..diagnosis.stores_now import StoreAnswer
     from ..diagnosis.watching import Look
 
 _MOST_CHANGES = 8
@@ -123,7 +123,7 @@ def _parts(look: Look) -> Iterator[Part]:
         yield "announced", f"{', '.join(look.announced)} lost, by a worker of this host", True
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: StoreAnswer) -> str:
     return answer.problem or (f"ok {_ms(answer.took)}" if answer.took is not None else "ok")
 
 

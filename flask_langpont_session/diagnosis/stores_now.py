@@ -12,7 +12,7 @@ from ..stores.backend import Backend
 from ..stores.redis.slots import SLOTS
 
 
-class Answer(NamedTuple):
+class StoreAnswer(NamedTuple):
     """What one store said.
 
     :param took: seconds; of a Redis, connecting does not count. None: it did not answer.
@@ -25,18 +25,18 @@ class Answer(NamedTuple):
     error: StoreError | None = None
 
 
-def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> Answer:
+def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> StoreAnswer:
     """Whether a store can do its work: a primary and the database write, a replica reads.
 
     :param asker: a name for it; two that ask at a time must have different ones.
     :param timeout: seconds.
     """
     try:
-        return Answer(_ask(backend, name, asker, timeout), _homeless(backend) if name == PRIMARY else None)
+        return StoreAnswer(_ask(backend, name, asker, timeout), _homeless(backend) if name == PRIMARY else None)
     except LangPontSessionError as error:
         homeless = _homeless(backend) if name == PRIMARY else None
         told = error if isinstance(error, StoreError) and not homeless else None
-        return Answer(None, homeless or str(error).removeprefix(f"{name}: "), told)
+        return StoreAnswer(None, homeless or str(error).removeprefix(f"{name}: "), told)
 
 
 def _ask(backend: Backend, name: str, asker: str, timeout: float) -> float:

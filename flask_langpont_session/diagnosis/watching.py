@@ -24,13 +24,13 @@ from .findings import Unknown
 from .health_page import Page, read_page
 from .one_session import journal_there
 from .read_host import workers_of
-from .stores_now import Answer, ask_store
+from .stores_now import StoreAnswer, ask_store
 
 PATIENCE = 1.0
 """Seconds that a store or a page is waited for."""
 
 
-_NOT_THERE = Answer(None, "not there")
+_NOT_THERE = StoreAnswer(None, "not there")
 """Of a shard that was not known, or is not any more."""
 
 
@@ -50,7 +50,7 @@ class Look:
 
     at: float
     pages: Sequence[Page]
-    stores: Mapping[str, Answer]
+    stores: Mapping[str, StoreAnswer]
     outage_age: float
     local_ttl: float
     journal: Waiting | Unknown | None
@@ -143,7 +143,7 @@ class Watcher:
             announced=announced,
         )
 
-    def _outage_age(self, stores: Mapping[str, Answer]) -> float:
+    def _outage_age(self, stores: Mapping[str, StoreAnswer]) -> float:
         if any(answer.problem is None for name, answer in stores.items() if name != DATABASE):
             self._lost_at = None
         elif self._lost_at is None:

@@ -92,7 +92,7 @@ class StoreProbe:
         self.good, self.pause, self.next_at = 0, _LEAST_PAUSE, 0.0
 
 
-class Answer(NamedTuple):
+class ProbeAnswer(NamedTuple):
     """What a store said to a probe.
 
     :ivar ways: the directions in which it answers.
@@ -149,7 +149,7 @@ class Prober:
                 return False
         return True
 
-    def look(self, store: str) -> Answer:
+    def look(self, store: str) -> ProbeAnswer:
         """One probe. A late process repeats one that it had no answer to while requests had theirs.
 
         :raises StoreError: the store's, or of class L: this process has not found out.
@@ -177,7 +177,7 @@ class Prober:
         role = role_of(store)
         return self.patience[role] if role == DATABASE else self.lag.with_overtime(self.patience[role])
 
-    def ask(self, store: str, timeout: float) -> Answer:
+    def ask(self, store: str, timeout: float) -> ProbeAnswer:
         """One call.
 
         :param timeout: seconds.
@@ -185,18 +185,18 @@ class Prober:
         """
         role = role_of(store)
         if role == REPLICA:
-            return Answer(_BOTH, self._backend.endpoint(store).probe_read(timeout=timeout))
+            return ProbeAnswer(_BOTH, self._backend.endpoint(store).probe_read(timeout=timeout))
         if role == PRIMARY:
             self._backend.primary.find_shards(timeout)
         try:
-            return Answer(_BOTH, self._write(store, timeout))
+            return ProbeAnswer(_BOTH, self._write(store, timeout))
         except StoreError as error:
             if error.error_class is not ErrorClass.WRITE_REFUSED:
                 raise
             self._read(store, timeout)
             if (store, WRITE) not in self._health.open_stores():
                 self._health.failed(error, WRITE)
-            return Answer(frozenset({READ}))
+            return ProbeAnswer(frozenset({READ}))
 
     def _write(self, store: str, timeout: float) -> float | None:
         if role_of(store) == DATABASE:
@@ -334,7 +334,7 @@ class Probes:
 
     def _probe(self, probe: StoreProbe) -> None:
         began, late = self._clock(), self.prober.lag.late()
-        answer = Answer(frozenset())
+        answer = ProbeAnswer(frozenset())
         with suppress(StoreError):
             answer = self.prober.ask(probe.name, PROBE_TIMEOUT)
         took = self._clock() - began if answer.took is None else answer.took

@@ -28,7 +28,7 @@ class Nodes(NamedTuple):
     single: Callable[[], Servers | None] = lambda: None
 
 
-class Answer(NamedTuple):
+class NodeAnswer(NamedTuple):
     """What a node says.
 
     :param epoch: the cluster's, as far as that node knows: the higher, the newer is what it says.
@@ -56,7 +56,7 @@ class NodeQueries:
         """Workers must not ask the same node all at once."""
         self._turn = CHANCE.randrange(1 << 16)
 
-    def ask_a_seed(self, timeout: float) -> Answer:
+    def ask_a_seed(self, timeout: float) -> NodeAnswer:
         """One of those that were named, another one each time.
 
         :raises Exception: what the node's connection raised, or ValueError: it does not know.
@@ -67,7 +67,7 @@ class NodeQueries:
         self._turn += 1
         return self._ask(seeds[self._turn % len(seeds)], timeout)
 
-    def ask_all(self, known: Collection[Address], epoch: int, timeout: float) -> Answer:
+    def ask_all(self, known: Collection[Address], epoch: int, timeout: float) -> NodeAnswer:
         """One node after the other, those that are known and then the seeds, until one knows what we know; else what
         the one says that knows most.
 
@@ -75,7 +75,7 @@ class NodeQueries:
         :param timeout: seconds for each.
         :raises Exception: the last one's error; none answered.
         """
-        older: Answer | None = None
+        older: NodeAnswer | None = None
         trouble: Exception = driver.ConnectionError("no node is known")
         for address in self._in_order(known):
             try:
@@ -100,7 +100,7 @@ class NodeQueries:
         yield from sorted(shuffled, key=lambda address: address in self._silent)
         yield from (address for address in self._nodes.seeds() if address not in known)
 
-    def _ask(self, address: Address, timeout: float) -> Answer:
+    def _ask(self, address: Address, timeout: float) -> NodeAnswer:
         connection = self._connect(address, timeout)
         try:
             connection.send_packed_command(
@@ -114,4 +114,4 @@ class NodeQueries:
         finally:
             connection.disconnect()
         epoch = re.search(rb"cluster_current_epoch:([0-9]+)", info)
-        return Answer(int(epoch[1]) if epoch else 0, read_ranges(reply, address))
+        return NodeAnswer(int(epoch[1]) if epoch else 0, read_ranges(reply, address))

@@ -22,7 +22,7 @@ from ...policy.values import shard_of
 from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
-from .nodes import Answer, NodeQueries, Nodes
+from .nodes import NodeAnswer, NodeQueries, Nodes
 from .slots import (
     NO_SHARD,
     SINGLE,
@@ -258,7 +258,7 @@ class ClusterTopology:
         self._avoided[slot] = self._clock() + _AVOIDED
         self.doubt()
 
-    def _take_over(self, answer: Answer) -> None:
+    def _take_over(self, answer: NodeAnswer) -> None:
         self._epoch = answer.epoch
         after = draw(answer.ranges, self.map)
         if self._change_to(after):

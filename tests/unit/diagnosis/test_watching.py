@@ -8,11 +8,11 @@ import pytest
 
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.health_page import Page
-from flask_langpont_session.diagnosis.stores_now import Answer
+from flask_langpont_session.diagnosis.stores_now import StoreAnswer
 from flask_langpont_session.diagnosis.watching import Differences, Look
 from flask_langpont_session.stores.host.summary import Waiting
 
-OK, LOST = Answer(0.001, None), Answer(None, "it is lost")
+OK, LOST = StoreAnswer(0.001, None), StoreAnswer(None, "it is lost")
 PAGE = "http://shop.example/healthz"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.recovery.probes import GOOD_PROBES, LATE_PROBES, Answer, Prober, Probes, StoreProbe
+from flask_langpont_session.recovery.probes import GOOD_PROBES, LATE_PROBES, ProbeAnswer, Prober, Probes, StoreProbe
 from tests.support.clock import Clock
 
 BOTH = frozenset({READ, WRITE})
@@ -126,11 +126,11 @@ class Place:
         parts = cast("tuple[Any, Any, Any, Any]", (backend, prober, replay, outages))
         self.probes = Probes(*parts, clock=self.clock, rng=random.Random(1))
 
-    def ask(self, store: str, timeout: float = 0.0) -> Answer:
+    def ask(self, store: str, timeout: float = 0.0) -> ProbeAnswer:
         self.asked.append(store)
         if store in self.faults:
             raise self.faults[store]
-        return Answer(BOTH, 0.01)
+        return ProbeAnswer(BOTH, 0.01)
 
     def look_for_losses(self, store: str, timeout: float) -> None:
         if self.loss is not None:
