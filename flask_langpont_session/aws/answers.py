@@ -21,7 +21,7 @@ from botocore.awsrequest import (
 from botocore.session import Session
 
 
-class _Reading(io.RawIOBase):
+class _BoundedReader(io.RawIOBase):
     """What comes over a socket until its time-out has passed once.
 
     :param raw: reads from the socket.
@@ -57,7 +57,7 @@ class _Reading(io.RawIOBase):
 class _BoundedResponse(HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reading(self.fp.detach(), sock))
+        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock))
 
 
 class _Connection(AWSHTTPConnection):  # type: ignore[misc]

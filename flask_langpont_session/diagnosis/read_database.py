@@ -42,7 +42,8 @@ def read_database(store: Store, *, is_own_engine: bool) -> Database | Unknown:
             "the workers' user, which makes it empty and signs every user out"
         )
     try:
-        found = store.calls.patiently(lambda: _Reading(store, is_own_engine, path).database(), PATIENCE, writing=False)
+        reader = _DatabaseReader(store, is_own_engine, path)
+        found = store.calls.patiently(reader.database, PATIENCE, writing=False)
     except StoreError as error:
         return Unknown(str(error), error)
     return replace(found, refusal=_refusal(store, found.tables))
@@ -60,7 +61,7 @@ def _refusal(store: Store, tables: Collection[str]) -> StoreError | None:
     return None
 
 
-class _Reading:
+class _DatabaseReader:
     def __init__(self, store: Store, is_own_engine: bool, path: Path | None) -> None:
         self._store = store
         self._is_own_engine = is_own_engine

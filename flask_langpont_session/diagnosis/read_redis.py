@@ -40,14 +40,14 @@ def _read(backend: Backend, name: str) -> Server | Unknown:
         endpoint = backend.endpoint(name)
         # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
         with endpoint.server_identity.alone():
-            return _Reading(backend, endpoint).server()
+            return _ServerReader(backend, endpoint).server()
     except StoreError as error:
         return Unknown(str(error), error)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         return Unknown(f"{name}: what it answers is not understood ({type(error).__name__})")
 
 
-class _Reading:
+class _ServerReader:
     """Of one server that answers.
 
     :raises StoreError: anywhere; it does not.

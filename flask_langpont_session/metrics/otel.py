@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from . import aggregate, catalogue
 from .recorder import Amounts, Interval, Reader, Recorder
-from .session_index import Reading
+from .session_index import SessionsInUse
 
 SCOPE = "flask_langpont_session"
 """Name of the instrumentation scope."""
@@ -107,7 +107,7 @@ class OpenTelemetry:
     """
 
     def __init__(
-        self, reader: Reader, active: Callable[[], Reading | None], in_use: Callable[[], Mapping[str, int]]
+        self, reader: Reader, active: Callable[[], SessionsInUse | None], in_use: Callable[[], Mapping[str, int]]
     ) -> None:
         meter = metrics.get_meter(SCOPE)
         self._counts = Counts(meter)

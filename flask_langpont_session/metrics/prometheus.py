@@ -31,7 +31,7 @@ from ..policy.breaker import PRIMARY
 from ..support.forks import renew_in_children
 from . import aggregate, catalogue
 from .recorder import Amounts, Interval, Reader
-from .session_index import Reading
+from .session_index import SessionsInUse
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 """prometheus_client looks at it when it is imported, and so does this."""
@@ -194,7 +194,7 @@ class _Gauges:
         if near := [one.near for one in all_of if one.near is not None]:
             self.near_connections.labels(PRIMARY).set(sum(near))
 
-    def show_active(self, reading: Reading) -> None:
+    def show_active(self, reading: SessionsInUse) -> None:
         """Show how many sessions are in use, as far as that is known."""
         self.active.set(math.nan if reading.number is None else reading.number)
 
@@ -328,14 +328,14 @@ class Prometheus:
         self,
         reader: Reader,
         collectors: Collectors,
-        active: Callable[[], Reading | None],
+        active: Callable[[], SessionsInUse | None],
         standing: Callable[[], Standing],
     ) -> None:
         self._reader = reader
         self._collectors = collectors
         self._active = active
         self._standing = standing
-        self._shown: Reading | None = None
+        self._shown: SessionsInUse | None = None
 
     def publish(self) -> None:
         """Bring in what is new."""

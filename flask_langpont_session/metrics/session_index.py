@@ -50,7 +50,7 @@ _DIGITS = {
 }
 
 
-class Reading(NamedTuple):
+class SessionsInUse(NamedTuple):
     """What one look found.
 
     :param number: sessions in use; None: Redis could not tell.
@@ -194,7 +194,7 @@ class ActiveSessions:
 
     def _begin(self) -> None:
         """As new: a forked child has not looked yet."""
-        self.reading: Reading | None = None
+        self.reading: SessionsInUse | None = None
         self._to_publish: int | None = None
         self._problem: str | None = None
 
@@ -254,7 +254,7 @@ class ActiveSessions:
             log.warning("sessions in use are counted again")
 
     def _found(self, number: int | None, leads: bool = True) -> None:
-        self.reading = Reading(number)
+        self.reading = SessionsInUse(number)
         if leads:
             self._to_publish = number
 

@@ -21,7 +21,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.prometheus import SECONDS, Prometheus, Standing, collectors_of
 from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder
-from flask_langpont_session.metrics.session_index import Reading
+from flask_langpont_session.metrics.session_index import SessionsInUse
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
@@ -35,7 +35,7 @@ class Site:
         self.recorder = Recorder()
         self.registry = CollectorRegistry()
         self.level = 0
-        self.reading: Reading | None = None
+        self.reading: SessionsInUse | None = None
         self.standing = Standing({"primary": 3})
         self.exporter = self.another_worker()
 
@@ -97,7 +97,7 @@ def test_states_and_events(site: Site) -> None:
         site.recorder.count(counter, by)
     site.exporter.publish()
     assert math.isnan(site.value("active") or 0)
-    site.reading = Reading(12)
+    site.reading = SessionsInUse(12)
     assert site.value("degradation_level") == 3
     site.exporter.publish()
     assert (site.value("degradation_level"), site.value("active")) == (0, 12)
@@ -125,14 +125,14 @@ def test_states_and_events(site: Site) -> None:
 def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
     """Not the latest of those that repeat an older one; and that it is not known is shown as well."""
     other = site.another_worker()
-    site.reading = Reading(12)
+    site.reading = SessionsInUse(12)
     site.exporter.publish()
-    site.reading = Reading(15)
+    site.reading = SessionsInUse(15)
     other.publish()
     site.reading = None  # no news
     site.exporter.publish()
     assert site.value("active") == 15
-    site.reading = Reading(None)
+    site.reading = SessionsInUse(None)
     site.exporter.publish()
     assert math.isnan(site.value("active") or 0)
 

@@ -22,7 +22,7 @@ from flask_langpont_session.extension import state_of
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.otel import Counts, Gauges, OpenTelemetry, TracingRecorder
 from flask_langpont_session.metrics.recorder import Reader, Recorder, count_level
-from flask_langpont_session.metrics.session_index import Reading
+from flask_langpont_session.metrics.session_index import SessionsInUse
 
 Attributes = frozenset[tuple[str, Any]]
 
@@ -88,7 +88,7 @@ def test_what_was_recorded_is_in_the_instruments(sdk: Sdk) -> None:
         recorder.count(counter, 3)
     recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 4)
     count_level(recorder, 4)
-    publisher = OpenTelemetry(Reader(recorder, lambda: level), lambda: Reading(17), lambda: {"primary": 6})
+    publisher = OpenTelemetry(Reader(recorder, lambda: level), lambda: SessionsInUse(17), lambda: {"primary": 6})
     publisher.publish()
     points = sdk.points()
     read = {"operation": "read", "backend": "primary"}
