@@ -34,7 +34,7 @@ _NEEDS_YES = (
 )
 
 
-class Refused(click.ClickException):
+class NoDrill(click.ClickException):
     """No drill was made."""
 
     exit_code = 2
@@ -63,7 +63,7 @@ def drill(fault: str, seconds: float, yes: bool, site: bool, worker: int | None)
         _on_site(settings.drill_socket, fault, seconds, yes, worker)
         return
     if not (yes or app.debug or app.testing):
-        raise Refused(_NEEDS_YES)
+        raise NoDrill(_NEEDS_YES)
     is_well = True
     with interrupting(), _copy_of(app) as state, _drill_of(app, state) as made:
         for name in _FAULTS if fault == "all" else (fault,):
@@ -77,14 +77,14 @@ def _on_site(path: str | Path | None, fault: str, seconds: float, yes: bool, wor
     from ..drill.faults import Fault
 
     if path is None:
-        raise Refused("LANGPONT_SESSION_DRILL_SOCKET is not set, for the workers neither: no drill can be made in them")
+        raise NoDrill("LANGPONT_SESSION_DRILL_SOCKET is not set, for the workers neither: no drill can be made in them")
     if fault == "all":
-        raise Refused("in a worker that serves a site one drill is made at a time: name it")
+        raise NoDrill("in a worker that serves a site one drill is made at a time: name it")
     if not yes:
-        raise Refused("users of this worker get what they would get in an outage: say --yes if you want that")
+        raise NoDrill("users of this worker get what they would get in an outage: say --yes if you want that")
     workers = door.workers_at(Path(path))
     if not workers or worker not in (None, *workers):
-        raise Refused(f"no such worker listens at {path}: it does so from its first request on, as its own user")
+        raise NoDrill(f"no such worker listens at {path}: it does so from its first request on, as its own user")
     pid = workers[0] if worker is None else worker
     has_been_lost, message = False, dict[str, Any]()
     try:
@@ -93,8 +93,8 @@ def _on_site(path: str | Path | None, fault: str, seconds: float, yes: bool, wor
                 has_been_lost = has_been_lost or bool(message["lost"])
                 if said:
                     click.echo(f"worker {pid}: {said}")
-    except door.Refused as error:
-        raise Refused(f"worker {pid}: {error}") from None
+    except door.DrillRefused as error:
+        raise NoDrill(f"worker {pid}: {error}") from None
     except (OSError, ValueError) as error:
         raise click.ClickException(f"worker {pid} does not answer any more: {error}") from None
     except KeyboardInterrupt:
@@ -128,7 +128,7 @@ def _copy_of(app: Flask) -> Iterator[State]:
         try:
             state = arrange(app)
         except ConfigError as error:
-            raise Refused(str(error)) from None
+            raise NoDrill(str(error)) from None
         try:
             yield state
         finally:
@@ -154,7 +154,7 @@ def _drill_of(app: Flask, state: State) -> Iterator[Drill]:
             finally:
                 _clean_up(made)
     except (Undrillable, NotReady, StoreError) as error:
-        raise Refused(str(error)) from None
+        raise NoDrill(str(error)) from None
     except NotWell as error:
         raise click.ClickException(str(error)) from None
 

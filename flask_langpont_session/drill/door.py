@@ -39,7 +39,7 @@ _PACE = 0.2
 _NAME = "langpont-session-drills"
 
 
-class Refused(Exception):
+class DrillRefused(Exception):
     """No drill was begun. The text says why."""
 
 
@@ -145,14 +145,14 @@ class Door:
         with suppress(OSError, ValueError), connection, connection.makefile("rw", encoding="utf-8") as text:
             try:
                 self._drill(text)
-            except Refused as refused:
+            except DrillRefused as refused:
                 _say(text, problem=str(refused))
 
     def _drill(self, text: TextIO) -> None:
-        """:raises Refused: what is asked for cannot be done."""
+        """:raises DrillRefused: what is asked for cannot be done."""
         fault, seconds = _asked(text)
         if not self._is_at_it.acquire(blocking=False):
-            raise Refused("there is a drill in this worker already")
+            raise DrillRefused("there is a drill in this worker already")
         faults = Faults(self._backend, slow=1.5 * self._backend.settings.slow_ms / 1000)
         try:
             with faults.laid():
@@ -167,7 +167,7 @@ class Door:
             self._tell(text, time.monotonic() + _RECOVERY, lambda: not self._backend.health.open_stores())
             _say(text, **self._state(), is_over=True)
         except Undrillable as error:
-            raise Refused(str(error)) from None
+            raise DrillRefused(str(error)) from None
         finally:
             self._is_at_it.release()
 
@@ -209,9 +209,9 @@ def _asked(text: TextIO) -> tuple[Fault, float]:
         asked = json.loads(text.readline(1000))
         fault, seconds = Fault(asked["fault"]), float(asked["seconds"])
     except (ValueError, KeyError, TypeError):
-        raise Refused("what is asked for is no drill") from None
+        raise DrillRefused("what is asked for is no drill") from None
     if not 0 < seconds <= LONGEST:
-        raise Refused(f"a drill lasts {LONGEST:g} s at most in a worker that serves a site")
+        raise DrillRefused(f"a drill lasts {LONGEST:g} s at most in a worker that serves a site")
     return fault, seconds
 
 
@@ -224,7 +224,7 @@ def ask(path: Path, pid: int, fault: Fault, seconds: float) -> Generator[dict[st
     """Have a drill made in a worker, and hear how it is meanwhile. When this ends, the drill does.
 
     :return: messages: ``level`` and ``lost``; the last one has ``is_over``.
-    :raises Refused: the worker makes none.
+    :raises DrillRefused: the worker makes none.
     :raises OSError: it cannot be asked.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -235,5 +235,5 @@ def ask(path: Path, pid: int, fault: Fault, seconds: float) -> Generator[dict[st
             for line in text:
                 message: dict[str, Any] = json.loads(line)
                 if "problem" in message:
-                    raise Refused(message["problem"])
+                    raise DrillRefused(message["problem"])
                 yield message

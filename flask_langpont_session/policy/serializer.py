@@ -51,7 +51,7 @@ _EXACT = 2
 strings are interned, and has floats to the last bit."""
 
 
-class _Refused(Exception):
+class _WrongValue(Exception):
     """What is wrong with a value, before it is known where in the session it stands."""
 
     def __init__(self, reason: str, error: type[SessionValueError] = UnsupportedValue) -> None:
@@ -83,7 +83,7 @@ def encode(key: str, value: object, *, max_depth: int = 32) -> bytes:
         return _to_json(form)
     except UnicodeEncodeError:
         return _to_json({_ESCAPED: _escaped(form)})
-    except _Refused as refused:
+    except _WrongValue as refused:
         error = refused.error_for(key)
     # Outside the handlers, so that no driver error that quotes the value hangs on ours.
     raise error
@@ -160,7 +160,7 @@ def _as_flask(value: Any, left: int) -> Any:
         plain = _plain(value)
     except Exception as error:  # the application's own code, or Flask's JSON, which says TypeError
         why = "" if isinstance(error, TypeError) else f" ({type(error).__qualname__})"
-        raise _Refused(f"type {type(value).__qualname__} is not supported{why}") from None
+        raise _WrongValue(f"type {type(value).__qualname__} is not supported{why}") from None
     return _WRITERS[type(plain)](plain, left)
 
 
@@ -228,7 +228,7 @@ def _dict(value: dict[Any, Any], left: int) -> dict[str, Any]:
 def _changes(places: Iterable[tuple[Any, Any]], left: int) -> dict[Any, Any] | None:
     """The items that need another form, by place. The loop that the time of `encode` is spent in."""
     if left <= 0:
-        raise _Refused("nested too deeply, or containing itself", SessionTooLarge)
+        raise _WrongValue("nested too deeply, or containing itself", SessionTooLarge)
     changed: dict[Any, Any] | None = None
     for place, item in places:
         kind = type(item)
@@ -236,7 +236,7 @@ def _changes(places: Iterable[tuple[Any, Any]], left: int) -> dict[Any, Any] | N
             continue
         try:
             form = _WRITERS.get(kind, _as_flask)(item, left - 1)
-        except _Refused as refused:
+        except _WrongValue as refused:
             refused.path.append(place)
             raise
         if form is not item:
@@ -250,7 +250,7 @@ def _key_text(key: object) -> str:
     try:
         [text] = json.loads(json.dumps({key: None}))
     except (TypeError, ValueError):
-        raise _Refused(f"a dict key of type {type(key).__qualname__}") from None
+        raise _WrongValue(f"a dict key of type {type(key).__qualname__}") from None
     return str(text)
 
 
@@ -272,7 +272,7 @@ def _int_text(value: int) -> str:
     try:
         return int.__repr__(value)
     except ValueError:
-        raise _Refused(f"an int of more than {sys.get_int_max_str_digits()} digits") from None
+        raise _WrongValue(f"an int of more than {sys.get_int_max_str_digits()} digits") from None
 
 
 def _float_text(value: float) -> str:
@@ -287,7 +287,7 @@ def _datetime_text(value: datetime) -> str:
         try:
             value = value.astimezone(UTC)
         except OverflowError:
-            raise _Refused("a datetime that is in no year of UTC") from None
+            raise _WrongValue("a datetime that is in no year of UTC") from None
     return datetime.isoformat(value)
 
 
@@ -383,6 +383,6 @@ def _from_text(text: str, to_text: Callable[[Any], str], from_text: Callable[[st
         value = from_text(text)
         if to_text(value) == text:
             return value
-    except (ValueError, ArithmeticError, _Refused):
+    except (ValueError, ArithmeticError, _WrongValue):
         pass
     raise UnreadableValue("a tag with content that is not ours")
