@@ -16,6 +16,7 @@ from flask import Flask
 
 from . import events
 from .extension import state_of
+from .support.logs import fields
 
 SCHEMA = "langpont.audit/1"
 """Stands in every line. Another number means that a field has gone or means something else; new fields and events may
@@ -106,18 +107,18 @@ class _AuditLog:
 
         return listener
 
-    def _write(self, fields: Fields) -> None:
+    def _write(self, said: Fields) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {
             "schema": SCHEMA,
             "at": at,
             "service": self._service,
             "environment": self._environment,
-            **fields,
+            **said,
         }
         text = json.dumps(line)
         if self._handler is None:
-            log.info("%s", text)
+            log.info("%s", text, extra=fields("audit"))
         else:
             record = log.makeRecord(log.name, logging.INFO, __file__, 0, "%s", (text,), None)
             self._handler.handle(record)

@@ -24,6 +24,7 @@ from .policy.health import DATABASE, READ, WRITE
 from .policy.levels import LEVELS
 from .policy.values import ErrorClass, words_of
 from .support.lag import PROCESS
+from .support.logs import fields
 
 if TYPE_CHECKING:
     from .build import State
@@ -162,6 +163,7 @@ class _YieldingRule(Rule):
                 "the application has a route of its own at %s, which is served in place of the session's health page; "
                 "set LANGPONT_SESSION_HEALTH_URL_PREFIX to another path, or to None",
                 self.rule,
+                extra=fields("health_page_hidden", path=self.rule),
             )
         return taken
 

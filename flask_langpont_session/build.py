@@ -64,6 +64,7 @@ from .stores.redis.topology import ClusterTopology
 from .stores.redis.url import Kind, for_redis_py, has_tls, kind_of, read_cluster, read_sentinel
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
+from .support.logs import fields
 from .support.scratch import Scratch
 from .support.threads import start_daemon
 
@@ -352,7 +353,7 @@ def _address(settings: Settings, redis: Mapping[str, SessionStore], store: str) 
 
 def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend) -> Alerts | None:
     if not settings.alert_topics:
-        log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic")
+        log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic", extra=fields("no_alert_topics"))
         return None
     from .alerts.alerts import attach  # not paid for without topics
     from .alerts.fleet import RedisNotes, Store
@@ -424,7 +425,8 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
                 receiver(app, event=event)
             except Exception:
                 # A listener must not be able to break a request.
-                log.exception("a listener of %s failed", type(event).__name__)
+                name = type(event).__name__
+                log.exception("a listener of %s failed", name, extra=fields("listener_failed", signal=name))
 
     return emit
 
@@ -595,7 +597,11 @@ def _waits_for(store: str, recorder: Recorder) -> Callable[[float], None]:
 def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
     def surprised(error: str) -> None:
         recorder.count("unknown_errors")
-        log.warning("session store %s: an error that is in no table counts as unreachable: %s", store, error)
+        log.warning(
+            "session store %s: an error that is in no table counts as unreachable: %s",
+            *(store, error),
+            extra=fields("unknown_error", store=store, cause=error),
+        )
 
     return surprised
 
@@ -681,7 +687,7 @@ def _database(app: Flask, settings: Settings, at_rest: AtRest | None) -> Databas
             folder.mkdir(parents=True, exist_ok=True)
         engine = make_engine(url, settings.database_timeout, durable=durable)
     if warning := advice(engine.dialect.driver):
-        log.warning("%s", warning)
+        log.warning("%s", warning, extra=fields("driver_not_known", driver=engine.dialect.driver))
     make = Database if at_rest is None else at_rest.database
     shows_use = settings.device_labels or settings.device_networks
     return make(

@@ -9,6 +9,7 @@ from flask import Request, has_request_context, request
 
 from .config.settings import Settings
 from .policy.values import NO_DEVICE, Device, clean_label, network_of
+from .support.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,17 @@ def _label(read: ReadLabel) -> str | None:
     try:
         label = read(request._get_current_object())  # type: ignore[attr-defined]
     except Exception:  # whatever the application's own callable raises
-        log.exception("LANGPONT_SESSION_DEVICE_LABELS failed; the session has no label")
+        log.exception(
+            "LANGPONT_SESSION_DEVICE_LABELS failed; the session has no label", extra=fields("device_labels_failed")
+        )
         return None
     if label is None or isinstance(label, str):
         return label and clean_label(label)
+    returned = type(label).__name__
     log.error(
         "LANGPONT_SESSION_DEVICE_LABELS returned a value of type %s, not a text or None; the session has no label",
-        type(label).__name__,
+        returned,
+        extra=fields("device_label_unusable", returned=returned),
     )
     return None
 

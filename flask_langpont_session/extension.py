@@ -36,6 +36,7 @@ from .session.special_keys import RememberCookie
 from .session.values import SessionInfo
 from .session.work import SessionContext
 from .stores.sql.tables import METADATA
+from .support.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -441,7 +442,12 @@ def _refusal(app: Flask, refused: Refused) -> Response:
         try:
             return app.make_response(app.handle_user_exception(refused))
         except Exception:
-            log.exception("the application's handler of %s failed; the plain page is sent", type(refused).__name__)
+            name = type(refused).__name__
+            log.exception(
+                "the application's handler of %s failed; the plain page is sent",
+                name,
+                extra=fields("error_handler_failed", error=name),
+            )
     return app.response_class(refused.get_body(), refused.code, refused.get_headers())
 
 
@@ -513,10 +519,14 @@ def _forget_csrf(settings: Settings) -> None:
 def _advise(app: Flask) -> None:
     """One line at start for what Flask leaves open by default."""
     if not app.debug and not app.testing and app.secret_key and len(app.secret_key) < 32:
-        log.warning("SECRET_KEY is shorter than 32 characters; python -c 'import secrets; print(secrets.token_hex())'")
+        log.warning(
+            "SECRET_KEY is shorter than 32 characters; python -c 'import secrets; print(secrets.token_hex())'",
+            extra=fields("secret_key_short"),
+        )
     name = app.config["SESSION_COOKIE_NAME"]
     if not app.debug and not app.testing and not (app.config["SESSION_COOKIE_SECURE"] and name.startswith("__Host-")):
         log.info(
             "the session cookie is not protected as it could be: where the site is served by HTTPS, "
-            "set SESSION_COOKIE_NAME = '__Host-session' and SESSION_COOKIE_SECURE = True"
+            "set SESSION_COOKIE_NAME = '__Host-session' and SESSION_COOKIE_SECURE = True",
+            extra=fields("cookie_unprotected"),
         )

@@ -24,6 +24,7 @@ from .policy.values import role_of, words_of
 from .status_page import page
 from .status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
 from .support.lag import PROCESS
+from .support.logs import fields
 
 if TYPE_CHECKING:
     from .build import State
@@ -62,11 +63,17 @@ def _refuse_unless_allowed(settings: Settings) -> None:
     except HTTPException:  # by abort(): its own way to refuse
         raise
     except Exception:  # whatever the application raises: the page stays closed
-        log.exception("LANGPONT_SESSION_STATUS_PAGE failed; the status page is refused")
+        log.exception(
+            "LANGPONT_SESSION_STATUS_PAGE failed; the status page is refused", extra=fields("status_page_failed")
+        )
         allowed = False
     if not isinstance(allowed, bool):
         found = type(allowed).__name__
-        log.warning("LANGPONT_SESSION_STATUS_PAGE returned %s, not True or False; the status page is refused", found)
+        log.warning(
+            "LANGPONT_SESSION_STATUS_PAGE returned %s, not True or False; the status page is refused",
+            found,
+            extra=fields("status_page_unusable", returned=found),
+        )
     if allowed is not True:
         abort(404)
 

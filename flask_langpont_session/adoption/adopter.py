@@ -43,6 +43,7 @@ from ..request.scope import RequestScope
 from ..session.mapping import Session
 from ..session.work import Adopted, SessionContext
 from ..stores.redis.store import RedisStore
+from ..support.logs import fields
 from .old_records import NotReadable, read
 
 log = logging.getLogger(__name__)
@@ -189,7 +190,11 @@ class FlaskSessionRecord:
         try:
             values = read(record, pickled=self._pickled)
         except NotReadable as error:
-            log.warning("a record of Flask-Session is not taken over: %s", error)
+            log.warning(
+                "a record of Flask-Session is not taken over: %s",
+                error,
+                extra=fields("old_record_unreadable", cause=str(error)),
+            )
             return None
         return Old(f"flask-session\0{sid}", values, is_shared=False)
 
@@ -199,7 +204,10 @@ class FlaskSessionRecord:
             try:
                 self._ask("DEL", sid, scope)
             except StoreError:
-                log.warning("the old record of a session that was signed out stays in the Redis of the old sessions")
+                log.warning(
+                    "the old record of a session that was signed out stays in the Redis of the old sessions",
+                    extra=fields("old_record_stays"),
+                )
 
     def close(self) -> None:
         self._store.forget_connections()
@@ -229,7 +237,11 @@ class FlaskSessionRecord:
             if error.error_class is ErrorClass.DATA:
                 return None  # what has that name is no record
             self._not_before = time.monotonic() + _PAUSE
-            log.warning("the Redis of the old sessions does not answer (%s); they are taken over later", error.why)
+            log.warning(
+                "the Redis of the old sessions does not answer (%s); they are taken over later",
+                error.why,
+                extra=fields("old_redis_lost", **error.log_data),
+            )
             raise
 
 

@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from ..policy.values import StoreError
+from ..support.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,11 @@ class Fleet:
             try:
                 answer = question(store.notes)
             except StoreError as error:
-                log.debug("a store does not say what other hosts know of alerts: %s", error)
+                log.debug(
+                    "a store does not say what other hosts know of alerts: %s",
+                    error,
+                    extra=fields("alert_notes_unread", **error.log_data),
+                )
                 continue
             yield answer
 

@@ -16,6 +16,7 @@ import msgspec
 
 from ..support.forks import renew_in_children
 from ..support.host import HostWork
+from ..support.logs import fields
 from . import incidents
 from .incidents import Details, Host, Notice, Sightings, Terms
 
@@ -164,5 +165,8 @@ def _read(kept: bytes) -> Host:
         return incidents.decode_host(kept)
     except msgspec.MsgspecError:
         # Another release wrote it. What is active is seen again soon.
-        log.warning("the incidents that this host has noted cannot be read, and are begun anew")
+        log.warning(
+            "the incidents that this host has noted cannot be read, and are begun anew",
+            extra=fields("incidents_unreadable"),
+        )
         return Host()

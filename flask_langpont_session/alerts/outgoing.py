@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..metrics.recorder import Recorder
+from ..support.logs import Failing, fields
 from .fleet import MARK, Fleet, Say
 from .incidents import AlertState, Notice, alert_of
 from .messages import Sender, compose, dedup_key
@@ -56,7 +57,7 @@ class Outgoing:
 
     def begin(self) -> None:
         """As new; called in each process, when its thread starts there."""
-        self._problem: str | None = None
+        self._failing = Failing()
         self._marked_at = -math.inf
         # Names of incidents that this host has claimed and not told yet, or of which no store has said since then
         # whether another one has told them (never: it has).
@@ -142,13 +143,18 @@ class Outgoing:
         self._note(problem)
         lost = self.incidents.note_outcome(notice, sent=problem is None)
         self._recorder.count("alerts_failed" if problem else "alerts_sent")
-        what = (notice.key, alert_of(notice.key).severity, notice.state)
+        data = {"alert": notice.key, "severity": alert_of(notice.key).severity.value, "state": notice.state.value}
+        what = tuple(data.values())
         if problem is None:
-            log.info("alert %s (%s): %s was sent", *what)
+            log.info("alert %s (%s): %s was sent", *what, extra=fields("alert_sent", **data))
         elif lost:
-            log.error("alert %s (%s): %s could not be sent, and is given up", *what)
+            log.error(
+                "alert %s (%s): %s could not be sent, and is given up", *what, extra=fields("alert_given_up", **data)
+            )
         elif notice.attempts == 0:
-            log.error("alert %s (%s): %s could not be sent; it is tried again", *what)
+            log.error(
+                "alert %s (%s): %s could not be sent; it is tried again", *what, extra=fields("alert_not_sent", **data)
+            )
         return problem is None
 
     def _publish(self, notice: Notice) -> str | None:
@@ -163,14 +169,18 @@ class Outgoing:
             return error.problem
         except Exception as error:
             # It must not come back at once, again and again, nor keep others from being sent.
-            log.exception("sending an alert failed with an unexpected error")
+            log.exception("sending an alert failed with an unexpected error", extra=fields("alert_failed"))
             return type(error).__name__
         return None
 
     def _note(self, problem: str | None) -> None:
         """Said when it begins and when it is over: an AWS outage must not fill the disk."""
-        before, self._problem = self._problem, problem
-        if problem is not None and before is None:
-            log.error("SNS does not accept alerts: %s. Check LANGPONT_SESSION_ALERT_TOPICS and the network.", problem)
-        elif problem is None and before is not None:
-            log.warning("SNS accepts alerts again")
+        if problem is None:
+            if self._failing.ends():
+                log.warning("SNS accepts alerts again", extra=fields("alerts_accepted"))
+        elif self._failing.begins():
+            log.error(
+                "SNS does not accept alerts: %s. Check LANGPONT_SESSION_ALERT_TOPICS and the network.",
+                problem,
+                extra=fields("alerts_refused", cause=problem),
+            )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
+from ..support.logs import Failing, fields
 from ..support.threads import start_daemon
 from .client import explain
 
@@ -38,8 +39,7 @@ class BackgroundQuery:
         self, subject: str, ask: Callable[[], None], *, rest: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.subject = subject
-        self.problem: str | None = None
-        """Why the last question brought no answer that can be used; None: it did, or was never asked."""
+        self._failing = Failing()
         self._ask = ask
         self._rest = rest
         self._clock = clock
@@ -53,6 +53,11 @@ class BackgroundQuery:
         # The thread did not follow; and children that are forked together must not ask in step.
         self._thread = None
         self._next = self._retry = self._clock() + CHANCE.uniform(0, self._rest)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last question brought no answer that can be used; None: it did, or was never asked."""
+        return self._failing.problem
 
     @property
     def busy(self) -> bool:
@@ -86,9 +91,16 @@ class BackgroundQuery:
             self._ask()
         except Exception as error:
             # Whatever boto3 or a strange answer raises: there is no answer this time, and it is asked again.
-            self._note(explain(error))
+            problem = explain(error)
+            if self._failing.begins(problem):
+                log.warning(
+                    "%s: %s",
+                    *(self.subject, problem),
+                    extra=fields("aws_failed", subject=self.subject, cause=problem),
+                )
         else:
-            self._note(None)
+            if self._failing.ends():
+                log.info("%s: AWS answers again", self.subject, extra=fields("aws_answers", subject=self.subject))
 
     def _schedule(self) -> None:
         now, pause = self._clock(), self._pause
@@ -96,10 +108,3 @@ class BackgroundQuery:
         self._soonest = now + min(LONGEST_PAUSE, pause) * CHANCE.uniform(0.5, 1)
         self._next = now + self._rest * CHANCE.uniform(0.8, 1.2)
         self._retry = now + pause * CHANCE.uniform(0.5, 1)
-
-    def _note(self, problem: str | None) -> None:
-        before, self.problem = self.problem, problem
-        if problem is not None and problem != before:
-            log.warning("%s: %s", self.subject, problem)
-        elif problem is None and before is not None:
-            log.info("%s: AWS answers again", self.subject)

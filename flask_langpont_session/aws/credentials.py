@@ -25,6 +25,7 @@ from redis.credentials import CredentialProvider
 
 from ..stores.redis.url import GroupName
 from ..support.chance import CHANCE
+from ..support.logs import fields
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client, make_session
 
@@ -222,7 +223,9 @@ class SecretToken(Credentials):
         together = dict.fromkeys([*(login for login in found if login is not None), *known])
         self._logins = tuple(self._by_hope(together)[:_MOST_LOGINS])
         if known and self._logins[0] not in known:
-            log.info("%s has a new token", self.query.subject)
+            log.info(
+                "%s has a new token", self.query.subject, extra=fields("token_changed", subject=self.query.subject)
+            )
 
     def _version(self, client: Any, stage: str) -> Login | None:
         """None: there is no such version. The current one must be there."""

@@ -23,6 +23,7 @@ from ..stores.redis.nodes import Nodes
 from ..stores.redis.slots import Address as Address
 from ..stores.redis.slots import Servers
 from ..stores.redis.url import GroupName
+from ..support.logs import fields
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client
 
@@ -165,7 +166,11 @@ class EndpointsFile:
         except OSError as error:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-            log.warning("what AWS said of the replication group cannot be kept for new processes: %s", error.strerror)
+            log.warning(
+                "what AWS said of the replication group cannot be kept for new processes: %s",
+                error.strerror,
+                extra=fields("endpoints_not_kept", cause=error.strerror),
+            )
 
 
 class Group:
@@ -231,12 +236,19 @@ class Group:
         if self.unusable is not None:
             raise Unusable(self.unusable)
         if found != self.endpoints:
-            place = f"primary at {found.primary}" if found.primary else f"cluster at {found.configuration}"
-            log.info("%s: %s, TLS %s", self.query.subject, place, "on" if found.tls else "off")
-            if self.name.serverless and self.endpoints is None:
-                log.info("%s: %s", self.query.subject, MISSING)
+            self._say(found)
         self.endpoints = found
         self._memory.note(found)
+
+    def _say(self, found: Endpoints) -> None:
+        subject, address = self.query.subject, str(found.primary or found.configuration)
+        log.info(
+            "%s: %s at %s, TLS %s",
+            *(subject, "primary" if found.primary else "cluster", address, "on" if found.tls else "off"),
+            extra=fields("endpoints_found", subject=subject, address=address, tls=found.tls),
+        )
+        if self.name.serverless and self.endpoints is None:
+            log.info("%s: %s", subject, MISSING, extra=fields("cache_is_serverless", subject=subject))
 
     def _problem(self, found: Endpoints) -> str | None:
         if found.primary is None and self.name.db:

@@ -11,6 +11,7 @@ from flask import current_app, has_app_context
 
 from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, MOST_KEYS, PERMANENT, Priority
 from ..policy.levels import LEVELS, LOSING, Behaviour
+from ..support.logs import fields
 from .checks import PREFIX
 from .settings import Settings
 
@@ -53,12 +54,14 @@ class UnclaimedKeys:
         if key in self._noted or len(self._noted) >= _MOST_NOTED or not self._settings.table.is_unclaimed(key):
             return
         self._noted.add(key)
+        feature = self._settings.table.feature_of(key)
         log.log(
             logging.WARNING if has_app_context() and current_app.debug else logging.INFO,
             "no feature names session key %r. %s To name it, and to change that: app.config[%r] = %s",
             key,
             _fate(self._settings, key),
-            *_setting(self._settings, key, self._settings.table.feature_of(key).priority),
+            *_setting(self._settings, key, feature.priority),
+            extra=fields("key_unclaimed", key=key, category=feature.category, priority=feature.priority.value),
         )
 
 

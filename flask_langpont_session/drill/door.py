@@ -22,6 +22,7 @@ from weakref import WeakSet
 
 from ..stores.backend import Backend
 from ..support.forks import renew_in_children
+from ..support.logs import fields
 from ..support.threads import start_daemon
 from .faults import IN_WORDS, Fault, Faults, Undrillable
 
@@ -116,10 +117,14 @@ class Door:
         except OSError as error:
             listening.close()
             self._is_closed = True  # each request would try it again
-            log.error("DRILL_SOCKET cannot be used, and no drill can be made in this worker: %s", error)
+            log.error(
+                "DRILL_SOCKET cannot be used, and no drill can be made in this worker: %s",
+                error,
+                extra=fields("drill_socket_unusable", cause=str(error)),
+            )
             return
         self._listening = listening
-        log.warning("drills can be made in this worker: DRILL_SOCKET is set")
+        log.warning("drills can be made in this worker: DRILL_SOCKET is set", extra=fields("drills_possible"))
         start_daemon(_NAME, self._serve, listening)
 
     def close(self) -> None:
@@ -156,14 +161,18 @@ class Door:
         faults = Faults(self._backend, slow=1.5 * self._backend.settings.slow_ms / 1000)
         try:
             with faults.laid():
-                log.warning("a drill begins in this worker, for %g s at most: %s", seconds, IN_WORDS[fault])
+                log.warning(
+                    "a drill begins in this worker, for %g s at most: %s",
+                    *(seconds, IN_WORDS[fault]),
+                    extra=fields("drill_begins", seconds=seconds, fault=fault.value),
+                )
                 until = time.monotonic() + seconds
                 faults.begin(fault, until)
                 try:
                     self._tell(text, until, self._look_unless_lost)
                 finally:
                     faults.end()
-                    log.warning("the drill in this worker is over")
+                    log.warning("the drill in this worker is over", extra=fields("drill_over"))
             self._tell(text, time.monotonic() + _RECOVERY, lambda: not self._backend.health.open_stores())
             _say(text, **self._state(), is_over=True)
         except Undrillable as error:

@@ -18,6 +18,7 @@ from ..stores.host.entries import Overlay, PendingWrite
 from ..stores.host.file import JournalFile
 from ..stores.host.journal import Journal
 from ..stores.host.limits import JournalLimits
+from ..support.logs import fields
 from .cipher import FORMAT
 from .values import Values, is_damaged
 
@@ -92,6 +93,7 @@ class SealedJournal(Journal):
             log.error(
                 "%d entries of the journal cannot be decrypted and are removed: what they were to change is lost",
                 len(damaged),
+                extra=fields("entries_not_decrypted", number=len(damaged)),
             )
             self.forget_writes(damaged)
         return [entry for entry in opened if entry not in damaged]

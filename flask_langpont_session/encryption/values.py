@@ -13,6 +13,7 @@ from typing import Any
 
 from ..exceptions import UnreadableValue
 from ..policy.values import Fields
+from ..support.logs import Once, fields
 from .cipher import FORMAT, Cipher, UnknownKey
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Values:
         self._categories = categories
         self._plain_until = plain_until
         self._clock = clock
-        self._said: dict[str, float] = {}
+        self._once = Once(_SILENCE, clock)
 
     def are_sealed(self, category: str) -> bool:
         """Whether the values of a category are encrypted."""
@@ -112,19 +113,24 @@ class Values:
                 return _opened(self._cipher.open(digest, category, field, stored, version), stored, digest, version)
             if category not in self._categories or self._clock() < self._plain_until:
                 return _opened(stored, stored, digest, version)
-            self._tell(_PLAIN, category)
+            self._tell_of_plain(category)
         except UnknownKey:
-            self._tell(_NO_KEY, category)
+            self._tell_of_key(category)
         except UnreadableValue:
             pass
         return _opened(_UNREADABLE + stored, stored, digest, version)
 
-    def _tell(self, what: str, category: str) -> None:
-        """It may be a mistake of the configuration, by which users are signed out without a sign of why."""
-        now = self._clock()
-        if now - self._said.get(what, -_SILENCE) >= _SILENCE:
-            self._said[what] = now
-            log.warning(what, category, _SILENCE)
+    # Both may be mistakes of the configuration, by which users are signed out without a sign of why.
+
+    def _tell_of_plain(self, category: str) -> None:
+        if self._once.is_due("plain"):
+            log.warning(
+                _PLAIN, category, _SILENCE, extra=fields("value_not_encrypted", category=category, silence=_SILENCE)
+            )
+
+    def _tell_of_key(self, category: str) -> None:
+        if self._once.is_due("key"):
+            log.warning(_NO_KEY, category, _SILENCE, extra=fields("key_not_there", category=category, silence=_SILENCE))
 
     def lack_the_key_of(self, value: bytes | None) -> bool:
         """Whether a value that was opened is sealed by a key that this process does not have."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ..support.logs import Failing, fields
 from .recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -20,21 +21,25 @@ class Drops:
         self.number = 0
         self._recorder = recorder
         self._place = place
-        self._is_failing = False
+        self._failing = Failing()
 
     def failed(self, cause: str, lost: int) -> None:
         """So many data were not taken."""
         self.number += lost
         self._recorder.count("metrics_dropped", lost)
-        if not self._is_failing:
+        if self._failing.begins():
             log.warning(
-                "%s does not accept metrics: %s. They are dropped and counted until it does.", self._place, cause
+                "%s does not accept metrics: %s. They are dropped and counted until it does.",
+                *(self._place, cause),
+                extra=fields("metrics_refused", place=self._place, cause=cause),
             )
-        self._is_failing = True
 
     def succeeded(self, published: int) -> None:
         """Data were taken, among them that so many had not been."""
         self.number -= published
-        if self._is_failing:
-            log.warning("%s accepts metrics again; %d were dropped", self._place, published)
-        self._is_failing = False
+        if self._failing.ends():
+            log.warning(
+                "%s accepts metrics again; %d were dropped",
+                *(self._place, published),
+                extra=fields("metrics_accepted", place=self._place, number=published),
+            )

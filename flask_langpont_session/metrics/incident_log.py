@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ..policy.breaker import DATABASE
 from ..policy.levels import LEVELS
 from ..policy.values import StoreError
+from ..support.logs import fields
 from .losses import Loss
 from .recorder import Recorder, count_level
 
@@ -57,15 +58,7 @@ class IncidentLog:
         log.warning(
             "session store %s (%s) is lost for %s: %s; see `flask langpont status`. Level %d %s: %s",
             *(error.store, address, _in_words(ways), error.why, level, LEVELS[level], users),
-            extra={
-                "langpont_event": "store_lost",
-                "langpont_store": error.store,
-                "langpont_address": address,
-                "langpont_ways": sorted(ways),
-                "langpont_cause": error.error_class.name.lower(),
-                "langpont_detail": error.cause,
-                "langpont_level": level,
-            },
+            extra=fields("store_lost", **error.log_data, address=address, ways=sorted(ways), level=level),
         )
 
     def back(self, store: str, ways: Sequence[str], seconds: float, level: int) -> None:
@@ -77,15 +70,15 @@ class IncidentLog:
         log.warning(
             "session store %s (%s) is used for %s again, after %.1f s. Level %d %s. Meanwhile, in this process: %s",
             *(store, address, _in_words(ways), seconds, level, LEVELS[level], _said(counted)),
-            extra={
-                "langpont_event": "store_back",
-                "langpont_store": store,
-                "langpont_address": address,
-                "langpont_ways": sorted(ways),
-                "langpont_seconds": round(seconds, 3),
-                "langpont_level": level,
-                **_fields(counted),
-            },
+            extra=fields(
+                "store_back",
+                store=store,
+                address=address,
+                ways=sorted(ways),
+                seconds=round(seconds, 3),
+                level=level,
+                **counted,
+            ),
         )
 
     def level_changed(self, old: int, new: int, lost: Collection[str]) -> None:
@@ -98,7 +91,7 @@ class IncidentLog:
             log.warning(
                 "no Redis has answered for LOCAL_CACHE_TTL. Level %d %s: %s",
                 *(new, LEVELS[new], self._users(new, lost)),
-                extra={"langpont_event": "level", "langpont_level": new},
+                extra=fields("level", level=new),
             )
 
     def nothing_waits(self, lost: Collection[str]) -> None:
@@ -112,7 +105,7 @@ class IncidentLog:
         log.info(
             "nothing waits in the journal any more. Since the outage began, in this process: %s",
             _said(counted),
-            extra={"langpont_event": "merged", **_fields(counted)},
+            extra=fields("merged", **counted),
         )
 
     def _users(self, level: int, lost: Collection[str]) -> str:
@@ -135,7 +128,3 @@ def _in_words(ways: Sequence[str]) -> str:
 def _said(counted: Mapping[str, int]) -> str:
     said = [f"{words}: {counted[name]}" for name, words in _COUNTED.items() if counted[name]]
     return ", ".join(said) or "nothing merged, lost or refused"
-
-
-def _fields(counted: Mapping[str, int]) -> dict[str, int]:
-    return {f"langpont_{name}": count for name, count in counted.items()}

@@ -10,6 +10,7 @@ from blinker import Signal
 
 from .. import events
 from ..policy.values import CategoryChange, ErrorClass, StoreError
+from ..support.logs import Once, fields
 from .losses import Losses
 from .recorder import InUse, Recorder
 
@@ -39,8 +40,7 @@ class Reports:
         self.emit = emit
         self.in_use = in_use
         self.losses = Losses(recorder, emit)
-        self._clock = clock
-        self._said: dict[str, float] = {}
+        self._journal_failure = Once(_SILENCE, clock)
 
     def no_longer_in_use(self, digest: str) -> None:
         """Have a session that is over counted no more."""
@@ -57,7 +57,11 @@ class Reports:
     def rejected(self, category: str, key: str | None, reason: str) -> None:
         """A change could not be stored at save time, when no view is there to be told any more."""
         what = f"session key {key!r}" if key else f"session data of category {category!r}"
-        log.error("%s was not stored (%s); the old data is kept", what, reason)
+        log.error(
+            "%s was not stored (%s); the old data is kept",
+            *(what, reason),
+            extra=fields("value_rejected", category=category, key=key, cause=reason),
+        )
         self.recorder.count("values_rejected")
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
 
@@ -66,14 +70,16 @@ class Reports:
         if error.error_class is ErrorClass.DATA:
             # One session's value, for example something else than a number that was to be counted up.
             self.recorder.count("journal_rejected")
-            log.warning("the journal could not keep a change: %s", error)
+            log.warning(
+                "the journal could not keep a change: %s", error, extra=fields("change_not_kept", **error.log_data)
+            )
             return
         self.recorder.count("journal_errors")
         self.emit(events.journal_failed, events.JournalFailed(error.cause))
-        now = self._clock()
-        if now - self._said.get(error.cause, -_SILENCE) >= _SILENCE:
-            self._said[error.cause] = now
+        if self._journal_failure.is_due(error.cause):
             log.critical(
                 "the journal cannot be used: %s. Check LANGPONT_SESSION_JOURNAL and its disk. "
-                "(Logged once in %d s; the counter journal_errors counts all.)", error, _SILENCE
-            )  # fmt: skip
+                "(Logged once in %d s; the counter journal_errors counts all.)",
+                *(error, _SILENCE),
+                extra=fields("journal_unusable", **error.log_data, silence=_SILENCE),
+            )

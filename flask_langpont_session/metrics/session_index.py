@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..policy.values import StoreError
 from ..support.forks import renew_in_children
+from ..support.logs import Failing, fields
 from .recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ class ActiveSessions:
         """As new: a forked child has not looked yet."""
         self.reading: SessionsInUse | None = None
         self._to_publish: int | None = None
-        self._problem: str | None = None
+        self._failing = Failing()
 
     @property
     def number(self) -> int | None:
@@ -242,16 +243,16 @@ class ActiveSessions:
 
     def _say(self, problem: str | None) -> None:
         """Log what is wrong when it changes; it is told nowhere else, because the requests do without the index."""
-        before, self._problem = self._problem, problem
-        if problem is not None and problem != before:
+        if problem is None:
+            if self._failing.ends():
+                log.warning("sessions in use are counted again", extra=fields("sessions_counted"))
+        elif self._failing.begins(problem):
             log.warning(
                 "sessions in use cannot be counted: %s. Redis must be 6.2 or newer, and its user must be allowed SET, "
                 "TIME, PEXPIRE, ZADD, ZCOUNT and ZREMRANGEBYSCORE on %s:*",
-                problem,
-                self._index.name,
+                *(problem, self._index.name),
+                extra=fields("sessions_not_counted", cause=problem, index=self._index.name),
             )
-        elif problem is None and before is not None:
-            log.warning("sessions in use are counted again")
 
     def _found(self, number: int | None, leads: bool = True) -> None:
         self.reading = SessionsInUse(number)

@@ -112,6 +112,11 @@ class StoreError(LangPontSessionError):
         return f"{words_of(self.error_class)} ({self.cause})"
 
     @property
+    def log_data(self) -> dict[str, str]:
+        """What a line of the log says of it in ``extra=``."""
+        return {"store": self.store, "cause": self.error_class.name.lower(), "detail": self.cause}
+
+    @property
     def concerns_health(self) -> bool:
         """Whether a breaker should hear of this error."""
         return self.error_class in HEALTH_CLASSES

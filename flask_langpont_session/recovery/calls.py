@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ..policy.values import StoreError
 from ..stores.host.entries import PendingCarry, PendingPush, PendingRevocation
+from ..support.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -54,5 +55,9 @@ def ask_journal(call: Callable[[], T], asking: str) -> T | None:
     try:
         return call()
     except StoreError as error:
-        log.warning("the %s cannot use the journal: %s", asking, error)
+        log.warning(
+            "the %s cannot use the journal: %s",
+            *(asking, error),
+            extra=fields("journal_not_answering", thread=asking, **error.log_data),
+        )
         return None

@@ -20,6 +20,7 @@ from ..stores.backend import Backend
 from ..stores.host.journal import PendingCarry, PendingWrite
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
+from ..support.logs import fields
 from . import calls
 from .copies import MergedCopies
 from .pushes import Pushes
@@ -202,7 +203,11 @@ class Merges:
         for entry in entries:
             self._losses.note(Loss.MERGE_DROPPED, why, entry.category)
         if entries:
-            log.warning("%d changes of sessions that were kept during an outage are dropped: %s", len(entries), why)
+            log.warning(
+                "%d changes of sessions that were kept during an outage are dropped: %s",
+                *(len(entries), why),
+                extra=fields("changes_dropped", number=len(entries), cause=why.value),
+            )
             self._journal.forget_writes(entries)
         return set(entries)
 

@@ -21,6 +21,7 @@ from ..stores.host.journal import Waiting
 from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
+from ..support.logs import fields
 from ..support.threads import start_daemon
 from .calls import ask_journal
 from .notices import Notices
@@ -106,7 +107,10 @@ class Monitor:
     def _start(self) -> None:
         self._thread = start_daemon("langpont-session-monitor", self._run)
         if self._thread is None:  # the next request tries again
-            log.error("the monitor of the session stores cannot be started: the system gives no more threads")
+            log.error(
+                "the monitor of the session stores cannot be started: the system gives no more threads",
+                extra=fields("monitor_not_started"),
+            )
 
     @property
     def has_looked(self) -> bool:
@@ -154,7 +158,9 @@ class Monitor:
                 self.replay.ensure_started()
             except Exception:
                 # The thread must outlive any surprise: without it no breaker would ever close again.
-                log.exception("the session monitor met an error it does not know; it goes on")
+                log.exception(
+                    "the session monitor met an error it does not know; it goes on", extra=fields("monitor_failed")
+                )
             until_next = self.probes.until_next()
             self._wake.wait(POLL if until_next is None else min(POLL, max(_LEAST_WAIT, until_next)))
             self._wake.clear()

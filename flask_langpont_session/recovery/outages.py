@@ -13,6 +13,7 @@ from ..policy.health import ONLY, PRIMARY
 from ..policy.values import shard_of
 from ..stores.backend import Backend
 from ..stores.host.journal import Waiting
+from ..support.logs import fields
 from . import copies
 from .calls import ask_journal
 from .replay import Replay
@@ -106,7 +107,11 @@ class Outages:
         canary = primary.look_at_canary(primary.server_identity.canary, timeout=timeout)
         shard = shard_of(store)
         if primary.server_identity.saw(canary):
-            log.warning("the %s lost data behind its connections; its signed-in sessions are verified once", store)
+            log.warning(
+                "the %s lost data behind its connections; its signed-in sessions are verified once",
+                store,
+                extra=fields("data_lost", store=store),
+            )
             self._backend.reports.emit(events.data_lost, events.DataLost(store))
         elif not self._replay.gives_back:
             locate = self._backend.health.locate

@@ -19,6 +19,7 @@ from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.values import ErrorClass, StoreError, role_of, shard_of
 from ..stores.backend import Backend
 from ..support.lag import Lag
+from ..support.logs import fields
 from .outages import Outages
 from .replay import Replay
 
@@ -264,7 +265,11 @@ class Probes:
         for probe in list(self._probes.values()):
             may_be_slow, probe.may_be_slow = probe.may_be_slow, False
             if may_be_slow and probe.name not in lost and self.prober.confirm_slow(probe.name):
-                log.warning("session store %s answers, but takes longer than SLOW_MS", probe.name)
+                log.warning(
+                    "session store %s answers, but takes longer than SLOW_MS",
+                    probe.name,
+                    extra=fields("store_slow", store=probe.name),
+                )
                 self._health.failed(StoreError(probe.name, ErrorClass.UNREACHABLE, "Slow", timed_out=True), READ)
 
     def _take_suspects(self, lost: Collection[str]) -> list[StoreProbe]:

@@ -12,6 +12,7 @@ from ..policy.values import AuthRow, ErrorClass, Found, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingPush
 from ..stores.redis.records import Answer
+from ..support.logs import fields
 from . import calls
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,11 @@ class Pushes:
             return Found({}, frozenset())
         found = self._database.load_many(asked, timeout=calls.TIMEOUT)
         for digest in found.damaged:  # one row that cannot be read must not keep a whole host from its stores
-            log.error("the session %s… cannot be pushed to Redis: its row is damaged", short(digest))
+            log.error(
+                "the session %s… cannot be pushed to Redis: its row is damaged",
+                short(digest),
+                extra=fields("row_damaged", session=short(digest)),
+            )
         rows = {digest: self._used_later(row, answers[digest]) for digest, row in found.rows.items()}
         live = {digest: row for digest, row in rows.items() if row.state is RowState.VALID}
         # No session is ended here for being idle: another host may know of a later use.

@@ -18,6 +18,7 @@ from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
 from ..stores.backend import Backend
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Restore
+from ..support.logs import fields
 from . import calls
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,11 @@ class Refill:
             if batch is None:
                 with self._lock:
                     self._begun = set()
-                log.info("%d categories of sessions were given back to Redis, or were there", self._given)
+                log.info(
+                    "%d categories of sessions were given back to Redis, or were there",
+                    self._given,
+                    extra=fields("refilled", number=self._given),
+                )
                 break
             self._try(self._reached(batch, shards), database)
             if self._backend.clock() >= end:
@@ -182,7 +187,11 @@ class Refill:
                 self._failures = 0
                 with self._lock:
                     self._left |= {self._backend.health.locate(held.copy.digest) for held in batch}
-                log.error("%d categories of sessions could not be given back to Redis, and are left", len(batch))
+                log.error(
+                    "%d categories of sessions could not be given back to Redis, and are left",
+                    len(batch),
+                    extra=fields("refill_failed", number=len(batch)),
+                )
             raise
 
     def _give_back(self, batch: Sequence[_Held], database: bool) -> None:

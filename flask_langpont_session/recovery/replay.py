@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..support.forks import renew_in_children
+from ..support.logs import fields
 from ..support.threads import PeriodicThread, end_all
 from .calls import ask_journal
 from .reconciler import Progress, Reconciler, answering
@@ -185,15 +186,27 @@ class Replay:
                 )
         except StoreError as error:
             if error.store == "journal":
-                log.critical("the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.", error)
+                log.critical(
+                    "the journal cannot be replayed: %s. Check LANGPONT_SESSION_JOURNAL and its disk.",
+                    error,
+                    extra=fields("journal_not_replayed", **error.log_data),
+                )
             else:
                 # Much work that fails says little of what requests ask for: a canary does.
                 self._suspect(error.store)
-                log.info("replaying the journal was interrupted and will be repeated: %s", error)
+                log.info(
+                    "replaying the journal was interrupted and will be repeated: %s",
+                    error,
+                    extra=fields("replay_interrupted", **error.log_data),
+                )
             return None
         if progress.left is not None:
             self._suspect(progress.left.store)
-            log.info("an entry of the journal could not be merged and is tried again: %s", progress.left)
+            log.info(
+                "an entry of the journal could not be merged and is tried again: %s",
+                progress.left,
+                extra=fields("entry_not_merged", **progress.left.log_data),
+            )
         return progress
 
     def _renew_tombstones(self, shards: Container[str]) -> None:
@@ -228,5 +241,9 @@ class Replay:
         except StoreError as error:
             if error.store != "journal":
                 self._suspect(error.store)
-            log.info("restoring Redis after an outage was interrupted and will be repeated: %s", error)
+            log.info(
+                "restoring Redis after an outage was interrupted and will be repeated: %s",
+                error,
+                extra=fields("restore_interrupted", **error.log_data),
+            )
             return failed

@@ -31,6 +31,7 @@ from ..policy.values import (
     RowState,
     StoreError,
 )
+from ..support.logs import fields
 from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
@@ -170,7 +171,11 @@ class RowWrites:
         :param error: what it said. That it is the data no breaker and no alert tells.
         """
         if error is not None and error.error_class is ErrorClass.DATA:
-            log.error("the database refuses the data of a sign-in or a change of rights, and will again: %s", error)
+            log.error(
+                "the database refuses the data of a sign-in or a change of rights, and will again: %s",
+                error,
+                extra=fields("grant_data_refused", **error.log_data),
+            )
         self._reports.recorder.count("grants_refused")
         self._reports.emit(events.grant_refused, events.GrantWasRefused())
         return self._make_refusal()
@@ -280,13 +285,17 @@ def _asked(ask: Callable[[str], int | None], user_id: str) -> int | None:
     try:
         most = ask(user_id)
     except Exception as error:
-        log.exception("LANGPONT_SESSION_MAX_SESSIONS_PER_USER failed; the sign-in is refused")
+        log.exception(
+            "LANGPONT_SESSION_MAX_SESSIONS_PER_USER failed; the sign-in is refused", extra=fields("max_sessions_failed")
+        )
         raise UnknownLimit from error
     if most is None or (type(most) is int and most >= 1):
         return most
+    returned = most if type(most) is int else f"a value of type {type(most).__name__}"
     log.error(
         "LANGPONT_SESSION_MAX_SESSIONS_PER_USER returned %s, not a whole number from 1, or None for no limit; "
         "the sign-in is refused",
-        most if type(most) is int else f"a value of type {type(most).__name__}",
+        returned,
+        extra=fields("max_sessions_unusable", returned=returned),
     )
     raise UnknownLimit

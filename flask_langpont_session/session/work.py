@@ -17,6 +17,7 @@ from ..policy.values import NO_DEVICE, AuthRow, Device, Fields
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
 from ..support.caches import lazy
+from ..support.logs import fields
 from .changes import Changes, SessionLimits
 from .identity import NOT_READ, Identity
 
@@ -347,7 +348,11 @@ class Work:
     def note_unreadable(self, key: str) -> None:
         """One damaged value is no reason to fail a page: it reads as absent, and writing it again heals it."""
         self.repository.recorder.count("unreadable_values")
-        log.warning("session key %r holds a value that cannot be read; it counts as absent", key)
+        log.warning(
+            "session key %r holds a value that cannot be read; it counts as absent",
+            key,
+            extra=fields("value_unreadable", key=key),
+        )
 
     def value(self, key: str) -> Any:
         """The value of a key that is kept in a category.
@@ -399,6 +404,7 @@ class Work:
                 "session%s was changed after the response had been sent (a streaming response?): it is not stored, "
                 "unless session.flush() does so",
                 "" if key is None else f"[{key!r}]",
+                extra=fields("changed_too_late", key=key),
             )
 
     def take_back(self) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .files import UnsafeFile, open_private
 from .forks import renew_in_children
+from .logs import Failing, fields
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class HostWork:
         self._patience = patience
         self._clock = clock
         self._lock: int | None = None
-        self._problem: str | None = None
+        self._failing = Failing()
         self._begin()
         renew_in_children(self, HostWork._renew)
 
@@ -188,15 +189,20 @@ class HostWork:
         return b""
 
     def _say(self, error: OSError | None) -> None:
-        problem = None if error is None else str(error) if isinstance(error, UnsafeFile) else _words(error)
-        if problem is not None and self._problem is None:
+        if error is None:
+            if self._failing.ends():
+                log.warning(
+                    "the processes of this host share their %s again",
+                    self._what,
+                    extra=fields("host_shared", work=self._what),
+                )
+        elif self._failing.begins():
+            problem = str(error) if isinstance(error, UnsafeFile) else _words(error)
             log.warning(
                 "the processes of this host do not share their %s: %s. Each goes on for itself. Check the folder %s.",
-                self._what, problem, self._folder,
-            )  # fmt: skip
-        elif problem is None and self._problem is not None:
-            log.warning("the processes of this host share their %s again", self._what)
-        self._problem = problem
+                *(self._what, problem, self._folder),
+                extra=fields("host_not_shared", work=self._what, cause=problem, folder=str(self._folder)),
+            )
 
 
 def _make(folder: Path) -> None:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from .chance import CHANCE
 from .forks import renew_in_children
+from .logs import Failing, fields
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class PeriodicThread:
         self._name = f"langpont-session-{name}"
         self._begin = begin
         self._interval = interval
-        self._is_surprised = False
+        self._failing = Failing()
         self._reset()
         renew_in_children(self, PeriodicThread._reset)
         _alive.add(self)
@@ -71,7 +72,11 @@ class PeriodicThread:
     def _start(self) -> None:
         self._thread = start_daemon(self._name, self._run)
         if self._thread is None:  # the next request tries again
-            log.error("%s cannot be started: the system gives no more threads", self._name)
+            log.error(
+                "%s cannot be started: the system gives no more threads",
+                self._name,
+                extra=fields("thread_not_started", thread=self._name),
+            )
 
     def end(self) -> None:
         """Have the work done a last time, soon; see :meth:`wait`."""
@@ -99,12 +104,15 @@ class PeriodicThread:
     def _do(self, work: Callable[[], None]) -> None:
         try:
             work()
-            self._is_surprised = False
+            self._failing.ends()
         except Exception:
             # The thread must outlive any surprise, and must not fill the log with it.
-            if not self._is_surprised:
-                log.exception("%s met an error it does not know; it goes on", self._name)
-            self._is_surprised = True
+            if self._failing.begins():
+                log.exception(
+                    "%s met an error it does not know; it goes on",
+                    self._name,
+                    extra=fields("thread_failed", thread=self._name),
+                )
 
 
 def end_all(threads: list[PeriodicThread], timeout: float | None = None) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...policy.values import Basis, CategoryChange, Operation, RecordRef, SharedCopy, StoreError
+from ...support.logs import fields
 from .board import Board, Outdated
 from .entries import (
     FIELD,
@@ -273,7 +274,12 @@ class Journal:
         with self.file.connected() as db:
             entries, damaged = oldest_writes(db, limit, signed_in, after)
         if damaged:
-            log.error("%d damaged entries are removed from the journal: what they were to change is lost", len(damaged))
+            number = len(damaged)
+            log.error(
+                "%d damaged entries are removed from the journal: what they were to change is lost",
+                number,
+                extra=fields("entries_damaged", number=number),
+            )
             _delete(self.file, "writes", damaged)
         return entries
 

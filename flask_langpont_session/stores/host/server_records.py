@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from ...policy.values import ServerRecord, StoreError
+from ...support.logs import fields
 from .board import Board
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class HostMemory:
                 "what this host knows of the %s cannot be read (%s): this worker verifies each signed-in session once "
                 "by the database. %s",
                 *(self._endpoint, error, _IF_IT_GOES_ON),
+                extra=fields("server_record_unread", endpoint=self._endpoint, **error.log_data),
             )
             return None
 
@@ -47,4 +49,5 @@ class HostMemory:
                 "what this worker knows of the %s could not be noted for the other workers of its host (%s): one that "
                 "starts now verifies each signed-in session once by the database. It is noted again by itself. %s",
                 *(self._endpoint, error, _IF_IT_GOES_ON),
+                extra=fields("server_record_unwritten", endpoint=self._endpoint, **error.log_data),
             )

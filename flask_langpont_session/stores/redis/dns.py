@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
+from ...support.logs import fields
 from ...support.threads import start_daemon
 
 log = logging.getLogger(__name__)
@@ -157,8 +158,11 @@ class DnsCache:
         except Exception as error:  # whatever it is: without an end of this the name would never be looked up again
             problem = error if isinstance(error, OSError) else OSError("not a host name")
             if name.problem is None:
+                cause, has_address = type(error).__name__, bool(before)
                 log.warning(
-                    "the name of a session store cannot be resolved (%s)%s", type(error).__name__, _KEPT[bool(before)]
+                    "the name of a session store cannot be resolved (%s)%s",
+                    *(cause, _KEPT[has_address]),
+                    extra=fields("name_not_resolved", cause=cause, has_address=has_address),
                 )
             name.problem = problem
         else:
@@ -166,7 +170,7 @@ class DnsCache:
         name.answered = None
         answered.set()
         if before and set(before) != set(name.addresses):
-            log.info("the name of a session store leads to other addresses now")
+            log.info("the name of a session store leads to other addresses now", extra=fields("addresses_changed"))
             self.on_change()
 
     def _take_over(self, name: _Name, found: tuple[SocketAddress, ...]) -> None:

@@ -18,6 +18,7 @@ from ...policy.health import PRIMARY
 from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
+from ...support.logs import fields
 from .commands import Command
 from .connections import Pool, bound, connect, doubt
 from .dns import DnsCache
@@ -343,7 +344,7 @@ class Link:
             self._reports.surprised(found.cause)
         refusal = found.cause if found.error_class is ErrorClass.IDENTITY_REFUSED else ""
         if refusal and refusal != self._refusal:
-            log.error("%s", found)
+            log.error("%s", found, extra=fields("identity_refused", **found.log_data))
         self._refusal = refusal or self._refusal
         return found
 

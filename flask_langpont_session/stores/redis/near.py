@@ -16,6 +16,7 @@ from ...policy.records import apply_change
 from ...policy.values import CategoryChange, Fields, RecordRef
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
+from ...support.logs import fields
 from .connections import RESTRAINT
 from .known import LARGEST_SHARE, size_of
 from .lane import Copy, Lane, Turn, Unsuitable
@@ -249,7 +250,11 @@ class NearCache:
             lane.open(connection)
         except Unsuitable as why:
             if str(why) != self.off:
-                log.info("session store %s: no near cache, each read asks the server: %s", self._link.name, why)
+                log.info(
+                    "session store %s: no near cache, each read asks the server: %s",
+                    *(self._link.name, why),
+                    extra=fields("near_cache_off", store=self._link.name, cause=str(why)),
+                )
             self.off, rest = str(why), REFUSED
         except Exception:  # what is wrong is said where a request or a probe meets it
             pass

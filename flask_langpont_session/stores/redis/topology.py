@@ -22,6 +22,7 @@ from ...policy.values import shard_of
 from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
+from ...support.logs import fields
 from .nodes import NodeAnswer, NodeQueries, Nodes
 from .slots import (
     NO_SHARD,
@@ -263,7 +264,12 @@ class ClusterTopology:
         after = draw(answer.ranges, self.map)
         if self._change_to(after):
             nodes = {address for place in after.places.values() for address in place.all}
-            log.info("the cluster has %d shards on %d nodes", len(after.places), len(nodes))
+            shards = len(after.places)
+            log.info(
+                "the cluster has %d shards on %d nodes",
+                *(shards, len(nodes)),
+                extra=fields("cluster_changed", shards=shards, nodes=len(nodes)),
+            )
 
     def _change_to(self, after: SlotMap) -> bool:
         before = self.map

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ...policy.values import ErrorClass, StoreError, Wait
 from ...support.lag import PROCESS
+from ...support.logs import Once, fields
 from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
 from .dialects import NOTHING
 from .engines import OWN_SHARE, PATIENT_SECONDS, Connections
@@ -41,10 +42,19 @@ class Calls:
     :param schema: makes the tables that a call finds missing, if they may be made.
     :param timeout: seconds a request waits for one call, connecting included.
     :param concurrency: calls of requests at a time.
+    :param clock: monotonic seconds.
     :ivar connections: lend what a call needs; each call borrows one for a transaction.
     """
 
-    def __init__(self, connections: Connections, schema: Schema, *, timeout: float, concurrency: int) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        schema: Schema,
+        *,
+        timeout: float,
+        concurrency: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.connections = connections
         self.timeout = timeout
         self.requests = Bulkhead(concurrency, "langpont-database")
@@ -53,7 +63,8 @@ class Calls:
         self.patient = Bulkhead(1, "langpont-database-patient")
         self._schema = schema
         self._was_ill = False
-        self._complained_at = -_SILENCE
+        self._clock = clock
+        self._complaint = Once(_SILENCE, clock)
 
     def in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
         """A call that has more time than a request takes neither the slots nor the time-outs of requests.
@@ -108,7 +119,7 @@ class Calls:
 
         :param grace: seconds for which a call may go on after its caller gave it up.
         """
-        self.cut_off(time.monotonic() - grace)
+        self.cut_off(self._clock() - grace)
 
     def cut_off(self, given_up_before: float) -> None:
         """End the calls that were given up before a moment, in monotonic seconds."""
@@ -163,10 +174,12 @@ class Calls:
 
     def _complain(self, error: OwnTransaction) -> None:
         """Log what only the developer can mend, though not once per request."""
-        now = time.monotonic()
-        if now - self._complained_at >= _SILENCE:
-            self._complained_at = now
-            log.error("the session database could not be written: %s. (Said once in %d s.)", error, _SILENCE)
+        if self._complaint.is_due():
+            log.error(
+                "the session database could not be written: %s. (Said once in %d s.)",
+                *(error, _SILENCE),
+                extra=fields("own_transaction_open", cause=str(error), silence=_SILENCE),
+            )
 
     def _noticed(self, error: StoreError) -> None:
         self._was_ill = self._was_ill or leads_elsewhere(error)

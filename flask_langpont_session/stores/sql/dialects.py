@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 
+from ...support.logs import fields
 from .bulkhead import is_call
 
 log = logging.getLogger(__name__)
@@ -290,7 +291,9 @@ class OfPostgreSQL(Limits):
     def _meet_pooler(self) -> None:
         if self._by_options is not False:
             log.info(
-                "the session database takes no start-up options (a pooler?): each transaction sets its time-outs itself"
+                "the session database takes no start-up options (a pooler?): each transaction sets its time-outs "
+                "itself",
+                extra=fields("no_startup_options"),
             )
         self._by_options = False
 
@@ -358,11 +361,12 @@ def name_mysql(engine: Engine) -> None:
         nonlocal said
         version = dialect.server_version_info  # None: the first connection, in another thread, is still asking
         if version and not dialect.is_mariadb and not said:
-            said = True
+            said, number = True, ".".join(map(str, version))
             log.warning(
                 "the session database is MySQL %s; this package was never run with that, but with MariaDB: "
                 "docs/databases.md says what differs",
-                ".".join(map(str, version)),
+                number,
+                extra=fields("database_is_mysql", version=number),
             )
 
     event.listen(engine, "connect", look)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from ...support.logs import fields
 from . import tables as sql
 from .engines import PATIENT_SECONDS, Connections
 from .errors import lacks_tables
@@ -54,6 +55,11 @@ class Schema:
         try:
             self.create()
         except SQLAlchemyError as error:
-            log.warning("the session tables are not there, and cannot be made: %s", type(error).__name__)
+            cause = type(error).__name__
+            log.warning(
+                "the session tables are not there, and cannot be made: %s",
+                cause,
+                extra=fields("tables_not_made", cause=cause),
+            )
         else:
-            log.info("the session tables were not there, and were made")
+            log.info("the session tables were not there, and were made", extra=fields("tables_made"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 import pytest
 
@@ -35,8 +34,13 @@ def schema() -> Schema:
 
 
 @pytest.fixture
-def calls(connections: Connections, schema: Schema) -> Iterator[Calls]:
-    calls = Calls(connections, schema, timeout=LONG, concurrency=2)  # type: ignore[arg-type]
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def calls(connections: Connections, schema: Schema, clock: Clock) -> Iterator[Calls]:
+    calls = Calls(connections, schema, timeout=LONG, concurrency=2, clock=clock)  # type: ignore[arg-type]
     yield calls
     calls.close()
 
@@ -200,11 +204,9 @@ def test_connections_are_distrusted_once_after_an_error_that_may_lead_elsewhere(
 
 
 def test_the_callers_own_transaction_is_complained_of_once_in_a_while(
-    calls: Calls, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    calls: Calls, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Only the developer can mend it; a line per request would say no more."""
-    clock = Clock()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
     with caplog.at_level(logging.ERROR, logger=module.__name__):
         for passed, lines in ((0.0, 1), (59.9, 1), (0.1, 2)):
             clock.now += passed
@@ -215,10 +217,9 @@ def test_the_callers_own_transaction_is_complained_of_once_in_a_while(
     assert "commit it before the session is changed" in caplog.text
 
 
-def test_calls_of_every_kind_are_cut_off(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_of_every_kind_are_cut_off(calls: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were given up longer ago than the time they are granted."""
     told: list[tuple[Bulkhead, float]] = []
     monkeypatch.setattr(Bulkhead, "cut_off", lambda bulkhead, moment: told.append((bulkhead, moment)))
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100.0))
     calls.end_overdue(2.0)
-    assert told == [(bulkhead, 98.0) for bulkhead in (calls.requests, calls.probes, calls.patient)]
+    assert told == [(bulkhead, clock.now - 2.0) for bulkhead in (calls.requests, calls.probes, calls.patient)]
