@@ -36,7 +36,7 @@ from ..policy.categories import AUTH, CSRF_FEATURE, PERMANENT
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId, digest_of
 from ..policy.records import Life, Note, Verdict
-from ..policy.users import is_nobody, user_of
+from ..policy.users import means_no_user, user_of
 from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
@@ -116,7 +116,7 @@ class BroughtAlong:
             old = self._adoption.find(self._cookies, session.work.ids.scope)
         except StoreError:
             return True
-        if old is None or not self._adoption.is_of_somebody(old):
+        if old is None or not self._adoption.is_signed_in(old):
             return False
         users = self._adoption.users_of(old)
         return not users or any(user_of(session.get(key)) != user_of(value) for key, value in users.items())
@@ -285,7 +285,7 @@ class Adoption:
         :raises StoreError: the database does not answer.
         """
         later = Adopted(None, scope, self._token_of(old))
-        if self.is_of_somebody(old) and not scope.can(DATABASE, WRITE):
+        if self.is_signed_in(old) and not scope.can(DATABASE, WRITE):
             return later
         plan = self._new_session(old, context, scope).saving.plan()
         if plan is None or plan.target is None:
@@ -314,7 +314,7 @@ class Adoption:
         old = source.read(cookie, scope)
         if old is None:
             return
-        if self.is_of_somebody(old):
+        if self.is_signed_in(old):
             self._repository.never_adopt(self._note(old), scope)
         source.end(cookie, scope)
 
@@ -323,8 +323,8 @@ class Adoption:
         for source in self._sources:
             source.close()
 
-    def is_of_somebody(self, old: Old) -> bool:
-        """Whether it names a signed-in user, or gives rights."""
+    def is_signed_in(self, old: Old) -> bool:
+        """Whether it names a user, or gives rights."""
         rights = self._settings.privilege_key_patterns
         return bool(self.users_of(old)) or any(
             value for key, value in old.values.items() if isinstance(key, str) and key in rights
@@ -333,7 +333,7 @@ class Adoption:
     def users_of(self, old: Old) -> dict[str, Any]:
         """The user keys that it has, with their values."""
         values = {key: old.values.get(key) for key in self._settings.user_keys}
-        return {key: value for key, value in values.items() if not is_nobody(value)}
+        return {key: value for key, value in values.items() if not means_no_user(value)}
 
     def _note(self, old: Old) -> Note:
         life_ms = int(self._app.permanent_session_lifetime.total_seconds() * 1000)

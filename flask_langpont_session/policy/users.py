@@ -27,7 +27,7 @@ def user_of(value: Any) -> str | None:
     return None if value is None or isinstance(value, (list, tuple)) else str(value)
 
 
-def is_nobody(value: Any) -> bool:
+def means_no_user(value: Any) -> bool:
     """Whether a value says that there is no user: None, False, an empty text or dict. The number 0 may be an id."""
     return not value and (type(value) is bool or not isinstance(value, (int, float)))
 

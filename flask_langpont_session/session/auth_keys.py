@@ -20,7 +20,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.privileges import begins_to_live_shorter
 from ..policy.records import NO_COPY, NO_FIELDS, Loaded, Verdict
 from ..policy.serializer import decode, has_lone_surrogate
-from ..policy.users import FLASK_LOGINS_FRESH, is_nobody, user_of
+from ..policy.users import FLASK_LOGINS_FRESH, means_no_user, user_of
 from ..policy.values import CategoryChange
 from .changes import Carried
 from .freshness import fresh_row
@@ -54,7 +54,7 @@ class AuthKeys:
         is_right = key in settings.privilege_key_patterns
         if key in settings.user_key_patterns:
             said = decode(encoded)
-            if is_nobody(said):
+            if means_no_user(said):
                 if self._work.has(key):  # a session that cannot be verified shows no user: that is no reason to end it
                     self.delete(key)
                 return False
@@ -210,7 +210,7 @@ class AuthKeys:
     def _has_identity_beside(self, key: str) -> bool:
         others = {*self._work.stored(AUTH), *self._work.now.assigned} - {key}
         return any(
-            self._is_identity(other) and self._work.has(other) and not is_nobody(self._work.value(other))
+            self._is_identity(other) and self._work.has(other) and not means_no_user(self._work.value(other))
             for other in others
         )
 
@@ -230,7 +230,7 @@ class AuthKeys:
                 self._grant()
                 continue
             before, said = self._before_changes(key), decode(change.sets[key])
-            if before is None and is_nobody(said) and key not in assigned:
+            if before is None and means_no_user(said) and key not in assigned:
                 del change.sets[key]  # it is so anyway
             elif self._work.kind != SIGNED_IN:
                 del change.sets[key]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from flask_langpont_session.policy.users import authenticated_at, is_nobody, is_recent, noted, user_of
+from flask_langpont_session.policy.users import authenticated_at, is_recent, means_no_user, noted, user_of
 from flask_langpont_session.policy.values import AuthRow, Fields
 
 
@@ -40,15 +40,15 @@ def test_the_user_of_a_value(value: Any, user: str | None) -> None:
 
 
 @pytest.mark.parametrize("value", [None, False, "", {}, [], (), b""])
-def test_nobody(value: Any) -> None:
+def test_values_that_mean_no_user(value: Any) -> None:
     """What an application assigns to sign its user out."""
-    assert is_nobody(value)
+    assert means_no_user(value)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, True, "0", {"a": 1}, [0], UUID(int=0)])
-def test_somebody(value: Any) -> None:
+def test_values_that_do_not(value: Any) -> None:
     """A number may be an id."""
-    assert not is_nobody(value)
+    assert not means_no_user(value)
 
 
 def row(payload: Fields, read_at: int = 9_000) -> AuthRow:
