@@ -62,8 +62,8 @@ class Stage:
     def contestants(self, scenario: Scenario) -> list[Contestant]:
         """The contestants that take part in a scenario."""
         others = [one for one in self.others if scenario.database == "sqlite" or not isinstance(one, Ours)]
-        everyone = [*others, self.ours[scenario.database]]
-        return [contestant for contestant in everyone if measure.fits(contestant, scenario)]
+        contestants = [*others, self.ours[scenario.database]]
+        return [contestant for contestant in contestants if measure.fits(contestant, scenario)]
 
 
 @contextmanager
@@ -106,15 +106,15 @@ def run(scenarios: Sequence[Scenario], effort: Effort, *, cores: str, everything
         measure.run_rounds(lanes, rounds=effort.rounds, calls=effort.calls, progress=_say)
         _say("counting traffic")
         served = [lane for lane in lanes if not delay and lane.contestant.name not in (BARE, "cookie")]
-        everyone = [*stage.others, stage.ours["sqlite"]]
+        contestants = [*stage.others, stage.ours["sqlite"]]
         return Results(
             versions=_versions(stage.admin, cores, delay),
             delay=delay,
-            labels={contestant.name: contestant.label for contestant in everyone},
+            labels={contestant.name: contestant.label for contestant in contestants},
             scenarios=scenarios,
             lanes={_names(lane): lane for lane in lanes},
             traffic={_names(lane): measure.traffic(lane, stage.admin, 20) for lane in served},
-            lost=_lost(everyone, effort) if everything else {},
+            lost=_lost(contestants, effort) if everything else {},
             requests=PARALLEL,
             outages=sum(contestant.outages for contestant in stage.ours.values()),
         )
@@ -124,9 +124,9 @@ def _names(lane: Lane) -> tuple[str, str]:
     return lane.scenario.name, lane.contestant.name
 
 
-def _lost(everyone: Sequence[Contestant], effort: Effort) -> dict[str, list[int]]:
+def _lost(contestants: Sequence[Contestant], effort: Effort) -> dict[str, list[int]]:
     _say(f"{PARALLEL} parallel requests")
-    rivals = [contestant for contestant in everyone if contestant.name in (REFERENCE, OURS)]
+    rivals = [contestant for contestant in contestants if contestant.name in (REFERENCE, OURS)]
     return {c.name: [measure.lost_updates(c, PARALLEL) for _ in range(effort.tries)] for c in rivals}
 
 

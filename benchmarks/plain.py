@@ -95,8 +95,8 @@ class WithoutProtocol(Ours):
         state.backend.local.is_dead = lambda digest: False
         reads = state.repository._reads
 
-        def believe(digest: str, scope: Any, life: Any, heard: Any, **how: Any) -> Loaded:
-            return Loaded.verified(Verdict.VALID, 0, heard.answer.auth.row, "primary")
+        def believe(digest: str, scope: Any, life: Any, reply: Any, **how: Any) -> Loaded:
+            return Loaded.verified(Verdict.VALID, 0, reply.answer.auth.row, "primary")
 
         reads._verifier.verify = believe
         reads._journal_writer.overlay = lambda ref, scope=None: NOTHING

@@ -104,10 +104,10 @@ def _publishing(recorder: Recorder, place: socket.socket) -> Iterator[None]:
     def publish() -> None:
         cloudwatch.publish(figures(reader.take(), active=None, in_use=0))
 
-    pump = PeriodicThread("publisher", lambda: publish, 0.1)
-    pump.ensure_started()
+    thread = PeriodicThread("publisher", lambda: publish, 0.1)
+    thread.ensure_started()
     yield
-    end_all([pump])
+    end_all([thread])
 
 
 MEANWHILE = {

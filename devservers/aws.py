@@ -88,7 +88,7 @@ class Aws(Server):
             queue, raw = f"arn:aws:sqs:{REGION}:{_ACCOUNT}:inbox", {"RawMessageDelivery": "true"}
             sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=raw)
 
-    def heard(self) -> Mapping[str, list[dict[str, str]]]:
+    def received(self) -> Mapping[str, list[dict[str, str]]]:
         """The last messages, newest first, and the metrics of the last minutes; both empty while it does not answer."""
         with self._reading, suppress(HTTPClientError):
             self._receive()

@@ -33,7 +33,7 @@ class Owner(Protocol):
     def state(self) -> Mapping[str, str]:
         """How each server is."""
 
-    def heard(self) -> Mapping[str, Any] | None:
+    def aws_received(self) -> Mapping[str, Any] | None:
         """Metrics and messages; None: there is no AWS."""
 
 
@@ -64,7 +64,7 @@ def _answer(owner: Owner, line: bytes) -> dict[str, Any]:
             _act(owner, question["server"], question["action"])
     except Exception as failed:  # a lab that cannot start a server still answers
         error = f"{type(failed).__name__}: {failed}"
-    return {"servers": dict(owner.state()), "aged": owner.aged, "aws": owner.heard()} | (
+    return {"servers": dict(owner.state()), "aged": owner.aged, "aws": owner.aws_received()} | (
         {"error": error} if error else {}
     )
 

@@ -155,9 +155,9 @@ class Lab:
             for name, server in self.servers.items()
         }
 
-    def heard(self) -> Mapping[str, Any] | None:
+    def aws_received(self) -> Mapping[str, Any] | None:
         """What AWS was sent by the application; None without AWS."""
-        return self.aws.heard() if self.aws is not None else None
+        return self.aws.received() if self.aws is not None else None
 
     def _start(self) -> None:
         self._running.callback(shutil.rmtree, self.folder, ignore_errors=True)  # if even the janitor cannot start

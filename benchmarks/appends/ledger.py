@@ -91,12 +91,12 @@ class Life:
         self.texts = {*self.texts, None}
         self.themes = {*self.themes, None}
 
-    def verify(self, shown: Mapping[str, Any]) -> Judgement:
+    def verify(self, shown: Mapping[str, Any]) -> Wrongs:
         """What is wrong with what a worker shows at the end, at level 0."""
         entries: list[int] = shown["list"]
         missing = set(self.acknowledged) | self.read_back
         missing -= set(entries)
-        return Judgement(
+        return Wrongs(
             lost=len(missing - self.read_back - self.firm),
             firm_lost=len(missing & self.firm - self.read_back),
             destroyed=len(missing & self.read_back),
@@ -111,7 +111,7 @@ class Life:
 
 
 @dataclass
-class Judgement:
+class Wrongs:
     """How much of what is wrong; of one list, or of all.
 
     :ivar lost: acknowledged entries that are not there and that no answer had shown.
@@ -131,7 +131,7 @@ class Judgement:
     texts_lost: int = 0
     themes_lost: int = 0
 
-    def __iadd__(self, other: Judgement) -> Judgement:
+    def __iadd__(self, other: Wrongs) -> Wrongs:
         for name, number in vars(other).items():
             setattr(self, name, getattr(self, name) + number)
         return self

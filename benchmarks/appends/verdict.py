@@ -15,7 +15,7 @@ from .application import LIST
 from .browser import Browser
 from .findings import Finding, reports_of, short
 from .hosts import LONG, Worker
-from .ledger import Judgement
+from .ledger import Wrongs
 
 WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
 """Counters of the package that cover a write which is not there."""
@@ -37,7 +37,7 @@ class Verdict:
 
     seed: int
     acknowledged: Counter[str]
-    found: Judgement
+    found: Wrongs
     lists_damaged: int
     clears: int
     undone: int
@@ -88,7 +88,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
 
     :param faults: what happened, how often.
     """
-    found, damaged, wrong = Judgement(), 0, list(crowd.errors)
+    found, damaged, wrong = Wrongs(), 0, list(crowd.errors)
     for actor in crowd.actors:
         shown, verified = _verify(actor, workers, wrong)
         if any(vars(verified).values()):
@@ -128,9 +128,9 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
     return made
 
 
-def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Judgement]:
+def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Wrongs]:
     if actor.browser.cookie is None:
-        return {}, Judgement()
+        return {}, Wrongs()
     shown = [_look(actor.browser, worker) for worker in workers]
     for each in shown:
         actor.look_for_cleared(each["list"])
@@ -139,7 +139,7 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
         if not actor.in_doubt or first["user"] is not None:
             wrong.append(f"{actor.expected} is shown as {first['user']} at the end")
             actor.wrong.append(Finding(wrong[-1], actor.browser.cookie))
-        return first, Judgement()
+        return first, Wrongs()
     keys = ("user", "list", "count", "blind", "theme")
     if any(each[key] != first[key] for each in shown for key in keys):
         wrong.append(f"the workers disagree about {actor.user or 'a visitor'}")

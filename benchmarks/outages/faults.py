@@ -144,7 +144,7 @@ def _has_mark(stage: Stage) -> bool:
         return bool(redis.exists(MARK))
 
 
-def _follow_nobody_there(redis: Any) -> None:
+def _follow_no_server(redis: Any) -> None:
     redis.execute_command("REPLICAOF", "127.0.0.1", "1")
 
 
@@ -175,7 +175,7 @@ OUTAGES = (
     Outage(
         "readonly",
         "the primary becomes a read-only replica",
-        partial(_refusing_writes, begin=_follow_nobody_there, end=_lead, code="READONLY"),
+        partial(_refusing_writes, begin=_follow_no_server, end=_lead, code="READONLY"),
     ),
     Outage(
         "oom",

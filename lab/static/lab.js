@@ -43,10 +43,10 @@
   }
 
   // Each answer is of one worker; the other ones' charts stay until they have not answered for a while.
-  const heard = new Map();
+  const answeredAt = new Map();
   function showWorker(pid, charts) {
     const place = document.getElementById("workers");
-    heard.set(pid, Date.now());
+    answeredAt.set(pid, Date.now());
     let worker = place.querySelector(`[data-pid="${pid}"]`);
     if (!worker) {
       worker = make("section", "", { class: "worker", "data-pid": pid });
@@ -55,7 +55,7 @@
     }
     worker.innerHTML = charts;
     for (const other of [...place.children]) {
-      if (Date.now() - (heard.get(Number(other.dataset.pid)) ?? started) > 20_000) other.remove();
+      if (Date.now() - (answeredAt.get(Number(other.dataset.pid)) ?? started) > 20_000) other.remove();
     }
   }
   const started = Date.now();

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.appends.faults import DATABASE_WAYS, WAYS, plan
-from benchmarks.appends.ledger import Judgement, Life
+from benchmarks.appends.ledger import Life, Wrongs
 
 
 def shown(entries: Sequence[int] = (), *, level: int = 0, **differently: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def life() -> Life:
 @pytest.mark.parametrize("entries", [[1, 2, 3], [1, 2, 3, 4]])
 def test_what_was_acknowledged_is_there_and_what_was_not_may_be(life: Life, entries: list[int]) -> None:
     """Nothing is wrong."""
-    assert life.verify(shown(entries)) == Judgement()
+    assert life.verify(shown(entries)) == Wrongs()
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_what_was_acknowledged_is_there_and_what_was_not_may_be(life: Life, entr
 )
 def test_a_list_that_is_wrong(life: Life, entries: list[int], wrong: dict[str, int]) -> None:
     """Each kind is told from the others."""
-    assert life.verify(shown(entries)) == Judgement(**wrong)
+    assert life.verify(shown(entries)) == Wrongs(**wrong)
 
 
 def test_an_entry_without_an_answer_that_was_shown_must_stay(life: Life) -> None:
     """From then on an answer has shown it."""
     life.saw([1, 2, 3, 4])
-    assert life.verify(shown([1, 2, 3])) == Judgement(destroyed=1)
+    assert life.verify(shown([1, 2, 3])) == Wrongs(destroyed=1)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_additions_lie_between_those_acknowledged_and_those_tried(count: int, wr
     life = Life()
     for answer in (shown(), shown(), None):
         life.added(answer)
-    assert life.verify(shown(count=count)) == Judgement(**wrong)
+    assert life.verify(shown(count=count)) == Wrongs(**wrong)
 
 
 def test_the_last_text_that_was_acknowledged_or_a_later_one_without_an_answer_is_there() -> None:
@@ -91,8 +91,8 @@ def test_after_a_wipe_without_an_answer_anything_may_be_there(life: Life) -> Non
     """But nothing twice, and nothing of another list."""
     life.is_uncertain()
     for entries in ([], [1, 2], [1, 2, 3, 4]):
-        assert life.verify(shown(entries)) == Judgement()
-    assert life.verify(shown([1, 1])) == Judgement(twice=1)
+        assert life.verify(shown(entries)) == Wrongs()
+    assert life.verify(shown([1, 1])) == Wrongs(twice=1)
 
 
 def test_a_plan_has_every_fault_in_it_and_follows_from_its_seed() -> None:

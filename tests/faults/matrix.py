@@ -155,7 +155,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(34, "name that is not known any more", names.unresolved(slow=False, anew=False), **AS_BEFORE, **NAMED),
     Row(35, "evicted", faults.lost_data(faults.evict, faults.evictions), **EMPTIED),
     Row(36, "flushed", faults.lost_data(faults.flush, faults.flushes), **REFILLED),
-    Row(37, "records of another type", faults.damaged(faults.of_another_type, faults.is_set_aside), **EMPTIED,),
+    Row(37, "records of another type", faults.damaged(faults.of_another_type, faults.is_quarantined), **EMPTIED,),
     Row(38, "corrupt bytes", faults.damaged(faults.unreadable, faults.is_unreadable), **EMPTIED),
     Row(39, "value that is too big", faults.small_limit, **AS_BEFORE, write=413,
         size=2 * faults.MEGABYTE),

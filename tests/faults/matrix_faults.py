@@ -595,7 +595,7 @@ def of_another_type(client: Any, key: str) -> None:
     client.pipeline().delete(key).lpush(key, "x").execute()  # with no monitor in between
 
 
-def is_set_aside(client: Any, key: str) -> bool:
+def is_quarantined(client: Any, key: str) -> bool:
     """As it was, beside its place."""
     return bool(client.type(f"{key}:aside") == "list")
 

@@ -75,18 +75,18 @@ class Proof:
 
     def look_on(self, evidence: Evidence) -> None:
         """Readers come and go until the level is reached, and then some more."""
-        settled = threading.Barrier(len(self.readers), action=self._note_calls)
+        all_met = threading.Barrier(len(self.readers), action=self._note_calls)
         reached = partial(self._has_bitten, evidence) if self.row.flickers else self._is_reached
-        Together([partial(self._visit, reader, settled, reached) for reader in self.readers]).run()
+        Together([partial(self._visit, reader, all_met, reached) for reader in self.readers]).run()
         self._assert_little_was_paid()
 
-    def _visit(self, reader: Visitor, settled: threading.Barrier, reached: Callable[[], bool]) -> None:
+    def _visit(self, reader: Visitor, all_met: threading.Barrier, reached: Callable[[], bool]) -> None:
         try:
             wait_until(lambda: self._meets_fault(reader, reached), f"level {self.row.level}", LONG, pause=0)
         except BaseException:
-            settled.abort()  # no reader needs to wait for this one
+            all_met.abort()  # no reader needs to wait for this one
             raise
-        settled.wait(LONG)
+        all_met.wait(LONG)
         for _ in range(ROUNDS):
             self._assert_shown(reader, reader.read())
 
@@ -287,7 +287,7 @@ class Proof:
         return sum(asked.values()), sum(count for seen, count in asked.items() if seen.outcome not in _FINE)
 
     def _note_calls(self) -> None:
-        self._asked_when_settled, self._failed = self._calls()
+        self._asked_when_all_met, self._failed = self._calls()
 
     def _assert_little_was_paid(self) -> None:
         """Few calls failed each time, and from then on no request asked a store that is lost altogether."""
@@ -295,7 +295,7 @@ class Proof:
         outages = parts(self.site.app).recorder.counters().get("StoreLost", 0) if self.row.flickers else 1
         assert failed <= self.row.pays * len(self.readers) * outages
         if {(self.row.store, "read"), (self.row.store, "write")} <= parts(self.site.app).health.open_stores():
-            assert asked == self._asked_when_settled
+            assert asked == self._asked_when_all_met
 
 
 class Together:

@@ -241,7 +241,7 @@ class FaultProxy:
             return
         for listening in listener.sockets:
             self._loop.remove_reader(listening)
-        for _ in range(10):  # asyncio loses whom it has accepted and not yet handed over when it is closed
+        for _ in range(10):  # asyncio loses connections that it has accepted and not yet handed over when it is closed
             await asyncio.sleep(0)
         for listening in listener.sockets:
             # Another thread may be starting a process: until that has its own program, it has this socket, too.

@@ -18,7 +18,7 @@ OK, ALARM, INSUFFICIENT = "OK", "ALARM", "INSUFFICIENT_DATA"
 METRIC_ALARM, COMPOSITE_ALARM = "AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm"
 
 MINUTE = 60
-"""Seconds between two evaluations of an alarm whose period is a minute or longer; its windows slide by as much."""
+"""Seconds between two evaluations of an alarm whose period is a minute or longer; its windows move by as much."""
 
 _EXTRA = 2
 """Periods that are looked at beyond the evaluation periods: as many as in the tables of the documentation, which says

@@ -377,8 +377,8 @@ def _username(generated: Mapping[str, Any]) -> Any:
 
 @rule
 def users(d: Deployment) -> Iterator[str]:
-    """Who signs in has one name in two places, credentials of the kind that AuthMode says, and exactly the rights that
-    the extension needs, on its own keys."""
+    """A user of Redis has one name in two places, credentials of the kind that AuthMode says, and exactly the rights
+    that the extension needs, on its own keys."""
     rights = {"on", f"~{d.parameters['KeyPrefix']}:*", *RIGHTS}
     for name, user in d.of_type("AWS::ElastiCache::User").items():
         if "NoPasswordRequired" in user or "Passwords" in user:

@@ -106,7 +106,7 @@ def test_an_alarm_goes_by_the_minutes_of_its_own_metric() -> None:
     assert histories({"A": alarm(Namespace="other")}, {}, figures, 6)["A"] == [OK] * 6
 
 
-def test_a_longer_period_slides_by_minutes() -> None:
+def test_a_longer_period_moves_by_minutes() -> None:
     """And has what was received until then, each sample in one of two windows side by side."""
     figures = of_minutes(0, 0, 9, 0, 0, 0, 0, 0, 0)
     slow = alarm(Period=300, EvaluationPeriods=1, DatapointsToAlarm=1)

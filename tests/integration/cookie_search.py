@@ -315,7 +315,7 @@ class Beginning(NamedTuple):
     is_dead: bool = False
 
 
-def _nobody(world: World) -> Beginning:
+def _no_cookie(world: World) -> Beginning:
     return Beginning()
 
 
@@ -342,7 +342,7 @@ def _old_permanent_user(world: World) -> Beginning:
 
 
 BEGINNINGS: dict[str, Callable[[World], Beginning]] = {
-    "no cookie": _nobody,
+    "no cookie": _no_cookie,
     "visitor": _visitor,
     "user": _user,
     "signed out elsewhere": _dead,
@@ -417,7 +417,7 @@ class Run:
 
     @cached_property
     def may_have_died(self) -> set[str | None]:
-        """Ids under which a session goes on of which somebody signed in who came with the id that it had before.
+        """Ids under which a session goes on to which a user signed in with the id that it had before.
 
         It is good enough if the session ends, and if it stays.
         """
@@ -452,9 +452,9 @@ class Run:
     def looks(self) -> dict[str, list[Exchange]]:
         """Every cookie that the browser may have by now → what each worker answers to it."""
         cookies = dict.fromkeys(filter(None, (self.beginning.cookie, *(e.answer for e in self.exchanges))))
-        at, everybody = len(self.case.execution.served), range(len(self.world.workers))
+        at, workers = len(self.case.execution.served), range(len(self.world.workers))
         return {
-            cookie: [self.world.ask("look", cookie, worker=worker, at=at) for worker in everybody] for cookie in cookies
+            cookie: [self.world.ask("look", cookie, worker=worker, at=at) for worker in workers] for cookie in cookies
         }
 
     @property

@@ -283,7 +283,7 @@ def test_flask_finds_the_commands(tmp_path: Path, primary: Valkey) -> None:
     "arguments", [["langpont", "init-db"], ["langpont", "purge"], ["langpont", "explain"], ["routes"], ["--help"]]
 )
 def test_a_command_that_needs_no_journal_makes_none(tmp_path: Path, primary: Valkey, arguments: list[str]) -> None:
-    """It may be run as root, to whom the file would belong: the workers, who are another user, could not use it."""
+    """It may be run as root, and the file would be root's: the workers, which run as another user, could not use it."""
     done = flask(tmp_path, *arguments, REDIS_URL=primary.url)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("langpont_session_journal*")) == []

@@ -1783,7 +1783,7 @@ def test_the_death_of_an_old_digest_is_not_that_of_the_session(database: Databas
     assert found.state is RowState.VALID
 
 
-# -- who is who --------------------------------------------------------------------------------------------------------
+# -- users' names ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["ann ", " ann", "Ann", "ånn", "a\u030ann"])

@@ -396,7 +396,7 @@ def test_what_has_no_socket_is_left_alone() -> None:
 
 
 @on_each
-def test_a_connection_that_was_shut_down_is_nobodys_any_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_shut_down_is_not_used_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if its answer came at the last moment, the call ended well, and the driver does not know it either."""
     monkeypatch.setattr(engines, "_has_ended", lambda _: False)
     database = Database(make_engine(url, LONG), timeout=LONG, concurrency=1)

@@ -337,7 +337,7 @@ def test_keys_are_exchanged_without_a_logout(make_app: MakeApp, raw: Any) -> Non
 
 def test_what_waits_is_merged_by_a_worker_that_has_its_key(make_app: MakeApp, primary: Valkey) -> None:
     """Of two workers of a host one has been given the new key too early. What it keeps in an outage is not lost by the
-    other one, which brings home what it can read."""
+    other one, which merges what it can read."""
     newer, older = make_app(ENCRYPTION_KEYS=[NEW, OLD]), make_app(ENCRYPTION_KEYS=[OLD])
     user = sign_in(older, draft="before", lang="en")
     primary.kill()

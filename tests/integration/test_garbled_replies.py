@@ -203,18 +203,18 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
 
 def test_an_unknown_error_is_counted_and_fails_closed(server: StrangeServer) -> None:
     """An error that stands in no table is unreachable, and is logged."""
-    heard: list[str] = []
+    surprises: list[str] = []
     server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
-    with store_on(server.url(), reports=Reports(surprised=heard.append)) as store:
+    with store_on(server.url(), reports=Reports(surprised=surprises.append)) as store:
         with pytest.raises(StoreError) as caught:
             store.extend_idle(D, 1, timeout=1)
         assert caught.value.error_class is ErrorClass.UNREACHABLE
-        assert heard == ["ResponseError"]
+        assert surprises == ["ResponseError"]
         server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
         store.forget_connections()
         with pytest.raises(StoreError) as caught:
             store.extend_idle(D, 1, timeout=1)
-    assert (caught.value.error_class, heard[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
+    assert (caught.value.error_class, surprises[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
     assert not caught.value.sent
 
 

@@ -320,7 +320,7 @@ def test_s1_whose_row_ran_out_in_the_outage_stays_signed_in(pg_app: Flask, postg
     noted = int(entry(primary, client.digest)["@i"])
     age_entry(primary, idler.digest, IDLE, "@i")
     parts(app).backend.local.forget(idler.digest)  # for which no time has passed
-    assert idler.get("/who").json["user"] is None  # nobody can say, and nobody is ended
+    assert idler.get("/who").json["user"] is None  # no store can say, and no session is ended
     assert entry(primary, idler.digest)["@live"] == "1"
     with parts(app).monitor.paused():
         postgres.start()

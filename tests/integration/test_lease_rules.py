@@ -135,7 +135,7 @@ def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) ->
 
 
 def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
-    """At the floor it says what this worker knows: one question for all."""
+    """With the minimum version it says what this worker knows: one question for all."""
     client = sign_in(app)
     backend = parts(app).backend
     known = backend.database.load(client.digest, idle_ms=0)

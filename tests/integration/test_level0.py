@@ -418,7 +418,7 @@ def test_fifty_parallel_changes_of_one_session_all_win(make_app: MakeApp) -> Non
     assert found == {"theme": "dark", "usage_count": 50, **{f"key{n}": f"key{n}" for n in range(50)}}
 
 
-def test_the_life_slides_when_a_quarter_has_passed(make_app: MakeApp, primary: Valkey) -> None:
+def test_the_life_is_extended_when_a_quarter_has_passed(make_app: MakeApp, primary: Valkey) -> None:
     """A read touches the TTL only when it has sunk, and in the same round trip."""
     # Near, a record is taken to live as long as it did until the server has said that this is changed.
     client: Any = make_app(NEAR_CACHE=()).test_client()

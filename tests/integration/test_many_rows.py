@@ -79,7 +79,7 @@ class Site:
         operator = cast(LangPontSession, self.worker.session_interface)
         return operator.revoke_user("7", self.worker)
 
-    def bring_home(self) -> int:
+    def replay_all(self) -> int:
         """One worker's monitor does what is to be done. In how many rounds; no breaker opens in any of them."""
         rounds = 0
         while waiting(self.worker):
@@ -135,7 +135,7 @@ def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, pri
         later = sign_in(site.elsewhere)
         assert site.valid() == sorted([later.digest, other.digest])
         assert waiting(site.worker) == 1
-        assert site.bring_home() > 1  # others had their turns between
+        assert site.replay_all() > 1  # others had their turns between
     assert site.alive() == sorted([later.digest, other.digest])
     assert tombstones(primary) == ROWS + len(clients)
     assert [who(app, later) for app in site.all] == ["7"] * 3
@@ -160,7 +160,7 @@ def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
         wait_until(lambda: is_in_use_again(site.worker), "the database in use", LONG)
         assert name(1) not in site.valid()
         assert name(ROWS) in site.valid()  # that follows
-        site.bring_home()
+        site.replay_all()
         assert site.alive() == [later.digest]
         assert tombstones(primary) == ROWS + 1
     wait_until_home(*site.all)
@@ -201,8 +201,8 @@ def test_very_many_changed_rows_keep_no_breaker_open(site: Site, primary: Valkey
         while worker.health.open_stores():
             worker.monitor.tick()
         assert 0 < tombstones(primary, live="1") < CHANGED
-        assert not is_settled(site.worker)
-        while not is_settled(site.worker):
+        assert not is_up_to_date(site.worker)
+        while not is_up_to_date(site.worker):
             worker.monitor.tick()
             assert not worker.health.open_stores()
         assert tombstones(primary, live="1") == CHANGED
@@ -224,12 +224,12 @@ def test_changed_rows_that_cannot_be_had_keep_no_breaker_open(site: Site, monkey
         for _ in range(2 * worker.settings.failure_threshold):
             worker.monitor.tick()
             assert not worker.health.open_stores()
-        assert not is_settled(site.worker)
+        assert not is_up_to_date(site.worker)
         monkeypatch.undo()
         worker.monitor.tick()
-        assert is_settled(site.worker)
+        assert is_up_to_date(site.worker)
 
 
-def is_settled(app: Flask) -> bool:
+def is_up_to_date(app: Flask) -> bool:
     """Redis has what changed around the last incident."""
     return is_home(app) and not parts(app).monitor.replay.has_incidents

@@ -164,7 +164,7 @@ def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_pat
         worker.store.forget_connections()
 
 
-def test_messages_are_heard_over_tls(server: Valkey, raw: Any, elsewhere: Worker, tmp_path: Path) -> None:
+def test_messages_arrive_over_tls(server: Valkey, raw: Any, elsewhere: Worker, tmp_path: Path) -> None:
     """What is not read yet lies in the socket, in TLS, or in the parser."""
     authority = Authority(tmp_path)
     with TlsFront(authority.context(["localhost"]), server.port) as front:
@@ -365,7 +365,7 @@ def test_a_replica_fills_nothing(worker: Worker, raw: Any) -> None:
         raw.replicaof("NO", "ONE")
 
 
-def test_a_server_that_lets_no_one_track_is_asked_each_time(
+def test_a_server_that_does_not_let_us_track_is_asked_each_time(
     server: Valkey, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

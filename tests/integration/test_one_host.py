@@ -60,7 +60,7 @@ def lose_the_primary(app: Flask, proxy: FaultProxy, client: Any) -> None:
     assert proxy.hits["refuse"]
 
 
-def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis(
+def test_what_a_sibling_merged_is_seen_by_a_worker_that_cannot_reach_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
@@ -99,7 +99,7 @@ def test_what_a_sibling_brought_home_is_seen_by_a_worker_that_cannot_reach_redis
     assert there.get("/get/input_text").json["value"] == "later"
 
 
-def test_what_a_sibling_brought_home_is_seen_though_another_one_has_taken_the_outage_back(
+def test_what_a_sibling_merged_is_seen_though_another_one_has_taken_the_outage_back(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that recovers says so for the whole host; one that has not is believed again only a little later."""
@@ -170,7 +170,7 @@ def test_of_an_outage_no_more_is_lost_than_what_was_written_before_the_copies_we
     assert [(loss.what, loss.cause) for loss in losses] == [("merge_conflicts", "made without reading")]
 
 
-def test_a_replica_that_has_not_heard_of_a_siblings_write_is_not_believed(
+def test_a_replica_that_lacks_a_siblings_write_is_not_believed(
     make_app: MakeApp, primary: Valkey, replica: Valkey
 ) -> None:
     """The worker that wrote has not shared its copy yet: what there is is unknown, and nothing is made of what was."""
@@ -293,7 +293,7 @@ def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultPro
 
 @pytest.mark.parametrize("bringing", ["before Redis is asked", "after Redis was asked"])
 @pytest.mark.parametrize("kind", ["signed in", "anonymous", "on demand"])
-def test_what_is_brought_home_while_redis_is_asked_is_seen_once(
+def test_what_is_merged_while_redis_is_asked_is_seen_once(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str, bringing: str
 ) -> None:
     """Neither is an addition counted twice, nor is it, or a value, missing in what the request sees."""

@@ -243,7 +243,7 @@ def test_i1_a_user_is_logged_out_when_the_epoch_is_raised(
     assert site.users(later, *site.all) == ["7"] * 3
 
 
-def test_i1_of_many_sessions_a_request_settles_some(
+def test_i1_of_many_sessions_a_request_tells_redis_of_some(
     site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I1, I12: as many as it has time for; the rest has ended as well, and follows in Redis."""
@@ -266,7 +266,7 @@ def is_leased(app: Flask, client: Any) -> bool:
     return who(app, client) is not None and questions(app) == before
 
 
-def test_s8_rows_that_are_dead_already_are_settled_too(site: Site, primary: Valkey) -> None:
+def test_s8_rows_that_are_dead_already_are_pushed_too(site: Site, primary: Valkey) -> None:
     """S8: another host ended them and died before Redis was told: their leases end with this."""
     ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
     wait_until(lambda: all(is_leased(app, ended) for app in site.all), "a lease for every worker", LONG)
@@ -417,7 +417,7 @@ def test_s7_a_user_who_signs_in_after_that_moment_stays(pg_site: Site, postgres:
     assert {info.digest for info in operator(site.worker).sessions("7", site.worker)} == {c.digest for c in after}
 
 
-def test_s8_dead_rows_are_settled_by_the_journal_too(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
+def test_s8_dead_rows_are_pushed_by_the_journal_too(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
     """S8: another host ended a session and died before Redis was told; then this user is logged out everywhere."""
     site = pg_site
     client = site.signed_in_everywhere()

@@ -500,7 +500,7 @@ def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primar
 
 
 @pytest.mark.parametrize("damage", OF_CATEGORIES)
-def test_a_damaged_category_is_set_aside(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
+def test_a_damaged_category_is_quarantined(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
     """It reads as empty, the next write begins anew, the old record lies beside for an operator."""
     key = f"session:ui:{{{digest(user.cookie)}}}"
     with primary.client() as redis:
@@ -689,7 +689,7 @@ def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary:
     wait_for_level(app, 0)
 
 
-def test_a_ready_client_is_fenced_like_our_own(make_app: MakeApp, primary: Valkey) -> None:
+def test_the_server_of_a_ready_client_is_identified_like_that_of_our_own(make_app: MakeApp, primary: Valkey) -> None:
     """A server that comes back from old data is verified against the database, whatever made the client."""
     app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port))
     client: Any = app.test_client()

@@ -40,7 +40,7 @@ def listeners(engine: sa.Engine) -> dict[str, Any]:
     return found
 
 
-HEARD = {"sqlite": "dispatch begin", "postgresql": "dialect do_connect", "mysql": "dialect do_connect"}
+LISTENED_TO = {"sqlite": "dispatch begin", "postgresql": "dialect do_connect", "mysql": "dialect do_connect"}
 """What another pool cannot tell: that a transaction is open in this thread; that a connection is being made."""
 
 
@@ -51,14 +51,14 @@ def test_the_pool_of_the_application_is_never_used(engine: sa.Engine) -> None:
     for database in (one, two):
         database.probe(LONG)
         assert database.load("nobody", idle_ms=0) is None
-    heard = HEARD[engine.dialect.name]
+    event = LISTENED_TO[engine.dialect.name]
     there = listeners(engine)
-    assert len(there[heard]) == len(before[heard]) + 2
-    assert {**there, heard: before[heard]} == before
+    assert len(there[event]) == len(before[event]) + 2
+    assert {**there, event: before[event]} == before
     assert engine.pool.status() == pool.status()
     assert engine.pool.checkedin() == 1  # type: ignore[attr-defined]
     one.close()
-    assert len(listeners(engine)[heard]) == len(before[heard]) + 1
+    assert len(listeners(engine)[event]) == len(before[event]) + 1
     for database in (two, two, one):
         database.close()
     assert (listeners(engine), engine.pool) == (before, pool)

@@ -174,7 +174,7 @@ def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primar
 def test_s11_what_waits_in_the_journal_lies_over_every_read_of_the_host(
     make_app: MakeApp, primary: Valkey, sqlite_url: str
 ) -> None:
-    """S11: neither store has heard of the sign-out when both are back: no worker of the host shows the session."""
+    """S11: neither store knows of the sign-out when both are back: no worker of the host shows the session."""
     workers = [make_app() for _ in range(3)]
     client = sign_in(workers[0])
     assert [user_of(app, client) for app in workers] == ["7"] * 3

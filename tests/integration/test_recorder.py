@@ -400,7 +400,7 @@ def test_damage_is_counted_by_kind(app: Flask, primary: Valkey) -> None:
     assert (counters["unreadable_values"] >= 1, counters["records_set_aside"]) == (True, 1)
 
 
-def test_what_the_journal_brought_home_is_counted(app: Flask, primary: Valkey) -> None:
+def test_what_the_journal_merged_is_counted(app: Flask, primary: Valkey) -> None:
     """Fields written in the outage and merged after it; nothing was dropped or in conflict."""
     client = signed_in(app)
     client.post("/set", json={"input_text": "before"})

@@ -579,7 +579,7 @@ def foreign(client: Any, what: str) -> None:
         client.hset(key("ui"), mapping={"a": "1", "n": "no number", "z": "1"})
 
 
-def test_several_steps_are_judged_one_by_one(store: RedisStore, client: Any) -> None:
+def test_several_steps_are_decided_one_by_one(store: RedisStore, client: Any) -> None:
     """One conflict does not take its neighbours with it, and a later step sees what an earlier one did."""
     moments = given(store)
     assert outcomes(

@@ -487,11 +487,11 @@ def test_reading_does_not_lengthen_a_tombstone(store: RedisStore, raw: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("life", "left", "slides"),
+    ("life", "left", "extends"),
     [(100_000, 80_000, False), (100_000, 70_000, True), (0, 1000, False), (100_000, None, False)],
 )
-def test_a_read_slides_a_life_after_a_quarter(
-    store: RedisStore, raw: Any, life: int, left: int | None, slides: bool
+def test_a_read_extends_a_life_after_a_quarter(
+    store: RedisStore, raw: Any, life: int, left: int | None, extends: bool
 ) -> None:
     """In the same round trip; 0 leaves it alone, and a record without a life (not ours) gets none."""
     write(store, ui=change(sets={"lang": b"1"}))
@@ -501,7 +501,7 @@ def test_a_read_slides_a_life_after_a_quarter(
     if left is None:
         assert now == -1
     else:
-        assert (now > left) == slides
+        assert (now > left) == extends
 
 
 def test_nothing_there_is_an_answer(store: RedisStore) -> None:
@@ -545,7 +545,7 @@ def test_a_server_that_refuses_writes_still_answers_reads(
 # -- the rest ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_record_is_set_aside(store: RedisStore, raw: Any) -> None:
+def test_a_damaged_record_is_quarantined(store: RedisStore, raw: Any) -> None:
     """Kept for a day beside its place, in the same slot; doing it again, or with nothing there, does no harm."""
     raw.rpush(key("ui"), "x")
     for _ in range(2):

@@ -94,7 +94,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     wait_until_home(app)
 
 
-def test_a_journal_that_cannot_be_brought_home_keeps_no_store_from_requests(
+def test_a_journal_that_cannot_be_merged_keeps_no_store_from_requests(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits is shown all the same, and what is written goes behind it."""
@@ -121,7 +121,7 @@ def test_a_journal_that_cannot_be_brought_home_keeps_no_store_from_requests(
         assert (stored["input_text"], stored["partner_message"]) == ('"during"', '"after"')
 
 
-def test_a_sign_out_in_an_outage_holds_before_any_store_has_heard_of_it(make_app: MakeApp) -> None:
+def test_a_sign_out_in_an_outage_holds_before_any_store_knows_of_it(make_app: MakeApp) -> None:
     """I5, I8: on every worker of the host, although both stores are in use and say that it lives."""
     app, sibling = make_app(), make_app()
     client = sign_in(app)
@@ -257,7 +257,7 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
     assert lives == [number % 2 == 1 for number in range(3 * PIPELINE)]
 
 
-def test_one_that_cannot_be_brought_home_keeps_no_other_one_waiting(
+def test_one_that_cannot_be_merged_keeps_no_other_one_waiting(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What fails together is tried one by one."""
@@ -300,7 +300,7 @@ def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeyp
         assert journal.counts()["writes"] == 0
 
 
-def test_nothing_is_dropped_for_its_age_while_it_is_brought_home(make_app: MakeApp) -> None:
+def test_nothing_is_dropped_for_its_age_while_it_is_merged(make_app: MakeApp) -> None:
     """A second outage during the replay counts for nothing either; what waited too long before is dropped."""
     app = make_app()
     state = parts(app)

@@ -54,7 +54,7 @@ def a_row(now: int, **changes: Any) -> AuthRow:
 # -- extend_idle.lua --------
 
 
-def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
+def test_extending_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     """And the record's life with it; never back, and never past the end of the session's life in all."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
@@ -83,7 +83,7 @@ def test_a_slide_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     ],
     ids=str,
 )
-def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, object]) -> None:
+def test_extending_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, object]) -> None:
     """What is not the living record of this very session is left as it is, its life too."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
@@ -95,7 +95,7 @@ def test_a_slide_touches_nothing_else(store: RedisStore, raw: Any, changed: dict
 
 
 @pytest.mark.parametrize("kind", ["nothing", "a list"])
-def test_a_slide_of_what_is_no_record(store: RedisStore, raw: Any, kind: str) -> None:
+def test_extending_what_is_no_record(store: RedisStore, raw: Any, kind: str) -> None:
     """It makes none, and mends none."""
     if kind == "a list":
         raw.lpush(KEY, "x")
@@ -130,7 +130,7 @@ def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, t
     assert "user_role" not in after
 
 
-def test_only_a_foreign_record_is_set_aside_where_that_is_asked(store: RedisStore, raw: Any) -> None:
+def test_only_a_foreign_record_is_quarantined_where_that_is_asked(store: RedisStore, raw: Any) -> None:
     """A reply that was read by the wrong reader looks like one."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)

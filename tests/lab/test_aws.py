@@ -17,7 +17,7 @@ def lab() -> Iterator[Lab]:
         yield running
 
 
-def heard(lab: Lab) -> Mapping[str, list[dict[str, str]]]:
+def received(lab: Lab) -> Mapping[str, list[dict[str, str]]]:
     """As the page shows it; asking makes traffic, too."""
     with urllib.request.urlopen(f"{lab.url}/lab/state", timeout=10) as answer:
         found: Mapping[str, list[dict[str, str]]] = json.load(answer)["aws"]
@@ -28,13 +28,13 @@ def test_metrics_and_alerts_arrive(lab: Lab) -> None:
     """Within seconds CloudWatch has numbers, and an outage is a message that is called off afterwards."""
 
     def metrics() -> dict[str, str]:
-        return {metric["name"]: metric["value"] for metric in heard(lab)["metrics"]}
+        return {metric["name"]: metric["value"] for metric in received(lab)["metrics"]}
 
     wait_until(lambda: {"ActiveSessions", "FallbackLevel", "Operations"} <= set(metrics()), "metrics", 30, pause=0.3)
     assert metrics()["FallbackLevel"] == "0"
     lab.act("primary", "stop")
     told = {"severity": "critical", "state": "firing", "alert": "redis-connection-failed"}
-    wait_until(lambda: told in heard(lab)["messages"], "an alert", 30, pause=0.3)
+    wait_until(lambda: told in received(lab)["messages"], "an alert", 30, pause=0.3)
     lab.act("primary", "start")
     wait_until(lambda: int(metrics()["FallbackLevel"]) >= 1, "a level in CloudWatch", 30, pause=0.3)
 

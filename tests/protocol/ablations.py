@@ -82,7 +82,7 @@ def _stamps_after_the_read(
 _push = verifier.Verifier._push
 
 
-def _bury_by_deleting(node: Node, digest: str, version: int, categories: Any) -> None:
+def _delete_instead(node: Node, digest: str, version: int, categories: Any) -> None:
     for name in categories:
         node.data.pop(Key(name, digest), None)
 
@@ -136,7 +136,7 @@ def _replays_nothing(*arguments: Any, **more: Any) -> reconciler.Progress:
     return reconciler.Progress(moved=False, is_through=True)
 
 
-def _buries_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
+def _ends_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
     backend = self._backend
     for row in backend.database.changed_since(ms_ago + resync.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
@@ -214,10 +214,10 @@ def _any_server_is_primary(self: scope.RedisReply) -> bool:
 
 
 def _unverifiable_is_dead(verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
-    return _judged(Verdict.DEAD if verdict is Verdict.UNVERIFIABLE else verdict, now_ms, row, source)
+    return _verified(Verdict.DEAD if verdict is Verdict.UNVERIFIABLE else verdict, now_ms, row, source)
 
 
-_judged = Loaded.verified
+_verified = Loaded.verified
 
 
 def _fresh_is_not(self: verifier.Verifier, digest: str, scope: Any, life: Any, reply: Any, **more: Any) -> Any:
@@ -387,7 +387,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("rows changed since an incident", resync.Resync, "push_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
-    Ablation("tombstone instead of DEL", sim_redis, "write_tombstone", _bury_by_deleting),
+    Ablation("tombstone instead of DEL", sim_redis, "write_tombstone", _delete_instead),
     Ablation("local tombstone", local.LocalCopies, "kill", _forgets_the_dead),
     Ablation("guard of writes", sim_redis, "_refusal", _writes_unguarded),
     Ablation("compare-and-set in Redis", sim_redis, "is_newer", lambda there, row, stamp_ms: False),
@@ -450,7 +450,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S2", leases, "lease_ends", _ends_when_it_must),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
-    Ablation("S4 of the reconciler", resync.Resync, "push_changes", _buries_the_idle),
+    Ablation("S4 of the reconciler", resync.Resync, "push_changes", _ends_the_idle),
     Ablation("S5", server_identity.ServerIdentity, "_takes_over", _new_workers_trust),
     Ablation("S6", missed.MissedRevocations, "renew_tombstones", _nothing),
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),

@@ -442,7 +442,7 @@ def _pass(world: World, ms: int) -> None:
         world.promises.is_calm = False  # what lay unused for so long has run out
 
 
-def _settle(world: World) -> None:
+def _recover(world: World) -> None:
     """The monitors have time to find what works again."""
     for _ in range(4):
         world.clock.advance(1000)
@@ -701,7 +701,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "finish": lambda world, label: world.resume(label, world.tasks.finish),
     "give_up": lambda world, label: world.resume(label, lambda task: world.tasks.resume(task, Command.GIVE_UP)),
     "arrive": lambda world, number: world.tasks.arrive(int(number)),
-    "settle": _settle,
+    "recover": _recover,
     "pass": lambda world, ms: _pass(world, int(ms)),
     "kill": lambda world, name: world.cluster.kill(_node(world, name)),
     "start": _start,

@@ -144,7 +144,7 @@ def browse(seed: int, length: int = 50) -> World:
             elif happens < 0.8:
                 browser.receive(rng)
             elif happens < 0.9:
-                do(world, rng.choice(("tick all", "pass 1000", "pass 11000", "settle")))
+                do(world, rng.choice(("tick all", "pass 1000", "pass 11000", "recover")))
             else:
                 [line] = rng.choices([choice for _, choice in faults], [weight for weight, _ in faults])
                 for part in line(dice).split("; "):

@@ -303,12 +303,12 @@ class Promises:
         if data != primary.lineage or until <= now + self.skew_ms or self.tasks.is_late:
             return
         notes = self.tasks.current.notes if self.tasks.current else {}
-        heard = notes.get("idle_of", {}).get(row.digest)
-        if heard is None:
+        told = notes.get("idle_of", {}).get(row.digest)
+        if told is None:
             self.violate("I6", "a session was ended for idleness though Redis did not answer")
-        elif heard == (primary, until):
+        elif told == (primary, until):
             self.violate("I6", "a session was ended for idleness though Redis had said that it is in use")
-        elif heard[0] is primary and heard[1] < until and notes.get("kept_before", {}).get(row.digest) == until:
+        elif told[0] is primary and told[1] < until and notes.get("kept_before", {}).get(row.digest) == until:
             self.violate("I6", "a session was ended for idleness though Redis had been told that it is in use")
 
     def redis_changes(self, node: Node, key: Key, before: Record | None, after: Record | None) -> None:
@@ -402,7 +402,7 @@ class Promises:
         for host in self.hosts.values():
             host.committed.pop(digest, None)
 
-    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
+    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """What a server said of a session is noted with the request that asked."""
         task = self.tasks.current
         if task is None:
@@ -502,8 +502,8 @@ class Promises:
         looks = [view.looks[node.name] for view in self.workers.values() if node.name in view.looks]
         if left is None:
             return True
-        generation, number = left.fields["generation"], left.fields["number"]
-        return all(generation != seen[0] or number < seen[1] for seen in looks)
+        canary_id, number = left.fields["generation"], left.fields["number"]
+        return all(canary_id != seen[0] or number < seen[1] for seen in looks)
 
     # -- requests --------------------------------------------------------------------------------------------------
 

@@ -127,9 +127,9 @@ class WorldMachine(RuleBasedStateMachine):
         self._do("tick all")
 
     @rule()
-    def settles(self) -> None:
+    def recovers(self) -> None:
         """The monitors have time."""
-        self._do("settle")
+        self._do("recover")
 
     @precondition(lambda self: self.world.under_way)
     @rule(label=labels, hows=st.lists(st.sampled_from(("step", "step", "step", "finish", "give_up")), min_size=1))

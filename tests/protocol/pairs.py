@@ -72,7 +72,7 @@ class NoListener:
     def connected(self, store: str, node: Node) -> None:
         """See :class:`~.sim_redis.Network`."""
 
-    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
+    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """See :class:`~.sim_redis.Network`."""
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
@@ -233,7 +233,7 @@ class RedisPair(Pair):
         server.flushall()
         self.ids: list[str] = []
         self.canaries: list[Canary | None] = [None, None]
-        self.generations: list[dict[str, int]] = [{}, {}]
+        self.canary_names: list[dict[str, int]] = [{}, {}]
 
     @property
     def stores(self) -> Sequence[Any]:
@@ -401,14 +401,14 @@ class RedisPair(Pair):
         self.clock.advance(10)
 
     def _look_at_canary(self) -> None:
-        """The names of generations are random: the first that is met is called 0 on both sides, and so on."""
+        """The ids of canaries are random: the first that is met is called 0 on both sides, and so on."""
         forgotten, ahead = self.rng.random() < 0.2, 5 * (self.rng.random() < 0.2)
         self.catch_up()
         seen = []
         for side, store in enumerate(self.stores):
             known = None if forgotten else self.canaries[side]
             found = store.endpoint.look_at_canary(known and known._replace(number=known.number + ahead), timeout=WAIT)
-            names = self.generations[side]
+            names = self.canary_names[side]
             seen.append((names.setdefault(found.canary_id, len(names)), found.number))
             self.canaries[side] = found
         self.log.append(f"look_at_canary {forgotten} {ahead}")

@@ -81,4 +81,4 @@ does not get there proves nothing."""
 
 def missed(census: Counter[str], search: int, share: float) -> dict[str, int]:
     """What has happened less often than it should have, and how often it has."""
-    return {name: census[name] for name, floors in REACHED.items() if census[name] < int(floors[search] * share)}
+    return {name: census[name] for name, least in REACHED.items() if census[name] < int(least[search] * share)}

@@ -211,7 +211,7 @@ KEPT = (
         revoke w2 s0
         lose h1                 # only the tombstone tells of it now
         database up
-        settle
+        recover
         read w0 s0
         heal
         """,
@@ -368,7 +368,7 @@ KEPT = (
         sign_in w1 root s0
         freeze primary
         a: sign_out w1 s0
-        settle
+        recover
         renew w1 s0             # the journal keeps the old id for Redis
         heal                    # a, whose time is over, leaves it to the journal to tell the database
         """,
@@ -553,7 +553,7 @@ KEPT = (
         read w2 s0
         append w2 s0            # this host has never seen the list
         join_all
-        settle
+        recover
         """,
     ),
     _kept(
@@ -569,7 +569,7 @@ KEPT = (
         append w0 s0            # made from a list that is older than what comes to Redis next
         append w2 s0
         join_all
-        settle
+        recover
         """,
     ),
     _kept(
@@ -665,7 +665,7 @@ KEPT = (
         cut w1 B
         append w1 s0            # w1 goes by its own copy
         join_all
-        settle
+        recover
         """,
     ),
     _kept(
@@ -699,7 +699,7 @@ KEPT = (
         flush
         pass 6000
         tick all
-        settle
+        recover
         kept s0
         """,
     ),
@@ -730,7 +730,7 @@ KEPT = (
         step a
         step a
         give_up a               # on its way to Redis
-        settle
+        recover
         append w2 s0
         arrive 0
         """,
@@ -1021,7 +1021,7 @@ KEPT = (
         pass 2000
         sign_in w2 alice s1     # begins later
         join_all
-        settle
+        recover
         """,
     ),
     _kept(

@@ -397,7 +397,7 @@ class Network(Protocol):
     def connected(self, store: str, node: Node) -> None:
         """The worker made a new connection."""
 
-    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
+    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """The worker was told what a server has of a session's auth."""
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
@@ -601,7 +601,7 @@ class SimRedisStore:
                 found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
             self._known.note(ref, known, found.records)
             if AUTH in lives_ms and ref.kind == "u":
-                self._network.heard(connection, ref.digest, found.auth)
+                self._network.answered(connection, ref.digest, found.auth)
             trusted = self.server_identity.trust_since(connection.server)
             found = found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
             if reading:
@@ -810,7 +810,7 @@ def read(node: Node, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping
         key = Key(name, ref.digest, ref.shadow)
         record = node.get(key)
         if record is not None and life > 0:
-            moved = max(moved, _slide_life(node, key, record, life))
+            moved = max(moved, _extend_life(node, key, record, life))
             if (left := _left(node, key)) is not None:
                 rest = max(0, math.floor(left - life * 0.75))
                 due = rest if due < 0 else min(due, rest)
@@ -846,7 +846,7 @@ def _left(node: Node, key: Key) -> int | None:
     return None if record is None or record.expires_at is None else record.expires_at - node.true_clock.now_ms
 
 
-def _slide_life(node: Node, key: Key, record: Record, life: int) -> int:
+def _extend_life(node: Node, key: Key, record: Record, life: int) -> int:
     """The life that it was given anew; 0: none."""
     left = _left(node, key)
     may_write = node.is_primary and not node.refuses_writes
@@ -924,16 +924,16 @@ def extend_idle(node: Node, digest: str, idle_ms: int) -> int:
 
 
 def look_at_canary(node: Node, known: Canary | None) -> Canary:
-    """``canary.lua``. A generation is named by its server and time instead of by chance."""
+    """``canary.lua``. A canary is named by its server and time instead of by chance."""
     key = Key("canary", "")
     record = node.get(key)
-    generation = record.fields["generation"] if record else None
+    canary_id = record.fields["generation"] if record else None
     number = record.fields["number"] if record else 0
-    if generation is None or (known is not None and generation == known.canary_id and number < known.number):
-        generation, number = f"{node.name}{node.true_clock.now_ms}", 0
+    if canary_id is None or (known is not None and canary_id == known.canary_id and number < known.number):
+        canary_id, number = f"{node.name}{node.true_clock.now_ms}", 0
     number += 1
-    node.put(key, {"generation": generation, "number": number}, None)
-    return Canary(generation, number, node.clock.now_ms)
+    node.put(key, {"generation": canary_id, "number": number}, None)
+    return Canary(canary_id, number, node.clock.now_ms)
 
 
 def _refusal(node: Node, digest: str, guard: str) -> str | None:

@@ -189,7 +189,7 @@ class Tasks:
             self.current, self.is_late = outer, False
 
 
-class SteppedFlights(SingleFlight[T]):
+class SteppedSingleFlight(SingleFlight[T]):
     """Single single_flight whose waiting is a stop of the task that waits."""
 
     def __init__(self, tasks: Tasks) -> None:

@@ -50,7 +50,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def simulated_time(lines: tuple[str, ...]) -> int:
     """Milliseconds that a schedule lets pass."""
     passes = [int(line.split()[1]) for line in lines if line.startswith("pass ")]
-    return sum(passes) + 4000 * lines.count("settle")
+    return sum(passes) + 4000 * lines.count("recover")
 
 
 def is_for_real_servers(schedule: Schedule) -> bool:
@@ -87,8 +87,8 @@ def generated(seed: int) -> Schedule:
             else f"revoke_user {worker} {user}" if name == "revoke_user"
             else f"{name} {worker} s0"
         )  # fmt: skip
-        if rng.random() < 0.1 and lines.count("settle") < LONGEST_MS // 4000:
-            lines.append("settle")
+        if rng.random() < 0.1 and lines.count("recover") < LONGEST_MS // 4000:
+            lines.append("recover")
     return Schedule("exact", (*lines, "heal"))
 
 

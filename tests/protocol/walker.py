@@ -95,7 +95,7 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
     (1, _request("visit", _worker, _slot)),
     (6, _request("tick", _worker)),
     (8, _event("tick", _of("all"))),
-    (5, _event("settle")),
+    (5, _event("recover")),
     (6, _event("pass", _of("100", "1000", "3000"))),
     (4, _event("pass", _of("6000", "11000", "20000"))),
     (16, _event("step", _of(*LABELS))),

@@ -48,7 +48,7 @@ from .invariants import Promises
 from .sim_database import SERVER, SimDatabase, Tables
 from .sim_redis import Cluster, Connection, Node, SimRedisStore
 from .sim_tracking import Line
-from .tasks import Path, SteppedFlights, Task, Tasks
+from .tasks import Path, SteppedSingleFlight, Task, Tasks
 
 HOSTS = ("h0", "h1")
 WORKERS = {"w0": "h0", "w1": "h0", "w2": "h1", "w3": "h1"}
@@ -202,7 +202,7 @@ class Worker:
             journal=host.journal,
             health=self.health,
         )
-        single_flight: SteppedFlights[Confirmed] = SteppedFlights(world.tasks)
+        single_flight: SteppedSingleFlight[Confirmed] = SteppedSingleFlight(world.tasks)
         self.repository = SessionRepository(self.backend, now_ms=lambda: clock.now_ms, single_flight=single_flight)
         world.births += 1
         self.monitor = Monitor(
@@ -262,9 +262,9 @@ class Worker:
         if store == PRIMARY:
             self._world.promises.connected(self.name, self.host.name, node)
 
-    def heard(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
+    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
         """See :class:`~.sim_redis.Network`."""
-        self._world.promises.heard(connection, digest, entry)
+        self._world.promises.answered(connection, digest, entry)
 
     def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
         """See :class:`~.sim_redis.Network`."""

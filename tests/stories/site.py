@@ -63,7 +63,7 @@ class Site:
         for server in self.lab.servers.values():
             server.start()
         for host in (self.preloaded, self.lazy):
-            settled(host)
+            wait_until_well(host)
 
     def forget_sessions(self) -> None:
         """An empty table. What Redis still has of its sessions is of no use."""
@@ -173,7 +173,7 @@ def health(url: str) -> Mapping[str, Any]:
     return found
 
 
-def settled(host: WebServer, workers: int = WORKERS) -> None:
+def wait_until_well(host: WebServer, workers: int = WORKERS) -> None:
     """Wait until every worker of a host is there and well."""
 
     def are_well() -> bool:
@@ -188,7 +188,7 @@ def running(host: WebServer, workers: int = WORKERS) -> Iterator[WebServer]:
     """A host whose workers are all well; no test waits for their orderly end."""
     try:
         host.start()
-        settled(host, workers)
+        wait_until_well(host, workers)
         yield host
     finally:
         host.kill()

@@ -10,7 +10,7 @@ import pytest
 from devservers.processes import wait_until
 from devservers.web import WebServer
 
-from .site import PATIENCE, WORKERS, Site, health, running, settled, signed_in
+from .site import PATIENCE, WORKERS, Site, health, running, signed_in, wait_until_well
 from .visitor import Visitor
 from .watch import Watch
 
@@ -59,7 +59,7 @@ def test_S1_a_user_who_reads_through_an_outage_of_the_database_stays_signed_in(s
         time.sleep(IDLE)
         site.lab.database.start()
         assert runs_out < now_ms(site)
-        settled(brief)
+        wait_until_well(brief)
         watch.goes_on()
         # While it is read: that it was in use until a moment ago says nothing any more after IDLE.
         wait_until(

@@ -19,7 +19,7 @@ from devservers.web import WebServer
 from tests.integration.sentinels import Sentinel, Service
 
 from .ledger import Load, Story, state_of
-from .site import PATIENCE, WORKERS, Site, health, running, settled
+from .site import PATIENCE, WORKERS, Site, health, running, wait_until_well
 from .visitor import Visitor
 
 PEOPLE = 6
@@ -70,7 +70,7 @@ def test_I1_I4_a_failover_loses_and_revives_no_auth_change(
         go_on(load, "after")
         old.start()  # with its old data, and as a primary until the sentinels tell it otherwise
         go_on(load, "old one back")
-    settled(host)
+    wait_until_well(host)
     assert missed > 0
     assert is_primary(new)
     assert load.workers("failover", [1, 2]) == host.doors().keys()

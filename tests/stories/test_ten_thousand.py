@@ -19,7 +19,7 @@ from flask_langpont_session.session.cookies import CookieSigner
 from flask_langpont_session.stores.sql.tables import INSERT, to_text
 from tests.integration.conftest import close
 
-from .site import WORKERS, Site, settled
+from .site import WORKERS, Site, wait_until_well
 from .visitor import COOKIE, Visitor
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def test_I6_ten_thousand_logins_outlive_a_redis_that_comes_back_empty(site: Site
 
     primary.start()
     assert primary.pid != died
-    settled(site.preloaded)
+    wait_until_well(site.preloaded)
     others = shares[1:] + shares[:1]
     assert sum(on_each(doors, others, kept)) == LOGINS
     assert has_all(primary, logins)

@@ -53,5 +53,5 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Whom the application trusts."""
+    """The authority whose certificates the application trusts."""
     return Authority(tmp_path_factory.mktemp("authority"))

@@ -53,8 +53,8 @@ class Program:
 
     def says(self, word: str, workers: Sequence[str]) -> None:
         """Return when all workers have said it. Any other word is none of theirs."""
-        heard = {self._next() for _ in workers}
-        assert heard == {f"{worker} {word}" for worker in workers}, self._errors.read_text()
+        words = {self._next() for _ in workers}
+        assert words == {f"{worker} {word}" for worker in workers}, self._errors.read_text()
 
     def _next(self) -> str:
         try:

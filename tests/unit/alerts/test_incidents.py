@@ -168,7 +168,7 @@ def test_a_message_whose_sender_died_is_sent_by_another(world: World) -> None:
 
 
 def test_what_a_worker_went_through_alone_is_called_off_together(world: World) -> None:
-    """It comes back to the others, who have not seen it: what it told, and what it could not tell, is theirs."""
+    """It comes back to the others, which have not seen it: what it told, and what it could not tell, is theirs."""
     alone = World()
     alone.run(10, REDIS, DATABASE, REPLICA)
     alone.sns = False

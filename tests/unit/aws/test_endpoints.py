@@ -43,7 +43,7 @@ from flask_langpont_session.stores.redis.url import GroupName
 
 NAME = GroupName("sessions", "ap-northeast-1")
 PRIMARY, READER = Address("master.sessions.x.apne1.cache.amazonaws.com", 6379), Address("replica.sessions.x", 6379)
-NOBODY_REMEMBERS = EndpointsFile(None, NAME)
+NOT_REMEMBERED = EndpointsFile(None, NAME)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     made.client.close()
 
 
-def make_group(memory: EndpointsFile = NOBODY_REMEMBERS, needs_tls: str | None = None, name: GroupName = NAME) -> Group:
+def make_group(memory: EndpointsFile = NOT_REMEMBERED, needs_tls: str | None = None, name: GroupName = NAME) -> Group:
     return Group(name, "LANGPONT_SESSION_REDIS_URL", needs_tls=needs_tls, memory=memory)
 
 

@@ -158,7 +158,7 @@ def test_sessions_do_not_share_a_key() -> None:
     assert one[:15] == two[:15] and one[15:47] != two[15:47]
 
 
-def test_what_is_brought_to_another_id_is_the_same_whoever_brings_it() -> None:
+def test_what_is_brought_to_another_id_is_the_same_whichever_worker_brings_it() -> None:
     """So that a journal's entry and a record that were brought there apart can be compared. Nothing else has its
     nonce."""
     before = cipher.seal(*PLACE, TEXT)

@@ -80,7 +80,7 @@ def test_what_is_read_is_a_copy(recorder: Recorder) -> None:
 
 
 def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
-    """Threads that observe the same and other operations, and count, are all heard."""
+    """Threads that observe the same and other operations, and count, are all counted."""
 
     def work(name: str) -> None:
         for _ in range(2000):

@@ -598,7 +598,7 @@ def test_each_entry_becomes_the_step_that_its_basis_says(host: Host) -> None:
 
 
 @pytest.mark.parametrize("database", [True, False])
-def test_data_that_redis_can_judge_needs_no_database(host: Host, database: bool) -> None:
+def test_data_that_redis_can_decide_about_needs_no_database(host: Host, database: bool) -> None:
     """Of a visitor, of a shadow, and of a user whom Redis knows to be signed in."""
     host.write(A, "input_text", kind="a")
     host.write(B, "input_text", kind="a", shadow=True)

@@ -73,7 +73,7 @@ def test_it_is_believed_until_its_lease_ends(
 
 
 @pytest.mark.parametrize(
-    ("hear", "is_asked"),
+    ("learn", "is_asked"),
     [
         (lambda stage, row: stage.local.raise_min_version(row.digest, 2), True),
         (lambda stage, row: stage.local.sign_out_user("7", NOW_MS), True),
@@ -83,13 +83,13 @@ def test_it_is_believed_until_its_lease_ends(
     ],
     ids=["a later version", "its user is logged out", "another's version", "another's end", "another user"],
 )
-def test_what_is_heard_meanwhile_counts(
-    stage: Stage, user: SessionId, hear: Callable[[Stage, AuthRow], object], is_asked: bool
+def test_what_is_learnt_meanwhile_counts(
+    stage: Stage, user: SessionId, learn: Callable[[Stage, AuthRow], object], is_asked: bool
 ) -> None:
     row = a_row(user.digest)
     keep_near(stage, row)
     stage.load(user)
-    hear(stage, row)
+    learn(stage, row)
     stage.load(user)
     assert bool(stage.redis.told) is is_asked
 

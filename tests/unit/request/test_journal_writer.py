@@ -98,7 +98,7 @@ def test_one_sessions_value_is_no_alarm(refusing: Refusing, caplog: pytest.LogCa
     assert len(lines(caplog, logging.WARNING)) == 1
 
 
-def outboxes(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
+def journal_writers(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
     """Two workers of a host, and one whose journal cannot be used."""
     journals = [journal_at(folder / "journal"), journal_at(folder / "journal"), journal_at(folder)]
     one, other, broken = (
@@ -112,7 +112,7 @@ def outboxes(folder: Path, now: float) -> Iterator[tuple[JournalWriter, JournalW
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[JournalWriter, JournalWriter, JournalWriter]]:
-    yield from outboxes(tmp_path, NOW)
+    yield from journal_writers(tmp_path, NOW)
 
 
 def test_a_copy_from_before_a_change_is_out_of_date_to_all(

@@ -222,7 +222,7 @@ def test_fresh_takes_no_journal_for_the_database(
     assert stage.load(user, fresh=True).verdict is Verdict.UNVERIFIABLE
 
 
-def test_a_damaged_record_is_set_aside_and_counted(stage: Stage, visitor: SessionId) -> None:
+def test_a_damaged_record_is_quarantined_and_counted(stage: Stage, visitor: SessionId) -> None:
     stage.redis.damaged = ["ui"]
     stage.load(visitor)
     assert ("quarantine", visitor.digest, "ui") in stage.redis.told

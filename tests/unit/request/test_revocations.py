@@ -50,7 +50,7 @@ def test_a_user_is_signed_out_by_one_change_of_the_database(stage: Stage) -> Non
     assert stage.journal.is_empty()
 
 
-def test_what_redis_has_not_heard_of_a_users_end_waits(stage: Stage) -> None:
+def test_what_redis_does_not_know_of_a_users_end_waits(stage: Stage) -> None:
     stage.database.rows["one"] = a_row("one")
     stage.lose(PRIMARY)
     assert stage.repository.revoke_user("7", stage.begin()) == Revoked(durable=True, sessions=1)

@@ -25,7 +25,7 @@ def warm_up(health: Health) -> None:
 
 
 class Request:
-    """A walk with the parts around it, and stores that take the time they are told to."""
+    """A request scope with the parts around it, and stores that take the time they are told to."""
 
     def __init__(self, budget: float = 0.3) -> None:
         self.clock = Clock()
@@ -119,7 +119,7 @@ def test_with_nothing_left_no_store_is_asked(request_: Request) -> None:
         (ErrorClass.DATA, set()),
     ],
 )
-def test_a_store_that_failed_is_out_for_the_rest_of_the_walk(
+def test_a_store_that_failed_is_out_for_the_rest_of_the_request(
     request_: Request, error_class: ErrorClass, lost: set[str]
 ) -> None:
     """It is not asked twice; a store with one damaged record is as good as before."""

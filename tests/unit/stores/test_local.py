@@ -340,7 +340,7 @@ def test_forgetting_and_clearing_spare_tombstones(copies: LocalCopies) -> None:
     assert copies.is_dead("dead")
 
 
-# Floors
+# Minimum versions
 
 
 def test_the_minimum_version_is_the_highest_version_seen(copies: LocalCopies) -> None:
@@ -400,7 +400,7 @@ def test_a_minimum_version_that_must_go_before_its_time_leaves_a_mark(clock: Clo
 
 
 def test_the_mark_never_goes_back(clock: Clock) -> None:
-    """Floors go in the order of their use, not of the moments at which they were seen."""
+    """Minimum versions go in the order of their use, not of the moments at which they were seen."""
     copies = LocalCopies(1, 1800, clock=clock)
     for number in range(10):
         clock.now = 100.0 + number

@@ -62,7 +62,7 @@ def test_nothing_is_kept_alive_by_it() -> None:
     assert seen() is None
 
 
-def test_a_fence_can_be_used_in_the_child() -> None:
+def test_a_server_identity_can_be_used_in_the_child() -> None:
     """A thread of the parent may be looking at a new connection or a canary at the moment of the fork."""
     server_identity = ServerIdentity()
 

@@ -37,7 +37,7 @@ class Question:
         return "answer"
 
 
-class Flights(SingleFlight[str]):
+class CountedSingleFlight(SingleFlight[str]):
     """They know how many threads have begun to wait for another one's question."""
 
     def __init__(self) -> None:
@@ -63,7 +63,10 @@ def under_way(
 
 
 def join(
-    pool: ThreadPoolExecutor, single_flight: Flights, count: int = 1, question: Callable[[float], str] = never
+    pool: ThreadPoolExecutor,
+    single_flight: CountedSingleFlight,
+    count: int = 1,
+    question: Callable[[float], str] = never,
 ) -> list[Future[Any]]:
     """So many others wait for the answer to the question that is under way.
 
@@ -91,7 +94,7 @@ def test_no_answer_is_an_answer() -> None:
 
 def test_a_thread_that_asks_the_same_meanwhile_waits_for_that_answer() -> None:
     """One question for all of them; they learn that it is not their own."""
-    single_flight = Flights()
+    single_flight = CountedSingleFlight()
     question = Question()
     with ThreadPoolExecutor(10) as pool:
         first = under_way(pool, single_flight, question)
@@ -115,7 +118,7 @@ def test_another_key_is_another_question() -> None:
 
 def test_an_answer_is_not_kept() -> None:
     """Once it is there, the next one asks anew: the answer would begin to age otherwise."""
-    single_flight = Flights()
+    single_flight = CountedSingleFlight()
     question = Question()
     with ThreadPoolExecutor(2) as pool:
         first = under_way(pool, single_flight, question)
@@ -138,7 +141,7 @@ class TimedOut(Exception):
 
 def test_another_thread_s_time_out_is_not_the_store_s() -> None:
     """I11: the first request had nearly spent its budget. One of those that wait asks anew in the time left."""
-    single_flight = Flights()
+    single_flight = CountedSingleFlight()
 
     question, given = Question(TimedOut), list[float]()
 
@@ -159,7 +162,7 @@ def test_another_thread_s_time_out_is_not_the_store_s() -> None:
 def test_a_thread_without_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer could not come in time."""
     monkeypatch.setattr(module, "LEAST_WAIT", 2 * LONG)
-    single_flight = Flights()
+    single_flight = CountedSingleFlight()
 
     question = Question(TimedOut)
     with ThreadPoolExecutor(2) as pool:
@@ -172,7 +175,7 @@ def test_a_thread_without_time_left_asks_no_more(monkeypatch: pytest.MonkeyPatch
 
 def test_what_it_raises_is_raised_for_all() -> None:
     """A hundred requests on a database that is down do not ask a hundred times either. Nothing of it is kept."""
-    single_flight = Flights()
+    single_flight = CountedSingleFlight()
 
     question = Question(StoreDown)
     with ThreadPoolExecutor(4) as pool:
@@ -187,7 +190,7 @@ def test_what_it_raises_is_raised_for_all() -> None:
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
 def test_an_interrupted_thread_interrupts_no_other(interruption: type[BaseException]) -> None:
     """A worker's signal handler that raised in one thread is no answer for the others."""
-    single_flight = Flights()
+    single_flight = CountedSingleFlight()
 
     question = Question(interruption)
     with ThreadPoolExecutor(2) as pool:

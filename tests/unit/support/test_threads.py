@@ -17,7 +17,7 @@ PATIENCE = 10
 LONG = 3600
 
 
-MakePump = Callable[..., PeriodicThread]
+MakeThread = Callable[..., PeriodicThread]
 
 
 class Work:
@@ -33,7 +33,7 @@ class Work:
 
 
 @pytest.fixture
-def make_pump() -> Iterator[Callable[..., PeriodicThread]]:
+def make_thread() -> Iterator[Callable[..., PeriodicThread]]:
     made: list[PeriodicThread] = []
 
     def make(work: Callable[[], None], interval: float = 0.01) -> PeriodicThread:
@@ -53,14 +53,14 @@ def test_a_daemon_runs_with_its_arguments_under_its_name() -> None:
     assert seen == [("a name", 1, "two")]
 
 
-def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch, make_pump: MakePump) -> None:
+def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch, make_thread: MakeThread) -> None:
     """The caller decides what that means. What works again and again is started by the next request."""
 
     def fail(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     work = Work()
-    thread = make_pump(work)
+    thread = make_thread(work)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         assert start_daemon("a name", work) is None
@@ -70,10 +70,10 @@ def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch
     assert work.done.acquire(timeout=PATIENCE)
 
 
-def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:
+def test_work_is_done_again_and_again_and_once_more_at_the_end(make_thread: Callable[..., PeriodicThread]) -> None:
     """In one thread, which only the first call starts."""
     often, once = Work(), Work()
-    threads = [make_pump(often), make_pump(once, LONG)]
+    threads = [make_thread(often), make_thread(once, LONG)]
     for _ in range(2):
         for thread in threads:
             thread.ensure_started()
@@ -84,14 +84,14 @@ def test_work_is_done_again_and_again_and_once_more_at_the_end(make_pump: Callab
     assert not [thread for thread in threading.enumerate() if thread.name == "langpont-session-test"]
 
 
-def test_what_never_started_does_nothing_at_the_end(make_pump: Callable[..., PeriodicThread]) -> None:
+def test_what_never_started_does_nothing_at_the_end(make_thread: Callable[..., PeriodicThread]) -> None:
     """A process that served no request has nothing to publish."""
     work = Work()
-    end_all([make_pump(work)], PATIENCE)
+    end_all([make_thread(work)], PATIENCE)
     assert work.threads == []
 
 
-def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., PeriodicThread]) -> None:
+def test_the_end_does_not_wait_for_work_that_hangs(make_thread: Callable[..., PeriodicThread]) -> None:
     """Its time is over while the work still goes on; the others are ended all the same."""
     goes_on, other = threading.Event(), Work()
     began = threading.Event()
@@ -100,7 +100,7 @@ def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., Peri
         began.set()
         goes_on.wait(PATIENCE)
 
-    threads = [make_pump(hang), make_pump(other, LONG)]
+    threads = [make_thread(hang), make_thread(other, LONG)]
     for thread in threads:
         thread.ensure_started()
     assert began.wait(PATIENCE)
@@ -111,7 +111,7 @@ def test_the_end_does_not_wait_for_work_that_hangs(make_pump: Callable[..., Peri
 
 
 def test_a_surprise_is_logged_once_until_it_is_over(
-    make_pump: Callable[..., PeriodicThread], caplog: pytest.LogCaptureFixture
+    make_thread: Callable[..., PeriodicThread], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The thread goes on."""
     fails = iter([True, True, True, False, True, False])
@@ -125,15 +125,15 @@ def test_a_surprise_is_logged_once_until_it_is_over(
                 over.set()
 
     with caplog.at_level(logging.ERROR):
-        make_pump(work).ensure_started()
+        make_thread(work).ensure_started()
         assert over.wait(PATIENCE)
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_a_forked_child_has_a_thread_of_its_own(make_pump: Callable[..., PeriodicThread]) -> None:
+def test_a_forked_child_has_a_thread_of_its_own(make_thread: Callable[..., PeriodicThread]) -> None:
     """The parent's does not exist there; the first request of the child starts one."""
     work = Work()
-    thread = make_pump(work, LONG)
+    thread = make_thread(work, LONG)
     thread.ensure_started()
     child = os.fork()
     if child == 0:

@@ -103,7 +103,7 @@ def test_it_is_known_of_which_sessions_it_has_anything(
     assert journal.overlay(ref("x")) == NOTHING or of == "dcx"
 
 
-def test_what_another_process_writes_is_heard_of_at_once(durable: Journal, sibling: Journal) -> None:
+def test_what_another_process_writes_is_known_at_once(durable: Journal, sibling: Journal) -> None:
     """Of that session and of no other; and when it was merged, too."""
     assert durable.is_silent_about("d")
     write(sibling, a=b"1")

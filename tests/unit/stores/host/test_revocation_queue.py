@@ -93,8 +93,8 @@ def test_the_database_is_told_of_a_second_revocation(journal: Journal) -> None:
     assert journal.is_empty()
 
 
-def test_settling_what_is_not_there_changes_nothing(journal: Journal) -> None:
-    """Settling an unknown revocation creates none."""
+def test_marking_as_done_what_is_not_there_changes_nothing(journal: Journal) -> None:
+    """An unknown revocation that is marked as done is not created."""
     journal.revocations.mark_done("d", in_database=True)
     assert journal.is_empty()
 

@@ -329,7 +329,7 @@ def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) ->
 
 
 def test_a_wipe_that_comes_late_takes_nothing_that_was_acknowledged_after_it(journal: Journal, clock: Clock) -> None:
-    """I16: by a worker that had not heard of it. A later wipe holds as well."""
+    """I16: by a worker that did not know of it. A later wipe holds as well."""
 
     def put(at: float, *entries: PendingWrite) -> None:
         clock.now = at
@@ -483,7 +483,7 @@ def test_a_copy_that_is_no_newer_outdates_nothing(journal: Journal) -> None:
     assert len(kept(journal)) == 2
 
 
-def test_what_builds_on_a_copy_is_judged_by_the_next_one(journal: Journal) -> None:
+def test_what_builds_on_a_copy_is_compared_with_the_next_one(journal: Journal) -> None:
     """The base follows from copy to copy, for as long as the field stays as it was."""
     journal.put([seen(b"1", b"0", 5)])
     journal.board.publish_copies([SharedCopy("d", "ui", COPY)])

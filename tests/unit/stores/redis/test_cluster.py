@@ -624,7 +624,7 @@ def test_shards_that_are_found_take_over_the_outage() -> None:
     lose(well, "primary:9")
 
 
-def test_a_walk_goes_to_two_shards_with_one_budget() -> None:
+def test_a_request_goes_to_two_shards_with_one_budget() -> None:
     """A sign-in has to do with the old session and the new one."""
     now = [0.0]
     health = Health(ALL, shards=Shards(lambda digest: f":{digest}"), clock=lambda: now[0])
@@ -662,18 +662,18 @@ class Home:
     """Stores that take everything, and remember what."""
 
     def __init__(self) -> None:
-        self.buried: list[str] = []
+        self.tombstones: list[str] = []
         self.merged: list[str] = []
 
     def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
-        self.buried += [digest for digest, _ in dead]
+        self.tombstones += [digest for digest, _ in dead]
 
     def kill_user_until(self, *arguments: Any, after: str, **options: Any) -> list[str]:
         return ["1a", "2b"] if not after else []
 
 
 @pytest.mark.parametrize("others", [0, 1200])
-def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, others: int) -> None:
+def test_what_waits_for_a_lost_shard_keeps_nothing_else_waiting(tmp_path: Path, others: int) -> None:
     """However much it is, and however old: it is left where it is, without asking any node."""
     home: Any = Home()
     journal = journal_at(tmp_path / "journal")
@@ -693,14 +693,14 @@ def test_what_waits_for_a_lost_shard_stands_in_nobodys_way(tmp_path: Path, other
     reconciler = Reconciler(backend)
     journal.revocations.note("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
     assert reconciler.run(redis=True, database=True, shards={":1"}).left is None
-    assert home.buried == ["1last"]
+    assert home.tombstones == ["1last"]
     assert journal.counts()["revocations"] == others + 1
     journal.revocations.note_user("u", epoch=3)
     reconciler.run(redis=True, database=True, shards={":1"})
-    assert home.buried == ["1last", "1a"]
+    assert home.tombstones == ["1last", "1a"]
     assert journal.revocations.is_revoked("2b"), "it waits for its shard alone"
     assert not journal.counts()["user_revocations"]
     reconciler.run(redis=True, database=True, shards={":1", ":2"})
-    assert len(home.buried) == others + 4
+    assert len(home.tombstones) == others + 4
     assert not journal.counts()["revocations"]
     journal.close()

@@ -188,7 +188,7 @@ def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
     """Also where what was not kept lately would be moved to what was."""
 
     class Named(dict[str, Any]):
-        """What is kept, with a message that is heard in another thread right after each look."""
+        """What is kept, with a message that arrives in another thread right after each look."""
 
         def get(self, key: str, default: Any = None) -> Any:
             found = super().get(key, default)

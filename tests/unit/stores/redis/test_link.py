@@ -26,7 +26,7 @@ class Server:
 
     def __init__(self) -> None:
         self.says: list[Any] = []
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.made = 0
         self.deadlines: list[float] = []
 
@@ -52,7 +52,7 @@ class Connection:
         return True
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
-        self.server.heard.append(data)
+        self.server.received.append(data)
         self.server.deadlines.append(self.deadline.at)
         replies = [self.server.says.pop(0) for _ in range(count)]
         for reply in replies:
@@ -98,7 +98,7 @@ def test_a_good_reply_keeps_the_connection(link: Link, server: Server) -> None:
 def test_several_commands_are_one_packet(link: Link, server: Server) -> None:
     server.says = [b"PONG", b"PONG"]
     assert link.run([PING, PING], 1.0) == [b"PONG", b"PONG"]
-    assert server.heard == [PING.packed * 2]
+    assert server.received == [PING.packed * 2]
 
 
 def test_nothing_is_sent_for_nothing(link: Link, server: Server) -> None:
@@ -139,7 +139,7 @@ def test_a_script_that_is_not_known_is_spelled_out(link: Link, server: Server) -
     server.says = [driver.NoScriptError(""), b"PONG"]
     script = Command(b"by its name", lambda reply: reply == b"PONG", lambda: b"its text")
     assert link.run([script], 1.0) == [b"PONG"]
-    assert server.heard == [b"by its name", b"its text"]
+    assert server.received == [b"by its name", b"its text"]
 
 
 def test_a_server_that_was_the_primary_is_left_once(link: Link, server: Server) -> None:
@@ -209,7 +209,7 @@ def test_a_command_may_stand_before_each_other_one(link: Link, server: Server) -
     asking = link.announcing(b"ASKING")
     server.says = [b"OK", b"PONG", b"OK", b"PONG"]
     assert asking.run([PING, PING], 1.0) == [b"PONG", b"PONG"]
-    assert server.heard[-1] == (b"ASKING" + PING.packed) * 2
+    assert server.received[-1] == (b"ASKING" + PING.packed) * 2
     server.says = [driver.NoPermissionError("NOPERM"), b"PONG"]
     assert asking.run([PING], 1.0) == [b"PONG"]
     server.says = [b"no OK", b"PONG"]

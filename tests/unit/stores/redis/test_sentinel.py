@@ -1,4 +1,4 @@
-"""Sentinel URLs, and whom a new connection asks: the next one, when a sentinel is down, knows nothing or misled us."""
+"""Sentinel URLs, and which one a new connection asks: the next, when a sentinel is down, knows nothing or misled us."""
 
 from __future__ import annotations
 

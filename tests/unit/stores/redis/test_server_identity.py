@@ -138,7 +138,7 @@ def test_the_first_canary_is_no_loss(server_identity: ServerIdentity, incidents:
     assert (server_identity.trust_since_ms, incidents.count) == (1000, 1)
 
 
-def test_s9_another_generation_is_a_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
+def test_s9_another_canary_is_a_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
     """S9: the worker that noticed it first wrote the new one, and the others must notice as well. Once."""
     server_identity.observe("a", now_ms=1000, is_primary=True)
     server_identity.saw(Canary("g", 7, 5000))

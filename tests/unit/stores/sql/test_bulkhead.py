@@ -535,7 +535,7 @@ def test_a_forked_child_cuts_off_nothing_of_its_parent(wire: Wire) -> None:
     assert wire.was_shut == [False]
 
 
-def test_outside_of_a_bulkhead_waits_are_nobodys_business(wire: Wire) -> None:
+def test_outside_of_a_bulkhead_waits_are_not_noted(wire: Wire) -> None:
     """The application's own connections say it, too."""
     wire.answer()
     assert (wire.ask(), wire.was_shut) == (b"!", [False])
