@@ -14,8 +14,6 @@ import pytest
 from werkzeug.routing import Rule
 from xdist.scheduler import LoadFileScheduling
 
-from flask_langpont_session.stores.host import file as journal_file
-from tests.support import patience
 from tests.support.on_time import never_late
 from tests.support.turns import next_of, unit_of
 
@@ -101,9 +99,3 @@ def on_time() -> Iterator[None]:
     """See :func:`~tests.support.on_time.never_late`."""
     with never_late():
         yield
-
-
-@pytest.fixture
-def patient_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy disk is not what this is about."""
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)

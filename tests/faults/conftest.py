@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from devservers.servers import Postgres
+from flask_langpont_session.stores.host import file as journal_file
 from tests.integration.behind import emptied
+from tests.support import patience
 
 from .matrix import Row
 from .matrix_servers import Pair
@@ -20,8 +22,9 @@ pytest.register_assert_rewrite("tests.faults.matrix_proof")
 
 
 @pytest.fixture(autouse=True)
-def a_slow_disk_is_no_fault(patient_journal: None) -> None:
+def a_slow_disk_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be slow because of what else runs on this machine."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,9 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import State, state_of
 from flask_langpont_session.metrics import session_index as active
+from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.redis.store import RedisStore
+from tests.support import patience
 
 from .first_looks import looking_after_changes
 from .mariadb import MariaDB
@@ -98,8 +100,9 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def a_slow_disk_is_no_fault(patient_journal: None) -> None:
+def a_slow_disk_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of how long the journal is waited for say that themselves."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.journal import Journal
+from tests.support import patience
 from tests.support.clock import Clock
 from tests.support.journal_process import end_all
 
@@ -45,3 +47,9 @@ def journals_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for journal in made:
         journal.close()
+
+
+@pytest.fixture
+def patient_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy disk is not what this is about."""
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)
