@@ -19,6 +19,7 @@ from tests.infra.seed_bugs import (
     every,
     generated,
     parameter_group,
+    piece,
     props,
     put,
     ref,
@@ -78,13 +79,7 @@ def query(name: str, number: int, **values: Any) -> Change:
 
 def rule_of(name: str, old: str, new: str) -> Change:
     """Replace a piece of an incident's rule, which it must have."""
-
-    def change(template: Template) -> None:
-        rule = props(template, name)["AlarmRule"]
-        assert old in rule["Fn::Sub"]
-        rule["Fn::Sub"] = rule["Fn::Sub"].replace(old, new, 1)
-
-    return change
+    return piece(name, "AlarmRule", old, new)
 
 
 TOLD = {"AlarmActions": [ref("CriticalTopic")], "OKActions": [ref("CriticalTopic")]}

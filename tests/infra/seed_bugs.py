@@ -103,15 +103,20 @@ def generated(**values: Any) -> Change:
     return lambda t: props(t, "AuthToken")["GenerateSecretString"].update(values)
 
 
-def rights(user: str, old: str, new: str) -> Change:
-    """Replace a right of a user, which it must have."""
+def piece(name: str, text: str, old: str, new: str) -> Change:
+    """Replace a piece of a property that is a text, which must be there."""
 
     def change(template: Template) -> None:
-        access = props(template, user)["AccessString"]
-        assert old in access["Fn::Sub"]
-        access["Fn::Sub"] = access["Fn::Sub"].replace(old, new, 1)
+        found = props(template, name)[text]
+        assert old in found["Fn::Sub"]
+        found["Fn::Sub"] = found["Fn::Sub"].replace(old, new, 1)
 
     return change
+
+
+def rights(user: str, old: str, new: str) -> Change:
+    """Replace a right of a user, which it must have."""
+    return piece(user, "AccessString", old, new)
 
 
 def statement(resource: str, sid: str, **values: Any) -> Change:

@@ -146,6 +146,13 @@ def now_ms(server: Valkey) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
+def run_id(server: Valkey) -> str:
+    """The name of this run of a Redis server: new after every start."""
+    with server.client() as client:
+        info: Any = client.info("server")
+        return str(info["run_id"])
+
+
 def questions(app: Flask) -> int:
     """How often this worker has asked the database about sessions that exist, with or without an answer."""
     return sum(series.count for seen, series in parts(app).recorder.series().items() if seen.name == "verify")

@@ -17,6 +17,7 @@ from flask_langpont_session.extension import State, state_of
 from flask_langpont_session.metrics import session_index as active
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.redis.store import RedisStore
+from tests.faults.proxy import FaultProxy
 from tests.support import patience
 
 from .first_looks import looking_after_changes
@@ -43,6 +44,14 @@ def primary(primary_server: Valkey) -> Valkey:
     with primary_server.client() as client:
         client.flushall()
     return primary_server
+
+
+@pytest.fixture
+def proxy(primary: Valkey) -> Iterator[FaultProxy]:
+    """Between an application and the primary; to be named before the application, so that it outlives that."""
+    assert primary.port
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

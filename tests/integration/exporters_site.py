@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 
 from flask import Flask, session
@@ -22,6 +21,7 @@ from flask_langpont_session.extension import state_of
 from tests.support.patience import wait_for_the_journal
 
 from .conftest import PATIENT, SLOW_MS
+from .unix_socket import UnixConnection
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,17 +57,6 @@ def be_quiet(app: Flask) -> None:
         thread._interval = 3600
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP to a server that listens on a Unix socket."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        # Longer than a worker may take to load the application: a request that was given up would be served all the
-        # same, and counted.
-        self.sock.settimeout(LONG)
-        self.sock.connect(self.host)
-
-
 class Gunicorn:
     """The site with two workers, behind a socket in a folder.
 
@@ -101,7 +90,9 @@ class Gunicorn:
 
     def ask(self, method: str, path: str) -> str | None:
         """What a worker answers; None: none does."""
-        connection = _UnixConnection(str(self._socket))
+        # Longer than a worker may take to load the application: a request that was given up would be served all the
+        # same, and counted.
+        connection = UnixConnection(str(self._socket), timeout=LONG)
         try:
             connection.request(method, path, headers={"Host": "localhost"})
             return connection.getresponse().read().decode()

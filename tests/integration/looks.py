@@ -1,4 +1,4 @@
-"""What a page shows of a session."""
+"""A round of the monitor at the moment that a test chooses."""
 
 from __future__ import annotations
 

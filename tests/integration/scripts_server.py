@@ -57,5 +57,15 @@ def store_on(url: str, *, reports: Reports | None = None, **options: Any) -> Ite
     store.forget_connections()
 
 
+@contextmanager
+def without(raw: Any, *rights: str) -> Iterator[None]:
+    """Rights are taken from the user of all clients."""
+    raw.execute_command("ACL", "SETUSER", "default", *(f"-{right}" for right in rights))
+    try:
+        yield
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", *(f"+{right}" for right in rights))
+
+
 def key(category: str, shadow: bool = False) -> str:
     return f"session:{category}:{{{DIGEST}}}{':anon' if shadow else ''}"

@@ -519,13 +519,6 @@ def test_without_redis_the_database_takes_users_over(make_shop: MakeShop, primar
         assert browser.page(new) == {"user": "7", "cart": ["tea"]}
 
 
-@pytest.fixture
-def proxy(primary: Valkey) -> Iterator[FaultProxy]:
-    assert primary.port
-    with FaultProxy("127.0.0.1", primary.port) as proxy:
-        yield proxy
-
-
 @pytest.mark.parametrize("fault", [REFUSE, HANG])
 def test_without_the_old_store_all_wait(
     make_shop: MakeShop, primary: Valkey, proxy: FaultProxy, fault: Any, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,7 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.session.cookies import CookieSigner
 from flask_langpont_session.testing import switched_off
 
-from .behind import digest, wait_for_level
+from .behind import digest, sign_in, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
 from .cookie_headers import (
     set_cookies,
@@ -61,13 +61,6 @@ def with_pages(app: Flask) -> Flask:
     return app
 
 
-def signed_in(app: Flask, user: str = "7") -> Any:
-    client = browser(app)
-    client.cookie = cookie_of(client.post(f"/login/{user}"))
-    assert client.get("/who").json["user"] == user
-    return client
-
-
 def visitor(app: Flask) -> Any:
     client = browser(app)
     client.cookie = cookie_of(client.post("/set", json={"lang": "jp"}))
@@ -84,7 +77,7 @@ def send(app: Flask, raw: str, url: str = "/all", method: str = "GET", **options
 # -- C1, C2: a cookie only for a sid that was minted in this request ---------------------------------------------------
 
 
-@pytest.mark.parametrize("who", [visitor, signed_in])
+@pytest.mark.parametrize("who", [visitor, sign_in])
 def test_an_unchanged_id_is_never_sent_again(app: Flask, who: Any) -> None:
     """C2: reading, writing, removing, clearing, touching: the browser has its cookie already."""
     client = who(app)
@@ -93,7 +86,7 @@ def test_an_unchanged_id_is_never_sent_again(app: Flask, who: Any) -> None:
         ("get", "/untouched", None),
         ("post", "/set", {"theme": "dark"}),
         ("post", "/set", {"input_text": "x", "daily_limit": 3}),
-        ("post", "/set", {"user_role": "editor"} if who is signed_in else {"theme": "light"}),
+        ("post", "/set", {"user_role": "editor"} if who is sign_in else {"theme": "light"}),
         ("post", "/pop/theme", None),
         ("post", "/pop/nothing", None),
         ("post", "/touch", None),
@@ -145,7 +138,7 @@ def test_the_cookie_holds_an_id_a_kind_and_a_flag(app: Flask) -> None:
     """106 characters, nothing of the session in it; the kind never changes for an id."""
     client = visitor(app)
     assert re.fullmatch(r"[\w-]{43}\.as\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", client.cookie)
-    assert re.fullmatch(r"[\w-]{43}\.us\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", signed_in(app).cookie)
+    assert re.fullmatch(r"[\w-]{43}\.us\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", sign_in(app).cookie)
     permanent = cookie_of(client.post("/permanent/1")) or ""
     assert re.fullmatch(r"[\w-]{43}\.ap\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", permanent)
     assert permanent.split(".")[0] == client.cookie.split(".")[0]
@@ -216,7 +209,7 @@ def test_a_cookie_that_is_not_permanent_is_never_renewed(app: Flask, monkeypatch
     assert client.get("/all").json == {"lang": "jp"}
 
 
-@pytest.mark.parametrize("who", [visitor, signed_in])
+@pytest.mark.parametrize("who", [visitor, sign_in])
 def test_a_change_of_the_permanent_flag_sends_the_cookie(app: Flask, who: Any) -> None:
     """Both ways, with the same id; setting what it is already sends nothing."""
     client = who(app)
@@ -274,13 +267,13 @@ def test_a_late_sign_out_ends_the_session_under_its_new_id(app: Flask) -> None:
         session["_user_id"] = "8"
         return "hello 8"
 
-    client = signed_in(app)
+    client = sign_in(app)
     old = client.cookie
     client.cookie = cookie_of(client.post("/regenerate"))
     assert cookie_of(browser(app, old).post("/logout-login"))
     assert client.get("/who").json["user"] is None
     for url in ("/logout", "/clear"):
-        client = signed_in(app)
+        client = sign_in(app)
         old = client.cookie
         client.cookie = cookie_of(client.post("/regenerate"))
         assert client.get("/who").json["user"] == "7"
@@ -310,7 +303,7 @@ def test_cookie_resend_flask_sends_as_flask_does(make_app: MakeApp) -> None:
 def test_cookie_resend_flask_does_not_replace_a_dead_session(make_app: MakeApp) -> None:
     """C3 and C4 are not what is given up: a dead id stays dead and gets no cookie."""
     app = with_pages(make_app(COOKIE_RESEND="flask"))
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/logout")
     for url in ("/set", "/touch", "/permanent/1"):
         assert set_cookies(browser(app, client.cookie).post(url, json={"theme": "late"})) == []
@@ -321,7 +314,7 @@ def test_cookie_resend_flask_does_not_replace_a_dead_session(make_app: MakeApp) 
 
 def test_a_dead_id_is_replaced_by_a_sign_in_only(app: Flask) -> None:
     """C3: what its late requests read, write, clear or regenerate is a shadow without cookie; C1: a login ends that."""
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/logout")
     late = browser(app, client.cookie)
     for method, url, json in (
@@ -348,7 +341,7 @@ def test_a_dead_id_is_replaced_by_a_sign_in_only(app: Flask) -> None:
 @pytest.mark.parametrize("stores", [(), ("primary",), ("database",), ("primary", "database")])
 def test_a_sign_out_clears_the_cookie_at_every_level(app: Flask, stores: tuple[str, ...]) -> None:
     """C4: the sign-out itself may send a cookie, whatever is down; a replay of the old one shows no user."""
-    client = signed_in(app)
+    client = sign_in(app)
     with switched_off(app, *stores):
         assert parts(app).health.level == {(): 0, ("primary",): 2, ("database",): 0}.get(stores, 4)
         response = client.post("/logout")
@@ -381,7 +374,7 @@ class Browser:
             self.cookie = sent
 
 
-@pytest.mark.parametrize("start", [visitor, signed_in])
+@pytest.mark.parametrize("start", [visitor, sign_in])
 @pytest.mark.parametrize("names", list(itertools.product(REQUESTS, repeat=2)), ids="+".join)
 def test_answers_out_of_order_never_bring_an_older_cookie_back(app: Flask, start: Any, names: tuple[str, ...]) -> None:
     """Two requests leave with the same cookie, are served in either order and answered in either order.
@@ -403,7 +396,7 @@ def test_answers_out_of_order_never_bring_an_older_cookie_back(app: Flask, start
             if not _changes_id(names[number], start):
                 assert set_cookies(responses[number]) == []
         # The id of a session that ended is not alive again, whichever request answers last.
-        if start is signed_in and {"login", "logout"} & set(names):
+        if start is sign_in and {"login", "logout"} & set(names):
             assert browser(app, begin).get("/who").json["user"] is None
 
 
@@ -414,7 +407,7 @@ def _call(app: Flask, name: str, cookie: str) -> Any:
 
 
 def _changes_id(name: str, start: Any) -> bool:
-    return name == "login" or (name == "logout" and start is signed_in)
+    return name == "login" or (name == "logout" and start is sign_in)
 
 
 def test_a_request_from_before_the_login_that_ends_after_it_changes_nothing(app: Flask) -> None:
@@ -533,7 +526,7 @@ def test_flask_s_cookie_settings_are_read_live(app: Flask) -> None:
 
 def test_the_first_cookie_with_a_good_signature_counts(app: Flask) -> None:
     """Cookie tossing: bad ones in front are passed over, good ones behind are not looked at; it is counted."""
-    mine, other = visitor(app).cookie, signed_in(app, "8").cookie
+    mine, other = visitor(app).cookie, sign_in(app, "8").cookie
     forged = f"{'A' * 43}.us.aaaaaaaa.AAAAAA.{'A' * 43}"
     before = parts(app).recorder.counters().get("duplicate_cookies", 0)
     assert send(app, f"session={forged}; session=; session={mine}; session={other}").json == {"lang": "jp"}
@@ -547,7 +540,7 @@ def test_the_first_cookie_with_a_good_signature_counts(app: Flask) -> None:
 
 def test_a_cookie_of_an_older_key_counts_as_long_as_the_key_is_a_fallback(app: Flask) -> None:
     """Rotation: the cookie stays as it is and works; when the key is dropped it is a stranger's."""
-    client = signed_in(app)
+    client = sign_in(app)
     app.config.update(SECRET_KEY="the next key of the suite, 32+ bytes", SECRET_KEY_FALLBACKS=["another", KEY])
     response = client.get("/who")
     assert response.json["user"] == "7"
@@ -609,7 +602,7 @@ def bad_values(good: str) -> dict[str, str]:
 @pytest.mark.parametrize("what", bad_values(f"{'A' * 43}.us.aaaaaaaa.AAAAAA.{'A' * 43}"))
 def test_a_bad_cookie_is_a_visitor_without_one(app: Flask, primary: Valkey, what: str) -> None:
     """200, anonymous, no store asked, no Set-Cookie, one count; the next good request is as before."""
-    good = signed_in(app).cookie
+    good = sign_in(app).cookie
     value = bad_values(good)[what]
     before, counted = evals(primary), parts(app).recorder.counters().get("bad_cookies", 0)
     asked = sum(s.count for o, s in parts(app).recorder.series().items() if o.source != "none")

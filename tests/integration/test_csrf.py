@@ -15,7 +15,7 @@ from wtforms import StringField
 
 from devservers.servers import Valkey
 
-from .behind import stored, wait_for_level
+from .behind import sign_in, stored, wait_for_level
 from .conftest import MakeApp, cookie_of
 from .counting import evals
 from .forms_site import (
@@ -108,14 +108,6 @@ def post(client: Any, token: str, **fields: str) -> Any:
     return client.post("/form", data={"csrf_token": token, **fields})
 
 
-def signed_in(app: Flask, user: str = "7", role: str = "user") -> Any:
-    """A browser of a signed-in user whose data this worker has seen."""
-    client = browser(app)
-    client.cookie = cookie_of(client.post(f"/login/{user}?role={role}"))
-    assert client.get("/who").json["user"] == user
-    return client
-
-
 # -- visitors ----------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +169,7 @@ def test_a_post_without_a_token_is_refused(app: Flask) -> None:
 
 def test_the_token_of_one_session_is_worth_nothing_in_another(app: Flask) -> None:
     """Visitor or user: a form of session A posted in B is refused, either way round."""
-    browsers = [browser(app), browser(app), signed_in(app, "7"), signed_in(app, "7")]
+    browsers = [browser(app), browser(app), sign_in(app, "7"), sign_in(app, "7")]
     tokens = [form_of(client) for client in browsers]
     for mine, client in enumerate(browsers):
         for whose, token in enumerate(tokens):
@@ -219,7 +211,7 @@ def test_the_token_is_not_part_of_what_is_iterated(app: Flask) -> None:
 @pytest.mark.parametrize("before", ["visitor", "user"])
 def test_a_form_in_the_login_s_own_response_is_valid(app: Flask, how: str, query: str, before: str) -> None:
     """The new id exists from the moment the user key is set, also when a form had been rendered before that."""
-    client = browser(app) if before == "visitor" else signed_in(app, "3")
+    client = browser(app) if before == "visitor" else sign_in(app, "3")
     page = client.post(f"/sign-in/{how}{query}", data={"csrf_token": form_of(client)})
     assert cookie_of(page)
     assert client.get("/who").json["user"] == "7"
@@ -243,7 +235,7 @@ def test_a_form_from_before_the_login_is_invalid_after_it(app: Flask) -> None:
 
 def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
     """The page after signing out may hold a login form for the next user."""
-    client = signed_in(app)
+    client = sign_in(app)
     page = client.post("/sign-out", data={"csrf_token": form_of(client)})
     assert cookie_of(page)
     assert post(client, token_in(page)).text == "valid at 0"
@@ -253,7 +245,7 @@ def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
 def test_a_logout_by_a_form_that_leaves_nothing_takes_the_cookie(app: Flask) -> None:
     """The token that was looked at is the ended session's; there is none yet of the session that would come after
     it."""
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"lang": "jp"})
     page = client.post("/leave", data={"csrf_token": form_of(client)})
     assert page.status_code == 200
@@ -265,7 +257,7 @@ def test_a_logout_by_a_form_that_leaves_nothing_takes_the_cookie(app: Flask) -> 
 @pytest.mark.parametrize("keeps_ui", [True, False])
 def test_a_form_of_a_session_that_signed_out_is_dead(app: Flask, keeps_ui: bool) -> None:
     """400 in the same browser and for a replay of cookie and form: a dead sid has another token."""
-    client = signed_in(app)
+    client = sign_in(app)
     if keeps_ui:
         client.post("/set", json={"lang": "jp"})
     token = form_of(client)
@@ -283,7 +275,7 @@ def test_a_form_of_a_session_that_signed_out_is_dead(app: Flask, keeps_ui: bool)
 
 def test_a_form_stays_valid_while_the_session_changes(app: Flask) -> None:
     """Another tab changes rights, ordinary auth keys, language and text; only the session id is in the token."""
-    client = signed_in(app)
+    client = sign_in(app)
     token = form_of(client)
     change: Any
     for change in ({"user_role": "editor"}, {"daily_limit": 9}, {"lang": "en"}, {"input_text": "x", "theme": "dark"}):
@@ -305,7 +297,7 @@ OLD, NEW = "test key of the test suite, 32+ bytes", "the next key of the suite, 
 def test_forms_survive_a_rotation_of_keys_while_the_old_key_is_a_fallback(app: Flask, who: str) -> None:
     """The token is derived from the key that verified the cookie. (Flask-WTF signs with a key of its own here.)"""
     app.config["WTF_CSRF_SECRET_KEY"] = "a key for Flask-WTF alone, 32+ bytes"
-    client = browser(app) if who == "visitor" else signed_in(app)
+    client = browser(app) if who == "visitor" else sign_in(app)
     old = form_of(client)
     app.config.update(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=[OLD])
     answer = post(client, old)
@@ -353,7 +345,7 @@ def test_the_token_of_a_page_that_renews_its_cookie_after_a_rotation_is_good(
 
 def test_flask_wtf_signs_with_the_newest_key_only(app: Flask) -> None:
     """Without a key of its own Flask-WTF refuses the page from before a rotation; reloading it helps."""
-    client = signed_in(app)
+    client = sign_in(app)
     old = form_of(client)
     app.config.update(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=[OLD])
     assert post(client, old).status_code == 400
@@ -386,7 +378,7 @@ def test_a_form_works_for_a_visitor_at_every_level(make_form_app: MakeFormApp, p
 def test_a_form_works_for_a_user_at_every_level(make_form_app: MakeFormApp, primary: Valkey, level: int) -> None:
     """A user who is still signed in has valid forms, rendered before or in the outage; the cookie is not touched."""
     app = make_form_app(**config_for(level))
-    client = signed_in(app)
+    client = sign_in(app)
     before = form_of(client)
     with at_level(app, level, primary):
         page = client.get("/form")
@@ -405,7 +397,7 @@ def test_a_form_in_the_answer_to_a_logout_is_valid_in_an_outage(
 ) -> None:
     """Signing out works at every level, and so does the page that follows; the form of the dead session does not."""
     app = make_form_app()
-    client = signed_in(app)
+    client = sign_in(app)
     before = form_of(client)
     with at_level(app, level, primary):
         page = client.post("/sign-out", data={"csrf_token": before})
@@ -420,7 +412,7 @@ def test_a_user_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app:
     """I8: an admin at level 4 is shown as anonymous; the admin's forms are invalid until a store can confirm the admin
     again."""
     app = make_form_app()
-    admin = signed_in(app, "1", role="admin")
+    admin = sign_in(app, "1", user_role="admin")
     token = form_of(admin)
     with at_level(app, 4, primary):
         assert admin.get("/who").json["user"] is None
@@ -437,7 +429,7 @@ def test_a_user_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app:
 @pytest.mark.parametrize("who", ["visitor", "user"])
 def test_a_form_outlives_the_beginning_and_the_end_of_an_outage(app: Flask, primary: Valkey, who: str) -> None:
     """Rendered at level 0 and posted at level 2, and the other way round, with a primary that was really killed."""
-    client = browser(app) if who == "visitor" else signed_in(app)
+    client = browser(app) if who == "visitor" else sign_in(app)
     healthy = form_of(client)
     primary.kill()
     client.get("/who")

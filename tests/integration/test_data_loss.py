@@ -403,14 +403,6 @@ def wait_until_home_by_hand(app: Flask) -> None:
 
 
 @pytest.fixture
-def proxy(primary: Valkey) -> Iterator[FaultProxy]:
-    """Between one application and the primary; made first, so that it outlives the application."""
-    assert primary.port
-    with FaultProxy("127.0.0.1", primary.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
     app = make_app(**QUICK, REDIS_URL=proxy.url("redis"), REDIS_MAX_CONNECTIONS=1)
     with parts(app).monitor.paused():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import signal
 import socket
 import sqlite3
@@ -31,6 +30,7 @@ from tests.faults.proxy import HANG, STALL_REPLY, SWALLOW_REPLY, FaultProxy
 
 from .behind import NO_LIMITS, emptied
 from .mariadb import MariaDB
+from .unix_socket import UnixConnection
 
 HOUR = 3_600_000
 SHORT = 0.25
@@ -484,22 +484,13 @@ APPLICATION = """
 """
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP to a server that listens on a Unix socket."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(LONG)
-        self.sock.connect(self.host)
-
-
 def listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
 
 
 def get(path: Path) -> str:
-    connection = UnixConnection(str(path))
+    connection = UnixConnection(str(path), timeout=LONG)
     try:
         connection.request("GET", "/", headers={"Host": "localhost"})
         return connection.getresponse().read().decode()

@@ -38,6 +38,7 @@ from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 
+from .behind import run_id
 from .conftest import MakeApp, parts
 from .elasticache_site import REGION, URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from .tls import Authority, TlsFront
@@ -84,12 +85,6 @@ def who(browser: Any) -> Any:
 
 def wait_for_home(browser: Any) -> None:
     wait_until(lambda: bool(who(browser)["level"] == 0), "level 0", 30)
-
-
-def run_id(server: Valkey) -> str:
-    with server.client() as client:
-        info: Any = client.info("server")
-        return str(info["run_id"])
 
 
 def identity(app: Flask, store: str = PRIMARY) -> str:

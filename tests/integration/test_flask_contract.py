@@ -34,7 +34,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
-from .behind import digest, row_of, stored, wait_for_level
+from .behind import digest, row_of, sign_in, stored, wait_for_level
 from .conftest import MakeApp, close, cookie_of, parts
 from .counting import evals, wait_for_monitors
 from .forms_site import browser, records
@@ -53,13 +53,6 @@ def client(app: Flask) -> Any:
 def ours() -> Any:
     """The session with what it has beyond Flask's."""
     return session
-
-
-def signed_in(app: Flask, user: str = "7") -> Any:
-    client = browser(app)
-    client.cookie = cookie_of(client.post(f"/login/{user}"))
-    assert client.get("/who").json["user"] == user
-    return client
 
 
 # -- session_transaction -----------------------------------------------------------------------------------------------
@@ -360,7 +353,7 @@ def test_a_listener_that_fails_after_the_save_loses_nothing(app: Flask, sign_in:
 
 def test_a_logout_that_is_saved_twice_stays_one(app: Flask) -> None:
     """The cookie is cleared in both responses, nothing comes back."""
-    client = signed_in(app)
+    client = sign_in(app)
     with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
         session.pop("_user_id")
         first, second = app.response_class(), app.response_class()
@@ -556,7 +549,7 @@ def test_an_answer_that_shows_auth_is_not_cached(app: Flask) -> None:
     def mine() -> Any:
         return jsonify(user=session.get("_user_id")), 200, {"Cache-Control": "private, max-age=5"}
 
-    client = signed_in(app)
+    client = sign_in(app)
     assert client.get("/who").headers["Cache-Control"] == "no-store"
     assert client.get("/mine").headers["Cache-Control"] == "private, max-age=5"
     assert "Cache-Control" not in client.get("/untouched").headers
@@ -730,7 +723,7 @@ def test_a_session_says_where_it_stands(make_app: MakeApp) -> None:
             [raw.level, raw.level_name, raw.fallback_mode, raw.emergency_mode, raw.unverified, sorted(dict(raw))]
         )
 
-    user, admin = signed_in(app), browser(app)
+    user, admin = sign_in(app), browser(app)
     admin.post("/login/1?role=admin")
     admin.get("/who")
     keys = ["_fresh", "_user_id", "user_role"]
@@ -760,7 +753,7 @@ def test_a_feature_says_whether_it_is_available(make_app: MakeApp) -> None:
     def available() -> Any:
         return jsonify({name: ours().available(name) for name in AVAILABLE[0]})
 
-    client = signed_in(app)
+    client = sign_in(app)
     assert client.get("/available").json == AVAILABLE[0]
     with switched_off(app, "primary", "database"):
         assert client.get("/available").json == AVAILABLE[4]
@@ -781,7 +774,7 @@ def test_explain_shows_what_every_feature_gets_and_from_where(app: Flask) -> Non
             {r.feature: [r.category, r.priority, r.behaviour, r.source, r.available] for r in ours().explain()}
         )
 
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"lang": "jp", "input_text": "x"})
     client.get("/who")
     healthy = client.get("/explain").json
@@ -848,7 +841,7 @@ def test_an_increment_is_seen_by_its_own_request(app: Flask) -> None:
 
 def test_only_whole_numbers_outside_auth_can_be_incremented(app: Flask) -> None:
     """Text, floats, booleans and auth keys are errors that name the key; the stored data is unchanged."""
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"lang": "jp", "avg_rating": 1.5, "theme": True, "usage_count": 3})
     with client.session_transaction() as transaction:
         raw: Any = transaction
@@ -931,7 +924,7 @@ def test_a_permanent_login_lives_as_long_as_its_cookie(app: Flask, primary: Valk
 def test_a_login_becomes_permanent_and_not_permanent_again(app: Flask, primary: Valkey) -> None:
     """The row and Redis follow the flag, which changes the cookie but not the id."""
     with_permanent(app)
-    client = signed_in(app)
+    client = sign_in(app)
     digest_before = digest(client.cookie)
     for flag, seconds in ((1, PERMANENT.total_seconds()), (0, 3600)):
         response = client.post(f"/permanent/{flag}")
@@ -958,7 +951,7 @@ def test_regenerate_without_an_id_or_of_a_dead_session_changes_nothing(app: Flas
         return ""
 
     assert cookie_of(browser(app).post("/regenerate")) is None
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/logout")
     assert cookie_of(browser(app, client.cookie).post("/regenerate")) is None
     assert [key for key in records(app, primary)[0] if ":auth:" not in key] == []
@@ -975,7 +968,7 @@ def test_regenerate_keeps_user_data_and_pending_changes(app: Flask) -> None:
         session["theme"] = "dark"
         return ""
 
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"usage_count": 2, "cart": [1]})
     cookie = cookie_of(client.post("/regenerate"))
     assert cookie
@@ -993,7 +986,7 @@ def test_regenerate_keeps_user_data_and_pending_changes(app: Flask) -> None:
 def test_dates_of_a_session_are_kept_by_the_package(app: Flask, primary: Valkey) -> None:
     """``session_created`` and ``last_activity`` are the row's; an assignment or removal is ignored, not an error."""
     began = datetime.now(UTC)
-    client = signed_in(app)
+    client = sign_in(app)
     with client.session_transaction() as transaction:
         for key in ("session_created", "last_activity"):
             assert isinstance(transaction[key], datetime)
@@ -1040,7 +1033,7 @@ def test_flashes_survive_a_redirect_with_their_types(app: Flask, primary: Valkey
 
 def test_pages_that_do_not_exist_cost_nothing(app: Flask, primary: Valkey) -> None:
     """404, 405 and static files open a session that looks at nothing."""
-    client = signed_in(app)
+    client = sign_in(app)
     before = evals(primary)
     for method, url, status in (("get", "/none", 404), ("get", "/static/none.css", 404), ("get", "/logout", 405)):
         response = getattr(client, method)(url)
@@ -1057,7 +1050,7 @@ def test_an_error_page_may_use_the_session(app: Flask) -> None:
     def missing(error: Any) -> tuple[str, int]:
         return f"not here, {session.get('_user_id')}", 404
 
-    assert signed_in(app).get("/none").text == "not here, 7"
+    assert sign_in(app).get("/none").text == "not here, 7"
 
 
 def test_a_request_context_without_a_request_has_a_session(app: Flask, primary: Valkey) -> None:
@@ -1131,7 +1124,7 @@ def test_a_killed_primary_in_the_middle_of_a_request_fails_no_request(app: Flask
         session["input_text"] = "after"
         return jsonify(level=ours().level)
 
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"input_text": "before"})
     response = client.post("/middle")
     assert response.status_code == 200

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from devservers.processes import spawn, wait_until
+from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.stores.redis.server_identity import identity_of
 from flask_langpont_session.testing import captured_events
-from tests.support.programs import required
 
 from .behind import LONG, questions, sign_in
 from .conftest import MakeApp, parts
-
-
-class Redis(Valkey):
-    """The same with Redis' own program."""
-
-    def _launch(self) -> subprocess.Popen[bytes]:
-        return spawn([required("redis-server"), *self._options(), *self._extra], log=self.log)
+from .scripts_server import Redis
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,6 @@ while True:
         if is_alone:
             wait()
 """
-
-
-@pytest.fixture
-def proxy(primary: Valkey) -> Iterator[FaultProxy]:
-    assert primary.port
-    with FaultProxy("127.0.0.1", primary.port) as proxy:
-        yield proxy
 
 
 def waiting(app: Flask, what: str = "writes") -> int:

@@ -88,14 +88,6 @@ def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary:
     wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
 
 
-@pytest.fixture
-def proxy(primary: Valkey) -> Iterator[FaultProxy]:
-    """Between an application and the primary; made first, so that it outlives the application."""
-    assert primary.port
-    with FaultProxy("127.0.0.1", primary.port) as proxy:
-        yield proxy
-
-
 def test_i13_an_outage_in_the_middle_of_any_reply_is_no_5xx(proxy: FaultProxy, make_app: MakeApp) -> None:
     """I13: the connection to Redis ends after some bytes of a reply: no error, no logout."""
     app = make_app(REDIS_URL=proxy.url("redis"))

@@ -17,7 +17,7 @@ from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events, switched_off
 
-from .behind import digest, wait_for_level
+from .behind import digest, sign_in, wait_for_level
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts, redis_store
 from .counting import wait_for_monitors
 from .forms_site import browser
@@ -49,13 +49,6 @@ class Since:
         return {key: count for key, count in changed.items() if count}
 
 
-def signed_in(app: Flask, user: str = "7") -> Any:
-    client = browser(app)
-    client.cookie = cookie_of(client.post(f"/login/{user}"))
-    assert client.get("/who").json["user"] == user
-    return client
-
-
 REQUEST = ("request", "none", "ok")
 SAVE = ("request_save", "none", "ok")
 
@@ -66,7 +59,7 @@ SAVE = ("request_save", "none", "ok")
 def test_requests_saves_and_questions_go_to_one_recorder(make_app: MakeApp) -> None:
     """Each request once; a save when there was something to save; each round trip with the store that answered."""
     app = make_app(NEAR_CACHE=())  # whose monitor decides from when on it has an answer
-    client = signed_in(app)
+    client = sign_in(app)
     client.get("/who")
     for method, url, json, expected in (
         ("get", "/untouched", None, {REQUEST: 1}),
@@ -93,7 +86,7 @@ def test_requests_saves_and_questions_go_to_one_recorder(make_app: MakeApp) -> N
 
 def test_a_series_adds_up(app: Flask) -> None:
     """Every observation has a duration, which is counted once."""
-    client = signed_in(app)
+    client = sign_in(app)
     for _ in range(5):
         client.get("/who")
     series = parts(app).recorder.series()
@@ -219,7 +212,7 @@ def test_connections_in_use_are_counted(app: Flask) -> None:
 def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> None:
     """The request that meets it counts the primary with its error class, then the store that answered instead; later
     requests do not ask it."""
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"input_text": "x"})
     with parts(app).monitor.paused():  # it could notice first
         primary.kill()
@@ -248,7 +241,7 @@ def test_a_frozen_primary_is_one_slow_observation(
     """The time-out is seen in the durations: it took the store's whole time, once."""
     monkeypatch.setattr(Lag, "late", lambda *_: 0.0)  # what this process is late does not count as the store's time
     app = make_app(**SHORT_WAITS)
-    client = signed_in(app)
+    client = sign_in(app)
     with parts(app).monitor.paused():
         primary.freeze()
         client.get("/who")
@@ -264,7 +257,7 @@ def test_a_frozen_primary_is_one_slow_observation(
 def test_a_replica_is_a_source_of_its_own(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
     """Level 1: reads come from the replica, auth from the database."""
     app = make_app(REPLICA_URL=replica.url)
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"lang": "jp"})
     with primary.client() as redis:
         redis.wait(1, 2000)
@@ -276,7 +269,7 @@ def test_a_replica_is_a_source_of_its_own(make_app: MakeApp, primary: Valkey, re
 
 def test_a_refused_write_is_an_outcome_of_its_own(app: Flask, primary: Valkey) -> None:
     """Out of memory is not "unreachable": an alarm that says which is worth something."""
-    client = signed_in(app)
+    client = sign_in(app)
     with primary.client() as redis:
         redis.config_set("maxmemory", 1)
         try:
@@ -336,7 +329,7 @@ def test_a_grant_that_fails_at_the_save_is_a_refused_save(on_postgres: Flask, po
 
 def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:
     """The save's outcome says that the journal has what the database must still hear."""
-    client = signed_in(app)
+    client = sign_in(app)
     with switched_off(app, "database"):
         since = Since(app)
         with captured_events(app) as seen:
@@ -350,7 +343,7 @@ def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:
 
 def test_bad_and_duplicate_cookies_are_counted(app: Flask) -> None:
     """Once per request that looks at the session; a good cookie, or none, is no count."""
-    good = signed_in(app).cookie
+    good = sign_in(app).cookie
     client: Any = app.test_client(use_cookies=False)
 
     def send(raw: str | None, url: str = "/who") -> None:
@@ -402,7 +395,7 @@ def test_damage_is_counted_by_kind(app: Flask, primary: Valkey) -> None:
 
 def test_what_the_journal_merged_is_counted(app: Flask, primary: Valkey) -> None:
     """Fields written in the outage and merged after it; nothing was dropped or in conflict."""
-    client = signed_in(app)
+    client = sign_in(app)
     client.post("/set", json={"input_text": "before"})
     client.get("/who")
     with switched_off(app, "primary"):

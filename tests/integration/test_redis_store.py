@@ -28,6 +28,7 @@ from .scripts_server import (
     VISITOR,
     key,
     store_on,
+    without,
 )
 
 LIMITS = Limits(256, 65_536, EMPTY)
@@ -697,16 +698,6 @@ def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: 
 
 
 # -- rights that are missing, memory that is used up -------------------------------------------------------------------
-
-
-@contextmanager
-def without(raw: Any, *rights: str) -> Iterator[None]:
-    """Rights are taken from the user of all clients."""
-    raw.execute_command("ACL", "SETUSER", "default", *(f"-{right}" for right in rights))
-    try:
-        yield
-    finally:
-        raw.execute_command("ACL", "SETUSER", "default", *(f"+{right}" for right in rights))
 
 
 @contextmanager

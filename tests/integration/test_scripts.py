@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from flask_langpont_session.stores.redis.server_identity import Canary
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.support.auth_records import packed, say, says
 
-from .scripts_server import store_on
+from .scripts_server import store_on, without
 
 DIGEST, OTHER = "d" * 43, "e" * 43
 USER = RecordRef(DIGEST, "u")
@@ -35,15 +34,6 @@ def store(primary: Valkey) -> Iterator[RedisStore]:
 def raw(primary: Valkey) -> Iterator[Any]:
     with primary.client() as client:
         yield client
-
-
-@contextmanager
-def without(raw: Any, right: str) -> Iterator[None]:
-    raw.execute_command("ACL", "SETUSER", "default", f"-{right}")
-    try:
-        yield
-    finally:
-        raw.execute_command("ACL", "SETUSER", "default", f"+{right}")
 
 
 def a_row(now: int, **changes: Any) -> AuthRow:

@@ -19,6 +19,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 
+from .behind import run_id
 from .conftest import MakeApp, redis_store
 from .sentinels import SERVICE, Sentinel, Service, role, running_service
 
@@ -71,12 +72,6 @@ def primary_of(app: Flask) -> RedisStore:
 
 def who(browser: FlaskClient) -> Any:
     return browser.get("/who").json
-
-
-def run_id(server: Valkey) -> str:
-    with server.client() as client:
-        info: Any = client.info("server")
-        return str(info["run_id"])
 
 
 def keys(server: Valkey) -> set[str]:

@@ -15,15 +15,9 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.support.host import KEPT, HostWork, beside
+from tests.support.clock import Clock
 
 PATIENCE = 30.0
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def work(folder: Path | None, clock: Clock | None = None) -> HostWork:
