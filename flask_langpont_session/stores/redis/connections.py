@@ -14,7 +14,6 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
-from time import monotonic
 from typing import Any
 
 from redis import connection as driver_connection
@@ -23,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, ConnectionPool
 from redis.retry import Retry
 
-from ...support.lag import Deadline
+from ...support.lag import PROCESS, Deadline, Lag
 from .dns import DnsCache, SocketAddress
 from .errors import is_full
 from .wire import FOR_EVER, IS_FAST, SOON, Wire
@@ -159,12 +158,14 @@ class _Room:
     takes.
 
     :param limit: of open connections.
+    :param clock: monotonic seconds.
     :ivar most_used: the most that were in use at a time.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self.open = self.most_used = 0
         self._limit = limit
+        self._clock = clock
         self.relax()
 
     def relax(self) -> None:
@@ -173,11 +174,11 @@ class _Room:
 
     def restrain(self, number: int) -> None:
         """No more than so many, for a while."""
-        self._for_now, self._until = max(1, number), monotonic() + RESTRAINT
+        self._for_now, self._until = max(1, number), self._clock() + RESTRAINT
 
     def allowed(self) -> int:
         """How many there may be now."""
-        return self._for_now if monotonic() < self._until else self._limit
+        return self._for_now if self._clock() < self._until else self._limit
 
 
 class Pool:
@@ -188,8 +189,9 @@ class Pool:
     :param names: what is known of names.
     :param usable: asked of each that lies ready whether it is still good.
     :param made: told each new one, connected.
-    :ivar address: of the server that was connected to last, for people; before, as it is configured.
     :param waited: told the seconds until a connection was there, each time none lay ready.
+    :param lag: says what time it is, and how late this process is.
+    :ivar address: of the server that was connected to last, for people; before, as it is configured.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class Pool:
         usable: Callable[[Any], bool] = lambda connection: True,
         made: Callable[[Any], None] = lambda connection: None,
         waited: Callable[[float], None] = lambda seconds: None,
+        lag: Lag = PROCESS,
     ) -> None:
         self.source: Any = source
         self.names = names
@@ -207,6 +210,7 @@ class Pool:
         self._usable = usable
         self._made = made
         self._waited = waited
+        self._lag = lag
         self.begin()
 
     def begin(self) -> None:
@@ -214,7 +218,7 @@ class Pool:
         self.idle = []
         self._free = threading.Condition()
         self._waiting = 0
-        self._room = _Room(self.source.max_connections)
+        self._room = _Room(self.source.max_connections, self._lag.clock)
         self._era = 0  # ends when all that is there is to be forgotten
         self.address = _place_of(self.source.connection_kwargs)
 
@@ -263,12 +267,13 @@ class Pool:
         return self._wait_or_make(until)  # where no other error is at hand, that would stand behind one from here
 
     def _wait_or_make(self, until: float) -> Any:
-        began, deadline = monotonic(), Deadline(until)
+        clock = self._lag.clock
+        began, deadline = clock(), Deadline(until, self._lag)
         try:
-            waiting = Deadline(min(until, began + self.patience))
-            return self._wait_for_one(waiting) or self._connected(monotonic() + deadline.left())
+            waiting = Deadline(min(until, began + self.patience), self._lag)
+            return self._wait_for_one(waiting) or self._connected(clock() + deadline.left())
         finally:
-            self._waited(monotonic() - began)
+            self._waited(clock() - began)
 
     def _wait_for_one(self, deadline: Deadline) -> Any:
         """A connection that was given back just now; None: one may be made, and is counted already."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from redis import exceptions as driver
@@ -17,7 +16,7 @@ from redis.connection import ConnectionPool
 from ...policy.health import PRIMARY
 from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
-from ...support.lag import PROCESS
+from ...support.lag import PROCESS, Lag
 from ...support.logs import fields
 from .commands import Command
 from .connections import Pool, bound, connect, doubt
@@ -62,7 +61,7 @@ class Link:
     :param server_identity: told of every server that is connected to.
     :param connect_timeout: seconds that a request may wait for a new connection, its greeting included.
     :param leads_there: asked of each connection whether its server is still one that this leads to.
-    :param announces: a command that stands before each other one.
+    :param lag: says what time it is, and how late this process is.
     :ivar connect_timeout: as it was given.
     :ivar on_forget: called without arguments when connections are to be forgotten, for those beside the pool.
     """
@@ -76,7 +75,7 @@ class Link:
         reports: Reports | None = None,
         connect_timeout: float = 0.2,
         leads_there: Callable[[Any], bool] = lambda connection: True,
-        announces: bytes = b"",
+        lag: Lag = PROCESS,
     ) -> None:
         self.name = name
         self.server_identity = server_identity
@@ -84,12 +83,14 @@ class Link:
         self.on_forget: Callable[[], None] = lambda: None
         self._reports = reports or Reports()
         self.connections = Pool(
-            pool, self.names, usable=self.is_usable, made=self._look_at_role, waited=self._reports.waited
+            pool, self.names, usable=self.is_usable, made=self._look_at_role, waited=self._reports.waited, lag=lag
         )
         self.connect_timeout = connect_timeout
         self._leads_there = leads_there
-        self._announces = announces
+        self._announces = b""
         self._refusal = ""
+        self._lag = lag
+        self._clock = lag.clock
         renew_in_children(self, Link._begin)  # the parent goes on using its connections
 
     def _begin(self) -> None:
@@ -97,15 +98,17 @@ class Link:
 
     def announcing(self, command: bytes) -> Link:
         """A way of its own to the same server, on which a command stands before each other one."""
-        return Link(
+        link = Link(
             self.name,
             self.connections.source,
             server_identity=self.server_identity,
             reports=self._reports,
             connect_timeout=self.connect_timeout,
             leads_there=self._leads_there,
-            announces=command,
+            lag=self._lag,
         )
+        link._announces = command
+        return link
 
     def run_in_time(
         self,
@@ -133,7 +136,7 @@ class Link:
         # It is in time all the same: the server's clock was set, or this process was late; nothing was written.
         server_ms = reply[1]
         self.server_identity.note_clock(self.server_identity.server, server_ms, end.began)
-        left = min(timeout, end.at() - monotonic())
+        left = min(timeout, end.at() - self._clock())
         if left < LEAST:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
         return self.run(commands(server_ms + int(left * 1000)), left, refusals=refusals, source=source)
@@ -176,9 +179,9 @@ class Link:
         if is_refused and _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
-            left = end.at() - monotonic()
+            left = end.at() - self._clock()
             if left > LEAST:
-                source, end = self.connections, _End(left, end.connected_until - end.began)
+                source, end = self.connections, _End(left, end.connected_until - end.began, self._lag)
                 replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused:
             for number, reply in enumerate(replies):
@@ -209,7 +212,7 @@ class Link:
         connection, clean = None, False
         try:
             connection = source.take(end.connected_until)
-            until = monotonic() + timeout
+            until = self._clock() + timeout
             connection.deadline.renew(until if until <= end.until else min(until, end.at()))
             replies = self._ask(connection, commands)
             is_refused = False
@@ -263,16 +266,17 @@ class Link:
         try:
             connection = self.connections.new()
             # A late process, which waits longer by itself, shall not wait five times as long for this as for an answer.
-            connect(connection, monotonic() + (timeout if PROCESS.is_behind else max(self.connect_timeout, timeout)))
+            patience = timeout if self._lag.is_behind else max(self.connect_timeout, timeout)
+            connect(connection, self._clock() + patience)
             if not connection.redis_connect_func:
                 self.server_identity.ask(connection)  # a ready client's connections do not introduce themselves
-            began = PROCESS.passed()
-            bound(connection, monotonic() + timeout)
+            began = self._lag.passed()
+            bound(connection, self._clock() + timeout)
             replies = self._ask(connection, commands)
             if any(isinstance(reply, driver.NoScriptError) for reply in replies):
                 again = [Command(one.spelled_out() if one.spelled_out else one.packed, one.fits) for one in commands]
                 replies = self._ask(connection, again)
-            took = PROCESS.passed() - began
+            took = self._lag.passed() - began
             for error in filter(is_refusal, replies):
                 raise error
             if not all(one.fits(reply) for one, reply in zip(commands, replies, strict=True)):
@@ -293,7 +297,7 @@ class Link:
         :raises Exception: whatever redis-py raises where none can be made.
         """
         connection = self.connections.new()
-        connect(connection, monotonic() + timeout)
+        connect(connection, self._clock() + timeout)
         self._look_at_role(connection)
         return connection
 
@@ -322,10 +326,10 @@ class Link:
 
     def _end(self, timeout: float) -> _End:
         if isinstance(timeout, Wait):
-            return _End(timeout.whole, self.connect_timeout)
+            return _End(timeout.whole, self.connect_timeout, self._lag)
         # What is no request has as much time for a new connection, its greeting included, as for an answer.
         to_connect = max(self.connect_timeout, timeout)
-        return _End(timeout + to_connect, to_connect)
+        return _End(timeout + to_connect, to_connect, self._lag)
 
     def translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:
         """The error for the rest of the package; what is in no table is counted and said.
@@ -353,21 +357,23 @@ class _End:
     """When all waits of a call end. The time in which this process is late meanwhile does not count.
 
     :param seconds: until then; `to_connect`: for a new connection.
+    :param lag: of this process.
     :ivar until: if it is never late, monotonic seconds; `connected_until`: likewise.
     """
 
-    __slots__ = ("_late", "began", "connected_until", "until")
+    __slots__ = ("_lag", "_late", "began", "connected_until", "until")
 
-    def __init__(self, seconds: float, to_connect: float) -> None:
-        self.began = began = monotonic()
+    def __init__(self, seconds: float, to_connect: float, lag: Lag) -> None:
+        self._lag = lag
+        self.began = began = lag.clock()
         self.until = began + seconds
         self.connected_until = began + min(seconds, to_connect)
-        self._late = PROCESS.late(began)
+        self._late = lag.late(began)
 
     def at(self) -> float:
         """Monotonic seconds, as far as is known now."""
-        now = monotonic()
-        return self.until + PROCESS.late(now) - self._late
+        now = self._lag.clock()
+        return self.until + self._lag.late(now) - self._late
 
 
 def is_refusal(reply: Any) -> bool:

@@ -93,15 +93,25 @@ class SentinelResolver:
 
     :param is_master: whether the primary is wanted, or a replica.
     :param patience: seconds that one sentinel may take.
+    :param clock: monotonic seconds.
     """
 
     check_connection = False
 
-    def __init__(self, sentinels: Sequence[Sentinel], service: str, *, is_master: bool, patience: float = 0.1) -> None:
+    def __init__(
+        self,
+        sentinels: Sequence[Sentinel],
+        service: str,
+        *,
+        is_master: bool,
+        patience: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.service_name = service
         self.is_master = is_master
         self.sentinels = tuple(sentinels)
         self._patience = patience
+        self._clock = clock
         self._first = 0
         # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
         self._choice = CHANCE.randrange(1 << 16)
@@ -132,7 +142,7 @@ class SentinelResolver:
         for turn in range(len(self.sentinels)):
             number = (first + turn) % len(self.sentinels)
             try:
-                answer = question(self.sentinels[number], min(until, time.monotonic() + self._patience))
+                answer = question(self.sentinels[number], min(until, self._clock() + self._patience))
             except driver.RedisError as error:  # it is down, or refuses us
                 trouble = error
                 continue

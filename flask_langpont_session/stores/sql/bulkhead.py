@@ -196,11 +196,13 @@ class Bulkhead:
 
     :param slots: calls that may run at the same time, hung ones included.
     :param name: of the threads, for readers of a stack dump.
+    :param clock: monotonic seconds, by which calls are given up.
     """
 
-    def __init__(self, slots: int, name: str) -> None:
+    def __init__(self, slots: int, name: str, *, clock: Callable[[], float] = monotonic) -> None:
         self._size = slots
         self._name = name
+        self._clock = clock
         self._free_all()
         _bulkheads.add(self)
 
@@ -219,13 +221,13 @@ class Bulkhead:
             raise NoFreeSlot(f"{self._name}: all {self._size} slots are taken")
         self._hand_over(job)
         if not deadline.wait(lambda seconds: job.done.acquire(timeout=seconds)):
-            job.given_up_at = monotonic()
+            job.given_up_at = self._clock()
             late = StartedLate if PROCESS.passed() - job.began < timeout * FAIR_SHARE else DeadlineExceeded
             raise late(f"{self._name}: {no_answer(timeout, deadline.late)}")
         return job.outcome()
 
     def cut_off(self, given_up_before: float) -> None:
-        """End the calls whose callers gave them up before a moment (:func:`time.monotonic`), as far as they wait on a
+        """End the calls whose callers gave them up before a moment (monotonic seconds), as far as they wait on a
         socket. Does not block: each ends soon after."""
         for job in list(self._running):
             if job.given_up_at < given_up_before:

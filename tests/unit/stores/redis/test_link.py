@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,63 +12,11 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis.commands import Command, plain
 from flask_langpont_session.stores.redis.link import Link, Reports
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.support.lag import Deadline
+from tests.support.clock import Clock
+
+from .told_server import Pool, Server, ToldLag
 
 PING = plain("PING", fits=lambda reply: reply == b"PONG")
-
-
-class Server:
-    """What all connections of a test lead to.
-
-    :ivar says: what it answers, one reply after the other; an exception that is no answer is raised.
-    """
-
-    def __init__(self) -> None:
-        self.says: list[Any] = []
-        self.received: list[bytes] = []
-        self.made = 0
-        self.deadlines: list[float] = []
-
-
-class Connection:
-    """One that needs no network."""
-
-    redis_connect_func = None
-    _sock = object()
-
-    def __init__(self, *, server: Server) -> None:
-        self.server = server
-        self.deadline = Deadline(0.0)
-        server.made += 1
-
-    def connect(self) -> None:
-        pass
-
-    def disconnect(self) -> None:
-        pass
-
-    def is_quiet(self) -> bool:
-        return True
-
-    def exchange(self, data: bytes, count: int) -> list[Any]:
-        self.server.received.append(data)
-        self.server.deadlines.append(self.deadline.at)
-        replies = [self.server.says.pop(0) for _ in range(count)]
-        for reply in replies:
-            if isinstance(reply, Exception) and not isinstance(reply, driver.ResponseError):
-                raise reply
-        return replies
-
-
-class Pool:
-    """Says that there are such connections."""
-
-    connection_class = Connection
-    max_connections = 1
-    timeout = 30.0
-
-    def __init__(self, server: Server) -> None:
-        self.connection_kwargs = {"server": server}
 
 
 @pytest.fixture
@@ -83,9 +30,10 @@ def surprises() -> list[str]:
 
 
 @pytest.fixture
-def link(server: Server, surprises: list[str]) -> Link:
+def link(server: Server, surprises: list[str], clock: Clock) -> Link:
     pool: Any = Pool(server)
-    return Link("primary", pool, server_identity=ServerIdentity(), reports=Reports(surprised=surprises.append))
+    reports = Reports(surprised=surprises.append)
+    return Link("primary", pool, server_identity=ServerIdentity(), reports=reports, lag=ToldLag(clock))
 
 
 def test_a_good_reply_keeps_the_connection(link: Link, server: Server) -> None:
@@ -183,25 +131,93 @@ def test_a_connection_whose_reply_is_none_to_its_question_is_not_kept(link: Link
     assert (link.connections.idle, link.connections.in_use) == ([], 0)
 
 
-@pytest.mark.usefixtures("on_time")
+@pytest.mark.parametrize(
+    ("timeout", "waited", "until"),
+    [
+        (Wait(20.0, 20.05), 0.0, 1020.0),
+        (Wait(20.0, 20.05), 0.1, 1020.05),
+        (1.0, 0.9, 1001.9),
+    ],
+    ids=["at once", "a request that has no more time", "no request"],
+)
 def test_the_wait_for_a_connection_comes_out_of_the_same_time(
-    link: Link, server: Server, monkeypatch: pytest.MonkeyPatch
+    link: Link,
+    server: Server,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    timeout: float,
+    waited: float,
+    until: float,
 ) -> None:
-    """I12: a request that waited for a free one has so much less for the reply."""
+    """I12: a request that waited for a free one has so much less for the reply. What is no request has as much time
+    again to connect."""
     server.says = [b"PONG"]
-    take, taken_at = link.connections.take, []
+    take = link.connections.take
 
-    def take_late(until: float) -> Any:
-        connection = take(until)
-        time.sleep(0.1)  # of the 20.05 s below less than 20 are left; if it takes longer, fewer are
-        taken_at.append(time.monotonic())
+    def take_late(end: float) -> Any:
+        connection = take(end)
+        clock.now += waited
         return connection
 
     monkeypatch.setattr(link.connections, "take", take_late)
-    began = time.monotonic()
-    link.run([PING], Wait(20.0, 20.05))
-    [deadline], [taken] = server.deadlines, taken_at
-    assert began + 20.0 < deadline < taken + 20.0
+    link.run([PING], timeout)
+    assert server.deadlines == [pytest.approx(until)]
+
+
+@pytest.mark.parametrize(("timeout", "until"), [(Wait(0.1, 0.15), 1000.15), (Wait(0.1, 9.0), 1000.2), (1.0, 1001.0)])
+def test_a_new_connection_has_the_time_to_connect(link: Link, server: Server, timeout: float, until: float) -> None:
+    """A request: so much, or what it has left of its time; all else: as much as for an answer, if that is more."""
+    server.says = [b"PONG"]
+    link.run([PING], timeout)
+    assert server.connected_until == [pytest.approx(until)]
+
+
+@pytest.mark.parametrize(("passed", "is_tried_again"), [(0.0, True), (1.19, True), (1.196, False)])
+def test_another_server_is_looked_for_while_there_is_time(
+    link: Link, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, passed: float, is_tried_again: bool
+) -> None:
+    """Of the second that a request has, and the time to connect."""
+    server.says = [driver.ReadOnlyError(""), b"PONG"]
+    forget = link.connections.forget
+
+    def forget_late() -> None:
+        forget()
+        clock.now += passed
+
+    monkeypatch.setattr(link.connections, "forget", forget_late)
+    if is_tried_again:
+        assert link.run([PING], Wait(1.0, 1.2)) == [b"PONG"]
+    else:
+        with pytest.raises(StoreError):
+            link.run([PING], Wait(1.0, 1.2))
+    assert server.made == 1 + is_tried_again
+
+
+@pytest.mark.parametrize(("left", "is_done"), [(0.1, True), (0.001, False)])
+def test_what_the_server_calls_late_is_sent_again_if_it_is_in_time(
+    link: Link, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, left: float, is_done: bool
+) -> None:
+    """Its clock was set. The next deadline is by what it says of its clock."""
+    server.says = [[b"late", 5_000], [b"done"]]
+    deadlines: list[int] = []
+
+    def commands(deadline_ms: int) -> list[Command]:
+        deadlines.append(deadline_ms)
+        return [plain("SET", "k", deadline_ms, fits=lambda reply: True)]
+
+    note = link.server_identity.note_clock
+
+    def note_late(*of: Any) -> None:
+        note(*of)
+        clock.now += 1.2 - left
+
+    monkeypatch.setattr(link.server_identity, "note_clock", note_late)
+    if is_done:
+        assert link.run_in_time(commands, Wait(1.0, 1.2)) == [[b"done"]]
+        assert deadlines == [0, pytest.approx(5_000 + left * 1000, abs=1)]
+    else:
+        with pytest.raises(StoreError, match="LateCommand"):
+            link.run_in_time(commands, Wait(1.0, 1.2))
 
 
 def test_a_command_may_stand_before_each_other_one(link: Link, server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from flask_langpont_session.stores.redis.sentinel import (
 )
 from flask_langpont_session.stores.redis.url import read_sentinel
 from tests.faults.strange_server import StrangeServer
+from tests.support.clock import Clock
 
 NAMES, LATER = DnsCache(), math.inf
 WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
@@ -35,8 +37,12 @@ class Told:
         self.primary = primary
         self.replicas = replicas
         self.asked = 0
+        self.until = 0.0
+        self.takes: Callable[[], object] = lambda: None
 
     def primary_of(self, service: str, names: DnsCache, until: float) -> Any:
+        self.until = until
+        self.takes()
         return self._say(self.primary)
 
     def replicas_of(self, service: str, names: DnsCache, until: float) -> Any:
@@ -62,6 +68,22 @@ def test_the_first_sentinel_that_knows_is_believed_and_asked_first_from_then_on(
     asked = directory(down, ignorant, good)
     assert [asked.primary(NAMES, LATER) for _ in range(3)] == [A, A, A]
     assert [down.asked, ignorant.asked, good.asked] == [1, 1, 3]
+
+
+@pytest.mark.parametrize(("until", "ends"), [(math.inf, [1000.1, 1000.4]), (1000.35, [1000.1, 1000.35])])
+def test_each_sentinel_has_its_time_and_all_have_that_of_the_connection(
+    clock: Clock, until: float, ends: list[float]
+) -> None:
+    """One that took its own, and was late, leaves the next one as much, if there is so much left."""
+    down, good = Told(driver.TimeoutError()), Told(A)
+
+    def pass_late() -> None:
+        clock.now += 0.3
+
+    down.takes = pass_late
+    asked = SentinelResolver([down, good], "service", is_master=True, patience=0.1, clock=clock)
+    assert asked.primary(NAMES, until) == A
+    assert [down.until, good.until] == pytest.approx(ends)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from flask_langpont_session.stores.sql.bulkhead import (
     waiting_on,
 )
 from flask_langpont_session.support.lag import PROCESS, Deadline, Lag
+from tests.support.clock import Clock
 
 LONG = 30.0
 """Seconds; a bound that is only reached when something is broken."""
@@ -398,17 +399,16 @@ def give_up(bulkhead: Bulkhead, call: Callable[[], object]) -> None:
         bulkhead.call(call, 0.01)
 
 
-def test_a_call_that_was_given_up_can_be_cut_off(wire: Wire) -> None:
+def test_a_call_that_was_given_up_can_be_cut_off(wire: Wire, clock: Clock) -> None:
     """Its wait ends and its slot is free, though no answer ever comes; and it knows that the connection is of no
     use."""
-    bulkhead = Bulkhead(1, "test")
-    began = time.monotonic()
+    bulkhead = Bulkhead(1, "test", clock=clock)
     give_up(bulkhead, wire.ask)
     assert wire.entered.wait(LONG)
-    bulkhead.cut_off(began)  # it was given up later than that
+    bulkhead.cut_off(1000.0)  # it was given up then, not before
     assert bulkhead.busy == 1
     for _ in range(2):  # which may be said again and again
-        bulkhead.cut_off(math.inf)
+        bulkhead.cut_off(1000.1)
     wait_until_free(bulkhead)
     assert wire.was_shut == [True]
     assert bulkhead.call(lambda: "well", LONG) == "well"

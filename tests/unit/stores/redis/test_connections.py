@@ -1,0 +1,117 @@
+"""The connections of one store: how many there are, how long one is waited for, and which are kept. Time is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import exceptions as driver
+
+from flask_langpont_session.stores.redis.connections import RESTRAINT, Pool
+from flask_langpont_session.stores.redis.dns import DnsCache
+from tests.support.clock import Clock
+
+from . import told_server
+from .told_server import Server, ToldLag
+
+FULL = driver.ConnectionError("max number of clients reached")
+LATER = 2000.0
+
+
+class Place:
+    """A pool of two connections to a server.
+
+    :ivar waited: the seconds until there was one, each time none lay ready.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.server = Server()
+        self.waited: list[float] = []
+        source: Any = told_server.Pool(self.server, most=2)
+        self.source = source
+        self.pool = Pool(source, DnsCache(), waited=self.waited.append, lag=ToldLag(clock))
+
+
+@pytest.fixture
+def place(clock: Clock) -> Place:
+    return Place(clock)
+
+
+def test_one_that_lies_ready_is_used_again(place: Place) -> None:
+    first = place.pool.take(LATER)
+    place.pool.put_back(first)
+    assert place.pool.take(LATER) is first
+    assert (place.server.made, place.pool.in_use, place.waited) == (1, 1, [0.0])
+
+
+def test_there_are_no_more_than_may_be(place: Place) -> None:
+    """One that does not become free while there is time for it is an error, and costs no place."""
+    pool = place.pool
+    taken = [pool.take(LATER) for _ in range(2)]
+    with pytest.raises(driver.MaxConnectionsError):
+        pool.take(1000.0)
+    assert (pool.in_use, place.server.made) == (2, 2)
+    pool.put_back(taken.pop())
+    assert pool.take(LATER)
+    assert pool.take_most_in_use() == 2
+
+
+def test_one_is_not_waited_for_longer_than_the_pool_says(place: Place) -> None:
+    """However much time a request has."""
+    place.source.timeout = 0
+    for _ in range(2):
+        place.pool.take(LATER)
+    with pytest.raises(driver.MaxConnectionsError):
+        place.pool.take(LATER)
+
+
+def test_what_it_took_to_connect_is_said(place: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it was in vain."""
+
+    def connect(connection: Any) -> None:
+        clock.now += 0.25
+        raise driver.TimeoutError
+
+    monkeypatch.setattr(told_server.Connection, "connect", connect)
+    with pytest.raises(driver.TimeoutError):
+        place.pool.take(LATER)
+    assert (place.waited, place.pool.in_use) == ([0.25], 0)
+
+
+def test_a_new_one_is_waited_for_until_the_end_that_was_given(place: Place) -> None:
+    place.pool.take(1000.2)
+    assert place.server.connected_until == [pytest.approx(1000.2)]
+
+
+@pytest.mark.parametrize(("later", "may_be_made"), [(RESTRAINT - 0.1, False), (RESTRAINT, True)])
+def test_a_server_with_as_many_clients_as_it_takes_is_not_asked_for_more_for_a_while(
+    place: Place, clock: Clock, later: float, may_be_made: bool
+) -> None:
+    """Each try would take it a connection that others could have had."""
+    pool, server = place.pool, place.server
+    pool.take(LATER)
+    server.refuses = FULL
+    with pytest.raises(driver.ConnectionError, match="max number"):
+        pool.take(LATER)
+    server.refuses, server.made = None, 0
+    clock.now += later
+    if may_be_made:
+        assert pool.take(LATER)
+    else:
+        with pytest.raises(driver.MaxConnectionsError):
+            pool.take(clock.now)
+    assert server.made == may_be_made
+
+
+def test_another_server_may_take_as_many_as_ever(place: Place) -> None:
+    """What was in use is not kept then."""
+    pool, server = place.pool, place.server
+    first = pool.take(LATER)
+    server.refuses = FULL
+    with pytest.raises(driver.ConnectionError, match="max number"):
+        pool.take(LATER)
+    server.refuses = None
+    pool.forget()
+    assert pool.take(LATER)
+    pool.put_back(first)
+    assert pool.idle == []
