@@ -269,7 +269,7 @@ def test_a_system_without_threads_is_asked_again(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         rounds.monitor.ensure_started()
-    assert "can't start new thread" in caplog.text
+        assert "the system gives no more threads" in caplog.text
     rounds.monitor.ensure_started()
     assert rounds.next_round()
 

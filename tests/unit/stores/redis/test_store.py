@@ -9,7 +9,7 @@ import hiredis
 import pytest
 from redis import exceptions as driver
 
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, RecordRef, StoreError
 from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
@@ -23,6 +23,7 @@ from .told_server import Pool, Server, ToldLag
 
 D = "d" * 43
 OTHER = "o" * 43
+REF = RecordRef(D, "a")
 META = D[:8].encode() + b"17%014d17%014d%06x" % (0, 0, 0) + b"write.1" + b"%07x%04x" % (8, 1)
 UI = [b"@m", META, b"lang", b'"jp"']
 LIVE = packed({"@d": D, "@live": 1, "@v": 3, "@at": 5, "@i": 9, "@x": 9, "@c": 1, "@e": 0}).encode()
@@ -57,13 +58,13 @@ class Method(NamedTuple):
 
 METHODS = {
     "read": Method(
-        lambda s: s.read(D, {"ui": 0, "auth": 5}, timeout=WAIT, kind="u"),
+        lambda s: s.read(RecordRef(D, "u"), {"ui": 0, "auth": 5}, timeout=WAIT),
         ("read", [key("ui"), key("auth")]),
         [1, UI, AUTH, 0, 9],
         lambda found: found.categories["ui"].fields == {"lang": b'"jp"'} and found.auth.row.version == 3,
     ),
     "read, shadow": Method(
-        lambda s: s.read(D, {"ui": 0}, timeout=WAIT, shadow=True),
+        lambda s: s.read(RecordRef(D, "a", shadow=True), {"ui": 0}, timeout=WAIT),
         ("read", [key("ui") + b":anon"]),
         [1, [], 0, 9],
         lambda found: not found.categories["ui"].fields,
@@ -81,7 +82,7 @@ METHODS = {
         lambda found: found[0].auth.row.user_id == "7",
     ),
     "write": Method(
-        lambda s: s.write(D, CHANGES, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
+        lambda s: s.write(REF, CHANGES, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1"),
         ("write", [key("auth"), key("ui")]),
         WRITTEN,
         lambda found: found.status == "written" and found.versions["ui"].before == 3,
@@ -117,7 +118,7 @@ METHODS = {
         lambda found: found == Merged("merged", 5, (Outcome.APPLIED,)),
     ),
     "quarantine": Method(
-        lambda s: s.quarantine(D, "ui", timeout=WAIT),
+        lambda s: s.quarantine(REF, "ui", timeout=WAIT),
         ("quarantine", [key("ui"), key("ui") + b":aside"]),
         1,
         lambda found: found is None,
@@ -174,7 +175,7 @@ def noting(link: Link, changes: Changes) -> RedisStore:
 def sent(server: Server) -> list[tuple[str, list[bytes], list[bytes]]]:
     """The scripts and commands that were sent, with their keys and their arguments."""
     reader, found = hiredis.Reader(), []
-    reader.feed(b"".join(server.heard))
+    reader.feed(b"".join(server.received))
     while (parts := reader.gets()) is not False:
         if parts[0] in (b"EVALSHA", b"EVAL"):
             number = 3 + int(parts[2])
@@ -264,7 +265,7 @@ def test_nothing_is_sent_for_nothing(noting: RedisStore, server: Server, changes
 def test_what_was_read_before_need_not_be_sent_again(store: RedisStore, server: Server) -> None:
     """Unless all of it is asked for."""
     server.says = [[1, UI, 0, 9], [2, META, 0, 9], [3, UI, 0, 9]]
-    found = [store.read(D, {"ui": 0}, timeout=WAIT, anew=anew) for anew in (False, False, True)]
+    found = [store.read(REF, {"ui": 0}, timeout=WAIT, anew=anew) for anew in (False, False, True)]
     assert [one.categories["ui"].fields for one in found] == [{"lang": b'"jp"'}] * 3
     assert [arguments for _, _, arguments in sent(server)] == [[b"0"], [b"0", META], [b"0"]]
 
@@ -272,21 +273,21 @@ def test_what_was_read_before_need_not_be_sent_again(store: RedisStore, server: 
 def test_an_unchanged_record_that_was_never_read_is_another_questions_reply(store: RedisStore, server: Server) -> None:
     server.says = [[1, META, 0, 9]]
     with pytest.raises(StoreError) as caught:
-        store.read(D, {"ui": 0}, timeout=WAIT)
+        store.read(REF, {"ui": 0}, timeout=WAIT)
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.DATA, "CrossedReply")
     assert store.link.connections.idle == []
 
 
 def test_after_a_record_of_another_session_the_connection_is_not_used_again(store: RedisStore, server: Server) -> None:
     server.says = [[1, [b"@m", META.replace(b"d", b"o")], 0, 9]]
-    found = store.read(D, {"ui": 0}, timeout=WAIT)
+    found = store.read(REF, {"ui": 0}, timeout=WAIT)
     assert (found.foreign, found.damaged, store.link.connections.idle) == (("ui",), ("ui",), [])
 
 
 def test_an_answer_says_what_the_server_is_and_since_when_it_counts(store: RedisStore, server: Server) -> None:
     store.server_identity.observe("another", now_ms=77, is_primary=False)
     server.says = [[100, [], 0, 9]]
-    found = store.read(D, {"ui": 0}, timeout=WAIT)
+    found = store.read(REF, {"ui": 0}, timeout=WAIT)
     assert (found.is_primary, found.trust_since_ms, found.now_ms) == (False, 77, 100)
     assert store.estimated_ms(D, 0.0) != 0  # it has said how late it is
 
@@ -296,7 +297,7 @@ def test_an_answer_says_what_the_server_is_and_since_when_it_counts(store: Redis
 
 def write(store: RedisStore, changed: dict[str, CategoryChange] | None = None, **options: Any) -> Written:
     changed = CHANGES if changed is None else changed
-    return store.write(D, changed, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1", **options)
+    return store.write(REF, changed, guard="free", limits=LIMITS, timeout=WAIT, write_id="write.1", **options)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_a_row_is_pushed_before_what_is_written(store: RedisStore, server: Serve
     server.says = says
     assert write(store, push=(ROW, 1), push_life_ms=9, push_exact=True).status == status
     assert [script for script, _, _ in sent(server)] == ["push", "write"]
-    assert len(server.heard) == 1
+    assert len(server.received) == 1
     assert sent(server)[0][2][:2] == [b"9", b"1"]
 
 
@@ -347,7 +348,7 @@ def test_rows_and_tombstones_are_one_round_trip(noting: RedisStore, server: Serv
     server.says = [[b"1", b"2"], b"pushed", b"buried"]
     noting.push_many([(ROW, 1)], [(OTHER, 4)], ("auth", "ui"), stamp_ms=1, timeout=WAIT)
     assert [script for script, _, _ in sent(server)] == ["TIME", "push", "write_tombstone"]
-    assert (len(server.heard), changes.noted) == (1, [D, OTHER])
+    assert (len(server.received), changes.noted) == (1, [D, OTHER])
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ def test_a_merge_that_is_refused_keeps_no_other_from_being_made(store: RedisStor
     refused, made, dead = store.merge_all([MERGE] * 3, limits=LIMITS, timeout=WAIT, write_id="write.1")
     assert isinstance(refused, StoreError) and refused.error_class is ErrorClass.DATA
     assert (made, dead) == (Merged("merged", 5, (Outcome.APPLIED,)), Merged("dead"))
-    assert len(server.heard) == 1
+    assert len(server.received) == 1
 
 
 # -- other commands ----------------------------------------------------------------------------------------------------
@@ -368,4 +369,4 @@ def test_plain_commands_are_one_round_trip(store: RedisStore, server: Server) ->
     server.says = [3, None]
     assert store.run_commands([("ZCOUNT", "k", 0, 1), ("GET", "k")], timeout=WAIT) == [3, None]
     assert [name for name, _, _ in sent(server)] == ["ZCOUNT", "GET"]
-    assert (len(server.heard), server.deadlines) == (1, [1000.0 + WAIT])
+    assert (len(server.received), server.deadlines) == (1, [1000.0 + WAIT])

@@ -21,7 +21,7 @@ class Server:
     """What all connections of a test lead to.
 
     :ivar says: what it answers, one reply after the other; an exception that is no answer is raised.
-    :ivar heard: what it was sent, one packet after the other.
+    :ivar received: what it was sent, one packet after the other.
     :ivar made: how many connections there were.
     :ivar deadlines: until when each answer was waited for, monotonic seconds; `connected_until`: each new connection.
     :ivar refuses: raised in place of a new connection.
@@ -29,7 +29,7 @@ class Server:
 
     def __init__(self) -> None:
         self.says: list[Any] = []
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.made = 0
         self.deadlines: list[float] = []
         self.connected_until: list[float] = []
@@ -59,7 +59,7 @@ class Connection:
         return True
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
-        self.server.heard.append(data)
+        self.server.received.append(data)
         self.server.deadlines.append(self.deadline.at)
         replies = [self.server.says.pop(0) for _ in range(count)]
         for reply in replies:
