@@ -115,6 +115,11 @@ def _revoked_once(
 _note = RevocationQueue.note
 
 
+def _known_by_any_word(self: RevocationQueue, digest: str, *, in_database: bool = False, **more: Any) -> None:
+    _note(self, digest, in_database=in_database, **more)
+    self.mark_done(digest, in_database=in_database)
+
+
 def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
     self.forget(digest)
 
@@ -402,6 +407,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
     Ablation("what a change of id leaves", records.AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", RevocationQueue, "note", _revoked_once),
+    Ablation("a revocation before a change of id", RevocationQueue, "note", _known_by_any_word),
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
     Ablation("unverifiable is not dead", Loaded, "verified", staticmethod(_unverifiable_is_dead)),
     Ablation("fresh", verifier.Verifier, "verify", _fresh_is_not),

@@ -374,6 +374,17 @@ KEPT = (
         """,
     ),
     _kept(
+        "a revocation before a change of id",
+        "I6",
+        """
+        sign_in w1 root s1
+        cut w1 D
+        c: renew w0 s1          # is asking Redis, whose answer does not come in time
+        sign_out w1 s1          # the journal is to tell the database
+        heal                    # c ends the old id in the database, and leaves the session to the journal
+        """,
+    ),
+    _kept(
         "privileged roles",
         "I3",
         """

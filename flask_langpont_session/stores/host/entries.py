@@ -543,11 +543,12 @@ def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
 def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database: bool) -> None:
     """Keep that a session is dead, and nothing else of it but its shadow's writes.
 
-    :func:`mark_done` says which store knows.
+    :param in_database: the database knows that this id is dead. An entry that waits for the database goes on waiting:
+        what the database knows may be a change of id only, and the session would go on. :func:`mark_done` ends that.
     """
     db.execute(
-        """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, FALSE, FALSE)
-        ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND ?""",
+        """INSERT INTO revocations (digest, at_ms, in_database, in_redis) VALUES (?, ?, ?, FALSE)
+        ON CONFLICT (digest) DO UPDATE SET in_database = in_database AND excluded.in_database""",
         (digest, now_ms, in_database),
     )
     db.execute("DELETE FROM writes WHERE digest = ? AND NOT shadow", (digest,))

@@ -40,8 +40,8 @@ class RevocationQueue:
     ) -> None:
         """Note that sessions are dead, and forget what was to be written for them; their shadows' writes stay.
 
-        Doing it again adds a store that has it by now, unless the database does not know of it this time: what it had
-        before may have been a change of id only, after which the session went on.
+        Of several notes about a session the one that waits for the database counts: what the database has may be a
+        change of id only, after which the session goes on.
 
         :param in_database: the database has it already.
         :param in_redis: Redis has the tombstone already.
@@ -52,7 +52,7 @@ class RevocationQueue:
         def note(db: sqlite3.Connection) -> None:
             for digest in digests:
                 put_revocation(db, digest, now, in_database)
-                mark_done(db, digest, in_database, in_redis)
+                mark_done(db, digest, in_database=False, in_redis=in_redis)
 
         self._file.transaction(note, wait, stays=stays)
 
