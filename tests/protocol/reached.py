@@ -27,9 +27,9 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "records_set_aside": (0, 5),
     # workers and hosts
     "crash with a journal": (40, 20),
-    "loss of a journal": (8, 8),
+    "loss of a journal": (3, 8),
     "breaker opened": (1000, 3000),
-    "late change": (20, 1),
+    "late change": (5, 1),
     "said": (2000, 5000),
     # what is kept near
     "hit": (1, 1000),
