@@ -164,8 +164,9 @@ class Worker:
         """A request that reads a session. :raises RuntimeError: something else than Redis has answered."""
         sid, repository = session(number), self._state.repository
         loaded = repository.load(sid, repository.begin(digest=sid.digest), self._state.settings.life)
-        if loaded.verdict is not Verdict.VALID or "database" in loaded.sources.values() or self._state.health.level:
-            raise RuntimeError(f"session {number} is {loaded.verdict} by {loaded.sources}")
+        sources = {name: state.source for name, state in loaded.categories.items()}
+        if loaded.verdict is not Verdict.VALID or "database" in sources.values() or self._state.health.level:
+            raise RuntimeError(f"session {number} is {loaded.verdict} by {sources}")
 
     def write(self, number: int, turn: int) -> None:
         """A request that changes one key of a session, without reading it. :raises RuntimeError: it was not stored."""

@@ -59,71 +59,92 @@ class Gap(NamedTuple):
         return key in self.guesses or (key not in self.kept and (self.whole or feature in self.hidden))
 
 
+class CategoryState(NamedTuple):
+    """What was found of one category.
+
+    :param shown: session key → encoded value, as this request may see it.
+    :param version: of what was read; 0: nothing could be.
+    :param source: store that answered.
+    :param beneath: what was read, without what the journal and the configured defaults lay over it; None: nothing is.
+    :param gap: what of it could not be read; None: all could.
+    :param is_wiped: it is shown without what a wipe is to remove, which waits in the journal.
+    """
+
+    shown: Fields = NO_FIELDS
+    version: int = 0
+    source: str = "none"
+    beneath: CategoryCopy | None = None
+    gap: Gap | None = None
+    is_wiped: bool = False
+
+    @property
+    def stored(self) -> CategoryCopy:
+        """What was read."""
+        return self.beneath or CategoryCopy(self.version, self.shown)
+
+
+NOT_LOADED = CategoryState()
+
+
 @dataclass(slots=True)
 class Loaded:
     """What a session's first touch found.
 
-    :param fields: category → session key → encoded value, as this request may see it.
-    :param beneath: category → what was read, without what the journal and the configured defaults lay over it; only of
-        categories where they do.
-    :param versions: category → the version of what was read; 0: nothing could be.
-    :param gaps: category → what of it could not be read; only of categories where something could not.
-    :param sources: category → store that answered.
+    :param categories: by name, as far as they were loaded.
     :param exceptions: feature → where its data is from instead (``journal``, ``default``).
     :param defaulted: keys that show a configured default because the table says so; never data.
     :param row: the auth row that was believed; None unless `verdict` is VALID.
     :param now_ms: the Redis clock before anything was read; 0: unknown.
-    :param wiped: categories that are shown without what a wipe is to remove, which waits in the journal.
     """
 
     verdict: Verdict
-    fields: dict[str, Fields] = field(default_factory=dict)
-    beneath: dict[str, CategoryCopy] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-    gaps: dict[str, Gap] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
+    categories: dict[str, CategoryState] = field(default_factory=dict)
     exceptions: dict[str, str] = field(default_factory=dict)
     defaulted: set[str] = field(default_factory=set)
     row: AuthRow | None = None
     now_ms: int = 0
-    wiped: set[str] = field(default_factory=set)
 
     @classmethod
     def verified(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
         """A session of kind u, with its auth category filled in and the others still missing."""
-        loaded = cls(verdict, row=row, now_ms=now_ms)
-        loaded.fields[AUTH] = row.payload if row else NO_FIELDS
-        loaded.versions[AUTH] = row.version if row else 0
-        loaded.sources[AUTH] = source
-        return loaded
+        auth = CategoryState(row.payload, row.version, source) if row else CategoryState(source=source)
+        return cls(verdict, {AUTH: auth}, row=row, now_ms=now_ms)
 
     def own(self) -> Loaded:
         """What its request may change."""
         return self
 
+    def of(self, category: str) -> CategoryState:
+        """What was found of a category; of one that was not loaded: nothing."""
+        return self.categories.get(category, NOT_LOADED)
+
+    def show(self, category: str, fields: Fields) -> None:
+        """Show other fields of a category."""
+        self.categories[category] = self.of(category)._replace(shown=fields)
+
     def keep_from(self, before: Loaded, names: Collection[str]) -> None:
-        """Put what was loaded before of some categories in the place of this."""
+        """Put what was loaded before of some categories in the place of this. What could not be read now, or is to be
+        wiped, is so still."""
         for name in names:
-            self.fields[name] = before.fields[name]
-            if name in before.beneath:
-                self.beneath[name] = before.beneath[name]
-            if name in before.gaps:
-                self.gaps[name] = before.gaps[name]
-            self.versions[name] = before.versions.get(name, 0)
-            self.sources[name] = before.sources.get(name, "none")
+            now, kept = self.of(name), before.categories[name]
+            self.categories[name] = kept._replace(gap=kept.gap or now.gap, is_wiped=kept.is_wiped or now.is_wiped)
         self.defaulted |= before.defaulted
-        self.wiped |= before.wiped.intersection(names)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether something of a category could not be read."""
+        return any(state.gap for state in self.categories.values())
 
     def is_unknown(self, feature: Feature, key: str) -> bool:
         """Whether the stores may have another value of a key than the one that is shown."""
-        gap = self.gaps.get(feature.category)
+        gap = self.of(feature.category).gap
         return gap is not None and gap.covers(feature.name, key)
 
     def source_of(self, feature: Feature) -> str:
         """Where the data of a feature is from: a store, or ``journal``, ``default``, ``request``, ``none``."""
         if feature.name == CSRF_FEATURE:
             return "request"
-        return self.exceptions.get(feature.name) or self.sources.get(feature.category, "none")
+        return self.exceptions.get(feature.name) or self.of(feature.category).source
 
     @property
     def shadow(self) -> bool:
@@ -141,23 +162,13 @@ class SharedLoaded(Loaded):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        verdict: Verdict,
-        fields: Mapping[str, Fields],
-        versions: Mapping[str, int],
-        sources: Mapping[str, str],
-        row: AuthRow | None = None,
-    ) -> None:
+    def __init__(self, verdict: Verdict, categories: Mapping[str, CategoryState], row: AuthRow | None = None) -> None:
         # A change that was not made to an own copy fails, instead of being shown to other requests.
-        read_only: Any = MappingProxyType
-        super().__init__(
-            verdict, read_only(fields), _NONE, read_only(versions), _NONE, read_only(sources), _NONE, _NO_KEYS, row
-        )
+        read_only: Any = MappingProxyType(categories)
+        super().__init__(verdict, read_only, _NONE, _NO_KEYS, row)
 
     def own(self) -> Loaded:
-        fields, versions, sources = dict(self.fields), dict(self.versions), dict(self.sources)
-        return Loaded(self.verdict, fields, versions=versions, sources=sources, row=self.row)
+        return Loaded(self.verdict, dict(self.categories), row=self.row)
 
 
 @dataclass(slots=True)

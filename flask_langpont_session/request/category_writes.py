@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import (
-    NO_FIELDS,
     Kept,
     Life,
     Loaded,
@@ -216,7 +215,7 @@ class CategoryWrites:
         change is not kept."""
         if plan.loaded is None or plan.is_new:
             return True
-        after = apply_change(plan.loaded.fields.get(name, NO_FIELDS), change)
+        after = apply_change(plan.loaded.of(name).shown, change)
         size = sum(len(key.encode()) + len(value) for key, value in after.items())
         if not change.sets or (size <= self._backend.limits.bytes and len(after) <= self._backend.limits.fields):
             return True

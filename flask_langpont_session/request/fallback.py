@@ -11,7 +11,7 @@ from ..policy.categories import AUTH, Feature, Priority
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
-from ..policy.records import NO_COPY, Gap, Loaded, apply_change, apply_writes
+from ..policy.records import NO_COPY, CategoryState, Gap, Loaded, apply_change, apply_writes
 from ..policy.serializer import encode
 from ..policy.values import CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy, StoreError
 from ..stores.host.board import Board
@@ -56,14 +56,14 @@ class Fallback:
         is_carried = overlay is not None and name in overlay.carried
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
             self._remember(ref, name, record, version, reply.asked_at)
-        loaded.versions[name] = version
-        loaded.sources[name] = reply.source
-        loaded.fields[name] = record.copy.fields
+        if not level and overlay is None:
+            loaded.categories[name] = CategoryState(record.copy.fields, version, reply.source)
+            return
+        found = CategoryState(record.copy.fields, version, reply.source, record.copy)
         if overlay is not None and is_carried:
-            self._lay_over_carried(loaded, name, ref, record.copy, level, overlay)
-        elif level or overlay:
-            loaded.beneath[name] = record.copy
-            self._lay_over(loaded, name, dict(record.copy.fields), level, ref.kind, overlay, answered=True)
+            self._lay_over_carried(loaded, name, ref.kind, found, level, overlay)
+        else:
+            self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True)
 
     def _remember(self, ref: RecordRef, name: str, record: Known, version: int, asked_at: float) -> None:
         copy = record.copy
@@ -77,20 +77,21 @@ class Fallback:
             self._note_version(ref.digest, name, version)
 
     def _lay_over_carried(
-        self, loaded: Loaded, name: str, ref: RecordRef, copy: CategoryCopy, level: int, overlay: Overlay
+        self, loaded: Loaded, name: str, kind: str, found: CategoryState, level: int, overlay: Overlay
     ) -> None:
         """The same of a category of which more is on its way from a former id."""
-        known = overlay.copies.get(name)
+        known, copy = overlay.copies.get(name), found.stored
         if known:
             together = {**known.fields, **copy.fields}
             copy = CategoryCopy(known.version, together, additions=known.additions + copy.additions)
-            loaded.versions[name] = known.version or loaded.versions[name]
-        loaded.beneath[name] = copy
-        self._lay_over(loaded, name, dict(copy.fields), level, ref.kind, overlay, answered=True)
+            found = found._replace(shown=together, version=known.version or found.version, beneath=copy)
+        self._lay_over(loaded, name, found, level, kind, overlay, answered=True)
         if known is None:
             # What is there stays; what is not may be brought from the former id yet.
-            gap = loaded.gaps.get(name, Gap(True, frozenset()))
-            loaded.gaps[name] = gap._replace(whole=True, kept=gap.kept | copy.fields.keys())
+            laid = loaded.categories[name]
+            gap = laid.gap or Gap(True, frozenset())
+            gap = gap._replace(whole=True, kept=gap.kept | copy.fields.keys())
+            loaded.categories[name] = laid._replace(gap=gap)
 
     def show_without_answer(
         self, loaded: Loaded, name: str, ref: RecordRef, *, level: int, overlay: Overlay | None
@@ -100,21 +101,20 @@ class Fallback:
         known = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
-        copy = loaded.beneath[name] = known or NO_COPY
-        loaded.versions[name] = copy.version
-        loaded.sources[name] = "local"
+        copy = known or NO_COPY
         shown = {
             key: value
             for key, value in copy.fields.items()
             if key in self.table and self.behaviour(self.table.feature_of(key), kind, level) in AS_COPY
         }
-        self._lay_over(loaded, name, shown, level, kind, overlay, answered=False, is_known=known is not None)
+        found = CategoryState(shown, copy.version, "local", copy)
+        self._lay_over(loaded, name, found, level, kind, overlay, answered=False, is_known=known is not None)
 
     def _lay_over(
         self,
         loaded: Loaded,
         name: str,
-        shown: dict[str, bytes],
+        found: CategoryState,
         level: int,
         kind: str,
         overlay: Overlay | None,
@@ -130,36 +130,32 @@ class Fallback:
         }
         if not answered:
             loaded.exceptions.update(dict.fromkeys(defaulting, "default"))
-        is_wiped = overlay is not None and name in overlay.wiped
-        if is_wiped:
-            shown.clear()
+        if overlay is not None and name in overlay.wiped:
             # Nothing is made of what is beneath it. It may have been merged by the time at which Redis was asked: then
             # what Redis has at this version is not nothing.
-            loaded.beneath[name] = NO_COPY
-            loaded.versions[name] = NO_COPY.version
-            loaded.wiped.add(name)
-        kept, guesses = self._journalled(loaded, name, shown, overlay, answered) if overlay else _NOTHING
+            found = CategoryState(source=found.source, beneath=NO_COPY, is_wiped=True)
+        shown = dict(found.shown)
+        counted = found.stored.additions
+        kept, guesses = self._journalled(loaded, name, shown, counted, overlay, answered) if overlay else _NOTHING
         hidden = frozenset() if answered else defaulting
         is_known = is_known and (overlay is None or overlay.is_known)
-        if (guesses or hidden or not is_known) and not is_wiped:
-            loaded.gaps[name] = Gap(not is_known, hidden, kept, guesses)
-        else:
-            loaded.gaps.pop(name, None)
+        is_whole = not (guesses or hidden) and is_known
+        gap = None if is_whole or found.is_wiped else Gap(not is_known, hidden, kept, guesses)
         for key, value in self._defaults.items():
             feature = self.table.feature_of(key)
             if feature.category == name and feature.name in defaulting and key not in shown:
                 shown[key] = value
                 loaded.defaulted.add(key)
-        loaded.fields[name] = shown
+        loaded.categories[name] = found._replace(shown=shown, gap=gap)
 
     def _journalled(
-        self, loaded: Loaded, name: str, shown: dict[str, bytes], overlay: Overlay, answered: bool
+        self, loaded: Loaded, name: str, shown: dict[str, bytes], counted: bytes, overlay: Overlay, answered: bool
     ) -> tuple[Set[str], Set[str]]:
         """Lay what waits of a category over what is shown. Which keys it is certain of, and which it only guesses.
 
-        An answer or copy may be younger than the overlay, and have an addition that waited then.
+        :param counted: the additions that are part of it. An answer or copy may be younger than the overlay, and have
+            one that waited then.
         """
-        counted = loaded.beneath[name].additions
         guesses = overlay.guesses.get(name, frozenset())
         if answered:  # what is there is known now
             guesses = guesses - shown.keys()
@@ -200,9 +196,9 @@ class Fallback:
             if change.wipe or not before:  # nothing was there, or is left
                 copy = CategoryCopy(after, apply_change({}, change))
                 self._local.put_category(digest, name, copy, kind=kind, began=0 if change.wipe else after)
-            elif loaded is not None and name in loaded.fields and loaded.versions.get(name) == before:
+            elif loaded is not None and loaded.of(name).version == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
-                found = loaded.beneath.get(name) or CategoryCopy(before, loaded.fields[name])
+                found = loaded.of(name).stored
                 copy = CategoryCopy(after, apply_change(found.fields, change), found.meta, found.additions)
                 self._local.put_category(digest, name, copy, kind=kind)
             else:

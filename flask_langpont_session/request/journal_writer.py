@@ -283,10 +283,10 @@ class JournalWriter:
         if loaded is None or origin is None or target is None:
             return
         for name in plan.carries:
-            gap, version = loaded.gaps.get(name), loaded.versions.get(name)
-            if version and not (gap and gap.whole) and not self._fallback.is_outdated(origin.digest, name, version):
-                found = loaded.beneath.get(name) or CategoryCopy(0, loaded.fields[name])
-                yield SharedCopy(target.digest, name, found._replace(version=version))
+            found = loaded.of(name)
+            version, is_lost = found.version, found.gap is not None and found.gap.whole
+            if version and not is_lost and not self._fallback.is_outdated(origin.digest, name, version):
+                yield SharedCopy(target.digest, name, found.stored._replace(version=version))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
@@ -332,13 +332,12 @@ class JournalWriter:
         if loaded is None or is_elsewhere or change.wipe or loaded.shadow != ref.shadow or key in change.unseen:
             if key not in change.unseen or change.wipe:
                 return {}
-            return {"basis": Basis.UNSEEN, "base": loaded.fields.get(name, NO_FIELDS).get(key) if loaded else None}
+            return {"basis": Basis.UNSEEN, "base": loaded.of(name).shown.get(key) if loaded else None}
         # What is written after a wipe stays, whether that waits still or was merged since by another worker.
-        if not (of_user or key in change.seen) or name in loaded.wiped:
+        found = loaded.of(name)
+        if not (of_user or key in change.seen) or found.is_wiped:
             return {}
-        base = loaded.fields.get(name, NO_FIELDS).get(key)
-        version = loaded.versions.get(name, 0)
-        return {"basis": Basis.SEEN, "moment": version, "base": base}
+        return {"basis": Basis.SEEN, "moment": found.version, "base": found.shown.get(key)}
 
     def _do(self, call: Callable[[float | None], object], scope: RequestScope | None = None) -> bool:
         try:

@@ -10,13 +10,14 @@ from ..policy.categories import AUTH
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import (
+    CategoryState,
     Life,
     Loaded,
     SharedLoaded,
     Verdict,
     apply_writes,
 )
-from ..policy.values import AuthRow, Fields, RecordRef, StoreError
+from ..policy.values import AuthRow, RecordRef, StoreError
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
 from ..stores.redis.records import Answer, Known, empty_as_of
@@ -91,9 +92,9 @@ class Reads:
             self._local.kill(digest)
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
         if row and AUTH in overlay.writes:
-            shown = dict(loaded.fields[AUTH])
+            shown = dict(loaded.of(AUTH).shown)
             apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
-            loaded.fields[AUTH] = shown
+            loaded.show(AUTH, shown)
         self._show(loaded, ref, self._others, scope, reply, overlay)
         self._count_load(loaded, scope, life)
         return loaded
@@ -124,15 +125,14 @@ class Reads:
         kept: tuple[Mapping[str, Known], Loaded] = made.get("shown", _NOT_SHOWN)
         of, shown = kept
         if of is not records or shown.row is not row:
-            then, fields, versions = empty_as_of(hit.answer.now_ms), dict[str, Fields](), dict[str, int]()
+            then, found = empty_as_of(hit.answer.now_ms), dict[str, CategoryState]()
             for name, record in records.items():
-                fields[name], versions[name] = record.copy.fields, record.copy.version or then
+                found[name] = CategoryState(record.copy.fields, record.copy.version or then, PRIMARY)
             if row is not None:
-                fields[AUTH], versions[AUTH] = row.payload, row.version
-            elif AUTH in fields:
-                fields[AUTH] = self._ordinary(fields[AUTH])
-            verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
-            shown = SharedLoaded(verdict, fields, versions, dict.fromkeys(records, PRIMARY), row)
+                found[AUTH] = CategoryState(row.payload, row.version, PRIMARY)
+            elif AUTH in found:
+                found[AUTH] = found[AUTH]._replace(shown=self._ordinary(found[AUTH].shown))
+            shown = SharedLoaded(Verdict.ANONYMOUS if row is None else Verdict.VALID, found, row)
             made["shown"] = records, shown
         return shown
 
@@ -180,8 +180,8 @@ class Reads:
 
     def _withhold_identity(self, loaded: Loaded) -> None:
         """Without a row in the database there is neither user nor right, whatever a record, copy or journal says."""
-        if fields := loaded.fields.get(AUTH):
-            loaded.fields[AUTH] = self._ordinary(fields)
+        if fields := loaded.of(AUTH).shown:
+            loaded.show(AUTH, self._ordinary(fields))
 
     def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
         """Auth data without users and rights: what may be stored elsewhere than in a row."""
@@ -257,11 +257,12 @@ class Reads:
     def _count_load(self, loaded: Loaded, scope: RequestScope, life: Life) -> None:
         """What stood in for the primary, and which signed-in session is in use."""
         if scope.level:
-            for source in {*loaded.sources.values(), *loaded.exceptions.values()} - {PRIMARY, "none"}:
+            sources = {state.source for state in loaded.categories.values()}
+            for source in {*sources, *loaded.exceptions.values()} - {PRIMARY, "none"}:
                 self._reports.recorder.count(f"fallback_{source}")
         if self._reports.in_use is not None and (row := loaded.row):
             # Leases are shared, so all workers together ask the database about a session once in a while.
-            by_database = loaded.sources[AUTH] == DATABASE
+            by_database = loaded.of(AUTH).source == DATABASE
             self._count_use(row, life, row.read_at if by_database else loaded.now_ms, by_database=by_database)
 
     def _count_use(self, row: AuthRow, life: Life, now_ms: int, *, by_database: bool = False) -> None:

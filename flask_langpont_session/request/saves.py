@@ -171,7 +171,7 @@ class Saves:
             # What waits for the database goes first; rights never wait.
             self._keep(plan, change, row.digest, scope)
             return None
-        is_confirmed = plan.loaded is not None and plan.loaded.sources.get(AUTH) == DATABASE
+        is_confirmed = plan.loaded is not None and plan.loaded.of(AUTH).source == DATABASE
         began, number = self._clock(), None
 
         def write(row: AuthRow) -> AuthRow | None:

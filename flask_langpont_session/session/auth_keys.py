@@ -165,8 +165,7 @@ class AuthKeys:
 
     def _give_back_stored(self, category: str) -> None:
         loaded = self._work.own_loaded()
-        loaded.fields[category] = NO_FIELDS
-        loaded.gaps.pop(category, None)
+        loaded.categories[category] = loaded.of(category)._replace(shown=NO_FIELDS, gap=None)
         for key in [key for key in self._work.now.values if self._work.feature_of(key).category == category]:
             if key not in self._work.now.assigned:
                 self._work.now.delete(key, stored=False)
@@ -328,8 +327,8 @@ def carry(work: Work, categories: Collection[str], features: Collection[str] = (
 def hides_some(work: Work, categories: Collection[str]) -> bool:
     """Whether there is data of some categories that this request is not shown in an outage, or may be."""
     loaded = work.load()
-    gaps = [(name, gap) for name, gap in loaded.gaps.items() if name in categories]
-    return any(gap.whole or loaded.beneath.get(name, NO_COPY).fields for name, gap in gaps)
+    found = map(loaded.of, categories)
+    return any(each.gap and (each.gap.whole or (each.beneath or NO_COPY).fields) for each in found)
 
 
 def restart(work: Work, kind: str | None, categories: Collection[str], also: Carried = NO_FIELDS) -> None:
@@ -364,6 +363,6 @@ def _incomplete(work: Work, categories: Collection[str]) -> tuple[str, ...]:
     if ids.identity.minted is not None:  # nothing is stored under that id yet
         return tuple(name for name in ids.identity.carries if name in categories)
     loaded = work.load() if categories else None
-    if loaded is None or ids.origin is None or loaded.shadow or (ids.scope.level == 0 and not loaded.gaps):
+    if loaded is None or ids.origin is None or loaded.shadow or (ids.scope.level == 0 and not loaded.has_gaps):
         return ()
     return tuple(name for name in categories if name != AUTH or work.kind != SIGNED_IN)

@@ -16,7 +16,7 @@ def is_available(work: Work, feature: Feature) -> bool:
     if effect.shown is Shown.DEFAULT or not effect.is_available:
         return effect.is_available
     work.stored(feature.category)
-    gap = work.load().gaps.get(feature.category)
+    gap = work.load().of(feature.category).gap
     return gap is None or not (gap.whole or any(work.feature_of(key) is feature for key in gap.guesses))
 
 

@@ -139,7 +139,7 @@ class Changes:
         """
         # The bound tells nearly always that there is room; only else is it worth to count.
         size, count = self._bytes + len(key) * 4 + len(encoded), self._fields + 1
-        known = NO_FIELDS if loaded is None else loaded.fields.get(category, NO_FIELDS)
+        known = NO_FIELDS if loaded is None else loaded.of(category).shown
         if known:
             size += sum(map(len, known)) * 4 + sum(map(len, known.values()))
             count += len(known)

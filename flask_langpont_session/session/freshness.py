@@ -31,7 +31,7 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
     loaded = work.repository.load(origin, work.ids.scope, work.ids.life, fresh=True)
     if before is not None and before.shadow == loaded.shadow:
         # What was read of other categories stays as it was read: changes are found by comparing with it.
-        loaded.keep_from(before, before.fields.keys() - {AUTH})
+        loaded.keep_from(before, before.categories.keys() - {AUTH})
     elif before is not None:
         work.now.forget_read(None, work.stored)
     work.loaded = loaded

@@ -315,7 +315,7 @@ class Session(DictLike):
         loaded = work.own_loaded()
         work.now.forget_read(name, work.stored)
         work.repository.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, name, fresh=True)
-        return loaded.sources.get(name) == PRIMARY
+        return loaded.of(name).source == PRIMARY
 
     def category(self, name: str) -> CategoryView:
         """The keys of one category as a mapping of their own.
@@ -351,7 +351,7 @@ class Session(DictLike):
     def fallback_mode(self) -> bool:
         """Whether this request is at a level above 0, and auth came from the database or from a local copy instead of
         Redis."""
-        return self.level > 0 and self.work.load().sources.get(AUTH) in ("database", "local")
+        return self.level > 0 and self.work.load().of(AUTH).source in ("database", "local")
 
     @property
     def emergency_mode(self) -> bool:

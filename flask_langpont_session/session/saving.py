@@ -8,7 +8,7 @@ from ..policy.categories import (
     AUTH,
 )
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.records import NO_FIELDS, Kept, Plan, Saved, apply_change
+from ..policy.records import Kept, Plan, Saved, apply_change
 from ..policy.values import NO_DEVICE, CategoryChange, Device
 from .identity import IdState
 from .work import Work
@@ -115,9 +115,9 @@ class Saving:
         work, ids, identity = self._work, self._ids, self._ids.identity
         self._was_stored = self._was_stored or saved.stored
         if work.loaded is not None:
-            fields = work.own_loaded().fields
+            loaded = work.own_loaded()
             for name, change in changes.items():
-                fields[name] = apply_change(fields.get(name, NO_FIELDS), change)
+                loaded.show(name, apply_change(loaded.of(name).shown, change))
         work.forced = True  # "modified" stays true after the save
         work.now.mark_saved(changes)
         work.grants = work.confirms = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..exceptions import LangPontSessionError, UnreadableValue
 from ..policy.categories import AUTH, AUTHENTICATED_AT, Feature, KeyKind, kinds_of
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import NO_FIELDS, Life, Loaded, Verdict
+from ..policy.records import Life, Loaded, Verdict
 from ..policy.serializer import decode
 from ..policy.values import NO_DEVICE, AuthRow, Device, Fields
 from ..request.repository import SessionRepository
@@ -304,7 +304,7 @@ class Work:
         self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:
-            self.own_loaded().keep_from(before, before.fields.keys() - {AUTH})
+            self.own_loaded().keep_from(before, before.categories.keys() - {AUTH})
         return self.loaded
 
     def own_loaded(self) -> Loaded:
@@ -315,13 +315,13 @@ class Work:
     def stored(self, category: str) -> Fields:
         """The stored fields of one category as far as this request may see them."""
         loaded = self.loaded or self._load()
-        fields = loaded.fields.get(category)
-        if fields is not None:
-            return fields
+        found = loaded.categories.get(category)
+        if found is not None:
+            return found.shown
         if not self.ids.identity.is_restarted and self.ids.origin:
             loaded = self.own_loaded()
             self.repository.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
-        return loaded.fields.get(category, NO_FIELDS)
+        return loaded.of(category).shown
 
     def feature_of(self, key: str) -> Feature:
         """:raises KeyError: no feature claims it."""

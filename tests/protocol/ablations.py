@@ -12,7 +12,7 @@ from flask_langpont_session import events
 from flask_langpont_session.policy import leases, privileges
 from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
 from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
@@ -298,11 +298,10 @@ _lay_over = fallback.Fallback._lay_over
 
 
 def _version_of_what_is_beneath(
-    self: fallback.Fallback, loaded: Loaded, name: str, *arguments: Any, **more: Any
+    self: fallback.Fallback, loaded: Loaded, name: str, found: CategoryState, *arguments: Any, **more: Any
 ) -> None:
-    version = loaded.versions[name]
-    _lay_over(self, loaded, name, *arguments, **more)
-    loaded.versions[name] = version
+    _lay_over(self, loaded, name, found, *arguments, **more)
+    loaded.categories[name] = loaded.of(name)._replace(version=found.version)
 
 
 def _kept_as_is_found_out(self: journal_writer.JournalWriter, plan: Plan, *arguments: Any, **options: Any) -> bool:

@@ -89,7 +89,7 @@ def _look(
     before = world.promises.before(worker.name, worker.host.name, sid, scope)
     loaded = worker.repository.load(sid, scope, world.settings.life, fresh=fresh)
     world.promises.loaded(task, worker.name, sid, before, loaded, scope, fresh)
-    shown = loaded.fields.get(AUTH, {})
+    shown = loaded.of(AUTH).shown
     version = loaded.row.version if loaded.row else 0
     world.told.append(f"{loaded.verdict} {version} {shown.get('_user_id')!r} {shown.get('user_role')!r}")
     return loaded
@@ -297,7 +297,7 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     loaded = _look(world, task, worker, sid, scope)
     digest = sid.digest
     is_unknown = loaded.is_unknown(worker.repository.table.feature_of(LIST), LIST)
-    known = as_list(loaded.fields.get("translation", {}).get(LIST))
+    known = as_list(loaded.of("translation").shown.get(LIST))
     number = world.new_value()
     world.tasks.pause("view")
     change = CategoryChange(0, sets={LIST: b"[%s]" % b",".join(b"%d" % n for n in (*known, number))})
@@ -375,10 +375,10 @@ def _rename(
     world.tasks.pause("view")
     target = world.mint(SIGNED_IN)
     # The note of a proof is none of what a view sees.
-    shown = {key: value for key, value in loaded.fields[AUTH].items() if key != AUTHENTICATED_AT}
+    shown = {key: value for key, value in loaded.of(AUTH).shown.items() if key != AUTHENTICATED_AT}
     changes = {AUTH: CategoryChange(0, sets={**shown, **rights})}
     for name in CARRIED:
-        if carried := loaded.fields.get(name):
+        if carried := loaded.of(name).shown:
             changes[name] = CategoryChange(0, sets=dict(carried))
     plan = Plan(
         origin,
@@ -390,7 +390,7 @@ def _rename(
         renames=loaded.row,
         grants=True,
         confirms=confirms,
-        carries=CARRIED if scope.level or loaded.gaps else (),
+        carries=CARRIED if scope.level or loaded.has_gaps else (),
     )
     task.notes["new"] = target.digest
     task.notes["rights"] = bool(rights)

@@ -531,7 +531,7 @@ class Promises:
         self, task: Task, worker: str, sid: SessionId, before: Before, loaded: Loaded, scope: RequestScope, fresh: bool
     ) -> None:
         """A request was told what is known of a session."""
-        self.census[f"{loaded.verdict} by {loaded.sources.get(AUTH, 'none')}"] += 1
+        self.census[f"{loaded.verdict} by {loaded.of(AUTH).source}"] += 1
         self.census[f"level {scope.level}"] += 1
         if before.level and task.notes.get("hit"):
             self.violate("near", "in an outage a store was not asked")
@@ -565,7 +565,7 @@ class Promises:
         return digest in self.replaced or any(digest in self.tables.ids_of(first) for first in self.revoked)
 
     def _no_identity(self, loaded: Loaded) -> None:
-        shown = loaded.fields.get(AUTH, {})
+        shown = loaded.of(AUTH).shown
         wrong = [key for key in shown if self._is_right(key)]
         if wrong or loaded.row is not None:
             self.violate("I8", f"{loaded.verdict} shows {wrong}")
@@ -601,7 +601,7 @@ class Promises:
             self.violate("I3", f"what is shown as version {row.version} never was in the database")
 
     def _overlay_is_ordinary(self, row: AuthRow, loaded: Loaded) -> None:
-        shown = loaded.fields[AUTH]
+        shown = loaded.of(AUTH).shown
         for key in {*shown, *row.payload}:
             if self._is_right(key) and shown.get(key) != row.payload.get(key):
                 self.violate("I8", f"{key} is shown otherwise than the database had it")
@@ -612,7 +612,7 @@ class Promises:
             self.violate("I3", "a session is shown after its time")
         idle_ms = self.settings.life.of(row.payload).idle_ms
         promised = min(before.began_ms + idle_ms * 3 // 4 - self.skew_ms, row.absolute_expires_at)
-        by_a_store = loaded.sources.get(AUTH) in (PRIMARY, DATABASE)
+        by_a_store = loaded.of(AUTH).source in (PRIMARY, DATABASE)
         all_well = not task.failures and before.level == 0 and scope.can(DATABASE, READ)
         if by_a_store and all_well and ends < promised:
             self.violate("I6", "a session in use would end before three quarters of the idle time")
@@ -641,7 +641,7 @@ class Promises:
         identity = str(task.notes.get("identity"))
         unbroken = ended >= view.incident_ms and identity == view.identity and ":master:" in identity
         busy = ErrorClass.LOCAL in failed
-        by_redis = loaded.sources.get(AUTH) == PRIMARY
+        by_redis = loaded.of(AUTH).source == PRIMARY
         carried = by_redis and unbroken and not is_privileged and not busy
         bound = LONGEST_UNCONFIRMED_MS if carried else max(self.terms.verify_ms, self.terms.grace_ms)
         if age > bound + self.skew_ms:

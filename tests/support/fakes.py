@@ -15,7 +15,7 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.levels import Behaviour
-from flask_langpont_session.policy.records import Life, Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.records import CategoryState, Life, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow
 from flask_langpont_session.session.mapping import Session
@@ -106,8 +106,8 @@ class Repository:
     def _fill(self, loaded: Loaded, sid: SessionId, name: str) -> None:
         is_withheld = name == "auth" and loaded.verdict in (Verdict.DEAD, Verdict.UNVERIFIABLE)
         data = {} if is_withheld else self.stored.get(sid.digest, {}).get(name, {})
-        loaded.fields[name] = {key: encode(key, value) for key, value in data.items()}
-        loaded.versions[name], loaded.sources[name] = 1, "primary"
+        shown = {key: encode(key, value) for key, value in data.items()}
+        loaded.categories[name] = CategoryState(shown, 1, "primary")
 
     def save(self, plan: Plan, scope: Scope) -> Saved:
         if self.refuses and (plan.grants or (plan.is_new and plan.target and plan.target.kind == SIGNED_IN)):

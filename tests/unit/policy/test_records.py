@@ -7,6 +7,7 @@ import pytest
 from flask_langpont_session.policy.categories import Feature, Priority
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from flask_langpont_session.policy.records import (
+    CategoryState,
     Gap,
     Kept,
     Life,
@@ -57,13 +58,13 @@ def test_parts_of_a_category_in_several_places_count_as_the_worst() -> None:
 )
 def test_what_waits_in_the_journal_is_known_unless_it_was_a_guess(gap: Gap, is_covered: bool) -> None:
     assert gap.covers("language", "lang") is is_covered
-    loaded = Loaded(Verdict.ANONYMOUS, gaps={"ui": gap})
+    loaded = Loaded(Verdict.ANONYMOUS, {"ui": CategoryState(gap=gap)})
     assert loaded.is_unknown(LANGUAGE, "lang") is is_covered
     assert not Loaded(Verdict.ANONYMOUS).is_unknown(LANGUAGE, "lang")
 
 
 def test_the_source_of_a_feature_is_its_categorys_unless_it_is_an_exception() -> None:
-    loaded = Loaded(Verdict.ANONYMOUS, sources={"ui": "replica"})
+    loaded = Loaded(Verdict.ANONYMOUS, {"ui": CategoryState(source="replica")})
     assert loaded.source_of(LANGUAGE) == "replica"
     loaded.exceptions["language"] = "journal"
     assert loaded.source_of(LANGUAGE) == "journal"
@@ -71,16 +72,23 @@ def test_the_source_of_a_feature_is_its_categorys_unless_it_is_an_exception() ->
 
 
 def test_what_was_loaded_before_takes_the_place_of_what_was_loaded_now() -> None:
-    gap, copy = Gap(True, frozenset()), CategoryCopy(1, {"lang": b"1"})
-    before = Loaded(
-        Verdict.ANONYMOUS, {"ui": {"lang": b"1"}, "translation": {}}, {"ui": copy}, {"ui": 4}, {"ui": gap},
-        {"ui": "local"}, defaulted={"lang"},
-    )  # fmt: skip
-    now = Loaded(Verdict.VALID, {"ui": {}, "auth": {"a": b"1"}}, versions={"ui": 9}, sources={"ui": "primary"})
+    gap, other = Gap(True, frozenset()), Gap(False, frozenset({"history"}))
+    ui = CategoryState({"lang": b"1"}, 4, "local", CategoryCopy(1, {"lang": b"1"}), gap)
+    auth, translation = CategoryState({"a": b"1"}), CategoryState({}, 5, "primary")
+    before = Loaded(Verdict.ANONYMOUS, {"ui": ui, "translation": translation, "auth": auth}, defaulted={"lang"})
+    now = Loaded(Verdict.VALID, {"ui": CategoryState({}, 9, "primary", CategoryCopy(9, {}), other, is_wiped=True)})
     now.keep_from(before, ["ui", "translation"])
-    assert now.fields == {"ui": {"lang": b"1"}, "auth": {"a": b"1"}, "translation": {}}
-    assert (now.beneath, now.gaps, now.defaulted) == ({"ui": copy}, {"ui": gap}, {"lang"})
-    assert (now.versions, now.sources) == ({"ui": 4, "translation": 0}, {"ui": "local", "translation": "none"})
+    assert now.categories == {"ui": ui._replace(is_wiped=True), "translation": translation}
+    assert now.defaulted == {"lang"}
+
+
+def test_what_could_not_be_read_now_is_not_known_by_what_was_read_before() -> None:
+    gap, copy = Gap(True, frozenset()), CategoryCopy(9, {"lang": b"2"})
+    before = Loaded(Verdict.VALID, {"ui": CategoryState({"lang": b"1"}, 4, "primary")})
+    now = Loaded(Verdict.VALID, {"ui": CategoryState({}, 9, "local", copy, gap)})
+    now.keep_from(before, ["ui"])
+    assert now.of("ui") == CategoryState({"lang": b"1"}, 4, "primary", gap=gap)
+    assert now.of("ui").stored == CategoryCopy(4, {"lang": b"1"})
 
 
 def test_only_a_visitor_who_gets_another_id_leaves_one() -> None:

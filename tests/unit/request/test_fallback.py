@@ -13,7 +13,7 @@ from flask import Flask
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
-from flask_langpont_session.policy.records import Gap, Loaded, Verdict
+from flask_langpont_session.policy.records import CategoryState, Gap, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, RecordRef
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.scope import RedisReply
@@ -55,7 +55,7 @@ class Shown:
         self.fallback.show_without_answer(self.loaded, name, REF, level=level, overlay=overlay)
 
     def fields(self, name: str = "translation") -> dict[str, bytes]:
-        return dict(self.loaded.fields[name])
+        return dict(self.loaded.of(name).shown)
 
     def is_unknown(self, key: str) -> bool:
         return self.loaded.is_unknown(self.table.feature_of(key), key)
@@ -97,27 +97,28 @@ def test_what_redis_answers_is_known(shown: Shown) -> None:
     """At every level, what is there and what is not; also of features that the table would hide without Redis."""
     for level in (0, 1):
         shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=NOTHING)
-        assert shown.loaded.gaps == {}
+        assert not shown.loaded.has_gaps
         assert not shown.is_unknown("lang") and not shown.is_unknown("theme")
-        assert shown.loaded.versions["ui"] == 7
+        assert shown.loaded.of("ui").version == 7
 
 
 def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
     """Of a primary the host keeps that, for the next outage."""
     shown.by_redis(CategoryCopy(0, {}))
-    assert (shown.loaded.versions["translation"], shown.fields()) == (empty_as_of(NOW_MS), {})
+    assert (shown.loaded.of("translation").version, shown.fields()) == (empty_as_of(NOW_MS), {})
     assert not shown.is_unknown("input_text")
     shown.by_host()
-    assert shown.loaded.versions["translation"] == empty_as_of(NOW_MS)
+    assert shown.loaded.of("translation").version == empty_as_of(NOW_MS)
     assert not shown.is_unknown("input_text")
 
 
 def test_without_redis_and_without_a_copy_nothing_is_known(shown: Shown) -> None:
     """D5: an evicted copy, a restarted worker, the first request on this host. It is shown as empty and is not."""
     shown.by_host()
-    assert (shown.fields(), shown.loaded.versions["translation"]) == ({}, 0)
+    assert (shown.fields(), shown.loaded.of("translation").version) == ({}, 0)
     assert shown.is_unknown("input_text")
-    assert shown.loaded.gaps["translation"].whole
+    gap = shown.loaded.of("translation").gap
+    assert gap and gap.whole
 
 
 @pytest.mark.parametrize("source", ["own", "sibling"])
@@ -128,7 +129,7 @@ def test_a_copy_is_known(shown: Shown, source: str) -> None:
         shown.local.put_category("d", "translation", copy)
     shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else None)
     assert shown.fields() == {"input_text": b"1"}
-    assert shown.loaded.versions["translation"] == 7
+    assert shown.loaded.of("translation").version == 7
     assert [shown.is_unknown(key) for key in ("input_text", "source_lang", "analysis_result")] == [False, False, True]
 
 
@@ -177,8 +178,17 @@ def test_what_waits_is_laid_over_what_redis_answers(shown: Shown) -> None:
     there = {"input_text": b"1", "source_lang": b"1", "target_lang": b"1"}
     shown.by_redis(CategoryCopy(7, there), overlay=waiting)
     assert shown.fields() == {"input_text": b"2", "target_lang": b"1"}
-    assert shown.loaded.beneath["translation"].fields == there
+    assert shown.loaded.of("translation").stored.fields == there
     assert not any(map(shown.is_unknown, there))
+
+
+def test_what_is_read_again_replaces_all_that_was_read_before(shown: Shown) -> None:
+    """What waited was merged in between: neither it nor what it was laid over says anything of what is read now."""
+    waiting = overlay(writes={"translation": {"input_text": b"2"}}, guesses={"translation": frozenset({"input_text"})})
+    shown.by_redis(CategoryCopy(7, {}), overlay=waiting)
+    assert shown.is_unknown("input_text")
+    shown.by_redis(CategoryCopy(8, {"input_text": b"2"}))
+    assert shown.loaded.of("translation") == CategoryState({"input_text": b"2"}, 8, "primary")
 
 
 @pytest.mark.parametrize("answered", [True, False])

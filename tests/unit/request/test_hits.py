@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import Verdict
+from flask_langpont_session.policy.records import CategoryState, Verdict
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy
 from flask_langpont_session.stores.redis.lane import Copy
 from flask_langpont_session.stores.redis.near import Hit
@@ -36,13 +36,13 @@ def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> Non
     keep_near(stage, a_row(user.digest), lang=b'"ja"')
     loaded = stage.load(user)
     with pytest.raises(TypeError):
-        loaded.fields["ui"] = {}
+        loaded.show("ui", {})
     own = loaded.own()
-    own.fields["ui"], own.sources["ui"], own.versions["ui"] = {}, "local", 9
+    own.categories["ui"] = CategoryState({}, 9, "local")
     own.defaulted.add("lang")
     again = stage.load(user)
-    assert (again.verdict, dict(again.fields["ui"])) == (Verdict.VALID, {"lang": b'"ja"'})
-    assert (again.sources["ui"], again.versions["ui"], again.defaulted) == ("primary", 5, set())
+    assert (again.verdict, dict(again.of("ui").shown)) == (Verdict.VALID, {"lang": b'"ja"'})
+    assert (again.of("ui").source, again.of("ui").version, again.defaulted) == ("primary", 5, set())
     assert own.own() is own
     assert stage.redis.told == []
 
@@ -50,12 +50,12 @@ def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> Non
 def test_what_was_written_since_is_shown(stage: Stage, user: SessionId) -> None:
     """A write takes over what was made of the copy before."""
     copy = keep_near(stage, a_row(user.digest), lang=b'"ja"')
-    assert dict(stage.load(user).fields["ui"]) == {"lang": b'"ja"'}
+    assert dict(stage.load(user).of("ui").shown) == {"lang": b'"ja"'}
     records = {**copy.answer.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
     written = copy._replace(answer=copy.answer._replace(records=records))
     stage.redis.hits[user.digest] = Hit(written, stage.clock(), 0)
     loaded = stage.load(user)
-    assert (dict(loaded.fields["ui"]), loaded.versions["ui"]) == ({"lang": b'"en"'}, 6)
+    assert (dict(loaded.of("ui").shown), loaded.of("ui").version) == ({"lang": b'"en"'}, 6)
 
 
 @pytest.mark.parametrize(("early", "is_asked"), [(0.01, False), (-0.01, True)])

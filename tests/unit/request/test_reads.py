@@ -12,7 +12,8 @@ from flask_langpont_session.policy.records import Verdict
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.group_commit import busy
 from flask_langpont_session.stores.redis.records import AuthEntry
-from tests.support.fake_stores import NOW_MS, Stage, a_row
+from tests.support.entries import value
+from tests.support.fake_stores import LIFE, NOW_MS, Stage, a_row, changed
 
 HOUR = 3_600_000
 
@@ -21,7 +22,7 @@ def test_a_leased_session_costs_one_question(stage: Stage, user: SessionId) -> N
     stage.redis.has(a_row(user.digest))
     stage.redis.data[user.digest] = {"ui": {"lang": b'"ja"'}}
     loaded = stage.load(user)
-    assert (loaded.verdict, loaded.sources["auth"], dict(loaded.fields["ui"])) == (
+    assert (loaded.verdict, loaded.of("auth").source, dict(loaded.of("ui").shown)) == (
         Verdict.VALID,
         PRIMARY,
         {"lang": b'"ja"'},
@@ -41,7 +42,7 @@ def test_without_a_lease_the_database_is_asked_and_redis_told(stage: Stage, user
     elif why == "from the future":
         stage.redis.has(row, age_ms=-HOUR)
     loaded = stage.load(user)
-    assert (loaded.verdict, loaded.row, loaded.sources["auth"]) == (Verdict.VALID, row, DATABASE)
+    assert (loaded.verdict, loaded.row, loaded.of("auth").source) == (Verdict.VALID, row, DATABASE)
     assert stage.redis.told[-1] == ("push", user.digest, 3)
 
 
@@ -55,7 +56,7 @@ def test_a_session_that_is_over_shows_its_shadow(stage: Stage, user: SessionId, 
     elif word == "dead row":
         stage.database.rows[user.digest] = a_row(user.digest, live=False)
     loaded = stage.load(user)
-    assert (loaded.verdict, loaded.row, dict(loaded.fields["ui"])) == (Verdict.DEAD, None, {})
+    assert (loaded.verdict, loaded.row, dict(loaded.of("ui").shown)) == (Verdict.DEAD, None, {})
     assert stage.local.is_dead(user.digest)
     said = ("kill", user.digest) if word == "tombstone" else ("write_tombstone", user.digest)
     told = stage.database.told if word == "tombstone" else stage.redis.told
@@ -72,15 +73,16 @@ def test_a_replica_never_decides_about_auth(stage: Stage, user: SessionId) -> No
     stage.replica.data[user.digest] = {"ui": {"lang": b'"ja"'}}
     row = stage.database.rows[user.digest] = a_row(user.digest)
     loaded = stage.load(user)
-    assert (loaded.row, loaded.sources["auth"], loaded.sources["ui"]) == (row, DATABASE, REPLICA)
+    assert (loaded.row, loaded.of("auth").source, loaded.of("ui").source) == (row, DATABASE, REPLICA)
 
 
 def test_without_redis_the_database_says_who_is_signed_in(stage: Stage, user: SessionId) -> None:
     stage.lose(PRIMARY, REPLICA)
     stage.database.rows[user.digest] = a_row(user.digest)
     loaded = stage.load(user)
-    assert (loaded.verdict, loaded.sources["auth"]) == (Verdict.VALID, DATABASE)
-    assert loaded.gaps["translation"].whole
+    assert (loaded.verdict, loaded.of("auth").source) == (Verdict.VALID, DATABASE)
+    gap = loaded.of("translation").gap
+    assert gap and gap.whole
 
 
 def test_without_the_database_a_lease_lasts_for_an_hour(stage: Stage, user: SessionId) -> None:
@@ -96,7 +98,7 @@ def test_with_everything_down_the_own_copy_lasts_for_the_grace(stage: Stage, use
     assert stage.load(user).verdict is Verdict.VALID
     stage.lose(PRIMARY, REPLICA, DATABASE)
     loaded = stage.load(user)
-    assert (loaded.verdict, loaded.sources["auth"]) == (Verdict.VALID, "local")
+    assert (loaded.verdict, loaded.of("auth").source) == (Verdict.VALID, "local")
     stage.clock.now += stage.backend.settings.lease_terms.grace_ms / 1000 + 1
     assert stage.load(user).verdict is Verdict.UNVERIFIABLE
 
@@ -155,8 +157,8 @@ def test_a_journal_that_is_busy_for_a_moment_makes_no_user_a_stranger(
         stage.lose(DATABASE)
     keep_journal_busy(1)
     loaded = stage.load(user)
-    assert (loaded.verdict, loaded.sources["auth"]) == (Verdict.VALID, PRIMARY)
-    assert dict(loaded.fields["ui"]) == {"lang": b'"ja"'}
+    assert (loaded.verdict, loaded.of("auth").source) == (Verdict.VALID, PRIMARY)
+    assert dict(loaded.of("ui").shown) == {"lang": b'"ja"'}
 
 
 def test_the_database_may_say_what_a_busy_journal_does_not(
@@ -233,7 +235,7 @@ def test_a_reply_to_another_question_is_asked_for_again(stage: Stage, visitor: S
     """It says nothing of the server: no breaker hears of it."""
     stage.redis.data[visitor.digest] = {"ui": {"lang": b'"ja"'}}
     stage.redis.fails_once = [StoreError(PRIMARY, ErrorClass.DATA, "CrossedReply")]
-    assert dict(stage.load(visitor).fields["ui"]) == {"lang": b'"ja"'}
+    assert dict(stage.load(visitor).of("ui").shown) == {"lang": b'"ja"'}
     assert stage.health.level == 0
 
 
@@ -241,7 +243,7 @@ def test_a_visitor_is_never_a_user(stage: Stage, visitor: SessionId) -> None:
     """Whatever a record, a copy or the journal says."""
     stage.redis.data[visitor.digest] = {"auth": {"_user_id": b'"7"', "daily_limit": b"1", "user_role": b'"admin"'}}
     loaded = stage.load(visitor)
-    assert dict(loaded.fields["auth"]) == {"daily_limit": b"1"}
+    assert dict(loaded.of("auth").shown) == {"daily_limit": b"1"}
     assert stage.database.told == []
 
 
@@ -250,4 +252,21 @@ def test_a_category_on_demand_is_read_when_it_is_asked_for(stage: Stage, visitor
     scope, loaded = stage.begin(), stage.load(visitor)
     stage.redis.data[visitor.digest]["ui"] = {"lang": b'"en"'}
     stage.repository.load_more(visitor, scope, stage.backend.settings.life, loaded, "ui")
-    assert dict(loaded.fields["ui"]) == {"lang": b'"en"'}
+    assert dict(loaded.of("ui").shown) == {"lang": b'"en"'}
+
+
+def test_what_is_read_again_after_the_merge_is_kept_as_it_was_read(stage: Stage, visitor: SessionId) -> None:
+    """What waited when it was first read is in Redis now: a copy without it, under the newest version, would be shown
+    in the next outage, and given to a Redis that has lost its data."""
+    digest = visitor.digest
+    stage.redis.data[digest] = {"ui": {"lang": b'"ja"'}}
+    stage.journal.put([value(digest, "theme", b'"dark"', kind="a")])
+    scope, loaded = stage.begin(), stage.load(visitor)
+    assert dict(loaded.of("ui").shown) == {"lang": b'"ja"', "theme": b'"dark"'}
+    stage.journal.forget_writes(stage.journal.pending_writes())
+    stage.redis.data[digest]["ui"] = {"lang": b'"ja"', "theme": b'"dark"'}
+    stage.repository.load_more(visitor, scope, LIFE, loaded, "ui", fresh=True)
+    stage.repository.save(stage.plan(visitor, visitor, loaded=loaded, changes={"ui": changed(size=b"9")}), scope)
+    copy = stage.local.category(digest, "ui")
+    assert copy is not None
+    assert (copy.version, dict(copy.fields)) == (6, {"lang": b'"ja"', "theme": b'"dark"', "size": b"9"})

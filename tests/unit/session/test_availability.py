@@ -33,7 +33,8 @@ def test_what_could_not_be_read_cannot_be_used(
     session: Session, repository: Repository, gap: Gap | None, available: bool
 ) -> None:
     if gap is not None:
-        session.work.load().gaps["ui"] = gap
+        loaded = session.work.load()
+        loaded.categories["ui"] = loaded.of("ui")._replace(gap=gap)
     assert is_available(session.work, repository.table.features["language_preference"]) is available
 
 

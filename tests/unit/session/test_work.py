@@ -27,6 +27,6 @@ def test_what_was_saved_stays_and_a_time_that_the_package_notes_is_not_shown(
 
 def test_a_value_that_cannot_be_read_counts_as_absent_and_is_counted(maker: Maker, repository: Repository) -> None:
     session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja", "cart": [1]}))
-    session.work.own_loaded().fields["ui"] = {"lang": b"not JSON", "cart": b"[1]"}
+    session.work.own_loaded().show("ui", {"lang": b"not JSON", "cart": b"[1]"})
     assert readable_keys(session.work) == ["cart"]
     assert repository.recorder.counters()["unreadable_values"] == 1
