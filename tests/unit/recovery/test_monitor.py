@@ -15,6 +15,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import monitor as module
 from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.recovery.notices import Notices
+from flask_langpont_session.recovery.outages import NOTHING_WAITS
 from flask_langpont_session.support.lag import Lag
 from tests.support.children import in_child_of_locked
 from tests.support.fake_stores import LOST, NOW_MS, Stage
@@ -351,12 +352,14 @@ def test_a_forked_child_begins_anew(rounds: Rounds) -> None:
     assert rounds.next_round()
     monitor.stop()
     monitor.probes.of(PRIMARY).is_suspect = False
+    monitor.outages.waiting = None
 
     def work() -> bool:
         begun = monitor.has_looked, monitor.is_stopping, monitor.probes.of(PRIMARY).is_suspect, threads()
+        knows_nothing = monitor.waiting == NOTHING_WAITS
         monitor.ensure_started()
         has_thread = rounds.next_round() and len(threads()) == 1
         rounds.lag.overtime()
-        return begun == (False, False, True, []) and has_thread and rounds.next_round()
+        return begun == (False, False, True, []) and knows_nothing and has_thread and rounds.next_round()
 
     assert in_child_of_locked(monitor, work)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from redis import exceptions as driver
@@ -18,6 +20,18 @@ FULL = driver.ConnectionError("max number of clients reached")
 LATER = 2000.0
 
 
+class Condition(threading.Condition):
+    """A wait for it lets the time pass that it takes."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._clock.now += timeout or 0.0
+        return False
+
+
 class Place:
     """A pool of two connections to a server.
 
@@ -28,8 +42,9 @@ class Place:
         self.server = Server()
         self.waited: list[float] = []
         source: Any = told_server.Pool(self.server, most=2)
-        self.source = source
-        self.pool = Pool(source, DnsCache(), waited=self.waited.append, lag=ToldLag(clock))
+        names, lag, condition = DnsCache(), ToldLag(clock), Condition(clock)
+        with patch.object(threading, "Condition", lambda: condition):
+            self.pool = Pool(source, names, waited=self.waited.append, lag=lag)
 
 
 @pytest.fixture
@@ -49,7 +64,8 @@ def test_there_are_no_more_than_may_be(place: Place) -> None:
     pool = place.pool
     taken = [pool.take(LATER) for _ in range(2)]
     with pytest.raises(driver.MaxConnectionsError):
-        pool.take(1000.0)
+        pool.take(1000.5)
+    assert place.waited[-1] == 0.5
     assert (pool.in_use, place.server.made) == (2, 2)
     pool.put_back(taken.pop())
     assert pool.take(LATER)
@@ -58,11 +74,11 @@ def test_there_are_no_more_than_may_be(place: Place) -> None:
 
 def test_one_is_not_waited_for_longer_than_the_pool_says(place: Place) -> None:
     """However much time a request has."""
-    place.source.timeout = 0
     for _ in range(2):
         place.pool.take(LATER)
     with pytest.raises(driver.MaxConnectionsError):
         place.pool.take(LATER)
+    assert place.waited[-1] == place.pool.patience == 30.0
 
 
 def test_what_it_took_to_connect_is_said(place: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +115,7 @@ def test_a_server_with_as_many_clients_as_it_takes_is_not_asked_for_more_for_a_w
         assert pool.take(LATER)
     else:
         with pytest.raises(driver.MaxConnectionsError):
-            pool.take(clock.now)
+            pool.take(clock.now + 0.05)
     assert server.made == may_be_made
 
 

@@ -327,7 +327,7 @@ def test_what_arrives_too_late_is_to_do_nothing(
     assert deadline in arguments[0]
 
 
-@pytest.mark.parametrize(("says", "status"), [([b"pushed", WRITTEN], "written"), ([b"dead", [b"dead"]], "dead")])
+@pytest.mark.parametrize(("says", "status"), [([b"pushed", WRITTEN], "written"), ([b"dead", WRITTEN], "dead")])
 def test_a_row_is_pushed_before_what_is_written(store: RedisStore, server: Server, says: Any, status: str) -> None:
     """In one packet: the write is guarded by the record."""
     server.says = says
