@@ -112,14 +112,14 @@ def test_a_server_with_as_many_clients_as_it_takes_is_not_asked_for_more_for_a_w
     server.refuses, server.made = None, 0
     clock.now += later
     if may_be_made:
-        assert pool.take(LATER)
+        assert pool.take(clock.now)
     else:
         with pytest.raises(driver.MaxConnectionsError):
             pool.take(clock.now + 0.05)
     assert server.made == may_be_made
 
 
-def test_another_server_may_take_as_many_as_ever(place: Place) -> None:
+def test_another_server_may_take_as_many_as_ever(place: Place, clock: Clock) -> None:
     """What was in use is not kept then."""
     pool, server = place.pool, place.server
     first = pool.take(LATER)
@@ -128,6 +128,6 @@ def test_another_server_may_take_as_many_as_ever(place: Place) -> None:
         pool.take(LATER)
     server.refuses = None
     pool.forget()
-    assert pool.take(LATER)
+    assert pool.take(clock.now)  # at once
     pool.put_back(first)
     assert pool.idle == []
