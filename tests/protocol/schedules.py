@@ -378,10 +378,13 @@ KEPT = (
         "I6",
         """
         sign_in w1 root s1
+        kill primary
         cut w1 D
-        c: renew w0 s1          # is asking Redis, whose answer does not come in time
-        sign_out w1 s1          # the journal is to tell the database
-        heal                    # c ends the old id in the database, and leaves the session to the journal
+        read w0 s1
+        c: renew w0 s1          # has asked the journal
+        sign_out w1 s1          # the journal is to tell both stores
+        finish c                # the database has the end of the old id, and the session under another one
+        heal
         """,
     ),
     _kept(
