@@ -195,11 +195,6 @@ class WorldMachine(RuleBasedStateMachine):
 
     # -- faults ----------------------------------------------------------------------------------------------------
 
-    @rule(line=any_of("unread h0 2", "unread h1 2"))
-    def journal(self, line: str) -> None:
-        """A busy journal does not say in time what waits."""
-        self._do(line)
-
     @rule(line=any_of("database down", "database hung", "database up", *(f"busy {worker} 2" for worker in WORKERS)))
     def database(self, line: str) -> None:
         """The database fails, or comes back, or has no slot free."""

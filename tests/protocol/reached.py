@@ -13,6 +13,7 @@ EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - {"rest", "kept"}), "tic
 """Every kind of request and event happens, and what follows from them does, too: see :data:`REACHED`."""
 
 REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
+    "unread": (0, 30),  # of walks only: S11 holds with a journal that can be read
     # servers and networks
     "another primary": (20, 100),
     "file primary started": (0, 30),
@@ -27,9 +28,9 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "records_set_aside": (0, 5),
     # workers and hosts
     "crash with a journal": (40, 20),
-    "loss of a journal": (3, 8),
+    "loss of a journal": (8, 8),
     "breaker opened": (1000, 3000),
-    "late change": (5, 1),
+    "late change": (20, 1),
     "said": (2000, 5000),
     # what is kept near
     "hit": (1, 1000),
