@@ -49,7 +49,7 @@ def test_an_outage_as_a_visitor_sees_it(visitor: Visitor, images: Path) -> None:
         ("花子 Hanako", "en", ("Goodbye", "Where is the station?", "Hello"), "3")
     }
     assert visitor.agreed(2) == expected
-    visitor.page.click("#language")
+    visitor.press("#language")
     visitor.page.screenshot(path=images / "level-2.png", full_page=True)
 
     cookies = visitor.page.context.cookies()

@@ -41,12 +41,18 @@ class Visitor:
         """Send the sign-in form."""
         self.page.fill("#username", user)
         self.page.fill("#password", DEMO_PASSWORDS[user])
-        self.page.click("#sign-in button")
+        self.press("#sign-in button")
 
     def translate(self, text: str) -> None:
         """Send the translation form."""
         self.page.fill("#input_text", text)
-        self.page.click("#translate button")
+        self.press("#translate button")
+
+    def press(self, selector: str) -> None:
+        """Press a button or link and wait for the page that follows: what is done before that page is there would be
+        done on the one that is about to go, and a second form would be sent in the place of the first."""
+        with self.page.expect_navigation():
+            self.page.click(selector)
 
     def switch(self, server: str, action: str, state: str) -> None:
         """Press a switch of the outage lab and wait until the panel shows that it worked."""
