@@ -156,8 +156,9 @@ def is_free(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0, pause: float = 0.005) -> None:
-    """Return as soon as ``condition()`` holds. :raises TimeoutError: naming ``what``, after ``seconds``."""
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0, pause: float = 0.005) -> None:
+    """Return as soon as ``condition()`` holds. :raises TimeoutError: naming ``what``, after ``seconds``: by default so
+    many that it is not reached unless something is broken, however busy the machine is."""
     deadline = time.monotonic() + seconds
     asked = time.monotonic()
     while not condition():

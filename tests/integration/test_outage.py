@@ -427,14 +427,14 @@ def test_a_second_worker_of_the_host_sees_what_the_first_wrote(
     make_app: MakeApp, app: Flask, user: Any, primary: Valkey
 ) -> None:
     """Workers share the journal: a page does not flicker between them, also for data only one of them had."""
-    sibling = make_app()
+    sibling = make_app(HEALTH_INTERVAL=3600)  # asks its stores for no other reason
     sibling.test_client().get("/untouched")  # starts its monitor, as any first request does
     primary.kill()
     user.post("/set", json={"source_lang": "ja"})
     wait_until(lambda: parts(app).backend.journal.counts()["copies"] > 0, "the first worker shared its copies")
     other: Any = sibling.test_client()
     other.set_cookie("session", user.cookie)
-    wait_until(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request", 3)
+    wait_until(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request")
     expected = user.get("/all").json
     assert expected["source_lang"] == "ja"
     for _ in range(5):

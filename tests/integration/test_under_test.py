@@ -299,4 +299,4 @@ def test_no_thread_is_left_behind(make: Make) -> None:
         LangPontSession(app)
         assert signs_in(app)
         assert threads() - others
-    wait_until(lambda: threads() <= others, "the end of its threads", 1)  # one is counted for a moment after its end
+    wait_until(lambda: threads() <= others, "the end of its threads")  # one is counted for a moment after its end
