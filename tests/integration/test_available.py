@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, session
 
+from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.testing import switched_off
 
@@ -64,7 +65,9 @@ def lose(app: Flask, browser: Any, primary: Valkey, *, copies: bool) -> None:
 
 
 def forget_copies(app: Flask) -> None:
-    """As in a worker that has just started, on a host that knows nothing."""
+    """As in a worker that has just started, on a host that knows nothing. This one shares what it has when it notices
+    the outage, and announces that after it."""
+    wait_until(lambda: bool(parts(app).backend.board.outages()), "copies that are shared")
     parts(app).backend.local.clear()
     parts(app).backend.board.clear_copies()
 
