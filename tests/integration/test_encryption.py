@@ -118,7 +118,8 @@ def test_nothing_can_be_read_in_an_outage(
         notices(worker, user)
     user.post("/set", json={"draft": MARKER, "source_lang": f"{MARKER} in the outage"})
     journal = parts(app).backend.journal
-    assert journal.counts()["writes"] == 2 and journal.counts()["copies"] > 0
+    wait_until(lambda: journal.counts()["copies"] > 0, "shared copies")
+    assert journal.counts()["writes"] == 2
     assert (MARKER.encode() in on_disk(tmp_path)) is is_found
     seen = browser(sibling, user.cookie).get("/all").json
     assert (seen["draft"], seen["input_text"]) == (MARKER, f"{MARKER} before")
