@@ -21,6 +21,7 @@ from tests.faults.proxy import FaultProxy
 from tests.support import patience
 
 from .first_looks import looking_after_changes
+from .late_threads import late_threads
 from .mariadb import MariaDB
 from .scripts_server import made
 
@@ -195,7 +196,7 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
         made.append(app)
         return app
 
-    with looking_after_changes(made):
+    with late_threads(), looking_after_changes(made):
         yield make
     for app in made:
         close(app)
