@@ -1,9 +1,7 @@
 """The servers that the lab and the tests run on: each verb, on the real programs."""
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -252,11 +250,13 @@ def test_servers_die_with_their_parent_whatever_thread_started_them(tmp_path: Pa
     """kill -9 of the parent leaves no server, and the end of the starting thread ends none."""
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
-        processes += processes[1].children()
-        assert len(processes) > 3 and all(process.is_running() for process in processes)
-        os.kill(parent.pid, signal.SIGKILL)
+        try:
+            assert parent.stdout is not None
+            processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+            processes += processes[1].children()
+            assert len(processes) > 3 and all(process.is_running() for process in processes)
+        finally:  # else what failed would be hidden by a wait for the parent's end
+            parent.kill()
     wait_until(lambda: not any(map(alive, processes)), "the end of all servers")
     remove_leftovers(tmp_path / "p" / "data")
 
