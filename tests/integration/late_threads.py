@@ -36,8 +36,9 @@ MOST = {
 
 
 def _pause(most: float) -> None:
-    """Every other time: late after what was in time is worse than late after late."""
+    """Be late, every other time: if all were late, they would be in their usual order again."""
     if random.random() < 0.5:
+        # No wait for something: the delay itself is what is tried. Another one each time, to meet other orders.
         time.sleep(random.uniform(0, most))
 
 

@@ -77,23 +77,23 @@ def send(app: Flask, raw: str, url: str = "/all", method: str = "GET", **options
 # -- C1, C2: a cookie only for a sid that was minted in this request ---------------------------------------------------
 
 
-@pytest.mark.parametrize("who", [visitor, sign_in])
-def test_an_unchanged_id_is_never_sent_again(app: Flask, who: Any) -> None:
+@pytest.mark.parametrize("begin", [visitor, sign_in])
+def test_an_unchanged_id_is_never_sent_again(app: Flask, begin: Any) -> None:
     """C2: reading, writing, removing, clearing, touching: the browser has its cookie already."""
-    client = who(app)
+    client = begin(app)
     for method, url, json in (
         ("get", "/all", None),
         ("get", "/untouched", None),
         ("post", "/set", {"theme": "dark"}),
         ("post", "/set", {"input_text": "x", "daily_limit": 3}),
-        ("post", "/set", {"user_role": "editor"} if who is sign_in else {"theme": "light"}),
+        ("post", "/set", {"user_role": "editor"} if begin is sign_in else {"theme": "light"}),
         ("post", "/pop/theme", None),
         ("post", "/pop/nothing", None),
         ("post", "/touch", None),
         ("post", "/permanent/0", None),
     ):
         assert set_cookies(getattr(client, method)(url, json=json)) == []
-    if who is visitor:
+    if begin is visitor:
         assert set_cookies(client.post("/clear")) == []
         assert set_cookies(client.post("/set", json={"lang": "en"})) == []
         assert client.get("/all").json == {"lang": "en"}
@@ -209,10 +209,10 @@ def test_a_cookie_that_is_not_permanent_is_never_renewed(app: Flask, monkeypatch
     assert client.get("/all").json == {"lang": "jp"}
 
 
-@pytest.mark.parametrize("who", [visitor, sign_in])
-def test_a_change_of_the_permanent_flag_sends_the_cookie(app: Flask, who: Any) -> None:
+@pytest.mark.parametrize("begin", [visitor, sign_in])
+def test_a_change_of_the_permanent_flag_sends_the_cookie(app: Flask, begin: Any) -> None:
     """Both ways, with the same id; setting what it is already sends nothing."""
-    client = who(app)
+    client = begin(app)
     for flag, sent in ((0, False), (1, True), (1, False), (0, True), (0, False)):
         response = client.post(f"/permanent/{flag}")
         assert bool(set_cookies(response)) is sent

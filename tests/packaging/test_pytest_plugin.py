@@ -70,7 +70,7 @@ def nothing_is_left():
     yield
     until = time.monotonic() + 30
     while not names() <= ONE_PER_PROCESS and time.monotonic() < until:
-        time.sleep(0.01)  # what ends them has a thread of its own, which a busy machine may let wait
+        time.sleep(0.01)  # a background thread ends them; a user's suite has nothing that it could wait for instead
     assert names() <= ONE_PER_PROCESS
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) < 40

@@ -449,9 +449,9 @@ def test_concurrent_increments_are_all_counted(path: Path) -> None:
     journal.close()
 
 
-def test_threads_of_one_worker_share_its_connections(durable: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("patient_journal")
+def test_threads_of_one_worker_share_its_connections(durable: Journal) -> None:
     """Threads that write, read and ask at once neither fail nor lose a write."""
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)  # a busy disk is not what this is about
     failures: list[BaseException] = []
 
     def work(name: str) -> None:
@@ -554,12 +554,10 @@ def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: 
     assert asked == []
 
 
-def test_a_worker_that_writes_slowly_is_left_alone(
-    durable: Journal, sibling: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("patient_journal")
+def test_a_worker_that_writes_slowly_is_left_alone(durable: Journal, sibling: Journal) -> None:
     """While another process is in the middle of a write, "empty" is not kept, no reader waits, and its commit is
     noticed."""
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 30.0)
     assert durable.is_empty()
 
     def write_slowly(db: sqlite3.Connection) -> None:
