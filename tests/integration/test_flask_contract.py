@@ -859,6 +859,9 @@ def test_only_whole_numbers_outside_auth_can_be_incremented(app: Flask) -> None:
 
 PERMANENT = timedelta(days=10)
 
+BUSY = 60
+"""Seconds that may pass on a busy machine between a response and the look at what it left."""
+
 
 def expires_in(response: Any) -> float | None:
     """Seconds until the session cookie of a response runs out; None: when the browser is closed."""
@@ -899,7 +902,7 @@ def test_a_permanent_session_outlives_the_browser(app: Flask) -> None:
     client = browser(app)
     response = client.post("/permanent/1")
     assert response.text == "True"
-    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=10)
+    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=BUSY)
     assert client.get("/is-permanent").json == [True, True, True, {"theme": "dark"}]
     usual = browser(app)
     assert expires_in(usual.post("/permanent/0")) is None
@@ -917,8 +920,8 @@ def test_a_permanent_login_lives_as_long_as_its_cookie(app: Flask, primary: Valk
     assert row.absolute_expires_at - row.created_at == pytest.approx(whole, abs=2000)
     with primary.client() as redis:
         left = redis.pttl(f"session:auth:{{{digest(cookie_of(response))}}}")
-    assert left == pytest.approx(whole, abs=10_000)
-    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=10)
+    assert left == pytest.approx(whole, abs=BUSY * 1000)
+    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=BUSY)
 
 
 def test_a_login_becomes_permanent_and_not_permanent_again(app: Flask, primary: Valkey) -> None:
@@ -933,9 +936,9 @@ def test_a_login_becomes_permanent_and_not_permanent_again(app: Flask, primary: 
         expires = expires_in(response)
         assert (expires is not None) is bool(flag)
         row = row_of(app, cookie)
-        assert row.idle_expires_at - row.read_at == pytest.approx(seconds * 1000, abs=2000)
+        assert row.idle_expires_at - row.read_at == pytest.approx(seconds * 1000, abs=BUSY * 1000)
         with primary.client() as redis:
-            assert redis.pttl(f"session:auth:{{{digest_before}}}") == pytest.approx(seconds * 1000, abs=10_000)
+            assert redis.pttl(f"session:auth:{{{digest_before}}}") == pytest.approx(seconds * 1000, abs=BUSY * 1000)
         assert client.get("/who").json["user"] == "7"
 
 
