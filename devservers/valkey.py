@@ -121,16 +121,17 @@ class Valkey(Server):
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 
-    def client(self, timeout: float = LONG) -> "redis.Redis":
+    def client(self, timeout: float = LONG, *, text: bool = True) -> "redis.Redis":
         """A client of this server, without retries. The caller closes it.
 
         :param timeout: seconds for each answer.
+        :param text: answers are texts, not bytes.
         """
         return Client(
             port=self.port,
             socket_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
+            decode_responses=text,
             encoding_errors="backslashreplace",  # encrypted values are no text
         )
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from flask import Flask
-from redis import Redis
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
@@ -117,7 +116,7 @@ class Snapshot:
             pipe.execute()
 
     def _raw(self) -> Any:
-        return Redis(port=self._server.port)  # values as they are, not as text
+        return self._server.client(text=False)
 
 
 # -- emptied, behind connections that stay -----------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_a_session_lives_on_the_primary_that_aws_names(
     browser.post("/login/7")
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     assert identity(app) == run_id(primary)
-    parts(app).backend.endpoint(REPLICA).probe_read(timeout=1)
+    parts(app).backend.endpoint(REPLICA).probe_read(timeout=5)
     assert identity(app, REPLICA) == run_id(replica)
     parts(app).monitor.stop()
     before = aws.asked["elasticache"]
@@ -243,7 +243,7 @@ def test_an_application_starts_and_serves_without_aws(
         assert browser.post("/login/7").status_code == 200
         assert who(browser) == {"user": "7", "level": 2, "lang": None}
         with pytest.raises(StoreError) as caught:
-            parts(app).backend.primary.run_commands([("PING",)], timeout=1)
+            parts(app).backend.primary.run_commands([("PING",)], timeout=5)
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.UNREACHABLE, "NotDiscoveredYet")
         wait_until(lambda: says in caplog.text, "the reason in the log")
         assert "LANGPONT_SESSION_REDIS_URL: replication group 'sessions': " in caplog.text
@@ -609,7 +609,7 @@ def test_a_certificate_of_another_name_is_refused(
         names.ports = {name: front.port}
         app = make_tls(REDIS_TOKEN=OLD)
         with pytest.raises(StoreError) as caught:
-            parts(app).backend.endpoint(PRIMARY).time_ms(timeout=1)
+            parts(app).backend.endpoint(PRIMARY).time_ms(timeout=5)
         assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
         browser = app.test_client()
         browser.post("/login/7")

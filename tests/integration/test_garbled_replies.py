@@ -207,13 +207,13 @@ def test_an_unknown_error_is_counted_and_fails_closed(server: StrangeServer) -> 
     server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
     with store_on(server.url(), reports=Reports(surprised=surprises.append)) as store:
         with pytest.raises(StoreError) as caught:
-            store.extend_idle(D, 1, timeout=1)
+            store.extend_idle(D, 1, timeout=5)
         assert caught.value.error_class is ErrorClass.UNREACHABLE
         assert surprises == ["ResponseError"]
         server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
         store.forget_connections()
         with pytest.raises(StoreError) as caught:
-            store.extend_idle(D, 1, timeout=1)
+            store.extend_idle(D, 1, timeout=5)
     assert (caught.value.error_class, surprises[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
     assert not caught.value.sent
 
@@ -223,7 +223,7 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
 ) -> None:
     """A greenlet that is killed, a request that a timer ends: the reply that comes later answers no request."""
     server.say(lambda command: b":1\r\n" if command == "EVALSHA" else None)
-    store.extend_idle(D, 1, timeout=1)
+    store.extend_idle(D, 1, timeout=5)
     [connection] = store.link.connections.idle
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
@@ -231,10 +231,10 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
 
     monkeypatch.setattr(connection, "exchange", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.extend_idle(D, 1, timeout=1)
+        store.extend_idle(D, 1, timeout=5)
     assert store.link.connections.idle == []
     assert store.in_use == 0
-    assert store.extend_idle(D, 1, timeout=1) == 1
+    assert store.extend_idle(D, 1, timeout=5) == 1
 
 
 def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeServer) -> None:
@@ -242,7 +242,7 @@ def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeS
     for code in (b"-LOADING Redis is loading\r\n", b"-BUSY running a script\r\n", b"-MASTERDOWN Link is down\r\n"):
         server.say(lambda command, code=code: code if command == "EVALSHA" else None)  # type: ignore[misc]
         with pytest.raises(StoreError) as caught:
-            store.extend_idle(D, 1, timeout=1)
+            store.extend_idle(D, 1, timeout=5)
         assert (caught.value.error_class, caught.value.sent) == (ErrorClass.BUSY, False)
         assert len(store.link.connections.idle) == 1
 
@@ -253,5 +253,5 @@ def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:
     server.say(lambda command: deep if command == "EVALSHA" else None)
     with store_on(server.url(), parser_class=_RESP3Parser) as store:
         with pytest.raises(StoreError):
-            store.read(VISITOR, {"ui": 0}, timeout=1)
+            store.read(VISITOR, {"ui": 0}, timeout=5)
         assert store.link.connections.idle == []

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -46,14 +45,14 @@ WAIT = 3.0
 class Worker:
     """One process, as far as it has a store and a near cache.
 
-    :ivar seconds: what its clock says.
+    :ivar seconds: what the clock of its near cache says.
     :param patience: seconds to connect.
     :param is_shard: whether the server is one of several.
     """
 
     url: str
     change_ids: ChangeIds
-    seconds: float = 0.0
+    seconds: float = 1000.0
     patience: float = WAIT
     is_shard: bool = False
 
@@ -69,7 +68,7 @@ class Worker:
             most=10_000_000,
             copies_ttl=1800,
             keeps_absence=not self.is_shard,
-            clock=lambda: monotonic() + self.seconds,
+            clock=lambda: self.seconds,
         )
         self.store = RedisStore(Endpoint(link, prefix="session", near=self.near), change_ids=self.change_ids)
 
@@ -282,8 +281,9 @@ def test_a_touch_that_is_due_is_made(worker: Worker, raw: Any) -> None:
     """A session that is only read lives on: the server is asked when a quarter of its life has passed."""
     worker.write(theme="dark")
     worker.warm()
+    warm = worker.seconds
     for seconds, is_known in ((0.24, True), (0.26, False)):
-        worker.seconds = LIFE / 1000 * seconds
+        worker.seconds = warm + LIFE / 1000 * seconds
         worker.near.lanes[0].asked_at = worker.near.now()  # another session is asked for all the time
         assert (worker.known() is not None) == is_known
 
@@ -291,9 +291,9 @@ def test_a_touch_that_is_due_is_made(worker: Worker, raw: Any) -> None:
 def test_after_a_second_without_an_answer_nothing_is_vouched_for(worker: Worker) -> None:
     """Were the packets swallowed by the network, no message would come either."""
     worker.warm()
-    worker.seconds = SILENCE * 0.9
+    worker.seconds += SILENCE * 0.9
     assert worker.known() is not None
-    worker.seconds = SILENCE * 1.5
+    worker.seconds += SILENCE * 0.6
     assert worker.known() is None
     worker.read()
     assert worker.known() is not None
@@ -378,7 +378,7 @@ def test_a_server_that_does_not_let_us_track_is_asked_each_time(
     assert "CLIENT TRACKING" in worker.near.off
     assert sum("no near cache" in message for message in caplog.messages) == 1
     raw.execute_command("ACL", "SETUSER", "reader", "+client|tracking")
-    worker.seconds = REFUSED + 1
+    worker.seconds += REFUSED + 1
     worker.near.attend()
     assert worker.read() == worker.known() == {"theme": b"dark"} and not worker.near.off
     worker.store.forget_connections()

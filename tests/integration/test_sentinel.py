@@ -93,7 +93,7 @@ def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, serv
     assert identity(primary_of(app)) == run_id(service.primary)
     assert primary_of(app).server_identity.is_primary
     replica = redis_store(app, REPLICA)
-    replica.endpoint.probe_read(timeout=1)
+    replica.endpoint.probe_read(timeout=5)
     assert identity(replica) == run_id(service.replica)
     assert not replica.server_identity.is_primary
     wait_until(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
@@ -115,13 +115,13 @@ def test_sentinels_that_are_lost_are_passed_over(make: Callable[..., Flask], ser
 def test_without_sentinels_only_new_connections_fail(app: Flask, service: Service) -> None:
     """No worker may guess where the primary is; existing connections go on."""
     store = primary_of(app)
-    store.endpoint.time_ms(timeout=1)
+    store.endpoint.time_ms(timeout=5)
     for sentinel in service.sentinels:
         sentinel.kill()
-    store.endpoint.time_ms(timeout=1)
+    store.endpoint.time_ms(timeout=5)
     store.forget_connections()
     with pytest.raises(StoreError) as caught:
-        store.endpoint.time_ms(timeout=1)
+        store.endpoint.time_ms(timeout=5)
     assert caught.value.error_class is ErrorClass.UNREACHABLE
 
 
@@ -187,10 +187,10 @@ def test_a_server_that_says_it_is_a_replica_is_no_primary(make: Callable[..., Fl
         url = service.url.replace(SERVICE, "stale")
         store = primary_of(make(url, REPLICA_URL=url))
         with pytest.raises(StoreError) as caught:
-            store.endpoint.time_ms(timeout=1)
+            store.endpoint.time_ms(timeout=5)
         assert caught.value.error_class is ErrorClass.UNREACHABLE
         assert store.server_identity.identity is None
-        store.endpoint.time_ms(timeout=1)
+        store.endpoint.time_ms(timeout=5)
         assert identity(store) == run_id(service.primary)
     finally:
         for sentinel in told:
@@ -221,5 +221,5 @@ def test_credentials_and_database(make: Callable[..., Flask], service: Service) 
         assert {one["user"] for one in client.client_list() if one["db"] == "1"} == {"app"}
     wrong = make(service.url.replace("://", "://app:wrong@"))
     with pytest.raises(StoreError) as caught:
-        primary_of(wrong).endpoint.time_ms(timeout=1)
+        primary_of(wrong).endpoint.time_ms(timeout=5)
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED

@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
-import redis
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
@@ -75,7 +74,7 @@ def compare(pair: Pair, counts: Counter[str]) -> None:
 def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey) -> None:
     """Equal answers and equal hashes, whatever is asked in whatever order."""
     counts: Counter[str] = Counter()
-    with redis.Redis.from_url(valkey.url) as client:
+    with valkey.client(text=False) as client:
         for seed in range(SEQUENCES):
             with store_on(valkey) as store:
                 compare(pair := RedisPair(seed, store, client), counts)
@@ -85,7 +84,7 @@ def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey) -> None:
 def test_the_simulated_server_says_what_has_changed_as_a_real_one_does(valkey: Valkey) -> None:
     """What was read is known, or is not, on both sides, whatever is changed over whichever connection."""
     hits = 0
-    with redis.Redis.from_url(valkey.url) as client:
+    with valkey.client(text=False) as client:
         for seed in range(SEQUENCES // 3):
             with store_on(valkey) as store, store_on(valkey, is_near=True) as near:
                 with closing(NearPair(seed, store, client, near)) as pair:

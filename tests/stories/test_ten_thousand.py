@@ -80,7 +80,7 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
     ids = [signer.mint(SIGNED_IN, permanent=False, now=time.time()) for _ in users]
     with backend.database.engine.begin() as connection:
         connection.execute(INSERT, [values_of(sid, user) for sid, user in zip(ids, users, strict=True)])
-    stamp_ms = backend.endpoint("primary").time_ms(timeout=1)
+    stamp_ms = backend.endpoint("primary").time_ms(timeout=5)
     rows, reached = backend.database.changed_since(HOUR_MS)
     while reached is not None:
         part, reached = backend.database.changed_since(HOUR_MS, reached, limit=1000)

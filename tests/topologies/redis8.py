@@ -40,11 +40,11 @@ class Redis8(Valkey):
         self.certificate = certificate
         self._authority = authority
 
-    def client(self, timeout: float = LONG) -> redis.Redis:
+    def client(self, timeout: float = LONG, *, text: bool = True) -> redis.Redis:
         """A client over the Unix socket, without retries: no certificate is in its way. The caller closes it."""
         retry = Retry(NoBackoff(), 0)
         return redis.Redis(
-            unix_socket_path=str(self.socket), socket_timeout=timeout, retry=retry, decode_responses=True
+            unix_socket_path=str(self.socket), socket_timeout=timeout, retry=retry, decode_responses=text
         )
 
     def renew(self, certificate: Path) -> None:
