@@ -31,9 +31,6 @@ GRACE = 2.0
 a commit on a busy disk for one, does so in this time and keeps its connection. A commit that is cut off takes effect
 all the same: the server has it by then."""
 
-_REPEATS = 3
-"""How often a transaction is begun anew that was rolled back for the sake of another: by then that one has ended."""
-
 
 class Calls:
     """Runs the calls of requests, of probes, and of the recovery and of operators, in slots of their own each: what
@@ -154,20 +151,19 @@ class Calls:
         return self._insisting(work, timeout)
 
     def _insisting(self, work: Callable[[], T], timeout: float) -> T:
-        """Try again what the database took back in favour of another transaction, a few times. And when a lock was not
-        free in time, if this process is late: then so is its thread that has the lock. What is left of the time is all
-        that these tries have, so that the database says what keeps it, instead of being given up."""
-        began, tries = PROCESS.passed(), 0
+        """Try again what the database took back in favour of another transaction: that one gets on, and so will this,
+        though perhaps after several others. And when a lock was not free in time, if this process is late: then so is
+        its thread that has the lock. What is left of the time is all that these tries have, so that the database says
+        what keeps it, instead of being given up."""
+        began = PROCESS.passed()
         patience: AbstractContextManager[None] = NOTHING
         while True:
-            tries += 1
             try:
                 with patience:
                     return work()
             except Exception as error:
-                is_victim = tries <= _REPEATS and was_taken_back(error)
                 left = timeout - (PROCESS.passed() - began) / OWN_SHARE
-                if left <= 0 or not (is_victim or (PROCESS.is_behind and waited_for_a_lock(error))):
+                if left <= 0 or not (was_taken_back(error) or (PROCESS.is_behind and waited_for_a_lock(error))):
                     raise
             raise_if_given_up()
             patience = self.connections.patience(left)
