@@ -1080,7 +1080,8 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
     now_ms = store.endpoint.time_ms(timeout=WAIT)
     store.server_identity.note_clock(store.server_identity.server, now_ms, time.monotonic())
     stamp(store, sets={"a": b"1", "n": b"1"})
-    steps = [wipe(now_ms * 1000 + 250_000), put("b", b"1", now_ms * 1000), add("n", 3)]
+    then_ms = store.endpoint.time_ms(timeout=WAIT)
+    steps = [wipe(then_ms * 1000 + 250_000), put("b", b"1", then_ms * 1000), add("n", 3)]
     sent, run = [], store.link.run_until
 
     def half_late(calls: Any, *arguments: Any, **options: Any) -> Any:
@@ -1091,7 +1092,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
 
     merges = [Merge(DIGEST, "ui", steps, "free", LIFE), Merge("e" * 43, "ui", [add("n", 1)], "free", LIFE)]
     store.link.run_until = half_late  # type: ignore[method-assign, assignment]
-    found = store.merge_all(merges, limits=LIMITS, timeout=WAIT, write_id="merge.1")
+    found = store.merge_all(merges, limits=LIMITS, timeout=15 * WAIT, write_id="merge.1")
     assert len(sent) == 2
     assert [merged.outcomes for merged in found if isinstance(merged, Merged)] == [(APPLIED,) * 3, (APPLIED,)]
     assert data(client) == {"b": "1", "n": "3"}
