@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
 import signal
 import ssl
 from collections.abc import Callable, Generator, Iterator
@@ -56,6 +57,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """pytest looks twice now, for a warning about what nothing refers to; from a process of xdist it would reach no
+    report any more."""
+    if hasattr(session.config, "workerinput"):
+        gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def models_of_aws_are_read_once() -> Iterator[None]:
     """botocore reads its models, megabytes of JSON, anew for each of its sessions."""
@@ -77,6 +86,15 @@ def no_authority_of_the_machine_is_trusted() -> Iterator[None]:
     """PyMySQL reads all its certificates anew for each connection, which takes longer than most questions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def versions_of_packages_are_read_once() -> Iterator[None]:
+    """redis-py searches what is installed for its own version whenever a client is made, which takes nearly as long as
+    all else of a client that asks one question."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
         yield
 
 
