@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.support.turns import next_of, unit_of
 
 SIZES = {"tests/browser": 0, "tests/integration/test_a.py": 1, "tests/integration/test_b.py": 2,
-         "tests/protocol/test_c.py": 1, "tests/soak/test_d.py": 1, "tests/unit/test_e.py": 1,
-         "tests/unit/test_f.py": 2}  # fmt: skip
+         "tests/integration/test_cookie_g.py": 1, "tests/protocol/test_c.py": 1, "tests/soak/test_d.py": 1,
+         "tests/unit/test_e.py": 1, "tests/unit/test_f.py": 2}  # fmt: skip
 
 
 def given(*, computes: bool) -> list[str]:
@@ -20,7 +20,7 @@ def given(*, computes: bool) -> list[str]:
 
 def test_one_process_computes_while_others_wait_for_servers() -> None:
     """Each helps the others when its own part is done; the smallest files come last."""
-    computing = ["protocol/test_c.py", "unit/test_e.py", "unit/test_f.py"]
+    computing = ["integration/test_cookie_g.py", "protocol/test_c.py", "unit/test_e.py", "unit/test_f.py"]
     others, late = ["browser", "soak/test_d.py"], ["integration/test_b.py", "integration/test_a.py"]
     assert given(computes=True) == computing + others + late
     assert given(computes=False) == others + late + computing

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-COMPUTING = ("tests/protocol/", "tests/unit/")
-"""Folders whose tests wait for nothing."""
+COMPUTING = ("tests/protocol/", "tests/unit/", "tests/integration/test_cookie_")
+"""Folders, and beginnings of names of files, whose tests wait for next to nothing."""
 
 LATE = ("tests/integration/",)
 """Many files, the smallest of which come last of all: so all processes end at about the same time."""
