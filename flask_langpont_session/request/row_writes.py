@@ -41,9 +41,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_UPDATE_TRIES = 3
-"""A compare-and-set that lost is merged onto the winner and tried again; more losers than this are not one user."""
-
 
 class RowWrites:
     """Makes and changes the rows of signed-in sessions.
@@ -188,24 +185,24 @@ class RowWrites:
         *,
         is_confirmed: bool = False,
     ) -> AuthRow | None:
-        """Compare-and-set; a request that lost reloads and merges its own keys. None: the session is dead.
+        """Compare-and-set; a request that lost reloads and merges its own keys, as often as its budget lets it, for
+        another one has won each time.
 
         :param write: writes the row that follows from one; None: that one is not the present one.
         :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
             but nothing that lasts is made of it.
-        :raises StoreError: the database did not answer, or others were faster every time.
+        :return: the row; None: the session is dead.
+        :raises StoreError: the database did not answer, or others were faster until the budget was spent.
         """
         if not scope.can(DATABASE, WRITE):  # nor is there a reason to read
             raise scope.gave_up(DATABASE, "BreakerOpen")
         current: AuthRow | None = row if is_confirmed else self._present(row, scope)
-        for _ in range(_UPDATE_TRIES):
-            if current is None or current.state is not RowState.VALID:
-                return None
+        while current is not None and current.state is RowState.VALID:
             updated = write(current)
             if updated is not None:
                 return updated
             current = self._present(current, scope)
-        raise scope.gave_up(DATABASE, "TooManyConflicts")
+        return None
 
     def _present(self, row: AuthRow, scope: RequestScope) -> AuthRow | None:
         """What the database says of a row now, with the later of the idle expiries."""

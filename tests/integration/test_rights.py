@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from flask import Flask, session
 
 from flask_langpont_session.testing import switched_off
 
-from .behind import browser, digest, row, sign_in, wait_until_home
+from .behind import LONG, browser, digest, row, sign_in, wait_until_home
 from .conftest import MakeApp, cookie_of
 
 
@@ -47,6 +49,26 @@ def test_i3_a_right_that_grows_in_place_needs_the_database(app: Flask) -> None:
     assert client.post("/need/admin").json == ["editor", "admin"]
     assert needs(app, client) == ["editor", "admin"]
     assert "admin" in str(row(app, client.digest)["payload"])
+
+
+def test_rights_that_are_given_at_once_are_all_given(make_app: MakeApp, database_url: str) -> None:
+    """Each request has read the session before any writes it; most of them lose more than once."""
+    app = make_app(DATABASE_URL=database_url)
+    rights = [f"identity.{number}" for number in range(8)]
+    all_have_read = threading.Barrier(len(rights))
+
+    @app.post("/give/<right>")
+    def give(right: str) -> str:
+        assert session["_user_id"] == "7"
+        all_have_read.wait(LONG)
+        session[right] = True
+        return ""
+
+    client = sign_in(app)
+    with ThreadPoolExecutor(len(rights)) as threads:
+        answers = list(threads.map(lambda right: browser(app, client.cookie).post(f"/give/{right}"), rights))
+    assert [answer.status_code for answer in answers] == [200] * len(rights)
+    assert dict.fromkeys(rights, True).items() <= client.get("/all").json.items()
 
 
 def test_i8_a_visitor_gets_no_right_in_place(app: Flask) -> None:

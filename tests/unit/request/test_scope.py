@@ -319,5 +319,5 @@ def test_a_first_answer_that_does_not_come_is_a_failure(fresh: Request) -> None:
 
 def test_giving_up_is_an_error_of_ours() -> None:
     """No other store is blamed for it."""
-    error = RequestScope.gave_up(DATABASE, "TooManyConflicts")
-    assert (error.store, error.cause, error.concerns_health) == (DATABASE, "TooManyConflicts", False)
+    error = RequestScope.gave_up(DATABASE, "BreakerOpen")
+    assert (error.store, error.cause, error.concerns_health) == (DATABASE, "BreakerOpen", False)

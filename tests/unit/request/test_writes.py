@@ -68,15 +68,21 @@ def test_a_key_of_auth_is_a_change_of_the_row(stage: Stage, user: SessionId) -> 
     assert stage.redis.told[-1] == ("write", user.digest, "alive", [], 2)
 
 
-def test_a_change_that_lost_a_race_is_made_on_the_winner(stage: Stage, user: SessionId) -> None:
+@pytest.mark.parametrize("lost", [1, 7])
+@pytest.mark.parametrize("grants", [True, False])
+def test_a_change_that_lost_races_is_made_on_the_last_winner(
+    stage: Stage, user: SessionId, lost: int, grants: bool
+) -> None:
     """Each keeps its own keys."""
     loaded = loaded_user(stage, user)
-    stage.database.races = [a_row(user.digest, version=2, payload={"_user_id": b'"7"', "theirs": b"1"})]
-    stage.repository.save(
-        stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}), stage.begin()
-    )
+    theirs = {"_user_id": b'"7"'}
+    for version in range(2, 2 + lost):
+        theirs |= {f"theirs{version}": b"1"}
+        stage.database.races.append(a_row(user.digest, version=version, payload=theirs))
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}, grants=grants)
+    stage.repository.save(plan, stage.begin())
     row = stage.database.rows[user.digest]
-    assert (row.version, dict(row.payload)) == (3, {"_user_id": b'"7"', "theirs": b"1", "daily_limit": b"5"})
+    assert (row.version, dict(row.payload)) == (2 + lost, theirs | {"daily_limit": b"5"})
 
 
 @pytest.mark.parametrize("grants", [True, False])
