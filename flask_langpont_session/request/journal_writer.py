@@ -90,7 +90,7 @@ class JournalWriter:
                 return NOTHING
             return _noted(scope, lambda wait: self._journal.overlay(ref, wait=wait), _FIRST)
         except StoreError as error:
-            self._reports.journal_failed(error)
+            self._did_not_say(error)
             return UNKNOWN if is_busy(error) else NOTHING
 
     def queue_push(self, digest: str, version: int = 0, *, scope: RequestScope | None = None) -> None:
@@ -131,7 +131,7 @@ class JournalWriter:
         try:
             return self._board.row_changing(digest)
         except StoreError as error:
-            self._reports.journal_failed(error)
+            self._did_not_say(error)
             return None
 
     def row_changed(self, digest: str, number: int | None = None) -> None:
@@ -151,7 +151,7 @@ class JournalWriter:
                 return True  # a moment that is yet to come is from before the machine's start
             return number is not None and self._board.is_last_change(digest, number)
         except StoreError as error:
-            self._reports.journal_failed(error)
+            self._did_not_say(error)
             return False
 
     def publish(self, copies: Iterable[SharedCopy], scope: RequestScope | None = None) -> None:
@@ -180,8 +180,14 @@ class JournalWriter:
         try:
             return self._journal.is_empty(_wait(scope))
         except StoreError as error:
-            self._reports.journal_failed(error)
+            self._did_not_say(error)
             return not is_busy(error)
+
+    def _did_not_say(self, error: StoreError) -> None:
+        """The journal was asked something, not given anything to keep. That it was busy costs nothing, and is no alert:
+        the answer counts as unknown. One that cannot be used will refuse what has to be kept, too."""
+        if not is_busy(error):
+            self._reports.journal_failed(error)
 
     def keep(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from flask_langpont_session import events
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Verdict
@@ -170,6 +171,17 @@ def test_the_database_may_say_what_a_busy_journal_does_not(
     keep_journal_busy(1)
     loaded = stage.load(user)
     assert loaded.row is not None and loaded.row.version == 2
+
+
+def test_a_journal_that_cannot_be_read_in_time_is_no_alert(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+) -> None:
+    """journal-failed says that a change could not be kept. Here nothing is lost."""
+    stage.redis.has(a_row(user.digest))
+    stage.database.rows[user.digest] = a_row(user.digest)
+    keep_journal_busy(1)
+    assert stage.load(user).verdict is Verdict.VALID
+    assert events.journal_failed not in [signal for signal, _ in stage.said]
 
 
 @pytest.mark.parametrize("where", ["journal", "journal, user", "redis"])
