@@ -83,3 +83,14 @@ class Reports:
                 *(error, _SILENCE),
                 extra=fields("journal_unusable", **error.log_data, silence=_SILENCE),
             )
+
+    def journal_busy(self, error: StoreError) -> None:
+        """The journal did not say in time what it holds. Nothing is lost by it: the request goes by what it knows."""
+        self.recorder.count("journal_errors")
+        if self._journal_failure.is_due(f"reading: {error.cause}"):
+            log.warning(
+                "the journal could not be read in time: %s. What it holds counts as unknown; nothing is lost. "
+                "(Logged once in %d s; the counter journal_errors counts all.)",
+                *(error, _SILENCE),
+                extra=fields("journal_busy", **error.log_data, silence=_SILENCE),
+            )

@@ -184,9 +184,10 @@ class JournalWriter:
             return not is_busy(error)
 
     def _did_not_say(self, error: StoreError) -> None:
-        """The journal was asked something, not given anything to keep. That it was busy costs nothing, and is no alert:
-        the answer counts as unknown. One that cannot be used will refuse what has to be kept, too."""
-        if not is_busy(error):
+        """The journal was asked something, and not given anything to keep: that it was busy is no alert."""
+        if is_busy(error):
+            self._reports.journal_busy(error)
+        else:
             self._reports.journal_failed(error)
 
     def keep(

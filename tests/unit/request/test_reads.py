@@ -173,8 +173,8 @@ def test_the_database_may_say_what_a_busy_journal_does_not(
     assert loaded.row is not None and loaded.row.version == 2
 
 
-def test_a_journal_that_cannot_be_read_in_time_is_no_alert(
-    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
+def test_a_journal_that_cannot_be_read_in_time_is_logged_and_no_alert(
+    stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """journal-failed says that a change could not be kept. Here nothing is lost."""
     stage.redis.has(a_row(user.digest))
@@ -182,6 +182,8 @@ def test_a_journal_that_cannot_be_read_in_time_is_no_alert(
     keep_journal_busy(1)
     assert stage.load(user).verdict is Verdict.VALID
     assert events.journal_failed not in [signal for signal, _ in stage.said]
+    assert [record.levelname for record in caplog.records if "in time" in record.getMessage()] == ["WARNING"]
+    assert stage.recorder.counters()["journal_errors"] == 1
 
 
 @pytest.mark.parametrize("where", ["journal", "journal, user", "redis"])
