@@ -238,6 +238,12 @@ def parameters(node: ast.ClassDef) -> int:
     return 0
 
 
+def lines_of_body(node: ast.FunctionDef) -> int:
+    """From the first statement after the docstring to the last one."""
+    first = node.body[min(len(node.body) - 1, ast.get_docstring(node, clean=False) is not None)]
+    return (node.end_lineno or first.lineno) - first.lineno + 1
+
+
 def attributes(node: ast.ClassDef) -> int:
     """Names that are put on ``self``."""
     return len(

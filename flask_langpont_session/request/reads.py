@@ -92,9 +92,7 @@ class Reads:
             self._local.kill(digest)
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
         if row and AUTH in overlay.writes:
-            shown = dict(loaded.of(AUTH).shown)
-            apply_writes(shown, self._ordinary(overlay.writes[AUTH]), {})
-            loaded.show(AUTH, shown)
+            self._show_what_waits(loaded, overlay.writes[AUTH])
         self._show(loaded, ref, self._others, scope, reply, overlay)
         self._count_load(loaded, scope, life)
         return loaded
@@ -182,6 +180,12 @@ class Reads:
         """Without a row in the database there is neither user nor right, whatever a record, copy or journal says."""
         if fields := loaded.of(AUTH).shown:
             loaded.show(AUTH, self._ordinary(fields))
+
+    def _show_what_waits(self, loaded: Loaded, writes: Mapping[str, bytes | None]) -> None:
+        """Show auth keys that wait in the journal for the database; users and rights are not taken from there."""
+        shown = dict(loaded.of(AUTH).shown)
+        apply_writes(shown, self._ordinary(writes), {})
+        loaded.show(AUTH, shown)
 
     def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
         """Auth data without users and rights: what may be stored elsewhere than in a row."""

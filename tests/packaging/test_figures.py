@@ -79,3 +79,14 @@ def test_classes_stay_small() -> None:
         or figures.parameters(node) > 7
     }
     assert large == {}
+
+
+def test_functions_stay_short() -> None:
+    """At most 40 lines, without head and docstring."""
+    long = {
+        f"{module}.{node.name}": length
+        for module, tree in figures.trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and (length := figures.lines_of_body(node)) > 40
+    }
+    assert long == {}
