@@ -86,6 +86,30 @@ def test_a_change_that_lost_races_is_made_on_the_last_winner(
 
 
 @pytest.mark.parametrize("grants", [True, False])
+def test_a_change_that_loses_every_race_is_given_up_when_its_time_is_over(
+    stage: Stage, user: SessionId, grants: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the database does not answer in time: a right is refused, other data waits."""
+    loaded, update = loaded_user(stage, user), stage.database.update
+
+    def lose(digest: str, **of: Any) -> Any:
+        stage.clock.now += 0.2  # of the 5 s that a request has here
+        stage.database.races = [a_row(digest, version=of["seen"] + 1)]
+        return update(digest, **of)
+
+    monkeypatch.setattr(stage.database, "update", lose)
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(user_role=b'"admin"')}, grants=grants)
+    if grants:
+        with pytest.raises(GrantRefused):
+            stage.repository.save(plan, stage.begin())
+    else:
+        stage.repository.save(plan, stage.begin())
+        assert plan.kept == {"auth": Kept.JOURNAL}
+    assert [what[0] for what in stage.database.told].count("update") == 25
+    assert stage.health.level == 0
+
+
+@pytest.mark.parametrize("grants", [True, False])
 def test_without_the_database_a_right_is_refused_and_other_data_waits(
     stage: Stage, user: SessionId, grants: bool
 ) -> None:
