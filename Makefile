@@ -16,8 +16,8 @@ demo: $(DEMO)
 	@exec $(BIN)/python -m lab
 
 # Everything that CI runs, for two cores: what uses only one has others beside it. Tests wait for servers most of the time
-# (four processes leave an eighth of two cores idle, five a twentieth; the servers of a sixth take more than is left), so
-# that one process begins with those that compute: tests/support/turns.py.
+# (four processes leave an eighth of two cores idle, five a twentieth, and a sixth gains nothing), so that one process
+# begins with those that compute: tests/support/turns.py.
 test: environments
 	$(MAKE) --jobs=3 --output-sync=target check small-suites lowest
 	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
