@@ -12,7 +12,7 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.policy.values import Basis, CategoryCopy, Operation, SharedCopy
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 from tests.support.auth_records import packed, say, unpacked
@@ -73,10 +73,10 @@ def in_the_journal(app: Flask, server: Valkey, client: Any, shadow: bool) -> Non
     keep(app, client.digest, {name: value.encode() for name, value in FORGED.items()}, kind="a", shadow=shadow)
 
 
-def keep(app: Flask, name: str, changes: Mapping[str, bytes], *, kind: str, shadow: bool = False) -> None:
+def keep(app: Flask, name: str, changes: Mapping[str, bytes], *, kind: str, **columns: Any) -> None:
     entries = [
         PendingWrite(
-            digest=name, kind=kind, shadow=shadow, category="auth", operation=Operation.SET, field=key, value=value
+            digest=name, kind=kind, category="auth", operation=Operation.SET, field=key, value=value, **columns
         )
         for key, value in changes.items()
     ]
@@ -114,15 +114,23 @@ def test_i8_no_copy_makes_a_user_of_a_visitor_in_an_outage(app: Flask, primary: 
         assert client.get("/all").json == ORDINARY_VALUES
 
 
-def test_i8_the_journal_gives_a_user_no_right(app: Flask) -> None:
-    """D13: a right never waits in a journal; what claims to be one there is not laid over what the database said."""
+@pytest.mark.parametrize("is_up_to_date", [True, False], ids=["made from the row as it is", "made from another row"])
+def test_i8_the_journal_gives_a_user_no_right(app: Flask, is_up_to_date: bool) -> None:
+    """D13: a right never waits in a journal. What claims to be one there is neither laid over what the database said,
+    nor merged into the database; ordinary auth beside it is, if it was made from what is there."""
     client = sign_in(app)
+    before = row(app, client.digest)
+    moment = before["version"] if is_up_to_date else 0
     with parts(app).monitor.paused():
-        keep(app, client.digest, {"user_role": b'"admin"', "_user_id": b'"1"', "daily_limit": b"4"}, kind="u")
-        shown = client.get("/all").json
-    assert shown == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
+        forged = {"user_role": b'"admin"', "_user_id": b'"1"', "_fresh": b"false", "daily_limit": b"4"}
+        keep(app, client.digest, forged, kind="u", basis=Basis.SEEN, moment=moment)
+        assert client.get("/all").json == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
     wait_until(parts(app).backend.journal.is_empty, "what waits is merged")
-    assert client.get("/all").json["user_role"] == "user"
+    after, merged = row(app, client.digest), parts(app).recorder.counters().get("merged_fields", 0)
+    assert merged == 1
+    assert after["user_id"] == before["user_id"] == "7"
+    assert json.loads(after["payload"]) == json.loads(before["payload"]) | {"daily_limit": 4}
+    assert client.get("/all").json == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
 
 
 def test_what_write_access_to_redis_can_do_and_what_it_cannot(
