@@ -177,6 +177,8 @@ class CategoryWrites:
 
     def _write_shadow(self, plan: Plan, digest: str, scope: RequestScope, changes: dict[str, CategoryChange]) -> bool:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
+        if not changes:
+            return False  # it was a change of auth only
         ref, sent = RecordRef(digest, ANONYMOUS, shadow=True), _Sent(None)
         self._give_life(changes, ref.kind, plan.life)
         if not self._must_wait(ref, changes, scope):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask, session
 from markupsafe import Markup
 
@@ -16,6 +20,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.ids import digest_of
 from tests.support.auth_records import says
 
+from . import behind
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals, wait_for_monitors
 
@@ -226,6 +231,61 @@ def test_a_write_under_way_during_the_logout_is_refused(make_app: MakeApp, prima
     with primary.client() as redis:
         assert not redis.exists(f"session:ui:{{{digest}}}")
         assert says(redis, f"session:auth:{{{digest}}}")["@live"] == "0"
+
+
+@contextmanager
+def after_next_commit(app: Flask, act: Callable[[], object]) -> Iterator[list[object]]:
+    """Something happens when the next transaction of a worker is committed, and before its request goes on. Gives what
+    came of it."""
+    engine, committed, results = parts(app).backend.database.engine, list[object](), list[object]()
+
+    def commits(connection: object) -> None:
+        committed.append(connection)
+
+    def returned(*_: object) -> None:
+        if committed and not results:
+            results.append(None)  # what it does may commit as well
+            results[0] = act()
+
+    sa.event.listen(engine, "commit", commits)
+    sa.event.listen(engine, "checkin", returned)
+    try:
+        yield results
+    finally:
+        sa.event.remove(engine, "commit", commits)
+        sa.event.remove(engine, "checkin", returned)
+
+
+@pytest.mark.parametrize(
+    "ends", ["/logout", "/revoke/7", "/regenerate"], ids=["a sign-out", "log out everywhere", "another id"]
+)
+def test_d24_a_change_of_auth_meets_the_end_of_its_session(
+    make_app: MakeApp, primary: Valkey, tmp_path: Path, ends: str
+) -> None:
+    """The database takes the change, another host ends the session, and Redis is told last: the request is answered,
+    and leaves nothing behind."""
+    here, there = make_app(), make_app(JOURNAL=str(tmp_path / "other host.sqlite3"))
+
+    @there.post("/revoke/<user>")
+    def revoke(user: str) -> str:
+        there.session_interface.revoke_user(user)  # type: ignore[attr-defined]
+        return ""
+
+    @there.post("/regenerate")
+    def regenerate() -> str:
+        session.regenerate()  # type: ignore[attr-defined]
+        return ""
+
+    client = behind.sign_in(here)
+    elsewhere = behind.browser(there, client.cookie)
+    with behind.resting(here, there), after_next_commit(here, lambda: elsewhere.post(ends).status_code) as met:
+        response = client.post("/set", json={"daily_limit": 4})
+    assert met == [200]
+    assert (response.status_code, cookie_of(response)) == (200, None)
+    assert behind.who(here, client) is None
+    with primary.client() as redis:
+        assert says(redis, behind.key(client.digest))["@live"] == "0"
+        assert not redis.exists(f"{behind.key(client.digest)}:anon")
 
 
 def test_a_failed_compare_and_set_merges_the_keys(make_app: MakeApp) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 from flask_langpont_session import events
 from flask_langpont_session.policy import leases, privileges
 from flask_langpont_session.policy import values as base
-from flask_langpont_session.policy.ids import SIGNED_IN
+from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
 from flask_langpont_session.recovery import reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
+    category_writes,
     fallback,
     journal_writer,
     reads,
@@ -374,6 +375,11 @@ def _every_change_of_id_is_a_proof(self: Any, row: AuthRow, digest: str, payload
     return _renamed(self, row, digest, payload, replace(plan, confirms=True), scope)
 
 
+def _written_always(self: category_writes.CategoryWrites, plan: Plan, digest: str, scope: Any, changes: Any) -> bool:
+    self._send(RecordRef(digest, ANONYMOUS, shadow=True), changes, scope, guard="free")
+    return True
+
+
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
@@ -451,6 +457,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
+    Ablation("an end behind a change of auth", category_writes.CategoryWrites, "_write_shadow", _written_always),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
     Ablation("S2", leases, "lease_ends", _ends_when_it_must),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),

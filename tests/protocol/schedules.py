@@ -1083,6 +1083,23 @@ KEPT = (
         """,
     ),
     _kept(
+        "an end behind a change of auth",
+        "I13",
+        """
+        sign_in w0 alice s0
+        read w1 s0
+        a: note w1 s0
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a                  # the database has the change
+        sign_out w2 s0
+        finish a                # Redis has a tombstone, and there is no data that could go elsewhere
+        """,
+    ),
+    _kept(
         "S11",
         "S11",
         """

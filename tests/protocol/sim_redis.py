@@ -625,6 +625,8 @@ class SimRedisStore:
         push_exact: bool = False,
     ) -> Written:
         """See the package."""
+        if not (changes or push):
+            raise ValueError("a write of nothing: the real store has no reply to read")
         deadline_ms = self._deadline_ms(timeout)
 
         def effect(node: Node) -> Written:
