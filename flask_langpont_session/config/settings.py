@@ -91,7 +91,7 @@ class Settings:
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
     database_concurrency: int = _setting(4, checks.integer(1, 1000, "calls"))
     single_host: bool = _setting(False, checks.flag)
-    local_cache_size: int = _setting(1000, checks.integer(1, 10_000_000, "entries"))
+    local_cache_size: int = _setting(10_000, checks.integer(1, 10_000_000, "sessions"))
     read_cache_bytes: int = _setting(16_777_216, checks.integer(0, 1_099_511_627_776, "bytes"))
     near_cache: Sequence[str] | None = _setting(None, checks.optional(checks.names))  # None: all categories
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))

@@ -98,7 +98,8 @@ class Fallback:
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         digest, kind = ref.digest, ref.kind
-        known = _newer(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
+        copies = self._local.category(digest, name), overlay.copies.get(name) if overlay else None
+        known = max((copy for copy in copies if copy), key=lambda copy: copy.version, default=None)
         if known and (self.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
         copy = known or NO_COPY
@@ -228,10 +229,3 @@ class Fallback:
 
 def _changed(change: CategoryChange, fields: Fields) -> Fields:
     return apply_change(fields, change)
-
-
-def _newer(mine: CategoryCopy | None, hosts: CategoryCopy | None) -> CategoryCopy | None:
-    """The host's copies are there so that its workers agree: on equal versions they win."""
-    if mine and hosts:
-        return mine if mine.version > hosts.version else hosts
-    return mine or hosts

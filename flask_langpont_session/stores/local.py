@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
-from cachetools import LRUCache, TTLCache
+from cachetools import Cache, LRUCache, TTLCache
 
 from ..policy.leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
 from ..policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
@@ -28,6 +28,11 @@ _MOST_USERS = 1000
 """The most users that were logged out everywhere of whom a worker keeps the time and the epoch."""
 
 _NOT_SIGNED_OUT = -1, 0
+
+SESSION_BYTES = 4096
+"""Names and values that a session may have in its categories, and still counts as one of those that are kept."""
+
+_NO_FIELDS: Fields = MappingProxyType({})
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -60,20 +65,25 @@ class LocalAuth:
 
 @dataclass(slots=True)
 class _Held:
-    """A category that is kept. Changed in its place while its life need not be renewed: to put it into the map again is
-    dearer than all else about it.
+    """A category that is kept.
 
-    :param kept_at: when it was put, or its life was renewed last, monotonic seconds.
-    :param lives_since: when its life was renewed last, likewise.
+    :param kept_at: when it was confirmed last, by an answer of the primary or by a write, monotonic seconds.
     :param kind: of the session; empty: not known, or nothing was there.
     :param began: see :class:`SharedCopy`.
+    :param size: bytes of names and values.
+    :param missed_at: when the primary did not have it any more, monotonic seconds.
     """
 
     copy: CategoryCopy
     kept_at: float
-    lives_since: float
     kind: str
     began: int
+    size: int
+    missed_at: float = math.inf
+
+    def shared(self, digest: str, category: str, now: float) -> SharedCopy:
+        """Return it for other workers and servers, with its age."""
+        return SharedCopy(digest, category, self.copy, now - self.kept_at, self.kind, self.began)
 
 
 class _MinVersions(TTLCache[str, tuple[int, float], float]):
@@ -122,14 +132,59 @@ class _Bounds(NamedTuple):
     longest: float
 
 
+class _Sessions(LRUCache[str, dict[str, _Held]]):
+    """The categories of sessions by digest and name, bounded by how many sessions there are and by what they hold.
+
+    :param most: sessions.
+    :param ttl: seconds for which a category is known since it was confirmed.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, most: int, ttl: float, clock: Callable[[], float]) -> None:
+        super().__init__(most, self._counts_as)
+        self._ttl = ttl
+        self._clock = clock
+
+    def _counts_as(self, session: Mapping[str, _Held]) -> int:
+        """Return for how many sessions one counts."""
+        counted = 1 + sum(held.size for held in session.values()) // SESSION_BYTES
+        return min(counted, int(self.maxsize))  # one that is larger than all the room has it for itself
+
+    def find(self, digest: str, category: str) -> _Held | None:
+        """Return what is known of a category; None: nothing, or it was not confirmed for too long."""
+        session = _find(self, digest)
+        held = session.get(category) if session else None
+        return held if held and self._clock() - held.kept_at < self._ttl else None
+
+    def put(self, digest: str, category: str, held: _Held) -> None:
+        """Keep one category."""
+        session = _find(self, digest) or {}
+        session[category] = held
+        self[digest] = session  # which finds out again what it counts as
+
+    def all(self) -> list[tuple[str, str, _Held]]:
+        """Return the digest, category and copy of all that is kept. That is no use of it."""
+        sessions = [(digest, Cache.__getitem__(self, digest)) for digest in self]
+        return [(digest, category, held) for digest, session in sessions for category, held in session.items()]
+
+    def live(self) -> list[SharedCopy]:
+        """Return all that is known, what was confirmed last first."""
+        now = self._clock()
+        live = [found for found in self.all() if now - found[2].kept_at < self._ttl]
+        live.sort(key=lambda found: -found[2].kept_at)
+        return [held.shared(digest, category, now) for digest, category, held in live]
+
+
 class LocalCopies:
     """The copies of one worker process. Safe to use from several threads. A forked child begins with nothing.
 
-    The life of an entry runs from its last put, or from up to a tenth of a life before it, and is not prolonged by
-    reading; when there are too many, the one that was not used for longest goes first. Tombstones are kept apart: ten
-    times as many, and for longer than any copy.
+    A category is known until its time is over since it was confirmed last. The life of an auth copy runs from its last
+    put, or from up to a tenth of a life before it. Neither is prolonged by reading. When there are too many, the
+    session that was not used for longest goes first. Tombstones are kept apart: ten times as many, and for longer than
+    any copy.
 
-    :param size: how many auth copies, and as many category copies, are kept.
+    :param size: of how many sessions auth copies are kept, and of how many sessions the other categories; one with more
+        than :data:`SESSION_BYTES` in these counts as several.
     :param ttl: seconds a copy is kept.
     :param tombstone_ms: for how long after that the end of a session is remembered.
     :param on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
@@ -158,16 +213,14 @@ class LocalCopies:
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self.news = 0
-        # Each with the moment when it was put, or its life was renewed last: the maps do not tell the age of an entry.
         size, ttl, longest = self._bounds
+        # With the moment when it was put, or its life was renewed last: the map does not tell the age of an entry.
         self._auth: TTLCache[str, tuple[LocalAuth, float], float] = TTLCache(size, ttl, self._clock)
-        self._copies: TTLCache[tuple[str, str], _Held, float] = TTLCache(size, ttl, self._clock)
+        self._copies = _Sessions(size, ttl, self._clock)
         # What the primary does not have any more, as it seems: until it is known whether it lost data.
-        self._missed: TTLCache[tuple[str, str], tuple[SharedCopy, float], float] = TTLCache(size, ttl, self._clock)
+        self._missed = _Sessions(size, ttl, self._clock)
         self._min_versions = _MinVersions(10 * size, longest, self._clock)
         self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
-        # The few category names there are, so that one session can be forgotten without a search through all.
-        self._names: set[str] = set()
 
     def auth(self, digest: str) -> LocalAuth | None:
         """What the database last said of this session; None: nothing known here, or dead."""
@@ -227,14 +280,14 @@ class LocalCopies:
     def category(self, digest: str, category: str) -> CategoryCopy | None:
         """The category as this worker last saw it; None: nothing known here, or the session is dead."""
         with self._lock:
-            held = _find(self._copies, (digest, category))
+            held = self._copies.find(digest, category)
         return held.copy if held else None
 
     def shared(self, digest: str, category: str) -> SharedCopy | None:
         """The same, to be shared with the other workers of the host."""
         with self._lock:
-            held = _find(self._copies, (digest, category))
-            return SharedCopy(digest, category, held.copy, kind=held.kind, began=held.began) if held else None
+            held = self._copies.find(digest, category)
+            return held.shared(digest, category, held.kept_at) if held else None
 
     def put_category(
         self,
@@ -255,21 +308,20 @@ class LocalCopies:
             even if it is lower than what was kept before that, because a category that was cleared begins anew.
         :return: whether this is news here.
         """
-        key = digest, category
         with self._lock:
-            held = _find(self._copies, key)
+            held = self._copies.find(digest, category)
             if held is None:
                 if not self.is_dead(digest):
-                    self._keep(key, None, copy, kind, copy.version if began is None else began)
+                    self._keep(digest, category, copy, kind, copy.version if began is None else began)
                 return True
             known = held.copy  # what is kept is not dead: kill() takes it away
             if known.version > copy.version and held.kept_at > as_of:
                 return False
             is_news = known.version != copy.version or known.fields != copy.fields
             if is_news or (kind and not held.kind):
-                self._keep(key, held, copy, kind or held.kind, held.began if began is None else began)
-            elif _is_due(held.lives_since, self._clock(), self._bounds.ttl):
-                self._renew(key, held)
+                self._keep(digest, category, copy, kind or held.kind, held.began if began is None else began)
+            else:
+                held.kept_at = self._clock()
         return is_news
 
     def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
@@ -280,19 +332,17 @@ class LocalCopies:
         :return: whether something was there before, as far as is known here, and it is not perhaps lost.
         """
         with self._lock:
-            held = _find(self._copies, (digest, category))
+            held = self._copies.find(digest, category)
             if held is not None and not held.copy.fields:
-                if _is_due(held.lives_since, self._clock(), self._bounds.ttl):  # it is so still
-                    self._renew((digest, category), held)
+                held.kept_at = self._clock()  # it is so still
                 return False
             if self.is_dead(digest) or (held is not None and held.kept_at > as_of):
                 return False
             is_missing = held is not None and bool(held.kind)
             if held is not None and is_missing:
-                age = self._clock() - held.kept_at
-                missed = SharedCopy(digest, category, held.copy, age, held.kind, held.began)
-                self._missed[digest, category] = missed, self._clock()
-            self._keep((digest, category), held, CategoryCopy(version, {}), "", version)
+                held.missed_at = self._clock()
+                self._missed.put(digest, category, held)
+            self._keep(digest, category, CategoryCopy(version, _NO_FIELDS), "", version)
         if is_missing:
             self._on_missing(digest)
         return held is not None and not is_missing
@@ -309,13 +359,12 @@ class LocalCopies:
         :param apply: what the write does to the fields.
         :param before: the version that the write found; `after`: the one that it made.
         """
-        key = digest, category
         with self._lock:
-            held = _find(self._copies, key)
+            held = self._copies.find(digest, category)
             if held is not None and (known := held.copy).version < after:
                 version = after if known.version == before else known.version
                 copy = CategoryCopy(version, apply(known.fields), known.meta, known.additions)
-                self._keep(key, held, copy, kind or held.kind, held.began)
+                self._keep(digest, category, copy, kind or held.kind, held.began)
 
     def kill(self, digest: str) -> None:
         """The session is dead: forget it, and let nothing of it be kept again."""
@@ -361,19 +410,17 @@ class LocalCopies:
         return row.created_at <= until_ms or row.user_epoch < epoch
 
     def live_categories(self) -> list[SharedCopy]:
-        """Every copy that is not too old: to be shared when an outage begins."""
+        """Return every copy that is not too old, the one that was confirmed last first: to be shared when an outage
+        begins."""
         with self._lock:
-            self._copies.expire()
-            kept = [(key, _find(self._copies, key)) for key in list(self._copies)]
-            now = self._clock()
-            return [SharedCopy(*key, one.copy, now - one.kept_at, one.kind, one.began) for key, one in kept if one]
+            return self._copies.live()
 
     def held(self) -> list[SharedCopy]:
-        """Every copy of what was really there, or was wiped: to be given back to a primary that lost it."""
+        """Return every copy of what was really there, or was wiped, as :meth:`live_categories` does: to be given back
+        to a primary that lost it."""
         with self._lock:
-            self._missed.expire()
-            missed = [entry[0] for key in list(self._missed) if (entry := _find(self._missed, key))]
-        return [*missed, *(copy for copy in self.live_categories() if copy.kind)]
+            live = [*self._missed.live(), *self._copies.live()]
+        return [copy for copy in live if copy.kind]
 
     def nothing_was_lost(self, before: float, concerns: Callable[[str], bool]) -> None:
         """What the primary did not have any more was really over.
@@ -383,17 +430,16 @@ class LocalCopies:
         """
         if self._missed:
             with self._lock:
-                for key, (copy, missed_at) in list(self._missed.items()):
-                    if missed_at < before and concerns(copy.digest):
-                        self._missed.pop(key, None)
+                for digest, category, held in self._missed.all():
+                    if held.missed_at < before and concerns(digest):
+                        self._missed[digest].pop(category, None)
 
     def forget(self, digest: str) -> None:
         """Drop the copies of a session; if it is dead, it stays dead."""
         with self._lock:
             self._auth.pop(digest, None)
-            for category in self._names:
-                self._copies.pop((digest, category), None)
-                self._missed.pop((digest, category), None)
+            self._copies.pop(digest, None)
+            self._missed.pop(digest, None)
 
     def clear(self) -> None:
         """Drop all copies. The dead stay dead."""
@@ -405,21 +451,14 @@ class LocalCopies:
     def forget_category(self, digest: str, category: str) -> None:
         """The category was cleared, or is not there any more."""
         with self._lock:
-            self._copies.pop((digest, category), None)
+            if session := _find(self._copies, digest):
+                session.pop(category, None)
 
-    def _keep(self, key: tuple[str, str], held: _Held | None, copy: CategoryCopy, kind: str, began: int) -> None:
-        """:param held: what is kept there so far."""
-        kept = CategoryCopy(copy.version, _frozen(copy.fields), copy.meta, copy.additions)
-        now = self._clock()
-        if held is None or _is_due(held.lives_since, now, self._bounds.ttl):
-            self._names.add(key[1])
-            self._copies[key] = _Held(kept, now, now, kind, began)
-        else:
-            held.copy, held.kept_at, held.kind, held.began = kept, now, kind, began
-
-    def _renew(self, key: tuple[str, str], held: _Held) -> None:
-        held.kept_at = held.lives_since = self._clock()
-        self._copies[key] = held
+    def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str, began: int) -> None:
+        fields = _frozen(copy.fields) if copy.fields else _NO_FIELDS
+        size = sum(map(len, fields)) + sum(map(len, fields.values()))
+        kept = CategoryCopy(copy.version, fields, copy.meta, copy.additions)
+        self._copies.put(digest, category, _Held(kept, self._clock(), kind, began, size))
 
     def _keep_auth(
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None
@@ -444,7 +483,7 @@ def _says_the_same(known: AuthRow, row: AuthRow) -> bool:
     )
 
 
-def _find(entries: TTLCache[K, V, float], key: K) -> V | None:
+def _find(entries: Cache[K, V], key: K) -> V | None:
     """What is kept and not too old. One look, where the map's own get() takes two and reads the clock for both."""
     try:
         return entries[key]

@@ -67,6 +67,18 @@ def test_the_end_of_a_session_takes_all_of_it(copies: LocalCopies) -> None:
     assert held(copies) == []
 
 
+def test_they_are_as_old_as_their_last_confirmation(copies: LocalCopies, clock: Clock) -> None:
+    """I30: that something is missing does not make it younger."""
+    copies.put_category("d", "ui", COPY, kind="a")
+    clock.now += 50
+    copies.put_absent("d", "ui", 9)
+    assert [shared.age for shared in copies.held()] == [50]
+    clock.now += 9
+    assert [shared.age for shared in copies.held()] == [59]
+    clock.now += 1
+    assert held(copies) == []
+
+
 def test_they_are_bounded(copies: LocalCopies, clock: Clock) -> None:
     """In number and in time, as all copies."""
     for number in range(10):

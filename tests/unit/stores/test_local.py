@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
-from flask_langpont_session.stores.local import DEAD, LocalAuth, LocalCopies
+from flask_langpont_session.stores.local import DEAD, SESSION_BYTES, LocalAuth, LocalCopies
 from tests.support.clock import Clock
 
 ROW = AuthRow(
@@ -546,6 +546,92 @@ def test_the_least_used_goes_first(clock: Clock) -> None:
     copies.put_category("c", "ui", COPY)
     assert copies.category("b", "ui") is None
     assert {copy.digest for copy in copies.live_categories()} == {"a", "c"}
+
+
+CATEGORIES = ("auth", "ui", "translation")
+
+
+def test_the_categories_of_a_session_take_no_room_from_other_sessions(clock: Clock) -> None:
+    """D20: a visitor has a cart and nothing else, and that nothing else is there is kept, too. What goes is a whole
+    session."""
+    copies = LocalCopies(2, 1800, clock=clock)
+    for digest in ("a", "b", "c"):
+        for category in CATEGORIES[:2]:
+            copies.put_absent(digest, category, 9)
+        copies.put_category(digest, "translation", COPY)
+    assert [digest for digest in "abc" if all(copies.category(digest, name) for name in CATEGORIES)] == ["b", "c"]
+    assert [name for name in CATEGORIES if copies.category("a", name)] == []
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, "bcde"), (SESSION_BYTES - 10, "bcde"), (SESSION_BYTES, "cde")])
+@pytest.mark.parametrize("way", ["read", "written"])
+def test_a_large_session_counts_as_several(clock: Clock, size: int, kept: str, way: str) -> None:
+    """All copies together are bounded in bytes, however a session became large."""
+    copies = LocalCopies(4, 1800, clock=clock)
+    large = {"large": b"x" * size}
+    for digest in "abcde":
+        if digest != "e" or way == "written":
+            copies.put_category(digest, "ui", CategoryCopy(1, {}))
+        if digest == "e":
+            copies.patch_category(digest, "ui", lambda fields: {**fields, **large}, 1, 2)
+            copies.put_category(digest, "ui", CategoryCopy(2, large))
+    assert "".join(digest for digest in "abcde" if copies.category(digest, "ui")) == kept
+
+
+def test_a_session_that_is_larger_than_all_the_room_has_it_for_itself(clock: Clock) -> None:
+    """A worker with little memory keeps the session that it serves all the time."""
+    copies = LocalCopies(2, 1800, clock=clock)
+    copies.put_category("a", "ui", COPY)
+    copies.put_category("large", "ui", CategoryCopy(1, {"large": b"x" * 10 * SESSION_BYTES}))
+    assert [copy.digest for copy in copies.live_categories()] == ["large"]
+
+
+def test_what_was_confirmed_last_comes_first(copies: LocalCopies, clock: Clock) -> None:
+    """Where there is no room for all, those that are in use are shared and given back. To list them is no use of
+    them."""
+    for digest in ("a", "b", "c"):
+        clock.now += 1
+        copies.put_category(digest, "ui", COPY, kind="a")
+    clock.now += 1
+    copies.put_category("b", "ui", COPY)
+    for listed in (copies.live_categories(), copies.held()):
+        assert [copy.digest for copy in listed] == ["b", "c", "a"]
+
+
+def test_listing_is_no_use(clock: Clock) -> None:
+    """Else the beginning of an outage would make all copies equally old."""
+    copies = LocalCopies(2, 1800, clock=clock)
+    for digest in ("a", "b", "a"):
+        copies.put_category(digest, "ui", COPY)
+    copies.live_categories()
+    copies.put_category("c", "ui", COPY)
+    assert {copy.digest for copy in copies.live_categories()} == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("confirm", "is_known"),
+    [
+        (lambda copies: copies.put_category("d", "ui", COPY), True),
+        (lambda copies: copies.patch_category("d", "ui", dict, 4, 5), True),
+        (lambda copies: copies.put_category("d", "ui", CategoryCopy(3, {})), False),  # another server's, or late
+        (lambda copies: copies.patch_category("d", "ui", dict, 3, 4), False),  # it is part of the copy already
+        (lambda copies: copies.category("d", "ui"), False),
+        (lambda copies: copies.live_categories(), False),
+    ],
+    ids=["the primary said it again", "own write", "older answer", "late write", "shown", "listed"],
+)
+def test_i30_a_copy_is_as_old_as_its_last_confirmation(
+    copies: LocalCopies, clock: Clock, confirm: Callable[[LocalCopies], object], is_known: bool
+) -> None:
+    """One that was not confirmed for too long is neither shown, shared nor given back."""
+    copies.put_category("d", "ui", COPY, kind="a")
+    clock.now = 1000
+    confirm(copies)
+    clock.now = 1800
+    assert [copies.category("d", "ui") is not None, bool(copies.live_categories()), bool(copies.held())] == [
+        is_known
+    ] * 3
+    assert [copy.age for copy in copies.held()] == ([800] if is_known else [])
 
 
 def test_more_of_the_dead_are_remembered_than_of_the_living(clock: Clock) -> None:
