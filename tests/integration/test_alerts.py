@@ -275,6 +275,7 @@ def test_a_slow_primary_is_told_and_gets_worse_and_better(
     arrived(aws, queue, *slow, "critical resolved latency-critical", "warning resolved latency-high")
 
 
+@pytest.mark.real_time("what must not be sent has half a second to come")
 def test_data_that_a_server_lost_is_told(aws: Aws, make_alerting: MakeAlerting, primary: Valkey) -> None:
     """It was emptied behind its connections; the application's own canary notices."""
     queue = aws.subscribe("all")
@@ -356,6 +357,7 @@ def site_environment(folder: Path, redis: str, topics: dict[str, str], aws_url: 
 OUTAGE = ["redis-connection-failed", "level-fallback"]
 
 
+@pytest.mark.real_time("what must not be sent has half a second to come")
 def test_a_host_tells_an_outage_once_though_the_worker_that_told_it_is_killed(
     aws: Aws, moto_url: str, primary: Valkey, tmp_path: Path
 ) -> None:
@@ -389,6 +391,7 @@ def senders(aws: Aws, queue: str) -> set[int]:
     return {json.loads(message["Message"])["pid"] for message in aws.messages(queue)}
 
 
+@pytest.mark.real_time("what must not be sent has half a second to come")
 def test_a_message_survives_the_worker_that_is_killed_while_it_sends(primary: Valkey, tmp_path: Path) -> None:
     """SNS hangs, and the worker that waits for it is killed: another one sends what it had taken, once."""
     with Endpoint() as endpoint, Site(tmp_path, primary.url, TOPICS, endpoint.url) as site:
@@ -519,6 +522,7 @@ def test_what_the_workers_share_lies_beside_the_journal(
 # -- hosts -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_time("what must not be sent has half a second to come")
 def test_an_outage_of_redis_is_told_by_one_host_and_called_off_by_the_last(
     aws: Aws, make_alerting: MakeAlerting, primary: Valkey, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -29,6 +29,8 @@ from flask_langpont_session.testing import captured_events
 from .behind import LONG, emptied
 from .conftest import MakeApp, parts
 
+pytestmark = pytest.mark.real_time("how soon a process that computes notices what it waits for")
+
 DEFAULTS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.3}
 COMPUTING, USERS = 4, 4
 SECONDS = 4.0

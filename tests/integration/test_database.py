@@ -164,6 +164,7 @@ def until_requests_are_answered(database: Database) -> None:
             assert time.monotonic() < deadline
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 @contextmanager
 def soon() -> Iterator[None]:
     """Long before a patient store would give a lock up."""
@@ -1312,6 +1313,7 @@ def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
         database.close()
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 @pytest.mark.usefixtures("on_time")
 def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_postgres: Postgres) -> None:
     """Callers wait no longer than the time-out, then are refused at once; afterwards all slots are free again."""
@@ -1337,6 +1339,7 @@ def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_post
     assert together(*[lambda: on_postgres.kill("digest")] * 2) == [2, 2]
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 @pytest.mark.usefixtures("on_time")
 def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick_postgres: Postgres) -> None:
     """A smaller time-out counts; a larger one than the store's own does not."""
@@ -1353,6 +1356,7 @@ def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick
     until_it_answers(on_postgres)
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 @pytest.mark.usefixtures("on_time")
 def test_a_probe_that_hangs_is_not_joined_by_a_second(on_postgres: Database, sick_postgres: Postgres) -> None:
     """The second fails at once, and both say that the database does not answer."""

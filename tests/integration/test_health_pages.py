@@ -179,6 +179,7 @@ def test_a_health_page_asks_no_store_and_uses_no_session(make_app: MakeApp, prim
     assert "bad_cookies" not in parts(app).recorder.counters()
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_health_page_does_not_wait_for_a_frozen_server(make_app: MakeApp, primary: Valkey) -> None:
     """No worker has found out yet that the primary hangs: the page answers at once all the same."""
     app = make_app(REDIS_TIMEOUT=30, REQUEST_BUDGET=30, **WITH_STATUS)

@@ -131,6 +131,7 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
     assert state.recorder.counters()["merge_conflicts"] == 1
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_frozen_primary_costs_one_time_out(make_app: MakeApp, primary: Valkey) -> None:
     """The first request pays one time-out of 0.2 s; those after it touch Redis no more."""
     app = make_app(**SHORT_WAITS)
@@ -675,6 +676,7 @@ def test_a_switch_of_user_that_is_refused_still_signs_the_first_one_out(
     assert replay.get("/who").json["user"] is None
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_ready_client_waits_no_longer_than_our_own(make_app: MakeApp, primary: Valkey) -> None:
     """Its own options (ten retries, five seconds each) would make every request of an outage wait for a minute."""
     app = make_app(REDIS_URL=..., REDIS_CLIENT=Redis(port=primary.port), **SHORT_WAITS)

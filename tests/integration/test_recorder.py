@@ -234,6 +234,7 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
     assert since()[("load", "primary", "ok")] == 1
 
 
+@pytest.mark.real_time("a measured duration lies between two bounds")
 @pytest.mark.usefixtures("on_time")
 def test_a_frozen_primary_is_one_slow_observation(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch

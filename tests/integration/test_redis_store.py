@@ -645,6 +645,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
     assert raw.info("stats")["total_connections_received"] == connections
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, store: RedisStore, raw: Any) -> None:
     """After a time-out the connection is never used again, and what was stuck in it does nothing any more."""
     write(store, ui=change(sets={"lang": b"1"}))

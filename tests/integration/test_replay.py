@@ -73,6 +73,7 @@ def keep_many(journal: Journal, number: int) -> None:
 # -- beside recovery ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_time("a replay is slowed down by real pauses")
 def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

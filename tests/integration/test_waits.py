@@ -126,6 +126,7 @@ def test_the_first_request_finds_everything_well(by_name: Callable[..., Flask], 
     assert len(resolver.askers) < 4, "each new connection asked"  # one whose server seemed silent may have asked again
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
     by_name: Callable[..., Flask], resolver: Resolver
 ) -> None:
@@ -340,6 +341,7 @@ def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(
 # -- new connections ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_listener_that_accepts_nothing_costs_a_request_no_more_than_its_budget(make_app: MakeApp) -> None:
     """Row 5: its queue is full, so that connecting neither succeeds nor fails."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
@@ -361,6 +363,7 @@ def proxy(primary: Valkey) -> Iterator[FaultProxy]:
         yield proxy
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_new_connection_to_a_slow_server_costs_no_more_than_the_budget(
     make_app: MakeApp, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +378,7 @@ def test_a_new_connection_to_a_slow_server_costs_no_more_than_the_budget(
     wait_until(lambda: level(browser) == 2, "level 2", LONG)
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: MakeApp) -> None:
     """A time-out between two bytes would never come; the deadline is one for the whole reply."""
     app = make_app()
@@ -524,6 +528,7 @@ def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_a
         assert (store.in_use, len(store.link.connections.idle)) == (0, 1)
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
     make_app: MakeApp, resolver: Resolver, postgres: Postgres
 ) -> None:

@@ -37,6 +37,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_an_application_starts_while_everything_is_down(
     make_app: MakeApp, server: Valkey, postgres: Postgres, tmp_path: Path
 ) -> None:

@@ -49,7 +49,7 @@ def journals_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         journal.close()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def patient_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy disk is not what this is about."""
+    """A busy disk fails no test that is not about the wait for the journal."""
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)

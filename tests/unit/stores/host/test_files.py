@@ -23,9 +23,6 @@ OTHER = 12_345
 """Another user's number."""
 
 
-pytestmark = pytest.mark.usefixtures("patient_journal")
-
-
 def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 

@@ -22,9 +22,6 @@ PLENTY = 10**9
 NOTHING = ", ".join(f"{part}{unit} = 0" for part in ("", "visitor_", "copy_") for unit in ("entries", "bytes"))
 
 
-pytestmark = pytest.mark.usefixtures("patient_journal")
-
-
 @pytest.fixture
 def make(path: Path) -> Iterator[Callable[..., Journal]]:
     """A journal with limits; what is not said is plenty."""

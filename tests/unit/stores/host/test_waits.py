@@ -269,6 +269,7 @@ def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(
 # The time of a call
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
     """D9: another program has the file; what is given up is not done later either, and reading waits for nothing."""
     journal.revocations.note("before")
@@ -285,6 +286,7 @@ def test_a_held_file_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, p
     assert revoked(journal) == {"before", "after"}
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, path: Path) -> None:
     """D9: all that write. What must not be given up is done later."""
     calls: list[Callable[[], object]] = [
@@ -304,6 +306,7 @@ def test_every_call_of_a_request_can_be_told_how_long_to_wait(journal: Journal, 
     assert {name: count for name, count in journal.counts().items() if count} == {"outages": 1, "carries": 1}
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_a_stopped_worker_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, path: Path) -> None:
     """D9: in the middle of a write. What was given up meanwhile is not done when it goes on; what waits is."""
     script = """
@@ -350,6 +353,7 @@ def test_a_killed_worker_lets_the_next_one_in_at_once(journal: Journal, path: Pa
     assert (threads.ends, revoked(journal)) == ([None], {"patient"})
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_a_disk_that_hangs_keeps_a_call_no_longer_than_it_may_wait(journal: Journal, disk: Disk) -> None:
     """D9: what is committed then may be lost with the machine, or not: the error says that it may have happened. What
     has not been begun will not be done."""
@@ -384,6 +388,7 @@ def test_an_answer_that_comes_with_the_end_of_the_time_is_taken() -> None:
     assert task.result() == 7
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_far_too_many_waiting_are_refused(journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a process that was stopped, requests must not fill the memory with what they have given up."""
     monkeypatch.setattr(group_commit, "MOST_WAITING", 3)
@@ -441,6 +446,7 @@ def test_an_idle_writing_thread_ends_and_comes_back() -> None:
             wait_until(lambda: not runs(), "the end of the thread", LONG)
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 @pytest.mark.parametrize("are_native", [True, False])
 def test_processes_queue_for_the_file(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, are_native: bool
@@ -474,6 +480,7 @@ def test_reading_waits_for_a_recovery_no_longer_than_it_may(journal: Journal) ->
     assert told(1.5 * LONG) == told(1.2 * LONG) <= LONG * 1000
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     """Its other threads let the writing one go on soon, and only while it writes."""
     before = sys.getswitchinterval()
@@ -481,6 +488,7 @@ def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     wait_until(lambda: sys.getswitchinterval() == before, "the interval of before", LONG)
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_a_process_that_computes_reads_briskly(journal: Journal) -> None:
     """The other threads that want to read wait for it, each time one that computes has its turn."""
     wait_until(lambda: sys.getswitchinterval() >= 0.001, "that nothing is written any more", LONG)
@@ -628,6 +636,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
 # What must not be given up
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_a_wipe_and_the_end_of_a_session_are_done_however_late_it_is(journal: Journal, path: Path) -> None:
     """I20: a request does not wait for longer than it may, and says that it is not known to be kept. What is written
     later comes behind it."""
@@ -651,6 +660,7 @@ def test_a_wipe_and_the_end_of_a_session_are_done_however_late_it_is(journal: Jo
     assert [entry.user_id for entry in journal.revocations.pending_users()] == ["7"]
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_where_data_of_a_user_goes_is_noted_however_late_it_is(journal: Journal, path: Path) -> None:
     """The database has given the session its new id already."""
     carry = Carry("former", "present", "u", ["translation"])
@@ -663,6 +673,7 @@ def test_where_data_of_a_user_goes_is_noted_however_late_it_is(journal: Journal,
     assert [(entry.origin, entry.digest) for entry in journal.pending_carries()] == [("former", "present")]
 
 
+@pytest.mark.real_time("waits that end while another process has the file")
 def test_where_data_of_a_visitor_goes_is_not_noted_late(journal: Journal, path: Path) -> None:
     """The browser keeps the id that it has when this failed, and its data must not go to one that it never gets."""
     journal.put([value("former", "waits", b"1")])
