@@ -273,11 +273,16 @@ def test_workers_of_a_preloaded_application_have_a_cluster_each(cluster: Cluster
 
 
 def sockets(cluster: Cluster, pid: int) -> dict[int, set[Any]]:
-    """Of a process and its children: process id → its own ends of connections to nodes of the cluster."""
+    """Return the connections of a process and its children to nodes of the cluster, by process id.
+
+    Both ends tell a connection from others: the system gives one local port to several of different servers.
+    """
     ports = {node.port for node in cluster.nodes}
     parent = psutil.Process(pid)
     return {
-        process.pid: {one.laddr for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports}
+        process.pid: {
+            (one.laddr, one.raddr) for one in process.net_connections("tcp") if one.raddr and one.raddr.port in ports
+        }
         for process in (parent, *parent.children())
     }
 
