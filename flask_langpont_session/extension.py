@@ -476,7 +476,7 @@ def _context(app: Flask, state: State) -> SessionContext:
     def permanent_life(lifetime: timedelta) -> Life:
         """The same object for the same time: what was found out of a session by its life is remembered by that."""
         whole = int(lifetime.total_seconds() * 1000)
-        return settings.privileges.life(whole, whole)
+        return settings.privileges.life(whole, whole, is_permanent=True)
 
     def life(permanent: bool) -> Life:
         return permanent_life(its.permanent_session_lifetime) if permanent else settings.life

@@ -7,6 +7,7 @@ Keys carry the prefix ``LANGPONT_SESSION_`` in ``app.config``. Flask's own keys 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,10 +29,13 @@ from ..policy.categories import (
 from ..policy.leases import LeaseTerms, Life
 from ..policy.levels import Behaviour, Row, build_behaviours
 from ..policy.privileges import Privileges
+from ..support.logs import fields
 from ..support.scratch import Scratch
 from . import checks, rules
 from .categories import LONGEST_LIFE, Built, build_table
 from .checks import FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE, PREFIX, Check
+
+log = logging.getLogger(__name__)
 
 PATIENCE: Mapping[str, float] = {
     "redis_timeout": 10.0,
@@ -60,6 +64,9 @@ LONGEST_METRICS_INTERVAL = 60
 """Seconds. Alarms of ``infra/elasticache.yaml`` count minutes in which a process reported, and must find each."""
 
 _SECONDS = "seconds"
+
+_COUNT_FOR_DATA = ("encrypted_categories", "near_cache", "carry_on_sign_in")
+"""Settings in which ``ui`` stands for ``data``, too: what no feature names was in ``ui`` before there was ``data``."""
 
 
 def _setting(default: Any, check: Check, *, repr: bool = True) -> Any:
@@ -135,7 +142,7 @@ class Settings:
     device_networks: bool = _setting(False, checks.flag)
     verify_interval: float = _setting(60, checks.number(0, 86_400, _SECONDS))
     grace: float = _setting(300, checks.number(0, 3600, _SECONDS))
-    carry_on_sign_in: Sequence[str] = _setting(("translation", "ui"), checks.names)
+    carry_on_sign_in: Sequence[str] = _setting(("translation", "ui", "data"), checks.names)
     carry_on_sign_out: Sequence[str] = _setting(("ui",), checks.names)
     cookie_resend: str = _setting("due", checks.one_of("due", "flask"))
     request_budget: float = _setting(0.3, checks.number(0.01, 60, _SECONDS))
@@ -275,6 +282,7 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         durable=settings.durable_keys,
         identity=(*settings.user_keys, *settings.privilege_keys),
     )
+    _derived(settings, **_with_data(settings))
     behaviours, behaviour_problems = build_behaviours(settings.behaviours)
     patterns = KeyPatterns(settings.privilege_keys)
     privileges = Privileges(
@@ -301,6 +309,23 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
             derived[name] = tuple(category for category in carried if category in built.table.categories)
     _derived(settings, **derived)
     return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
+
+
+def _with_data(settings: Settings) -> dict[str, Any]:
+    """The settings that name ``ui`` and not ``data``, with both. An application that has said itself what ``data`` is
+    has said where it counts."""
+    if settings.categories.get("data") != DEFAULT_CATEGORIES["data"]:
+        return {}
+    given = {name: getattr(settings, name) or () for name in _COUNT_FOR_DATA}
+    found = {name: (*named, "data") for name, named in given.items() if "ui" in named and "data" not in named}
+    if found:
+        names = ", ".join(PREFIX + name.upper() for name in found)
+        log.info(
+            "%s: 'ui' counts for 'data' as well, the category of keys that no feature names; name both",
+            names,
+            extra=fields("setting_counts_for_data", setting=names),
+        )
+    return found
 
 
 def _in_ms(seconds: int | None) -> int | None:

@@ -84,7 +84,7 @@ DEFAULT_CATEGORIES: Mapping[str, Mapping[str, Any]] = {
         "features": {
             "authentication": [
                 "logged_in", "authenticated", "user_id", "username", "user_role", "account_type", "daily_limit",
-                "early_access", "session_token", "_user_id", "_fresh", "_id", "identity*",
+                "early_access", "session_token", "_user_id", "_fresh", "_id", "identity.*",
                 "user", "fs_paa", "fs_gexp",
             ],
             "oauth_tokens": ["oidc_auth_token", "oidc_auth_profile", "*_oauth_token"],
@@ -114,9 +114,14 @@ DEFAULT_CATEGORIES: Mapping[str, Mapping[str, Any]] = {
             "language_preference": ["lang", "preferred_lang", "temp_lang_override"],
             "ui_settings": ["theme"],
             "statistics": ["avg_rating", "bookmarked_count"],
-            "temporary_data": ["_flashes", "next"],
-            "other": ["fs_cc", "fs_oauth_next", "_multipass_*", "*"],
+            "flash_messages": ["_flashes"],
+            "csrf_cookie": ["fs_cc"],
+            "temporary_data": ["next"],
         },
+    },
+    "data": {
+        "ttl": None,
+        "features": {"other": ["fs_oauth_next", "_multipass_*", "*"]},
     },
 }  # fmt: skip
 
@@ -124,7 +129,7 @@ DEFAULT_USER_KEYS = ("_user_id", "user_id", "username", "user", "oidc_auth_token
 """The last two are dicts: what Authlib calls ``userinfo``, and the token of flask-oidc."""
 
 DEFAULT_PRIVILEGE_KEYS = (
-    "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*",
+    "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity.*",
     "oidc_auth_token", "*_oauth_token",
 )  # fmt: skip
 """The token of flask-oidc is both: one that is refreshed names no user, and is a change of what its user may do."""
@@ -138,6 +143,8 @@ DEFAULT_PRIORITIES: Mapping[str, str] = {
     "translation_state": "high",
     "engine_selection": "high",
     "usage_tracking": "high",
+    "flash_messages": "high",
+    "csrf_cookie": "high",
     "other": "high",
     "language_preference": "medium",
     "ui_settings": "medium",

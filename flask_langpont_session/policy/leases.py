@@ -6,7 +6,7 @@ confirming read of the database *began*, so that a revocation during the read ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .values import AuthRow, Fields
@@ -62,10 +62,12 @@ class Life:
 
     :param idle_ms: since its last use.
     :param absolute_ms: in all.
+    :param is_permanent: whether it is that of ``session.permanent``, which a visitor's data has as well.
     """
 
     idle_ms: int
     absolute_ms: int
+    is_permanent: bool = field(default=False, kw_only=True)
 
     def of(self, payload: Fields) -> Life:
         """The life of a session with this auth data: one that is privileged may live shorter."""

@@ -39,16 +39,18 @@ class Privileges:
         """
         return idle_ms if self._idle_ms is None or not self.are_in(payload) else min(idle_ms, self._idle_ms)
 
-    def life(self, idle_ms: int, absolute_ms: int) -> Life:
+    def life(self, idle_ms: int, absolute_ms: int, *, is_permanent: bool = False) -> Life:
         """The life of sessions, where those that are privileged live shorter if they are to.
 
         :param idle_ms: of one that is not privileged; `absolute_ms`: likewise.
+        :param is_permanent: of those that are permanent.
         """
         if self._idle_ms is None and self._absolute_ms is None:
-            return Life(idle_ms, absolute_ms)
+            return Life(idle_ms, absolute_ms, is_permanent=is_permanent)
         absolute = absolute_ms if self._absolute_ms is None else min(absolute_ms, self._absolute_ms)
         idle = min(absolute, idle_ms if self._idle_ms is None else min(idle_ms, self._idle_ms))
-        return LifeByRights(idle_ms, absolute_ms, self, Life(idle, absolute))
+        shorter = Life(idle, absolute, is_permanent=is_permanent)
+        return LifeByRights(idle_ms, absolute_ms, self, shorter, is_permanent=is_permanent)
 
 
 def begins_to_live_shorter(life: Life, before: Fields, after: Fields) -> bool:

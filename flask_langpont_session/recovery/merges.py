@@ -254,7 +254,7 @@ def guard_of(entry: PendingWrite | PendingCarry) -> str:
 
 def merge_of(backend: Backend, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str) -> Merge:
     """A merge into a category that lives as long as its kind of session lets it."""
-    return Merge(digest, category, steps, guard, backend.life_of(category, kind, backend.settings.life))
+    return Merge(digest, category, steps, guard, backend.life_of_kept(category, kind))
 
 
 def _step(entry: PendingWrite) -> MergeStep:

@@ -203,12 +203,13 @@ class Refill:
             is_over = age >= self._backend.settings.local_cache_ttl or self._backend.was_wiped(copy)
             if is_over or (copy.kind == SIGNED_IN and copy.digest not in living):
                 continue
-            life_ms = self._life_of(copy) - int(age * 1000)
-            if life_ms > 0:
+            life_ms = self._backend.life_of_kept(copy.category, copy.kind)
+            left_ms = life_ms - int(age * 1000)  # it was in use when it was last seen, or later
+            if left_ms > 0 or not life_ms:
                 guard = "alive" if copy.kind == SIGNED_IN else "free"
                 # What began before the loss knows all that there was.
                 is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
-                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, life_ms, is_partial))
+                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
         limits, write_id = self._backend.limits, new_write_id()
         for reply in self._backend.primary.merge_all(wanted, limits=limits, timeout=calls.TIMEOUT, write_id=write_id):
             if isinstance(reply, StoreError):
@@ -218,11 +219,6 @@ class Refill:
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
             else:
                 self._given += reply.status == "merged"
-
-    def _life_of(self, copy: SharedCopy) -> int:
-        """Its life, milliseconds, from when it was in use last: it was when it was last seen, or later."""
-        backend = self._backend
-        return backend.life_of(copy.category, copy.kind, backend.settings.life)
 
     def _living(self, digests: Set[str], database: bool) -> set[str]:
         """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were

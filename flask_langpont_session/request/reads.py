@@ -49,7 +49,7 @@ class Reads:
         self._others = tuple(name for name in self._table.loaded_together if name != AUTH)
         self._of_user = (AUTH, *self._others)
         self._near = parts.backend.settings.near_categories
-        self._known_lives: dict[tuple[tuple[str, ...], str, int], Mapping[str, int]] = {}
+        self._known_lives: dict[tuple[tuple[str, ...], str, int, bool], Mapping[str, int]] = {}
 
     def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
         """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
@@ -111,7 +111,7 @@ class Reads:
         """What the near cache has. In an outage of any kind each store is asked as far as it can be."""
         if scope.view.level or not self._near.issuperset(names):
             return None
-        return self._backend.primary.find(ref, self._lives(names, ref.kind, life.idle_ms))
+        return self._backend.primary.find(ref, self._lives(names, ref.kind, life, life.idle_ms))
 
     def _shown(self, hit: Hit, row: AuthRow | None = None) -> Loaded:
         """What is shown of a hit, which is the same each time.
@@ -200,7 +200,7 @@ class Reads:
             if source is None:
                 break
             extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
-            lives = self._lives(names, ref.kind, life.idle_ms if extends else 0)
+            lives = self._lives(names, ref.kind, life, life.idle_ms if extends else 0)
             asked_at = self._backend.clock()
             operation, store = self._operations.loading(source), self._backend.redis[source]
             try:
@@ -214,12 +214,14 @@ class Reads:
             return RedisReply(answer, source, asked_at)
         return RedisReply(None, "none", self._backend.clock())
 
-    def _lives(self, names: tuple[str, ...], kind: str, idle_ms: int) -> Mapping[str, int]:
-        """The life to extend each category to. There are few combinations, and every read needs one of them."""
-        wanted = (names, kind, idle_ms)
+    def _lives(self, names: tuple[str, ...], kind: str, life: Life, idle_ms: int) -> Mapping[str, int]:
+        """The life to extend each category to. There are few combinations, and every read needs one of them.
+
+        :param idle_ms: of the session; 0: none is to be extended.
+        """
+        wanted = (names, kind, idle_ms, life.is_permanent)
         lives = self._known_lives.get(wanted)
         if lives is None:
-            life = Life(idle_ms, idle_ms)
             lives = {name: self._backend.life_of(name, kind, life) if idle_ms else 0 for name in names}
             self._known_lives[wanted] = lives
         return lives

@@ -464,7 +464,7 @@ class Run:
 
     def records(self, sid: str) -> dict[str, str | None]:
         """What Redis has under an id, but for its shadow: category → whether it says that it lives."""
-        keys = [f"session:{category}:{{{digest_of(sid)}}}" for category in ("auth", "translation", "ui")]
+        keys = [f"session:{category}:{{{digest_of(sid)}}}" for category in ("auth", "translation", "ui", "data")]
         with self.world.redis.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.exists(key)

@@ -203,7 +203,7 @@ def test_a_sign_out_on_a_new_worker_is_one_everywhere(old: Flask, new: Flask) ->
     browser.page(new)
     assert browser.post(new, "/logout") == 200
     assert OLD not in browser.cookies
-    assert browser.page(new) == {"user": None, "cart": ["tea"]}  # as after any sign-out: CARRY_ON_SIGN_OUT
+    assert browser.page(new) == {"user": None, "cart": []}  # as after any sign-out: the cart was the user's
     assert browser.page(old) == {"user": None, "cart": []}
     assert kept.page(new) == {"user": None, "cart": []}
     if old.config.get("SESSION_TYPE"):
@@ -494,8 +494,8 @@ def test_what_cannot_be_kept_meanwhile_is_said(old: Flask, new: Flask) -> None:
     browser = Browser().visit(old, user="7")
     with switched_off(new, "database"), said(new, events.value_rejected) as rejected:
         response = browser.open(new, "POST", "/pay")
-    assert response.json == {"kept": "nowhere", "unverified": True, "places": {"ui": "nowhere"}}
-    assert [(event.category, event.key) for event in rejected] == [("ui", "order")]
+    assert response.json == {"kept": "nowhere", "unverified": True, "places": {"data": "nowhere"}}
+    assert [(event.category, event.key) for event in rejected] == [("data", "order")]
     assert browser.page(new)["user"] == "7"
 
 

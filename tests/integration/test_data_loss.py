@@ -434,7 +434,7 @@ def get_with_the_reply_of(app: Flask, proxy: FaultProxy, client: Any, digest: st
     return responses[0]
 
 
-ALL = ("auth", "translation", "ui")
+ALL = ("auth", "translation", "ui", "data")
 
 
 @pytest.mark.parametrize("asked", [ALL, ("auth",)], ids=["same shape", "another shape"])

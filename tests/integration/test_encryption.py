@@ -187,7 +187,7 @@ def _of_another_session(client: Any, mine: str, others: str) -> None:
 
 
 def _of_another_field(client: Any, mine: str, others: str) -> None:
-    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "ui"), "draft"))
+    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "data"), "draft"))
 
 
 def _of_another_category(client: Any, mine: str, others: str) -> None:

@@ -676,18 +676,18 @@ def test_a_key_that_is_no_text_is_refused_by_name(app: Flask, key: Any) -> None:
 def test_a_category_is_a_mapping_of_its_own(app: Flask) -> None:
     """``session.category("ui")`` reads and writes the keys of ui and no others."""
     client = browser(app)
-    client.post("/set", json={"lang": "jp", "input_text": "x", "unclaimed": 1})
+    client.post("/set", json={"lang": "jp", "input_text": "x", "bookmarked_count": 1})
     with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
         view: Any = ours().category("ui")
         assert isinstance(view, MutableMapping)
-        assert dict(view) == {"lang": "jp", "unclaimed": 1}
+        assert dict(view) == {"lang": "jp", "bookmarked_count": 1}
         assert len(view) == 2
         assert "lang" in view
         assert "input_text" not in view
         assert view.get("input_text") is None
         view["theme"] = "dark"
         del view["lang"]
-        assert dict(session) == {"theme": "dark", "unclaimed": 1, "input_text": "x"}
+        assert dict(session) == {"theme": "dark", "bookmarked_count": 1, "input_text": "x"}
         with pytest.raises(KeyError, match="translation"):
             view["input_text"] = "y"
         view.clear()

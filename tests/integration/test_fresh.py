@@ -335,7 +335,7 @@ def test_changes_are_merged_onto_what_the_database_says(app: Flask) -> None:
     assert (found["user_role"], found["early_access"], found["daily_limit"]) == ("guest", True, 9)
 
 
-@pytest.mark.parametrize("category", ["auth", "ui", "translation"])
+@pytest.mark.parametrize("category", ["auth", "data", "translation"])
 def test_what_was_only_read_is_not_written(app: Flask, primary: Valkey, category: str) -> None:
     """Another request changes a list that this one has read: asking afresh makes no change of it."""
 
@@ -343,18 +343,18 @@ def test_what_was_only_read_is_not_written(app: Flask, primary: Valkey, category
     def read() -> Any:
         before = [list(session["cart"]), list(session["translation_context"]), list(session["_state_list"])]
         with primary.client() as redis:
-            redis.hset(key(session.digest, "ui"), "cart", '["theirs"]')
+            redis.hset(key(session.digest, "data"), "cart", '["theirs"]')
             redis.hset(key(session.digest, "translation"), "translation_context", '["theirs"]')
         session.fresh(category)
         assert [session["cart"], session["translation_context"]] == [
-            ["theirs"] if category == name else ["mine"] for name in ("ui", "translation")
+            ["theirs"] if category == name else ["mine"] for name in ("data", "translation")
         ]
         return jsonify(before)
 
     client = sign_in(app, cart=["mine"], translation_context=["mine"], _state_list=["mine"])
     version = row(app, client.digest)["version"]
     assert client.post("/read").json == [["mine"]] * 3
-    assert entry(primary, client.digest, "ui")["cart"] == '["theirs"]'
+    assert entry(primary, client.digest, "data")["cart"] == '["theirs"]'
     assert entry(primary, client.digest, "translation")["translation_context"] == '["theirs"]'
     assert row(app, client.digest)["version"] == version
 
@@ -489,17 +489,17 @@ def test_another_category_is_read_again(app: Flask, primary: Valkey) -> None:
     @app.post("/ui")
     def ui() -> Any:
         session["theme"] = "mine"
-        session["cart"].append("mine")
-        assert (session["lang"], session["tab"]) == ("jp", "1")
+        session["preferred_lang"].append("mine")
+        assert (session["lang"], session["temp_lang_override"]) == ("jp", "1")
         with primary.client() as redis:
-            redis.hset(key(session.digest, "ui"), mapping={"lang": '"en"', "theme": '"theirs"', "more": "1"})
-            redis.hdel(key(session.digest, "ui"), "tab")
+            redis.hset(key(session.digest, "ui"), mapping={"lang": '"en"', "theme": '"theirs"', "avg_rating": "1"})
+            redis.hdel(key(session.digest, "ui"), "temp_lang_override")
         is_fresh = session.fresh("ui")
         return jsonify(fresh=is_fresh, ui=dict(session.category("ui")), user=session["_user_id"])
 
-    client = sign_in(app, lang="jp", tab="1", cart=[], source_lang="ja")
+    client = sign_in(app, lang="jp", temp_lang_override="1", preferred_lang=[], source_lang="ja")
     asked = questions(app)
-    expected = {"lang": "en", "theme": "mine", "more": 1, "cart": ["mine"]}
+    expected = {"lang": "en", "theme": "mine", "avg_rating": 1, "preferred_lang": ["mine"]}
     assert client.post("/ui").json == {"fresh": True, "ui": expected, "user": "7"}
     assert questions(app) == asked
     found = client.get("/all").json

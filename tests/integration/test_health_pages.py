@@ -86,7 +86,7 @@ def test_the_page_says_what_the_table_says(make_app: MakeApp, primary: Valkey, l
     settings = parts(app).settings
     assert report["categories"] == {
         name: {f.name: settings.behaviour(f.priority, level).value for f in settings.table.features_in(name)}
-        for name in ("auth", "translation", "ui")
+        for name in ("auth", "translation", "ui", "data")
     }
     assert report["stores"] == {
         "primary": {"read": level in (0, 1), "write": level == 0},

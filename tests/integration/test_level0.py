@@ -33,7 +33,7 @@ def test_a_session_comes_back_by_category(make_app: MakeApp, primary: Valkey) ->
     digest = digest_of((cookie_of(response) or "").split(".")[0])
     with primary.client() as redis:
         assert {key for key in redis.scan_iter() if "canary" not in key} == {
-            f"session:{c}:{{{digest}}}" for c in ("translation", "ui")
+            f"session:{c}:{{{digest}}}" for c in ("translation", "ui", "data")
         }
         assert 0 < redis.pttl(f"session:translation:{{{digest}}}") <= 1_800_000
         assert 0 < redis.pttl(f"session:ui:{{{digest}}}") <= 86_400_000

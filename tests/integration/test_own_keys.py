@@ -17,7 +17,7 @@ from flask_langpont_session.testing import switched_off
 from .behind import browser, row, sign_in
 from .conftest import MakeApp, cookie_of
 
-CART = '{"cart": {"keys": ["cart"], "category": "ui", "priority": "high"}}'
+CART = '{"cart": {"keys": ["cart"], "category": "data", "priority": "high"}}'
 
 
 def debugged(app: Flask, debug: bool = True) -> Flask:
@@ -71,8 +71,8 @@ def test_in_debug_the_first_use_is_a_warning_with_what_happens_and_the_line_that
         for _ in range(2):
             app.test_client().post("/set", json={"cart": [1], "lang": "jp", "_user_id": "7"})
     assert said(caplog) == [
-        "no feature names session key 'cart'. It is kept in category 'ui' (86400 s) with priority 'high', at levels "
-        "0, 1, 2; what is written at levels 3, 4 is gone with its request. To name it, and to change that: "
+        "no feature names session key 'cart'. It is kept in category 'data' (session's life) with priority 'high', at "
+        "levels 0, 1, 2; what is written at levels 3, 4 is gone with its request. To name it, and to change that: "
         f"app.config['LANGPONT_SESSION_FEATURES'] = {CART}"
     ]
     assert {record.levelno for record in caplog.records if record.getMessage() in said(caplog)} == {logging.WARNING}
@@ -144,7 +144,7 @@ def test_explain_a_key(make_app: MakeApp) -> None:
     copy = "local_cache_fallback: this host's copy; what is written waits in its journal and is merged"
     none = "disable_feature: what DEFAULTS says, and available() is False; what is written is gone with the request"
     assert explained(make_app(), "cart") == [
-        "category  ui, 86400 s",
+        "category  data, session's life",
         "feature   other",
         "priority  high",
         "meaning   data, in Redis alone; no feature names it",

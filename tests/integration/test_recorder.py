@@ -377,7 +377,7 @@ def test_a_value_that_cannot_be_stored_is_counted_and_the_rest_is_kept(app: Flas
     assert client.get("/all").json == {"cart": [1], "theme": "dark"}
     assert parts(app).recorder.counters()["values_rejected"] == 1
     [rejected] = [event for event in seen if isinstance(event, events.ValueRejected)]
-    assert (rejected.category, rejected.key) == ("ui", "cart")
+    assert (rejected.category, rejected.key) == ("data", "cart")
     assert parts(app).health.level == 0
 
 

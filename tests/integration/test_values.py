@@ -324,7 +324,7 @@ def test_one_field_too_many(make_app: MakeApp, way: str, status: int) -> None:
     with captured_events(app) as seen:
         response = client.post(f"/{way}/one_more/1")
     assert response.status_code == status
-    assert rejected(seen) == ([] if status == 413 else [("ui", "one_more")])
+    assert rejected(seen) == ([] if status == 413 else [("data", "one_more")])
     assert set(client.get("/all").json or ()) == {f"key{number}" for number in range(256)}
     assert client.post(f"/{way}/key7/5").status_code == 200  # one that is there already may change
     assert client.get("/get/key7").json == {"value": "xxxxx", "present": True}

@@ -344,7 +344,7 @@ _change = change_ids.ChangeIds.change
 
 
 def _finds_in_outages(self: reads.Reads, ref: Any, scope: Any, life: Any, names: tuple[str, ...]) -> near.Hit | None:
-    return self._backend.primary.find(ref, self._lives(names, ref.kind, life.idle_ms))
+    return self._backend.primary.find(ref, self._lives(names, ref.kind, life, life.idle_ms))
 
 
 def _finds_before_the_journal(self: reads.Reads, sid: Any, scope: Any, life: Any, *, fresh: bool = False) -> Loaded:

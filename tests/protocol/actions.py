@@ -35,7 +35,7 @@ SHORTEST_LIFE_MS = 40_000
 MAX_AGE_SECONDS = 60
 """For so long a password that was entered counts."""
 
-CARRIED = ("translation", "ui")
+CARRIED = ("translation", "ui", "data")
 """Categories that are taken along to another id."""
 
 

@@ -326,7 +326,7 @@ class Promises:
             self.told.add(key.digest)
         if key.category == AUTH and not key.shadow and is_tombstone(before) and not is_tombstone(after):
             self.violate("I7", "a tombstone was " + ("removed" if after is None else "overwritten"))
-        if key.category in ("translation", "ui") and after is not None:
+        if key.category in ("translation", "ui", "data") and after is not None:
             self._stores(before.fields if before else {}, after.fields)
         if key.category == "translation" and not key.shadow:
             self._keeps_entries(key.digest, before, after)

@@ -1005,7 +1005,7 @@ def restore(node: Node, kept: Restore, limits: Limits, write_id: str) -> Merged:
     record = _opened(node, key)
     if not restored(record, kept.copy, kept.is_partial, limits, write_id):
         return Merged("merged", record.meta.stamp)
-    life = kept.life_ms if record.old else limits.empty_ms
+    life = _lasting(node, key, kept.life_ms) if record.old else limits.empty_ms
     return Merged("merged", _save(node, key, record, life, write_id).stamp)
 
 
@@ -1021,5 +1021,10 @@ def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
     outcomes = work.outcomes(kept.steps)
     if not work.changes:
         return Merged("merged", record.meta.stamp, outcomes)
-    life = kept.life_ms if record.old else limits.empty_ms
+    life = _lasting(node, key, kept.life_ms) if record.old else limits.empty_ms
     return Merged("merged", _save(node, key, record, life, write_id).stamp, outcomes)
+
+
+def _lasting(node: Node, key: Key, life_ms: int) -> int:
+    """Part of ``kept.lua``: the life of a record into which something was brought."""
+    return max(life_ms, _left(node, key if life_ms else Key(AUTH, key.digest)) or 1)

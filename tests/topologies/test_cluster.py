@@ -78,7 +78,7 @@ def test_old_sessions_are_taken_over_on_every_shard(cluster: Cluster, make_app: 
             client.set_cookie("old", cookie)
             assert client.get("/who").json["user"] == str(number)
             assert client.get("/get/cart").json["value"] == [number]
-    keys = cluster.keys("session:ui:{*}")
+    keys = cluster.keys("session:data:{*}")
     assert sum(map(len, keys.values())) == 24 and all(keys.values())
 
 

@@ -96,7 +96,7 @@ def wait_until_copied(deployment: Deployment, *digests: str) -> None:
     """The follower, if there is one, has what the primary has of these sessions."""
     replica = deployment.replica
     if replica is not None:
-        categories = ("auth", "translation", "ui")
+        categories = ("auth", "translation", "ui", "data")
         wait_until(
             lambda: all(same(deployment.primary, replica, key(name, c)) for name in digests for c in categories),
             "the copy",

@@ -160,6 +160,7 @@ class Merge(NamedTuple):
 
     :param steps: in the order in which they were acknowledged.
     :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
+    :param life_ms: that the record has at least from now on; 0: as long as the session's own record.
     :param write_id: under which it is sent, if not under that of the call.
     """
 
@@ -177,6 +178,7 @@ class Restore(NamedTuple):
 
     :param copy: as of its version.
     :param guard: ``free`` or ``alive``, see ``record.lua``.
+    :param life_ms: as of :class:`Merge`.
     :param is_partial: it may have begun from nothing after the loss, and says nothing of what was there before.
     """
 

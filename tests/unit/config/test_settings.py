@@ -94,7 +94,7 @@ DEFAULTS: dict[str, Any] = {
     "BEHAVIOURS": {},
     "USER_KEYS": ("_user_id", "user_id", "username", "user", "oidc_auth_token"),
     "PRIVILEGE_KEYS": (
-        "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity*",
+        "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity.*",
         "oidc_auth_token", "*_oauth_token",
     ),
     "PRIVILEGED_ROLES": ("admin",),
@@ -112,7 +112,7 @@ DEFAULTS: dict[str, Any] = {
     "ENCRYPTION_SWITCH_OVER": None,
     "DEVICE_LABELS": None,
     "DEVICE_NETWORKS": False,
-    "CARRY_ON_SIGN_IN": ("translation", "ui"),
+    "CARRY_ON_SIGN_IN": ("translation", "ui", "data"),
     "CARRY_ON_SIGN_OUT": ("ui",),
     "COOKIE_RESEND": "due",
     "REQUEST_BUDGET": 0.3,

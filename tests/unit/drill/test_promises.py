@@ -73,7 +73,7 @@ def test_keys_that_may_hold_anything(settings: Settings) -> None:
     """Neither identities nor rights, nor what the package keeps itself."""
     found = {name: key_of(settings, feature) for name, feature in settings.table.features.items()}
     assert found["csrf_protection"] is found["session_security"] is None
-    assert (found["oauth_tokens"], found["other"]) == ("oidc_auth_profile", "fs_cc")
+    assert (found["oauth_tokens"], found["other"]) == ("oidc_auth_profile", "fs_oauth_next")
     for name, key in found.items():
         if key is not None:
             assert settings.table.feature_of(key).name == name

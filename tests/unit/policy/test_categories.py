@@ -43,9 +43,10 @@ def table() -> CategoryTable:
         ("translation_engine", "engine_selection", "translation"),
         ("usage_count", "usage_tracking", "translation"),
         ("lang", "language_preference", "ui"),
-        ("_flashes", "temporary_data", "ui"),
-        ("cart", "other", "ui"),
-        ("identitycard", "authentication", "auth"),
+        ("_flashes", "flash_messages", "ui"),
+        ("fs_cc", "csrf_cookie", "ui"),
+        ("cart", "other", "data"),
+        ("identity_card", "other", "data"),
     ],
 )
 def test_each_key_has_one_feature(table: CategoryTable, key: str, feature: str, category: str) -> None:
@@ -146,6 +147,8 @@ def test_priorities_of_the_mission_are_the_defaults(table: CategoryTable) -> Non
         "usage_tracking": Priority.HIGH,
         "language_preference": Priority.MEDIUM,
         "ui_settings": Priority.MEDIUM,
+        "flash_messages": Priority.HIGH,
+        "csrf_cookie": Priority.HIGH,
         "other": Priority.HIGH,
         "statistics": Priority.MEDIUM,
         "analysis_cache": Priority.LOW,
@@ -211,8 +214,14 @@ def test_users_and_rights_that_the_table_forgot_are_in_auth() -> None:
         ({"added": {"cart": {"keys": ["cart"]}}}, "FEATURES['cart']: category is missing; write {'keys': [keys]"),
         ({"added": {"cart": {"priority": "high"}}}, "FEATURES['cart']: keys and category are missing"),
         ({"added": {"cart": {"keys": "cart", "category": "ui"}}}, "a list of names, not str"),
-        ({"added": {"cart": {"keys": ["c"], "category": "shop"}}}, "['category']: one of auth, translation, ui, not"),
-        ({"added": {"cart": {"keys": ["c"], "category": []}}}, "['category']: one of auth, translation, ui, not []"),
+        (
+            {"added": {"cart": {"keys": ["c"], "category": "shop"}}},
+            "['category']: one of auth, translation, ui, data, not",
+        ),
+        (
+            {"added": {"cart": {"keys": ["c"], "category": []}}},
+            "['category']: one of auth, translation, ui, data, not []",
+        ),
         ({"added": {"cart": {"keys": ["c"], "category": "ui", "ttl": 1}}}, "unknown entries ['ttl']"),
         ({"added": {"cart": {"keys": ["c"], "category": "ui", "priority": "critical"}}}, "all others high, medium or"),
         (

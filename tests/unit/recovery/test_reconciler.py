@@ -231,7 +231,7 @@ class Host:
                 lambda signal, event: self.lost.append(event),
                 SimpleNamespace(ended=self.no_longer_in_use.append),
             ),
-            life_of=lambda category, kind, life: 1000,
+            life_of_kept=lambda category, kind: 1000,
             row_changed=self.changed.append,
             note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
             note_version=self.journal.board.note_version,

@@ -68,7 +68,7 @@ def refill(shards: Shards) -> Refill:
         primary=shards,
         clock=lambda: shards.now,
         settings=SimpleNamespace(life=None, local_cache_ttl=TTL),
-        life_of=lambda category, kind, life: 1_000_000,
+        life_of_kept=lambda category, kind: 1_000_000,
         limits=None,
         was_wiped=lambda copy: copy.digest in shards.wiped,
     )

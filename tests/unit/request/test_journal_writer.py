@@ -450,10 +450,10 @@ def test_what_waits_for_the_former_id_waits_for_the_new_one(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("level", "kind", "carries", "known"),
     [
-        (2, "a", (), {"auth", "translation", "ui"}),
-        (2, "u", (), {"translation", "ui"}),
-        (2, "a", ("translation",), {"auth", "ui"}),
-        (0, "a", (), {"auth", "translation", "ui"}),
+        (2, "a", (), {"auth", "translation", "ui", "data"}),
+        (2, "u", (), {"translation", "ui", "data"}),
+        (2, "a", ("translation",), {"auth", "ui", "data"}),
+        (0, "a", (), {"auth", "translation", "ui", "data"}),
     ],
 )
 def test_the_host_knows_that_nothing_is_stored_under_a_new_id(

@@ -116,8 +116,8 @@ def test_a_session_that_is_over_or_in_doubt_ends_when_its_user_is_removed(
 
 
 def test_a_right_that_was_changed_inside_of_its_value_is_a_grant(maker: Maker, repository: Repository) -> None:
-    session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7", "identity_roles": ["a"]}))
-    session["identity_roles"].append("admin")
+    session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7", "identity.roles": ["a"]}))
+    session["identity.roles"].append("admin")
     repository.refuses = True
     with pytest.raises(GrantRefused):
         session.saving.save()

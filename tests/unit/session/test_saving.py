@@ -12,7 +12,7 @@ from tests.support.fakes import Maker, Repository
 @pytest.mark.parametrize("deed", ["nothing", "reads", "reads a list", "sets what is there"])
 def test_what_changes_nothing_saves_nothing(maker: Maker, repository: Repository, deed: str) -> None:
     session = maker.session(
-        repository.has(maker.sid("u", "u"), auth={"_user_id": "7", "daily_limit": 1}, ui={"cart": []})
+        repository.has(maker.sid("u", "u"), auth={"_user_id": "7", "daily_limit": 1}, data={"cart": []})
     )
     if deed == "reads":
         assert session["_user_id"] == "7"
@@ -40,11 +40,11 @@ def test_only_changed_keys_are_saved_by_category(maker: Maker, repository: Repos
 
 
 def test_a_change_inside_of_a_value_is_found(maker: Maker, repository: Repository) -> None:
-    session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1]}))
+    session = maker.session(repository.has(maker.sid("a"), data={"cart": [1]}))
     session["cart"].append(2)
     assert not session.modified
     session.saving.save()
-    assert repository.plans[0].changes["ui"].sets == {"cart": b"[1,2]"}
+    assert repository.plans[0].changes["data"].sets == {"cart": b"[1,2]"}
     assert session.modified
 
 

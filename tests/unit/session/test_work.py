@@ -8,7 +8,7 @@ from tests.support.fakes import Maker, Repository
 
 
 def test_stored_assigned_added_and_removed_keys_make_it_up(maker: Maker, repository: Repository) -> None:
-    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja", "cart": [1]}))
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}, data={"cart": [1]}))
     session["theme"] = "dark"
     session.increment("usage_count")
     del session["cart"]
@@ -26,7 +26,7 @@ def test_what_was_saved_stays_and_a_time_that_the_package_notes_is_not_shown(
 
 
 def test_a_value_that_cannot_be_read_counts_as_absent_and_is_counted(maker: Maker, repository: Repository) -> None:
-    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja", "cart": [1]}))
-    session.work.own_loaded().show("ui", {"lang": b"not JSON", "cart": b"[1]"})
-    assert readable_keys(session.work) == ["cart"]
+    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja", "theme": "dark"}))
+    session.work.own_loaded().show("ui", {"lang": b"not JSON", "theme": b'"dark"'})
+    assert readable_keys(session.work) == ["theme"]
     assert repository.recorder.counters()["unreadable_values"] == 1

@@ -1,6 +1,13 @@
 -- What a record says of its fields, for the scripts that bring what a host kept: this stands behind record.lua.
 local WIPED, RESTORED, BEGUN, TRIMMED, NO_LAG, ADDITIONS = '*wiped*', '*copied', '*begun*', '-------', '000000', 6
 
+-- The life (ms) that a record has when something was brought into it: as given ('0': that of its session's record), and
+-- none shorter than it has. Who kept it does not know how long the session lives.
+local function life_of(given)
+  local left = redis.call('PTTL', given == '0' and KEYS[1] or KEYS[2])
+  return math.max(tonumber(given), left, 1)
+end
+
 -- The id, stamp and lag of a field's last write; nil: it is not noted.
 local function written_lately(record, name)
   local named = noted_as(name)

@@ -1,7 +1,7 @@
 -- Brings what a host kept during an outage into one category, without undoing what was written since. guard.lua,
 -- record.lua and kept.lua stand before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  the head, then the record's life (ms), and for each operation, in the order in which they were
+--   ARGV  the head, then the record's life (see life_of), and for each operation, in the order in which they were
 --         acknowledged:
 --         'set' | 'del' | 'add' | 'wipe' | 'record', field, value or delta, mode, moment, has a base value (1/0), base value,
 --         ids of writes whose outcome is unknown, when it was acknowledged
@@ -162,8 +162,9 @@ for i = 3, #ARGV, 9 do
 end
 local stamp = record.stamp
 if changes then
-  try_rights(record, ARGV[2])
-  stamp = save_record(record, ARGV[2])
+  local life = life_of(ARGV[2])
+  try_rights(record, life)
+  stamp = save_record(record, life)
 end
 reply[2] = tonumber(stamp)
 return reply

@@ -1,7 +1,7 @@
 -- Gives one category back what a host has of it, after this server may have lost it. guard.lua, record.lua
 -- and kept.lua stand before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  the head, then the record's life (ms), version of the copy, 1: it is of a record that began from nothing when this
+--   ARGV  the head, then the record's life (see life_of), version of the copy, 1: it is of a record that began from nothing when this
 --         server may have lost data already, and says nothing of what was there before; the ids of the additions that are
 --         part of the copy, each with its time, as in @m; then field, value, …
 -- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
@@ -88,5 +88,5 @@ if is_newer then
     record.next = string.format('%016.0f', version + 1)
   end
 end
-local stamp = save_record(record, ARGV[2])
+local stamp = save_record(record, life_of(ARGV[2]))
 return {'merged', tonumber(stamp)}

@@ -1,0 +1,204 @@
+"""Keys that no feature names are their user's: they live as long as the session, and go where the user goes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from flask import Flask, flash, get_flashed_messages, jsonify, redirect, session
+
+from devservers.servers import Valkey
+from flask_langpont_session.testing import outage, switched_off
+
+from .behind import digest, key, sign_in, stored
+from .conftest import MakeApp, cookie_of, parts
+
+CART = ["tea", "milk"]
+DAY, HOUR, MONTH = 86_400_000, 3_600_000, 31 * 86_400_000
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    app = make_app()
+
+    @app.post("/stay/<user>")
+    def stay(user: str) -> str:
+        session["_user_id"] = user
+        session.permanent = True
+        return "until next month"
+
+    @app.post("/remember")
+    def remember() -> str:
+        session["cart"] = CART
+        session.permanent = True
+        return "remembered"
+
+    @app.post("/order")
+    def order() -> Any:
+        flash("Thank you")
+        return redirect("/messages")
+
+    @app.get("/messages")
+    def messages() -> Any:
+        return jsonify(get_flashed_messages())
+
+    return app
+
+
+def life_ms(server: Valkey, cookie: str | None, category: str = "data") -> int:
+    with server.client() as redis:
+        return int(redis.pttl(key(digest(cookie), category)))
+
+
+def shown(client: Any) -> Any:
+    return client.get("/get/cart").json["value"]
+
+
+# -- how long ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "life"), [("/login/7", HOUR), ("/stay/7", MONTH), ("/untouched", DAY), ("/remember", MONTH)]
+)
+def test_own_keys_live_as_long_as_the_session(app: Flask, primary: Valkey, page: str, life: int) -> None:
+    """A user's while the user is signed in; a visitor's for a day, or as long as the permanent cookie."""
+    client: Any = app.test_client()
+    cookie = cookie_of(client.open(page, method="GET" if page == "/untouched" else "POST"))
+    cookie = cookie_of(client.post("/set", json={"cart": CART, "theme": "dark"})) or cookie
+    assert life - 60_000 < life_ms(primary, cookie) <= life
+    assert life_ms(primary, cookie, "ui") <= min(DAY, life)
+
+
+@pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH), ("/remember", MONTH)])
+def test_a_cart_outlives_the_look_of_the_pages(app: Flask, primary: Valkey, page: str, life: int) -> None:
+    """A day without a request: what had the life of `ui` is gone, the cart is there, and lives on from here."""
+    client: Any = app.test_client()
+    cookie = cookie_of(client.post(page))
+    client.post("/set", json={"cart": CART, "theme": "dark"})
+    with primary.client() as redis:
+        redis.delete(key(digest(cookie), "ui"))
+        redis.pexpire(key(digest(cookie), "data"), life - DAY - life // 4)
+    assert client.get("/all").json["cart"] == CART
+    assert "theme" not in client.get("/all").json
+    assert life - 60_000 < life_ms(primary, cookie) <= life
+
+
+@pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH), ("/login/7", HOUR)])
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_what_waited_or_was_given_back_lives_as_long_as_its_session(
+    app: Flask, primary: Valkey, page: str, life: int, is_emptied: bool
+) -> None:
+    """The host that kept it does not know how long that is: Redis does."""
+    client: Any = app.test_client()
+    cookie = cookie_of(client.post(page))
+    client.post("/set", json={"cart": ["tea"]})
+    assert shown(client) == ["tea"]
+    with switched_off(app, "primary"):
+        client.post("/set", json={"cart": CART})
+        if is_emptied:
+            with primary.client() as redis:
+                redis.flushall()
+    if is_emptied:
+        assert client.get("/who").json["user"] == "7"  # the database has it
+    assert stored(primary, "data", cookie) == {"cart": '["tea","milk"]'}
+    assert life - 60_000 < life_ms(primary, cookie) <= life
+
+
+# -- whose -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_next_user_of_the_browser_does_not_see_it(app: Flask) -> None:
+    """Neither as a visitor nor signed in; the look of the pages stays."""
+    client = sign_in(app, cart=CART, theme="dark")
+    client.post("/logout")
+    assert client.get("/all").json == {"theme": "dark"}
+    client.post("/login/8")
+    assert (shown(client), client.get("/get/theme").json["value"]) == (None, "dark")
+
+
+def test_another_user_who_signs_in_over_it_does_not_get_it(app: Flask) -> None:
+    client = sign_in(app, cart=CART)
+    client.post("/login/8")
+    assert shown(client) is None
+
+
+def test_a_user_who_signs_in_again_keeps_it(app: Flask) -> None:
+    client = sign_in(app, cart=CART)
+    client.post("/login/7")
+    assert shown(client) == CART
+
+
+def test_a_visitor_who_signs_in_keeps_it(app: Flask, primary: Valkey) -> None:
+    client: Any = app.test_client()
+    client.post("/set", json={"cart": CART})
+    cookie = cookie_of(client.post("/login/7"))
+    assert shown(client) == CART
+    assert stored(primary, "data", cookie) == {"cart": '["tea","milk"]'}
+
+
+@pytest.mark.parametrize("leave", ["/logout", "/login/8"])
+def test_in_an_outage_it_is_the_same(app: Flask, leave: str) -> None:
+    """Also what is brought to the other id once Redis is back."""
+    client = sign_in(app, cart=CART, lang="ja")
+    with switched_off(app, "primary"):
+        client.post(leave)
+        assert shown(client) is None
+    assert shown(client) is None
+    assert client.get("/get/lang").json["value"] == "ja"
+
+
+# -- messages, and keys that look like rights --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "messages"), [(0, ["Thank you"]), (1, ["Thank you"]), (2, ["Thank you"]), (3, []), (4, [])]
+)
+def test_a_message_survives_the_redirect_as_the_table_says(app: Flask, level: int, messages: list[str]) -> None:
+    """Else users who see nothing would order twice. At levels 3 and 4 nothing but auth is kept."""
+    client: Any = app.test_client()
+    client.post("/set", json={"theme": "dark"})
+    client.get("/all")
+    if not level:
+        assert client.post("/order", follow_redirects=True).json == messages
+        return
+    with outage(app, level):
+        assert client.post("/order", follow_redirects=True).json == messages
+        assert client.get("/messages").json == []
+
+
+def test_a_key_that_begins_like_a_right_is_data(app: Flask) -> None:
+    """No 503 while the database is away, no sign-in; what Flask-Principal stores is a right."""
+    client: Any = app.test_client()
+    with switched_off(app, "database"):
+        assert client.post("/set", json={"identity_card": "seen"}).status_code == 200
+        assert client.post("/set", json={"identity.id": "7"}).status_code == 503
+        assert client.get("/all").json == {"identity_card": "seen"}
+
+
+# -- settings that name ui ---------------------------------------------------------------------------------------------
+
+
+def test_a_list_that_names_ui_counts_for_data(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """As it did when these keys were in ui; said once, and not where both are named."""
+    lists: dict[str, Any] = {"CARRY_ON_SIGN_IN": ["ui"], "NEAR_CACHE": ["auth", "ui"], "ENCRYPTED_CATEGORIES": ["ui"]}
+    keys = {"ENCRYPTION_KEYS": [bytes(range(200, 232)).hex()]}
+    with caplog.at_level(logging.INFO):
+        settings = parts(make_app(**lists, **keys)).settings
+    assert settings.carry_on_sign_in == ("ui", "data")
+    assert settings.near_categories == {"auth", "ui", "data"}
+    assert settings.sealed_categories == {"ui", "data"}
+    [record] = [record for record in caplog.records if "'data'" in record.getMessage()]
+    assert [f"LANGPONT_SESSION_{name}" in record.getMessage() for name in lists] == [True] * 3
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        both = parts(make_app(**{name: [*named, "data"] for name, named in lists.items()}, **keys)).settings
+    assert both.sealed_categories == settings.sealed_categories
+    assert "'data'" not in caplog.text
+
+
+def test_a_data_category_of_the_applications_own_is_as_it_says(make_app: MakeApp) -> None:
+    """Its CATEGORIES stay as they are configured."""
+    categories = {"auth": {}, "ui": {"features": {"look": ["theme"]}}, "data": {"ttl": 60, "features": {"rest": ["*"]}}}
+    app = make_app(CATEGORIES=categories, FEATURE_PRIORITIES={"look": "low", "rest": "high"}, CARRY_ON_SIGN_IN=["ui"])
+    assert list(parts(app).settings.carry_on_sign_in) == ["ui"]
