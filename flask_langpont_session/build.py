@@ -729,6 +729,7 @@ def _journal(settings: Settings, at_rest: AtRest | None) -> Journal:
         session_entries=settings.journal_session_entries,
         session_bytes=settings.journal_session_bytes,
         visitor_share=settings.journal_visitor_share,
+        copies_ttl=settings.local_cache_ttl,
     )
     journal = journal_at(path, limits=limits) if at_rest is None else at_rest.journal(path, limits)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..policy.values import CategoryChange, RecordRef, SharedCopy
-from ..stores.host.board import Board, Outdated
+from ..stores.host.board import Board, Shared
 from ..stores.host.entries import Overlay, PendingWrite
 from ..stores.host.file import JournalFile
 from ..stores.host.journal import Journal
@@ -32,7 +32,7 @@ class SealedBoard(Board):
         super().__init__(file, limits=limits)
         self._values = values
 
-    def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Outdated:
+    def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Shared:
         return super().put_copies([self._with(self._values.wires, shared) for shared in copies], db)
 
     def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:
@@ -108,7 +108,7 @@ class SealedJournal(Journal):
         copies: Iterable[SharedCopy] = (),
         *,
         applied: Iterable[PendingWrite] = (),
-    ) -> Outdated:
+    ) -> Shared:
         return super().forget_writes(entries, copies, applied=list(map(self._sealed, applied)))
 
     def _moved(self, entry: PendingWrite, digest: str, kind: str) -> PendingWrite:

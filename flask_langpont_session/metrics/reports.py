@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from blinker import Signal
 
 from .. import events
-from ..policy.values import CategoryChange, ErrorClass, StoreError
+from ..policy.values import Basis, CategoryChange, ErrorClass, StoreError
 from ..support.logs import Once, fields
 from .losses import Losses
 from .recorder import InUse, Recorder
@@ -41,6 +41,7 @@ class Reports:
         self.in_use = in_use
         self.losses = Losses(recorder, emit)
         self._journal_failure = Once(_SILENCE, clock)
+        self._no_room = Once(_SILENCE, clock)
 
     def no_longer_in_use(self, digest: str) -> None:
         """Have a session that is over counted no more."""
@@ -64,6 +65,25 @@ class Reports:
         )
         self.recorder.count("values_rejected")
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
+
+    def shared(self, outdated: Mapping[tuple[str, Basis], int], left_out: int) -> None:
+        """Copies were shared with the other workers of the host.
+
+        :param outdated: category and basis of values that waited → how many of them gave way to a copy.
+        :param left_out: how many copies there was no room for. Nothing is lost: a request whose session is among them
+            finds its data at another worker only, or is told that it is unknown.
+        """
+        self.losses.outdated(outdated)
+        if left_out:
+            self.recorder.count("copies_left_out", left_out)
+            if self._no_room.is_due():
+                log.info(
+                    "%d copies of categories are not shared with the other workers of this host: copies have the room "
+                    "of a quarter of LANGPONT_SESSION_JOURNAL_MAX_BYTES. "
+                    "(Logged once in %d s; the counter copies_left_out counts all.)",
+                    *(left_out, _SILENCE),
+                    extra=fields("copies_left_out", number=left_out, silence=_SILENCE),
+                )
 
     def journal_failed(self, error: StoreError) -> None:
         """The journal could not be read or written."""

@@ -71,7 +71,7 @@ class Carries:
         changed = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
         # What the host has of a former id is from before it was given up, and could be shown or given back to Redis.
         changed |= {(entry.origin, name): ANONYMOUS for entry in done if entry.left_us for name in entry.categories}
-        self._backend.reports.losses.outdated(self._board.publish_copies(self._copies.refresh(changed)))
+        self._backend.reports.shared(*self._board.publish_copies(self._copies.refresh(changed)))
         return bool(done)
 
     def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:

@@ -105,7 +105,8 @@ class Merges:
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and not group[0].shadow:
                 self._note_version(group, reply.version)
-        self._losses.outdated(self._journal.forget_writes(done, self._copies.refresh(merged), applied=applied))
+        shared = self._journal.forget_writes(done, self._copies.refresh(merged), applied=applied)
+        self._backend.reports.shared(*shared)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(done)

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from .. import events
 from ..policy.health import ONLY, PRIMARY
-from ..policy.values import shard_of
+from ..policy.values import SharedCopy, StoreError, shard_of
 from ..stores.backend import Backend
+from ..stores.host.board import PORTION
+from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Waiting
 from ..support.logs import fields
 from . import copies
@@ -21,6 +23,9 @@ from .replay import Replay
 log = logging.getLogger(__name__)
 
 NOTHING_WAITS = Waiting(0, None)
+
+_SHARING = 0.2
+"""Seconds of each round for the copies of many sessions: the stores are looked at meanwhile."""
 
 _LOOK_AT_JOURNAL = 1.0
 """Seconds between two looks at how much waits there."""
@@ -44,7 +49,7 @@ class Outages:
     def reset(self) -> None:
         """As new: a forked child has announced nothing, and has seen no shard well yet."""
         self._silent: frozenset[str] = frozenset()
-        self._to_share: frozenset[str] = frozenset()
+        self._to_share: list[SharedCopy] = []
         self._next_announcement = 0.0
         self._next_look = 0.0
         self.waiting: Waiting | None = NOTHING_WAITS
@@ -61,10 +66,10 @@ class Outages:
         silent = frozenset(shard for shard in health.shards if health.snapshot(shard).reader is None)
         if begun := silent - self._silent:
             self._next_announcement = 0.0
-        # All workers of a host begin at the same moment: one that waits too long for its turn tries again next round.
-        self._to_share = (self._to_share & silent) | begun
-        if self._to_share and self._backend.share_copies(self._to_share):
-            self._to_share = frozenset()
+            live = self._backend.local.live_categories()
+            self._to_share += (copy for copy in live if health.locate(copy.digest) in begun)
+        self._to_share = [copy for copy in self._to_share if health.locate(copy.digest) in silent]
+        self._share_copies()
         if silent and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + copies.ANNOUNCEMENTS
@@ -75,6 +80,22 @@ class Outages:
         if not silent and was_announced:  # here, or by a worker that died during the outage
             ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor")
         self._silent = silent
+
+    def _share_copies(self) -> None:
+        """Share as many copies as there is time for. All workers of a host begin at the same moment: one that waits too
+        long for its turn goes on in the next round."""
+        end = self._clock() + _SHARING
+        while self._to_share:
+            try:
+                self._backend.reports.shared(*self._board.publish_copies(self._to_share[:PORTION]))
+            except StoreError as error:
+                if not is_busy(error):
+                    self._to_share = []
+                    self._backend.reports.journal_failed(error)
+                return
+            self._to_share = self._to_share[PORTION:]
+            if self._clock() >= end:
+                return
 
     def siblings_are_in_trouble(self) -> bool:
         """Whether another worker of the host has announced an outage since this was asked last."""

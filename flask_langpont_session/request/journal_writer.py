@@ -158,7 +158,7 @@ class JournalWriter:
         """Put local copies where the other workers of the host can read them."""
 
         def publish(wait: float | None) -> None:
-            self._reports.losses.outdated(self._board.publish_copies(copies, wait=wait))
+            self._reports.shared(*self._board.publish_copies(copies, wait=wait))
 
         self._do(publish, scope)
 

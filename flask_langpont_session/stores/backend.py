@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from ..policy.ids import SIGNED_IN
 from ..policy.records import Life
 from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
 from .base import SessionStore
-from .host.group_commit import is_busy
 from .host.journal import Journal
 from .local import LocalCopies
 from .redis.endpoint import Endpoint
@@ -129,17 +128,3 @@ class Backend:
         with suppress(StoreError):
             return self.board.is_wiped_since(copy.digest, copy.category, copy.copy.version)
         return False
-
-    def share_copies(self, shards: Container[str]) -> bool:
-        """Put this worker's live local copies of sessions on these shards where the host's other workers read them.
-
-        :return: False: the journal was busy, so it is to be done again.
-        """
-        copies = [copy for copy in self.local.live_categories() if self.health.locate(copy.digest) in shards]
-        try:
-            self.reports.losses.outdated(self.board.publish_copies(copies))
-        except StoreError as error:
-            if is_busy(error):
-                return False
-            self.reports.journal_failed(error)
-        return True

@@ -403,7 +403,7 @@ def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
     client = sign_in(app, input_text="mine")
     with parts(app).monitor.paused():
         client.get("/get/input_text")
-        parts(app).backend.share_copies([""])
+        parts(app).backend.board.publish_copies(parts(app).backend.local.live_categories())
         shared = parts(app).backend.board.shared_copies().values()
         assert {(copy.digest, copy.category, copy.kind) for copy in shared} >= {
             (client.digest, "translation", SIGNED_IN)

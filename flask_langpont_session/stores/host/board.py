@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
 from .change_ids import ChangeIds
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
@@ -23,12 +24,23 @@ from .file import REPLAY_SECONDS, JournalFile
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
 
-_PORTION = 200
+PORTION = 200
 """Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
 them."""
 
 Outdated: TypeAlias = "Counter[tuple[str, Basis]]"
 """Category and basis of values that waited → how many of them lost against what was shared."""
+
+
+class Shared(NamedTuple):
+    """What came of sharing copies.
+
+    :param outdated: see :func:`~.entries.put_copy`.
+    :param left_out: how many copies there was no room for.
+    """
+
+    outdated: Outdated
+    left_out: int
 
 
 class Board:
@@ -76,35 +88,45 @@ class Board:
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
-    def publish_copies(self, copies: Iterable[SharedCopy], *, wait: float | None = None) -> Outdated:
+    def publish_copies(self, copies: Iterable[SharedCopy], *, wait: float | None = None) -> Shared:
         """Share this worker's copies with the other workers of the host: as many as there is room for.
 
-        :param copies: one that is not newer than what is there, or whose session is revoked here, is left out.
+        :param copies: those that matter most come first. One that is not newer than what is there, or whose session is
+            revoked here, is not needed.
         :param wait: seconds, for each portion of them; others are let in between.
-        :return: how many values that waited here they outdate, see :func:`~.entries.put_copy`.
+        :raises StoreError: the journal cannot be used, or not in time.
         """
-        lost: Outdated = Counter()
-        waiting = iter(copies)
-        while portion := list(islice(waiting, _PORTION)):
-            lost.update(self._file.transaction(self._limits.adding(partial(self.put_copies, portion)), wait))
-        return lost
+        outdated: Outdated = Counter()
+        left_out, waiting = 0, iter(copies)
+        while portion := list(islice(waiting, PORTION)):
+            shared = self._file.transaction(partial(self.put_copies, portion), wait)
+            outdated.update(shared.outdated)
+            left_out += shared.left_out
+        return Shared(outdated, left_out)
 
     def add_copies(self, copies: Sequence[SharedCopy], wait: float | None) -> None:
         """Share what is known of a session of which something was kept. Never raises: without the copies less is known,
         and nothing that was written is lost."""
         if copies:
             with suppress(StoreError):
-                self._file.transaction(self._limits.adding(partial(self.put_copies, copies)), wait, forced=False)
+                self._file.transaction(partial(self.put_copies, copies), wait, forced=False)
 
-    def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Outdated:
-        """Share copies within a transaction that is under way; whether there is room is for its caller to see."""
-        lost: Outdated = Counter()
+    def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Shared:
+        """Share copies within a transaction that is under way, as many as there is room for."""
+        copies = list(copies)
+        found = [self._limits.fitting(db, partial(self._put_copies, db, copies))]
+        if found == [None]:
+            found = [self._limits.fitting(db, partial(self._put_copies, db, [copy])) for copy in copies]
+        return Shared(sum((outdated for outdated in found if outdated), Counter()), found.count(None))
+
+    def _put_copies(self, db: sqlite3.Connection, copies: Iterable[SharedCopy]) -> Outdated:
+        outdated: Outdated = Counter()
         now = self._now_ms()
         for shared in copies:
             is_outdated = self.is_outdated(shared.digest, shared.category, shared.copy.version)
             for basis, count in put_copy(db, shared, now, is_outdated=is_outdated).items():
-                lost[shared.category, basis] += count
-        return lost
+                outdated[shared.category, basis] += count
+        return outdated
 
     def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:
         """What the workers of this host have published, by number.
@@ -117,7 +139,7 @@ class Board:
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
         sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
-        while self._file.transaction(lambda db: db.execute(sql, (_PORTION,)).rowcount, REPLAY_SECONDS):
+        while self._file.transaction(lambda db: db.execute(sql, (PORTION,)).rowcount, REPLAY_SECONDS):
             pass
 
     # -- rows ----------------------------------------------------------------------------------------------------------
@@ -156,8 +178,9 @@ class Board:
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has seen a later version of a category, or wiped it since."""
         with _TRANSLATED:
-            later = self._versions.is_outdated(digest, category, version)
-            return later or self._wipes.is_outdated(digest, category, version)
+            since_ms = self._oldest_copy_ms()
+            later = self._versions.is_outdated(digest, category, version, since_ms)
+            return later or self._wipes.is_outdated(digest, category, version, since_ms)
 
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Let the other workers of the host know that a category was wiped at this version. Not an entry."""
@@ -167,7 +190,7 @@ class Board:
     def is_wiped_since(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has wiped a category after a version."""
         with _TRANSLATED:
-            return self._wipes.is_outdated(digest, category, version)
+            return self._wipes.is_outdated(digest, category, version, self._oldest_copy_ms())
 
     # -- the claim to resync Redis -------------------------------------------------------------------------------------
 
@@ -230,6 +253,10 @@ class Board:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+    def _oldest_copy_ms(self) -> int:
+        """What was confirmed before is used no more; the clock of Redis may be a little off."""
+        return self._now_ms() - int(self._limits.copies_ttl * 1000) - CLOCK_TOLERANCE_MS
 
 
 class _Translated:

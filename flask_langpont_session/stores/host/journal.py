@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ...policy.values import Basis, CategoryChange, Operation, RecordRef, SharedCopy, StoreError
 from ...support.logs import fields
-from .board import Board, Outdated
+from .board import Board, Shared
 from .entries import (
     FIELD,
     Move,
@@ -311,7 +311,7 @@ class Journal:
         copies: Iterable[SharedCopy] = (),
         *,
         applied: Iterable[PendingWrite] = (),
-    ) -> Outdated:
+    ) -> Shared:
         """These are done, one way or the other. A field that was written again since it was read from here stays.
 
         :param applied: those that a store has now. What took their place here meanwhile was made from
@@ -326,7 +326,7 @@ class Journal:
             (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in applied
         ]
 
-        def forget(db: sqlite3.Connection) -> Outdated:
+        def forget(db: sqlite3.Connection) -> Shared:
             db.executemany("DELETE FROM writes WHERE seq = ?", done)
             db.executemany(_NOW_MADE_FROM, merged)
             return self.board.put_copies(shared, db)

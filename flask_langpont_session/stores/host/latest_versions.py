@@ -8,18 +8,23 @@ has.
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...support.files import PrivateNumbers
 
-BUCKETS = 8_192
-_PLACES = 8
+BUCKETS = 65_536
+_PLACES = 7
 """A category is noted in its bucket, in the place of the one whose version is the oldest there: what is forgotten is
-older than eight others. In all there is room for some tens of thousands."""
+older than seven others. In all there is room for some hundreds of thousands, in 4 MB of which only those parts exist
+that were written to. The first word of a bucket is the highest version that was forgotten there."""
 
-_WORD, _BUCKET = struct.Struct("=Q"), struct.Struct(f"={_PLACES}Q")
+_FORM = 2
+"""Part of the file's name: a release that places the numbers otherwise has another file."""
+
+_WORD, _BUCKET = struct.Struct("=Q"), struct.Struct(f"={1 + _PLACES}Q")
 _BYTES, _ALL_BYTES = _WORD.size, _BUCKET.size
 _NOTHING = bytes(_ALL_BYTES)
 
@@ -36,9 +41,9 @@ class LatestVersions:
     """
 
     def __init__(self, path: Path | None, what: str) -> None:
-        self._path = None if path is None else Path(f"{path.resolve()}-{what}")
+        self._path = None if path is None else Path(f"{path.resolve()}-{what}-{_FORM}")
         self._file: PrivateNumbers | None = None
-        self._own = bytearray() if path else bytearray(BUCKETS * _ALL_BYTES)
+        self._own: dict[int, bytes] = {}
 
     def note(self, digest: str, category: str, version: int) -> None:
         """This version was seen or written. That of a server whose clock is behind, after a failover, may be lower than
@@ -49,32 +54,59 @@ class LatestVersions:
         bucket, name = _names(digest, category)
         words = self._in(bucket)
         place = _place_of(name, words)
-        if place is None:
-            place = min(range(_PLACES), key=lambda place: words[place] & _MS)
-        elif words[place] & _MS > version // 1000:
-            return  # a request that read something older is late to say so
-        at, word = bucket + place * _BYTES, _WORD.pack(name << _MS_BITS | version // 1000 & _MS)
-        if self._path is None:
-            self._own[at : at + _BYTES] = word
-        else:
-            (self._file or self._opened()).write(at, word)
+        word = name << _MS_BITS | version // 1000 & _MS
+        if place is not None:
+            if words[place] & _MS > word & _MS:
+                return  # a request that read something older is late to say so
+            if self._path is None:
+                self._exchange(bucket + place * _BYTES, word)
+            else:
+                (self._file or self._opened()).write(bucket + place * _BYTES, _WORD.pack(word))
+            return
+        place = min(range(1, 1 + _PLACES), key=lambda place: words[place] & _MS)
+        self._forgets(bucket, words[place])
+        displaced = self._exchange(bucket + place * _BYTES, word)
+        if displaced != words[place]:  # by another process, at the same moment
+            self._forgets(bucket, displaced)
 
-    def is_outdated(self, digest: str, category: str, version: int) -> bool:
-        """Whether a worker of this host has seen a later version.
+    def is_outdated(self, digest: str, category: str, version: int, since_ms: int = 0) -> bool:
+        """Whether a worker of this host has seen a later version, or may have: of what had to be forgotten only the
+        highest version is known.
 
+        :param since_ms: whatever is asked about was confirmed since then, by the clock of versions: what was forgotten
+            and is older does not matter.
         :raises OSError: the file cannot be used.
         """
         bucket, name = _names(digest, category)
         words = self._in(bucket)
         place = _place_of(name, words)
-        return place is not None and words[place] & _MS > version // 1000
+        if place is None:
+            return words[0] > version // 1000 and words[0] >= since_ms
+        return words[place] & _MS > version // 1000
+
+    def _forgets(self, bucket: int, word: int) -> None:
+        """Have it known that a version is noted no more."""
+        highest = word & _MS
+        while highest and (before := self._exchange(bucket, highest)) > highest:
+            highest = before
 
     def _in(self, bucket: int) -> tuple[int, ...]:
         """What is noted there."""
         if self._path is None:
-            return _BUCKET.unpack_from(self._own, bucket)
+            return _BUCKET.unpack(self._own.get(bucket, _NOTHING))
         found = (self._file or self._opened()).read(bucket, _ALL_BYTES)
         return _BUCKET.unpack(found + _NOTHING[len(found) :])  # the file may end before it, or within
+
+    def _exchange(self, at: int, word: int) -> int:
+        """Put a word in its place. What was there before, as far as that can be said."""
+        if self._path is None:
+            bucket, place = at // _ALL_BYTES * _ALL_BYTES, at % _ALL_BYTES // _BYTES
+            words = list(self._in(bucket))
+            before, words[place] = words[place], word
+            self._own[bucket] = _BUCKET.pack(*words)
+            return before
+        found = (self._file or self._opened()).exchange(at, _WORD.pack(word)) or b""
+        return int.from_bytes(found, sys.byteorder)
 
     def close(self) -> None:
         """Let go of the file. The next call opens it again."""
@@ -90,8 +122,8 @@ class LatestVersions:
 
 def _place_of(name: int, words: Sequence[int]) -> int | None:
     """Where a category stands in its bucket; None: nothing is noted of it."""
-    for place, word in enumerate(words):
-        if word >> _MS_BITS == name:
+    for place in range(1, 1 + _PLACES):
+        if words[place] >> _MS_BITS == name:
             return place
     return None
 
@@ -100,4 +132,4 @@ def _names(digest: str, category: str) -> tuple[int, int]:
     """Where the bucket of a category begins, and what tells it from nearly all others there."""
     of = digest.encode()
     found, names = zlib.crc32(category.encode(), zlib.crc32(of)), zlib.adler32(of)
-    return found % BUCKETS * _ALL_BYTES, (names << 19 | found // BUCKETS) & _NAMES
+    return found % BUCKETS * _ALL_BYTES, (names << 16 | found // BUCKETS) & _NAMES

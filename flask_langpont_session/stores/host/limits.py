@@ -74,7 +74,7 @@ _OF_SESSION = f"""SELECT count(*), coalesce(sum({_bytes("writes", *_WRITE[2:])})
     FROM writes WHERE digest = ? AND shadow = ?"""
 
 
-_NAMES = ("MAX_ENTRIES", "MAX_BYTES", "VISITOR_SHARE", "VISITOR_SHARE", "MAX_ENTRIES", "MAX_BYTES")
+_NAMES = ("MAX_ENTRIES", "MAX_BYTES", "VISITOR_SHARE", "VISITOR_SHARE", "MAX_BYTES")
 
 
 class Sizes(NamedTuple):
@@ -87,6 +87,17 @@ class Sizes(NamedTuple):
     copy_entries: int
     copy_bytes: int
 
+    @property
+    def limited(self) -> tuple[int, ...]:
+        """What is limited: copies are in bytes only, as there are several of each session in use."""
+        return (
+            self.entries - self.copy_entries,
+            self.bytes,
+            self.visitor_entries,
+            self.visitor_bytes,
+            self.copy_bytes,
+        )
+
     def has_grown(self, before: Sizes) -> bool:
         """In either way."""
         return self.entries > before.entries or self.bytes > before.bytes
@@ -96,11 +107,12 @@ class Sizes(NamedTuple):
 class JournalLimits:
     """What the journal keeps at most. Revocations and pushes are not limited.
 
-    :param entries: written fields and published copies in all.
+    :param entries: written fields in all.
     :param bytes: of the file, as far as it is in use.
     :param session_entries: written fields of one session.
     :param session_bytes: of one session: names and values of its written fields, and what they had been.
     :param visitor_share: 0 to 0.5: of `entries` and `bytes`, for all sessions together that are not signed in.
+    :param copies_ttl: seconds for which a copy may be used.
     """
 
     entries: int = 100_000
@@ -108,6 +120,7 @@ class JournalLimits:
     session_entries: int = 4_000
     session_bytes: int = 1_048_576
     visitor_share: float = 0.5
+    copies_ttl: float = 1800.0
 
     def adding(
         self, work: Callable[[sqlite3.Connection], T], session: tuple[str, bool] | None = None
@@ -121,24 +134,45 @@ class JournalLimits:
         def add(db: sqlite3.Connection) -> T:
             before = _sizes(db)
             result = work(db)
-            after = _sizes(db)
-            self._check(before, after)
-            if after.has_grown(before):
-                self._check_file(db, after)
-                if session is not None:
-                    self._check_session(db, *session)
+            if self._check(db, before) and session is not None:
+                self._check_session(db, *session)
             return result
 
         return add
 
-    def _check(self, before: Sizes, after: Sizes) -> None:
-        """What adds nothing, such as a field that is written again, goes on in a full journal."""
+    def fitting(self, db: sqlite3.Connection, work: Callable[[], T]) -> T | None:
+        """Do a part of a transaction; if it makes more of what is too much, it is taken back.
+
+        :return: None: it was.
+        """
+        before = _sizes(db)
+        db.execute("SAVEPOINT part")
+        try:
+            result = work()
+            self._check(db, before)
+        except StoreError as error:
+            if error.error_class is not ErrorClass.LOCAL:
+                raise
+            db.execute("ROLLBACK TO part")
+            return None
+        finally:
+            db.execute("RELEASE part")
+        return result
+
+    def _check(self, db: sqlite3.Connection, before: Sizes) -> bool:
+        """Return whether there is more than before. What adds nothing, such as a field that is written again, goes on
+        in a full journal."""
+        after = _sizes(db)
         all_of_it = self.entries, self.bytes
         of_visitors = self.visitor_share * self.entries, self.visitor_share * self.bytes
-        of_copies = _COPIES_SHARE * self.entries, _COPIES_SHARE * self.bytes
-        for now, then, most, name in zip(after, before, (*all_of_it, *of_visitors, *of_copies), _NAMES, strict=True):
-            if now > most and now > then:
+        most = (*all_of_it, *of_visitors, _COPIES_SHARE * self.bytes)
+        for now, then, limit, name in zip(after.limited, before.limited, most, _NAMES, strict=True):
+            if now > limit and now > then:
                 raise _reached(name)
+        has_grown = after.has_grown(before)
+        if has_grown:
+            self._check_file(db, after)
+        return has_grown
 
     def _check_file(self, db: sqlite3.Connection, after: Sizes) -> None:
         """Where much was taken out again pages may be filled worse than reckoned, but hardly by half."""

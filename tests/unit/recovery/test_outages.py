@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +12,9 @@ import pytest
 from flask_langpont_session import events
 from flask_langpont_session.policy.health import PRIMARY, READ, REPLICA, WRITE
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.recovery import outages as outages_of_host
 from flask_langpont_session.recovery.outages import Outages
-from flask_langpont_session.stores.host.board import Outdated
+from flask_langpont_session.stores.host.board import Shared
 from flask_langpont_session.stores.host.group_commit import busy
 from tests.support.fake_stores import Stage
 
@@ -41,7 +43,7 @@ def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, *errors: StoreError) 
     """The next attempts to share copies fail so."""
     left, publish = list(errors), stage.backend.board.publish_copies
 
-    def attempt(copies: Iterable[SharedCopy], **options: Any) -> Outdated:
+    def attempt(copies: Iterable[SharedCopy], **options: Any) -> Shared:
         if left:
             raise left.pop(0)
         return publish(copies, **options)
@@ -72,6 +74,39 @@ def test_copies_are_shared_in_the_next_round_if_the_journal_was_busy(
     for expected in ([], [], [DIGEST]):
         outages.share(is_first=False)
         assert shared(stage) == expected
+    assert [signal for signal, _ in stage.said if signal is events.journal_failed] == []
+
+
+def test_the_copies_of_many_sessions_are_shared_round_by_round(
+    stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I30: those that were in use last come first. The monitor has stores to look at meanwhile."""
+    monkeypatch.setattr(outages_of_host, "PORTION", 10)
+    publish = stage.backend.board.publish_copies
+
+    def slowly(copies: Iterable[SharedCopy], **options: Any) -> Shared:
+        stage.clock.now += 0.15
+        return publish(copies, **options)
+
+    monkeypatch.setattr(stage.backend.board, "publish_copies", slowly)
+    for number in range(50):
+        stage.clock.now += 1
+        stage.local.put_category(f"{number:064}", "ui", CategoryCopy(7, {}))
+    stage.local.put_category(DIGEST, "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    in_order = [copy.digest for copy in stage.local.live_categories()]
+    stage.lose(PRIMARY, REPLICA)
+    for number in (20, 40, 51):
+        outages.share(is_first=False)
+        assert shared(stage) == in_order[:number]
+    assert len(in_order) == 51
+
+
+def test_copies_that_find_no_room_are_counted(stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an alarm: nothing that was written is lost."""
+    monkeypatch.setattr(stage.backend.board, "publish_copies", lambda copies: Shared(Counter(), len(copies)))
+    stage.lose(PRIMARY, REPLICA)
+    outages.share(is_first=False)
+    assert stage.backend.recorder.counters()["copies_left_out"] == 1
     assert [signal for signal, _ in stage.said if signal is events.journal_failed] == []
 
 

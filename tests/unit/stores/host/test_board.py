@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, ServerRecord, SharedCopy, StoreError
+from flask_langpont_session.policy.values import CategoryCopy, ServerRecord, SharedCopy
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
@@ -56,12 +56,24 @@ def test_copies_are_published_in_portions(durable: Journal, sibling: Journal) ->
 
 
 def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
-    """The rest of them is refused, and nothing else suffers."""
-    journal = journal_at(path, limits=JournalLimits(entries=4 * 399))
-    with pytest.raises(StoreError) as caught:
-        journal.board.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(600))
-    assert caught.value.error_class is ErrorClass.LOCAL
-    assert journal.counts()["copies"] in range(1, 400)
+    """I30: in the order in which they are given. The rest of them is counted, and nothing else suffers: what is there
+    already is brought up to date, and a change of a session is kept."""
+    journal = journal_at(path, limits=JournalLimits(bytes=4 * 100_000))
+
+    def publish(digest: str, version: int, size: int) -> int:
+        return journal.board.publish_copies(
+            [SharedCopy(digest, "ui", CategoryCopy(version, {"a": b"x" * size}))]
+        ).left_out
+
+    copies = [SharedCopy(f"d{number}", "ui", CategoryCopy(1, {"a": b"x" * 100})) for number in range(600)]
+    left_out = journal.board.publish_copies(copies).left_out
+    shared = [copy.digest for copy in journal.board.shared_copies().values()]
+    assert 100 < len(shared) < 500
+    assert shared == [copy.digest for copy in copies[: 600 - left_out]]
+    assert (publish("d0", 2, 100), publish("d599", 1, 100), publish("d1", 2, 5000)) == (0, 1, 1)
+    found = {copy.digest: copy.copy.version for copy in journal.board.shared_copies().values()}
+    assert (found["d0"], found["d1"], found.get("d599")) == (2, 1, None)
+    write(journal, a=b"1")
     journal.close()
 
 

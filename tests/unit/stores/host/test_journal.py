@@ -365,14 +365,13 @@ def test_a_push_is_seen_at_once_and_not_forced_to_the_disk(
 
 
 def test_a_full_journal_still_takes_revocations(path: Path) -> None:
-    """Above the limit new writes and copies are refused whole; logouts, pushes and known fields are not."""
+    """Above the limit new writes are refused whole; logouts, pushes and known fields are not."""
     journal = journal_at(path, limits=JournalLimits(entries=2))
     write(journal, a=b"1", b=b"1")
     additions: tuple[Callable[[], object], ...] = (
         lambda: write(journal, "e", a=b"1"),
         lambda: increment(journal, 1),
         lambda: journal.put([replace(blind_write("@", digest="e"), operation=Operation.WIPE)]),
-        lambda: journal.board.publish_copies([SharedCopy("e", "ui", CategoryCopy(1, {}))]),
     )
     for add in additions:
         with pytest.raises(StoreError) as caught:

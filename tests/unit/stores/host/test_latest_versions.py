@@ -12,6 +12,7 @@ from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.host import latest_versions
 from flask_langpont_session.stores.host.latest_versions import LatestVersions
 from flask_langpont_session.support import files as private_file
+from flask_langpont_session.support.files import PrivateNumbers
 
 LONG = 30.0
 MS = 1000
@@ -91,7 +92,9 @@ def test_threads_that_open_it_at_once_leave_no_descriptor_behind(path: Path, mon
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_what_is_noted_of_others_displaces_nothing(path: Path, is_shared: bool) -> None:
     """I20: of an id that was given up nothing else may be left that tells it, while others go on to be given up."""
-    versions, digests = LatestVersions(path if is_shared else None, "wiped"), [digest_of(str(n)) for n in range(2000)]
+    number_of_sessions = 2000 if is_shared else 60_000  # in use by the workers of a host, together
+    versions = LatestVersions(path if is_shared else None, "wiped")
+    digests = [digest_of(str(n)) for n in range(number_of_sessions)]
     for number, digest in enumerate(digests, 1):
         versions.note(digest, "translation", number * MS)
     assert [n for n, digest in enumerate(digests) if not versions.is_outdated(digest, "translation", n * MS)] == []
@@ -103,9 +106,53 @@ def test_what_was_noted_longest_ago_gives_way(path: Path, is_shared: bool, monke
     """What is noted again does not count as noted before."""
     monkeypatch.setattr(latest_versions, "BUCKETS", 1)
     versions = LatestVersions(path if is_shared else None, "wiped")
-    for number in range(8):
-        versions.note(f"d{number}", "ui", (number + 1) * MS)
+    names = [f"d{number}" for number in range(7)]
+    for number, name in enumerate(names):
+        versions.note(name, "ui", (number + 1) * MS)
     versions.note("d0", "ui", 9 * MS)
     versions.note("one too many", "ui", 10 * MS)
-    known = [name for name in (*(f"d{n}" for n in range(8)), "one too many") if versions.is_outdated(name, "ui", 0)]
-    assert known == ["d0", *(f"d{n}" for n in range(2, 8)), "one too many"]
+    known = [name for name in (*names, "one too many") if versions.is_outdated(name, "ui", 2 * MS)]
+    assert known == ["d0", *names[2:], "one too many"]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_what_had_to_be_forgotten_leaves_a_mark(path: Path, is_shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I30: a copy up to the highest version that was forgotten counts as outdated, whosever it is; a newer one does
+    not, nor one of a category that is noted, nor one that was confirmed since."""
+    monkeypatch.setattr(latest_versions, "BUCKETS", 1)
+    versions = LatestVersions(path if is_shared else None, "seen")
+    for number in (5, 4, 11, 12, 13, 14, 15, 16, 17):  # 4 and 5 are forgotten, in this order
+        versions.note(f"d{number}", "ui", number * MS)
+        assert versions.is_outdated("other", "ui", 3 * MS) == (number >= 16)
+        assert versions.is_outdated("other", "ui", 4 * MS) == (number == 17)
+    for name, version, since_ms, is_outdated in [
+        ("d5", 4, 0, True),
+        ("d5", 4, 5, True),
+        ("d5", 4, 6, False),
+        ("d5", 5, 0, False),
+        ("d4", 4, 0, True),
+        ("d11", 4, 6, True),
+        ("d11", 11, 0, False),
+    ]:
+        assert versions.is_outdated(name, "ui", version * MS, since_ms) == is_outdated, (name, version, since_ms)
+
+
+def test_what_two_workers_forget_at_once_leaves_the_higher_mark(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both found the same place, and one of them wrote there first: it has what the other one displaces."""
+    monkeypatch.setattr(latest_versions, "BUCKETS", 1)
+    mine, siblings = LatestVersions(path, "seen"), LatestVersions(path, "seen")
+    for number in range(1, 8):
+        mine.note(f"d{number}", "ui", number * MS)
+    read, late = PrivateNumbers.read, [lambda: siblings.note("sibling", "ui", 20 * MS)]
+
+    def read_and_wait(self: PrivateNumbers, place: int, size: int) -> bytes:
+        found = read(self, place, size)
+        if late:
+            late.pop()()
+        return found
+
+    monkeypatch.setattr(PrivateNumbers, "read", read_and_wait)
+    mine.note("mine", "ui", 21 * MS)
+    assert mine.is_outdated("sibling", "ui", 19 * MS)
+    assert not mine.is_outdated("sibling", "ui", 20 * MS)
+    assert mine.is_outdated("mine", "ui", 20 * MS)

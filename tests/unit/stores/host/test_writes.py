@@ -324,7 +324,7 @@ def test_a_guess_from_before_a_wipe_does_not_bring_back_what_was_wiped(journal: 
 def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:
     """It may be from before the wipe, which is not in Redis yet."""
     journal.put([wipe(), seen(b"1", None, 5, acknowledged=8)])
-    assert not journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))])
+    assert not journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(7, {"n": b"0"}))]).outdated
     assert [entry.value for entry in kept(journal)] == [None, b"1"]
 
 
@@ -459,7 +459,9 @@ def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
 ) -> None:
     """A sibling has seen what was written since. What lost is not shown any more, and is counted at once."""
     journal.put([waiting])
-    assert journal.board.publish_copies([SharedCopy("d", "ui", COPY)]) == ({("ui", waiting.basis): 1} if lost else {})
+    assert journal.board.publish_copies([SharedCopy("d", "ui", COPY)]).outdated == (
+        {("ui", waiting.basis): 1} if lost else {}
+    )
     assert kept(journal) == ([left] if left else [])
     assert journal.counts()["writes"] == 1 - lost
 
@@ -468,7 +470,7 @@ def test_a_copy_from_before_a_wipe_says_nothing_of_what_could_not_be_read(journa
     """Another worker has emptied the category since, which the copy does not know."""
     journal.put([value(b"1", UNSEEN)])
     journal.board.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
-    assert not journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
+    assert not journal.board.publish_copies([SharedCopy("d", "ui", COPY)]).outdated
     assert kept(journal) == [value(b"1", UNSEEN)]
 
 
@@ -476,10 +478,10 @@ def test_a_copy_that_is_no_newer_outdates_nothing(journal: Journal) -> None:
     """Nor does one of a session that is revoked."""
     journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"8"}))])
     journal.put([seen(b"1", b"9", 5)])
-    assert not +journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
+    assert not +journal.board.publish_copies([SharedCopy("d", "ui", COPY)]).outdated
     journal.put([seen(b"1", b"9", 5, digest="e", shadow=True)])
     journal.revocations.note("e")
-    assert not +journal.board.publish_copies([SharedCopy("e", "ui", COPY)])
+    assert not +journal.board.publish_copies([SharedCopy("e", "ui", COPY)]).outdated
     assert len(kept(journal)) == 2
 
 
@@ -489,7 +491,8 @@ def test_what_builds_on_a_copy_is_compared_with_the_next_one(journal: Journal) -
     journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
     journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(8, {"n": b"0"}))])
     assert kept(journal) == [seen(b"1", b"0", 8)]
-    assert journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))]) == {("ui", SEEN): 1}
+    shared = journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"7"}))])
+    assert shared.outdated == {("ui", SEEN): 1}
     assert kept(journal) == []
 
 
@@ -498,7 +501,7 @@ def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
     full = journal_at(None, limits=JournalLimits(entries=1))
     full.put([value(b"2", kind="u")])
     merged = full.pending_writes()
-    assert not full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
+    assert full.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))]) == ({}, 0)
     assert full.pending_writes() == []
     assert full.overlay(ref("d")).copies == {"ui": CategoryCopy(7, {"n": b"2"})}
     full.close()
@@ -509,7 +512,8 @@ def test_what_the_copy_of_a_merge_outdates_is_told(journal: Journal) -> None:
     journal.put([value(b"2")])
     merged = journal.pending_writes()
     journal.put([seen(b"1", b"9", 5, field="m"), seen(b"1", b"9", 5, field="o")])
-    assert journal.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))]) == {("ui", SEEN): 2}
+    shared = journal.forget_writes(merged, [SharedCopy("d", "ui", CategoryCopy(7, {"n": b"2"}))])
+    assert shared.outdated == {("ui", SEEN): 2}
     assert kept(journal) == []
 
 
