@@ -57,6 +57,7 @@ from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
 from .stores.redis.near import NearCache
 from .stores.redis.nodes import Nodes
+from .stores.redis.sentinel_watch import SentinelWatch, watch_over
 from .stores.redis.server_identity import ServerIdentity
 from .stores.redis.slots import SINGLE, Address, name_of
 from .stores.redis.store import RedisStore
@@ -102,6 +103,7 @@ class State:
     adoption: Adoption | None = None
     door: Door | None = None
     history: History | None = None
+    watch: SentinelWatch | None = None
     scratch: Scratch | None = None
     """Of an application under test."""
 
@@ -125,6 +127,8 @@ class State:
         if self.alerts is not None:
             self.alerts.stop()
         self.monitor.stop()
+        if self.watch is not None:
+            self.watch.close()
         self.backend.database.close()
         self.backend.journal.close()
         for store in self.backend.redis.values():
@@ -171,8 +175,9 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     database, local = _database(app, settings, at_rest), _local_copies(settings, notices, health)
     backend = Backend(settings, reports, redis=redis, database=database, local=local, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
-    history = _history(settings, recorder, health)
-    monitor = Monitor(backend, notices=notices, attend=_Attendance(backend, incidents, cloud, directory, history))
+    history, watch = _history(settings, recorder, health), _sentinel_watch(redis, notices)
+    attendance = _Attendance(backend, incidents, cloud, directory, history, watch)
+    monitor = Monitor(backend, notices=notices, attend=attendance)
     if scratch is not None:
         scratch.users.append(monitor.stop)
     return State(
@@ -187,6 +192,7 @@ def build(app: Flask, recorder: Recorder | None) -> State:
         adoption=_adoption(app, settings, repository),
         door=_door(settings, backend, monitor),
         history=history,
+        watch=watch,
         scratch=scratch,
     )
 
@@ -250,9 +256,12 @@ class _Attendance:
     cloud: Cloud | None
     directory: ClusterTopology | None
     history: History | None
+    watch: SentinelWatch | None
 
     def __call__(self, found: Round) -> None:
         """One round."""
+        if self.watch is not None:
+            self.watch.ensure_started()
         if found.is_at_rest:
             self.incidents.nothing_waits(self.backend.health.lost_stores)
         roles = {role_of(store) for store in found.lost}
@@ -267,6 +276,12 @@ class _Attendance:
                     part.near.attend()
         if self.history is not None:
             self.history.attend(None if found.waiting is None else found.waiting.entries)
+
+
+def _sentinel_watch(redis: Mapping[str, SessionStore], notices: Notices) -> SentinelWatch | None:
+    """What ends connections to a primary that the sentinels replace; then the monitor looks at the new one at once."""
+    primary = redis[PRIMARY].endpoints.get(PRIMARY)  # none yet: a service other than sentinels has to find it
+    return None if primary is None else watch_over(primary.link, partial(notices.suspect, PRIMARY))
 
 
 def _active_sessions(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from devservers.servers import Server, Valkey
 
 SERVICE = "sessions"
 
+USER = "watcher"
+"""As which sentinels sign in that can be cut off from a server."""
+
 # Sentinels look at their servers once in a second, and at each other every two: fine for years, long for a test. And
 # one that was kept from the processor for two seconds would do nothing for thirty. Not faster than this: what a
 # sentinel knows of a replica must not be older than three looks, or it is not promoted; and one that sees a replica
@@ -25,20 +28,26 @@ SERVICE = "sessions"
 _BRISK = "info-period 300 publish-period 500 ask-period 100 ping-period 300 tilt-trigger 60000 tilt-period 100"
 
 
+_PASSWORD = "of-the-sentinels"
+
+
 class Sentinel(Server):
     """A valkey-server as a sentinel. It rewrites its configuration file, so it has one of its own.
 
     :param watched: the primary at the beginning; a majority of three must agree that it is down.
+    :param signs_in: whether it signs in to the servers, as :data:`USER`.
     """
 
-    def __init__(self, folder: Path, watched: Valkey) -> None:
+    def __init__(self, folder: Path, watched: Valkey, *, signs_in: bool = False) -> None:
         super().__init__(folder)
         self._configuration = folder / "sentinel.conf"
+        user = f"sentinel auth-user {SERVICE} {USER}\nsentinel auth-pass {SERVICE} {_PASSWORD}\n" if signs_in else ""
         self._configuration.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {watched.port} 2\n"
             f"sentinel down-after-milliseconds {SERVICE} 700\n"
             f"sentinel failover-timeout {SERVICE} 2000\n"
+            f"{user}"
         )
 
     def client(self) -> redis.Redis:
@@ -98,6 +107,30 @@ class Service:
         [found] = [server for server in self.servers if server.running and role(server) == wanted]
         return found
 
+    def fail_over(self, *how: str) -> Valkey:
+        """Have the sentinels make the replica the primary; return it when it is. The one before lives on.
+
+        :param how: further words of the command.
+        """
+        heir = self.replica
+
+        def is_promoted() -> bool:
+            with suppress(redis.ResponseError), self.sentinels[0].client() as client:  # at it already, or not able yet
+                client.execute_command("SENTINEL", "FAILOVER", SERVICE, *how)
+            return role(heir) == "master"
+
+        wait_until(is_promoted, "the promotion", 60)
+        return heir
+
+    @contextmanager
+    def sentinels_cut_off(self, server: Valkey) -> Iterator[None]:
+        """The sentinels cannot talk to a server while this is open; all others can. Only if they sign in."""
+        _let_ask(server, False)
+        try:
+            yield
+        finally:
+            _let_ask(server, True)
+
     def wait_until_whole(self) -> None:
         """Start what does not run; return when one server follows the other and every sentinel knows them all."""
         for server in self.servers:
@@ -135,13 +168,26 @@ def role(server: Valkey) -> str | None:
         return None
 
 
+def _let_ask(server: Valkey, may: bool) -> None:
+    rights = "+@all" if may else "-@all"  # to a sentinel a server that refuses PING does not answer
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", USER, "on", f">{_PASSWORD}", "~*", "&*", rights)
+
+
 @contextmanager
-def running_service(folder: Path) -> Iterator[Service]:
-    """A service at rest; ended with all its processes."""
+def running_service(folder: Path, *, signs_in: bool = False) -> Iterator[Service]:
+    """A service at rest; ended with all its processes.
+
+    :param signs_in: see :class:`Sentinel`.
+    """
     with ExitStack() as ends:
         first = ends.enter_context(Valkey(folder / "first", appendonly=False))
         second = ends.enter_context(Valkey(folder / "second", replica_of=first, appendonly=False))
-        sentinels = [ends.enter_context(Sentinel(folder / f"sentinel{number}", first)) for number in range(3)]
+        for server in (first, second) if signs_in else ():
+            _let_ask(server, True)
+        sentinels = [
+            ends.enter_context(Sentinel(folder / f"sentinel{number}", first, signs_in=signs_in)) for number in range(3)
+        ]
         service = Service([first, second], sentinels)
         service.wait_until_whole()
         yield service

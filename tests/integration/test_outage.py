@@ -24,6 +24,7 @@ from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
+from tests.faults.proxy import HANG, FaultProxy
 from tests.support.auth_records import say, says
 
 from .behind import digest, row_of, stored, wait_for_level, wait_until_home
@@ -69,6 +70,26 @@ def signed_in(app: Flask) -> Any:
 
 
 # -- the primary -------------------------------------------------------------------------------------------------------
+
+
+def test_no_connection_from_before_an_outage_is_used_after_it(make_app: MakeApp, primary: Valkey) -> None:
+    """One that lay idle meanwhile may be dead without a word of it: each would cost a request its time-out, and open
+    the breaker again."""
+    with FaultProxy("127.0.0.1", primary.port) as proxy:
+        app = make_app(REDIS_URL=proxy.instead_of(primary.url), HEALTH_INTERVAL=3600)
+        client, pool = signed_in(app), redis_store(app).link.connections
+        wait_for_monitors()
+        before = [pool.take(time.monotonic() + 5) for _ in range(3)]
+        for connection in before:
+            pool.put_back(connection)
+        with proxy.failing(HANG):
+            client.get("/all")
+            wait_for_level(app, 2)
+            assert proxy.hits["hang"]
+            assert set(before) & set(pool.idle), "none lay idle"
+        wait_until_home(app)
+        assert not set(before) & set(pool.idle)
+        close(app)
 
 
 def test_a_killed_primary_logs_no_user_out(app: Flask, user: Any, primary: Valkey) -> None:

@@ -292,10 +292,9 @@ def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
 
 
 @pytest.mark.parametrize("missing", [None, *acl.commands(acl.SENTINEL_PASSWORD)])
-def test_sentinels_are_asked_two_questions(
-    make_app: MakeApp, running: Valkey, tmp_path: Path, missing: str | None
-) -> None:
-    """Where the primary is and where the replicas are; without the right to ask, that store is not found."""
+def test_what_sentinels_are_asked(make_app: MakeApp, running: Valkey, tmp_path: Path, missing: str | None) -> None:
+    """Where the primary is and where the replicas are; without the right to ask, that store is not found. And they are
+    listened to; without that all goes on."""
     with Sentinel(tmp_path / "sentinel", running) as sentinel:
         rules = [rule for rule in acl.documented(acl.SENTINEL_PASSWORD) if rule != f"+{missing}"]
         with sentinel.client() as client:
@@ -313,3 +312,10 @@ def test_sentinels_are_asked_two_questions(
             with pytest.raises(StoreError) as caught:
                 redis_store(app, name).endpoint.time_ms(timeout=LONG)
             assert caught.value.error_class is error_class
+        watch = parts(app).watch
+        assert watch is not None
+        for _ in range(2):
+            watch.look(0)
+        with sentinel.client() as client:
+            refused = [entry["object"] for entry in client.acl_log()]
+        assert set(refused) == ({missing} if missing else set())

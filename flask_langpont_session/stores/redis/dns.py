@@ -23,7 +23,7 @@ from ...support.threads import start_daemon
 
 log = logging.getLogger(__name__)
 
-REST = 30.0
+REST = 5.0
 """Seconds between two look-ups of a name while all is well."""
 
 PAUSE = 0.5

@@ -2,14 +2,18 @@
 
 A sentinel may be down, or cut off from the others and repeat what was true before a failover. So the next sentinel is
 asked when one does not answer, and also when the server it named could not be used; and a server that says itself
-that it is a replica is never used as the primary, whichever sentinel named it.
+that it is a replica is never used as the primary, whichever sentinel named it. Of two sentinels that name different
+ones the one counts that knows of the later failover: each failover has a number, its epoch. What ends the connections
+there are after a failover is in :mod:`.sentinel_watch`.
 """
 
 from __future__ import annotations
 
+import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis import connection as plain
 from redis import exceptions as driver
@@ -24,6 +28,7 @@ from redis.sentinel import (
 )
 
 from ...support.chance import CHANCE
+from ...support.forks import renew_in_children
 from .connections import UNASKED, Bounded, Resolving, bounded, connect
 from .dns import DnsCache
 from .slots import Address
@@ -32,14 +37,49 @@ from .url import SentinelUrl
 T = TypeVar("T")
 
 
-class Sentinel(Protocol):
-    """One that may be asked. Both questions raise what redis-py raises, at the latest at `until` (monotonic s)."""
+UNCONFIRMED = 60.0
+"""Seconds without a sentinel that confirms what is known, after which any other word counts: sentinels that were set up
+anew begin to count their failovers at 0."""
 
-    def primary_of(self, service: str, names: DnsCache, until: float) -> Address | None:
+CHANNELS = ("+switch-master", "+promoted-slave")
+"""On which a sentinel tells of a new primary: all do on the first one, the one that sees to the failover on the second
+one, before it has told the others."""
+
+
+class Named(NamedTuple):
+    """A primary, as a sentinel names it.
+
+    :param epoch: the number of the failover that made it the primary; 0: none did; None: the sentinel does not say.
+    """
+
+    address: Address
+    epoch: int | None
+
+
+class Listening(Protocol):
+    """A connection over which a sentinel tells of new primaries. It has a `fileno`, for ``poll``."""
+
+    def fileno(self) -> int:
+        """Of its socket."""
+
+    def take_in(self) -> None:
+        """Read what has arrived, of whatever kind. Raises what redis-py raises if the connection has ended."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Sentinel(Protocol):
+    """One that may be asked. All questions raise what redis-py raises, at the latest at `until` (monotonic s)."""
+
+    def primary_of(self, service: str, names: DnsCache, until: float) -> Named | None:
         """Where the primary is; None: it does not know."""
 
     def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
         """Where the replicas are that it can reach."""
+
+    def listen(self, names: DnsCache, until: float) -> Listening:
+        """Have it tell of new primaries from now on."""
 
 
 class RealSentinel:
@@ -53,33 +93,95 @@ class RealSentinel:
         self.options = options
         self._kind = bounded(kind)
 
-    def primary_of(self, service: str, names: DnsCache, until: float) -> Address | None:
+    def primary_of(self, service: str, names: DnsCache, until: float) -> Named | None:
         """Where the primary is; None: it does not know."""
-        return self._ask(names, until, _place_or_none, "GET-MASTER-ADDR-BY-NAME", service)
+        # While it sees to a failover only the first answer names the server that was promoted already.
+        questions = ("GET-MASTER-ADDR-BY-NAME", service), ("MASTER", service)
+        return self._ask(names, until, _named, *questions)
 
     def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
         """Where the replicas are that it can reach, always in the same order."""
-        return self._ask(names, until, _places, "REPLICAS", service)
+        return self._ask(names, until, _places, ("REPLICAS", service))
 
-    def _ask(self, names: DnsCache, until: float, understand: Callable[[Any], T], *question: str) -> T:
-        connection = self._kind(**self.options)
-        connection.names = names
+    def listen(self, names: DnsCache, until: float) -> Listening:
+        """Have it tell of new primaries from now on, of those of all services that it knows."""
+        connection = self._connection(names)
         try:
             connect(connection, until)
-            connection.send_command("SENTINEL", *question)
-            return understand(connection.read_response())
+            connection.send_command("SUBSCRIBE", *CHANNELS)
+            for _ in CHANNELS:
+                connection.read_response()
+            return _Subscription(connection)
+        except BaseException:
+            connection.disconnect()
+            raise
+
+    def _connection(self, names: DnsCache) -> Any:
+        connection = self._kind(**self.options)
+        connection.names = names
+        return connection
+
+    def _ask(self, names: DnsCache, until: float, understand: Callable[..., T], *questions: tuple[str, ...]) -> T:
+        connection = self._connection(names)
+        try:
+            connect(connection, until)
+            packed = connection.pack_commands([("SENTINEL", *question) for question in questions])
+            connection.send_packed_command(packed, check_health=False)
+            return understand(*[_reply(connection, first=number == 0) for number in range(len(questions))])
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise driver.InvalidResponse("a sentinel answers what none can") from error
         finally:
             connection.disconnect()
 
 
+class _Subscription:
+    """A connection over which a sentinel has said that it will tell.
+
+    Whatever it says is a reason to ask: a text need not be understood, and cannot be misunderstood.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        connection._sock.settimeout(0)
+
+    def fileno(self) -> int:
+        return int(self._connection._sock.fileno())
+
+    def take_in(self) -> None:
+        try:
+            received = self._connection._sock.recv(_MUCH)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError as error:
+            raise driver.ConnectionError("the connection to a sentinel has failed") from error
+        if not received:
+            raise driver.ConnectionError("a sentinel has closed the connection")
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+_MUCH = 65536
+
+
+def _reply(connection: Any, *, first: bool) -> Any:
+    try:
+        return connection.read_response()
+    except driver.ResponseError:
+        if first:
+            raise
+        return None  # it is not known there, or its user may not ask that
+
+
 def _place(host: str, port: str) -> Address:
     return Address(host, int(port))
 
 
-def _place_or_none(reply: Any) -> Address | None:
-    return _place(*reply) if reply else None
+def _named(place: Any, state: Any) -> Named | None:
+    if not place:
+        return None
+    told = dict(zip(state[::2], state[1::2], strict=True)) if state else {}
+    return Named(_place(*place), int(told["config-epoch"]) if told else None)
 
 
 def _places(reply: Any) -> list[Address]:
@@ -88,12 +190,26 @@ def _places(reply: Any) -> list[Address]:
     return sorted(_place(one["ip"], one["port"]) for one in states if not lost & set(one["flags"].split(",")))
 
 
+class _Known(NamedTuple):
+    """The primary that is to be used.
+
+    :param confirmed_at: when a sentinel said so last, monotonic seconds.
+    :param is_doubtful: whether it could not be used.
+    """
+
+    address: Address
+    epoch: int
+    confirmed_at: float
+    is_doubtful: bool = False
+
+
 class SentinelResolver:
-    """Where the servers of one service are. What the connections of this module ask.
+    """Where the servers of one service are. What the connections of this module ask. Usable from any thread.
 
     :param is_master: whether the primary is wanted, or a replica.
     :param patience: seconds that one sentinel may take.
     :param clock: monotonic seconds.
+    :ivar switches: how often another primary was named than the one that was known.
     """
 
     check_connection = False
@@ -115,13 +231,52 @@ class SentinelResolver:
         self._first = 0
         # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
         self._choice = CHANCE.randrange(1 << 16)
+        self.switches = 0
+        self._known: _Known | None = None
+        self._begin()
+        renew_in_children(self, SentinelResolver._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
 
     def primary(self, names: DnsCache, until: float) -> Address:
-        """Where the present primary is, as the first sentinel that knows one says."""
-        found = self._ask(lambda one, end: one.primary_of(self.service_name, names, end), until)
+        """Where the primary is: the first sentinel says it that knows one, unless it is behind what is known."""
+        found = self._ask(lambda one, end: self._believed(one.primary_of(self.service_name, names, end)), until)
         if found is None:
             raise MasterNotFoundError("no sentinel names a primary")
         return found
+
+    def ask(self, number: int, names: DnsCache) -> None:
+        """Ask one sentinel, and believe what it says unless it is behind. It may not answer.
+
+        :param number: any; that of the sentinels goes round.
+        """
+        try:
+            sentinel = self.sentinels[number % len(self.sentinels)]
+            self._believed(sentinel.primary_of(self.service_name, names, self._clock() + self._patience))
+        except driver.RedisError:  # it is down, or refuses us: new connections will say so if all are
+            pass
+
+    def listen(self, number: int, names: DnsCache) -> Listening:
+        """Have one sentinel tell of new primaries.
+
+        :raises redis.exceptions.RedisError: it does not answer, or refuses us.
+        """
+        return self.sentinels[number].listen(names, self._clock() + self._patience)
+
+    def _believed(self, named: Named | None) -> Address | None:
+        """The primary that is to be used, by what is known and what a sentinel has just said; None: it knows none."""
+        if named is None or named.epoch is None:  # without a number it says something to a new connection only
+            return named and named.address
+        with self._lock:
+            now, known = self._clock(), self._known
+            if known is not None and (named.address, named.epoch) == (known.address, known.epoch):
+                self._known = known._replace(confirmed_at=now)
+            elif known is None or _outdoes(named, known, now):
+                if known is not None and named.address != known.address:
+                    self.switches += 1
+                self._known = known = _Known(named.address, named.epoch, now)
+            return known.address
 
     def replicas(self, names: DnsCache, until: float) -> Iterator[Address]:
         """The replicas to try, one after the other; never the primary in their place."""
@@ -135,6 +290,9 @@ class SentinelResolver:
         tried."""
         self._first += 1
         self._choice += 1
+        with self._lock:
+            if self._known is not None:
+                self._known = self._known._replace(is_doubtful=True)
 
     def _ask(self, question: Callable[[Sentinel, float], T | None], until: float) -> T | None:
         trouble: driver.RedisError | None = None
@@ -152,6 +310,15 @@ class SentinelResolver:
         if trouble is not None:
             raise trouble from trouble.__context__  # it says what TLS refused, and is lost by another error at hand
         return None
+
+
+def _outdoes(named: Named, known: _Known, now: float) -> bool:
+    """Whether a sentinel's word counts instead of what is known."""
+    assert named.epoch is not None
+    if named.epoch > known.epoch or now >= known.confirmed_at + UNCONFIRMED:
+        return True
+    # A server may have several names: of the same failover another one counts only where the first is of no use.
+    return named.epoch == known.epoch and known.is_doubtful
 
 
 class _Managed(Bounded):

@@ -16,12 +16,15 @@ from flask_langpont_session.stores.redis.connections import connect
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.sentinel import (
+    UNCONFIRMED,
+    Named,
     RealSentinel,
     SentinelConnection,
     SentinelResolver,
     TLSConnection,
     make_pool,
 )
+from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.url import read_sentinel
 from tests.faults.strange_server import StrangeServer
 from tests.support.clock import Clock
@@ -31,11 +34,15 @@ WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "
 
 
 class Told:
-    """A sentinel that says what it was told to, or fails."""
+    """A sentinel that says what it was told to, or fails.
 
-    def __init__(self, primary: Any = None, replicas: Any = ()) -> None:
+    :ivar epoch: of the failover that it knows of.
+    """
+
+    def __init__(self, primary: Any = None, replicas: Any = (), epoch: int | None = 0) -> None:
         self.primary = primary
         self.replicas = replicas
+        self.epoch = epoch
         self.asked = 0
         self.until = 0.0
         self.takes: Callable[[], object] = lambda: None
@@ -43,10 +50,14 @@ class Told:
     def primary_of(self, service: str, names: DnsCache, until: float) -> Any:
         self.until = until
         self.takes()
-        return self._say(self.primary)
+        said = self._say(self.primary)
+        return said and Named(said, self.epoch)
 
     def replicas_of(self, service: str, names: DnsCache, until: float) -> Any:
         return self._say(self.replicas)
+
+    def listen(self, names: DnsCache, until: float) -> Any:
+        raise NotImplementedError
 
     def _say(self, word: Any) -> Any:
         self.asked += 1
@@ -59,7 +70,7 @@ def directory(*sentinels: Told, is_master: bool = True) -> SentinelResolver:
     return SentinelResolver(sentinels, "service", is_master=is_master)
 
 
-A, B = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
+A, B, C = Address("10.0.0.1", 6379), Address("10.0.0.2", 6379), Address("10.0.0.3", 6379)
 
 
 def test_the_first_sentinel_that_knows_is_believed_and_asked_first_from_then_on() -> None:
@@ -107,6 +118,66 @@ def test_after_a_doubt_another_sentinel_is_asked_first() -> None:
     assert asked.primary(NAMES, LATER) == A
     asked.doubt()
     assert [asked.primary(NAMES, LATER) for _ in range(2)] == [B, B]
+
+
+AT_ONCE, MUCH_LATER = 0.0, UNCONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "after", "is_doubtful", "used", "switches"),
+    [
+        ((A, 1), (B, 2), AT_ONCE, False, B, 1),  # a failover
+        ((B, 2), (A, 1), AT_ONCE, False, B, 0),  # a sentinel that is cut off from the others
+        ((B, 2), (A, 1), AT_ONCE, True, B, 0),  # and the primary does not answer
+        ((B, 2), (A, 1), MUCH_LATER, False, A, 1),  # sentinels that were set up anew
+        ((A, 1), (A, 2), AT_ONCE, False, A, 0),  # back to the same one
+        ((A, 1), (B, 1), AT_ONCE, False, A, 0),  # another name of it
+        ((A, 1), (B, 1), AT_ONCE, True, B, 1),  # which is of no use
+        ((A, 1), (B, None), AT_ONCE, False, B, 0),  # a right is missing
+        ((A, None), (B, None), AT_ONCE, True, B, 0),
+    ],
+)
+def test_the_word_about_the_latest_failover_counts(
+    clock: Clock, first: Any, then: Any, after: float, is_doubtful: bool, used: Address, switches: int
+) -> None:
+    """Whichever sentinel says it: one that is behind does not lead a connection back."""
+    one = Told(first[0], epoch=first[1])
+    asked = SentinelResolver([one], "service", is_master=True, clock=clock)
+    assert asked.primary(NAMES, LATER) == first[0]
+    if is_doubtful:
+        asked.doubt()
+    clock.now += after
+    one.primary, one.epoch = then
+    assert asked.primary(NAMES, LATER) == used
+    assert asked.switches == switches
+
+
+def test_what_is_confirmed_stays_known(clock: Clock) -> None:
+    """As long as one sentinel says it, none that is behind is believed."""
+    good, behind = Told(B, epoch=2), Told(A, epoch=1)
+    asked = SentinelResolver([good, behind], "service", is_master=True, clock=clock)
+    for number in range(2 * 3):
+        asked.ask(number, NAMES)
+        clock.now += UNCONFIRMED / 2 - 1
+    asked.doubt()
+    assert asked.primary(NAMES, LATER) == B
+    assert asked.switches == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "named"),
+    [
+        ([b"*2\r\n$8\r\n10.0.0.2\r\n$4\r\n6379\r\n", b"*2\r\n$12\r\nconfig-epoch\r\n$1\r\n7\r\n"], Named(B, 7)),
+        ([b"*2\r\n$8\r\n10.0.0.2\r\n$4\r\n6379\r\n", b"-NOPERM this user has no permissions\r\n"], Named(B, None)),
+        ([b"*-1\r\n", b"-ERR No such master with that name\r\n"], None),
+    ],
+)
+def test_a_sentinel_is_asked_for_the_place_and_the_number_of_the_failover(answers: list[bytes], named: Any) -> None:
+    """In one go; what its user may not ask is not known."""
+    left = iter(answers)
+    with StrangeServer(lambda command: next(left) if command == "SENTINEL" else None) as server:
+        options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}
+        assert RealSentinel(plain.Connection, options).primary_of("service", NAMES, LATER) == named
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""D35: as soon as the sentinels name another primary no worker writes to the one before, however well that is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.appends.hosts import LONG
+from devservers.processes import wait_until
+from devservers.servers import Valkey
+from tests.integration.sentinels import Service, role, running_service
+
+from .conftest import HostMaker
+from .failovers import Load
+from .support import home
+
+SOME = 20
+"""Entries of each list: its user was at every worker of his host."""
+
+BY_THE_SENTINELS_ALONE = {"HEALTH_INTERVAL": 3600}
+"""The monitor's own looks, each over a new connection, find the new primary as well, but later."""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Two servers, and sentinels that can be cut off from them."""
+    with running_service(tmp_path / "service", signs_in=True) as service:
+        yield service
+
+
+def users_of(server: Valkey) -> list[str]:
+    """The connections of workers to a server: they say no name of a driver, and are no sentinels'."""
+    with server.client() as client:
+        found = client.client_list()
+    return [one["id"] for one in found if one["user"] == "default" and not one["lib-name"] and "S" not in one["flags"]]
+
+
+def planned(service: Service) -> None:
+    """An operator has the sentinels exchange two servers that are well."""
+    service.fail_over()
+
+
+def cut_off(service: Service) -> None:
+    """The sentinels do not reach the primary; the application does."""
+    old, heir = service.primary, service.replica
+    with service.sentinels_cut_off(old):
+        wait_until(lambda: role(heir) == "master", "the promotion", LONG)
+
+
+@pytest.mark.parametrize("failover", [planned, cut_off])
+def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
+    service: Service, host: HostMaker, failover: Callable[[Service], None], record_property: Callable[..., None]
+) -> None:
+    """By every worker, while it still calls itself a primary. Twice: there and back."""
+    settings = {"REDIS_URL": service.url, **BY_THE_SENTINELS_ALONE}
+    with host("a", workers=2, **settings) as a, host("b", workers=1, **settings) as b:
+        switches = []
+        with Load([a, b]) as load:
+            for _ in range(2):
+                load.go_on(SOME)
+                old, heir, began = service.primary, service.replica, time.monotonic()
+                assert users_of(old)
+                failover(service)
+                with service.sentinels_cut_off(old):  # so that they do not make it a replica
+                    wait_until(lambda old=old: not users_of(old), "the last connection's end", LONG)  # type: ignore[misc]
+                    switches.append((began, time.monotonic()))
+                    assert (role(old), role(heir)) == ("master", "master")
+                    load.go_on(SOME)
+                    assert not users_of(old)
+                    assert users_of(heir)
+                service.wait_until_whole()
+                assert service.primary is heir
+        home(*a.workers, *b.workers)
+        lost = load.lost()
+    record_property("lost", f"{len(lost)} of {load.acknowledged}")
+    assert not [at for at in [*lost, *load.shown] if not any(began < at < ended for began, ended in switches)]
+    assert load.ended
+
+
+def test_d35_a_primary_that_hung_is_not_used_when_it_wakes_up(service: Service, host: HostMaker) -> None:
+    """It believes for a while that it is one."""
+    settings = {"REDIS_URL": service.url, **BY_THE_SENTINELS_ALONE}
+    with host("a", workers=2, **settings) as a:
+        with Load([a]) as load:
+            load.go_on(SOME)
+            old, heir = service.primary, service.replica
+            with service.sentinels_cut_off(old):  # they would make it a replica as soon as it wakes up
+                old.freeze()
+                wait_until(lambda: role(heir) == "master", "the promotion", LONG)
+                load.go_on(SOME)
+                home(*a.workers)
+                well_at = time.monotonic()
+                load.go_on(SOME)
+                old.thaw()
+                assert role(old) == "master"
+                load.go_on(SOME)
+                assert not users_of(old)
+            service.wait_until_whole()
+            load.go_on(SOME)
+        home(*a.workers)
+        lost = load.lost()
+    assert not [at for at in lost if at > well_at]
