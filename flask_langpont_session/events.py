@@ -28,6 +28,7 @@ session_revoked = _signals.signal("session-revoked")
 user_revoked = _signals.signal("user-revoked")
 journal_failed = _signals.signal("journal-failed")
 writes_not_kept = _signals.signal("writes-not-kept")
+changes_given_up = _signals.signal("changes-given-up")
 
 ALL = tuple(_signals.values())
 """Every signal of the package."""
@@ -197,6 +198,23 @@ class WritesNotKept:
     cause: str
     category: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesGivenUp:
+    """Changes of one session that waited in this host's journal were taken out of it: bringing them to a store failed
+    in a way that the package does not know, and all else had to go on. :class:`WritesNotKept` counts them.
+
+    :param digest: the first characters of the session's digest.
+    :param count: how many changes that are.
+    :param cause: the name of the Python exception.
+    :param of_user: the session is signed in.
+    """
+
+    digest: str
+    count: int
+    cause: str
+    of_user: bool
 
 
 def short(digest: str) -> str:

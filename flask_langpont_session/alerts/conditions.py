@@ -27,7 +27,7 @@ _UNREACHABLE = {
 }
 _LEVELS = ((1, table.LEVEL_REPLICA), (2, table.LEVEL_FALLBACK), (4, table.LEVEL_MINIMAL))
 
-WITHOUT_STATE = (events.data_lost, events.server_changed, events.journal_failed)
+WITHOUT_STATE = (events.data_lost, events.server_changed, events.journal_failed, events.changes_given_up)
 """Signals of what is over when it is noticed; nothing but the event itself tells of it."""
 
 LEAST_SLOW = 5
@@ -62,6 +62,8 @@ class Conditions:
             self._keep(f"{table.SERVER_CHANGED.name}/{event.store}", {"store": event.store})
         elif isinstance(event, events.JournalFailed):
             self._keep(table.JOURNAL_FAILED.name, {"cause": event.cause})
+        elif isinstance(event, events.ChangesGivenUp) and event.of_user:
+            self._keep(table.CHANGES_GIVEN_UP.name, {"cause": event.cause})
 
     def _keep(self, key: str, details: Details) -> None:
         with self._lock:

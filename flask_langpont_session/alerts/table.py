@@ -191,6 +191,18 @@ JOURNAL_FAILED = Alert(
     happens_once=True,
     is_of_one_host=True,
 )
+CHANGES_GIVEN_UP = Alert(
+    name="changes-given-up",
+    severity=Severity.WARNING,
+    title="Changes of users were given up",
+    condition="after an outage, changes of a signed-in session could not be brought to a store, and never could be",
+    users_see="What they changed in the outage is gone. All else goes on.",
+    to_do="Look in the log of that host for `are given up`, and report what it says as a defect of the package.",
+    fires_after=0,
+    heals_after=QUIET,
+    happens_once=True,
+    is_of_one_host=True,
+)
 TEST = Alert(
     name="test",
     severity=Severity.INFO,

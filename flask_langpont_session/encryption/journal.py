@@ -96,6 +96,8 @@ class SealedJournal(Journal):
                 extra=fields("entries_not_decrypted", number=len(damaged)),
             )
             self.forget_writes(damaged)
+            for entry in damaged:
+                self.on_damaged(entry.category)
         return [entry for entry in opened if entry not in damaged]
 
     def _can_read(self, entry: PendingWrite) -> bool:

@@ -34,6 +34,8 @@ class Cause(StrEnum):
     TOO_OLD = "too old"  # it waited for longer than JOURNAL_TTL before the stores were back
     SESSION_OVER = "session over"  # the session has ended meanwhile
     REFUSED = "refused"  # Redis refused it, and would again
+    GIVEN_UP = "given up"  # bringing it to a store fails in a way that the package does not know, and would again
+    DAMAGED_ENTRY = "damaged entry"  # what the journal has of it cannot be read, or decrypted
     DAMAGED_ROW = "damaged row"  # the row of the session in the database cannot be read
     LARGE = "large"  # with it the category would be over MAX_CATEGORY_BYTES or MAX_FIELDS
     IN_DOUBT = "in doubt"  # an addition that may have been made before; it is not made twice
@@ -69,6 +71,8 @@ CAUSES: Mapping[Loss, tuple[Cause, ...]] = {
         Cause.TOO_OLD,
         Cause.SESSION_OVER,
         Cause.REFUSED,
+        Cause.GIVEN_UP,
+        Cause.DAMAGED_ENTRY,
         Cause.DAMAGED_ROW,
         Cause.LARGE,
         Cause.IN_DOUBT,

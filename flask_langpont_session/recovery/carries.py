@@ -15,6 +15,7 @@ from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
 from . import calls
 from .copies import MergedCopies
+from .giving_up import give_up
 from .merges import guard_of, merge_of
 from .pushes import Pushes
 
@@ -74,6 +75,16 @@ class Carries:
         self._backend.reports.shared(*self._board.publish_copies(self._copies.refresh(changed)))
         return bool(done)
 
+    def give_up(self, entry: PendingCarry, error: Exception) -> bool:
+        """Give up one that cannot be carried: what is there stays where it is, until it runs out or its id's end takes
+        it away.
+
+        :return: True: it does not wait any more.
+        """
+        give_up(self._backend, entry.digest, entry.kind, entry.categories, error)
+        self._journal.forget_carries([entry])
+        return True
+
     def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
         """What lies under a former id; where Redis has lost that, what this host knew of it.
 
@@ -83,8 +94,9 @@ class Carries:
         if not all(copy.meta for copy in left.values()):
             known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
             left = {name: copy if copy.meta else known.get(name, copy) for name, copy in left.items()}
+        lives = dict(zip(entry.categories, entry.lives_ms, strict=True))
         return [
-            merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry))
+            merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry), lives[name])
             for name, copy in left.items()
             if (steps := _steps_of(copy))
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
@@ -23,6 +23,7 @@ from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep
 from ..support.logs import fields
 from . import calls
 from .copies import MergedCopies
+from .giving_up import give_up
 from .pushes import Pushes
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,10 @@ log = logging.getLogger(__name__)
 _OF_ONE_SESSION = frozenset({ErrorClass.DATA, ErrorClass.LOCAL})
 """Classes with which a server refuses one session's changes, and will again: the others must not wait for them."""
 
-_Sent = tuple[Sequence[PendingWrite], Merged | StoreError]
+_Group = Sequence[PendingWrite]
+"""What waits for one category of one session."""
+
+_Sent = tuple[_Group, Merged | StoreError]
 
 
 class Merges:
@@ -48,6 +52,12 @@ class Merges:
         self._copies = copies
         self._oldest_ms = backend.settings.journal_ttl * 1000
         self.as_of_ms = as_of_ms
+        self._journal.on_damaged = self._entry_was_damaged
+
+    def _entry_was_damaged(self, category: str) -> None:
+        # What stands in a damaged row may be anything, and a metric has few values.
+        known = category if category in self._backend.table.categories else "unknown"
+        self._losses.note(Loss.MERGE_DROPPED, Cause.DAMAGED_ENTRY, known)
 
     def merge(self, entries: Sequence[PendingWrite], database: bool) -> bool:
         """Merge a batch of changes, in the order in which they were made. Whether any of them is done.
@@ -62,10 +72,31 @@ class Merges:
         of_auth = [entry for entry in readable if is_for_database(entry)]
         groups = _by_category([entry for entry in readable if not is_for_database(entry)])
         for begin in range(0, len(groups), calls.PIPELINE):
-            done |= self._merge_groups(groups[begin : begin + calls.PIPELINE], database)
+            done |= self._each_apart(
+                lambda some: self._merge_groups(some, database), groups[begin : begin + calls.PIPELINE]
+            )
         for group in _by_category(of_auth) if database else ():
-            done |= self._merge_auth(group)
+            done |= self._each_apart(lambda some: self._merge_auth(some[0]), [group])
         return bool(done)
+
+    def _each_apart(
+        self, merge: Callable[[Sequence[_Group]], set[PendingWrite]], groups: Sequence[_Group]
+    ) -> set[PendingWrite]:
+        """Merge some groups together; if that fails in a way that is not known, each for itself. One that fails alone
+        is given up, and the others go on."""
+        try:
+            return merge(groups)
+        except StoreError:
+            raise
+        except Exception as error:
+            if len(groups) > 1:
+                return {entry for group in groups for entry in self._each_apart(merge, [group])}
+            return self._give_up(groups[0], error)
+
+    def _give_up(self, group: _Group, error: Exception) -> set[PendingWrite]:
+        give_up(self._backend, group[0].digest, group[0].kind, [entry.category for entry in group], error)
+        self._journal.forget_writes(group)
+        return set(group)
 
     def _is_too_old(self, entry: PendingWrite) -> bool:
         """Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it is: what was
@@ -137,7 +168,8 @@ class Merges:
     def _merge_for(self, group: Sequence[PendingWrite], write_id: str) -> Merge:
         first = group[0]
         steps = [_step(entry) for entry in group]
-        merge = merge_of(self._backend, first.digest, first.category, first.kind, steps, guard_of(first))
+        life_ms = max(entry.life_ms for entry in group)
+        merge = merge_of(self._backend, first.digest, first.category, first.kind, steps, guard_of(first), life_ms)
         return merge._replace(write_id=write_id, shadow=first.shadow)
 
     def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
@@ -253,9 +285,20 @@ def guard_of(entry: PendingWrite | PendingCarry) -> str:
     return "alive" if entry.kind == SIGNED_IN and not is_shadow else "free"
 
 
-def merge_of(backend: Backend, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str) -> Merge:
-    """A merge into a category that lives as long as its kind of session lets it."""
-    return Merge(digest, category, steps, guard, backend.life_of_kept(category, kind))
+def merge_of(
+    backend: Backend,
+    digest: str,
+    category: str,
+    kind: str,
+    steps: Sequence[MergeStep],
+    guard: str,
+    life_ms: int = 0,
+) -> Merge:
+    """A merge into a category.
+
+    :param life_ms: how long it lives; 0: as :meth:`.Backend.life_of_kept` says.
+    """
+    return Merge(digest, category, steps, guard, life_ms or backend.life_of_kept(category, kind))
 
 
 def _step(entry: PendingWrite) -> MergeStep:

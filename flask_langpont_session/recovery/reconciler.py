@@ -1,5 +1,6 @@
-"""After an outage: the order in which what this host's journal holds reaches the stores. Data of former ids is carried
-first, for what follows needs it; then revocations, pushes and data.
+"""After an outage: the order in which what this host's journal holds reaches the stores. Revocations go first, then
+data of former ids, pushes and changes of data. What is still to be carried from a session that was revoked stays behind
+its tombstone until that is done.
 
 Everything here is idempotent (absolute values, versions, compare-and-set, additions with ids that Redis remembers), so
 it may be repeated after any failure.
@@ -9,6 +10,7 @@ Of a Redis of several shards some may answer and others not: what is for those w
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
@@ -17,12 +19,19 @@ from typing import Any, NamedTuple
 from ..policy.health import DATABASE, ONLY
 from ..policy.values import ErrorClass, StoreError
 from ..stores.backend import Backend
+from ..support.logs import Once, fields
 from . import calls
 from .carries import Carries, unchained
 from .copies import MergedCopies
+from .giving_up import place_of
 from .merges import Merges, is_for_database
 from .pushes import Pushes
 from .revocations import MissedRevocations
+
+log = logging.getLogger(__name__)
+
+_SILENCE = 600.0
+"""Seconds for which an error that is met again and again is not logged again."""
 
 _NO_OUTAGE = frozenset({ErrorClass.DATA, ErrorClass.TOPOLOGY})
 """Classes of errors that say something of an entry, or of a slot that is being moved, and nothing of a store."""
@@ -46,11 +55,14 @@ class _Step(NamedTuple):
 
     :param replay: whether it did any of them.
     :param is_ordered: what comes after them must not be replayed before them.
+    :param give_up: told of an entry that cannot be replayed, and why in a way that is not known: whether it takes it
+        out of the journal. Others stay, for they end sessions, and are tried again.
     """
 
     replay: Callable[[Sequence[Any]], bool]
     entries: Sequence[Any]
     is_ordered: bool = False
+    give_up: Callable[[Any, Exception], bool] = lambda entry, error: False
 
 
 class Reconciler:
@@ -77,6 +89,7 @@ class Reconciler:
         self._carries = Carries(backend, self.pushes, self.copies)
         self._merges = Merges(backend, self.pushes, self.copies, now_ms())
         self.nothing_waits = True
+        self._unknown = Once(_SILENCE, clock)
         self._after = 0  # the number of the change that was looked at last; 0: none of this pass
 
     def recovered(self) -> None:
@@ -113,36 +126,63 @@ class Reconciler:
     def _run_once(self, redis: bool, database: bool, shards: Container[str], data: bool, end: float) -> Progress:
         """Once through all that waits."""
         moved, left = False, None
-        for step in self._steps(redis, database, shards, data):
-            try:
-                moved = step.replay(step.entries) or moved
-            except StoreError as error:
-                if error.store == "journal" or step.is_ordered:
-                    self._after = 0
-                    raise
-                moved_some, left = _one_by_one(step, error, left)
-                moved = moved or moved_some
-            if self._clock() >= end:
-                return Progress(moved, False, left)
+        for steps in self._kinds(redis, database, shards, data):
+            for step in self._those_of(steps):
+                try:
+                    moved = step.replay(step.entries) or moved
+                except StoreError as error:
+                    if error.store == "journal" or step.is_ordered:
+                        self._after = 0
+                        raise
+                    moved_some, left = self._one_by_one(step, error, left)
+                    moved = moved or moved_some
+                except Exception as error:
+                    moved_some, left = self._one_by_one(step, error, left)
+                    moved = moved or moved_some
+                if self._clock() >= end:
+                    return Progress(moved, False, left)
         return Progress(moved, True, left)
 
-    def _steps(self, redis: bool, database: bool, shards: Container[str], data: bool) -> Iterator[_Step]:
-        """What is to be done, a batch at a time."""
-        if redis and data:
-            for carries in calls.pages(self._journal.pending_carries):
-                reached = [c for c in carries if self._locate(c.origin) in shards and self._locate(c.digest) in shards]
-                yield from (_Step(partial(self._carries.carry, database=database), some) for some in unchained(reached))
+    def _kinds(self, redis: bool, database: bool, shards: Container[str], data: bool) -> Iterator[Iterator[_Step]]:
+        """What is to be done, by kind: what is wrong with one kind keeps none of the others."""
         if database:
-            for user in self._journal.revocations.pending_users(calls.BATCH, redis=redis):
-                yield _Step(partial(self.revocations.revoke_user, redis=redis, shards=shards), [user])
+            yield self._users(redis, shards)
+        yield self._revocations(redis, database, shards)
+        if redis and data:
+            yield self._carried(database, shards)
+        if redis and database:
+            yield self._pushes(shards)
+        if redis and data:
+            yield self._changes(database, shards)
+
+    def _those_of(self, steps: Iterator[_Step]) -> Iterator[_Step]:
+        """Steps of one kind, a batch of entries each, as far as they can be read."""
+        try:
+            yield from steps
+        except StoreError:
+            raise
+        except Exception as error:
+            self.note_unknown(error)
+
+    def _users(self, redis: bool, shards: Container[str]) -> Iterator[_Step]:
+        for user in self._journal.revocations.pending_users(calls.BATCH, redis=redis):
+            revoke = partial(self.revocations.revoke_user, redis=redis, shards=shards)
+            yield _Step(partial(revoke, being_carried=self._carries.waiting()), [user])
+
+    def _revocations(self, redis: bool, database: bool, shards: Container[str]) -> Iterator[_Step]:
         revoke = partial(self.revocations.revoke, redis=redis, database=database, shards=shards)
         for revocations in calls.pages(partial(self._journal.revocations.pending, database=database, redis=redis)):
             yield _Step(partial(revoke, being_carried=self._carries.waiting()), revocations)
-        if redis and database:
-            for pushes in calls.pages(self._journal.pending_pushes):
-                yield _Step(self.pushes.push_pending, [push for push in pushes if self._locate(push.digest) in shards])
-        if redis and data:
-            yield from self._changes(database, shards)
+
+    def _carried(self, database: bool, shards: Container[str]) -> Iterator[_Step]:
+        carry = partial(self._carries.carry, database=database)
+        for carries in calls.pages(self._journal.pending_carries):
+            reached = [c for c in carries if self._locate(c.origin) in shards and self._locate(c.digest) in shards]
+            yield from (_Step(carry, some, give_up=self._carries.give_up) for some in unchained(reached))
+
+    def _pushes(self, shards: Container[str]) -> Iterator[_Step]:
+        for pushes in calls.pages(self._journal.pending_pushes):
+            yield _Step(self.pushes.push_pending, [push for push in pushes if self._locate(push.digest) in shards])
 
     def _changes(self, database: bool, shards: Container[str]) -> Iterator[_Step]:
         """The changes that wait, from where the last run was interrupted."""
@@ -163,24 +203,38 @@ class Reconciler:
         self.nothing_waits = self.nothing_waits or not (waiting or self._after)
         self._after = 0
 
+    def _one_by_one(self, step: _Step, error: Exception, left: StoreError | None) -> tuple[bool, StoreError | None]:
+        """Replay entries one by one that could not be replayed together.
 
-def _one_by_one(step: _Step, error: StoreError, left: StoreError | None) -> tuple[bool, StoreError | None]:
-    """Replay entries one by one that could not be replayed together.
+        :param left: why an entry was left before.
+        :return: whether any was replayed, and why one was left.
+        """
+        moved = False
+        for entry in step.entries:
+            failed: Exception | None = error
+            if len(step.entries) > 1:
+                try:
+                    moved, failed = step.replay([entry]) or moved, None
+                except Exception as again:
+                    failed = again
+            if isinstance(failed, StoreError):
+                left = _worse(left, failed)
+            elif failed is not None:
+                is_given_up = step.give_up(entry, failed)
+                moved = moved or is_given_up
+                if not is_given_up:
+                    self.note_unknown(failed)
+        return moved, left
 
-    :param left: why an entry was left before.
-    :return: whether any was replayed, and why one was left.
-    """
-    moved = False
-    for entry in step.entries:
-        failed: StoreError | None = error
-        if len(step.entries) > 1:
-            try:
-                moved, failed = step.replay([entry]) or moved, None
-            except StoreError as again:
-                failed = again
-        if failed is not None:
-            left = _worse(left, failed)
-    return moved, left
+    def note_unknown(self, error: Exception) -> None:
+        """Log an error that the recovery does not know, once in a while: it may be met at each round."""
+        place = place_of(error)
+        if self._unknown.is_due(place):
+            log.error(
+                "a step of the recovery failed with %s in %s. What it is for is tried again; all else goes on.",
+                *(type(error).__name__, place),
+                extra=fields("recovery_step_failed", cause=type(error).__name__, place=place),
+            )
 
 
 def _worse(left: StoreError | None, failed: StoreError) -> StoreError:

@@ -20,6 +20,7 @@ from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Restore
 from ..support.logs import fields
 from . import calls
+from .giving_up import place_of
 
 log = logging.getLogger(__name__)
 
@@ -187,12 +188,20 @@ class Refill:
                 self._failures = 0
                 with self._lock:
                     self._left |= {self._backend.health.locate(held.copy.digest) for held in batch}
-                log.error(
-                    "%d categories of sessions could not be given back to Redis, and are left",
-                    len(batch),
-                    extra=fields("refill_failed", number=len(batch)),
-                )
+                self._leave(batch, "no answer")
             raise
+        except Exception as error:
+            if len(batch) == 1:
+                self._leave(batch, f"{type(error).__name__} in {place_of(error)}")
+            for held in batch if len(batch) > 1 else ():
+                self._try([held], database)
+
+    def _leave(self, batch: Sequence[_Held], cause: str) -> None:
+        log.error(
+            "%d categories of sessions could not be given back to Redis, and are left: %s",
+            *(len(batch), cause),
+            extra=fields("refill_failed", number=len(batch), cause=cause),
+        )
 
     def _give_back(self, batch: Sequence[_Held], database: bool) -> None:
         living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)

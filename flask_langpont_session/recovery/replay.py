@@ -147,12 +147,21 @@ class Replay:
         """
         with self._turn:
             shards, database = answering(self._backend)
-            is_given = self._give_back(shards, database, seconds)
-            # Additions are made to what Redis is given back, not to nothing.
-            data = not self._refill.is_due(shards, database)
-            is_drained = self._drain(database, shards, seconds, data=data)
-            self._resync_shards(shards, database)
-            return is_given and is_drained
+            is_given = self._apart(lambda: self._give_back(shards, database, seconds))
+            # Additions are made to what Redis is given back, not to nothing; unless that fails in an unknown way.
+            data = is_given is None or not self._refill.is_due(shards, database)
+            is_drained = self._apart(lambda: self._drain(database, shards, seconds, data=data))
+            self._apart(lambda: self._resync_shards(shards, database))
+            return is_given is not False and is_drained is not False
+
+    def _apart(self, work: Callable[[], bool]) -> bool | None:
+        """Do one kind of work, and return what it says; None: it failed in a way that is not known. The others are done
+        all the same."""
+        try:
+            return work()
+        except Exception as error:
+            self.reconciler.note_unknown(error)
+            return None
 
     def _drain(self, database: bool, shards: frozenset[str], seconds: float, *, data: bool) -> bool:
         """Replay what waits for stores that answer, other workers' entries too; clear up when all is well again.
@@ -214,16 +223,18 @@ class Replay:
         self._next_renewal = self._clock() + self._renewal
         self._with_stores(lambda: self.reconciler.revocations.renew_tombstones(shards))
 
-    def _resync_shards(self, shards: frozenset[str], database: bool) -> None:
-        """Push what changed since the last incident to those shards of Redis where there was one."""
+    def _resync_shards(self, shards: frozenset[str], database: bool) -> bool:
+        """Push what changed since the last incident to those shards of Redis where there was one. Whether that is
+        done."""
         if not database:
-            return
+            return False
         is_done = False
         try:
             is_done = self._with_stores(lambda: self._resync.run(shards))
         finally:
             if not is_done:  # as after an incident that is noticed now
                 self._next_renewal = 0.0
+        return is_done
 
     def _give_back(self, shards: frozenset[str], database: bool, seconds: float) -> bool:
         """Give Redis what this worker has of sessions, where it lost them. Whether nothing more can be done at once."""

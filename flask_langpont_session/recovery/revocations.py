@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
+from ..policy.categories import AUTH
 from ..policy.health import ONLY
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingUserRevocation
@@ -20,29 +21,42 @@ class MissedRevocations:
         self._queue = backend.journal.revocations
         self._database = backend.database
         self._locate = backend.health.locate
+        # The numbers of entries whose tombstone Redis has, while their data is still to be carried.
+        self._behind_tombstone: set[int] = set()
 
-    def revoke_user(self, entries: Sequence[PendingUserRevocation], redis: bool, shards: Container[str]) -> bool:
-        """Log a user out of what began before that moment; later sign-ins stay. Whether all of it is done."""
+    def revoke_user(
+        self,
+        entries: Sequence[PendingUserRevocation],
+        redis: bool,
+        shards: Container[str],
+        being_carried: Container[str],
+    ) -> bool:
+        """Log a user out of what began before that moment; later sign-ins stay. Whether all of it is done.
+
+        :param being_carried: as :meth:`revoke` has it.
+        """
         [entry] = entries
         if redis:
-            return self._revoke_user_everywhere(entry, shards)
+            return self._revoke_user_everywhere(entry, shards, being_carried)
         reached = ""
         while digests := self._kill_some(entry, reached):
             reached = digests[-1]
         self._queue.advance_user(replace(entry, in_database=True))
         return True
 
-    def _revoke_user_everywhere(self, entry: PendingUserRevocation, shards: Container[str]) -> bool:
+    def _revoke_user_everywhere(
+        self, entry: PendingUserRevocation, shards: Container[str], being_carried: Container[str]
+    ) -> bool:
         """As many of the rows as are done at once; the next call begins there. Whether those were all."""
         for _ in range(calls.AT_ONCE):
             digests = self._kill_some(entry, entry.reached)
             if not digests:
                 self._queue.forget_user(entry)
                 return True
-            lost = [digest for digest in digests if self._locate(digest) not in shards]
-            if lost:
-                self._queue.note(*lost, in_database=True)
-            self._write_tombstones([(digest, 1) for digest in digests], shards)
+            later = [digest for digest in digests if self._locate(digest) not in shards or digest in being_carried]
+            if later:
+                self._queue.note(*later, in_database=True)
+            self._write_tombstones([(digest, 1) for digest in digests], shards, being_carried)
             entry = replace(entry, reached=digests[-1])
             self._queue.advance_user(entry)
         return False
@@ -67,7 +81,8 @@ class MissedRevocations:
     ) -> bool:
         """Tell the stores that answer of dead sessions. Whether any was told.
 
-        :param being_carried: digests whose data must stay for now, see :meth:`.Carries.waiting`.
+        :param being_carried: digests whose data must stay for now, see :meth:`.Carries.waiting`: Redis gets their
+            tombstone, and the entry waits until it can take the data away.
         """
         for entry in entries:
             self._backend.local.kill(entry.digest)
@@ -76,13 +91,18 @@ class MissedRevocations:
         versions = {entry.digest: int(entry.in_database) for entry in entries}
         if to_database:
             versions |= self._revoke_in_database(to_database)
-        lacking = [
-            entry.digest for entry in entries if redis and not entry.in_redis and entry.digest not in being_carried
+        lacking = [entry for entry in entries if redis and not entry.in_redis and self._locate(entry.digest) in shards]
+        to_redis = [
+            (entry.digest, versions[entry.digest])
+            for entry in lacking
+            if not (entry.digest in being_carried and entry.seq in self._behind_tombstone)
         ]
-        to_redis = [digest for digest in lacking if self._locate(digest) in shards]
-        if to_redis:
-            self._send_tombstones([(digest, versions[digest]) for digest in to_redis])
-            self._queue.mark_done(*to_redis, in_redis=True)
+        whole = [digest for digest, _ in to_redis if digest not in being_carried]
+        self._write_tombstones(to_redis, shards, being_carried)
+        self._behind_tombstone.update(entry.seq for entry in lacking if entry.digest in being_carried)
+        self._behind_tombstone.difference_update(entry.seq for entry in lacking if entry.digest not in being_carried)
+        if whole:
+            self._queue.mark_done(*whole, in_redis=True)
         return bool(to_database or to_redis)
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
@@ -104,16 +124,25 @@ class MissedRevocations:
         """
         renewed = 0
         while waiting := self._queue.pending(calls.PIPELINE, database=True, redis=False, after=renewed):
-            self._write_tombstones([(entry.digest, 0) for entry in waiting], shards)
+            # What they had is taken away once, by revoke(), when nothing of it is to be carried any more.
+            self._send_tombstones([(e.digest, 0) for e in waiting if self._locate(e.digest) in shards], (AUTH,))
             renewed = waiting[-1].seq
         return True
 
-    def _write_tombstones(self, dead: Sequence[tuple[str, int]], shards: Container[str]) -> None:
-        """On the shards that answer, a round trip at a time. `dead`: digest, version."""
-        reached = [(digest, version) for digest, version in dead if self._locate(digest) in shards]
-        for begin in range(0, len(reached), calls.PIPELINE):
-            self._send_tombstones(reached[begin : begin + calls.PIPELINE])
+    def _write_tombstones(
+        self, dead: Sequence[tuple[str, int]], shards: Container[str], being_carried: Container[str]
+    ) -> None:
+        """On the shards that answer: of auth, and where nothing is to be carried any more, in the place of all data.
 
-    def _send_tombstones(self, dead: Sequence[tuple[str, int]]) -> None:
+        :param dead: digest, version.
+        """
+        reached = [(digest, version) for digest, version in dead if self._locate(digest) in shards]
+        self._send_tombstones([one for one in reached if one[0] in being_carried], (AUTH,))
         names = tuple(self._backend.table.categories)
-        self._backend.primary.push_many([], dead, names, stamp_ms=0, timeout=calls.TIMEOUT)
+        self._send_tombstones([one for one in reached if one[0] not in being_carried], names)
+
+    def _send_tombstones(self, dead: Sequence[tuple[str, int]], names: Sequence[str]) -> None:
+        """A round trip at a time."""
+        for begin in range(0, len(dead), calls.PIPELINE):
+            some = dead[begin : begin + calls.PIPELINE]
+            self._backend.primary.push_many([], some, names, stamp_ms=0, timeout=calls.TIMEOUT)

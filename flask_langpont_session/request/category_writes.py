@@ -285,9 +285,10 @@ class CategoryWrites:
 
     def carry(self, plan: Plan, scope: RequestScope) -> bool:
         """Have the journal bring what the plan says to the target. Whether it will."""
-        if not (plan.carries and plan.origin):
+        if not (plan.carries and plan.origin and plan.target):
             return False
-        return self._journal_writer.carry(plan, self.now(plan.origin.digest).latest_us, scope)
+        lives_ms = [self._backend.life_of(name, plan.target.kind, plan.life) for name in plan.carries]
+        return self._journal_writer.carry(plan, self.now(plan.origin.digest).latest_us, lives_ms, scope)
 
     def leave(self, origin: SessionId, scope: RequestScope, life: Life, *, carried: Collection[str]) -> None:
         """Wipe the data of an anonymous session that was given another id.

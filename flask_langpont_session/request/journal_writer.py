@@ -261,17 +261,18 @@ class JournalWriter:
         for name in names:
             self._reports.losses.note(Loss.WRITES_LOST, Cause.of(error), name)
 
-    def carry(self, plan: Plan, now_us: int, scope: RequestScope | None = None) -> bool:
+    def carry(self, plan: Plan, now_us: int, lives_ms: Sequence[int] = (), scope: RequestScope | None = None) -> bool:
         """The target of a plan is to have what its origin had, too, as soon as that can be read. To be called before
         any data of the origin may go: where the origin is given up, that goes when it was brought.
 
         :param now_us: the Redis clock, microseconds since 1970.
+        :param lives_ms: how long each of its carried categories may lie unused.
         :return: whether that is kept; False too where there is nothing to be brought.
         """
         if not (plan.carries and plan.origin and plan.target):
             return False
         left_us = now_us if plan.leaves else 0
-        carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us)
+        carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us, lives_ms)
         try:
             for lost in _noted(
                 scope, lambda wait: self._journal.carry(carry, lambda: list(self._known(plan)), wait=wait)
@@ -317,6 +318,7 @@ class JournalWriter:
 
         def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
             common = {**ref._asdict(), "category": name, "doubts": doubts, "acknowledged": now_us}
+            common["life_ms"] = change.life_ms
             return PendingWrite(operation=operation, field=field, **{**common, "moment": now_us, **more})
 
         if change.wipe:

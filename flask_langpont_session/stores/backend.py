@@ -93,17 +93,22 @@ class Backend:
             raise StoreError(name, ErrorClass.TOPOLOGY, "NoSuchShard")
         return endpoint
 
+    def _ttl(self, category: str) -> int | None:
+        """One that this release does not know, but another one has written, lives as long as the session."""
+        known = self.table.categories.get(category)
+        return known.ttl if known else None
+
     def life_of(self, category: str, kind: str, life: Life) -> int:
         """Milliseconds a category's data may lie unused: its own TTL, cut to the session's life. A visitor's session
         has no end of its own unless it is permanent: its data lives as long as that with the longest TTL."""
-        ttl = self.table.categories[category].ttl
+        ttl = self._ttl(category)
         whole = life.idle_ms if kind == SIGNED_IN or life.is_permanent else self._anonymous_ms
         return whole if ttl is None else min(ttl * 1000, whole)
 
     def life_of_kept(self, category: str, kind: str) -> int:
         """The same for what this host has kept of a session without knowing how long that lives; 0: as long as its
         record in Redis, see :class:`.Merge`."""
-        lives_with_session = kind == SIGNED_IN and self.table.categories[category].ttl is None
+        lives_with_session = kind == SIGNED_IN and self._ttl(category) is None
         return 0 if lives_with_session else self.life_of(category, kind, self.settings.life)
 
     def row_changed(self, digest: str) -> None:

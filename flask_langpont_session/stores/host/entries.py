@@ -21,7 +21,7 @@ from ...policy.ids import ANONYMOUS
 from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, RecordRef, ServerRecord, SharedCopy, StoreError
 from .limits import SIZE_SCHEMA
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
@@ -33,6 +33,7 @@ SCHEMA = (
         category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
         basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, doubts TEXT NOT NULL,
         token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        life_ms INTEGER NOT NULL,
         UNIQUE (digest, shadow, category, field, token))""",
     """CREATE TABLE carries (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
@@ -145,6 +146,7 @@ class PendingCarry:
     :param categories: whose fields are to be there as well, where it has none of that name.
     :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is to be wiped
         when it was brought. 0: it is left to run out, or is revoked.
+    :param lives_ms: of each category how long its data may lie unused, milliseconds; 0: as the table says.
     """
 
     seq: int
@@ -153,6 +155,7 @@ class PendingCarry:
     kind: str
     categories: tuple[str, ...]
     left_us: int
+    lives_ms: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ class PendingWrite:
     :param is_sent: an addition that Redis may have: it is not changed any more.
     :param acknowledged: when it was last written, microseconds by the Redis clock.
     :param at_ms: when the field was last written, milliseconds since 1970 by the host's clock.
+    :param life_ms: how long the category's data may lie unused, milliseconds; 0: as the table says.
     """
 
     seq: int = 0
@@ -232,6 +236,7 @@ class PendingWrite:
     is_sent: bool = False
     acknowledged: int = 0
     at_ms: int = 0
+    life_ms: int = 0
 
 
 _NAMES = tuple(column.name for column in fields(PendingWrite))
@@ -389,13 +394,14 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy, now_ms: int, *, is_outd
 
 def oldest_writes(
     db: sqlite3.Connection, limit: int, signed_in: bool, after: int
-) -> tuple[list[PendingWrite], list[int]]:
+) -> tuple[list[PendingWrite], dict[int, str]]:
     """The fields that wait, the one that was written longest ago first, from behind that number; and the numbers of
-    rows that are damaged."""
+    rows that are damaged, with the category that stands there."""
     sql = f"SELECT {_COLUMNS} FROM writes WHERE seq > ? AND (? OR kind = 'a' OR shadow) ORDER BY seq LIMIT ?"
     rows = db.execute(sql, (after, signed_in, limit)).fetchall()
-    entries = {row[0]: _understood(row) for row in rows}
-    return [entry for entry in entries.values() if entry], [seq for seq, entry in entries.items() if entry is None]
+    entries = {row: _understood(row) for row in rows}
+    damaged = {row[0]: str(row[_NAMES.index("category")]) for row, entry in entries.items() if entry is None}
+    return [entry for entry in entries.values() if entry], damaged
 
 
 def read_overlay(db: sqlite3.Connection, ref: RecordRef) -> Overlay:
@@ -427,9 +433,23 @@ def read_overlay(db: sqlite3.Connection, ref: RecordRef) -> Overlay:
 def _carried(db: sqlite3.Connection, digest: str) -> tuple[frozenset[str], frozenset[str]]:
     """Categories that are brought to a session or from it, and those that it has given up."""
     sql = "SELECT categories, origin = ? AND left_us FROM carries WHERE digest = ? OR origin = ?"
-    rows = [(names.split("\n"), is_left) for names, is_left in db.execute(sql, (digest, digest, digest))]
+    rows = [(_lives(text), is_left) for text, is_left in db.execute(sql, (digest, digest, digest))]
     given_up = frozenset(name for names, is_left in rows if is_left for name in names)
     return frozenset(name for names, _ in rows for name in names), given_up
+
+
+def _lives(text: str) -> dict[str, int]:
+    """Return the categories of a carry as they are kept → the life of each, milliseconds. None of them: the row is
+    damaged."""
+    try:
+        return {name: int(life) for name, life in (line.rsplit(" ", 1) for line in text.split("\n"))}
+    except (AttributeError, TypeError, ValueError):
+        return {}
+
+
+def _as_text(lives: Mapping[str, int]) -> str:
+    """The opposite of :func:`_lives`."""
+    return "\n".join(f"{name} {life}" for name, life in lives.items())
 
 
 def moved(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
@@ -446,7 +466,7 @@ def put_carry(
     origin: str,
     digest: str,
     kind: str,
-    categories: Sequence[str],
+    lives: Mapping[str, int],
     left_us: int,
     *,
     now_ms: int,
@@ -457,15 +477,17 @@ def put_carry(
 
     :return: what waited for the present one and is not kept, see :func:`put_write`.
     """
-    left_out = [entry for name in categories for entry in _move_writes(db, origin, digest, kind, name, move)]
+    left_out = [
+        entry for name, life in lives.items() for entry in _move_writes(db, origin, digest, kind, name, move, life)
+    ]
     wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
     # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.
     sql = "SELECT origin, categories, left_us FROM carries WHERE digest = ? ORDER BY seq"
-    rows = [(former, names.split("\n"), left) for former, names, left in db.execute(sql, (origin,)).fetchall()]
+    rows = [(former, _lives(text), left) for former, text, left in db.execute(sql, (origin,)).fetchall()]
     db.execute("DELETE FROM carries WHERE digest = ?", (origin,))
-    for former, names, left in [(origin, categories, left_us), *rows]:
-        if brought := [name for name in names if name in categories and name not in wiped]:
-            row = (former, digest, kind, "\n".join(brought), left, now_ms)
+    for former, names, left in [(origin, lives, left_us), *rows]:
+        if brought := {name: lives[name] for name in names if name in lives and name not in wiped}:
+            row = (former, digest, kind, _as_text(brought), left, now_ms)
             db.execute(_INSERT_CARRY, row)
         for name in set(names).difference(brought) if left else ():  # nothing else tells that it was given up
             put_write(db, _wipe_of_former(former, name, left, now_ms))
@@ -483,7 +505,7 @@ def take_carry_back(
 
 
 def _move_writes(
-    db: sqlite3.Connection, origin: str, digest: str, kind: str, category: str, move: Move
+    db: sqlite3.Connection, origin: str, digest: str, kind: str, category: str, move: Move, life_ms: int = 0
 ) -> list[PendingWrite]:
     """Have what waits for a category under one id wait under another one, as if it had been put there first.
 
@@ -497,7 +519,7 @@ def _move_writes(
     for name in (origin, digest) if older else ():
         db.execute(f"DELETE {_OF_CATEGORY}", (name, category))
     for entry in older:
-        db.execute(_INSERT, _values(move(entry, digest, kind)))
+        db.execute(_INSERT, _values(replace(move(entry, digest, kind), life_ms=life_ms or entry.life_ms)))
     return [lost for entry in newer if (lost := put_write(db, entry))] if older else []
 
 
@@ -514,14 +536,14 @@ def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> Pe
     )
 
 
-def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> list[PendingCarry]:
-    """The oldest first, from behind that number."""
-    sql = "SELECT seq, origin, digest, kind, categories, left_us FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
-    rows = db.execute(sql, (after, limit))
-    return [
-        PendingCarry(seq, origin, digest, kind, tuple(names.split("\n")), left_us)
-        for seq, origin, digest, kind, names, left_us in rows
-    ]
+def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[PendingCarry], dict[int, str]]:
+    """The oldest first, from behind that number; and the numbers of rows that are damaged."""
+    sql = "SELECT seq, origin, digest, kind, left_us, categories FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
+    found = []
+    for seq, origin, digest, kind, left_us, text in db.execute(sql, (after, limit)):
+        lives = _lives(text)
+        found.append(PendingCarry(seq, origin, digest, kind, tuple(lives), left_us, tuple(lives.values())))
+    return [carry for carry in found if carry.categories], {c.seq: "" for c in found if not c.categories}
 
 
 def put_push(db: sqlite3.Connection, digest: str, version: int) -> None:

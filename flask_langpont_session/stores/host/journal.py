@@ -74,6 +74,7 @@ class Carry(NamedTuple):
     :param digest: of the present one, whose kind it is.
     :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is wiped when it
         was brought, and not shown any more. 0: it is left to run out.
+    :param lives_ms: of each category how long its data may lie unused, milliseconds; none: as the table says.
     """
 
     origin: str
@@ -81,6 +82,12 @@ class Carry(NamedTuple):
     kind: str
     categories: Sequence[str]
     left_us: int = 0
+    lives_ms: Sequence[int] = ()
+
+    @property
+    def lives(self) -> Mapping[str, int]:
+        """Category → its life; 0: as the table says."""
+        return dict(zip(self.categories, self.lives_ms or [0] * len(self.categories), strict=True))
 
 
 class Journal:
@@ -108,6 +115,9 @@ class Journal:
 
     can_read: Callable[[PendingWrite], bool] = staticmethod(lambda entry: True)
     """Whether this process understands what an entry is to change; else it waits for another process that does."""
+
+    on_damaged: Callable[[str], None] = staticmethod(lambda category: None)
+    """Called with the category of each entry that was removed because it cannot be read, as far as that can be."""
 
     def __init__(
         self,
@@ -254,7 +264,9 @@ class Journal:
         """
         now = int(self._clock() * 1000)
         left = _time_left(wait)
-        put = self._limits.adding(lambda db: put_carry(db, *carry, now_ms=now, move=self.move))
+        put = self._limits.adding(
+            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move)
+        )
         try:
             left_out = self.file.transaction(put, wait, stays=not carry.left_us)
         except StoreError as error:
@@ -273,14 +285,7 @@ class Journal:
         """
         with self.file.connected() as db:
             entries, damaged = oldest_writes(db, limit, signed_in, after)
-        if damaged:
-            number = len(damaged)
-            log.error(
-                "%d damaged entries are removed from the journal: what they were to change is lost",
-                number,
-                extra=fields("entries_damaged", number=number),
-            )
-            _delete(self.file, "writes", damaged)
+        _remove(self, "writes", damaged)
         return entries
 
     def mark_sent(self, entries: Mapping[PendingWrite, str], moments_ms: Mapping[str, int]) -> list[PendingWrite]:
@@ -339,7 +344,9 @@ class Journal:
         :param after: only those with a higher number (`seq`).
         """
         with self.file.connected() as db:
-            return oldest_carries(db, limit, after)
+            entries, damaged = oldest_carries(db, limit, after)
+        _remove(self, "carries", damaged)
+        return entries
 
     def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
         """These are done."""
@@ -376,6 +383,24 @@ class Journal:
 
 def _delete(file: JournalFile, table: str, numbers: Sequence[int]) -> None:
     file.transaction(partial(delete, table, numbers), REPLAY_SECONDS)
+
+
+def _remove(journal: Journal, table: str, damaged: Mapping[int, str]) -> None:
+    """Take entries away that cannot be read.
+
+    :param damaged: their numbers → the category of each.
+    """
+    if not damaged:
+        return
+    number = len(damaged)
+    log.error(
+        "%d damaged entries are removed from the journal: what they were to change is lost",
+        number,
+        extra=fields("entries_damaged", number=number),
+    )
+    _delete(journal.file, table, list(damaged))
+    for category in damaged.values():
+        journal.on_damaged(category)
 
 
 def journal_at(

@@ -115,6 +115,7 @@ def test_details_say_store_cause_and_level(process: Process) -> None:
         (events.DataLost("primary"), "data-lost", {"store": "primary"}),
         (events.ServerChanged("replica"), "server-changed/replica", {"store": "replica"}),
         (events.JournalFailed("SQLITE_FULL"), "journal-failed", {"cause": "SQLITE_FULL"}),
+        (events.ChangesGivenUp("a", 2, "KeyError", of_user=True), "changes-given-up", {"cause": "KeyError"}),
     ],
 )
 def test_what_has_no_state_is_seen_once(process: Process, event: object, key: str, details: dict[str, str]) -> None:
@@ -122,6 +123,12 @@ def test_what_has_no_state_is_seen_once(process: Process, event: object, key: st
     for _ in range(3):
         process.conditions.happened(event)
     assert process.conditions.look() == {key: details}
+    assert process.conditions.look() == {}
+
+
+def test_i29_what_is_given_up_of_a_visitor_is_no_alert(process: Process) -> None:
+    """It is counted, as all that is dropped is."""
+    process.conditions.happened(events.ChangesGivenUp("a", 2, "KeyError", of_user=False))
     assert process.conditions.look() == {}
 
 

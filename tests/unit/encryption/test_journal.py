@@ -102,7 +102,9 @@ def test_a_value_that_lost_against_a_copy_goes(journal: SealedJournal) -> None:
 def test_what_was_put_there_is_removed(
     journal: SealedJournal, path: Path, caplog: pytest.LogCaptureFixture, forged: Any
 ) -> None:
-    """No request sees it, no store gets it, and the log says so; what waits besides is merged."""
+    """No request sees it, no store gets it, the log says so, and it is counted (D34); what waits besides is merged."""
+    counted: list[str] = []
+    journal.on_damaged = counted.append
     journal.put([value(DIGEST, "lang", MARKER), value(DIGEST, "theme", b'"dark"')])
     with sqlite3.connect(path) as db:
         db.execute("UPDATE writes SET value = ? WHERE field = 'lang'", (forged,))
@@ -111,6 +113,7 @@ def test_what_was_put_there_is_removed(
     with caplog.at_level(logging.ERROR):
         assert [entry.field for entry in journal.pending_writes()] == ["theme"]
     assert "1 entries of the journal cannot be decrypted" in caplog.text
+    assert counted == ["ui"]
     assert journal.counts()["writes"] == 1
 
 

@@ -3,7 +3,9 @@ note what they are told."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from flask import Flask
 
 from flask_langpont_session.config.settings import load_settings
-from flask_langpont_session.events import WritesNotKept
+from flask_langpont_session.events import ChangesGivenUp, WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.values import (
@@ -88,6 +90,8 @@ class Stores:
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()
         self.renamed_now: set[str] = set()
+        self.tombstones: list[tuple[str, Sequence[str]]] = []
+        self.surprising: set[str] = set()
 
     def tell(self, *what: Any) -> None:
         self.check(*what)
@@ -95,6 +99,8 @@ class Stores:
 
     def check(self, *what: Any) -> None:
         about = {item for item in what if isinstance(item, str)}
+        if about & self.surprising:
+            raise KeyError("what no one has thought of")
         if about & self.failing:
             raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
         if about & self.damaged:
@@ -133,6 +139,7 @@ class Stores:
             self.check(*what)
         for what in told:
             self.tell(*what)
+        self.tombstones += [(digest, categories) for digest, _ in dead]
 
     def merge_all(
         self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str
@@ -298,17 +305,19 @@ def host(tmp_path: Path) -> Iterator[Host]:
 # -- order and destinations --------------------------------------------------------------------------------------------
 
 
-def test_carries_go_first_then_revocations_then_pushes_then_data(host: Host) -> None:
-    """A user who logged out is out before anything else is replayed, but for what a former id leaves to another."""
+def test_revocations_go_first_then_carries_then_pushes_then_data(host: Host) -> None:
+    """I29: a user who logged out is out before anything else is replayed. What a former id leaves to another stays
+    behind the tombstone until it was carried."""
     host.write(B, "input_text")
     host.journal.queue_push(A)
     host.journal.revocations.note(C)
     host.journal.carry(Carry(C, A, "u", ["ui", "translation"]))
     host.stores.there[C] = {"ui": {"lang": b"1"}}
     assert [told[:2] for told in host.run()] == [
-        ("copies",), ("merge", A), ("copies",), ("kill", C), ("write_tombstone", C), ("push", A), ("merge", B),
-        ("copies",),
+        ("kill", C), ("write_tombstone", C), ("copies",), ("merge", A), ("copies",), ("push", A), ("merge", B),
+        ("copies",), ("write_tombstone", C),
     ]  # fmt: skip
+    assert host.stores.tombstones == [(C, ("auth",)), (C, tuple(host.backend.table.categories))]
     assert host.waiting() == {}
 
 
@@ -937,18 +946,24 @@ def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) ->
 
 
 @pytest.mark.parametrize("database", [True, False])
-def test_what_is_being_carried_gets_no_tombstone_and_is_not_overtaken(host: Host, database: bool) -> None:
-    """The former id's data stays until it was brought, and what waits for the present one comes behind it."""
+def test_what_is_being_carried_stays_behind_its_tombstone_and_is_not_overtaken(host: Host, database: bool) -> None:
+    """I29: the end of the former id waits for nothing; its data stays until it was brought, and what waits for the
+    present one comes behind it. The tombstone is sent once, however often the carry is tried."""
     carried(host)
     host.journal.revocations.note(C, in_database=True)
     host.write(A, "input_text", category="ui")
     host.stores.answers[A] = Merged("late")
     host.run(database=database)
-    assert [merge.digest for merge in host.stores.merges] == [A]
+    assert {merge.digest for merge in host.stores.merges} == {A}
+    assert host.stores.tombstones == [(C, ("auth",))]
     assert host.waiting() == {"carries": 1, "revocations": 1, "writes": 1}
+    host.run(database=database)
+    assert host.stores.tombstones == [(C, ("auth",))]
     host.stores.answers.clear()
+    host.stores.told.clear()
     told = [told[:2] for told in host.run()]
     assert told.index(("merge", A)) < told.index(("write_tombstone", C))
+    assert host.stores.tombstones[1:] == [(C, tuple(host.backend.table.categories))]
     assert [step.name for step in host.stores.merges[-1].steps] == ["input_text"]
     assert host.waiting() == {}
 
@@ -995,6 +1010,109 @@ def test_a_replay_that_was_overtaken_by_a_new_id_takes_nothing_from_it(host: Hos
     host.journal.forget_writes(waiting)
     assert host.journal.mark_sent(dict.fromkeys(waiting, "write.1"), {}) == []
     assert [entry.digest for entry in host.journal.pending_writes()] == [A]
+
+
+# -- what is given up -------------------------------------------------------------------------------------------------
+
+
+def fails(*arguments: Any, **options: Any) -> Any:
+    raise KeyError("what no one has thought of")
+
+
+def give_up(host: Host) -> list[ChangesGivenUp]:
+    return [event for event in host.lost if isinstance(event, ChangesGivenUp)]
+
+
+@pytest.mark.parametrize("kind", ["a", "u"])
+def test_i29_a_change_that_nothing_can_handle_is_given_up_and_the_next_one_goes_on(host: Host, kind: str) -> None:
+    """It is counted, told once, and told whether it was a user's."""
+    host.stores.surprising = {C}
+    for digest in (A, C, B):
+        host.write(digest, "input_text", kind=kind)
+    host.write(C, "source_lang", kind=kind)
+    host.run()
+    assert {merge.digest for merge in host.stores.merges} == {A, B}
+    assert host.losses() == {("merge_dropped", "given up", "translation"): 2}
+    assert give_up(host) == [ChangesGivenUp(C[:8], 2, "KeyError", of_user=kind == "u")]
+    assert host.waiting() == {}
+
+
+def test_i29_ordinary_auth_that_nothing_can_handle_is_given_up(host: Host) -> None:
+    host.stores.during_update = fails
+    host.write(A, "daily_limit", category="auth", moment=3)
+    host.write(B, "input_text")
+    host.run()
+    assert host.losses() == {("merge_dropped", "given up", "auth"): 1}
+    assert [merge.digest for merge in host.stores.merges] == [B]
+
+
+def test_i29_a_carry_that_nothing_can_handle_is_given_up_and_its_former_id_ends(host: Host) -> None:
+    """The data of the former id goes then: it waits for nothing any more."""
+    host.journal.carry(Carry(C, A, "u", ["ui"]))
+    host.journal.carry(Carry("d" * 43, B, "u", ["ui"]))
+    host.stores.there = {C: {"ui": {"lang": b"1"}}, "d" * 43: {"ui": {"lang": b"1"}}}
+    host.journal.revocations.note(C, in_database=True)
+    host.stores.surprising = {A}
+    host.run()
+    assert {merge.digest for merge in host.stores.merges} == {B}
+    assert host.losses() == {("merge_dropped", "given up", "ui"): 1}
+    assert give_up(host) == [ChangesGivenUp(A[:8], 1, "KeyError", of_user=True)]
+    assert host.stores.tombstones[-1] == (C, tuple(host.backend.table.categories))
+    assert host.waiting() == {}
+
+
+@pytest.mark.parametrize("of_user", [True, False])
+def test_i29_a_revocation_that_nothing_can_handle_stays_and_all_else_goes_on(
+    host: Host, of_user: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is for ever, so it is tried for ever. The log says so once."""
+    if of_user:
+        host.journal.revocations.note_user("8", until_ms=5)
+        host.stores.surprising = {"8"}
+    else:
+        host.journal.revocations.note(C)
+        host.stores.surprising = {C}
+    host.journal.revocations.note(A)
+    host.write(B, "input_text")
+    for _ in range(3):
+        host.run()
+    assert host.stores.tombstones == [(A, tuple(host.backend.table.categories))]
+    assert [merge.digest for merge in host.stores.merges] == [B]
+    assert host.waiting() == {"user_revocations" if of_user else "revocations": 1}
+    assert caplog.text.count("a step of the recovery failed with KeyError") == 1
+    host.stores.surprising = set()
+    host.run()
+    assert host.waiting() == {}
+
+
+def test_i29_a_kind_that_cannot_be_read_keeps_no_other(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.journal.revocations.note(A)
+    host.write(B, "input_text")
+    monkeypatch.setattr(host.journal, "pending_pushes", fails)
+    host.run()
+    assert host.waiting() == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "damage", "category"),
+    [
+        ("writes", "operation = 'x'", "translation"),
+        ("writes", "operation = 'x', category = 'y'", "unknown"),
+        ("carries", "categories = x'00'", "unknown"),
+    ],
+)
+def test_d34_a_damaged_entry_is_counted_when_it_is_removed(
+    host: Host, table: str, damage: str, category: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it was to change is not known, but that it was is."""
+    host.write(A, "input_text")
+    host.journal.carry(Carry(C, B, "u", ["ui"]))
+    with closing(sqlite3.connect(str(host.journal.file.path), isolation_level=None)) as other:
+        other.execute(f"UPDATE {table} SET {damage}")
+    host.run()
+    assert host.losses() == {("merge_dropped", "damaged entry", category): 1}
+    assert caplog.text.count("1 damaged entries are removed from the journal") == 1
+    assert host.waiting() == {}
 
 
 # -- a reply that was lost ---------------------------------------------------------------------------------------------

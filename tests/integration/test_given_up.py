@@ -1,0 +1,142 @@
+"""I29: one entry of the journal stops nothing else, whatever it is. Real servers."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from flask import Flask, session
+
+from devservers.servers import Valkey
+from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, DEFAULT_PRIORITIES
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.recovery.reconciler import Reconciler
+from flask_langpont_session.recovery.refill import Refill
+from flask_langpont_session.recovery.resync import Resync
+from flask_langpont_session.stores.host.journal import Carry
+
+from .behind import browser, digest, entry, row, sign_in
+from .conftest import MakeApp, close, cookie_of, parts
+
+BOTH = (READ, WRITE)
+
+FORMER = {**DEFAULT_CATEGORIES, "notes": {"ttl": 3600, "features": {"notes": ["note"]}}}
+"""The categories of a former release: the present one has no notes any more."""
+
+PRIORITIES = {**DEFAULT_PRIORITIES, "notes": "high"}
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def former(make_app: MakeApp) -> Flask:
+    return make_app(CATEGORIES=FORMER, FEATURE_PRIORITIES=PRIORITIES, HEALTH_INTERVAL=3600)
+
+
+def lose(app: Flask, *stores: str) -> None:
+    for store in stores:
+        for way in BOTH:
+            parts(app).health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), way)
+
+
+@pytest.mark.parametrize("owner", [Refill, Resync, Reconciler])
+def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
+    make_app: MakeApp, primary: Valkey, owner: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis gets back what it lost, a sign-out and a change reach the stores, and rows that changed are pushed: all but
+    the kind of work that fails in a way that the package does not know."""
+    app = make_app(HEALTH_INTERVAL=3600)
+    state, leaving, staying = parts(app), sign_in(app), sign_in(app, "8", input_text="before")
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise KeyError("what no one has thought of")
+
+    monkeypatch.setattr(owner, "run", fails)
+    with state.monitor.paused(), primary.client() as redis:
+        lose(app, PRIMARY)
+        leaving.post("/logout")
+        staying.post("/set", json={"partner_message": "during"})
+        redis.flushall()
+        for store in (PRIMARY, DATABASE):
+            state.monitor.recover(store, BOTH)
+        state.monitor.replay.may_have_lost("", 0)
+        for _ in range(3):
+            state.monitor.replay.run_once()
+        is_drained = state.backend.journal.waiting().entries == 0
+        state.monitor.tick()
+    assert is_drained == (owner is not Reconciler)
+    assert ("input_text" in entry(primary, staying.digest, "translation")) == (owner is not Refill)
+    assert state.monitor.replay.has_incidents == (owner is Resync)
+
+
+def fresh_on_another_host(make_app: MakeApp, tmp_path: Any) -> Flask:
+    """Which has a journal of its own, and has a view that asks the database."""
+    app = make_app(JOURNAL=str(tmp_path / "elsewhere.sqlite3"))
+
+    @app.get("/fresh")
+    def fresh() -> Any:
+        return {"fresh": session.fresh("auth"), "user": session.get("_user_id")}  # type: ignore[attr-defined]
+
+    return app
+
+
+def test_d19_a_category_that_a_release_does_not_know_stops_no_replay(
+    former: Flask, make_app: MakeApp, primary: Valkey, tmp_path: Any
+) -> None:
+    """What was kept of it under the former release is brought to Redis as long as it was to live there; all else that
+    waits reaches the stores."""
+    elsewhere = fresh_on_another_host(make_app, tmp_path)
+    writing, carried, leaving = sign_in(former, note="before"), former.test_client(), sign_in(former, "8")
+    old = digest(cookie_of(carried.post("/set", json={"note": "carried", "theme": "dark"})))
+    assert browser(elsewhere, leaving.cookie).get("/fresh").json == {"fresh": True, "user": "8"}
+    with parts(former).monitor.paused():
+        lose(former, PRIMARY)
+        writing.post("/set", json={"note": "during", "input_text": "during"})
+        lose(former, DATABASE)
+        writing.post("/set", json={"daily_limit": 5})
+        journal = parts(former).backend.journal
+        present = "p" * 43
+        lives = [HOUR_MS, 24 * HOUR_MS]
+        journal.carry(Carry(old, present, "a", ["notes", "ui"], time.time_ns() // 1000, lives))
+        assert leaving.post("/logout").status_code == 200
+        assert journal.counts()["writes"] >= 3
+        close(former)
+
+    new = make_app(HEALTH_INTERVAL=3600)
+    with parts(new).monitor.paused():
+        parts(new).monitor.tick()
+        assert parts(new).backend.journal.waiting().entries == 0
+    assert browser(elsewhere, leaving.cookie).get("/fresh").json == {"fresh": False, "user": None}
+    assert not row(new, leaving.digest)["live"]
+    assert entry(primary, writing.digest, "translation")["input_text"] == '"during"'
+    assert json.loads(row(new, writing.digest)["payload"])["daily_limit"] == 5
+    assert entry(primary, writing.digest, "notes")["note"] == '"during"'
+    assert entry(primary, present, "notes")["note"] == '"carried"'
+    with primary.client() as redis:
+        for name in (writing.digest, present):
+            assert 0 < redis.pttl(f"session:notes:{{{name}}}") <= HOUR_MS
+
+
+def test_d19_copies_of_a_category_that_a_release_does_not_know_stop_no_refill(
+    former: Flask, make_app: MakeApp, primary: Valkey
+) -> None:
+    visitors = [former.test_client() for _ in range(5)]
+    names = [
+        digest(cookie_of(visitor.post("/set", json={"note": f"{number}", "theme": "dark"})))
+        for number, visitor in enumerate(visitors)
+    ]
+    with parts(former).monitor.paused():
+        backend = parts(former).backend
+        backend.board.publish_copies(backend.local.live_categories())
+        close(former)
+    new = make_app(HEALTH_INTERVAL=3600)
+    with parts(new).monitor.paused(), primary.client() as redis:
+        new.test_client().get("/who")
+        redis.flushall()
+        parts(new).monitor.replay.may_have_lost("", 0)
+        while not parts(new).monitor.replay.run_once():
+            pass
+        assert [entry(primary, name, "ui")["theme"] for name in names] == ['"dark"'] * 5
+        assert parts(new).backend.journal.counts()["copies"] == 0 or not parts(new).monitor.replay.gives_back
