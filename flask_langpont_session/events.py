@@ -144,7 +144,8 @@ class EndedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionRevoked:
-    """A signed-in session ended.
+    """A signed-in session ended. It is told once, of a session that lived until then: as the database says; while that
+    does not answer, as far as the worker knows.
 
     That it ended by its time is told when a request finds it so: of a session whose cookie no browser sends any more,
     never; of one whose life in all is used up, by each worker that asks the database.
@@ -160,8 +161,7 @@ class SessionRevoked:
 
 @dataclass(frozen=True, slots=True)
 class UserRevoked:
-    """A user was logged out everywhere. :class:`SessionRevoked` tells of the sessions, of up to 200; also of those that
-    were over before, where the database does not say in time which lived.
+    """A user was logged out everywhere. :class:`SessionRevoked` tells of the sessions, of up to 200.
 
     :param sessions: how many living ones ended, as far as is known.
     :param durable: the database knows it; else it waits in this host's journal.

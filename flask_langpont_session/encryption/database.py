@@ -109,14 +109,15 @@ class SealedDatabase(Database):
     def _idle_ms_of(self, row: AuthRow, idle_ms: int) -> int:
         return super()._idle_ms_of(self._rows.open(row), idle_ms)
 
-    def create(self, digest: str, *, user_id: str | None, payload: Fields, **options: Any) -> AuthRow:
+    def create(self, digest: str, *, user_id: str | None, payload: Fields, **options: Any) -> Created:
         sealed = self._rows.payload(digest, payload, 1)
         try:
-            return self._rows.open(super().create(digest, user_id=user_id, payload=sealed, **options))
+            created = super().create(digest, user_id=user_id, payload=sealed, **options)
         except StoreError as error:
             if (row := self._repeated(error, digest, user_id, payload, options)) is not None:
-                return row
+                return Created(row)
             raise
+        return created._replace(row=self._rows.open(created.row))
 
     def _repeated(
         self, error: StoreError, digest: str, user_id: str | None, payload: Fields, options: Mapping[str, Any]

@@ -209,14 +209,26 @@ class Limit(NamedTuple):
     ends_oldest: bool
 
 
-class Created(NamedTuple):
-    """A session that began where its user may have only so many.
+class Ended(NamedTuple):
+    """A session that the database has ended, or found to be over.
 
-    :param ended: digest and version of the row of each session that ended for it.
+    :param version: of its row, from then on.
+    :param lived: it was valid until then.
+    """
+
+    digest: str
+    version: int
+    lived: bool
+
+
+class Created(NamedTuple):
+    """A session that began.
+
+    :param ended: the sessions that ended in the same transaction.
     """
 
     row: AuthRow
-    ended: Sequence[tuple[str, int]] = ()
+    ended: Sequence[Ended] = ()
 
 
 Position = tuple[int, str]

@@ -107,7 +107,8 @@ class MissedRevocations:
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
         """The version of each dead row; 0: there is none."""
-        dead = self._database.revoke_many(digests, timeout=calls.TIMEOUT)
+        ended = self._database.revoke_many(digests, timeout=calls.TIMEOUT)
+        dead = {each.digest: each.version for each in ended}
         later = dead.keys() - set(digests)  # the session had been given another id
         for digest in later:
             self._backend.row_changed(digest)

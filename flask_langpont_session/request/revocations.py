@@ -17,6 +17,7 @@ from ..policy.records import (
 )
 from ..policy.values import (
     AuthRow,
+    Ended,
     RecordRef,
     RowState,
     StoreError,
@@ -57,22 +58,31 @@ class Revocations:
         return self.end(digest, scope, cause) is Kept.DATABASE
 
     def end(self, digest: str, scope: RequestScope, cause: EndedBy, *, keeps_data: bool = False) -> Kept:
-        self._reports.recorder.count("sessions_ended", by=int(not self._local.is_dead(digest)))
+        here = self._lived_here([digest])
         self._local.kill(digest)
         dead = self._revoke_in_database(digest, scope)
         in_database, places = dead is not None, []
-        for name, version in dead or [(digest, 0)]:
+        for name, version, _ in dead or [Ended(digest, 0, lived=False)]:
             places.append(self.make_known(name, version, scope, in_database=in_database, keeps_data=keeps_data))
-            self._tell([name], cause, in_database=in_database)
+        self.tell(here if dead is None else _lived(dead), cause, in_database=in_database)
         return places[0]
 
-    def _tell(self, digests: Iterable[str], cause: EndedBy, *, in_database: bool) -> None:
+    def tell(self, digests: Sequence[str], cause: EndedBy, *, in_database: bool) -> None:
+        """Count and tell that sessions have ended.
+
+        :param digests: of those that were valid until then, as the database says; while it does not answer, of those
+            that this worker does not know to be over.
+        """
+        self._reports.recorder.count("sessions_ended", by=len(digests))
         for digest in digests:
             revoked = events.SessionRevoked(events.short(digest), in_database, cause)
             self._reports.emit(events.session_revoked, revoked)
 
-    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[tuple[str, int]] | None:
-        """Digest and version of what is dead now; None: the database does not answer."""
+    def _lived_here(self, digests: Iterable[str]) -> list[str]:
+        return [digest for digest in digests if not self._local.is_dead(digest)]
+
+    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[Ended] | None:
+        """What is dead now; None: the database does not answer."""
         return scope.attempt(self._operations.revoke, self._database.revoke, digest)
 
     def make_known(
@@ -156,8 +166,7 @@ class Revocations:
         # The journal first: from then on every worker of the host knows.
         self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
         digests = self._local.sign_out_user(user_id, until_ms)
-        self._reports.recorder.count("sessions_ended", by=len(digests))
-        self._make_all_known(digests, scope, in_database=False, cause=cause)
+        self._make_all_known(digests, scope, in_database=False, cause=cause, lived=digests)
         return Revoked(durable=False, sessions=len(digests))
 
     def end_by_device(self, digests: Sequence[str], scope: RequestScope) -> bool:
@@ -166,15 +175,18 @@ class Revocations:
         :return: whether the database knows it already.
         """
         dead = scope.attempt(self._operations.revoke, self._database.revoke_many, digests, by_device=True)
-        ended = tuple(digests if dead is None else dead)
-        in_redis = self._make_all_known(ended, scope, in_database=dead is not None, cause=EndedBy.USER)
+        ended = tuple(digests if dead is None else [each.digest for each in dead])
+        lived = None if dead is None else _lived(dead)
+        in_redis = self._make_all_known(ended, scope, in_database=dead is not None, cause=EndedBy.USER, lived=lived)
         if not in_redis and dead is not None:
             self._journal_writer.revoke(*ended, in_redis=False, in_database=True, scope=scope)
         return dead is not None
 
     def displaced(self, digests: Sequence[str], scope: RequestScope) -> None:
         """Have the stores and this host hear of sessions that the database ended for a sign-in of their user."""
-        if digests and not self._make_all_known(digests, scope, in_database=True, cause=EndedBy.LIMIT):
+        if not digests:
+            return
+        if not self._make_all_known(digests, scope, in_database=True, cause=EndedBy.LIMIT, lived=digests):
             self._journal_writer.revoke(*digests, in_redis=False, in_database=True, scope=scope)
 
     def _make_all_known(
@@ -184,14 +196,14 @@ class Revocations:
         *,
         in_database: bool,
         cause: EndedBy,
-        lived: Sequence[str] | None = None,
+        lived: Sequence[str] | None,
     ) -> bool:
         """Of a user that was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
 
-        :param lived: those that were not over before, which are told as events; None: that is not known of any.
+        :param lived: those that were valid until then; None: the database does not say.
         :return: whether Redis has them.
         """
-        self._reports.recorder.count("sessions_ended", by=sum(not self._local.is_dead(digest) for digest in digests))
+        told = self._lived_here(digests) if lived is None else [digest for digest in digests if digest in set(lived)]
         for digest in digests:
             self._local.kill(digest)
             self._backend.row_changed(digest)
@@ -200,8 +212,7 @@ class Revocations:
         in_redis = all(written)
         if digests and not in_database:
             self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
-        told = digests if lived is None else set(lived).intersection(digests)
-        self._tell(told, cause, in_database=in_database)
+        self.tell(told, cause, in_database=in_database)
         return in_redis
 
     def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:
@@ -273,6 +284,10 @@ class Devices:
         if not scope.can(DATABASE, operation.way):
             raise scope.gave_up(DATABASE, "BreakerOpen")
         return operation
+
+
+def _lived(ended: Iterable[Ended]) -> list[str]:
+    return [each.digest for each in ended if each.lived]
 
 
 def _followed(digest: str | None, successors: Mapping[str, str | None]) -> Sequence[str]:

@@ -91,7 +91,7 @@ class RowWrites:
             "device": plan.device,
         }
         if limit is None:
-            return Created(self._write_row(scope, self._operations.sign_in, self._database.create, digest, **values))
+            return self._write_row(scope, self._operations.sign_in, self._database.create, digest, **values)
         create = self._database.limited.create
         created = self._write_row(scope, self._operations.sign_in, create, digest, limit=limit, **values)
         if created is None:

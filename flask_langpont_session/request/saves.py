@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .. import events
 from ..events import EndedBy
@@ -19,6 +19,7 @@ from ..policy.records import (
 from ..policy.values import (
     AuthRow,
     CategoryChange,
+    Ended,
     RecordRef,
     RowState,
     StoreError,
@@ -94,19 +95,19 @@ class Saves:
         self._categories.carry(plan, scope)
         if old:
             self._revocations.make_known(old, 0, scope, in_database=True, keeps_data=bool(plan.carries))
-            self._reports.recorder.count("sessions_ended", by=int(not plan.renames))
         elif origin:
             self._reports.no_longer_in_use(origin.digest)  # its data is left to run out
-        self._tell(plan, target.digest, old)
+        self._tell(plan, target.digest, old, created.ended)
         self._count_save(plan, target)
         self._categories.save(plan, target, scope, row)
-        self._revocations.displaced([digest for digest, _ in created.ended], scope)
+        self._revocations.displaced([each.digest for each in created.ended if each.digest != old], scope)
         return Saved(stored=True)
 
-    def _tell(self, plan: Plan, digest: str, old: str | None) -> None:
+    def _tell(self, plan: Plan, digest: str, old: str | None, ended: Sequence[Ended]) -> None:
         """What a new row means.
 
-        :param old: digest of the signed-in session that ended in its transaction.
+        :param old: digest of the signed-in session that it takes the place of.
+        :param ended: what ended in its transaction.
         """
         emit, name, before = self._reports.emit, events.short(digest), events.short(old or "")
         if plan.renames:
@@ -114,8 +115,8 @@ class Saves:
             if plan.confirms:
                 emit(events.confirmed, events.Confirmed(name))
             return
-        if old and not plan.ends:  # the sign-out that came first is told by itself
-            emit(events.session_revoked, events.SessionRevoked(before, durable=True, cause=EndedBy.USER))
+        replaced = [each.digest for each in ended if each.digest == old and each.lived]
+        self._revocations.tell(replaced, EndedBy.USER, in_database=True)
         emit(events.signed_in, events.SignedIn(name))
 
     def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:

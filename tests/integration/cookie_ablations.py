@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
+from flask_langpont_session.policy.values import Ended
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.revocations import Revocations
 from flask_langpont_session.session.auth_keys import AuthKeys, restart
@@ -73,8 +74,8 @@ def nothing_is_revoked(revoke: Function) -> Function:
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
     """A session that another request has given another id goes on under that."""
 
-    def kill(self: Any, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
-        return [(digest, self.kill(digest, timeout) or 0)]
+    def kill(self: Any, digest: str, timeout: float | None = None) -> list[Ended]:
+        return [Ended(digest, self.kill(digest, timeout) or 0, lived=True)]
 
     return kill
 

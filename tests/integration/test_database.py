@@ -24,7 +24,16 @@ from sqlalchemy.engine import Engine, default
 from devservers.processes import wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow, Created, ErrorClass, Limit, Position, RowState, StoreError
+from flask_langpont_session.policy.values import (
+    AuthRow,
+    Created,
+    Ended,
+    ErrorClass,
+    Limit,
+    Position,
+    RowState,
+    StoreError,
+)
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
@@ -1199,7 +1208,7 @@ def test_every_statement_compiles_for_every_database(name: str) -> None:
     assert ("SKIP LOCKED" in texts["LOCK_FOR_READER"]) is (name != "sqlite")
     assert "idle_expires_at <= " in texts["KILL_IDLE"]
     assert "created_at <= " in texts["LOCK_UNTIL"]
-    assert all(("FOR UPDATE" in texts[read]) is (name != "sqlite") for read in ("SELECT_DEAD", "LOCK_THESE"))
+    assert all(("FOR UPDATE" in texts[read]) is (name != "sqlite") for read in ("LOCK_UNTIL", "LOCK_THESE"))
 
 
 # -- bad data ------------------------------------------------------------------------------------------------------
@@ -1531,13 +1540,13 @@ def test_the_oldest_sessions_end_for_a_new_one(database: Database) -> None:
     database.kill("d5")
     created = sign_in(database, "new", absolute_ms=2 * HOUR)
     assert created is not None
-    assert created.ended == [("d0", 2)]
+    assert created.ended == [Ended("d0", 2, lived=True)]
     assert (created.row.digest, created.row.version, created.row.user_id) == ("new", 1, "7")
     assert replace(load(database, "new"), read_at=0) == replace(created.row, read_at=0)
     assert valid(database) == ["d1", "new"]
     lower = sign_in(database, "newer", 1)
     assert lower is not None
-    assert lower.ended == [("d1", 2), ("new", 2)]
+    assert lower.ended == [Ended("d1", 2, lived=True), Ended("new", 2, lived=True)]
     assert (valid(database), valid(database, "8")) == (["newer"], ["d4"])
 
 
@@ -1768,11 +1777,39 @@ def test_a_revocation_finds_the_session_under_its_new_digest(database: Database)
     database.create(a, user_id="7", payload={}, idle_ms=60_000, absolute_ms=60_000)
     database.regenerate(a, successor=b, seen=1, payload={}, idle_ms=60_000)
     database.regenerate(b, successor=c, seen=1, payload={}, idle_ms=60_000)
-    assert database.revoke(a) == [(a, 2), (b, 2), (c, 2)]
+    followed = [Ended(a, 2, lived=False), Ended(b, 2, lived=False), Ended(c, 2, lived=True)]
+    assert database.revoke(a) == followed
     found = database.load(c, idle_ms=0)
     assert found is not None
     assert found.state is RowState.DEAD
     assert database.revoke("x" * 43) == []
+
+
+OVER: dict[str, Callable[[Database], object]] = {
+    "revoked": lambda database: database.kill("digest"),
+    "logged out everywhere": lambda database: database.kill_user("7"),
+    "idle": lambda database: age(database, HOUR, "idle_expires_at"),
+    "as old as it gets": lambda database: age(database, 12 * HOUR, "absolute_expires_at"),
+}
+
+
+def age(database: Database, ms: int, column: str) -> None:
+    with database.connections.writing() as connection:
+        connection.execute(sa.text(f"UPDATE langpont_sessions SET {column} = {column} - {ms}"))
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_d36_what_ends_is_known_from_what_was_over(database: Database, over: str) -> None:
+    """Whatever ends it: a revocation, or a sign-in in its place."""
+    create(database)
+    OVER[over](database)
+    assert [ended.lived for ended in database.revoke("digest")] == [False]
+    created = database.create("next", user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill="digest")
+    assert [(ended.digest, ended.lived) for ended in created.ended] == [("digest", False)]
+    limited = sign_in(database, "last", kill="next")
+    assert limited is not None
+    assert [(ended.digest, ended.lived) for ended in limited.ended] == [("next", True)]
+    assert [ended.lived for ended in database.revoke_many(["next", "last", "nothing"])] == [True, False]
 
 
 def test_the_death_of_an_old_digest_is_not_that_of_the_session(database: Database) -> None:

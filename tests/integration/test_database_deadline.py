@@ -86,7 +86,7 @@ def database(url: str) -> Iterator[Database]:
 
 
 def create(database: Database, digest: str, kill: str | None = None) -> AuthRow:
-    return database.create(digest, user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill=kill)
+    return database.create(digest, user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill=kill).row
 
 
 def warm(database: Database) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from flask_langpont_session.testing import captured_events, switched_off
 from .behind import (
     LONG,
     age_row,
+    browser,
     digest,
     elsewhere,
     emptied,
@@ -175,6 +177,78 @@ def test_i1_a_revoked_session_is_over_on_every_host(site: Site, primary: Valkey)
         assert operator(site.elsewhere).revoke(client.digest, site.elsewhere).durable
         assert row(site.worker, client.digest) == before
         assert waiting(site.worker) == 0
+
+
+ENDS: dict[str, Callable[[Site, Any], object]] = {
+    "langpont.revoke()": lambda site, client: operator(site.worker).revoke(client.digest, site.worker),
+    "revoke_user()": lambda site, client: operator(site.worker).revoke_user("7", site.worker),
+    "a sign-out": lambda site, client: client.post("/logout"),
+    "a sign-in in its place": lambda site, client: client.post("/login/8"),
+}
+"""What ends a session."""
+
+OVER: dict[str, Callable[[Site, Any], object]] = {
+    "never was": lambda site, client: setattr(client, "digest", "A" * 43),
+    "revoked": lambda site, client: operator(site.elsewhere).revoke(client.digest, site.elsewhere),
+    "logged out everywhere": lambda site, client: operator(site.elsewhere).revoke_user("7", site.elsewhere),
+    "signed out": lambda site, client: browser(site.elsewhere, client.cookie).post("/logout"),
+    "idle for too long": lambda site, client: age_row(site.elsewhere, client.digest, 3_600_001, "idle_expires_at"),
+}
+"""What it may be that a worker knows nothing of."""
+
+
+def told_and_counted(site: Site, act: Callable[[], object]) -> tuple[list[str], int]:
+    """The digests of the sessions that a worker said to have ended, and how many it counted."""
+    recorder = parts(site.worker).recorder
+    before = recorder.counters()["sessions_ended"]
+    with resting(*site.all), captured_events(site.worker) as seen:
+        act()
+    told = [event.digest for event in seen if isinstance(event, SessionRevoked)]
+    return told, recorder.counters()["sessions_ended"] - before
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_d36_a_session_that_lived_is_told_and_counted_once(site: Site, end: Callable[[Site, Any], object]) -> None:
+    """By one rule, whatever ends it; then it is over, and nothing is told of it any more."""
+    client = sign_in(site.worker)
+    name = client.digest[:8]
+    assert told_and_counted(site, lambda: end(site, client)) == ([name], 1)
+    told, counted = told_and_counted(site, lambda: operator(site.worker).revoke(client.digest, site.worker))
+    assert (told, counted) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("over", "end"),
+    [
+        ("never was", "langpont.revoke()"),
+        *itertools.product(list(OVER)[1:], ["langpont.revoke()", "revoke_user()", "a sign-in in its place"]),
+    ],
+)
+def test_d36_nothing_is_told_of_a_session_that_was_over(site: Site, over: str, end: str) -> None:
+    """The worker that ends it once more has not heard of that; the database has."""
+    client = sign_in(site.worker)
+    OVER[over](site, client)
+    told, counted = told_and_counted(site, lambda: ENDS[end](site, client))
+    assert (told, counted) == ([], 0)
+
+
+def test_d36_a_sign_out_and_a_sign_in_of_one_request_are_one_end(site: Site) -> None:
+    @site.worker.post("/exchange")
+    def exchange() -> str:
+        session.clear()
+        session["_user_id"] = "8"
+        return ""
+
+    client = sign_in(site.worker)
+    assert told_and_counted(site, lambda: client.post("/exchange")) == ([client.digest[:8]], 1)
+
+
+def test_d36_while_the_database_is_silent_the_worker_says_what_it_knows(site: Site) -> None:
+    client = sign_in(site.worker)
+    with switched_off(site.worker, "database"):
+        for expected in ([client.digest[:8]], []):
+            told, counted = told_and_counted(site, lambda: operator(site.worker).revoke(client.digest, site.worker))
+            assert (told, counted) == (expected, len(expected))
 
 
 def test_a_session_can_be_ended_by_the_name_that_it_gives_itself(site: Site) -> None:

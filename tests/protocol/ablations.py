@@ -233,7 +233,7 @@ def _fresh_is_not(self: verifier.Verifier, digest: str, scope: Any, life: Any, r
 _verify = verifier.Verifier.verify
 
 
-def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) -> list[tuple[str, int]]:
+def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) -> list[base.Ended]:
     return _revoke_in_database(self, digest, scope) or []
 
 

@@ -17,6 +17,7 @@ from flask_langpont_session.policy.values import (
     ChangedRows,
     Created,
     Device,
+    Ended,
     ErrorClass,
     Fields,
     Found,
@@ -103,8 +104,15 @@ class Tables:
         if is_change:
             self.updated_at[row.digest] = self.now_ms
 
+    def end(self, digest: str, reason: str = "killed") -> list[Ended]:
+        """End a row for ever, if there is one."""
+        row = self.row(digest)
+        if row is None:
+            return []
+        return [Ended(digest, self.kill(digest, reason) or 0, lived=row.state is RowState.VALID)]
+
     def kill(self, digest: str, reason: str = "killed") -> int | None:
-        """End a row for ever."""
+        """The same. Returns its version."""
         row = self.rows.get(digest)
         if row is None:
             return None
@@ -129,21 +137,20 @@ class Tables:
 
     def insert(
         self, digest: str, user_id: str | None, payload: Fields, idle_ms: int, absolute_ms: int, kill: str | None
-    ) -> AuthRow:
+    ) -> Created:
         """A new row, or that which is there already if it is the same."""
         found = self.row(digest)
         if found is not None:
             if (found.version, found.user_id, found.payload) == (1, user_id, payload):
-                return found
+                return Created(found)
             raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
-        if kill is not None:
-            self.kill(kill)
+        ended = [] if kill is None else self.end(kill)
         now = self.now_ms
         idle_at = now + min(idle_ms, absolute_ms)
         epoch = self.epoch(user_id)
         row = AuthRow(digest, user_id, 1, True, dict(payload), epoch, now, idle_at, now + absolute_ms, now)
         self.put(row)
-        return row
+        return Created(row, ended)
 
     def valid_of(self, user_id: str | None) -> list[AuthRow]:
         """The sessions in which a user is signed in, oldest first."""
@@ -224,14 +231,15 @@ class SimLimitedSignIns:
 
         def effect() -> Created | None:
             if tables.row(digest) is not None:
-                return Created(tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill))
+                return tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill)
             others = [row for row in tables.valid_of(user_id) if row.digest != kill]
             excess = others[: max(0, len(others) + 1 - limit.most)]
             if excess and not limit.ends_oldest:
                 return None
-            ended = [(row.digest, tables.kill(row.digest, "limit") or 0) for row in excess]
-            tables.displaced[digest] = [name for name, _ in ended]
-            return Created(tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill), ended)
+            ended = [each for row in excess for each in tables.end(row.digest, "limit")]
+            tables.displaced[digest] = [each.digest for each in ended]
+            created = tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill)
+            return created._replace(ended=[*created.ended, *ended])
 
         created: Created | None = self._ask(timeout, effect)
         return created
@@ -314,7 +322,7 @@ class SimDatabase:
         kill: str | None = None,
         device: Device = NO_DEVICE,
         timeout: float | None = None,
-    ) -> AuthRow:
+    ) -> Created:
         """See the package."""
 
         return self._ask(timeout, lambda: self.tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill))
@@ -382,24 +390,22 @@ class SimDatabase:
         """Under which digests a session ends."""
         return self.tables.ids_of(digest)
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
+    def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
         """See the package."""
 
-        def effect() -> list[tuple[str, int]]:
-            dead = [(following, self.tables.kill(following)) for following in self._ids_of(digest)]
-            return [(following, version) for following, version in dead if version is not None]
+        def effect() -> list[Ended]:
+            return [ended for following in self._ids_of(digest) for ended in self.tables.end(following)]
 
         return self._ask(timeout, effect)
 
     def revoke_many(
         self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
-    ) -> dict[str, int]:
+    ) -> list[Ended]:
         """See the package."""
 
-        def effect() -> dict[str, int]:
+        def effect() -> list[Ended]:
             ended = sorted({following for digest in digests for following in self._ids_of(digest)})
-            dead = {digest: self.tables.kill(digest) for digest in ended}
-            return {digest: version for digest, version in dead.items() if version is not None}
+            return [each for digest in ended for each in self.tables.end(digest)]
 
         return self._ask(timeout, effect)
 

@@ -18,8 +18,11 @@ from flask_langpont_session.policy.values import (
     AuthRow,
     CategoryChange,
     CategoryCopy,
+    Created,
+    Ended,
     ErrorClass,
     RecordRef,
+    RowState,
     StoreError,
 )
 from flask_langpont_session.request.repository import SessionRepository
@@ -156,12 +159,11 @@ class FakeDatabase:
         self._ask("load", digest)
         return self.rows.get(digest)
 
-    def create(self, digest: str, *, kill: str | None = None, timeout: float | None = None, **of: Any) -> AuthRow:
+    def create(self, digest: str, *, kill: str | None = None, timeout: float | None = None, **of: Any) -> Created:
         self._ask("create", digest, kill)
-        if kill:
-            self.rows.pop(kill, None)
+        ended = self._end(kill) if kill else []
         self.rows[digest] = a_row(digest, user=of["user_id"], payload=of["payload"])
-        return self.rows[digest]
+        return Created(self.rows[digest], ended)
 
     def update(self, digest: str, *, seen: int, timeout: float | None = None, **of: Any) -> AuthRow | None:
         self._ask("update", digest, seen)
@@ -177,10 +179,16 @@ class FakeDatabase:
         self.rows.pop(digest, None)
         return 2
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
+    def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
         self._ask("revoke", digest)
-        self.rows.pop(digest, None)
-        return [(digest, 2)]
+        return self._end(digest)
+
+    def _end(self, digest: str) -> list[Ended]:
+        row = self.rows.get(digest)
+        if row is None:
+            return []
+        self.rows[digest] = replace(row, live=False, version=row.version + row.live)
+        return [Ended(digest, self.rows[digest].version, row.state is RowState.VALID)]
 
     def kill_user(self, user_id: str, timeout: float | None = None) -> int:
         self._ask("kill_user", user_id)

@@ -22,7 +22,19 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from ...policy.values import NO_DEVICE, AuthRow, ChangedRows, Device, ErrorClass, Fields, Found, Position, StoreError
+from ...policy.values import (
+    NO_DEVICE,
+    AuthRow,
+    ChangedRows,
+    Created,
+    Device,
+    Ended,
+    ErrorClass,
+    Fields,
+    Found,
+    Position,
+    StoreError,
+)
 from . import tables as sql
 from .calls import Calls
 from .devices import Devices
@@ -149,7 +161,7 @@ class Database:
         kill: str | None = None,
         device: Device = NO_DEVICE,
         timeout: float | None = None,
-    ) -> AuthRow:
+    ) -> Created:
         """A new row, version 1. Repeating it after an unknown outcome returns the row that is there.
 
         :param kill: digest of a session that ends in the same transaction.
@@ -159,25 +171,26 @@ class Database:
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
         values |= device._asdict()
 
-        def insert(connection: Connection) -> AuthRow | None:
-            if kill is not None:
-                connection.execute(sql.KILL, {"key": kill})
-            return sql.inserted_row(connection, values, payload)
+        def insert(connection: Connection) -> Created | None:
+            ended = [] if kill is None else sql.end(connection, [kill])
+            row = sql.inserted_row(connection, values, payload)
+            return None if row is None else Created(row, [each.ended for each in ended])
 
-        def find(connection: Connection) -> AuthRow | None:
+        def find(connection: Connection) -> Created | None:
             row = sql.one_row(connection, digest)
-            return row if row and (row.version, row.user_id, row.payload) == (1, user_id, payload) else None
+            is_same = row is not None and (row.version, row.user_id, row.payload) == (1, user_id, payload)
+            return Created(row) if row is not None and is_same else None
 
-        def work() -> AuthRow | None:
+        def work() -> Created | None:
             lend = None
             if kill is None and self.connections.single_statements_stand_alone:
                 lend = partial(self.connections.alone, sql.DELETE, {"digests": [digest]})
             return _inserted(self.connections, insert, find, lend)
 
-        row = self.calls.in_request(work, timeout)
-        if row is None:
+        created = self.calls.in_request(work, timeout)
+        if created is None:
             raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
-        return row
+        return created
 
     def adopt(
         self,
@@ -296,48 +309,33 @@ class Database:
 
         return self.calls.in_request(work, timeout)
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[tuple[str, int]]:
+    def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
         """End a session for ever, under whatever digest it goes on: another request may have given it another id.
 
-        :return: digest and version of each row that is dead now, the one asked for first; empty if there is no row.
+        :return: each row that is dead now, the one asked for first; empty if there is no row.
         """
-
-        def work() -> list[tuple[str, int]]:
-            dead: list[tuple[str, int]] = []
-            following: str | None = digest
-            with self.connections.writing() as connection:
-                while following is not None:
-                    connection.execute(sql.KILL, {"key": following})
-                    row = connection.execute(sql.SELECT_DEAD, {"key": following}).first()
-                    if row is not None:
-                        dead.append((following, row.version))
-                    following = row.successor if row else None
-            return dead
-
-        return self.calls.in_request(work, timeout)
+        return self.revoke_many([digest], timeout)
 
     def revoke_many(
         self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
-    ) -> dict[str, int]:
+    ) -> list[Ended]:
         """End sessions for ever, under whatever digests they go on, in one transaction; see :meth:`revoke`.
 
         :param by_device: their user ends them, on another device, and is to be told on those.
-        :return: digest → version of each row that is dead now. One that has no row is not among them.
+        :return: each row that is dead now. One that has no row is not among them.
         """
 
         kill, cause = (sql.DISPLACE, {"cause": sql.DEVICE}) if by_device else (sql.KILL_THESE, {})
 
-        def work() -> dict[str, int]:
-            dead: dict[str, int] = {}
+        def work() -> list[Ended]:
+            dead: dict[str, Ended] = {}
             following = set(digests)
             with self.connections.writing() as connection:
                 while following:
-                    rows = connection.execute(sql.LOCK_THESE, {"digests": sorted(following)}).all()
-                    if rows:
-                        connection.execute(kill, {"digests": [row.digest for row in rows], **cause})
-                    dead.update((row.digest, row.version + bool(row.live)) for row in rows)
-                    following = {row.successor for row in rows}.difference(dead, [None])
-            return dead
+                    ended = sql.end(connection, following, kill, **cause)
+                    dead.update((each.ended.digest, each.ended) for each in ended)
+                    following = {each.successor for each in ended if each.successor is not None}.difference(dead)
+            return list(dead.values())
 
         return self.calls.in_request(work, timeout)
 

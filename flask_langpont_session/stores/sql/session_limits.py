@@ -12,7 +12,7 @@ from contextlib import suppress
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from ...policy.values import NO_DEVICE, Created, Device, ErrorClass, Fields, Limit, StoreError
+from ...policy.values import NO_DEVICE, Created, Device, Ended, ErrorClass, Fields, Limit, StoreError
 from . import tables as sql
 from .calls import Calls
 from .errors import NAME
@@ -74,9 +74,8 @@ class LimitedSignIns:
                 if (before.version, before.user_id, before.payload) != (1, user_id, payload):
                     raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
                 return Created(before)
-            if kill is not None:
-                connection.execute(sql.KILL, {"key": kill})
-            ended = _make_room(connection, user_id, limit)
+            replaced = [] if kill is None else sql.end(connection, [kill])
+            ended = [*(each.ended for each in replaced), *_make_room(connection, user_id, limit)]
             row = sql.inserted_row(connection, values, payload)
             return None if row is None else Created(row, ended)
 
@@ -126,15 +125,16 @@ def _lock(connection: Connection, user_id: str) -> None:
         raise _NewUser
 
 
-def _make_room(connection: Connection, user_id: str, limit: Limit) -> Sequence[tuple[str, int]]:
-    """Digest and version of what was ended for a new session.
+def _make_room(connection: Connection, user_id: str, limit: Limit) -> Sequence[Ended]:
+    """The sessions that were ended for a new one.
 
     :raises _NoRoom: there is no room, and nothing is to be ended.
     """
-    valid = [(row.digest, row.version) for row in connection.execute(sql.SELECT_VALID, {"user": user_id})]
+    rows = connection.execute(sql.SELECT_VALID, {"user": user_id})
+    valid = [Ended(row.digest, row.version, lived=True) for row in rows]
     excess = valid[: max(0, len(valid) + 1 - limit.most)]
     if excess and not limit.ends_oldest:
         raise _NoRoom
     if excess:
-        connection.execute(sql.DISPLACE, {"digests": [digest for digest, _ in excess], "cause": sql.LIMIT})
+        connection.execute(sql.DISPLACE, {"digests": [each.digest for each in excess], "cause": sql.LIMIT})
     return excess

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from ...policy.values import LONGEST_LABEL, AuthRow, ChangedRows, ErrorClass, Fields, Found, StoreError
+from ...policy.values import LONGEST_LABEL, AuthRow, ChangedRows, Ended, ErrorClass, Fields, Found, StoreError
 from .errors import NAME
 
 
@@ -285,8 +285,6 @@ INSERT_SUCCESSOR = _successor_statement(_s.absolute_expires_at)
 INSERT_SUCCESSOR_LIFE = _successor_statement(_s.created_at + _absolute_ms)
 
 SELECT_VERSION = sa.select(_s.version).where(_s.digest == _digest)
-# Locked: MySQL would else say what there was when the transaction first read.
-SELECT_DEAD = sa.select(_s.version, _s.successor).where(_s.digest == _digest).with_for_update()
 
 # A transaction that holds the row is writing it, and most writes move the expiry anyway: a read never waits for a lock.
 LOCK_FOR_READER = sa.select(_s.digest).where(_s.digest == _digest).with_for_update(skip_locked=True)
@@ -331,9 +329,13 @@ SELECT_VALID = (
 
 # A transaction that takes many rows takes them in one order, or two of them would wait for each other for ever.
 _LOCK = sa.select(_s.digest, _s.successor, _s.version, _s.live).order_by(_s.digest).with_for_update()
+# Which of them are valid until then: only of these it is told that they ended.
+_is_valid = sa.and_(
+    _s.live, _s.idle_expires_at > now_ms(), _s.absolute_expires_at > now_ms(), _s.user_epoch == _epoch_of(_s.user_id)
+)
 _is_over = sa.or_(_s.created_at <= _ms, _s.user_epoch < sa.bindparam("epoch", type_=sa.BigInteger()))
 LOCK_UNTIL = _LOCK.where(_s.user_id == _user, _is_over, _s.digest > _after).limit(_most)
-LOCK_THESE = _LOCK.where(_s.digest.in_(_digests))
+LOCK_THESE = _LOCK.add_columns(_is_valid.label("lived")).where(_s.digest.in_(_digests))
 # Those of an earlier epoch are dead without it; the stamp is for those that ask what changed.
 KILL_THESE = (
     SESSIONS.update()
@@ -363,6 +365,17 @@ FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
+
+
+class Locked(NamedTuple):
+    """A session that was ended.
+
+    :param successor: the digest under which it went on; None: under none.
+    """
+
+    ended: Ended
+    successor: str | None
+
 
 _COLUMNS = frozenset(field.name for field in fields(AuthRow))
 _payload_from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -449,6 +462,17 @@ def updated_row(connection: Connection, statement: sa.Update, values: Mapping[st
         row = connection.execute(_UPDATE_RETURNING[statement], values).first()
         return None if row is None else auth_row(row)
     return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
+
+
+def end(connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_THESE, **values: Any) -> list[Locked]:
+    """End sessions for ever, in a transaction of their caller's. Returns those that have a row.
+
+    :param kill: the statement, with what `values` it needs besides.
+    """
+    rows = connection.execute(LOCK_THESE, {"digests": sorted(digests)}).all()
+    if rows:
+        connection.execute(kill, {"digests": [row.digest for row in rows], **values})
+    return [Locked(Ended(row.digest, row.version + bool(row.live), bool(row.lived)), row.successor) for row in rows]
 
 
 def changes(rows: Sequence[Row[Any]], limit: int) -> ChangedRows:

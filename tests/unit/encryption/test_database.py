@@ -42,7 +42,7 @@ def stored(database: Database) -> str:
 
 def test_every_way_to_make_and_change_a_row(database: Database) -> None:
     """Each returns the row as it is known here, and each leaves nothing that can be read."""
-    row: AuthRow | None = database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES)
+    row: AuthRow | None = database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES).row
     assert row is not None and (row.version, row.payload) == (1, PAYLOAD)
     more = {**row.payload, "daily_limit": b"9"}
     row = database.update(DIGEST, seen=1, payload=more, user_id="7", idle_ms=60_000)
@@ -72,7 +72,7 @@ def test_a_row_that_is_made_again_is_the_one_that_is_there(database: Database) -
     """After an unknown outcome the same call is safe, although it seals its values anew; another one is refused."""
 
     def create(digest: str, payload: Any) -> AuthRow:
-        return database.create(digest, user_id="7", payload=payload, **LIVES)
+        return database.create(digest, user_id="7", payload=payload, **LIVES).row
 
     def create_limited(digest: str, payload: Any) -> AuthRow:
         created = database.limited.create(digest, limit=Limit(5, True), user_id="7", payload=payload, **LIVES)

@@ -24,6 +24,7 @@ from flask_langpont_session.policy.values import (
     Basis,
     CategoryCopy,
     ChangedRows,
+    Ended,
     ErrorClass,
     Found,
     Operation,
@@ -163,11 +164,11 @@ class Stores:
         self.tell("kill", digest)
         return 4
 
-    def revoke_many(self, digests: Sequence[str], *, timeout: float) -> dict[str, int]:
+    def revoke_many(self, digests: Sequence[str], *, timeout: float) -> list[Ended]:
         for digest in digests:
             self.check("kill", digest)
-        dead = {digest: self.kill(digest, timeout=timeout) or 0 for digest in digests}
-        return dead | {later: 2 for digest in digests for later in self.goes_on_as.get(digest, [])}
+        dead = [Ended(digest, self.kill(digest, timeout=timeout) or 0, lived=True) for digest in digests]
+        return dead + [Ended(later, 2, lived=True) for digest in digests for later in self.goes_on_as.get(digest, [])]
 
     def load_many(self, digests: Sequence[str], *, timeout: float) -> Found:
         rows = {digest: self.rows[digest] for digest in digests if digest in self.rows}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.values import Created, Ended, ErrorClass, StoreError
 from flask_langpont_session.stores.sql import database as module
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.database import Database
@@ -64,11 +64,11 @@ def create(database: Database, **more: Any) -> Any:
 
 def test_a_new_row_is_never_idle_for_longer_than_it_lives(database: Database, connections: Connections) -> None:
     """And what ends for it ends in the same transaction."""
-    connections.answers = {sql.INSERT: 1, sql.SELECT_ONE: [[stored()]]}
-    assert create(database, kill="other") == ROW
-    assert connections.statements == [sql.KILL, sql.INSERT, sql.SELECT_ONE]
-    assert connections.asked[0][1] == {"key": "other"}
-    inserted = connections.asked[1][1]
+    connections.answers = {sql.LOCK_THESE: [[locked("other")]], sql.INSERT: 1, sql.SELECT_ONE: [[stored()]]}
+    assert create(database, kill="other") == Created(ROW, [Ended("other", 2, lived=True)])
+    assert connections.statements == [sql.LOCK_THESE, sql.KILL_THESE, sql.INSERT, sql.SELECT_ONE]
+    assert connections.asked[1][1] == {"digests": ["other"]}
+    inserted = connections.asked[2][1]
     assert (inserted["idle_ms"], inserted["absolute_ms"], inserted["fields"]) == (50, 50, '{"_user_id":"7"}')
     assert connections.lent == ["writing"]
 
@@ -76,7 +76,7 @@ def test_a_new_row_is_never_idle_for_longer_than_it_lives(database: Database, co
 def test_the_same_row_again_is_the_one_that_is_there(database: Database, connections: Connections) -> None:
     """The outcome of the first time may have been unknown."""
     connections.answers = {sql.INSERT: DUPLICATE, sql.SELECT_ONE: [[stored()]]}
-    assert create(database) == ROW
+    assert create(database) == Created(ROW)
     assert connections.lent == ["writing: rolled back", "writing"]
 
 
@@ -143,22 +143,23 @@ def test_a_new_id_has_a_row_only_if_the_old_one_was_ended_for_it(
 
 def test_a_revocation_follows_a_session_through_its_ids(database: Database, connections: Connections) -> None:
     """Another request may have given it another one; a digest without a row ends that."""
-    rows = [[SimpleNamespace(version=2, successor="b")], [SimpleNamespace(version=1, successor="c")], []]
-    connections.answers = {sql.SELECT_DEAD: rows}
-    assert database.revoke("a") == [("a", 2), ("b", 1)]
-    assert [values["key"] for statement, values in connections.asked if statement is sql.KILL] == ["a", "b", "c"]
+    connections.answers = {sql.LOCK_THESE: [[locked("a", live=False, successor="b")], [locked("b", successor="c")], []]}
+    assert database.revoke("a") == [Ended("a", 1, lived=False), Ended("b", 2, lived=True)]
+    asked = [values["digests"] for statement, values in connections.asked if statement is sql.KILL_THESE]
+    assert asked == [["a"], ["b"]]
     assert connections.lent == ["writing"]
 
 
-def locked(digest: str, *, live: bool, successor: str | None = None) -> Any:
-    return SimpleNamespace(digest=digest, successor=successor, version=1, live=live)
+def locked(digest: str, *, live: bool = True, successor: str | None = None) -> Any:
+    return SimpleNamespace(digest=digest, successor=successor, version=1, live=live, lived=live)
 
 
 def test_many_revocations_are_one_transaction(database: Database, connections: Connections) -> None:
     """What is dead already keeps its version; ids that lead in a circle end it, too."""
     first = [locked("a", live=True, successor="c"), locked("b", live=False)]
     connections.answers = {sql.LOCK_THESE: [first, [locked("c", live=True, successor="a")]]}
-    assert database.revoke_many(["b", "a"]) == {"a": 2, "b": 1, "c": 2}
+    ended = [Ended("a", 2, lived=True), Ended("b", 1, lived=False), Ended("c", 2, lived=True)]
+    assert database.revoke_many(["b", "a"]) == ended
     asked = [values["digests"] for statement, values in connections.asked if statement is sql.LOCK_THESE]
     assert asked == [["a", "b"], ["c"]]
     assert connections.lent == ["writing"]
@@ -169,7 +170,7 @@ def test_revocations_of_what_has_no_rows_change_nothing(
     database: Database, connections: Connections, rows: list[Any]
 ) -> None:
     connections.answers = {sql.LOCK_THESE: rows}
-    assert database.revoke_many(["a"]) == {}
+    assert database.revoke_many(["a"]) == []
     assert sql.KILL_THESE not in connections.statements
 
 
