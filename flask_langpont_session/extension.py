@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import weakref
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
@@ -240,6 +240,16 @@ class LangPontSession(SessionInterface):
             attributes["domain"] = settings.adopt_cookie_domain
         response.delete_cookie(settings.adopt_cookie_name, **attributes)
         _vary_on_cookie(response, is_private=True)
+
+    def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
+        """When the cookie of a permanent session ends: a user's with the session, however much that is used until then,
+        because it is not sent again; a visitor's as Flask's."""
+        target = session.ids.target if isinstance(session, Session) and session.permanent else None
+        if target is not None and target.kind == SIGNED_IN:
+            row = cast(Session, session).saving.row_of(target.digest)
+            if row is not None:
+                return datetime.fromtimestamp(row.absolute_expires_at / 1000, UTC)
+        return super().get_expiration_time(app, session)
 
     def _attributes(self, app: Flask) -> dict[str, Any]:
         """The same on setting and on deleting: a browser ignores a deletion without them."""
@@ -475,8 +485,7 @@ def _context(app: Flask, state: State) -> SessionContext:
     @lru_cache(maxsize=64)
     def permanent_life(lifetime: timedelta) -> Life:
         """The same object for the same time: what was found out of a session by its life is remembered by that."""
-        whole = int(lifetime.total_seconds() * 1000)
-        return settings.privileges.life(whole, whole, is_permanent=True)
+        return settings.permanent_life(lifetime)
 
     def life(permanent: bool) -> Life:
         return permanent_life(its.permanent_session_lifetime) if permanent else settings.life

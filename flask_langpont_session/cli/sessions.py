@@ -123,8 +123,8 @@ def show_session(digest: str, is_json: bool) -> None:
             f"no signed-in session begins with {digest!r}, nor does one that waits on this host; "
             "a visitor's is found by its whole digest only"
         )
-    permanent_ms = int(current_app.permanent_session_lifetime.total_seconds() * 1000)
-    lives = state.settings.life, state.settings.privileges.life(permanent_ms, permanent_ms)
+    settings = state.settings
+    lives = settings.life, settings.permanent_life(current_app.permanent_session_lifetime)
     found = read_session(state.backend, whole, lives)
     if is_json:
         click.echo(json.dumps(_as_object(found)))

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,15 @@ class Settings:
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
         """What the decision table says."""
         return self.behaviour_table[priority][level]
+
+    def permanent_life(self, lifetime: timedelta) -> Life:
+        """The life of permanent sessions: they may be idle for PERMANENT_SESSION_LIFETIME, and live in all for the
+        longer of that and ABSOLUTE_TIMEOUT.
+
+        :param lifetime: Flask's setting, which is read when it is needed.
+        """
+        idle_ms = int(lifetime.total_seconds() * 1000)
+        return self.privileges.life(idle_ms, max(idle_ms, self.absolute_timeout * 1000), is_permanent=True)
 
     def is_identity(self, key: str) -> bool:
         """Whether a key names a user or is a right: only the database decides about those."""

@@ -12,7 +12,7 @@ from ..policy.categories import AUTH
 from ..policy.health import PRIMARY, REPLICA
 from ..policy.ids import is_digest
 from ..policy.leases import EXTEND_AFTER, Life
-from ..policy.values import ErrorClass, RowState, StoreError
+from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.base import SessionStore
 from ..stores.host.journal import Journal, Waiting
@@ -128,12 +128,20 @@ class OneSession:
         if not isinstance(self.described, Described):
             return None
         row, updated_at = self.described.row, self.described.updated_at
-        whole = row.absolute_expires_at - row.created_at
-        lives = [life.of(row.payload) for life in self.lives]
-        idle_ms = next((life.idle_ms for life in lives if life.absolute_ms == whole), None)
+        idle_ms = self._idle_ms(row, self.described.seen_at)
         if idle_ms is None or self.idle_expires_at >= row.absolute_expires_at:
             return max(row.created_at, min(updated_at, row.absolute_expires_at)), None
         return max(self.idle_expires_at - idle_ms, row.created_at), int(idle_ms * EXTEND_AFTER)
+
+    def _idle_ms(self, row: AuthRow, seen_at: int | None) -> int | None:
+        """The idle time of the kind of sessions that it is one of; None: it is of none.
+
+        Permanent ones may live as long in all as others: the idle expiry and the note of the last use are set together.
+        """
+        whole, now = row.absolute_expires_at - row.created_at, row.created_at if seen_at is None else seen_at
+        lives = [life.of(row.payload) for life in self.lives]
+        idle = [life.idle_ms for life in lives if life.absolute_ms == whole]
+        return min(idle, key=lambda ms: abs(row.idle_expires_at - ms - now), default=None)
 
     @property
     def _is_ended_here(self) -> bool:

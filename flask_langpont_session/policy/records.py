@@ -251,11 +251,13 @@ class Saved(NamedTuple):
     :param stored: something that a later request can find was written somewhere.
     :param durable: the database knows of the revocation that was part of it (True if there was none).
     :param ended: the session is over, whatever the request had read: its id is not to be sent.
+    :param row: as the database has it since; None: it was not written.
     """
 
     stored: bool
     durable: bool = True
     ended: bool = False
+    row: AuthRow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class Saves:
             if plan.leaves and plan.origin:
                 self._categories.leave(plan.origin, scope, plan.life, carried=plan.carries if is_carried else ())
         has_ended = plan.target.kind == SIGNED_IN and self._local.is_dead(plan.target.digest)
-        return Saved(stored, durable, ended=has_ended)
+        return Saved(stored, durable, ended=has_ended, row=row)
 
     def _sign_in(self, plan: Plan, scope: RequestScope) -> Saved:
         target, origin = plan.target, plan.origin
@@ -101,7 +101,7 @@ class Saves:
         self._count_save(plan, target)
         self._categories.save(plan, target, scope, row)
         self._revocations.displaced([each.digest for each in created.ended if each.digest != old], scope)
-        return Saved(stored=True)
+        return Saved(stored=True, row=row)
 
     def _tell(self, plan: Plan, digest: str, old: str | None, ended: Sequence[Ended]) -> None:
         """What a new row means.

@@ -3,7 +3,7 @@ of the session goes along where it takes another id."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from werkzeug.exceptions import Unauthorized
@@ -40,11 +40,15 @@ def _checked_user(key: str, value: Any) -> str | None:
 
 
 class AuthKeys:
-    """The rules of users and rights, for one request's session."""
+    """The rules of users and rights, for one request's session.
 
-    def __init__(self, work: Work) -> None:
+    :param on_sign_out: called when the session of a user is ended by this request.
+    """
+
+    def __init__(self, work: Work, on_sign_out: Callable[[], None] = lambda: None) -> None:
         self._work = work
         self._ids = work.ids
+        self._on_sign_out = on_sign_out
         # At a sign-in: the users of the session before, and what was carried over from it.
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
@@ -255,6 +259,7 @@ class AuthKeys:
 
     def sign_out(self) -> None:
         """End the session; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
+        self._on_sign_out()
         self.end(self._work.repository.settings.carry_on_sign_out)
 
     def end(self, keeps: Collection[str]) -> None:
@@ -262,6 +267,8 @@ class AuthKeys:
 
         :param keeps: categories whose data goes on in a new anonymous one.
         """
+        # That this one was to be remembered says nothing of the next one. What is carried is minted without it.
+        self._ids.chosen_permanent = False
         is_something_kept = bool(carry(self._work, keeps)) or hides_some(self._work, keeps)
         identity, origin = self._ids.identity, self._ids.origin
         signed_in_now = identity.signs_in
@@ -272,6 +279,8 @@ class AuthKeys:
         elif self._ids.put_off is not None:
             identity.end_elsewhere()  # by the old session's own cookie, which goes
         leaves = identity.is_signed_out or signed_in_now
+        if leaves or identity.must_end:
+            self._on_sign_out()
         restart(self._work, ANONYMOUS if leaves and is_something_kept else None, keeps)
         self._work.forced = True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -49,11 +50,20 @@ def _not_countable(key: str, category: str) -> str:
 
 
 class DictLike(SessionMixin):
-    """A session that is no dict, with what else applications do with a dict: copy it, and join it with another."""
+    """A session that is no dict, with what else applications do with a dict: copy it, and join it with another.
+
+    A copy, by whatever means, is a dict of what the session has now: nothing that is done with it reaches the session.
+    """
 
     def copy(self) -> dict[str, Any]:
         """What is in it now, as a dict."""
         return dict(self)
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(self.copy(), memo)
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return {**self, **other}
@@ -102,7 +112,7 @@ class Session(DictLike):
     work = lazy(lambda session: Work(session.ids))
     special = lazy(lambda session: SpecialKeys(session.work, session._remember_cookie))
     saving = lazy(lambda session: Saving(session.work, lambda change: session._auth_keys.decide_about_rights(change)))
-    _auth_keys = lazy(lambda session: AuthKeys(session.work))
+    _auth_keys = lazy(lambda session: AuthKeys(session.work, lambda: session.special.forget_user()))
 
     @property
     def digest(self) -> str | None:

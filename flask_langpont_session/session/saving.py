@@ -9,7 +9,7 @@ from ..policy.categories import (
 )
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import Kept, Plan, Saved, apply_change
-from ..policy.values import NO_DEVICE, CategoryChange, Device
+from ..policy.values import NO_DEVICE, AuthRow, CategoryChange, Device
 from .identity import IdState
 from .work import Work
 
@@ -27,6 +27,7 @@ class Saving:
         self._decide_about_rights = decide_about_rights
         self.places: Mapping[str, Kept] = {}
         self._was_stored = False
+        self._row: AuthRow | None = None
 
     def plan(self) -> Plan | None:
         """What a save has to do; None when there is nothing to write.
@@ -114,6 +115,7 @@ class Saving:
         """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
         work, ids, identity = self._work, self._ids, self._ids.identity
         self._was_stored = self._was_stored or saved.stored
+        self._row = saved.row or self._row
         if work.loaded is not None:
             loaded = work.own_loaded()
             for name, change in changes.items():
@@ -134,6 +136,14 @@ class Saving:
         sid = self._ids.origin
         if sid is not None and sid.kind == SIGNED_IN:
             self._work.before, self._work.loaded = self._work.loaded, None  # a further change of auth needs its row
+
+    def row_of(self, digest: str) -> AuthRow | None:
+        """The row of this session, as it was written or read in this request; None: it has none that is believed.
+
+        :param digest: under which it goes on.
+        """
+        written = self._row
+        return written if written is not None and written.digest == digest else self._work.row
 
     def _keep_permanence(self) -> None:
         """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""

@@ -97,6 +97,11 @@ class SpecialKeys:
             self.transient[REMEMBER] = LET_BE  # which has Flask-Login delete the cookie
         return cookie.is_read if displaced is None else displaced
 
+    def forget_user(self) -> None:
+        """The user signs out: Flask-Login is to delete the remember cookie, or the next page would sign the user in."""
+        if self._cookie().is_there:
+            self.transient[REMEMBER] = LET_BE
+
     @property
     def is_by_remember_cookie(self) -> bool:
         """Whether what signs this request in is the remember cookie, and not a password."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import flask_login.login_manager
@@ -275,6 +276,80 @@ def test_a_logout_takes_the_remember_cookie_away(app: Flask) -> None:
     assert cookie_of(response, REMEMBER) == ""
     assert client.get_cookie(REMEMBER) is None
     assert who(client) is None
+
+
+SIGN_OUTS: dict[str, Callable[[], object]] = {
+    "clear()": lambda: session.clear(),
+    "sign_out()": lambda: session.sign_out(),  # type: ignore[attr-defined]
+    "a popped user key": lambda: session.pop("_user_id"),
+}
+"""Without ``logout_user()``."""
+
+
+def with_own_sign_outs(app: Flask) -> Flask:
+    @app.get("/leave/<how>")
+    def leave(how: str) -> str:
+        SIGN_OUTS[how]()
+        if "next" in request.args:
+            login_user(User(request.args["next"]), remember="remember" in request.args)
+        return "bye"
+
+    return app
+
+
+@pytest.mark.parametrize("lost", [(), ("database",), ("primary",)], ids=["well", "no database", "no Redis"])
+@pytest.mark.parametrize("how", SIGN_OUTS)
+def test_i35_no_sign_out_is_undone_by_the_remember_cookie(app: Flask, how: str, lost: tuple[str, ...]) -> None:
+    """However the view does it, and whatever is down: both cookies go."""
+    client = signed_in(with_own_sign_outs(app), remember=True)
+    with ExitStack() as stack:
+        for store in lost:
+            stack.enter_context(switched_off(app, store))
+        response = client.get(f"/leave/{how}")
+        assert (response.status_code, cookie_of(response, REMEMBER)) == (200, "")
+        assert who(client) is None
+    assert who(client) is None
+
+
+def test_i35_a_user_who_is_only_remembered_can_sign_out(app: Flask) -> None:
+    """The session cookie is lost, so that the request signs in by the remember cookie, and out again; or the session
+    has ended meanwhile; or the page asks for no user at all."""
+    with_own_sign_outs(app)
+
+    @app.get("/me-and-out")
+    def me_and_out() -> str:
+        assert current_user.get_id() == "7"
+        session.clear()
+        return ""
+
+    for page in ("/me-and-out", "/leave/sign_out()"):
+        client = signed_in(app, remember=True)
+        client.delete_cookie("session")
+        assert cookie_of(client.get(page), REMEMBER) == ""
+        assert who(client) is None
+    client = signed_in(app, remember=True)
+    assert browser(app, client.cookie).post("/out").status_code == 200
+    assert cookie_of(client.get("/leave/clear()"), REMEMBER) == ""
+    assert who(client) is None
+
+
+@pytest.mark.parametrize("remember", ["", "&remember=1"])
+def test_i35_who_signs_in_next_keeps_an_own_remember_cookie_only(app: Flask, remember: str) -> None:
+    """In the request that signs the one before out."""
+    client = signed_in(with_own_sign_outs(app), remember=True)
+    before = client.get_cookie(REMEMBER).value
+    assert client.get(f"/leave/clear()?next=8{remember}").status_code == 200
+    found = client.get_cookie(REMEMBER)
+    assert (found is not None and found.value != before) is bool(remember)
+    client.delete_cookie("session")
+    assert who(client) == ("8" if remember else None)
+
+
+def test_a_visitors_clear_leaves_the_remember_cookie(app: Flask) -> None:
+    """It signs no user out: a login page does so before the user is known."""
+    client = signed_in(with_own_sign_outs(app), remember=True)
+    client.delete_cookie("session")
+    assert cookie_of(client.get("/leave/clear()"), REMEMBER) is None
 
 
 def test_remember_is_never_stored(app: Flask, primary: Valkey) -> None:

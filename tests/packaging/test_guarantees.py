@@ -23,6 +23,9 @@ NUMBERS = re.findall(r"^\| ([ISC]\d+) \|", (TESTS.parent / "docs" / "guarantees.
 OF_COOKIES = {"I15", "C1", "C2", "C3", "C4"}
 """About what the browser is sent: the stores know nothing of that."""
 
+OF_VIEWS = {"I35"}
+"""About what a view and a browser make of a session: the model is told how long sessions live."""
+
 OF_PROCESSES = {"I21", "I22", "I23", "I24"}
 """About processors, threads, room and waits: the model has none of them."""
 
@@ -50,6 +53,7 @@ def are_about(text: str, number: str) -> bool:
 def test_the_numbers_are_those_of_the_protocol() -> None:
     """All of them, each once."""
     expected = {f"{kind}{n + 1}" for kind, count in (("I", 28), ("S", 11), ("C", 4)) for n in range(count)}
+    expected |= {"I35"}
     assert set(NUMBERS) == expected
     assert len(NUMBERS) == len(expected)
 
@@ -63,7 +67,7 @@ def test_it_is_tested_on_real_servers(number: str) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_COOKIES | OF_PROCESSES])
+@pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_COOKIES | OF_VIEWS | OF_PROCESSES])
 def test_it_is_tested_on_the_model(number: str) -> None:
     """By a kept schedule, which the protocol passes, and which breaks this invariant without some part of the protocol,
     or breaks one without this rule."""

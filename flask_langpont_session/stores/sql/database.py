@@ -61,12 +61,14 @@ class Described(NamedTuple):
         no change.
     :param successor: the digest under which the session goes on; None: under none.
     :param ended_by: what ended it, where the row says so.
+    :param seen_at: when its use was noted last, likewise in milliseconds; None: that is not known.
     """
 
     row: AuthRow
     updated_at: int
     successor: str | None
     ended_by: str | None = None
+    seen_at: int | None = None
 
 
 class Database:
@@ -476,7 +478,7 @@ class Database:
                 if row is None:
                     return None
                 ended_by = row.ended_by and row.ended_by.removesuffix(sql.TOLD)
-                return Described(sql.auth_row(row), row.updated_at, row.successor, ended_by)
+                return Described(sql.auth_row(row), row.updated_at, row.successor, ended_by, row.seen_at)
 
         return self.calls.patiently(work, timeout, writing=False)
 

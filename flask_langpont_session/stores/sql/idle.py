@@ -48,7 +48,8 @@ def after_read(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: 
 def note_use(connections: Connections, row: AuthRow, seen_at: int, after_ms: int) -> None:
     """Note that a session is in use, unless that was noted a moment ago.
 
-    The idle expiry of a permanent session does not move: without this its user would be told of the sign-in only.
+    The idle expiry of a session does not move that may be idle for as long as it lives in all, as permanent ones may by
+    default: without this its user would be told of the sign-in only.
 
     :param row: as it was read, by a connection that is back in the pool.
     :param seen_at: when it was noted last, milliseconds since 1970.

@@ -183,7 +183,7 @@ SELECT_THESE = _SELECT.where(_s.digest.in_(_digests))
 SELECT_RENAMED = sa.select(_s.digest).where(
     _s.digest.in_(_digests), _s.successor.is_not(None), _s.updated_at > now_ms() - _ms
 )
-SELECT_DESCRIBED = SELECT_ONE.add_columns(_s.updated_at, _s.successor, _s.ended_by)
+SELECT_DESCRIBED = SELECT_ONE.add_columns(_s.updated_at, _s.successor, _s.ended_by, _s.seen_at)
 SELECT_IN_USE = SELECT_ONE.add_columns(_s.seen_at)
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
 SELECT_DEVICES = SELECT_OF_USER.add_columns(_s.label, _s.network, _s.seen_at, _s.successor)

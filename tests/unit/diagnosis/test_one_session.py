@@ -75,3 +75,15 @@ def test_the_state_of_a_session(session: OneSession, state: SessionState) -> Non
 def test_when_a_session_was_last_seen(session: OneSession, last_seen: tuple[int, int | None] | None) -> None:
     """As exactly as its idle expiry is moved; else as of its last change."""
     assert session.last_seen == last_seen
+
+
+@pytest.mark.parametrize("idle_ms", [HOUR, 8 * HOUR])
+@pytest.mark.parametrize("late_ms", [0, 7])
+def test_i35_a_permanent_session_is_told_from_others_that_live_as_long_in_all(idle_ms: int, late_ms: int) -> None:
+    """By the note of its last use, which a statement makes that is some milliseconds later than the read."""
+    lives = (Life(HOUR, 12 * HOUR), Life(8 * HOUR, 12 * HOUR))
+    seen_at = NOW_MS - HOUR // 2
+    row = replace(ROW, idle_expires_at=seen_at + idle_ms)
+    session = OneSession("one", Described(row, 0, None, seen_at=seen_at + late_ms), in_redis(), None, lives)
+    assert session.last_seen == (seen_at, idle_ms // 4)
+    assert replace(session, described=Described(row, 0, None)).last_seen is not None
