@@ -79,7 +79,7 @@ def secret_key_fallbacks(facts: Facts) -> Iterator[Finding]:
         bad = True
         yield warning(
             f"SECRET_KEY_FALLBACKS has {len(fallbacks)} keys",
-            "remove those that are older than a session can be: ABSOLUTE_TIMEOUT, or PERMANENT_SESSION_LIFETIME if longer",
+            "remove those older than a session can be: ABSOLUTE_TIMEOUT, or PERMANENT_SESSION_LIFETIME if longer",
         )
     if not bad:
         yield ok(f"{len(fallbacks)} keys, none of them weak" if fallbacks else "none")

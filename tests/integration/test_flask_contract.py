@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -588,19 +589,37 @@ def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
             raw.popitem()
 
 
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy])
+def test_d31_a_copy_of_the_session_signs_no_user_out(app: Flask, way: Callable[[Any], Any]) -> None:
+    """Of Flask's proxy, as an application makes it; with Flask's own session it is tied to nothing either."""
+
+    @app.get("/copy")
+    def copied() -> Any:
+        made = way(session)
+        seen = dict(made)
+        made.pop("_user_id")
+        made.clear()
+        return jsonify(seen)
+
+    client = sign_in(app, lang="jp")
+    expected = {"_user_id": "7", "_fresh": True, "user_role": "user", "lang": "jp"}
+    assert client.get("/copy").json == expected
+    assert client.get("/all").json == expected
+
+
 def test_a_session_is_copied_and_joined_as_a_dict_is(app: Flask) -> None:
     """Flask's own session is one; what is made of it has no tie to it."""
     with app.test_request_context():
         raw: Any = session._get_current_object()  # type: ignore[attr-defined]
         raw["lang"] = "jp"
-        copy = raw.copy()
-        assert type(copy) is dict and copy == {"lang": "jp"}
+        copied = raw.copy()
+        assert type(copied) is dict and copied == {"lang": "jp"}
         assert raw | {"lang": "en", "theme": "dark"} == {"lang": "en", "theme": "dark"}
         assert {"lang": "en", "theme": "dark"} | raw == {"lang": "jp", "theme": "dark"}
         same = raw
         same |= {"theme": "dark"}
         assert same is raw and dict(raw) == {"lang": "jp", "theme": "dark"}
-        copy.clear()
+        copied.clear()
         assert raw["lang"] == "jp"
 
 

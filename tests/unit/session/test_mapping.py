@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.policy.records import Kept, Saved, Verdict
+from flask_langpont_session.session.mapping import Session
 from tests.support.fakes import Maker, Repository
 
 DATA: dict[str, dict[str, Any]] = {
@@ -130,12 +133,16 @@ def test_its_repr_has_no_values(maker: Maker, repository: Repository) -> None:
     assert "secret" not in repr(session)
 
 
-def test_a_copy_is_a_dict_of_its_own(maker: Maker, repository: Repository) -> None:
-    session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}))
-    copy = session.copy()
-    assert type(copy) is dict
-    copy["lang"] = "en"
-    assert session["lang"] == "ja"
+@pytest.mark.parametrize("way", [Session.copy, copy.copy, copy.deepcopy])
+def test_a_copy_is_a_dict_of_its_own(maker: Maker, repository: Repository, way: Callable[[Any], Any]) -> None:
+    """D31: whatever is done with it, the session and its user stay. A deep one shares no list with it either."""
+    session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7"}, ui={"lang": "ja", "tabs": [1]}))
+    copied = way(session)
+    assert type(copied) is dict and copied == {"_user_id": "7", "lang": "ja", "tabs": [1]}
+    copied["lang"] = "en"
+    del copied["_user_id"]
+    assert (session["lang"], session["_user_id"], session.ended, session.modified) == ("ja", "7", False, False)
+    assert (copied["tabs"] is session["tabs"]) is (way is not copy.deepcopy)
 
 
 def test_joined_with_another_one_the_right_one_counts(maker: Maker, repository: Repository) -> None:
