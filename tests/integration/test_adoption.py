@@ -210,6 +210,32 @@ def test_a_sign_out_on_a_new_worker_is_one_everywhere(old: Flask, new: Flask) ->
         assert kept.page(old)["user"] is None
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "flask-cookie"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_late_save_of_an_old_worker_signs_no_user_in_again(old: Flask, new: Flask, is_known: bool) -> None:
+    """Its request began before the sign-out and puts the record back, with a change: it is the same session all the
+    same, and that is over."""
+    meanwhile: list[Callable[[], object]] = []
+
+    @old.get("/late")
+    def add_late() -> str:
+        cart = session["cart"]
+        for act in meanwhile:
+            act()
+        session["cart"] = [*cart, "late"]
+        return "late"
+
+    browser = Browser().visit(old, "tea", user="7")
+    tab = Browser(**{OLD: browser.cookies[OLD]})
+    if is_known:
+        assert browser.page(new)["user"] == "7"
+    meanwhile.append(lambda: browser.post(new, "/logout"))
+    assert tab.open(old, "GET", "/late").text == "late"
+    assert tab.page(old) == {"user": "7", "cart": ["tea", "late"]}  # the record is there again
+    assert tab.page(new)["user"] is None
+    assert rows(new) == []
+
+
 @both_kinds
 def test_a_sign_out_may_be_the_first_that_a_new_worker_hears(old: Flask, new: Flask) -> None:
     """Of this browser."""
