@@ -1560,7 +1560,7 @@ def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -
     assert load(database, "one").version == 1
     created = sign_in(database, "three", ends_oldest=False, kill="two")
     assert created is not None
-    assert (created.ended, valid(database)) == ([], ["one", "three"])
+    assert (created.ended, valid(database)) == ([Ended("two", 2, lived=True)], ["one", "three"])
 
 
 @pytest.mark.parametrize("ends_oldest", [True, False], ids=["end_oldest", "refuse"])
@@ -1583,7 +1583,7 @@ def test_sign_ins_at_once_are_never_more_than_the_limit(
     assert len(valid(database)) == 3
     done = [one for one in created if one is not None]
     assert len(done) == (20 if ends_oldest else 3)
-    ended = [digest for one in done for digest, _ in one.ended]
+    ended = [each.digest for one in done for each in one.ended]
     assert sorted([*ended, *valid(database)]) == sorted(one.row.digest for one in done)
     assert epochs(database) == {"7": None}
     for host in hosts if is_borrowed else []:
