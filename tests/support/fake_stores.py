@@ -157,7 +157,8 @@ class FakeDatabase:
         self, digest: str, *, idle_ms: int, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
         self._ask("load", digest)
-        return self.rows.get(digest)
+        row = self.rows.get(digest)
+        return row and replace(row, idle_expires_at=max(row.idle_expires_at, idle_seen or 0))
 
     def create(self, digest: str, *, kill: str | None = None, timeout: float | None = None, **of: Any) -> Created:
         self._ask("create", digest, kill)
@@ -171,7 +172,8 @@ class FakeDatabase:
             self.rows[digest] = self.races.pop(0)
         if self.rows[digest].version != seen:
             return None
-        self.rows[digest] = replace(self.rows[digest], version=seen + 1, payload=of["payload"])
+        row, idle_at = self.rows[digest], NOW_MS + of["idle_ms"]
+        self.rows[digest] = replace(row, version=seen + 1, payload=of["payload"], idle_expires_at=idle_at)
         return self.rows[digest]
 
     def kill(self, digest: str, timeout: float | None = None) -> int | None:

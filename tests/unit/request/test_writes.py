@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Change, Written
-from tests.support.fake_stores import LOST, Stage, a_row, changed
+from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
 
 NEW = SessionId("new", "u", False, 2, b"secret")
 
@@ -107,6 +108,40 @@ def test_a_change_that_loses_every_race_is_given_up_when_its_time_is_over(
         assert plan.kept == {"auth": Kept.JOURNAL}
     assert [what[0] for what in stage.database.told].count("update") == 25
     assert stage.health.level == 0
+
+
+@pytest.mark.parametrize("grants", [True, False])
+def test_s4_a_change_of_a_session_in_use_ends_it_not_for_being_idle(
+    stage: Stage, user: SessionId, grants: bool
+) -> None:
+    """The row is behind: the lease that the request was given knows of a later use. That counts for the row as well."""
+    loaded = loaded_user(stage, user)
+    behind = replace(stage.database.rows[user.digest], idle_expires_at=NOW_MS)
+    stage.database.rows[user.digest] = behind
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}, grants=grants)
+    assert not stage.repository.save(plan, stage.begin()).ended
+    row = stage.database.rows[user.digest]
+    assert (row.live, row.version, row.payload["daily_limit"]) == (True, 2, b"5")
+    assert not stage.local.is_dead(user.digest)
+
+
+@pytest.mark.parametrize("grants", [True, False])
+def test_s4_a_lease_that_has_run_out_meanwhile_ends_no_session(stage: Stage, user: SessionId, grants: bool) -> None:
+    """Another request may have used it since, which only Redis knows: nothing is said of it, and nothing is killed."""
+    loaded = loaded_user(stage, user)
+    assert loaded.row is not None
+    idle_at = loaded.row.idle_expires_at
+    stage.database.rows[user.digest] = replace(stage.database.rows[user.digest], read_at=idle_at)
+    plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}, grants=grants)
+    if grants:
+        with pytest.raises(GrantRefused):
+            stage.repository.save(plan, stage.begin())
+    else:
+        assert not stage.repository.save(plan, stage.begin()).ended
+        assert plan.kept == {"auth": Kept.JOURNAL}
+    assert stage.database.rows[user.digest].live
+    assert not stage.local.is_dead(user.digest)
+    assert [what for what in stage.redis.told if what[0] == "write_tombstone"] == []
 
 
 @pytest.mark.parametrize("grants", [True, False])
