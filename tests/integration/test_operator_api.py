@@ -225,7 +225,7 @@ def test_d36_a_session_that_lived_is_told_and_counted_once(site: Site, end: Call
     ],
 )
 def test_d36_nothing_is_told_of_a_session_that_was_over(site: Site, over: str, end: str) -> None:
-    """The worker that ends it once more has not heard of that; the database has."""
+    """The worker that ends it once more does not know that yet; the database does."""
     client = sign_in(site.worker)
     OVER[over](site, client)
     told, counted = told_and_counted(site, lambda: ENDS[end](site, client))
