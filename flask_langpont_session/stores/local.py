@@ -132,7 +132,7 @@ class _Bounds(NamedTuple):
     longest: float
 
 
-class _Sessions(LRUCache[str, dict[str, _Held]]):
+class KeptSessions(LRUCache[str, dict[str, _Held]]):
     """The categories of sessions by digest and name, bounded by how many sessions there are and by what they hold.
 
     :param most: sessions.
@@ -216,9 +216,9 @@ class LocalCopies:
         size, ttl, longest = self._bounds
         # With the moment when it was put, or its life was renewed last: the map does not tell the age of an entry.
         self._auth: TTLCache[str, tuple[LocalAuth, float], float] = TTLCache(size, ttl, self._clock)
-        self._copies = _Sessions(size, ttl, self._clock)
+        self._copies = KeptSessions(size, ttl, self._clock)
         # What the primary does not have any more, as it seems: until it is known whether it lost data.
-        self._missed = _Sessions(size, ttl, self._clock)
+        self._missed = KeptSessions(size, ttl, self._clock)
         self._min_versions = _MinVersions(10 * size, longest, self._clock)
         self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
 

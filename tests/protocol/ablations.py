@@ -28,7 +28,7 @@ from flask_langpont_session.request import (
     verifier,
 )
 from flask_langpont_session.stores import local
-from flask_langpont_session.stores.host import change_ids
+from flask_langpont_session.stores.host import change_ids, entries, journal
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
 from flask_langpont_session.stores.redis.records import ABSENT, Outcome
@@ -361,6 +361,17 @@ def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) ->
     return hit.answer.auth.row if hit.answer.auth else None
 
 
+def _however_old(self: Any, digest: str, category: str) -> Any:
+    return self.get(digest, {}).get(category)
+
+
+def _shared_however_old(db: Any, ref: RecordRef, copies_since_ms: int) -> Any:
+    return _read_overlay(db, ref, 0)
+
+
+_read_overlay = entries.read_overlay
+
+
 _extend_idle = verifier.Verifier._extend_idle
 
 
@@ -445,6 +456,11 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
+    Ablation("copies in an outage", local.LocalCopies, "category", _nothing),
+    Ablation("own writes in copies", fallback.Fallback, "remember_write", _nothing),
+    Ablation("later versions of siblings", fallback.Fallback, "is_outdated", lambda *arguments: False),
+    Ablation("copies are as old as their confirmation", local.KeptSessions, "find", _however_old),
+    Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
     Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
     Ablation("change ids of a host", change_ids.ChangeIds, "of", lambda self, digest: change_ids.NEVER),

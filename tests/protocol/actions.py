@@ -666,6 +666,35 @@ def _kept(world: World, slot: str) -> None:
         world.promises.violate("I25", "what this host holds was not given back to a Redis that had lost it")
 
 
+def _list_of(world: World, name: str, slot: str) -> tuple[set[int], bool] | None:
+    """What a worker shows of the list of a session, and whether that is all there is. None: there is no session."""
+    worker, sid, seen = world.workers[name], world.slots[slot].sid, list[Loaded]()
+    if sid is None:
+        return None
+
+    def look(task: Task) -> None:
+        seen.append(_look(world, task, worker, sid, worker.repository.begin()))
+
+    world.start("", worker, look, stepped=False)
+    [loaded] = seen
+    feature = worker.repository.table.feature_of(LIST)
+    return set(as_list(loaded.of("translation").shown.get(LIST))), not loaded.is_unknown(feature, LIST)
+
+
+def _shown(world: World, name: str, slot: str) -> None:
+    """The worker shows every entry that was acknowledged: in an outage from what it, or its host, holds (I30)."""
+    found, sid = _list_of(world, name, slot), world.slots[slot].sid
+    if found is not None and sid is not None and found != (world.promises.appended[sid.digest], True):
+        world.promises.violate("I30", "a worker does not show what it holds")
+
+
+def _unknown(world: World, name: str, slot: str) -> None:
+    """The worker shows no entry, and says that it does not know of any: what it holds is too old, or is not the latest
+    (I30)."""
+    if _list_of(world, name, slot) not in (None, (set(), False)):
+        world.promises.violate("I30", "a worker shows what may not be so any more")
+
+
 def _check_data(world: World) -> None:
     """What was acknowledged as lasting is there, or the package has said that it is not (I16 to I20)."""
     promises, primary = world.promises, world.cluster.primary
@@ -730,5 +759,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "hang_up": _hang_up,
     "rest": _rest,
     "kept": _kept,
+    "shown": _shown,
+    "unknown": _unknown,
     "heal": _heal,
 }

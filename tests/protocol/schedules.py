@@ -718,6 +718,81 @@ KEPT = (
         """,
     ),
     _kept(
+        "copies in an outage",
+        "I30",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        read w0 s0
+        cut w0 A
+        cut w0 B
+        read w0 s0
+        shown w0 s0
+        """,
+    ),
+    _kept(
+        "own writes in copies",
+        "I30",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        read w0 s0
+        append w0 s0
+        cut w0 A
+        cut w0 B
+        read w0 s0
+        shown w0 s0
+        """,
+    ),
+    _kept(
+        "later versions of siblings",
+        "I30",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        read w1 s0
+        append w0 s0
+        cut h0 A
+        cut h0 B
+        read w1 s0              # w0 has not shared its copy yet
+        unknown w1 s0
+        """,
+    ),
+    _kept(
+        "copies are as old as their confirmation",
+        "I30",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        read w0 s0
+        pass 50000
+        cut w0 A
+        cut w0 B
+        read w0 s0
+        shown w0 s0             # the primary said so 50 s ago
+        pass 15000              # LOCAL_CACHE_TTL is 60 s
+        unknown w0 s0
+        """,
+    ),
+    _kept(
+        "shared copies are as old as their confirmation",
+        "I30",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        read w0 s0
+        pass 50000
+        cut h0 A
+        cut h0 B
+        read w0 s0
+        read w1 s0
+        tick w0                 # shares its copy
+        shown w1 s0
+        pass 15000
+        unknown w1 s0
+        """,
+    ),
+    _kept(
         "additions are counted once",
         "merge",
         """

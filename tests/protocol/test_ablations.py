@@ -27,7 +27,10 @@ LOAD_BEARING = {
     "displaced sessions are made known", "a proof by confirmation only", "a proof goes along", "a proof is noted",
     "shorter lives", "shorter idle times", "shorter idle times in Redis", "another id for a shorter life",
     "the version beside a wipe", "a busy journal may hold something", "a revocation before a change of id",
-    "a revocation after a change of id", "an end behind a change of auth",
+    "a revocation after a change of id", "an end behind a change of auth", "copies in an outage",
+    "own writes in copies",
+    "later versions of siblings", "copies are as old as their confirmation",
+    "shared copies are as old as their confirmation",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

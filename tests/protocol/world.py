@@ -34,6 +34,7 @@ from flask_langpont_session.request.scope import FIRST_ANSWERS
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
+from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis import near
@@ -141,7 +142,8 @@ class Host:
 
     def __init__(self, name: str, world: World) -> None:
         self.name = name
-        self.journal = journal_at(None, clock=world.clock.wall)
+        limits = JournalLimits(copies_ttl=world.settings.local_cache_ttl)
+        self.journal = journal_at(None, clock=world.clock.wall, limits=limits)
         self.unread = 0
         read = self.journal.overlay
 

@@ -268,6 +268,9 @@ _PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions,
             kind = excluded.kind, at_ms = excluded.at_ms
         WHERE excluded.version > copies.version"""
 
+_CONFIRM_COPY = "UPDATE copies SET at_ms = ? WHERE digest = ? AND category = ? AND version = ? AND at_ms < ?"
+"""Of several workers the one counts that knew this version last."""
+
 
 def put_write(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite | None:
     """Keep a change, merged with what waits of its field already, under a new number.
@@ -372,6 +375,7 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy, now_ms: int, *, is_outd
     put = db.execute(_PUT_COPY, row)
     lost: Counter[Basis] = Counter()
     if not put.rowcount:
+        db.execute(_CONFIRM_COPY, (known_since_ms, digest, category, copy.version, known_since_ms))
         return lost
     waiting = db.execute(
         """SELECT seq, field, value, basis, base, doubts FROM writes
@@ -404,8 +408,11 @@ def oldest_writes(
     return [entry for entry in entries.values() if entry], damaged
 
 
-def read_overlay(db: sqlite3.Connection, ref: RecordRef) -> Overlay:
-    """All of one session, or of its anonymous shadow; copies are never published of one."""
+def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int) -> Overlay:
+    """All of one session, or of its anonymous shadow; copies are never published of one.
+
+    :param copies_since_ms: copies that were known last before then are too old, milliseconds since 1970.
+    """
     digest, _, shadow = ref
     sql = f"SELECT {_COLUMNS} FROM writes WHERE digest = ? AND shadow = ? ORDER BY seq"
     writes: dict[str, dict[str, bytes | None]] = {}
@@ -421,7 +428,7 @@ def read_overlay(db: sqlite3.Connection, ref: RecordRef) -> Overlay:
             writes.setdefault(entry.category, {})[entry.field] = entry.value
             if entry.basis is Basis.UNSEEN and entry.category not in wiped:
                 guesses.setdefault(entry.category, set()).add(entry.field)
-    copies = {} if shadow else dict(_copies(db, digest))
+    copies = {} if shadow else dict(_copies(db, digest, copies_since_ms))
     ended = db.execute("SELECT user_id, until_ms, epoch FROM user_revocations").fetchall()
     users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
     version = _pushed_version(db, digest)
@@ -613,9 +620,9 @@ def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> N
         db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)", row)
 
 
-def _copies(db: sqlite3.Connection, digest: str) -> Iterator[tuple[str, CategoryCopy]]:
-    sql = "SELECT category, version, fields, additions FROM copies WHERE digest = ?"
-    for category, version, blob, additions in db.execute(sql, (digest,)):
+def _copies(db: sqlite3.Connection, digest: str, since_ms: int) -> Iterator[tuple[str, CategoryCopy]]:
+    sql = "SELECT category, version, fields, additions FROM copies WHERE digest = ? AND at_ms > ?"
+    for category, version, blob, additions in db.execute(sql, (digest, since_ms)):
         if (fields := _fields(blob)) is not None:
             yield category, CategoryCopy(version, fields, additions=additions)
 

@@ -187,7 +187,7 @@ class Journal:
     def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
         """Everything this host knows about a session, or about its anonymous shadow, at one moment."""
         with self.file.snapshot(wait) as db:
-            return read_overlay(db, ref)
+            return read_overlay(db, ref, int((self._clock() - self._limits.copies_ttl) * 1000))
 
     def counts(self) -> Mapping[str, int]:
         """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``

@@ -191,7 +191,7 @@ def test_only_a_growing_number_is_not_forced_to_the_disk(durable: Journal, force
 
 
 def test_a_shared_copy_says_for_how_long_it_has_been_known(durable: Journal, clock: Clock) -> None:
-    """By its worker before that, too; a newer one begins anew."""
+    """By its worker before that, too; a newer one begins anew, and so does what another worker knew later."""
 
     def ages() -> list[float]:
         return [copy.age for copy in durable.board.shared_copies().values()]
@@ -199,10 +199,28 @@ def test_a_shared_copy_says_for_how_long_it_has_been_known(durable: Journal, clo
     durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}), age=2.0)])
     clock.now += 5.0
     assert ages() == [7.0]
-    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}))])
+    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}), age=9.0)])
     assert ages() == [7.0]
+    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}), age=3.0)])
+    assert ages() == [3.0]
     durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(2, {"a": b"1"}), age=1.0)])
     assert ages() == [1.0]
+
+
+def test_i30_a_shared_copy_is_shown_until_it_is_too_old(durable: Journal, clock: Clock) -> None:
+    """It is as old as the word of the primary, to the worker of the host that asked last."""
+    ttl, copy = 1800, SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}))
+    durable.board.publish_copies([copy._replace(age=ttl - 10)])
+    clock.now += 9
+    assert durable.overlay(ref("d")).copies
+    clock.now += 1
+    assert not durable.overlay(ref("d")).copies
+    durable.board.publish_copies([copy._replace(age=5)])
+    durable.board.publish_copies([copy._replace(age=100)])
+    clock.now += ttl - 6
+    assert durable.overlay(ref("d")).copies
+    clock.now += 1
+    assert not durable.overlay(ref("d")).copies
 
 
 def test_a_copy_from_before_a_wipe_is_outdated(durable: Journal) -> None:
