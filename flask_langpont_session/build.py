@@ -42,9 +42,9 @@ from .stores.backend import Backend
 from .stores.base import SessionStore
 from .stores.host.board import Board
 from .stores.host.change_ids import ChangeIds
+from .stores.host.forms import file_in_use, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
-from .stores.host.opening import NewerJournal, OlderJournal
 from .stores.host.server_records import HostMemory
 from .stores.local import LocalCopies
 from .stores.redis import cluster, connections, sentinel
@@ -727,13 +727,10 @@ def _makes_tables(app: Flask, settings: Settings) -> Callable[[], bool]:
     return makes_tables
 
 
-_REMEDY = "name a file this process may write, or set None to go without (the docs say what is lost then)"
-_REMEDIES: Mapping[type[Exception], str] = {
-    NewerJournal: "upgrade flask-langpont-session again; or name another file: then what waits in this one, such as "
-    "sign-outs of an outage, stays undone",
-    OlderJournal: "run the older release until nothing waits in the file, and remove it then; or name another file: "
-    "then what waits in this one, such as sign-outs of an outage, stays undone",
-}
+_REMEDY = (
+    "name a file this process may write; `flask langpont journal --archive` sets a damaged one aside; or set None to "
+    "go without (the docs say what is lost then)"
+)
 
 
 def _journal(settings: Settings, at_rest: AtRest | None) -> Journal:
@@ -748,14 +745,24 @@ def _journal(settings: Settings, at_rest: AtRest | None) -> Journal:
     )
     journal = journal_at(path, limits=limits) if at_rest is None else at_rest.journal(path, limits)
     try:
-        if path is not None and (path.exists() or not _is_command()):
+        if path is not None and not _is_command():
             path.parent.mkdir(parents=True, exist_ok=True)
             journal.open()
+            _say_what_is_not_read(path)
     except (StoreError, OSError) as error:
-        where = os.fspath(path) if path else "memory"
-        problem = f"{where} cannot be used ({error}); {_REMEDIES.get(type(error), _REMEDY)}"
+        where = os.fspath(file_in_use(path)) if path else "memory"
+        problem = f"{where} cannot be used ({error}); {_REMEDY}"
         raise ConfigError([f"LANGPONT_SESSION_JOURNAL: {problem}"]) from error
     return journal
+
+
+def _say_what_is_not_read(journal: Path) -> None:
+    for path, why in unread(journal):
+        log.warning(
+            "%s is not used: %s. What waits in it stays there; `flask langpont journal --archive` sets it aside",
+            *(path.name, why),
+            extra=fields("journal_form_unread", file=path.name, why=why),
+        )
 
 
 def _is_command() -> bool:

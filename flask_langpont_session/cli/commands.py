@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from ..diagnosis.stores_now import StoreAnswer, ask_store
 from ..extension import NotSetUp, state_of
 from ..policy.health import DATABASE, PRIMARY
 from ..policy.values import ErrorClass, StoreError, role_of
+from ..stores.host.forms import archive, file_in_use, unread
 from ..stores.host.journal import Summary, Waiting
 from ..stores.host.summary import together
 from ..stores.sql.database import Database
@@ -141,8 +143,9 @@ def _without_tables(database: Database) -> StoreAnswer:
 
 @langpont.command("journal")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--archive", is_flag=True, help="Rename what this release cannot read, and say what it is called then.")
 @with_appcontext
-def journal(as_json: bool) -> None:
+def journal(as_json: bool, archive: bool) -> None:
     """Say what waits in this host's journal, since when, for how many sessions. Exit code 1 if it cannot be read."""
     waiting = state_of().backend.journal
     path = waiting.file.path
@@ -150,16 +153,37 @@ def journal(as_json: bool) -> None:
         raise click.ClickException(
             "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
         )
+    if archive:
+        _archive(path)
+        return
+    others = unread(path)
     try:
-        summary = waiting.summary()
+        summary, place = waiting.summary(), file_in_use(path)
     except StoreError as error:
-        raise click.ClickException(f"{path} cannot be read: {error}") from None
+        raise click.ClickException(f"{file_in_use(path)} cannot be read: {error}. {_IF_DAMAGED}") from None
     if as_json:
-        click.echo(json.dumps(_summary_as_json(summary)))
+        files = [{"file": str(other.path), "why": other.why} for other in others]
+        click.echo(json.dumps(_summary_as_json(summary) | ({"unread": files} if files else {})))
     else:
         for line in _summary_lines(summary):
             click.echo(line)
-        click.echo(f"{'file':20}{summary.bytes} bytes, {path}")
+        click.echo(f"{'file':20}{summary.bytes} bytes, {place}")
+        for other in others:
+            click.echo(f"{'not read':20}{other.path}: {other.why}; --archive renames it")
+
+
+_IF_DAMAGED = "If it is damaged, `flask langpont journal --archive` renames it, and the workers make a new one"
+
+
+def _archive(journal: Path) -> None:
+    try:
+        moved = archive(journal)
+    except OSError as error:
+        raise click.ClickException(f"what cannot be read of {journal} cannot be renamed: {error}") from None
+    for before, after in moved:
+        click.echo(f"{before} is {after.name} now")
+    if not moved:
+        click.echo("There is nothing that this release cannot read.")
 
 
 def _all_waiting(summary: Summary) -> Waiting:

@@ -257,13 +257,15 @@ class Host:
     """This host.
 
     :param user: id of the user that this process has.
-    :param journal: None: kept in memory.
+    :param journal: the file that is in use; None: kept in memory.
     :param journal_limit: bytes that its entries may take.
+    :param unread: files of the journal that this release cannot use, and why.
     """
 
     user: int
     journal: File | None
     journal_limit: int
+    unread: tuple[tuple[str, str], ...] = ()
     workers: tuple[Worker, ...] | Unknown
 
 

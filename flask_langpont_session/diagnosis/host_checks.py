@@ -44,6 +44,9 @@ def journal_file(facts: Facts) -> Iterator[Finding]:
     if file.size > host.journal_limit * FULL:
         cure = f"`flask langpont journal`; bring back what is away, or raise {PREFIX}JOURNAL_MAX_BYTES"
         found.append(warning(f"{file.size} bytes, of {host.journal_limit} that its entries may take", cure))
+    for path, why in host.unread:
+        cure = "`flask langpont journal --archive` renames it; what waits in it is for the release that wrote it"
+        found.append(warning(f"{path} is not used: {why}", cure))
     size = f"{file.size} bytes" if file.is_there else "not made yet"
     yield from found or [ok(f"{file.path}, {size}, of this user alone")]
 

@@ -15,6 +15,7 @@ from ..policy.leases import EXTEND_AFTER, Life
 from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.base import SessionStore
+from ..stores.host.forms import is_there
 from ..stores.host.journal import Journal, Waiting
 from ..stores.redis.auth_meta import AuthMeta, said
 from ..stores.redis.commands import Commands
@@ -201,7 +202,7 @@ def journal_there(backend: Backend) -> Journal | None:
     """The journal of this host; None: there is none that could be read. One that is not there yet is not made: it would
     be this user's."""
     path = backend.journal.file.path
-    return backend.journal if path is not None and path.exists() else None
+    return backend.journal if path is not None and is_there(path) else None
 
 
 def _in_redis(backend: Backend, digest: str) -> InRedis | Unknown:

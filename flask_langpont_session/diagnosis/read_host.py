@@ -1,4 +1,4 @@
-"""What is known of this host: files, and the processes that use them. Nothing is made or opened."""
+"""What is known of this host: files, and the processes that use them. Nothing is made."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import ast
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..stores.host.commit_counter import counter_path
+from ..stores.host.forms import file_in_use, path_of, unread
 from .facts import File, Host, WebServer, Worker
 from .findings import Unknown
 
@@ -25,8 +27,9 @@ def read_host(journal: Path | None, limit: int) -> Host:
     """
     return Host(
         user=os.geteuid(),
-        journal=None if journal is None else file_at(journal),
+        journal=None if journal is None else file_at(file_in_use(journal)),
         journal_limit=limit,
+        unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
         workers=() if journal is None else workers_of(journal),
     )
 
@@ -71,21 +74,22 @@ def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, 
     """The processes that have the journal open, but for this one, as far as this user may see."""
     if not (processes / "self" / "fd").exists():
         return Unknown(_NOT_LINUX)
-    path, found = str(journal.resolve()), []
+    # The file in the former form is not open all the time, the numbers beside it are.
+    paths, found = {str(path.resolve()) for path in (journal, path_of(journal), counter_path(journal))}, []
     for name in os.listdir(processes):
-        if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", path):
+        if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", paths):
             process = processes / name
             with suppress(OSError):
                 found.append(Worker(int(process.name), process.stat().st_uid, web_server_of(process)))
     return tuple(sorted(found))
 
 
-def _has_open(descriptors: str, path: str) -> bool:
+def _has_open(descriptors: str, paths: Container[str]) -> bool:
     """Names are text here and no :class:`~pathlib.Path`: a machine may have a million of them."""
     with suppress(OSError):
         for descriptor in os.listdir(descriptors):
             with suppress(OSError):
-                if os.readlink(f"{descriptors}/{descriptor}") == path:
+                if os.readlink(f"{descriptors}/{descriptor}") in paths:
                     return True
     return False
 

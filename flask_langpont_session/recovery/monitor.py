@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..policy.health import ONLY
 from ..stores.backend import Backend
+from ..stores.host.handover import hand_over
 from ..stores.host.journal import Waiting
 from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
@@ -179,6 +180,7 @@ class Monitor:
 
     def _watch(self) -> None:
         self.backend.database.calls.end_overdue()
+        ask_journal(lambda: hand_over(self.backend.journal.file), "monitor")
         self.backend.recorder.measure("process_lag", "process", self.probes.prober.lag.longest * 1000)
         self.probes.look_at_suspects()
         lost = self.backend.health.lost_stores

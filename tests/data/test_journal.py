@@ -16,6 +16,7 @@ from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import LONG, Stage, Worker
 from devservers.processes import wait_until
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.stores.host.forms import path_of
 from tests.faults.proxy import REFUSE
 
 from .conftest import HostMaker
@@ -141,7 +142,7 @@ def test_i19_what_a_held_journal_could_not_keep_is_counted(stage: Stage) -> None
 @contextmanager
 def held(journal: Path) -> Iterator[None]:
     """Another process holds the lock of the file, and does not let go of it."""
-    connection = sqlite3.connect(journal, timeout=LONG, isolation_level=None)
+    connection = sqlite3.connect(path_of(journal), timeout=LONG, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield

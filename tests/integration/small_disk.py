@@ -40,7 +40,7 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no room for anything."""
-        path = self._journal.file.path
+        path = self._journal.file.reader.place
         assert path is not None
         with self._monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as filler:
             # SQLite reads this as: the pages there are.

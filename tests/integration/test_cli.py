@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session import LangPontSession
+from flask_langpont_session.stores.host.forms import path_of
+from tests.support import former_release
 
 from .behind import age_row, emptied, entry, row, sign_in, wait_for_level, wait_until_home, waiting
 from .conftest import MakeApp, close, parts
@@ -293,7 +295,7 @@ def test_a_command_that_needs_the_journal_makes_it(tmp_path: Path, primary: Valk
     """As an application does that is to answer requests."""
     done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
     assert (done.returncode, done.stdout.splitlines()[-2].split()) == (0, ["all", "nothing", "waits"]), done.stderr
-    assert (tmp_path / "langpont_session_journal.sqlite3").exists()
+    assert path_of(tmp_path / "langpont_session_journal.sqlite3").exists()
 
 
 def test_an_application_may_have_a_command_of_that_name(primary: Valkey, tmp_path: Path) -> None:
@@ -401,24 +403,54 @@ def test_a_journal_that_cannot_be_read_says_why(make_app: MakeApp, tmp_path: Pat
     assert awake["waiting"] == 0
     with parts(app).monitor.paused():
         parts(app).backend.journal.close()
-        (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+        path_of(tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
         result, status = run(app, "journal"), run(app, "status")
     assert result.exit_code == 1
     [line] = result.output.splitlines()
-    assert line.startswith("Error: ") and "SQLITE_NOTADB" in line
+    assert line.startswith("Error: ") and "SQLITE_NOTADB" in line and "journal --archive" in line
     assert status.exit_code == 1
     assert "primary    ok, near cache\n" in status.output
     assert "journal    journal: unreachable (SQLITE_NOTADB)" in status.output
     wait_until(lambda: health_of(app) == {"waiting": None, "oldest_seconds": None}, "that it is not known")
 
 
-def test_an_application_that_does_not_start_for_its_journal_says_why(tmp_path: Path, primary: Valkey) -> None:
-    """It is with such a file that the command is run."""
-    (tmp_path / "langpont_session_journal.sqlite3").write_bytes(b"not a database" * 100)
-    done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
-    assert done.returncode == 1
-    _, line = done.stderr.splitlines()
-    assert line.startswith("  - LANGPONT_SESSION_JOURNAL: ") and "cannot be used" in line
+@pytest.mark.parametrize("lay", [former_release.make_older, former_release.damage])
+def test_no_command_refuses_for_a_file_that_this_release_cannot_use(
+    tmp_path: Path, primary: Valkey, lay: Callable[[Path], None]
+) -> None:
+    """D32: an older form, or something that is no journal. Doctor warns; `--archive` renames the file."""
+    path = tmp_path / "langpont_session_journal.sqlite3"
+    lay(path)
+    before = path.read_bytes()
+
+    def ran(*arguments: str) -> str:
+        done = flask(tmp_path, "langpont", *arguments, REDIS_URL=primary.url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    ran("init-db")
+    assert "journal    ok, nothing waits" in ran("status")
+    assert f"{path}: " in ran("journal").splitlines()[-1]
+    assert json.loads(ran("journal", "--json"))["unread"][0]["file"] == str(path)
+    assert f"{path} is not used: " in flask(tmp_path, "langpont", "doctor", REDIS_URL=primary.url).stdout
+    assert path.read_bytes() == before
+    assert ran("journal", "--archive").startswith(f"{path} is {path.name}.aside-")
+    assert not path.exists()
+    assert ran("journal", "--archive") == "There is nothing that this release cannot read.\n"
+    assert "unread" not in json.loads(ran("journal", "--json"))
+
+
+def test_a_command_archives_a_damaged_journal(tmp_path: Path, primary: Valkey) -> None:
+    """No worker starts with it, every command does, and the next worker makes a new one."""
+    path = path_of(tmp_path / "langpont_session_journal.sqlite3")
+    former_release.damage(path)
+    assert flask(tmp_path, "langpont", "init-db", REDIS_URL=primary.url).returncode == 0
+    shown = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
+    assert (shown.returncode, "journal --archive" in shown.stderr) == (1, True)
+    assert flask(tmp_path, "langpont", "status", REDIS_URL=primary.url).returncode == 1
+    done = flask(tmp_path, "langpont", "journal", "--archive", REDIS_URL=primary.url)
+    assert done.stdout.startswith(f"{path} is {path.name}.aside-")
+    assert flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url).returncode == 0
 
 
 def test_what_each_worker_remembers_no_command_can_read(make_app: MakeApp) -> None:

@@ -111,7 +111,7 @@ def test_a_journal_of_two_users(make_app: MakeApp) -> None:
         "import os, sys\nfile = open(sys.argv[1])\nos.setgid(65534)\nos.setuid(65534)\nprint(flush=True)\n"
         "sys.stdin.read()"
     )
-    command = [sys.executable, "-c", other, str(journal.file.path)]
+    command = [sys.executable, "-c", other, str(journal.file.reader.place)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin and process.stdout and process.stdout.readline()
         try:

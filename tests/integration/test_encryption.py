@@ -22,6 +22,7 @@ from flask_langpont_session import ConfigError
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.one_session import read_session
 from flask_langpont_session.encryption.cipher import FORMAT
+from flask_langpont_session.stores.host.forms import path_of
 
 from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home
 from .conftest import MakeApp, close, cookie_of, parts
@@ -300,7 +301,7 @@ def test_what_was_put_into_the_journal_counts_for_nothing(
     with resting(app):
         for client, text in ((mine, "mine in the outage"), (others, "others in the outage")):
             client.post("/set", json={"draft": text})
-        with sqlite3.connect(tmp_path / "journal.sqlite3") as journal:
+        with sqlite3.connect(path_of(tmp_path / "journal.sqlite3")) as journal:
             [theirs] = journal.execute("SELECT value FROM writes WHERE digest = ?", (others.digest,)).fetchone()
             assert theirs[:1] == FORMAT
             journal.execute("UPDATE writes SET value = ? WHERE digest = ?", (theirs, mine.digest))

@@ -18,6 +18,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
+from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import captured_events
 
 from .behind import row_of, stored, wait_for_level, wait_until_home
@@ -245,7 +246,7 @@ def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
     postgres.kill()
     held.enter_context(parts(app).monitor.paused())  # which opens it again
     parts(app).backend.journal.close()
-    (tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
+    path_of(tmp_path / "journal.sqlite3").write_bytes(b"not a database" * 100)
     assert user.get("/who").json["user"] == "7"
     assert user.post("/set", json={"input_text": "during"}).status_code == 200
     assert user.post("/logout").status_code == 200

@@ -22,6 +22,17 @@ from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, RecordR
 from .limits import SIZE_SCHEMA
 
 SCHEMA_VERSION = 9
+"""The form of the journal that this release makes. Each form has a file name of its own, see :mod:`.forms`."""
+
+FORMER_VERSION = 8
+"""The form before it, which this release reads and writes as well."""
+
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "writes": ("life_ms INTEGER NOT NULL DEFAULT 0",),
+    "carries": ("lives_ms TEXT NOT NULL DEFAULT ''",),
+}
+"""Table → the columns that make the own form of the former one. Each needs a default: a worker of the former release,
+which may have the same file open, names only the columns that it knows."""
 
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
@@ -33,7 +44,6 @@ SCHEMA = (
         category TEXT NOT NULL, operation TEXT NOT NULL, field TEXT NOT NULL, value BLOB, delta INTEGER NOT NULL,
         basis TEXT NOT NULL, moment INTEGER NOT NULL, base BLOB, doubts TEXT NOT NULL,
         token TEXT NOT NULL, is_sent INTEGER NOT NULL, acknowledged INTEGER NOT NULL, at_ms INTEGER NOT NULL,
-        life_ms INTEGER NOT NULL,
         UNIQUE (digest, shadow, category, field, token))""",
     """CREATE TABLE carries (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, origin TEXT NOT NULL, digest TEXT NOT NULL, kind TEXT NOT NULL,
@@ -64,6 +74,7 @@ SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
+"""What makes the tables of the former form; :data:`ADDED` is still to come."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
@@ -253,8 +264,8 @@ _WIPED = "SELECT category FROM writes WHERE digest = ? AND NOT shadow AND operat
 _OF_CATEGORY = f"""FROM writes
     WHERE digest = ? AND NOT shadow AND category = ? AND operation <> '{Operation.WIPE}'"""
 
-_INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, left_us, at_ms)
-    VALUES (?, ?, ?, ?, ?, ?)"""
+_INSERT_CARRY = """INSERT INTO carries (origin, digest, kind, categories, lives_ms, left_us, at_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
 
 _CATEGORY = "digest = ? AND shadow = ? AND category = ?"
 
@@ -282,11 +293,7 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite | Non
     if entry.operation is Operation.WIPE:
         _put_wipe(db, place, entry)
         return None
-    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", (*place, entry.field)).fetchall()
-    waiting, is_wiped = (
-        list(filter(None, map(_understood, rows))),
-        entry.basis is not Basis.BLIND and _is_wiped(db, place),
-    )
+    waiting, is_wiped = of_field(db, entry), entry.basis is not Basis.BLIND and _is_wiped(db, place)
     if entry.basis is Basis.UNSEEN and not _has_seen(waiting, is_wiped, entry):
         return entry
     if is_wiped:
@@ -303,6 +310,13 @@ def put_write(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite | Non
     if not (entry.operation is Operation.DELETE and entry.basis is Basis.UNSEEN):  # there is nothing that it may delete
         db.execute(_INSERT, _values(entry))
     return lost
+
+
+def of_field(db: sqlite3.Connection, entry: PendingWrite) -> list[PendingWrite]:
+    """Return what waits of the field of a change, in its order."""
+    place = (entry.digest, entry.shadow, entry.category, entry.field)
+    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE {FIELD} ORDER BY seq", place).fetchall()
+    return list(filter(None, map(_understood, rows)))
 
 
 def _put_wipe(db: sqlite3.Connection, place: tuple[str, bool, str], wipe: PendingWrite) -> None:
@@ -439,24 +453,26 @@ def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int) -
 
 def _carried(db: sqlite3.Connection, digest: str) -> tuple[frozenset[str], frozenset[str]]:
     """Categories that are brought to a session or from it, and those that it has given up."""
-    sql = "SELECT categories, origin = ? AND left_us FROM carries WHERE digest = ? OR origin = ?"
-    rows = [(_lives(text), is_left) for text, is_left in db.execute(sql, (digest, digest, digest))]
+    sql = "SELECT categories, lives_ms, origin = ? AND left_us FROM carries WHERE digest = ? OR origin = ?"
+    rows = [(_lives(*texts), is_left) for *texts, is_left in db.execute(sql, (digest, digest, digest))]
     given_up = frozenset(name for names, is_left in rows if is_left for name in names)
     return frozenset(name for names, _ in rows for name in names), given_up
 
 
-def _lives(text: str) -> dict[str, int]:
-    """Return the categories of a carry as they are kept → the life of each, milliseconds. None of them: the row is
-    damaged."""
+def _lives(categories: str, lives_ms: str) -> dict[str, int]:
+    """Return the categories of a carry as they are kept → the life of each, milliseconds; 0 of what the former release
+    has kept. None of them: the row is damaged."""
     try:
-        return {name: int(life) for name, life in (line.rsplit(" ", 1) for line in text.split("\n"))}
+        names = categories.split("\n") if categories else []
+        lives = [int(life) for life in lives_ms.split("\n")] if lives_ms else [0] * len(names)
+        return dict(zip(names, lives, strict=True))
     except (AttributeError, TypeError, ValueError):
         return {}
 
 
-def _as_text(lives: Mapping[str, int]) -> str:
+def _as_texts(lives: Mapping[str, int]) -> tuple[str, str]:
     """The opposite of :func:`_lives`."""
-    return "\n".join(f"{name} {life}" for name, life in lives.items())
+    return "\n".join(lives), "\n".join(map(str, lives.values()))
 
 
 def moved(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
@@ -489,12 +505,12 @@ def put_carry(
     ]
     wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
     # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.
-    sql = "SELECT origin, categories, left_us FROM carries WHERE digest = ? ORDER BY seq"
-    rows = [(former, _lives(text), left) for former, text, left in db.execute(sql, (origin,)).fetchall()]
+    sql = "SELECT origin, left_us, categories, lives_ms FROM carries WHERE digest = ? ORDER BY seq"
+    rows = [(former, _lives(*texts), left) for former, left, *texts in db.execute(sql, (origin,)).fetchall()]
     db.execute("DELETE FROM carries WHERE digest = ?", (origin,))
     for former, names, left in [(origin, lives, left_us), *rows]:
         if brought := {name: lives[name] for name in names if name in lives and name not in wiped}:
-            row = (former, digest, kind, _as_text(brought), left, now_ms)
+            row = (former, digest, kind, *_as_texts(brought), left, now_ms)
             db.execute(_INSERT_CARRY, row)
         for name in set(names).difference(brought) if left else ():  # nothing else tells that it was given up
             put_write(db, _wipe_of_former(former, name, left, now_ms))
@@ -545,10 +561,11 @@ def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> Pe
 
 def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[PendingCarry], dict[int, str]]:
     """The oldest first, from behind that number; and the numbers of rows that are damaged."""
-    sql = "SELECT seq, origin, digest, kind, left_us, categories FROM carries WHERE seq > ? ORDER BY seq LIMIT ?"
+    sql = """SELECT seq, origin, digest, kind, left_us, categories, lives_ms FROM carries
+        WHERE seq > ? ORDER BY seq LIMIT ?"""
     found = []
-    for seq, origin, digest, kind, left_us, text in db.execute(sql, (after, limit)):
-        lives = _lives(text)
+    for seq, origin, digest, kind, left_us, *texts in db.execute(sql, (after, limit)):
+        lives = _lives(*texts)
         found.append(PendingCarry(seq, origin, digest, kind, tuple(lives), left_us, tuple(lives.values())))
     return [carry for carry in found if carry.categories], {c.seq: "" for c in found if not c.categories}
 
@@ -611,6 +628,12 @@ def read_server(db: sqlite3.Connection, endpoint: str) -> ServerRecord | None:
     sql = "SELECT identity, trust_since_ms, generation, number FROM servers WHERE endpoint = ?"
     row = db.execute(sql, (endpoint,)).fetchone()
     return row and ServerRecord(*row)
+
+
+def read_servers(db: sqlite3.Connection) -> dict[str, ServerRecord]:
+    """Return what is known of each endpoint."""
+    rows = db.execute("SELECT endpoint, identity, trust_since_ms, generation, number FROM servers").fetchall()
+    return {endpoint: ServerRecord(*row) for endpoint, *row in rows}
 
 
 def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> None:

@@ -1,6 +1,6 @@
 """The file of the journal: written to by several processes at once, and let go of in a fork.
 
-Six rules shape this module:
+Seven rules shape this module:
 
 - A connection must not live through a fork. The child would believe that it holds the locks its parent holds,
   and when the parent closes, SQLite removes the log that the child still writes to: acknowledged writes
@@ -11,6 +11,8 @@ Six rules shape this module:
   connection, a statement and two system calls: too much for every request, enough for a look now and then.
 - So the processes also share a :class:`CommitCounter`, a few bytes in a file of its own.
 - Readers wait for no writer: they have a connection of their own.
+- The journal may be in the file of the former form (:mod:`.forms`). That is open while something waits there, or a call
+  takes: as soon as no process has it open it can be removed.
 - Writers of a process share a transaction, and the writing threads of all processes queue for a lock that the system
   hands on in turn, also when a process is killed. None of them waits for the disk while it holds it: a commit is
   forced to the disk after the next process was let in, so that processes wait for the disk at the same time.
@@ -44,7 +46,7 @@ from .opening import (
     one,
     store_error,
 )
-from .side import TURNS, Side
+from .side import TURNS, Side, Sides
 
 T = TypeVar("T")
 
@@ -75,17 +77,15 @@ class JournalFile:
     Wherever there is a `wait`, it is the seconds that all waits of the call take together at most; None:
     :data:`BUSY_SECONDS`.
 
-    :param path: the file; its folder is created if only that one is missing. None: a database in memory, which is
-        empty again after :meth:`close`, and in a forked child.
+    :param path: the file as the settings name it, see :mod:`.forms`; its folder is created if only that one is missing.
+        None: a database in memory, which is empty again after :meth:`close`, and in a forked child.
+    :ivar sides: its connections.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path.absolute() if path is not None else None
-        self.writer = Side(self.path, "write")
-        # What is in memory has one connection only; no other process can keep that waiting.
-        self.reader = self.writer if path is None else Side(self.path, "read")
-        self._shrinker = self.writer if path is None else Side(self.path, "shrink")
-        self._sides = (self.writer, self.reader, self._shrinker)
+        self.sides = Sides(self.path)
+        self.writer, self.reader = self.sides.write, self.sides.read
         self._writers = Writer(self._serve)
         self._counter: CommitCounter | None = None
         self._pid = 0
@@ -139,7 +139,8 @@ class JournalFile:
     def open(self) -> None:
         """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
         task = Task(lambda db: None, _deadline(None), forced=True, is_entry=True)
-        _deliver(self.path, self._execute([task]))
+        written = self._execute([task])
+        _deliver(self.writer.place, written)
         task.result()
 
     def _done(self, task: Task[T]) -> T:
@@ -165,7 +166,7 @@ class JournalFile:
         except Exception as error:
             _fail(tasks, error if isinstance(error, StoreError) else store_error(error))
         else:
-            _deliver(self.path, written)
+            _deliver(self.writer.place, written)
 
     def _execute(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
         """Together if that goes, else each for itself.
@@ -202,7 +203,7 @@ class JournalFile:
     @contextmanager
     def _numbered(self) -> Iterator[None]:
         # Kept here, because a failure lets go of the file.
-        counter = self._shared_numbers()
+        counter, self.sides.something_waits = self._shared_numbers(), True
         number = counter.begin()
         try:
             yield
@@ -250,16 +251,17 @@ class JournalFile:
         """
         if self.path is None or self._queue is None:
             return False
-        with self._lent(self._shrinker, _deadline(None)) as db:
-            if _size(log_path(self.path)) > _LARGE_LOG:
+        with self._lent(self.sides.shrink, _deadline(None)) as db:
+            place = self.sides.shrink.place or self.path
+            if _size(log_path(place)) > _LARGE_LOG:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
-            free = _size(self.path) // one(db, "PRAGMA page_size") - used
+            free = _size(place) // one(db, "PRAGMA page_size") - used
         if free <= max(_SLACK, used):
             return False
         with ExitStack() as ends:
             is_ours = _held(ends, self._queue.taken)
-            db = ends.enter_context(self._lent(self._shrinker, _deadline(None)))
+            db = ends.enter_context(self._lent(self.sides.shrink, _deadline(None)))
             if is_ours and begun(db, "BEGIN IMMEDIATE", lambda: False):
                 db.execute("ROLLBACK")  # no other program has it
                 # executescript() takes all steps; by execute() it would be one page.
@@ -332,6 +334,8 @@ class JournalFile:
                 db = side.connect(self._age, deadline.at)
                 self._shared_numbers()
                 yield db
+                if side.is_of_former and not self.sides.something_waits:
+                    side.close()
             except FAILURES as error:
                 # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
                 # full disk reading goes on, but opened anew it might find no room for its index.
@@ -344,7 +348,7 @@ class JournalFile:
         """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
         process would write where no other looks. (After Journal.open() nothing is open: a server which forks like this
         works all the same.)"""
-        if any(side.is_inherited() for side in self._sides):
+        if any(side.is_inherited() for side in self.sides.all):
             raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
 
     def _shared_numbers(self) -> CommitCounter:
@@ -366,7 +370,7 @@ class JournalFile:
         self._writers.rest(_FAREWELL)
         with TURNS["write"], TURNS["read"], TURNS["shrink"]:
             self._let_go()
-            for side in self._sides:
+            for side in self.sides.all:
                 side.close()
 
 

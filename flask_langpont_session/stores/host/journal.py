@@ -204,7 +204,7 @@ class Journal:
     def summary(self) -> Summary:
         """The same by kind, with how many sessions it is for and how large the file is."""
         with self.file.snapshot() as db:
-            return read_summary(db, _bytes(self.file.path, db))
+            return read_summary(db, _bytes(self.file.reader.place, db))
 
     def of_session(self, digest: str, user_id: str | None, created_ms: int) -> Mapping[str, Waiting]:
         """What there is of one session, by kind, see :func:`.read_session`."""

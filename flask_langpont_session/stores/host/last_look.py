@@ -59,6 +59,7 @@ class LastLook:
             state, known = self._file.state(), self._seen
             if state is None or state != known.state:
                 known = self._seen = _seen(state, *db.execute(_LOOK).fetchone())
+                self._file.sides.something_waits = not known.is_empty
         return known
 
     def changed(self) -> bool:

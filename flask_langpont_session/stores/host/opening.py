@@ -1,4 +1,5 @@
-"""Opening the journal's file: it is made if need be, it has to be a journal of this release, and no other user's."""
+"""Opening a file of the journal: the own one is made if need be, and none may be another user's. Which file is the one
+to be opened: see :mod:`.forms`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from ...support.files import (
     create_private,
     make_private,
 )
-from .entries import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from .entries import ADDED, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 """What SQLite and the system raise, and Python for a value that SQLite cannot keep."""
@@ -36,24 +37,8 @@ _LARGEST_LOG = 8_388_608
 """Bytes to which SQLite cuts its -wal off when it begins it anew."""
 
 
-class NewerJournal(StoreError):
-    """The file is in a form that this release does not know: its package was downgraded."""
-
-    def __init__(self, version: int) -> None:
-        cause = f"a newer release has written it: its schema is {version}, and this one knows {SCHEMA_VERSION}"
-        super().__init__("journal", ErrorClass.UNREACHABLE, cause)
-
-
-class OlderJournal(StoreError):
-    """The file is in a form that this release does not know any more."""
-
-    def __init__(self, version: int) -> None:
-        cause = f"an older release has written it: its schema is {version}, and this one knows {SCHEMA_VERSION}"
-        super().__init__("journal", ErrorClass.UNREACHABLE, cause)
-
-
 def open_database(path: Path | None, until: float) -> sqlite3.Connection:
-    """A connection; without a path, to a new database in memory.
+    """Return a connection to a file in the form of this release; without a path, to a new database in memory.
 
     What it commits is safe from the death of this process, but not from that of the machine: see
     :meth:`JournalFile.transaction`. It waits for no other process, unless it is told to by `busy_timeout`.
@@ -66,7 +51,7 @@ def open_database(path: Path | None, until: float) -> sqlite3.Connection:
     connection = sqlite3.connect(name, timeout=left, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, until)
-        for file in _files_of(path):
+        for file in files_of(path):
             make_private(file)
     except BaseException:
         connection.close()
@@ -144,7 +129,8 @@ def lock_path(path: Path) -> Path:
     return Path(f"{path.resolve()}-lock")
 
 
-def _files_of(path: Path | None) -> list[Path]:
+def files_of(path: Path | None) -> list[Path]:
+    """Return the file that SQLite was given, and those that it puts beside it."""
     return [] if path is None else [path, log_path(path), Path(f"{path.resolve()}-shm")]
 
 
@@ -153,26 +139,64 @@ def _make_place(path: Path) -> None:
     check_folder(path.parent)
     with suppress(FileExistsError):
         path.parent.mkdir(mode=0o700)
-    for file in _files_of(path):
+    for file in files_of(path):
         check_private(file)
     create_private(path)
 
 
 def _prepare(connection: sqlite3.Connection, until: float) -> None:
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_OF_LOG}")
+    tune(connection)
     if _is_blank(connection):
         # Before all else, or it has no effect: free pages can be given back later, some at a time.
         _patiently(connection, "PRAGMA auto_vacuum = INCREMENTAL", until)
         _patiently(connection, "PRAGMA journal_mode = WAL", until)
         _create_schema(connection, until)
-    if one(connection, "PRAGMA application_id") != APPLICATION_ID:
-        raise StoreError("journal", ErrorClass.UNREACHABLE, "the file is not a journal")
-    version = one(connection, "PRAGMA user_version")
-    if version != SCHEMA_VERSION:
-        raise NewerJournal(version) if version > SCHEMA_VERSION else OlderJournal(version)
+    form = form_of(connection)
+    if form != SCHEMA_VERSION:
+        cause = (
+            "the file is not a journal" if form is None else f"the file has form {form}, by its name {SCHEMA_VERSION}"
+        )
+        raise StoreError("journal", ErrorClass.UNREACHABLE, cause)
     connection.execute("PRAGMA busy_timeout = 0")
+
+
+def tune(connection: sqlite3.Connection) -> None:
+    """Have SQLite write as this package wants it; of one connection, so after each opening."""
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_OF_LOG}")
+
+
+def form_of(connection: sqlite3.Connection) -> int | None:
+    """Return the form of a journal, see :mod:`.forms`; 0: the file is empty. None: it is no journal."""
+    if _is_blank(connection):
+        return 0
+    return (
+        one(connection, "PRAGMA user_version") if one(connection, "PRAGMA application_id") == APPLICATION_ID else None
+    )
+
+
+def add_columns(connection: sqlite3.Connection, until: float) -> None:
+    """Give a file in the former form what the own one has beyond it.
+
+    :param until: as of :func:`open_database`.
+    """
+    if _lacking(connection):
+        _patiently(connection, "BEGIN IMMEDIATE", until)
+        with completed(connection):
+            for statement in _lacking(connection):  # another worker may have been first
+                connection.execute(statement)
+
+
+def _lacking(connection: sqlite3.Connection) -> list[str]:
+    """What is still to be executed of :data:`ADDED`."""
+    return [
+        f"ALTER TABLE {table} ADD COLUMN {column}"
+        for table, columns in ADDED.items()
+        for there in [{name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}]
+        for column in columns
+        if column.split()[0] not in there
+    ]
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:
@@ -185,6 +209,8 @@ def _create_schema(connection: sqlite3.Connection, until: float) -> None:
         # Another worker may have been first.
         if _is_blank(connection):
             for statement in SCHEMA:
+                connection.execute(statement)
+            for statement in _lacking(connection):
                 connection.execute(statement)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...support.lag import Deadline
+from .forms import is_former, open_journal
 from .group_commit import busy
-from .opening import open_database
 
 TURNS = {side: threading.RLock() for side in ("write", "read", "shrink")}
 """Locks for all journals of this process, usually one: a fork has to stop and close every one of them. A thread that
@@ -21,10 +21,13 @@ takes several takes them in this order. Reentrant, because a signal handler may 
 class Side:
     """One connection, for all threads of this process, one at a time; opened when it is needed.
 
+    :param path: of the journal, as the settings name it.
     :ivar opened: how often; what was learned from one connection says nothing about the next.
+    :ivar place: the file that was opened last; None: it is in memory, or none was yet.
     """
 
     def __init__(self, path: Path | None, turn: str) -> None:
+        self.place: Path | None = None
         self.connection: sqlite3.Connection | None = None
         self.opened = 0
         self._path = path
@@ -52,7 +55,7 @@ class Side:
         if self.connection is not None and self._age != age:
             self.close()
         if self.connection is None:
-            connection = open_database(self._path, until)
+            connection, self.place = open_journal(self._path, until)
             self._age, self._pid, self.opened, self._patience = age, os.getpid(), self.opened + 1, 0
             # Threads on the other side ask whether it is inherited: it comes last.
             self.connection = connection
@@ -77,6 +80,38 @@ class Side:
             with suppress(sqlite3.Error):
                 connection.close()
 
+    @property
+    def is_of_former(self) -> bool:
+        """Return whether it leads to the file of the former form."""
+        return self._path is not None and is_former(self._path, self.place)
+
     def is_inherited(self) -> bool:
         """Whether the connection was opened by a process that this one was forked from."""
         return self.connection is not None and self._pid != os.getpid()
+
+
+class Sides:
+    """The connections of this process to one journal.
+
+    :param path: of the journal, as the settings name it; None: in memory, by one connection only. No other process can
+        keep that waiting.
+    :ivar something_waits: in the journal, as far as this process knows. Where nothing does, the file of the former form
+        is let go of after each call.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.something_waits = False
+        self.write = Side(path, "write")
+        self.read = self.write if path is None else Side(path, "read")
+        self.shrink = self.write if path is None else Side(path, "shrink")
+
+    @property
+    def all(self) -> Sequence[Side]:
+        """Return each of them."""
+        return self.write, self.read, self.shrink
+
+    def lead_elsewhere(self) -> bool:
+        """Return whether one is to be closed where there is a file of the former form."""
+        return any(
+            side.connection is not None and not (side.is_of_former and self.something_waits) for side in self.all
+        )

@@ -8,9 +8,7 @@ import os
 import pwd
 import re
 import shlex
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +28,9 @@ from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.encryption.keys import SAMPLE
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
 from flask_langpont_session.policy.levels import Behaviour
-from flask_langpont_session.stores.host.journal import journal_at
+from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION
+from flask_langpont_session.stores.host.forms import path_of
+from tests.support import former_release
 
 Load = Callable[..., Settings]
 DOCS = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -1001,37 +1001,46 @@ def test_a_journal_of_another_user_is_named_with_its_owner_and_the_cure(
     ]
 
 
-def test_a_journal_that_is_something_else_is_named_at_start(tmp_path: Path) -> None:
-    """A file that is no SQLite database is not overwritten; the application does not start with it."""
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is no SQLite database is not overwritten, and the log says so. The journal is beside it."""
     (tmp_path / "notes.txt").write_text("my notes, not a database\n" * 100)
     app = Flask("app", instance_path=str(tmp_path))
     app.testing = True
     app.config[f"{PREFIX}JOURNAL"] = tmp_path / "notes.txt"
+    LangPontSession(app)
+    assert (tmp_path / "notes.txt").read_text().startswith("my notes")
+    assert "notes.txt is not used: it cannot be read (SQLITE_NOTADB)" in caplog.text
+
+
+def test_a_damaged_journal_says_what_helps(tmp_path: Path) -> None:
+    """A file under the name of the own form that is no journal, or damaged. It stays as it is."""
+    path = path_of(tmp_path / "journal")
+    path.write_text("my notes, not a database\n" * 100)
+    app = Flask("app", instance_path=str(tmp_path))
+    app.testing = True
+    app.config[f"{PREFIX}JOURNAL"] = tmp_path / "journal"
     with pytest.raises(ConfigError) as caught:
         LangPontSession(app)
     [problem] = caught.value.problems
-    assert problem.startswith(f"{PREFIX}JOURNAL: ")
-    assert (tmp_path / "notes.txt").read_text().startswith("my notes")
+    assert problem.startswith(f"{PREFIX}JOURNAL: {path} cannot be used (journal: unreachable (SQLITE_NOTADB))")
+    assert "flask langpont journal --archive" in problem
+    assert path.read_text().startswith("my notes")
 
 
-def test_a_journal_of_a_newer_release_says_what_it_is(tmp_path: Path) -> None:
-    """After a downgrade: both ways out, with what the second one costs. The file stays as it is."""
-    path = tmp_path / "journal"
-    journal = journal_at(path)
-    journal.open()
-    journal.close()
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA user_version = 99")
+@pytest.mark.parametrize("form", [FORMER_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_journal_of_another_release_keeps_no_application_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: int
+) -> None:
+    """D32: it is left alone, with what waits in it, and the log says so."""
+    path = path_of(tmp_path / "journal", form)
+    former_release.make(path, form=form)
     before = path.read_bytes()
     app = Flask("app", instance_path=str(tmp_path))
     app.testing = True
-    app.config[f"{PREFIX}JOURNAL"] = path
-    with pytest.raises(ConfigError) as caught:
-        LangPontSession(app)
-    [problem] = caught.value.problems
-    assert problem.startswith(f"{PREFIX}JOURNAL: {path} ")
-    for words in ("a newer release has written it", "upgrade flask-langpont-session", "name another file", "sign-outs"):
-        assert words in problem
+    app.config[f"{PREFIX}JOURNAL"] = tmp_path / "journal"
+    LangPontSession(app)
+    release = "an older" if form < SCHEMA_VERSION else "a newer"
+    assert f"{path.name} is not used: {release} release has written it, in form {form}" in caplog.text
     assert path.read_bytes() == before
 
 

@@ -13,6 +13,7 @@ from flask_langpont_session.encryption.cipher import Cipher
 from flask_langpont_session.encryption.journal import SealedJournal
 from flask_langpont_session.encryption.values import Values, is_damaged
 from flask_langpont_session.policy.values import Basis, CategoryCopy, SharedCopy
+from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.entries import value
@@ -106,7 +107,7 @@ def test_what_was_put_there_is_removed(
     counted: list[str] = []
     journal.on_damaged = counted.append
     journal.put([value(DIGEST, "lang", MARKER), value(DIGEST, "theme", b'"dark"')])
-    with sqlite3.connect(path) as db:
+    with sqlite3.connect(path_of(path)) as db:
         db.execute("UPDATE writes SET value = ? WHERE field = 'lang'", (forged,))
     db.close()
     assert journal.overlay(ref(DIGEST)).writes == {"ui": {"theme": b'"dark"'}}
@@ -135,7 +136,7 @@ def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pyte
 def test_a_copy_that_was_put_there_is_damaged(journal: SealedJournal, path: Path) -> None:
     """A copy of another session, under this one's name."""
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", CategoryCopy(7, {"lang": MARKER}))])
-    with sqlite3.connect(path) as db:
+    with sqlite3.connect(path_of(path)) as db:
         db.execute("UPDATE copies SET digest = ?", (ANOTHER,))
     db.close()
     assert is_damaged(journal.overlay(ref(ANOTHER)).copies["ui"].fields["lang"])

@@ -1108,7 +1108,7 @@ def test_d34_a_damaged_entry_is_counted_when_it_is_removed(
     """What it was to change is not known, but that it was is."""
     host.write(A, "input_text")
     host.journal.carry(Carry(C, B, "u", ["ui"]))
-    with closing(sqlite3.connect(str(host.journal.file.path), isolation_level=None)) as other:
+    with closing(sqlite3.connect(str(host.journal.file.reader.place), isolation_level=None)) as other:
         other.execute(f"UPDATE {table} SET {damage}")
     host.run()
     assert host.losses() == {("merge_dropped", "damaged entry", category): 1}

@@ -20,9 +20,9 @@ from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
+from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
-from flask_langpont_session.stores.host.opening import NewerJournal, OlderJournal
 from flask_langpont_session.support import files as private_file
 from tests.support.clock import Clock
 from tests.support.journal_process import let_go, output, process
@@ -230,7 +230,7 @@ def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCap
     journal = journal_at(tmp_path / "journal")
     write(journal, a=b"1")
     write(journal, b=b"2")
-    with closing(sqlite3.connect(tmp_path / "journal")) as file:
+    with closing(sqlite3.connect(path_of(tmp_path / "journal"))) as file:
         file.execute(f"UPDATE writes SET {damage} WHERE field = 'a'")
         file.commit()
     assert journal.overlay(ref("d")).writes == {"translation": {"b": b"2"}}
@@ -483,7 +483,7 @@ def test_a_reader_does_not_wait_for_a_writer_that_waits(
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
     durable.revocations.note("d")
     asked = questions(durable)
-    other = sqlite3.connect(path, isolation_level=None)
+    other = sqlite3.connect(path_of(path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=durable.revocations.note, args=("e",))
     thread.start()
@@ -838,7 +838,7 @@ def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str])
     forces the log before it copies from it, and the file before it writes the log anew."""
     for number in range(1, 4):
         durable.revocations.note(f"d{number}")
-        assert forced == ["journal.sqlite-wal"] * number
+        assert forced == [f"journal.sqlite-{SCHEMA_VERSION}-wal"] * number
     assert writer(durable).execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert writer(durable).execute("PRAGMA synchronous").fetchone() == (1,)
 
@@ -966,9 +966,9 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
     files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "instance").iterdir()}
-    assert files == dict.fromkeys(
-        ["journal.sqlite", *(f"journal.sqlite-{what}" for what in ("wal", "shm", "gen", "lock"))], 0o600
-    )
+    own = f"journal.sqlite-{SCHEMA_VERSION}"
+    names = [own, f"{own}-wal", f"{own}-shm", "journal.sqlite-gen", "journal.sqlite-lock"]
+    assert files == dict.fromkeys(names, 0o600)
     assert (tmp_path / "instance").stat().st_mode & 0o777 == 0o700
     journal.close()
 
@@ -999,7 +999,7 @@ def test_no_thread_opens_a_file_while_another_one_makes_it(tmp_path: Path, monke
 def test_rights_given_since_are_taken_back(durable: Journal, path: Path) -> None:
     """A journal that others can read, for example a restored copy, becomes private when it is opened."""
     durable.open()
-    path.chmod(0o644)
+    path_of(path).chmod(0o644)
     durable.revocations.note("d")
     modes = {file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert modes == {0o600}
@@ -1023,71 +1023,42 @@ def test_open_finds_a_path_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_reported_and_left_alone(durable: Journal, path: Path) -> None:
     """A file that is no database is an error of class UNREACHABLE in every call, and keeps its content."""
-    path.write_bytes(b"not a database" * 100)
+    path_of(path).write_bytes(b"not a database" * 100)
     for call in (durable.open, durable.is_empty, lambda: durable.revocations.note("d")):
         with pytest.raises(StoreError) as caught:
             call()
         assert caught.value.error_class is ErrorClass.UNREACHABLE
         assert caught.value.cause == "SQLITE_NOTADB"
-    assert path.read_bytes() == b"not a database" * 100
+    assert path_of(path).read_bytes() == b"not a database" * 100
 
 
 def test_a_repaired_file_works_again(durable: Journal, path: Path) -> None:
     """After the damaged file was moved away the same journal goes on with a new one."""
-    path.write_bytes(b"not a database" * 100)
+    path_of(path).write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError):
         durable.is_empty()
-    path.unlink()
+    path_of(path).unlink()
     assert durable.is_empty()
 
 
 def test_a_database_of_another_program_is_not_touched(durable: Journal, path: Path) -> None:
-    """Given another application's SQLite file by mistake, the journal refuses and changes nothing of it."""
-    path.touch(mode=0o644)
-    other = sqlite3.connect(path)
+    """Another application's SQLite file under the name of the own form is refused, and nothing of it is changed."""
+    file = path_of(path)
+    file.touch(mode=0o644)
+    other = sqlite3.connect(file)
     other.execute("CREATE TABLE accounts (id)")
     other.close()
-    before = (path.read_bytes(), path.stat().st_mode)
+    before = (file.read_bytes(), file.stat().st_mode)
     with pytest.raises(StoreError, match="not a journal"):
         durable.open()
-    assert (path.read_bytes(), path.stat().st_mode) == before
-
-
-def test_a_newer_schema_is_refused(durable: Journal, path: Path) -> None:
-    """A file that a later release wrote is refused, not misread."""
-    durable.open()
-    other = sqlite3.connect(path)
-    other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    other.close()
-    for call in (durable.open, durable.is_empty, lambda: durable.revocations.note("d")):
-        with pytest.raises(
-            NewerJournal, match=f"a newer release has written it: its schema is {SCHEMA_VERSION + 1}, and "
-        ):
-            call()
-    other = sqlite3.connect(path)
-    assert other.execute("SELECT count(*) FROM revocations").fetchone() == (0,)
-    other.close()
-
-
-def test_an_older_schema_is_refused(durable: Journal, path: Path) -> None:
-    """A file of an older release is left as it is, with what waits in it for that release."""
-    durable.revocations.note("waits")
-    durable.close()
-    with closing(sqlite3.connect(path)) as other:
-        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
-    with pytest.raises(
-        OlderJournal, match=f"an older release has written it: its schema is {SCHEMA_VERSION - 1}, and "
-    ):
-        durable.open()
-    with closing(sqlite3.connect(path)) as other:
-        assert other.execute("SELECT digest FROM revocations").fetchall() == [("waits",)]
+    assert (file.read_bytes(), file.stat().st_mode) == before
 
 
 def test_a_locked_file_fails_soon_and_recovers(durable: Journal, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the write lock a write fails soon; reading and later writes work."""
     durable.revocations.note("before")
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", SOON)
-    other = sqlite3.connect(path, isolation_level=None)
+    other = sqlite3.connect(path_of(path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError) as caught:
         durable.revocations.note("refused")

@@ -1,0 +1,345 @@
+"""D32: workers of the former release and of this one on one host, in an outage and under load. The former one is the
+wheel in ``tests/releases/``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from devservers.processes import children, spawn, wait_until
+from devservers.server import Server, answers_http
+from devservers.servers import Valkey
+from devservers.web import PROJECT
+from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION
+from flask_langpont_session.stores.host.forms import file_in_use, path_of
+from flask_langpont_session.stores.host.handover import hand_over
+from flask_langpont_session.stores.host.journal import journal_at
+from tests.releases import two_releases
+from tests.stories.visitor import Visitor
+from tests.support import former_release
+from tests.support.journal_process import end_all, let_go, output, process
+from tests.support.journals import ref, write
+
+LONG = 60.0
+"""Seconds; only reached when something is broken."""
+
+USERS = 4
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the package of the former release."""
+    return former_release.unpack(tmp_path_factory.mktemp("former"))
+
+
+# The journal alone
+
+
+@pytest.fixture
+def workers_end() -> Iterator[None]:
+    yield
+    end_all()
+
+
+@pytest.mark.usefixtures("workers_end")
+def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path, tmp_path: Path) -> None:
+    """At once, though no store knows it. The file stays while a worker of the former release has it open."""
+    path = tmp_path / "journal"
+    script = """
+        journal.revocations.note("theirs")
+        wait()
+        print(journal.overlay(ref("mine")).revoked, sorted(journal.overlay(ref("d")).writes["translation"]))
+        journal.revocations.mark_done("mine", "theirs", in_database=True, in_redis=True)
+        journal.forget_writes(journal.pending_writes())
+        print(journal.is_empty(), flush=True)
+        sys.stdin.readline()
+    """
+    worker = process(script, path, environment=former_release.environment(former))
+    assert worker.stdout and worker.stdin
+    journal = journal_at(path)
+    assert worker.stdout.readline() == "ready\n"
+    journal.open()
+    assert journal.overlay(ref("theirs")).revoked
+    journal.revocations.note("mine")
+    write(journal, "d", a=b"1", b=b"2")
+    let_go_on(worker)
+    assert worker.stdout.readline() == "True ['a', 'b']\n"
+    assert worker.stdout.readline() == "True\n"
+    assert journal.is_empty()
+    hand_over(journal.file)
+    assert file_in_use(path) == path
+    let_go_on(worker)
+    worker.wait(LONG)
+    hand_over(journal.file)
+    assert (file_in_use(path), path.exists()) == (path_of(path), False)
+    journal.close()
+
+
+def let_go_on(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdin
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+
+
+@pytest.mark.usefixtures("workers_end")
+def test_processes_of_both_releases_lose_nothing_of_what_they_write_at_once(former: Path, tmp_path: Path) -> None:
+    """Increments that must not be lost or counted twice, while one after the other ends."""
+    path = tmp_path / "journal"
+    script = """
+        wait()
+        for number in range(int(sys.argv[2])):
+            journal.put([addition("d", "n"), value(f"{os.getpid()}.{number}", "a")], wait=20)
+            journal.is_empty()
+        print("done")
+    """
+    former_release.make(path)
+    of_former = former_release.environment(former)
+    workers = [process(script, path, 40, environment=of_former), process(script, path, 120, environment=of_former)]
+    workers += [process(script, path, 80) for _ in range(2)]
+    let_go(workers)
+    assert [output(worker) for worker in workers] == ["done"] * 4
+    journal = journal_at(path)
+    assert journal.overlay(ref("d")).deltas == {"translation": {"n": [("added..", 320)]}}
+    assert journal.counts()["writes"] == 321
+    journal.close()
+
+
+# Applications under gunicorn
+
+
+class Host(Server):
+    """An application under gunicorn, whose workers import what `package` leads to when they are started."""
+
+    stop_signal = signal.SIGQUIT
+
+    def __init__(self, folder: Path, package: Path, settings: Mapping[str, str], workers: int = 2) -> None:
+        super().__init__(folder)
+        self._environment = {**former_release.environment(package), **settings}
+        self._workers = workers
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        # Without keep-alive each request finds any worker.
+        options = ["--bind", f"127.0.0.1:{self.port}", "--workers", str(self._workers), "--threads", "4"]
+        options += ["--keep-alive", "0", "--worker-tmp-dir", str(self.folder), "--no-control-socket"]
+        options += ["--graceful-timeout", "20", "--chdir", str(Path(two_releases.__file__).parent)]
+        command = [sys.executable, "-m", "gunicorn", *options, "two_releases:create_app()"]
+        return spawn(command, log=self.log, cwd=self.folder, env=self._environment)
+
+    def _answers(self) -> bool:
+        return answers_http(self.port, "/healthz/live")
+
+    def hang_up(self) -> None:
+        assert self.pid
+        os.kill(self.pid, signal.SIGHUP)
+
+    def workers(self) -> set[int]:
+        return set(children(self.pid))
+
+
+@dataclass
+class User:
+    """One user, whose browser appends numbers to a list, one after the other."""
+
+    visitor: Visitor
+    acknowledged: list[int] = field(default_factory=list)
+    unknown: int = 0
+
+    def append(self, number: int, url: str) -> None:
+        """At a host. What is answered 200 and was saved anywhere is acknowledged."""
+        browser = self.visitor.at(url)
+        try:
+            answer = browser.send("/append", number=str(number))
+        except (OSError, HTTPException):
+            self.unknown += 1
+            return
+        finally:
+            browser.close()
+        assert answer.status == 200, answer.body
+        assert answer.json["saved"] != "nowhere"
+        if answer.json["saved"]:
+            self.acknowledged.append(number)
+
+    def has_lost(self, url: str) -> list[int]:
+        """Return what was acknowledged and is not there, or not in its order."""
+        shown = self.visitor.at(url).me()
+        left = iter(shown["numbers"])
+        assert shown["count"] >= len(self.acknowledged)
+        assert shown["count"] <= len(self.acknowledged) + self.unknown
+        return [number for number in self.acknowledged if number not in left]
+
+
+@contextmanager
+def under_load(users: list[User], where: Callable[[random.Random], str]) -> Iterator[None]:
+    """Every user appends all the time."""
+    end, errors = threading.Event(), list[BaseException]()
+
+    def go_on(user: User, chance: random.Random) -> None:
+        try:
+            for number in itertools.count(1):
+                if end.is_set():
+                    return
+                user.append(number, where(chance))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=go_on, args=(user, random.Random(n))) for n, user in enumerate(users)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join(LONG)
+    assert not errors, errors
+
+
+@pytest.fixture
+def settings(primary: Valkey, sqlite_url: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        "FLASK_SECRET_KEY": "a secret key of the tests, long enough",
+        "FLASK_SESSION_COOKIE_NAME": "langpont",
+        "FLASK_SESSION_COOKIE_SECURE": "false",
+        "FLASK_LANGPONT_SESSION_REDIS_URL": primary.url,
+        "FLASK_LANGPONT_SESSION_DATABASE_URL": sqlite_url,
+        "FLASK_LANGPONT_SESSION_JOURNAL": str(tmp_path / "shared" / "journal.sqlite3"),
+        "FLASK_LANGPONT_SESSION_HEALTH_INTERVAL": "0.2",
+        # A busy machine is no outage: the primary is killed when it is to be one.
+        "FLASK_LANGPONT_SESSION_DATABASE_TIMEOUT": "5",
+        "FLASK_LANGPONT_SESSION_REDIS_TIMEOUT": "2",
+        "FLASK_LANGPONT_SESSION_REQUEST_BUDGET": "10",
+    }
+
+
+def signed_in(url: str, number: int) -> User:
+    visitor = Visitor(url)
+    assert visitor.send("/sign-in", user=f"user-{number}").status == 200
+    return User(visitor)
+
+
+def forms_of(host: Host) -> dict[int, tuple[int, int]]:
+    """Ask until every worker has answered: process id → the form that its release makes, and its level."""
+    found: dict[int, tuple[int, int]] = {}
+
+    def have_all_answered() -> bool:
+        shown = Visitor(host.url).me()
+        found[shown["pid"]] = shown["form"], shown["level"]
+        return found.keys() >= host.workers()
+
+    wait_until(have_all_answered, "an answer of every worker", LONG)
+    return {pid: found[pid] for pid in host.workers()}
+
+
+def levels_of(*hosts: Host) -> set[int]:
+    """Return at which levels the workers answer."""
+    return {level for host in hosts for _, level in forms_of(host).values()}
+
+
+def seen_by_all(hosts: Sequence[Host], users: Sequence[User]) -> None:
+    """Have each worker know what each user has, so that an outage hides nothing."""
+    for user in users:
+        user.append(0, hosts[0].url)
+        for host in hosts:
+            found = set[int]()
+            wait_until(partial(_shows, host, user, found), "an answer of every worker", LONG)
+
+
+def _shows(host: Host, user: User, found: set[int]) -> bool:
+    shown = user.visitor.at(host.url).me()
+    if shown["numbers"] == [0]:
+        found.add(shown["pid"])
+    return found >= host.workers()
+
+
+def waits_for_none(path: Path) -> bool:
+    journal = journal_at(path)
+    try:
+        return journal.waiting().entries == 0
+    finally:
+        journal.close()
+
+
+def test_under_hup_the_former_workers_write_while_the_new_ones_start(
+    former: Path, settings: dict[str, str], tmp_path: Path, primary: Valkey
+) -> None:
+    """In an outage of Redis, and with requests all the time: nothing acknowledged is lost, who signed out stays signed
+    out, and in the end the host has a journal in the own form alone."""
+    package, journal = tmp_path / "package", tmp_path / "shared" / "journal.sqlite3"
+    package.symlink_to(former)
+    with Host(tmp_path / "host", package, settings) as host:
+        assert {form for form, _ in forms_of(host).values()} == {FORMER_VERSION}
+        users = [signed_in(host.url, number) for number in range(USERS)]
+        gone = signed_in(host.url, USERS)
+        late = gone.visitor.twin()
+        seen_by_all([host], users)
+        primary.kill()
+        wait_until(lambda: levels_of(host) == {2}, "level 2", LONG)
+        with under_load(users, lambda chance: host.url):
+            wait_until(lambda: not waits_for_none(journal), "changes that wait", LONG)
+            assert gone.visitor.send("/sign-out").status == 200
+            before = host.workers()
+            package.unlink()
+            package.symlink_to(PROJECT)
+            host.hang_up()
+            wait_until(lambda: not before & host.workers(), "the end of the former workers", LONG)
+            assert {form for form, _ in forms_of(host).values()} == {SCHEMA_VERSION}
+            assert late.me()["user"] is None
+            primary.start()
+            wait_until(lambda: levels_of(host) == {0}, "level 0", LONG)
+        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone", LONG)
+        assert [user.has_lost(host.url) for user in users] == [[]] * USERS
+        assert late.me()["user"] is None
+        assert all(user.acknowledged for user in users)
+
+
+def test_both_releases_under_load_beside_each_other(
+    former: Path, settings: dict[str, str], tmp_path: Path, primary: Valkey
+) -> None:
+    """Each request of a user meets either release, through an outage of Redis; a sign-out by one is one for both."""
+    journal = tmp_path / "shared" / "journal.sqlite3"
+    with ExitStack() as ends:
+        old = ends.enter_context(Host(tmp_path / "old", former, settings))
+        new = ends.enter_context(Host(tmp_path / "new", PROJECT, settings))
+        hosts = [old, new]
+        users = [signed_in(hosts[number % 2].url, number) for number in range(USERS)]
+        gone = [signed_in(host.url, USERS) for host in hosts]
+        late = [user.visitor.twin() for user in gone]
+        seen_by_all(hosts, users)
+        primary.kill()
+        wait_until(lambda: levels_of(*hosts) == {2}, "level 2", LONG)
+        with under_load(users, lambda chance: chance.choice(hosts).url):
+            wait_until(lambda: not waits_for_none(journal), "changes that wait", LONG)
+            for user, host in zip(gone, hosts, strict=True):
+                assert user.visitor.at(host.url).send("/sign-out").status == 200
+            assert {one.at(host.url).me()["user"] for one in late for host in hosts} == {None}
+            before = [len(user.acknowledged) for user in users]
+            wait_until(
+                lambda: all(len(u.acknowledged) > n + 5 for u, n in zip(users, before, strict=True)), "more", LONG
+            )
+            primary.start()
+            wait_until(
+                lambda: {level for host in hosts for _, level in forms_of(host).values()} == {0}, "level 0", LONG
+            )
+        wait_until(lambda: waits_for_none(journal), "the end of the replay", LONG)
+        assert [user.has_lost(host.url) for user in users for host in hosts] == [[]] * USERS * 2
+        assert {one.at(host.url).me()["user"] for one in late for host in hosts} == {None}
+        old.stop()
+        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone", LONG)
+        assert [user.has_lost(new.url) for user in users] == [[]] * USERS
