@@ -40,18 +40,18 @@ from tests.support.journals import ref
 
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
-FULL = events.JournalFailed("JOURNAL_MAX_ENTRIES is reached")
+UNUSABLE = events.JournalFailed("folder is not a regular file")
 
 
 class Refusing:
     """A journal writer over a journal that has no room for a copy, and what it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.now = 1_000.0
         self.recorder = Recorder()
         self.sent: list[tuple[Signal, object]] = []
         self.journal_writer = JournalWriter(
-            journal_at(None, limits=JournalLimits(entries=0)),
+            journal_at(path),
             cast(Any, None),  # asked for written changes only
             Reports(self.recorder, lambda signal, event: self.sent.append((signal, event)), clock=lambda: self.now),
             clock=lambda: self.now,
@@ -62,8 +62,10 @@ class Refusing:
 
 
 @pytest.fixture
-def refusing() -> Refusing:
-    return Refusing()
+def refusing(tmp_path: Path) -> Refusing:
+    """Its journal cannot be used."""
+    (tmp_path / "folder").mkdir()
+    return Refusing(tmp_path / "folder")
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -74,7 +76,7 @@ def test_every_failure_is_sent_and_counted(refusing: Refusing) -> None:
     """However often the journal refuses, no call fails, and each time is an event and a count."""
     for _ in range(3):
         refusing.publish()
-    assert refusing.sent == [(events.journal_failed, FULL)] * 3
+    assert refusing.sent == [(events.journal_failed, UNUSABLE)] * 3
     assert refusing.recorder.counters() == {"journal_errors": 3}
 
 
@@ -89,8 +91,9 @@ def test_the_log_says_it_once_a_minute(refusing: Refusing, caplog: pytest.LogCap
     assert all("LANGPONT_SESSION_JOURNAL" in line for line in lines(caplog, logging.CRITICAL))
 
 
-def test_one_sessions_value_is_no_alarm(refusing: Refusing, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_sessions_value_is_no_alarm(caplog: pytest.LogCaptureFixture) -> None:
     """I11: what only the data of one session is to blame for concerns no operator's disk."""
+    refusing = Refusing(None)
     refusing.publish(version=2**63)
     assert refusing.sent == []
     assert refusing.recorder.counters() == {"journal_rejected": 1}
