@@ -18,6 +18,7 @@ store_lost = _signals.signal("store-lost")
 store_recovered = _signals.signal("store-recovered")
 server_changed = _signals.signal("server-changed")
 data_lost = _signals.signal("data-lost")
+database_went_back = _signals.signal("database-went-back")
 value_rejected = _signals.signal("value-rejected")
 record_set_aside = _signals.signal("record-set-aside")
 grant_refused = _signals.signal("grant-refused")
@@ -72,6 +73,17 @@ class DataLost:
     """A server lost data behind its connections: it was emptied, or restored from an older copy."""
 
     store: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseWentBack:
+    """The database lacks commits that it had confirmed: a failover to a server that lagged, or a restored backup. What
+    was known of them is made good.
+
+    :param commits: how many were found just now.
+    """
+
+    commits: int
 
 
 @dataclass(frozen=True, slots=True)

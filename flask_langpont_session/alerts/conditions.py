@@ -27,7 +27,13 @@ _UNREACHABLE = {
 }
 _LEVELS = ((1, table.LEVEL_REPLICA), (2, table.LEVEL_FALLBACK), (4, table.LEVEL_MINIMAL))
 
-WITHOUT_STATE = (events.data_lost, events.server_changed, events.journal_failed, events.changes_given_up)
+WITHOUT_STATE = (
+    events.data_lost,
+    events.database_went_back,
+    events.server_changed,
+    events.journal_failed,
+    events.changes_given_up,
+)
 """Signals of what is over when it is noticed; nothing but the event itself tells of it."""
 
 LEAST_SLOW = 5
@@ -58,6 +64,8 @@ class Conditions:
         """Keep an event for the next look. Called in requests: a dictionary entry, nothing else."""
         if isinstance(event, events.DataLost):
             self._keep(table.DATA_LOST.name, {"store": event.store})
+        elif isinstance(event, events.DatabaseWentBack):
+            self._keep(table.DATABASE_WENT_BACK.name, {"commits": event.commits})
         elif isinstance(event, events.ServerChanged):
             self._keep(f"{table.SERVER_CHANGED.name}/{event.store}", {"store": event.store})
         elif isinstance(event, events.JournalFailed):

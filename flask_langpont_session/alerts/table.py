@@ -168,6 +168,17 @@ DATA_LOST = Alert(
     heals_after=QUIET,
     happens_once=True,
 )
+DATABASE_WENT_BACK = Alert(
+    name="database-went-back",
+    severity=Severity.EMERGENCY,
+    title="The database lost commits",
+    condition="the database lacks rows or revocations that it had confirmed",
+    users_see="Rights that may have been withdrawn are gone. Sign-ins of the time that is lost are, too.",
+    to_do="Find out why: a failover to a server that lagged, a restored backup. Other tables lack as much.",
+    fires_after=0,
+    heals_after=QUIET,
+    happens_once=True,
+)
 SERVER_CHANGED = Alert(
     name="server-changed",
     severity=Severity.INFO,

@@ -136,6 +136,10 @@ class SealedDatabase(Database):
         sealed = self._rows.payload(digest, payload, seen + 1)
         return self._opened(super().update(digest, seen=seen, payload=sealed, **options))
 
+    def raise_version(self, digest: str, *, version: int, payload: Fields, **options: Any) -> bool:
+        sealed = self._rows.payload(digest, payload, version)
+        return super().raise_version(digest, version=version, payload=sealed, **options)
+
     def regenerate(self, digest: str, *, successor: str, payload: Fields, **options: Any) -> AuthRow | None:
         sealed = self._rows.payload(successor, payload, 1)
         return self._opened(super().regenerate(digest, successor=successor, payload=sealed, **options))

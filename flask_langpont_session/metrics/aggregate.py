@@ -30,6 +30,7 @@ COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
     catalogue.CIRCUIT_TRANSITIONS: ("StoreLost", "StoreRecovered"),
     catalogue.SERVER_CHANGES: ("ServerChanged",),
     catalogue.DATA_LOSSES: ("DataLost",),
+    catalogue.DATABASE_LOST_COMMITS: ("database_lost_commits",),
     catalogue.NEAR_CACHE_HITS: ("near_cache_hits",),
     catalogue.SESSIONS_CREATED: ("sessions_created",),
     catalogue.SESSIONS_REGENERATED: ("sessions_regenerated",),
@@ -45,6 +46,7 @@ COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
 EVENTS: Mapping[str, catalogue.Metric] = {
     "server_changes": catalogue.SERVER_CHANGES,
     "data_losses": catalogue.DATA_LOSSES,
+    "database_lost_commits": catalogue.DATABASE_LOST_COMMITS,
     "near_cache_hits": catalogue.NEAR_CACHE_HITS,
     "grants_refused": catalogue.GRANTS_REFUSED,
     "values_rejected": catalogue.VALUES_REJECTED,

@@ -86,6 +86,12 @@ SERVER_CHANGES = Metric(
 DATA_LOSSES = Metric(
     "DataLosses", "Count", "Sum", "Times that a Redis server lost data while the workers stayed connected."
 )
+DATABASE_LOST_COMMITS = Metric(
+    "DatabaseLostCommits",
+    "Count",
+    "Sum",
+    "Rows and revocations that the database had confirmed and does not have any more: it went back.",
+)
 NEAR_CACHE_HITS = Metric(
     "NearCacheHits", "Count", "Sum", "Reads of a session for which Redis was not asked, because nothing had changed."
 )

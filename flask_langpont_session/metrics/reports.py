@@ -24,6 +24,7 @@ class Reports:
     """What happened in one application.
 
     :ivar losses: changes of sessions that were not kept.
+    :ivar lost_commits: how many commits the database has lost, as far as this process has found out.
     :param emit: called with a signal and an event; must not raise.
     :param in_use: is told which sessions are in use.
     :param clock: monotonic seconds.
@@ -40,8 +41,10 @@ class Reports:
         self.emit = emit
         self.in_use = in_use
         self.losses = Losses(recorder, emit)
+        self.lost_commits = 0
         self._journal_failure = Once(_SILENCE, clock)
         self._no_room = Once(_SILENCE, clock)
+        self._database_went_back = Once(_SILENCE, clock)
 
     def no_longer_in_use(self, digest: str) -> None:
         """Have a session that is over counted no more."""
@@ -84,6 +87,25 @@ class Reports:
                     *(left_out, _SILENCE),
                     extra=fields("copies_left_out", number=left_out, silence=_SILENCE),
                 )
+
+    def database_went_back(self, commits: int) -> None:
+        """The database lacks commits that it had confirmed; what is known of them was made good.
+
+        :param commits: how many.
+        """
+        if not commits:
+            return
+        self.lost_commits += commits
+        self.recorder.count("database_lost_commits", by=commits)
+        self.emit(events.database_went_back, events.DatabaseWentBack(commits))
+        if self._database_went_back.is_due(""):
+            log.error(
+                "the database has lost commits that it had confirmed, by a failover or a restored backup. "
+                "Revocations that are known here are told it again, and rights that were withdrawn stay so. "
+                "(Logged once in %d s; the counter database_lost_commits counts all.)",
+                _SILENCE,
+                extra=fields("database_went_back", commits=commits, silence=_SILENCE),
+            )
 
     def journal_failed(self, error: StoreError) -> None:
         """The journal could not be read or written."""

@@ -26,6 +26,9 @@ LONGEST_REQUEST_MS = 1_800_000
 CLOCK_TOLERANCE_MS = 1_000
 """How far clocks may be apart. A confirmation that lies further in the future is none."""
 
+INCIDENT_MARGIN_MS = 60_000
+"""No replica lags behind for longer, and no clock is off by more (one minute)."""
+
 _SHORTEST_RENEWAL_MS = 1_000
 
 EXTEND_AFTER = 0.25

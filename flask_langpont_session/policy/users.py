@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .categories import AUTHENTICATED_AT
+from .categories import AUTHENTICATED_AT, KeyPatterns
 from .values import AuthRow, Fields
 
 _ID_CLAIMS = ("sub", "id")
@@ -64,3 +64,23 @@ def is_recent(row: AuthRow, max_age: float) -> bool:
     """Whether that was at most so many seconds before the database read the row."""
     at_ms = authenticated_at(row)
     return at_ms is not None and row.read_at - at_ms <= max_age * 1000
+
+
+def narrowed(row: AuthRow, known: AuthRow | None, users: KeyPatterns, rights: KeyPatterns) -> dict[str, bytes]:
+    """Return what stays of a row of which a later version is known that the database has lost: nothing is granted.
+
+    Users and rights are what both versions have, all other keys those of the row: no other store writes into it.
+
+    :param row: as the database has it.
+    :param known: the later version; None: no more is known of it than that there was one, so that no right is left.
+    :param users: USER_KEYS. The user of an id is always the same.
+    :param rights: PRIVILEGE_KEYS.
+    """
+    if known is None:
+        return noted({key: value for key, value in row.payload.items() if key in users or key not in rights}, 0)
+    kept = {
+        key: value
+        for key, value in row.payload.items()
+        if not (key in users or key in rights) or known.payload.get(key) == value
+    }
+    return noted(kept, min(authenticated_at(row) or 0, authenticated_at(known) or 0))

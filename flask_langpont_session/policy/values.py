@@ -185,6 +185,13 @@ class AuthRow:
             return RowState.IDLE_EXPIRED
         return RowState.VALID
 
+    def lives_on(self, margin_ms: int) -> bool:
+        """Return whether a session that was ended lives nevertheless: it may be idle, and its life in all is not used
+        up, by more than two clocks differ."""
+        return self.state in (RowState.VALID, RowState.IDLE_EXPIRED) and (
+            self.read_at + margin_ms < self.absolute_expires_at
+        )
+
 
 class JustEnded(AuthRow):
     """A row that its reader has found to be idle for too long, and has ended: nothing else did so before."""

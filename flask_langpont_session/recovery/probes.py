@@ -359,9 +359,10 @@ class Probes:
         if role != DATABASE:
             with suppress(StoreError):  # its shard is none any more
                 self._backend.endpoint(store).link.forget_connections()
-        if role in (PRIMARY, DATABASE):
-            opened_at = min(self._opened_at(store, way) for way in directions)
-            self._replay.incident_since(opened_at, self._health.shards if role == DATABASE else [shard_of(store)])
+        if role == PRIMARY:
+            self._replay.incident_since(min(self._opened_at(store, way) for way in directions), [shard_of(store)])
+        elif role == DATABASE:
+            self._replay.database_is_back()
         self._replay.recovered()
         self._health.close(store, directions)
         self.of(store).recovered()

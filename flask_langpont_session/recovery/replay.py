@@ -32,6 +32,7 @@ from ..support.forks import renew_in_children
 from ..support.logs import fields
 from ..support.threads import PeriodicThread, end_all
 from .calls import ask_journal
+from .lost_commits import LostCommits
 from .reconciler import Progress, Reconciler, answering
 from .refill import Refill
 from .resync import Resync
@@ -75,6 +76,7 @@ class Replay:
         self._suspect = suspect
         self.reconciler = Reconciler(backend, now_ms, clock)
         self._resync = Resync(backend, now_ms, clock)
+        self._lost_commits = LostCommits(backend, now_ms, clock)
         self._refill = Refill(backend, self.reconciler.pushes.push)
         self._thread = PeriodicThread("replay", lambda: self._work, _PAUSE)
         self._reset()
@@ -87,6 +89,7 @@ class Replay:
         self._next_drain = 0.0
         self.reconciler.copies.forget()
         self._resync.forget()
+        self._lost_commits.forget()
         self._refill.forget()
 
     # -- told by the monitor -----------------------------------------------------------------------------------------
@@ -98,6 +101,7 @@ class Replay:
     def stop(self) -> None:
         """End the thread, and wait for the call that is under way."""
         end_all([self._thread], _EXIT_WAIT)
+        self._keep_delivered()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -116,6 +120,10 @@ class Replay:
         :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
         """
         self._refill.ask_for(shard, well_until_ms)
+
+    def database_is_back(self) -> None:
+        """The database was away: it may have gone back meanwhile."""
+        self._lost_commits.suspect()
 
     def recovered(self) -> None:
         """A store is in use again."""
@@ -150,9 +158,10 @@ class Replay:
             is_given = self._apart(lambda: self._give_back(shards, database, seconds))
             # Additions are made to what Redis is given back, not to nothing; unless that fails in an unknown way.
             data = is_given is None or not self._refill.is_due(shards, database)
+            is_looked_at = self._apart(lambda: self._look_for_lost_commits(database, seconds))
             is_drained = self._apart(lambda: self._drain(database, shards, seconds, data=data))
             self._apart(lambda: self._resync_shards(shards, database))
-            return is_given is not False and is_drained is not False
+            return False not in (is_given, is_looked_at, is_drained)
 
     def _apart(self, work: Callable[[], bool]) -> bool | None:
         """Do one kind of work, and return what it says; None: it failed in a way that is not known. The others are done
@@ -162,6 +171,14 @@ class Replay:
         except Exception as error:
             self.reconciler.note_unknown(error)
             return None
+
+    def _keep_delivered(self) -> None:
+        ask_journal(self._backend.journal.revocations.keep_delivered, "replay")
+
+    def _look_for_lost_commits(self, database: bool, seconds: float) -> bool:
+        """Have a database that went back told again what it had confirmed. Whether nothing more can be done at once."""
+        self._keep_delivered()
+        return not database or self._with_stores(lambda: self._lost_commits.run(self._clock() + seconds), failed=True)
 
     def _drain(self, database: bool, shards: frozenset[str], seconds: float, *, data: bool) -> bool:
         """Replay what waits for stores that answer, other workers' entries too; clear up when all is well again.

@@ -10,15 +10,12 @@ from dataclasses import replace
 
 from ..policy.categories import AUTH
 from ..policy.health import ONLY, PRIMARY
+from ..policy.leases import INCIDENT_MARGIN_MS
 from ..policy.values import Position, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import Claim, ResyncRound
 from . import calls
 from .pushes import life_of
-
-INCIDENT_MARGIN_MS = 60_000
-"""Rows that changed up to a minute before an incident was noticed are pushed to Redis again: no replica lags behind
-for longer, and no clock is off by more."""
 
 _HOLD_MS = 6_000
 """How long a worker that was killed while it pushed changed rows keeps the others of its host waiting."""

@@ -57,6 +57,7 @@ class MissedRevocations:
             if later:
                 self._queue.note(*later, in_database=True)
             self._write_tombstones([(digest, 1) for digest in digests], shards, being_carried)
+            self._queue.note_delivered(*(digest for digest in digests if digest not in later))
             entry = replace(entry, reached=digests[-1])
             self._queue.advance_user(entry)
         return False

@@ -86,7 +86,7 @@ class Reads:
         row = loaded.row
         if row is None:
             is_dead = loaded.verdict is Verdict.DEAD or (must_ask and self._local.is_dead(digest))
-        elif is_dead := self._local.is_signed_out(row):
+        elif is_dead := self._local.is_signed_out(row) and not self._verifier.has_lost_epoch(row, scope):
             loaded = Loaded.verified(Verdict.DEAD, reply.now_ms)
         if is_dead:
             self._local.kill(digest)

@@ -49,6 +49,7 @@ class Revocations:
         self._journal_writer = parts.journal_writer
         self._operations = parts.operations
         self._verifier = parts.verifier
+        self._delivered = parts.backend.journal.revocations.note_delivered
 
     def revoke(self, digest: str, scope: RequestScope, cause: EndedBy) -> bool:
         """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
@@ -101,6 +102,8 @@ class Revocations:
         waits = not (in_database and is_gone) and self._journal_writer.revoke(
             digest, in_database=in_database, in_redis=is_gone, scope=scope
         )
+        if in_database and is_gone:
+            self._delivered(digest)
         if in_database:
             return Kept.DATABASE
         return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
@@ -210,6 +213,8 @@ class Revocations:
             self._reports.no_longer_in_use(digest)
         written = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
         in_redis = all(written)
+        if in_database and in_redis:
+            self._delivered(*digests)
         if digests and not in_database:
             self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
         self.tell(told, cause, in_database=in_database)

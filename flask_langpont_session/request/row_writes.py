@@ -35,6 +35,7 @@ from ..support.logs import fields
 from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
+from .verifier import Later
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class RowWrites:
         self._reports = parts.backend.reports
         self._journal_writer = parts.journal_writer
         self._operations = parts.operations
+        self._verifier = parts.verifier
         self._make_refusal = make_refusal
 
     def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> Created | None:
@@ -207,6 +209,8 @@ class RowWrites:
     def _present(self, row: AuthRow, scope: RequestScope) -> AuthRow | None:
         """What the database says of a row now, with the later of the idle expiries."""
         current = self._reload(row.digest, scope)
+        if current is not None and current.live and current.version < row.version:
+            current = self._verifier.gone_back(current, Later.of(row), scope)
         if current is not None and current.state is RowState.IDLE_EXPIRED:
             current = self._reload_in_use(current, row.idle_expires_at, scope)
         return current

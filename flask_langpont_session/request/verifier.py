@@ -7,12 +7,14 @@ primary that has become one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from .. import events
 from ..policy.categories import AUTH
-from ..policy.health import DATABASE, PRIMARY, READ
+from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.leases import (
+    INCIDENT_MARGIN_MS,
     Copy,
     is_leased,
     lease_ends,
@@ -21,15 +23,18 @@ from ..policy.leases import (
     was_just_asked,
 )
 from ..policy.records import Life, Loaded, Verdict
+from ..policy.users import narrowed
 from ..policy.values import AuthRow, ErrorClass, JustEnded, RowState, StoreError
 from ..stores.backend import Backend
-from ..stores.local import LocalAuth
+from ..stores.local import DEAD, LocalAuth
 from ..stores.redis.near import Hit
 from ..stores.redis.records import AuthEntry
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
 from .operations import Operations
 from .scope import RedisReply, RequestScope
+
+_ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 
 
 class Confirmed(NamedTuple):
@@ -42,6 +47,22 @@ class Confirmed(NamedTuple):
     row: AuthRow | None
     stamp_ms: int
     began: float
+
+
+class Later(NamedTuple):
+    """The highest version of a row that is known here, of which the database may have lost the commit.
+
+    :param version: 0: none is known.
+    :param row: at that version; None: only the number is known.
+    """
+
+    version: int
+    row: AuthRow | None
+
+    @classmethod
+    def of(cls, row: AuthRow) -> Later:
+        """A row that was read, or written."""
+        return cls(row.version, row)
 
 
 class _Belief(NamedTuple):
@@ -116,7 +137,7 @@ class Verifier:
         if scope.can(DATABASE, READ):
             try:
                 return self.ask_database(
-                    digest, scope, life, stamp_ms=reply.stamp_ms, idle_seen=_idle_seen(reply), alone=fresh
+                    digest, scope, life, stamp_ms=reply.stamp_ms, idle_seen=_idle_seen(reply), alone=fresh, entry=entry
                 )
             except StoreError as error:
                 # The scope has told health. A database that is only busy excuses less than one that is down.
@@ -163,18 +184,27 @@ class Verifier:
         stamp_ms: int,
         idle_seen: int | None = None,
         alone: bool = False,
+        entry: AuthEntry | None = None,
     ) -> Loaded:
         """The arbiter's word; Redis is brought up to it when `stamp_ms` (the Redis clock before this) is known.
 
         :param idle_seen: the idle expiry that Redis knows, see :meth:`Database.load`.
         :param alone: do not take the answer to another request's question, which began before this one.
+        :param entry: what Redis says.
         :raises StoreError: the database did not answer.
         """
+        later = self._later(digest, entry)
         confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone)
         row = confirmed.row
-        if is_shared and row is not None and self._needs_an_own_answer(row):
+        if is_shared and row is not None and self._needs_an_own_answer(row, later):
+            later = self._later(digest, entry)
             confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone=True)
             row = confirmed.row
+        if row is not None and row.version < later.version and row.state in _ALIVE:
+            row = self.gone_back(row, later, scope)
+            confirmed = confirmed._replace(row=row)
+            if row is not None and row.version < later.version:
+                return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
             self.write_tombstone(digest, row.version if row else 0, scope)
             if not is_shared and row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
@@ -210,9 +240,64 @@ class Verifier:
 
         return scope.ask(self._operations.verify, ask)
 
-    def _needs_an_own_answer(self, row: AuthRow) -> bool:
+    def _needs_an_own_answer(self, row: AuthRow, later: Later) -> bool:
         """Another request's question began before this one: what this worker has seen since then counts more."""
-        return row.state is RowState.IDLE_EXPIRED or row.version < self._local.min_version(row.digest)
+        known = max(later.version, self._local.min_version(row.digest))
+        return row.state is RowState.IDLE_EXPIRED or row.version < known
+
+    def _later(self, digest: str, entry: AuthEntry | None) -> Later:
+        """Return the highest version of a row that is known before the database is asked."""
+        held, version = self._local.auth(digest), self._local.min_version(digest)
+        rows = [row for row in (held.row if held else None, entry.row if entry else None) if row is not None]
+        newest = max(rows, key=lambda row: row.version, default=None)
+        if newest is None or newest.version < version < DEAD:
+            return Later(0 if version >= DEAD else version, None)
+        return Later.of(newest)
+
+    def gone_back(self, row: AuthRow, later: Later, scope: RequestScope) -> AuthRow | None:
+        """Return the row that takes the place of one whose later version the database has lost.
+
+        That version was known before this row was asked for, and versions never go down: the database went back. The
+        row is written above it, so that it is leased again; compare-and-set proves that it was there.
+
+        :param later: of it; users and rights that it does not have are withdrawn.
+        :return: as it is now; None: there is none any more. Below that version: it could not be written, and what is
+            withdrawn is not shown.
+        :raises StoreError: another request was faster, and then the database did not answer.
+        """
+        users, rights = self._settings.user_key_patterns, self._settings.privilege_key_patterns
+        narrow = replace(row, payload=narrowed(row, later.row, users, rights))
+        values = {"seen": row.version, "version": later.version + 1, "payload": narrow.payload}
+        if not scope.can(DATABASE, WRITE):
+            return narrow
+        try:
+            is_raised = scope.ask(self._operations.repair, self._database.raise_version, row.digest, **values)
+        except StoreError:
+            return narrow
+        if is_raised:
+            self._journal_writer.row_changed(row.digest)
+            self._reports.database_went_back(1)
+            return replace(narrow, version=later.version + 1)
+        current = scope.ask(self._operations.verify, self._database.load, row.digest, idle_ms=0)
+        if current is None or not current.live or current.version >= later.version:
+            return current
+        return replace(current, payload=narrowed(current, later.row, users, rights))
+
+    def has_lost_epoch(self, row: AuthRow, scope: RequestScope) -> bool:
+        """Whether a session that is over for its user's epoch began after that, in a database that went back: without
+        this no session that the user begins would live on this worker.
+
+        :param row: of that session.
+        """
+        users = self._local.signed_out
+        if not users.have_lost(row):
+            return False
+        current = scope.attempt(self._operations.verify, self._database.load, row.digest, idle_ms=0)
+        if current is None or current.state is not RowState.VALID or not users.have_lost(current):
+            return False
+        users.go_back(current)
+        self._reports.database_went_back(1)
+        return True
 
     def write_tombstone(
         self, digest: str, version: int, scope: RequestScope, categories: Sequence[str] = (AUTH,)
@@ -229,10 +314,14 @@ class Verifier:
         """Redis has a tombstone: the row must not live on, whatever was to kill it. Once per worker and session.
 
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
-            which the session goes on.)
+            which the session goes on.) If the row lives, the database went back.
         """
+        row = scope.attempt(self._operations.verify, self._database.load, digest, idle_ms=0) if in_database else None
+        if in_database and (row is None or not row.live):
+            return
         if scope.did(self._operations.repair, self._database.kill, digest):
             self._journal_writer.row_changed(digest)
+            self._reports.database_went_back(int(row is not None and row.lives_on(INCIDENT_MARGIN_MS)))
         elif not in_database:
             self._journal_writer.revoke(digest, in_database=False, in_redis=True, scope=scope)
 

@@ -27,7 +27,7 @@ _NO_VERSION = 0, 0.0
 _MOST_USERS = 1000
 """The most users that were logged out everywhere of whom a worker keeps the time and the epoch."""
 
-_NOT_SIGNED_OUT = -1, 0
+_NOT_SIGNED_OUT = -1, 0, -1
 
 SESSION_BYTES = 4096
 """Names and values that a session may have in its categories, and still counts as one of those that are kept."""
@@ -119,6 +119,51 @@ class _MinVersions(TTLCache[str, tuple[int, float], float]):
         return digest, (version, seen_at)
 
 
+class SignedOutUsers:
+    """Users that were logged out everywhere: until when, the epoch that ended all sessions of an earlier one, and when
+    this worker was told. Bounded.
+
+    :param now_ms: milliseconds since 1970.
+    """
+
+    def __init__(self, lock: threading.RLock, now_ms: Callable[[], int]) -> None:
+        self._lock = lock
+        self._now_ms = now_ms
+        self._users: LRUCache[str, tuple[int, int, int]] = LRUCache(_MOST_USERS)
+
+    def _of(self, row: AuthRow) -> tuple[int, int, int]:
+        with self._lock:
+            return self._users.get(row.user_id or "", _NOT_SIGNED_OUT)
+
+    def note(self, user_id: str, until_ms: int, epoch: int) -> bool:
+        """Sessions created until then, or in an earlier epoch, are over. Whether that is news."""
+        with self._lock:
+            known = self._users.get(user_id, _NOT_SIGNED_OUT)
+            ended = max(until_ms, known[0]), max(epoch, known[1])
+            if is_news := ended != known[:2]:
+                self._users[user_id] = *ended, self._now_ms()
+        return is_news
+
+    def are_over(self, row: AuthRow) -> bool:
+        """Whether a session began before its user was logged out."""
+        if not self._users or row.user_id is None:
+            return False
+        until_ms, epoch, _ = self._of(row)
+        return row.created_at <= until_ms or row.user_epoch < epoch
+
+    def have_lost(self, row: AuthRow) -> bool:
+        """Whether a session is over for its epoch alone, and began after this worker was told of a later one: the
+        database, if the row is what it says, has lost that."""
+        until_ms, epoch, since_ms = self._of(row)
+        return row.user_epoch < epoch and row.created_at > max(until_ms, since_ms)
+
+    def go_back(self, row: AuthRow) -> None:
+        """The user is in the epoch of this row again. What began before the other one stays over."""
+        until_ms, _, since_ms = self._of(row)
+        with self._lock:
+            self._users[row.user_id or ""] = max(until_ms, since_ms), row.user_epoch, since_ms
+
+
 class _Bounds(NamedTuple):
     """Of what is kept.
 
@@ -189,7 +234,8 @@ class LocalCopies:
     :param tombstone_ms: for how long after that the end of a session is remembered.
     :param on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
         raise or block.
-    :param clock: monotonic seconds.
+    :param clock: monotonic seconds; `now_ms`: milliseconds since 1970.
+    :ivar signed_out: users that were logged out everywhere.
     :ivar news: grows when another session is known to be dead, or of a higher version, or another user to be logged out
         everywhere: what follows from all that holds while this is the same.
     """
@@ -202,8 +248,10 @@ class LocalCopies:
         tombstone_ms: int = TOMBSTONE_MS,
         on_missing: Callable[[str], None] = lambda digest: None,
         clock: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._on_missing = on_missing
+        self._now_ms = now_ms
         self._bounds = _Bounds(size, ttl, ttl + max(tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000)
         self._clock = clock
         self._begin()
@@ -220,7 +268,7 @@ class LocalCopies:
         # What the primary does not have any more, as it seems: until it is known whether it lost data.
         self._missed = KeptSessions(size, ttl, self._clock)
         self._min_versions = _MinVersions(10 * size, longest, self._clock)
-        self._signed_out: LRUCache[str, tuple[int, int]] = LRUCache(_MOST_USERS)
+        self.signed_out = SignedOutUsers(self._lock, self._now_ms)
 
     def auth(self, digest: str) -> LocalAuth | None:
         """What the database last said of this session; None: nothing known here, or dead."""
@@ -389,11 +437,8 @@ class LocalCopies:
         :return: the digests of those known here; they are dead now.
         """
         with self._lock:
-            known = self._signed_out.get(user_id, _NOT_SIGNED_OUT)
-            ended = max(until_ms, known[0]), max(epoch, known[1])
-            if ended == known:
+            if not self.signed_out.note(user_id, until_ms, epoch):
                 return []
-            self._signed_out[user_id] = ended
             rows = [held[0].row for digest in list(self._auth) if (held := _find(self._auth, digest))]
             dead = [row.digest for row in rows if row.user_id == user_id and self.is_signed_out(row)]
             for digest in dead:
@@ -403,11 +448,7 @@ class LocalCopies:
 
     def is_signed_out(self, row: AuthRow) -> bool:
         """Whether a row belongs to a user that was logged out everywhere after the session began."""
-        if not self._signed_out or row.user_id is None:
-            return False
-        with self._lock:
-            until_ms, epoch = self._signed_out.get(row.user_id, _NOT_SIGNED_OUT)
-        return row.created_at <= until_ms or row.user_epoch < epoch
+        return self.signed_out.are_over(row)
 
     def live_categories(self) -> list[SharedCopy]:
         """Return every copy that is not too old, the one that was confirmed last first: to be shared when an outage

@@ -200,6 +200,10 @@ CASES: dict[str, Case] = {
         {'writes_lost_total{cause="journal failed", category="ui"}': steps(60, lambda look: 3.0 * (look == 10))},
         (12, ["LangPontWritesLost"]), (12 + 6 * A_MINUTE, []),
     ),
+    "a database that went back": Case(
+        {"database_lost_commits_total": steps(60, lambda look: 3.0 * (look == 10))},
+        (12, ["LangPontDatabaseLostCommits"]), (12 + 6 * A_MINUTE, []),
+    ),
     "a sign-in that is refused once": Case(
         {"grants_refused_total": steps(60, lambda look: 1.0 * (look == 10))}, (12, [])
     ),

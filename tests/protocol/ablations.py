@@ -14,7 +14,7 @@ from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
-from flask_langpont_session.recovery import reconciler, replay, resync
+from flask_langpont_session.recovery import lost_commits, reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
@@ -144,7 +144,7 @@ def _replays_nothing(*arguments: Any, **more: Any) -> reconciler.Progress:
 
 def _ends_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
     backend = self._backend
-    for row in backend.database.changed_since(ms_ago + resync.INCIDENT_MARGIN_MS).rows:
+    for row in backend.database.changed_since(ms_ago + leases.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
             backend.primary.write_tombstone(row.digest, row.version, tuple(backend.table.categories), timeout=2.0)
     return _push_changes(self, ms_ago, shards)
@@ -391,6 +391,13 @@ def _written_always(self: category_writes.CategoryWrites, plan: Plan, digest: st
     return True
 
 
+def _the_next_version(self: sim_database.SimDatabase, digest: str, *, seen: int, version: int, **rest: Any) -> bool:
+    return _raise_version(self, digest, seen=seen, version=seen + 1, **rest)
+
+
+_raise_version = sim_database.SimDatabase.raise_version
+
+
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
@@ -474,6 +481,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("an end behind a change of auth", category_writes.CategoryWrites, "_write_shadow", _written_always),
+    Ablation("delivered revocations are told again", lost_commits.LostCommits, "suspect", _nothing),
+    Ablation("a last look at delivered revocations", lost_commits.LostCommits, "_look_for_the_last_time", _nothing),
+    Ablation("rights of both versions", verifier, "narrowed", lambda row, later, users, rights: dict(row.payload)),
+    Ablation("above the highest version", sim_database.SimDatabase, "raise_version", _the_next_version),
+    Ablation("a row that went back", verifier.Verifier, "gone_back", lambda self, row, later, scope: row),
+    Ablation("an epoch that was lost", verifier.Verifier, "has_lost_epoch", lambda self, row, scope: False),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
     Ablation("S2", leases, "lease_ends", _ends_when_it_must),
     Ablation("S3", sim_redis, "keeps_later_use", lambda: False),

@@ -15,11 +15,11 @@ from flask_langpont_session.policy import users as step_up
 from flask_langpont_session.policy.categories import AUTH, AUTHENTICATED_AT
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
+from flask_langpont_session.policy.leases import INCIDENT_MARGIN_MS
 from flask_langpont_session.policy.privileges import begins_to_live_shorter
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import CategoryChange, RowState
-from flask_langpont_session.recovery.resync import INCIDENT_MARGIN_MS
 from flask_langpont_session.request.scope import RequestScope
 
 from .invariants import LIST, as_list
@@ -234,6 +234,7 @@ def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: Ca
         return
     world.tasks.pause("view")
     task.notes["rights"] = grants
+    world.promises.grants[sid.digest] += grants
     plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes={AUTH: change}, grants=grants)
     before = loaded.row.version if loaded.row else 0
     if _save(world, task, worker, plan, scope) and grants:
@@ -251,6 +252,8 @@ def grant(world: World, task: Task, worker: Worker, slot: str) -> None:
         _rename(world, task, worker, slot, rights=rights)
     else:
         _change_auth(world, task, worker, slot, CategoryChange(0, sets=rights), grants=True)
+    if sid is not None:  # what was seen before this says nothing of what is shown after it
+        world.promises.grants[sid.digest] += 1
 
 
 def withdraw(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -577,6 +580,7 @@ def _heal(world: World) -> None:
     """Everything works again: then every worker must agree with the database, and nothing may be lost (I6)."""
     if not _rest(world):
         return
+    _check_delivered(world)
     _check_tombstones(world)
     _check_commits(world)
     _check_agreement(world, exact=False)
@@ -586,6 +590,13 @@ def _heal(world: World) -> None:
     _check_revocations(world)
     _check_sums(world)
     _check_data(world)
+
+
+def _check_delivered(world: World) -> None:
+    """The database has every revocation that a host delivered, whatever it has lost since (I34)."""
+    for host, view in world.promises.hosts.items():
+        if not all(map(world.tables.is_ended, view.ended)):
+            world.promises.violate("I34", f"the database has lost a revocation that {host} had delivered")
 
 
 def _check_tombstones(world: World) -> None:
@@ -626,11 +637,12 @@ def _check_session(world: World, worker: Worker, sid: SessionId, exact: bool) ->
         stepped=False,
     )
     row = world.tables.row(sid.digest)
-    assert row is not None
+    assert row is not None or world.tables.has_gone_back
     [loaded] = seen
-    if row.state is not RowState.VALID:
+    if row is None or row.state is not RowState.VALID:
         if loaded.verdict is not Verdict.DEAD and exact:
-            world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is {row.state}")
+            state = row.state if row else "lost"
+            world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is {state}")
     elif loaded.row is None:
         world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is valid")
     elif loaded.row.version != row.version and exact:
@@ -747,6 +759,8 @@ EVENTS: dict[str, Callable[..., object]] = {
     "replicate": _replicate,
     "misplace": _misplace,
     "database": _database,
+    "remember": lambda world: world.tables.remember(),
+    "go_back": lambda world: world.tables.go_back(),
     "cut": _cut,
     "join_all": lambda world: world.cuts.clear(),
     "busy": _busy,

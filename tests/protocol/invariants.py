@@ -96,9 +96,11 @@ class WorkerView:
     :param incident_ms: when it last met another server than before, or could notice that data was lost.
     :param identity: of the primary it met last.
     :param losses: server → losses that it had a chance to notice.
+    :param without_rights: digest → how many grants had begun when it showed the session without an administrator's.
     """
 
     min_versions: dict[str, int] = field(default_factory=dict)
+    without_rights: dict[str, int] = field(default_factory=dict)
     signed_out: set[str] = field(default_factory=set)
     users: dict[str, int] = field(default_factory=dict)
     incident_ms: int = 0
@@ -142,6 +144,8 @@ class Before:
     untold: bool
     level: int
     database: bool
+    grants: int
+    without_rights: bool
 
 
 class Promises:
@@ -193,6 +197,8 @@ class Promises:
         """The same → when Redis had it first."""
         self.proven: dict[str, int] = {}
         """Session → when a password was entered last, by the database's clock."""
+        self.grants: Counter[str] = Counter()
+        """Session → how many requests have begun to make its user an administrator."""
         self.kept: dict[str, tuple[int, object]] = {}
         """Sessions whose idle expiry a Redis server was told: until when, and that server's data then."""
 
@@ -276,6 +282,8 @@ class Promises:
     def said(self, text: str) -> None:
         """The package logged something, or told the application of it."""
         self.census["said"] += 1
+        if text.startswith("DatabaseWentBack") and not self.tables.has_gone_back:
+            self.violate("I34", "the database is said to have gone back, and did not")
         if any(secret in text for secret in SECRETS) or DIGEST.search(text):
             self.violate("I14", f"{text!r} was said")
 
@@ -525,6 +533,8 @@ class Promises:
             untold=sid.digest in promised.ended - self.told,
             level=scope.level,
             database=scope.can(DATABASE, READ),
+            grants=self.grants[sid.digest],
+            without_rights=mine.without_rights.get(sid.digest) == self.grants[sid.digest],
         )
 
     def loaded(
@@ -586,11 +596,15 @@ class Promises:
         if row.version < before.min_version:
             self.violate("I4", f"version {row.version} is shown after {before.min_version}")
         self._is_its_own(digest, row)
+        is_admin, view = ADMIN in row.payload.values(), self.workers[worker]
+        if is_admin and before.without_rights and before.grants == self.grants[digest]:
+            self.violate("I4", "a right is shown that was withdrawn, and not granted again")
+        if not is_admin:
+            view.without_rights[digest] = before.grants
         self._overlay_is_ordinary(row, loaded)
         self._in_time(task, before, row, loaded, scope)
         self._backed(task, worker, before, row, loaded, scope, fresh)
-        min_versions = self.workers[worker].min_versions
-        min_versions[digest] = max(min_versions.get(digest, 0), row.version)
+        view.min_versions[digest] = max(view.min_versions.get(digest, 0), row.version)
 
     def _is_its_own(self, digest: str, row: AuthRow) -> None:
         if self.tables.payloads.get((digest, row.version)) == row.payload:

@@ -552,7 +552,7 @@ class DatabasePair(Pair):
             "kill_user_until": self._kill_user_until, "sessions_of": self._sessions_of,
             "changed_since": self._changed_since,
             "probe": lambda: self.both("probe", WAIT), "create_again": self._create, "load_again": self._load,
-            "update_again": self._update,
+            "update_again": self._update, "raise_version": self._raise_version,
         }  # fmt: skip
 
     def _digest(self) -> str:
@@ -584,6 +584,10 @@ class DatabasePair(Pair):
             "update", self._digest(), seen=rng.choice((1, 1, 2, 3)), payload=self._payload(), user_id=self._user(),
             idle_ms=rng.choice((HOUR, 2 * HOUR)), absolute_ms=rng.choice((None, None, 2 * HOUR, 4 * HOUR)),
         )  # fmt: skip
+
+    def _raise_version(self) -> None:
+        seen = self.rng.choice((1, 1, 2))
+        self.both("raise_version", self._digest(), seen=seen, version=seen + 3, payload=self._payload())
 
     def _regenerate(self) -> None:
         rng = self.rng

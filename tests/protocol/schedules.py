@@ -1284,4 +1284,93 @@ KEPT = (
         finish a
         """,
     ),
+    _kept(
+        "delivered revocations are told again",
+        "I34",
+        """
+        sign_in w0 alice s0
+        remember                # a standby that lags from here on
+        sign_out w0 s0
+        tick all
+        crash w0                # only the journal of h0 knows it
+        crash w1
+        flush                   # and no tombstone does
+        database down
+        recover
+        go_back
+        heal
+        """,
+    ),
+    _kept(
+        "a last look at delivered revocations",
+        "I34",
+        """
+        profile long
+        sign_in w0 alice s0
+        remember
+        sign_out w0 s0
+        tick all
+        crash w0
+        crash w1
+        go_back                 # so quickly that no worker takes it for an outage
+        pass 3550000            # the tombstone lives for another moment
+        tick all
+        heal
+        """,
+    ),
+    _kept(
+        "rights of both versions",
+        "I4",
+        """
+        sign_in w0 root s0
+        remember
+        withdraw w0 s0
+        read w0 s0
+        go_back
+        pass 12000
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "above the highest version",
+        "I10",
+        """
+        sign_in w0 root s0
+        remember
+        note w0 s0
+        withdraw w0 s0
+        read w0 s0
+        go_back
+        pass 12000
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "a row that went back",
+        "I4",
+        """
+        sign_in w0 root s0
+        remember
+        withdraw w0 s0
+        read w0 s0
+        go_back
+        note w0 s0              # by a lease on the later version; the key is put into what the database has
+        pass 12000
+        read w0 s0
+        """,
+    ),
+    _kept(
+        "an epoch that was lost",
+        "I9",
+        """
+        remember
+        sign_in w0 alice s0
+        revoke_user w0 alice
+        tick all
+        go_back
+        pass 2000
+        sign_in w0 alice s1
+        read w0 s1
+        """,
+    ),
 )

@@ -73,6 +73,19 @@ class Tables:
         self.payloads: dict[tuple[str, int], Fields] = {}
         self.successors: dict[str, str] = {}
         self.displaced: dict[str, list[str]] = {}
+        self.has_gone_back = False
+        self._remembered: dict[str, Any] | None = None
+
+    def remember(self) -> None:
+        """Keep what there is now, as a standby does that will lag from here on."""
+        names = ("rows", "epochs", "updated_at", "ended", "successors", "displaced")
+        self._remembered = {name: dict(getattr(self, name)) for name in names}
+
+    def go_back(self) -> None:
+        """That standby takes over: all that was committed since is lost."""
+        if self._remembered is not None:
+            vars(self).update({name: dict(kept) for name, kept in self._remembered.items()})
+            self.has_gone_back = True
 
     @property
     def now_ms(self) -> int:
@@ -356,6 +369,20 @@ class SimDatabase:
             )
             self.tables.put(row)
             return row
+
+        return self._ask(timeout, effect)
+
+    def raise_version(
+        self, digest: str, *, seen: int, version: int, payload: Fields, timeout: float | None = None
+    ) -> bool:
+        """See the package."""
+
+        def effect() -> bool:
+            row = self.tables.row(digest)
+            is_there = row is not None and row.live and row.version == seen
+            if is_there:
+                self.tables.put(replace(self.tables.rows[digest], version=version, payload=dict(payload)))
+            return is_there
 
         return self._ask(timeout, effect)
 

@@ -31,6 +31,9 @@ LOAD_BEARING = {
     "own writes in copies",
     "later versions of siblings", "copies are as old as their confirmation",
     "shared copies are as old as their confirmation",
+    "delivered revocations are told again",
+    "a last look at delivered revocations", "rights of both versions", "above the highest version",
+    "a row that went back", "an epoch that was lost",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

@@ -182,7 +182,9 @@ class Worker:
         self._world = world
         self.busy = 0
         clock, settings = world.clock, world.settings
-        self.local = LocalCopies(settings.local_cache_size, settings.local_cache_ttl, clock=clock.monotonic)
+        self.local = LocalCopies(
+            settings.local_cache_size, settings.local_cache_ttl, clock=clock.monotonic, now_ms=lambda: clock.now_ms
+        )
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],

@@ -53,6 +53,7 @@ SCHEMA = (
     """CREATE TABLE revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
         in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
+    "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE pushes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
@@ -601,13 +602,19 @@ def put_revocation(db: sqlite3.Connection, digest: str, now_ms: int, in_database
     db.execute("DELETE FROM copies WHERE digest = ?", (digest,))
 
 
-def mark_done(db: sqlite3.Connection, digest: str, in_database: bool, in_redis: bool) -> None:
-    """Add the stores that have a revocation now; it goes when both have it."""
+def mark_done(db: sqlite3.Connection, digest: str, now_ms: int, in_database: bool, in_redis: bool) -> None:
+    """Add the stores that have a revocation now; it waits for nothing any more when both have it."""
     db.execute(
         "UPDATE revocations SET in_database = max(in_database, ?), in_redis = max(in_redis, ?) WHERE digest = ?",
         (in_database, in_redis, digest),
     )
-    db.execute("DELETE FROM revocations WHERE digest = ? AND in_database AND in_redis", (digest,))
+    if db.execute("DELETE FROM revocations WHERE digest = ? AND in_database AND in_redis", (digest,)).rowcount:
+        put_delivered(db, digest, now_ms)
+
+
+def put_delivered(db: sqlite3.Connection, digest: str, now_ms: int) -> None:
+    """Keep that the stores know a session to be dead: a database that went back does not know it any more."""
+    db.execute("INSERT OR REPLACE INTO delivered (digest, at_ms) VALUES (?, ?)", (digest, now_ms))
 
 
 def put_user_revocation(db: sqlite3.Connection, user_id: str, until_ms: int, epoch: int) -> None:

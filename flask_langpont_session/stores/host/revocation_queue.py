@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from ...policy.values import StoreError
 from .entries import (
     PendingRevocation,
     PendingUserRevocation,
     delete,
     is_revoked,
     mark_done,
+    put_delivered,
     put_revocation,
     put_user_revocation,
 )
 from .file import REPLAY_SECONDS, JournalFile
 
+_MOST_UNWRITTEN = 10_000
+"""Delivered revocations that a worker keeps in its memory until they are written."""
+
 
 class RevocationQueue:
     """Sessions, and users with all their sessions, that have ended. Threads, waits and errors: see
     :class:`~.journal.Journal`.
+
+    Those that both stores have wait for nothing any more. They are kept for as long as a tombstone, because a database
+    may go back to a state from before: a failover to a server that lagged, a restored backup.
 
     :param clock: seconds since 1970.
     """
@@ -29,6 +38,7 @@ class RevocationQueue:
     def __init__(self, file: JournalFile, *, clock: Callable[[], float] = time.time) -> None:
         self._file = file
         self._clock = clock
+        self._unwritten: deque[tuple[str, int]] = deque(maxlen=_MOST_UNWRITTEN)
 
     def note(
         self,
@@ -47,23 +57,81 @@ class RevocationQueue:
         :param in_redis: Redis has the tombstone already.
         :param stays: not given up when time is up, see :meth:`.JournalFile.transaction`.
         """
-        now = int(self._clock() * 1000)
+        now = self._now_ms()
 
         def note(db: sqlite3.Connection) -> None:
             for digest in digests:
                 put_revocation(db, digest, now, in_database)
-                mark_done(db, digest, in_database=False, in_redis=in_redis)
+                mark_done(db, digest, now, in_database=False, in_redis=in_redis)
 
         self._file.transaction(note, wait, stays=stays)
 
     def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
-        """Note which stores have these revocations now. An entry disappears when both have it."""
+        """Note which stores have these revocations now. An entry waits no more when both have it."""
+        now = self._now_ms()
 
         def note(db: sqlite3.Connection) -> None:
             for digest in digests:
-                mark_done(db, digest, in_database, in_redis)
+                mark_done(db, digest, now, in_database, in_redis)
 
         self._file.transaction(note, REPLAY_SECONDS)
+
+    def note_delivered(self, *digests: str) -> None:
+        """Note that both stores have these revocations. Costs no request anything: :meth:`keep_delivered` writes it."""
+        now = self._now_ms()
+        self._unwritten.extend((digest, now) for digest in digests)
+
+    def keep_delivered(self) -> None:
+        """Write what was noted since the last call, not forced to the disk."""
+        noted = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+
+        def keep(db: sqlite3.Connection) -> None:
+            for digest, at_ms in noted:
+                put_delivered(db, digest, at_ms)
+
+        try:
+            if noted:
+                self._file.aside(keep, REPLAY_SECONDS)
+        except StoreError:
+            self._unwritten.extend(noted)
+            raise
+
+    def delivered(self, limit: int = 1000, *, after: str = "", before_ms: int | None = None) -> list[str]:
+        """Return digests of sessions whose end both stores have, in their order.
+
+        :param after: only those behind this one.
+        :param before_ms: only those of which that was so before, milliseconds since 1970 by the host's clock.
+        """
+        sql = "SELECT digest FROM delivered WHERE digest > ? AND (? IS NULL OR at_ms < ?) ORDER BY digest LIMIT ?"
+        with self._file.connected() as db:
+            return [digest for (digest,) in db.execute(sql, (after, before_ms, before_ms, limit))]
+
+    def tell_again(self, digests: Iterable[str]) -> int:
+        """Have delivered revocations wait for both stores once more: the database has lost them.
+
+        :return: how many those are; another worker may have been faster.
+        """
+        now, lost = self._now_ms(), list(digests)
+
+        def tell(db: sqlite3.Connection) -> int:
+            sql = "DELETE FROM delivered WHERE digest = ?"
+            found = [digest for digest in lost if db.execute(sql, (digest,)).rowcount]
+            for digest in found:
+                put_revocation(db, digest, now, in_database=False)
+            return len(found)
+
+        return self._file.transaction(tell, REPLAY_SECONDS)
+
+    def forget_delivered(self, digests: Sequence[str]) -> None:
+        """Nothing that could revive these sessions is left."""
+
+        def forget(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM delivered WHERE digest = ?", [(digest,) for digest in digests])
+
+        self._file.aside(forget, REPLAY_SECONDS)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     def is_revoked(self, digest: str, *, wait: float | None = None) -> bool:
         """Whether a revocation of this session waits here."""

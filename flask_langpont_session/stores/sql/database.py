@@ -265,6 +265,23 @@ class Database:
 
         return self.calls.in_request(work, timeout)
 
+    def raise_version(
+        self, digest: str, *, seen: int, version: int, payload: Fields, timeout: float | None = None
+    ) -> bool:
+        """Write a live row anew at a higher version than the next one, as compare-and-set.
+
+        :param seen: the version that the row has.
+        :param version: the one that it is to have.
+        :return: whether it was at that version, and is written.
+        """
+        values = {"key": digest, "seen": seen, "version": version, "fields": sql.to_text(payload)}
+
+        def work() -> bool:
+            with self.connections.writing() as connection:
+                return connection.execute(sql.RAISE_VERSION, values).rowcount > 0
+
+        return self.calls.in_request(work, timeout)
+
     def regenerate(
         self,
         digest: str,

@@ -246,6 +246,14 @@ def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
 UPDATE = _update_statement(_s.absolute_expires_at)
 UPDATE_LIFE = _update_statement(_s.created_at + _absolute_ms)
 
+# No idle expiry is looked at: the session is not used by this.
+RAISE_VERSION = (
+    SESSIONS.update()
+    .where(_s.digest == _digest, _s.version == sa.bindparam("seen", type_=sa.BigInteger()), _s.live)
+    .where(_s.user_epoch == _epoch_of(_s.user_id))
+    .values(version=sa.bindparam("version", type_=sa.BigInteger()), payload=_fields, updated_at=now_ms())
+)
+
 _INSERT_RETURNING = INSERT.returning(_s.user_epoch, _s.created_at)
 _UPDATE_RETURNING = {write: write.returning(*_row(_s.live)) for write in (UPDATE, UPDATE_LIFE)}
 

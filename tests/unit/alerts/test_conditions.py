@@ -113,6 +113,7 @@ def test_details_say_store_cause_and_level(process: Process) -> None:
     ("event", "key", "details"),
     [
         (events.DataLost("primary"), "data-lost", {"store": "primary"}),
+        (events.DatabaseWentBack(3), "database-went-back", {"commits": 3}),
         (events.ServerChanged("replica"), "server-changed/replica", {"store": "replica"}),
         (events.JournalFailed("SQLITE_FULL"), "journal-failed", {"cause": "SQLITE_FULL"}),
         (events.ChangesGivenUp("a", 2, "KeyError", of_user=True), "changes-given-up", {"cause": "KeyError"}),

@@ -1,0 +1,286 @@
+"""I34: a database that went back to an earlier state is noticed, counted, and told what is known. Real servers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from devservers.postgres import Postgres
+from devservers.processes import wait_until
+from devservers.servers import Valkey
+from flask_langpont_session.events import DatabaseWentBack
+from flask_langpont_session.policy.serializer import decode
+from flask_langpont_session.stores.sql.tables import METADATA
+from flask_langpont_session.testing import captured_events, switched_off
+
+from .behind import LONG, age_row, browser, key, pass_time, resting, row, sign_in, waiting, who
+from .conftest import MakeApp, close, parts
+from .counting import counted, wait_for_monitors
+
+Tables = Mapping[str, Sequence[sa.RowMapping]]
+
+
+def remembered(app: Flask) -> Tables:
+    """All rows as they are now."""
+    with parts(app).backend.database.engine.connect() as connection:
+        return {table.name: connection.execute(table.select()).mappings().all() for table in METADATA.sorted_tables}
+
+
+def go_back(app: Flask, tables: Tables) -> None:
+    """The database has what it had then, as after a failover to a server that lagged."""
+    with parts(app).backend.database.engine.begin() as connection:
+        for table in METADATA.sorted_tables:
+            connection.execute(table.delete())
+            if rows := tables[table.name]:
+                connection.execute(table.insert(), [dict(row) for row in rows])
+
+
+def lost_commits(*apps: Flask) -> int:
+    """How many these workers have counted."""
+    return sum(parts(app).recorder.counters().get("database_lost_commits", 0) for app in apps)
+
+
+def role(app: Flask, client: Any) -> str | None:
+    found: str | None = browser(app, client.cookie).get("/get/user_role").json["value"]
+    return found
+
+
+def after_an_outage(app: Flask) -> None:
+    """The database answers again."""
+    parts(app).monitor.recover("database", ["read", "write"])
+    parts(app).monitor.tick()
+
+
+def an_admin(app: Flask) -> Any:
+    client = sign_in(app)
+    assert client.post("/set", json={"user_role": "admin", "identity.provides": ["edit"]}).status_code == 200
+    return client
+
+
+@pytest.mark.parametrize("knows_by", ["its memory", "Redis"])
+def test_i34_a_right_that_was_withdrawn_stays_so(
+    make_app: MakeApp, database_url: str, primary: Valkey, tmp_path: Path, knows_by: str
+) -> None:
+    """Rights that both versions have are kept, and the row is leased again: it costs no question per request."""
+    here = make_app(DATABASE_URL=database_url)
+    there = make_app(DATABASE_URL=database_url, JOURNAL=str(tmp_path / "there.sqlite3"))
+    client = an_admin(here)
+    before = remembered(here)
+    client.post("/set", json={"user_role": "user"})
+    known = row(here, client.digest)["version"]
+    go_back(here, before)
+    app = here if knows_by == "its memory" else there
+    wait_for_monitors()
+    with resting(here, there):
+        pass_time(app, primary, client.digest, parts(app).settings.lease_terms.verify_ms + 1)
+        assert role(app, client) is None
+        assert browser(app, client.cookie).get("/get/identity.provides").json["value"] == ["edit"]
+        assert who(app, client) == "7"
+    assert row(app, client.digest)["version"] == known + 1
+    assert "admin" not in row(app, client.digest)["payload"]
+    assert lost_commits(here, there) == 1
+    with counted(app) as sent:
+        assert (role(app, client), who(app, client)) == (None, "7")
+    assert sent == []
+
+
+def test_i34_of_a_version_that_is_only_a_number_no_right_is_left(make_app: MakeApp, primary: Valkey) -> None:
+    """Redis has lost the record, and the worker its copy."""
+    app = make_app(LOCAL_CACHE_TTL=1)
+    client = an_admin(app)
+    before = remembered(app)
+    client.post("/set", json={"user_role": "user"})
+    go_back(app, before)
+    wait_for_monitors()
+    with resting(app), primary.client() as redis:
+        redis.delete(key(client.digest))
+        wait_until(lambda: parts(app).backend.local.auth(client.digest) is None, "the copy to be too old")
+        assert (role(app, client), who(app, client)) == (None, "7")
+        assert not browser(app, client.cookie).get("/get/identity.provides").json["present"]
+    assert lost_commits(app) == 1
+
+
+def test_i34_a_request_that_writes_brings_no_right_back(make_app: MakeApp, database_url: str) -> None:
+    """It has a lease on the later version, and merges its own keys into what the database has."""
+    app = make_app(DATABASE_URL=database_url)
+    client = an_admin(app)
+    before = remembered(app)
+    client.post("/set", json={"user_role": "user"})
+    go_back(app, before)
+    assert client.post("/set", json={"daily_limit": 3}).status_code == 200
+    assert (role(app, client), who(app, client)) == (None, "7")
+    assert client.get("/get/daily_limit").json["value"] == 3
+    payload = row(app, client.digest)["payload"]
+    assert ("admin" in payload, "daily_limit" in payload) == (False, True)
+    assert lost_commits(app) == 1
+
+
+def test_i34_a_right_is_not_shown_while_the_row_cannot_be_written(make_app: MakeApp, primary: Valkey) -> None:
+    """The database takes no writes: what is withdrawn is not shown all the same."""
+    app = make_app()
+    client = an_admin(app)
+    before = remembered(app)
+    client.post("/set", json={"user_role": "user"})
+    go_back(app, before)
+    wait_for_monitors()
+    refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON langpont_sessions BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    with resting(app):
+        pass_time(app, primary, client.digest, parts(app).settings.lease_terms.verify_ms + 1)
+        with parts(app).backend.database.engine.begin() as connection:
+            connection.execute(sa.text(refuse))
+        assert (role(app, client), who(app, client), lost_commits(app)) == (None, "7", 0)
+        with parts(app).backend.database.engine.begin() as connection:
+            connection.execute(sa.text("DROP TRIGGER refuse"))
+        assert (role(app, client), lost_commits(app)) == (None, 1)
+
+
+def test_i34_a_sign_out_is_told_again_after_an_outage(make_app: MakeApp, database_url: str, primary: Valkey) -> None:
+    """No request asks for the session, its tombstone is gone, and the worker that ended it too."""
+    here = make_app(DATABASE_URL=database_url)
+    client = sign_in(here)
+    before = remembered(here)
+    assert client.post("/logout").status_code == 200
+    wait_for_monitors()
+    close(here)
+    there = make_app(DATABASE_URL=database_url)
+    go_back(there, before)
+    with primary.client() as redis:
+        redis.delete(key(client.digest))
+    with captured_events(there) as events:
+        after_an_outage(there)
+        after_an_outage(there)
+    assert [event for event in events if isinstance(event, DatabaseWentBack)] == [DatabaseWentBack(1)]
+    assert not row(there, client.digest)["live"]
+    assert (who(there, client), lost_commits(there), waiting(there)) == (None, 1, 0)
+
+
+def test_i34_what_one_request_finds_has_all_others_told_again(make_app: MakeApp, primary: Valkey) -> None:
+    """The failover was so short that no worker took it for an outage."""
+    app = make_app()
+    admin, client = an_admin(app), sign_in(app, "8")
+    before = remembered(app)
+    admin.post("/set", json={"user_role": "user"})
+    client.post("/logout")
+    wait_for_monitors()
+    go_back(app, before)
+    with resting(app):
+        pass_time(app, primary, admin.digest, parts(app).settings.lease_terms.verify_ms + 1)
+        assert role(app, admin) is None
+    wait_until(lambda: not row(app, client.digest)["live"], "the sign-out to be told again", LONG)
+    wait_until(lambda: lost_commits(app) == 2, "both to be counted", LONG)
+
+
+def test_i34_a_tombstone_over_a_row_that_lives_is_counted(make_app: MakeApp, database_url: str, tmp_path: Path) -> None:
+    """Another host than the one that ended the session is asked for it."""
+    here = make_app(DATABASE_URL=database_url)
+    there = make_app(DATABASE_URL=database_url, JOURNAL=str(tmp_path / "there.sqlite3"))
+    client = sign_in(here)
+    before = remembered(here)
+    client.post("/logout")
+    go_back(here, before)
+    assert who(there, client) is None
+    assert not row(there, client.digest)["live"]
+    assert (lost_commits(there), who(there, client), lost_commits(there)) == (1, None, 1)
+
+
+def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, database_url: str) -> None:
+    """All sessions that this ended are told again. Those that the user begins then live, on this worker too."""
+    app = make_app(DATABASE_URL=database_url)
+    clients = [sign_in(app) for _ in range(3)]
+    before = remembered(app)
+    repository = parts(app).repository
+    assert repository.revoke_user("7", repository.begin()).durable
+    wait_for_monitors()
+    go_back(app, before)
+    after_an_outage(app)
+    assert [row(app, client.digest)["live"] for client in clients] == [False] * 3
+    assert lost_commits(app) == 3
+    assert (who(app, sign_in(app)), who(app, sign_in(app)), lost_commits(app)) == ("7", "7", 4)
+
+
+def sign_out(app: Flask, client: Any) -> None:
+    client.post("/logout")
+
+
+def sign_out_without_the_database(app: Flask, client: Any) -> None:
+    with switched_off(app, "database"):
+        client.post("/logout")
+
+
+def use_up_its_life(app: Flask, client: Any) -> None:
+    age_row(app, client.digest, 86_400_000 * 40)
+    parts(app).backend.local.forget(client.digest)
+
+
+def be_idle(app: Flask, client: Any) -> None:
+    age_row(app, client.digest, 86_400_000 * 2, "idle_expires_at")
+
+
+def sign_in_over(app: Flask, client: Any) -> None:
+    client.post("/login/8")
+
+
+def be_purged(app: Flask, client: Any) -> None:
+    client.post("/logout")
+    with parts(app).backend.database.engine.begin() as connection:
+        connection.execute(METADATA.tables["langpont_sessions"].delete())
+
+
+def change_elsewhere(app: Flask, client: Any) -> None:
+    client.post("/set", json={"user_role": "admin"})
+    client.post("/set", json={"user_role": "user"})
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [sign_out, sign_out_without_the_database, use_up_its_life, be_idle, sign_in_over, be_purged, change_elsewhere],
+)
+def test_i34_nothing_is_counted_while_the_database_keeps_what_it_confirmed(
+    make_app: MakeApp, primary: Valkey, tmp_path: Path, happens: Any
+) -> None:
+    """Not by the host where it happens, nor by another one, before or after an outage."""
+    here, there = make_app(), make_app(JOURNAL=str(tmp_path / "there.sqlite3"))
+    client = sign_in(here)
+    assert who(there, client) == "7"
+    happens(here, client)
+    for _ in range(2):
+        for app in (here, there):
+            who(app, client)
+            after_an_outage(app)
+    assert lost_commits(here, there) == 0
+
+
+def test_i34_a_postgresql_that_comes_back_without_its_last_commits(
+    make_app: MakeApp, primary: Valkey, tmp_path: Path
+) -> None:
+    """Its data directory is one of a moment before, as that of a standby that lagged."""
+    with Postgres(tmp_path / "postgres") as server:
+        app = make_app(DATABASE_URL=server.url, HEALTH_INTERVAL=0.2)
+        out, admin, kept = sign_in(app, "8"), an_admin(app), sign_in(app, "9")
+        wait_for_monitors()
+        data, copy = tmp_path / "postgres" / "data", tmp_path / "copy"
+        server.stop()
+        shutil.copytree(data, copy)
+        server.start()
+        wait_until(lambda: not parts(app).health.open_stores(), "the database to be in use", LONG)
+        assert out.post("/logout").status_code == 200
+        assert admin.post("/set", json={"user_role": "user"}).status_code == 200
+        wait_for_monitors()
+        server.kill()
+        shutil.copytree(copy, data, dirs_exist_ok=True)
+        wait_until(lambda: bool(parts(app).health.open_stores()), "the database to be away", LONG)
+        server.start()
+        wait_until(lambda: not parts(app).health.open_stores(), "the database to be in use", LONG)
+        wait_until(lambda: not row(app, out.digest)["live"], "the sign-out to be told again", LONG)
+        with resting(app):
+            pass_time(app, primary, admin.digest, parts(app).settings.lease_terms.verify_ms + 1)
+            assert (role(app, admin), who(app, admin), who(app, kept), who(app, out)) == (None, "7", "9", None)
+        assert lost_commits(app) == 2
+        assert decode(row(app, admin.digest)["payload"].encode())["_user_id"] == "7"
+        close(app)
