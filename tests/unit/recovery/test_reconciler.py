@@ -37,6 +37,7 @@ from flask_langpont_session.recovery.calls import AT_ONCE, BATCH, PIPELINE
 from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.recovery.resync import Resync
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
+from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import (
@@ -1108,7 +1109,8 @@ def test_d34_a_damaged_entry_is_counted_when_it_is_removed(
     """What it was to change is not known, but that it was is."""
     host.write(A, "input_text")
     host.journal.carry(Carry(C, B, "u", ["ui"]))
-    with closing(sqlite3.connect(str(host.journal.file.reader.place), isolation_level=None)) as other:
+    assert host.journal.file.path
+    with closing(sqlite3.connect(path_of(host.journal.file.path), isolation_level=None)) as other:
         other.execute(f"UPDATE {table} SET {damage}")
     host.run()
     assert host.losses() == {("merge_dropped", "damaged entry", category): 1}
