@@ -6,7 +6,7 @@ end; the longest claim wins. Everything here is configuration, read by ``config/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import lru_cache
@@ -197,6 +197,7 @@ class CategoryTable:
     """Categories fetched in the one round trip of a session's first touch."""
     feature_of: Callable[[str], Feature] = field(init=False, compare=False, repr=False)
     """The feature that claims a key. KeyError: no feature claims it and the table has no catch-all ``*``."""
+    _at_home: Mapping[str, set[str]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         claims = [(key, feature) for feature in self.features.values() for key in feature.keys]
@@ -207,6 +208,7 @@ class CategoryTable:
         object.__setattr__(self, "_patterns", tuple(parts))
         object.__setattr__(self, "claims_all", any(key == "*" for key, _ in claims))
         object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._claimant_of))
+        object.__setattr__(self, "_at_home", {name: set() for name in self.categories})
 
     def _claimant_of(self, key: str) -> Feature:
         found = self._exact.get(key)
@@ -231,6 +233,30 @@ class CategoryTable:
             for beginning, end, _ in self._patterns
             if f"{beginning}*{end}" != but_not
         )
+
+    def strays_in(self, category: str, keys: Iterable[str]) -> Sequence[str]:
+        """Those keys, of what is stored in a category, that belong to another one: the table was another when they were
+        stored. There are nearly never any, which is found out by one look."""
+        known = self._at_home[category]
+        if known.issuperset(keys):
+            return ()
+        others = [key for key in keys if key not in known]
+        strays = [key for key in others if self._is_stray(category, key)]
+        if len(known) < MOST_KEYS:
+            known.update(set(others).difference(strays))
+        return strays
+
+    def left_behind(self, category: str, keys: Iterable[str], carried: Container[str]) -> set[str]:
+        """Those keys of a category that are not taken along to another id together with it.
+
+        :param carried: categories whose keys are.
+        """
+        return {key for key in self.strays_in(category, keys) if self.feature_of(key).category not in carried}
+
+    def _is_stray(self, category: str, key: str) -> bool:
+        if key in KEPT_BY_THE_PACKAGE or key.startswith("@"):
+            return False
+        return key in self and self.feature_of(key).category != category
 
     def features_in(self, category: str) -> tuple[Feature, ...]:
         """The features of one category."""

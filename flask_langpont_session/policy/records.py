@@ -59,6 +59,17 @@ class Gap(NamedTuple):
         return key in self.guesses or (key not in self.kept and (self.whole or feature in self.hidden))
 
 
+class Former(NamedTuple):
+    """Where a key lies that its feature's category need not have: the table was another when it was stored.
+
+    :param category: in which it lies.
+    :param counts: whether its value is the one that is there, and not one in the category of its feature.
+    """
+
+    category: str
+    counts: bool
+
+
 class CategoryState(NamedTuple):
     """What was found of one category.
 
@@ -68,6 +79,7 @@ class CategoryState(NamedTuple):
     :param beneath: what was read, without what the journal and the configured defaults lay over it; None: nothing is.
     :param gap: what of it could not be read; None: all could.
     :param is_wiped: it is shown without what a wipe is to remove, which waits in the journal.
+    :param mark: how the record describes itself that was read; empty: that is not known.
     """
 
     shown: Fields = NO_FIELDS
@@ -76,6 +88,7 @@ class CategoryState(NamedTuple):
     beneath: CategoryCopy | None = None
     gap: Gap | None = None
     is_wiped: bool = False
+    mark: bytes = b""
 
     @property
     def stored(self) -> CategoryCopy:
@@ -95,6 +108,8 @@ class Loaded:
     :param defaulted: keys that show a configured default because the table says so; never data.
     :param row: the auth row that was believed; None unless `verdict` is VALID.
     :param now_ms: the Redis clock before anything was read; 0: unknown.
+    :param former: key → where it lies, of those that do not lie in the category of their feature, or not only there;
+        None: there are none, as nearly always.
     """
 
     verdict: Verdict
@@ -103,6 +118,7 @@ class Loaded:
     defaulted: set[str] = field(default_factory=set)
     row: AuthRow | None = None
     now_ms: int = 0
+    former: Mapping[str, Former] | None = None
 
     @classmethod
     def verified(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
@@ -121,6 +137,8 @@ class Loaded:
     def show(self, category: str, fields: Fields) -> None:
         """Show other fields of a category."""
         self.categories[category] = self.of(category)._replace(shown=fields)
+        if self.former:
+            self.former = {key: at for key, at in self.former.items() if key in self.of(at.category).shown} or None
 
     def keep_from(self, before: Loaded, names: Collection[str]) -> None:
         """Put what was loaded before of some categories in the place of this. What could not be read now, or is to be
@@ -129,6 +147,9 @@ class Loaded:
             now, kept = self.of(name), before.categories[name]
             self.categories[name] = kept._replace(gap=kept.gap or now.gap, is_wiped=kept.is_wiped or now.is_wiped)
         self.defaulted |= before.defaulted
+        if before.former:
+            kept_former = {key: at for key, at in before.former.items() if at.category in names}
+            self.former = {**(self.former or {}), **kept_former} or None
 
     @property
     def has_gaps(self) -> bool:
@@ -137,8 +158,14 @@ class Loaded:
 
     def is_unknown(self, feature: Feature, key: str) -> bool:
         """Whether the stores may have another value of a key than the one that is shown."""
-        gap = self.of(feature.category).gap
-        return gap is not None and gap.covers(feature.name, key)
+        home = self.of(feature.category)
+        if home.gap is not None and (home.gap.covers(feature.name, key) or key in home.gap.kept):
+            return home.gap.covers(feature.name, key)
+        # What is not there may lie where it did before, in a category that could not be read.
+        may_stray = feature.category != AUTH and key not in home.shown
+        return may_stray and any(
+            state.gap and state.gap.whole for state in self.categories.values() if state is not home
+        )
 
     def source_of(self, feature: Feature) -> str:
         """Where the data of a feature is from: a store, or ``journal``, ``default``, ``request``, ``none``."""
@@ -162,13 +189,19 @@ class SharedLoaded(Loaded):
 
     __slots__ = ()
 
-    def __init__(self, verdict: Verdict, categories: Mapping[str, CategoryState], row: AuthRow | None = None) -> None:
+    def __init__(
+        self,
+        verdict: Verdict,
+        categories: Mapping[str, CategoryState],
+        row: AuthRow | None = None,
+        former: Mapping[str, Former] | None = None,
+    ) -> None:
         # A change that was not made to an own copy fails, instead of being shown to other requests.
         read_only: Any = MappingProxyType(categories)
-        super().__init__(verdict, read_only, _NONE, _NO_KEYS, row)
+        super().__init__(verdict, read_only, _NONE, _NO_KEYS, row, former=former)
 
     def own(self) -> Loaded:
-        return Loaded(self.verdict, dict(self.categories), row=self.row)
+        return Loaded(self.verdict, dict(self.categories), row=self.row, former=self.former)
 
 
 @dataclass(slots=True)

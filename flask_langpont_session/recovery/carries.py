@@ -94,12 +94,19 @@ class Carries:
         if not all(copy.meta for copy in left.values()):
             known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
             left = {name: copy if copy.meta else known.get(name, copy) for name, copy in left.items()}
+        left = {name: self._without_others(name, copy, entry.categories) for name, copy in left.items()}
         lives = dict(zip(entry.categories, entry.lives_ms, strict=True))
         return [
             merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry), lives[name])
             for name, copy in left.items()
             if (steps := _steps_of(copy))
         ]
+
+    def _without_others(self, category: str, copy: CategoryCopy, carried: Sequence[str]) -> CategoryCopy:
+        """Of what lies in a category, that which goes along with it: keys of other categories go with theirs."""
+        stays = self._backend.table.left_behind(category, copy.fields, carried)
+        fields = {key: value for key, value in copy.fields.items() if key not in stays}
+        return copy._replace(fields=fields) if stays else copy
 
     def _wipe(self, entries: Sequence[PendingCarry]) -> None:
         """Former ids that were given up have nothing any more.

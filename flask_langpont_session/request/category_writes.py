@@ -73,7 +73,7 @@ class CategoryWrites:
             return False
         if plan.is_for_shadow:
             return self._write_shadow(plan, ref.digest, scope, changes)
-        self._give_life(changes, target.kind, plan.life)
+        self._give_life(changes, target.kind, plan)
         waits = self._must_wait(ref, changes, scope)
         sent = self._write_guarded(plan, ref, scope, {} if waits else changes, row)
         if sent.written is None:
@@ -180,7 +180,7 @@ class CategoryWrites:
         if not changes:
             return False  # it was a change of auth only
         ref, sent = RecordRef(digest, ANONYMOUS, shadow=True), _Sent(None)
-        self._give_life(changes, ref.kind, plan.life)
+        self._give_life(changes, ref.kind, plan)
         if not self._must_wait(ref, changes, scope):
             sent = self._send(ref, changes, scope, guard="free")
         if sent.written is None:
@@ -190,9 +190,11 @@ class CategoryWrites:
             )
         return self._note_written(plan, ref, changes, sent.written, scope)
 
-    def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, life: Life) -> None:
+    def _give_life(self, changes: Mapping[str, CategoryChange], kind: str, plan: Plan) -> None:
+        former = plan.loaded.former if plan.loaded else None
+        longer = self._backend.lives_of_former(former, kind, plan.life) if former else {}
         for name, change in changes.items():
-            change.life_ms = self._backend.life_of(name, kind, life)
+            change.life_ms = longer.get(name) or self._backend.life_of(name, kind, plan.life)
 
     def _keep_for_later(
         self,
@@ -267,7 +269,7 @@ class CategoryWrites:
     def lay_beneath(self, plan: Plan, target: SessionId, scope: RequestScope) -> bool:
         """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""
         scope = scope.to(target.digest)
-        self._give_life(plan.changes, target.kind, plan.life)
+        self._give_life(plan.changes, target.kind, plan)
         guard, as_of = "new" if target.kind == SIGNED_IN else "free", self.now(target.digest).earliest_us - _BEFORE_US
         copies = [
             Restore(target.digest, name, CategoryCopy(as_of, change.sets), guard, change.life_ms, is_partial=True)

@@ -57,9 +57,9 @@ class Fallback:
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
             self._remember(ref, name, record, version, reply.asked_at)
         if not level and overlay is None:
-            loaded.categories[name] = CategoryState(record.copy.fields, version, reply.source)
+            loaded.categories[name] = CategoryState(record.copy.fields, version, reply.source, mark=record.mark)
             return
-        found = CategoryState(record.copy.fields, version, reply.source, record.copy)
+        found = CategoryState(record.copy.fields, version, reply.source, record.copy, mark=record.mark)
         if overlay is not None and is_carried:
             self._lay_over_carried(loaded, name, ref.kind, found, level, overlay)
         else:

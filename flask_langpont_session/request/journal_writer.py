@@ -273,10 +273,15 @@ class JournalWriter:
             return False
         left_us = now_us if plan.leaves else 0
         carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us, lives_ms)
+
+        def stays(entry: PendingWrite) -> bool:
+            return bool(self._fallback.table.left_behind(entry.category, (entry.field,), plan.carries))
+
+        def put(wait: float | None) -> list[PendingWrite]:
+            return self._journal.carry(carry, lambda: list(self._known(plan)), stays=stays, wait=wait)
+
         try:
-            for lost in _noted(
-                scope, lambda wait: self._journal.carry(carry, lambda: list(self._known(plan)), wait=wait)
-            ):
+            for lost in _noted(scope, put):
                 self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
             self._note_lost(plan, plan.carries, error)
@@ -294,7 +299,10 @@ class JournalWriter:
             found = loaded.of(name)
             version, is_lost = found.version, found.gap is not None and found.gap.whole
             if version and not is_lost and not self._fallback.is_outdated(origin.digest, name, version):
-                yield SharedCopy(target.digest, name, found.stored._replace(version=version))
+                copy = found.stored
+                stays = self._fallback.table.left_behind(name, copy.fields, plan.carries)
+                shown = {key: value for key, value in copy.fields.items() if key not in stays} if stays else copy.fields
+                yield SharedCopy(target.digest, name, copy._replace(version=version, fields=shown))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""

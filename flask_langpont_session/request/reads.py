@@ -21,6 +21,7 @@ from ..policy.values import AuthRow, RecordRef, StoreError
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
 from ..stores.redis.records import Answer, Known, empty_as_of
+from .former import FormerPlaces
 from .journal_writer import NOTHING
 from .parts import Parts
 from .scope import RedisReply, RequestScope
@@ -40,14 +41,14 @@ class Reads:
     def __init__(self, parts: Parts) -> None:
         self._backend = parts.backend
         self._reports = parts.backend.reports
-        self._table = parts.backend.table
         self._local = parts.backend.local
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
         self._verifier = parts.verifier
         self._operations = parts.operations
-        self._others = tuple(name for name in self._table.loaded_together if name != AUTH)
+        self._others = tuple(name for name in parts.backend.table.loaded_together if name != AUTH)
         self._of_user = (AUTH, *self._others)
+        self._former = FormerPlaces(parts)
         self._near = parts.backend.settings.near_categories
         self._known_lives: dict[tuple[tuple[str, ...], str, int, bool], Mapping[str, int]] = {}
 
@@ -94,7 +95,7 @@ class Reads:
         if row and AUTH in overlay.writes:
             self._show_what_waits(loaded, overlay.writes[AUTH])
         self._show(loaded, ref, self._others, scope, reply, overlay)
-        self._count_load(loaded, scope, life)
+        self._count_load(loaded, ref, scope, life)
         return loaded
 
     def _known_signed_in(self, ref: RecordRef, scope: RequestScope, life: Life) -> Loaded | None:
@@ -125,12 +126,13 @@ class Reads:
         if of is not records or shown.row is not row:
             then, found = empty_as_of(hit.answer.now_ms), dict[str, CategoryState]()
             for name, record in records.items():
-                found[name] = CategoryState(record.copy.fields, record.copy.version or then, PRIMARY)
+                found[name] = CategoryState(record.copy.fields, record.copy.version or then, PRIMARY, mark=record.mark)
             if row is not None:
                 found[AUTH] = CategoryState(row.payload, row.version, PRIMARY)
             elif AUTH in found:
                 found[AUTH] = found[AUTH]._replace(shown=self._ordinary(found[AUTH].shown))
-            shown = SharedLoaded(Verdict.ANONYMOUS if row is None else Verdict.VALID, found, row)
+            verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
+            shown = SharedLoaded(verdict, found, row, self._former.among(found))
             made["shown"] = records, shown
         return shown
 
@@ -160,12 +162,13 @@ class Reads:
         else:
             reply = self._read(ref, scope, life, (category,), fresh=fresh)
             self._show(loaded, ref, (category,), scope, reply, overlay)
+        self._former.note(loaded, None if overlay is NOTHING else overlay)
         if ref.kind != SIGNED_IN:
             self._withhold_identity(loaded)
 
     def _load_anonymous(self, digest: str, scope: RequestScope, life: Life, verdict: Verdict, *, fresh: bool) -> Loaded:
         ref = RecordRef(digest, ANONYMOUS, verdict is Verdict.DEAD)
-        names = self._table.loaded_together
+        names = self._backend.settings.table.loaded_together
         overlay = self._journal_writer.overlay(ref, scope)
         if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, names)):
             return self._shown(hit)
@@ -173,7 +176,7 @@ class Reads:
         loaded = Loaded(verdict, now_ms=reply.now_ms)
         self._show(loaded, ref, names, scope, reply, overlay)
         self._withhold_identity(loaded)
-        self._count_load(loaded, scope, life)
+        self._count_load(loaded, ref, scope, life)
         return loaded
 
     def _withhold_identity(self, loaded: Loaded) -> None:
@@ -250,6 +253,7 @@ class Reads:
                 self._fallback.show_without_answer(loaded, name, ref, level=level, overlay=known)
             else:
                 self._fallback.show_answer(loaded, name, ref, reply, level=level, overlay=known)
+        self._former.note(loaded, known)
 
     def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:
         """Whether a replica has less than this host has seen already: this worker, or another one that has not shared
@@ -260,8 +264,10 @@ class Reads:
             return True
         return not ref.shadow and self._fallback.is_outdated(ref.digest, category, version)
 
-    def _count_load(self, loaded: Loaded, scope: RequestScope, life: Life) -> None:
-        """What stood in for the primary, and which signed-in session is in use."""
+    def _count_load(self, loaded: Loaded, ref: RecordRef, scope: RequestScope, life: Life) -> None:
+        """What stood in for the primary, and which signed-in session is in use; keys that lie elsewhere are, too."""
+        if loaded.former:
+            self._former.prolong(loaded, ref, scope, life)
         if scope.level:
             sources = {state.source for state in loaded.categories.values()}
             for source in {*sources, *loaded.exceptions.values()} - {PRIMARY, "none"}:

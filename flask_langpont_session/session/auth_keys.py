@@ -327,7 +327,7 @@ def carry(work: Work, categories: Collection[str], features: Collection[str] = (
     for key in present(work):
         feature = feature_of(key)
         is_taken = feature.name != CSRF_FEATURE and (feature.category in categories or feature.name in features)
-        encoded = now.carry(key, work.stored(feature.category).get(key)) if is_taken else None
+        encoded = now.carry(key, work.stored_value(key)) if is_taken else None
         if encoded is not None and key not in ghosts:
             carried[key] = encoded
     return carried

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
-from ..policy.categories import CategoryTable
-from ..policy.records import NO_FIELDS, Loaded
+from ..policy.categories import AUTH, CategoryTable
+from ..policy.records import NO_FIELDS, Former, Loaded
 from ..policy.serializer import IMMUTABLE, decode, encode, is_same
 from ..policy.values import CategoryChange, Fields
 
@@ -107,10 +107,10 @@ class Changes:
         self._fields = len(self.assigned)
         self._bytes = sum(map(len, self.assigned)) * 4 + sum(map(len, self.assigned.values()))
 
-    def forget_read(self, category: str | None, stored: Callable[[str], Fields]) -> None:
+    def forget_read(self, category: str | None, stored: Callable[[str], bytes | None]) -> None:
         """The stored fields of a category (None: of all) are about to be read again; what was changed stays.
 
-        :param stored: the fields as they were read.
+        :param stored: the value of a key as it was read.
         """
         for key, encoded in self._changed_inside(stored).items():
             self.assign(key, self.values[key], encoded)
@@ -163,22 +163,30 @@ class Changes:
             raise SessionTooLarge(key, f"category {category!r} would have more than {self._limits.fields} fields")
 
     def by_category(
-        self, stored: Callable[[str], Fields], is_unknown: Callable[[str], bool]
+        self,
+        stored: Callable[[str], bytes | None],
+        is_unknown: Callable[[str], bool],
+        former: Mapping[str, Former] | None = None,
     ) -> dict[str, CategoryChange]:
-        """Everything that is to be stored, changes inside of values included.
+        """Everything that is to be stored, changes inside of values included. What is written goes to the category of
+        its feature, and is taken away from where it was; what is added to goes where the number is.
 
-        :param stored: the stored fields of a category.
+        :param stored: the stored value of a key.
         :param is_unknown: whether a key's stored value could not be read.
+        :param former: see :attr:`.Loaded.former`.
         """
         changes: defaultdict[str, CategoryChange] = defaultdict(lambda: CategoryChange(0))
         feature_of = self._table.feature_of
         for key in self.deleted:
             changes[feature_of(key).category].deletes.add(key)
         for key, by in self.increments.items():
-            changes[feature_of(key).category].increments[key] = by
+            at = former.get(key) if former else None
+            changes[at.category if at and at.counts else feature_of(key).category].increments[key] = by
         inside = self._changed_inside(stored)
         for key, encoded in ({**self.assigned, **inside} if inside else self.assigned).items():
             changes[feature_of(key).category].sets[key] = encoded
+        if former and changes:
+            self._take_away(changes, former)
         for name, change in changes.items():
             if inside or self._bytes > self._limits.bytes:
                 self._drop_oversized(name, change)
@@ -189,6 +197,15 @@ class Changes:
                 change.seen = read - change.unseen
         return dict(changes)
 
+    def _take_away(self, changes: dict[str, CategoryChange], former: Mapping[str, Former]) -> None:
+        """What is written has its place in the category of its feature from now on. What is older than a value there
+        goes with the next change: later on it could not be told which of both is."""
+        for key, at in former.items():
+            home = self._table.feature_of(key).category
+            written = changes[home].writes if home in changes else ()
+            if key in written or not (at.counts or AUTH in (home, at.category)):
+                changes.setdefault(at.category, CategoryChange(0)).deletes.add(key)
+
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
         """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
         size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
@@ -198,7 +215,7 @@ class Changes:
             )
             change.sets.clear()
 
-    def _changed_inside(self, stored: Callable[[str], Fields]) -> dict[str, bytes]:
+    def _changed_inside(self, stored: Callable[[str], bytes | None]) -> dict[str, bytes]:
         """Values that were changed in place since they were read or assigned."""
         changed = {}
         for key in [key for key, value in self.values.items() if type(value) not in IMMUTABLE]:
@@ -207,17 +224,16 @@ class Changes:
                 changed[key] = encoded
         return changed
 
-    def _encode_again(self, key: str, value: Any, stored: Callable[[str], Fields]) -> bytes | None:
+    def _encode_again(self, key: str, value: Any, stored: Callable[[str], bytes | None]) -> bytes | None:
         """The encoding of a value that may have changed; None: it did not, or it cannot be stored any more."""
-        category = self._table.feature_of(key).category
-        before = self.assigned.get(key) or self.saved.get(key) or stored(category).get(key)
+        before = self.assigned.get(key) or self.saved.get(key) or stored(key)
         if before is not None and is_same(value, before):
             return None
         try:
             encoded = self.encode(key, value)
         except SessionValueError as error:
             if before is None or not _is_equal(decode(before), value):
-                self._reject(category, key, error.reason)
+                self._reject(self._table.feature_of(key).category, key, error.reason)
             return None
         if encoded == before or (
             before is not None and key not in self.assigned and encoded == self._ours(key, before)

@@ -27,13 +27,13 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
     """Ask the database what it says of the session, whatever was read before."""
     before = work.loaded
     if before is not None:
-        work.now.forget_read(AUTH, work.stored)
+        work.now.forget_read(AUTH, work.stored_value)
     loaded = work.repository.load(origin, work.ids.scope, work.ids.life, fresh=True)
     if before is not None and before.shadow == loaded.shadow:
         # What was read of other categories stays as it was read: changes are found by comparing with it.
         loaded.keep_from(before, before.categories.keys() - {AUTH})
     elif before is not None:
-        work.now.forget_read(None, work.stored)
+        work.now.forget_read(None, work.stored_value)
     work.loaded = loaded
     return loaded
 

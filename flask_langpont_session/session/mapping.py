@@ -33,7 +33,7 @@ from .freshness import fresh_row
 from .saving import Saving
 from .special_keys import NO_COOKIE, RememberCookie, SpecialKeys
 from .values import CategoryView, FeatureReport
-from .work import Ids, OldSession, SessionContext, Work, readable_keys
+from .work import Ids, OldSession, SessionContext, Work, place_of, places_of, readable_keys
 
 log = logging.getLogger(__name__)
 
@@ -254,9 +254,9 @@ class Session(DictLike):
             raise UnsupportedValue(key, f"an increment is a whole number, not {type(by).__name__}")
         if abs(by) > LARGEST_STEP:
             raise UnsupportedValue(key, f"an increment is at most {LARGEST_STEP}, either way")
-        category = self._feature_to_store(check_key(key)).category
-        if category == AUTH:
+        if self._feature_to_store(check_key(key)).category == AUTH:
             raise UnsupportedValue(key, "auth keys cannot be incremented; the database decides about them")
+        category = place_of(self.work, key)
         if category in self.work.repository.settings.sealed_categories:
             raise ConfigError([_not_countable(key, category)], cannot="increment")
         now = self.get(key, 0)
@@ -323,8 +323,9 @@ class Session(DictLike):
         if work.ids.origin is None or work.ids.identity.is_restarted or work.ids.target is not work.ids.origin:
             return True
         loaded = work.own_loaded()
-        work.now.forget_read(name, work.stored)
-        work.repository.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, name, fresh=True)
+        work.now.forget_read(name, work.stored_value)
+        for place in places_of(work, name) - {AUTH}:
+            work.repository.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, place, fresh=True)
         return loaded.of(name).source == PRIMARY
 
     def category(self, name: str) -> CategoryView:

@@ -8,7 +8,7 @@ from ..policy.categories import (
     AUTH,
 )
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.records import Kept, Plan, Saved, apply_change
+from ..policy.records import Former, Kept, Plan, Saved, apply_change
 from ..policy.values import NO_DEVICE, AuthRow, CategoryChange, Device
 from .identity import IdState
 from .work import Work
@@ -69,13 +69,16 @@ class Saving:
         return made if label is None else made._replace(label=label)
 
     def _all_changes(self) -> dict[str, CategoryChange]:
-        changes = self._work.now.by_category(self._work.stored, self._work.is_unknown)
+        changes = self._work.now.by_category(self._work.stored_value, self._work.is_unknown, self._former())
         if AUTH in changes:
             self._decide_about_rights(changes[AUTH])
         if self._ids.identity.must_wipe and self._ids.target is self._ids.origin and self._ids.origin is not None:
             for name in self._work.repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
         return changes
+
+    def _former(self) -> Mapping[str, Former] | None:
+        return None if self._work.loaded is None else self._work.loaded.former
 
     def save(self) -> Saved | None:
         """Store what changed since the last save; None: there was nothing to do.

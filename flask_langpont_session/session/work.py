@@ -323,6 +323,16 @@ class Work:
             self.repository.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
         return loaded.of(category).shown
 
+    def stored_value(self, key: str) -> bytes | None:
+        """The stored value of a key as far as this request may see it; None: there is none.
+
+        :raises KeyError: no feature claims it.
+        """
+        found = self.stored(self.repository.table.feature_of(key).category)
+        if self.loaded is not None and self.loaded.former:
+            found = self.stored(place_of(self, key))
+        return found.get(key)
+
     def feature_of(self, key: str) -> Feature:
         """:raises KeyError: no feature claims it."""
         return self.repository.table.feature_of(key)
@@ -337,8 +347,8 @@ class Work:
         :raises KeyError: there is none, or it cannot be read.
         """
         encoded = self.now.assigned.get(key)
-        if encoded is None:
-            encoded = self.stored(self.repository.table.feature_of(key).category)[key]
+        if encoded is None and (encoded := self.stored_value(key)) is None:
+            raise KeyError(key)
         try:
             return decode(encoded)
         except UnreadableValue:
@@ -378,8 +388,7 @@ class Work:
 
     def is_kept(self, key: str) -> bool:
         """Whether a key has a value that is stored, or is to be."""
-        is_stored = key not in self.now.deleted and key in self.stored(self.feature_of(key).category)
-        return key in self.now or is_stored
+        return key in self.now or (key not in self.now.deleted and self.stored_value(key) is not None)
 
     def delete(self, key: str) -> None:
         """Remove a key that is kept in a category.
@@ -391,8 +400,7 @@ class Work:
             self.now.saved.pop(key, None)  # or what was saved nowhere
             return
         self.warn_if_closed(key)
-        stored = key not in self.now.deleted and key in self.stored(self.feature_of(key).category)
-        self.now.delete(key, stored=stored)
+        self.now.delete(key, stored=key not in self.now.deleted and self.stored_value(key) is not None)
 
     def warn_if_closed(self, key: str | None = None) -> None:
         """Something is about to be changed after the last save: say so in the log.
@@ -422,12 +430,36 @@ class Work:
         self.context.on_new_id()
 
 
+def place_of(work: Work, key: str) -> str:
+    """The category in which a key lies, if it is stored; nearly always that of its feature.
+
+    :raises KeyError: no feature claims it.
+    """
+    home = work.feature_of(key).category
+    work.stored(home)
+    former = work.load().former
+    at = former.get(key) if former else None
+    return at.category if at and at.counts else home
+
+
+def places_of(work: Work, category: str) -> set[str]:
+    """The categories in which keys of one lie; nearly always that alone."""
+    former = work.load().former or {}
+    return {category, *(at.category for key, at in former.items() if work.feature_of(key).category == category)}
+
+
 def present(work: Work) -> dict[str, bytes | None]:
     """The keys that have a value, each with its encoding; None: it is neither stored nor assigned."""
     changes, table = work.now, work.repository.table
     present: dict[str, bytes | None] = {}
     for name in table.categories:
         present.update(work.stored(name))
+    for key in work.load().former or ():
+        encoded = work.stored_value(key)
+        if encoded is None:
+            present.pop(key, None)
+        else:
+            present[key] = encoded
     for key in changes.increments:
         present.setdefault(key)
     present.update(changes.assigned)

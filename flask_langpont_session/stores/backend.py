@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ..policy.categories import AUTH
 from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
-from ..policy.records import Life
+from ..policy.records import Former, Life
 from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
 from .base import SessionStore
 from .host.journal import Journal
@@ -104,6 +105,18 @@ class Backend:
         ttl = self._ttl(category)
         whole = life.idle_ms if kind == SIGNED_IN or life.is_permanent else self._anonymous_ms
         return whole if ttl is None else min(ttl * 1000, whole)
+
+    def lives_of_former(self, former: Mapping[str, Former], kind: str, life: Life) -> Mapping[str, int]:
+        """Category → how long its record has to live for keys that lie in it and belong to one which lives longer.
+
+        :param former: see :attr:`.Loaded.former`.
+        """
+        lives: dict[str, int] = {}
+        for key, at in former.items():
+            own = self.life_of(self.table.feature_of(key).category, kind, life)
+            if at.counts and at.category != AUTH and own > self.life_of(at.category, kind, life):
+                lives[at.category] = max(own, lives.get(at.category, 0))
+        return lives
 
     def life_of_kept(self, category: str, kind: str) -> int:
         """The same for what this host has kept of a session without knowing how long that lives; 0: as long as its

@@ -19,6 +19,7 @@ from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
     fallback,
+    former,
     journal_writer,
     reads,
     repository,
@@ -462,6 +463,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
     Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
+    Ablation("keys are looked for where they were", former, "former_in", lambda *arguments: None),
+    Ablation("the later written one counts", former, "_is_later_at", lambda *arguments: True),
+    Ablation("a former place does not always count", former, "_is_later_at", lambda *arguments: False),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
     Ablation("copies in an outage", local.LocalCopies, "category", _nothing),
     Ablation("own writes in copies", fallback.Fallback, "remember_write", _nothing),

@@ -47,7 +47,7 @@ def do(world: World, line: str) -> None:
     label, _, rest = line.rpartition(": ")
     name, *arguments = rest.split()
     world.promises.census[name] += 1
-    if name in REQUESTS:
+    if name in REQUESTS or name in ELSEWHERE:
         _begin(world, label, name, arguments)
     elif name == "tick":
         _tick(world, arguments[0], label)
@@ -63,7 +63,7 @@ def _begin(world: World, label: str, name: str, arguments: list[str]) -> None:
     if label in world.under_way:
         return
     worker = world.workers[arguments[0]]
-    work = REQUESTS[name]
+    work = REQUESTS.get(name) or ELSEWHERE[name]
     began_ms = world.clock.now_ms
 
     def serve(task: Task) -> None:
@@ -293,6 +293,11 @@ def write(world: World, task: Task, worker: Worker, slot: str) -> None:
 
 def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     """A number is put at the end of a list that an outage must not lose, as Jepsen's checkers do it."""
+    _append(world, task, worker, slot, "translation", "ui")
+
+
+def _append(world: World, task: Task, worker: Worker, slot: str, home: str, other: str) -> None:
+    """The list is in one of two categories, and in `home` afterwards, as a session has it (``Changes.by_category``)."""
     sid = world.slots[slot].sid
     if sid is None:
         return
@@ -300,12 +305,15 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
     loaded = _look(world, task, worker, sid, scope)
     digest = sid.digest
     is_unknown = loaded.is_unknown(worker.repository.table.feature_of(LIST), LIST)
-    known = as_list(loaded.of("translation").shown.get(LIST))
+    known = as_list(loaded.of(_place(loaded, LIST, "translation")).shown.get(LIST))
     number = world.new_value()
     world.tasks.pause("view")
     change = CategoryChange(0, sets={LIST: b"[%s]" % b",".join(b"%d" % n for n in (*known, number))})
     change.seen, change.unseen = (frozenset(), {LIST}) if is_unknown else ({LIST}, frozenset())
-    plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes={"translation": change})
+    changes = {home: change}
+    if LIST in loaded.of(other).shown:
+        changes[other] = CategoryChange(0, deletes={LIST}, seen={LIST})
+    plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes=changes)
     saved = _save(world, task, worker, plan, scope)
     if saved is None or loaded.shadow or worker.local.is_dead(digest):
         return
@@ -317,6 +325,30 @@ def append(world: World, task: Task, worker: Worker, slot: str) -> None:
         return
     if not is_unknown:
         world.promises.has_appended(task, digest, known, number)
+
+
+def _place(loaded: Loaded, key: str, home: str) -> str:
+    """Where a key lies, as a request sees it."""
+    at = (loaded.former or {}).get(key)
+    return at.category if at and at.counts else home
+
+
+def append_elsewhere(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The same by a worker whose table has the list in another category."""
+    _append(world, task, worker, slot, "ui", "translation")
+
+
+def blind_elsewhere(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """Data, written without a look by a worker whose table has it in another category."""
+    _write_blind(world, task, worker, slot, "data")
+
+
+def finds_last(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """What was written last without a look is what a request sees, whichever category it was written to."""
+    sid = world.slots[slot].sid
+    loaded = _look(world, task, worker, sid, worker.repository.begin())
+    if sid and loaded.of(_place(loaded, "theme", "ui")).shown.get("theme") != world.promises.themes.get(sid.digest):
+        world.promises.violate("I17", "a value is shown that is older than one in another category")
 
 
 def clear(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -334,8 +366,14 @@ def clear(world: World, task: Task, worker: Worker, slot: str) -> None:
 
 def blind(world: World, task: Task, worker: Worker, slot: str) -> None:
     """Data, written without a look at the session."""
-    change = CategoryChange(0, sets={"theme": b"%d" % world.new_value()})
-    _change_data(world, task, worker, slot, "ui", change, looks=False)
+    _write_blind(world, task, worker, slot, "ui")
+
+
+def _write_blind(world: World, task: Task, worker: Worker, slot: str, category: str) -> None:
+    sid, value = world.slots[slot].sid, b"%d" % world.new_value()
+    _change_data(world, task, worker, slot, category, CategoryChange(0, sets={"theme": value}), looks=False)
+    if sid is not None:
+        world.promises.themes[sid.digest] = value
 
 
 def add(world: World, task: Task, worker: Worker, slot: str) -> None:
@@ -427,6 +465,11 @@ REQUESTS: dict[str, Callable[..., None]] = {
         write, append, clear, blind, add, renew, confirm, secure,
     )
 }  # fmt: skip
+
+ELSEWHERE: dict[str, Callable[..., None]] = {
+    request.__name__: request for request in (append_elsewhere, blind_elsewhere, finds_last)
+}
+"""Of kept schedules only: workers with different tables beside each other."""
 
 
 # -- events ------------------------------------------------------------------------------------------------------------

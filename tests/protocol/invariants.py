@@ -180,6 +180,8 @@ class Promises:
         """Session → what requests were told is kept."""
         self.last: dict[str, bytes] = {}
         """Session → the value of a key that was set last, without being read."""
+        self.themes: dict[str, bytes] = {}
+        """Session → likewise, of a key that workers with different tables write to different categories."""
         self.counted: dict[str, int] = defaultdict(int)
         """Session → what was added, as requests were told."""
         self.cleared: dict[str, set[int]] = {}

@@ -704,6 +704,45 @@ KEPT = (
         """,
     ),
     _kept(
+        "keys are looked for where they were",
+        "I17",
+        """
+        sign_in w0 alice s0
+        append_elsewhere w0 s0  # before the table was changed, or by a worker that has the former one
+        append w2 s0
+        append_elsewhere w1 s0
+        append w2 s0
+        heal
+        """,
+    ),
+    _kept(
+        "the later written one counts",
+        "I17",
+        """
+        visit w0 s0
+        blind_elsewhere w0 s0
+        pass 1000
+        blind w2 s0             # both categories have it
+        finds_last w1 s0
+        pass 1000
+        blind_elsewhere w0 s0
+        finds_last w2 s0
+        """,
+    ),
+    _kept(
+        "a former place does not always count",
+        "I17",
+        """
+        visit w0 s0
+        blind w2 s0
+        pass 1000
+        blind_elsewhere w0 s0
+        pass 1000
+        blind w2 s0
+        finds_last w1 s0
+        """,
+    ),
+    _kept(
         "what was lost is given back",
         "I25",
         """

@@ -484,6 +484,9 @@ def moved(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
 Move = Callable[[PendingWrite, str, str], PendingWrite]
 """See :func:`moved`."""
 
+Stays = Callable[[PendingWrite], bool]
+"""Whether a change that waits for a category is not taken along with it."""
+
 
 def put_carry(
     db: sqlite3.Connection,
@@ -495,14 +498,19 @@ def put_carry(
     *,
     now_ms: int,
     move: Move = moved,
+    stays: Stays = lambda entry: False,
 ) -> list[PendingWrite]:
     """Keep that what a session has under a former id is to be brought to the present one. What waits of it here waits
     for the present one from now on.
 
     :return: what waited for the present one and is not kept, see :func:`put_write`.
     """
+
+    def moving(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
+        return entry if stays(entry) else move(entry, digest, kind)
+
     left_out = [
-        entry for name, life in lives.items() for entry in _move_writes(db, origin, digest, kind, name, move, life)
+        entry for name, life in lives.items() for entry in _move_writes(db, origin, digest, kind, name, moving, life)
     ]
     wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
     # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.

@@ -30,6 +30,7 @@ from .entries import (
     PendingRevocation,
     PendingUserRevocation,
     PendingWrite,
+    Stays,
     delete,
     is_revoked,
     moved,
@@ -252,7 +253,12 @@ class Journal:
         return lost
 
     def carry(
-        self, carry: Carry, copies: Callable[[], Sequence[SharedCopy]] = tuple, *, wait: float | None = None
+        self,
+        carry: Carry,
+        copies: Callable[[], Sequence[SharedCopy]] = tuple,
+        *,
+        stays: Stays = lambda entry: False,
+        wait: float | None = None,
     ) -> list[PendingWrite]:
         """Keep that what a session has under a former id is to be brought to the present one. What waits of it here
         waits for the present one from now on. If there is no time, it is done as soon as there is, unless the former id
@@ -260,12 +266,13 @@ class Journal:
 
         :param copies: says what is known of that data, see :meth:`.Board.publish_copies`. Asked when nothing waits for
             the former id any more: until then another worker may merge it.
+        :param stays: says which changes of these categories go on waiting for the former id.
         :return: changes under the present id that are not kept, as of :meth:`put`.
         """
         now = int(self._clock() * 1000)
         left = _time_left(wait)
         put = self._limits.adding(
-            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move)
+            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move, stays=stays)
         )
         try:
             left_out = self.file.transaction(put, wait, stays=not carry.left_us)

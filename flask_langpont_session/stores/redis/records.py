@@ -407,6 +407,20 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
     return Known(meta, copy, began=began)
 
 
+def written_at(meta: bytes, name: str) -> int:
+    """When a field was written last, as far as the description of its record says: microseconds by the server's clock.
+    Of one that is not noted there: at the latest.
+
+    :param meta: of a record that is there.
+    """
+    _, is_noted, note = meta[_META:].partition(b"\1%b\1" % name.encode().replace(b"\1", b"\2"))
+    stamp, lag = (note[7:23], note[23:29]) if is_noted else (meta[_STAMP:_HORIZON], meta[_HORIZON:_LAG])
+    try:
+        return int(stamp) - int(lag, 16) * 1000
+    except ValueError:
+        return 0  # damaged: nothing is known of it
+
+
 def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
     """What a hash says of a signed-in session. A record that names another digest is a crossed reply or a moved key."""
     if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
-from flask_langpont_session.policy.records import Saved
+from flask_langpont_session.policy.records import Former, Saved
 from tests.support.fakes import Maker, Repository
 
 
@@ -117,3 +117,42 @@ def test_a_page_that_may_show_a_users_data_is_kept_out_of_caches(
     assert not session.work.showed_auth
     assert session["daily_limit"] == 1
     assert session.work.showed_auth is shows
+
+
+# -- keys that lie elsewhere than in the category of their feature -----------------------------------------------------
+
+
+def test_what_is_written_is_taken_away_from_where_it_was(maker: Maker, repository: Repository) -> None:
+    """What was read of it is known where it lies, too; what was not written stays."""
+    session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1], "wishes": [2]}, data={}))
+    session.work.own_loaded().former = {"cart": Former("ui", True), "wishes": Former("ui", True)}
+    session["cart"].append(2)
+    session.saving.save()
+    changes = repository.plans[0].changes
+    assert changes["data"].sets == {"cart": b"[1,2]"}
+    assert (changes["ui"].sets, changes["ui"].deletes, changes["ui"].seen) == ({}, {"cart"}, {"cart"})
+    assert session.work.load().former == {"wishes": Former("ui", True)}
+    assert dict(session) == {"cart": [1, 2], "wishes": [2]}
+
+
+def test_what_is_older_than_a_value_in_its_own_category_goes_with_the_next_change(
+    maker: Maker, repository: Repository
+) -> None:
+    """Later on it could not be told any more which of both is."""
+    session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1]}, data={"cart": [2]}))
+    session.work.own_loaded().former = {"cart": Former("ui", False)}
+    assert session["cart"] == [2]
+    assert session.saving.save() is None
+    session["theme"] = "dark"
+    session.saving.save()
+    change = repository.plans[0].changes["ui"]
+    assert (change.sets, change.deletes) == ({"theme": b'"dark"'}, {"cart"})
+
+
+def test_what_belongs_to_auth_is_not_taken_away_by_other_changes(maker: Maker, repository: Repository) -> None:
+    """It may be another table's, which comes back."""
+    session = maker.session(repository.has(maker.sid("a"), ui={"daily_limit": 1}))
+    session.work.own_loaded().former = {"daily_limit": Former("ui", False)}
+    session["theme"] = "dark"
+    session.saving.save()
+    assert repository.plans[0].changes["ui"].deletes == set()

@@ -1,0 +1,98 @@
+"""Keys that lie in another category than that of their feature, because the table was another when they were stored.
+
+Such a key follows the rules of its feature wherever it lies, and moves when it is written: what is written to the
+category of its feature takes it away from where it was, in the same script. So it lies in two places only where that
+could not be known, or where a worker with another table wrote it: then the later value counts. Users and rights are
+never taken from elsewhere, and no other key of ``auth`` is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..policy.categories import AUTH, CategoryTable
+from ..policy.health import PRIMARY, WRITE
+from ..policy.records import CategoryState, Former, Life, Loaded
+from ..policy.values import RecordRef
+from ..stores.host.journal import Overlay
+from ..stores.redis.records import written_at
+from ..support.caches import Recent
+from .parts import Parts
+from .scope import RequestScope
+
+_PROLONG_EVERY = 3600.0
+"""Seconds: after that it is looked again how long such a key lives."""
+
+_MOST_PROLONGED = 4096
+
+
+class FormerPlaces:
+    """Finds such keys in what a request has loaded."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._backend = parts.backend
+        self._operation = parts.operations.load
+        self._prolonged: Recent[RecordRef, float] = Recent(_MOST_PROLONGED)
+
+    def among(self, categories: Mapping[str, CategoryState]) -> Mapping[str, Former] | None:
+        """See :attr:`.Loaded.former`: among categories that were read, and over which nothing lies."""
+        return former_in(self._backend.settings.table, categories)
+
+    def note(self, loaded: Loaded, overlay: Overlay | None) -> None:
+        """Say of what was loaded where such keys lie. A category that is loaded on demand says nothing before that.
+
+        :param overlay: what the journal has laid over it; None: nothing.
+        """
+        former = former_in(self._backend.settings.table, loaded.categories, loaded.defaulted, overlay)
+        loaded.former = former
+        if former and loaded.defaulted:
+            loaded.defaulted -= {key for key, at in former.items() if at.counts}
+
+    def prolong(self, loaded: Loaded, ref: RecordRef, scope: RequestScope, life: Life) -> None:
+        """Have what lies in a category that lives shorter than its own live as long as that. Every write that knows of
+        it does so as well, so that it is seldom needed."""
+        if not loaded.former or scope.level or not scope.can(PRIMARY, WRITE):
+            return
+        due, now = self._prolonged.get(ref), self._backend.clock()
+        lives = self._backend.lives_of_former(loaded.former, ref.kind, life)
+        if lives and (due is None or now >= due):
+            self._prolonged.put(ref, now + _PROLONG_EVERY, 1)
+            scope.attempt(self._operation, self._backend.primary.read, ref, lives)
+
+
+def former_in(
+    table: CategoryTable,
+    categories: Mapping[str, CategoryState],
+    defaulted: Collection[str] = (),
+    overlay: Overlay | None = None,
+) -> Mapping[str, Former] | None:
+    """Key → where it lies, of those that lie elsewhere; None: there are none.
+
+    :param defaulted: keys that show a configured default, which is no data.
+    """
+    found: dict[str, Former] = {}
+    for name, state in categories.items():
+        for key in table.strays_in(name, state.shown):
+            home = table.feature_of(key).category
+            there = categories.get(home)
+            if there is not None:
+                is_there = key in there.shown and key not in defaulted
+                counts = home != AUTH and not (is_there and _is_later_at(home, name, key, categories, overlay))
+                found[key] = Former(name, counts)
+    return found or None
+
+
+def _is_later_at(
+    home: str, former: str, key: str, categories: Mapping[str, CategoryState], overlay: Overlay | None
+) -> bool:
+    """Whether the value of a key in the category of its feature was written as late as the one where it was."""
+    if former == AUTH:  # a row, which only the writers of other tables change for such a key
+        return True
+    waits = overlay.writes if overlay else {}
+    if (key in waits.get(home, ())) != (key in waits.get(former, ())):
+        return key in waits.get(home, ())
+    return _written_at(categories[home], key) >= _written_at(categories[former], key)
+
+
+def _written_at(state: CategoryState, key: str) -> int:
+    return written_at(state.mark, key) if state.mark else state.version

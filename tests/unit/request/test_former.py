@@ -1,0 +1,141 @@
+"""Which keys lie elsewhere than in the category of their feature, and which of two values counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.policy.categories import CategoryTable
+from flask_langpont_session.policy.records import CategoryState, Former, Gap, Loaded, Verdict
+from flask_langpont_session.request.former import former_in
+from flask_langpont_session.request.journal_writer import NOTHING
+from flask_langpont_session.stores.host.journal import Overlay
+from flask_langpont_session.stores.redis.records import written_at
+from tests.support.fakes import settings_in
+
+SECOND = 1_000_000
+
+
+def described(stamp: int = 900, horizon: int = 100, lag_ms: int = 0, **noted: tuple[int, int]) -> bytes:
+    """What a record says of itself. Moments in seconds.
+
+    :param noted: field → when it was written, and how much later than acknowledged, milliseconds.
+    """
+    notes = "".join(f"\1{name}\1author.{at * SECOND:016}{lag:06x}" for name, (at, lag) in noted.items())
+    return f"digest..{stamp * SECOND:016}{horizon * SECOND:016}{lag_ms:06x}author.{0:07x}{0:04x}{notes}".encode()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> CategoryTable:
+    return settings_in(tmp_path).table
+
+
+def state(mark: bytes = b"", version: int = 0, **shown: bytes) -> CategoryState:
+    return CategoryState(shown, version, mark=mark)
+
+
+@pytest.mark.parametrize(
+    ("meta", "moment"),
+    [
+        (described(cart=(500, 0)), 500 * SECOND),
+        (described(cart=(500, 2000)), 498 * SECOND),
+        (described(theme=(500, 0)), 100 * SECOND),
+        (described(lag_ms=1000), 99 * SECOND),
+        (described(cart=(500, 0))[:-3] + b"xyz", 0),
+    ],
+)
+def test_when_a_field_was_written(meta: bytes, moment: int) -> None:
+    """By its note, less what its user was told earlier; else as late as the record may have had it."""
+    assert written_at(meta, "cart") == moment
+
+
+def test_a_name_is_looked_for_as_it_is_noted() -> None:
+    """A separator in it stands there as another one."""
+    note = described() + b"\1a\2b\1author.%016d000000" % (7 * SECOND)
+    assert written_at(note, "a\1b") == 7 * SECOND
+
+
+def test_nothing_is_said_of_what_lies_where_it_belongs(table: CategoryTable) -> None:
+    categories = {
+        "auth": state(user_id=b"7", _authenticated_at=b"1"),
+        "ui": state(theme=b"1"),
+        "data": state(cart=b"1"),
+    }
+    assert former_in(table, categories) is None
+    assert Loaded(Verdict.VALID, categories).former is None
+
+
+@pytest.mark.parametrize(
+    ("ui", "data", "counts"),
+    [
+        (state(cart=b"1"), state(), True),
+        (state(described(cart=(500, 0)), cart=b"1"), state(described(cart=(400, 0)), cart=b"2"), True),
+        (state(described(cart=(400, 0)), cart=b"1"), state(described(cart=(500, 0)), cart=b"2"), False),
+        (state(described(horizon=300), cart=b"1"), state(described(cart=(400, 0)), cart=b"2"), False),
+        (state(described(cart=(500, 200_000)), cart=b"1"), state(described(cart=(400, 0)), cart=b"2"), False),
+        (state(version=7, cart=b"1"), state(version=6, cart=b"2"), True),
+        (state(version=7, cart=b"1"), state(version=7, cart=b"2"), False),
+    ],
+)
+def test_the_later_written_one_counts(
+    table: CategoryTable, ui: CategoryState, data: CategoryState, counts: bool
+) -> None:
+    assert former_in(table, {"ui": ui, "data": data}) == {"cart": Former("ui", counts)}
+
+
+@pytest.mark.parametrize(
+    ("writes", "counts"),
+    [
+        ({"ui": {"cart": b"1"}}, True),
+        ({"data": {"cart": b"2"}}, False),
+        ({"ui": {"cart": b"1"}, "data": {"cart": b"2"}}, False),
+    ],
+)
+def test_what_waits_is_later_than_what_redis_has(table: CategoryTable, writes: Any, counts: bool) -> None:
+    waiting = Overlay(**{**{n: getattr(NOTHING, n) for n in ("revoked", "deltas", "copies")}, "writes": writes})
+    categories = {"ui": state(version=5, cart=b"1"), "data": state(version=5, cart=b"2")}
+    found = former_in(table, categories, overlay=waiting)
+    assert found == {"cart": Former("ui", counts)}
+
+
+def test_a_configured_default_is_no_value(table: CategoryTable) -> None:
+    categories = {"ui": state(version=1, cart=b"1"), "data": state(version=9, cart=b"[]")}
+    assert former_in(table, categories, {"cart"}) == {"cart": Former("ui", True)}
+
+
+def test_no_key_of_auth_is_taken_from_elsewhere(table: CategoryTable) -> None:
+    """I8: not a user, not a right, and no data that the database has for users."""
+    found = former_in(table, {"auth": state(), "ui": state(user_id=b"7", daily_limit=b"9", csrf_token=b"1")})
+    assert found == dict.fromkeys(("user_id", "daily_limit", "csrf_token"), Former("ui", False))
+
+
+def test_what_a_row_has_of_before_is_older_than_what_redis_has(table: CategoryTable) -> None:
+    """The present table has it written there only."""
+    row = state(version=9, identity_card=b"1")
+    assert former_in(table, {"auth": row, "data": state()}) == {"identity_card": Former("auth", True)}
+    both = {"auth": row, "data": state(version=1, identity_card=b"2")}
+    assert former_in(table, both) == {"identity_card": Former("auth", False)}
+
+
+def test_a_category_that_is_not_loaded_says_nothing(table: CategoryTable) -> None:
+    """Its keys may be there."""
+    assert former_in(table, {"ui": state(cart=b"1")}) is None
+
+
+def test_what_stays_when_a_category_is_carried(table: CategoryTable) -> None:
+    """Keys whose own category is not; what a journal notes for a whole category goes along."""
+    keys = ("@", "theme", "cart", "input_text")
+    assert table.left_behind("ui", keys, ("ui",)) == {"cart", "input_text"}
+    assert table.left_behind("ui", keys, ("ui", "data", "translation")) == set()
+
+
+def test_a_key_that_is_not_there_is_unknown_where_it_may_have_been_before(table: CategoryTable) -> None:
+    """I16: a category could not be read, and a key of another one may lie in it."""
+    lost = CategoryState(gap=Gap(True, frozenset()))
+    loaded = Loaded(Verdict.ANONYMOUS, {"ui": lost, "data": state(version=1, wishes=b"1")})
+    other = table.feature_of("cart")
+    assert loaded.is_unknown(other, "cart")
+    assert not loaded.is_unknown(other, "wishes")
+    assert not Loaded(Verdict.ANONYMOUS, {"ui": state(), "data": state()}).is_unknown(other, "cart")
