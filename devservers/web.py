@@ -20,6 +20,7 @@ class WebServer(Server):
     :param preload: load the application before forking the workers.
     :param env: of gunicorn and its workers.
     :param application: where gunicorn finds it.
+    :param worker_class: as gunicorn names it. By the first one each worker has a door of its own.
     """
 
     stop_signal = signal.SIGQUIT  # at once; no test waits for the last answers
@@ -34,6 +35,7 @@ class WebServer(Server):
         port: int | None = None,
         threads: int = 8,
         application: str,
+        worker_class: str = "devservers.fair.FairWorker",
     ) -> None:
         super().__init__(folder, port=port)
         self._workers = workers
@@ -41,6 +43,7 @@ class WebServer(Server):
         self._preload = preload
         self._env = env
         self._application = application
+        self._worker_class = worker_class
 
     @property
     def url(self) -> str:
@@ -56,7 +59,7 @@ class WebServer(Server):
         options = ["--bind", f"127.0.0.1:{self.port}"]
         options += ["--workers", str(self._workers), "--threads", str(self._threads)]
         # A connection that is kept open stays with one worker. Here every request shall find any of them.
-        options += ["--worker-class", "devservers.fair.FairWorker", "--keep-alive", "0", "--no-control-socket"]
+        options += ["--worker-class", self._worker_class, "--keep-alive", "0", "--no-control-socket"]
         options += ["--worker-tmp-dir", str(self.folder), *(["--preload"] if self._preload else [])]
         command = [sys.executable, "-m", "gunicorn", *options, self._application]
         return spawn(command, log=self.log, cwd=PROJECT, env=self._env)

@@ -65,6 +65,7 @@ from .stores.redis.topology import ClusterTopology
 from .stores.redis.url import Kind, for_redis_py, has_tls, kind_of, read_cluster, read_sentinel
 from .stores.sql.database import Database, make_engine
 from .stores.sql.dialects import advice
+from .support.forks import renew_if_locks_were_exchanged
 from .support.logs import fields
 from .support.scratch import Scratch
 from .support.threads import start_daemon
@@ -109,6 +110,7 @@ class State:
 
     def ensure_started(self) -> None:
         """Start the threads beside the requests in this process unless they run."""
+        renew_if_locks_were_exchanged()
         self.monitor.ensure_started()
         if self.exporting is not None:
             self.exporting.ensure_started()

@@ -25,6 +25,7 @@ from redis.credentials import CredentialProvider
 
 from ..stores.redis.url import GroupName
 from ..support.chance import CHANCE
+from ..support.forks import renew_in_children
 from ..support.logs import fields
 from .background_query import BackgroundQuery
 from .client import Unusable, aws_client, make_session
@@ -75,6 +76,10 @@ class Credentials(CredentialProvider, ABC):
     query: BackgroundQuery
 
     def __init__(self) -> None:
+        self._begin()
+        renew_in_children(self, Credentials._begin)
+
+    def _begin(self) -> None:
         self._here = threading.local()
         """``greeted``: the connection that this thread is making; ``tried``: what it was refused with."""
 

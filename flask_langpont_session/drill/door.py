@@ -99,10 +99,13 @@ class Door:
 
     def ensure_open(self) -> None:
         """Listen, unless this process does, or has been closed."""
-        if self._listening is None and not self._is_closed:
-            with self._lock:
+        # A thread that finds another one at it need not wait for that.
+        if self._listening is None and not self._is_closed and self._lock.acquire(blocking=False):
+            try:
                 if self._listening is None and not self._is_closed:
                     self._open()
+            finally:
+                self._lock.release()
 
     def _open(self) -> None:
         place = place_of(self._path, os.getpid())

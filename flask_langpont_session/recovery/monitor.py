@@ -100,10 +100,13 @@ class Monitor:
 
     def ensure_started(self) -> None:
         """Start the thread in this process unless it runs, or was stopped. Costs an attribute look-up when it runs."""
-        if self._thread is None:
-            with self._lock:
+        # A thread that finds another one at it need not wait for that.
+        if self._thread is None and self._lock.acquire(blocking=False):
+            try:
                 if self._thread is None and not self.is_stopping:
                     self._start()
+            finally:
+                self._lock.release()
 
     def _start(self) -> None:
         self._thread = start_daemon("langpont-session-monitor", self._run)

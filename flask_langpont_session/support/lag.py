@@ -43,14 +43,14 @@ class Lag:
     """The lateness of one process. Usable from any thread; a forked child begins at nought, with a thread of its own.
 
     :param clock: monotonic seconds.
-    :param sleep: what the thread sleeps with.
+    :param sleep: what the thread sleeps with; None: ``time.sleep``, which gevent may exchange after this was made.
     :ivar overtimes: waits that went on after their time because this process was late. The monitor looks at the stores
         then, instead of waiting for them to end.
     :ivar on_overtime: events that are set then.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] | None = None
     ) -> None:
         self.clock = clock
         self._sleep = sleep
@@ -60,7 +60,7 @@ class Lag:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._runs = False
         self._is_wanted = False
         self.overtimes = 0
         self.on_overtime: WeakSet[threading.Event] = WeakSet()
@@ -80,14 +80,14 @@ class Lag:
         with self._lock:
             if self._state[1] < math.inf:
                 return
-            if self._thread is None:
-                self._thread = start_daemon("langpont-session-lag", self._run)
-                if self._thread is None:  # the next wait tries again
-                    return
+            is_new, self._runs = not self._runs, True
             now, late = self.clock(), self._state[0]
             self._longest, self._began = (0.0, 0.0), ((now, late), (now, late))
             self._state = late, now + TICK
             self._wake.set()
+        # Without the lock: the start of a thread waits for it.
+        if is_new and start_daemon("langpont-session-lag", self._run) is None:  # the next wait tries again
+            self._runs, self._state = False, (late, math.inf)
 
     def overtime(self) -> None:
         """A wait goes on after its time."""
@@ -157,7 +157,7 @@ class Lag:
         :return: False: the thread may rest.
         """
         late, due = self._state
-        self._sleep(max(0.0, due - self.clock()))
+        (self._sleep or time.sleep)(max(0.0, due - self.clock()))
         now = self.clock()
         self._longest = self._longest[0], max(self._longest[1], now - due)
         self._state = late + max(0.0, now - due), now + TICK

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...policy.values import ErrorClass, StoreError
+from ...support.forks import call_in_children
 from ...support.lag import Deadline
 from .commit_counter import CommitCounter, OwnCommitCounter, counter_path
 from .group_commit import Task, Work, Writer, brisk, busy
@@ -472,4 +473,5 @@ def _after_fork_in_child() -> None:
         file.renew()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+call_in_children(_after_fork_in_child)

@@ -236,7 +236,7 @@ class ClusterStore:
         prefix: str,
         count: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),
     ) -> None:
         self.name = name
         self.prefix = prefix

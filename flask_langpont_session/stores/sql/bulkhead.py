@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import socket
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
-from threading import Lock, RLock, Semaphore, Thread, local
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 from ...support.errors import LangPontSessionError
+from ...support.forks import call_in_children
 from ...support.lag import PROCESS, Deadline, no_answer
 from ...support.threads import start_daemon
 
@@ -55,7 +56,7 @@ class GivenUp(LangPontSessionError):
     """No caller waits for this call any more."""
 
 
-_here = local()
+_here = threading.local()
 
 
 def raise_if_given_up() -> None:
@@ -138,10 +139,10 @@ class _Job(Generic[T]):
         self._error: BaseException | None = None
         # Held while the wire is shut down: meanwhile the connection goes to no other call. Reentrant, because the
         # garbage collector may give back a connection that was lost, in this thread and at any moment.
-        self._guard = RLock()
+        self._guard = threading.RLock()
         self._wire: _Wire | None = None
         self.began = self.given_up_at = math.inf
-        self.done = Lock()
+        self.done = threading.Lock()
         self.done.acquire()
 
     def run(self) -> None:
@@ -183,7 +184,7 @@ class _Job(Generic[T]):
             self._error = None
 
 
-_Inbox = SimpleQueue[_Job[Any] | None]
+_Inbox = queue.SimpleQueue[_Job[Any] | None]
 """None: there is nothing more to do."""
 
 _Slots = list[_Inbox | None]
@@ -245,7 +246,7 @@ class Bulkhead:
         for thread in ending:
             thread.join(timeout)
 
-    def _dismiss(self, _: int) -> Thread | None:
+    def _dismiss(self, _: int) -> threading.Thread | None:
         """Have an idle thread end, if this slot has one."""
         try:
             inbox = self._free.pop()
@@ -267,9 +268,9 @@ class Bulkhead:
         # yet. pop and append are atomic, so the list needs no lock, and a fork can leave none locked. Idle threads
         # are on top, so that few threads do all of the work.
         self._free: _Slots = [None] * self._size
-        self._places = Semaphore(self._size)
+        self._places = threading.Semaphore(self._size)
         self._running: set[_Job[Any]] = set()
-        self._threads: weakref.WeakKeyDictionary[_Inbox, Thread] = weakref.WeakKeyDictionary()
+        self._threads: weakref.WeakKeyDictionary[_Inbox, threading.Thread] = weakref.WeakKeyDictionary()
 
     def _hand_over(self, job: _Job[Any]) -> None:
         try:
@@ -281,7 +282,7 @@ class Bulkhead:
         inbox.put(job)
 
     def _start_thread(self) -> _Inbox:
-        inbox: _Inbox = SimpleQueue()
+        inbox: _Inbox = queue.SimpleQueue()
         thread = start_daemon(self._name, _serve, inbox, self._free, self._places, self._running)
         if thread is None:
             self._free.insert(0, None)
@@ -291,7 +292,7 @@ class Bulkhead:
         return inbox
 
 
-def _serve(inbox: _Inbox, free: _Slots, places: Semaphore, running: set[_Job[Any]]) -> None:
+def _serve(inbox: _Inbox, free: _Slots, places: threading.Semaphore, running: set[_Job[Any]]) -> None:
     """The life of one thread. It holds no reference to its bulkhead, which may go away."""
     while job := _next_job(inbox, free):
         running.add(job)
@@ -307,7 +308,7 @@ def _serve(inbox: _Inbox, free: _Slots, places: Semaphore, running: set[_Job[Any
 def _next_job(inbox: _Inbox, free: _Slots) -> _Job[Any] | None:
     try:
         return inbox.get(timeout=IDLE_SECONDS)
-    except Empty:
+    except queue.Empty:
         pass
     try:
         free.remove(inbox)
@@ -321,8 +322,10 @@ _bulkheads: weakref.WeakSet[Bulkhead] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    global _here
+    _here = threading.local()
     for bulkhead in list(_bulkheads):
         bulkhead._free_all()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+call_in_children(_after_fork_in_child)

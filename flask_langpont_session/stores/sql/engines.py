@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError
 
 from ...support.files import create_private
+from ...support.forks import call_in_children
 from .bulkhead import GivenUp, no_longer_waiting_on, raise_if_given_up, waiting_on
 from .dialects import (
     NOTHING,
@@ -305,6 +306,7 @@ class Connections:
                 engine.dispose()
 
     def _after_fork_in_child(self) -> None:
+        self._allowed = threading.local()
         # Not closed: that would say goodbye to the server on the parent's connections.
         self.engine.dispose(close=False)
 
@@ -461,4 +463,5 @@ def _after_fork_in_child() -> None:
         connections._after_fork_in_child()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open(), after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open())
+call_in_children(_after_fork_in_child)

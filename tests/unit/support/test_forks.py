@@ -30,7 +30,7 @@ from flask_langpont_session.stores.redis.server_identity import Canary, ServerId
 from flask_langpont_session.stores.redis.slots import Address
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.redis.topology import ClusterTopology
-from flask_langpont_session.support.forks import renew_in_children
+from flask_langpont_session.support.forks import renew_if_locks_were_exchanged, renew_in_children
 from flask_langpont_session.support.threads import PeriodicThread
 from tests.support.children import in_child, in_child_of_locked
 
@@ -51,6 +51,24 @@ def test_it_is_called_in_the_child_and_not_in_the_parent() -> None:
     counter = Counter()
     assert in_child(lambda: counter.renewed == 1 and in_child(lambda: counter.renewed == 2))
     assert counter.renewed == 0
+
+
+def test_what_was_made_with_other_locks_begins_anew_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent exchanges them in the child, after the fork. In a process that was not forked it does so before anything
+    is made, or it is too late."""
+    counter, lock = Counter(), threading.Lock
+
+    def exchange_and_look() -> int:
+        monkeypatch.setattr(threading, "Lock", lambda: lock())
+        try:
+            for _ in range(3):
+                renew_if_locks_were_exchanged()
+        finally:
+            monkeypatch.undo()
+        return counter.renewed
+
+    assert exchange_and_look() == 0
+    assert in_child(lambda: exchange_and_look() == 2)
 
 
 def test_nothing_is_kept_alive_by_it() -> None:

@@ -100,7 +100,7 @@ def test_a_wait_said_while_the_thread_goes_to_rest_is_seen(lag: Lag, clock: Cloc
     class Racing(Lag):
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
-            if name == "_state" and self._state[1] == math.inf and self._thread:
+            if name == "_state" and self._state[1] == math.inf and self._runs:
                 self._is_wanted = True
 
     racing = Racing(clock, clock.sleep)
