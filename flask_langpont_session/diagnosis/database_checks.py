@@ -180,6 +180,16 @@ def pooler(database: Database, facts: Facts) -> Iterator[Finding]:
 
 
 @of_database
+def lost_commits(database: Database, facts: Facts) -> Iterator[Finding]:
+    lost = known(facts.lost_commits)
+    if lost:
+        cure = "docs/operations.md, database-went-back; running workers tell it again"
+        yield failure(f"it lacks {lost} revocations that this host had told it", cure)
+    else:
+        yield ok("it has what this host has told it")
+
+
+@of_database
 def sqlite_hosts(database: Database, facts: Facts) -> Iterator[Finding]:
     if database.backend != "sqlite":
         yield ok("the database is none of one host")

@@ -8,6 +8,7 @@ from pathlib import Path
 from flask import Flask
 
 from ..policy.categories import AUTH
+from ..policy.leases import INCIDENT_MARGIN_MS
 from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..stores.sql.tables import METADATA
@@ -20,6 +21,7 @@ from .read_redis import PATIENCE, read_servers
 
 _MOST_SESSIONS = 50
 _TODAY_MS = 86_400_000
+_PAGE = 200
 
 
 _NOT_ASKED = Unknown("it was not asked")
@@ -41,6 +43,9 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
     if SESSIONS in needs:
         has_tables = not isinstance(database, Unknown) and len(database.tables) == len(METADATA.tables)
         unclaimed = _unclaimed(backend) if has_tables else Unknown("the database says of no session that it is there")
+    lost_commits: int | Unknown = _NOT_ASKED
+    if DATABASE in needs and not isinstance(database, Unknown):
+        lost_commits = _lost_commits(backend) if host.journal is not None and host.journal.is_there else 0
     return Facts(
         application=application,
         servers=servers,
@@ -48,7 +53,21 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
         database=database,
         host=host,
         unclaimed=unclaimed,
+        lost_commits=lost_commits,
     )
+
+
+def _lost_commits(backend: Backend) -> int | Unknown:
+    """Return how many revocations the database lacks, of those that this host has delivered."""
+    lost, after = 0, ""
+    try:
+        while page := backend.journal.revocations.delivered(_PAGE, after=after):
+            rows = backend.database.load_many(page, PATIENCE).rows.values()
+            lost += sum(row.lives_on(INCIDENT_MARGIN_MS) for row in rows)
+            after = page[-1]
+    except StoreError as error:
+        return Unknown(f"the revocations cannot be looked at: {error}")
+    return lost
 
 
 def _unclaimed(backend: Backend) -> Unclaimed | Unknown:

@@ -286,6 +286,7 @@ class Facts:
 
     :param servers: store → server, or why it does not answer.
     :param homeless: slots of a cluster that no shard has.
+    :param lost_commits: sessions whose end this host has told the database, and that live there.
     """
 
     application: Application
@@ -294,6 +295,7 @@ class Facts:
     database: Database | Unknown
     host: Host
     unclaimed: Unclaimed | Unknown
+    lost_commits: int | Unknown
 
     @property
     def stores(self) -> Mapping[str, Server | Database | Unknown]:

@@ -157,6 +157,13 @@ CHECKS: tuple[Check, ...] = (
         needs=(DATABASE,),
     ),
     Check(
+        "lost-commits",
+        "the database still has the revocations that this host told it within the last hour",
+        "one that lacks some went back to an earlier state: it may lack sign-ins, rights and your own data, too",
+        database.lost_commits,
+        needs=(DATABASE,),
+    ),
+    Check(
         "sqlite-hosts",
         "a SQLite file on a network file system, or beside a Redis that other hosts use",
         "each host would decide alone which user a session belongs to",

@@ -204,6 +204,22 @@ def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, da
     assert (who(app, sign_in(app)), who(app, sign_in(app)), lost_commits(app)) == ("7", "7", 4)
 
 
+def test_i34_doctor_says_what_the_database_lacks(make_app: MakeApp) -> None:
+    """It is told again by the workers, not by this."""
+    app = make_app()
+    client = sign_in(app)
+    before = remembered(app)
+    client.post("/logout")
+    parts(app).backend.journal.revocations.keep_delivered()
+    command = ["langpont", "doctor", "--only", "lost-commits"]
+    assert app.test_cli_runner().invoke(args=command).output.startswith("ok")
+    go_back(app, before)
+    result = app.test_cli_runner().invoke(args=command)
+    assert (result.exit_code, "lacks 1 revocations" in result.output) == (1, True)
+    after_an_outage(app)
+    assert app.test_cli_runner().invoke(args=command).output.startswith("ok")
+
+
 def sign_out(app: Flask, client: Any) -> None:
     client.post("/logout")
 

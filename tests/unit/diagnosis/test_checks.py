@@ -245,6 +245,8 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("database-tls", FAILURE, with_database(transport=PLAIN._replace(has_credentials=True)), "a password"),
     ("pooler", WARNING, with_database(is_own_engine=False, is_behind_another=True), "prepares statements"),
     ("pooler", SKIPPED, with_database(backend="mysql"), "ProxySQL"),
+    ("lost-commits", FAILURE, replace(GOOD, lost_commits=3), "lacks 3 revocations"),
+    ("lost-commits", SKIPPED, replace(GOOD, lost_commits=REFUSED), "may not ask"),
     ("sqlite-hosts", FAILURE, a_file_beside(file_system="nfs4"), "nfs4"),
     ("sqlite-hosts", WARNING, a_file_beside("10.0.0.9"), "10.0.0.9"),
     (

@@ -156,6 +156,7 @@ GOOD = Facts(
     database=database(),
     host=host(),
     unclaimed=Unclaimed(12, ()),
+    lost_commits=0,
 )
 
 
