@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .faults import LANES
+from .faults import LANES, LOSS
 from .run import run
 
 
@@ -21,9 +21,14 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="of each host")
     parser.add_argument("--only", metavar="LANES", help=f"what fails, of {','.join(LANES)}; '': nothing, patiently")
+    parser.add_argument("--replica", action="store_true", help="Redis has one")
+    parser.add_argument(
+        "--losses", action="store_true", help="Redis is emptied now and then, and its replica takes its place"
+    )
     parser.add_argument("--verbose", action="store_true", help="every fault, and how often what was answered how")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
     options = parser.parse_args()
+    lanes = LANES if options.only is None else [lane for lane in options.only.split(",") if lane]
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     print(f"{options.seconds:g} s, --seed {seed}", file=sys.stderr, flush=True)
     with TemporaryDirectory(prefix="appends-") as folder:
@@ -33,7 +38,8 @@ def main() -> int:
             seed=seed,
             hosts=options.hosts,
             workers=options.workers,
-            lanes=LANES if options.only is None else [lane for lane in options.only.split(",") if lane],
+            lanes=[*lanes, LOSS] if options.losses else lanes,
+            replica=options.replica,
             say=(lambda text: print(text, file=sys.stderr)) if options.verbose else lambda text: None,
         )
     print(found.table())

@@ -26,6 +26,13 @@ DATABASE_WAYS = (REFUSE, RESET, HANG)
 LANES = ("redis", "server", "database", "worker")
 """The ways to Redis, its server, the ways to the database, the workers."""
 
+LOSS = "loss"
+"""One more way, which is not meant by default: Redis is emptied, or its replica takes its place without the last
+second."""
+
+LAG = 1.0
+"""Seconds before a failover since which the replica was told nothing."""
+
 COMPUTING = 6
 """Requests at once that keep a worker busy."""
 
@@ -44,13 +51,18 @@ class Episode:
     drawn: tuple[float, float]
 
 
-def plan(seed: int, seconds: float) -> dict[str, Sequence[Episode]]:
-    """What → its faults in their order. The lanes are independent of each other."""
+def plan(seed: int, seconds: float, *, replica: bool = False) -> dict[str, Sequence[Episode]]:
+    """What → its faults in their order. The lanes are independent of each other.
+
+    :param replica: Redis has one.
+    """
+    losses = ["empty", "lag"] if replica else ["empty"]
     return {
         "redis": list(_lane(seed, "redis", seconds, [way.name for way in WAYS], (0.3, 1.5), (0.4, 2.5))),
         "server": list(_lane(seed, "server", seconds, ["freeze", "restart"], (4.0, 8.0), (0.4, 1.5))),
         "database": list(_lane(seed, "database", seconds, [w.name for w in DATABASE_WAYS], (3.0, 6.0), (0.4, 1.5))),
         "worker": list(_lane(seed, "worker", seconds, ["kill", "stop", "compute"], (1.5, 4.0), (0.3, 2.0))),
+        LOSS: list(_lane(seed, LOSS, seconds, losses, (5.0, 12.0), (0.2, 1.0))),
     }
 
 
@@ -82,6 +94,7 @@ class Play:
     #: "lane kind" → how often it was in force and, of those on the network, met anything.
     bites: Counter[str] = field(default_factory=Counter)
     diary: list[str] = field(default_factory=list)
+    _server_is_busy: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plan: dict[str, Sequence[Episode]]) -> None:
         """Return when all is over; everything runs again then."""
@@ -91,6 +104,7 @@ class Play:
             "server": self._server,
             "database": self._database,
             "worker": self._worker,
+            LOSS: self._loss,
         }
         with ThreadPoolExecutor(len(lanes)) as pool:
             playing = [pool.submit(self._play, began, lanes[name], plan[name], name) for name in plan]
@@ -140,15 +154,28 @@ class Play:
     # -- processes ---------------------------------------------------------------------------------------------------
 
     def _server(self, episode: Episode) -> bool:
-        redis = self.stage.redis
-        if episode.kind == "freeze":
-            redis.freeze()
-            _last(episode.seconds)
-            redis.thaw()
-        else:
-            redis.kill()
-            _last(episode.seconds)
-            redis.start()
+        with self._server_is_busy:
+            redis = self.stage.redis
+            if episode.kind == "freeze":
+                redis.freeze()
+                _last(episode.seconds)
+                redis.thaw()
+            else:
+                redis.kill()
+                _last(episode.seconds)
+                redis.start()
+        return True
+
+    def _loss(self, episode: Episode) -> bool:
+        with self._server_is_busy:
+            if episode.kind == "lag":
+                self.stage.cut_replication()
+                _last(LAG)
+                self.stage.fail_over(self.workers)
+            else:
+                with self.stage.redis.client() as client:
+                    client.flushall()
+        _last(episode.seconds)
         return True
 
     def _worker(self, episode: Episode) -> bool:

@@ -64,6 +64,10 @@ class Worker(Server):
         self._lives = 0
         self._proxies = ExitStack()
         self.redis = self._proxies.enter_context(FaultProxy("127.0.0.1", stage.redis.port))
+        #: The way to the replica; None: there is none.
+        self.replica: FaultProxy | None = None
+        if stage.replica is not None:
+            self.replica = self._proxies.enter_context(FaultProxy("127.0.0.1", stage.replica.port))
         self.database = self._proxies.enter_context(FaultProxy("127.0.0.1", stage.database.port))
 
     @property
@@ -75,7 +79,7 @@ class Worker(Server):
         """End the process and its proxies."""
         self.thaw()
         self.kill()
-        for proxy in (self.redis, self.database):
+        for proxy in filter(None, (self.redis, self.replica, self.database)):
             wait_until(lambda proxy=proxy: not proxy.connections, "closed connections", LONG)  # type: ignore[misc]
             proxy.heal()
         self._proxies.close()
@@ -135,6 +139,8 @@ class Worker(Server):
             "JOURNAL": str(self.journal),
             **self._settings,
         }
+        if self.replica is not None:
+            settings["REPLICA_URL"] = self.replica.instead_of(redis)
         config = {"SECRET_KEY": stage.secret} | {f"LANGPONT_SESSION_{name}": v for name, v in settings.items()}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AWS_"))}
         env = inherited | {
@@ -171,6 +177,8 @@ class Stage:
     redis: Valkey
     database: Postgres
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    #: Of Redis; after a failover the two have changed their places.
+    replica: Valkey | None = None
 
     @contextmanager
     def host(
@@ -214,11 +222,45 @@ class Stage:
         finally:
             engine.dispose()
 
+    def cut_replication(self) -> None:
+        """What the primary is told from here on does not come to its replica."""
+        if self.replica is not None:
+            self._follow(self.replica, "127.0.0.1", "1")
+
+    def fail_over(self, workers: Sequence[Worker]) -> None:
+        """The primary ends, its replica takes its place, and workers are led there. The former primary follows it, with
+        what the new one has."""
+        assert self.replica is not None
+        old, new = self.redis, self.replica
+        old.kill()
+        self._follow(new, "NO", "ONE")
+        self.redis, self.replica = new, old
+        old.replica_of, new.replica_of = new, None
+        for worker in workers:
+            for proxy, server in ((worker.redis, new), (worker.replica, old)):
+                if proxy is not None:
+                    proxy.lead_to(server.port)
+                    proxy.drop_connections()
+        old.start()
+
+    @staticmethod
+    def _follow(server: Valkey, *whom: str) -> None:
+        with server.client() as client:
+            client.execute_command("REPLICAOF", *whom)
+
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
-    """The stores run, and are empty."""
-    with Valkey(folder / "redis") as redis, Postgres(folder / "database") as database:
-        stage = Stage(folder, redis, database)
+def staged(folder: Path, *, replica: bool = False) -> Iterator[Stage]:
+    """The stores run, and are empty.
+
+    :param replica: Redis has one.
+    """
+    with ExitStack() as ends:
+        redis, database = (
+            ends.enter_context(Valkey(folder / "redis")),
+            ends.enter_context(Postgres(folder / "database")),
+        )
+        follower = ends.enter_context(Valkey(folder / "replica", replica_of=redis)) if replica else None
+        stage = Stage(folder, redis, database, replica=follower)
         stage.empty()
         yield stage

@@ -42,9 +42,11 @@ HEALING = 120.0
 
 
 @contextmanager
-def running(folder: Path, hosts: int, workers: int, *, patient: bool = False) -> Iterator[tuple[Stage, list[Host]]]:
+def running(
+    folder: Path, hosts: int, workers: int, *, patient: bool = False, replica: bool = False
+) -> Iterator[tuple[Stage, list[Host]]]:
     """The stores and the hosts, all well."""
-    with staged(folder) as stage, ExitStack() as ends:
+    with staged(folder, replica=replica) as stage, ExitStack() as ends:
         made = []
         for number in range(hosts):
             settings = SETTINGS | (AGING if number == 1 else {}) | (PATIENT if patient else {})
@@ -60,19 +62,23 @@ def run(
     hosts: int = 2,
     workers: int = 2,
     lanes: Collection[str] = LANES,
+    replica: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
     """What is there after so many seconds of random faults.
 
     :param lanes: what may fail; nothing: the stores have time, and nothing may be lost.
+    :param replica: Redis has one.
     :param say: is told what goes on.
     """
-    with running(folder, hosts, workers, patient=not lanes) as (stage, made):
+    with running(folder, hosts, workers, patient=not lanes, replica=replica) as (stage, made):
         every_worker = [worker for host in made for worker in host.workers]
         with Crowd(made, seed) as crowd:
             play = Play(stage, crowd, every_worker)
             began = time.monotonic()
-            play.run({lane: episodes for lane, episodes in plan(seed, seconds).items() if lane in lanes})
+            play.run(
+                {lane: episodes for lane, episodes in plan(seed, seconds, replica=replica).items() if lane in lanes}
+            )
             time.sleep(max(0.0, began + seconds - time.monotonic()))  # the load goes on for as long as was asked
         healed = _heal(stage, every_worker)
         say("\n".join(sorted(play.diary)))
@@ -100,6 +106,8 @@ def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
     """Everything runs. Seconds until all is well; None: not in time."""
     began = time.monotonic()
     stage.redis.start()
+    if stage.replica is not None:
+        stage.replica.start()
     for worker in workers:
         worker.redis.heal()
         worker.database.heal()
