@@ -17,6 +17,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.extension import State
 from flask_langpont_session.policy.values import CategoryChange, Operation, RecordRef
+from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
@@ -554,7 +555,7 @@ def state_of_journal(state: State) -> dict[str, int]:
 def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
     """It holds what users typed: mode 0600."""
     state_of_journal(parts(app))
-    assert (tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600
+    assert path_of(tmp_path / "journal.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
 # -- what is easily got wrong ------------------------------------------------------------------------------------------
