@@ -1785,6 +1785,52 @@ def test_a_revocation_finds_the_session_under_its_new_digest(database: Database)
     assert database.revoke("x" * 43) == []
 
 
+# -- SQLite's one lock -------------------------------------------------------------------------------------------------
+
+
+def sqlite_of_requests(tmp_path: Path) -> Database:
+    """As an application has it, with slots for sixteen requests."""
+    database = Database(make_engine(f"sqlite:///{tmp_path / 'sessions.sqlite3'}", LONG), timeout=LONG, concurrency=16)
+    unforced(database.engine)
+    database.upkeep.create_tables()
+    return database
+
+
+def test_d34_sign_ins_at_once_do_not_compete_for_the_lock_of_sqlite(tmp_path: Path) -> None:
+    """They have their turns: one that waits in SQLite looks for the lock now and then, and may miss it each time."""
+    database, open_now, met = sqlite_of_requests(tmp_path), list[object](), list[object]()
+
+    def ask(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            met.extend(open_now)
+            open_now.append(connection)
+
+    with listening(database, "before_cursor_execute", ask), listening(database, "commit", open_now.remove):
+        created = together(*(partial(create, database, f"{number:02}") for number in range(16)))
+    assert [one for one in created if isinstance(one, Exception)] == []
+    assert met == []
+    database.close()
+
+
+def test_d34_the_lock_of_sqlite_is_looked_for_until_another_process_is_done(tmp_path: Path) -> None:
+    """Again and again: SQLite itself would look for it after pauses of up to a tenth of a second."""
+    database, looks = sqlite_of_requests(tmp_path), list[str]()
+    other = sqlite3.connect(tmp_path / "sessions.sqlite3", isolation_level=None, check_same_thread=False)
+
+    def look(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            looks.append(statement)
+            if len(looks) == 3:
+                other.execute("COMMIT")
+
+    other.execute("BEGIN IMMEDIATE")
+    with listening(database, "before_cursor_execute", look):
+        assert create(database, "a").version == 1
+    assert len(looks) == 3
+    other.close()
+    database.close()
+
+
 OVER: dict[str, Callable[[Database], object]] = {
     "revoked": lambda database: database.kill("digest"),
     "logged out everywhere": lambda database: database.kill_user("7"),

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,12 @@ PATIENT_SECONDS = 10.0
 
 OWN_SHARE = 0.8
 """The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""
+
+_LOOK, _MOMENT = 0.001, 1.0
+"""Seconds between two looks at SQLite's lock, and for which writers of other processes count as met."""
+
+_NO_TURN = nullcontext(0.0)
+"""Other databases have more than one lock."""
 
 _BEGAN = "langpont_began"
 
@@ -139,6 +145,8 @@ class Connections:
         self._limits = limits or limits_for(engine.dialect.name, None)
         self.engine = engine if self._is_own else _beside(engine)
         self._request_ms = _share_of(timeout)
+        self._writers: list[threading.Lock] = []
+        self._met_others_at = float("-inf")
         self._dialect = engine.dialect.name
         self._allowed = threading.local()
         self._distrusted_before = 0.0
@@ -235,15 +243,62 @@ class Connections:
         with (
             self._unforked(),
             self.engine.connect() as connection,
-            NOTHING if wait_ms is None or not self._is_sqlite else _waiting(connection, wait_ms),
+            self._turn(connection, wait_ms) if self._is_sqlite else _NO_TURN as until,
             self._limits.around(connection, allowed_ms),
             connection.begin(),
         ):
             if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                self._begin_writing(connection, until)
             self._limits.inside(connection, allowed_ms)
             yield connection
             before_commit()
+
+    @contextmanager
+    def _turn(self, connection: Connection, wait_ms: int | None) -> Iterator[float]:
+        """Have the threads of this process ask for SQLite's lock one after the other.
+
+        Who waits for that lock in SQLite looks for it again after ever longer pauses, in which others take it: of a few
+        who write at once, some would never get it.
+
+        :param wait_ms: see :meth:`_transaction`; for the turn and the lock together.
+        :return: until when the lock may be waited for, monotonic seconds.
+        """
+        whole = (self._request_ms if wait_ms is None else wait_ms) / 1000
+        until = time.monotonic() + whole
+        writers = self._one_at_a_time()
+        is_its = writers.acquire(timeout=whole)  # else SQLite says what keeps it
+        try:
+            with NOTHING if self._is_own else _waiting(connection, _ms_until(until)):
+                yield until
+        finally:
+            if is_its:
+                writers.release()
+
+    def _one_at_a_time(self) -> threading.Lock:
+        # Made when it is needed first: a server may replace the threads of a process after it has made the application.
+        if not self._writers:
+            self._writers.append(threading.Lock())
+        return self._writers[0]
+
+    def _begin_writing(self, connection: Connection, until: float) -> None:
+        """Take SQLite's lock. It is looked for once in a millisecond, and left free for two of them while writers of
+        other processes were met a moment ago, so that these have their turn.
+
+        :param until: monotonic seconds.
+        """
+        if time.monotonic() - self._met_others_at < _MOMENT:
+            time.sleep(2 * _LOOK)
+        with _waiting(connection, 0):
+            while True:
+                try:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                except sa.exc.OperationalError as error:
+                    if not waited_for_a_lock(error) or time.monotonic() >= until:
+                        raise
+                    self._met_others_at = time.monotonic()
+                else:
+                    return
+                time.sleep(_LOOK)
 
     @contextmanager
     def beside_the_caller(self) -> Iterator[None]:
@@ -307,6 +362,7 @@ class Connections:
 
     def _after_fork_in_child(self) -> None:
         self._allowed = threading.local()
+        self._writers.clear()  # a thread that is not there any more may have it
         # Not closed: that would say goodbye to the server on the parent's connections.
         self.engine.dispose(close=False)
 
@@ -341,6 +397,10 @@ def _sqlite_of(connection: Connection) -> Any:
 def _share_of(seconds: float) -> int:
     """The milliseconds after which the database itself gives up."""
     return max(1, int(seconds * OWN_SHARE * 1000))
+
+
+def _ms_until(moment: float) -> int:
+    return max(0, int((moment - time.monotonic()) * 1000))
 
 
 def _has_ended(connection: Any) -> bool:
