@@ -122,6 +122,8 @@ class LangPontSession(SessionInterface):
             session.ids.is_closed = True
         else:
             self._close(app, repository, session, response)
+        if response.is_streamed and not response.direct_passthrough:  # that is a file, which looks at no session
+            _vary_on_stream(session, response)
         record_request(repository.recorder, session.environ, "ok")
 
     def _close(self, app: Flask, repository: SessionRepository, session: Session, response: Response) -> None:
@@ -444,6 +446,13 @@ def _vary_on_cookie(response: Response, *, is_private: bool) -> None:
         response.vary.add("Cookie")
     if is_private and "cache-control" not in present:
         response.headers.add("Cache-Control", "no-store")
+
+
+def _vary_on_stream(session: Session, response: Response) -> None:
+    """What a response shows that is still to be made is not known when its headers are sent: it may look at the session
+    then, for the first time. Its cookie says whether that may be a user's; no store is asked."""
+    origin = session.ids.origin
+    _vary_on_cookie(response, is_private=origin is not None and origin.kind == SIGNED_IN)
 
 
 def _refusal(app: Flask, refused: Refused) -> Response:

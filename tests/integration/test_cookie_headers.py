@@ -1,12 +1,23 @@
-"""No cache keeps an answer that sets or deletes the session cookie, nor the refusal of a sign-in."""
+"""No cache keeps an answer that sets or deletes the session cookie, nor the refusal of a sign-in; and one that is made
+while it is sent belongs to one cookie."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, Response, jsonify, render_template_string, session
+from flask import (
+    Flask,
+    Response,
+    jsonify,
+    render_template_string,
+    send_from_directory,
+    session,
+    stream_with_context,
+)
 
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
@@ -154,3 +165,58 @@ def test_a_refusal_is_kept_by_no_cache(make_app: MakeApp, handled: bool) -> None
             if response is at_save or not handled:
                 assert_not_cached(response)
         assert handled or at_save.headers["Retry-After"]
+
+
+# -- answers that are made while they are sent -------------------------------------------------------------------------
+
+
+def with_streams(app: Flask, folder: Path) -> Flask:
+    def body() -> Iterator[str]:
+        yield f"{session.get('_user_id')} {session.get('lang')}"
+
+    @app.get("/stream")
+    def stream() -> Response:
+        return Response(stream_with_context(later(body())))
+
+    @app.get("/own-stream")
+    def own_stream() -> Response:
+        return Response(stream_with_context(later(body())), headers={"Cache-Control": "private", "Vary": "Accept"})
+
+    @app.get("/file")
+    def file() -> Response:
+        return send_from_directory(folder, "a.css")
+
+    return app
+
+
+def later(pieces: Iterator[str]) -> Iterator[str]:
+    """Up to the first piece a stream runs before its headers are sent."""
+    yield ""
+    yield from pieces
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "cached"), [("u", "7 jp", "no-store"), ("a", "None jp", None), ("none", "None None", None)]
+)
+def test_d34_a_stream_that_looks_at_the_session_late_varies_by_cookie(
+    make_app: MakeApp, tmp_path: Path, kind: str, text: str, cached: str | None
+) -> None:
+    """Nothing has looked at it when the headers are sent. Of a user it may show what is the user's alone."""
+    app = with_streams(make_app(), tmp_path)
+    client: Any = {"u": user, "a": visitor}[kind](app, lang="jp") if kind != "none" else visitor(app)
+    response = client.get("/stream")
+    assert (response.text, response.headers.get("Vary"), response.headers.get("Cache-Control")) == (
+        text, "Cookie", cached,
+    )  # fmt: skip
+    assert set_cookies(response) == []
+    own = client.get("/own-stream")
+    assert (own.headers["Cache-Control"], own.vary.to_header()) == ("private", "Accept, Cookie")
+
+
+def test_d34_a_file_is_no_stream_that_looks_at_the_session(make_app: MakeApp, tmp_path: Path) -> None:
+    """Nor is an answer that is whole: caches may give both to each browser."""
+    (tmp_path / "a.css").write_text("p {}")
+    client = user(with_streams(make_app(), tmp_path))
+    for url in ("/file", "/untouched"):
+        with client.get(url) as response:
+            assert (response.status_code, "Vary" in response.headers) == (200, False)
