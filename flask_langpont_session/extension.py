@@ -122,7 +122,7 @@ class LangPontSession(SessionInterface):
             session.ids.is_closed = True
         else:
             self._close(app, repository, session, response)
-        if response.is_streamed and not response.direct_passthrough:  # that is a file, which looks at no session
+        if response.is_streamed and _is_still_to_be_made(response):
             _vary_on_stream(session, response)
         record_request(repository.recorder, session.environ, "ok")
 
@@ -446,6 +446,11 @@ def _vary_on_cookie(response: Response, *, is_private: bool) -> None:
         response.vary.add("Cookie")
     if is_private and "cache-control" not in present:
         response.headers.add("Cache-Control", "no-store")
+
+
+def _is_still_to_be_made(response: Response) -> bool:
+    """Whether a streamed response may look at the session yet: neither a file nor one that says its length does."""
+    return not response.direct_passthrough and "Content-Length" not in response.headers
 
 
 def _vary_on_stream(session: Session, response: Response) -> None:

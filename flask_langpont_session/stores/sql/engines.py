@@ -257,8 +257,8 @@ class Connections:
     def _turn(self, connection: Connection, wait_ms: int | None) -> Iterator[float]:
         """Have the threads of this process ask for SQLite's lock one after the other.
 
-        Who waits for that lock in SQLite looks for it again after ever longer pauses, in which others take it: of a few
-        who write at once, some would never get it.
+        A wait for that lock inside of SQLite looks for it again after ever longer pauses, in which others take it: of a
+        few writers at once, some would never get it.
 
         :param wait_ms: see :meth:`_transaction`; for the turn and the lock together.
         :return: until when the lock may be waited for, monotonic seconds.
