@@ -145,7 +145,7 @@ class Connections:
         self._limits = limits or limits_for(engine.dialect.name, None)
         self.engine = engine if self._is_own else _beside(engine)
         self._request_ms = _share_of(timeout)
-        self._writers: list[threading.Lock] = []
+        self._writers = threading.Lock()
         self._met_others_at = float("-inf")
         self._dialect = engine.dialect.name
         self._allowed = threading.local()
@@ -258,14 +258,14 @@ class Connections:
         """Have the threads of this process ask for SQLite's lock one after the other.
 
         A wait for that lock inside of SQLite looks for it again after ever longer pauses, in which others take it: of a
-        few writers at once, some would never get it.
+        few writers at once, some would never get it. Its holder waits for other processes only, and not for long.
 
         :param wait_ms: see :meth:`_transaction`; for the turn and the lock together.
         :return: until when the lock may be waited for, monotonic seconds.
         """
         whole = (self._request_ms if wait_ms is None else wait_ms) / 1000
         until = time.monotonic() + whole
-        writers = self._one_at_a_time()
+        writers = self._writers
         is_its = writers.acquire(timeout=whole)  # else SQLite says what keeps it
         try:
             with NOTHING if self._is_own else _waiting(connection, _ms_until(until)):
@@ -273,12 +273,6 @@ class Connections:
         finally:
             if is_its:
                 writers.release()
-
-    def _one_at_a_time(self) -> threading.Lock:
-        # Made when it is needed first: a server may replace the threads of a process after it has made the application.
-        if not self._writers:
-            self._writers.append(threading.Lock())
-        return self._writers[0]
 
     def _begin_writing(self, connection: Connection, until: float) -> None:
         """Take SQLite's lock. It is looked for once in a millisecond, and left free for two of them while writers of
@@ -362,7 +356,7 @@ class Connections:
 
     def _after_fork_in_child(self) -> None:
         self._allowed = threading.local()
-        self._writers.clear()  # a thread that is not there any more may have it
+        self._writers = threading.Lock()
         # Not closed: that would say goodbye to the server on the parent's connections.
         self.engine.dispose(close=False)
 
