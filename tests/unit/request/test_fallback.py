@@ -141,6 +141,17 @@ BY_BEHAVIOUR: dict[Behaviour, dict[str, bytes]] = {
 }
 
 
+@pytest.mark.parametrize(("own", "hosts", "expected"), [(6, 5, 6), (5, 6, 6), (5, 5, 5), (None, 5, 5), (5, None, 5)])
+def test_the_newer_copy_is_shown(shown: Shown, own: int | None, hosts: int | None, expected: int) -> None:
+    """Of the worker's own one and that which another worker of its host has shared."""
+    if own is not None:
+        shown.local.put_category("d", "translation", CategoryCopy(own, {"input_text": b"%d" % own}))
+    copies = {} if hosts is None else {"translation": CategoryCopy(hosts, {"input_text": b"%d" % hosts})}
+    shown.by_host(overlay=overlay(copies=copies))
+    assert shown.fields() == {"input_text": b"%d" % expected}
+    assert shown.loaded.of("translation").version == expected
+
+
 def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path) -> None:
     """All that a feature outside of auth can have, while no Redis answers and this worker has a copy."""
     assert BY_BEHAVIOUR.keys() == ALLOWED[Priority.MEDIUM]
