@@ -274,6 +274,7 @@ class Actor:
                 self._abandon()
             else:
                 self._crowd.strangers += 1
+                self.notes.append(Finding(f"is shown as a stranger at level {shown['level']}", self.browser.cookie, []))
 
     def _abandon(self) -> None:
         """It is not known under which id the session goes on, if at all."""

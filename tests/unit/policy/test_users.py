@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from flask_langpont_session.policy.users import authenticated_at, is_recent, means_no_user, noted, user_of
+from flask_langpont_session.policy.categories import DEFAULT_PRIVILEGE_KEYS, DEFAULT_USER_KEYS, KeyPatterns
+from flask_langpont_session.policy.users import authenticated_at, is_recent, means_no_user, narrowed, noted, user_of
 from flask_langpont_session.policy.values import AuthRow, Fields
 
 
@@ -79,3 +80,43 @@ def test_a_proof_is_recent_by_the_clock_that_noted_it() -> None:
     assert is_recent(row(confirmed, read_at=8_000), 3)
     assert not is_recent(row(confirmed, read_at=8_001), 3)
     assert not is_recent(row(noted({}, 0)), 10**9)
+
+
+USERS, RIGHTS = KeyPatterns(DEFAULT_USER_KEYS), KeyPatterns(DEFAULT_PRIVILEGE_KEYS)
+AS_IT_WAS: Fields = {"_user_id": b'"7"', "user_role": b'"admin"', "_fresh": b"true", "daily_limit": b"3"}
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        (AS_IT_WAS, AS_IT_WAS),
+        ({**AS_IT_WAS, "user_role": b'"user"'}, {"_user_id": b'"7"', "_fresh": b"true", "daily_limit": b"3"}),
+        ({**AS_IT_WAS, "account_type": b'"gold"'}, AS_IT_WAS),
+        ({**AS_IT_WAS, "daily_limit": b"900"}, AS_IT_WAS),
+        ({"_user_id": b'"8"', "user_role": b'"admin"'}, {"user_role": b'"admin"', "daily_limit": b"3"}),
+        (None, {"_user_id": b'"7"', "daily_limit": b"3"}),
+    ],
+)
+def test_i34_of_a_row_that_went_back_only_what_both_versions_have_is_left(known: Fields | None, kept: Fields) -> None:
+    """Of users and rights. No other key is taken from anywhere but the row; of a version that is only a number no right
+    is left."""
+    left = narrowed(row(AS_IT_WAS), None if known is None else row(known), USERS, RIGHTS)
+    del left["_authenticated_at"]
+    assert left == kept
+
+
+@pytest.mark.parametrize(
+    ("before", "known", "at"),
+    [
+        (noted({}, 2000), noted({}, 3000), 2000),
+        (noted({}, 3000), noted({}, 2000), 2000),
+        ({}, noted({}, 3000), 1000),
+        (noted({}, 3000), noted({}, 0), None),
+        (noted({}, 3000), noted({"_fresh": b"false"}, 3000), None),
+        (noted({}, 3000), None, None),
+    ],
+)
+def test_i34_the_earlier_proof_counts(before: Fields, known: Fields | None, at: int | None) -> None:
+    """A password counts as entered when both versions say that it was."""
+    left = narrowed(row(before), None if known is None else row(known), USERS, RIGHTS)
+    assert authenticated_at(row(left)) == at
