@@ -197,7 +197,8 @@ class CategoryTable:
     """Categories fetched in the one round trip of a session's first touch."""
     feature_of: Callable[[str], Feature] = field(init=False, compare=False, repr=False)
     """The feature that claims a key. KeyError: no feature claims it and the table has no catch-all ``*``."""
-    _at_home: Mapping[str, set[str]] = field(init=False, compare=False, repr=False)
+    at_home: Mapping[str, set[str]] = field(init=False, compare=False, repr=False)
+    """Category → keys of which it is known that they may lie there; :meth:`strays_in` adds to it."""
 
     def __post_init__(self) -> None:
         claims = [(key, feature) for feature in self.features.values() for key in feature.keys]
@@ -208,7 +209,7 @@ class CategoryTable:
         object.__setattr__(self, "_patterns", tuple(parts))
         object.__setattr__(self, "claims_all", any(key == "*" for key, _ in claims))
         object.__setattr__(self, "feature_of", lru_cache(MOST_KEYS)(self._claimant_of))
-        object.__setattr__(self, "_at_home", {name: set() for name in self.categories})
+        object.__setattr__(self, "at_home", {name: set() for name in self.categories})
 
     def _claimant_of(self, key: str) -> Feature:
         found = self._exact.get(key)
@@ -236,10 +237,8 @@ class CategoryTable:
 
     def strays_in(self, category: str, keys: Iterable[str]) -> Sequence[str]:
         """Those keys, of what is stored in a category, that belong to another one: the table was another when they were
-        stored. There are nearly never any, which is found out by one look."""
-        known = self._at_home[category]
-        if known.issuperset(keys):
-            return ()
+        stored."""
+        known = self.at_home[category]
         others = [key for key in keys if key not in known]
         strays = [key for key in others if self._is_stray(category, key)]
         if len(known) < MOST_KEYS:

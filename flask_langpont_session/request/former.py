@@ -70,6 +70,12 @@ def former_in(
 
     :param defaulted: keys that show a configured default, which is no data.
     """
+    at_home = table.at_home
+    for name, state in categories.items():
+        if not at_home[name].issuperset(state.shown):
+            break
+    else:
+        return None  # as nearly always: this is done at each read
     found: dict[str, Former] = {}
     for name, state in categories.items():
         for key in table.strays_in(name, state.shown):

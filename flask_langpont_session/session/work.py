@@ -347,8 +347,12 @@ class Work:
         :raises KeyError: there is none, or it cannot be read.
         """
         encoded = self.now.assigned.get(key)
-        if encoded is None and (encoded := self.stored_value(key)) is None:
-            raise KeyError(key)
+        if encoded is None:
+            encoded = self.stored(self.repository.table.feature_of(key).category).get(key)
+            if self.loaded is not None and self.loaded.former:
+                encoded = self.stored_value(key)
+            if encoded is None:
+                raise KeyError(key)
         try:
             return decode(encoded)
         except UnreadableValue:
