@@ -15,9 +15,10 @@ from ..policy.categories import AUTH
 from ..policy.health import DATABASE, PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.records import apply_change
-from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, StoreError
+from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
 from ..stores.backend import Backend
 from ..stores.host.journal import PendingCarry, PendingWrite
+from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
 from ..support.logs import fields
@@ -52,6 +53,7 @@ class Merges:
         self._copies = copies
         self._oldest_ms = backend.settings.journal_ttl * 1000
         self.as_of_ms = as_of_ms
+        self._merged: set[int] = set()  # the numbers of entries that wait only to be taken out of the journal
         self._journal.on_damaged = self._entry_was_damaged
 
     def _entry_was_damaged(self, category: str) -> None:
@@ -65,6 +67,7 @@ class Merges:
         :param database: it answers.
         :raises StoreError: what comes after these entries must not be merged before them.
         """
+        entries = self._without_merged(entries)
         fresh = [entry for entry in entries if not self._is_too_old(entry)]
         done = set(entries) - set(fresh)
         self._drop(done, Cause.TOO_OLD)
@@ -95,8 +98,35 @@ class Merges:
 
     def _give_up(self, group: _Group, error: Exception) -> set[PendingWrite]:
         give_up(self._backend, group[0].digest, group[0].kind, [entry.category for entry in group], error)
-        self._journal.forget_writes(group)
+        self._forget(group)
         return set(group)
+
+    def _without_merged(self, entries: Sequence[PendingWrite]) -> list[PendingWrite]:
+        """Those that are still to be merged: others stand in the journal because its disk had no room to take them
+        out."""
+        merged = [entry for entry in entries if entry.seq in self._merged]
+        if merged:
+            self._forget(merged)
+        return [entry for entry in entries if entry not in merged]
+
+    def _forget(
+        self,
+        entries: Collection[PendingWrite],
+        copies: Sequence[SharedCopy] = (),
+        applied: Sequence[PendingWrite] = (),
+    ) -> None:
+        """These are done. If the disk has no room to note that, this worker remembers it."""
+        numbers = {entry.seq for entry in entries}
+        for shared in (copies, ()):  # what siblings are shown may have no room where the deletions have
+            try:
+                self._backend.reports.shared(*self._journal.forget_writes(entries, shared, applied=applied))
+            except StoreError as error:
+                if not is_full(error):
+                    raise
+            else:
+                self._merged -= numbers
+                return
+        self._merged |= numbers
 
     def _is_too_old(self, entry: PendingWrite) -> bool:
         """Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it is: what was
@@ -136,8 +166,7 @@ class Merges:
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and not group[0].shadow:
                 self._note_version(group, reply.version)
-        shared = self._journal.forget_writes(done, self._copies.refresh(merged), applied=applied)
-        self._backend.reports.shared(*shared)
+        self._forget(done, self._copies.refresh(merged), applied)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(done)
@@ -209,7 +238,7 @@ class Merges:
                 applied = len(in_row)
                 self._backend.recorder.count("merged_fields", applied)
                 self._losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, AUTH, len(group) - applied)
-                self._journal.forget_writes(group, applied=in_row)
+                self._forget(group, applied=in_row)
                 return set(group)
             row = self._pushes.push_one(row.digest)  # another one was faster: again, with what is there now
         return self._drop(group, Cause.SESSION_OVER)
@@ -241,7 +270,7 @@ class Merges:
                 *(len(entries), why),
                 extra=fields("changes_dropped", number=len(entries), cause=why.value),
             )
-            self._journal.forget_writes(entries)
+            self._forget(entries)
         return set(entries)
 
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..policy.health import DATABASE, ONLY
 from ..policy.values import ErrorClass, StoreError
 from ..stores.backend import Backend
+from ..stores.host.opening import is_full
 from ..support.logs import Once, fields
 from . import calls
 from .carries import Carries, unchained
@@ -131,7 +133,7 @@ class Reconciler:
                 try:
                     moved = step.replay(step.entries) or moved
                 except StoreError as error:
-                    if error.store == "journal" or step.is_ordered:
+                    if (error.store == "journal" and not is_full(error)) or step.is_ordered:
                         self._after = 0
                         raise
                     moved_some, left = self._one_by_one(step, error, left)
@@ -142,6 +144,19 @@ class Reconciler:
                 if self._clock() >= end:
                     return Progress(moved, False, left)
         return Progress(moved, True, left)
+
+    def tell_held(self, redis: bool, database: bool, shards: Container[str]) -> None:
+        """Have the journal take the revocations that only this process knows of; where it still does not, tell the
+        stores of them.
+
+        :raises StoreError: one of them does not answer.
+        """
+        queue = self._journal.revocations
+        with suppress(StoreError):
+            queue.write_held()
+        if any(queue.held()):
+            being_carried = calls.ask_journal(self._carries.waiting, "replay") or ()
+            self.revocations.tell_held(redis, database, shards, being_carried)
 
     def _kinds(self, redis: bool, database: bool, shards: Container[str], data: bool) -> Iterator[Iterator[_Step]]:
         """What is to be done, by kind: what is wrong with one kind keeps none of the others."""
@@ -242,10 +257,15 @@ def _worse(left: StoreError | None, failed: StoreError) -> StoreError:
 
     :raises StoreError: two say that no store answers, unless it is about their data.
     """
-    known = left is not None and left.error_class not in _NO_OUTAGE
-    if failed.store == "journal" or (known and failed.error_class not in _NO_OUTAGE):
+    known = left is not None and _is_outage(left)
+    if (failed.store == "journal" and not is_full(failed)) or (known and _is_outage(failed)):
         raise failed
     return left if left is not None and known else failed
+
+
+def _is_outage(error: StoreError) -> bool:
+    """Whether an error says that a store does not answer. A full disk keeps no entry from the stores."""
+    return error.error_class not in _NO_OUTAGE and not is_full(error)
 
 
 def answering(backend: Backend) -> tuple[frozenset[str], bool]:

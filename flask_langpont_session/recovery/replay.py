@@ -155,6 +155,7 @@ class Replay:
         """
         with self._turn:
             shards, database = answering(self._backend)
+            self._apart(lambda: self._tell_held(shards, database))
             is_given = self._apart(lambda: self._give_back(shards, database, seconds))
             # Additions are made to what Redis is given back, not to nothing; unless that fails in an unknown way.
             data = is_given is None or not self._refill.is_due(shards, database)
@@ -179,6 +180,15 @@ class Replay:
         """Have a database that went back told again what it had confirmed. Whether nothing more can be done at once."""
         self._keep_delivered()
         return not database or self._with_stores(lambda: self._lost_commits.run(self._clock() + seconds), failed=True)
+
+    def _tell_held(self, shards: frozenset[str], database: bool) -> bool:
+        """Tell the stores of the sign-outs that this worker served and its journal did not take."""
+
+        def tell() -> bool:
+            self.reconciler.tell_held(bool(shards), database, shards)
+            return True
+
+        return self._with_stores(tell)
 
     def _drain(self, database: bool, shards: frozenset[str], seconds: float, *, data: bool) -> bool:
         """Replay what waits for stores that answer, other workers' entries too; clear up when all is well again.
@@ -227,7 +237,8 @@ class Replay:
                 )
             return None
         if progress.left is not None:
-            self._suspect(progress.left.store)
+            if progress.left.store != "journal":
+                self._suspect(progress.left.store)
             log.info(
                 "an entry of the journal could not be merged and is tried again: %s",
                 progress.left,

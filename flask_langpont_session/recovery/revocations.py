@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..policy.categories import AUTH
 from ..policy.health import ONLY
+from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingUserRevocation
 from ..stores.host.journal import PendingRevocation
@@ -21,8 +22,8 @@ class MissedRevocations:
         self._queue = backend.journal.revocations
         self._database = backend.database
         self._locate = backend.health.locate
-        # The numbers of entries whose tombstone Redis has, while their data is still to be carried.
-        self._behind_tombstone: set[int] = set()
+        # Those whose tombstone Redis has, while their data is still to be carried.
+        self._behind_tombstone: set[str] = set()
 
     def revoke_user(
         self,
@@ -55,7 +56,7 @@ class MissedRevocations:
                 return True
             later = [digest for digest in digests if self._locate(digest) not in shards or digest in being_carried]
             if later:
-                self._queue.note(*later, in_database=True)
+                self._note(later)
             self._write_tombstones([(digest, 1) for digest in digests], shards, being_carried)
             self._queue.note_delivered(*(digest for digest in digests if digest not in later))
             entry = replace(entry, reached=digests[-1])
@@ -96,12 +97,12 @@ class MissedRevocations:
         to_redis = [
             (entry.digest, versions[entry.digest])
             for entry in lacking
-            if not (entry.digest in being_carried and entry.seq in self._behind_tombstone)
+            if not (entry.digest in being_carried and entry.digest in self._behind_tombstone)
         ]
         whole = [digest for digest, _ in to_redis if digest not in being_carried]
         self._write_tombstones(to_redis, shards, being_carried)
-        self._behind_tombstone.update(entry.seq for entry in lacking if entry.digest in being_carried)
-        self._behind_tombstone.difference_update(entry.seq for entry in lacking if entry.digest not in being_carried)
+        self._behind_tombstone.update(entry.digest for entry in lacking if entry.digest in being_carried)
+        self._behind_tombstone.difference_update(whole)
         if whole:
             self._queue.mark_done(*whole, in_redis=True)
         return bool(to_database or to_redis)
@@ -114,9 +115,26 @@ class MissedRevocations:
         for digest in later:
             self._backend.row_changed(digest)
         if later:
-            self._queue.note(*sorted(later), in_database=True)
+            self._note(sorted(later))
         self._queue.mark_done(*digests, in_database=True)
         return dict.fromkeys(digests, 0) | dead
+
+    def _note(self, digests: Sequence[str]) -> None:
+        """The database has these, and Redis has not."""
+        try:
+            self._queue.note(*digests, in_database=True)
+        except StoreError as error:
+            if error.timed_out or error.sent:
+                raise
+            # else the queue has them in this process' memory
+
+    def tell_held(self, redis: bool, database: bool, shards: Container[str], being_carried: Container[str]) -> None:
+        """Tell the stores of what only this process knows, because the journal does not take it."""
+        revocations, users = self._queue.held()
+        for user in users if database else ():
+            self.revoke_user([user], redis, shards, being_carried)
+        for begin in range(0, len(revocations), calls.PIPELINE):
+            self.revoke(revocations[begin : begin + calls.PIPELINE], redis, database, shards, being_carried)
 
     def renew_tombstones(self, shards: Container[str] = (ONLY,)) -> bool:
         """Write those tombstones again that the database does not know of: until it does, Redis must not forget them.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
@@ -82,7 +83,8 @@ class CategoryWrites:
             self._local.kill(target.digest)
             return not plan.is_new and self._write_shadow(plan, ref.digest, scope, changes)
         if waits:
-            return self._keep_for_later(plan, ref, scope, changes, None, sent) or row is not None
+            overtake = partial(self._overtake, plan, ref, scope, changes)
+            return self._keep_for_later(plan, ref, scope, changes, None, sent, overtake) or row is not None
         return self._note_written(plan, ref, changes, sent.written, scope)
 
     def _must_wait(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope) -> bool:
@@ -204,15 +206,33 @@ class CategoryWrites:
         changes: Mapping[str, CategoryChange],
         row: AuthRow | None,
         sent: _Sent,
+        instead: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Redis did not take it, or not yet. Returns whether anything outlives the request all the same."""
+        """Redis did not take it, or not yet. Returns whether anything outlives the request all the same.
+
+        :param instead: see :meth:`.JournalWriter.keep`.
+        """
         if row:
             self._journal_writer.queue_push(row.digest, row.version, scope=scope)
         fitting = {name: change for name, change in changes.items() if self._fits(plan, name, change)}
         now = self.now(ref.digest)
-        kept = self._journal_writer.keep(plan, ref, fitting, now, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope)
+        kept = self._journal_writer.keep(
+            plan, ref, fitting, now, doubt=sent.doubt, sent_us=sent.sent_us, scope=scope, instead=instead
+        )
         self._reports.recorder.count("fallback_journal", by=int(kept))
         return kept or row is not None
+
+    def _overtake(self, plan: Plan, ref: RecordRef, scope: RequestScope, changes: Mapping[str, CategoryChange]) -> bool:
+        """Write to Redis what should wait behind what waits already, and has no room in the journal: what it takes the
+        place of goes (I33). Whether Redis has it."""
+        if any(change.unseen for change in changes.values()) or not scope.can(PRIMARY, WRITE):
+            return False
+        if not self._journal_writer.take_out(ref, changes, scope):
+            return False
+        written = self._write_guarded(plan, ref, scope, dict(changes), None).written
+        if written is None or written.status != "written":
+            return False
+        return self._note_written(plan, ref, changes, written, scope)
 
     def _fits(self, plan: Plan, name: str, change: CategoryChange) -> bool:
         """Whether a category is within its limits after a change, as far as is known here; else that is said, and the

@@ -7,6 +7,7 @@ the request goes on with what is left.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -26,9 +27,10 @@ from ..policy.values import (
     SharedCopy,
     StoreError,
 )
-from ..stores.host.entries import WIPED_FIELD
-from ..stores.host.group_commit import is_busy
+from ..stores.host.entries import WIPED_FIELD, take_out
+from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
+from ..stores.host.opening import is_full
 from ..stores.local import LocalAuth
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import addition_id
@@ -200,6 +202,7 @@ class JournalWriter:
         doubt: str = "",
         sent_us: int = 0,
         scope: RequestScope | None = None,
+        instead: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Keep what the table keeps of changes that Redis did not take; the rest lasts for this request only. Of a
         request that was at level 0 all of it is kept.
@@ -207,6 +210,7 @@ class JournalWriter:
         :param ref: of the plan's target, or of its shadow.
         :param doubt: the id of a write by which Redis may have it all the same; `sent_us`: when that was sent, by the
             Redis clock.
+        :param instead: called where the journal's disk has no room; whether it has kept the changes elsewhere.
         :return: whether anything was kept.
         """
         level = plan.level
@@ -227,7 +231,7 @@ class JournalWriter:
                     plan.note_kept([name], Kept.NOWHERE)
                     self._reports.losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
         copies = self._empty_copies(plan, ref, now.earliest_us) if entries and plan.is_new else []
-        return bool(entries) and self._put(plan, entries, copies, scope)
+        return bool(entries) and self._put(plan, entries, copies, scope, instead)
 
     def _empty_copies(self, plan: Plan, ref: RecordRef, since_us: int) -> list[SharedCopy]:
         """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there.
@@ -240,7 +244,12 @@ class JournalWriter:
         return [SharedCopy(ref.digest, name, CategoryCopy(since_us, NO_FIELDS)) for name in sorted(names)]
 
     def _put(
-        self, plan: Plan, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy], scope: RequestScope | None
+        self,
+        plan: Plan,
+        entries: Sequence[PendingWrite],
+        copies: Sequence[SharedCopy],
+        scope: RequestScope | None,
+        instead: Callable[[], bool],
     ) -> bool:
         names = [entry.category for entry in entries]
         try:
@@ -249,9 +258,32 @@ class JournalWriter:
                     plan.note_kept([lost.category], Kept.NOWHERE)
                 self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
         except StoreError as error:
+            if is_full(error) and instead():
+                return True
             self._note_lost(plan, names, error)
             return False
         plan.note_kept(names, Kept.JOURNAL)
+        return True
+
+    def take_out(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope | None) -> bool:
+        """Take out of the journal what waits for the fields that are changed now, because Redis is about to get what
+        comes after it. Whether it is out; what is no part of these changes, and lost by that, is counted.
+
+        :param changes: category → change.
+        """
+
+        def take(db: sqlite3.Connection) -> Mapping[str, int]:
+            return {
+                name: take_out(db, ref, name, None if change.wipe else change.writes, change.increments)
+                for name, change in changes.items()
+            }
+
+        try:
+            taken = _noted(scope, lambda wait: self._journal.file.transaction(take, wait, room=Room.RESERVED))
+        except StoreError:
+            return False
+        for name, count in taken.items():
+            self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, name, count)
         return True
 
     def _note_lost(self, plan: Plan, names: Sequence[str], error: StoreError) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import count
 
 import pytest
@@ -54,6 +55,17 @@ class Disk:
     def make_room(self) -> None:
         """As when an operator tidies the disk."""
         self._limit(1_000_000)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Every write to a file fails, those of marks and deletions too: the system refuses what is beyond the limit of
+        files, which is 0, also to root. The stores of the test are other processes."""
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     def _limit(self, pages: int) -> None:
         connection = self._journal.file.writer.connection

@@ -18,10 +18,13 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
+from flask_langpont_session.metrics.recorder import NotKept
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import captured_events
 
-from .behind import row_of, stored, wait_for_level, wait_until_home
+from .behind import LONG, digest, entry, row_of, stored, wait_for_level, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
 from .small_disk import (
     Disk,
@@ -218,6 +221,84 @@ def test_with_room_again_logouts_become_durable_again(
     postgres.start()
     wait_until_home(app)
     wait_until(lambda: not row_of(app, other.cookie).live, "the logout is in the database")
+
+
+def of_translation(app: Flask) -> list[NotKept]:
+    """What was lost of it; what the disk was filled with is of another category."""
+    return [loss for loss in parts(app).recorder.losses() if loss.category == "translation"]
+
+
+def lose(app: Flask, *stores: str) -> None:
+    for store in stores:
+        for way in (READ, WRITE):
+            parts(app).health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), way)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_i33_a_sign_out_that_the_journal_did_not_take_reaches_the_stores(
+    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack, everywhere: bool
+) -> None:
+    """D26: the disk refuses everything until the end; the worker that served the sign-out lives."""
+    held.enter_context(parts(app).monitor.paused())
+    lose(app, PRIMARY, DATABASE)
+    with disk.refusing():
+        if everywhere:
+            langpont: LangPontSession = app.session_interface  # type: ignore[assignment]
+            assert not langpont.revoke_user("7", app).durable
+        else:
+            assert user.post("/logout").status_code == 200
+        assert row_of(app, user.cookie).live
+        for store in (PRIMARY, DATABASE):
+            parts(app).monitor.recover(store, (READ, WRITE))
+        held.close()
+        wait_until(lambda: not row_of(app, user.cookie).live, "the end of it in the database", LONG)
+        wait_until(lambda: entry(primary, digest(user.cookie)).get("@live") == "0", "the end of it in Redis", LONG)
+    wait_until_home(app)
+
+
+def test_i33_a_disk_that_refuses_everything_stops_no_replay(
+    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack
+) -> None:
+    """D26: what may be sent twice is sent without a mark, and once; additions wait. With room again nothing is left of
+    either, and nothing counts as a conflict."""
+    user.post("/count")
+    held.enter_context(parts(app).monitor.paused())
+    lose(app, PRIMARY)
+    user.post("/set", json={"input_text": "during", "source_lang": "ja"})
+    assert user.post("/count").text == "2"
+    with disk.refusing():
+        parts(app).monitor.recover(PRIMARY, (READ, WRITE))
+        held.close()
+        reached = lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"'  # noqa: E731
+        wait_until(reached, "what waited in Redis", LONG)
+        assert stored(primary, "translation", user.cookie)["usage_count"] == "1"
+        assert user.get("/get/usage_count").json["value"] == 2
+    wait_until_home(app)
+    assert stored(primary, "translation", user.cookie)["usage_count"] == "2"
+    assert parts(app).recorder.losses() == {}
+
+
+def test_i33_a_request_whose_category_waits_in_a_full_journal_writes_to_redis(
+    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack
+) -> None:
+    """D26, I18: nothing can wait behind what waits; what the request takes the place of goes, the rest is merged."""
+    held.enter_context(parts(app).monitor.paused())
+    lose(app, PRIMARY)
+    user.post("/set", json={"input_text": "during", "source_lang": "ja"})
+    parts(app).monitor.recover(PRIMARY, (READ, WRITE))
+    disk.fill()
+    after = "after" * 2000  # which has no room in the place of what waits
+    assert user.post("/set", json={"input_text": after}).status_code == 200
+    assert stored(primary, "translation", user.cookie)["input_text"] == f'"{after}"'
+    assert user.get("/get/input_text").json["value"] == after
+    assert user.get("/get/source_lang").json["value"] == "ja"
+    assert of_translation(app) == []
+    disk.make_room()
+    held.close()
+    wait_until_home(app)
+    shown = stored(primary, "translation", user.cookie)
+    assert (shown["input_text"], shown["source_lang"]) == (f'"{after}"', '"ja"')
+    assert of_translation(app) == []
 
 
 def test_many_failures_are_said_once_and_counted_all(

@@ -14,7 +14,7 @@ from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
-from flask_langpont_session.recovery import lost_commits, reconciler, replay, resync
+from flask_langpont_session.recovery import lost_commits, merges, reconciler, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
@@ -30,6 +30,7 @@ from flask_langpont_session.request import (
 )
 from flask_langpont_session.stores import local
 from flask_langpont_session.stores.host import change_ids, entries, journal
+from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
 from flask_langpont_session.stores.redis.records import ABSENT, Outcome
@@ -296,6 +297,12 @@ def _waits_if_it_is_read(self: journal_writer.JournalWriter, ref: RecordRef, nam
     return any(map(overlay.has_writes, names))
 
 
+def _by_this_releases_table(backend: Any, digest: str, category: str, kind: str, *arguments: Any) -> Any:
+    return _merge_of(backend, digest, backend.table.categories[category].name, kind, *arguments)
+
+
+_merge_of = merges.merge_of
+
 _lay_over = fallback.Fallback._lay_over
 
 
@@ -484,6 +491,10 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
+    Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),
+    Ablation("each entry apart", merges.Merges, "_each_apart", lambda self, merge, groups: merge(groups)),
+    Ablation("revocations that the journal did not take", HeldRevocations, "keep", _nothing),
+    Ablation("log out everywhere that the journal did not take", HeldRevocations, "keep_user", _nothing),
     Ablation("an end behind a change of auth", category_writes.CategoryWrites, "_write_shadow", _written_always),
     Ablation("delivered revocations are told again", lost_commits.LostCommits, "suspect", _nothing),
     Ablation("a last look at delivered revocations", lost_commits.LostCommits, "_look_for_the_last_time", _nothing),

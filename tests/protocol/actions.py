@@ -19,8 +19,9 @@ from flask_langpont_session.policy.leases import INCIDENT_MARGIN_MS
 from flask_langpont_session.policy.privileges import begins_to_live_shorter
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import CategoryChange, RowState
+from flask_langpont_session.policy.values import CategoryChange, Operation, RowState
 from flask_langpont_session.request.scope import RequestScope
+from flask_langpont_session.stores.host.journal import PendingWrite
 
 from .invariants import LIST, as_list
 from .sim_redis import Key, Node, is_live
@@ -37,6 +38,10 @@ MAX_AGE_SECONDS = 60
 
 CARRIED = ("translation", "ui", "data")
 """Categories that are taken along to another id."""
+
+
+FORMER = "former"
+"""A category that only another release has."""
 
 
 def do(world: World, line: str) -> None:
@@ -558,6 +563,29 @@ def _unread(world: World, host: str, count: str) -> None:
     world.hosts[host].unread = int(count)
 
 
+def _former(world: World, name: str) -> None:
+    """Another release of the host had a category that this one does not have, and a change of it waits."""
+    _wait(world, name, f"former-{len(world.former)}", category=FORMER)
+    world.former.append(f"former-{len(world.former)}")
+
+
+def _strange(world: World, name: str) -> None:
+    """A change waits that nothing can handle."""
+    _wait(world, name, "strange", category="translation", moment="no moment")
+
+
+def _wait(world: World, name: str, digest: str, **columns: Any) -> None:
+    change = PendingWrite(
+        digest=digest, kind="a", operation=Operation.SET, field="text", value=b"1", life_ms=9, **columns
+    )
+    world.hosts[name].journal.put([change])
+
+
+def _disk(world: World, name: str, how: str) -> None:
+    """A host's journal takes no more, or again."""
+    world.hosts[name].is_full = how == "full"
+
+
 def _crash(world: World, name: str) -> None:
     worker = world.workers[name]
     world.promises.census["crash with a journal"] += not worker.host.journal.is_empty()
@@ -633,6 +661,7 @@ def _heal(world: World) -> None:
     _check_revocations(world)
     _check_sums(world)
     _check_data(world)
+    _check_former(world)
 
 
 def _check_delivered(world: World) -> None:
@@ -771,6 +800,13 @@ def _check_data(world: World) -> None:
                 promises.violate("I17", f"{len(missing)} acknowledged entries are not there, and none is reported")
 
 
+def _check_former(world: World) -> None:
+    """What waited of a category that is not known is in Redis: it can be merged, so it is not given up."""
+    for digest in world.former:
+        if Key(FORMER, digest) not in world.cluster.primary.data:
+            world.promises.violate("I29", "a change of a category of another release was not merged")
+
+
 def _check_last(world: World, digest: str, there: Mapping[str, Any]) -> None:
     """Of a key that was set without being read, the last value; of a counter, everything that was added."""
     last = world.promises.last.get(digest)
@@ -808,6 +844,9 @@ EVENTS: dict[str, Callable[..., object]] = {
     "join_all": lambda world: world.cuts.clear(),
     "busy": _busy,
     "unread": _unread,
+    "former": _former,
+    "strange": _strange,
+    "disk": _disk,
     "crash": _crash,
     "lose": _lose,
     "near": lambda world: world.keep_near(),

@@ -9,7 +9,10 @@ from .actions import EVENTS, REQUESTS
 USUAL = 1000
 """Examples of the machine, and walks, that the numbers below are about."""
 
-EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - {"rest", "kept", "shown", "unknown"}), "tick"), (3, 30))
+OF_SCHEDULES = {"rest", "kept", "shown", "unknown", "former", "strange", "disk"}
+"""What happens in kept schedules only."""
+
+EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - OF_SCHEDULES), "tick"), (3, 30))
 """Every kind of request and event happens, and what follows from them does, too: see :data:`REACHED`."""
 
 REACHED: dict[str, tuple[int, int]] = EVERYTHING | {

@@ -1412,4 +1412,50 @@ KEPT = (
         read w0 s1
         """,
     ),
+    _kept(
+        "a change keeps its life",
+        "I29",
+        """
+        sign_in w0 alice s0
+        former h0
+        heal
+        """,
+    ),
+    _kept(
+        "each entry apart",
+        "I6",
+        """
+        sign_in w0 alice s0
+        cut h0 A
+        pass 6000
+        tick all
+        strange h0              # and what was written after it
+        write w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "revocations that the journal did not take",
+        "I6",
+        """
+        sign_in w0 alice s0
+        read w2 s0
+        database down
+        disk h0 full
+        sign_out w0 s0
+        heal
+        """,
+    ),
+    _kept(
+        "log out everywhere that the journal did not take",
+        "I6",
+        """
+        sign_in w2 alice s0     # of which w0 knows nothing
+        pass 2000
+        database down
+        disk h0 full
+        revoke_user w0 alice
+        heal
+        """,
+    ),
 )

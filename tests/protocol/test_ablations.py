@@ -34,6 +34,8 @@ LOAD_BEARING = {
     "delivered revocations are told again",
     "a last look at delivered revocations", "rights of both versions", "above the highest version",
     "a row that went back", "an epoch that was lost",
+    "a change keeps its life", "each entry apart", "revocations that the journal did not take",
+    "log out everywhere that the journal did not take",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

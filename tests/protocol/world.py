@@ -138,6 +138,7 @@ class Host:
     """One host: its journal outlives its workers.
 
     :ivar unread: so often the journal does not say in time what waits.
+    :ivar is_full: its disk takes no more.
     """
 
     def __init__(self, name: str, world: World) -> None:
@@ -145,6 +146,7 @@ class Host:
         limits = JournalLimits(copies_ttl=world.settings.local_cache_ttl)
         self.journal = journal_at(None, clock=world.clock.wall, limits=limits)
         self.unread = 0
+        self.is_full = False
         read = self.journal.overlay
 
         def overlay(ref: RecordRef, **options: Any) -> Overlay:
@@ -154,6 +156,14 @@ class Host:
             return read(ref, **options)
 
         self.journal.overlay = overlay  # type: ignore[method-assign]
+        write = self.journal.file.transaction
+
+        def transaction(*arguments: Any, **options: Any) -> Any:
+            if self.is_full:
+                raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
+            return write(*arguments, **options)
+
+        self.journal.file.transaction = transaction  # type: ignore[method-assign]
 
 
 @dataclass(eq=False)
@@ -295,6 +305,7 @@ class World:
 
     :param profile: one of :data:`PROFILES`.
     :ivar told: what requests were told, one line of text each.
+    :ivar former: digests of sessions with a change of a category that only another release had.
     :ivar cut_path: how a cut connection looks to the worker that uses it.
     """
 
@@ -304,6 +315,7 @@ class World:
         self.tasks = Tasks(self.clock)
         self.recorder = Recorder()
         self.told: list[str] = []
+        self.former: list[str] = []
         self.cuts: set[tuple[str, str]] = set()
         self.cut_path = Path.SILENT
         self.database_path = Path.CLEAR

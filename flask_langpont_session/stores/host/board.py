@@ -21,6 +21,7 @@ from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreE
 from .change_ids import ChangeIds
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
+from .group_commit import Room
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
 
@@ -99,7 +100,7 @@ class Board:
         outdated: Outdated = Counter()
         left_out, waiting = 0, iter(copies)
         while portion := list(islice(waiting, PORTION)):
-            shared = self._file.transaction(partial(self.put_copies, portion), wait)
+            shared = self._file.transaction(partial(self.put_copies, portion), wait, room=Room.GROWING)
             outdated.update(shared.outdated)
             left_out += shared.left_out
         return Shared(outdated, left_out)
@@ -109,7 +110,7 @@ class Board:
         and nothing that was written is lost."""
         if copies:
             with suppress(StoreError):
-                self._file.transaction(partial(self.put_copies, copies), wait, forced=False)
+                self._file.transaction(partial(self.put_copies, copies), wait, forced=False, room=Room.GROWING)
 
     def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Shared:
         """Share copies within a transaction that is under way, as many as there is room for."""
@@ -139,7 +140,11 @@ class Board:
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""
         sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
-        while self._file.transaction(lambda db: db.execute(sql, (PORTION,)).rowcount, REPLAY_SECONDS):
+
+        def clear(db: sqlite3.Connection) -> int:
+            return db.execute(sql, (PORTION,)).rowcount
+
+        while self._file.transaction(clear, REPLAY_SECONDS, room=Room.RESERVED):
             pass
 
     # -- rows ----------------------------------------------------------------------------------------------------------

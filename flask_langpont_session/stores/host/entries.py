@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -421,6 +421,36 @@ def oldest_writes(
     entries = {row: _understood(row) for row in rows}
     damaged = {row[0]: str(row[_NAMES.index("category")]) for row, entry in entries.items() if entry is None}
     return [entry for entry in entries.values() if entry], damaged
+
+
+def take_out(
+    db: sqlite3.Connection, ref: RecordRef, category: str, fields: Iterable[str] | None, added: Iterable[str] = ()
+) -> int:
+    """Take out what waits for some fields of a category, because a store is about to get what comes after it.
+
+    :param fields: those that are set or deleted; None: all are wiped.
+    :param added: those that are added to: what they were to be set to goes, additions to them stay.
+    :return: how many of the latter were to be set or deleted.
+    """
+    place = (ref.digest, ref.shadow, category)
+    if fields is None:
+        db.execute(f"DELETE FROM writes WHERE {_CATEGORY}", place)
+    db.executemany(f"DELETE FROM writes WHERE {FIELD}", [(*place, name) for name in fields or ()])
+    of_values = f"DELETE FROM writes WHERE {FIELD} AND operation <> '{Operation.ADD}'"
+    return sum(db.execute(of_values, (*place, name)).rowcount for name in added)
+
+
+def unmarked(db: sqlite3.Connection, entries: Sequence[PendingWrite]) -> list[PendingWrite]:
+    """Return those that still wait as they are and may be sent without a mark: absolute values, which are the same
+    however often they are sent. What waits for a field to which something is added has to wait with that."""
+    sql = f"SELECT count(*), sum(operation = '{Operation.ADD}') FROM writes WHERE {FIELD} AND (seq = ? OR token <> '')"
+
+    def may_be_sent(entry: PendingWrite) -> bool:
+        place = (entry.digest, entry.shadow, entry.category, entry.field)
+        rows, additions = db.execute(sql, (*place, entry.seq)).fetchone()
+        return bool(rows) and not additions
+
+    return [entry for entry in entries if may_be_sent(entry)]
 
 
 def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int) -> Overlay:

@@ -34,19 +34,21 @@ from ...policy.values import ErrorClass, StoreError
 from ...support.forks import call_in_children
 from ...support.lag import Deadline
 from .commit_counter import CommitCounter, OwnCommitCounter, counter_path
-from .group_commit import Task, Work, Writer, brisk, busy
+from .group_commit import Room, Task, Work, Writer, brisk, busy
 from .lock import HostLock
 from .opening import (
     FAILURES,
-    FILE_IS_WELL,
     begun,
-    code_of,
     completed,
+    full,
+    is_full,
+    is_well,
     lock_path,
     log_path,
     one,
     store_error,
 )
+from .reserve import Reserve
 from .side import TURNS, Side, Sides
 
 T = TypeVar("T")
@@ -116,7 +118,15 @@ class JournalFile:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def transaction(self, work: Work[T], wait: float | None = None, *, forced: bool = True, stays: bool = False) -> T:
+    def transaction(
+        self,
+        work: Work[T],
+        wait: float | None = None,
+        *,
+        forced: bool = True,
+        stays: bool = False,
+        room: Room = Room.USUAL,
+    ) -> T:
         """Have something written whole or not at all, together with what other threads write at the same moment.
 
         :param work: gets the connection, and is called by another thread. What it raises is raised here; then nothing
@@ -126,16 +136,19 @@ class JournalFile:
             power.
         :param stays: it is not given up when time is up, but written as soon as possible. For what may be done however
             late it is, whatever was said of it.
+        :param room: which room on the disk it may take, see :class:`~.reserve.Reserve`.
         :return: what `work` returned.
         :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, or stays, and may be
             written or not; without, it will never be. With `sent` alone it is written, but the disk may lose it.
         """
-        return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True, stays=stays))
+        if room is Room.GROWING:
+            work = _beside_reserve(self.path, work)
+        return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True, stays=stays, room=room))
 
     def aside(self, work: Work[T], wait: float | None = None) -> T:
         """The same without being forced, for what is no entry: requests that ask whether there are entries are not made
         to look again."""
-        return self._done(Task(work, _deadline(wait), forced=False, is_entry=False))
+        return self._done(Task(work, _deadline(wait), forced=False, is_entry=False, room=Room.RESERVED))
 
     def open(self) -> None:
         """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
@@ -177,7 +190,7 @@ class JournalFile:
         try:
             written, again = self._together(tasks)
         except Exception as error:
-            if len(tasks) == 1:
+            if len(tasks) == 1 and not _makes_room(self, tasks[0], error):
                 _fail(tasks, error)
                 return []
             written, again = [], list(tasks)
@@ -252,9 +265,14 @@ class JournalFile:
         """
         if self.path is None or self._queue is None:
             return False
+        reserve = Reserve(self.path)
+        is_short = not reserve.hold()
         with self._lent(self.sides.shrink, _deadline(None)) as db:
             place = self.sides.shrink.place or self.path
-            if _size(log_path(place)) > _LARGE_LOG:
+            if is_short:  # on a full disk the log may have the room that the reserve lacks
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                reserve.hold()
+            elif _size(log_path(place)) > _LARGE_LOG:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
             free = _size(place) // one(db, "PRAGMA page_size") - used
@@ -340,7 +358,7 @@ class JournalFile:
             except FAILURES as error:
                 # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
                 # full disk reading goes on, but opened anew it might find no room for its index.
-                if self.path is not None and code_of(error) not in FILE_IS_WELL:
+                if self.path is not None and not is_well(error):
                     self._let_go()
                     side.close()
                 raise store_error(error) from error
@@ -419,6 +437,28 @@ def _force(path: Path) -> None:
             getattr(os, "fdatasync", os.fsync)(log)  # not every system has the quicker one
         finally:
             os.close(log)
+
+
+def _beside_reserve(path: Path | None, work: Work[T]) -> Work[T]:
+    """The same work, which takes none of the room that the reserve needs."""
+
+    def add(db: sqlite3.Connection) -> T:
+        if not Reserve(path).hold():
+            raise full()
+        return work(db)
+
+    return add
+
+
+def _makes_room(file: JournalFile, task: Task[Any], error: Exception) -> bool:
+    """Whether there is more room now for what may take the reserve, and was refused for want of room."""
+    if task.room is not Room.RESERVED or file.path is None or not is_full(error):
+        return False
+    log = log_path(file.writer.place or file.path)
+    has_more, size = Reserve(file.path).give_back(), _size(log)
+    with suppress(StoreError), file._lent(file.writer, _deadline(None)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what stands in the log has its place in the file
+    return has_more or _size(log) < size
 
 
 def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> bool:

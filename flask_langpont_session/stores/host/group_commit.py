@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from ...policy.values import ErrorClass, StoreError
@@ -94,6 +95,14 @@ def is_busy(error: StoreError) -> bool:
     return error.timed_out or error.cause.startswith(_BUSY)
 
 
+class Room(Enum):
+    """Which room on the disk something may take."""
+
+    GROWING = "growing"  # none that the reserve needs: it adds to what waits
+    USUAL = "usual"  # what there is
+    RESERVED = "reserved"  # the reserve's, if there is no other: it ends a session, or empties the journal
+
+
 class Task(Generic[T]):
     """Something to be written, and the thread that waits for it.
 
@@ -104,14 +113,25 @@ class Task(Generic[T]):
     :param forced: its result is known when it is on the disk.
     :param is_entry: whether :meth:`Journal.is_empty` has to look again after it.
     :param stays: it is to be done even if that is later than its thread waits.
+    :param room: which room it may take.
     """
 
     __slots__ = (
         *("_deadline", "_decided", "_done", "_error", "_is_taken", "_value", "_work"),
-        *("forced", "is_entry", "_stays"),
+        *("forced", "is_entry", "room", "_stays"),
     )
 
-    def __init__(self, work: Work[T], deadline: Deadline, *, forced: bool, is_entry: bool, stays: bool = False) -> None:
+    def __init__(
+        self,
+        work: Work[T],
+        deadline: Deadline,
+        *,
+        forced: bool,
+        is_entry: bool,
+        stays: bool = False,
+        room: Room = Room.USUAL,
+    ) -> None:
+        self.room = room
         self._work: Work[T] | None = work
         self._decided, self._done = threading.Lock(), threading.Lock()
         self._done.acquire()

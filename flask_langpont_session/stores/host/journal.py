@@ -41,11 +41,13 @@ from .entries import (
     put_write,
     read_overlay,
     take_carry_back,
+    unmarked,
 )
 from .file import REPLAY_SECONDS, JournalFile
+from .group_commit import Room
 from .last_look import LastLook
 from .limits import JournalLimits
-from .opening import one
+from .opening import is_full, one
 from .revocation_queue import RevocationQueue
 from .summary import Summary, Waiting, find_sessions, read_session, read_summary, read_waiting
 
@@ -248,7 +250,8 @@ class Journal:
 
         left = _time_left(wait)
         stays = all(entry.operation is Operation.WIPE for entry in entries)
-        lost = self.file.transaction(self._limits.adding(put, session), wait, stays=stays)
+        room = Room.USUAL if stays else Room.GROWING
+        lost = self.file.transaction(self._limits.adding(put, session), wait, stays=stays, room=room)
         self.board.add_copies(copies, left())
         return lost
 
@@ -275,7 +278,7 @@ class Journal:
             lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move, stays=stays)
         )
         try:
-            left_out = self.file.transaction(put, wait, stays=not carry.left_us)
+            left_out = self.file.transaction(put, wait, stays=not carry.left_us, room=Room.GROWING)
         except StoreError as error:
             if carry.left_us and error.timed_out:  # its commit was under way
                 with suppress(StoreError):
@@ -301,7 +304,8 @@ class Journal:
         :param entries: with the id under which each is sent.
         :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
         :return: those that may be sent. What was written again since it was read from here may not: its old value would
-            look like a newer one of another worker, and an addition that has grown would be taken for made.
+            look like a newer one of another worker, and an addition that has grown would be taken for made. Where the
+            disk has no room for a mark: those that may be sent again without one, see :func:`.unmarked`.
         """
         sql = """UPDATE writes SET doubts = CASE WHEN instr(doubts, ?) THEN doubts ELSE doubts || ? END,
             moment = CASE WHEN token <> '' AND NOT is_sent THEN ? ELSE moment END, is_sent = token <> ''
@@ -315,7 +319,13 @@ class Journal:
 
             return [entry for entry, write_id in sent.items() if may_be_sent(entry, write_id)]
 
-        return self.file.transaction(mark, REPLAY_SECONDS, forced=False)
+        try:
+            return self.file.transaction(mark, REPLAY_SECONDS, forced=False, room=Room.RESERVED)
+        except StoreError as error:
+            if not is_full(error):
+                raise
+            with self.file.connected() as db:
+                return unmarked(db, list(sent))
 
     def forget_writes(
         self,
@@ -343,7 +353,7 @@ class Journal:
             db.executemany(_NOW_MADE_FROM, merged)
             return self.board.put_copies(shared, db)
 
-        return self.file.transaction(forget, REPLAY_SECONDS)
+        return self.file.transaction(forget, REPLAY_SECONDS, room=Room.RESERVED)
 
     def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
         """The data under former ids that waits to be brought to present ones, the oldest first.
@@ -389,7 +399,7 @@ class Journal:
 
 
 def _delete(file: JournalFile, table: str, numbers: Sequence[int]) -> None:
-    file.transaction(partial(delete, table, numbers), REPLAY_SECONDS)
+    file.transaction(partial(delete, table, numbers), REPLAY_SECONDS, room=Room.RESERVED)
 
 
 def _remove(journal: Journal, table: str, damaged: Mapping[int, str]) -> None:

@@ -23,11 +23,11 @@ from .entries import ADDED, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 """What SQLite and the system raise, and Python for a value that SQLite cannot keep."""
 
-FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY})
+_FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR_WRITE})
 """Result codes after which there is nothing to be gained by opening the file anew."""
 
 _REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
-_REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_REFUSED_BY_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 _PAGES_OF_LOG = 4_000
 """Pages of 4 KB in SQLite's -wal after which a commit has to copy them to the file, while all others wait. It should
@@ -102,6 +102,18 @@ def one(connection: sqlite3.Connection, sql: str) -> int:
     return int(row[0])
 
 
+def _is_refused(error: Exception) -> bool:
+    """Whether the disk takes no more. Of a quota, or a limit of files, SQLite says only that a write failed."""
+    by_system = isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM
+    is_write = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE
+    return by_system or is_write or code_of(error) in _REFUSED
+
+
+def is_well(error: Exception) -> bool:
+    """Whether the file is as it should be, though something failed."""
+    return getattr(error, "sqlite_errorcode", 0) in _FILE_IS_WELL or code_of(error) in _FILE_IS_WELL
+
+
 def code_of(error: Exception) -> int:
     """SQLite's primary result code; 0: not an error of SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
@@ -115,8 +127,19 @@ def store_error(error: Exception) -> StoreError:
     cause = getattr(error, "sqlite_errorname", type(error).__name__)
     if isinstance(error, (OverflowError, UnicodeError)):
         return StoreError("journal", ErrorClass.DATA, cause)
-    refused = code_of(error) in _REFUSED or (isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM)
-    return StoreError("journal", ErrorClass.WRITE_REFUSED if refused else ErrorClass.UNREACHABLE, cause)
+    return StoreError("journal", ErrorClass.WRITE_REFUSED if _is_refused(error) else ErrorClass.UNREACHABLE, cause)
+
+
+def full() -> StoreError:
+    """There is no room on the disk."""
+    return StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the journal refused something for want of room, or because its disk is read-only."""
+    if not isinstance(error, StoreError):
+        return _is_refused(error)
+    return error.store == "journal" and error.error_class is ErrorClass.WRITE_REFUSED
 
 
 def log_path(path: Path) -> Path:

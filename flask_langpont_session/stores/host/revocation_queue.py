@@ -20,6 +20,9 @@ from .entries import (
     put_user_revocation,
 )
 from .file import REPLAY_SECONDS, JournalFile
+from .group_commit import Room
+from .held_revocations import HeldRevocations
+from .opening import is_full
 
 _MOST_UNWRITTEN = 10_000
 """Delivered revocations that a worker keeps in its memory until they are written."""
@@ -39,6 +42,7 @@ class RevocationQueue:
         self._file = file
         self._clock = clock
         self._unwritten: deque[tuple[str, int]] = deque(maxlen=_MOST_UNWRITTEN)
+        self._held = HeldRevocations(clock)
 
     def note(
         self,
@@ -64,17 +68,32 @@ class RevocationQueue:
                 put_revocation(db, digest, now, in_database)
                 mark_done(db, digest, now, in_database=False, in_redis=in_redis)
 
-        self._file.transaction(note, wait, stays=stays)
+        try:
+            self._file.transaction(note, wait, stays=stays, room=Room.RESERVED)
+        except StoreError as error:
+            if not (error.timed_out or error.sent):  # else it may be written yet, or is
+                for digest in digests:
+                    self._held.keep(digest, in_database, in_redis)
+            raise
 
     def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
-        """Note which stores have these revocations now. An entry waits no more when both have it."""
+        """Note which stores have these revocations now. An entry waits no more when both have it. If the disk has no
+        room for that, this process remembers it."""
         now = self._now_ms()
 
         def note(db: sqlite3.Connection) -> None:
-            for digest in digests:
+            for digest in kept:
                 mark_done(db, digest, now, in_database, in_redis)
 
-        self._file.transaction(note, REPLAY_SECONDS)
+        if not (kept := self._held.mark_done(digests, in_database, in_redis)):
+            return
+        try:
+            self._file.transaction(note, REPLAY_SECONDS, room=Room.RESERVED)
+        except StoreError as error:
+            if not is_full(error):
+                raise
+            for digest in kept:
+                self._held.tell(digest, in_database, in_redis)
 
     def note_delivered(self, *digests: str) -> None:
         """Note that both stores have these revocations. Costs no request anything: :meth:`keep_delivered` writes it."""
@@ -153,7 +172,8 @@ class RevocationQueue:
         )
         with self._file.connected() as db:
             rows = db.execute(sql, (after, database, redis, limit)).fetchall()
-        return [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
+        found = [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
+        return list(map(self._held.known_of, found))
 
     def note_user(
         self, user_id: str, *, until_ms: int = 0, epoch: int = 0, wait: float | None = None, stays: bool = False
@@ -168,7 +188,13 @@ class RevocationQueue:
         :param epoch: the user's epoch, if the database has raised it.
         :param stays: see :meth:`note`.
         """
-        self._file.transaction(lambda db: put_user_revocation(db, user_id, until_ms, epoch), wait, stays=stays)
+        try:
+            work = partial(_put_user, user_id, until_ms, epoch)
+            self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
+        except StoreError as error:
+            if not (error.timed_out or error.sent):
+                self._held.keep_user(user_id, until_ms, epoch)
+            raise
 
     def pending_users(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
         """The users that are still to be logged out everywhere, the one that was noted longest ago first.
@@ -189,9 +215,45 @@ class RevocationQueue:
     def advance_user(self, entry: PendingUserRevocation) -> None:
         """Note how far it is. One that was noted again since then begins anew. What is lost of this when the machine
         loses its power is done twice."""
+        if self._held.advance_user(entry):
+            return
         sql = "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?"
         self._file.aside(lambda db: db.execute(sql, (entry.in_database, entry.reached, entry.seq)), REPLAY_SECONDS)
 
     def forget_user(self, entry: PendingUserRevocation) -> None:
         """All that follows from it is done. One that was noted again since then stays."""
-        self._file.transaction(partial(delete, "user_revocations", [entry.seq]), REPLAY_SECONDS)
+        if not self._held.forget_user(entry):
+            gone = partial(delete, "user_revocations", [entry.seq])
+            self._file.transaction(gone, REPLAY_SECONDS, room=Room.RESERVED)
+
+    # -- what there was no room for ------------------------------------------------------------------------------------
+
+    def held(self) -> tuple[list[PendingRevocation], list[PendingUserRevocation]]:
+        """The revocations that only this process knows of, because the journal did not take them. Their number is 0."""
+        return self._held.revocations(), self._held.users()
+
+    def write_held(self) -> None:
+        """Have the journal take what only this process knows.
+
+        :raises StoreError: it still does not.
+        """
+        if not self._held:
+            return
+        now = self._now_ms()
+        revocations, users, told = self._held.revocations(), self._held.users(), self._held.told()
+
+        def write(db: sqlite3.Connection) -> None:
+            for entry in revocations:
+                put_revocation(db, entry.digest, entry.at_ms, entry.in_database)
+                mark_done(db, entry.digest, now, entry.in_database, entry.in_redis)
+            for user in users:
+                put_user_revocation(db, user.user_id, user.until_ms, user.epoch)
+            for digest, in_database, in_redis in told:
+                mark_done(db, digest, now, in_database, in_redis)
+
+        self._file.transaction(write, REPLAY_SECONDS, room=Room.RESERVED)
+        self._held.forget(revocations, users, told)
+
+
+def _put_user(user_id: str, until_ms: int, epoch: int, db: sqlite3.Connection) -> None:
+    put_user_revocation(db, user_id, until_ms, epoch)

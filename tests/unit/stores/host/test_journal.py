@@ -1134,7 +1134,7 @@ def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
         journal.revocations.note("after")
         print([entry.digest for entry in journal.revocations.pending()])
     """
-    assert output(process(script, path)) == "UNREACHABLE\n['before', 'after']"
+    assert output(process(script, path)) == "WRITE_REFUSED\n['before', 'after']"
 
 
 def test_closing_twice_is_harmless(journal: Journal) -> None:
