@@ -19,6 +19,7 @@ from ..policy.health import ONLY
 from ..stores.backend import Backend
 from ..stores.host.handover import hand_over
 from ..stores.host.journal import Waiting
+from ..stores.host.opening import DeletedJournal
 from ..support.chance import CHANCE
 from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
@@ -192,7 +193,13 @@ class Monitor:
         self._attend(Round(lost, self.waiting, self.replay.reconciler.nothing_waits))
         self.probes.probe_lost(lost)
         self.backend.health.refresh()
-        ask_journal(self.backend.journal.shrink, "monitor")
+        ask_journal(self._tidy_journal, "monitor")
+
+    def _tidy_journal(self) -> None:
+        try:
+            self.backend.journal.shrink()
+        except DeletedJournal as error:
+            self.backend.reports.journal_failed(error)
 
     def share_outage(self) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""

@@ -6,6 +6,7 @@ The disk is full by SQLite's own limit of pages, which fails where, and as, a fu
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -334,3 +335,32 @@ def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(
     assert with_cookie(app, user.cookie).get("/who").json["user"] is None
     assert journal_errors(app) > 1
     assert any("LANGPONT_SESSION_JOURNAL" in alarm and "SQLITE_NOTADB" in alarm for alarm in alarms(caplog))
+
+
+def test_d34_a_deleted_folder_is_noticed_and_made_anew(
+    app: Flask,
+    user: Any,
+    make_app: MakeApp,
+    postgres: Postgres,
+    held: ExitStack,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What would be written to files that no one else finds is written where siblings do."""
+    folder = tmp_path / "journals"
+    here, there = (make_app(DATABASE_URL=postgres.url, JOURNAL=str(folder / "journal")) for _ in range(2))
+    clients = [with_cookie(worker, user.cookie) for worker in (here, there)]
+    for client in clients:
+        assert client.get("/who").json["user"] == "7"
+    opened = [parts(worker).backend.journal.file.writer for worker in (here, there)]
+    wait_until(lambda: all(side.connection for side in opened), "the journal in use by both", LONG)
+    shutil.rmtree(folder)
+    said = "its file was deleted"
+    wait_until(lambda: sum(said in alarm for alarm in alarms(caplog)) == 2, "both have noticed", LONG)
+    for worker in (here, there):
+        held.enter_context(parts(worker).monitor.paused())
+        lose(worker, PRIMARY)
+    assert clients[0].post("/set", json={"input_text": "during"}).status_code == 200
+    assert (folder / "journal").exists()
+    assert clients[1].get("/get/input_text").json["value"] == "during"
+    assert sum(said in alarm for alarm in alarms(caplog)) == 2

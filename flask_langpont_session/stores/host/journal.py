@@ -47,7 +47,7 @@ from .file import REPLAY_SECONDS, JournalFile
 from .group_commit import Room
 from .last_look import LastLook
 from .limits import JournalLimits
-from .opening import is_full, one
+from .opening import DeletedJournal, is_full, one
 from .revocation_queue import RevocationQueue
 from .summary import Summary, Waiting, find_sessions, read_session, read_summary, read_waiting
 
@@ -160,7 +160,11 @@ class Journal:
         to the file, and give room that has become free back to the system, a portion at a time. Waits for the disk.
 
         :return: whether there may be more; next time, after others were let in.
+        :raises DeletedJournal: once; the next call of any kind makes the journal anew.
         """
+        if self.file.writer.is_gone() or self.file.reader.is_gone():
+            self.close()
+            raise DeletedJournal
         return self.file.shrink()
 
     def alone(self) -> AbstractContextManager[bool]:

@@ -37,6 +37,13 @@ _LARGEST_LOG = 8_388_608
 """Bytes to which SQLite cuts its -wal off when it begins it anew."""
 
 
+class DeletedJournal(StoreError):
+    """The file that this process had open was deleted, or its folder was."""
+
+    def __init__(self) -> None:
+        super().__init__("journal", ErrorClass.UNREACHABLE, "its file was deleted, with all that waited in it")
+
+
 def open_database(path: Path | None, until: float) -> sqlite3.Connection:
     """Return a connection to a file in the form of this release; without a path, to a new database in memory.
 

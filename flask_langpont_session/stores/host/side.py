@@ -35,6 +35,7 @@ class Side:
         self._age = 0
         self._pid = 0
         self._patience = 0
+        self._file: tuple[int, int] | None = None
 
     @contextmanager
     def taken(self, deadline: Deadline) -> Iterator[None]:
@@ -57,6 +58,7 @@ class Side:
         if self.connection is None:
             connection, self.place = open_journal(self._path, until)
             self._age, self._pid, self.opened, self._patience = age, os.getpid(), self.opened + 1, 0
+            self._file = _identity(self.place)
             # Threads on the other side ask whether it is inherited: it comes last.
             self.connection = connection
         return self.connection
@@ -84,6 +86,11 @@ class Side:
     def is_of_former(self) -> bool:
         """Return whether it leads to the file of the former form."""
         return self._path is not None and is_former(self._path, self.place)
+
+    def is_gone(self) -> bool:
+        """Whether the file that is open here was deleted, or another one stands in its place: no other process, and
+        none that starts, would find what is written to it. That of the former form is removed when it is empty."""
+        return self.connection is not None and not self.is_of_former and self._file != _identity(self.place)
 
     def is_inherited(self) -> bool:
         """Whether the connection was opened by a process that this one was forked from."""
@@ -115,3 +122,12 @@ class Sides:
         return any(
             side.connection is not None and not (side.is_of_former and self.something_waits) for side in self.all
         )
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Of a file as the system knows it; None: there is none."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status else None
