@@ -124,7 +124,7 @@ def test_d19_copies_of_a_category_that_a_release_does_not_know_stop_no_refill(
 ) -> None:
     visitors = [former.test_client() for _ in range(5)]
     names = [
-        digest(cookie_of(visitor.post("/set", json={"note": f"{number}", "theme": "dark"})))
+        digest(cookie_of(visitor.post("/set", json={"note": f"{number}", "input_text": "kept"})))
         for number, visitor in enumerate(visitors)
     ]
     with parts(former).monitor.paused():
@@ -138,5 +138,5 @@ def test_d19_copies_of_a_category_that_a_release_does_not_know_stop_no_refill(
         parts(new).monitor.replay.may_have_lost("", 0)
         while not parts(new).monitor.replay.run_once():
             pass
-        assert [entry(primary, name, "ui")["theme"] for name in names] == ['"dark"'] * 5
+        assert [entry(primary, name, "translation")["input_text"] for name in names] == ['"kept"'] * 5
         assert parts(new).backend.journal.counts()["copies"] == 0 or not parts(new).monitor.replay.gives_back

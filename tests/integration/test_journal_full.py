@@ -25,7 +25,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import captured_events
 
-from .behind import LONG, digest, entry, row_of, stored, wait_for_level, wait_until_home
+from .behind import LONG, digest, entry, is_home, row_of, stored, wait_for_level, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
 from .small_disk import (
     Disk,
@@ -296,7 +296,7 @@ def test_i33_a_request_whose_category_waits_in_a_full_journal_writes_to_redis(
     assert of_translation(app) == []
     disk.make_room()
     held.close()
-    wait_until_home(app)
+    wait_until(lambda: is_home(app), "everything home, all that filled the disk too", 3 * LONG)
     shown = stored(primary, "translation", user.cookie)
     assert (shown["input_text"], shown["source_lang"]) == (f'"{after}"', '"ja"')
     assert of_translation(app) == []
@@ -361,6 +361,6 @@ def test_d34_a_deleted_folder_is_noticed_and_made_anew(
         held.enter_context(parts(worker).monitor.paused())
         lose(worker, PRIMARY)
     assert clients[0].post("/set", json={"input_text": "during"}).status_code == 200
-    assert (folder / "journal").exists()
+    assert path_of(folder / "journal").exists()
     assert clients[1].get("/get/input_text").json["value"] == "during"
     assert sum(said in alarm for alarm in alarms(caplog)) == 2

@@ -652,13 +652,13 @@ def _heal(world: World) -> None:
     if not _rest(world):
         return
     _check_delivered(world)
+    _check_revocations(world)
     _check_tombstones(world)
     _check_commits(world)
     _check_agreement(world, exact=False)
     world.clock.advance(world.settings.lease_terms.verify_ms + 2000)
     world.tick_all()
     _check_agreement(world, exact=True)
-    _check_revocations(world)
     _check_sums(world)
     _check_data(world)
     _check_former(world)
@@ -723,13 +723,14 @@ def _check_session(world: World, worker: Worker, sid: SessionId, exact: bool) ->
 
 def _check_revocations(world: World) -> None:
     for host, view in world.promises.hosts.items():
+        number = "I33" if world.hosts[host].is_full else "I6"
         for digest in view.revoked:
             if not all(map(world.tables.is_ended, world.tables.ids_of(digest))):
-                world.promises.violate("I6", f"the database was never told of a revocation that {host} accepted")
+                world.promises.violate(number, f"the database was never told of a revocation that {host} accepted")
         for user, until_ms in view.users.items():
             for digest in world.tables.of_user(user):
                 if world.tables.rows[digest].created_at <= until_ms and not world.tables.is_ended(digest):
-                    world.promises.violate("I6", f"the database was never told that {host} logged a user out")
+                    world.promises.violate(number, f"the database was never told that {host} logged a user out")
 
 
 def _check_sums(world: World) -> None:

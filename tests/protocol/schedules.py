@@ -1436,7 +1436,7 @@ KEPT = (
     ),
     _kept(
         "revocations that the journal did not take",
-        "I6",
+        "I33",
         """
         sign_in w0 alice s0
         read w2 s0
@@ -1448,7 +1448,7 @@ KEPT = (
     ),
     _kept(
         "log out everywhere that the journal did not take",
-        "I6",
+        "I33",
         """
         sign_in w2 alice s0     # of which w0 knows nothing
         pass 2000
