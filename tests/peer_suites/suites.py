@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 _ASKS_FOR_THE_COOKIE = "asks for a cookie to be sent or deleted again for an id that did not change"
 _NO_STORE = "a response that shows a signed-in session, or has its cookie, is no-store"
 _OLD_TOKEN = "a CSRF token from before a sign-in is not valid after it"
+_OF_THE_USER = "what a key of no feature holds belongs to the user, and goes when the session of that user ends"
 _SHARED = "a session on a server is shared with Socket.IO when the application manages it"
 _ELSEWHERE = "fails with Flask's own session, too: "
 
@@ -61,7 +62,13 @@ SUITES = (
         },
         _FLASK_NEEDS,
     ),
-    Suite("flask-login", "0.6.3", 114, needs=("asgiref", "semantic-version")),
+    Suite(
+        "flask-login",
+        "0.6.3",
+        113,
+        {"tests/test_login.py::LoginTestCase::test_session_protection_strong_deletes_session": _OF_THE_USER},
+        ("asgiref", "semantic-version"),
+    ),
     Suite("flask-wtf", "1.3.0", 85, needs=("flask-babel", "flask-reuploaded", "email-validator")),
     Suite(
         "flask-security",
