@@ -29,7 +29,7 @@ PAUSE = 0.01
 class Appender:
     """One user, at every worker of a host in turn.
 
-    :ivar acknowledged: entry → when it was answered, monotonic seconds.
+    :ivar acknowledged: entry → when it was asked for, monotonic seconds.
     """
 
     host: Host
@@ -43,7 +43,7 @@ class Appender:
         answer = self.browser.at(worker.url).send("/append", entry=str(entry))
         if answer.ok:
             self.levels.add(answer.json["level"])
-            self.acknowledged[entry] = answer.ended
+            self.acknowledged[entry] = answer.began
 
     def shown(self, worker: Worker) -> dict[str, Any]:
         """What a worker shows of the session."""
@@ -53,7 +53,7 @@ class Appender:
         return found
 
     def lost(self) -> list[float]:
-        """When the entries were acknowledged that are not in the list any more."""
+        """When the entries were asked for that were acknowledged and are not in the list."""
         there = set(self.shown(self.host.workers[0])["list"])
         return sorted(at for entry, at in self.acknowledged.items() if entry not in there)
 
@@ -63,7 +63,8 @@ class Load:
     """A context manager: all act while it is open.
 
     :ivar ended: sessions that were ended.
-    :ivar shown: when an ended session was shown by a worker of the host that had ended it, monotonic seconds.
+    :ivar shown: an ended session was shown by a worker of the host that had ended it: when it was asked for, monotonic
+        seconds.
     """
 
     hosts: Sequence[Host]
@@ -105,7 +106,7 @@ class Load:
             self._over.wait(PAUSE)
 
     def lost(self) -> list[float]:
-        """When the entries were acknowledged that are in no list any more."""
+        """When the entries were asked for that were acknowledged and are in no list."""
         return sorted(at for one in self.appenders for at in one.lost())
 
     def _append(self, one: Appender) -> None:
@@ -137,4 +138,4 @@ class Load:
         for worker in host.workers:
             answer = ended.twin(worker.url).get("/look")
             if answer.ok and answer.json["user"]:
-                self.shown.append(answer.ended)
+                self.shown.append(answer.began)

@@ -321,15 +321,23 @@ def _outdoes(named: Named, known: _Known, now: float) -> bool:
     return named.epoch == known.epoch and known.is_doubtful
 
 
+class _Switched(driver.ConnectionError):
+    """Another primary was named while a connection was made."""
+
+
 class _Managed(Bounded):
     """What redis-py's classes lack: a deadline for the questions too, a look at the role, and the doubt."""
 
     connection_pool: SentinelResolver
     names: DnsCache
+    _switches = 0  # when it was asked for the place
 
     def connect(self) -> None:
         try:
-            super().connect()  # type: ignore[misc]
+            try:
+                super().connect()  # type: ignore[misc]
+            except _Switched:
+                super().connect()  # type: ignore[misc]
         except driver.RedisError:  # nonsense is not even a ConnectionError
             self.connection_pool.doubt()
             raise
@@ -338,6 +346,7 @@ class _Managed(Bounded):
         if self._sock:  # type: ignore[attr-defined]
             return
         directory, until = self.connection_pool, self.deadline.at
+        self._switches = directory.switches
         if directory.is_master:
             return self.connect_to(directory.primary(self.names, until))  # type: ignore[attr-defined,no-any-return]
         for place in directory.replicas(self.names, until):
@@ -348,6 +357,9 @@ class _Managed(Bounded):
 
     def on_connect(self) -> None:
         super().on_connect()  # type: ignore[misc]
+        # Before it is used, or anything is concluded from which server it is: all others to that one were ended.
+        if self.connection_pool.is_master and self._switches != self.connection_pool.switches:
+            raise _Switched("the sentinels name another primary by now")
         # The greeting of the server tells its role: no round trip more, and no other connection is looked at.
         greeting: Mapping[Any, Any] = self.handshake_metadata or {}  # type: ignore[attr-defined]
         role = greeting.get(b"role") or greeting.get("role") or b"master"

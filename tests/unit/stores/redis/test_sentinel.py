@@ -12,7 +12,7 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool
 
 from flask_langpont_session.policy.values import ErrorClass
-from flask_langpont_session.stores.redis.connections import connect
+from flask_langpont_session.stores.redis.connections import UNASKED, connect
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.sentinel import (
@@ -221,6 +221,27 @@ def test_a_replica_that_answers_nonsense_is_not_tried_first_again() -> None:
         with pytest.raises(driver.RedisError):
             connect(connection, LATER)
     assert next(asked.replicas(NAMES, LATER)) == A
+
+
+def test_a_connection_that_was_being_made_when_another_primary_was_named_leads_to_that_one(clock: Clock) -> None:
+    """It was not there to be ended with the others."""
+    with StrangeServer() as old, StrangeServer() as new:
+        places = [Address("127.0.0.1", server.port) for server in (old, new)]
+        one = Told(places[0], epoch=1)
+        asked = SentinelResolver([one], "service", is_master=True, clock=clock)
+
+        def answer(command: str) -> None:
+            if command == "HELLO":  # from now on
+                one.primary, one.epoch = places[1], 2
+                asked.ask(0, NAMES)
+
+        old.say(answer)
+        introduce: Any = lambda connection: connection.on_connect()  # noqa: E731
+        connection: Any = SentinelConnection(connection_pool=asked, redis_connect_func=introduce, protocol=3, **UNASKED)
+        connection.names = NAMES
+        connect(connection, LATER)
+        assert (connection.host, connection.port) == places[1]
+        connection.disconnect()
 
 
 def test_the_primary_is_never_taken_for_a_replica() -> None:
