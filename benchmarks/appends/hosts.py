@@ -71,6 +71,11 @@ class Worker(Server):
         self.database = self._proxies.enter_context(FaultProxy("127.0.0.1", stage.database.port))
 
     @property
+    def ways_to_redis(self) -> Sequence[FaultProxy]:
+        """The one to the primary, and the one to the replica if there is one."""
+        return [self.redis] if self.replica is None else [self.redis, self.replica]
+
+    @property
     def url(self) -> str:
         """Address for browsers."""
         return f"http://127.0.0.1:{self.port}"
@@ -79,7 +84,7 @@ class Worker(Server):
         """End the process and its proxies."""
         self.thaw()
         self.kill()
-        for proxy in filter(None, (self.redis, self.replica, self.database)):
+        for proxy in (*self.ways_to_redis, self.database):
             wait_until(lambda proxy=proxy: not proxy.connections, "closed connections", LONG)  # type: ignore[misc]
             proxy.heal()
         self._proxies.close()

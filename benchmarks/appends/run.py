@@ -93,8 +93,8 @@ def run(
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
         if more := count_undone(made_verdict, crowd, every_worker):
             made_verdict.wrong.append(f"{more} clears were undone in the next outage")
-        for worker in every_worker:
-            worker.redis.heal()  # what is wrong is looked up there
+        for way in [way for worker in every_worker for way in worker.ways_to_redis]:
+            way.heal()  # what is wrong is looked up there
         for actor in crowd.actors:
             for finding in (*actor.wrong, *actor.notes):
                 say(f"-- {actor.user or 'a visitor'} --")
@@ -122,6 +122,7 @@ def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
 def _last_outage(crowd: Crowd, workers: Sequence[Worker]) -> int:
     """What the workers show of what was cleared and ended, when Redis is away once more."""
     for worker in workers:
-        worker.redis.impose(REFUSE)
+        for way in worker.ways_to_redis:
+            way.impose(REFUSE)
     wait_until(lambda: all(worker.level >= 2 for worker in workers), "an outage", LONG, pause=0.02)
     return look_in_a_last_outage(crowd, workers)
