@@ -42,6 +42,9 @@ class Merges:
     """Changes that were kept during an outage.
 
     :ivar as_of_ms: how long something has waited is counted until then, milliseconds since 1970.
+    :ivar must_wait: says whether changes that were read just now are not to be merged yet.
+    :ivar adds_to_nothing: whether numbers are added where there is none. Else Redis may still be given one back, and
+        such an addition is in doubt.
     """
 
     def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies, as_of_ms: int) -> None:
@@ -55,6 +58,8 @@ class Merges:
         self.as_of_ms = as_of_ms
         self._merged: set[int] = set()  # the numbers of entries that wait only to be taken out of the journal
         self._journal.on_damaged = self._entry_was_damaged
+        self.adds_to_nothing = True
+        self.must_wait: Callable[[], bool] = lambda: False
 
     def _entry_was_damaged(self, category: str) -> None:
         # What stands in a damaged row may be anything, and a metric has few values.
@@ -68,6 +73,8 @@ class Merges:
         :raises StoreError: what comes after these entries must not be merged before them.
         """
         entries = self._without_merged(entries)
+        if self.must_wait():
+            return False
         fresh = [entry for entry in entries if not self._is_too_old(entry)]
         done = set(entries) - set(fresh)
         self._drop(done, Cause.TOO_OLD)
@@ -196,7 +203,7 @@ class Merges:
 
     def _merge_for(self, group: Sequence[PendingWrite], write_id: str) -> Merge:
         first = group[0]
-        steps = [_step(entry) for entry in group]
+        steps = [_step(entry, self.adds_to_nothing) for entry in group]
         life_ms = max(entry.life_ms for entry in group)
         merge = merge_of(self._backend, first.digest, first.category, first.kind, steps, guard_of(first), life_ms)
         return merge._replace(write_id=write_id, shadow=first.shadow)
@@ -330,10 +337,11 @@ def merge_of(
     return Merge(digest, category, steps, guard, life_ms or backend.life_of_kept(category, kind))
 
 
-def _step(entry: PendingWrite) -> MergeStep:
+def _step(entry: PendingWrite, adds_to_nothing: bool) -> MergeStep:
     if entry.operation is Operation.ADD:
         moment = max(entry.moment, 1) if entry.is_sent else 0  # what was never sent cannot be in doubt
-        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, acknowledged=entry.acknowledged)
+        base = None if adds_to_nothing else b""
+        return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, base, "", entry.acknowledged)
     return MergeStep(
         entry.operation,
         entry.field,

@@ -5,22 +5,17 @@ Each shard of a Redis that has several is lost, and loses data, for itself.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
-from .. import events
 from ..policy.health import ONLY, PRIMARY
 from ..policy.values import SharedCopy, StoreError, shard_of
 from ..stores.backend import Backend
 from ..stores.host.board import PORTION
 from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Waiting
-from ..support.logs import fields
 from . import copies
 from .calls import ask_journal
 from .replay import Replay
-
-log = logging.getLogger(__name__)
 
 NOTHING_WAITS = Waiting(0, None)
 
@@ -70,15 +65,18 @@ class Outages:
             self._to_share += (copy for copy in live if health.locate(copy.digest) in begun)
         self._to_share = [copy for copy in self._to_share if health.locate(copy.digest) in silent]
         self._share_copies()
-        if silent and self._clock() >= self._next_announcement:
+        # What Redis has lost the other workers are to notice, too.
+        is_to_be_announced = bool(silent or self._backend.lacks)
+        if is_to_be_announced and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + copies.ANNOUNCEMENTS
             ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
-        was_announced = bool(self._silent)
+        was_announced = bool(self._next_announcement)
         if not was_announced and is_first:
             was_announced = bool(ask_journal(self._board.outages, "monitor"))
-        if not silent and was_announced:  # here, or by a worker that died during the outage
+        if not is_to_be_announced and was_announced:  # here, or by a worker that died during the outage
             ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor")
+            self._next_announcement = 0.0
         self._silent = silent
 
     def _share_copies(self) -> None:
@@ -124,17 +122,8 @@ class Outages:
         :raises StoreError: it does not answer, or takes no writes.
         """
         began = self._clock()
-        primary = self._backend.endpoint(store)
-        canary = primary.look_at_canary(primary.server_identity.canary, timeout=timeout)
-        shard = shard_of(store)
-        if primary.server_identity.saw(canary):
-            log.warning(
-                "the %s lost data behind its connections; its signed-in sessions are verified once",
-                store,
-                extra=fields("data_lost", store=store),
-            )
-            self._backend.reports.emit(events.data_lost, events.DataLost(store))
-        elif not self._replay.gives_back:
+        canary, shard = self._backend.look_for_loss(store, timeout), shard_of(store)
+        if not self._replay.gives_back:
             locate = self._backend.health.locate
             self._backend.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
         self._last_good[shard] = self._clock(), canary.now_ms

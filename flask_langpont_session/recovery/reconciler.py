@@ -72,6 +72,7 @@ class Reconciler:
 
     :param now_ms: wall clock in milliseconds; ages of journal entries only.
     :param clock: monotonic seconds.
+    :ivar merges: of changes of data.
     :ivar nothing_waits: since a store came back, nothing has waited any more.
     """
 
@@ -89,7 +90,7 @@ class Reconciler:
         self.pushes = Pushes(backend)
         self.revocations = MissedRevocations(backend)
         self._carries = Carries(backend, self.pushes, self.copies)
-        self._merges = Merges(backend, self.pushes, self.copies, now_ms())
+        self.merges = Merges(backend, self.pushes, self.copies, now_ms())
         self.nothing_waits = True
         self._unknown = Once(_SILENCE, clock)
         self._after = 0  # the number of the change that was looked at last; 0: none of this pass
@@ -98,7 +99,7 @@ class Reconciler:
         """A store is back: how long something has waited is counted until now, however long it takes to merge it, and
         whatever fails meanwhile."""
         if self.nothing_waits:
-            self._merges.as_of_ms, self.nothing_waits = self._now_ms(), False
+            self.merges.as_of_ms, self.nothing_waits = self._now_ms(), False
 
     def run(
         self,
@@ -212,7 +213,7 @@ class Reconciler:
             ]
             self._after = waiting[-1].seq
             if reached:
-                yield _Step(partial(self._merges.merge, database=database), reached, is_ordered=True)
+                yield _Step(partial(self.merges.merge, database=database), reached, is_ordered=True)
             if len(waiting) < calls.BATCH:
                 break
         self.nothing_waits = self.nothing_waits or not (waiting or self._after)

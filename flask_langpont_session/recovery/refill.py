@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _BATCH = 200
 """Copies per round trip."""
 
-_CLOCKS_APART_US = 1_000_000
+CLOCKS_APART_US = 1_000_000
 """Microseconds by which the clock of a server may be behind that of the one before."""
 
 _MOST_FAILURES = 10
@@ -76,7 +76,7 @@ class Refill:
 
         :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
         """
-        well_us = max(0, well_until_ms * 1000 - _CLOCKS_APART_US)
+        well_us = max(0, well_until_ms * 1000 - CLOCKS_APART_US)
         with self._lock:
             if shard in self._wanted or shard in self._unverified or self._begun:
                 well_us = min(well_us, self._well_until_us.get(shard, well_us))
@@ -87,6 +87,10 @@ class Refill:
     def is_wanted(self) -> bool:
         """Whether anything is still to be given back; what is put aside meanwhile may be part of it."""
         return bool(self._wanted or self._unverified or self._begun)
+
+    def waits_for(self, shard: str, kind: str) -> bool:
+        """Whether a shard is still to be given back sessions of a kind. For those of users the database is asked."""
+        return shard in self._wanted or shard in self._begun or (kind == SIGNED_IN and shard in self._unverified)
 
     def is_due(self, shards: Collection[str], database: bool = False) -> bool:
         """Whether anything can be given back now.

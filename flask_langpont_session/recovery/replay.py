@@ -32,6 +32,7 @@ from ..support.forks import renew_in_children
 from ..support.logs import fields
 from ..support.threads import PeriodicThread, end_all
 from .calls import ask_journal
+from .giving_back import GivingBack
 from .lost_commits import LostCommits
 from .reconciler import Progress, Reconciler, answering
 from .refill import Refill
@@ -77,7 +78,7 @@ class Replay:
         self.reconciler = Reconciler(backend, now_ms, clock)
         self._resync = Resync(backend, now_ms, clock)
         self._lost_commits = LostCommits(backend, now_ms, clock)
-        self._refill = Refill(backend, self.reconciler.pushes.push)
+        self.giving_back = GivingBack(backend, Refill(backend, self.reconciler.pushes.push), clock)
         self._thread = PeriodicThread("replay", lambda: self._work, _PAUSE)
         self._reset()
         renew_in_children(self, Replay._reset)
@@ -90,7 +91,8 @@ class Replay:
         self.reconciler.copies.forget()
         self._resync.forget()
         self._lost_commits.forget()
-        self._refill.forget()
+        self.giving_back.refill.forget()
+        self.giving_back.reset()
 
     # -- told by the monitor -----------------------------------------------------------------------------------------
 
@@ -119,7 +121,8 @@ class Replay:
 
         :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
         """
-        self._refill.ask_for(shard, well_until_ms)
+        self.giving_back.refill.ask_for(shard, well_until_ms)
+        self.giving_back.begin(shard, well_until_ms)
 
     def database_is_back(self) -> None:
         """The database was away: it may have gone back meanwhile."""
@@ -133,7 +136,7 @@ class Replay:
     @property
     def gives_back(self) -> bool:
         """Whether Redis is still to be given back what this worker holds."""
-        return self._refill.is_wanted
+        return self.giving_back.refill.is_wanted
 
     @property
     def has_incidents(self) -> bool:
@@ -156,13 +159,16 @@ class Replay:
         with self._turn:
             shards, database = answering(self._backend)
             self._apart(lambda: self._tell_held(shards, database))
+            was_due = self.giving_back.refill.is_due(shards, database)
             is_given = self._apart(lambda: self._give_back(shards, database, seconds))
             # Additions are made to what Redis is given back, not to nothing; unless that fails in an unknown way.
-            data = is_given is None or not self._refill.is_due(shards, database)
+            data = is_given is None or not self.giving_back.holds(shards, database)
             is_looked_at = self._apart(lambda: self._look_for_lost_commits(database, seconds))
             is_drained = self._apart(lambda: self._drain(database, shards, seconds, data=data))
             self._apart(lambda: self._resync_shards(shards, database))
-            return False not in (is_given, is_looked_at, is_drained)
+            # What this worker has to give back since it met another server by what it did, others wait for.
+            is_news = not was_due and self.giving_back.refill.is_due(shards, database)
+            return False not in (is_given, is_looked_at, is_drained) and not is_news
 
     def _apart(self, work: Callable[[], bool]) -> bool | None:
         """Do one kind of work, and return what it says; None: it failed in a way that is not known. The others are done
@@ -217,6 +223,8 @@ class Replay:
             with self._backend.journal.alone() as is_alone:
                 if not is_alone:
                     return None
+                self.reconciler.merges.must_wait = lambda: self.giving_back.holds(shards, database)
+                self.reconciler.merges.adds_to_nothing = not self.giving_back.is_overdue
                 progress = self.reconciler.run(
                     redis=bool(shards), database=database, shards=shards, data=data, seconds=seconds
                 )
@@ -269,9 +277,9 @@ class Replay:
 
         def give() -> bool:
             with self._backend.journal.alone() as is_alone:
-                return not is_alone or self._refill.run(shards, database, self._clock() + seconds)
+                return not is_alone or self.giving_back.refill.run(shards, database, self._clock() + seconds)
 
-        return not self._refill.is_due(shards, database) or self._with_stores(give, failed=True)
+        return not self.giving_back.refill.is_due(shards, database) or self._with_stores(give, failed=True)
 
     def _with_stores(self, work: Callable[[], bool], *, failed: bool = False) -> bool:
         """What the work says, or `failed`: the store is looked at, and the work is to be done again."""

@@ -75,7 +75,7 @@ class CategoryWrites:
         if plan.is_for_shadow:
             return self._write_shadow(plan, ref.digest, scope, changes)
         self._give_life(changes, target.kind, plan)
-        waits = self._must_wait(ref, changes, scope)
+        waits = self._must_wait(ref, changes, scope, is_new=plan.is_new)
         sent = self._write_guarded(plan, ref, scope, {} if waits else changes, row)
         if sent.written is None:
             return self._keep_for_later(plan, ref, scope, changes, row, sent)
@@ -87,10 +87,18 @@ class CategoryWrites:
             return self._keep_for_later(plan, ref, scope, changes, None, sent, overtake) or row is not None
         return self._note_written(plan, ref, changes, sent.written, scope)
 
-    def _must_wait(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope) -> bool:
+    def _must_wait(
+        self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope, *, is_new: bool = False
+    ) -> bool:
+        """Whether changes have to wait in the journal.
+
+        :param is_new: nothing was stored under this id before, and so nothing of it can be lost.
+        """
         for change in changes.values():
             if change.unseen:
                 return True
+        if not is_new and self._backend.lack_of(ref) and not self._fallback.kept_locally.isdisjoint(changes):
+            return True
         return self._journal_writer.has_writes(ref, changes, scope)
 
     def _write_guarded(

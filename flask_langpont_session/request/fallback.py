@@ -14,6 +14,7 @@ from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
 from ..policy.records import NO_COPY, CategoryState, Gap, Loaded, apply_change, apply_writes
 from ..policy.serializer import encode
 from ..policy.values import CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy, StoreError
+from ..stores.backend import Lack
 from ..stores.host.board import Board
 from ..stores.host.journal import Overlay
 from ..stores.local import LocalCopies
@@ -54,6 +55,11 @@ class Fallback:
         record = answer.records[name]
         version = record.copy.version or empty_as_of(answer.now_ms)
         is_carried = overlay is not None and name in overlay.carried
+        if reply.lack is not None and not is_carried and name in self.kept_locally:
+            held = self._held(ref, name, reply.lack, overlay)
+            if not self._is_whole(ref, name, record, held, reply.lack):
+                self._show_with_copy(loaded, name, ref, record.copy, held, level=level, overlay=overlay)
+                return
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
             self._remember(ref, name, record, version, reply.asked_at)
         if not level and overlay is None:
@@ -75,6 +81,48 @@ class Fallback:
             is_news = self._local.put_absent(ref.digest, name, version, asked_at)
         if is_news:
             self._note_version(ref.digest, name, version)
+
+    def _held(self, ref: RecordRef, name: str, lack: Lack, overlay: Overlay | None) -> CategoryCopy | None:
+        """What this host has of a category that Redis may have lost; None: that is not known."""
+        digest = ref.digest
+        held = _newest(
+            self._local.category(digest, name, before_loss=True), overlay.copies.get(name) if overlay else None
+        )
+        if held is None or self.is_outdated(digest, name, held.version) or (overlay and not overlay.is_known):
+            return None
+        # That nothing is there was said after the loss, perhaps, of what another worker has seen before it.
+        is_doubtful = not held.fields and held.version > lack.well_until_us
+        return None if is_doubtful and self.is_outdated(digest, name, 0) else held
+
+    def _is_whole(self, ref: RecordRef, name: str, record: Known, held: CategoryCopy | None, lack: Lack) -> bool:
+        """Whether Redis has all of a category that this host knows of, though it may have lost some of it."""
+        version = record.copy.version
+        if not version or record.began > lack.well_until_us or (held is not None and held.version > version):
+            return False
+        return not self.is_outdated(ref.digest, name, version)
+
+    def _show_with_copy(
+        self,
+        loaded: Loaded,
+        name: str,
+        ref: RecordRef,
+        there: CategoryCopy,
+        held: CategoryCopy | None,
+        *,
+        level: int,
+        overlay: Overlay | None,
+    ) -> None:
+        """What the host has of a category, and over it what was written since the loss. What neither has is unknown if
+        another worker may have it."""
+        copy = there if held is None else held
+        if held is not None and there.version > held.version:
+            together = {**held.fields, **there.fields}
+            copy = CategoryCopy(there.version, together, additions=held.additions + there.additions)
+        found = CategoryState(copy.fields, copy.version, "local", copy)
+        self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True, is_known=held is not None)
+        laid = loaded.categories[name]
+        if held is None and laid.gap and there.version and not self.is_outdated(ref.digest, name, there.version):
+            loaded.categories[name] = laid._replace(gap=laid.gap._replace(kept=laid.gap.kept | there.fields.keys()))
 
     def _lay_over_carried(
         self, loaded: Loaded, name: str, kind: str, found: CategoryState, level: int, overlay: Overlay
@@ -98,8 +146,7 @@ class Fallback:
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         digest, kind = ref.digest, ref.kind
-        copies = self._local.category(digest, name), overlay.copies.get(name) if overlay else None
-        known = max((copy for copy in copies if copy), key=lambda copy: copy.version, default=None)
+        known = _newest(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
         copy = known or NO_COPY
@@ -195,6 +242,8 @@ class Fallback:
                 continue
             self._note_version(digest, name, after)
             if change.wipe or not before:  # nothing was there, or is left
+                if not change.wipe:  # though this worker knows of something, perhaps, which Redis has lost then
+                    self._local.put_absent(digest, name, after)
                 copy = CategoryCopy(after, apply_change({}, change))
                 self._local.put_category(digest, name, copy, kind=kind, began=0 if change.wipe else after)
             elif loaded is not None and loaded.of(name).version == before:
@@ -229,3 +278,7 @@ class Fallback:
 
 def _changed(change: CategoryChange, fields: Fields) -> Fields:
     return apply_change(fields, change)
+
+
+def _newest(*copies: CategoryCopy | None) -> CategoryCopy | None:
+    return max((copy for copy in copies if copy), key=lambda copy: copy.version, default=None)

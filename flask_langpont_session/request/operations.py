@@ -32,6 +32,7 @@ class Operations:
 
     load: Operation
     load_replica: Operation
+    look_for_loss: Operation
     quarantine: Operation
     save: Operation
     push: Operation
@@ -60,6 +61,7 @@ class Operations:
 _OPERATIONS = {
     "load": ("load", PRIMARY, READ),
     "load_replica": ("load", REPLICA, READ),
+    "look_for_loss": ("load", PRIMARY, WRITE),
     "quarantine": ("quarantine", PRIMARY, WRITE),
     "save": ("save", PRIMARY, WRITE),
     "push": ("push", PRIMARY, WRITE),

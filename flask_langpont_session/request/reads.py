@@ -109,8 +109,9 @@ class Reads:
         return self._shown(hit, row)
 
     def _find(self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...]) -> Hit | None:
-        """What the near cache has. In an outage of any kind each store is asked as far as it can be."""
-        if scope.view.level or not self._near.issuperset(names):
+        """What the near cache has. In an outage of any kind each store is asked as far as it can be, and so is a Redis
+        that may have lost something."""
+        if scope.view.level or not self._near.issuperset(names) or self._backend.lacks:
             return None
         return self._backend.primary.find(ref, self._lives(names, ref.kind, life, life.idle_ms))
 
@@ -198,6 +199,7 @@ class Reads:
         self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...], *, fresh: bool
     ) -> RedisReply:
         """Ask the Redis that answers, if one does."""
+        lack = self._backend.lack_of(ref)
         for _ in range(_READ_TRIES):  # a store that failed is out of the snapshot; one that is misread is asked again
             source = scope.view.reader
             if source is None:
@@ -214,8 +216,37 @@ class Reads:
                 self._reports.in_use.served(ref.digest, answer.moved_ms)
             for category in answer.damaged:
                 self._quarantine(ref, category, source, scope, category in answer.foreign)
+            if source == PRIMARY:
+                # It is asked twice: what is given back while Redis is asked may not be part of its answer.
+                lack = lack or self._backend.lack_of(ref)
+                if lack is None and extends and self._seems_lost(ref, answer, lives):
+                    primary = PRIMARY + self._backend.health.locate(ref.digest)
+                    scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
+                    lack = self._backend.lack_of(ref)
+                return RedisReply(answer, source, asked_at, lack)
             return RedisReply(answer, source, asked_at)
         return RedisReply(None, "none", self._backend.clock())
+
+    def _seems_lost(self, ref: RecordRef, answer: Answer, lives: Mapping[str, int]) -> bool:
+        """Whether the primary lacks what this host knows it had, and what cannot have run out since.
+
+        :param lives: of the categories, milliseconds.
+        """
+        if ref.shadow or (answer.auth is not None and answer.auth.row is None):  # of what has ended, all data is gone
+            return False
+        now_us, kept_us = answer.now_ms * 1000, self._backend.settings.local_cache_ttl * 1_000_000
+        names = answer.records.keys() & self._fallback.kept_locally
+        for name in names - {*answer.damaged}:
+            version, began = answer.records[name].copy.version, answer.records[name].began
+            if version and began <= now_us - kept_us:  # nearly all there are
+                continue
+            since = now_us - lives[name] * 1000
+            held = self._local.category(ref.digest, name)
+            if held is not None and held.fields and since < held.version < (began or now_us):
+                return True
+            if held is None and not version and self._fallback.is_outdated(ref.digest, name, since):
+                return True
+        return False
 
     def _lives(self, names: tuple[str, ...], kind: str, life: Life, idle_ms: int) -> Mapping[str, int]:
         """The life to extend each category to. There are few combinations, and every read needs one of them.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..metrics.recorder import Recorder
 from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
 from ..policy.values import ErrorClass, StoreError, Wait, role_of
+from ..stores.backend import Lack
 from ..stores.redis.records import Answer, AuthEntry
 from ..support import lag
 from ..support.lag import LEAST_WAIT, no_answer
@@ -197,11 +198,13 @@ class RedisReply(NamedTuple):
     :param answer: None: no Redis answered.
     :param source: the store that did, or ``none``.
     :param asked_at: monotonic seconds, before it was asked.
+    :param lack: since when it may have less of the session than this host; None: it may not.
     """
 
     answer: Answer | None
     source: str
     asked_at: float
+    lack: Lack | None = None
 
     @property
     def by_primary(self) -> bool:

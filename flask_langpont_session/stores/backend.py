@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from .. import events
 from ..policy.categories import AUTH
 from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.records import Former, Life
-from ..policy.values import ErrorClass, SharedCopy, StoreError, role_of
+from ..policy.values import ErrorClass, RecordRef, SharedCopy, StoreError, role_of
+from ..support.logs import fields
 from .base import SessionStore
+from .host.board import Board
 from .host.journal import Journal
 from .local import LocalCopies
 from .redis.endpoint import Endpoint
 from .redis.records import Limits
+from .redis.server_identity import Canary
 from .sql.database import Database
 
 if TYPE_CHECKING:
@@ -25,9 +30,23 @@ if TYPE_CHECKING:
     from ..policy.categories import CategoryTable
 
 
+log = logging.getLogger(__name__)
+
 _EMPTY_AFTER_ALL = 60
 """Seconds for which a record without fields is kept after the last copy of what it had has gone, and the last change
 that waited for Redis: what waited until then is merged by now, and no answer that was on its way is kept as a copy."""
+
+
+class Lack(NamedTuple):
+    """Redis may have less of some sessions than the workers of this host.
+
+    :param since: when that was noticed, monotonic seconds.
+    :param well_until_us: by its clock, when it is known to have had everything, microseconds since 1970; 0: it is not
+        known.
+    """
+
+    since: float
+    well_until_us: int
 
 
 class Backend:
@@ -35,6 +54,7 @@ class Backend:
 
     :param redis: ``primary`` and perhaps ``replica`` → store.
     :ivar clock: monotonic seconds.
+    :ivar lacks: of which shards Redis may have less than this host, each with the kind of those sessions.
     """
 
     def __init__(
@@ -55,13 +75,18 @@ class Backend:
         self.database = database
         self.local = local
         self.journal = journal
-        self.board = journal.board
         self.health = health
         self.clock = health.clock
+        self.lacks: dict[tuple[str, str], Lack] = {}
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
         empty_ms = (max(settings.local_cache_ttl, settings.journal_ttl) + _EMPTY_AFTER_ALL) * 1000
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, empty_ms)
+
+    @property
+    def board(self) -> Board:
+        """What the workers of this host tell each other."""
+        return self.journal.board
 
     @property
     def table(self) -> CategoryTable:
@@ -98,6 +123,31 @@ class Backend:
         """One that this release does not know, but another one has written, lives as long as the session."""
         known = self.table.categories.get(category)
         return known.ttl if known else None
+
+    def look_for_loss(self, store: str, timeout: float) -> Canary:
+        """Look whether a primary has lost data behind its connections, which its server identity is told.
+
+        :param store: by its name.
+        :param timeout: seconds that it is waited for.
+        :raises StoreError: it does not answer, or takes no writes.
+        """
+        endpoint = self.endpoint(store)
+        canary = endpoint.look_at_canary(endpoint.server_identity.canary, timeout=timeout)
+        if endpoint.server_identity.saw(canary):
+            log.warning(
+                "the %s lost data behind its connections; its signed-in sessions are verified once",
+                store,
+                extra=fields("data_lost", store=store),
+            )
+            self.reports.emit(events.data_lost, events.DataLost(store))
+        return canary
+
+    def lack_of(self, ref: RecordRef) -> Lack | None:
+        """Return since when Redis may have less of a session than this host; None: it may not. Of shadows nothing is
+        kept beside it."""
+        if not self.lacks or ref.shadow:
+            return None
+        return self.lacks.get((self.health.locate(ref.digest), ref.kind))
 
     def life_of(self, category: str, kind: str, life: Life) -> int:
         """Milliseconds a category's data may lie unused: its own TTL, cut to the session's life. A visitor's session

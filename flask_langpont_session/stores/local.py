@@ -325,10 +325,14 @@ class LocalCopies:
             if self._min_versions.raise_to(digest, version):
                 self.news += 1
 
-    def category(self, digest: str, category: str) -> CategoryCopy | None:
-        """The category as this worker last saw it; None: nothing known here, or the session is dead."""
+    def category(self, digest: str, category: str, *, before_loss: bool = False) -> CategoryCopy | None:
+        """The category as this worker last saw it; None: nothing known here, or the session is dead.
+
+        :param before_loss: as it was before the primary did not have it any more, if that may have lost it.
+        """
         with self._lock:
-            held = self._copies.find(digest, category)
+            held = self._missed.find(digest, category) if before_loss else None
+            held = held or self._copies.find(digest, category)
         return held.copy if held else None
 
     def shared(self, digest: str, category: str) -> SharedCopy | None:

@@ -14,7 +14,7 @@ from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
-from flask_langpont_session.recovery import lost_commits, merges, reconciler, replay, resync
+from flask_langpont_session.recovery import giving_back, lost_commits, merges, reconciler, refill, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
@@ -28,8 +28,8 @@ from flask_langpont_session.request import (
     scope,
     verifier,
 )
-from flask_langpont_session.stores import local
-from flask_langpont_session.stores.host import change_ids, entries, journal
+from flask_langpont_session.stores import backend, local
+from flask_langpont_session.stores.host import change_ids, entries, journal, presence
 from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
@@ -406,6 +406,41 @@ def _the_next_version(self: sim_database.SimDatabase, digest: str, *, seen: int,
 _raise_version = sim_database.SimDatabase.raise_version
 
 
+def _sends_what_is_unseen(
+    self: category_writes.CategoryWrites, ref: RecordRef, changes: Any, scope: Any, *, is_new: bool = False
+) -> bool:
+    seen = {name: replace(change, unseen=frozenset()) for name, change in changes.items()}
+    return _must_wait(self, ref, seen, scope, is_new=is_new)
+
+
+_must_wait = category_writes.CategoryWrites._must_wait
+
+
+def _nothing_is_nothing(self: reads.Reads, ref: RecordRef, category: str, answer: Any, overlay: Any) -> bool:
+    has_some = bool(answer.records[category].copy.version)
+    return has_some and _is_behind(self, ref, category, answer, overlay)
+
+
+_is_behind = reads.Reads._is_behind
+
+
+def _gives_back_as_whole(*parts: Any) -> records.Restore:
+    return records.Restore(*parts[:5])
+
+
+def _tells_what_is_done(self: giving_back.GivingBack, done: Any) -> None:
+    if done:
+        _tell(self, done)
+
+
+_tell = giving_back.GivingBack._tell
+
+
+def _holds_nothing(self: giving_back.GivingBack, *arguments: Any) -> bool:
+    self.go_on()
+    return False
+
+
 ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease", verifier, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
@@ -479,6 +514,16 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("later versions of siblings", fallback.Fallback, "is_outdated", lambda *arguments: False),
     Ablation("copies are as old as their confirmation", local.KeptSessions, "find", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
+    Ablation("what began after a loss is a part", refill, "Restore", _gives_back_as_whole),
+    Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
+    Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),
+    Ablation("a loss is looked for", reads.Reads, "_seems_lost", lambda *arguments: False),
+    Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),
+    Ablation("all workers of a host give back", presence.Presence, "others", lambda self: []),
+    Ablation("a loss is told before anything is kept", giving_back.GivingBack, "_tell", _tells_what_is_done),
+    Ablation("additions to nothing are in doubt", giving_back.GivingBack, "is_overdue", property(lambda self: False)),
+    Ablation("what could not be read waits", category_writes.CategoryWrites, "_must_wait", _sends_what_is_unseen),
+    Ablation("what a replica lacks is unknown", reads.Reads, "_is_behind", _nothing_is_nothing),
     Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
     Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
     Ablation("change ids of a host", change_ids.ChangeIds, "of", lambda self, digest: change_ids.NEVER),

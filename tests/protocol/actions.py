@@ -744,11 +744,20 @@ def _check_sums(world: World) -> None:
 
 
 def _kept(world: World, slot: str) -> None:
-    """Redis has every entry that was acknowledged, whatever it has lost (I25)."""
-    sid = world.slots[slot].sid
-    record = world.cluster.primary.own(Key("translation", sid.digest)) if sid else None
-    if sid and world.promises.appended[sid.digest] - set(as_list(record.fields.get(LIST)) if record else []):
-        world.promises.violate("I25", "what this host holds was not given back to a Redis that had lost it")
+    """Redis has every entry, value and addition that was acknowledged, whatever it has lost (I25, I32), or the package
+    has said that it has not."""
+    sid, promises = world.slots[slot].sid, world.promises
+    if sid is None:
+        return
+    record = world.cluster.primary.own(Key("translation", sid.digest))
+    there: Mapping[str, Any] = record.fields if record else {}
+    missing = promises.appended[sid.digest] - set(as_list(there.get(LIST)))
+    last = promises.last.get(sid.digest)
+    if missing or (last is not None and there.get("source_lang") != last):
+        promises.violate("I25", "what this host holds was not given back to a Redis that had lost it")
+    lacks = promises.counted.get(sid.digest, 0) - int(there.get("usage_count", b"0"))
+    if lacks > sum(world.recorder.losses().values()):
+        promises.violate("I32", f"{lacks} additions were made to nothing, which Redis had lost, and none is reported")
 
 
 def _list_of(world: World, name: str, slot: str) -> tuple[set[int], bool] | None:

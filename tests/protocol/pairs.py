@@ -340,7 +340,7 @@ class RedisPair(Pair):
         known = [*self.ids[-4:], "never00"]
         operation = rng.choice((Operation.SET, Operation.SET, Operation.DELETE, Operation.ADD))
         if operation is Operation.ADD:
-            return operation, key, rng.randint(-3, 3), rng.choice(known), None, ""
+            return operation, key, rng.randint(-3, 3), rng.choice(known), rng.choice((None, b"")), ""
         base = rng.choice((None, *VALUES))
         doubts = "".join(f"{write_id} " for write_id in known if rng.random() < 0.2)
         acknowledged = rng.choice((0, now_ms() * 1000 - HOUR * 1510))

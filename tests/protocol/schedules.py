@@ -832,6 +832,191 @@ KEPT = (
         """,
     ),
     _kept(
+        "what began after a loss is a part",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        write w0 s0
+        tick all
+        flush                   # behind all connections
+        append w2 s0            # this host has never seen the session
+        tick w0
+        tick w2
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "newer copies stand",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        replicate all
+        append w0 s0
+        append w0 s0
+        kill primary
+        fail_over               # to a server that has heard of neither
+        append w0 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "a record that began after a loss is a part",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        append w0 s0
+        kill primary
+        start primary empty     # w0 meets another server, before any round of its monitor
+        append w0 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "a loss is looked for",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        append w0 s0
+        flush                   # behind all connections, and no round of a monitor follows
+        append w0 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "additions wait for what is given back",
+        "I32",
+        """
+        visit w0 s0
+        tick all
+        add w0 s0
+        replicate all
+        kill primary
+        recover                 # the replica is read, and so w0 shares no copies
+        add w0 s0
+        start primary empty     # w1 sees it first, and has nothing to give back
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "all workers of a host give back",
+        "I32",
+        """
+        visit w0 s0
+        tick all
+        add w0 s0
+        replicate all
+        kill primary
+        recover
+        add w0 s0
+        start primary empty
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "a loss is told before anything is kept",
+        "I32",
+        """
+        visit w0 s0
+        tick all
+        add w0 s0
+        tick all
+        flush
+        add w0 s0
+        tick w1                 # has not noticed it, and merges what waits
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "additions to nothing are in doubt",
+        "I32",
+        """
+        visit w0 s0
+        tick all
+        add w0 s0
+        replicate all
+        kill primary
+        recover
+        add w0 s0
+        start primary empty
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        pass 1000
+        tick w1
+        pass 11000              # w0 hangs
+        tick w1
+        tick w1
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "what could not be read waits",
+        "I17",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        read w1 s0
+        cut w1 A
+        cut w1 B
+        append w1 s0
+        unread h0 1             # the journal is busy when w0 asks, and free when it saves
+        a: append w0 s0
+        step a
+        tick w0                 # nothing waits any more
+        finish a
+        heal
+        """,
+    ),
+    _kept(
+        "what a replica lacks is unknown",
+        "I16",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        pass 3000
+        cut h1 A
+        read w2 s0              # from the replica, which has not heard of the list yet
+        append w2 s0
+        heal
+        """,
+    ),
+    _kept(
         "additions are counted once",
         "merge",
         """

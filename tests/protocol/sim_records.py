@@ -313,6 +313,8 @@ class SimMerge:
             return Outcome.APPLIED
         if len(self._counted) == ADDITIONS and 0 < step.moment <= self._counted[0][1] * 1000:
             return Outcome.IN_DOUBT
+        if step.base is not None and step.name not in record.old:
+            return Outcome.IN_DOUBT
         assert isinstance(step.value, int)
         total = record.sum(step.name, step.value)
         if total is None:

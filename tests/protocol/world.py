@@ -246,7 +246,8 @@ class Worker:
         return line
 
     def close(self) -> None:
-        """The process ends, and its connections with it."""
+        """The process ends, and its connections and locks with it."""
+        self.monitor.replay.giving_back.presence.end()
         if self.near is not None:
             self.near.forget()
 

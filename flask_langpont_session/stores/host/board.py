@@ -2,7 +2,7 @@
 
 It is kept in the file of the journal, and in small files and memory beside it: the outages that were announced, the
 copies that are shared, which rows were changed, which versions were seen or wiped, which worker resyncs Redis after an
-incident, and what is known of the Redis servers.
+incident, which workers live, and what is known of the Redis servers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .file import REPLAY_SECONDS, JournalFile
 from .group_commit import Room
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
+from .presence import Presence
 
 PORTION = 200
 """Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
@@ -51,6 +52,7 @@ class Board:
     :param clock: seconds since 1970.
     :param limits: how much is kept at most, what waits in the journal included.
     :ivar change_ids: of the latest change of each session in Redis.
+    :ivar words: of the workers of a journal in memory, see :class:`.Presence`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Board:
         self._limits = limits or JournalLimits()
         self._versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
         self.change_ids = ChangeIds(file.path)
+        self.words: dict[Presence, str] = {}
 
     def close(self) -> None:
         """Let go of the files beside the journal's. Never raises; the next call opens them again."""

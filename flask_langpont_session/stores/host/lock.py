@@ -36,7 +36,7 @@ class HostLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield True
                 return
-            while not (is_held := _takes(descriptor)) and goes_on():
+            while not (is_held := takes(descriptor)) and goes_on():
                 time.sleep(0.001)
             yield is_held
 
@@ -44,7 +44,7 @@ class HostLock:
     def taken(self) -> Iterator[bool]:
         """Whether it was free; then it is held until the end."""
         with self._opened() as descriptor:
-            yield _takes(descriptor)
+            yield takes(descriptor)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -73,7 +73,8 @@ def _threads_are_native() -> bool:
     return isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
-def _takes(descriptor: int) -> bool:
+def takes(descriptor: int) -> bool:
+    """Whether no other opening of the file holds its lock; then this one does."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -119,7 +119,8 @@ class MergeStep(NamedTuple):
     :param mode: :data:`SINCE`, :data:`TIME` or :data:`ABSENT`; of an addition, its id.
     :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
         of an addition, when it was sent first (0: never).
-    :param base: the field's value at that version; None: there was none, or it is not known.
+    :param base: the field's value at that version; None: there was none, or it is not known. Of an addition: not None
+        if it is made only to a number that is there.
     :param doubts: ids of writes by which the server may have it already.
     :param acknowledged: when its user was told that it is kept, microseconds by the server's clock; 0: just now.
     """

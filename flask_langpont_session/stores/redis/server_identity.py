@@ -111,7 +111,7 @@ class ServerIdentity:
     :param on_incident: called without arguments when another server answered than before, or data was lost; must not
         raise or block.
     :param memory: shared with the other workers of the host.
-    :param on_other_server: called without arguments, before that, if it is another server; must not raise or block.
+    :param on_other_server: called without arguments, after that, if it is another server; must not raise or block.
     """
 
     def __init__(
@@ -183,15 +183,16 @@ class ServerIdentity:
         with self._lock:
             if identity is not None and identity == self.server.identity:
                 return self.server
-            is_first, known = self.server.identity is None, self.server.identity
-            self.server = Server(identity, is_primary)
-            if is_first and self._takes_over(identity, remembered):
+            known = self.server.identity
+            if known is None and self._takes_over(identity, remembered):
+                self.server = Server(identity, is_primary)
                 return self.server
+            if identity != known:
+                self._on_incident()  # before any thread is told anything by this server
+            self.server = Server(identity, is_primary)
             self._begin_anew(now_ms)
-        if identity != known:
-            if known is not None or remembered is not None:  # else it is the first one that this host meets
-                self._on_other_server()
-            self._on_incident()
+        if identity != known and (known is not None or remembered is not None):
+            self._on_other_server()  # else it is the first one that this host meets
         self._note()  # last, because others go on with this server meanwhile
         return self.server
 
@@ -213,11 +214,10 @@ class ServerIdentity:
         with self._lock:
             known = self.canary
             lost = known is not None and known.place == canary.place and known.canary_id != canary.canary_id
-            self.canary = canary
             if lost:
+                self._on_incident()
                 self._begin_anew(canary.now_ms)
-        if lost:
-            self._on_incident()
+            self.canary = canary
         self._note()
         return lost
 

@@ -10,11 +10,12 @@
 -- since; then only over the base value. 'time': it was made from nothing at that moment, and is applied unless the
 -- field was written later. 'absent': it was made without knowing what is there: it is applied only where the field is
 -- absent, and was not deleted lately. Of an addition, 'mode' is its id; what a record remembers of that id is not
--- added again. Its moment is when it was sent first, 0: never before.
+-- added again. Its moment is when it was sent first, 0: never before. With a base value it is made only to what is there: this
+-- server may yet be given back what it was made to.
 -- 'record': the fields that follow are brought from the record of a former id; the value is its '@m'. Where there is no record
 -- yet they are what it has from now on, and all that is known of them goes along. Else they are put where they are absent.
 -- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is
--- not known whether it was made before, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
+-- not known whether it was made before, or to what, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
 local names = {}
 for i = 3, #ARGV, 9 do
@@ -117,6 +118,9 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
     end
     local is_full = #counted == 20 * ADDITIONS
     if is_full and moment > 0 and tonumber(string.sub(counted, 8, 20)) * 1000 >= moment then
+      return IN_DOUBT
+    end
+    if base and not record.old[name] then
       return IN_DOUBT
     end
     local total = sum(record.old[name] or '0', value)

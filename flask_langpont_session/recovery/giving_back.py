@@ -1,0 +1,154 @@
+"""Until when a Redis that may have less counts as having less: what a host has of a session stands until all its living
+workers have given back what they have.
+
+Another server, one that was emptied, a replica that was promoted: for a moment some worker of the host knows more than
+that server. So each worker tells the others with which servers it is through, in a file that it holds as long as it
+lives. Until all of them are, reads show the host's newer copies, and what is written waits in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.values import StoreError, shard_of
+from ..stores.backend import Backend, Lack
+from ..stores.host.presence import Presence
+from .calls import ask_journal
+from .refill import CLOCKS_APART_US, Refill
+
+PATIENCE = 10.0
+"""Seconds for which another worker is waited for that lives and does not say that it is through."""
+
+_KINDS = (ANONYMOUS, SIGNED_IN)
+
+Place = tuple[str, str]
+"""A shard, and a kind of sessions."""
+
+
+class GivingBack:
+    """What one worker knows of that.
+
+    :param clock: monotonic seconds.
+    :ivar refill: gives back what this worker has.
+    :ivar presence: tells the other workers.
+    """
+
+    def __init__(self, backend: Backend, refill: Refill, clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self.refill = refill
+        self._clock = clock
+        self.presence = Presence(backend.journal.file.path, backend.board.words)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with nothing, as after a fork."""
+        self._lock = threading.Lock()
+        self._backend.lacks.clear()
+        self._overdue: set[Place] = set()
+        self._said: Mapping[str, str] | None = None
+
+    def begin(self, shard: str, well_until_ms: int) -> None:
+        """From now on a shard may have less than this host. Usable from any thread, and does not block.
+
+        :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
+        """
+        if not (well_until_ms or self._may_lack()):
+            return
+        well_us = max(0, well_until_ms * 1000 - CLOCKS_APART_US)
+        for kind in _KINDS:
+            before = self._backend.lacks.get((shard, kind))
+            well_us = min(well_us, before.well_until_us) if before else well_us
+            self._backend.lacks[shard, kind] = Lack(self._clock(), well_us)
+        # Before anything is put into the journal that must not be merged by a worker which has not noticed it yet.
+        self._tell({})
+
+    def _may_lack(self) -> bool:
+        """Whether this host may know of anything, though this worker has never found all well."""
+        if self._backend.local.live_categories():
+            return True
+        try:
+            return bool(self.presence.others()) or not self._backend.journal.is_empty(0.0)
+        except StoreError:
+            return True
+
+    def go_on(self) -> None:
+        """Tell the other workers with which servers this one is through, and end what all of them are through with."""
+        marks = self._marks()
+        done = {
+            _name(shard, kind): mark
+            for shard, mark in marks.items()
+            for kind in _KINDS
+            if not self.refill.waits_for(shard, kind)
+        }
+        self._tell(done)
+        lacks = self._backend.lacks
+        # In an empty journal no worker has announced that Redis lost anything, and nothing waits to be merged.
+        if not lacks and not self._overdue and ask_journal(self._backend.journal.is_empty, "replay"):
+            return
+        others = ask_journal(self.presence.others, "replay")
+        words = None if others is None else list(map(_words, others))
+        for place in {*lacks, *self._overdue, *((shard, kind) for shard in marks for kind in _KINDS)}:
+            self._look_at(place, done.get(_name(*place)), words)
+
+    def _look_at(self, place: Place, mark: str | None, words: Sequence[Mapping[str, str]] | None) -> None:
+        """Begin it if another worker is not through with the server that this one knows; end it if all of them are, and
+        after a time also if only this one is.
+
+        :param mark: names the server, if this worker is through with it.
+        :param words: of the other workers; None: they cannot be read.
+        """
+        lacks, name = self._backend.lacks, _name(*place)
+        is_known = place[0] in self._backend.health.shards
+        if is_known and (mark is None or words is None or any(word.get(name) != mark for word in words)):
+            if place not in lacks and place not in self._overdue and words is not None:
+                lacks[place] = Lack(self._clock(), 0)
+            elif place in lacks and mark is not None and self._clock() >= lacks[place].since + PATIENCE:
+                del lacks[place]
+                self._overdue.add(place)
+            return
+        lacks.pop(place, None)
+        self._overdue.discard(place)
+
+    def holds(self, shards: frozenset[str], database: bool) -> bool:
+        """Return whether changes of sessions that were read just now have to wait, because something is to be given
+        back before them. A worker tells the others of a loss before it keeps any change.
+
+        :param shards: those that answer; `database`: it answers, without which those of users wait in any case.
+        """
+        self.go_on()
+        return any(shard in shards and (database or kind == ANONYMOUS) for shard, kind in list(self._backend.lacks))
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a worker was waited for in vain that may still have something to give back."""
+        return bool(self._overdue)
+
+    def _marks(self) -> Mapping[str, str]:
+        """Shard → which server it is, and since which loss, as far as this worker has looked."""
+        marks = {}
+        for store, endpoint in self._backend.primary.endpoints.items():
+            known = endpoint.server_identity
+            marks[shard_of(store)] = f"{known.identity} {known.canary.canary_id if known.canary else ''}"
+        return marks
+
+    def _tell(self, done: Mapping[str, str]) -> None:
+        """Tell the other workers what this one is through with, if that is news."""
+        with self._lock:
+            if done != self._said and ask_journal(lambda: self.presence.say(json.dumps(done)), "replay"):
+                self._said = done
+
+
+def _name(shard: str, kind: str) -> str:
+    return f"{shard} {kind}"
+
+
+def _words(word: str) -> Mapping[str, str]:
+    """What a worker has said. Of one that is saying it at this moment: nothing yet."""
+    try:
+        said = json.loads(word)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,180 @@
+"""I32, D21 to D23: what a host has of a session stands until a Redis that may have less was given it back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.appends.browser import Browser
+from benchmarks.appends.hosts import LONG, Host, Stage, Worker
+from devservers.processes import wait_until
+from devservers.servers import Valkey
+from flask_langpont_session.stores.host.journal import journal_at
+from tests.faults.proxy import REFUSE
+
+from .conftest import HostMaker
+from .support import COUNTED, FIVE, KINDS, at_level, home, look, reported, send, session_of
+
+SESSIONS = 8
+
+
+@contextmanager
+def nothing_is_replayed(host: Host) -> Iterator[None]:
+    """No worker of a host gives anything back to Redis, or merges anything, while this is open: another process does
+    what only one may do at a time."""
+    journal = journal_at(host.workers[0].journal)
+    with journal.alone() as is_alone:
+        assert is_alone
+        yield
+    journal.close()
+
+
+def start_empty(server: Valkey) -> None:
+    """It comes back with nothing of what it had."""
+    shutil.rmtree(server.folder / "appendonlydir")
+    server.start()
+
+
+@pytest.mark.parametrize("loss", ["flushed", "restarted"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_d22_from_the_loss_until_all_is_given_back_the_copies_are_shown(
+    stage: Stage, host: HostMaker, kind: str, loss: str
+) -> None:
+    """What is made of them destroys nothing, and an addition is added to what was."""
+    with host(workers=1) as a:
+        [worker] = a.workers
+        browser = session_of(kind, worker)
+        with nothing_is_replayed(a):
+            if loss == "flushed":
+                with stage.redis.client() as client:
+                    client.flushall()
+                wait_until(lambda: bool(worker.counters().get("DataLost")), "the loss is noticed", LONG)
+            else:
+                stage.redis.kill()
+                at_level(2, worker)
+                start_empty(stage.redis)
+            at_level(0, worker)
+            shown = look(browser, worker, 0)
+            assert (shown["list"], shown["count"], shown["text"]) == (FIVE, COUNTED, "before")
+            assert send(browser, worker, "/append", 0, entry="6")["list"] == [*FIVE, 6]
+            assert send(browser, worker, "/count", 0)["count"] == COUNTED + 1
+            shown = look(browser, worker, 0)
+            assert (shown["list"], shown["count"]) == ([*FIVE, 6], COUNTED + 1)
+        home(worker)
+        shown = look(browser, worker, 0)
+        assert (shown["list"], shown["count"], shown["text"]) == ([*FIVE, 6], COUNTED + 1, "before")
+        assert not reported(worker)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
+    stage: Stage, host: HostMaker, kind: str
+) -> None:
+    """While another worker of its host has still to give back what it has, which hangs for a moment."""
+    with host(workers=2) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        here.freeze()
+        try:
+            with stage.redis.client() as client:
+                client.flushall()
+            wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed", LONG)
+            answer = send(browser, sibling, "/append", 0, entry="6")
+            assert not answer["available"] and not look(browser, sibling, 0)["available"]
+            send(browser, sibling, "/count", 0)
+        finally:
+            here.thaw()
+        home(*a.workers)
+        for worker in a.workers:
+            shown = look(browser, worker, 0)
+            assert shown["list"][:5] == FIVE
+            assert (shown["count"], shown["text"]) == (COUNTED + 1, "before")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["by the worker that has a copy", "by its sibling"])
+def test_d22_a_request_that_finds_nothing_finds_out_that_it_was_lost(
+    stage: Stage, host: HostMaker, number: int
+) -> None:
+    """Long before the next canary is due: it asks for it. What it writes destroys nothing."""
+    with host(workers=2, HEALTH_INTERVAL=600) as a:
+        here, worker = a.workers[0], a.workers[number]
+        browser = session_of("visitor", here)
+        with nothing_is_replayed(a):
+            with stage.redis.client() as client:
+                client.flushall()
+            answer = send(browser, worker, "/append", 0, entry="6")
+            assert answer["available"] == (worker is here)
+            send(browser, worker, "/count", 0)
+        home(*a.workers)
+        for each in a.workers:
+            wait_until(
+                lambda each=each: look(browser, each, 0)["count"] == COUNTED + 1,  # type: ignore[misc]
+                "what was acknowledged before the loss, and after it",
+                LONG,
+            )
+            shown = look(browser, each, 0)
+            assert (shown["list"][:5], shown["text"]) == (FIVE, "before")
+
+
+@pytest.fixture
+def replica(stage: Stage, tmp_path: Path) -> Iterator[Valkey]:
+    with Valkey(tmp_path / "replica", replica_of=stage.redis) as server:
+        yield server
+
+
+def test_d21_additions_wait_for_all_workers_of_the_host(stage: Stage, host: HostMaker, replica: Valkey) -> None:
+    """A worker without copies has nothing to give back, and must not add to nothing what the others have counted."""
+    with host(workers=2, REPLICA_URL=replica.url) as a:
+        here, sibling = a.workers
+        browsers = [session_of("visitor", here) for _ in range(SESSIONS)]
+        stage.redis.kill()
+        at_level(1, here, sibling)
+        for browser in browsers:
+            assert send(browser, here, "/count", 1)["count"] == COUNTED + 1
+        here.redis.impose(REFUSE)
+        start_empty(stage.redis)
+        at_level(0, sibling)
+        wait_until(lambda: bool(sibling.counters().get("DataLost")), "the sibling has noticed the loss", LONG)
+        here.redis.heal()
+        home(here, sibling)
+        assert counts(browsers, sibling) == [COUNTED + 1] * SESSIONS
+
+
+def counts(browsers: list[Browser], worker: Worker) -> list[int]:
+    return [look(browser, worker, 0)["count"] for browser in browsers]
+
+
+@contextmanager
+def failed_over(stage: Stage, worker: Worker, other: Valkey) -> Iterator[None]:
+    """What happens while this is open, the other server does not hear of; after it, it is the primary."""
+    with other.client() as client:
+        client.replicaof("NO", "ONE")
+    yield
+    stage.redis.kill()
+    worker.redis.lead_to(other.port)
+    at_level(0, worker)
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["unseen", "read at once"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_d23_what_a_replica_lacks_that_becomes_the_primary_is_kept(
+    stage: Stage, host: HostMaker, replica: Valkey, kind: str, reading: bool
+) -> None:
+    """An entry, an addition and a cleared text of the last second before it, whoever reads first."""
+    with host(workers=1) as a:
+        [worker] = a.workers
+        browser = session_of(kind, worker)
+        with nothing_is_replayed(a), failed_over(stage, worker, replica):
+            send(browser, worker, "/append", 0, entry="6")
+            send(browser, worker, "/count", 0)
+            send(browser, worker, "/set", 0, input_text="after")
+        if reading:
+            shown = look(browser, worker, 0)
+            assert (shown["list"], shown["count"], shown["text"]) == ([*FIVE, 6], COUNTED + 1, "after")
+        home(worker)
+        shown = look(browser, worker, 0)
+        assert (shown["list"], shown["count"], shown["text"]) == ([*FIVE, 6], COUNTED + 1, "after")
