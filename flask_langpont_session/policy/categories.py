@@ -238,7 +238,9 @@ class CategoryTable:
     def strays_in(self, category: str, keys: Iterable[str]) -> Sequence[str]:
         """Those keys, of what is stored in a category, that belong to another one: the table was another when they were
         stored."""
-        known = self.at_home[category]
+        known = self.at_home.get(category)
+        if known is None:  # another release has it, and its keys stay there
+            return ()
         others = [key for key in keys if key not in known]
         strays = [key for key in others if self._is_stray(category, key)]
         if len(known) < MOST_KEYS:

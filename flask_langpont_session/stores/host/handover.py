@@ -141,7 +141,7 @@ def _ended(source: sqlite3.Connection) -> Iterator[Step]:
     """What ended, what is to be pushed, and what is carried: all that comes before changes."""
     for digest, at_ms, in_database, in_redis in _rows(source, "digest, at_ms, in_database, in_redis", "revocations"):
         yield partial(put_revocation, digest=digest, now_ms=at_ms, in_database=bool(in_database))
-        yield partial(mark_done, digest=digest, in_database=False, in_redis=bool(in_redis))
+        yield partial(mark_done, digest=digest, now_ms=at_ms, in_database=False, in_redis=bool(in_redis))
     for user_id, until_ms, epoch in _rows(source, "user_id, until_ms, epoch", "user_revocations"):
         yield partial(put_user_revocation, user_id=user_id, until_ms=until_ms, epoch=epoch)
     for digest, version in _rows(source, "digest, version", "pushes"):

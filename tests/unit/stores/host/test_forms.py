@@ -21,7 +21,7 @@ from tests.support import former_release
 from tests.support.former_release import REVOCATION
 from tests.support.journals import KNOWN, blind_write, ref, write
 
-NOTHING_ELSE = ("-gen", "-lock", "-near", "-seen", "-wiped")
+NOTHING_ELSE = ("-gen", "-lock", "-near", "-reserve", "-seen", "-wiped")
 
 pytestmark = pytest.mark.usefixtures("patient_journal")
 
