@@ -73,7 +73,7 @@ class Monitor:
         notices: Notices | None = None,
         attend: Callable[[Round], None] = lambda found: None,
         clock: Callable[[], float] = time.monotonic,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] | None = None,
         rng: random.Random | None = None,
         lag: Lag = PROCESS,
     ) -> None:

@@ -70,7 +70,7 @@ class _Step(NamedTuple):
 class Reconciler:
     """Replays the journal, many sessions at a time.
 
-    :param now_ms: wall clock in milliseconds; ages of journal entries only.
+    :param now_ms: milliseconds by the clock of the host's workers; ages of journal entries only.
     :param clock: monotonic seconds.
     :ivar merges: of changes of data.
     :ivar nothing_waits: since a store came back, nothing has waited any more.
@@ -79,18 +79,18 @@ class Reconciler:
     def __init__(
         self,
         backend: Backend,
-        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        now_ms: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = backend.journal
         self._locate = backend.health.locate
-        self._now_ms = now_ms
+        self._now_ms = now_ms or backend.now_ms
         self._clock = clock
         self.copies = MergedCopies(backend, clock)
         self.pushes = Pushes(backend)
         self.revocations = MissedRevocations(backend)
         self._carries = Carries(backend, self.pushes, self.copies)
-        self.merges = Merges(backend, self.pushes, self.copies, now_ms())
+        self.merges = Merges(backend, self.pushes, self.copies, self._now_ms())
         self.nothing_waits = True
         self._unknown = Once(_SILENCE, clock)
         self._after = 0  # the number of the change that was looked at last; 0: none of this pass

@@ -60,7 +60,7 @@ class Replay:
     """What one worker does about outages that are over.
 
     :param suspect: called with a store that failed: it should be probed.
-    :param now_ms: milliseconds since 1970; ages of journal entries only.
+    :param now_ms: milliseconds by the clock of the host's workers.
     """
 
     def __init__(
@@ -69,8 +69,9 @@ class Replay:
         *,
         suspect: Callable[[str], None] = lambda store: None,
         clock: Callable[[], float] = time.monotonic,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] | None = None,
     ) -> None:
+        now_ms = now_ms or backend.now_ms
         self._backend = backend
         self._clock = clock
         self._renewal = backend.settings.lease_terms.renewal_ms / 1000

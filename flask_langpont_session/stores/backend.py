@@ -98,6 +98,10 @@ class Backend:
         """Counts and measures."""
         return self.reports.recorder
 
+    def now_ms(self) -> int:
+        """Return what time it is for all workers of the host, milliseconds since 1970: what never jumps."""
+        return int(self.journal.clock() * 1000)
+
     def find_stores(self, timeout: float) -> list[str]:
         """The names of all servers of Redis; of a cluster that is found those of its shards, each with a primary and a
         replica.

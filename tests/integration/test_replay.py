@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
 from flask_langpont_session.recovery.calls import PIPELINE
 from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -323,6 +325,30 @@ def test_nothing_is_dropped_for_its_age_while_it_is_merged(make_app: MakeApp) ->
         now[0] = time.time() + patience + 1
         monitor.recover(PRIMARY, BOTH)
         monitor.replay.run_once()
+        copies = state.backend.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
+    assert [bool(copy.fields) for copy in copies] == [True, False]
+    assert journal.counts()["writes"] == 0
+
+
+@pytest.mark.parametrize("step", [10, -10, 3_600, -3_600, 86_400, -86_400])
+def test_setting_the_clock_of_a_host_drops_and_undoes_nothing(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """I31, D25: in an outage. What waits is merged, and what was cleared after the clock was set stays so."""
+    app = make_app()
+    state, by, wall = parts(app), [0.0], time.time
+    journal = state.backend.journal
+    monkeypatch.setattr(time, "time", lambda: wall() + by[0])
+    with state.monitor.paused():
+        state.monitor.tick()
+        lose(state, PRIMARY)
+        journal.put([write(name(1), "input_text", "kept")])
+        journal.put([write(name(2), "input_text", "cleared")])
+        by[0] = step
+        journal.put([replace(write(name(2), WIPED_FIELD, ""), operation=Operation.WIPE, value=None)])
+        assert (journal.waiting().oldest_seconds(time.time()) or 0.0) < 1000
+        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.replay.run_once()
         copies = state.backend.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
     assert [bool(copy.fields) for copy in copies] == [True, False]
     assert journal.counts()["writes"] == 0

@@ -29,7 +29,7 @@ from flask_langpont_session.request import (
     verifier,
 )
 from flask_langpont_session.stores import backend, local
-from flask_langpont_session.stores.host import change_ids, entries, journal, presence
+from flask_langpont_session.stores.host import change_ids, entries, host_clock, journal, presence
 from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
@@ -504,6 +504,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
     Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
     Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),
+    Ablation("I31", host_clock.HostClock, "__call__", lambda self: self._wall()),
     Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
     Ablation("keys are looked for where they were", former, "former_in", lambda *arguments: None),
     Ablation("the later written one counts", former, "_is_later_at", lambda *arguments: True),

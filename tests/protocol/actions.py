@@ -826,6 +826,10 @@ def _check_last(world: World, digest: str, there: Mapping[str, Any]) -> None:
         world.promises.violate("I18", "an addition that was acknowledged is not there")
 
 
+def _set_clock(world: World, host: str, ms: int) -> None:
+    world.hosts[host].set_by_ms += ms
+
+
 EVENTS: dict[str, Callable[..., object]] = {
     "step": lambda world, label: world.resume(label, world.tasks.resume),
     "finish": lambda world, label: world.resume(label, world.tasks.finish),
@@ -864,6 +868,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "deliver": _deliver,
     "hang_up": _hang_up,
     "rest": _rest,
+    "set_clock": lambda world, host, ms: _set_clock(world, host, int(ms)),
     "kept": _kept,
     "shown": _shown,
     "unknown": _unknown,

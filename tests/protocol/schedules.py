@@ -649,6 +649,21 @@ KEPT = (
         """,
     ),
     _kept(
+        "I31",
+        "I20",
+        """
+        visit w0 s0
+        append w0 s0
+        cut h0 A
+        cut h0 B
+        append w0 s0
+        set_clock h0 -10000
+        clear w0 s0
+        join_all
+        heal
+        """,
+    ),
+    _kept(
         "wipes are merged",
         "I20",
         """

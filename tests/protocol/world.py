@@ -33,6 +33,7 @@ from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.stores.backend import Backend
+from flask_langpont_session.stores.host.host_clock import HostClock
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.server_records import HostMemory
@@ -137,6 +138,7 @@ class Listener(logging.Handler):
 class Host:
     """One host: its journal outlives its workers.
 
+    :ivar set_by_ms: by how much its wall clock was set, forward or back.
     :ivar unread: so often the journal does not say in time what waits.
     :ivar is_full: its disk takes no more.
     """
@@ -144,7 +146,10 @@ class Host:
     def __init__(self, name: str, world: World) -> None:
         self.name = name
         limits = JournalLimits(copies_ttl=world.settings.local_cache_ttl)
-        self.journal = journal_at(None, clock=world.clock.wall, limits=limits)
+        self.set_by_ms = 0
+        clock = HostClock(None, lambda: self.wall_ms / 1000, world.clock.monotonic, b"simulated")
+        self._true = world.clock
+        self.journal = journal_at(None, clock=clock, limits=limits)
         self.unread = 0
         self.is_full = False
         read = self.journal.overlay
@@ -164,6 +169,11 @@ class Host:
             return write(*arguments, **options)
 
         self.journal.file.transaction = transaction  # type: ignore[method-assign]
+
+    @property
+    def wall_ms(self) -> int:
+        """What the host's own clock says, which may have been set."""
+        return self._true.now_ms + self.set_by_ms
 
 
 @dataclass(eq=False)
@@ -217,12 +227,11 @@ class Worker:
             health=self.health,
         )
         single_flight: SteppedSingleFlight[Confirmed] = SteppedSingleFlight(world.tasks)
-        self.repository = SessionRepository(self.backend, now_ms=lambda: clock.now_ms, single_flight=single_flight)
+        self.repository = SessionRepository(self.backend, now_ms=lambda: host.wall_ms, single_flight=single_flight)
         world.births += 1
         self.monitor = Monitor(
             self.backend,
             clock=clock.monotonic,
-            now_ms=lambda: clock.now_ms,
             rng=random.Random(world.births),
             attend=self._attend,
         )

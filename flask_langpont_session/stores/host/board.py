@@ -22,6 +22,7 @@ from .change_ids import ChangeIds
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
 from .group_commit import Room
+from .host_clock import HostClock
 from .latest_versions import LatestVersions
 from .limits import JournalLimits
 from .presence import Presence
@@ -49,17 +50,19 @@ class Board:
     """What the workers of a host tell each other. Threads, waits and errors: see :class:`~.journal.Journal`.
 
     :param file: of the journal.
-    :param clock: seconds since 1970.
+    :param clock: seconds since 1970, of all workers of the host. None: a :class:`.HostClock`.
     :param limits: how much is kept at most, what waits in the journal included.
+    :ivar clock: by which order and age are decided.
     :ivar change_ids: of the latest change of each session in Redis.
     :ivar words: of the workers of a journal in memory, see :class:`.Presence`.
     """
 
     def __init__(
-        self, file: JournalFile, *, clock: Callable[[], float] = time.time, limits: JournalLimits | None = None
+        self, file: JournalFile, *, clock: Callable[[], float] | None = None, limits: JournalLimits | None = None
     ) -> None:
         self._file = file
-        self._clock = clock
+        self.clock = clock or HostClock(file.path)
+        self._wall = clock or time.time
         self._limits = limits or JournalLimits()
         self._versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
         self.change_ids = ChangeIds(file.path)
@@ -260,11 +263,11 @@ class Board:
             write(lambda db: put_server(db, endpoint, record))
 
     def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
+        return int(self.clock() * 1000)
 
     def _oldest_copy_ms(self) -> int:
         """What was confirmed before is used no more; the clock of Redis may be a little off."""
-        return self._now_ms() - int(self._limits.copies_ttl * 1000) - CLOCK_TOLERANCE_MS
+        return int(self._wall() * 1000) - int(self._limits.copies_ttl * 1000) - CLOCK_TOLERANCE_MS
 
 
 class _Translated:

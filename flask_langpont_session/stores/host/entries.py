@@ -34,6 +34,11 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 """Table → the columns that make the own form of the former one. Each needs a default: a worker of the former release,
 which may have the same file open, names only the columns that it knows."""
 
+ADDED_TABLES = {
+    "delivered": "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+}
+"""Tables that the own form has beyond the former one."""
+
 APPLICATION_ID = 0x4C50534A
 """Marks the file as a journal, so that no tables are ever added to another program's database."""
 
@@ -53,7 +58,6 @@ SCHEMA = (
     """CREATE TABLE revocations (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, at_ms INTEGER NOT NULL,
         in_database INTEGER NOT NULL, in_redis INTEGER NOT NULL)""",
-    "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE pushes (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, version INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE copies (
@@ -75,7 +79,7 @@ SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-"""What makes the tables of the former form; :data:`ADDED` is still to come."""
+"""What makes the tables of the former form; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 

@@ -33,7 +33,7 @@ from .entries import (
 )
 from .file import BUSY_SECONDS, REPLAY_SECONDS, JournalFile
 from .forms import CLOSED, alone_with, may_be_former, open_journal, path_of
-from .opening import FAILURES, completed, files_of, form_of, one, open_database, store_error
+from .opening import FAILURES, complete, completed, files_of, form_of, one, open_database, store_error
 
 _WAIT = 0.5
 """Seconds that other processes are waited for that write to the own file at the same moment."""
@@ -83,6 +83,7 @@ def end_former(journal: Path) -> bool:
             return False
         form = form_of(db)
         if form == FORMER_VERSION and one(db, f"SELECT {_NOTHING_WAITS}"):
+            complete(db)
             _bring_what_is_known(db, path_of(journal))
             db.execute(f"PRAGMA user_version = {CLOSED}")
             form = CLOSED
@@ -117,6 +118,7 @@ def take_back(journal: Path) -> bool:
             target.execute("PRAGMA synchronous = FULL")  # it is on the disk before it is taken out of the other file
             with _written(target):
                 _raise_numbers(target, _numbers(source))
+                _copy_delivered(source, target)
             _bring(target, _ended(source))
             _bring(target, _changes(source))
         for table in _ENTRIES:
@@ -196,6 +198,13 @@ def _bring_what_is_known(former: sqlite3.Connection, own: Path) -> None:
             _raise_numbers(db, _numbers(former))
             for endpoint, record in read_servers(former).items():
                 put_server(db, endpoint, record)
+            _copy_delivered(former, db)
+
+
+def _copy_delivered(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """The ends of sessions that both stores have are known for as long as a store might lose them."""
+    rows = source.execute("SELECT digest, at_ms FROM delivered").fetchall()
+    target.executemany("INSERT OR IGNORE INTO delivered VALUES (?, ?)", rows)
 
 
 def _numbers(db: sqlite3.Connection) -> dict[str, int]:

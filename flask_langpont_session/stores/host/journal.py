@@ -45,6 +45,7 @@ from .entries import (
 )
 from .file import REPLAY_SECONDS, JournalFile
 from .group_commit import Room
+from .host_clock import HostClock
 from .last_look import LastLook
 from .limits import JournalLimits
 from .opening import DeletedJournal, is_full, one
@@ -106,9 +107,9 @@ class Journal:
     waits for no writer.
 
     :param file: where it is kept.
-    :param clock: seconds since 1970.
     :param limits: how much is kept at most.
     :ivar file: where it is kept; without a path: in this process' memory.
+    :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
@@ -127,15 +128,14 @@ class Journal:
         file: JournalFile,
         board: Board,
         *,
-        clock: Callable[[], float] = time.time,
         limits: JournalLimits | None = None,
     ) -> None:
         self.file = file
         self.board = board
-        self._clock = clock
+        self.clock = board.clock
         self._limits = limits or JournalLimits()
         self._last_look = LastLook(file)
-        self.revocations = RevocationQueue(file, clock=clock)
+        self.revocations = RevocationQueue(file, clock=self.clock)
 
     def open(self) -> None:
         """Create the file if need be and make sure that it can be written. Meant for the start of an
@@ -194,7 +194,7 @@ class Journal:
     def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
         """Everything this host knows about a session, or about its anonymous shadow, at one moment."""
         with self.file.snapshot(wait) as db:
-            return read_overlay(db, ref, int((self._clock() - self._limits.copies_ttl) * 1000))
+            return read_overlay(db, ref, int((self.clock() - self._limits.copies_ttl) * 1000))
 
     def counts(self) -> Mapping[str, int]:
         """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``
@@ -206,17 +206,19 @@ class Journal:
     def waiting(self) -> Waiting:
         """How much waits for a store, and since when."""
         with self.file.snapshot() as db:
-            return read_waiting(db)
+            return _shown(self.clock, read_waiting(db))
 
     def summary(self) -> Summary:
         """The same by kind, with how many sessions it is for and how large the file is."""
         with self.file.snapshot() as db:
-            return read_summary(db, _bytes(self.file.reader.place, db))
+            found = read_summary(db, _bytes(self.file.reader.place, db))
+        return found._replace(kinds={kind: _shown(self.clock, waiting) for kind, waiting in found.kinds.items()})
 
     def of_session(self, digest: str, user_id: str | None, created_ms: int) -> Mapping[str, Waiting]:
         """What there is of one session, by kind, see :func:`.read_session`."""
         with self.file.snapshot() as db:
-            return read_session(db, digest, user_id, created_ms)
+            found = read_session(db, digest, user_id, created_ms)
+        return {kind: _shown(self.clock, waiting) for kind, waiting in found.items()}
 
     def find(self, beginning: str) -> set[str]:
         """The digests of sessions for which there is anything, that begin so."""
@@ -245,7 +247,7 @@ class Journal:
             are not kept then, and of those that waited. Only the latter have a number.
         :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
-        now = int(self._clock() * 1000)
+        now = int(self.clock() * 1000)
         session = (entries[0].digest, entries[0].shadow) if entries else None
 
         def put(db: sqlite3.Connection) -> list[PendingWrite]:
@@ -276,7 +278,7 @@ class Journal:
         :param stays: says which changes of these categories go on waiting for the former id.
         :return: changes under the present id that are not kept, as of :meth:`put`.
         """
-        now = int(self._clock() * 1000)
+        now = int(self.clock() * 1000)
         left = _time_left(wait)
         put = self._limits.adding(
             lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move, stays=stays)
@@ -425,17 +427,24 @@ def _remove(journal: Journal, table: str, damaged: Mapping[int, str]) -> None:
 
 
 def journal_at(
-    path: Path | None, *, clock: Callable[[], float] = lambda: time.time(), limits: JournalLimits | None = None
+    path: Path | None, *, clock: Callable[[], float] | None = None, limits: JournalLimits | None = None
 ) -> Journal:
     """The journal in a file, with its board.
 
     :param path: of the file; its folder is created if only that one is missing. None: kept in this process' memory, for
         as long as the process lives.
-    :param clock: seconds since 1970.
+    :param clock: seconds since 1970, of all workers of the host. None: a :class:`.HostClock`.
     :param limits: how much is kept at most.
     """
     file = JournalFile(path)
-    return Journal(file, Board(file, clock=clock, limits=limits), clock=clock, limits=limits)
+    return Journal(file, Board(file, clock=clock, limits=limits), limits=limits)
+
+
+def _shown(clock: Callable[[], float], waiting: Waiting) -> Waiting:
+    """Return the same with a time that can be compared with the wall clock."""
+    if waiting.oldest_ms is None or not isinstance(clock, HostClock):
+        return waiting
+    return waiting._replace(oldest_ms=clock.shown(waiting.oldest_ms))
 
 
 def _time_left(wait: float | None) -> Callable[[], float | None]:

@@ -18,7 +18,7 @@ from ...support.files import (
     create_private,
     make_private,
 )
-from .entries import ADDED, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 """What SQLite and the system raise, and Python for a value that SQLite cannot keep."""
@@ -214,13 +214,19 @@ def add_columns(connection: sqlite3.Connection, until: float) -> None:
     if _lacking(connection):
         _patiently(connection, "BEGIN IMMEDIATE", until)
         with completed(connection):
-            for statement in _lacking(connection):  # another worker may have been first
-                connection.execute(statement)
+            complete(connection)  # another worker may have been first
+
+
+def complete(connection: sqlite3.Connection) -> None:
+    """The same within a transaction."""
+    for statement in _lacking(connection):
+        connection.execute(statement)
 
 
 def _lacking(connection: sqlite3.Connection) -> list[str]:
-    """What is still to be executed of :data:`ADDED`."""
-    return [
+    """What is still to be executed of :data:`ADDED` and :data:`ADDED_TABLES`."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    return [statement for table, statement in ADDED_TABLES.items() if table not in tables] + [
         f"ALTER TABLE {table} ADD COLUMN {column}"
         for table, columns in ADDED.items()
         for there in [{name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}]
@@ -240,8 +246,7 @@ def _create_schema(connection: sqlite3.Connection, until: float) -> None:
         if _is_blank(connection):
             for statement in SCHEMA:
                 connection.execute(statement)
-            for statement in _lacking(connection):
-                connection.execute(statement)
+            complete(connection)
 
 
 def _patiently(connection: sqlite3.Connection, statement: str, until: float) -> None:

@@ -21,7 +21,7 @@ from tests.support import former_release
 from tests.support.former_release import REVOCATION
 from tests.support.journals import KNOWN, blind_write, ref, write
 
-NOTHING_ELSE = ("-gen", "-lock", "-near", "-reserve", "-seen", "-wiped")
+NOTHING_ELSE = ("-clock", "-reserve", "-gen", "-lock", "-near", "-seen", "-wiped")
 
 pytestmark = pytest.mark.usefixtures("patient_journal")
 
@@ -92,6 +92,7 @@ def test_a_drained_file_is_removed_as_soon_as_no_process_has_it_open(
     assert sibling.overlay(ref("d")).writes == {"translation": {"a": b"2"}}
     assert [again.seq > entry.seq for again in sibling.pending_writes()] == [True]
     assert sibling.board.server("primary") == KNOWN
+    assert sibling.revocations.delivered() == ["ended"]
 
 
 def test_a_file_that_is_in_use_is_not_removed(journal: Journal, sibling: Journal, path: Path) -> None:
