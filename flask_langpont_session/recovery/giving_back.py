@@ -12,11 +12,12 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.values import StoreError, shard_of
 from ..stores.backend import Backend, Lack
 from ..stores.host.presence import Presence
-from .calls import ask_journal
+from .calls import TIMEOUT, ask_journal
 from .refill import CLOCKS_APART_US, Refill
 
 PATIENCE = 10.0
@@ -120,6 +121,16 @@ class GivingBack:
         """
         self.go_on()
         return any(shard in shards and (database or kind == ANONYMOUS) for shard, kind in list(self._backend.lacks))
+
+    def holds_now(self, shards: frozenset[str], database: bool) -> bool:
+        """The same, when each shard was asked for something: what follows must not be the first that this worker says
+        to another server.
+
+        :raises StoreError: one does not answer.
+        """
+        for shard in shards:
+            self._backend.endpoint(PRIMARY + shard).time_ms(timeout=TIMEOUT)
+        return self.holds(shards, database)
 
     @property
     def is_overdue(self) -> bool:
