@@ -55,6 +55,7 @@ def outside(times: list[float], switches: list[tuple[float, float]]) -> list[flo
     return [at - switches[0][0] for at in times if not any(began < at < ended for began, ended in switches)]
 
 
+@pytest.mark.real_time("a write may go to the former primary for a second, by the real clock")
 @pytest.mark.parametrize("failover", [planned, cut_off])
 def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
     service: Service, host: HostMaker, failover: Callable[[Service], None], record_property: Callable[..., None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import threading
 import time
@@ -25,13 +24,11 @@ from flask_langpont_session.stores.host.journal import Carry, Journal, journal_a
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.support import files as private_file
 from tests.support.clock import Clock
-from tests.support.journal_process import let_go, output, process
 from tests.support.journals import (
     KNOWN,
     NOTHING,
     addition,
     blind_write,
-    in_fork,
     increment,
     questions,
     ref,
@@ -421,39 +418,6 @@ def test_changed_reports_the_commits_of_others_once(durable: Journal, sibling: J
     assert not durable.changed()
 
 
-def test_workers_that_start_together_share_one_file(path: Path) -> None:
-    """Processes that all create the file at the same moment all succeed, and lose nothing."""
-    workers = [process("wait(); journal.open(); journal.queue_push(sys.argv[2])", path, number) for number in range(6)]
-    let_go(workers)
-    for worker in workers:
-        output(worker)
-    journal = journal_at(path)
-    assert sorted(entry.digest for entry in journal.pending_pushes()) == list("012345")
-    journal.close()
-
-
-def test_concurrent_increments_are_all_counted(path: Path) -> None:
-    """Increments of several processes on one field add up to exactly what was acknowledged."""
-    script = """
-        wait()
-        acknowledged = 0
-        for _ in range(50):
-            try:
-                journal.put([addition("d", "n")])
-                acknowledged += 1
-            except StoreError:
-                pass
-        print(acknowledged)
-    """
-    workers = [process(script, path) for _ in range(4)]
-    let_go(workers)
-    acknowledged = sum(int(output(worker)) for worker in workers)
-    journal = journal_at(path)
-    [(_, counted)] = journal.overlay(ref("d")).deltas["translation"]["n"]
-    assert counted == acknowledged
-    journal.close()
-
-
 def test_threads_of_one_worker_share_its_connections(durable: Journal) -> None:
     """Threads that write, read and ask at once neither fail nor lose a write."""
     failures: list[BaseException] = []
@@ -524,40 +488,6 @@ def test_threads_wait_for_their_turn_within_the_time_of_their_call(durable: Jour
 
 # How a commit is noticed without asking
 
-_KILLS = 8
-
-
-_KILLED = {
-    "before its commit": """
-def write(db):
-    db.execute("INSERT INTO pushes (digest) VALUES ('d')")
-    os.kill(os.getpid(), signal.SIGKILL)
-journal.file.transaction(write)
-""",
-    "after its commit": """
-CommitCounter.end = lambda self, number: os.kill(os.getpid(), signal.SIGKILL)
-journal.queue_push("d")
-""",
-}
-
-
-@pytest.mark.parametrize("moment", _KILLED)
-def test_kill_9_hides_no_entry_and_costs_questions_only(durable: Journal, path: Path, moment: str) -> None:
-    """Wherever in its write a worker dies, the others see what it has committed, and soon ask as rarely as before."""
-    asked = questions(durable)
-    prologue = "import signal\nfrom flask_langpont_session.stores.host.commit_counter import CommitCounter\n"
-    worker = process(prologue + _KILLED[moment], path)
-    worker.communicate(timeout=60)
-    assert worker.returncode == -signal.SIGKILL
-    for _ in range(2):
-        assert durable.is_empty() == (moment == "before its commit")
-    assert len(asked) == 2
-    durable.changed()
-    durable.is_empty()
-    asked.clear()
-    assert durable.is_empty() == (moment == "before its commit")
-    assert asked == []
-
 
 @pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_worker_that_writes_slowly_is_left_alone(durable: Journal, sibling: Journal) -> None:
@@ -617,16 +547,6 @@ def test_one_file_under_two_names_is_noticed(durable: Journal, path: Path) -> No
     linked.close()
 
 
-def test_without_the_shared_numbers_a_commit_is_noticed_by_the_monitor(durable: Journal, path: Path) -> None:
-    """Taking the small file away makes the workers slower to notice, not blind: the next poll does."""
-    assert durable.is_empty()
-    durable.changed()
-    path.with_name(f"{path.name}-gen").unlink()
-    output(process("journal.queue_push('d')", path))
-    assert durable.changed()
-    assert not durable.is_empty()
-
-
 def test_the_numbers_begin_anew_at_their_end(path: Path) -> None:
     """After the last number of 32 bits comes 0, and commits are noticed as ever."""
     path.with_name(f"{path.name}-gen").write_bytes((b"\xff" * 8).ljust(SIZE, b"\0"))
@@ -665,145 +585,7 @@ def test_only_one_worker_is_alone(journal: Journal) -> None:
         assert again
 
 
-def test_a_process_that_is_killed_or_has_forked_keeps_no_other_out(
-    durable: Journal, sibling: Journal, path: Path
-) -> None:
-    """Another process is kept out until the one that is alone is killed; a child has no part in its parent's turn."""
-
-    def is_alone(journal: Journal) -> bool:
-        with journal.alone() as alone:
-            return alone
-
-    worker = process("with journal.alone():\n    wait()", path)
-    assert worker.stdout and worker.stdout.readline() == "ready\n"
-    assert not is_alone(durable)
-    worker.kill()
-    worker.wait(timeout=60)
-    assert is_alone(durable)
-    with durable.alone():
-        assert in_fork(lambda: is_alone(durable)) == "False"
-        assert not is_alone(sibling)
-    assert is_alone(sibling)
-    reader, writer = os.pipe()
-    with durable.alone():
-        if (child := os.fork()) == 0:
-            os.write(writer, b".")
-            signal.pause()
-    try:
-        os.read(reader, 1)
-        assert is_alone(sibling)
-    finally:
-        os.close(reader)
-        os.close(writer)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Path) -> None:
-    """Two workers write all the time, and are killed; no reader ever believes what is not so.
-
-    Each writer says in shared memory what is certain of its own entry: 0 it is gone, 1 and 3 it is not known, 2 it
-    waits. What did not change during a question must agree with the answer.
-    """
-    script = """
-        import mmap, struct
-        me, count, board = int(sys.argv[2]), int(sys.argv[3]), open(sys.argv[4], "r+b")
-        states = memoryview(mmap.mmap(board.fileno(), 0)).cast("Q")
-        def at(state):
-            states[me] += (state - states[me]) % 4 or 4
-        def look():
-            before = [states[n] for n in range(count)]
-            empty = journal.is_empty()
-            after = [states[n] for n in range(count)]
-            certain = [a % 4 for a, b in zip(after, before) if a == b]
-            if empty and 2 in certain or not empty and certain == [0] * count:
-                print("empty" if empty else "not empty", before, after, flush=True)
-                os._exit(1)
-        def forget():
-            while True:
-                try:
-                    for entry in journal.pending_pushes():
-                        if entry.digest == str(me):
-                            journal.forget_push(entry)
-                    return
-                except StoreError:
-                    pass
-        while me >= 2:
-            look()
-        at(1)
-        while True:
-            forget()
-            at(0)
-            for _ in range(20):
-                look()
-            at(1)
-            try:
-                journal.queue_push(str(me))
-                at(2)
-                for _ in range(20):
-                    look()
-                at(3)
-            except StoreError:
-                pass
-            if me:
-                journal.changed()
-    """
-    board, count = tmp_path / "board", 4
-    board.write_bytes(bytes(8 * count))
-    workers = [process(script, path, number, count, board) for number in range(count)]
-    for turn in range(_KILLS):
-        time.sleep(0.2)
-        number = turn % count
-        assert [worker.poll() for worker in workers] == [None] * count
-        workers[number].kill()
-        workers[number].communicate(timeout=60)
-        workers[number] = process(script, path, number, count, board)
-    for worker in workers:
-        worker.kill()
-        text, _ = worker.communicate(timeout=60)
-        assert text == ""
-
-
 # Durability
-
-
-def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
-    """A writer that is killed in the middle of its work leaves everything that it had acknowledged."""
-    script = """
-        number = 0
-        while True:
-            journal.put([value(str(number), "a")])
-            journal.revocations.note(f"r{number}")
-            print(number, flush=True)
-            number += 1
-    """
-    worker = process(script, path)
-    assert worker.stdout is not None
-    acknowledged = [worker.stdout.readline().strip() for _ in range(50)]
-    worker.send_signal(signal.SIGKILL)
-    acknowledged += worker.stdout.read().splitlines()
-    output(worker, expected=-signal.SIGKILL)
-    journal = journal_at(path)
-    written = {entry.digest for entry in journal.pending_writes(limit=10**6)}
-    revoked = {entry.digest for entry in journal.revocations.pending(limit=10**6)}
-    assert set(acknowledged) <= written
-    assert {f"r{number}" for number in acknowledged} <= revoked
-    journal.close()
-
-
-def test_kill_9_of_a_sibling_disturbs_no_other(durable: Journal, path: Path) -> None:
-    """While one worker is killed another keeps reading and writing, and sees what the first one wrote."""
-    worker = process("journal.revocations.note('theirs'); print('done', flush=True); sys.stdin.readline()", path)
-    durable.revocations.note("ours")
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "done\n"
-    worker.kill()
-    worker.communicate(timeout=60)
-    assert durable.revocations.is_revoked("theirs")
-    durable.revocations.note("later")
-    durable.close()
-    assert [entry.digest for entry in durable.revocations.pending()].count("later") == 1
-    assert durable.counts()["revocations"] == 3
 
 
 def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> None:
@@ -841,116 +623,6 @@ def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str])
         assert forced == [f"journal.sqlite-{SCHEMA_VERSION}-wal"] * number
     assert writer(durable).execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert writer(durable).execute("PRAGMA synchronous").fetchone() == (1,)
-
-
-# Forks
-
-
-def test_a_fork_inherits_nothing(durable: Journal) -> None:
-    """Parent and child each open the file anew after a fork, and see each other's writes."""
-    durable.revocations.note("before")
-
-    def child() -> bool:
-        durable.revocations.note("child")
-        return durable.revocations.is_revoked("before")
-
-    assert in_fork(child) == "True"
-    assert durable.revocations.is_revoked("child")
-    durable.revocations.note("parent")
-    assert durable.counts()["revocations"] == 3
-
-
-def test_a_child_keeps_its_writes_when_the_parent_closes(path: Path) -> None:
-    """A child's acknowledged write survives although the parent closed the file and the child was killed.
-
-    With a connection that lives through the fork SQLite loses it: the parent, believing itself the last,
-    removes the log the child writes to.
-    """
-    script = """
-        import signal
-        journal.revocations.note("parent")
-        ready, go = os.pipe(), os.pipe()
-        if (child := os.fork()) == 0:
-            journal.revocations.note("first")
-            os.write(ready[1], b"x")
-            os.read(go[0], 1)
-            journal.revocations.note("second")
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.read(ready[0], 1)
-        journal.close()
-        os.write(go[1], b"x")
-        os.waitpid(child, 0)
-        print(sorted(entry.digest for entry in journal.revocations.pending()))
-    """
-    assert output(process(script, path)) == "['first', 'parent', 'second']"
-
-
-def test_a_fork_in_the_middle_of_writes_locks_no_process_out(path: Path) -> None:
-    """Forking while other threads write and read leaves no lock behind, neither in the child nor in the parent."""
-    script = """
-        import warnings
-        warnings.simplefilter("ignore")
-        stop = threading.Event()
-        def write():
-            while not stop.is_set():
-                journal.put([addition("d", "n")])
-        def read():
-            while not stop.is_set():
-                assert not journal.is_empty()
-                journal.overlay(ref("d"))
-        journal.revocations.note("parent")
-        threads = [threading.Thread(target=work) for work in (write, write, read, read)]
-        [thread.start() for thread in threads]
-        for number in range(10):
-            if (child := os.fork()) == 0:
-                try:
-                    assert journal.revocations.is_revoked("parent")
-                    journal.queue_push(str(number))
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-        stop.set()
-        [thread.join() for thread in threads]
-        print(len(journal.pending_pushes()))
-    """
-    assert output(process(script, path)) == "10"
-
-
-def test_a_journal_in_memory_begins_anew_in_a_child() -> None:
-    """What waits in the parent's memory is the parent's to merge: a child's journal in memory is empty."""
-    journal = journal_at(None)
-    journal.revocations.note("parent")
-
-    def child() -> tuple[bool, int]:
-        was_empty = journal.is_empty()
-        journal.revocations.note("child")
-        return was_empty, len(journal.revocations.pending())
-
-    assert in_fork(child) == "(True, 1)"
-    assert [entry.digest for entry in journal.revocations.pending()] == ["parent"]
-    journal.close()
-
-
-def test_a_fork_without_hooks_is_refused_but_for_open(path: Path) -> None:
-    """A child made by C code may not use an open connection; after open() alone there is none to inherit."""
-    script = """
-        import ctypes
-        def child_says():
-            if (child := ctypes.PyDLL(None).fork()) == 0:
-                try:
-                    journal.close()
-                    print(journal.is_empty(), flush=True)
-                except StoreError as error:
-                    print(error, flush=True)
-                os._exit(0)
-            os.waitpid(child, 0)
-        journal.open()
-        child_says()
-        journal.is_empty()
-        child_says()
-        print(journal.is_empty())
-    """
-    assert output(process(script, path)) == "True\njournal: local (forked while open)\nTrue"
 
 
 # The file
@@ -1099,42 +771,6 @@ def test_a_full_disk_closes_nothing(durable: Journal) -> None:
     assert (durable.file.writer.connection, durable.file.reader.connection) == (writes, reads)
     writes.execute("PRAGMA max_page_count = 1000")
     write(durable, a=b"x" * 100_000)
-
-
-def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> None:
-    """Numbers that were written in part are an error like any full disk's, and are made whole later."""
-    script = """
-        import resource
-        from flask_langpont_session.stores.host.commit_counter import CommitCounter
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4, limits[1]))
-        try:
-            CommitCounter(Path(sys.argv[1]))
-        except OSError as error:
-            print(error.strerror)
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        print(journal.is_empty())
-    """
-    assert output(process(script, path)) == "no room for the commit counter\nTrue"
-
-
-def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
-    """When the system refuses to write, the call fails and what was acknowledged stays; later calls work."""
-    script = """
-        import resource, signal
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        journal.revocations.note("before")
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
-        try:
-            journal.revocations.note("refused")
-        except StoreError as error:
-            print(error.error_class.name)
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        journal.revocations.note("after")
-        print([entry.digest for entry in journal.revocations.pending()])
-    """
-    assert output(process(script, path)) == "WRITE_REFUSED\n['before', 'after']"
 
 
 def test_closing_twice_is_harmless(journal: Journal) -> None:
