@@ -347,7 +347,26 @@ class Probes:
         if not recovered or self.prober.took_too_long(took, late):
             probe.failed(self._clock(), self._rng.uniform, refused=self._is_refused(probe.name))
         elif probe.succeeded(self._clock()):
-            self.recover(probe.name, recovered)
+            if self._has_told_of_losses(probe.name, answer.ways):
+                self.recover(probe.name, recovered)
+            else:
+                probe.failed(self._clock(), self._rng.uniform)
+
+    def _has_told_of_losses(self, store: str, ways: Collection[str]) -> bool:
+        """Look whether a primary lost data while it was not used, before anything is read there, or merged. Whether it
+        has said so."""
+        if role_of(store) != PRIMARY or WRITE not in ways:
+            return True
+        self._forget_connections(store)
+        try:
+            self._outages.look_for_losses(store, PROBE_TIMEOUT)
+        except StoreError:
+            return False
+        return True
+
+    def _forget_connections(self, store: str) -> None:
+        with suppress(StoreError):  # its shard is none any more
+            self._backend.endpoint(store).link.forget_connections()
 
     def _is_refused(self, store: str) -> bool:
         breaker = self._health.breakers.get((store, READ))
@@ -357,8 +376,7 @@ class Probes:
         """Let requests use a store again; what waited for it, and what it was not told meanwhile, follows."""
         role = role_of(store)
         if role != DATABASE:
-            with suppress(StoreError):  # its shard is none any more
-                self._backend.endpoint(store).link.forget_connections()
+            self._forget_connections(store)
         if role == PRIMARY:
             self._replay.incident_since(min(self._opened_at(store, way) for way in directions), [shard_of(store)])
         elif role == DATABASE:

@@ -120,6 +120,27 @@ def test_d22_a_request_that_finds_nothing_finds_out_that_it_was_lost(
             assert (shown["list"][:5], shown["text"]) == (FIVE, "before")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_d33_a_loss_during_an_outage_is_noticed_before_anything_is_merged(
+    stage: Stage, host: HostMaker, kind: str
+) -> None:
+    """The worker cannot reach Redis while it is emptied, and no canary is due for long after that."""
+    with host(workers=1, HEALTH_INTERVAL=600) as a:
+        [worker] = a.workers
+        browser = session_of(kind, worker)
+        worker.redis.impose(REFUSE)
+        wait_until(lambda: look(browser, worker)["level"] == 2, "an outage", LONG, pause=0.02)
+        send(browser, worker, "/append", 2, entry="6")
+        send(browser, worker, "/count", 2)
+        with stage.redis.client() as client:
+            client.flushall()
+        worker.redis.heal()
+        home(worker)
+        shown = look(browser, worker, 0)
+        assert (shown["list"], shown["count"], shown["text"]) == ([*FIVE, 6], COUNTED + 1, "before")
+        assert not reported(worker)
+
+
 @pytest.fixture
 def replica(stage: Stage, tmp_path: Path) -> Iterator[Valkey]:
     with Valkey(tmp_path / "replica", replica_of=stage.redis) as server:
