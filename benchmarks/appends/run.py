@@ -88,7 +88,7 @@ def run(
         say(f"healed after {healed} s; answers: {dict(crowd.answers)}")
         time.sleep(1.5 * VERIFY_INTERVAL)  # no lease from before is left: what is shown then is what is stored
         made_verdict = verdict(crowd, every_worker, play.bites)
-        showing = _last_outage(crowd, every_worker)
+        showing = _last_outage(crowd, every_worker, made_verdict.wrong)
         if showing:
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
         if more := count_undone(made_verdict, crowd, every_worker):
@@ -119,10 +119,16 @@ def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
     return round(time.monotonic() - began, 2)
 
 
-def _last_outage(crowd: Crowd, workers: Sequence[Worker]) -> int:
-    """What the workers show of what was cleared and ended, when Redis is away once more."""
+def _last_outage(crowd: Crowd, workers: Sequence[Worker], wrong: list[str]) -> int:
+    """What the workers show of what was cleared and ended, when Redis is away once more.
+
+    :param wrong: is told which workers do not notice that.
+    """
     for worker in workers:
         for way in worker.ways_to_redis:
             way.impose(REFUSE)
-    wait_until(lambda: all(worker.level >= 2 for worker in workers), "an outage", LONG, pause=0.02)
-    return look_in_a_last_outage(crowd, workers)
+    try:
+        wait_until(lambda: all(worker.level >= 2 for worker in workers), "an outage", LONG, pause=0.02)
+    except TimeoutError:
+        wrong += [f"{each.name} notices no outage: {each.state()['status']}" for each in workers if each.level < 2]
+    return look_in_a_last_outage(crowd, [worker for worker in workers if worker.level >= 2])
