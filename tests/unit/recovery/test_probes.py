@@ -221,6 +221,18 @@ def test_a_canary_without_an_answer_opens_a_breaker_and_probes_close_it(place: P
     assert place.probes.until_next() is None
 
 
+def test_a_primary_is_used_again_when_it_has_told_of_losses_too(place: Place) -> None:
+    """What waited for it would else be merged into one that was emptied meanwhile."""
+    place.lose(PRIMARY)
+    place.faults.clear()
+    for loss in (StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True), None):
+        place.loss = loss
+        for _ in range(4):
+            place.clock.now += 1.1
+            place.round()
+        assert bool(place.lost) is (loss is not None)
+
+
 def test_one_look_is_enough_to_notice_an_outage(place: Place) -> None:
     """A failure that costs requests little opens a breaker only when it is repeated; an idle worker repeats it."""
     place.faults[PRIMARY] = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "ConnectionRefusedError")
