@@ -239,7 +239,6 @@ def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: Ca
         return
     world.tasks.pause("view")
     task.notes["rights"] = grants
-    world.promises.grants[sid.digest] += grants
     plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes={AUTH: change}, grants=grants)
     before = loaded.row.version if loaded.row else 0
     if _save(world, task, worker, plan, scope) and grants:
@@ -257,8 +256,6 @@ def grant(world: World, task: Task, worker: Worker, slot: str) -> None:
         _rename(world, task, worker, slot, rights=rights)
     else:
         _change_auth(world, task, worker, slot, CategoryChange(0, sets=rights), grants=True)
-    if sid is not None:  # what was seen before this says nothing of what is shown after it
-        world.promises.grants[sid.digest] += 1
 
 
 def withdraw(world: World, task: Task, worker: Worker, slot: str) -> None:

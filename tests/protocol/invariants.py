@@ -96,7 +96,8 @@ class WorkerView:
     :param incident_ms: when it last met another server than before, or could notice that data was lost.
     :param identity: of the primary it met last.
     :param losses: server → losses that it had a chance to notice.
-    :param without_rights: digest → how many grants had begun when it showed the session without an administrator's.
+    :param without_rights: digest → how many grants there had been when it showed the session without an
+        administrator's, after the last one of them.
     """
 
     min_versions: dict[str, int] = field(default_factory=dict)
@@ -144,8 +145,7 @@ class Before:
     untold: bool
     level: int
     database: bool
-    grants: int
-    without_rights: bool
+    without_rights: int | None
 
 
 class Promises:
@@ -200,7 +200,9 @@ class Promises:
         self.proven: dict[str, int] = {}
         """Session → when a password was entered last, by the database's clock."""
         self.grants: Counter[str] = Counter()
-        """Session → how many requests have begun to make its user an administrator."""
+        """Session → how often its user was made an administrator."""
+        self.granted: dict[str, int] = {}
+        """Session → the highest version at which that was done."""
         self.kept: dict[str, tuple[int, object]] = {}
         """Sessions whose idle expiry a Redis server was told: until when, and that server's data then."""
 
@@ -234,6 +236,9 @@ class Promises:
         changed = [key for key in after.payload if after.payload[key] != before.payload.get(key)]
         if any(self._is_right(key) for key in changed) and not (task is not None and task.notes.get("rights")):
             self.violate("I4", f"{changed} were granted by a request that grants nothing")
+        if ADMIN in after.payload.values() and ADMIN not in before.payload.values():
+            self.grants[after.digest] += 1
+            self.granted[after.digest] = max(after.version, self.granted.get(after.digest, 0))
 
     def _lives_no_longer(self, payload: Mapping[str, Any], live: bool, idle_expires_at: int, now_ms: int) -> None:
         """What is written of a privileged session lets it be idle for no longer than its rights allow (I28)."""
@@ -535,8 +540,7 @@ class Promises:
             untold=sid.digest in promised.ended - self.told,
             level=scope.level,
             database=scope.can(DATABASE, READ),
-            grants=self.grants[sid.digest],
-            without_rights=mine.without_rights.get(sid.digest) == self.grants[sid.digest],
+            without_rights=mine.without_rights.get(sid.digest),
         )
 
     def loaded(
@@ -598,15 +602,24 @@ class Promises:
         if row.version < before.min_version:
             self.violate("I4", f"version {row.version} is shown after {before.min_version}")
         self._is_its_own(digest, row)
-        is_admin, view = ADMIN in row.payload.values(), self.workers[worker]
-        if is_admin and before.without_rights and before.grants == self.grants[digest]:
-            self.violate("I4", "a right is shown that was withdrawn, and not granted again")
-        if not is_admin:
-            view.without_rights[digest] = before.grants
+        self._is_not_withdrawn(worker, before, row)
         self._overlay_is_ordinary(row, loaded)
         self._in_time(task, before, row, loaded, scope)
         self._backed(task, worker, before, row, loaded, scope, fresh)
-        view.min_versions[digest] = max(view.min_versions.get(digest, 0), row.version)
+        min_versions = self.workers[worker].min_versions
+        min_versions[digest] = max(min_versions.get(digest, 0), row.version)
+
+    def _is_not_withdrawn(self, worker: str, before: Before, row: AuthRow) -> None:
+        """A worker that has shown a session without a right shows it with that right only when it was granted since.
+
+        A row from before the last grant, which a worker may believe for a while, tells of no withdrawal.
+        """
+        digest, grants = row.digest, self.grants[row.digest]
+        if ADMIN not in row.payload.values():
+            if row.version >= self.granted.get(digest, 0):
+                self.workers[worker].without_rights[digest] = grants
+        elif before.without_rights == grants:
+            self.violate("I4", "a right is shown that was withdrawn, and not granted again")
 
     def _is_its_own(self, digest: str, row: AuthRow) -> None:
         if self.tables.payloads.get((digest, row.version)) == row.payload:

@@ -9,7 +9,7 @@ from .actions import EVENTS, REQUESTS
 USUAL = 1000
 """Examples of the machine, and walks, that the numbers below are about."""
 
-OF_SCHEDULES = {"rest", "kept", "shown", "unknown", "former", "strange", "disk"}
+OF_SCHEDULES = {"rest", "kept", "shown", "unknown", "former", "strange", "disk", "remember", "go_back", "set_clock"}
 """What happens in kept schedules only."""
 
 EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - OF_SCHEDULES), "tick"), (3, 30))
@@ -33,7 +33,7 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "crash with a journal": (40, 20),
     "loss of a journal": (8, 8),
     "breaker opened": (1000, 3000),
-    "late change": (20, 1),
+    "late change": (6, 1),
     "said": (2000, 5000),
     # what is kept near
     "hit": (1, 1000),
@@ -72,7 +72,7 @@ REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "ended: epoch": (40, 40),
     "ended: idle": (0, 8),
     # what comes home
-    "repair all database ok": (500, 2000),
+    "repair all database ok": (40, 30),
     "extend_idle all primary ok": (0, 5),
     "merged_fields": (12, 80),
     "merge_conflicts": (0, 3),
