@@ -86,14 +86,12 @@ class Carries:
         return True
 
     def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
-        """What lies under a former id; where Redis has lost that, what this host knew of it.
+        """What lies under a former id; where Redis has lost that, or the last of it, what this host knew of it.
 
         :param copies: the digest of the former id and a category → what Redis has there.
         """
-        left = {name: copies[entry.origin, name] for name in entry.categories}
-        if not all(copy.meta for copy in left.values()):
-            known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
-            left = {name: copy if copy.meta else known.get(name, copy) for name, copy in left.items()}
+        known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
+        left = {name: _newer(copies[entry.origin, name], known.get(name)) for name in entry.categories}
         left = {name: self._without_others(name, copy, entry.categories) for name, copy in left.items()}
         lives = dict(zip(entry.categories, entry.lives_ms, strict=True))
         return [
@@ -144,6 +142,14 @@ class Carries:
                 self._backend.note_version(merge.digest, merge.category, reply.version)
             done.append(reply)
         return done
+
+
+def _newer(there: CategoryCopy, known: CategoryCopy | None) -> CategoryCopy:
+    """What Redis has of a category, unless this host knew more: a former id is over, and nothing of it is given back to
+    a Redis that lost data."""
+    if known is None or (there.meta and not (known.fields and known.version > there.version)):
+        return there
+    return known
 
 
 def _wipe_at(moment_us: int) -> MergeStep:

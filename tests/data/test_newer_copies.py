@@ -199,3 +199,24 @@ def test_d23_what_a_replica_lacks_that_becomes_the_primary_is_kept(
         home(worker)
         shown = look(browser, worker, 0)
         assert (shown["list"], shown["count"], shown["text"]) == ([*FIVE, 6], COUNTED + 1, "after")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_d33_what_was_brought_to_another_id_meanwhile_is_what_the_host_knew(
+    stage: Stage, host: HostMaker, replica: Valkey, kind: str
+) -> None:
+    """The former id is over: nothing of it is given back to a primary that was a replica, and lacks the last of it."""
+    with host(workers=1) as a:
+        [worker] = a.workers
+        browser = session_of(kind, worker)
+        with failed_over(stage, worker, replica):
+            send(browser, worker, "/append", 0, entry="6")
+            send(browser, worker, "/count", 0)
+            stage.redis.kill()
+            at_level(2, worker)
+            send(browser, worker, "/regenerate", 2)
+            send(browser, worker, "/append", 2, entry="7")
+        home(worker)
+        shown = look(browser, worker, 0)
+        assert (shown["list"], shown["count"]) == ([*FIVE, 6, 7], COUNTED + 1)
+        assert not reported(worker)
