@@ -12,7 +12,7 @@ from devservers.processes import wait_until
 from tests.faults.proxy import REFUSE
 
 from .actors import Crowd
-from .faults import LANES, Play, plan
+from .faults import LANES, LOSS, Play, plan
 from .findings import explained
 from .hosts import LONG, Host, Stage, Worker, staged
 from .verdict import Verdict, count_undone, look_in_a_last_outage, verdict
@@ -35,7 +35,8 @@ SMALL = {"LOCAL_CACHE_SIZE": 5}
 """Of the first worker of each host: it serves more sessions than it keeps copies of."""
 
 AGING: dict[str, Any] = {"LOCAL_CACHE_TTL": 3}
-"""Of the second host: an outage of three seconds is one of level 3 there."""
+"""Of the second host, unless Redis loses data: an outage of three seconds is one of level 3 there. What is older than
+that is not given back to an emptied Redis either."""
 
 HEALING = 120.0
 """Seconds from the end of all faults within which every worker must be well and every journal empty."""
@@ -43,13 +44,16 @@ HEALING = 120.0
 
 @contextmanager
 def running(
-    folder: Path, hosts: int, workers: int, *, patient: bool = False, replica: bool = False
+    folder: Path, hosts: int, workers: int, *, patient: bool = False, replica: bool = False, losses: bool = False
 ) -> Iterator[tuple[Stage, list[Host]]]:
-    """The stores and the hosts, all well."""
+    """The stores and the hosts, all well.
+
+    :param losses: Redis will lose data.
+    """
     with staged(folder, replica=replica) as stage, ExitStack() as ends:
         made = []
         for number in range(hosts):
-            settings = SETTINGS | (AGING if number == 1 else {}) | (PATIENT if patient else {})
+            settings = SETTINGS | (AGING if number == 1 and not losses else {}) | (PATIENT if patient else {})
             made.append(ends.enter_context(stage.host("abcdefgh"[number], workers, each=[SMALL], **settings)))
         yield stage, made
 
@@ -71,7 +75,7 @@ def run(
     :param replica: Redis has one.
     :param say: is told what goes on.
     """
-    with running(folder, hosts, workers, patient=not lanes, replica=replica) as (stage, made):
+    with running(folder, hosts, workers, patient=not lanes, replica=replica, losses=LOSS in lanes) as (stage, made):
         every_worker = [worker for host in made for worker in host.workers]
         with Crowd(made, seed) as crowd:
             play = Play(stage, crowd, every_worker)
