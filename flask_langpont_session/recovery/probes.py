@@ -340,8 +340,11 @@ class Probes:
     def _probe(self, probe: StoreProbe) -> None:
         began, late = self._clock(), self.prober.lag.late()
         answer = ProbeAnswer(frozenset())
-        with suppress(StoreError):
+        try:
             answer = self.prober.ask(probe.name, PROBE_TIMEOUT)
+        except StoreError as error:
+            if (probe.name, READ) not in self._health.open_stores():  # it was lost for writing alone
+                self._health.failed(error, READ)
         took = self._clock() - began if answer.took is None else answer.took
         recovered = answer.ways & {way for name, way in self._health.open_stores() if name == probe.name}
         if not recovered or self.prober.took_too_long(took, late):

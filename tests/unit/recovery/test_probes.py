@@ -233,6 +233,16 @@ def test_a_primary_is_used_again_when_it_has_told_of_losses_too(place: Place) ->
         assert bool(place.lost) is (loss is not None)
 
 
+def test_a_store_that_was_lost_for_writing_may_be_lost_for_reading_too(place: Place) -> None:
+    """It has probes of its own then, and no canary: an idle worker notices by these."""
+    for _ in range(3):
+        place.health.failed(StoreError(PRIMARY, ErrorClass.WRITE_REFUSED, "Test"), WRITE)
+    assert place.health.open_stores() == {(PRIMARY, WRITE)}
+    place.faults[PRIMARY] = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True)
+    place.round()
+    assert place.health.open_stores() == {(PRIMARY, READ), (PRIMARY, WRITE)}
+
+
 def test_one_look_is_enough_to_notice_an_outage(place: Place) -> None:
     """A failure that costs requests little opens a breaker only when it is repeated; an idle worker repeats it."""
     place.faults[PRIMARY] = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "ConnectionRefusedError")
