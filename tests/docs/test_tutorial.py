@@ -77,10 +77,10 @@ def test_the_cart_survives(shop: Shop) -> None:
     assert "Hello kenji. The session is at level 2" in page and "2 x matcha" in page and "1 x sencha" in page
     follow(consoles(TUTORIAL, "unreachable")[0], shop.folder, shop.variables)
     other = Browser(shop.port)
-    other.post("/sign-in", name="hanako")
+    other.post("/sign-in", name="yuki")
     other.post("/add", item="sencha")
     assert "Hello visitor" in (page := other.post("/sign-out")) and "x sencha" not in page
-    assert "Hello hanako. The session is at level 2" in (page := other.post("/sign-in", name="hanako"))
+    assert "Hello yuki. The session is at level 2" in (page := other.post("/sign-in", name="yuki"))
     assert "x sencha" not in page
     shop.valkey.start()
     wait_until(lambda: "at level 0" in browser.get(), "level 0")
