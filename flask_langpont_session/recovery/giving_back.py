@@ -16,6 +16,7 @@ from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.values import StoreError, shard_of
 from ..stores.backend import Backend, Lack
+from ..stores.host.forms import is_there
 from ..stores.host.presence import Presence
 from .calls import TIMEOUT, ask_journal
 from .refill import CLOCKS_APART_US, Refill
@@ -70,6 +71,9 @@ class GivingBack:
         """Whether this host may know of anything, though this worker has never found all well."""
         if self._backend.local.live_categories():
             return True
+        path = self._backend.journal.file.path
+        if path is not None and not is_there(path):  # a command that only looks makes none
+            return False
         try:
             return bool(self.presence.others()) or not self._backend.journal.is_empty(0.0)
         except StoreError:
