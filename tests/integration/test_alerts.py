@@ -495,7 +495,7 @@ def test_every_event_that_tells_something_is_listened_to(make_alerting: MakeAler
     """States are looked up, so only what has none; nothing is started before the first request."""
     app = make_alerting({"critical": "arn:aws:sns:ap-northeast-1:123456789012:critical"})
     listened_to = {signal.name for signal in events.ALL if list(signal.receivers_for(app))}
-    assert listened_to == {"server-changed", "data-lost", "journal-failed", "changes-given-up"}
+    assert listened_to == {"server-changed", "data-lost", "database-went-back", "journal-failed", "changes-given-up"}
     assert not running()
     app.test_client().get("/untouched")
     assert sorted(running()) == ["langpont-session-alerts", "langpont-session-alerts-sender"]

@@ -247,7 +247,8 @@ def test_rights_that_were_put_into_redis_count_for_nothing(make_app: MakeApp, ra
     asked = parts(app).recorder.counters().get("records_set_aside", 0)
     wait_for_monitors()  # what one gives back to Redis at first would mend the record
     attack(raw, user, before)
-    assert user.get("/all").json["user_role"] == "user"
+    # A version above the row's counts as one that the database has lost: then rights may go, and none come.
+    assert user.get("/all").json.get("user_role") in ({"user", None} if attack is _another_version else {"user"})
     assert parts(app).recorder.counters()["records_set_aside"] > asked
     assert "ok" in outcomes(app, "database")
 

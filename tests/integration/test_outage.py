@@ -225,8 +225,8 @@ def test_a_primary_that_lost_everything_gets_its_logins_back(app: Flask, user: A
         redis.flushall()
     assert user.get("/who").json["user"] == "7"
     assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
-    user.post("/set", json={"theme": "dark"})
-    assert stored(primary, "ui", user.cookie)["theme"] == '"dark"'
+    user.post("/set", json={"theme": "dark"})  # which waits until Redis was given back what this host has
+    wait_until(lambda: stored(primary, "ui", user.cookie).get("theme") == '"dark"', "the change")
 
 
 def test_a_blind_write_to_a_lost_session_restores_it_first(app: Flask, user: Any, primary: Valkey) -> None:
