@@ -29,7 +29,9 @@ PATIENCE = 0.3
 
 def is_at_rest(monitor: Monitor) -> bool:
     """It has looked, and given Redis what that may lack."""
-    return monitor.has_looked and not (monitor.replay.has_incidents or monitor.replay.gives_back)
+    replay = monitor.replay
+    is_under_way = replay.has_incidents or replay.gives_back or replay.giving_back._backend.lacks
+    return monitor.has_looked and not is_under_way
 
 
 @contextmanager
