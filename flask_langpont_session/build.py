@@ -281,7 +281,7 @@ class _Attendance:
 
 
 def _sentinel_watch(redis: Mapping[str, SessionStore], notices: Notices) -> SentinelWatch | None:
-    """What ends connections to a primary that the sentinels replace; then the monitor looks at the new one at once."""
+    """Return the thread that ends connections to a primary which the sentinels replace; the monitor looks at once."""
     primary = redis[PRIMARY].endpoints.get(PRIMARY)  # none yet: a service other than sentinels has to find it
     return None if primary is None else watch_over(primary.link, partial(notices.suspect, PRIMARY))
 

@@ -449,7 +449,7 @@ def _vary_on_cookie(response: Response, *, is_private: bool) -> None:
 
 
 def _is_still_to_be_made(response: Response) -> bool:
-    """Whether a streamed response may look at the session yet: neither a file nor one that says its length does."""
+    """Return whether a streamed response may still look at the session: no file does, and none with a length."""
     return not response.direct_passthrough and "Content-Length" not in response.headers
 
 

@@ -1,4 +1,4 @@
-"""What is known of this host: files, and the processes that use them. Nothing is made."""
+"""Reads what is known of this host: files, and the processes that use them. Makes nothing."""
 
 from __future__ import annotations
 

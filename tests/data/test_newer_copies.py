@@ -185,7 +185,7 @@ def failed_over(stage: Stage, worker: Worker, other: Valkey) -> Iterator[None]:
 def test_d23_what_a_replica_lacks_that_becomes_the_primary_is_kept(
     stage: Stage, host: HostMaker, replica: Valkey, kind: str, reading: bool
 ) -> None:
-    """An entry, an addition and a cleared text of the last second before it, whoever reads first."""
+    """An entry, an addition and a cleared text of the last second before it, whether it is read at once or later."""
     with host(workers=1) as a:
         [worker] = a.workers
         browser = session_of(kind, worker)
