@@ -203,9 +203,11 @@ class KeptSessions(LRUCache[str, dict[str, _Held]]):
 
     def put(self, digest: str, category: str, held: _Held) -> None:
         """Keep one category."""
-        session = _find(self, digest) or {}
+        # Taken out first, so that it counts as what it is now: up to cachetools 7.1, a session that grows would take
+        # the room of what it was as well.
+        session = self.pop(digest, None) or {}
         session[category] = held
-        self[digest] = session  # which finds out again what it counts as
+        self[digest] = session
 
     def all(self) -> list[tuple[str, str, _Held]]:
         """Return the digest, category and copy of all that is kept. That is no use of it."""

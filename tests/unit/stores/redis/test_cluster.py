@@ -689,6 +689,7 @@ def test_what_waits_for_a_lost_shard_keeps_nothing_else_waiting(tmp_path: Path, 
         limits=None,
         reports=SimpleNamespace(losses=None, no_longer_in_use=lambda digest: None),
         settings=SimpleNamespace(journal_ttl=60),
+        now_ms=lambda: 1,
     )
     reconciler = Reconciler(backend)
     journal.revocations.note("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
