@@ -100,12 +100,18 @@ def _look(
     return loaded
 
 
+def _told(saved: Saved) -> str:
+    """Return how a save ended, without the moments of its row: real stores have times of their own."""
+    version = saved.row.version if saved.row else None
+    return f"stored {saved.stored}, durable {saved.durable}, ended {saved.ended}, version {version}"
+
+
 def _save(world: World, task: Task, worker: Worker, plan: Plan, scope: RequestScope) -> Saved | None:
     """Save, checked. None: it was refused."""
     could = scope.can(DATABASE, WRITE) and scope.can(DATABASE, READ)
     try:
         saved = worker.repository.save(plan, scope)
-        world.told.append(str(saved))
+        world.told.append(_told(saved))
         return saved
     except GrantRefused:
         world.told.append("refused")
@@ -190,7 +196,7 @@ def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
     saved = worker.repository.save(Plan(sid, None, world.settings.life, scope.level, loaded=loaded, ends=True), scope)
-    world.told.append(str(saved))
+    world.told.append(_told(saved))
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
 
 

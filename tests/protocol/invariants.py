@@ -796,6 +796,7 @@ class Unchecked:
         self.counted: dict[str, int] = defaultdict(int)
         self.appended: dict[str, set[int]] = defaultdict(set)
         self.last: dict[str, bytes] = {}
+        self.themes: dict[str, bytes] = {}
         self.cleared: dict[str, set[int]] = {}
         self.is_calm = False
         self.workers: dict[str, Any] = {}

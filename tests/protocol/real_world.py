@@ -291,6 +291,28 @@ class Servers:
         self._stack.close()
 
 
+class RealTables:
+    """The real database as a whole: it can go back to an earlier state."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._remembered: dict[sa.Table, list[dict[str, Any]]] = {}
+
+    def remember(self) -> None:
+        """See :class:`.sim_database.Tables`."""
+        with self._engine.connect() as connection:
+            for table in (SESSIONS, USERS):
+                self._remembered[table] = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+    def go_back(self) -> None:
+        """See :class:`.sim_database.Tables`."""
+        with self._engine.begin() as connection:
+            for table, rows in self._remembered.items():
+                connection.execute(table.delete())
+                if rows:
+                    connection.execute(table.insert(), rows)
+
+
 class RealWorld(World):
     """The world on these servers, which are emptied first."""
 
@@ -313,6 +335,7 @@ class RealWorld(World):
         self.clock = self.tasks.clock = RealClock()
         self.promises = cast(Any, Unchecked())
         self.cluster = cast(Any, RealCluster(self._servers.valkeys))
+        self.tables = cast(Any, RealTables(self._servers.direct))
 
     @property
     def database_path(self) -> Path:
