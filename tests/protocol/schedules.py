@@ -1613,6 +1613,39 @@ KEPT = (
         """,
     ),
     _kept(
+        "what waits follows a change of id",
+        "I18",
+        """
+        profile privileged
+        sign_in w0 alice s0
+        freeze primary
+        add w3 s0
+        grant w1 s0             # a right that lives shorter: the session gets another id, on another host
+        heal
+        """,
+    ),
+    _kept(
+        "an addition that may be taken along",
+        "merge",
+        """
+        sign_in w0 alice s0
+        add w0 s0
+        a: add w2 s0
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        step a
+        give_up a               # the server has made the addition, and w2 does not know it
+        finish a
+        renew w0 s0             # what is read, that addition in it, goes to another id
+        heal
+        """,
+    ),
+    _kept(
         "a change keeps its life",
         "I29",
         """

@@ -34,6 +34,7 @@ LOAD_BEARING = {
     "delivered revocations are told again",
     "a last look at delivered revocations", "rights of both versions", "above the highest version",
     "a row that went back", "an epoch that was lost",
+    "what waits follows a change of id", "an addition that may be taken along",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",
     "newer copies stand", "a loss is looked for", "all workers of a host give back", "what could not be read waits",
