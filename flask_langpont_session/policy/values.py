@@ -284,12 +284,15 @@ class CategoryCopy(NamedTuple):
     :param meta: what the record says of itself, see ``record.lua``; where that is asked for.
     :param additions: the ids of the latest additions that are part of it, 20 bytes each: 7 of the id, then its time.
         What waits in the journal under one of them is not added to the copy again.
+    :param given_back: of what Redis was given back after a loss: the version of the copy that it was given last, which
+        is all that it knows of the time before. 0: it was given none.
     """
 
     version: int
     fields: Fields
     meta: bytes = b""
     additions: bytes = b""
+    given_back: int = 0
 
 
 class RecordRef(NamedTuple):

@@ -18,7 +18,7 @@ from ..stores.backend import Lack
 from ..stores.host.board import Board
 from ..stores.host.journal import Overlay
 from ..stores.local import LocalCopies
-from ..stores.redis.records import Change, Known, empty_as_of
+from ..stores.redis.records import Change, Known, empty_as_of, given_back_as_of, written_at
 from .scope import RedisReply
 
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
@@ -58,7 +58,7 @@ class Fallback:
         if reply.lack is not None and not is_carried and name in self.kept_locally:
             held = self._held(ref, name, reply.lack, overlay)
             if not self._is_whole(ref, name, record, held, reply.lack):
-                self._show_with_copy(loaded, name, ref, record.copy, held, level=level, overlay=overlay)
+                self._show_with_copy(loaded, name, ref, record, held, level=level, overlay=overlay)
                 return
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
             self._remember(ref, name, record, version, reply.asked_at)
@@ -96,17 +96,18 @@ class Fallback:
 
     def _is_whole(self, ref: RecordRef, name: str, record: Known, held: CategoryCopy | None, lack: Lack) -> bool:
         """Whether Redis has all of a category that this host knows of, though it may have lost some of it."""
-        version = record.copy.version
-        if not version or record.began > lack.well_until_us or (held is not None and held.version > version):
+        there = record.copy
+        if not there.version or record.began > lack.well_until_us:
             return False
-        return not self.is_outdated(ref.digest, name, version)
+        as_of = there.given_back if is_given_back_since(there, held) else there.version
+        return (held is None or held.version <= as_of) and not self.has_seen_more(ref.digest, name, there, as_of)
 
     def _show_with_copy(
         self,
         loaded: Loaded,
         name: str,
         ref: RecordRef,
-        there: CategoryCopy,
+        record: Known,
         held: CategoryCopy | None,
         *,
         level: int,
@@ -114,14 +115,18 @@ class Fallback:
     ) -> None:
         """What the host has of a category, and over it what was written since the loss. What neither has is unknown if
         another worker may have it."""
+        there = record.copy
         copy = there if held is None else held
         if held is not None and there.version > held.version:
-            together = {**held.fields, **there.fields}
+            # What Redis was given back of it may be older.
+            later = {key for key in there.fields if written_at(record.mark, key) > held.version}
+            together = {**held.fields, **{key: there.fields[key] for key in later}}
             copy = CategoryCopy(there.version, together, additions=held.additions + there.additions)
         found = CategoryState(copy.fields, copy.version, "local", copy)
         self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True, is_known=held is not None)
         laid = loaded.categories[name]
-        if held is None and laid.gap and there.version and not self.is_outdated(ref.digest, name, there.version):
+        as_of = there.given_back or there.version
+        if held is None and laid.gap and as_of and not self.has_seen_more(ref.digest, name, there, as_of):
             loaded.categories[name] = laid._replace(gap=laid.gap._replace(kept=laid.gap.kept | there.fields.keys()))
 
     def _lay_over_carried(
@@ -235,7 +240,7 @@ class Fallback:
         :param versions: category → its versions before and after the write.
         """
         for name, change in changes.items():
-            before, after, _ = versions[name]
+            before, after, meta = versions[name]
             if change.wipe:
                 self.note_wipe(digest, name, after)
             if name not in self.kept_locally:
@@ -249,7 +254,8 @@ class Fallback:
             elif loaded is not None and loaded.of(name).version == before:
                 # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
                 found = loaded.of(name).stored
-                copy = CategoryCopy(after, apply_change(found.fields, change), found.meta, found.additions)
+                fields, given_back = apply_change(found.fields, change), given_back_as_of(meta)
+                copy = found._replace(version=after, fields=fields, given_back=given_back)
                 self._local.put_category(digest, name, copy, kind=kind)
             else:
                 self._local.patch_category(digest, name, partial(_changed, change), before, after, kind)
@@ -271,9 +277,23 @@ class Fallback:
             return self._board.is_outdated(digest, name, version)
         return False
 
+    def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
+        """Whether a worker of this host has seen a later version of a category than what Redis has is as of: before
+        Redis had that, or since."""
+        if self.is_outdated(digest, name, there.version):
+            return True
+        was_taken_for_all = self.is_outdated(digest, name, there.version - 1000)  # to the millisecond, by another one
+        return not was_taken_for_all and self.is_outdated(digest, name, as_of)
+
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
         """What this worker has just written of a session's categories."""
         return [copy for name in names if (copy := self._local.shared(digest, name))]
+
+
+def is_given_back_since(there: CategoryCopy, held: CategoryCopy | None) -> bool:
+    """Return whether Redis was given a category back after this worker has seen it last, as far as is known: it may
+    know less than its version says, because the copy was an older one."""
+    return bool(there.given_back) and (held is None or held.given_back != there.given_back)
 
 
 def _changed(change: CategoryChange, fields: Fields) -> Fields:

@@ -21,6 +21,7 @@ from ..policy.values import AuthRow, RecordRef, StoreError
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
 from ..stores.redis.records import Answer, Known, empty_as_of
+from .fallback import is_given_back_since
 from .former import FormerPlaces
 from .journal_writer import NOTHING
 from .parts import Parts
@@ -234,19 +235,33 @@ class Reads:
         """
         if ref.shadow or (answer.auth is not None and answer.auth.row is None):  # of what has ended, all data is gone
             return False
-        now_us, kept_us = answer.now_ms * 1000, self._backend.settings.local_cache_ttl * 1_000_000
         names = answer.records.keys() & self._fallback.kept_locally
-        for name in names - {*answer.damaged}:
-            version, began = answer.records[name].copy.version, answer.records[name].began
-            if version and began <= now_us - kept_us:  # nearly all there are
-                continue
-            since = now_us - lives[name] * 1000
-            held = self._local.category(ref.digest, name)
-            if held is not None and held.fields and since < held.version < (began or now_us):
-                return True
-            if held is None and not version and self._fallback.is_outdated(ref.digest, name, since):
-                return True
-        return False
+        return any(
+            self._lacks(ref, name, answer.records[name], answer.now_ms * 1000, lives[name] * 1000)
+            for name in names - {*answer.damaged}
+        )
+
+    def _lacks(self, ref: RecordRef, name: str, record: Known, now_us: int, life_us: int) -> bool:
+        """The same of one category.
+
+        :param now_us: the server's clock, and `life_us`: of the category, microseconds.
+        """
+        there, began = record.copy, record.began
+        kept_us = self._backend.settings.local_cache_ttl * 1_000_000
+        if there.version and began <= now_us - kept_us and not there.given_back:  # nearly all there are
+            return False
+        held = self._local.category(ref.digest, name)
+        if there.given_back:
+            since, until = there.given_back, there.version
+            if not is_given_back_since(there, held):
+                return False
+        else:
+            since, until = now_us - life_us, began or now_us
+        if held is None and there.given_back:
+            return self._fallback.has_seen_more(ref.digest, name, there, since)
+        if held is None:
+            return not there.version and self._fallback.is_outdated(ref.digest, name, since)
+        return bool(held.fields) and since < held.version < until
 
     def _lives(self, names: tuple[str, ...], kind: str, life: Life, idle_ms: int) -> Mapping[str, int]:
         """The life to extend each category to. There are few combinations, and every read needs one of them.

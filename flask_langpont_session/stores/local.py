@@ -417,7 +417,7 @@ class LocalCopies:
             held = self._copies.find(digest, category)
             if held is not None and (known := held.copy).version < after:
                 version = after if known.version == before else known.version
-                copy = CategoryCopy(version, apply(known.fields), known.meta, known.additions)
+                copy = known._replace(version=version, fields=apply(known.fields))
                 self._keep(digest, category, copy, kind or held.kind, held.began)
 
     def kill(self, digest: str) -> None:
@@ -504,8 +504,8 @@ class LocalCopies:
     def _keep(self, digest: str, category: str, copy: CategoryCopy, kind: str, began: int) -> None:
         fields = _frozen(copy.fields) if copy.fields else _NO_FIELDS
         size = sum(map(len, fields)) + sum(map(len, fields.values()))
-        kept = CategoryCopy(copy.version, fields, copy.meta, copy.additions)
-        self._copies.put(digest, category, _Held(kept, self._clock(), kind, began, size))
+        kept = _Held(copy._replace(fields=fields), self._clock(), kind, began, size)
+        self._copies.put(digest, category, kept)
 
     def _keep_auth(
         self, row: AuthRow, payload: Fields, confirmed_at: float, confirmed_ms: int | None, change: int | None

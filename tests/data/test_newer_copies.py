@@ -95,6 +95,30 @@ def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
             assert (shown["count"], shown["text"]) == (COUNTED + 1, "before")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
+    stage: Stage, host: HostMaker, kind: str
+) -> None:
+    """The worker that wrote last hangs when Redis is emptied, and its sibling has what was before."""
+    with host(workers=2) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        look(browser, sibling, 0)
+        send(browser, here, "/append", 0, entry="6")
+        here.freeze()
+        try:
+            with stage.redis.client() as client:
+                client.flushall()
+                wait_until(lambda: bool(client.keys("session:translation:*")), "the older copy is given back", LONG)
+            assert not look(browser, sibling, 0)["available"]
+            send(browser, sibling, "/append", 0, entry="7")
+        finally:
+            here.thaw()
+        home(*a.workers)
+        for worker in a.workers:
+            assert look(browser, worker, 0)["list"][:6] == [*FIVE, 6]
+
+
 @pytest.mark.parametrize("number", [0, 1], ids=["by the worker that has a copy", "by its sibling"])
 def test_d22_a_request_that_finds_nothing_finds_out_that_it_was_lost(
     stage: Stage, host: HostMaker, number: int

@@ -527,6 +527,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what began after a loss is a part", refill, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),
+    Ablation("what was given back is as old as the copy", records, "given_back_as_of", lambda meta: 0),
     Ablation("a loss is looked for", reads.Reads, "_seems_lost", lambda *arguments: False),
     Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),
     Ablation("all workers of a host give back", presence.Presence, "others", lambda self: []),

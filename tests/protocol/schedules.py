@@ -908,6 +908,22 @@ KEPT = (
         """,
     ),
     _kept(
+        "what was given back is as old as the copy",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        read w1 s0
+        append w0 s0
+        flush                   # at once: w1 has what was before
+        tick w1                 # and is the first to give it back
+        append w1 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "additions wait for what is given back",
         "I32",
         """

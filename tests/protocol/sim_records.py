@@ -19,7 +19,7 @@ from flask_langpont_session.stores.redis.records import (
     addition_id,
 )
 
-WIPED, RESTORED, BEGUN, TRIMMED = "*wiped*", "*copied", "*begun*", "-------"
+WIPED, RESTORED, PART, BEGUN, TRIMMED = "*wiped*", "*copied", "*part**", "*begun*", "-------"
 KNOWS_OF_OLDER = (WIPED, RESTORED, TRIMMED)
 LATELY_BYTES, LATELY_SECONDS, ADDITIONS = 400, 3_600, 6
 
@@ -216,7 +216,7 @@ def restored(record: SimRecord, copy: CategoryCopy, is_partial: bool, limits: Li
         del record.additions[:-ADDITIONS]
     if changes and is_newer:
         if not (is_partial and record.is_own):
-            record.horizon, record.lag, record.author = version, 0, write_id if is_partial else RESTORED
+            record.horizon, record.lag, record.author = version, 0, PART if is_partial else RESTORED
         if record.meta.stamp:
             record.stamp = max(record.stamp, version + 1)
     return changes

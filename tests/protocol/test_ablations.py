@@ -37,7 +37,8 @@ LOAD_BEARING = {
     "what waits follows a change of id", "an addition that may be taken along",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",
-    "newer copies stand", "a loss is looked for", "all workers of a host give back", "what could not be read waits",
+    "newer copies stand", "what was given back is as old as the copy",
+    "a loss is looked for", "all workers of a host give back", "what could not be read waits",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""
 

@@ -378,6 +378,9 @@ def copy_of(digest: str, name: str, reply: Sequence[Any], understand: Callable[.
 _OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 8, 24, 40, 46, 53, 64
 """Where parts of ``@m`` end: see ``record.lua``."""
 
+_GIVEN_BACK = frozenset({b"*copied", b"*part**"})
+"""Authors of a horizon that is the version of a copy."""
+
 _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 """Authors of a horizon that are no write which began a record from nothing."""
 
@@ -404,8 +407,13 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
         raise _Damaged
     version = int(meta[_OWN:_STAMP])
     began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else int(meta[_STAMP:_HORIZON])
-    copy = CategoryCopy(version, fields, additions=meta[_META:].partition(b"\1")[0])
+    copy = CategoryCopy(version, fields, b"", meta[_META:].partition(b"\1")[0], given_back_as_of(meta))
     return Known(meta, copy, began=began)
+
+
+def given_back_as_of(meta: bytes) -> int:
+    """Return :attr:`CategoryCopy.given_back` of a record that is described so."""
+    return int(meta[_STAMP:_HORIZON]) if meta[_LAG:_AUTHOR] in _GIVEN_BACK else 0
 
 
 def written_at(meta: bytes, name: str) -> int:

@@ -1,5 +1,6 @@
 -- What a record says of its fields, for the scripts that bring what a host kept: this stands behind record.lua.
-local WIPED, RESTORED, BEGUN, TRIMMED, NO_LAG, ADDITIONS = '*wiped*', '*copied', '*begun*', '-------', '000000', 6
+local WIPED, RESTORED, PART, BEGUN, TRIMMED = '*wiped*', '*copied', '*part**', '*begun*', '-------'
+local NO_LAG, ADDITIONS = '000000', 6
 
 -- The life (ms) that a record has when something was brought into it: as given ('0': that of its session's record), and
 -- none shorter than it has. Who kept it does not know how long the session lives.

@@ -6,8 +6,9 @@
 --   25–40  horizon: a field that is not named behind was written then or before
 --   41–46  lag of the horizon, see below
 --   47–53  author: the id of the write that began the record from nothing, or '*begun*' (likewise, and later writes are
---          not named behind any more), '*wiped*', '*copied' (restored from a copy as of the horizon), or '-------' (one
---          of these two, and trimmed likewise)
+--          not named behind any more) or '*part**' (likewise, restored from a copy as of the horizon that may have begun
+--          from nothing itself), '*wiped*', '*copied' (restored from a copy as of the horizon), or '-------' (one of
+--          these two, and trimmed likewise)
 --   54–60  bytes of the fields, names included, and 61–64 their number, both hexadecimal: with more than 64 bytes a small
 --          record would take twice the room, see hash-max-listpack-value
 --   then   the latest additions, each with its id (7) and the server's clock (13, milliseconds)

@@ -7,7 +7,7 @@
 -- Fields that were written since that version stay; the others become as in the copy. Several hosts may do so in any order:
 -- what the newest copy says remains. A copy without fields is one of a category that was wiped.
 -- What a record knows of a field that is not there and was not written lately depends on what it began from: RESTORED or WIPED,
--- that it was not there at the horizon; nothing (an id, BEGUN), nothing of older times; TRIMMED: it may have been deleted.
+-- that it was not there at the horizon; nothing (an id, BEGUN, PART), nothing of older times; TRIMMED: it may have been deleted.
 -- Returns {'merged', stamp} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
 local record = open_record(KEYS[2])
 if record.refusal then
@@ -82,7 +82,7 @@ if is_newer then
   if not is_partial then
     record.horizon, record.lag, record.author = version, NO_LAG, RESTORED
   elseif not record.meta then
-    record.horizon, record.lag, record.author = version, NO_LAG, write_id
+    record.horizon, record.lag, record.author = version, NO_LAG, PART
   end
   if record.meta and record.next <= version then
     record.next = string.format('%016.0f', version + 1)
