@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
+# The processes of a test run share what Python and pytest have compiled: else each of them does it anew, three times in
+# `make unit`, and that is a sixth of all its work.
+unexport PYTHONDONTWRITEBYTECODE
 # Suites of other packages that take a few seconds.
 SMALL_SUITES := flask flask-login flask-wtf
 # 3.11 3.12 …

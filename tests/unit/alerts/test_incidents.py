@@ -241,9 +241,9 @@ def test_what_is_over_before_it_could_be_told_wakes_no_operator(world: World) ->
 
 
 def test_a_queue_holds_one_message_per_key(world: World) -> None:
-    """A day of flapping without SNS: there is nothing that would have to be dropped."""
+    """Hours of flapping without SNS: there is nothing that would have to be dropped."""
     world.sns = False
-    for _ in range(24):
+    for _ in range(8):
         world.run(600, REDIS, REPLICA, pace=2)
         world.run(3000, pace=10)
         assert len({notice.key for notice in world.host.queue}) == len(world.host.queue) <= 2
@@ -435,7 +435,7 @@ def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[st
     assert not burning
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.sampled_from(KEYS)), st.integers(1, 700), st.booleans()), max_size=8))
 def test_sns_may_come_and_go(phases: list[tuple[set[str], int, bool]]) -> None:
     """In the end no receiver believes that an alert is active, and nothing is resolved twice."""

@@ -387,7 +387,7 @@ intervals = st.builds(
 dimension = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=1024).filter(str.strip)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(intervals, dimension, dimension, st.none() | numbers, numbers, numbers, st.integers(1, 3))
 def test_whatever_was_recorded_makes_requests_that_are_accepted(
     interval: Interval, environment: str, service: str, active: int | None, in_use: int, dropped: int, workers: int
@@ -413,7 +413,7 @@ def test_whatever_was_recorded_makes_requests_that_are_accepted(
         assert all(dimensions(datum)[name] in words[name] for name in third if name != "Category")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 150), st.integers(1, 1024))
 def test_many_data_are_spread_over_requests(number: int, values: int, length: int) -> None:
     """In order, none lost, each request within both limits."""

@@ -109,7 +109,7 @@ names = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.dictionaries(names, numbers, max_size=40))
 def test_whatever_was_counted_makes_documents_that_are_accepted(found: Figures) -> None:
     """And nothing is lost or there twice."""

@@ -13,9 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.events import ChangesGivenUp, WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
@@ -54,8 +52,10 @@ from flask_langpont_session.stores.redis.records import (
     MergeStep,
     Outcome,
 )
+from tests.support.fakes import settings_in
 from tests.support.journals import ref
 
+SETTINGS = settings_in(Path(__file__).with_name("no-files"), LOCAL_CACHE_TTL=60)
 A, B, C = "a" * 43, "b" * 43, "c" * 43
 FAR = 4_000_000_000_000
 OLDEST_MS = 1_800_000
@@ -213,10 +213,6 @@ class Host:
     """One host after an outage."""
 
     def __init__(self, folder: Path) -> None:
-        app = Flask("app", instance_path=str(folder))
-        app.testing = True
-        app.config["LANGPONT_SESSION_LOCAL_CACHE_TTL"] = 60
-        settings = load_settings(app)
         self.now = 1_000_000_000_000
         self.stores = Stores()
         self.journal = journal_at(folder / "journal", clock=lambda: self.now / 1000)
@@ -232,8 +228,8 @@ class Host:
             board=self.journal.board,
             primary=self.stores,
             database=self.stores,
-            table=settings.table,
-            settings=settings,
+            table=SETTINGS.table,
+            settings=SETTINGS,
             limits=Limits(9, 999, 9),
             local=self.local,
             recorder=self.recorder,
@@ -1392,13 +1388,14 @@ def test_auth_that_was_changed_elsewhere_is_a_conflict(
     assert host.waiting() == {}
 
 
-def test_what_waits_for_the_database_keeps_nothing_from_redis(host: Host) -> None:
+def test_what_waits_for_the_database_keeps_nothing_from_redis(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it is, and however old."""
-    for number in range(BATCH + 1):
+    monkeypatch.setattr(calls, "BATCH", 20)
+    for number in range(21):
         host.write(f"{number:043}", "daily_limit", category="auth")
     host.write(A, "input_text", kind="a")
     assert host.run(database=False)[0] == ("merge", A, "translation", "free", ["input_text"])
-    assert host.waiting() == {"writes": BATCH + 1}
+    assert host.waiting() == {"writes": 21}
 
 
 def test_auth_of_a_visitor_or_a_shadow_is_data_of_redis(host: Host) -> None:

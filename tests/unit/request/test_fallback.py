@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.records import CategoryState, Gap, Loaded, Verdict
@@ -20,6 +18,7 @@ from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import Answer, Change, Known, empty_as_of
+from tests.support.fakes import settings_in
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000
@@ -32,11 +31,7 @@ class Shown:
     """One category of one session, as a request sees it."""
 
     def __init__(self, folder: Path, **config: Any) -> None:
-        app = Flask("app", instance_path=str(folder))
-        app.testing = True
-        for name, value in {"DEFAULTS": {"lang": "en"}, **config}.items():
-            app.config[f"LANGPONT_SESSION_{name}"] = value
-        settings = load_settings(app)
+        settings = settings_in(folder, **{"DEFAULTS": {"lang": "en"}, **config})
         self.local = LocalCopies(10, 60)
         self.fallback = Fallback(settings, self.local, journal_at(None).board)
         self.table = settings.table

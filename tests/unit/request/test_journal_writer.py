@@ -12,10 +12,8 @@ from typing import Any, cast
 
 import pytest
 from blinker import Signal
-from flask import Flask
 
 from flask_langpont_session import events
-from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.metrics.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
@@ -36,8 +34,10 @@ from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.local import LocalAuth, LocalCopies
+from tests.support.fakes import settings_in
 from tests.support.journals import ref
 
+SETTINGS = settings_in(Path(__file__).with_name("no-files"))
 NOW = 1_000.0
 ROW = AuthRow("d", "7", 1, True, {}, 0, 1, 2, 3, 1)
 UNUSABLE = events.JournalFailed("folder is not a regular file")
@@ -180,15 +180,13 @@ def sid(name: str, kind: str = "a") -> SessionId:
 class Desk:
     """A journal writer over an empty journal, with the table as it is by default."""
 
-    def __init__(self, folder: Path, max_entries: int = 100) -> None:
-        self.app = app = Flask("app", instance_path=str(folder))
-        app.testing = True
+    def __init__(self, max_entries: int = 100) -> None:
         self.recorder = Recorder()
         self.events: list[object] = []
         self.journal = journal_at(None, limits=JournalLimits(entries=max_entries))
         self.journal_writer = JournalWriter(
             self.journal,
-            Fallback(load_settings(app), LocalCopies(10, 60), self.journal.board),
+            Fallback(SETTINGS, LocalCopies(10, 60), self.journal.board),
             Reports(self.recorder, lambda signal, event: self.events.append(event)),
         )
         self.loaded = Loaded(Verdict.ANONYMOUS)
@@ -222,8 +220,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk() -> Desk:
+    return Desk()
 
 
 def sets(*keys: str) -> CategoryChange:
@@ -475,9 +473,9 @@ def test_the_shadow_carries_nothing(desk: Desk) -> None:
     assert desk.journal.pending_carries() == []
 
 
-def test_what_the_journal_refuses_is_lost_and_counted(tmp_path: Path) -> None:
+def test_what_the_journal_refuses_is_lost_and_counted() -> None:
     """I19: by the cause, each change of it, and as events. The request goes on."""
-    desk = Desk(tmp_path, max_entries=0)
+    desk = Desk(max_entries=0)
     assert not desk.keep(2, sets("input_text", "source_lang"))
     assert desk.losses() == {("writes_lost", "journal full", "translation"): 2}
     assert desk.recorder.counters() == {"journal_errors": 1, "writes_lost": 2}

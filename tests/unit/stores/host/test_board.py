@@ -16,8 +16,7 @@ from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
-from tests.support.journal_process import output, process
-from tests.support.journals import KNOWN, NOTHING, in_fork, questions, ref, write
+from tests.support.journals import KNOWN, NOTHING, questions, ref, write
 
 
 def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:
@@ -99,30 +98,6 @@ def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
     assert journal.overlay(ref("d")).copies.keys() == {"translation"}
     assert [copy.category for copy in journal.board.shared_copies().values()] == ["translation"]
     journal.close()
-
-
-def test_when_a_row_was_changed_is_shared_without_a_question(durable: Journal, path: Path) -> None:
-    """Another process says when; neither side asks SQLite."""
-    asked = questions(durable)
-    assert durable.board.row_changed_at("d") == 0
-    output(process("journal.board.row_changed('d', 7.5)", path))
-    assert (durable.board.row_changed_at("d"), durable.board.row_changed_at("other")) == (7.5, 0)
-    assert in_fork(lambda: durable.board.row_changed_at("d")) == "7.5"
-    assert asked == []
-    assert durable.is_empty()
-
-
-def test_which_worker_tried_last_to_change_a_row_is_shared_without_a_question(durable: Journal, path: Path) -> None:
-    """Another process puts its own number in place of this one's; that of another session stays."""
-    asked = questions(durable)
-    numbers = {digest: durable.board.row_changing(digest) for digest in ("d", "other")}
-    durable.board.row_changed("d", 7.5, numbers["d"])
-    assert all(durable.board.is_last_change(digest, number) for digest, number in numbers.items())
-    output(process("journal.board.row_changing('d')", path))
-    assert not durable.board.is_last_change("d", numbers["d"])
-    assert durable.board.is_last_change("other", numbers["other"])
-    assert durable.board.row_changed_at("d") == 7.5
-    assert asked == []
 
 
 def test_an_unknown_server_is_unknown(journal: Journal) -> None:

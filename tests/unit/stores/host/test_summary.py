@@ -84,7 +84,7 @@ def test_it_can_be_read_while_another_writes(tmp_path: Path) -> None:
     writer.open()
 
     def work() -> None:
-        for number in range(300):
+        for number in range(50):
             writer.put([write(f"{number}")])
             writer.carry(Carry("X", f"{number}", "u", ["ui"]))
         stop.set()
@@ -98,4 +98,4 @@ def test_it_can_be_read_while_another_writes(tmp_path: Path) -> None:
         looks += 1
     thread.join()
     assert looks
-    assert reader.waiting().entries == 600
+    assert reader.waiting().entries == 100
