@@ -244,8 +244,8 @@ class LangPontSession(SessionInterface):
         _vary_on_cookie(response, is_private=True)
 
     def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
-        """When the cookie of a permanent session ends: a user's with the session, however much that is used until then,
-        because it is not sent again; a visitor's as Flask's."""
+        """Return when the cookie of a permanent session ends: a user's with the session, however much that is used
+        until then, because it is not sent again; a visitor's as Flask's."""
         target = session.ids.target if isinstance(session, Session) and session.permanent else None
         if target is not None and target.kind == SIGNED_IN:
             row = cast(Session, session).saving.row_of(target.digest)
@@ -454,8 +454,8 @@ def _is_still_to_be_made(response: Response) -> bool:
 
 
 def _vary_on_stream(session: Session, response: Response) -> None:
-    """What a response shows that is still to be made is not known when its headers are sent: it may look at the session
-    then, for the first time. Its cookie says whether that may be a user's; no store is asked."""
+    """Say that a streamed response depends on the cookie: it may look at the session for the first time after its
+    headers were sent. The cookie tells if the session may be a user's; no store is asked."""
     origin = session.ids.origin
     _vary_on_cookie(response, is_private=origin is not None and origin.kind == SIGNED_IN)
 

@@ -52,7 +52,7 @@ class Episode:
 
 
 def plan(seed: int, seconds: float, *, replica: bool = False) -> dict[str, Sequence[Episode]]:
-    """What → its faults in their order. The lanes are independent of each other.
+    """Return lane → its faults in their order. The lanes are independent of each other.
 
     :param replica: Redis has one.
     """

@@ -228,7 +228,7 @@ class Stage:
             engine.dispose()
 
     def cut_replication(self) -> None:
-        """What the primary is told from here on does not come to its replica."""
+        """Keep what the primary is told from here on from its replica."""
         if self.replica is not None:
             self._follow(self.replica, "127.0.0.1", "1")
 

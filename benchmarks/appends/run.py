@@ -35,7 +35,7 @@ SMALL = {"LOCAL_CACHE_SIZE": 5}
 """Of the first worker of each host: it serves more sessions than it keeps copies of."""
 
 AGING: dict[str, Any] = {"LOCAL_CACHE_TTL": 3}
-"""Of the second host, unless Redis loses data: an outage of three seconds is one of level 3 there. What is older than
+"""The second host's, unless Redis loses data: an outage of three seconds is one of level 3 there. What is older than
 that is not given back to an emptied Redis either."""
 
 HEALING = 120.0
@@ -69,7 +69,7 @@ def run(
     replica: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
-    """What is there after so many seconds of random faults.
+    """Return what is there after so many seconds of random faults.
 
     :param lanes: what may fail; nothing: the stores have time, and nothing may be lost.
     :param replica: Redis has one.
@@ -124,7 +124,7 @@ def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
 
 
 def _last_outage(crowd: Crowd, workers: Sequence[Worker], wrong: list[str]) -> int:
-    """What the workers show of what was cleared and ended, when Redis is away once more.
+    """Look what the workers show of cleared values and ended sessions, when Redis is away once more.
 
     :param wrong: is told which workers do not notice that.
     """

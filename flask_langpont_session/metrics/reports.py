@@ -21,7 +21,7 @@ _SILENCE = 60.0
 
 
 class Reports:
-    """What happened in one application.
+    """Counts, logs and sends the events of one application.
 
     :ivar losses: changes of sessions that were not kept.
     :ivar lost_commits: how many commits the database has lost, as far as this process has found out.

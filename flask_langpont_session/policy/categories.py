@@ -236,8 +236,8 @@ class CategoryTable:
         )
 
     def strays_in(self, category: str, keys: Iterable[str]) -> Sequence[str]:
-        """Those keys, of what is stored in a category, that belong to another one: the table was another when they were
-        stored."""
+        """Return which of the keys that are stored in a category belong to another one: the table was another when they
+        were stored."""
         known = self.at_home.get(category)
         if known is None:  # another release has it, and its keys stay there
             return ()
@@ -248,7 +248,7 @@ class CategoryTable:
         return strays
 
     def left_behind(self, category: str, keys: Iterable[str], carried: Container[str]) -> set[str]:
-        """Those keys of a category that are not taken along to another id together with it.
+        """Return which keys of a category stay under the former id when the category is carried to another one.
 
         :param carried: categories whose keys are.
         """

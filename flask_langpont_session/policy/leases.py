@@ -61,7 +61,7 @@ class LeaseTerms:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """How long a session lives, milliseconds.
+    """The life of a session, milliseconds.
 
     :param idle_ms: since its last use.
     :param absolute_ms: in all.

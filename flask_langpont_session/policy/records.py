@@ -60,7 +60,7 @@ class Gap(NamedTuple):
 
 
 class Former(NamedTuple):
-    """Where a key lies that its feature's category need not have: the table was another when it was stored.
+    """The place of a key that may lie in another category than its feature's: the table was another when it was stored.
 
     :param category: in which it lies.
     :param counts: whether its value is the one that is there, and not one in the category of its feature.
@@ -71,7 +71,7 @@ class Former(NamedTuple):
 
 
 class CategoryState(NamedTuple):
-    """What was found of one category.
+    """One category as it was found.
 
     :param shown: session key → encoded value, as this request may see it.
     :param version: of what was read; 0: nothing could be.
@@ -101,7 +101,7 @@ NOT_LOADED = CategoryState()
 
 @dataclass(slots=True)
 class Loaded:
-    """What a session's first touch found.
+    """One session as its first touch found it.
 
     :param categories: by name, as far as they were loaded.
     :param exceptions: feature → where its data is from instead (``journal``, ``default``).
@@ -279,7 +279,7 @@ class Note(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """How a save ended.
+    """The outcome of a save.
 
     :param stored: something that a later request can find was written somewhere.
     :param durable: the database knows of the revocation that was part of it (True if there was none).

@@ -1,4 +1,4 @@
-"""What the recovery cannot handle, and could not the next time either: it is given up, so that all else goes on."""
+"""Gives up entries that the recovery cannot handle, and could not the next time either, so that all else goes on."""
 
 from __future__ import annotations
 

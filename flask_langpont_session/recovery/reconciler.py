@@ -160,7 +160,7 @@ class Reconciler:
             self.revocations.tell_held(redis, database, shards, being_carried)
 
     def _kinds(self, redis: bool, database: bool, shards: Container[str], data: bool) -> Iterator[Iterator[_Step]]:
-        """What is to be done, by kind: what is wrong with one kind keeps none of the others."""
+        """Yield the steps of each kind of entry; an error of one kind stops no other kind."""
         if database:
             yield self._users(redis, shards)
         yield self._revocations(redis, database, shards)
@@ -265,7 +265,7 @@ def _worse(left: StoreError | None, failed: StoreError) -> StoreError:
 
 
 def _is_outage(error: StoreError) -> bool:
-    """Whether an error says that a store does not answer. A full disk keeps no entry from the stores."""
+    """Return whether an error says that a store does not answer. A full disk keeps no entry from the stores."""
     return error.error_class not in _NO_OUTAGE and not is_full(error)
 
 

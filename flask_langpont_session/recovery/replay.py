@@ -57,7 +57,7 @@ _EXIT_WAIT = 5.0
 
 
 class Replay:
-    """What one worker does about outages that are over.
+    """One worker's work after an outage.
 
     :param suspect: called with a store that failed: it should be probed.
     :param now_ms: milliseconds by the clock of the host's workers.

@@ -90,7 +90,7 @@ class CategoryWrites:
     def _must_wait(
         self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope, *, is_new: bool = False
     ) -> bool:
-        """Whether changes have to wait in the journal.
+        """Return whether changes have to wait in the journal.
 
         :param is_new: nothing was stored under this id before, and so nothing of it can be lost.
         """

@@ -83,7 +83,7 @@ class Fallback:
             self._note_version(ref.digest, name, version)
 
     def _held(self, ref: RecordRef, name: str, lack: Lack, overlay: Overlay | None) -> CategoryCopy | None:
-        """What this host has of a category that Redis may have lost; None: that is not known."""
+        """Return this host's copy of a category that Redis may have lost; None: the host does not know."""
         digest = ref.digest
         held = _newest(
             self._local.category(digest, name, before_loss=True), overlay.copies.get(name) if overlay else None
@@ -95,7 +95,7 @@ class Fallback:
         return None if is_doubtful and self.is_outdated(digest, name, 0) else held
 
     def _is_whole(self, ref: RecordRef, name: str, record: Known, held: CategoryCopy | None, lack: Lack) -> bool:
-        """Whether Redis has all of a category that this host knows of, though it may have lost some of it."""
+        """Return whether Redis has all that this host knows of a category, though it may have lost data."""
         there = record.copy
         if not there.version or record.began > lack.well_until_us:
             return False
@@ -113,8 +113,8 @@ class Fallback:
         level: int,
         overlay: Overlay | None,
     ) -> None:
-        """What the host has of a category, and over it what was written since the loss. What neither has is unknown if
-        another worker may have it."""
+        """Show the host's copy of a category, and over it what was written since the loss. A key that is in neither is
+        unknown if another worker may have it."""
         there = record.copy
         copy = there if held is None else held
         if held is not None and there.version > held.version:

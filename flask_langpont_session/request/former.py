@@ -66,7 +66,7 @@ def former_in(
     defaulted: Collection[str] = (),
     overlay: Overlay | None = None,
 ) -> Mapping[str, Former] | None:
-    """Key → where it lies, of those that lie elsewhere; None: there are none.
+    """Return key → where it lies, for keys that lie elsewhere; None: there are none.
 
     :param defaulted: keys that show a configured default, which is no data.
     """
@@ -91,7 +91,7 @@ def former_in(
 def _is_later_at(
     home: str, former: str, key: str, categories: Mapping[str, CategoryState], overlay: Overlay | None
 ) -> bool:
-    """Whether the value of a key in the category of its feature was written as late as the one where it was."""
+    """Return whether the value of a key in the category of its feature was written as late as the one where it was."""
     if former == AUTH:  # a row, which only the writers of other tables change for such a key
         return True
     waits = overlay.writes if overlay else {}

@@ -110,8 +110,8 @@ class Reads:
         return self._shown(hit, row)
 
     def _find(self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...]) -> Hit | None:
-        """What the near cache has. In an outage of any kind each store is asked as far as it can be, and so is a Redis
-        that may have lost something."""
+        """Return the near cache's answer. In an outage of any kind it is not asked, nor while Redis may have lost data:
+        the stores are, as far as they answer."""
         if scope.view.level or not self._near.issuperset(names) or self._backend.lacks:
             return None
         return self._backend.primary.find(ref, self._lives(names, ref.kind, life, life.idle_ms))
@@ -229,7 +229,7 @@ class Reads:
         return RedisReply(None, "none", self._backend.clock())
 
     def _seems_lost(self, ref: RecordRef, answer: Answer, lives: Mapping[str, int]) -> bool:
-        """Whether the primary lacks what this host knows it had, and what cannot have run out since.
+        """Return whether the primary lacks a category that this host knows it had, and that cannot have run out since.
 
         :param lives: of the categories, milliseconds.
         """
@@ -311,7 +311,8 @@ class Reads:
         return not ref.shadow and self._fallback.is_outdated(ref.digest, category, version)
 
     def _count_load(self, loaded: Loaded, ref: RecordRef, scope: RequestScope, life: Life) -> None:
-        """What stood in for the primary, and which signed-in session is in use; keys that lie elsewhere are, too."""
+        """Count which stores stood in for the primary, and note which signed-in session is in use. Keys that lie in
+        another category than their feature's are prolonged."""
         if loaded.former:
             self._former.prolong(loaded, ref, scope, life)
         if scope.level:

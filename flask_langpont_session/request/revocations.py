@@ -83,7 +83,7 @@ class Revocations:
         return [digest for digest in digests if not self._local.is_dead(digest)]
 
     def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[Ended] | None:
-        """What is dead now; None: the database does not answer."""
+        """Return which sessions are dead by that; None: the database does not answer."""
         return scope.attempt(self._operations.revoke, self._database.revoke, digest)
 
     def make_known(
@@ -201,7 +201,8 @@ class Revocations:
         cause: EndedBy,
         lived: Sequence[str] | None,
     ) -> bool:
-        """Of a user that was logged out everywhere. The dead too: what Redis or a copy says of them may be older.
+        """Have the stores and this host hear of all sessions of a user that was logged out everywhere, the dead ones
+        too: what Redis or a copy says of them may be older.
 
         :param lived: those that were valid until then; None: the database does not say.
         :return: whether Redis has them.

@@ -104,7 +104,7 @@ class Saves:
         return Saved(stored=True, row=row)
 
     def _tell(self, plan: Plan, digest: str, old: str | None, ended: Sequence[Ended]) -> None:
-        """What a new row means.
+        """Tell the stores and this worker of a new row.
 
         :param old: digest of the signed-in session that it takes the place of.
         :param ended: what ended in its transaction.

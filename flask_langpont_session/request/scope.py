@@ -193,7 +193,7 @@ class RequestScope:
 
 
 class RedisReply(NamedTuple):
-    """What Redis said of a session.
+    """The reply of Redis about a session.
 
     :param answer: None: no Redis answered.
     :param source: the store that did, or ``none``.

@@ -284,8 +284,8 @@ class Verifier:
         return replace(current, payload=narrowed(current, later.row, users, rights))
 
     def has_lost_epoch(self, row: AuthRow, scope: RequestScope) -> bool:
-        """Whether a session that is over for its user's epoch began after that, in a database that went back: without
-        this no session that the user begins would live on this worker.
+        """Return whether a session that is over for its user's epoch began after that, in a database that went back.
+        Without this no session that the user begins would live on this worker.
 
         :param row: of that session.
         """

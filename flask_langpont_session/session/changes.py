@@ -198,8 +198,8 @@ class Changes:
         return dict(changes)
 
     def _take_away(self, changes: dict[str, CategoryChange], former: Mapping[str, Former]) -> None:
-        """What is written has its place in the category of its feature from now on. What is older than a value there
-        goes with the next change: later on it could not be told which of both is."""
+        """Take what is written out of the category where it was: from now on it lies in that of its feature. A value
+        that is older than the one there goes with the next change: nothing would tell later which of both is older."""
         for key, at in former.items():
             home = self._table.feature_of(key).category
             written = changes[home].writes if home in changes else ()

@@ -50,7 +50,7 @@ class Lack(NamedTuple):
 
 
 class Backend:
-    """What an application keeps its sessions in.
+    """The stores of an application's sessions.
 
     :param redis: ``primary`` and perhaps ``replica`` → store.
     :ivar clock: monotonic seconds.
@@ -85,7 +85,7 @@ class Backend:
 
     @property
     def board(self) -> Board:
-        """What the workers of this host tell each other."""
+        """The board on which the workers of this host tell each other something."""
         return self.journal.board
 
     @property

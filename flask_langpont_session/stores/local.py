@@ -145,15 +145,15 @@ class SignedOutUsers:
         return is_news
 
     def are_over(self, row: AuthRow) -> bool:
-        """Whether a session began before its user was logged out."""
+        """Return whether a session began before its user was logged out."""
         if not self._users or row.user_id is None:
             return False
         until_ms, epoch, _ = self._of(row)
         return row.created_at <= until_ms or row.user_epoch < epoch
 
     def have_lost(self, row: AuthRow) -> bool:
-        """Whether a session is over for its epoch alone, and began after this worker was told of a later one: the
-        database, if the row is what it says, has lost that."""
+        """Return whether a session is over for its epoch alone, and began after this worker was told of a later one: a
+        database that says so has lost that."""
         until_ms, epoch, since_ms = self._of(row)
         return row.user_epoch < epoch and row.created_at > max(until_ms, since_ms)
 

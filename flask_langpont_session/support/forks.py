@@ -1,4 +1,5 @@
-"""What begins anew in a forked child: locks whose holders it does not have, connections the parent goes on using.
+"""Begins in a forked child anew what the child cannot share: locks whose holders it does not have, connections that the
+parent goes on using.
 
 Under gunicorn's ``--preload`` with gevent a child exchanges Python's locks after the fork. A lock from before stops all
 its greenlets when one of them waits for another one that holds it. So the child begins anew once more, before its first

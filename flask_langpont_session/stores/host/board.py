@@ -1,4 +1,4 @@
-"""What the worker processes of a host tell each other, beside what waits for the stores.
+"""The board on which the worker processes of a host tell each other something, beside what waits for the stores.
 
 It is kept in the file of the journal, and in small files and memory beside it: the outages that were announced, the
 copies that are shared, which rows were changed, which versions were seen or wiped, which worker resyncs Redis after an
@@ -36,7 +36,7 @@ Outdated: TypeAlias = "Counter[tuple[str, Basis]]"
 
 
 class Shared(NamedTuple):
-    """What came of sharing copies.
+    """The outcome of sharing copies.
 
     :param outdated: see :func:`~.entries.put_copy`.
     :param left_out: how many copies there was no room for.
@@ -47,7 +47,7 @@ class Shared(NamedTuple):
 
 
 class Board:
-    """What the workers of a host tell each other. Threads, waits and errors: see :class:`~.journal.Journal`.
+    """The board of the workers of a host. Threads, waits and errors: see :class:`~.journal.Journal`.
 
     :param file: of the journal.
     :param clock: seconds since 1970, of all workers of the host. None: a :class:`.HostClock`.
@@ -266,7 +266,7 @@ class Board:
         return int(self.clock() * 1000)
 
     def _oldest_copy_ms(self) -> int:
-        """What was confirmed before is used no more; the clock of Redis may be a little off."""
+        """Return when a copy must have been confirmed at least; the clock of Redis may be a little off."""
         return int(self._wall() * 1000) - int(self._limits.copies_ttl * 1000) - CLOCK_TOLERANCE_MS
 
 

@@ -34,7 +34,7 @@ def counter_path(path: Path) -> Path:
 
 
 class CommitCounter:
-    """How often the journal was written, in a small file that the processes of the host share.
+    """Counts how often the journal was written, in a small file that the processes of the host share.
 
     Two numbers: that of the newest transaction which began, and that of the newest which ended. A transaction takes its
     number while it holds SQLite's write lock, before it writes, and notes it as ended after its commit. Hence:

@@ -79,7 +79,7 @@ SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
-"""What makes the tables of the former form; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
+"""Makes the tables of the former form; :data:`ADDED` and :data:`ADDED_TABLES` are still to come."""
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
@@ -285,7 +285,7 @@ _PUT_COPY = """INSERT INTO copies (digest, category, version, fields, additions,
         WHERE excluded.version > copies.version"""
 
 _CONFIRM_COPY = "UPDATE copies SET at_ms = ? WHERE digest = ? AND category = ? AND version = ? AND at_ms < ?"
-"""Of several workers the one counts that knew this version last."""
+"""The latest of several workers' confirmations of this version counts."""
 
 
 def put_write(db: sqlite3.Connection, entry: PendingWrite) -> PendingWrite | None:
@@ -519,7 +519,7 @@ Move = Callable[[PendingWrite, str, str], PendingWrite]
 """See :func:`moved`."""
 
 Stays = Callable[[PendingWrite], bool]
-"""Whether a change that waits for a category is not taken along with it."""
+"""Says whether a change that waits for a category is not taken along with it."""
 
 
 def put_carry(

@@ -451,7 +451,7 @@ def _beside_reserve(path: Path | None, work: Work[T]) -> Work[T]:
 
 
 def _makes_room(file: JournalFile, task: Task[Any], error: Exception) -> bool:
-    """Whether there is more room now for what may take the reserve, and was refused for want of room."""
+    """Return whether there is more room now for a task that may take the reserve, and was refused for want of room."""
     if task.room is not Room.RESERVED or file.path is None or not is_full(error):
         return False
     log = log_path(file.writer.place or file.path)

@@ -176,7 +176,7 @@ def _open_former(path: Path, until: float) -> sqlite3.Connection | None:
         if code_of(error) not in _UNREADABLE:
             raise
         is_foreign = True
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: as long as the connection is open the file cannot be removed
         connection.close()
         raise
     connection.close()

@@ -96,7 +96,7 @@ def is_busy(error: StoreError) -> bool:
 
 
 class Room(Enum):
-    """Which room on the disk something may take."""
+    """The room on the disk that a task may take."""
 
     GROWING = "growing"  # none that the reserve needs: it adds to what waits
     USUAL = "usual"  # what there is

@@ -140,7 +140,7 @@ def _bring(target: sqlite3.Connection, steps: Iterable[Step]) -> None:
 
 
 def _ended(source: sqlite3.Connection) -> Iterator[Step]:
-    """What ended, what is to be pushed, and what is carried: all that comes before changes."""
+    """Yield the ends of sessions, the pushes and the carries: all that comes before changes."""
     for digest, at_ms, in_database, in_redis in _rows(source, "digest, at_ms, in_database, in_redis", "revocations"):
         yield partial(put_revocation, digest=digest, now_ms=at_ms, in_database=bool(in_database))
         yield partial(mark_done, digest=digest, now_ms=at_ms, in_database=False, in_redis=bool(in_redis))
@@ -191,7 +191,7 @@ def _put_row(table: str, columns: str, row: tuple[Any, ...], db: sqlite3.Connect
 
 
 def _bring_what_is_known(former: sqlite3.Connection, own: Path) -> None:
-    """What the host knows of its servers, and which numbers were given: none of them may mean another entry."""
+    """Bring what the host knows of its servers, and which numbers were given: none of them may mean another entry."""
     with closing(open_database(own, time.monotonic() + _WAIT)) as db:
         db.execute(f"PRAGMA busy_timeout = {int(_WAIT * 1000)}")
         with _written(db):

@@ -14,7 +14,7 @@ _Told = tuple[str, bool, bool]
 
 
 class HeldRevocations:
-    """What one process remembers of them. Threads may call it at once; a forked child begins with nothing.
+    """The revocations that one process remembers. Threads may call it at once; a forked child begins with nothing.
 
     :param clock: seconds since 1970.
     """
@@ -53,7 +53,7 @@ class HeldRevocations:
         return [digest for digest in digests if digest not in held]
 
     def revocations(self) -> list[PendingRevocation]:
-        """Those that no journal has."""
+        """Return the ended sessions that no journal has."""
         with self._lock:
             return list(self._kept.values())
 
@@ -82,7 +82,7 @@ class HeldRevocations:
             )
 
     def users(self) -> list[PendingUserRevocation]:
-        """Those that no journal has."""
+        """Return the users' revocations that no journal has."""
         with self._lock:
             return list(self._users.values())
 

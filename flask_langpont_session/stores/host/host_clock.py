@@ -24,7 +24,7 @@ _ENDING = "-clock"
 
 _NOTED_EVERY_US = 1_000_000
 _MARGIN_US = 2 * _NOTED_EVERY_US
-"""What was told may be so much later than what is noted."""
+"""The time that was told may be so much later than the one that is noted."""
 
 
 def start_of_host() -> bytes:

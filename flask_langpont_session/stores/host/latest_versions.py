@@ -70,8 +70,8 @@ class LatestVersions:
             self._forgets(bucket, displaced)
 
     def is_outdated(self, digest: str, category: str, version: int, since_ms: int = 0) -> bool:
-        """Whether a worker of this host has seen a later version, or may have: of what had to be forgotten only the
-        highest version is known.
+        """Return whether a worker of this host has seen a later version, or may have: only the highest version is known
+        of all that had to be forgotten.
 
         :param since_ms: whatever is asked about was confirmed since then, by the clock of versions: what was forgotten
             and is older does not matter.

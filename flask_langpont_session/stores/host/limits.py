@@ -89,7 +89,7 @@ class Sizes(NamedTuple):
 
     @property
     def limited(self) -> tuple[int, ...]:
-        """What is limited: copies are in bytes only, as there are several of each session in use."""
+        """Return what is limited: copies are limited in bytes only, as there are several of each session in use."""
         return (
             self.entries - self.copy_entries,
             self.bytes,
@@ -105,7 +105,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JournalLimits:
-    """What the journal keeps at most. Revocations and pushes are not limited.
+    """The most that the journal keeps. Revocations and pushes are not limited.
 
     :param entries: written fields in all.
     :param bytes: of the file, as far as it is in use.

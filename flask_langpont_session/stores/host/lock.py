@@ -74,7 +74,7 @@ def _threads_are_native() -> bool:
 
 
 def takes(descriptor: int) -> bool:
-    """Whether no other opening of the file holds its lock; then this one does."""
+    """Take the lock for this opening of the file, and return whether no other opening holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -60,7 +60,7 @@ def open_database(path: Path | None, until: float) -> sqlite3.Connection:
         _prepare(connection, until)
         for file in files_of(path):
             make_private(file)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: the caller has nothing that it could close
         connection.close()
         raise
     return connection
@@ -110,14 +110,14 @@ def one(connection: sqlite3.Connection, sql: str) -> int:
 
 
 def _is_refused(error: Exception) -> bool:
-    """Whether the disk takes no more. Of a quota, or a limit of files, SQLite says only that a write failed."""
+    """Return whether the disk takes no more. About a quota, or file limit, SQLite says only that a write failed."""
     by_system = isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM
     is_write = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE
     return by_system or is_write or code_of(error) in _REFUSED
 
 
 def is_well(error: Exception) -> bool:
-    """Whether the file is as it should be, though something failed."""
+    """Return whether the file is as it should be, though something failed."""
     return getattr(error, "sqlite_errorcode", 0) in _FILE_IS_WELL or code_of(error) in _FILE_IS_WELL
 
 
@@ -143,7 +143,7 @@ def full() -> StoreError:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether the journal refused something for want of room, or because its disk is read-only."""
+    """Return whether the journal refused something for want of room, or because its disk is read-only."""
     if not isinstance(error, StoreError):
         return _is_refused(error)
     return error.store == "journal" and error.error_class is ErrorClass.WRITE_REFUSED
@@ -224,7 +224,7 @@ def complete(connection: sqlite3.Connection) -> None:
 
 
 def _lacking(connection: sqlite3.Connection) -> list[str]:
-    """What is still to be executed of :data:`ADDED` and :data:`ADDED_TABLES`."""
+    """Return the statements of :data:`ADDED` and :data:`ADDED_TABLES` that are still to be executed."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     return [statement for table, statement in ADDED_TABLES.items() if table not in tables] + [
         f"ALTER TABLE {table} ADD COLUMN {column}"

@@ -88,8 +88,8 @@ class Side:
         return self._path is not None and is_former(self._path, self.place)
 
     def is_gone(self) -> bool:
-        """Whether the file that is open here was deleted, or another one stands in its place: no other process, and
-        none that starts, would find what is written to it. That of the former form is removed when it is empty."""
+        """Return whether the file that is open here was deleted, or another one stands in its place: no other process,
+        and none that starts, would find what is written to it. That of the former form is removed when it is empty."""
         return self.connection is not None and not self.is_of_former and self._file != _identity(self.place)
 
     def is_inherited(self) -> bool:
@@ -125,7 +125,7 @@ class Sides:
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Of a file as the system knows it; None: there is none."""
+    """Return the device and number of a file; None: there is none."""
     try:
         status = path.stat() if path else None
     except OSError:

@@ -236,7 +236,7 @@ class ClusterStore:
         prefix: str,
         count: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),
+        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),  # gevent's, if it exchanges it later
     ) -> None:
         self.name = name
         self.prefix = prefix

@@ -134,7 +134,7 @@ class Resolving(driver_connection.Connection):
                     made.setsockopt(socket.IPPROTO_TCP, option, value)
             made.settimeout(None if seconds > FOR_EVER else seconds)
             made.connect(address.place)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: the caller has nothing that it could close
             made.close()
             raise
         return made

@@ -157,7 +157,7 @@ class Limits(NamedTuple):
 
 
 class Merge(NamedTuple):
-    """What a host kept for one category of one session.
+    """Changes that a host kept for one category of one session.
 
     :param steps: in the order in which they were acknowledged.
     :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
@@ -175,7 +175,7 @@ class Merge(NamedTuple):
 
 
 class Restore(NamedTuple):
-    """What a host has of one category of one session, to be given back to a server that may have lost it.
+    """A host's copy of one category of one session, to be given back to a server that may have lost it.
 
     :param copy: as of its version.
     :param guard: ``free`` or ``alive``, see ``record.lua``.
@@ -417,8 +417,8 @@ def given_back_as_of(meta: bytes) -> int:
 
 
 def written_at(meta: bytes, name: str) -> int:
-    """When a field was written last, as far as the description of its record says: microseconds by the server's clock.
-    Of one that is not noted there: at the latest.
+    """Return when a field was written last, as far as the description of its record says: microseconds by the server's
+    clock. For a field that is not noted there it is the latest time possible.
 
     :param meta: of a record that is there.
     """

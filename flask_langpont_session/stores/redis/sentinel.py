@@ -60,7 +60,7 @@ class Listening(Protocol):
     """A connection over which a sentinel tells of new primaries. It has a `fileno`, for ``poll``."""
 
     def fileno(self) -> int:
-        """Of its socket."""
+        """Return the number of its socket."""
 
     def take_in(self) -> None:
         """Read what has arrived, of whatever kind. Raises what redis-py raises if the connection has ended."""
@@ -112,7 +112,7 @@ class RealSentinel:
             for _ in CHANNELS:
                 connection.read_response()
             return _Subscription(connection)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: the caller has nothing that it could close
             connection.disconnect()
             raise
 
@@ -204,7 +204,7 @@ class _Known(NamedTuple):
 
 
 class SentinelResolver:
-    """Where the servers of one service are. What the connections of this module ask. Usable from any thread.
+    """Knows where the servers of one service are; the connections of this module ask it. Usable from any thread.
 
     :param is_master: whether the primary is wanted, or a replica.
     :param patience: seconds that one sentinel may take.
@@ -240,7 +240,7 @@ class SentinelResolver:
         self._lock = threading.Lock()
 
     def primary(self, names: DnsCache, until: float) -> Address:
-        """Where the primary is: the first sentinel says it that knows one, unless it is behind what is known."""
+        """Return the primary's address, from the first sentinel that knows one and is not behind what is known."""
         found = self._ask(lambda one, end: self._believed(one.primary_of(self.service_name, names, end)), until)
         if found is None:
             raise MasterNotFoundError("no sentinel names a primary")
@@ -313,7 +313,7 @@ class SentinelResolver:
 
 
 def _outdoes(named: Named, known: _Known, now: float) -> bool:
-    """Whether a sentinel's word counts instead of what is known."""
+    """Return whether a sentinel's word counts instead of what is known."""
     assert named.epoch is not None
     if named.epoch > known.epoch or now >= known.confirmed_at + UNCONFIRMED:
         return True

@@ -92,7 +92,7 @@ class SentinelWatch:
                         "the watch over the sentinels met an error it does not know; it goes on",
                         extra=fields("sentinel_watch_failed"),
                     )
-                time.sleep(TURN)
+                time.sleep(TURN)  # what failed at once would fail again at once
         for one in self._listening.values():
             one.close()
 
@@ -111,7 +111,7 @@ class SentinelWatch:
         self._follow()
 
     def _listen_again(self) -> bool:
-        """Listen to those that are not listened to. Whether there is one more: what it told before is not known."""
+        """Listen to sentinels that are not listened to. Return whether there was one: it may have told something."""
         is_new = False
         for number in range(len(self.resolver.sentinels)):
             if number in self._listening or self._clock() < self._tried_next.get(number, 0.0):
@@ -127,7 +127,7 @@ class SentinelWatch:
         return is_new
 
     def _was_told(self, seconds: float) -> bool:
-        """Whether any has told something within that time, or its connection has ended."""
+        """Wait, and return whether any sentinel has told something, or its connection has ended."""
         poll, numbers = select.poll(), {}
         for number, one in self._listening.items():
             numbers[one.fileno()] = number
@@ -154,7 +154,7 @@ class SentinelWatch:
 
 
 def watch_over(link: Link, on_switch: Callable[[], None]) -> SentinelWatch | None:
-    """The watch for a link; None: its server is not found by sentinels, or it is a replica."""
+    """Return the watch for a link; None: its server is not found by sentinels, or it is a replica."""
     resolver = link.connections.source.connection_kwargs.get("connection_pool")
     if not isinstance(resolver, SentinelResolver) or not resolver.is_master:
         return None

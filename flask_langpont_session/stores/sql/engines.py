@@ -124,7 +124,7 @@ def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(0.005)
+            time.sleep(0.005)  # nothing tells when the other connection is done
 
 
 class Connections:
@@ -281,7 +281,7 @@ class Connections:
         :param until: monotonic seconds.
         """
         if time.monotonic() - self._met_others_at < _MOMENT:
-            time.sleep(2 * _LOOK)
+            time.sleep(2 * _LOOK)  # SQLite has no queue that other processes could wait in
         with _waiting(connection, 0):
             while True:
                 try:
@@ -292,7 +292,7 @@ class Connections:
                     self._met_others_at = time.monotonic()
                 else:
                     return
-                time.sleep(_LOOK)
+                time.sleep(_LOOK)  # SQLite's own waiting looks ever more rarely
 
     @contextmanager
     def beside_the_caller(self) -> Iterator[None]:
