@@ -31,6 +31,27 @@ def _kept(part: str, breaks: str, text: str) -> Kept:
     return Kept(part, breaks, parse(text))
 
 
+_EMPTIED_FOR_ONE_OF_TWO = """
+    visit w0 s0
+    tick all
+    add w0 s0
+    replicate all
+    kill primary
+    recover                 # the replica is read, and so w0 shares no copies
+    add w0 s0
+    start primary empty     # w1 sees it first, and has nothing to give back
+    tick w1
+    pass 1000
+    tick w1
+    pass 1000
+    tick w1
+    pass 1000
+    tick w1
+    pass 1000
+    tick w1
+"""
+"""The host of two workers has an addition that waits, and one of them has all that the primary lost."""
+
 KEPT = (
     _kept(
         "lease",
@@ -923,56 +944,8 @@ KEPT = (
         kept s0
         """,
     ),
-    _kept(
-        "additions wait for what is given back",
-        "I32",
-        """
-        visit w0 s0
-        tick all
-        add w0 s0
-        replicate all
-        kill primary
-        recover                 # the replica is read, and so w0 shares no copies
-        add w0 s0
-        start primary empty     # w1 sees it first, and has nothing to give back
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        rest
-        kept s0
-        """,
-    ),
-    _kept(
-        "all workers of a host give back",
-        "I32",
-        """
-        visit w0 s0
-        tick all
-        add w0 s0
-        replicate all
-        kill primary
-        recover
-        add w0 s0
-        start primary empty
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        rest
-        kept s0
-        """,
-    ),
+    _kept("additions wait for what is given back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
+    _kept("all workers of a host give back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept(
         "a loss is told before anything is kept",
         "I32",
@@ -991,22 +964,8 @@ KEPT = (
     _kept(
         "additions to nothing are in doubt",
         "I32",
-        """
-        visit w0 s0
-        tick all
-        add w0 s0
-        replicate all
-        kill primary
-        recover
-        add w0 s0
-        start primary empty
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
-        pass 1000
-        tick w1
+        _EMPTIED_FOR_ONE_OF_TWO
+        + """
         pass 11000              # w0 hangs
         tick w1
         tick w1

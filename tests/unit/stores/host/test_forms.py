@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from flask_langpont_session.policy.values import Basis, Operation, StoreError
 from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION, PendingWrite
 from flask_langpont_session.stores.host.forms import CLOSED, archive, file_in_use, path_of, unread
 from flask_langpont_session.stores.host.handover import hand_over
-from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
+from flask_langpont_session.stores.host.journal import Carry, Journal
 from flask_langpont_session.stores.host.opening import files_of
 from tests.support import former_release
 from tests.support.former_release import REVOCATION
@@ -27,17 +26,8 @@ pytestmark = pytest.mark.usefixtures("patient_journal")
 
 
 @pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    journal = journal_at(path)
-    yield journal
-    journal.close()
-
-
-@pytest.fixture
-def sibling(path: Path) -> Iterator[Journal]:
-    journal = journal_at(path)
-    yield journal
-    journal.close()
+def journal(durable: Journal) -> Journal:
+    return durable
 
 
 def files(path: Path) -> set[str]:
