@@ -52,6 +52,12 @@ class GivingBack:
         self._overdue: set[Place] = set()
         self._said: Mapping[str, str] | None = None
 
+    def end(self) -> None:
+        """Leave the workers of the host: no other one waits for this one, and no file is held. Never raises."""
+        with self._lock:
+            self.presence.end()
+            self._said = None
+
     def begin(self, shard: str, well_until_ms: int) -> None:
         """From now on a shard may have less than this host. Usable from any thread, and does not block.
 

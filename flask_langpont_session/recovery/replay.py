@@ -105,6 +105,7 @@ class Replay:
         """End the thread, and wait for the call that is under way."""
         end_all([self._thread], _EXIT_WAIT)
         self._keep_delivered()
+        self.giving_back.end()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -118,7 +118,7 @@ def test_status(site: Flask) -> None:
 
 def test_sessions(site: Flask) -> None:
     """Two of user 42: listed, shown while something waits, ended."""
-    one, other = (sign_in(site, "42", lang="ja", input_text="text") for _ in range(2))
+    one, other = (sign_in(site, "42", lang="ja", input_text="text", cart=["tea"]) for _ in range(2))
     assert_prints(told(site, "sessions", "list", "42"), shown("sessions list"))
     with switched_off(site, "primary"):
         other.post("/set", json={"input_text": "more"})
