@@ -12,7 +12,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_langpont_session import LangPontSession
-from tests.integration.conftest import close
+from flask_langpont_session.extension import state_of
 
 Run = Callable[..., Result]
 USER, CACHE = "app-user", "elasticache://sessions?region=eu-west-1"
@@ -45,7 +45,7 @@ def run(environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
         return app.test_cli_runner().invoke(args=["langpont", "iam-token", *arguments])
 
     yield run
-    close(app)
+    state_of(app).close()
 
 
 def test_a_token_is_handed_to_a_program(run: Run, caplog: pytest.LogCaptureFixture) -> None:

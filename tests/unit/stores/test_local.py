@@ -472,6 +472,23 @@ def test_the_later_moment_counts(copies: LocalCopies) -> None:
     assert copies.is_signed_out(replace(ROW, created_at=1900))
 
 
+@pytest.mark.parametrize(
+    ("created_at", "epoch", "has_lost"),
+    [(2001, 1, True), (2000, 1, False), (1001, 1, False), (1000, 1, False), (2001, 2, False), (2001, 3, False)],
+)
+def test_a_database_has_lost_an_epoch_in_which_no_session_can_have_begun(
+    clock: Clock, created_at: int, epoch: int, has_lost: bool
+) -> None:
+    """I34: one that began before this worker was told of the later epoch may have begun before that, and stays over.
+    The user is in the lost epoch then, and what began later is not over for it."""
+    users = LocalCopies(100, 1800, clock=clock, now_ms=lambda: 2000).signed_out
+    users.note("7", 1000, 2)
+    row = replace(ROW, created_at=created_at, user_epoch=epoch)
+    assert users.have_lost(row) is has_lost
+    users.go_back(replace(ROW, created_at=2001, user_epoch=1))
+    assert users.are_over(row) is (created_at <= 2000)
+
+
 def test_many_users_are_remembered_and_no_more(copies: LocalCopies) -> None:
     """Memory is bounded, whatever an operator does."""
     for number in range(1001):

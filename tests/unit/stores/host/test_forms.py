@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from flask_langpont_session.policy.values import Basis, Operation, StoreError
 from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION, PendingWrite
-from flask_langpont_session.stores.host.forms import CLOSED, archive, file_in_use, path_of, unread
+from flask_langpont_session.stores.host.forms import CLOSED, archive, file_in_use, open_journal, path_of, unread
 from flask_langpont_session.stores.host.handover import hand_over
 from flask_langpont_session.stores.host.journal import Carry, Journal
 from flask_langpont_session.stores.host.opening import files_of
@@ -140,6 +141,39 @@ def test_a_worker_of_the_former_release_that_is_started_again_is_known(
         assert old.execute("SELECT digest, version FROM pushes").fetchall() == [("p", 3)]
         old.execute("UPDATE writes SET value = NULL")
     assert one.counts()["writes"] == 2
+
+
+def test_a_session_that_the_former_release_has_ended_gets_nothing_but_its_shadow(journal: Journal, path: Path) -> None:
+    """The shadow is a visitor's."""
+    write(journal, "ended", a=b"1")
+    journal.put([blind_write("b", b"2", digest="ended", shadow=True)])
+    former_release.make(path, REVOCATION)
+    hand_over(journal.file)
+    with former_release.held(path) as old:
+        assert old.execute("SELECT field, shadow FROM writes").fetchall() == [("b", 1)]
+
+
+def test_a_file_that_the_former_release_is_about_to_make_is_looked_at_again(path: Path) -> None:
+    """Its tables are in SQLite's log at first, and the file is as it was."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        path.chmod(0o600)
+        db.execute("PRAGMA journal_mode = WAL")
+        assert file_in_use(path) == path_of(path)
+        before = path.stat().st_mtime_ns
+        with former_release.held(path):
+            assert path.stat().st_mtime_ns == before
+            assert file_in_use(path) == path
+
+
+@pytest.mark.parametrize("form", [FORMER_VERSION, SCHEMA_VERSION])
+def test_sqlite_waits_for_no_longer_than_a_call_allows(path: Path, form: int) -> None:
+    """The time that an opening has is that of the opening."""
+    if form == FORMER_VERSION:
+        former_release.make(path)
+    connection, place = open_journal(path, time.monotonic() + 5)
+    with closing(connection):
+        assert place == path_of(path, form)
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
 
 
 def addition(field: str, by: int) -> PendingWrite:
