@@ -454,7 +454,21 @@ def _server_identities(board: Board, emit: Emit, notices: Notices) -> MakeIdenti
     def make(name: str) -> ServerIdentity:
         is_primary = role_of(name) == PRIMARY
         on_incident = partial(notices.note_incident, shard_of(name)) if is_primary else lambda: None
-        return ServerIdentity(on_incident, HostMemory(board, name), _changed(name, emit))
+
+        def clock_set(seconds: float) -> None:
+            log.warning(
+                "the clock of the %s was set forward by %.0f s: what it let run out is given back",
+                *(name, seconds),
+                extra=fields("clock_set_forward", store=name, seconds=round(seconds)),
+            )
+            notices.suspect(name)
+
+        return ServerIdentity(
+            on_incident,
+            HostMemory(board, name),
+            _changed(name, emit),
+            clock_set if is_primary else lambda seconds: None,
+        )
 
     return make
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from .categories import AUTHENTICATED_AT, KeyPatterns
+from .leases import CLOCK_TOLERANCE_MS
 from .values import AuthRow, Fields
 
 _ID_CLAIMS = ("sub", "id")
@@ -61,9 +62,10 @@ def authenticated_at(row: AuthRow) -> int | None:
 
 
 def is_recent(row: AuthRow, max_age: float) -> bool:
-    """Whether that was at most so many seconds before the database read the row."""
+    """Return whether that was at most so many seconds before the database read the row. A moment that is yet to come,
+    because the database's clock was set back, is not known to be recent."""
     at_ms = authenticated_at(row)
-    return at_ms is not None and row.read_at - at_ms <= max_age * 1000
+    return at_ms is not None and -CLOCK_TOLERANCE_MS <= row.read_at - at_ms <= max_age * 1000
 
 
 def narrowed(row: AuthRow, known: AuthRow | None, users: KeyPatterns, rights: KeyPatterns) -> dict[str, bytes]:

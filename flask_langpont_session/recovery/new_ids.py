@@ -35,7 +35,7 @@ class NewIds:
 
         What lies under the former id goes first, if nothing has brought it yet: what waits was made from it.
         """
-        if present.age_ms < calls.NOTED_WITHIN_MS:
+        if _may_be_noted(present):
             return  # the request that gave the id may be about to say so to this journal
 
         def stays(entry: PendingWrite) -> bool:
@@ -54,16 +54,21 @@ class NewIds:
 def goes_along(entry: PendingWrite, present: Renamed) -> bool:
     """Return whether a change was acknowledged before its session was given another id. What is written later, with an
     id that is over, never reaches the session: that id may be in other hands, which is why there is another one."""
-    is_noted = present.age_ms >= calls.NOTED_WITHIN_MS
     is_late = entry.acknowledged > (present.at_ms + CLOCK_TOLERANCE_MS) * 1000
-    return not is_noted or not (is_late or entry.operation is Operation.WIPE)
+    return _may_be_noted(present) or not (is_late or entry.operation is Operation.WIPE)
 
 
 def may_be_taken_along(entry: PendingWrite, present: Renamed) -> bool:
     """Return whether an addition may be part of what its session took along to another id: it was sent before that, and
     the answer was lost. The present record does not remember the additions to the former one."""
-    is_noted = present.age_ms >= calls.NOTED_WITHIN_MS
-    return is_noted and entry.is_sent and entry.moment <= (present.at_ms + CLOCK_TOLERANCE_MS) * 1000
+    was_sent_before = entry.is_sent and entry.moment <= (present.at_ms + CLOCK_TOLERANCE_MS) * 1000
+    return was_sent_before and not _may_be_noted(present)
+
+
+def _may_be_noted(present: Renamed) -> bool:
+    """Return whether the request that gave the id may still be about to note in this journal where the data goes. If
+    the id was given later than now, the database's clock was set back."""
+    return 0 <= present.age_ms < calls.NOTED_WITHIN_MS
 
 
 _NOT_KNOWN = Renamed("", 0, 0)

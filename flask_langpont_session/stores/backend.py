@@ -136,8 +136,11 @@ class Backend:
         :raises StoreError: it does not answer, or takes no writes.
         """
         endpoint = self.endpoint(store)
-        canary = endpoint.look_at_canary(endpoint.server_identity.canary, timeout=timeout)
-        if endpoint.server_identity.saw(canary):
+        known = endpoint.server_identity
+        canary = endpoint.look_at_canary(known.expected_canary, timeout=timeout)
+        if known.was_set:  # this look may have told it
+            canary = endpoint.look_at_canary(known.expected_canary, timeout=timeout)
+        if known.saw(canary):
             log.warning(
                 "the %s lost data behind its connections; its signed-in sessions are verified once",
                 store,

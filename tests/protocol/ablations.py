@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flask_langpont_session import events
-from flask_langpont_session.policy import leases, privileges
+from flask_langpont_session.policy import leases, privileges, users
 from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
@@ -164,8 +164,8 @@ def _ends_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
 _push_changes = resync.Resync.push_changes
 
 
-def _new_workers_trust(self: server_identity.ServerIdentity, identity: str | None, known: Any) -> bool:
-    _takes_over(self, identity, known)
+def _new_workers_trust(self: server_identity.ServerIdentity, identity: str | None, known: Any, now_ms: int) -> bool:
+    _takes_over(self, identity, known, now_ms)
     return True
 
 
@@ -549,6 +549,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("what waits follows a change of id", new_ids.NewIds, "moving", lambda self, dead, database: {}),
     Ablation("an addition that may be taken along", merges, "may_be_taken_along", lambda *arguments: False),
+    Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),
+    Ablation("a clock that was set", server_identity.ServerIdentity, "clock_was_set", _nothing),
     Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),
     Ablation("each entry apart", merges.Merges, "_each_apart", lambda self, merge, groups: merge(groups)),
     Ablation("revocations that the journal did not take", HeldRevocations, "keep", _nothing),

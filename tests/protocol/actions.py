@@ -831,8 +831,14 @@ def _check_last(world: World, digest: str, there: Mapping[str, Any]) -> None:
         world.promises.violate("I18", "an addition that was acknowledged is not there, and is not in doubt")
 
 
-def _set_clock(world: World, host: str, ms: int) -> None:
-    world.hosts[host].set_by_ms += ms
+def _set_clock(world: World, name: str, ms: int) -> None:
+    """Set the clock of a host, of a server of Redis, or of the database."""
+    if name in world.hosts:
+        world.hosts[name].set_by_ms += ms
+    elif name == "database":
+        world.tables.set_by_ms += ms
+    else:
+        world.cluster.set_clock(_node(world, name), ms)
 
 
 EVENTS: dict[str, Callable[..., object]] = {
@@ -873,7 +879,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "deliver": _deliver,
     "hang_up": _hang_up,
     "rest": _rest,
-    "set_clock": lambda world, host, ms: _set_clock(world, host, int(ms)),
+    "set_clock": lambda world, name, ms: _set_clock(world, name, int(ms)),
     "kept": _kept,
     "shown": _shown,
     "unknown": _unknown,

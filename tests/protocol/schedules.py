@@ -1621,6 +1621,32 @@ KEPT = (
         """,
     ),
     _kept(
+        "a proof that is yet to come",
+        "I27",
+        """
+        sign_in w0 alice s0
+        pass 63000
+        read w0 s0
+        set_clock database -86400000
+        secure w0 s0            # a password that was entered a minute ago
+        """,
+    ),
+    _kept(
+        "a clock that was set",
+        "I25",
+        """
+        sign_in w0 alice s0
+        append w0 s0
+        add w0 s0
+        append w1 s0
+        write w1 s0
+        set_clock primary 86400000   # everything in it has run out, and its canary lies there
+        append w1 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
         "a change keeps its life",
         "I29",
         """

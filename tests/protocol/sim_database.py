@@ -74,6 +74,7 @@ class Tables:
         self.payloads: dict[tuple[str, int], Fields] = {}
         self.successors: dict[str, str] = {}
         self.displaced: dict[str, list[str]] = {}
+        self.set_by_ms = 0
         self.has_gone_back = False
         self._remembered: dict[str, Any] | None = None
 
@@ -91,7 +92,7 @@ class Tables:
     @property
     def now_ms(self) -> int:
         """The database's clock, the one that expiry goes by."""
-        return self.clock.now_ms
+        return self.clock.now_ms + self.set_by_ms
 
     def row(self, digest: str) -> AuthRow | None:
         """The row as the database says it: of an earlier epoch is as dead as revoked."""
@@ -110,9 +111,9 @@ class Tables:
         before = self.rows.get(row.digest)
         self.watcher.row_changes(before, row)
         if before is not None and (before.version, before.live) != (row.version, row.live):
-            self.ended.setdefault((row.digest, before.version), self.now_ms)
+            self.ended.setdefault((row.digest, before.version), self.clock.now_ms)
         if not row.live:
-            self.ended.setdefault((row.digest, row.version), self.now_ms)
+            self.ended.setdefault((row.digest, row.version), self.clock.now_ms)
         self.rows[row.digest] = row
         self.payloads[row.digest, row.version] = row.payload
         if is_change:
@@ -181,7 +182,7 @@ class Tables:
                 self._end(row, "epoch")
         self.epochs[user_id] = self.epoch(user_id) + 1
         for row in rows:
-            self.ended.setdefault((row.digest, row.version), self.now_ms)
+            self.ended.setdefault((row.digest, row.version), self.clock.now_ms)
         return self.epochs[user_id]
 
     def ids_of(self, digest: str) -> list[str]:

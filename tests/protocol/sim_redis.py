@@ -156,6 +156,17 @@ class Node:
             return None
         return record
 
+    def age(self, ms: int) -> bool:
+        """Have every hash live for less, and return whether any has run out by that."""
+        before = {key for key in self.data if self.get(key)}
+        for key, record in list(self.data.items()):
+            if record.expires_at is not None:
+                self.data[key] = record._replace(expires_at=record.expires_at - ms)
+        gone = [key for key in before if not self.get(key)]
+        for key in gone:
+            self.delete(key)
+        return bool(gone)
+
     def own(self, key: Key) -> Record | None:
         """The same, if it is of the session whose key this is: a foreign record says nothing."""
         record = self.get(key)
@@ -355,6 +366,11 @@ class Cluster:
         if node.alive and node.is_primary:
             self._lose(node, node.snapshot)
 
+    def set_clock(self, node: Node, ms: int) -> None:
+        """The clock of a server is set: what lives for less than it is set forward runs out."""
+        node.clock.skew_ms += ms
+        self.is_whole = self.is_whole and not node.age(ms)
+
     def _lose(self, node: Node, data: Data) -> None:
         self.is_whole = False
         self.losses[node.name] += 1
@@ -456,6 +472,7 @@ class SimRedisStore:
         self._network = network
         self._tasks = tasks
         self._idle: list[Connection] = []
+        self._skews: dict[str, int] = {}
         self._known = KnownRecords()
         self._change_ids = change_ids
         self.beside = Beside(self)
@@ -495,6 +512,14 @@ class SimRedisStore:
         self._network.connected(self.name, node)
         return Connection(node, node.run_id, server, node.identity)
 
+    def _note_clock(self, connection: Connection) -> None:
+        """See the package, which finds out by what is said of the time."""
+        clock = connection.node.clock
+        by_ms = clock.skew_ms - self._skews.setdefault(connection.identity, clock.skew_ms)
+        self._skews[connection.identity] = clock.skew_ms
+        if by_ms:
+            self.server_identity.clock_was_set(by_ms, clock.now_ms)
+
     def _path(self, connection: Connection | Line) -> Path:
         if not connection.is_open:
             return Path.BROKEN
@@ -516,6 +541,7 @@ class SimRedisStore:
             reply = self._tasks.ask(
                 self.name, lambda: self._path(connection), timeout, lambda: node.serve(connection, effect)
             )
+            self._note_clock(connection)
         except StoreError as error:
             if keep and error.cause == "OutOfMemoryError":
                 self._put_back(connection)

@@ -35,6 +35,7 @@ LOAD_BEARING = {
     "a last look at delivered revocations", "rights of both versions", "above the highest version",
     "a row that went back", "an epoch that was lost",
     "what waits follows a change of id", "an addition that may be taken along",
+    "a clock that was set", "a proof that is yet to come",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",
     "newer copies stand", "what was given back is as old as the copy",

@@ -78,6 +78,13 @@ class Forgetful:
         """Nothing is noted."""
 
 
+SET_FORWARD_MS = 10_000
+"""From so many milliseconds on, by which a server's clock was set forward, it may lack data: what lived for less is
+gone. A record that is in use lives for longer."""
+
+_MORE_THAN_ANY = 1 << 52
+"""Added to a canary's number: then the one that lies there is the smaller one."""
+
 _DRIFT = 0.0005
 """Seconds by which one of two clocks may gain on the other in a second: NTP lets a clock run so fast (adjtimex(2))."""
 
@@ -112,6 +119,9 @@ class ServerIdentity:
         raise or block.
     :param memory: shared with the other workers of the host.
     :param on_other_server: called without arguments, after that, if it is another server; must not raise or block.
+    :param on_clock_set: called with the seconds by which the server's clock was set forward, after that, if it may have
+        let data run out; must not raise or block.
+    :ivar was_set: its clock was set forward, and no canary has told the other workers so far.
     """
 
     def __init__(
@@ -119,13 +129,16 @@ class ServerIdentity:
         on_incident: Callable[[], None] = lambda: None,
         memory: Memory | None = None,
         on_other_server: Callable[[], None] = lambda: None,
+        on_clock_set: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.trust_since_ms = 0
+        self.was_set = False
         self.server = Server()
         self.canary: Canary | None = None
         self._memory: Memory = memory or Forgetful()
         self._on_incident = on_incident
         self._on_other_server = on_other_server
+        self._on_clock_set = on_clock_set
         self._lock = threading.Lock()
         self._clock: _Ahead | None = None
         renew_in_children(self, ServerIdentity._renew)
@@ -155,7 +168,33 @@ class ServerIdentity:
         """
         at_ms, before = time.monotonic() * 1000, self._clock
         clock = _Ahead(server, now_ms - at_ms, now_ms + 1 - asked_at * 1000, at_ms)
-        self._clock = clock if before is None or before.server is not server else clock.after(before)
+        if before is None or before.server is not server:
+            self._clock = clock
+            return
+        self._clock = now = clock.after(before)
+        if now is clock:  # the two cannot both be true
+            self.clock_was_set(round(clock.least - before.most), now_ms)
+
+    def clock_was_set(self, by_ms: int, now_ms: int) -> None:
+        """The clock of the server seen last was set.
+
+        :param by_ms: milliseconds forward; less than 0: back.
+        :param now_ms: what it says since then.
+        """
+        if by_ms >= SET_FORWARD_MS:
+            self.was_set = True
+            self._on_incident()
+            self._on_clock_set(by_ms / 1000)
+        elif by_ms < 0:
+            with self._lock:  # else no stamp would count until it is as late again as it was
+                self.trust_since_ms = min(self.trust_since_ms, now_ms)
+
+    @property
+    def expected_canary(self) -> Canary | None:
+        """The canary that has to lie there, or a later one. None does if the clock was set forward: then the look at it
+        writes a new one, by which the other workers notice."""
+        canary = self.canary
+        return canary._replace(number=canary.number + _MORE_THAN_ANY) if canary and self.was_set else canary
 
     def estimated_ms(self, at: float, *, latest: bool = False) -> int:
         """The clock of the server seen last at some moment, milliseconds since 1970, without asking it. 0: it has not
@@ -184,7 +223,7 @@ class ServerIdentity:
             if identity is not None and identity == self.server.identity:
                 return self.server
             known = self.server.identity
-            if known is None and self._takes_over(identity, remembered):
+            if known is None and self._takes_over(identity, remembered, now_ms):
                 self.server = Server(identity, is_primary)
                 return self.server
             if identity != known:
@@ -215,6 +254,7 @@ class ServerIdentity:
             known = self.canary
             lost = known is not None and known.place == canary.place and known.canary_id != canary.canary_id
             if lost:
+                self.was_set = False
                 self._on_incident()
                 self._begin_anew(canary.now_ms)
             self.canary = canary
@@ -248,11 +288,12 @@ class ServerIdentity:
         connection.langpont_server = self.observe(identity_of(server, replication), now_ms=now_ms, is_primary=role)
         self.note_clock(connection.langpont_server, now_ms, asked_at)
 
-    def _takes_over(self, identity: str | None, known: ServerRecord | None) -> bool:
-        """A new worker goes on where the others of its host are, if they know this server."""
+    def _takes_over(self, identity: str | None, known: ServerRecord | None, now_ms: int) -> bool:
+        """A new worker goes on where the others of its host are, if they know this server. Its clock may have been set
+        back since."""
         if known is None or known.identity != identity:
             return False
-        self.trust_since_ms = known.trust_since_ms
+        self.trust_since_ms = min(known.trust_since_ms, now_ms)
         if known.canary_id:
             self.canary = Canary(known.canary_id, known.number, 0)
         return True

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from flask_langpont_session.policy.categories import DEFAULT_PRIVILEGE_KEYS, DEFAULT_USER_KEYS, KeyPatterns
+from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS
 from flask_langpont_session.policy.users import authenticated_at, is_recent, means_no_user, narrowed, noted, user_of
 from flask_langpont_session.policy.values import AuthRow, Fields
 
@@ -80,6 +81,13 @@ def test_a_proof_is_recent_by_the_clock_that_noted_it() -> None:
     assert is_recent(row(confirmed, read_at=8_000), 3)
     assert not is_recent(row(confirmed, read_at=8_001), 3)
     assert not is_recent(row(noted({}, 0)), 10**9)
+
+
+def test_a_proof_that_is_yet_to_come_is_not_recent() -> None:
+    """The database's clock was set back since; two clocks of one database may differ by a second."""
+    confirmed = noted({}, 5_000)
+    assert is_recent(row(confirmed, read_at=5_000 - CLOCK_TOLERANCE_MS), 3)
+    assert not is_recent(row(confirmed, read_at=4_999 - CLOCK_TOLERANCE_MS), 3)
 
 
 USERS, RIGHTS = KeyPatterns(DEFAULT_USER_KEYS), KeyPatterns(DEFAULT_PRIVILEGE_KEYS)

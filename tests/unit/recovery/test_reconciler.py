@@ -702,9 +702,10 @@ def given_another_id(host: Host, age_ms: int = 30_000) -> None:
     host.stores.there = {A: {}}
 
 
-def test_i18_what_waits_for_an_id_that_another_host_has_replaced_follows_it(host: Host) -> None:
+@pytest.mark.parametrize("age_ms", [30_000, -1], ids=["long ago", "the clock was set back"])
+def test_i18_what_waits_for_an_id_that_another_host_has_replaced_follows_it(host: Host, age_ms: int) -> None:
     """Of all operations but a wipe; what was made from what lies there is put behind it."""
-    given_another_id(host)
+    given_another_id(host, age_ms)
     host.stores.there = {A: {"translation": {"source_lang": b"1"}}}
     host.write(A, "input_text", b"2", acknowledged=AT_THE_CHANGE)
     host.add(A, "usage_count")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import ShardEndpoint
 from flask_langpont_session.stores.redis.commands import Command
 from flask_langpont_session.stores.redis.endpoint import Endpoint
-from flask_langpont_session.stores.redis.server_identity import Canary
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import tag_of
 from flask_langpont_session.stores.redis.store import RedisStore
 
@@ -29,10 +30,10 @@ class Link:
     """
 
     name = "primary"
-    server_identity = SimpleNamespace()
 
     def __init__(self, announces: bytes = b"") -> None:
         self.announces = announces
+        self.server_identity = ServerIdentity()
         self.sent: list[bytes] = []
         self.beside: list[bytes] = []
         self.fails: StoreError | None = None
@@ -111,6 +112,13 @@ def test_the_canary_is_compared_with_what_is_known_of_it(endpoint: Endpoint, lin
     endpoint.look_at_canary(found, timeout=WAIT)
     assert [CANARY_ID in sent for sent in link.sent] == [False, True]
     assert all(b"session:canary" in sent for sent in link.sent)
+
+
+def test_a_look_at_the_canary_tells_how_late_it_is(endpoint: Endpoint) -> None:
+    """So an idle worker notices a clock that was set, too."""
+    assert endpoint.server_identity.estimated_ms(monotonic()) == 0
+    endpoint.look_at_canary(None, timeout=WAIT)
+    assert endpoint.server_identity.estimated_ms(monotonic()) >= 1000
 
 
 def test_probes_go_over_new_connections(endpoint: Endpoint, link: Link) -> None:

@@ -10,7 +10,14 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from flask_langpont_session.policy.values import ServerRecord
-from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Server, ServerIdentity, identity_of
+from flask_langpont_session.stores.redis.server_identity import (
+    NEVER_MS,
+    SET_FORWARD_MS,
+    Canary,
+    Server,
+    ServerIdentity,
+    identity_of,
+)
 
 
 class HostMemory:
@@ -358,6 +365,72 @@ def test_the_last_answer_counts(server_identity: ServerIdentity, monkeypatch: py
 
 
 ASKED = "flask_langpont_session.stores.redis.server_identity.time.monotonic"
+
+
+class Noticing:
+    """A server identity that notes what it says of incidents and of clocks that were set."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.identity = ServerIdentity(
+            lambda: self.told.append("incident"), on_clock_set=lambda seconds: self.told.append(seconds)
+        )
+        self.server = self.identity.observe("a", now_ms=1_000_000, is_primary=True)
+        self.identity.saw(Canary("here", 7, 1_000_000))
+        self.told.clear()
+
+    def hear(self, at: float, said: int, took: float = 0.0) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ASKED, lambda: at + took)
+            self.identity.note_clock(self.server, said, at)
+
+
+def test_d34_a_clock_that_was_set_forward_is_an_incident_until_a_canary_tells_it() -> None:
+    """By less than the shortest life of what is in use it is none, nor is an answer that took long."""
+    known = Noticing()
+    known.hear(10.0, 1_000_000)
+    known.hear(11.0, 1_010_990)  # by 9.988 s, at the least
+    known.hear(12.0, 1_011_990, took=60.0)
+    assert (known.told, known.identity.was_set) == ([], False)
+    known.hear(13.0, 1_013_100 + SET_FORWARD_MS)
+    assert known.told == ["incident", pytest.approx(10.1, abs=0.05)]
+    assert known.identity.was_set
+    expected = known.identity.expected_canary
+    assert expected is not None
+    assert (expected.canary_id, expected.number > 1 << 50) == ("here", True)
+    assert not known.identity.saw(Canary("here", 8, 1_034_000))  # this look was under way by then
+    assert known.identity.was_set
+    assert known.identity.saw(Canary("new", 1, 1_034_000))
+    assert (known.identity.was_set, known.identity.expected_canary) == (False, Canary("new", 1, 1_034_000))
+
+
+def test_a_canary_that_another_worker_has_made_tells_it_too() -> None:
+    """This worker makes no third one."""
+    known = Noticing()
+    known.hear(10.0, 1_000_000)
+    known.hear(11.0, 9_000_000)
+    assert known.identity.saw(Canary("of another worker", 3, 9_000_000))
+    assert not known.identity.was_set
+
+
+def test_stamps_count_again_after_a_clock_was_set_back() -> None:
+    """Those from before it was set forward are older than that moment; those from between are in the future."""
+    known = Noticing()
+    known.hear(10.0, 1_000_000)
+    known.hear(11.0, 90_000_000)
+    known.identity.saw(Canary("new", 1, 90_000_000))
+    assert known.identity.trust_since_ms == 90_000_000
+    known.hear(12.0, 1_002_000)
+    assert known.identity.trust_since_ms == 1_002_000
+    known.hear(13.0, 1_002_500)  # that is back, too, but nothing was believed only since then
+    assert known.identity.trust_since_ms == 1_002_000
+
+
+def test_a_new_worker_believes_no_moment_that_is_yet_to_come() -> None:
+    """The others of its host met the server while its clock was set forward."""
+    identity = ServerIdentity(memory=HostMemory(ServerRecord("a", 90_000_000, "here", 7)))
+    identity.observe("a", now_ms=1_000_000, is_primary=True)
+    assert identity.trust_since_ms == 1_000_000
 
 
 def noted(server_identity: ServerIdentity, *answers: tuple[float, float, int]) -> tuple[int, int]:

