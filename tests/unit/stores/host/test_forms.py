@@ -143,6 +143,18 @@ def test_a_worker_of_the_former_release_that_is_started_again_is_known(
     assert one.counts()["writes"] == 2
 
 
+def test_a_worker_that_found_nothing_in_the_former_file_looks_again_when_something_is_brought_there(
+    journal: Journal, sibling: Journal, path: Path
+) -> None:
+    """For that worker all that waits is in the former file."""
+    journal.revocations.note("mine")
+    with former_release.held(path):
+        assert sibling.is_empty()
+        hand_over(journal.file)
+        assert not sibling.is_empty()
+        assert sibling.overlay(ref("mine")).revoked
+
+
 def test_a_session_that_the_former_release_has_ended_gets_nothing_but_its_shadow(journal: Journal, path: Path) -> None:
     """The shadow is a visitor's."""
     write(journal, "ended", a=b"1")

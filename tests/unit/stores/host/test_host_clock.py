@@ -79,6 +79,17 @@ def test_an_earlier_start_is_older(machine: Machine, step: int) -> None:
     assert (now - last == pytest.approx(step, abs=2)) == (step > 0)
 
 
+def test_a_process_that_looked_at_the_time_before_it_waited_for_the_file_takes_nothing_back(machine: Machine) -> None:
+    """Another one may have noted a later time meanwhile."""
+    machine.passes(60)
+    last = machine.clock()()
+    machine.passes(-30)  # when that process looked
+    machine.clock()()
+    machine.restart()
+    machine.wall -= 3_600
+    assert machine.clock()() > last
+
+
 def test_what_cannot_be_shared_is_told_by_each_process_for_itself(path: Path) -> None:
     """A clock without its file does not jump either, and no command makes the file where workers have made none."""
     machine = Machine(path)
