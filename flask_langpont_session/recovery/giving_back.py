@@ -63,7 +63,7 @@ class GivingBack:
 
         :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
         """
-        if not (well_until_ms or self._may_lack()):
+        if not (well_until_ms or self._may_lack(shard)):
             return
         well_us = max(0, well_until_ms * 1000 - CLOCKS_APART_US)
         for kind in _KINDS:
@@ -73,15 +73,18 @@ class GivingBack:
         # Before anything is put into the journal that must not be merged by a worker which has not noticed it yet.
         self._tell({})
 
-    def _may_lack(self) -> bool:
-        """Whether this host may know of anything, though this worker has never found all well."""
+    def _may_lack(self, shard: str) -> bool:
+        """Return whether this host may know of anything that the shard lacks, though this worker has never found all
+        well: not if the other workers are through with the very server that it meets."""
         if self._backend.local.live_categories():
             return True
-        path = self._backend.journal.file.path
-        if path is not None and not is_there(path):  # a command that only looks makes none
-            return False
+        path, mark = self._backend.journal.file.path, self._mark_of(shard)
         try:
-            return bool(self.presence.others()) or not self._backend.journal.is_empty(0.0)
+            if others := self.presence.others():
+                words = map(_words, others)
+                return any(not word.get(_name(shard, kind), "").startswith(mark) for word in words for kind in _KINDS)
+            # A command that only looks makes no journal.
+            return (path is None or is_there(path)) and not self._backend.journal.is_empty(0.0)
         except StoreError:
             return True
 
@@ -94,10 +97,9 @@ class GivingBack:
             for kind in _KINDS
             if not self.refill.waits_for(shard, kind)
         }
-        self._tell(done)
-        lacks = self._backend.lacks
+        is_news, lacks = self._tell(done), self._backend.lacks
         # In an empty journal no worker has announced that Redis lost anything, and nothing waits to be merged.
-        if not lacks and not self._overdue and ask_journal(self._backend.journal.is_empty, "replay"):
+        if not is_news and not lacks and not self._overdue and ask_journal(self._backend.journal.is_empty, "replay"):
             return
         others = ask_journal(self.presence.others, "replay")
         words = None if others is None else list(map(_words, others))
@@ -148,18 +150,24 @@ class GivingBack:
         return bool(self._overdue)
 
     def _marks(self) -> Mapping[str, str]:
-        """Shard → which server it is, and since which loss, as far as this worker has looked."""
-        marks = {}
-        for store, endpoint in self._backend.primary.endpoints.items():
-            known = endpoint.server_identity
-            marks[shard_of(store)] = f"{known.identity} {known.canary.canary_id if known.canary else ''}"
-        return marks
+        """Shard → which server it is, and since which loss, of those at which this worker has looked."""
+        shards = map(shard_of, self._backend.primary.endpoints)
+        return {shard: mark for shard in shards if not (mark := self._mark_of(shard)).endswith(" ")}
 
-    def _tell(self, done: Mapping[str, str]) -> None:
-        """Tell the other workers what this one is through with, if that is news."""
+    def _mark_of(self, shard: str) -> str:
+        """The same of one; it ends with a space if this worker has not looked yet since which loss."""
+        known = self._backend.primary.endpoints[PRIMARY + shard].server_identity
+        return f"{known.identity} {known.canary.canary_id if known.canary else ''}"
+
+    def _tell(self, done: Mapping[str, str]) -> bool:
+        """Tell the other workers what this one is through with, if that is news, and return whether it was told."""
         with self._lock:
-            if done != self._said and ask_journal(lambda: self.presence.say(json.dumps(done)), "replay"):
+            # A worker that holds nothing back, and has not looked at any server yet, is not to be waited for.
+            is_news = done != (self._said or {}) or (self._said is None and self._backend.lacks)
+            is_told = bool(is_news and ask_journal(lambda: self.presence.say(json.dumps(done)), "replay"))
+            if is_told:
                 self._said = done
+            return is_told
 
 
 def _name(shard: str, kind: str) -> str:

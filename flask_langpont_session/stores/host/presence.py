@@ -61,7 +61,7 @@ class Presence:
         if self._path is None:
             return [word for worker, word in list(self._words.items()) if worker is not self]
         with _translated():
-            return self._words_in(self._path)
+            return self._words_in(self._path) if self._path.parent.is_dir() else []
 
     def end(self) -> None:
         """Be no worker any more, as after the end of the process. Never raises."""

@@ -1,0 +1,141 @@
+"""Until when a Redis may have less than its host (I32): workers of one host, each with its own view of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.policy.health import PRIMARY
+from flask_langpont_session.recovery.giving_back import PATIENCE, GivingBack
+from flask_langpont_session.stores.host.journal import journal_at
+from tests.support.clock import Clock
+from tests.support.journals import write
+
+BOTH = {("", "a"), ("", "u")}
+
+
+class Worker(GivingBack):
+    """One worker, with a journal object of its own, as processes have it.
+
+    :ivar wanted: kinds of sessions that it has still to give back.
+    """
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.seen = SimpleNamespace(identity="A", canary=None)
+        self.wanted: set[str] = set()
+        self.journal = journal_at(folder / "journal")
+        backend: Any = SimpleNamespace(
+            lacks={},
+            journal=self.journal,
+            board=self.journal.board,
+            local=SimpleNamespace(live_categories=list),
+            health=SimpleNamespace(shards=("",)),
+            primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),
+        )
+        self.lacks: dict[tuple[str, str], Any] = backend.lacks
+        refill: Any = SimpleNamespace(waits_for=lambda shard, kind: kind in self.wanted)
+        super().__init__(backend, refill, clock)
+
+    def looks(self, canary: str = "1") -> Worker:
+        """It finds a canary at the server, and goes on."""
+        self.seen.canary = SimpleNamespace(canary_id=canary)
+        self.go_on()
+        return self
+
+
+@pytest.fixture
+def make(tmp_path: Path, clock: Clock) -> Iterator[Callable[[], Worker]]:
+    workers: list[Worker] = []
+
+    def make() -> Worker:
+        workers.append(Worker(tmp_path, clock))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.end()
+        worker.journal.close()
+
+
+def lost(worker: Worker) -> None:
+    """It notices that the server was emptied, and has something to give back."""
+    worker.wanted = {"a"}
+    worker.begin("", 1000)
+    worker.looks("2")
+
+
+def test_workers_that_start_at_once_find_nothing_missing(make: Callable[[], Worker]) -> None:
+    """Each meets the server for the first time, before or after the others have looked at it: nothing waits."""
+    one, other, third = make(), make(), make()
+    for worker in (one, other):
+        worker.begin("", 0)
+        worker.go_on()
+    one.looks()
+    third.begin("", 0)
+    for worker in (third.looks(), other.looks(), one.looks()):
+        assert not worker.lacks
+
+
+def test_a_worker_that_starts_after_a_loss_waits_for_the_others(make: Callable[[], Worker]) -> None:
+    """It meets the emptied server, and another worker has still to give back to it."""
+    old, new = make().looks(), make()
+    lost(old)
+    new.begin("", 0)
+    assert set(new.lacks) == BOTH
+    new.looks("2")
+    assert set(new.lacks) == {("", "a")}
+    old.wanted.clear()
+    for worker in (old, new):
+        worker.go_on()
+        assert not worker.lacks
+
+
+@pytest.mark.parametrize("seen", ["B", "A"])
+def test_a_worker_that_meets_another_server_than_its_siblings_waits(make: Callable[[], Worker], seen: str) -> None:
+    """A replica was promoted; or the server was emptied, and the others have not noticed."""
+    make().looks()
+    new = make()
+    new.seen.identity = seen
+    new.begin("", 0)
+    new.looks("1" if seen == "B" else "2")
+    assert set(new.lacks) == BOTH
+
+
+def test_what_waits_in_a_journal_counts_where_no_worker_is_left(make: Callable[[], Worker]) -> None:
+    """A restart of the host in an outage: what waits goes to the server first, by this worker alone."""
+    new = make()
+    write(new.journal, text=b"1")
+    new.begin("", 0)
+    assert set(new.lacks) == BOTH
+    assert not new.looks().lacks
+
+
+def test_a_sibling_that_says_nothing_is_waited_for_so_long(make: Callable[[], Worker], clock: Clock) -> None:
+    """It lives, and does not say that it is through: additions are in doubt after that, instead of waiting for good."""
+    one, other = make().looks(), make().looks()
+    lost(one)
+    one.wanted.clear()
+    clock.now += PATIENCE - 1
+    one.go_on()
+    assert set(one.lacks) == BOTH
+    assert not one.is_overdue
+    clock.now += 1
+    one.go_on()
+    assert not one.lacks
+    assert one.is_overdue
+    other.looks("2")
+    one.go_on()
+    assert not one.is_overdue
+
+
+def test_a_worker_that_is_closed_is_waited_for_no_more(make: Callable[[], Worker]) -> None:
+    one, other = make().looks(), make().looks()
+    lost(one)
+    one.wanted.clear()
+    other.end()
+    one.go_on()
+    assert not one.lacks
