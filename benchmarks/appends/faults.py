@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -185,9 +183,9 @@ class Play:
 
     def _kill(self, worker: Worker, seconds: float) -> None:
         self.crowd.down.add(worker)
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
+        if not worker.running:
+            self.crowd.errors.append(f"{worker.name} had ended by itself: {worker.log.read_text()[-500:]}")
+        worker.kill()
         _last(seconds / 2)
         worker.start()
         self.crowd.down.discard(worker)
