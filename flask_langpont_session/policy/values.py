@@ -383,6 +383,7 @@ class CategoryChange:
     :param wipe: begin from nothing.
     :param seen: those of the changed keys that this request has read before: what is stored was made from it.
     :param unseen: those that it wanted to read and could not: what is stored must not replace what is there.
+    :param since: the version that this request has read: a server that has less has lost it. 0: it has read none.
     """
 
     life_ms: int
@@ -392,6 +393,7 @@ class CategoryChange:
     wipe: bool = False
     seen: Set[str] = frozenset()
     unseen: Set[str] = frozenset()
+    since: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.sets or self.deletes or self.increments or self.wipe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
@@ -25,7 +25,10 @@ _LONG_AGO = 1
 
 
 class Carries:
-    """What could not be read when the session was given another id."""
+    """What could not be read when the session was given another id.
+
+    :ivar must_wait: says whether Redis is still to be given back what this host has.
+    """
 
     def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies) -> None:
         self._backend = backend
@@ -35,6 +38,7 @@ class Carries:
         self._pushes = pushes
         self._new_ids = NewIds(backend)
         self._copies = copies
+        self.must_wait: Callable[[], bool] = lambda: False
 
     def waiting(self) -> Container[str]:
         """The former ids whose data must stay until it was brought to the present ones, and those: what waits for them
@@ -51,7 +55,11 @@ class Carries:
         :param database: it answers.
         """
         wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
+        if self.must_wait():
+            return False
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=calls.TIMEOUT), strict=True))
+        if any(self._is_less(*place, copy) for place, copy in copies.items()) and self.must_wait():
+            return False
         merges = _with_records({entry: self._brought(entry, copies) for entry in entries})
         statuses = self._carried(merges)
         gone = [entry for entry in entries if "gone" in statuses[entry]]
@@ -103,6 +111,10 @@ class Carries:
             for name, copy in left.items()
             if (steps := _steps_of(copy))
         ]
+
+    def _is_less(self, digest: str, category: str, copy: CategoryCopy) -> bool:
+        """Whether this host has seen more of a category than Redis has."""
+        return (copy.version if copy.meta else 0) < self._backend.latest_version(digest, category)
 
     def _without_others(self, category: str, copy: CategoryCopy, carried: Sequence[str]) -> CategoryCopy:
         """Of what lies in a category, that which goes along with it: keys of other categories go with theirs."""

@@ -58,6 +58,10 @@ class GivingBack:
             self.presence.end()
             self._said = None
 
+    def join(self) -> None:
+        """Be one of the workers that the others of the host wait for, before this one has anything to give back."""
+        self._tell({})
+
     def begin(self, shard: str, well_until_ms: int) -> None:
         """From now on a shard may have less than this host. Usable from any thread, and does not block.
 
@@ -70,8 +74,6 @@ class GivingBack:
             before = self._backend.lacks.get((shard, kind))
             well_us = min(well_us, before.well_until_us) if before else well_us
             self._backend.lacks[shard, kind] = Lack(self._clock(), well_us)
-        # Before anything is put into the journal that must not be merged by a worker which has not noticed it yet.
-        self._tell({})
 
     def _may_lack(self, shard: str) -> bool:
         """Return whether this host may know of anything that the shard lacks, though this worker has never found all
@@ -126,8 +128,7 @@ class GivingBack:
         self._overdue.discard(place)
 
     def holds(self, shards: frozenset[str], database: bool) -> bool:
-        """Return whether changes of sessions that were read just now have to wait, because something is to be given
-        back before them. A worker tells the others of a loss before it keeps any change.
+        """Return whether changes of sessions have to wait, because something is to be given back before them.
 
         :param shards: those that answer; `database`: it answers, without which those of users wait in any case.
         """
@@ -135,13 +136,13 @@ class GivingBack:
         return any(shard in shards and (database or kind == ANONYMOUS) for shard, kind in list(self._backend.lacks))
 
     def holds_now(self, shards: frozenset[str], database: bool) -> bool:
-        """The same, when each shard was asked for something: what follows must not be the first that this worker says
-        to another server.
+        """The same of what was read from the journal just now, after a look whether a shard lost data: a worker must
+        not merge what another one has kept because it had noticed that.
 
         :raises StoreError: one does not answer.
         """
         for shard in shards:
-            self._backend.endpoint(PRIMARY + shard).time_ms(timeout=TIMEOUT)
+            self._backend.look_for_loss(PRIMARY + shard, TIMEOUT)
         return self.holds(shards, database)
 
     @property

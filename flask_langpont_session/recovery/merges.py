@@ -145,6 +145,8 @@ class Merges:
     def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
         """Merge what waits for some categories. What is merged or dropped."""
         sent = self._send(groups)
+        if less := [group for group, reply in sent if _is_less(reply)]:
+            sent = [one for one in sent if not _is_less(one[1])] + self._send_if_nothing_is_lost(less)
         gone = [group for group, reply in sent if _is_gone(reply)]
         if gone and database:  # Redis lost sessions that SQL may still know
             sent = [one for one in sent if not _is_gone(one[1])] + self._send_again(gone)
@@ -205,28 +207,37 @@ class Merges:
         if any(entry.operation is Operation.WIPE for entry in group):
             self._backend.note_wipe(*of_category, version)
 
-    def _send(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+    def _send(self, groups: Sequence[Sequence[PendingWrite]], *, whatever_is_there: bool = False) -> list[_Sent]:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of its write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
+
+        :param whatever_is_there: also where Redis has less than this host has seen.
         """
         write_id, now = new_write_id(), time.monotonic()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
         ids = {entry: used for group in groups if (used := _used_id(group) or write_id) for entry in group}
         sent = _by_category(self._journal.mark_sent(ids, moments_ms))
-        merges = [self._merge_for(group, ids[group[0]]) for group in sent]
+        merges = [self._merge_for(group, ids[group[0]], whatever_is_there=whatever_is_there) for group in sent]
         limits = self._backend.limits
         replies = self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id)
         return list(zip(sent, replies, strict=True))
 
-    def _merge_for(self, group: Sequence[PendingWrite], write_id: str) -> Merge:
+    def _send_if_nothing_is_lost(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+        """Changes of categories of which Redis has less than this host has seen. If it has lost data, they wait until
+        it was given back; else that has run out."""
+        return [] if self.must_wait() else self._send(groups, whatever_is_there=True)
+
+    def _merge_for(self, group: Sequence[PendingWrite], write_id: str, *, whatever_is_there: bool) -> Merge:
         first = group[0]
         steps = [_step(entry, self.adds_to_nothing) for entry in group]
         life_ms = max(entry.life_ms for entry in group)
         merge = merge_of(self._backend, first.digest, first.category, first.kind, steps, guard_of(first), life_ms)
-        return merge._replace(write_id=write_id, shadow=first.shadow)
+        is_known = not (whatever_is_there or first.shadow)
+        since = self._backend.latest_version(first.digest, first.category) if is_known else 0
+        return merge._replace(write_id=write_id, shadow=first.shadow, since=since)
 
     def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
         """Changes of sessions that Redis does not know: as the database says."""
@@ -316,6 +327,10 @@ def _made_from_what_was_read(group: Sequence[PendingWrite], outcomes: Sequence[O
 
 def _is_gone(reply: Merged | StoreError) -> bool:
     return isinstance(reply, Merged) and reply.status == "gone"
+
+
+def _is_less(reply: Merged | StoreError) -> bool:
+    return isinstance(reply, Merged) and reply.status == "less"
 
 
 def _is_dead(reply: Merged | StoreError) -> bool:

@@ -157,6 +157,7 @@ class Monitor:
         self.outages.note_incident(shard)
 
     def _run(self) -> None:
+        self.replay.giving_back.join()
         while not self.is_stopping:
             try:
                 self.watch()

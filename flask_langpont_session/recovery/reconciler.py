@@ -101,6 +101,10 @@ class Reconciler:
         if self.nothing_waits:
             self.merges.as_of_ms, self.nothing_waits = self._now_ms(), False
 
+    def hold(self, must_wait: Callable[[], bool]) -> None:
+        """Ask before each step that brings data to Redis whether it must wait, because Redis may have lost some."""
+        self.merges.must_wait = self._carries.must_wait = must_wait
+
     def run(
         self,
         *,

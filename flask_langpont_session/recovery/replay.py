@@ -225,7 +225,7 @@ class Replay:
             with self._backend.journal.alone() as is_alone:
                 if not is_alone:
                     return None
-                self.reconciler.merges.must_wait = lambda: self.giving_back.holds_now(shards, database)
+                self.reconciler.hold(lambda: self.giving_back.holds_now(shards, database))
                 self.reconciler.merges.adds_to_nothing = not self.giving_back.is_overdue
                 progress = self.reconciler.run(
                     redis=bool(shards), database=database, shards=shards, data=data, seconds=seconds

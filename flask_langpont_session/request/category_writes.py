@@ -75,6 +75,10 @@ class CategoryWrites:
         if plan.is_for_shadow:
             return self._write_shadow(plan, ref.digest, scope, changes)
         self._give_life(changes, target.kind, plan)
+        if plan.loaded and not (plan.is_new or plan.loaded.shadow):
+            for name, change in changes.items():
+                found = plan.loaded.of(name)
+                change.since = found.version if found.mark and found.source == PRIMARY else 0
         waits = self._must_wait(ref, changes, scope, is_new=plan.is_new)
         sent = self._write_guarded(plan, ref, scope, {} if waits else changes, row)
         if sent.written is None:
@@ -165,7 +169,19 @@ class CategoryWrites:
             if not error.sent:
                 return _Sent(None)
             return _Sent(None, write_id, max(1, self._primary.estimated_ms(ref.digest, began) * 1000))
+        if written.status == "less" and self._has_lost(ref, scope):
+            return _Sent(None)
+        if written.status == "less":  # what was read has run out
+            for change in changes.values():
+                change.since = 0
+            return self._send(ref, changes, scope, **options)
         return _Sent(None if written.status == "late" else written)
+
+    def _has_lost(self, ref: RecordRef, scope: RequestScope) -> bool:
+        """Whether Redis has lost data, or may have: it is looked for."""
+        primary = PRIMARY + self._backend.health.locate(ref.digest)
+        looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
+        return looked is None or self._backend.lack_of(ref) is not None
 
     def now(self, digest: str) -> RedisTime:
         """The clock of the Redis that has a session. What this worker wrote there before is older than the latest of

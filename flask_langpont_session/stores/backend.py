@@ -193,6 +193,13 @@ class Backend:
         with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
             self.board.note_version(digest, category, version)
 
+    def latest_version(self, digest: str, category: str) -> int:
+        """Return the version of a category that Redis has at least, as far as the workers of this host know, unless it
+        has run out; 0: none is known."""
+        with suppress(OSError):
+            return self.board.versions.latest(digest, category)
+        return 0
+
     def note_wipe(self, digest: str, category: str, version: int) -> None:
         """Have no worker of this host give Redis back what a category had before."""
         with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it

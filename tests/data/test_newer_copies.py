@@ -84,7 +84,9 @@ def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
                 client.flushall()
             wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed", LONG)
             answer = send(browser, sibling, "/append", 0, entry="6")
-            assert not answer["available"] and not look(browser, sibling, 0)["available"]
+            # What a busy machine has put into the journal first, the sibling knows.
+            assert answer["list"] in ([6], [*FIVE, 6]) and answer["available"] == (len(answer["list"]) > 1)
+            assert look(browser, sibling, 0)["available"] == answer["available"]
             send(browser, sibling, "/count", 0)
         finally:
             here.thaw()

@@ -1044,7 +1044,7 @@ def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
     change = CategoryChange(LIFE, sets={"late": b"1"}, increments={"n": 1}, wipe=True)
     return [
         WRITE(keys, [head, *change_arguments(change)]),
-        MERGE(keys, [head, LIFE, "wipe", "@", "", "since", 9 * 10**15, 0, "", "", 0]),
+        MERGE(keys, [head, LIFE, f"{0:016}", "wipe", "@", "", "since", 9 * 10**15, 0, "", "", 0]),
     ]
 
 

@@ -437,14 +437,6 @@ def _gives_back_as_whole(*parts: Any) -> records.Restore:
     return records.Restore(*parts[:5])
 
 
-def _tells_what_is_done(self: giving_back.GivingBack, done: Any) -> None:
-    if done:
-        _tell(self, done)
-
-
-_tell = giving_back.GivingBack._tell
-
-
 def _holds_nothing(self: giving_back.GivingBack, *arguments: Any) -> bool:
     self.go_on()
     return False
@@ -530,8 +522,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what was given back is as old as the copy", records, "given_back_as_of", lambda meta: 0),
     Ablation("a loss is looked for", reads.Reads, "_seems_lost", lambda *arguments: False),
     Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),
+    Ablation("a loss is looked for before a merge", giving_back.GivingBack, "holds_now", giving_back.GivingBack.holds),
+    Ablation("what was seen is there", sim_redis, "is_less", lambda record, since: False),
     Ablation("all workers of a host give back", presence.Presence, "others", lambda self: []),
-    Ablation("a loss is told before anything is kept", giving_back.GivingBack, "_tell", _tells_what_is_done),
     Ablation("additions to nothing are in doubt", giving_back.GivingBack, "is_overdue", property(lambda self: False)),
     Ablation("what could not be read waits", category_writes.CategoryWrites, "_must_wait", _sends_what_is_unseen),
     Ablation("what a replica lacks is unknown", reads.Reads, "_is_behind", _nothing_is_nothing),

@@ -938,6 +938,7 @@ KEPT = (
         read w1 s0
         append w0 s0
         flush                   # at once: w1 has what was before
+        read w1 s0
         tick w1                 # and is the first to give it back
         append w1 s0
         rest
@@ -947,7 +948,7 @@ KEPT = (
     _kept("additions wait for what is given back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept("all workers of a host give back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept(
-        "a loss is told before anything is kept",
+        "a loss is looked for before a merge",
         "I32",
         """
         visit w0 s0
@@ -957,6 +958,23 @@ KEPT = (
         flush
         add w0 s0
         tick w1                 # has not noticed it, and merges what waits
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "what was seen is there",
+        "I32",
+        """
+        visit w0 s0
+        tick all
+        add w0 s0
+        add w0 s0
+        a: add w0 s0
+        step a
+        step a
+        flush                   # between what it has read and what it writes
+        finish a
         rest
         kept s0
         """,

@@ -994,6 +994,8 @@ def write(
     records = {}
     for name, change in changes.items():
         records[name] = record = _opened(node, Key(name, ref.digest, ref.shadow))
+        if is_less(record, change.since):
+            return Written("less", category=name)
         status = changed(record, change, limits, write_id)
         if status != "written":
             return Written(status, category=name)
@@ -1003,6 +1005,11 @@ def write(
         meta = _save(node, Key(name, ref.digest, ref.shadow), record, life, write_id)
         versions[name] = Change(record.meta.stamp, meta.stamp, _as_bytes(meta))
     return Written("written", versions)
+
+
+def is_less(record: SimRecord, since: int) -> bool:
+    """Part of ``write.lua`` and ``merge.lua``: whether there is less than what was seen."""
+    return record.meta.stamp < since
 
 
 def read_behind(node: Node, key: Key) -> None:
@@ -1042,6 +1049,8 @@ def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
     if refused:
         return Merged(refused)
     record = _opened(node, key)
+    if is_less(record, kept.since):
+        return Merged("less")
     write_id = kept.write_id or write_id
     work = SimMerge(record, limits, write_id)
     outcomes = work.outcomes(kept.steps)

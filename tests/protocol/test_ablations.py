@@ -39,6 +39,7 @@ LOAD_BEARING = {
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",
     "newer copies stand", "what was given back is as old as the copy",
+    "what was seen is there", "a loss is looked for before a merge",
     "a loss is looked for", "all workers of a host give back", "what could not be read waits",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""

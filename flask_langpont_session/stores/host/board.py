@@ -54,6 +54,7 @@ class Board:
     :param limits: how much is kept at most, what waits in the journal included.
     :ivar clock: by which order and age are decided.
     :ivar change_ids: of the latest change of each session in Redis.
+    :ivar versions: the latest ones that were seen.
     :ivar words: of the workers of a journal in memory, see :class:`.Presence`.
     """
 
@@ -64,13 +65,13 @@ class Board:
         self.clock = clock or HostClock(file.path)
         self._wall = clock or time.time
         self._limits = limits or JournalLimits()
-        self._versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
+        self.versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
         self.change_ids = ChangeIds(file.path)
         self.words: dict[Presence, str] = {}
 
     def close(self) -> None:
         """Let go of the files beside the journal's. Never raises; the next call opens them again."""
-        self._versions.close()
+        self.versions.close()
         self._wipes.close()
         self.change_ids.close()
 
@@ -184,13 +185,13 @@ class Board:
     def note_version(self, digest: str, category: str, version: int) -> None:
         """Let the other workers of the host know that this version of a category is what there is. Not an entry."""
         with _TRANSLATED:
-            self._versions.note(digest, category, version)
+            self.versions.note(digest, category, version)
 
     def is_outdated(self, digest: str, category: str, version: int) -> bool:
         """Whether a worker of this host has seen a later version of a category, or wiped it since."""
         with _TRANSLATED:
             since_ms = self._oldest_copy_ms()
-            later = self._versions.is_outdated(digest, category, version, since_ms)
+            later = self.versions.is_outdated(digest, category, version, since_ms)
             return later or self._wipes.is_outdated(digest, category, version, since_ms)
 
     def note_wipe(self, digest: str, category: str, version: int) -> None:

@@ -84,6 +84,16 @@ class LatestVersions:
             return words[0] > version // 1000 and words[0] >= since_ms
         return words[place] & _MS > version // 1000
 
+    def latest(self, digest: str, category: str) -> int:
+        """Return what was noted of a category last, to the millisecond; 0: nothing.
+
+        :raises OSError: the file cannot be used.
+        """
+        bucket, name = _names(digest, category)
+        words = self._in(bucket)
+        place = _place_of(name, words)
+        return 0 if place is None else (words[place] & _MS) * 1000
+
     def _forgets(self, bucket: int, word: int) -> None:
         """Have it known that a version is noted no more."""
         highest = word & _MS

@@ -236,7 +236,7 @@ class Commands:
         keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
         arguments = [said.head(merge.guard, merge.digest), merge.life_ms]
         if isinstance(merge, Merge):
-            return MERGE(keys, [*arguments, *merge_arguments(merge.steps)])
+            return MERGE(keys, [*arguments, f"{merge.since:016}", *merge_arguments(merge.steps)])
         fields = [part for item in merge.copy.fields.items() for part in item]
         copy = merge.copy
         return RESTORE(keys, [*arguments, copy.version, int(merge.is_partial), copy.additions, *fields])
@@ -262,7 +262,7 @@ def probing(key: str, value: str) -> list[Command]:
     return [
         plain("DEL", key, fits=lambda reply: type(reply) is int),
         write,
-        MERGE([key, key], [head, PROBE_MS, *steps]),
+        MERGE([key, key], [head, PROBE_MS, f"{0:016}", *steps]),
         write,  # of a record that is there, and was merged, it has more to ask
         READ([key], [2 * PROBE_MS]),
         QUARANTINE([key, f"{key}:aside"], [PROBE_MS, ""]),

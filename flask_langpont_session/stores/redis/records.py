@@ -99,7 +99,8 @@ class Written(NamedTuple):
     """What a write did.
 
     :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``late`` (it arrived
-        after its sender had given up), ``large`` or ``no number`` (nothing was written; `category` names the culprit).
+        after its sender had given up), ``large``, ``no number`` or ``less`` (nothing was written; `category` names the
+        culprit: of the last one there is less than :attr:`CategoryChange.since`).
     :param versions: category → its versions.
     """
 
@@ -163,6 +164,7 @@ class Merge(NamedTuple):
     :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
     :param life_ms: that the record has at least from now on; 0: as long as the session's own record.
     :param write_id: under which it is sent, if not under that of the call.
+    :param since: the version that the record has at least: a server that has less has lost it. 0: none is known.
     """
 
     digest: str
@@ -172,6 +174,7 @@ class Merge(NamedTuple):
     life_ms: int
     shadow: bool = False
     write_id: str = ""
+    since: int = 0
 
 
 class Restore(NamedTuple):
@@ -194,7 +197,7 @@ class Restore(NamedTuple):
 class Merged(NamedTuple):
     """What a merge did.
 
-    :param status: ``merged``, ``dead``, ``gone`` or ``late``.
+    :param status: ``merged``, ``dead``, ``gone``, ``late`` or ``less`` (than :attr:`Merge.since`).
     :param version: of the category afterwards.
     :param outcomes: of each step.
     """
@@ -226,7 +229,8 @@ _ADDITIONS = 6
 
 def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
     sets, deletes, increments = change.sets, change.deletes, change.increments
-    form = f"{change.wipe:d}{len(deletes):06x}{len(increments):06x}{len(sets):06x}{change.life_ms}"
+    numbers = f"{len(deletes):06x}{len(increments):06x}{len(sets):06x}"
+    form = f"{change.wipe:d}{numbers}{change.since:016}{change.life_ms}"
     return [form, *sets, *deletes, *increments, *sets.values(), *increments.values()]
 
 
@@ -280,8 +284,8 @@ def write_fits(reply: Any, keys: int) -> bool:
         return keys == 2 and _WRITTEN.match(reply) is not None
     if type(reply) is list and reply and type(reply[0]) is bytes and _WRITTEN.match(reply[0]):
         return len(reply) == keys - 1 and all(type(part) is bytes and _WRITTEN.match(part) for part in reply)
-    fits = _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1})
-    return fits and not (reply[0] in (b"large", b"no number") and not 1 <= reply[1] < keys)
+    fits = _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1, b"less": 1})
+    return fits and not (reply[0] in (b"large", b"no number", b"less") and not 1 <= reply[1] < keys)
 
 
 def merge_fits(reply: Any, keys: int) -> bool:
@@ -289,7 +293,7 @@ def merge_fits(reply: Any, keys: int) -> bool:
     if type(reply) is list and reply and reply[0] == b"merged":
         known = len(reply) > 1 and all(type(part) is int for part in reply[1:])
         return known and all(0 <= outcome < len(Outcome) for outcome in reply[2:])
-    return _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1})
+    return _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"less": 0})
 
 
 def canary_fits(reply: Any, keys: int) -> bool:
@@ -467,7 +471,7 @@ def written(reply: Any, names: Sequence[str]) -> Written:
     if parts[0].startswith(b"written"):
         return Written("written", dict(zip(names, map(_change, parts), strict=True)))
     status = str(reply[0], "ascii")
-    return Written(status, category=names[reply[1] - 1] if status in ("large", "no number") else None)
+    return Written(status, category=names[reply[1] - 1] if status in ("large", "no number", "less") else None)
 
 
 def _change(part: bytes) -> Change:

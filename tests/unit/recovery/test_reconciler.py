@@ -239,6 +239,7 @@ class Host:
             row_changed=self.changed.append,
             note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
             note_version=self.journal.board.note_version,
+            latest_version=self.journal.board.versions.latest,
             health=SimpleNamespace(locate=lambda digest: ""),
             endpoint=lambda name: self.stores,
         )

@@ -1,7 +1,8 @@
 -- Brings what a host kept during an outage into one category, without undoing what was written since. guard.lua,
 -- record.lua and kept.lua stand before this.
 --   KEYS  the auth hash, the category's hash
---   ARGV  the head, then the record's life (see life_of), and for each operation, in the order in which they were
+--   ARGV  the head, then the record's life (see life_of), the version that the record has at least, as its sender's host
+--         has seen it (16 digits), and for each operation, in the order in which they were
 --         acknowledged:
 --         'set' | 'del' | 'add' | 'wipe' | 'record', field, value or delta, mode, moment, has a base value (1/0), base value,
 --         ids of writes whose outcome is unknown, when it was acknowledged
@@ -15,10 +16,11 @@
 -- 'record': the fields that follow are brought from the record of a former id; the value is its '@m'. Where there is no record
 -- yet they are what it has from now on, and all that is known of them goes along. Else they are put where they are absent.
 -- Returns {'merged', stamp, then for each operation 1: applied, 0: conflict, 2: too large, 3: an addition of which is
--- not known whether it was made before, or to what, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}.
+-- not known whether it was made before, or to what, 4: not a number} or {'dead'} | {'gone'} | {'late', server's clock (ms)}
+-- | {'less'}: nothing was done, because the record is not what was seen, nor later.
 local APPLIED, CONFLICT, LARGE, IN_DOUBT, NO_NUMBER = 1, 0, 2, 3, 4
 local names = {}
-for i = 3, #ARGV, 9 do
+for i = 4, #ARGV, 9 do
   if ARGV[i] == 'wipe' then
     names = nil
     break
@@ -28,6 +30,9 @@ end
 local record = open_record(KEYS[2], names, 1, names and #names)
 if record.refusal then
   return record.refusal
+end
+if record.stamp < ARGV[3] then
+  return {'less'}
 end
 record.notes = true  -- of each field, when it was acknowledged
 
@@ -158,7 +163,7 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
 end
 
 local reply = {'merged', 0}
-for i = 3, #ARGV, 9 do
+for i = 4, #ARGV, 9 do
   reply[#reply + 1] = apply(
     ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4]),
     ARGV[i + 5] == '1' and ARGV[i + 6], ARGV[i + 7], tonumber(ARGV[i + 8])

@@ -13,7 +13,7 @@ repeat
   end
   local stamp, _, digits = sub(meta, 9, 24), string.find(meta, '^%d+', 9)
   local bytes, count = tonumber(sub(meta, 54, 60), 16), tonumber(sub(meta, 61, 64), 16)
-  if stamp >= now or not digits or digits < 40 or not bytes or not count then
+  if stamp >= now or stamp < sub(form, 20, 35) or not digits or digits < 40 or not bytes or not count then
     break
   end
   local begin = string.find(meta, '\1', 65, true) or #meta + 1
@@ -49,7 +49,7 @@ repeat
   end
   meta = own .. now .. sub(meta, 25, 53) .. sizes .. sub(meta, 65, begin - 1) .. lately .. notes
   redis.call('HSET', key, '@m', meta, unpack(fields))
-  redis.call('PEXPIRE', key, sub(form, 20))
+  redis.call('PEXPIRE', key, sub(form, 36))
   if sub(head, 20, 20) == '1' then
     redis.call('HMGET', key, '@m')  -- a server forgets at a change by which connections its key was read
   end

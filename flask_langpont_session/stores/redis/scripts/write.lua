@@ -3,11 +3,12 @@
 --   KEYS  the auth hash, then one hash per category written
 --   ARGV  the head, then for each category:
 --         its form: wipe (1: begin from nothing), then with 6 hexadecimal digits each the numbers of deletions, increments
---         and sets, then the record's life (ms); then the fields that are set, deleted and added to, the values of the
+--         and sets, with 16 digits the version that the record has at least, as its sender has read it (zeros: none), then
+--         the record's life (ms); then the fields that are set, deleted and added to, the values of the
 --         sets, what is to be added by the increments
 -- Returns, of one category as it is, of several as a list, 'written', the stamp before (16 digits; zeros: nothing was
 -- there) and the record's '@m'; or {'dead'} | {'gone'} | {'late', server's clock (ms)} | {'large', category number} |
--- {'no number', category number}.
+-- {'no number', category number} | {'less', category number}: the record is not what was read, nor later.
 
 -- Limits and numbers are checked before anything is written: a script cannot be taken back half way.
 local at, records = 2, {}
@@ -21,6 +22,9 @@ for number = 1, #KEYS - 1 do
   local record = open_record(KEYS[number + 1], ARGV, at + 1, values - 1)
   if record.refusal then
     return record.refusal
+  end
+  if record.stamp < sub(form, 20, 35) then
+    return {'less', number}
   end
   if sub(form, 1, 1) == '1' then
     record.notes, record.is_wiped = true, true
@@ -44,7 +48,7 @@ for number = 1, #KEYS - 1 do
   if is_growing and not fits(record) then
     return {'large', number}
   end
-  record.life = sub(form, 20)
+  record.life = sub(form, 36)
   records[number], at = record, deltas + values - incs
 end
 
