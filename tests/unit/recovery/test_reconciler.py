@@ -36,6 +36,7 @@ from flask_langpont_session.recovery.reconciler import Reconciler
 from flask_langpont_session.recovery.resync import Resync
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.journal import Carry, journal_at
+from flask_langpont_session.stores.host.opening import full
 from flask_langpont_session.stores.local import LocalCopies
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
@@ -943,10 +944,11 @@ def test_what_is_carried_is_older_than_all_that_was_written_since(host: Host) ->
     assert {step.acknowledged for step in host.stores.merges[0].steps[1:]} == {1}
 
 
-@pytest.mark.parametrize("is_lost", [True, False])
-def test_what_the_host_knew_is_brought_where_redis_has_lost_it(host: Host, is_lost: bool) -> None:
-    """A shard that comes back empty, for example. What it has is newer than what the host knew."""
-    known = [SharedCopy(A, "ui", CategoryCopy(5, {"lang": b"known"}))]
+@pytest.mark.parametrize(("is_lost", "version"), [(True, 5), (False, 5), (False, 9)])
+def test_what_the_host_knew_is_brought_where_redis_has_lost_it(host: Host, is_lost: bool, version: int) -> None:
+    """A shard that comes back empty, for example. What it has is newer than what the host knew, or as new: its record
+    says which writes are in it."""
+    known = [SharedCopy(A, "ui", CategoryCopy(version, {"lang": b"known"}))]
     host.journal.carry(Carry(C, A, "u", ["ui"]), lambda: known)
     host.stores.there = {C: {} if is_lost else {"ui": {"lang": b"there"}}}
     host.run()
@@ -964,6 +966,37 @@ def test_nothing_under_the_former_id_is_done(host: Host) -> None:
     assert host.run() == [("copies",), ("copies",)]
     assert host.stores.merges == []
     assert host.waiting() == {}
+
+
+@pytest.mark.parametrize(("has_room", "left"), [(True, 0), (False, 1)], ids=["for deletions", "for nothing"])
+def test_what_is_merged_and_finds_no_room_to_be_taken_out_is_not_merged_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, has_room: bool, left: int
+) -> None:
+    """I33: copies for siblings are left out then; where not even a deletion has room, this worker remembers it."""
+    forget = host.journal.forget_writes
+
+    def without_room(entries: Any, copies: Any, **more: Any) -> Any:
+        if copies or not has_room:
+            raise full()
+        return forget(entries, copies, **more)
+
+    host.write(A, "input_text")
+    with monkeypatch.context() as patch:
+        patch.setattr(host.journal, "forget_writes", without_room)
+        host.run()
+    assert (len(host.stores.merges), host.journal.counts()["writes"]) == (1, left)
+    host.run()
+    assert (len(host.stores.merges), host.waiting()) == (1, {})
+
+
+def test_what_cannot_be_taken_out_for_another_reason_ends_the_run(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_IOERR")
+
+    monkeypatch.setattr(host.journal, "forget_writes", refuse)
+    host.write(A, "input_text")
+    with pytest.raises(StoreError, match="SQLITE_IOERR"):
+        host.run()
 
 
 @pytest.mark.parametrize("is_read_back", [True, False])
