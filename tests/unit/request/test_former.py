@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from flask_langpont_session.policy.categories import CategoryTable
-from flask_langpont_session.policy.records import CategoryState, Former, Gap, Loaded, Verdict
-from flask_langpont_session.request.former import former_in
+from flask_langpont_session.policy.records import CategoryState, Former, Gap, Life, Loaded, Verdict
+from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.request.former import FormerPlaces, former_in
 from flask_langpont_session.request.journal_writer import NOTHING
 from flask_langpont_session.stores.host.journal import Overlay
 from flask_langpont_session.stores.redis.records import written_at
+from tests.support.clock import Clock
 from tests.support.fakes import settings_in
 
 SECOND = 1_000_000
@@ -139,3 +143,33 @@ def test_a_key_that_is_not_there_is_unknown_where_it_may_have_been_before(table:
     assert loaded.is_unknown(other, "cart")
     assert not loaded.is_unknown(other, "wishes")
     assert not Loaded(Verdict.ANONYMOUS, {"ui": state(), "data": state()}).is_unknown(other, "cart")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lives", "level", "times"),
+    [
+        ((0, 10, 3599), {"ui": 5}, 0, 1),
+        ((0, 3600, 7200), {"ui": 5}, 0, 3),
+        ((0, 3600), {}, 0, 0),  # it lies where it lives long enough
+        ((0, 3600), {"ui": 5}, 1, 0),
+    ],
+)
+def test_a_record_that_lives_too_short_for_it_is_prolonged_once_an_hour(
+    seconds: Sequence[int], lives: Mapping[str, int], level: int, times: int
+) -> None:
+    """Each time is a question to Redis; the primary alone can do it."""
+    asked: list[object] = []
+    clock = Clock()
+    backend = SimpleNamespace(
+        clock=clock, lives_of_former=lambda former, kind, life: lives, primary=SimpleNamespace(read="read")
+    )
+    places = FormerPlaces(cast(Any, SimpleNamespace(backend=backend, operations=SimpleNamespace(load="load"))))
+    scope = SimpleNamespace(level=level, can=lambda store, way: True, attempt=lambda *call: asked.append(call))
+    loaded = Loaded(Verdict.ANONYMOUS, former={"cart": Former("ui", True)})
+    began = clock.now
+    for passed in seconds:
+        clock.now = began + passed
+        for digest in ("d", "e"):
+            places.prolong(loaded, RecordRef(digest, "a"), cast(Any, scope), Life(1, 1))
+    assert len(asked) == 2 * times
+    assert all(call[:2] == ("load", "read") and call[3] == lives for call in asked if isinstance(call, tuple))
