@@ -264,7 +264,7 @@ class Found(NamedTuple):
 
 
 class Renamed(NamedTuple):
-    """How a session goes on that was given another id.
+    """The present place of a session that was given another id.
 
     :param digest: of the other id.
     :param at_ms: when it was given, milliseconds since 1970 by the database's clock.
@@ -377,7 +377,7 @@ class Operation(StrEnum):
 
 @dataclass(slots=True)
 class CategoryChange:
-    """What to change in one category. Values are encoded.
+    """Changes of one category. Values are encoded.
 
     :param life_ms: the life its record gets.
     :param wipe: begin from nothing.

@@ -25,7 +25,7 @@ _LONG_AGO = 1
 
 
 class Carries:
-    """What could not be read when the session was given another id.
+    """Brings data to the present ids of sessions, which could not be read when they were given those.
 
     :ivar must_wait: says whether Redis is still to be given back what this host has.
     """
@@ -98,7 +98,7 @@ class Carries:
         return True
 
     def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
-        """What lies under a former id; where Redis has lost that, or the last of it, what this host knew of it.
+        """Return merges that bring what lies under a former id; where Redis has lost that, what this host knew of it.
 
         :param copies: the digest of the former id and a category → what Redis has there.
         """
@@ -113,11 +113,11 @@ class Carries:
         ]
 
     def _is_less(self, digest: str, category: str, copy: CategoryCopy) -> bool:
-        """Whether this host has seen more of a category than Redis has."""
+        """Return whether this host has seen more of a category than Redis has."""
         return (copy.version if copy.meta else 0) < self._backend.latest_version(digest, category)
 
     def _without_others(self, category: str, copy: CategoryCopy, carried: Sequence[str]) -> CategoryCopy:
-        """Of what lies in a category, that which goes along with it: keys of other categories go with theirs."""
+        """Return a copy without the keys of other categories, which go along with theirs."""
         stays = self._backend.table.left_behind(category, copy.fields, carried)
         fields = {key: value for key, value in copy.fields.items() if key not in stays}
         return copy._replace(fields=fields) if stays else copy
@@ -161,8 +161,8 @@ class Carries:
 
 
 def _newer(there: CategoryCopy, known: CategoryCopy | None) -> CategoryCopy:
-    """What Redis has of a category, unless this host knew more: a former id is over, and nothing of it is given back to
-    a Redis that lost data."""
+    """Return the copy of Redis, unless this host knew more: a former id is over, and nothing of it is given back to a
+    Redis that lost data."""
     if known is None or (there.meta and not (known.fields and known.version > there.version)):
         return there
     return known

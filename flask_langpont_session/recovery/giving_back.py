@@ -31,7 +31,7 @@ Place = tuple[str, str]
 
 
 class GivingBack:
-    """What one worker knows of that.
+    """One worker's part in that.
 
     :param clock: monotonic seconds.
     :ivar refill: gives back what this worker has.
@@ -147,7 +147,7 @@ class GivingBack:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether a worker was waited for in vain that may still have something to give back."""
+        """Return whether a worker was waited for in vain that may still have something to give back."""
         return bool(self._overdue)
 
     def _marks(self) -> Mapping[str, str]:
@@ -176,7 +176,7 @@ def _name(shard: str, kind: str) -> str:
 
 
 def _words(word: str) -> Mapping[str, str]:
-    """What a worker has said. Of one that is saying it at this moment: nothing yet."""
+    """Return what a worker has said; nothing yet, if it is saying it at this moment."""
     try:
         said = json.loads(word)
     except ValueError:

@@ -34,7 +34,7 @@ _OF_ONE_SESSION = frozenset({ErrorClass.DATA, ErrorClass.LOCAL})
 """Classes with which a server refuses one session's changes, and will again: the others must not wait for them."""
 
 _Group = Sequence[PendingWrite]
-"""What waits for one category of one session."""
+"""Entries that wait for one category of one session."""
 
 _Sent = tuple[_Group, Merged | StoreError]
 
@@ -111,8 +111,8 @@ class Merges:
         return set(group)
 
     def _without_merged(self, entries: Sequence[PendingWrite]) -> list[PendingWrite]:
-        """Those that are still to be merged: others stand in the journal because its disk had no room to take them
-        out."""
+        """Return the entries that are still to be merged: others stand in the journal because its disk had no room to
+        take them out."""
         merged = [entry for entry in entries if entry.seq in self._merged]
         if merged:
             self._forget(merged)

@@ -1,4 +1,4 @@
-"""What waits for an id that a session had before follows it to the present one."""
+"""Changes that wait for a former id of a session follow it to the present one."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Refill:
         return bool(self._wanted or self._unverified or self._begun)
 
     def waits_for(self, shard: str, kind: str) -> bool:
-        """Whether a shard is still to be given back sessions of a kind. For those of users the database is asked."""
+        """Return whether a shard is still to be given back sessions of a kind. Those of users need the database."""
         return shard in self._wanted or shard in self._begun or (kind == SIGNED_IN and shard in self._unverified)
 
     def is_due(self, shards: Collection[str], database: bool = False) -> bool:

@@ -178,7 +178,7 @@ class CategoryWrites:
         return _Sent(None if written.status == "late" else written)
 
     def _has_lost(self, ref: RecordRef, scope: RequestScope) -> bool:
-        """Whether Redis has lost data, or may have: it is looked for."""
+        """Return whether Redis has lost data, or may have: it is looked for."""
         primary = PRIMARY + self._backend.health.locate(ref.digest)
         looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
         return looked is None or self._backend.lack_of(ref) is not None

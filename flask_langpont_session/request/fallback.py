@@ -278,8 +278,8 @@ class Fallback:
         return False
 
     def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
-        """Whether a worker of this host has seen a later version of a category than what Redis has is as of: before
-        Redis had that, or since."""
+        """Return whether a worker of this host has seen a later version of a category than what Redis has is as of:
+        before Redis had that, or since."""
         if self.is_outdated(digest, name, there.version):
             return True
         was_taken_for_all = self.is_outdated(digest, name, there.version - 1000)  # to the millisecond, by another one

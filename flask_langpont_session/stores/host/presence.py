@@ -1,4 +1,4 @@
-"""Which workers of a host live, and the latest word of each, in small files beside the journal.
+"""The living workers of a host, and the latest word of each, in small files beside the journal.
 
 A worker holds a lock on a file of its own, which the system takes back from a process that is killed: no silence has to
 be waited for.

@@ -96,7 +96,7 @@ class Change(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a write did.
+    """The outcome of a write.
 
     :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``late`` (it arrived
         after its sender had given up), ``large``, ``no number`` or ``less`` (nothing was written; `category` names the
@@ -195,7 +195,7 @@ class Restore(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What a merge did.
+    """The outcome of a merge.
 
     :param status: ``merged``, ``dead``, ``gone``, ``late`` or ``less`` (than :attr:`Merge.since`).
     :param version: of the category afterwards.
