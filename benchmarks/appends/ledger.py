@@ -131,6 +131,11 @@ class Wrongs:
     texts_lost: int = 0
     themes_lost: int = 0
 
+    @property
+    def lacks(self) -> bool:
+        """Whether anything that was acknowledged is not there."""
+        return any((self.lost, self.firm_lost, self.destroyed, self.increments_lost, self.texts_lost))
+
     def __iadd__(self, other: Wrongs) -> Wrongs:
         for name, number in vars(other).items():
             setattr(self, name, getattr(self, name) + number)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from devservers.processes import wait_until
+from flask_langpont_session.metrics.losses import Cause
 
 from .actors import Actor, Clear, Crowd
 from .application import LIST
@@ -23,6 +24,9 @@ WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_write
 _ASKING = 4
 """Questions at once."""
 
+LOST = Cause.LOST_BY_REDIS.value
+"""The cause by which the package counts a category of a session whose last version no living worker had."""
+
 INCREMENTS = (*WRITES, "increments_in_doubt")
 """And an addition."""
 
@@ -32,6 +36,8 @@ class Verdict:
     """What a run has shown.
 
     :ivar undone_reported: how many of the undone clears were reported as lost by the request that was to clear.
+    :ivar lacking: lists and counters of which something is gone for good, each session once.
+    :ivar lost_by_redis: how many of them the package has counted as lost.
     :ivar wrong: sentences; none: everything that was promised was kept.
     """
 
@@ -51,6 +57,8 @@ class Verdict:
     faults: Mapping[str, int]
     older: int
     ended_lacking: int
+    lacking: int
+    lost_by_redis: int
     wrong: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, str]]:
@@ -62,6 +70,7 @@ class Verdict:
         yield "older entries destroyed", f"{found.destroyed}, in {self.lists_damaged} lists"
         yield "answers that lacked older entries", str(self.older)
         yield "older entries that were gone when a session ended", str(self.ended_lacking)
+        yield "sessions that lack anything / counted as lost", f"{self.lacking} / {self.lost_by_redis}"
         yield "entries twice / out of order / foreign", f"{found.twice} / {found.disordered} / {found.foreign}"
         yield "blind writes lost / themes lost", f"{found.texts_lost} / {found.themes_lost}"
         yield "increments acknowledged", str(self.acknowledged["count"])
@@ -88,7 +97,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
 
     :param faults: what happened, how often.
     """
-    found, damaged, wrong = Wrongs(), 0, list(crowd.errors)
+    found, damaged, lacking, wrong = Wrongs(), 0, 0, list(crowd.errors)
     for actor in crowd.actors:
         shown, verified = _verify(actor, workers, wrong)
         if any(vars(verified).values()):
@@ -101,6 +110,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
                 actor.notes.append(Finding(text, actor.browser.cookie, sorted(life.lacked)))
         found += verified
         damaged += verified.destroyed > 0
+        lacking += verified.lacks + sum(bool(life.missing) for life in actor.lives[:-1])
     graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
     with ThreadPoolExecutor(_ASKING) as pool:
         showing = sum(pool.map(lambda one: _shows_anything(one[0], one[1], workers), graves))
@@ -121,6 +131,8 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         faults=faults,
         older=sum(life.older for actor in crowd.actors for life in actor.lives),
         ended_lacking=sum(len(life.missing) for actor in crowd.actors for life in actor.lives[:-1]),
+        lacking=lacking,
+        lost_by_redis=sum(report.number for worker in workers for report in reports_of(worker) if report.cause == LOST),
         wrong=wrong,
     )
     count_undone(made, crowd, workers)
@@ -216,6 +228,9 @@ def _wrong(made: Verdict) -> Iterator[str]:
     """What was reported covers entries that no answer had shown; for all others there is no excuse."""
     found = made.found
     covered = sum(made.reported[name] for name in WRITES)
+    is_covered = 0 < made.lacking <= made.lost_by_redis
+    if is_covered:  # each of these sessions is
+        found = replace(found, lost=0, firm_lost=0, texts_lost=0, destroyed=0, increments_lost=0)
     if (more := found.lost + found.firm_lost + found.texts_lost - covered) > 0:
         yield f"{more} acknowledged writes are neither there nor reported"
     if found.destroyed:
@@ -228,7 +243,7 @@ def _wrong(made: Verdict) -> Iterator[str]:
         (found.disordered, "entries are out of order"),
         (found.foreign, "entries were never appended to this list"),
         (found.themes_lost, "texts of priority medium that were stored are gone"),
-        (made.ended_lacking, f"entries of {LIST} were gone when their session ended"),
+        (0 if is_covered else made.ended_lacking, f"entries of {LIST} were gone when their session ended"),
         (made.undone - made.undone_reported, "clears were undone"),
         (made.showing, "ended ids show data"),
     ):

@@ -18,7 +18,7 @@ from .recorder import Recorder
 class Loss(StrEnum):
     """What became of a change."""
 
-    WRITES_LOST = "writes_lost"  # it should have been kept and could not be: the journal refused it
+    WRITES_LOST = "writes_lost"  # it should have been kept and could not be: the journal refused it, or Redis lost it
     MERGE_CONFLICTS = "merge_conflicts"  # it was kept, and what another one wrote since stays in its place
     MERGE_DROPPED = "merge_dropped"  # it was kept, and could not be merged: the session is over, a limit, its age
     REQUEST_ONLY_WRITES = "request_only_writes"  # the table lets it last for the request only
@@ -29,6 +29,7 @@ class Cause(StrEnum):
 
     JOURNAL_FULL = "journal full"  # a limit of the journal is reached, or its disk takes no more
     JOURNAL_FAILED = "journal failed"  # the journal cannot be used: its file, its rights, a lock that is held too long
+    LOST_BY_REDIS = "lost by redis"  # Redis had it and lost it, and no worker of the host that lives has it
     WRITTEN_SINCE = "written since"  # the field has a newer value, which this one was not made from
     MADE_WITHOUT_READING = "made without reading"  # its old value could not be read, and the field has one
     TOO_OLD = "too old"  # it waited for longer than JOURNAL_TTL before the stores were back
@@ -65,7 +66,7 @@ class Cause(StrEnum):
 
 
 CAUSES: Mapping[Loss, tuple[Cause, ...]] = {
-    Loss.WRITES_LOST: (Cause.JOURNAL_FULL, Cause.JOURNAL_FAILED, Cause.NO_NUMBER),
+    Loss.WRITES_LOST: (Cause.JOURNAL_FULL, Cause.JOURNAL_FAILED, Cause.NO_NUMBER, Cause.LOST_BY_REDIS),
     Loss.MERGE_CONFLICTS: (Cause.WRITTEN_SINCE, Cause.MADE_WITHOUT_READING),
     Loss.MERGE_DROPPED: (
         Cause.TOO_OLD,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
 
+from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.values import ErrorClass, Found, SharedCopy, StoreError
@@ -45,6 +47,27 @@ class _Held(NamedTuple):
     seen_at: float
 
 
+class _Doubt(NamedTuple):
+    """A copy that was given back, though this host has seen a later version.
+
+    :param version: of the copy.
+    :param seen: the latest version.
+    """
+
+    digest: str
+    category: str
+    version: int
+    seen: int
+
+
+@dataclass
+class _Pass:
+    """Once through all that is to be given back: what of the journal was looked at, and how much there was."""
+
+    after: int = 0
+    given: int = 0
+
+
 class Refill:
     """What one worker gives back.
 
@@ -67,9 +90,9 @@ class Refill:
         # one that was read from the journal.
         self._begun: set[str] = set()
         self._waiting: Iterator[_Held] = iter(())
-        self._after = 0
+        self._pass = _Pass()
         self._failures = 0
-        self._given = 0
+        self._doubts: list[_Doubt] = []
 
     def ask_for(self, shard: str, well_until_ms: int) -> None:
         """A shard may have lost something.
@@ -127,8 +150,8 @@ class Refill:
                     self._begun = set()
                 log.info(
                     "%d categories of sessions were given back to Redis, or were there",
-                    self._given,
-                    extra=fields("refilled", number=self._given),
+                    self._pass.given,
+                    extra=fields("refilled", number=self._pass.given),
                 )
                 break
             self._try(self._reached(batch, shards), database)
@@ -143,7 +166,7 @@ class Refill:
             self._unverified -= begun
             self._begun |= begun
         if begun:
-            self._given = self._after = 0
+            self._pass = _Pass()
             self._waiting = chain(self._waiting, self._own(begun))
 
     def _own(self, shards: Set[str]) -> list[_Held]:
@@ -163,10 +186,10 @@ class Refill:
         """
         if batch := list(islice(self._waiting, _BATCH)):
             return batch
-        page = self._backend.board.shared_copies(_BATCH, after=self._after)
+        page = self._backend.board.shared_copies(_BATCH, after=self._pass.after)
         if not page:
             return None
-        self._after = max(page)
+        self._pass.after = max(page)
         return self._dated(copy for copy in page.values() if self._is_of_others(copy))
 
     def _is_of_others(self, copy: SharedCopy) -> bool:
@@ -223,15 +246,47 @@ class Refill:
                 # What began before the loss knows all that there was.
                 is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
                 wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
+        seen = [self._backend.latest_version(each.digest, each.category) for each in wanted]
+        sent_at = self._backend.clock()
         limits, write_id = self._backend.limits, new_write_id()
-        for reply in self._backend.primary.merge_all(wanted, limits=limits, timeout=calls.TIMEOUT, write_id=write_id):
+        replies = self._backend.primary.merge_all(wanted, limits=limits, timeout=calls.TIMEOUT, write_id=write_id)
+        for restore, latest, reply in zip(wanted, seen, replies, strict=True):
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
                     raise reply
             elif reply.status == "late":
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
             else:
-                self._given += reply.status == "merged"
+                self._pass.given += reply.status == "merged"
+                self._compare(restore, latest, reply.version, sent_at)
+
+    def _compare(self, given: Restore, seen: int, version: int, sent_at: float) -> None:
+        """Note a copy that was not the latest, where Redis has less than that, or may have by what it was given.
+
+        :param seen: the latest version that this host knew of before.
+        :param version: that Redis has by now.
+        :param sent_at: monotonic seconds.
+        """
+        if not version or given.copy.version >= seen:
+            return
+        is_changed = version >= self._backend.primary.estimated_ms(given.digest, sent_at) * 1000
+        if is_changed or version < seen:
+            self._doubts.append(_Doubt(given.digest, given.category, given.copy.version, seen))
+
+    def count_lost(self) -> bool:
+        """All workers of the host have given back what they have: count where none had the latest. True.
+
+        :raises StoreError: Redis does not answer. Run it again.
+        """
+        while doubts := self._doubts[:_BATCH]:
+            places = [(doubt.digest, doubt.category) for doubt in doubts]
+            copies = self._backend.primary.copies(places, timeout=calls.TIMEOUT)
+            for doubt, copy in zip(doubts, copies, strict=True):
+                # Else another worker has given a later one, or the session is over.
+                if copy.meta and (copy.given_back == doubt.version or copy.version < doubt.seen):
+                    self._backend.reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, doubt.category)
+            del self._doubts[: len(doubts)]
+        return True
 
     def _living(self, digests: Set[str], database: bool) -> set[str]:
         """Those of signed-in sessions that have a live auth record in Redis; the database says it of those that were

@@ -165,6 +165,8 @@ class Replay:
             is_given = self._apart(lambda: self._give_back(shards, database, seconds))
             # Additions are made to what Redis is given back, not to nothing; unless that fails in an unknown way.
             data = is_given is None or not self.giving_back.holds(shards, database)
+            if data and not self._backend.lacks:
+                self._apart(lambda: self._with_stores(self.giving_back.refill.count_lost))
             is_looked_at = self._apart(lambda: self._look_for_lost_commits(database, seconds))
             is_drained = self._apart(lambda: self._drain(database, shards, seconds, data=data))
             self._apart(lambda: self._resync_shards(shards, database))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 from .. import events
+from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
@@ -220,26 +222,42 @@ class Reads:
             if source == PRIMARY:
                 # It is asked twice: what is given back while Redis is asked may not be part of its answer.
                 lack = lack or self._backend.lack_of(ref)
-                if lack is None and extends and self._seems_lost(ref, answer, lives):
+                if lack is None and extends and (names_lost := self._seem_lost(ref, answer, lives)):
                     primary = PRIMARY + self._backend.health.locate(ref.digest)
-                    scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
+                    looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
                     lack = self._backend.lack_of(ref)
+                    if looked is not None and lack is None:
+                        self._count_lost(ref, answer, names_lost)
                 return RedisReply(answer, source, asked_at, lack)
             return RedisReply(answer, source, asked_at)
         return RedisReply(None, "none", self._backend.clock())
 
-    def _seems_lost(self, ref: RecordRef, answer: Answer, lives: Mapping[str, int]) -> bool:
-        """Return whether the primary lacks a category that this host knows it had, and that cannot have run out since.
+    def _seem_lost(self, ref: RecordRef, answer: Answer, lives: Mapping[str, int]) -> list[str]:
+        """Return the categories of which the primary lacks what this host knows it had, and what cannot have run out
+        since.
 
         :param lives: of the categories, milliseconds.
         """
         if ref.shadow or (answer.auth is not None and answer.auth.row is None):  # of what has ended, all data is gone
-            return False
+            return []
         names = answer.records.keys() & self._fallback.kept_locally
-        return any(
-            self._lacks(ref, name, answer.records[name], answer.now_ms * 1000, lives[name] * 1000)
+        return [
+            name
             for name in names - {*answer.damaged}
-        )
+            if self._lacks(ref, name, answer.records[name], answer.now_ms * 1000, lives[name] * 1000)
+        ]
+
+    def _count_lost(self, ref: RecordRef, answer: Answer, names: Iterable[str]) -> None:
+        """Count what Redis lost and was not given back: this host has seen it, and has no copy of it. What is there is
+        kept as a copy now, and so that is counted once by each worker."""
+        for name in names:
+            there = answer.records[name].copy
+            latest = self._backend.latest_version(ref.digest, name)
+            is_known = there.given_back or self._local.category(ref.digest, name) is not None
+            with suppress(StoreError):
+                was_wiped = self._backend.board.is_wiped_since(ref.digest, name, latest - 1000)
+                if latest > there.version and not (is_known or was_wiped):
+                    self._reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name)
 
     def _lacks(self, ref: RecordRef, name: str, record: Known, now_us: int, life_us: int) -> bool:
         """The same of one category.
@@ -260,7 +278,9 @@ class Reads:
         if held is None and there.given_back:
             return self._fallback.has_seen_more(ref.digest, name, there, since)
         if held is None:
-            return not there.version and self._fallback.is_outdated(ref.digest, name, since)
+            is_missing = not there.version and self._fallback.is_outdated(ref.digest, name, since)
+            # What was written before Redis was asked is part of its answer.
+            return is_missing or max(since, there.version) < self._backend.latest_version(ref.digest, name) < now_us
         return bool(held.fields) and since < held.version < until
 
     def _lives(self, names: tuple[str, ...], kind: str, life: Life, idle_ms: int) -> Mapping[str, int]:

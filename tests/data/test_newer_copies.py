@@ -121,6 +121,27 @@ def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
             assert look(browser, worker, 0)["list"][:6] == [*FIVE, 6]
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["it alone", "a sibling has an older copy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_i32_what_a_killed_worker_alone_had_is_counted(stage: Stage, host: HostMaker, kind: str, older: bool) -> None:
+    """Redis is emptied, and the worker that wrote last can give nothing back any more."""
+    with host(workers=2) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        if older:
+            look(browser, sibling, 0)
+        send(browser, here, "/append", 0, entry="6")
+        here.freeze()
+        with stage.redis.client() as client:
+            client.flushall()
+        wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed", LONG)
+        here.kill()
+        home(sibling)
+        wait_until(lambda: look(browser, sibling, 0)["available"], "all that lives has given back", LONG)
+        assert look(browser, sibling, 0)["list"] in (FIVE, [])
+        wait_until(lambda: bool(sibling.counters().get("writes_lost")), "what is missing is counted", LONG)
+
+
 @pytest.mark.parametrize("number", [0, 1], ids=["by the worker that has a copy", "by its sibling"])
 def test_d22_a_request_that_finds_nothing_finds_out_that_it_was_lost(
     stage: Stage, host: HostMaker, number: int

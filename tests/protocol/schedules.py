@@ -948,6 +948,43 @@ KEPT = (
     _kept("additions wait for what is given back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept("all workers of a host give back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept(
+        "what no worker has any more is counted",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        read w1 s0
+        append w0 s0
+        flush
+        tick w1                 # gives back what was before
+        crash w0
+        append w0 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "what was not given back is counted",
+        "I25",
+        """
+        visit w0 s0
+        tick all
+        append w0 s0
+        replicate all
+        append w0 s0
+        crash w0
+        kill primary
+        fail_over               # to a server that has not heard of the last one
+        tick w1
+        pass 1000
+        tick w1
+        rest
+        read w1 s0
+        kept s0
+        """,
+    ),
+    _kept(
         "a loss is looked for before a merge",
         "I32",
         """

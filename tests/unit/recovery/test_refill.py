@@ -71,6 +71,7 @@ def refill(shards: Shards) -> Refill:
         life_of_kept=lambda category, kind: 1_000_000,
         limits=None,
         was_wiped=lambda copy: copy.digest in shards.wiped,
+        latest_version=lambda digest, category: 0,
     )
     made = Refill(backend, lambda digests: pytest.fail("nobody is signed in"))
     made.ask_for("a", 0)
