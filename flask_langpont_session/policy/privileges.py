@@ -49,8 +49,7 @@ class Privileges:
             return Life(idle_ms, absolute_ms, is_permanent=is_permanent)
         absolute = absolute_ms if self._absolute_ms is None else min(absolute_ms, self._absolute_ms)
         idle = min(absolute, idle_ms if self._idle_ms is None else min(idle_ms, self._idle_ms))
-        shorter = Life(idle, absolute, is_permanent=is_permanent)
-        return LifeByRights(idle_ms, absolute_ms, self, shorter, is_permanent=is_permanent)
+        return LifeByRights(idle_ms, absolute_ms, self, Life(idle, absolute), is_permanent=is_permanent)
 
 
 def begins_to_live_shorter(life: Life, before: Fields, after: Fields) -> bool:
