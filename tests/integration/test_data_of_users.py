@@ -21,8 +21,10 @@ DAY, HOUR, MONTH = 86_400_000, 3_600_000, 31 * 86_400_000
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    app = make_app()
+    return with_pages(make_app())
 
+
+def with_pages(app: Flask) -> Flask:
     @app.post("/stay/<user>")
     def stay(user: str) -> str:
         session["_user_id"] = user
@@ -69,6 +71,20 @@ def test_own_keys_live_as_long_as_the_session(app: Flask, primary: Valkey, page:
     cookie = cookie_of(client.post("/set", json={"cart": CART, "theme": "dark"})) or cookie
     assert life - 60_000 < life_ms(primary, cookie) <= life
     assert life_ms(primary, cookie, "ui") <= min(DAY, life)
+
+
+def test_a_visitor_lives_a_day_beside_a_permanent_one_that_may_be_idle_for_as_long(
+    make_app: MakeApp, primary: Valkey
+) -> None:
+    """A read extends each by what it is."""
+    app = with_pages(make_app(IDLE_TIMEOUT=HOUR // 1000, PERMANENT_SESSION_LIFETIME=HOUR // 1000))
+    for path, life in (("/remember", HOUR), ("/set", DAY)):
+        client: Any = app.test_client()
+        cookie = cookie_of(client.post(path, json={"cart": CART}))
+        with primary.client() as redis:
+            redis.pexpire(key(digest(cookie), "data"), life // 3)
+        assert shown(client) == CART
+        assert life - 60_000 < life_ms(primary, cookie) <= life
 
 
 @pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH), ("/remember", MONTH)])
