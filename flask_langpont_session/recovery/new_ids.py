@@ -41,8 +41,9 @@ class NewIds:
         def stays(entry: PendingWrite) -> bool:
             return not goes_along(entry, present)
 
+        carry = Carry(former, present.digest, kind, categories)
         try:
-            left_out = self._journal.carry(Carry(former, present.digest, kind, categories), stays=stays)
+            left_out = self._journal.carry(carry, stays=stays, follows=True)
         except StoreError as error:
             if error.error_class is not ErrorClass.LOCAL and not is_full(error):
                 raise

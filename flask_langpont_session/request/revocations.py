@@ -165,7 +165,8 @@ class Revocations:
         return scope.attempt(self._operations.revoke, without_blame)
 
     def _revoke_user_later(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
-        until_ms = max(self._now_ms(), self._backend.now_ms())  # the host's clock may have been set back
+        # By the clock that says when sessions began. The host's may have been set, back as well.
+        until_ms = self._local.database_clock.latest_ms() or max(self._now_ms(), self._backend.now_ms())
         # The journal first: from then on every worker of the host knows.
         self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
         digests = self._local.sign_out_user(user_id, until_ms)

@@ -18,6 +18,7 @@ from cachetools import Cache, LRUCache, TTLCache
 from ..policy.leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
 from ..policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
 from ..support.forks import renew_in_children
+from .host.host_clock import since_start
 
 DEAD = 2**63
 """The minimum version of a session that is dead: no version reaches it."""
@@ -164,6 +165,30 @@ class SignedOutUsers:
             self._users[row.user_id or ""] = max(until_ms, since_ms), row.user_epoch, since_ms
 
 
+class DatabaseClock:
+    """The clock of the database, by what it said last and the time since the host's start, which cannot be set.
+
+    :param clock: monotonic seconds; `since`: seconds since the host's start.
+    """
+
+    def __init__(self, clock: Callable[[], float], since: Callable[[], float] = since_start) -> None:
+        self._clock = clock
+        self._since = since
+        self._ahead_ms: float | None = None
+
+    def note(self, read_at: int, asked_at: float) -> None:
+        """The database said how late it was.
+
+        :param read_at: milliseconds since 1970.
+        :param asked_at: monotonic seconds, before it was asked.
+        """
+        self._ahead_ms = read_at - (self._since() - self._clock() + asked_at) * 1000
+
+    def latest_ms(self) -> int:
+        """Return how late it is at the latest, milliseconds since 1970; 0: it has not said so."""
+        return 0 if self._ahead_ms is None else math.ceil(self._ahead_ms + self._since() * 1000)
+
+
 class _Bounds(NamedTuple):
     """Of what is kept.
 
@@ -237,6 +262,7 @@ class LocalCopies:
     :param on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
         raise or block.
     :param clock: monotonic seconds; `now_ms`: milliseconds since 1970.
+    :ivar database_clock: how late it is by the database's clock.
     :ivar signed_out: users that were logged out everywhere.
     :ivar news: grows when another session is known to be dead, or of a higher version, or another user to be logged out
         everywhere: what follows from all that holds while this is the same.
@@ -252,6 +278,7 @@ class LocalCopies:
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        self.database_clock = DatabaseClock(clock)
         self._on_missing = on_missing
         self._now_ms = now_ms
         self._bounds = _Bounds(size, ttl, ttl + max(tombstone_ms, LONGEST_UNCONFIRMED_MS) / 1000)
@@ -292,6 +319,8 @@ class LocalCopies:
         :param change: the number of this worker's change that made it so.
         """
         with self._lock:
+            if confirmed_ms is None:
+                self.database_clock.note(row.read_at, confirmed_at)
             if row.version > 1:
                 self.raise_min_version(row.digest, row.version)
             held = _find(self._auth, row.digest)

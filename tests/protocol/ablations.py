@@ -543,6 +543,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("what waits follows a change of id", new_ids.NewIds, "moving", lambda self, dead, database: {}),
+    Ablation("what follows was refused under its former id", journal, "refused", lambda move, *moved: move(*moved)),
     Ablation("an addition that may be taken along", merges, "may_be_taken_along", lambda *arguments: False),
     Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),
     Ablation("a clock that was set", server_identity.ServerIdentity, "clock_was_set", _nothing),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.metrics.losses import Cause
+from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.policy import users as step_up
 from flask_langpont_session.policy.categories import AUTH, AUTHENTICATED_AT
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
@@ -323,17 +323,23 @@ def _append(world: World, task: Task, worker: Worker, slot: str, home: str, othe
     if LIST in loaded.of(other).shown:
         changes[other] = CategoryChange(0, deletes={LIST}, seen={LIST})
     plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes=changes)
+    lost = _lost_writes(world)
     saved = _save(world, task, worker, plan, scope)
     if saved is None or loaded.shadow or worker.local.is_dead(digest):
         return
     if plan.level >= 3 and saved.stored:
         world.promises.violate("I19", "data that is written while there is no store and no copy is kept")
-    if plan.level < 3 and not saved.stored:
+    if plan.level < 3 and not saved.stored and _lost_writes(world) == lost:
         world.promises.violate("I19", "data that was read and written at a level that keeps it is not kept")
     if not saved.stored:
         return
     if not is_unknown:
         world.promises.has_appended(task, digest, known, number)
+
+
+def _lost_writes(world: World) -> int:
+    """How many writes were reported as not kept, because a journal could not."""
+    return sum(number for (what, *_), number in world.recorder.losses().items() if what == Loss.WRITES_LOST)
 
 
 def _place(loaded: Loaded, key: str, home: str) -> str:
@@ -586,8 +592,8 @@ def _wait(world: World, name: str, digest: str, **columns: Any) -> None:
 
 
 def _disk(world: World, name: str, how: str) -> None:
-    """A host's journal takes no more, or again."""
-    world.hosts[name].is_full = how == "full"
+    """A host's journal takes no more, or only into its reserve, or again."""
+    world.hosts[name].is_full, world.hosts[name].is_tight = how == "full", how == "tight"
 
 
 def _crash(world: World, name: str) -> None:
@@ -671,8 +677,17 @@ def _heal(world: World) -> None:
 def _check_delivered(world: World) -> None:
     """The database has every revocation that a host delivered, whatever it has lost since (I34)."""
     for host, view in world.promises.hosts.items():
-        if not all(map(world.tables.is_ended, view.ended)):
+        if any(_lives_on(world, digest) for digest in view.ended):
             world.promises.violate("I34", f"the database has lost a revocation that {host} had delivered")
+
+
+def _lives_on(world: World, digest: str) -> bool:
+    """Whether the database has not been told of the end of a session. What it has forgotten it is not told again of a
+    session whose life in all is nearly used up."""
+    row, is_revived = world.tables.row(digest), digest in world.tables.revived
+    return not world.tables.is_ended(digest) and not (
+        row is not None and is_revived and not row.lives_on(INCIDENT_MARGIN_MS)
+    )
 
 
 def _check_tombstones(world: World) -> None:
@@ -729,11 +744,11 @@ def _check_revocations(world: World) -> None:
     for host, view in world.promises.hosts.items():
         number = "I33" if world.hosts[host].is_full else "I6"
         for digest in view.revoked:
-            if not all(map(world.tables.is_ended, world.tables.ids_of(digest))):
+            if any(_lives_on(world, each) for each in world.tables.ids_of(digest)):
                 world.promises.violate(number, f"the database was never told of a revocation that {host} accepted")
         for user, until_ms in view.users.items():
             for digest in world.tables.of_user(user):
-                if world.tables.rows[digest].created_at <= until_ms and not world.tables.is_ended(digest):
+                if world.tables.rows[digest].created_at <= until_ms and _lives_on(world, digest):
                     world.promises.violate(number, f"the database was never told that {host} logged a user out")
 
 
@@ -806,7 +821,8 @@ def _check_data(world: World) -> None:
             if cleared & set(there) and world.cluster.is_whole:
                 promises.violate("I20", "what a visitor had cleared is there again")
             row = world.tables.row(sid.digest)
-            if sid is not slot.sid or (row is not None and row.state is not RowState.VALID):
+            is_lost = row is None and sid.kind == SIGNED_IN and world.tables.has_gone_back
+            if sid is not slot.sid or is_lost or (row is not None and row.state is not RowState.VALID):
                 continue
             if promises.is_calm and world.cluster.is_whole and sid.digest not in promises.cleared:
                 _check_last(world, sid.digest, record.fields if record else {})

@@ -536,7 +536,9 @@ class Promises:
             began_ms=self.clock.now_ms,
             min_version=mine.min_versions.get(sid.digest, 0),
             signed_out=sid.digest in mine.signed_out or created_at <= mine.users.get(user, -1),
-            revoked_here=(sid.digest in promised.revoked or over) and not self.tables.is_ended(sid.digest),
+            revoked_here=(sid.digest in promised.revoked or over)
+            and not self.tables.is_ended(sid.digest)
+            and sid.digest not in self.tables.revived,
             untold=sid.digest in promised.ended - self.told,
             level=scope.level,
             database=scope.can(DATABASE, READ),

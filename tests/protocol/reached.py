@@ -9,7 +9,7 @@ from .actions import EVENTS, REQUESTS
 USUAL = 1000
 """Examples of the machine, and walks, that the numbers below are about."""
 
-OF_SCHEDULES = {"rest", "kept", "shown", "unknown", "former", "strange", "disk", "remember", "go_back", "set_clock"}
+OF_SCHEDULES = {"rest", "kept", "shown", "unknown", "former", "strange"}
 """What happens in kept schedules only."""
 
 EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - OF_SCHEDULES), "tick"), (3, 30))
@@ -17,6 +17,8 @@ EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - OF_SCHEDULES), "tick"),
 
 REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "unread": (0, 30),  # of walks only: S11 holds with a journal that can be read
+    # of walks only: in the worlds of the machine there is too much else
+    **dict.fromkeys(("set_clock", "remember", "go_back", "disk"), (0, 15)),
     # servers and networks
     "another primary": (20, 100),
     "file primary started": (0, 30),

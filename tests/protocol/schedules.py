@@ -1571,6 +1571,25 @@ KEPT = (
         """,
     ),
     _kept(
+        "delivered revocations are told again",
+        "I34",
+        """
+        sign_in w0 alice s0
+        remember
+        sign_out w0 s0
+        tick all
+        disk h0 tight           # it ends a session, so it has the room of the reserve
+        database down
+        pass 6000
+        tick all
+        pass 6000
+        tick all
+        go_back
+        database up
+        heal
+        """,
+    ),
+    _kept(
         "a last look at delivered revocations",
         "I34",
         """
@@ -1651,6 +1670,19 @@ KEPT = (
         freeze primary
         add w3 s0
         grant w1 s0             # a right that lives shorter: the session gets another id, on another host
+        heal
+        """,
+    ),
+    _kept(
+        "what follows was refused under its former id",
+        "I16",
+        """
+        profile always
+        freeze primary
+        sign_in w0 root s1
+        append w2 s1
+        renew w0 s1
+        append w2 s1            # is sent together with the first one, and is not that one
         heal
         """,
     ),

@@ -61,6 +61,8 @@ class Tables:
 
     :ivar ended: (digest, version) → when that state ceased to be the valid one, true time in ms.
     :ivar payloads: (digest, version) → what the row had.
+    :ivar revived: digests of sessions that had ended, which a database that went back has forgotten. They are told it
+        again, but not at once.
     :ivar displaced: digest → the digests of the sessions that ended for its sign-in.
     """
 
@@ -75,6 +77,7 @@ class Tables:
         self.successors: dict[str, str] = {}
         self.displaced: dict[str, list[str]] = {}
         self.set_by_ms = 0
+        self.revived = set[str]()
         self.has_gone_back = False
         self._remembered: dict[str, Any] | None = None
 
@@ -86,7 +89,9 @@ class Tables:
     def go_back(self) -> None:
         """That standby takes over: all that was committed since is lost."""
         if self._remembered is not None:
+            ended = set(filter(self.is_ended, self.rows))
             vars(self).update({name: dict(kept) for name, kept in self._remembered.items()})
+            self.revived |= {digest for digest in ended if not self.is_ended(digest)}
             self.has_gone_back = True
 
     @property

@@ -58,6 +58,8 @@ def _slot(dice: Dice) -> str:
 
 _user = _of(*USERS)
 _server = _of("primary", "replica")
+STEPS = ("10000", "-10000", "3600000", "-3600000", "86400000", "-86400000")
+"""By which a clock is set: ten seconds, an hour, and a day."""
 
 
 def _request(name: str, *arguments: Choice) -> Choice:
@@ -106,6 +108,9 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
 _NEEDED = (0, 3)
 """A user must sign in, and a user must look."""
 
+GOES_BACK = "database down; pass 6000; tick all; pass 6000; tick all; go_back; database up"
+"""No failover and no restore of a backup is without an outage. All workers notice it."""
+
 FAULTS: dict[str, tuple[tuple[int, Choice], ...]] = {
     "database": ((3, _event("database", _of("down", "hung"))), (3, _event("database", _of("up")))),
     "busy": ((2, _event("busy", _worker, _of("1", "2"))),),
@@ -136,7 +141,11 @@ FAULTS: dict[str, tuple[tuple[int, Choice], ...]] = {
     "timeouts": ((4, _event("give_up", _of(*LABELS))), (2, _event("arrive", _of("0", "1")))),
     "crash": ((2, _event("crash", _worker)),),
     "misplaced": ((2, _event("misplace", _slot)),),
-    "host": ((1, _event("lose", _of("h0", "h1"))),),
+    "host": ((3, _event("lose", _of("h0", "h1"))),),
+    "clocks of hosts": ((2, _event("set_clock", _of("h0", "h1"), _of(*STEPS))),),
+    "clocks of servers": ((2, _event("set_clock", _server, _of(*STEPS[::2]))),),
+    "a database that goes back": ((2, _event("remember")), (1, _event(GOES_BACK))),
+    "disk": ((2, _event("disk", _of("h0", "h1"), _of("tight"))), (2, _event("disk", _of("h0", "h1"), _of("free")))),
     "long waits": ((2, _event("pass", _of("45000", "100000", "600000", "3700000"))),),
 }
 

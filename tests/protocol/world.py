@@ -33,11 +33,12 @@ from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.stores.backend import Backend
+from flask_langpont_session.stores.host.group_commit import Room
 from flask_langpont_session.stores.host.host_clock import HostClock
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.server_records import HostMemory
-from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.local import DatabaseClock, LocalCopies
 from flask_langpont_session.stores.redis import near
 from flask_langpont_session.stores.redis.near import Hit, NearCache
 from flask_langpont_session.stores.redis.records import AuthEntry
@@ -140,7 +141,8 @@ class Host:
 
     :ivar set_by_ms: by how much its wall clock was set, forward or back.
     :ivar unread: so often the journal does not say in time what waits.
-    :ivar is_full: its disk takes no more.
+    :ivar is_full: its disk takes no more, not even into the journal's reserve, which others have taken.
+    :ivar is_tight: its disk takes only what has the room of the reserve.
     """
 
     def __init__(self, name: str, world: World) -> None:
@@ -151,7 +153,7 @@ class Host:
         self._true = world.clock
         self.journal = journal_at(None, clock=clock, limits=limits)
         self.unread = 0
-        self.is_full = False
+        self.is_full = self.is_tight = False
         read = self.journal.overlay
 
         def overlay(ref: RecordRef, **options: Any) -> Overlay:
@@ -164,7 +166,7 @@ class Host:
         write = self.journal.file.transaction
 
         def transaction(*arguments: Any, **options: Any) -> Any:
-            if self.is_full:
+            if self.is_full or (self.is_tight and options.get("room") is not Room.RESERVED):
                 raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
             return write(*arguments, **options)
 
@@ -205,6 +207,7 @@ class Worker:
         self.local = LocalCopies(
             settings.local_cache_size, settings.local_cache_ttl, clock=clock.monotonic, now_ms=lambda: clock.now_ms
         )
+        self.local.database_clock = DatabaseClock(clock.monotonic, clock.monotonic)
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],

@@ -139,7 +139,7 @@ class RevocationQueue:
                 put_revocation(db, digest, now, in_database=False)
             return len(found)
 
-        return self._file.transaction(tell, REPLAY_SECONDS)
+        return self._file.transaction(tell, REPLAY_SECONDS, room=Room.RESERVED)
 
     def forget_delivered(self, digests: Sequence[str]) -> None:
         """Nothing that could revive these sessions is left."""

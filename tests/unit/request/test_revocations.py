@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Revoked
-from flask_langpont_session.policy.values import StoreError
+from flask_langpont_session.policy.values import RecordRef, StoreError
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row
 
 
@@ -50,6 +52,19 @@ def test_a_user_is_signed_out_by_one_change_of_the_database(stage: Stage) -> Non
     assert stage.journal.is_empty()
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_user_is_signed_out_later_as_of_now_by_the_databases_clock(stage: Stage, is_known: bool) -> None:
+    """I31: that of the host may have been set; it counts where this worker knows nothing of the database yet."""
+    said_ms = 5_000_000
+    if is_known:
+        stage.local.put_auth(replace(a_row("one"), read_at=said_ms), stage.backend.clock())
+    stage.lose(DATABASE)
+    assert not stage.repository.revoke_user("7", stage.begin()).durable
+    [until_ms] = stage.journal.overlay(RecordRef("one", "u")).users.values()
+    assert (said_ms <= until_ms < said_ms + 60_000) is is_known
+    assert (until_ms >= NOW_MS) is not is_known
+
+
 def test_what_redis_does_not_know_of_a_users_end_waits(stage: Stage) -> None:
     stage.database.rows["one"] = a_row("one")
     stage.lose(PRIMARY)
@@ -77,7 +92,7 @@ def test_without_the_database_a_user_is_signed_out_on_this_host_until_it_answers
     assert stage.repository.revoke_user("7", stage.begin()) == Revoked(durable=False, sessions=2)
     assert all(stage.local.is_dead(name) for name in names)
     assert not stage.journal.is_empty()
-    later = a_row("later", created_at=NOW_MS + 1)
+    later = a_row("later", created_at=NOW_MS + 60_000)
     assert [stage.local.is_signed_out(row) for row in (a_row("unseen"), later)] == [True, False]
 
 

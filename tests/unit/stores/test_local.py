@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy, Fields, SharedCopy
-from flask_langpont_session.stores.local import DEAD, SESSION_BYTES, LocalAuth, LocalCopies
+from flask_langpont_session.stores.local import DEAD, SESSION_BYTES, DatabaseClock, LocalAuth, LocalCopies
 from tests.support.clock import Clock
 
 ROW = AuthRow(
@@ -51,6 +51,21 @@ def test_nothing_is_known_at_first(copies: LocalCopies) -> None:
     assert copies.category("d", "ui") is None
     assert not copies.is_dead("d")
     assert copies.live_categories() == []
+
+
+def test_how_late_it_is_by_the_database_is_known_from_what_it_said(clock: Clock) -> None:
+    """Not before that, nor from what Redis says; at the latest: it was asked at 3 s, and may have read then or later.
+    The time since goes by the start of the host."""
+    since = Clock(100.0)
+    copies = LocalCopies(100, 1800, clock=clock)
+    copies.database_clock = DatabaseClock(clock, since)
+    clock.now = 10.0
+    copies.put_auth(ROW, 9.0, 4)
+    assert copies.database_clock.latest_ms() == 0
+    copies.put_auth(replace(ROW, read_at=7_000), 3.0)
+    assert copies.database_clock.latest_ms() == 14_000
+    since.now = 160.0  # the host slept, which the other clock does not count
+    assert copies.database_clock.latest_ms() == 74_000
 
 
 def test_what_the_database_said_comes_back(copies: LocalCopies) -> None:
