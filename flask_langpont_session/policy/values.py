@@ -263,19 +263,6 @@ class Found(NamedTuple):
     damaged: Set[str]
 
 
-class Renamed(NamedTuple):
-    """The present place of a session that was given another id.
-
-    :param digest: of the other id.
-    :param at_ms: when it was given, milliseconds since 1970 by the database's clock.
-    :param age_ms: how long ago that was, milliseconds.
-    """
-
-    digest: str
-    at_ms: int
-    age_ms: int
-
-
 class CategoryCopy(NamedTuple):
     """The data of one category as of one version.
 

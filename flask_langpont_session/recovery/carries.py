@@ -17,7 +17,6 @@ from . import calls
 from .copies import MergedCopies
 from .giving_up import give_up
 from .merges import guard_of, merge_of
-from .new_ids import NewIds
 from .pushes import Pushes
 
 _LONG_AGO = 1
@@ -36,7 +35,6 @@ class Carries:
         self._board = backend.board
         self._redis = backend.primary
         self._pushes = pushes
-        self._new_ids = NewIds(backend)
         self._copies = copies
         self.must_wait: Callable[[], bool] = lambda: False
 
@@ -68,10 +66,8 @@ class Carries:
             statuses |= {entry: {"dead"} for entry in gone if entry.digest not in known.rows}
             statuses |= self._carried({entry: merges[entry] for entry in gone if entry.digest in known.rows})
         dead = [entry for entry in entries if "dead" in statuses[entry]]
-        moving = self._new_ids.moving([entry.digest for entry in dead], database)
-        for entry in (entry for entry in dead if entry.digest in moving):
-            statuses[entry] = {"gone"}
-            self._new_ids.follow(entry.digest, entry.kind, entry.categories, moving[entry.digest])
+        moving = self._pushes.moving([entry.digest for entry in dead], database)
+        statuses |= {entry: {"gone"} for entry in dead if entry.digest in moving}
         for entry in entries:
             if "dead" in statuses[entry]:
                 for name in entry.categories:

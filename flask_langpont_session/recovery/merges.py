@@ -15,7 +15,7 @@ from ..policy.categories import AUTH
 from ..policy.health import DATABASE, PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.records import apply_change
-from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, Renamed, SharedCopy, StoreError
+from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
 from ..stores.backend import Backend
 from ..stores.host.journal import PendingCarry, PendingWrite
 from ..stores.host.opening import is_full
@@ -25,7 +25,6 @@ from ..support.logs import fields
 from . import calls
 from .copies import MergedCopies
 from .giving_up import give_up
-from .new_ids import NewIds, goes_along, may_be_taken_along
 from .pushes import Pushes
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,6 @@ class Merges:
         self._redis = backend.primary
         self._losses = backend.reports.losses
         self._pushes = pushes
-        self._new_ids = NewIds(backend)
         self._copies = copies
         self._oldest_ms = backend.settings.journal_ttl * 1000
         self.as_of_ms = as_of_ms
@@ -150,7 +148,8 @@ class Merges:
         gone = [group for group, reply in sent if _is_gone(reply)]
         if gone and database:  # Redis lost sessions that SQL may still know
             sent = [one for one in sent if not _is_gone(one[1])] + self._send_again(gone)
-        done, moving = self._of_dead([group for group, reply in sent if _is_dead(reply)], database)
+        moving = self._pushes.moving([group[0].digest for group, reply in sent if _is_dead(reply)], database)
+        done: list[PendingWrite] = []
         applied: list[PendingWrite] = []
         failed: StoreError | None = None
         for group, reply in sent:
@@ -164,8 +163,10 @@ class Merges:
             elif reply.status == "late":
                 failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
                 continue
-            elif reply.status == "dead":
+            elif group[0].digest in moving:
                 continue
+            elif reply.status == "dead":
+                self._drop(group, Cause.SESSION_OVER)
             else:
                 self._count(group, reply.outcomes)
                 applied += _made_from_what_was_read(group, reply.outcomes)
@@ -178,30 +179,9 @@ class Merges:
         if lost and self.must_wait():  # they are merged once more, into what Redis is given back
             done = [entry for entry in done if (entry.digest, entry.category) not in lost]
         self._forget(done, shared, [entry for entry in applied if entry in done])
-        self._follow(moving)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(done)
-
-    def _of_dead(
-        self, groups: Sequence[_Group], database: bool
-    ) -> tuple[list[PendingWrite], list[tuple[PendingWrite, Renamed]]]:
-        """Drop what waits for sessions that are over, and return it; beside it what waits for former ids of sessions
-        that go on, with how they do."""
-        present = self._new_ids.moving([group[0].digest for group in groups], database)
-        moving = [(entry, present[entry.digest]) for group in groups for entry in group if entry.digest in present]
-        doubtful = {entry for entry, renamed in moving if may_be_taken_along(entry, renamed)}
-        moving = [each for each in moving if each[0] not in doubtful and goes_along(*each)]
-        staying = {entry for entry, _ in moving} | doubtful
-        over = [entry for group in groups for entry in group if entry not in staying]
-        self._drop(over, Cause.SESSION_OVER)
-        self._drop(doubtful, Cause.IN_DOUBT)
-        return [*over, *doubtful], moving
-
-    def _follow(self, moving: Sequence[tuple[PendingWrite, Renamed]]) -> None:
-        """Have what waits for former ids wait for the present ones."""
-        for entry, renamed in {(e.digest, e.category): (e, renamed) for e, renamed in moving}.values():
-            self._new_ids.follow(entry.digest, entry.kind, [entry.category], renamed)
 
     def _note_version(self, group: Sequence[PendingWrite], version: int) -> None:
         """Before what was merged leaves the journal: what a worker has from before lacks it."""

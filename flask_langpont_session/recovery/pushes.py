@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from ..events import short
 from ..policy.categories import AUTH
@@ -76,6 +76,16 @@ class Pushes:
             timeout=calls.TIMEOUT,
         )
         return Found(live, found.damaged)
+
+    def moving(self, dead: Sequence[str], database: bool) -> Set[str]:
+        """Those of some ids that are dead whose data may be about to go to another one.
+
+        :param database: it answers; else nothing is known of any.
+        :raises StoreError: it does not.
+        """
+        if not dead or not database:
+            return frozenset(dead)
+        return self._database.renamed(sorted(set(dead)), calls.NOTED_WITHIN_MS, timeout=calls.TIMEOUT)
 
     def _used_later(self, row: AuthRow, answer: Answer) -> AuthRow:
         """The row, with the use that only Redis knows of noted in the database."""

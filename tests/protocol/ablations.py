@@ -14,16 +14,7 @@ from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
-from flask_langpont_session.recovery import (
-    giving_back,
-    lost_commits,
-    merges,
-    new_ids,
-    reconciler,
-    refill,
-    replay,
-    resync,
-)
+from flask_langpont_session.recovery import giving_back, lost_commits, merges, reconciler, refill, replay, resync
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
@@ -542,9 +533,6 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
-    Ablation("what waits follows a change of id", new_ids.NewIds, "moving", lambda self, dead, database: {}),
-    Ablation("what follows was refused under its former id", journal, "refused", lambda move, *moved: move(*moved)),
-    Ablation("an addition that may be taken along", merges, "may_be_taken_along", lambda *arguments: False),
     Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),
     Ablation("a clock that was set", server_identity.ServerIdentity, "clock_was_set", _nothing),
     Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),

@@ -957,6 +957,7 @@ KEPT = (
         read w1 s0
         append w0 s0
         flush
+        read w1 s0
         tick w1                 # gives back what was before
         crash w0
         append w0 s0
@@ -1659,52 +1660,6 @@ KEPT = (
         pass 2000
         sign_in w0 alice s1
         read w0 s1
-        """,
-    ),
-    _kept(
-        "what waits follows a change of id",
-        "I18",
-        """
-        profile privileged
-        sign_in w0 alice s0
-        freeze primary
-        add w3 s0
-        grant w1 s0             # a right that lives shorter: the session gets another id, on another host
-        heal
-        """,
-    ),
-    _kept(
-        "what follows was refused under its former id",
-        "I16",
-        """
-        profile always
-        freeze primary
-        sign_in w0 root s1
-        append w2 s1
-        renew w0 s1
-        append w2 s1            # is sent together with the first one, and is not that one
-        heal
-        """,
-    ),
-    _kept(
-        "an addition that may be taken along",
-        "merge",
-        """
-        sign_in w0 alice s0
-        add w0 s0
-        a: add w2 s0
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
-        step a
-        give_up a               # the server has made the addition, and w2 does not know it
-        finish a
-        renew w0 s0             # what is read, that addition in it, goes to another id
-        heal
         """,
     ),
     _kept(

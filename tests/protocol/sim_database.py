@@ -24,7 +24,6 @@ from flask_langpont_session.policy.values import (
     JustEnded,
     Limit,
     Position,
-    Renamed,
     RowState,
     StoreError,
 )
@@ -507,17 +506,13 @@ class SimDatabase:
         """See the package."""
         return self._ask(timeout, lambda: Found({row.digest: row for row in self._rows(list(digests))}, frozenset()))
 
-    def renamed(self, digests: Sequence[str], timeout: float) -> dict[str, Renamed]:
+    def renamed(self, digests: Sequence[str], ms: int, timeout: float) -> set[str]:
         """See the package."""
 
-        def effect() -> dict[str, Renamed]:
-            found = {digest: self.tables.go_on_as([digest]) for digest in digests}
-            at = self.tables.updated_at
-            return {
-                digest: Renamed(present[0], at[digest], self.tables.now_ms - at[digest])
-                for digest, present in found.items()
-                if present
-            }
+        def effect() -> set[str]:
+            since = self.tables.now_ms - ms
+            has_moved = [digest for digest in digests if self.tables.go_on_as([digest])]
+            return {digest for digest in has_moved if self.tables.updated_at.get(digest, 0) > since}
 
         return self._ask(timeout, effect)
 

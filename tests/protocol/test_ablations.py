@@ -34,8 +34,6 @@ LOAD_BEARING = {
     "delivered revocations are told again",
     "a last look at delivered revocations", "rights of both versions", "above the highest version",
     "a row that went back", "an epoch that was lost",
-    "what waits follows a change of id", "what follows was refused under its former id",
-    "an addition that may be taken along",
     "a clock that was set", "a proof that is yet to come",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",

@@ -268,7 +268,6 @@ class Journal:
         *,
         stays: Stays = lambda entry: False,
         wait: float | None = None,
-        follows: bool = False,
     ) -> list[PendingWrite]:
         """Keep that what a session has under a former id is to be brought to the present one. What waits of it here
         waits for the present one from now on. If there is no time, it is done as soon as there is, unless the former id
@@ -277,17 +276,15 @@ class Journal:
         :param copies: says what is known of that data, see :meth:`.Board.publish_copies`. Asked when nothing waits for
             the former id any more: until then another worker may merge it.
         :param stays: says which changes of these categories go on waiting for the former id.
-        :param follows: the stores know of the change of id, which another host made, and have refused what waits.
         :return: changes under the present id that are not kept, as of :meth:`put`.
         """
         now = int(self.clock() * 1000)
-        left, move = _time_left(wait), partial(refused, self.move) if follows else self.move
+        left = _time_left(wait)
         put = self._limits.adding(
-            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=move, stays=stays)
+            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move, stays=stays)
         )
-        room = Room.RESERVED if follows else Room.GROWING  # the one empties the journal
         try:
-            left_out = self.file.transaction(put, wait, stays=not carry.left_us, room=room)
+            left_out = self.file.transaction(put, wait, stays=not carry.left_us, room=Room.GROWING)
         except StoreError as error:
             if carry.left_us and error.timed_out:  # its commit was under way
                 with suppress(StoreError):
@@ -405,12 +402,6 @@ class Journal:
         _delete(self.file, "pushes", [entry.seq for entry in entries])
 
     # -- inside --------------------------------------------------------------------------------------------------------
-
-
-def refused(move: Move, entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
-    """Return what waits for another id, if no store can have it. Under the present id another write may have been sent
-    together with it, which is not to be taken for this one."""
-    return replace(move(entry, digest, kind), doubts="")
 
 
 def _delete(file: JournalFile, table: str, numbers: Sequence[int]) -> None:

@@ -33,7 +33,6 @@ from ...policy.values import (
     Fields,
     Found,
     Position,
-    Renamed,
     StoreError,
 )
 from . import tables as sql
@@ -465,16 +464,16 @@ class Database:
 
         return self.calls.patiently(work, timeout, writing=False)
 
-    def renamed(self, digests: Sequence[str], timeout: float) -> dict[str, Renamed]:
-        """Return how those of these sessions go on that were given another digest, by their former one.
+    def renamed(self, digests: Sequence[str], ms: int, timeout: float) -> set[str]:
+        """Those of these sessions that were given another digest within the last milliseconds.
 
         :param timeout: seconds.
         """
 
-        def work() -> dict[str, Renamed]:
+        def work() -> set[str]:
             with self.connections.reading() as connection:
-                rows = connection.execute(sql.SELECT_RENAMED, {"digests": list(digests)}).all()
-                return {row[0]: Renamed(row[1], row[2], row[3] - row[2]) for row in rows}
+                rows = connection.execute(sql.SELECT_RENAMED, {"digests": list(digests), "ms": ms}).all()
+                return {row.digest for row in rows}
 
         return self.calls.patiently(work, timeout, writing=False)
 

@@ -180,8 +180,8 @@ _is_live = sa.and_(_s.live, _s.user_epoch == sa.func.coalesce(USERS.c.epoch, 0))
 _SELECT = sa.select(*_row(_is_live)).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id))
 SELECT_ONE = _SELECT.where(_s.digest == _digest)
 SELECT_THESE = _SELECT.where(_s.digest.in_(_digests))
-SELECT_RENAMED = sa.select(_s.digest, _s.successor, _s.updated_at, now_ms().label("read_at")).where(
-    _s.digest.in_(_digests), _s.successor.is_not(None)
+SELECT_RENAMED = sa.select(_s.digest).where(
+    _s.digest.in_(_digests), _s.successor.is_not(None), _s.updated_at > now_ms() - _ms
 )
 SELECT_DESCRIBED = SELECT_ONE.add_columns(_s.updated_at, _s.successor, _s.ended_by, _s.seen_at)
 SELECT_IN_USE = SELECT_ONE.add_columns(_s.seen_at)

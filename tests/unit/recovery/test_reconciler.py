@@ -15,7 +15,6 @@ import pytest
 from flask_langpont_session.events import ChangesGivenUp, WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
-from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS
 from flask_langpont_session.policy.values import (
     AuthRow,
     Basis,
@@ -26,7 +25,6 @@ from flask_langpont_session.policy.values import (
     Found,
     Operation,
     Position,
-    Renamed,
     SharedCopy,
     StoreError,
 )
@@ -91,7 +89,7 @@ class Stores:
         self.failing_to_refresh = False
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()
-        self.renamed_as: dict[str, Renamed] = {}
+        self.renamed_now: set[str] = set()
         self.tombstones: list[tuple[str, Sequence[str]]] = []
         self.surprising: set[str] = set()
 
@@ -175,9 +173,9 @@ class Stores:
         rows = {digest: self.rows[digest] for digest in digests if digest in self.rows}
         return Found(rows, frozenset(digests) & self.unreadable)
 
-    def renamed(self, digests: Sequence[str], *, timeout: float) -> dict[str, Renamed]:
-        self.tell("renamed", digests)
-        return {digest: self.renamed_as[digest] for digest in digests if digest in self.renamed_as}
+    def renamed(self, digests: Sequence[str], ms: int, *, timeout: float) -> set[str]:
+        self.tell("renamed", digests, ms)
+        return self.renamed_now.intersection(digests)
 
     def kill_user_until(
         self, user_id: str, until_ms: int, timeout: float, *, epoch: int, after: str, limit: int
@@ -680,108 +678,14 @@ def test_what_waits_for_an_id_that_was_given_up_just_now_stays(host: Host, said_
     """The request that did so may be about to note where the data goes."""
     host.stores.answers[A] = Merged("dead" if said_by == "Redis" else "gone")
     host.stores.rows[A] = row(A, live=False)
-    host.stores.renamed_as = {A: Renamed(B, 5000, 29_999)}
+    host.stores.renamed_now = {A}
     host.write(A, "input_text", b"2")
     host.run()
-    assert ("renamed", [A]) in host.stores.told
+    assert ("renamed", [A], 30_000) in host.stores.told
     assert host.losses() == {}
     host.journal.carry(Carry(A, B, "u", ["translation"]))
     host.run()
     assert [(merge.digest, merge.steps[-1].value) for merge in host.stores.merges[-1:]] == [(B, b"2")]
-    assert (host.waiting(), host.losses()) == ({}, {})
-
-
-RENAMED_AT_MS = 5000
-AT_THE_CHANGE = (RENAMED_AT_MS + CLOCK_TOLERANCE_MS) * 1000
-"""The last moment, microseconds, that counts as before the change of id: two clocks differ by so much."""
-
-
-def given_another_id(host: Host, age_ms: int = 30_000) -> None:
-    """Another host gave the session A the id B, and brought its data there."""
-    host.stores.answers[A] = Merged("dead")
-    host.stores.rows[A] = row(A, live=False)
-    host.stores.renamed_as = {A: Renamed(B, RENAMED_AT_MS, age_ms)}
-    host.stores.there = {A: {}}
-
-
-@pytest.mark.parametrize("age_ms", [30_000, -1], ids=["long ago", "the clock was set back"])
-def test_i18_what_waits_for_an_id_that_another_host_has_replaced_follows_it(host: Host, age_ms: int) -> None:
-    """Of all operations but a wipe; what was made from what lies there is put behind it."""
-    given_another_id(host, age_ms)
-    host.stores.there = {A: {"translation": {"source_lang": b"1"}}}
-    host.write(A, "input_text", b"2", acknowledged=AT_THE_CHANGE)
-    host.add(A, "usage_count")
-    host.run()
-    assert host.waiting() == {"writes": 2, "carries": 1}
-    host.stores.merges.clear()
-    host.run()
-    to_the_present = [(merge.digest, [step.name for step in merge.steps]) for merge in host.stores.merges]
-    assert to_the_present == [(B, ["", "source_lang"]), (B, ["input_text", "usage_count"])]
-    assert (host.waiting(), host.losses()) == ({}, {})
-
-
-def test_what_is_written_with_an_id_that_was_replaced_before_is_dropped(host: Host) -> None:
-    """The id may be in other hands: that is a reason to have another one."""
-    given_another_id(host)
-    host.write(A, "input_text", b"2", acknowledged=AT_THE_CHANGE)
-    host.write(A, "later", b"3", acknowledged=AT_THE_CHANGE + 1)
-    for _ in range(2):
-        host.run()
-    assert [step.name for merge in host.stores.merges if merge.digest == B for step in merge.steps] == ["input_text"]
-    assert host.losses() == {("merge_dropped", "session over", "translation"): 1}
-    assert host.waiting() == {}
-
-
-def test_an_addition_that_may_have_been_taken_along_is_in_doubt(host: Host) -> None:
-    """It was sent before the change of id, and the answer was lost. One that was sent later met the tombstone."""
-    given_another_id(host)
-    host.add(A, "usage_count", token="early.1", is_sent=True, moment=AT_THE_CHANGE)
-    host.add(A, "usage_count", token="late.1", is_sent=True, moment=AT_THE_CHANGE + 1)
-    for _ in range(2):
-        host.run()
-    assert [step.mode for merge in host.stores.merges if merge.digest == B for step in merge.steps] == ["late.1"]
-    assert host.losses() == {("merge_dropped", "in doubt", "translation"): 1}
-    assert host.waiting() == {}
-
-
-def test_a_wipe_of_an_id_that_was_replaced_is_dropped(host: Host) -> None:
-    """The present id has what was taken along after it."""
-    given_another_id(host)
-    host.wipe(A)
-    host.run()
-    assert host.losses() == {("merge_dropped", "session over", "translation"): 1}
-    assert host.waiting() == {}
-
-
-def test_what_is_brought_to_an_id_that_another_host_has_replaced_goes_on(host: Host) -> None:
-    """Two changes of id in one outage, on two hosts: the data of the first id comes to the last one."""
-    given_another_id(host)
-    host.stores.there = {C: {"translation": {"source_lang": b"1"}}, A: {}}
-    host.journal.carry(Carry(C, A, "u", ["translation"]))
-    host.write(A, "input_text", b"2")
-    for _ in range(2):
-        host.run()
-    assert [merge.digest for merge in host.stores.merges if merge.digest == B] == [B, B]
-    assert (host.waiting(), host.losses()) == ({}, {})
-
-
-def test_what_finds_no_room_on_its_way_to_another_id_holds_up_nothing(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """I29: it waits, and what else waits is merged."""
-
-    def refuse(*arguments: Any, **more: Any) -> None:
-        raise StoreError("journal", ErrorClass.LOCAL, "Test")
-
-    given_another_id(host)
-    host.write(A, "input_text", b"2")
-    host.write(C, "input_text", b"3", kind="a")
-    with monkeypatch.context() as patch:
-        patch.setattr(host.journal, "carry", refuse)
-        host.run()
-    assert host.waiting() == {"writes": 1}
-    for _ in range(2):
-        host.run()
     assert (host.waiting(), host.losses()) == ({}, {})
 
 
@@ -1047,7 +951,7 @@ def test_a_carry_that_was_not_made_waits_unless_the_session_is_over(
     another id just now the journal is about to be told where its data goes."""
     carried(host)
     host.stores.answers[A] = Merged(status)
-    host.stores.renamed_as = {A: Renamed(B, 5000, 29_999)} if renamed else {}
+    host.stores.renamed_now = {A} if renamed else set()
     host.run(database=database)
     is_over = status == "dead" and database and not renamed
     assert host.waiting() == ({} if is_over else {"carries": 1})

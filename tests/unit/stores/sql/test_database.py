@@ -240,7 +240,7 @@ def test_a_part_ends_with_the_digests_that_were_asked_for(database: Database, co
 def test_lists_are_read_patiently_and_write_nothing(database: Database, calls: Calls) -> None:
     """What waits for them is no request; what an operator asks of one user is."""
     assert database.load_many(["a"], 1.0).rows == {}
-    assert database.renamed(["a"], 1.0) == {}
+    assert database.renamed(["a"], 5, 1.0) == set()
     assert database.changed_since(5).reached is None
     assert database.sessions_of("7") == []
     assert calls.made == [*["patient, reading"] * 3, "request, reading"]
