@@ -51,7 +51,7 @@ local function take(count)
 end
 for number = 1, #KEYS - 1 do
   local key, form = KEYS[number + 1], take(1)
-  local wipe, dels, incs, sets, life = string.match(form, '^(.)(......)(......)(......)(.*)$')
+  local wipe, dels, incs, sets, life = string.match(form, '^(.)(......)(......)(......)................(.*)$')
   dels, incs, sets = tonumber(dels, 16), tonumber(incs, 16), tonumber(sets, 16)
   local names, gone, added, values, deltas = {take(sets)}, {take(dels)}, {take(incs)}, {take(sets)}, {take(incs)}
   if wipe == '1' then redis.call('DEL', key) end

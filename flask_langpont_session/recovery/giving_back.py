@@ -17,6 +17,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.values import StoreError, shard_of
 from ..stores.backend import Backend, Lack
 from ..stores.host.forms import is_there
+from ..stores.host.group_commit import is_busy
 from ..stores.host.presence import Presence
 from .calls import TIMEOUT, ask_journal
 from .refill import CLOCKS_APART_US, Refill
@@ -87,8 +88,9 @@ class GivingBack:
                 return any(not word.get(_name(shard, kind), "").startswith(mark) for word in words for kind in _KINDS)
             # A command that only looks makes no journal.
             return (path is None or is_there(path)) and not self._backend.journal.is_empty(0.0)
-        except StoreError:
-            return True
+        except StoreError as error:
+            # Workers that start open it at this moment, and what waits in it is laid over what Redis has in any case.
+            return not is_busy(error)
 
     def go_on(self) -> None:
         """Tell the other workers with which servers this one is through, and end what all of them are through with."""

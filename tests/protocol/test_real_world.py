@@ -30,9 +30,10 @@ LONGEST_MS = 8000
 
 SIMULATION_ONLY = {
     "freeze", "thaw", "give_up", "arrive", "busy", "misplace", "start primary old", "database hung", "near",
+    "set_clock primary 86400000",
 }  # fmt: skip
-"""Waiting for time-outs and slots, replies that are lost, records that got lost, the disk of another day, and messages
-that are late."""
+"""Waiting for time-outs and slots, replies that are lost, records that got lost, the disk of another day, messages
+that are late, and a server's clock that is set."""
 
 
 @pytest.fixture(scope="module")

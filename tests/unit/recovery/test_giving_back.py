@@ -10,12 +10,23 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.health import PRIMARY
+from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.giving_back import PATIENCE, GivingBack
 from flask_langpont_session.stores.host.journal import journal_at
 from tests.support.clock import Clock
 from tests.support.journals import write
 
 BOTH = {("", "a"), ("", "u")}
+
+TOO_LATE = StoreError("journal", ErrorClass.LOCAL, "TooLate", timed_out=True)
+UNUSABLE = StoreError("journal", ErrorClass.UNREACHABLE, "OperationalError")
+
+
+def raising(error: StoreError) -> Callable[[float], bool]:
+    def is_empty(wait: float) -> bool:
+        raise error
+
+    return is_empty
 
 
 class Worker(GivingBack):
@@ -112,6 +123,18 @@ def test_what_waits_in_a_journal_counts_where_no_worker_is_left(make: Callable[[
     new.begin("", 0)
     assert set(new.lacks) == BOTH
     assert not new.looks().lacks
+
+
+def test_a_journal_that_is_being_opened_is_not_waited_for(
+    make: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the monitor, while the first request meets the server. One that cannot be used may have something."""
+    new = make()
+    write(new.journal, text=b"1")
+    for error, may_lack in ((TOO_LATE, False), (UNUSABLE, True)):
+        monkeypatch.setattr(new.journal, "is_empty", raising(error))
+        new.begin("", 0)
+        assert bool(new.lacks) is may_lack
 
 
 def test_a_sibling_that_says_nothing_is_waited_for_so_long(make: Callable[[], Worker], clock: Clock) -> None:
