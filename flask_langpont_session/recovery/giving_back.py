@@ -27,6 +27,9 @@ PATIENCE = 10.0
 
 _KINDS = (ANONYMOUS, SIGNED_IN)
 
+_NOT_THROUGH = ""
+"""What a worker says of a server to which it has still to give back something."""
+
 Place = tuple[str, str]
 """A shard, and a kind of sessions."""
 
@@ -85,7 +88,7 @@ class GivingBack:
         try:
             if others := self.presence.others():
                 words = map(_words, others)
-                return any(not word.get(_name(shard, kind), "").startswith(mark) for word in words for kind in _KINDS)
+                return any(not word.get(_name(shard, kind), mark).startswith(mark) for word in words for kind in _KINDS)
             # A command that only looks makes no journal.
             return (path is None or is_there(path)) and not self._backend.journal.is_empty(0.0)
         except StoreError as error:
@@ -95,39 +98,47 @@ class GivingBack:
     def go_on(self) -> None:
         """Tell the other workers with which servers this one is through, and end what all of them are through with."""
         marks = self._marks()
-        done = {
-            _name(shard, kind): mark
-            for shard, mark in marks.items()
-            for kind in _KINDS
-            if not self.refill.waits_for(shard, kind)
-        }
+        places = [(shard, kind) for shard in marks for kind in _KINDS]
+        done = {_name(*place): _NOT_THROUGH if self._waits(place) else marks[place[0]] for place in places}
         is_news, lacks = self._tell(done), self._backend.lacks
         # In an empty journal no worker has announced that Redis lost anything, and nothing waits to be merged.
         if not is_news and not lacks and not self._overdue and ask_journal(self._backend.journal.is_empty, "replay"):
             return
         others = ask_journal(self.presence.others, "replay")
         words = None if others is None else list(map(_words, others))
-        for place in {*lacks, *self._overdue, *((shard, kind) for shard in marks for kind in _KINDS)}:
-            self._look_at(place, done.get(_name(*place)), words)
+        for place in {*lacks, *self._overdue, *places}:
+            self._look_at(place, done.get(_name(*place)) or None, words)
+            if words and self._is_behind(place, marks.get(place[0]), words):
+                lacks[place] = Lack(self._clock(), 0)
+
+    def _waits(self, place: Place) -> bool:
+        """Return whether this worker has still to give something back that a shard may lack."""
+        return (place in self._backend.lacks or place in self._overdue) and self.refill.waits_for(*place)
 
     def _look_at(self, place: Place, mark: str | None, words: Sequence[Mapping[str, str]] | None) -> None:
-        """Begin it if another worker is not through with the server that this one knows; end it if all of them are, and
-        after a time also if only this one is.
+        """End it if all workers of the host are through with the server that this one knows, and after a time also if
+        only this one is.
 
         :param mark: names the server, if this worker is through with it.
         :param words: of the other workers; None: they cannot be read.
         """
         lacks, name = self._backend.lacks, _name(*place)
         is_known = place[0] in self._backend.health.shards
-        if is_known and (mark is None or words is None or any(word.get(name) != mark for word in words)):
-            if place not in lacks and place not in self._overdue and words is not None:
-                lacks[place] = Lack(self._clock(), 0)
-            elif place in lacks and mark is not None and self._clock() >= lacks[place].since + PATIENCE:
-                del lacks[place]
-                self._overdue.add(place)
-            return
-        lacks.pop(place, None)
-        self._overdue.discard(place)
+        if not is_known or (mark and words is not None and all(word.get(name) == mark for word in words)):
+            lacks.pop(place, None)
+            self._overdue.discard(place)
+        elif place in lacks and mark and self._clock() >= lacks[place].since + PATIENCE:
+            del lacks[place]
+            self._overdue.add(place)
+
+    def _is_behind(self, place: Place, mark: str | None, words: Sequence[Mapping[str, str]]) -> bool:
+        """Return whether another worker knows of a loss that this one does not know of. One that has said nothing of a
+        server has not looked at it yet.
+
+        :param mark: names the server that this worker knows.
+        """
+        is_noted = place in self._backend.lacks or place in self._overdue
+        return bool(mark) and not is_noted and any(word.get(_name(*place), mark) != mark for word in words)
 
     def holds(self, shards: frozenset[str], database: bool) -> bool:
         """Return whether changes of sessions have to wait, because something is to be given back before them.
@@ -165,8 +176,7 @@ class GivingBack:
     def _tell(self, done: Mapping[str, str]) -> bool:
         """Tell the other workers what this one is through with, if that is news, and return whether it was told."""
         with self._lock:
-            # A worker that holds nothing back, and has not looked at any server yet, is not to be waited for.
-            is_news = done != (self._said or {}) or (self._said is None and self._backend.lacks)
+            is_news = done != self._said
             is_told = bool(is_news and ask_journal(lambda: self.presence.say(json.dumps(done)), "replay"))
             if is_told:
                 self._said = done
