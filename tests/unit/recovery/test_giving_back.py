@@ -162,3 +162,31 @@ def test_a_worker_that_is_closed_is_waited_for_no_more(make: Callable[[], Worker
     other.end()
     one.go_on()
     assert not one.lacks
+
+
+def test_a_worker_that_has_not_looked_yet_makes_no_sibling_wait_and_is_waited_for(make: Callable[[], Worker]) -> None:
+    """It has joined the workers of its host, and may serve a request before it looks: only a loss is waited for."""
+    old, new = make().looks(), make()
+    new.join()
+    write(old.journal, text=b"1")
+    old.go_on()
+    assert not old.lacks
+    lost(old)
+    old.wanted.clear()
+    old.go_on()
+    assert set(old.lacks) == BOTH
+    new.looks("2")
+    old.go_on()
+    assert not old.lacks
+
+
+def test_what_a_worker_would_give_back_without_a_loss_makes_no_sibling_wait(make: Callable[[], Worker]) -> None:
+    """One that starts brings what the journal has copies of, whatever the server has."""
+    old, new = make().looks(), make()
+    new.wanted = {"a", "u"}
+    new.begin("", 0)
+    new.looks()
+    write(old.journal, text=b"1")
+    old.go_on()
+    assert not old.lacks
+    assert not new.lacks
