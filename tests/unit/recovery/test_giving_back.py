@@ -33,18 +33,20 @@ class Worker(GivingBack):
     """One worker, with a journal object of its own, as processes have it.
 
     :ivar wanted: kinds of sessions that it has still to give back.
+    :ivar copies: that it has; the digest of each is that of its shard.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.seen = SimpleNamespace(identity="A", canary=None)
         self.wanted: set[str] = set()
+        self.copies: list[Any] = []
         self.journal = journal_at(folder / "journal")
         backend: Any = SimpleNamespace(
             lacks={},
             journal=self.journal,
             board=self.journal.board,
-            local=SimpleNamespace(live_categories=list),
-            health=SimpleNamespace(shards=("",)),
+            local=SimpleNamespace(live_categories=lambda: self.copies),
+            health=SimpleNamespace(shards=("",), locate=lambda digest: digest),
             primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),
         )
         self.lacks: dict[tuple[str, str], Any] = backend.lacks
@@ -114,6 +116,15 @@ def test_a_worker_that_meets_another_server_than_its_siblings_waits(make: Callab
     new.begin("", 0)
     new.looks("1" if seen == "B" else "2")
     assert set(new.lacks) == BOTH
+
+
+@pytest.mark.parametrize(("shard", "may_lack"), [("", True), (":2", False)])
+def test_copies_of_a_shard_say_nothing_of_the_others(make: Callable[[], Worker], shard: str, may_lack: bool) -> None:
+    """A worker meets the shards of a cluster one after the other, and has copies of the first one by then."""
+    new = make()
+    new.copies = [SimpleNamespace(digest=shard)]
+    new.begin("", 0)
+    assert bool(new.lacks) is may_lack
 
 
 def test_what_waits_in_a_journal_counts_where_no_worker_is_left(make: Callable[[], Worker]) -> None:
