@@ -122,6 +122,7 @@ def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
             assert look(browser, worker, 0)["list"][:6] == [*FIVE, 6]
 
 
+@pytest.mark.real_time("a request that has no time left to look for a loss counts nothing, and keeps what it has read")
 @pytest.mark.parametrize("older", [False, True], ids=["it alone", "a sibling has an older copy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_i32_what_a_killed_worker_alone_had_is_counted(stage: Stage, host: HostMaker, kind: str, older: bool) -> None:
