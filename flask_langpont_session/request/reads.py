@@ -20,6 +20,7 @@ from ..policy.records import (
     apply_writes,
 )
 from ..policy.values import AuthRow, RecordRef, StoreError
+from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
 from ..stores.redis.records import Answer, Known, empty_as_of
@@ -226,7 +227,9 @@ class Reads:
                     primary = PRIMARY + self._backend.health.locate(ref.digest)
                     looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
                     lack = self._backend.lack_of(ref)
-                    if looked is not None and lack is None:
+                    if lack is None and looked is None:  # there was no time to look: it may have lost that
+                        lack = Lack(asked_at, 0)
+                    elif lack is None:
                         self._count_lost(ref, answer, names_lost)
                 return RedisReply(answer, source, asked_at, lack)
             return RedisReply(answer, source, asked_at)

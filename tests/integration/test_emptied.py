@@ -90,6 +90,26 @@ def test_a_read_that_finds_nothing_has_the_loss_looked_for_at_once(make_app: Mak
     wait_until(lambda: shown(app, client) == {"input_text": "mine"}, "what was lost", LONG)
 
 
+def test_what_this_worker_has_is_shown_where_there_is_no_time_to_look_for_a_loss(
+    make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Redis says is not taken for all there is, and not kept: it is given back what it had."""
+    app = make_app(HEALTH_INTERVAL=3600, NEAR_CACHE=None)
+    client = sign_in(app, input_text="mine")
+    assert client.get("/get/input_text").json == {"value": "mine", "present": True}
+
+    def too_late(*arguments: object, **options: object) -> None:
+        raise StoreError(PRIMARY, ErrorClass.LOCAL, "StartedLate", timed_out=True)
+
+    with parts(app).monitor.paused(), primary.client() as redis:
+        redis.flushall()
+        with monkeypatch.context() as patch:
+            patch.setattr(parts(app).backend, "look_for_loss", too_late)
+            for _ in range(2):
+                assert client.get("/get/input_text").json == {"value": "mine", "present": True}
+    wait_until(lambda: bool(entry(primary, client.digest, "translation")), "what was lost is given back", LONG)
+
+
 def test_what_was_over_does_not_come_back(hosts: tuple[Flask, Flask], primary: Valkey) -> None:
     """A category that a server has let go of by itself, as a look at it has shown, before it loses data."""
     app, _ = hosts
