@@ -73,27 +73,15 @@ class Carries:
                 for name in entry.categories:
                     self._backend.reports.losses.note(Loss.MERGE_DROPPED, Cause.SESSION_OVER, name)
         done = [entry for entry in entries if not statuses[entry] & {"gone", "late"}]
-        shared, lost = self._copies.refresh(self._brought_to(done))
-        if lost and self.must_wait():  # these are carried once more
-            done = [entry for entry in done if lost.isdisjoint((entry.digest, name) for name in entry.categories)]
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
+        being_carried = self.waiting()  # of these less is there than will be
+        whole = [entry for entry in done if entry.digest not in being_carried]
+        changed = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
         # What the host has of a former id is from before it was given up, and could be shown or given back to Redis.
-        changed = {(entry.origin, name): ANONYMOUS for entry in done if entry.left_us for name in entry.categories}
-        shared += self._copies.refresh(changed)[0]
-        self._backend.reports.shared(*self._board.publish_copies(shared))
+        changed |= {(entry.origin, name): ANONYMOUS for entry in done if entry.left_us for name in entry.categories}
+        self._backend.reports.shared(*self._board.publish_copies(self._copies.refresh(changed)))
         return bool(done)
-
-    def _brought_to(self, done: Sequence[PendingCarry]) -> Mapping[tuple[str, str], str]:
-        """The categories that are as they will be, when these are done: digest and name → kind of the session."""
-        waiting = [carry for carries in calls.pages(self._journal.pending_carries) for carry in carries]
-        others = {digest for carry in waiting if carry not in done for digest in (carry.origin, carry.digest)}
-        return {
-            (entry.digest, name): entry.kind
-            for entry in done
-            for name in entry.categories
-            if entry.digest not in others
-        }
 
     def give_up(self, entry: PendingCarry, error: Exception) -> bool:
         """Give up one that cannot be carried: what is there stays where it is, until it runs out or its id's end takes

@@ -4,7 +4,7 @@ over their reads no more, and to them it would look undone."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 
 from ..policy.values import SharedCopy, StoreError
 from ..stores.backend import Backend
@@ -47,11 +47,11 @@ class MergedCopies:
         self._announced = announced
         return self._clock() - max(self._announced_at, self._recovered_at) < LINGER
 
-    def refresh(self, merged: Mapping[tuple[str, str], str]) -> tuple[list[SharedCopy], Set[tuple[str, str]]]:
+    def refresh(self, merged: Mapping[tuple[str, str], str]) -> list[SharedCopy]:
         """Categories as they are now, kept for this worker where it has a copy.
 
         :param merged: digest and category → kind of the session.
-        :return: those to be published for the other workers of this host, and those that Redis has lost since.
+        :return: those to be published for the other workers of this host.
         """
         local, are_needed = self._backend.local, self.are_needed()
         wanted = [place for place in merged if are_needed or local.category(*place) is not None]
@@ -61,13 +61,10 @@ class MergedCopies:
         except StoreError:  # it is merged all the same, and no entry may say that it waits
             for digest, category in wanted:
                 local.forget_category(digest, category)
-            return [], frozenset()
-        shared, lost = [], set()
+            return []
+        shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
-            if not copy.meta and copy.version < self._backend.latest_version(digest, category):
-                lost.add((digest, category))
-                continue
             kind = merged[digest, category]
             local.put_category(digest, category, copy, kind=kind, began=copy.version, as_of=asked_at)
             shared.append(SharedCopy(digest, category, copy, kind=kind))
-        return (shared if are_needed else []), lost
+        return shared if are_needed else []

@@ -28,7 +28,7 @@ PATIENCE = 10.0
 _KINDS = (ANONYMOUS, SIGNED_IN)
 
 _NOT_THROUGH = ""
-"""What a worker says of a server to which it has still to give back something."""
+"""Said by a worker of a server to which it has still to give something back."""
 
 Place = tuple[str, str]
 """A shard, and a kind of sessions."""

@@ -175,10 +175,7 @@ class Merges:
         for group, reply in sent:
             if isinstance(reply, Merged) and reply.version and not group[0].shadow:
                 self._note_version(group, reply.version)
-        shared, lost = self._copies.refresh(merged)
-        if lost and self.must_wait():  # they are merged once more, into what Redis is given back
-            done = [entry for entry in done if (entry.digest, entry.category) not in lost]
-        self._forget(done, shared, [entry for entry in applied if entry in done])
+        self._forget(done, self._copies.refresh(merged), applied)
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
         return set(done)

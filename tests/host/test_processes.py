@@ -191,7 +191,7 @@ def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Pa
     board.write_bytes(bytes(8 * count))
     workers = [process(script, path, number, count, board) for number in range(count)]
     for turn in range(_KILLS):
-        time.sleep(0.2)
+        time.sleep(0.2)  # each is killed wherever it is by then; nothing is expected within that time
         number = turn % count
         assert [worker.poll() for worker in workers] == [None] * count
         workers[number].kill()

@@ -31,6 +31,17 @@ def _kept(part: str, breaks: str, text: str) -> Kept:
     return Kept(part, breaks, parse(text))
 
 
+_GIVEN_BACK_TOO_OLD = """
+    visit w0 s0
+    tick all
+    append w0 s0
+    read w1 s0
+    append w0 s0
+    flush                       # at once: w1 has what was before
+    read w1 s0
+    tick w1                     # and is the first to give it back
+"""
+
 _EMPTIED_FOR_ONE_OF_TWO = """
     visit w0 s0
     tick all
@@ -931,39 +942,14 @@ KEPT = (
     _kept(
         "what was given back is as old as the copy",
         "I25",
-        """
-        visit w0 s0
-        tick all
-        append w0 s0
-        read w1 s0
-        append w0 s0
-        flush                   # at once: w1 has what was before
-        read w1 s0
-        tick w1                 # and is the first to give it back
-        append w1 s0
-        rest
-        kept s0
-        """,
+        _GIVEN_BACK_TOO_OLD + "append w1 s0\nrest\nkept s0",
     ),
     _kept("additions wait for what is given back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept("all workers of a host give back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept(
         "what no worker has any more is counted",
         "I25",
-        """
-        visit w0 s0
-        tick all
-        append w0 s0
-        read w1 s0
-        append w0 s0
-        flush
-        read w1 s0
-        tick w1                 # gives back what was before
-        crash w0
-        append w0 s0
-        rest
-        kept s0
-        """,
+        _GIVEN_BACK_TOO_OLD + "crash w0\nappend w0 s0\nrest\nkept s0",
     ),
     _kept(
         "what was not given back is counted",

@@ -236,7 +236,8 @@ class ClusterStore:
         prefix: str,
         count: Callable[[str], None] = lambda name: None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),  # gevent's, if it exchanges it later
+        # Looked up at each call: gevent may exchange it after this module was imported, and the former one stops all.
+        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),
     ) -> None:
         self.name = name
         self.prefix = prefix
