@@ -4,7 +4,8 @@ All of it is one thread, which makes requests, waits, and compares. In turn:
 
 1. *Well before.* It waits until the monitor has looked once, every store is used, and nothing is left in the journal:
    else what is seen would be of another outage. That takes a moment, or no drill is made.
-2. *Begin.* Each feature gets a value, and is read, once: what the table promises at level 0.
+2. *Begin.* Each feature gets a value, and is read, once: what the table promises at level 0. If a store is lost
+   meanwhile, no drill is made either.
 3. *Noticed.* The fault begins. Requests that meet it are made, one after the other, until the breaker of the store is
    open and the level is the expected one. They are what users meet first, so the slowest of them is told.
 4. *Rounds.* Each round reads and writes every feature once, as the table promises at that level; the next begins a
@@ -188,7 +189,7 @@ class Drill:
         """Before, during, and after.
 
         :param seconds: that the outage lasts once it was noticed, or as long as one round takes.
-        :raises NotReady: the stores are not well before.
+        :raises NotReady: the stores are not well before, or one is lost before the fault begins.
         :raises NotWell: nor afterwards; or the outage was not noticed.
         """
         try:
@@ -228,12 +229,14 @@ class Drill:
             yield Track(feature, key_of(self._settings, feature), promise(self._settings, feature, level, answering))
 
     def _begin(self, reader: Browser, track: Track) -> None:
-        well = promise(self._settings, track.feature, 0, _ALL_WELL)
+        well, level = promise(self._settings, track.feature, 0, _ALL_WELL), 0
         if track.key is not None:
             track.stored = f"{MARK} {secrets.token_hex(4)}"
-            _, place, _ = self._write(reader, track, track.stored)
+            level, place, _ = self._write(reader, track, track.stored)
             track.blame(broken_by_writing(place, well))
         seen, took = self._read(reader, track)
+        if level or seen.level:
+            raise NotReady("a store was lost before the outage of the drill began; see `flask langpont status`")
         if track.key is None:
             track.stored = seen.value
         track.before.note(took, seen.source)

@@ -17,8 +17,10 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.cli.signals import interrupting, undisturbed
 from flask_langpont_session.drill.faults import Fault, Faults
-from flask_langpont_session.drill.run import Drill, Parts
+from flask_langpont_session.drill.run import Drill, NotReady, Parts
 from flask_langpont_session.drill.visits import Browser
+from flask_langpont_session.events import signed_in
+from flask_langpont_session.policy.health import PRIMARY, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.host.journal import Journal
@@ -111,6 +113,20 @@ def test_a_broken_promise_is_found(make_app: MakeApp, monkeypatch: pytest.Monkey
     assert "      what was written is in nowhere, not in journal\n" in result.output
     assert re.search(r"^  ok  ui_settings ", result.output, re.MULTILINE)
     assert re.search(r"^  \d not as promised$", result.output, re.MULTILINE)
+
+
+def test_no_drill_is_made_where_a_store_is_lost_while_it_begins(make_app: MakeApp) -> None:
+    """That is another outage, of which the drill knows nothing: no feature is blamed for it."""
+    state = parts(app := make_app())
+    faults = Faults(state.backend, slow=0.2)
+    drill = Drill(Parts(app, state.backend, state.repository, state.monitor), faults)
+
+    def lose_the_primary(*_: object, **__: object) -> None:
+        state.backend.health.failed(StoreError(PRIMARY, ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True), WRITE)
+
+    with faults.laid(), signed_in.connected_to(lose_the_primary), pytest.raises(NotReady, match="was lost before"):
+        drill.run(Fault.READONLY, 0)
+    drill.clean_up()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

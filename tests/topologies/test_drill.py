@@ -73,6 +73,7 @@ KINDS = {
 }
 
 
+@pytest.mark.real_time("a server that the machine leaves without an answer for two seconds is an outage")
 @pytest.mark.usefixtures("on_time")
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_feature_gets_what_the_table_promises(
@@ -81,7 +82,7 @@ def test_each_feature_gets_what_the_table_promises(
     """In every outage, one after the other; nothing is left of it on any server."""
     begin, levels = KINDS[kind]
     with begin(tmp_path / "servers", authority) as (settings, sessions):
-        app = make_app(**settings, REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1, SLOW_MS=600)
+        app = make_app(**settings)
         for fault, level in zip(FAULTS, levels, strict=True):
             result = run(app, "drill", fault, "--for", "0")
             assert result.exit_code == 0, result.output
