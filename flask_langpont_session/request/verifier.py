@@ -215,8 +215,9 @@ class Verifier:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
             return Loaded.verified(Verdict.UNVERIFIABLE, stamp_ms)
         self._local.put_auth(row, confirmed.began)
-        if stamp_ms and not is_shared and self._push(row, scope, life, stamp_ms) == "dead":
-            self._repair(digest, scope)
+        pushed = self._push(row, scope, life, stamp_ms) if stamp_ms and not is_shared else None
+        if pushed in ("dead", "ended"):
+            self._repair(digest, scope, in_database=pushed == "ended")
             return Loaded.verified(Verdict.DEAD, stamp_ms)
         if not is_shared and life.is_extension_due(row, row.read_at):
             self._extend_idle(row, scope, life)  # the database could not note the use: read-only, full, or locked

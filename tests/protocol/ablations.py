@@ -90,6 +90,14 @@ def _delete_instead(node: Node, digest: str, version: int, categories: Any) -> N
         node.data.pop(Key(name, digest), None)
 
 
+def _any_tombstone_is_news(node: Node, *arguments: Any, **options: Any) -> str:
+    answer = _push_row(node, *arguments, **options)
+    return "dead" if answer == "ended" else answer
+
+
+_push_row = sim_redis.push_row
+
+
 def _update_whatever_the_version(self: sim_database.SimDatabase, digest: str, *, seen: int, **rest: Any) -> Any:
     row = self.tables.rows.get(digest)
     return _update(self, digest, seen=row.version if row else seen, **rest)
@@ -450,6 +458,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("rows changed since an incident", resync.Resync, "push_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
+    Ablation("a push says which tombstone it met", sim_redis, "push_row", _any_tombstone_is_news),
     Ablation("tombstone instead of DEL", sim_redis, "write_tombstone", _delete_instead),
     Ablation("local tombstone", local.LocalCopies, "kill", _forgets_the_dead),
     Ablation("guard of writes", sim_redis, "_refusal", _writes_unguarded),

@@ -264,6 +264,24 @@ KEPT = (
         """,
     ),
     _kept(
+        "a push says which tombstone it met",
+        "I6",
+        """
+        profile narrow
+        sign_in w0 alice s0
+        c: withdraw w3 s0
+        step c
+        step c
+        step c                  # the database has said that the session lives
+        step c
+        renew w0 s0             # and it goes on under another id
+        step c
+        step c                  # the push met the tombstone of the old one; to end that is not answered
+        pass 11000
+        heal
+        """,
+    ),
+    _kept(
         "tombstone instead of DEL",
         "S6",
         """

@@ -656,7 +656,7 @@ class SimRedisStore:
         deadline_ms = self._deadline_ms(timeout)
 
         def effect(node: Node) -> Written:
-            if push and push_row(node, *push, push_life_ms, exact=push_exact) == "dead":
+            if push and push_row(node, *push, push_life_ms, exact=push_exact) in ("dead", "ended"):
                 return Written("dead")
             if not changes:
                 return Written("written")
@@ -891,7 +891,7 @@ def push_row(node: Node, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bo
     idle, life = row.idle_expires_at, max(1, life_ms)
     if there is not None:
         if absorbs(there):
-            return "dead"
+            return "ended" if there.fields["@v"] else "dead"
         later = there.fields.get("@i", 0)
         if is_newer(there, row, stamp_ms):
             if later and idle > later:

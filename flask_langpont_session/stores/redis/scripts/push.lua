@@ -7,7 +7,7 @@
 -- the version: while the database was down it was moved here only.
 -- A record is replaced field by field, not deleted and made again: while its slot is moved to another node, a node
 -- refuses what a script does with a key that it has no more.
--- Returns 'pushed', 'dead' or 'older'.
+-- Returns 'pushed', 'older', or for a tombstone 'dead'; of one that the database knows of 'ended'.
 local now = redis.pcall('HGETALL', KEYS[1])
 if now.err and not string.find(now.err, '^WRONGTYPE') then
   return now
@@ -25,7 +25,7 @@ for i = 1, #now, 2 do
 end
 local live, stamp, later, _, version = described(meta)  -- a foreign record or type says nothing of ours
 if live == 'D' then
-  return 'dead'
+  return string.sub(meta, 12) == 'D0' and 'dead' or 'ended'
 end
 if live then
   local time = redis.call('TIME')

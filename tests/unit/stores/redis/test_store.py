@@ -327,7 +327,9 @@ def test_what_arrives_too_late_is_to_do_nothing(
     assert deadline in arguments[0]
 
 
-@pytest.mark.parametrize(("says", "status"), [([b"pushed", WRITTEN], "written"), ([b"dead", WRITTEN], "dead")])
+@pytest.mark.parametrize(
+    ("says", "status"), [([b"pushed", WRITTEN], "written"), ([b"dead", WRITTEN], "dead"), ([b"ended", WRITTEN], "dead")]
+)
 def test_a_row_is_pushed_before_what_is_written(store: RedisStore, server: Server, says: Any, status: str) -> None:
     """In one packet: the write is guarded by the record."""
     server.says = says
@@ -337,7 +339,9 @@ def test_a_row_is_pushed_before_what_is_written(store: RedisStore, server: Serve
     assert sent(server)[0][2][:2] == [b"9", b"1"]
 
 
-@pytest.mark.parametrize(("says", "status"), [(b"pushed", "written"), (b"older", "written"), (b"dead", "dead")])
+@pytest.mark.parametrize(
+    ("says", "status"), [(b"pushed", "written"), (b"older", "written"), (b"dead", "dead"), (b"ended", "dead")]
+)
 def test_a_row_may_be_all_that_is_written(store: RedisStore, server: Server, says: bytes, status: str) -> None:
     server.says = [says]
     assert write(store, {}, push=(ROW, 1), push_life_ms=9) == Written(status)
