@@ -106,8 +106,7 @@ def test_a_broken_promise_is_found(make_app: MakeApp, monkeypatch: pytest.Monkey
         raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
 
     monkeypatch.setattr(Journal, "put", full)
-    app = make_app(REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
-    result = run(app, "drill", "primary-down", "--for", "0")
+    result = run(make_app(), "drill", "primary-down", "--for", "0")
     assert result.exit_code == 1, result.output
     assert re.search(r"^  BAD translation_state ", result.output, re.MULTILINE)
     assert "      what was written is in nowhere, not in journal\n" in result.output

@@ -16,7 +16,7 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import DatabaseWentBack
 from flask_langpont_session.policy.serializer import decode
-from flask_langpont_session.stores.sql.tables import METADATA
+from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import LONG, age_row, browser, key, pass_time, resting, row, sign_in, waiting, who
@@ -104,6 +104,38 @@ def test_i34_of_a_version_that_is_only_a_number_no_right_is_left(make_app: MakeA
         assert (role(app, client), who(app, client)) == (None, "7")
         assert not browser(app, client.cookie).get("/get/identity.provides").json["present"]
     assert lost_commits(app) == 1
+
+
+@pytest.mark.parametrize("knows_by", ["its memory", "Redis"])
+def test_i34_a_sign_in_that_the_database_has_lost_is_noticed(
+    make_app: MakeApp, database_url: str, primary: Valkey, tmp_path: Path, knows_by: str
+) -> None:
+    """No row is deleted before its life in all has ended. The session is over, and is counted once."""
+    here = make_app(DATABASE_URL=database_url)
+    there = make_app(DATABASE_URL=database_url, JOURNAL=str(tmp_path / "there.sqlite3"))
+    before = remembered(here)
+    client = an_admin(here)
+    go_back(here, before)
+    app = here if knows_by == "its memory" else there
+    wait_for_monitors()
+    with resting(here, there):
+        pass_time(app, primary, client.digest, parts(app).settings.lease_terms.verify_ms + 1)
+        assert [who(each, client) for each in (app, here, there)] == [None] * 3
+    assert lost_commits(here, there) == 1
+
+
+def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeApp, primary: Valkey) -> None:
+    """By another clock it has ended, and is purged."""
+    app = make_app()
+    client = an_admin(app)
+    wait_for_monitors()
+    with resting(app):
+        pass_time(app, primary, client.digest, parts(app).settings.life.absolute_ms - 50_000)
+        parts(app).backend.local.forget(client.digest)
+        with parts(app).backend.database.engine.begin() as connection:
+            connection.execute(SESSIONS.delete())
+        assert who(app, client) is None
+    assert lost_commits(app) == 0
 
 
 def test_i34_a_request_that_writes_brings_no_right_back(make_app: MakeApp, database_url: str) -> None:

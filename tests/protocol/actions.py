@@ -735,7 +735,9 @@ def _check_session(world: World, worker: Worker, sid: SessionId, exact: bool) ->
             state = row.state if row else "lost"
             world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is {state}")
     elif loaded.row is None:
-        world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is valid")
+        # Dead for ever to what knew of its end before the database went back.
+        if not (loaded.verdict is Verdict.DEAD and sid.digest in world.tables.revived):
+            world.promises.violate("I6", f"{worker.name}: {loaded.verdict} for a session that is valid")
     elif loaded.row.version != row.version and exact:
         world.promises.violate("I6", f"{worker.name} shows version {loaded.row.version} of {row.version}")
 

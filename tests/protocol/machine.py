@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from .actions import REQUESTS, do
 from .invariants import Broken
-from .walker import LABELS, ORDER, Schedule, shrink
+from .walker import GOES_BACK, LABELS, ORDER, STEPS, Schedule, shrink
 from .world import PROFILES, SERVERS, SLOTS, USERS, WORKERS, World, simulated
 
 workers = st.sampled_from(list(WORKERS))
@@ -37,6 +37,8 @@ OVERLAPPING = (
 SERVER_FAULTS = (
     "kill {}", "start {} file", "start {} old", "start {} empty", "freeze {}", "thaw {}", "full {} on", "full {} off",
 )  # fmt: skip
+CLOCKS = (("h0", STEPS), ("h1", STEPS), ("primary", STEPS[::2]), ("replica", STEPS[::2]))
+"""By how much which clock is set. Those of servers forward only: for how long a session lives is checked by them."""
 ROLE_CHANGES = ("fail_over", "demote", "stale_names h0", "stale_names h1", "new_names", "replicate 1", "replicate all")
 
 
@@ -226,6 +228,22 @@ class WorldMachine(RuleBasedStateMachine):
     def dies(self, line: str) -> None:
         """A worker dies, or a host with its journal, or a connection."""
         self._do(line)
+
+    @rule(line=any_of(*(f"set_clock {name} {step}" for name, steps in CLOCKS for step in steps)))
+    def clocks(self, line: str) -> None:
+        """The clock of a host or a server is set."""
+        self._do(line)
+
+    @rule(line=any_of(*(f"disk {host} {state}" for host in ("h0", "h1") for state in ("tight", "free"))))
+    def disks(self, line: str) -> None:
+        """The disk of a host is full, or has room again."""
+        self._do(line)
+
+    @rule(line=any_of("remember", "remember", GOES_BACK))
+    def database_goes_back(self, line: str) -> None:
+        """The database is told to remember how it is, and goes back to that after an outage."""
+        for each in line.split("; "):
+            self._do(each)
 
 
 def main(examples: int) -> None:

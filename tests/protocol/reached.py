@@ -17,8 +17,10 @@ EVERYTHING = dict.fromkeys((*REQUESTS, *(EVENTS.keys() - OF_SCHEDULES), "tick"),
 
 REACHED: dict[str, tuple[int, int]] = EVERYTHING | {
     "unread": (0, 30),  # of walks only: S11 holds with a journal that can be read
-    # of walks only: in the worlds of the machine there is too much else
-    **dict.fromkeys(("set_clock", "remember", "go_back", "disk"), (0, 15)),
+    "set_clock": (500, 15),
+    "remember": (200, 15),
+    "go_back": (150, 15),
+    "disk": (300, 15),
     # servers and networks
     "another primary": (20, 100),
     "file primary started": (0, 30),
