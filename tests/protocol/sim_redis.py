@@ -164,7 +164,7 @@ class Node:
                 self.data[key] = record._replace(expires_at=record.expires_at - ms)
         gone = [key for key in before if not self.get(key)]
         for key in gone:
-            self.delete(key)
+            self._set(key, None)
         return bool(gone)
 
     def own(self, key: Key) -> Record | None:
