@@ -127,7 +127,7 @@ outage-report: $(INSTALLED)
 # LANGPONT_SOAK_SEED repeats what another run has drawn.
 soak: $(INSTALLED)
 	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak tests/soak/appends_under_faults.py
-	LANGPONT_MACHINE_EXAMPLES=1000 LANGPONT_WALKS=1000 $(BIN)/python -m pytest tests/protocol/test_machine.py tests/protocol/test_walks.py
+	LANGPONT_MACHINE_EXAMPLES=1000 LANGPONT_WALKS=1000 LANGPONT_WALK_SEED=$$(date +%s) $(BIN)/python -m pytest tests/protocol/test_machine.py tests/protocol/test_walks.py
 
 # The tests that docs/flask.md recommends, 300 times, on a machine that has twenty other things to do: ten minutes.
 busy-suite: $(INSTALLED)
