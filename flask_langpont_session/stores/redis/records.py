@@ -303,13 +303,13 @@ def canary_fits(reply: Any, keys: int) -> bool:
     return bool(reply[1].isascii())
 
 
-BURIED = (b"dead", b"ended")
+TOMBSTONES = (b"dead", b"ended")
 """Answers of ``push.lua`` that tell of a tombstone: one that the database may not know of, and one that it knows of."""
 
 
 def push_fits(reply: Any, keys: int) -> bool:
     """``push.lua``."""
-    return reply in (b"pushed", b"older", *BURIED)
+    return reply in (b"pushed", b"older", *TOMBSTONES)
 
 
 def tombstone_fits(reply: Any, keys: int) -> bool:

@@ -152,7 +152,7 @@ class RedisStore:
         before = [self.commands.push(*push, push_life_ms, exact=push_exact)] if push else []
         if not changes:
             [reply] = self._change((ref.digest,), lambda deadline_ms: before, timeout)
-            return Written("dead" if reply in records.BURIED else "written")
+            return Written("dead" if reply in records.TOMBSTONES else "written")
 
         # What is pushed is another record, of which no one says what it was before.
         writing = self.near.writing(ref.digest) if self.near and not (push or ref.shadow) else None
@@ -164,7 +164,7 @@ class RedisStore:
         if writing is not None:
             return self._write_near(writing, changes, commands, timeout)
         replies = self._change((ref.digest,), commands, timeout)
-        if push and replies[0] in records.BURIED:
+        if push and replies[0] in records.TOMBSTONES:
             return Written("dead")
         return written(replies[-1], tuple(changes))
 
