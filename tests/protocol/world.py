@@ -45,6 +45,7 @@ from flask_langpont_session.stores.redis.records import AuthEntry
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
+from tests.support.on_time import never_late
 
 from .clock import Clock
 from .invariants import Promises
@@ -110,10 +111,12 @@ which of several lanes is another one in each process."""
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """What the package does at a time is small, and what it logs reaches the worlds only (:class:`Listener`)."""
+    """What the package does at a time is small, what it logs reaches the worlds only (:class:`Listener`), and a busy
+    machine changes nothing."""
     log = logging.getLogger("flask_langpont_session")
     level = log.level
     with ExitStack() as stack:
+        stack.enter_context(never_late())
         for module, small in PARTS.items():
             stack.enter_context(patch.multiple(module, **small))
         stack.enter_context(patch.object(log, "propagate", False))
