@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from ..policy.values import SharedCopy, StoreError
 from ..stores.backend import Backend
+from ..stores.redis.records import began_as_of
 from . import calls
 
 ANNOUNCEMENTS = 2.0
@@ -48,13 +49,13 @@ class MergedCopies:
         return self._clock() - max(self._announced_at, self._recovered_at) < LINGER
 
     def refresh(self, merged: Mapping[tuple[str, str], str]) -> list[SharedCopy]:
-        """Categories as they are now, kept for this worker where it has a copy.
+        """Keep categories as they are now: if the server that has merged them is lost before its replica has them, no
+        other worker may have them, and nothing else tells of what was wiped.
 
         :param merged: digest and category → kind of the session.
         :return: those to be published for the other workers of this host.
         """
-        local, are_needed = self._backend.local, self.are_needed()
-        wanted = [place for place in merged if are_needed or local.category(*place) is not None]
+        local, wanted = self._backend.local, list(merged)
         asked_at = self._clock()
         try:
             copies = self._backend.primary.copies(wanted, timeout=calls.TIMEOUT) if wanted else []
@@ -65,6 +66,7 @@ class MergedCopies:
         shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
             kind = merged[digest, category]
-            local.put_category(digest, category, copy, kind=kind, began=copy.version, as_of=asked_at)
-            shared.append(SharedCopy(digest, category, copy, kind=kind))
-        return shared if are_needed else []
+            began = began_as_of(copy.meta) if copy.meta else copy.version  # what is not there may have been lost
+            local.put_category(digest, category, copy, kind=kind, began=began, as_of=asked_at)
+            shared.append(SharedCopy(digest, category, copy, kind=kind, began=began))
+        return shared if self.are_needed() else []

@@ -14,7 +14,16 @@ from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
-from flask_langpont_session.recovery import giving_back, lost_commits, merges, reconciler, refill, replay, resync
+from flask_langpont_session.recovery import (
+    copies,
+    giving_back,
+    lost_commits,
+    merges,
+    reconciler,
+    refill,
+    replay,
+    resync,
+)
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
@@ -88,6 +97,10 @@ _push = verifier.Verifier._push
 def _delete_instead(node: Node, digest: str, version: int, categories: Any) -> None:
     for name in categories:
         node.data.pop(Key(name, digest), None)
+
+
+def _began_when_it_was_wiped(meta: bytes) -> int:
+    return int(meta[8:24])
 
 
 def _any_tombstone_is_news(node: Node, *arguments: Any, **options: Any) -> str:
@@ -516,6 +529,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("later versions of siblings", fallback.Fallback, "is_outdated", lambda *arguments: False),
     Ablation("copies are as old as their confirmation", local.KeptSessions, "find", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
+    Ablation("the worker that merged something keeps it", copies.MergedCopies, "refresh", lambda self, merged: []),
+    Ablation("a wipe knows of all that was before", copies, "began_as_of", _began_when_it_was_wiped),
     Ablation("what began after a loss is a part", refill, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),

@@ -765,14 +765,17 @@ def _check_sums(world: World) -> None:
 
 
 def _kept(world: World, slot: str) -> None:
-    """Redis has every entry, value and addition that was acknowledged, whatever it has lost (I25, I32), or the package
-    has said that it has not."""
+    """Redis has every entry, value and addition that was acknowledged, and nothing that was cleared, whatever it has
+    lost (I25, I32), or the package has said that it has not."""
     sid, promises = world.slots[slot].sid, world.promises
     if sid is None:
         return
     record = world.cluster.primary.own(Key("translation", sid.digest))
     there: Mapping[str, Any] = record.fields if record else {}
-    missing = promises.appended[sid.digest] - set(as_list(there.get(LIST)))
+    shown, cleared = set(as_list(there.get(LIST))), promises.cleared.get(sid.digest, set())
+    missing = promises.appended[sid.digest] - shown - cleared
+    if shown & cleared:
+        promises.violate("I25", "what was cleared is there again in a Redis that has gone back")
     last = promises.last.get(sid.digest)
     is_reported = any(cause == Cause.LOST_BY_REDIS for _, cause, _ in world.recorder.losses())
     if not is_reported and (missing or (last is not None and there.get("source_lang") != last)):

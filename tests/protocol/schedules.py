@@ -42,6 +42,26 @@ _GIVEN_BACK_TOO_OLD = """
     tick w1                     # and is the first to give it back
 """
 
+_CLEARED_RIGHT_BEFORE_A_FAILOVER = """
+    visit w0 s0
+    append w0 s0
+    read {reader} s0
+    tick all
+    replicate all
+    cut h0 A
+    pass 3000
+    tick all
+    clear w0 s0             # it waits in the journal
+    join_all
+    pass 500
+    tick w1                 # the primary has it, its replica has not
+    kill primary
+    fail_over
+    recover
+    rest
+    kept s0
+"""
+
 _EMPTIED_FOR_ONE_OF_TWO = """
     visit w0 s0
     tick all
@@ -64,6 +84,8 @@ _EMPTIED_FOR_ONE_OF_TWO = """
 """The host of two workers has an addition that waits, and one of them has all that the primary lost."""
 
 KEPT = (
+    _kept("the worker that merged something keeps it", "I25", _CLEARED_RIGHT_BEFORE_A_FAILOVER.format(reader="w0")),
+    _kept("a wipe knows of all that was before", "I25", _CLEARED_RIGHT_BEFORE_A_FAILOVER.format(reader="w1")),
     _kept(
         "lease",
         "I3",

@@ -414,9 +414,13 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
     if not meta[_OWN:_HORIZON].isdigit():
         raise _Damaged
     version = int(meta[_OWN:_STAMP])
-    began = 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else int(meta[_STAMP:_HORIZON])
     copy = CategoryCopy(version, fields, b"", meta[_META:].partition(b"\1")[0], given_back_as_of(meta))
-    return Known(meta, copy, began=began)
+    return Known(meta, copy, began=began_as_of(meta))
+
+
+def began_as_of(meta: bytes) -> int:
+    """Return :attr:`Known.began` of a record that is described so."""
+    return 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else int(meta[_STAMP:_HORIZON])
 
 
 def given_back_as_of(meta: bytes) -> int:
