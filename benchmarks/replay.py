@@ -23,7 +23,8 @@ from flask import Flask
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.extension import State, state_of
+from flask_langpont_session.build import State
+from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Loaded, Plan, Verdict

@@ -19,7 +19,8 @@ import msgspec
 from flask import Flask
 
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.extension import State, state_of
+from flask_langpont_session.build import State
+from flask_langpont_session.extension import state_of
 from flask_langpont_session.metrics.session_index import ActiveSessions
 from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId

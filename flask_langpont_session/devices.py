@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flask import Request, has_request_context, request
 
-from .config.settings import Settings
 from .policy.values import NO_DEVICE, Device, clean_label, network_of
 from .support.logs import fields
+
+if TYPE_CHECKING:
+    from .config.settings import Settings
 
 log = logging.getLogger(__name__)
 

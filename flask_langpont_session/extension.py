@@ -11,7 +11,7 @@ import time
 import weakref
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, current_app, g, got_request_exception, has_app_context, has_request_context, request
 from flask import session as current_session
@@ -19,24 +19,25 @@ from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
 from .blueprint import health_blueprint, health_report, yielding
-from .build import State as State
-from .build import build, close_with
-from .config.explanations import UnclaimedKeys
-from .config.settings import Settings
 from .devices import device_reader
 from .exceptions import LangPontSessionError, Refused, SessionLimitReached
 from .metrics.recorder import Recorder, note_beginning, record_request
 from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
-from .request.repository import SessionRepository
 from .session.cookies import CookieSigner, signer_for
 from .session.mapping import Session
 from .session.special_keys import RememberCookie
 from .session.values import SessionInfo
 from .session.work import SessionContext
-from .stores.sql.tables import METADATA
 from .support.logs import fields
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+    from .build import State
+    from .config.settings import Settings
+    from .request.repository import SessionRepository
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,15 @@ applications: weakref.WeakSet[Flask] = weakref.WeakSet()
 _arranging = threading.Lock()
 
 
+class _Tables:
+    """The tables in the database, for an application that keeps them in its own chain of migrations."""
+
+    def __get__(self, instance: object, owner: type) -> MetaData:
+        from .stores.sql.tables import METADATA  # SQLAlchemy is imported with the first application
+
+        return METADATA
+
+
 class LangPontSession(SessionInterface):
     """Flask sessions by category in Redis or Valkey, with auth mirrored to SQL.
 
@@ -58,8 +68,7 @@ class LangPontSession(SessionInterface):
     or ``LangPontSession().init_app(app)``, which sets the interface itself. Several applications may use one object.
     """
 
-    metadata = METADATA
-    """The tables in the database, for an application that keeps them in its own chain of migrations."""
+    metadata = _Tables()
 
     def __init__(self, app: Flask | None = None) -> None:
         if app is not None:
@@ -368,6 +377,8 @@ def arrange(app: Flask) -> State:
 
     :raises ConfigError: with every mistake of the configuration.
     """
+    from .build import build, close_with  # the stores and their drivers: not before there is an application
+
     before: State | None = app.extensions.get(EXTENSION)
     state = build(app, None if before is None else before.recorder)
     app.extensions[EXTENSION] = state
@@ -493,6 +504,8 @@ def _signer(app: Flask) -> CookieSigner:
 
 def _context(app: Flask, state: State) -> SessionContext:
     """Made once: Flask's keys are read when these are called, not now."""
+    from .config.explanations import UnclaimedKeys  # by now the settings have been imported
+
     its = cast(Flask, weakref.proxy(app))  # the application holds these: they must not hold it
     settings = state.settings
 

@@ -22,11 +22,11 @@ from blinker import ANY
 from flask import Flask
 
 from . import events
-from .build import CLOSES
+from .build import CLOSES, State
 from .config.checks import PREFIX
 from .config.settings import ALONE, PATIENCE
 from .exceptions import ConfigError
-from .extension import EXTENSION, State, applications, arrange, state_of
+from .extension import EXTENSION, applications, arrange, state_of
 from .policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .policy.levels import LEVELS
 from .policy.values import ErrorClass, StoreError, role_of

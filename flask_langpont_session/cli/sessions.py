@@ -11,9 +11,10 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from ..build import State
 from ..diagnosis.findings import Unknown
 from ..events import EndedBy
-from ..extension import State, state_of
+from ..extension import state_of
 from ..policy.ids import is_digest
 from ..policy.records import Revoked
 from ..policy.users import authenticated_at

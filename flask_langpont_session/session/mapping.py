@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flask.sessions import SessionMixin
 
@@ -25,7 +25,6 @@ from ..policy.records import Kept, Verdict
 from ..policy.serializer import INT_LIMIT, check_key
 from ..policy.users import authenticated_at, is_recent
 from ..policy.values import clean_label
-from ..request.scope import RequestScope
 from ..support.caches import lazy
 from .auth_keys import AuthKeys
 from .availability import explain, is_available
@@ -34,6 +33,9 @@ from .saving import Saving
 from .special_keys import NO_COOKIE, RememberCookie, SpecialKeys
 from .values import CategoryView, FeatureReport
 from .work import Ids, OldSession, SessionContext, Work, place_of, places_of, readable_keys
+
+if TYPE_CHECKING:
+    from ..request.scope import RequestScope
 
 log = logging.getLogger(__name__)
 

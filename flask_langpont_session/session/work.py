@@ -14,14 +14,14 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import Life, Loaded, Verdict
 from ..policy.serializer import decode
 from ..policy.values import NO_DEVICE, AuthRow, Device, Fields
-from ..request.repository import SessionRepository
-from ..request.scope import RequestScope
 from ..support.caches import lazy
 from ..support.logs import fields
 from .changes import Changes, SessionLimits
 from .identity import NOT_READ, Identity
 
 if TYPE_CHECKING:
+    from ..request.repository import SessionRepository
+    from ..request.scope import RequestScope
     from .mapping import Session
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from redis import ConnectionPool, Redis
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.extension import State
+from flask_langpont_session.build import State
 from flask_langpont_session.policy.values import CategoryChange, Operation, RecordRef
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import PendingWrite

@@ -15,7 +15,7 @@ from flask import session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.extension import State
+from flask_langpont_session.build import State
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
