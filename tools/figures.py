@@ -3,7 +3,8 @@
 Three kinds are counted: what a request runs through, what the source looks like, and how much of it the tests reach
 into. The requests are those of an application with SQLite: a signed-in session is read by its lease, from a Redis in
 memory, which is asked each time, and from a real server, which says what has changed; and an auth key is written.
-Beside each figure stands what it was before the package was put into folders.
+Beside each figure stands what it was before the package was put into folders. Then follows what a request costs
+(:mod:`tools.cost`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import flask_langpont_session
 
+from . import cost
 from .words import lines_about_persons
 
 PACKAGE = Path(flask_langpont_session.__file__).parent
@@ -375,6 +377,8 @@ def main() -> None:
     print("| figure | before | now | where |\n| --- | --- | --- | --- |")
     for name, (value, where) in figures().items():
         print(f"| {name} | {BEFORE[name]} | {value} | {where} |")
+    print()
+    cost.main()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""What the session costs a request, in bytecodes: ``python -m tools.cost``.
+
+Bytecodes are counted that the thread of a request runs, libraries included, beyond what the same request runs with a
+session that is a plain dict. The count is the same however busy the machine is, so a test can hold it
+(``tests/integration/test_cost.py``). The application is the plainest that there is: one server, SQLite, a signed-in
+user whose session this process keeps near.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median_low
+from types import FrameType
+from typing import Any
+
+from flask import Flask, Request, Response, session
+from flask.sessions import SessionInterface, SessionMixin
+
+import flask_langpont_session
+from devservers.processes import wait_until
+from devservers.valkey import Valkey
+
+GOALS: Mapping[str, int] = {
+    "read one": 800, "read all": 1900, "change one": 1900, "read + change": 2800, "sign-in": 9000,
+}  # fmt: skip
+"""Bytecodes that a request should cost at most."""
+
+_TRIES = 25
+"""Requests of which the median counts: now and then one has more to do, such as asking the server after a silence."""
+
+
+class Bytecodes:
+    """Counts what each request of an application runs in its thread.
+
+    :ivar number: of the last one.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self.number = 0
+        self._serve, app.wsgi_app = app.wsgi_app, self._counted  # type: ignore[method-assign]
+
+    def _counted(self, environ: Any, start_response: Any) -> Any:
+        self.number = 0
+        sys.settrace(self._enter)
+        try:
+            return self._serve(environ, start_response)
+        finally:
+            sys.settrace(None)
+
+    def _enter(self, frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        return self._count
+
+    def _count(self, frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+        self.number += event == "opcode"
+        return self._count
+
+
+class _PlainSession(dict[str, Any], SessionMixin):
+    """Costs what no session can do without."""
+
+
+class _PlainInterface(SessionInterface):
+    def __init__(self) -> None:
+        self._kept = _PlainSession()
+
+    def open_session(self, app: Flask, request: Request) -> SessionMixin:
+        return self._kept
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        return None
+
+
+def costs() -> dict[str, int]:
+    """Return the bytecodes of each kind of request, by the names of :data:`GOALS`."""
+    with tempfile.TemporaryDirectory() as folder, Valkey(Path(folder)) as server:
+        return costs_on(server)
+
+
+def costs_on(server: Valkey) -> dict[str, int]:
+    """The same with a server that is there."""
+    plain = Flask(__name__)
+    plain.session_interface = _PlainInterface()
+    _add_views(plain)
+    bare = _costs_of(plain, lambda: None)
+    with _application(server) as (app, wait_until_near):
+        return {name: number - bare[name] for name, number in _costs_of(app, wait_until_near).items()}
+
+
+@contextmanager
+def _application(server: Valkey) -> Iterator[tuple[Flask, Callable[[], None]]]:
+    with tempfile.TemporaryDirectory() as folder, server.client() as client:
+        app = Flask(__name__, instance_path=folder)
+        app.config.update(TESTING=True, SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=server.url)
+        extension = flask_langpont_session.LangPontSession(app)
+        extension.create_tables(app)
+        _add_views(app)
+        browser = app.test_client()
+        browser.get("/sign-in/0")
+
+        def asks_nothing() -> bool:
+            client.config_resetstat()
+            browser.get("/read-one/0")
+            return "cmdstat_evalsha" not in client.info("commandstats")
+
+        yield app, lambda: wait_until(asks_nothing, "a session that is kept near", 60)
+        extension.close(app)
+
+
+def _add_views(app: Flask) -> None:
+    @app.get("/read-one/<_>")
+    def read_one(_: str) -> str:
+        return str(session.get("lang"))
+
+    @app.get("/read-all/<_>")
+    def read_all(_: str) -> str:
+        return str(len(dict(session)))
+
+    @app.get("/change-one/<value>")
+    def change_one(value: str) -> str:
+        session["lang"] = value
+        return ""
+
+    @app.get("/read-change/<value>")
+    def read_and_change(value: str) -> str:
+        before = session.get("lang")
+        session["lang"] = value
+        return str(before)
+
+    @app.get("/sign-in/<value>")
+    def sign_in(value: str) -> str:
+        session["_user_id"] = value
+        session["_fresh"] = True
+        return ""
+
+
+def _costs_of(app: Flask, wait_until_near: Callable[[], None]) -> dict[str, int]:
+    """The median of some requests of each kind. A user signs in with a browser that has no session."""
+    browser = app.test_client()
+    browser.get("/sign-in/0")
+    browser.get("/change-one/en")
+    wait_until_near()
+    counted = Bytecodes(app)
+
+    def cost(path: str, value: int) -> int:
+        by = app.test_client() if path == "sign-in" else browser
+        browser.get("/read-one/0")  # what the request before has changed is near again
+        answer = by.get(f"/{path}/{value}")
+        assert answer.status_code == 200, answer.text
+        return counted.number
+
+    paths = zip(GOALS, ("read-one", "read-all", "change-one", "read-change", "sign-in"), strict=True)
+    return {name: median_low(cost(path, value) for value in range(_TRIES)) for name, path in paths}
+
+
+def main() -> None:
+    print("| request | bytecodes | goal |\n| --- | --- | --- |")
+    for name, number in costs().items():
+        print(f"| {name} | {number} | {GOALS[name]} |")
+
+
+if __name__ == "__main__":
+    main()
