@@ -54,7 +54,7 @@ _arranging = threading.Lock()
 class _Tables:
     """The tables in the database, for an application that keeps them in its own chain of migrations."""
 
-    def __get__(self, instance: object, owner: type) -> MetaData:
+    def __get__(self, _: object, owner: type) -> MetaData:
         from .stores.sql.tables import METADATA  # SQLAlchemy is imported with the first application
 
         return METADATA

@@ -120,14 +120,6 @@ def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, t
     assert "user_role" not in after
 
 
-@pytest.mark.parametrize(("version", "said"), [(0, "dead"), (7, "ended")])
-def test_a_push_says_whether_the_database_knows_of_the_tombstone(store: RedisStore, version: int, said: str) -> None:
-    """One that the database knows of may be of a change of id, after which the session goes on."""
-    now = store.endpoint.time_ms(timeout=WAIT)
-    store.write_tombstone(DIGEST, version, ("auth",), timeout=WAIT)
-    assert store.push(a_row(now), now, HOUR, timeout=WAIT) == said
-
-
 def test_only_a_foreign_record_is_quarantined_where_that_is_asked(store: RedisStore, raw: Any) -> None:
     """A reply that was read by the wrong reader looks like one."""
     now = store.endpoint.time_ms(timeout=WAIT)

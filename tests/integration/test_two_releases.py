@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,8 +178,16 @@ class User:
             self.acknowledged.append(number)
 
     def has_lost(self, url: str) -> list[int]:
-        """Return what was acknowledged and is not there, or not in its order."""
-        shown = self.visitor.at(url).me()
+        """Return what was acknowledged and is not there, or not in its order. Ask again while a worker does not know:
+        the journal may be too busy to answer."""
+        answers: list[Any] = []
+
+        def is_known() -> bool:
+            answers.append(self.visitor.at(url).me())
+            return bool(answers[-1]["available"])
+
+        wait_until(is_known, "an answer that knows", LONG)
+        shown = answers[-1]
         left = iter(shown["numbers"])
         assert shown["count"] >= len(self.acknowledged)
         assert shown["count"] <= len(self.acknowledged) + self.unknown

@@ -26,6 +26,7 @@ def create_app() -> Flask:
             "form": SCHEMA_VERSION,
             "level": session.level,  # type: ignore[attr-defined]
             "user": session.get("user_id"),
+            "available": session.available("translation_state"),  # type: ignore[attr-defined]
             "numbers": session.get("input_text", []),
             "count": session.get("usage_count", 0),
         }
