@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import Host, Worker
@@ -25,16 +25,23 @@ PAUSE = 0.01
 """Seconds between two requests of one browser: servers and workers need the processor, too."""
 
 
+class Span(NamedTuple):
+    """From asking to the answer, monotonic seconds: on a busy machine that may take long."""
+
+    asked: float
+    answered: float
+
+
 @dataclass
 class Appender:
     """One user, at every worker of a host in turn.
 
-    :ivar acknowledged: entry → when it was asked for, monotonic seconds.
+    :ivar acknowledged: entry → its request.
     """
 
     host: Host
     browser: Browser
-    acknowledged: dict[int, float] = field(default_factory=dict)
+    acknowledged: dict[int, Span] = field(default_factory=dict)
     levels: set[int] = field(default_factory=set)
 
     def append(self, entry: int) -> None:
@@ -43,7 +50,7 @@ class Appender:
         answer = self.browser.at(worker.url).send("/append", entry=str(entry))
         if answer.ok:
             self.levels.add(answer.json["level"])
-            self.acknowledged[entry] = answer.began
+            self.acknowledged[entry] = Span(answer.began, answer.ended)
 
     def shown(self, worker: Worker) -> dict[str, Any]:
         """What a worker shows of the session."""
@@ -52,8 +59,8 @@ class Appender:
         found: dict[str, Any] = answer.json
         return found
 
-    def lost(self) -> list[float]:
-        """When the entries were asked for that were acknowledged and are not in the list."""
+    def lost(self) -> list[Span]:
+        """The requests of the entries that were acknowledged and are not in the list."""
         there = set(self.shown(self.host.workers[0])["list"])
         return sorted(at for entry, at in self.acknowledged.items() if entry not in there)
 
@@ -63,14 +70,13 @@ class Load:
     """A context manager: all act while it is open.
 
     :ivar ended: sessions that were ended.
-    :ivar shown: an ended session was shown by a worker of the host that had ended it: when it was asked for, monotonic
-        seconds.
+    :ivar shown: the requests in which a worker of the host that had ended a session showed it.
     """
 
     hosts: Sequence[Host]
     appenders: list[Appender] = field(default_factory=list)
     ended: int = 0
-    shown: list[float] = field(default_factory=list)
+    shown: list[Span] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _numbers: Any = field(default_factory=count)
 
@@ -105,8 +111,8 @@ class Load:
                     acting.result()
             self._over.wait(PAUSE)
 
-    def lost(self) -> list[float]:
-        """When the entries were asked for that were acknowledged and are in no list."""
+    def lost(self) -> list[Span]:
+        """The requests of the entries that were acknowledged and are in no list."""
         return sorted(at for one in self.appenders for at in one.lost())
 
     def _append(self, one: Appender) -> None:
@@ -138,4 +144,4 @@ class Load:
         for worker in host.workers:
             answer = ended.twin(worker.url).get("/look")
             if answer.ok and answer.json["user"]:
-                self.shown.append(answer.began)
+                self.shown.append(Span(answer.began, answer.ended))

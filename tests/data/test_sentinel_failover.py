@@ -14,7 +14,7 @@ from devservers.servers import Valkey
 from tests.integration.sentinels import Service, role, running_service
 
 from .conftest import HostMaker
-from .failovers import Load
+from .failovers import Load, Span
 from .support import home
 
 SOME = 20
@@ -50,9 +50,10 @@ def cut_off(service: Service) -> None:
         wait_until(lambda: role(heir) == "master", "the promotion", LONG)
 
 
-def outside(times: list[float], switches: list[tuple[float, float]]) -> list[float]:
-    """Those that lie in no switch; how long after the beginning of the first one."""
-    return [at - switches[0][0] for at in times if not any(began < at < ended for began, ended in switches)]
+def outside(requests: list[Span], switches: list[Span]) -> list[float]:
+    """When those were asked that met no switch, seconds after the beginning of the first one."""
+    met = [one for one in requests if any(one.asked < each.answered and one.answered > each.asked for each in switches)]
+    return [one.asked - switches[0].asked for one in requests if one not in met]
 
 
 @pytest.mark.real_time("a write may go to the former primary for a second, by the real clock")
@@ -63,7 +64,7 @@ def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
     """By every worker, while it still calls itself a primary. Twice: there and back."""
     settings = {"REDIS_URL": service.url, **BY_THE_SENTINELS_ALONE}
     with host("a", workers=2, **settings) as a, host("b", workers=1, **settings) as b:
-        switches = []
+        switches: list[Span] = []
         with Load([a, b]) as load:
             for _ in range(2):
                 load.go_on(SOME)
@@ -72,7 +73,7 @@ def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
                 failover(service)
                 with service.sentinels_cut_off(old):  # so that they do not make it a replica
                     wait_until(lambda old=old: not users_of(old), "the last connection's end", LONG)  # type: ignore[misc]
-                    switches.append((began, time.monotonic()))
+                    switches.append(Span(began, time.monotonic()))
                     assert (role(old), role(heir)) == ("master", "master")
                     load.go_on(SOME)
                     assert not users_of(old)
@@ -109,4 +110,4 @@ def test_d35_a_primary_that_hung_is_not_used_when_it_wakes_up(service: Service, 
             load.go_on(SOME)
         home(*a.workers)
         lost = load.lost()
-    assert not [at for at in lost if at > well_at]
+    assert not [one for one in lost if one.asked > well_at]
