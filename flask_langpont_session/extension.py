@@ -52,10 +52,10 @@ _arranging = threading.Lock()
 
 
 class _Tables:
-    """The tables in the database, for an application that keeps them in its own chain of migrations."""
+    """Imports the tables when they are asked for: SQLAlchemy comes with the first application."""
 
     def __get__(self, _: object, owner: type) -> MetaData:
-        from .stores.sql.tables import METADATA  # SQLAlchemy is imported with the first application
+        from .stores.sql.tables import METADATA
 
         return METADATA
 
@@ -69,6 +69,7 @@ class LangPontSession(SessionInterface):
     """
 
     metadata = _Tables()
+    """The tables in the database, for an application that keeps them in its own chain of migrations."""
 
     def __init__(self, app: Flask | None = None) -> None:
         if app is not None:
