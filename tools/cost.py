@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median_low
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask, Request, Response, session
 from flask.sessions import SessionInterface, SessionMixin
@@ -23,6 +23,8 @@ from flask.sessions import SessionInterface, SessionMixin
 import flask_langpont_session
 from devservers.processes import wait_until
 from devservers.valkey import Valkey
+
+T = TypeVar("T")
 
 GOALS: Mapping[str, int] = {
     "read one": 800, "read all": 1900, "change one": 1900, "read + change": 2800, "sign-in": 9000,
@@ -86,29 +88,40 @@ def costs_on(server: Valkey) -> dict[str, int]:
     plain = Flask(__name__)
     plain.session_interface = _PlainInterface()
     _add_views(plain)
-    bare = _costs_of(plain, lambda: None)
-    with _application(server) as (app, wait_until_near):
-        return {name: number - bare[name] for name, number in _costs_of(app, wait_until_near).items()}
+    bare = _costs_of(plain)
+    with application(REDIS_URL=server.url) as app:
+        _add_views(app)
+        return {name: number - bare[name] for name, number in _costs_of(app, server).items()}
 
 
 @contextmanager
-def _application(server: Valkey) -> Iterator[tuple[Flask, Callable[[], None]]]:
-    with tempfile.TemporaryDirectory() as folder, server.client() as client:
+def application(**settings: Any) -> Iterator[Flask]:
+    """The plainest one, with SQLite and without views.
+
+    :param settings: without their prefix.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         app = Flask(__name__, instance_path=folder)
-        app.config.update(TESTING=True, SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=server.url)
+        app.config.update(TESTING=True, SECRET_KEY="x" * 40)
+        app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         extension = flask_langpont_session.LangPontSession(app)
         extension.create_tables(app)
-        _add_views(app)
-        browser = app.test_client()
-        browser.get("/sign-in/0")
-
-        def asks_nothing() -> bool:
-            client.config_resetstat()
-            browser.get("/read-one/0")
-            return "cmdstat_evalsha" not in client.info("commandstats")
-
-        yield app, lambda: wait_until(asks_nothing, "a session that is kept near", 60)
+        yield app
         extension.close(app)
+
+
+def once_near(server: Valkey, read: Callable[[], T]) -> T:
+    """Read a session until the server need not be asked for it, and return what the last read came to."""
+    found: list[T] = []
+
+    def asked_nothing() -> bool:
+        client.config_resetstat()
+        found.append(read())
+        return "cmdstat_evalsha" not in client.info("commandstats")
+
+    with server.client() as client:
+        wait_until(asked_nothing, "requests that need not ask", 60)
+    return found[-1]
 
 
 def _add_views(app: Flask) -> None:
@@ -138,12 +151,13 @@ def _add_views(app: Flask) -> None:
         return ""
 
 
-def _costs_of(app: Flask, wait_until_near: Callable[[], None]) -> dict[str, int]:
+def _costs_of(app: Flask, server: Valkey | None = None) -> dict[str, int]:
     """The median of some requests of each kind. A user signs in with a browser that has no session."""
     browser = app.test_client()
     browser.get("/sign-in/0")
     browser.get("/change-one/en")
-    wait_until_near()
+    if server is not None:
+        once_near(server, lambda: browser.get("/read-one/0"))
     counted = Bytecodes(app)
 
     def cost(path: str, value: int) -> int:

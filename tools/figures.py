@@ -20,7 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from flask import session
+
 import flask_langpont_session
+from devservers.valkey import Valkey
 
 from . import cost
 from .words import lines_about_persons
@@ -101,36 +104,18 @@ def traced_requests() -> tuple[Figure, Figure]:
 
 def traced_near_read() -> Figure:
     """The usual leased read: of a real server, which tells this process what has changed, and has nothing to tell."""
-    from devservers.processes import wait_until
-    from devservers.valkey import Valkey
-
     with (
         tempfile.TemporaryDirectory() as folder,
         Valkey(Path(folder)) as server,
-        server.client() as client,
         _requests(REDIS_URL=server.url) as traced,
     ):
-        figures: list[Figure] = []
-
-        def asked_nothing() -> bool:
-            client.config_resetstat()
-            figures.append(traced("/read"))
-            return "cmdstat_evalsha" not in client.info("commandstats")
-
-        wait_until(asked_nothing, "requests that need not ask", 60)
-        return figures[-1]
+        return cost.once_near(server, lambda: traced("/read"))
 
 
 @contextmanager
 def _requests(**settings: Any) -> Iterator[Callable[[str], Figure]]:
     """Requests of a browser that is signed in, one after the other."""
-    from flask import Flask, session
-
-    with tempfile.TemporaryDirectory() as folder:
-        app = Flask(__name__, instance_path=folder)
-        app.config.update(TESTING=True, SECRET_KEY="x" * 40)
-        app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
-        extension = flask_langpont_session.LangPontSession(app)
+    with cost.application(**settings) as app:
 
         @app.get("/sign-in")
         def sign_in() -> str:
@@ -147,11 +132,9 @@ def _requests(**settings: Any) -> Iterator[Callable[[str], Figure]]:
             return ""
 
         client = app.test_client()
-        extension.create_tables(app)
         for path in ("/sign-in", "/read", "/write/-1", "/read"):  # what only a first request does is over then
             assert client.get(path).status_code == 200
         yield partial(_traced, client)
-        extension.close(app)
 
 
 def _traced(client: Any, path: str) -> Figure:

@@ -78,7 +78,7 @@ class Pushes:
         return Found(live, found.damaged)
 
     def moving(self, dead: Sequence[str], database: bool) -> Set[str]:
-        """Those of some ids that are dead whose data may be about to go to another one.
+        """Return those of some dead ids whose data may be about to go to another one.
 
         :param database: it answers; else nothing is known of any.
         :raises StoreError: it does not.

@@ -64,13 +64,6 @@ class Later(NamedTuple):
         """A row that was read, or written."""
         return cls(row.version, row)
 
-    def should_be_there(self, now_ms: int) -> bool:
-        """Return whether the database must have a row: none is deleted before its life in all has ended.
-
-        :param now_ms: by Redis; 0: unknown.
-        """
-        return self.row is not None and 0 < now_ms < self.row.absolute_expires_at - INCIDENT_MARGIN_MS
-
 
 class _Belief(NamedTuple):
     """That a row may be believed without a question: what the rules said, and for how long they say the same.
@@ -214,8 +207,10 @@ class Verifier:
                 return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
             self.write_tombstone(digest, row.version if row else 0, scope)
-            if row is None and not is_shared and later.should_be_there(stamp_ms):
-                self._reports.database_went_back(1)
+            if row is None and not is_shared and stamp_ms and later.row is not None:
+                # No row is deleted before its life in all has ended.
+                is_lost = replace(later.row, read_at=stamp_ms).lives_on(INCIDENT_MARGIN_MS)
+                self._reports.database_went_back(int(is_lost))
             if not is_shared and row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
                 ended = events.SessionRevoked(events.short(digest), True, events.EndedBy.EXPIRY)
                 self._reports.emit(events.session_revoked, ended)

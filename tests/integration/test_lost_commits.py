@@ -41,6 +41,13 @@ def go_back(app: Flask, tables: Tables) -> None:
                 connection.execute(table.insert(), [dict(row) for row in rows])
 
 
+@pytest.fixture
+def two_hosts(make_app: MakeApp, database_url: str, tmp_path: Path) -> tuple[Flask, Flask]:
+    """A worker of each; they share a database, not a journal."""
+    there = {"DATABASE_URL": database_url, "JOURNAL": str(tmp_path / "there.sqlite3")}
+    return make_app(DATABASE_URL=database_url), make_app(**there)
+
+
 def lost_commits(*apps: Flask) -> int:
     """How many these workers have counted."""
     return sum(parts(app).recorder.counters().get("database_lost_commits", 0) for app in apps)
@@ -65,11 +72,10 @@ def an_admin(app: Flask) -> Any:
 
 @pytest.mark.parametrize("knows_by", ["its memory", "Redis"])
 def test_i34_a_right_that_was_withdrawn_stays_so(
-    make_app: MakeApp, database_url: str, primary: Valkey, tmp_path: Path, knows_by: str
+    two_hosts: tuple[Flask, Flask], primary: Valkey, knows_by: str
 ) -> None:
     """Rights that both versions have are kept, and the row is leased again: it costs no question per request."""
-    here = make_app(DATABASE_URL=database_url)
-    there = make_app(DATABASE_URL=database_url, JOURNAL=str(tmp_path / "there.sqlite3"))
+    here, there = two_hosts
     client = an_admin(here)
     before = remembered(here)
     client.post("/set", json={"user_role": "user"})
@@ -108,11 +114,10 @@ def test_i34_of_a_version_that_is_only_a_number_no_right_is_left(make_app: MakeA
 
 @pytest.mark.parametrize("knows_by", ["its memory", "Redis"])
 def test_i34_a_sign_in_that_the_database_has_lost_is_noticed(
-    make_app: MakeApp, database_url: str, primary: Valkey, tmp_path: Path, knows_by: str
+    two_hosts: tuple[Flask, Flask], primary: Valkey, knows_by: str
 ) -> None:
     """No row is deleted before its life in all has ended. The session is over, and is counted once."""
-    here = make_app(DATABASE_URL=database_url)
-    there = make_app(DATABASE_URL=database_url, JOURNAL=str(tmp_path / "there.sqlite3"))
+    here, there = two_hosts
     before = remembered(here)
     client = an_admin(here)
     go_back(here, before)
@@ -208,10 +213,9 @@ def test_i34_what_one_request_finds_has_all_others_told_again(make_app: MakeApp,
     wait_until(lambda: lost_commits(app) == 2, "both to be counted", LONG)
 
 
-def test_i34_a_tombstone_over_a_row_that_lives_is_counted(make_app: MakeApp, database_url: str, tmp_path: Path) -> None:
+def test_i34_a_tombstone_over_a_row_that_lives_is_counted(two_hosts: tuple[Flask, Flask]) -> None:
     """Another host than the one that ended the session is asked for it."""
-    here = make_app(DATABASE_URL=database_url)
-    there = make_app(DATABASE_URL=database_url, JOURNAL=str(tmp_path / "there.sqlite3"))
+    here, there = two_hosts
     client = sign_in(here)
     before = remembered(here)
     client.post("/logout")

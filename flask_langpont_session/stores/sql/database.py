@@ -465,7 +465,7 @@ class Database:
         return self.calls.patiently(work, timeout, writing=False)
 
     def renamed(self, digests: Sequence[str], ms: int, timeout: float) -> set[str]:
-        """Those of these sessions that were given another digest within the last milliseconds.
+        """Return those of some sessions that were given another digest within the last milliseconds.
 
         :param timeout: seconds.
         """
