@@ -36,7 +36,8 @@ class Span(NamedTuple):
 class Appender:
     """One user, at every worker of a host in turn.
 
-    :ivar acknowledged: entry → its request.
+    :ivar acknowledged: entry → its request. Only where the answer said that the list was known: a page that adds to
+        what it was told is unknown makes a new list.
     """
 
     host: Host
@@ -48,7 +49,7 @@ class Appender:
         """Read the list, and write it with one entry more."""
         worker = self.host.workers[entry % len(self.host.workers)]
         answer = self.browser.at(worker.url).send("/append", entry=str(entry))
-        if answer.ok:
+        if answer.ok and answer.json["available"]:
             self.levels.add(answer.json["level"])
             self.acknowledged[entry] = Span(answer.began, answer.ended)
 

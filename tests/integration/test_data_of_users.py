@@ -97,7 +97,7 @@ def test_a_cart_outlives_the_look_of_the_pages(app: Flask, primary: Valkey, page
         redis.delete(key(digest(cookie), "ui"))
         redis.pexpire(key(digest(cookie), "data"), life - DAY - life // 4)
     assert client.get("/all").json["cart"] == CART
-    assert "theme" not in client.get("/all").json
+    wait_until(lambda: "theme" not in client.get("/all").json, "the invalidation", LONG)
     assert life - 60_000 < life_ms(primary, cookie) <= life
 
 

@@ -34,6 +34,9 @@ DEATH = 1.0
 """Seconds around the death of a worker in which a request may remain without an answer."""
 
 
+@pytest.mark.real_time(
+    "what a request waits for its stores is told by the clock of its user, who waits for workers as well"
+)
 @pytest.mark.timeout(SECONDS * 2 + 240)
 def test_no_promise_is_broken_by_any_mixture_of_faults(tmp_path: Path, say: Callable[[str], None]) -> None:
     """Random faults of three stores at once and killed workers; then all is healed, and every user is asked again."""
