@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPException
@@ -87,6 +87,36 @@ def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path
     hand_over(journal.file)
     assert (file_in_use(path), path.exists()) == (path_of(path), False)
     journal.close()
+
+
+@pytest.mark.usefixtures("workers_end")
+def test_what_a_worker_of_either_release_has_seen_or_wiped_outdates_the_copies_of_the_other_one(
+    former: Path, tmp_path: Path
+) -> None:
+    """What a worker has written to Redis may be in no copy that its host shares: one that does not reach Redis yet must
+    know that there is more than it has, and build nothing on that."""
+    path = tmp_path / "journal"
+    script = """
+        board = journal.board
+        journal.open()
+        board.note_version("theirs", "ui", 5000)
+        board.note_wipe("wiped by them", "ui", 5000)
+        wait()
+        print([board.is_outdated("mine", "ui", version) for version in (4000, 5000)])
+        print([board.is_wiped_since("wiped by me", "ui", version) for version in (4000, 5000)])
+    """
+    worker = process(script, path, environment=former_release.environment(former))
+    assert worker.stdout and worker.stdout.readline() == "ready\n"
+    with closing(journal_at(path)) as journal:
+        board = journal.board
+        journal.open()
+        assert [board.is_outdated("theirs", "ui", version) for version in (4000, 5000)] == [True, False]
+        assert [board.is_wiped_since("wiped by them", "ui", version) for version in (4000, 5000)] == [True, False]
+        assert board.versions.latest("theirs", "ui") == 5000
+        board.note_version("mine", "ui", 5000)
+        board.note_wipe("wiped by me", "ui", 5000)
+        let_go_on(worker)
+        assert output(worker) == "[True, False]\n[True, False]"
 
 
 def let_go_on(worker: subprocess.Popen[str]) -> None:

@@ -65,7 +65,10 @@ class Board:
         self.clock = clock or HostClock(file.path)
         self._wall = clock or time.time
         self._limits = limits or JournalLimits()
-        self.versions, self._wipes = LatestVersions(file.path, "seen"), LatestVersions(file.path, "wiped")
+        self.versions, self._wipes = (
+            LatestVersions(file.path, what, has_met_former=lambda: file.sides.has_met_former)
+            for what in ("seen", "wiped")
+        )
         self.change_ids = ChangeIds(file.path)
         self.words: dict[Presence, str] = {}
 

@@ -352,8 +352,10 @@ class JournalFile:
                 self._refuse_if_inherited()
                 db = side.connect(self._age, deadline.at)
                 self._shared_numbers()
+                is_of_former = side.is_of_former
+                self.sides.has_met_former = self.sides.has_met_former or is_of_former
                 yield db
-                if side.is_of_former and not self.sides.something_waits:
+                if is_of_former and not self.sides.something_waits:
                     side.close()
             except FAILURES as error:
                 # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a

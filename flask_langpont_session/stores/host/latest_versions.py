@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...support.files import PrivateNumbers
 
 BUCKETS = 65_536
-_PLACES = 7
+_WORDS = 8
 """A category is noted in its bucket, in the place of the one whose version is the oldest there: what is forgotten is
 older than seven others. In all there is room for some hundreds of thousands, in 4 MB of which only those parts exist
 that were written to. The first word of a bucket is the highest version that was forgotten there."""
@@ -24,7 +24,10 @@ that were written to. The first word of a bucket is the highest version that was
 _FORM = 2
 """Part of the file's name: a release that places the numbers otherwise has another file."""
 
-_WORD, _BUCKET = struct.Struct("=Q"), struct.Struct(f"={1 + _PLACES}Q")
+FORMER_BUCKETS = 8_192
+"""In the former release's file, whose name has no number. Each word of a bucket is a place there."""
+
+_WORD, _BUCKET = struct.Struct("=Q"), struct.Struct(f"={_WORDS}Q")
 _BYTES, _ALL_BYTES = _WORD.size, _BUCKET.size
 _NOTHING = bytes(_ALL_BYTES)
 
@@ -38,10 +41,24 @@ class LatestVersions:
 
     :param path: of the journal that the workers of this host share; None: this process has it for itself.
     :param what: names the file.
+    :param has_met_former: says whether this process has met a journal of the former release: what that release's
+        workers have noted counts too, and they are told.
+    :param is_former: the file is that release's.
     """
 
-    def __init__(self, path: Path | None, what: str) -> None:
-        self._path = None if path is None else Path(f"{path.resolve()}-{what}-{_FORM}")
+    def __init__(
+        self,
+        path: Path | None,
+        what: str,
+        *,
+        has_met_former: Callable[[], bool] = lambda: False,
+        is_former: bool = False,
+    ) -> None:
+        name = what if is_former else f"{what}-{_FORM}"
+        self._path = None if path is None else Path(f"{path.resolve()}-{name}")
+        self._buckets, self._first = (FORMER_BUCKETS, 0) if is_former else (BUCKETS, 1)
+        self._has_met_former = has_met_former
+        self._former = None if path is None or is_former else LatestVersions(path, what, is_former=True)
         self._file: PrivateNumbers | None = None
         self._own: dict[int, bytes] = {}
 
@@ -51,9 +68,11 @@ class LatestVersions:
 
         :raises OSError: the file cannot be used.
         """
-        bucket, name = _names(digest, category)
+        if self._former and self._has_met_former():
+            self._former.note(digest, category, version)
+        bucket, name = _names(digest, category, self._buckets)
         words = self._in(bucket)
-        place = _place_of(name, words)
+        place = _place_of(name, words, self._first)
         word = name << _MS_BITS | version // 1000 & _MS
         if place is not None:
             if words[place] & _MS > word & _MS:
@@ -63,7 +82,7 @@ class LatestVersions:
             else:
                 (self._file or self._opened()).write(bucket + place * _BYTES, _WORD.pack(word))
             return
-        place = min(range(1, 1 + _PLACES), key=lambda place: words[place] & _MS)
+        place = min(range(self._first, _WORDS), key=lambda place: words[place] & _MS)
         self._forgets(bucket, words[place])
         displaced = self._exchange(bucket + place * _BYTES, word)
         if displaced != words[place]:  # by another process, at the same moment
@@ -77,9 +96,11 @@ class LatestVersions:
             and is older does not matter.
         :raises OSError: the file cannot be used.
         """
-        bucket, name = _names(digest, category)
+        if self._former and self._has_met_former() and self._former.latest(digest, category) // 1000 > version // 1000:
+            return True
+        bucket, name = _names(digest, category, self._buckets)
         words = self._in(bucket)
-        place = _place_of(name, words)
+        place = _place_of(name, words, self._first)
         if place is None:
             return words[0] > version // 1000 and words[0] >= since_ms
         return words[place] & _MS > version // 1000
@@ -89,14 +110,15 @@ class LatestVersions:
 
         :raises OSError: the file cannot be used.
         """
-        bucket, name = _names(digest, category)
+        theirs = self._former.latest(digest, category) if self._former and self._has_met_former() else 0
+        bucket, name = _names(digest, category, self._buckets)
         words = self._in(bucket)
-        place = _place_of(name, words)
-        return 0 if place is None else (words[place] & _MS) * 1000
+        place = _place_of(name, words, self._first)
+        return max(theirs, 0 if place is None else (words[place] & _MS) * 1000)
 
     def _forgets(self, bucket: int, word: int) -> None:
-        """Have it known that a version is noted no more."""
-        highest = word & _MS
+        """Have it known that a version is noted no more. The former release's file has no word for that."""
+        highest = word & _MS if self._first else 0
         while highest and (before := self._exchange(bucket, highest)) > highest:
             highest = before
 
@@ -121,6 +143,8 @@ class LatestVersions:
     def close(self) -> None:
         """Let go of the file. The next call opens it again."""
         self._file = None
+        if self._former:
+            self._former.close()
 
     def _opened(self) -> PrivateNumbers:
         assert self._path is not None
@@ -130,16 +154,16 @@ class LatestVersions:
         return file
 
 
-def _place_of(name: int, words: Sequence[int]) -> int | None:
-    """Where a category stands in its bucket; None: nothing is noted of it."""
-    for place in range(1, 1 + _PLACES):
+def _place_of(name: int, words: Sequence[int], first: int) -> int | None:
+    """Where a category stands in its bucket, from the first place on; None: nothing is noted of it."""
+    for place in range(first, _WORDS):
         if words[place] >> _MS_BITS == name:
             return place
     return None
 
 
-def _names(digest: str, category: str) -> tuple[int, int]:
+def _names(digest: str, category: str, buckets: int) -> tuple[int, int]:
     """Where the bucket of a category begins, and what tells it from nearly all others there."""
     of = digest.encode()
     found, names = zlib.crc32(category.encode(), zlib.crc32(of)), zlib.adler32(of)
-    return found % BUCKETS * _ALL_BYTES, (names << 16 | found // BUCKETS) & _NAMES
+    return found % buckets * _ALL_BYTES, (names << 33 - buckets.bit_length() | found // buckets) & _NAMES

@@ -104,10 +104,12 @@ class Sides:
         keep that waiting.
     :ivar something_waits: in the journal, as far as this process knows. Where nothing does, the file of the former form
         is let go of after each call.
+    :ivar has_met_former: one has led to the file of the former form. From then on a worker of the former release may
+        know of something newer than this process has, even when that file is gone.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.something_waits = False
+        self.something_waits = self.has_met_former = False
         self.write = Side(path, "write")
         self.read = self.write if path is None else Side(path, "read")
         self.shrink = self.write if path is None else Side(path, "shrink")

@@ -156,3 +156,29 @@ def test_what_two_workers_forget_at_once_leaves_the_higher_mark(path: Path, monk
     assert mine.is_outdated("sibling", "ui", 19 * MS)
     assert not mine.is_outdated("sibling", "ui", 20 * MS)
     assert mine.is_outdated("mine", "ui", 20 * MS)
+
+
+def test_the_file_of_the_former_release_is_used_from_when_its_journal_is_met(path: Path) -> None:
+    """Elsewhere it costs nothing, and is not made."""
+    has_met_former = False
+    versions = LatestVersions(path, "seen", has_met_former=lambda: has_met_former)
+    former = LatestVersions(path, "seen", is_former=True)
+    versions.note("d", "ui", 5 * MS)
+    assert (versions.latest("d", "ui"), versions.is_outdated("d", "ui", 4 * MS)) == (5 * MS, True)
+    assert not Path(f"{path}-seen").exists()
+    former.note("d", "ui", 6 * MS)
+    assert (versions.latest("d", "ui"), versions.is_outdated("d", "ui", 5 * MS)) == (5 * MS, False)
+    has_met_former = True
+    assert (versions.latest("d", "ui"), versions.is_outdated("d", "ui", 5 * MS)) == (6 * MS, True)
+    versions.note("d", "ui", 7 * MS)
+    assert former.latest("d", "ui") == 7 * MS
+
+
+def test_in_the_file_of_the_former_release_no_mark_takes_a_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each word of a bucket is a place there."""
+    monkeypatch.setattr(latest_versions, "FORMER_BUCKETS", 1)
+    versions = LatestVersions(path, "seen", is_former=True)
+    for number in range(1, 10):
+        versions.note(f"d{number}", "ui", number * MS)
+    noted = {number: versions.latest(f"d{number}", "ui") for number in range(1, 10)}
+    assert noted == {1: 0} | {number: number * MS for number in range(2, 10)}
