@@ -45,7 +45,7 @@ class Outages:
         """As new: a forked child has announced nothing, and has seen no shard well yet."""
         self._silent: frozenset[str] = frozenset()
         self._to_share: list[SharedCopy] = []
-        self._next_announcement = 0.0
+        self._next_announcement = 0.0  # 0: none stands, as far as is known here
         self._next_look = 0.0
         self.waiting: Waiting | None = NOTHING_WAITS
         # By shard: when all was well there for certain; the second one by its own clock.
@@ -71,12 +71,12 @@ class Outages:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + copies.ANNOUNCEMENTS
             ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
-        was_announced = bool(self._next_announcement)
-        if not was_announced and is_first:
-            was_announced = bool(ask_journal(self._board.outages, "monitor"))
-        if not is_to_be_announced and was_announced:  # here, or by a worker that died during the outage
-            ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor")
-            self._next_announcement = 0.0
+        elif is_first and ask_journal(self._board.outages, "monitor") != {}:  # by a worker that died during the outage
+            self._next_announcement = self._clock()
+        if self._next_announcement and not is_to_be_announced:
+            is_taken_back = ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor") is not None
+            # Else again in the next round: no other worker need take it back.
+            self._next_announcement = 0.0 if is_taken_back else self._next_announcement
         self._silent = silent
 
     def _share_copies(self) -> None:

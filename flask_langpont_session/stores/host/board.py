@@ -93,9 +93,10 @@ class Board:
         with self._file.connected() as db:
             return dict(db.execute("SELECT what, at_ms FROM outages ORDER BY what").fetchall())
 
-    def outage_over(self, what: str) -> None:
-        """Take an announcement back."""
-        self._file.transaction(lambda db: db.execute("DELETE FROM outages WHERE what = ?", (what,)))
+    def outage_over(self, what: str) -> bool:
+        """Take an announcement back, and return whether there was one."""
+        sql = "DELETE FROM outages WHERE what = ?"
+        return self._file.transaction(lambda db: db.execute(sql, (what,)).rowcount > 0)
 
     # -- copies --------------------------------------------------------------------------------------------------------
 

@@ -39,16 +39,16 @@ def shared(stage: Stage) -> list[str]:
     return [copy.digest for copy in stage.backend.board.shared_copies().values()]
 
 
-def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, *errors: StoreError) -> None:
-    """The next attempts to share copies fail so."""
-    left, publish = list(errors), stage.backend.board.publish_copies
+def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, *errors: StoreError, call: str = "publish_copies") -> None:
+    """The next attempts to share copies fail so, or those of another call of the board."""
+    left, method = list(errors), getattr(stage.backend.board, call)
 
-    def attempt(copies: Iterable[SharedCopy], **options: Any) -> Shared:
+    def attempt(*of: Any, **options: Any) -> Any:
         if left:
             raise left.pop(0)
-        return publish(copies, **options)
+        return method(*of, **options)
 
-    monkeypatch.setattr(stage.backend.board, "publish_copies", attempt)
+    monkeypatch.setattr(stage.backend.board, call, attempt)
 
 
 def test_copies_are_shared_once_when_no_redis_answers(stage: Stage, outages: Outages) -> None:
@@ -123,6 +123,27 @@ def test_what_could_not_be_shared_is_not_shared_after_the_outage(
     outages.share(is_first=False)
     assert shared(stage) == []
     assert not stage.backend.board.outages()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_an_outage_that_could_not_be_taken_back_is_taken_back_in_the_next_round(
+    stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    """The journal was busy, or could not even be asked. Else the announcement stays for as long as the workers live:
+    the journal is never empty, and each request has to look into it."""
+    if is_first:  # it was announced by a worker that has died
+        stage.backend.board.announce_outage(PRIMARY)
+        failing(stage, monkeypatch, busy(), call="outages")
+    else:
+        stage.lose(PRIMARY, REPLICA)
+        outages.share(is_first=False)
+        for store in (PRIMARY, REPLICA):
+            stage.health.close(store, [READ, WRITE])
+    failing(stage, monkeypatch, busy(), busy(), call="outage_over")
+    outages.share(is_first=is_first)
+    for expected in ([PRIMARY], [PRIMARY], [], []):
+        assert [*stage.backend.board.outages()] == expected
+        outages.share(is_first=False)
 
 
 def test_a_journal_that_cannot_be_used_is_an_alert(
