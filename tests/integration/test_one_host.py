@@ -551,7 +551,7 @@ def test_what_was_shared_of_an_id_that_was_given_up_is_not_given_back(
         assert stored(primary, "translation", former) == {}
         with primary.client() as redis:
             redis.delete(f"session:translation:{{{digest(former)}}}")
-        (tmp_path / "journal.sqlite3-wiped").write_bytes(b"")
+        (tmp_path / "journal.sqlite3-wiped-2").write_bytes(b"")
         parts(sibling).monitor.note_incident()
         parts(sibling).monitor.tick()
     assert browser(sibling, former).get("/get/input_text").json["value"] is None
