@@ -7,7 +7,6 @@ users go to the database, by compare-and-set.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from ..metrics.losses import Cause, Loss
@@ -195,7 +194,7 @@ class Merges:
 
         :param whatever_is_there: also where Redis has less than this host has seen.
         """
-        write_id, now = new_write_id(), time.monotonic()
+        write_id, now = new_write_id(), self._backend.clock()
         digests = {group[0].digest for group in groups}
         moments_ms = {digest: self._redis.estimated_ms(digest, now) for digest in digests}
         ids = {entry: used for group in groups if (used := _used_id(group) or write_id) for entry in group}

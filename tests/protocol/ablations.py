@@ -1,6 +1,6 @@
 """The load-bearing parts of the protocol, each with what it is without that part: one function is replaced.
 
-What the Lua scripts do is replaced where the simulated servers do it (``sim_redis``), under the script's name.
+Of a script a part of its text is replaced.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ from flask_langpont_session.stores.host import change_ids, entries, host_clock, 
 from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
-from flask_langpont_session.stores.redis.records import ABSENT, Outcome
 
-from . import sim_database, sim_records, sim_redis
-from .sim_redis import Key, Node
+from . import sim_commands, sim_database
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,14 @@ class Ablation:
     owner: Any
     function: str
     without: Any
+
+
+def _script(name: str, *edits: tuple[str, str]) -> Ablation:
+    """Return the ablation of a part of a script.
+
+    :param edits: a text that stands there, and what stands in its place.
+    """
+    return Ablation(name, sim_commands, "EDITS", tuple((old.encode(), new.encode()) for old, new in edits))
 
 
 def _nothing(*arguments: Any, **options: Any) -> None:
@@ -94,21 +100,8 @@ def _stamps_after_the_read(
 _push = verifier.Verifier._push
 
 
-def _delete_instead(node: Node, digest: str, version: int, categories: Any) -> None:
-    for name in categories:
-        node.data.pop(Key(name, digest), None)
-
-
 def _began_when_it_was_wiped(meta: bytes) -> int:
     return int(meta[8:24])
-
-
-def _any_tombstone_is_news(node: Node, *arguments: Any, **options: Any) -> str:
-    answer = _push_row(node, *arguments, **options)
-    return "dead" if answer == "ended" else answer
-
-
-_push_row = sim_redis.push_row
 
 
 def _update_whatever_the_version(self: sim_database.SimDatabase, digest: str, *, seen: int, **rest: Any) -> Any:
@@ -234,10 +227,6 @@ def _ends_when_it_must(row: AuthRow, confirmed_ms: int, life: leases.Life, terms
     return ends if terms.verify_ms > 0 else 0
 
 
-def _writes_unguarded(node: Node, digest: str, guard: str) -> str | None:
-    return None
-
-
 def _any_server_is_primary(self: scope.RedisReply) -> bool:
     return self.answer is not None
 
@@ -298,21 +287,6 @@ def _waits_for_nothing(self: scope.RequestScope, error: Any, direction: str, ope
 _failed = scope.RequestScope._failed
 
 
-def _replaces_the_unread(merge: sim_records.SimMerge, step: Any) -> bool:
-    return step.mode == ABSENT or _may_replace(merge, step)
-
-
-def _replaces_what_is_later(merge: sim_records.SimMerge, step: Any) -> bool:
-    return step.mode != ABSENT or _may_replace(merge, step)
-
-
-_may_replace = sim_records.may_replace
-
-
-def _by_category(self: sim_records.SimMerge, name: str, moment: int, doubts: str, *, by_time: bool) -> bool:
-    return self.record.meta.stamp > moment
-
-
 def _waits_if_it_is_read(self: journal_writer.JournalWriter, ref: RecordRef, names: Any, scope: Any = None) -> bool:
     overlay = self.overlay(ref, scope)
     return any(map(overlay.has_writes, names))
@@ -339,10 +313,6 @@ def _kept_as_is_found_out(self: journal_writer.JournalWriter, plan: Plan, *argum
 
 
 _journal_keep = journal_writer.JournalWriter.keep
-
-
-def _wipes_nothing(self: sim_records.SimMerge, step: Any) -> Outcome:
-    return Outcome.APPLIED
 
 
 def _looked_up_late(self: near.NearCache, reading: near.Reading, answer: records.Answer, server: Any) -> None:
@@ -470,12 +440,24 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("reconciler", reconciler.Reconciler, "run", _replays_nothing),
     Ablation("rows changed since an incident", resync.Resync, "push_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
-    Ablation("dead absorbs", sim_redis, "absorbs", lambda there: False),
-    Ablation("a push says which tombstone it met", sim_redis, "push_row", _any_tombstone_is_news),
-    Ablation("tombstone instead of DEL", sim_redis, "write_tombstone", _delete_instead),
+    _script(
+        "dead absorbs",
+        (
+            "return string.sub(meta, 12) == 'D0' and 'dead' or 'ended'",
+            "stamp, later, version = 0, 0, tonumber(string.sub(meta, 13))",
+        ),
+    ),
+    _script("a push says which tombstone it met", ("string.sub(meta, 12) == 'D0' and 'dead' or 'ended'", "'dead'")),
+    _script(
+        "tombstone instead of DEL",
+        (
+            "local old, gone = redis.pcall('HGETALL'",
+            "redis.call('DEL', KEYS[1]) do return 'buried' end\nlocal old, gone = redis.pcall('HGETALL'",
+        ),
+    ),
     Ablation("local tombstone", local.LocalCopies, "kill", _forgets_the_dead),
-    Ablation("guard of writes", sim_redis, "_refusal", _writes_unguarded),
-    Ablation("compare-and-set in Redis", sim_redis, "is_newer", lambda there, row, stamp_ms: False),
+    _script("guard of writes", ("if sub(head, 12, 12) ~= 'F' then", "if false then")),
+    _script("compare-and-set in Redis", ("if version > new or (version == new and is_newer) then", "if false then")),
     Ablation("compare-and-set in the database", sim_database.SimDatabase, "update", _update_whatever_the_version),
     Ablation(
         "compare-and-set of a change of id",
@@ -501,9 +483,21 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what may fail", scope.RequestScope, "attempt", scope.RequestScope.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
     Ablation("push of what Redis missed", journal_writer.JournalWriter, "queue_push", _nothing),
-    Ablation("what could not be read is not replaced", sim_records, "may_replace", _replaces_the_unread),
-    Ablation("what was written since is not replaced", sim_records, "may_replace", _replaces_what_is_later),
-    Ablation("written since: the field, not its category", sim_records.SimMerge, "written_since", _by_category),
+    _script(
+        "what could not be read is not replaced",
+        ("return is_ours or not (now_there or author or since)", "return true"),
+    ),
+    _script(
+        "what was written since is not replaced",
+        ("return since == false or (base and now_there == base) or (since == nil and not now_there)", "return true"),
+    ),
+    _script(
+        "written since: the field, not its category",
+        (
+            "local function written_since(name, moment, by_time, doubtful)",
+            "local function written_since(name, moment)\n  do return tonumber(record.stamp) > moment end",
+        ),
+    ),
     Ablation("session limit", row_writes, "limit_of", lambda user_id, settings: None),
     Ablation("displaced sessions are made known", revocations.Revocations, "displaced", _nothing),
     Ablation("a proof by confirmation only", row_writes.RowWrites, "_renamed", _every_change_of_id_is_a_proof),
@@ -519,7 +513,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
     Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),
     Ablation("I31", host_clock.HostClock, "__call__", lambda self: self._wall()),
-    Ablation("wipes are merged", sim_records.SimMerge, "_wipe", _wipes_nothing),
+    _script("wipes are merged", ("if operation == 'wipe' then", "if operation == 'wipe' then do return APPLIED end")),
     Ablation("keys are looked for where they were", former, "former_in", lambda *arguments: None),
     Ablation("the later written one counts", former, "_is_later_at", lambda *arguments: True),
     Ablation("a former place does not always count", former, "_is_later_at", lambda *arguments: False),
@@ -540,18 +534,23 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what no worker has any more is counted", refill.Refill, "count_lost", lambda self: True),
     Ablation("what was not given back is counted", reads.Reads, "_count_lost", _nothing),
     Ablation("a loss is looked for before a merge", giving_back.GivingBack, "holds_now", giving_back.GivingBack.holds),
-    Ablation("what was seen is there", sim_redis, "is_less", lambda record, since: False),
+    _script(
+        "what was seen is there",
+        ("if record.stamp < sub(form, 20, 35) then", "if false then"),
+        ("or stamp < sub(form, 20, 35) or", "or"),
+        ("if record.stamp < ARGV[3] then", "if false then"),
+    ),
     Ablation("all workers of a host give back", presence.Presence, "others", lambda self: []),
     Ablation("additions to nothing are in doubt", giving_back.GivingBack, "is_overdue", property(lambda self: False)),
     Ablation("what could not be read waits", category_writes.CategoryWrites, "_must_wait", _sends_what_is_unseen),
     Ablation("what a replica lacks is unknown", reads.Reads, "_is_behind", _nothing_is_nothing),
-    Ablation("additions are counted once", sim_records, "counts_once", lambda: False),
-    Ablation("late commands do nothing", sim_redis, "is_late", lambda node, deadline_ms: False),
+    _script("additions are counted once", ("if is_counted(counted, mode) then", "if false then")),
+    _script("late commands do nothing", ("if sub(head, 32, 47) < now then", "if false then")),
     Ablation("change ids of a host", change_ids.ChangeIds, "of", lambda self, digest: change_ids.NEVER),
     Ablation("change id before the question", near.NearCache, "keep", _looked_up_late),
     Ablation("silence", near, "SILENCE", float("inf")),
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
-    Ablation("the read behind an own write", sim_redis, "read_behind", _nothing),
+    _script("the read behind an own write", ("if sub(head, 20, 20) == '1' then", "if false then")),
     Ablation("change ids around an own write", change_ids.ChangeIds, "change", _any_change_id),
     Ablation("a hit at level 0 only", reads.Reads, "_find", _finds_in_outages),
     Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
@@ -572,7 +571,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("an epoch that was lost", verifier.Verifier, "has_lost_epoch", lambda self, row, scope: False),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
     Ablation("S2", leases, "lease_ends", _ends_when_it_must),
-    Ablation("S3", sim_redis, "keeps_later_use", lambda: False),
+    _script("S3", ("if ARGV[2] ~= '1' and later > idle then", "if false then")),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
     Ablation("S4 of the reconciler", resync.Resync, "push_changes", _ends_the_idle),
     Ablation("S5", server_identity.ServerIdentity, "_takes_over", _new_workers_trust),

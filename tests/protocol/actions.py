@@ -575,13 +575,13 @@ def _unread(world: World, host: str, count: str) -> None:
 
 def _former(world: World, name: str) -> None:
     """Another release of the host had a category that this one does not have, and a change of it waits."""
-    _wait(world, name, f"former-{len(world.former)}", category=FORMER)
-    world.former.append(f"former-{len(world.former)}")
+    world.former.append(f"former-{len(world.former)}".ljust(43, "-"))
+    _wait(world, name, world.former[-1], category=FORMER)
 
 
 def _strange(world: World, name: str) -> None:
-    """A change waits that nothing can handle."""
-    _wait(world, name, "strange", category="translation", moment="no moment")
+    """A change waits that nothing can handle: it is said to have been sent, and not under which id."""
+    _wait(world, name, "strange".ljust(43, "-"), category="translation", doubts=" ")
 
 
 def _wait(world: World, name: str, digest: str, **columns: Any) -> None:
@@ -706,7 +706,7 @@ def _check_commits(world: World) -> None:
     for host in world.promises.hosts.values():
         for digest, version in host.committed.items() if cluster.is_whole else ():
             record = cluster.primary.own(Key(AUTH, digest))
-            if is_live(record) and record is not None and record.fields["@v"] < version:
+            if record is not None and record.auth is not None and record.auth.is_live and record.auth.version < version:
                 world.promises.violate("I6", "a change of rights did not come to Redis, which lost nothing")
 
 
@@ -759,7 +759,7 @@ def _check_sums(world: World) -> None:
         for sid in slot.sids:
             for (category, digest, _), record in world.cluster.primary.data.items():
                 if digest == sid.digest and category == "translation":
-                    total = int(record.fields.get("usage_count", b"0"))
+                    total = int(record.data.get("usage_count", b"0"))
                     if total > world.promises.increments[digest]:
                         world.promises.violate("merge", "an addition was made twice")
 
@@ -771,7 +771,7 @@ def _kept(world: World, slot: str) -> None:
     if sid is None:
         return
     record = world.cluster.primary.own(Key("translation", sid.digest))
-    there: Mapping[str, Any] = record.fields if record else {}
+    there: Mapping[str, Any] = record.data if record else {}
     shown, cleared = set(as_list(there.get(LIST))), promises.cleared.get(sid.digest, set())
     missing = promises.appended[sid.digest] - shown - cleared
     if shown & cleared:
@@ -821,7 +821,7 @@ def _check_data(world: World) -> None:
     for slot in world.slots.values():
         for sid in slot.sids:
             record = primary.own(Key("translation", sid.digest))
-            there = as_list(record.fields.get(LIST)) if record else []
+            there = as_list(record.data.get(LIST)) if record else []
             cleared = promises.cleared.get(sid.digest, set())
             if cleared & set(there) and world.cluster.is_whole:
                 promises.violate("I20", "what a visitor had cleared is there again")
@@ -830,7 +830,7 @@ def _check_data(world: World) -> None:
             if sid is not slot.sid or is_lost or (row is not None and row.state is not RowState.VALID):
                 continue
             if promises.is_calm and world.cluster.is_whole and sid.digest not in promises.cleared:
-                _check_last(world, sid.digest, record.fields if record else {})
+                _check_last(world, sid.digest, record.data if record else {})
             missing = promises.appended.get(sid.digest, set()) - set(there) - cleared
             if missing and not reported and promises.is_calm and world.cluster.is_whole:
                 promises.violate("I17", f"{len(missing)} acknowledged entries are not there, and none is reported")

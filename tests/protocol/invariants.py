@@ -15,7 +15,7 @@ from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
-from flask_langpont_session.policy.leases import DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
+from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS, DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.records import Loaded, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RecordRef, RowState
@@ -28,20 +28,18 @@ from .clock import Clock
 from .sim_redis import (
     CONNECT_SECONDS,
     Cluster,
-    Connection,
     Data,
     Key,
     Node,
     Past,
     Record,
-    is_live,
     is_tombstone,
     known_of,
 )
-from .sim_tracking import Line
 from .tasks import Task, Tasks
 
 if TYPE_CHECKING:
+    from .sim_connection import SimConnection
     from .sim_database import Tables
 
 ADMIN = encode("role", "admin")
@@ -329,12 +327,14 @@ class Promises:
     def redis_changes(self, node: Node, key: Key, before: Record | None, after: Record | None) -> None:
         """A hash is written: a tombstone stays, and nothing is written beside one."""
         self.census["late change"] += self.tasks.is_late
-        if key.category == AUTH and not key.shadow and after is not None and is_live(after):
-            self._lives_no_longer(after.fields, True, after.fields["@i"], self.clock.now_ms)
-            self._keep(key.digest, after.fields["@i"], node.lineage)
-            if before is not None and is_live(before):
-                self._keep(key.digest, before.fields["@i"], node.lineage)
-                was, now = ((r.fields["@v"], r.fields["@at"]) for r in (before, after))
+        said = after.auth if after is not None and key.category == AUTH and not key.shadow else None
+        if after is not None and said is not None and said.is_live:
+            self._lives_no_longer(after.data, True, said.idle_expires_at, self.clock.now_ms)
+            self._keep(key.digest, said.idle_expires_at, node.lineage)
+            if before is not None and before.auth is not None and before.auth.is_live:
+                self._keep(key.digest, before.auth.idle_expires_at, node.lineage)
+                is_believed = before.auth.stamp <= node.clock.now_ms + CLOCK_TOLERANCE_MS
+                was, now = (before.auth.version, before.auth.stamp * is_believed), (said.version, said.stamp)
                 if now < was:
                     self.violate("I4", f"Redis goes back from version and stamp {was} to {now}")
         if key.category == AUTH and not key.shadow and is_tombstone(after):
@@ -342,7 +342,7 @@ class Promises:
         if key.category == AUTH and not key.shadow and is_tombstone(before) and not is_tombstone(after):
             self.violate("I7", "a tombstone was " + ("removed" if after is None else "overwritten"))
         if key.category in ("translation", "ui", "data") and after is not None:
-            self._stores(before.fields if before else {}, after.fields)
+            self._stores(before.data if before else {}, after.data)
         if key.category == "translation" and not key.shadow:
             self._keeps_entries(key.digest, before, after)
         is_touch = before is not None and after is not None and before.fields == after.fields
@@ -369,10 +369,10 @@ class Promises:
 
     def _keeps_entries(self, digest: str, before: Record | None, after: Record | None) -> None:
         """What is merged after an outage replaces no list by one with fewer entries (I16, I17)."""
-        was = set(as_list(before.fields.get(LIST))) if before else set()
+        was = set(as_list(before.data.get(LIST))) if before else set()
         if after is None:
             return  # the session is over
-        now = set(as_list(after.fields.get(LIST)))
+        now = set(as_list(after.data.get(LIST)))
         self.written[digest] |= now
         merges = self.tasks.current is not None and self.tasks.current.notes.get("tick")
         gone = was - now - self.cleared.get(digest, set())
@@ -417,7 +417,7 @@ class Promises:
         for host in self.hosts.values():
             host.committed.pop(digest, None)
 
-    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
+    def answered(self, connection: SimConnection, digest: str, entry: AuthEntry | None) -> None:
         """What a server said of a session is noted with the request that asked."""
         task = self.tasks.current
         if task is None:
@@ -517,7 +517,7 @@ class Promises:
         looks = [view.looks[node.name] for view in self.workers.values() if node.name in view.looks]
         if left is None:
             return True
-        canary_id, number = left.fields["generation"], left.fields["number"]
+        canary_id, number = left.data["generation"].decode(), int(left.data["number"])
         return all(canary_id != seen[0] or number < seen[1] for seen in looks)
 
     # -- requests --------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ from tests.faults.proxy import REFUSE, FaultProxy
 
 from .clock import Clock
 from .invariants import Unchecked
+from .sim_connection import SimConnection
 from .sim_database import SERVER
-from .sim_tracking import Line
 from .tasks import Path
 from .world import WORKERS, Worker, World
 
@@ -363,6 +363,8 @@ class RealWorld(World):
             self._servers.proxies[place].heal()
         self._imposed = wanted
 
+    clock_of_redis = staticmethod(time.monotonic)
+
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """A real one, whose name leads where the cluster says."""
 
@@ -400,7 +402,7 @@ class RealWorld(World):
         stepped: Any = Stepped(database, self, lambda: worker.path_to(SERVER))
         return cast(Database, stepped)
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[SimConnection]:
         """Nothing is kept near."""
         return iter(())
 

@@ -1,60 +1,32 @@
 """Simulated Redis servers: hashes with expiry, asynchronous replication, restarts from old data, failover.
 
-:class:`SimRedisStore` has the methods of ``RedisStore``. What the package's
-Lua scripts do is done here in Python, under their names; that both do the same is shown on a real server by
-``test_real_stores.py``.
+What they do with a command, the package's scripts among them, is in ``sim_commands.py``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from flask_langpont_session.policy.categories import AUTH
-from flask_langpont_session.policy.leases import TOMBSTONE_MS
-from flask_langpont_session.policy.values import (
-    AuthRow,
-    CategoryChange,
-    CategoryCopy,
-    ErrorClass,
-    RecordRef,
-    StoreError,
-)
-from flask_langpont_session.stores.redis.commands import QUARANTINE_MS
-from flask_langpont_session.stores.redis.known import KnownRecords
-from flask_langpont_session.stores.redis.lane import Turn
-from flask_langpont_session.stores.redis.near import ChangeIds, Hit, NearCache, Writing
-from flask_langpont_session.stores.redis.records import (
-    NO_RECORDS,
-    Answer,
-    AuthEntry,
-    Change,
-    Known,
-    Limits,
-    Merge,
-    Merged,
-    Restore,
-    Written,
-    answer,
-    copy_of,
-)
-from flask_langpont_session.stores.redis.server_identity import NEVER_MS, Canary, Server, ServerIdentity
-from tests.support.auth_records import PARTS, packed
+from flask_langpont_session.stores.redis import auth_meta
+from flask_langpont_session.stores.redis.records import Known, answer
+from flask_langpont_session.stores.redis.wire import pack
 
 from .clock import Clock, SkewedClock
-from .sim_records import Meta, SimMerge, SimRecord, changed, restored
-from .sim_tracking import REPLY, Line, Tracking
-from .tasks import Path, Tasks
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from .sim_connection import SimConnection
 
 CONNECT_SECONDS = 0.2
 
 
 class Key(NamedTuple):
-    """The name of one hash."""
+    """The name of one hash.
+
+    :param digest: of a session; of what belongs to none, what stands behind the category.
+    """
 
     category: str
     digest: str
@@ -64,17 +36,81 @@ class Key(NamedTuple):
         return f"session:{self.category}:{{{self.digest}}}{':anon' if self.shadow else ''}"
 
 
-class Record(NamedTuple):
+@lru_cache(4096)
+def key_of(name: bytes) -> Key:
+    """Return the key that a name stands for."""
+    _, category, *rest = name.decode().split(":", 2)
+    digest = "".join(rest).replace(":anon", "").replace("{", "").replace("}", "")
+    return Key(category, digest, b"}:anon" in name)
+
+
+@dataclass(eq=False)
+class Record:
     """One hash as it is; a change makes another one, so that copies of a server's data are cheap.
 
+    :param fields: names and values as they are stored.
     :param expires_at: true time in ms; None: never.
     """
 
-    fields: Mapping[str, Any]
-    expires_at: int | None
+    fields: Mapping[bytes, bytes]
+    expires_at: int | None = None
+
+    @cached_property
+    def data(self) -> Mapping[str, bytes]:
+        """Session key → value."""
+        return {name.decode(): value for name, value in self.fields.items() if not name.startswith(b"@")}
+
+    @cached_property
+    def auth(self) -> auth_meta.AuthMeta | None:
+        """What it says of a signed-in session; None: it is no record of one."""
+        meta = self.fields.get(b"@m", b"")
+        return auth_meta.said(meta[:11].decode(), meta)
+
+    @property
+    def flat(self) -> list[bytes]:
+        """As ``HGETALL`` has it."""
+        return [part for field in self.fields.items() for part in field]
 
 
 Data = dict[Key, Record]
+
+
+class Tracking:
+    """Which tracked connections have read which keys of one server since the last change of each: ``CLIENT TRACKING``.
+
+    :ivar clients: the connections for which the server notes it.
+    """
+
+    def __init__(self) -> None:
+        self.clients: list[SimConnection] = []
+        self._readers: dict[Key, list[SimConnection]] = {}
+
+    def reads(self, key: Key, client: SimConnection | None) -> None:
+        """A client reads a key."""
+        if client in self.clients:
+            readers = self._readers.setdefault(key, [])
+            if client not in readers:
+                readers.append(client)
+
+    def changes(self, key: Key, client: SimConnection | None) -> None:
+        """A key has changed: all that have read it are told, but for the client that changed it, and forgotten."""
+        for reader in self._readers.pop(key, ()):
+            if reader is not client:
+                reader.send(INVALIDATE + pack((str(key),)))
+
+    def replaces_all(self) -> None:
+        """No key is what it was."""
+        self._readers.clear()
+        for client in self.clients:
+            client.send(INVALIDATE + b"_\r\n")
+
+    def ends(self) -> None:
+        """The process has died."""
+        self._readers.clear()
+        self.clients.clear()
+
+
+INVALIDATE = b">2\r\n$10\r\ninvalidate\r\n"
 
 
 class Past(NamedTuple):
@@ -92,12 +128,17 @@ class Past(NamedTuple):
 
 def is_tombstone(record: Record | None) -> bool:
     """Whether a record says that its session is dead."""
-    return record is not None and record.fields.get("@live") == "0"
+    return record is not None and record.auth is not None and not record.auth.is_live
 
 
 def is_live(record: Record | None) -> bool:
     """Whether a record says that its session lives."""
-    return record is not None and record.fields.get("@live") == "1"
+    return record is not None and record.auth is not None and record.auth.is_live
+
+
+def known_of(key: Key, kind: str, record: Record | None) -> Known:
+    """What a reader is told of a record."""
+    return answer(key.digest, (key.category,), kind, [0, record.flat if record else [], 0, -1]).records[key.category]
 
 
 class Watcher(Protocol):
@@ -128,9 +169,6 @@ class Node:
     """What a replica has not applied yet; None: everything is emptied."""
 
     losses: int = 0
-    client: Connection | Line | None = None
-    """Whose question is served now."""
-
     tracking: Tracking = field(default_factory=Tracking)
     changes: int = 0
     """How often anything was changed, twice: between two changes something may expire."""
@@ -161,62 +199,41 @@ class Node:
         before = {key for key in self.data if self.get(key)}
         for key, record in list(self.data.items()):
             if record.expires_at is not None:
-                self.data[key] = record._replace(expires_at=record.expires_at - ms)
+                self.data[key] = Record(record.fields, record.expires_at - ms)
         gone = [key for key in before if not self.get(key)]
         for key in gone:
-            self._set(key, None)
+            self.store(key, None)
+            self.has_changed(key, None, None)
         return bool(gone)
 
     def own(self, key: Key) -> Record | None:
         """The same, if it is of the session whose key this is: a foreign record says nothing."""
         record = self.get(key)
-        if record is None:
-            return None
-        meta = record.fields.get("@m")
-        is_own = meta.digest == key.digest[:8] if isinstance(meta, Meta) else record.fields.get("@d") == key.digest
+        is_own = record is not None and record.fields.get(b"@m", b"")[:8] == key.digest[:8].encode()
         return record if is_own else None
-
-    def serve(self, client: Connection | Line, effect: Callable[[Node], T]) -> T:
-        """Do what a client asks for."""
-        self.client = client
-        try:
-            return effect(self)
-        finally:
-            self.client = None
 
     def misplace(self, key: Key, record: Record) -> None:
         """Put a record under the key of another session, which no request asked for."""
-        self._store(key, record)
-        for replica in self.replicas:
-            replica.inbox.append((key, record))
+        self.store(key, record)
+        self._has_stored(key, record)
 
-    def put(self, key: Key, fields: Mapping[str, Any], life_ms: int | None) -> None:
-        """Write one hash. `life_ms` None: never expires."""
-        expires_at = None if life_ms is None else self.true_clock.now_ms + max(1, life_ms)
-        self._set(key, Record(fields, expires_at))
-
-    def touch(self, key: Key, record: Record, life_ms: int) -> None:
-        """Set the life of a hash anew."""
-        self._set(key, record._replace(expires_at=self.true_clock.now_ms + life_ms))
-
-    def delete(self, key: Key) -> None:
-        """Remove one hash."""
-        if self.get(key) is not None:
-            self._set(key, None)
-
-    def _set(self, key: Key, record: Record | None) -> None:
-        self.watcher.redis_changes(self, key, self.own(key), record)
-        self._store(key, record)
-        for replica in self.replicas:
-            replica.inbox.append((key, record))
-
-    def _store(self, key: Key, record: Record | None) -> None:
+    def store(self, key: Key, record: Record | None, client: SimConnection | None = None) -> None:
+        """Put a hash in the place of what is there, and tell those that have read it. None: remove it."""
         if record is None:
             self.data.pop(key, None)
         else:
             self.data[key] = record
+        self.tracking.changes(key, client)
+
+    def has_changed(self, key: Key, before: Record | None, after: Record | None) -> None:
+        """A command has changed a hash: all that watch it are told, and replicas will be."""
+        self.watcher.redis_changes(self, key, before, after)
+        self._has_stored(key, after)
+
+    def _has_stored(self, key: Key, record: Record | None) -> None:
         self._note(key)
-        self.tracking.changes(key, str(key), self.client)
+        for replica in self.replicas:
+            replica.inbox.append((key, record))
 
     def load(self, data: Data) -> None:
         """Other data takes the place of all that is there."""
@@ -241,13 +258,6 @@ class Node:
         self.changes += 2
         self.past.setdefault(key, []).append(Past(self.changes, self.true_clock.now_ms, self.data.get(key)))
 
-    def require_writable(self, store: str) -> None:
-        """Raise what a server that takes no writes answers."""
-        if not self.is_primary:
-            raise StoreError(store, ErrorClass.WRITE_REFUSED, "ReadOnlyError")
-        if self.refuses_writes:
-            raise StoreError(store, ErrorClass.WRITE_REFUSED, "OutOfMemoryError")
-
     def replicate(self, count: int) -> None:
         """Apply the oldest changes that the primary has sent."""
         applied, self.inbox = self.inbox[:count], self.inbox[count:]
@@ -255,7 +265,8 @@ class Node:
             if change is None:
                 self.load({})
             else:
-                self._store(*change)
+                self.store(*change)
+                self._note(change[0])
 
 
 class Cluster:
@@ -379,687 +390,3 @@ class Cluster:
         for replica in node.replicas:
             replica.inbox.append(None)
             replica.inbox += data.items()
-
-
-@dataclass(eq=False)
-class Connection:
-    """A connection of one worker to one run of a server.
-
-    :param server: what the package makes of how the server introduced itself.
-    :param identity: how it did.
-    """
-
-    node: Node
-    run_id: int
-    server: Server
-    identity: str
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the process at the other end still runs."""
-        return self.node.alive and self.node.run_id == self.run_id
-
-
-class Network(Protocol):
-    """How things stand between one worker and the servers."""
-
-    @property
-    def host_name(self) -> str:
-        """Where the worker runs."""
-
-    def path_to(self, server: str) -> Path:
-        """Between the worker and a server by its name."""
-
-    def connected(self, store: str, node: Node) -> None:
-        """The worker made a new connection."""
-
-    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
-        """The worker was told what a server has of a session's auth."""
-
-    def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
-        """The worker looked at the canary."""
-
-    def changed(self, node: Node, digest: str, number: int) -> None:
-        """The worker was told that a session is changed; `number`: of the changes by then."""
-
-    def hit(self, node: Node, ref: RecordRef, lives_ms: Mapping[str, int], hit: Hit) -> None:
-        """The worker knew a session without asking."""
-
-
-class Beside:
-    """What a near cache and the monitor need of the way to the server behind a name."""
-
-    connect_timeout = CONNECT_SECONDS
-
-    def __init__(self, store: SimRedisStore) -> None:
-        self.name = store.name
-        self.server_identity = store.server_identity
-        self._store = store
-        self.line: Line | None = None
-        self.on_forget: Callable[[], None] = lambda: None
-
-    def is_usable(self, line: Line) -> bool:
-        """See :class:`Link`."""
-        return self._store._leads_where_it_should(line)
-
-    def beside(self, timeout: float) -> Line:
-        """See :class:`Link`."""
-        store, connection = self._store, self._store._connect()
-        self.line = Line(connection, lambda: store._path(connection))
-        return self.line
-
-    def forget_connections(self) -> None:
-        """See :class:`Link`."""
-        self._store.forget_connections()
-
-
-class SimRedisStore:
-    """The sessions in one Redis as one worker sees them."""
-
-    def __init__(
-        self,
-        name: str,
-        cluster: Cluster,
-        network: Network,
-        tasks: Tasks,
-        server_identity: ServerIdentity,
-        change_ids: ChangeIds | None = None,
-    ) -> None:
-        self.name = name
-        self.prefix = "session"
-        self.server_identity = server_identity
-        self._cluster = cluster
-        self._network = network
-        self._tasks = tasks
-        self._idle: list[Connection] = []
-        self._skews: dict[str, int] = {}
-        self._known = KnownRecords()
-        self._change_ids = change_ids
-        self.beside = Beside(self)
-        self.endpoint = SimEndpoint(self)
-        self.near: NearCache | None = None
-
-    @property
-    def endpoints(self) -> Mapping[str, SimEndpoint]:
-        """See the package."""
-        return {self.name: self.endpoint}
-
-    def find_shards(self, timeout: float) -> None:
-        """See the package."""
-
-    # -- connections -------------------------------------------------------------------------------------------------
-
-    def _take(self) -> Connection:
-        if self._idle:
-            connection = self._idle.pop()
-            if connection.is_open and self._leads_where_it_should(connection):
-                return connection
-        return self._connect()
-
-    def _put_back(self, connection: Connection) -> None:
-        if self._leads_where_it_should(connection):
-            self._idle.append(connection)
-
-    def _leads_where_it_should(self, connection: Connection | Line) -> bool:
-        return self.server_identity.trust_since(connection.server) != NEVER_MS
-
-    def _connect(self) -> Connection:
-        node = self._cluster.leads_to(self.name, self._network.host_name)
-        path = self._network.path_to(node.name) if node.alive else Path.BROKEN
-        if path is not Path.CLEAR or node.frozen:
-            self._tasks.ask(self.name, lambda: path if path is Path.BROKEN else Path.SILENT, CONNECT_SECONDS, bool)
-        server = self.server_identity.observe(node.identity, now_ms=node.clock.now_ms, is_primary=node.is_primary)
-        self._network.connected(self.name, node)
-        return Connection(node, node.run_id, server, node.identity)
-
-    def _note_clock(self, connection: Connection) -> None:
-        """See the package, which finds out by what is said of the time."""
-        clock = connection.node.clock
-        by_ms = clock.skew_ms - self._skews.setdefault(connection.identity, clock.skew_ms)
-        self._skews[connection.identity] = clock.skew_ms
-        if by_ms:
-            self.server_identity.clock_was_set(by_ms, clock.now_ms)
-
-    def _path(self, connection: Connection | Line) -> Path:
-        if not connection.is_open:
-            return Path.BROKEN
-        if connection.node.frozen:
-            return Path.SILENT
-        return self._network.path_to(connection.node.name)
-
-    def _ask(
-        self,
-        timeout: float,
-        effect: Callable[[Node], T],
-        *,
-        keep: bool = True,
-        understand: Callable[[T], bool] = lambda reply: True,
-    ) -> tuple[T, Connection]:
-        connection = self._take() if keep else self._connect()
-        node = connection.node
-        try:
-            reply = self._tasks.ask(
-                self.name, lambda: self._path(connection), timeout, lambda: node.serve(connection, effect)
-            )
-            self._note_clock(connection)
-        except StoreError as error:
-            if keep and error.cause == "OutOfMemoryError":
-                self._put_back(connection)
-            raise
-        if keep and understand(reply):
-            self._put_back(connection)
-        return reply, connection
-
-    def _ask_over(self, turn: Turn, timeout: float, effect: Callable[[Node], T]) -> T:
-        """Ask over a tracked connection."""
-        line: Line = turn.connection
-
-        def served() -> T:
-            try:
-                return line.node.serve(line, effect)
-            finally:
-                line.send(REPLY)
-
-        try:
-            reply = self._tasks.ask(self.name, lambda: self._path(line), timeout, served)
-        except StoreError as error:
-            if error.cause == "OutOfMemoryError":
-                line.receive()
-            else:
-                turn.drop(line)
-            raise
-        line.receive()
-        return reply
-
-    def _run(self, timeout: float, effect: Callable[[Node], T], digests: Sequence[str] = ()) -> T:
-        """Change something, and note which sessions it was."""
-        number = 0
-
-        def write(node: Node) -> T:
-            nonlocal number
-            node.require_writable(self.name)
-            found, number = effect(node), node.changes
-            return found
-
-        try:
-            found, connection = self._ask(timeout, write)
-        finally:
-            for digest in digests:
-                if self._change_ids:
-                    self._change_ids.change(digest)
-        for digest in digests:
-            self._network.changed(connection.node, digest, number)
-        return found
-
-    def forget_connections(self) -> None:
-        """See the package."""
-        self.beside.on_forget()
-        self._idle.clear()
-
-    # -- the methods of RedisStore -----------------------------------------------------------------------------------
-
-    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
-        """See the package."""
-        hit = self.near.find(ref, lives_ms) if self.near else None
-        if hit is not None and self.beside.line:
-            self._network.hit(self.beside.line.node, ref, lives_ms, hit)
-        return hit
-
-    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
-        """See the package."""
-
-        known = NO_RECORDS if anew else self._known.of(ref)
-
-        found: Answer
-
-        def effect(node: Node) -> Answer:
-            return answer(ref.digest, tuple(lives_ms), ref.kind, read(node, ref, lives_ms, known), known)
-
-        connection: Connection | Line
-        reading = self.near.reading(ref, lives_ms) if self.near else None
-        try:
-            if reading:
-                connection = reading.turn.connection
-                found = self._ask_over(reading.turn, timeout, effect)
-                if found.foreign:
-                    reading.turn.drop(connection)
-            else:
-                found, connection = self._ask(timeout, effect, understand=lambda found: not found.foreign)
-            self._known.note(ref, known, found.records)
-            if AUTH in lives_ms and ref.kind == "u":
-                self._network.answered(connection, ref.digest, found.auth)
-            trusted = self.server_identity.trust_since(connection.server)
-            found = found._replace(is_primary=connection.server.is_primary, trust_since_ms=trusted)
-            if reading:
-                reading.answered(found, connection.server)
-            return found
-        finally:
-            if reading:
-                reading.end()
-
-    def write(
-        self,
-        ref: RecordRef,
-        changes: Mapping[str, CategoryChange],
-        *,
-        guard: str,
-        limits: Limits,
-        timeout: float,
-        write_id: str,
-        push: tuple[AuthRow, int] | None = None,
-        push_life_ms: int = 0,
-        push_exact: bool = False,
-    ) -> Written:
-        """See the package."""
-        if not (changes or push):
-            raise ValueError("a write of nothing: the real store has no reply to read")
-        deadline_ms = self._deadline_ms(timeout)
-
-        def effect(node: Node) -> Written:
-            if push and push_row(node, *push, push_life_ms, exact=push_exact) in ("dead", "ended"):
-                return Written("dead")
-            if not changes:
-                return Written("written")
-            if is_late(node, deadline_ms):
-                return Written("late")
-            return write(node, ref, changes, guard, limits, write_id)
-
-        writing = self.near.writing(ref.digest) if self.near and changes and not (push or ref.shadow) else None
-        return (
-            self._write_near(writing, ref.digest, changes, effect, timeout)
-            if writing
-            else self._run(timeout, effect, (ref.digest,))
-        )
-
-    def _write_near(
-        self,
-        writing: Writing,
-        digest: str,
-        changes: Mapping[str, CategoryChange],
-        effect: Callable[[Node], Written],
-        timeout: float,
-    ) -> Written:
-        assert self._change_ids is not None
-        node, number = writing.turn.connection.node, 0
-
-        def write(node: Node) -> Written:
-            nonlocal number
-            node.require_writable(self.name)
-            found, number = effect(node), node.changes
-            for name in found.versions:
-                read_behind(node, Key(name, digest))
-            return found
-
-        done: Written = Written("")
-        try:
-            done = self._ask_over(writing.turn, timeout, write)
-        finally:
-            writing.end(self._change_ids, changes, done.versions)
-        self._network.changed(node, digest, number)
-        return done
-
-    def _deadline_ms(self, timeout: float) -> int:
-        """By the true clock: a worker that knows a server's clock knows how far it is off."""
-        return self._cluster.clock.now_ms + int(timeout * 1000)
-
-    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        """See the package."""
-        return self._run(timeout, lambda node: push_row(node, row, stamp_ms, life_ms), (row.digest,))
-
-    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        """See the package."""
-        self._run(timeout, lambda node: write_tombstone(node, digest, version, categories), (digest,))
-
-    def push_many(
-        self,
-        rows: Sequence[tuple[AuthRow, int]],
-        dead: Sequence[tuple[str, int]],
-        categories: Sequence[str],
-        *,
-        stamp_ms: int,
-        timeout: float,
-    ) -> None:
-        """See the package."""
-
-        def effect(node: Node) -> None:
-            for row, life_ms in rows:
-                push_row(node, row, stamp_ms, life_ms)
-            for digest, version in dead:
-                write_tombstone(node, digest, version, categories)
-
-        if rows or dead:
-            self._run(timeout, effect, [*(row.digest for row, _ in rows), *(digest for digest, _ in dead)])
-
-    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
-        """See the package."""
-        return self._run(timeout, lambda node: extend_idle(node, digest, idle_ms), (digest,))
-
-    def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
-        """See the package."""
-        [merged] = self.merge_all([merge], limits=limits, timeout=timeout, write_id=write_id)
-        return merged
-
-    def merge_all(
-        self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
-    ) -> list[Merged]:
-        """See the package."""
-        deadline_ms = self._deadline_ms(timeout)
-
-        def effect(node: Node) -> list[Merged]:
-            if is_late(node, deadline_ms):
-                return [Merged("late") for _ in merges]
-            return [
-                merge(node, one, limits, write_id) if isinstance(one, Merge) else restore(node, one, limits, write_id)
-                for one in merges
-            ]
-
-        return self._run(timeout, effect, [merge.digest for merge in merges]) if merges else []
-
-    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        """See the package."""
-
-        def effect(node: Node) -> list[CategoryCopy]:
-            return [copy_of(digest, name, read(node, RecordRef(digest, "a"), {name: 0})) for digest, name in wanted]
-
-        return self._ask(timeout, effect)[0]
-
-    def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
-        """See the package."""
-
-        def effect(node: Node) -> list[Answer]:
-            return [answer(digest, (AUTH,), "u", read(node, RecordRef(digest, "u"), {AUTH: 0})) for digest in digests]
-
-        return self._ask(timeout, effect)[0] if digests else []
-
-    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
-        """See the package: the clock of the server that the name leads to, as it is."""
-        return self._cluster.leads_to(self.name, self._network.host_name).clock.now_ms + latest
-
-    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None:
-        """See the package."""
-
-        def effect(node: Node) -> None:
-            key = Key(category, ref.digest, ref.shadow)
-            record = node.get(key)
-            if record is not None and not (only_foreign and node.own(key)):
-                node.delete(key)
-                node.put(Key(category, f"{ref.digest}:aside", ref.shadow), record.fields, QUARANTINE_MS)
-
-        self._run(timeout, effect, (ref.digest,))
-
-
-class SimEndpoint:
-    """The server behind a name as one worker sees it."""
-
-    def __init__(self, store: SimRedisStore) -> None:
-        self.name = store.name
-        self.link = store.beside
-        self.server_identity = store.server_identity
-        self._store = store
-
-    def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
-        """See the package."""
-
-        def effect(node: Node) -> Canary:
-            found = look_at_canary(node, known)
-            self._store._network.looked(node, known, found)
-            return found
-
-        return self._store._run(timeout, effect)
-
-    def time_ms(self, *, timeout: float) -> int:
-        """See the package."""
-        return self._store._ask(timeout, lambda node: node.clock.now_ms)[0]
-
-    def probe(self, key: str, value: str, *, timeout: float) -> float:
-        """See the package."""
-
-        def effect(node: Node) -> None:
-            node.require_writable(self.name)
-            node.put(Key("probe", key), {"value": value}, 600_000)
-
-        self._store._ask(timeout, effect, keep=False)
-        return 0.0
-
-    def probe_read(self, *, timeout: float) -> float:
-        """See the package."""
-        self._store._ask(timeout, lambda node: None, keep=False)
-        return 0.0
-
-
-# -- the scripts -------------------------------------------------------------------------------------------------------
-
-
-def read(node: Node, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping[str, Known] = NO_RECORDS) -> list[Any]:
-    """``read.lua``: its reply."""
-    reply: list[Any] = [node.clock.now_ms]
-    moved, due = 0, -1
-    for name, life in lives_ms.items():
-        key = Key(name, ref.digest, ref.shadow)
-        record = node.get(key)
-        if record is not None and life > 0:
-            moved = max(moved, _extend_life(node, key, record, life))
-            if (left := _left(node, key)) is not None:
-                rest = max(0, math.floor(left - life * 0.75))
-                due = rest if due < 0 else min(due, rest)
-        node.tracking.reads(key, node.client)
-        hash_ = _hash(record)
-        mark = known[name].mark if name in known else b""
-        reply.append(mark if mark and mark == _description(hash_) else hash_)
-    return [*reply, moved, due]
-
-
-def _hash(record: Record | None) -> list[bytes]:
-    fields = {} if record is None else record.fields
-    if "@live" in fields:
-        fields = {name: value for name, value in fields.items() if name not in PARTS} | {"@m": packed(fields)}
-    return [part for name, value in fields.items() for part in (name.encode(), _as_bytes(value))]
-
-
-def known_of(key: Key, kind: str, record: Record | None) -> Known:
-    """What a reader is told of a record."""
-    return answer(key.digest, (key.category,), kind, [0, _hash(record), 0, -1]).records[key.category]
-
-
-def _description(fields: Sequence[bytes]) -> bytes:
-    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"@m", b"")
-
-
-def _as_bytes(value: object) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _left(node: Node, key: Key) -> int | None:
-    record = node.get(key)
-    return None if record is None or record.expires_at is None else record.expires_at - node.true_clock.now_ms
-
-
-def _extend_life(node: Node, key: Key, record: Record, life: int) -> int:
-    """The life that it was given anew; 0: none."""
-    left = _left(node, key)
-    may_write = node.is_primary and not node.refuses_writes
-    if left is None or left >= life * 0.75 or not may_write or is_tombstone(record):
-        return 0
-    node.touch(key, record, life)
-    return life
-
-
-def push_row(node: Node, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> str:
-    """``push.lua``."""
-    key = Key(AUTH, row.digest)
-    there = node.own(key)
-    idle, life = row.idle_expires_at, max(1, life_ms)
-    if there is not None:
-        if absorbs(there):
-            return "ended" if there.fields["@v"] else "dead"
-        later = there.fields.get("@i", 0)
-        if is_newer(there, row, stamp_ms):
-            if later and idle > later:
-                node._set(key, there._replace(fields={**there.fields, "@i": idle}))
-            return "older"
-        if later > idle and not exact and keeps_later_use():
-            idle = later
-            life = max(life, later - node.clock.now_ms)
-    fields = {
-        **row.payload,
-        "@d": row.digest, "@v": row.version, "@live": "1", "@at": stamp_ms, "@i": idle,
-        "@x": row.absolute_expires_at, "@c": row.created_at, "@e": row.user_epoch,
-    }  # fmt: skip
-    if row.user_id is not None:
-        fields["@u"] = row.user_id
-    node.put(key, fields, life)
-    return "pushed"
-
-
-def absorbs(there: Record) -> bool:
-    """Part of ``push.lua``: dead is for ever."""
-    return is_tombstone(there)
-
-
-def is_newer(there: Record, row: AuthRow, stamp_ms: int) -> bool:
-    """Part of ``push.lua``: the higher version wins; of the same, the newer stamp."""
-    version: int = there.fields["@v"]
-    stamp: int = there.fields.get("@at", 0)
-    return version > row.version or (version == row.version and stamp > stamp_ms)
-
-
-def keeps_later_use() -> bool:
-    """Part of ``push.lua``: the later idle expiry stays, whatever the version."""
-    return True
-
-
-def write_tombstone(node: Node, digest: str, version: int, categories: Sequence[str]) -> None:
-    """``write_tombstone.lua``."""
-    for name in categories:
-        if name != AUTH:
-            node.delete(Key(name, digest))
-    node.put(Key(AUTH, digest), {"@d": digest, "@v": version, "@live": "0"}, TOMBSTONE_MS)
-
-
-def extend_idle(node: Node, digest: str, idle_ms: int) -> int:
-    """``extend_idle.lua``."""
-    key = Key(AUTH, digest)
-    record = node.own(key)
-    now = node.clock.now_ms
-    if record is None or not is_live(record) or record.fields["@i"] <= now:
-        return 0
-    idle: int = record.fields["@i"]
-    later: int = min(now + idle_ms, record.fields["@x"])
-    if later <= idle:
-        return idle
-    node.put(key, {**record.fields, "@i": later}, later - now)
-    return later
-
-
-def look_at_canary(node: Node, known: Canary | None) -> Canary:
-    """``canary.lua``. A canary is named by its server and time instead of by chance."""
-    key = Key("canary", "")
-    record = node.get(key)
-    canary_id = record.fields["generation"] if record else None
-    number = record.fields["number"] if record else 0
-    if canary_id is None or (known is not None and canary_id == known.canary_id and number < known.number):
-        canary_id, number = f"{node.name}{node.true_clock.now_ms}", 0
-    number += 1
-    node.put(key, {"generation": canary_id, "number": number}, None)
-    return Canary(canary_id, number, node.clock.now_ms)
-
-
-def _refusal(node: Node, digest: str, guard: str) -> str | None:
-    auth = node.own(Key(AUTH, digest))
-    live = auth.fields.get("@live") if auth else None
-    if guard != "free" and live == "0":
-        return "dead"
-    if guard == "alive" and live is None:
-        return "gone"
-    return None
-
-
-def is_late(node: Node, deadline_ms: int) -> bool:
-    """Part of ``record.lua``: what was stuck while its sender gave up does nothing."""
-    return node.true_clock.now_ms > deadline_ms
-
-
-def write(
-    node: Node,
-    ref: RecordRef,
-    changes: Mapping[str, CategoryChange],
-    guard: str,
-    limits: Limits,
-    write_id: str,
-) -> Written:
-    """``write.lua``."""
-    refused = _refusal(node, ref.digest, guard)
-    if refused:
-        return Written(refused)
-    records = {}
-    for name, change in changes.items():
-        records[name] = record = _opened(node, Key(name, ref.digest, ref.shadow))
-        if is_less(record, change.since):
-            return Written("less", category=name)
-        status = changed(record, change, limits, write_id)
-        if status != "written":
-            return Written(status, category=name)
-    versions = {}
-    for name, record in records.items():
-        life = changes[name].life_ms if record.old else limits.empty_ms
-        meta = _save(node, Key(name, ref.digest, ref.shadow), record, life, write_id)
-        versions[name] = Change(record.meta.stamp, meta.stamp, _as_bytes(meta))
-    return Written("written", versions)
-
-
-def is_less(record: SimRecord, since: int) -> bool:
-    """Part of ``write.lua`` and ``merge.lua``: whether there is less than what was seen."""
-    return record.meta.stamp < since
-
-
-def read_behind(node: Node, key: Key) -> None:
-    """Part of ``write.lua``: the sender of a write that is kept near is told of the next one."""
-    node.tracking.reads(key, node.client)
-
-
-def _opened(node: Node, key: Key) -> SimRecord:
-    own = node.own(key)
-    return SimRecord(key.digest, own.fields if own else None, node.clock.now_ms)
-
-
-def _save(node: Node, key: Key, record: SimRecord, life_ms: int, write_id: str) -> Meta:
-    fields = record.save(write_id)
-    node.put(key, fields, life_ms)
-    meta: Meta = fields["@m"]
-    return meta
-
-
-def restore(node: Node, kept: Restore, limits: Limits, write_id: str) -> Merged:
-    """``restore.lua``."""
-    key = Key(kept.category, kept.digest)
-    refused = _refusal(node, kept.digest, kept.guard)
-    if refused:
-        return Merged(refused)
-    record = _opened(node, key)
-    if not restored(record, kept.copy, kept.is_partial, limits, write_id):
-        return Merged("merged", record.meta.stamp)
-    life = _lasting(node, key, kept.life_ms) if record.old else limits.empty_ms
-    return Merged("merged", _save(node, key, record, life, write_id).stamp)
-
-
-def merge(node: Node, kept: Merge, limits: Limits, write_id: str) -> Merged:
-    """``merge.lua``."""
-    key = Key(kept.category, kept.digest, kept.shadow)
-    refused = _refusal(node, kept.digest, kept.guard)
-    if refused:
-        return Merged(refused)
-    record = _opened(node, key)
-    if is_less(record, kept.since):
-        return Merged("less")
-    write_id = kept.write_id or write_id
-    work = SimMerge(record, limits, write_id)
-    outcomes = work.outcomes(kept.steps)
-    if not work.changes:
-        return Merged("merged", record.meta.stamp, outcomes)
-    life = _lasting(node, key, kept.life_ms) if record.old else limits.empty_ms
-    return Merged("merged", _save(node, key, record, life, write_id).stamp, outcomes)
-
-
-def _lasting(node: Node, key: Key, life_ms: int) -> int:
-    """Part of ``kept.lua``: the life of a record into which something was brought."""
-    return max(life_ms, _left(node, key if life_ms else Key(AUTH, key.digest)) or 1)

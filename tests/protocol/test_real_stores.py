@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any
+from contextlib import closing
 
 import pytest
 from redis.connection import BlockingConnectionPool
@@ -14,15 +13,12 @@ from redis.connection import BlockingConnectionPool
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.encryption.at_rest import at_rest
 from flask_langpont_session.policy.categories import AUTH
-from flask_langpont_session.stores.host.change_ids import ChangeIds
-from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
 
-from .pairs import WAIT, DatabasePair, NearPair, Pair, RedisPair, near_cache
+from .pairs import WAIT, DatabasePair, Pair, RedisPair
 
 SEQUENCES, LENGTH = int(os.environ.get("LANGPONT_SEQUENCES", "45")), 40
 
@@ -31,20 +27,6 @@ SEQUENCES, LENGTH = int(os.environ.get("LANGPONT_SEQUENCES", "45")), 40
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     with Valkey(tmp_path_factory.mktemp("valkey"), appendonly=False) as server:
         yield server
-
-
-@contextmanager
-def store_on(valkey: Valkey, *, is_near: bool = False) -> Iterator[RedisStore]:
-    """One that has met the server just now, as the simulated one has."""
-    server_identity = ServerIdentity()
-    options: dict[str, Any] = {"protocol": 3, "socket_timeout": WAIT, "redis_connect_func": server_identity.introduce}
-    pool = BlockingConnectionPool.from_url(valkey.url, **options)
-    link = Link("primary", pool, server_identity=server_identity, connect_timeout=WAIT)
-    change_ids = ChangeIds(None)
-    near = near_cache(link, change_ids) if is_near else None
-    store = RedisStore(Endpoint(link, prefix="session", near=near), change_ids=change_ids if is_near else None)
-    yield store
-    store.forget_connections()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "sqlite, encrypted"])
@@ -71,26 +53,16 @@ def compare(pair: Pair, counts: Counter[str]) -> None:
     pair.check_state()
 
 
-def test_the_simulated_server_does_what_the_scripts_do(valkey: Valkey) -> None:
-    """Equal answers and equal hashes, whatever is asked in whatever order."""
+def test_the_simulated_server_does_what_a_real_one_does(valkey: Valkey) -> None:
+    """Equal answers, equal messages of what has changed, and equal hashes, whatever is asked over whichever
+    connection."""
     counts: Counter[str] = Counter()
+    link = Link("primary", BlockingConnectionPool.from_url(valkey.url, protocol=3), server_identity=ServerIdentity())
     with valkey.client(text=False) as client:
         for seed in range(SEQUENCES):
-            with store_on(valkey) as store:
-                compare(pair := RedisPair(seed, store, client), counts)
+            with closing(RedisPair(seed, link, client)) as pair:
+                compare(pair, counts)
     assert counts.keys() == pair.operations.keys()
-
-
-def test_the_simulated_server_says_what_has_changed_as_a_real_one_does(valkey: Valkey) -> None:
-    """What was read is known, or is not, on both sides, whatever is changed over whichever connection."""
-    hits = 0
-    with valkey.client(text=False) as client:
-        for seed in range(SEQUENCES // 3):
-            with store_on(valkey) as store, store_on(valkey, is_near=True) as near:
-                with closing(NearPair(seed, store, client, near)) as pair:
-                    compare(pair, Counter())
-                hits += pair.hits
-    assert hits > 20 * SEQUENCES
 
 
 def test_the_simulated_database_does_what_the_statements_do(database: Database) -> None:

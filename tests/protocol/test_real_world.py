@@ -18,7 +18,6 @@ from .ablations import ABLATIONS
 from .actions import do
 from .real_world import RealWorld, Servers
 from .schedules import KEPT, Kept
-from .sim_redis import is_live
 from .tasks import Path
 from .walker import Schedule
 from .world import WORKERS, World
@@ -125,12 +124,8 @@ def records(world: World) -> dict[str, tuple[bool, int]]:
     if not primary.alive:
         return {}
     found = {key.digest: primary.get(key) for key in primary.data if key.category == AUTH and not key.shadow}
-    live = {
-        digest: (is_live(record), record.fields["@v"])
-        for digest, record in found.items()
-        if record and "@live" in record.fields  # of a visitor it is plain data
-    }
-    return {digest: (is_alive, version if is_alive else 0) for digest, (is_alive, version) in live.items()}
+    said = {digest: record.auth for digest, record in found.items() if record and record.auth}  # a visitor's is none
+    return {digest: (auth.is_live, auth.version if auth.is_live else 0) for digest, auth in said.items()}
 
 
 def test_a_difference_is_noticed(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

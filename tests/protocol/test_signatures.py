@@ -1,4 +1,4 @@
-"""The simulated stores are called as the real ones are: they cannot drift apart unnoticed."""
+"""The simulated database is called as the real one is: they cannot drift apart unnoticed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.stores.redis.endpoint import Endpoint
-from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.session_limits import LimitedSignIns
 
 from .sim_database import SimDatabase, SimLimitedSignIns
-from .sim_redis import SimEndpoint, SimRedisStore
 
-NOT_SIMULATED = {
-    "adopt", "announcing", "close", "describe", "find", "key", "note_adopted", "run_commands", "take_most_in_use",
-}  # fmt: skip
-"""What is called at exit, by operators and by exporters, knows how keys are spelled, takes over sessions of
-other packages, or is for clusters."""
+NOT_SIMULATED = {"adopt", "close", "describe", "find", "note_adopted"}
+"""What is called at exit or by operators, or takes over sessions of other packages."""
 
 
 def methods(store: type) -> dict[str, list[tuple[str, Any, Any]]]:
@@ -34,12 +28,7 @@ def methods(store: type) -> dict[str, list[tuple[str, Any, Any]]]:
 
 @pytest.mark.parametrize(
     ("real", "simulated", "least"),
-    [
-        (Database, SimDatabase, 16),
-        (LimitedSignIns, SimLimitedSignIns, 2),
-        (RedisStore, SimRedisStore, 13),
-        (Endpoint, SimEndpoint, 4),
-    ],
+    [(Database, SimDatabase, 16), (LimitedSignIns, SimLimitedSignIns, 2)],
 )
 def test_a_simulated_store_is_called_like_the_real_one(real: type, simulated: type, least: int) -> None:
     """The same methods with the same parameters and defaults."""

@@ -49,9 +49,9 @@ from tests.support.on_time import never_late
 
 from .clock import Clock
 from .invariants import Promises
+from .sim_connection import SimConnection, SimStore, Way
 from .sim_database import SERVER, SimDatabase, Tables
-from .sim_redis import Cluster, Connection, Node, SimRedisStore
-from .sim_tracking import Line
+from .sim_redis import Cluster, Node
 from .tasks import Path, SteppedSingleFlight, Task, Tasks
 
 HOSTS = ("h0", "h1")
@@ -254,10 +254,10 @@ class Worker:
         return kept
 
     @property
-    def line(self) -> Line | None:
+    def line(self) -> SimConnection | None:
         """The connection over which it is told of changes; None: there never was one."""
         store: Any = self.backend.primary
-        line: Line | None = store.beside.line
+        line: SimConnection | None = store.way.tracked
         return line
 
     def close(self) -> None:
@@ -271,41 +271,41 @@ class Worker:
             if store == PRIMARY:
                 self.monitor.note_incident()
 
-        return ServerIdentity(incident, HostMemory(self.host.journal.board, store))
+        return ServerIdentity(incident, HostMemory(self.host.journal.board, store), clock=self._world.clock_of_redis)
 
     # -- its network -------------------------------------------------------------------------------------------------
 
     @property
     def host_name(self) -> str:
-        """See :class:`~.sim_redis.Network`."""
+        """See :class:`~.sim_connection.Network`."""
         return self.host.name
 
     def path_to(self, server: str) -> Path:
-        """See :class:`~.sim_redis.Network`."""
+        """See :class:`~.sim_connection.Network`."""
         world = self._world
         if (self.name, server) in world.cuts or (self.host.name, server) in world.cuts:
             return world.cut_path
         return world.database_path if server == SERVER else Path.CLEAR
 
     def connected(self, store: str, node: Node) -> None:
-        """See :class:`~.sim_redis.Network`."""
+        """See :class:`~.sim_connection.Network`."""
         if store == PRIMARY:
             self._world.promises.connected(self.name, self.host.name, node)
 
-    def answered(self, connection: Connection | Line, digest: str, entry: AuthEntry | None) -> None:
-        """See :class:`~.sim_redis.Network`."""
+    def answered(self, connection: SimConnection, digest: str, entry: AuthEntry | None) -> None:
+        """See :class:`~.sim_connection.Network`."""
         self._world.promises.answered(connection, digest, entry)
 
-    def looked(self, node: Node, before: Canary | None, after: Canary) -> None:
-        """See :class:`~.sim_redis.Network`."""
-        self._world.promises.looked(self.name, self.host.name, node, after)
+    def looked(self, node: Node, found: Canary) -> None:
+        """See :class:`~.sim_connection.Network`."""
+        self._world.promises.looked(self.name, self.host.name, node, found)
 
     def changed(self, node: Node, digest: str, number: int) -> None:
-        """See :class:`~.sim_redis.Network`."""
+        """See :class:`~.sim_connection.Network`."""
         self._world.promises.changed(self.host.name, node, digest, number)
 
     def hit(self, node: Node, ref: RecordRef, lives_ms: Mapping[str, int], hit: Hit) -> None:
-        """See :class:`~.sim_redis.Network`."""
+        """See :class:`~.sim_connection.Network`."""
         self._world.promises.hit(self.host.name, node, ref, lives_ms, hit)
 
     def database_is_busy(self) -> bool:
@@ -352,13 +352,18 @@ class World:
         self.tables = self.promises.tables = Tables(self.clock, self.promises)
         self.cluster = self.promises.cluster = Cluster(self.clock, self.promises, skews_ms)
 
+    @property
+    def clock_of_redis(self) -> Callable[[], float]:
+        """Monotonic seconds, by which it is known how late a server is."""
+        return self.clock.monotonic
+
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """One endpoint as a worker sees it."""
         change_ids = worker.host.journal.board.change_ids
-        store: Any = SimRedisStore(name, self.cluster, worker, self.tasks, server_identity, change_ids)
+        store = SimStore(Way(name, self.cluster, worker, self.tasks, server_identity), change_ids)
         if self.is_near and name == PRIMARY:
             self._keep_near(store, worker.host)
-        return cast(RedisStore, store)
+        return store
 
     def keep_near(self) -> None:
         """From now on workers keep what they read near."""
@@ -369,15 +374,16 @@ class World:
 
     def _keep_near(self, store: Any, host: Host) -> None:
         settings = self.settings
-        store.near = NearCache(
-            store.beside,
+        near = NearCache(
+            store.link,
             host.journal.board.change_ids,
             most=settings.read_cache_bytes,
             copies_ttl=settings.local_cache_ttl,
             clock=self.clock.monotonic,
         )
+        store.keep_near(near)
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[SimConnection]:
         """The connections over which workers are told of changes."""
         return (line for worker in self.workers.values() if (line := worker.line))
 

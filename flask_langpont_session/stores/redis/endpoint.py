@@ -6,7 +6,6 @@ What is asked of it for a session is in :mod:`.store`.
 from __future__ import annotations
 
 import secrets
-from time import monotonic
 
 from .commands import CANARY, CLOCK, READ, probing
 from .link import Link
@@ -51,7 +50,7 @@ class Endpoint:
         :raises StoreError: the server did not answer, or refused the write that belongs to it.
         """
         name, number = (known.canary_id, known.number) if known else ("", 0)
-        new, asked_at = f"{self.canary_place}{secrets.token_hex(8)}", monotonic()
+        new, asked_at = f"{self.canary_place}{secrets.token_hex(8)}", self.server_identity.clock()
         [(now_ms, canary_id, now)] = self.link.run([CANARY([self.canary_key], [name, number, new])], timeout)
         self.server_identity.note_clock(self.server_identity.server, now_ms, asked_at)
         return Canary(str(canary_id, "ascii"), int(now), now_ms)

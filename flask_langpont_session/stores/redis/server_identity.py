@@ -121,6 +121,7 @@ class ServerIdentity:
     :param on_other_server: called without arguments, after that, if it is another server; must not raise or block.
     :param on_clock_set: called with the seconds by which the server's clock was set forward, after that, if it may have
         let data run out; must not raise or block.
+    :param clock: monotonic seconds.
     :ivar was_set: its clock was set forward, and no canary has told the other workers so far.
     """
 
@@ -130,7 +131,10 @@ class ServerIdentity:
         memory: Memory | None = None,
         on_other_server: Callable[[], None] = lambda: None,
         on_clock_set: Callable[[float], None] = lambda seconds: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self.trust_since_ms = 0
         self.was_set = False
         self.server = Server()
@@ -166,7 +170,7 @@ class ServerIdentity:
         :param now_ms: milliseconds by its own clock.
         :param asked_at: monotonic seconds, before it was asked.
         """
-        at_ms, before = time.monotonic() * 1000, self._clock
+        at_ms, before = self.clock() * 1000, self._clock
         clock = _Ahead(server, now_ms - at_ms, now_ms + 1 - asked_at * 1000, at_ms)
         if before is None or before.server is not server:
             self._clock = clock
@@ -278,7 +282,7 @@ class ServerIdentity:
 
         A server may refuse INFO (an ACL without ``+info``): see `identity` of :meth:`observe`.
         """
-        asked_at = time.monotonic()
+        asked_at = self.clock()
         commands = connection.pack_commands([("INFO", "server"), ("INFO", "replication"), ("TIME",)])
         connection.send_packed_command(commands, check_health=False)
         server, replication = _facts(connection), _facts(connection)

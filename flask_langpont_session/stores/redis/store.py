@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from time import monotonic
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
@@ -93,7 +92,7 @@ class RedisStore:
         known = NO_RECORDS if anew else self.known.of(ref)
         answers: list[Answer] = []
         command = self.commands.read(ref, lives_ms, known)
-        asked_at = monotonic()
+        asked_at = self.server_identity.clock()
         reading: Reading | None = None
 
         def understand(replies: Sequence[Any], server: Server) -> bool:

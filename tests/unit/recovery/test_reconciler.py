@@ -214,6 +214,7 @@ class Host:
 
     def __init__(self) -> None:
         self.now = 1_000_000_000_000
+        self.seconds = 0.0
         self.stores = Stores()
         self.journal = journal_at(None, clock=lambda: self.now / 1000)
         self.journal.open()
@@ -244,9 +245,9 @@ class Host:
             note_version=self.journal.board.note_version,
             latest_version=self.journal.board.versions.latest,
             health=SimpleNamespace(locate=lambda digest: ""),
+            clock=lambda: self.seconds,
             endpoint=lambda name: self.stores,
         )
-        self.seconds = 0.0
         self.backend = backend
         self.reconciler = Reconciler(backend, now_ms=lambda: self.now, clock=lambda: self.seconds)
         self.resync = Resync(backend, lambda: self.now, lambda: self.seconds)

@@ -344,27 +344,22 @@ def test_the_clock_is_not_known_until_it_was_told(server_identity: ServerIdentit
 
 
 @pytest.mark.parametrize("at", [10.0, 10.25, 12.0, 8.0])
-def test_the_clock_is_between_its_question_and_its_answer(
-    server_identity: ServerIdentity, monkeypatch: pytest.MonkeyPatch, at: float
-) -> None:
+def test_the_clock_is_between_its_question_and_its_answer(server_identity: ServerIdentity, at: float) -> None:
     """Asked at 10 and answered at 10.25: at that moment it was what it said, at the earliest and at the latest. A
     deadline goes by the one, what was written by the other."""
-    monkeypatch.setattr("flask_langpont_session.stores.redis.server_identity.time.monotonic", lambda: 10.25)
+    server_identity.clock = lambda: 10.25
     server_identity.note_clock(server_identity.server, 1_000_000, 10.0)
     since = round(at * 1000 - 10_000)
     assert server_identity.estimated_ms(at) == 1_000_000 + since - 250
     assert server_identity.estimated_ms(at, latest=True) == 1_000_000 + since + 1
 
 
-def test_the_last_answer_counts(server_identity: ServerIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_answer_counts(server_identity: ServerIdentity) -> None:
     """A clock that was set is followed, forwards and backwards."""
-    monkeypatch.setattr("flask_langpont_session.stores.redis.server_identity.time.monotonic", lambda: 10.0)
+    server_identity.clock = lambda: 10.0
     for said in (1_000_000, 5_000_000, 2_000_000):
         server_identity.note_clock(server_identity.server, said, 10.0)
         assert server_identity.estimated_ms(11.0) == said + 1000
-
-
-ASKED = "flask_langpont_session.stores.redis.server_identity.time.monotonic"
 
 
 class Noticing:
@@ -380,9 +375,8 @@ class Noticing:
         self.told.clear()
 
     def hear(self, at: float, said: int, took: float = 0.0) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ASKED, lambda: at + took)
-            self.identity.note_clock(self.server, said, at)
+        self.identity.clock = lambda: at + took
+        self.identity.note_clock(self.server, said, at)
 
 
 def test_d34_a_clock_that_was_set_forward_is_an_incident_until_a_canary_tells_it() -> None:
@@ -436,9 +430,8 @@ def test_a_new_worker_believes_no_moment_that_is_yet_to_come() -> None:
 def noted(server_identity: ServerIdentity, *answers: tuple[float, float, int]) -> tuple[int, int]:
     """How late it is at 100 seconds, at the earliest and at the latest, after answers (asked, answered, said)."""
     for asked, answered, said in answers:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ASKED, lambda answered=answered: answered)
-            server_identity.note_clock(server_identity.server, said, asked)
+        server_identity.clock = iter([answered]).__next__
+        server_identity.note_clock(server_identity.server, said, asked)
     return server_identity.estimated_ms(100.0), server_identity.estimated_ms(100.0, latest=True)
 
 
