@@ -27,7 +27,7 @@ from ..support.logs import fields
 from ..support.threads import start_daemon
 from .calls import ask_journal
 from .notices import Notices
-from .outages import Outages
+from .outages import NOTHING_WAITS, Outages
 from .probes import Prober, Probes
 from .replay import Replay
 
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 POLL = 0.2
 """Seconds between looks at the host's journal: how soon a sibling worker's outage is noticed here."""
+
+REST = 1.0
+"""Seconds between two rounds, and between two looks of the replay, while nothing happens in this process."""
 
 _LEAST_WAIT = 0.01
 """Seconds between two rounds at least, unless something is suspected."""
@@ -167,9 +170,26 @@ class Monitor:
                 log.exception(
                     "the session monitor met an error it does not know; it goes on", extra=fields("monitor_failed")
                 )
-            until_next = self.probes.until_next()
-            self._wake.wait(POLL if until_next is None else min(POLL, max(_LEAST_WAIT, until_next)))
-            self._wake.clear()
+            self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
+        until_next, rests_until = self.probes.until_next(), time.monotonic() + REST
+        pause = POLL if until_next is None else min(POLL, max(_LEAST_WAIT, until_next))
+        while not self._wake.wait(pause) and self._rests() and time.monotonic() < rests_until:
+            pass
+        self._wake.clear()
+
+    def _rests(self) -> bool:
+        """Return whether this process has waited for nothing in the last second and nothing is to be done, here or on
+        its host."""
+        rests = (
+            self.probes.prober.lag.rests
+            and not (self.probes.is_canary_due or self.backend.health.lost_stores or self.backend.lacks)
+            and self.waiting == NOTHING_WAITS
+            and bool(ask_journal(self.backend.journal.is_empty, "monitor"))
+        )
+        self.replay.look_every(REST if rests else POLL)
+        return rests
 
     def tick(self) -> None:
         """One round of everything: :meth:`watch`, and a slice of the replay. For tests that drive it without the

@@ -97,7 +97,9 @@ class Outages:
 
     def siblings_are_in_trouble(self) -> bool:
         """Whether another worker of the host has announced an outage since this was asked last."""
-        return bool(ask_journal(self._journal.changed, "monitor")) and bool(ask_journal(self._board.outages, "monitor"))
+        if not ask_journal(self._journal.changed, "monitor") or ask_journal(self._journal.is_empty, "monitor"):
+            return False
+        return bool(ask_journal(self._board.outages, "monitor"))
 
     def note_waiting(self) -> None:
         """So that a health page can say it without asking the file."""

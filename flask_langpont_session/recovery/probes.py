@@ -254,6 +254,11 @@ class Probes:
         moments = [probe.next_at for probe in list(self._probes.values()) if probe.next_at]
         return min(moments) - self._clock() if moments else None
 
+    @property
+    def is_canary_due(self) -> bool:
+        """Whether all stores are to be looked at again, without any reason."""
+        return self._clock() >= self._next_canary
+
     # -- stores that requests use --------------------------------------------------------------------------------------
 
     def look_at_suspects(self) -> None:
@@ -289,8 +294,7 @@ class Probes:
 
     def _those_to_look_at(self, used: list[StoreProbe], lost: Collection[str]) -> list[StoreProbe]:
         """Those that a canary is due for, whether or not a call to them failed."""
-        due = self._clock() >= self._next_canary
-        if due:
+        if due := self.is_canary_due:
             interval = self._backend.settings.health_interval
             self._next_canary = self._clock() + (min(interval, _ANXIOUS) if lost else interval)
         was_overtime = self.prober.take_overtime()

@@ -101,6 +101,10 @@ class Replay:
         """Start the thread in this process unless it runs. Costs an attribute look-up when it does."""
         self._thread.ensure_started()
 
+    def look_every(self, seconds: float) -> None:
+        """Look so often from now on at what is to be done."""
+        self._thread.pace(seconds)
+
     def stop(self) -> None:
         """End the thread, and wait for the call that is under way."""
         end_all([self._thread], _EXIT_WAIT)

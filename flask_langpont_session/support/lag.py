@@ -4,7 +4,7 @@ interpreter's lock or another process the processor.
 A store that answers at once looks slow to a process that does not come to read the answer. So all waits for stores end
 by a :class:`Deadline`, which moves on when this process was late, and their time is taken net of its lateness. That is
 measured by a thread that sleeps for a moment again and again and notes how late it wakes. There is one per process; it
-rests while nothing is waited for.
+rests while nothing is waited for, and looking whether there is something to do is no reason to wake it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ TICK = 0.01
 """Seconds that the measuring thread sleeps at a time."""
 
 REST = 1.0
-"""Seconds without any wait after which it rests; also how long a figure is remembered for :attr:`Lag.longest`."""
+"""Seconds that it measures from the beginning of a wait, twice as many if that may last longer; then it rests. Also how
+long a figure is remembered for :attr:`Lag.longest`."""
 
 LATE = 0.2
 """A process is late that missed more than this share of the time in question: what it waited for may be well."""
@@ -61,7 +62,8 @@ class Lag:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._runs = False
-        self._is_wanted = False
+        self._wanted_at = -math.inf  # when the last wait began
+        self._wanted_for_long_at = -math.inf  # when the last one began that may last longer than REST
         self.overtimes = 0
         self.on_overtime: WeakSet[threading.Event] = WeakSet()
         # Seconds late until the last tick, and when the next one is due (infinity: the thread rests). One tuple, so
@@ -70,11 +72,20 @@ class Lag:
         self._longest = 0.0, 0.0  # of the period before, and of this one
         self._began = (0.0, 0.0), (0.0, 0.0)  # when they began, and the seconds late by then
 
-    def attend(self) -> None:
-        """Measure from now on, for a while. Called by everything that begins to wait; costs two look-ups as a rule."""
-        self._is_wanted = True
-        if self._state[1] == math.inf:
+    def attend(self, now: float, until: float = 0.0) -> float:
+        """Measure from now on, for a while. Called by everything that begins to wait.
+
+        :param now: of :attr:`clock`.
+        :param until: when the wait may end at the latest.
+        :return: what :meth:`late` says.
+        """
+        self._wanted_at = now
+        if until > now + REST:
+            self._wanted_for_long_at = now
+        late, due = self._state
+        if due == math.inf:
             self._start()
+        return late if now <= due else late + now - due
 
     def _start(self) -> None:
         with self._lock:
@@ -82,7 +93,7 @@ class Lag:
                 return
             is_new, self._runs = not self._runs, True
             now, late = self.clock(), self._state[0]
-            self._longest, self._began = (0.0, 0.0), ((now, late), (now, late))
+            self._began = (now, late), (now, late)
             self._state = late, now + TICK
             self._wake.set()
         # Without the lock: the start of a thread waits for it.
@@ -110,6 +121,11 @@ class Lag:
         """The time of this process: seconds that do not pass while it is late. Only differences mean something."""
         now = self.clock()
         return now - self.late(now)
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing has been waited for in the last second."""
+        return self._state[1] == math.inf
 
     @property
     def longest(self) -> float:
@@ -160,17 +176,16 @@ class Lag:
         (self._sleep or time.sleep)(max(0.0, due - self.clock()))
         now = self.clock()
         self._longest = self._longest[0], max(self._longest[1], now - due)
-        self._state = late + max(0.0, now - due), now + TICK
-        return now < self._began[1][0] + REST or self._next_period(now)
-
-    def _next_period(self, now: float) -> bool:
-        self._longest = self._longest[1], 0.0
-        self._began = self._began[1], (now, self._state[0])
-        if self._is_wanted:
-            self._is_wanted = False
+        late += max(0.0, now - due)
+        self._state = late, now + TICK
+        if now >= self._began[1][0] + REST:
+            self._longest = self._longest[1], 0.0
+            self._began = self._began[1], (now, late)
+        wanted_at = self._wanted_at
+        if now < max(wanted_at + REST, self._wanted_for_long_at + 2 * REST):
             return True
-        self._state = self._state[0], math.inf
-        if self._is_wanted:  # said just before that: it was not seen that the thread rests
+        self._longest, self._state = (0.0, 0.0), (late, math.inf)
+        if self._wanted_at != wanted_at:  # said just before that: it was not seen that the thread rests
             self._start()
         return False
 
@@ -191,27 +206,27 @@ class Deadline:
     """The end of a wait. It moves on, once, if this process was late meanwhile.
 
     :param at: when the wait ends if this process is not late, by :attr:`Lag.clock`.
+    :param attends: whether the lateness is measured for this wait. If not, it moves on by what is measured for others.
     :ivar at: when it ends, as far as is known.
     """
 
     __slots__ = ("_began", "_is_extended", "_lag", "_late", "at")
 
-    def __init__(self, at: float, lag: Lag | None = None) -> None:
+    def __init__(self, at: float, lag: Lag | None = None, *, attends: bool = True) -> None:
         self._lag = PROCESS if lag is None else lag
-        self.renew(at)
+        self.renew(at, attends=attends)
 
-    def renew(self, at: float) -> None:
+    def renew(self, at: float, *, attends: bool = True) -> None:
         """Another wait begins."""
-        self._lag.attend()
         self.at = at
-        self._began = self._lag.clock()
-        self._late = self._lag.late(self._began)
+        self._began = began = self._lag.clock()
+        self._late = self._lag.attend(began, at) if attends else self._lag.late(began)
         self._is_extended = False
 
     @classmethod
-    def after(cls, seconds: float, lag: Lag | None = None) -> Deadline:
+    def after(cls, seconds: float, lag: Lag | None = None, *, attends: bool = True) -> Deadline:
         """The end of a wait that begins now."""
-        return cls((PROCESS if lag is None else lag).clock() + seconds, lag)
+        return cls((PROCESS if lag is None else lag).clock() + seconds, lag, attends=attends)
 
     @property
     def late(self) -> float:

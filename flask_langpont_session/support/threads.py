@@ -39,12 +39,13 @@ def start_daemon(name: str, target: Callable[..., object], *arguments: Any) -> t
 
 
 class PeriodicThread:
-    """Does some work every `interval` seconds in a thread of its own, and once more when the process ends.
+    """Does some work again and again in a thread of its own, and once more when the process ends.
 
     It starts with the first request that a process serves.
 
     :param begin: called in the thread when it starts; makes what the work needs in this process, and gives the work.
-    :param interval: seconds. The first time comes after a random part of it: workers must not work in step.
+    :param interval: seconds between the beginnings. The first time comes after a random part of it: workers must not
+        work in step.
     """
 
     def __init__(self, name: str, begin: Callable[[], Callable[[], None]], interval: float) -> None:
@@ -59,7 +60,8 @@ class PeriodicThread:
     def _reset(self) -> None:
         """As new: a forked child has neither the thread nor the lock's holder."""
         self._lock = threading.Lock()
-        self._ends = threading.Event()
+        self._wake = threading.Event()
+        self._is_ending = False
         self._thread: threading.Thread | None = None
 
     def ensure_started(self) -> None:
@@ -83,12 +85,19 @@ class PeriodicThread:
 
     def end(self) -> None:
         """Have the work done a last time, soon; see :meth:`wait`."""
-        self._ends.set()
+        self._is_ending = True
+        self._wake.set()
 
     @property
     def is_ending(self) -> bool:
         """Whether the work is done for the last time."""
-        return self._ends.is_set()
+        return self._is_ending
+
+    def pace(self, interval: float) -> None:
+        """Have the work done every `interval` seconds from now on, and at once if that is more often than before."""
+        is_sooner, self._interval = interval < self._interval, interval
+        if is_sooner:
+            self._wake.set()
 
     def wait(self, timeout: float) -> None:
         """Wait for the thread to end."""
@@ -98,11 +107,13 @@ class PeriodicThread:
     def _run(self) -> None:
         work = self._begin()
         pause = CHANCE.uniform(0, self._interval)
-        while not self._ends.wait(pause):
-            began = time.monotonic()
+        is_last = False
+        while not is_last:
+            self._wake.wait(pause)
+            self._wake.clear()
+            is_last, began = self._is_ending, time.monotonic()
             self._do(work)
             pause = max(0.0, self._interval - (time.monotonic() - began))
-        self._do(work)
 
     def _do(self, work: Callable[[], None]) -> None:
         try:

@@ -258,6 +258,21 @@ def test_a_file_that_is_in_use_is_not_made_smaller(make: Callable[..., Journal],
     assert path_of(path).stat().st_size > 4_000_000
 
 
+def test_a_file_that_nothing_was_written_to_is_not_looked_through_again(make: Callable[..., Journal]) -> None:
+    """An idle worker asks all the time. What is written without changing any answer to requests counts, too."""
+    journal, asked = make(), list[str]()
+    write(journal, "d", text=b"x")
+    journal.shrink()
+    connection = journal.file.sides.shrink.connection
+    assert connection is not None
+    connection.set_trace_callback(asked.append)
+    journal.shrink()
+    assert asked == ["PRAGMA data_version"]
+    journal.file.aside(lambda db: db.execute("INSERT INTO delivered VALUES ('d', 1)"))
+    journal.shrink()
+    assert len(asked) > 2
+
+
 def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: Path) -> None:
     """However much is written and taken out again."""
     journal = make()

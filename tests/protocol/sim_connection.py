@@ -69,8 +69,9 @@ class Network(Protocol):
 class OnTime(Lag):
     """Of a process that is never late: nothing measures it."""
 
-    def attend(self) -> None:
+    def attend(self, now: float, until: float = 0.0) -> float:
         """See :class:`Lag`."""
+        return 0.0
 
 
 class Way:

@@ -89,6 +89,7 @@ class JournalFile:
         self.path = path.absolute() if path is not None else None
         self.sides = Sides(self.path)
         self.writer, self.reader = self.sides.write, self.sides.read
+        self._shrunk = (0, 0)  # how the file was when there was nothing more to shrink
         self._writers = Writer(self._serve)
         self._counter: CommitCounter | None = None
         self._pid = 0
@@ -103,7 +104,8 @@ class JournalFile:
     @contextmanager
     def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """The connection for reading, for this thread alone."""
-        deadline = _deadline(wait)
+        # What was not told how long to wait is no request, and may look again and again while all is idle.
+        deadline = _deadline(wait, attends=wait is not None)
         with brisk, self._lent(self.reader, deadline) as db:
             self.reader.wait_for_others(deadline.left())
             yield db
@@ -267,16 +269,20 @@ class JournalFile:
             return False
         reserve = Reserve(self.path)
         is_short = not reserve.hold()
-        with self._lent(self.sides.shrink, _deadline(None)) as db:
+        with self._lent(self.sides.shrink, _deadline(None, attends=False)) as db:
             place = self.sides.shrink.place or self.path
+            state = _state_by(self.sides.shrink, db)
             if is_short:  # on a full disk the log may have the room that the reserve lacks
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 reserve.hold()
+            elif state == self._shrunk:
+                return False
             elif _size(log_path(place)) > _LARGE_LOG:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
             used = one(db, "PRAGMA page_count") - one(db, "PRAGMA freelist_count")
             free = _size(place) // one(db, "PRAGMA page_size") - used
         if free <= max(_SLACK, used):
+            self._shrunk = state
             return False
         with ExitStack() as ends:
             is_ours = _held(ends, self._queue.taken)
@@ -325,10 +331,10 @@ class JournalFile:
     def others_state(self) -> tuple[int, int]:
         """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
         again after a process was killed while it wrote."""
-        with self._lent(self.writer, _deadline(None)) as db:
+        with self._lent(self.writer, _deadline(None, attends=False)) as db:
             self._tidy(db)
             # By the connection for writing: this process' own commits count for nothing there.
-            return self.writer.opened, one(db, "PRAGMA data_version")
+            return _state_by(self.writer, db)
 
     def _tidy(self, db: sqlite3.Connection) -> None:
         counter = self._counter
@@ -402,8 +408,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _deadline(wait: float | None) -> Deadline:
-    return Deadline.after(BUSY_SECONDS if wait is None else wait)
+def _deadline(wait: float | None, *, attends: bool = True) -> Deadline:
+    return Deadline.after(BUSY_SECONDS if wait is None else wait, attends=attends)
+
+
+def _state_by(side: Side, db: sqlite3.Connection) -> tuple[int, int]:
+    """Return what differs from an earlier answer if another connection than this one has committed since."""
+    return side.opened, one(db, "PRAGMA data_version")
 
 
 def _fail(tasks: Sequence[Task[Any]], error: Exception) -> None:

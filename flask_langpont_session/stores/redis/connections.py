@@ -53,7 +53,7 @@ class Asking:
     does, and nothing is known of when its waits end."""
 
     def __init__(self, **options: Any) -> None:
-        self.deadline = Deadline(math.inf)
+        self.deadline = Deadline(math.inf, attends=False)
         super().__init__(**options)
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
@@ -105,7 +105,8 @@ class Resolving(driver_connection.Connection):
     address: SocketAddress | None = None
 
     def _connect(self) -> socket.socket:
-        deadline = Deadline.after(min(self.deadline.left(), self.socket_connect_timeout or math.inf))
+        left = min(self.deadline.left(), self.socket_connect_timeout or math.inf)
+        deadline = Deadline.after(left, attends=False)  # a part of the other one
         addresses = self.names.addresses(self.host, self.port, deadline.at)
         trouble: OSError = OSError("the name has no address")
         for number, address in enumerate(addresses):
@@ -363,12 +364,13 @@ def _place_of(options: Mapping[str, Any]) -> str:
     return str(options.get("path") or "")
 
 
-def connect(connection: Any, until: float) -> None:
+def connect(connection: Any, until: float, *, attends: bool = True) -> None:
     """Connect and greet.
 
     :param until: monotonic seconds.
+    :param attends: see :class:`.Deadline`.
     """
-    bound(connection, until)
+    connection.deadline.renew(until, attends=attends)
     try:
         connection.connect()
     except Exception:

@@ -124,7 +124,7 @@ class RealSentinel:
     def _ask(self, names: DnsCache, until: float, understand: Callable[..., T], *questions: tuple[str, ...]) -> T:
         connection = self._connection(names)
         try:
-            connect(connection, until)
+            connect(connection, until, attends=False)  # a request does already; the watch asks when all is idle, too
             packed = connection.pack_commands([("SENTINEL", *question) for question in questions])
             connection.send_packed_command(packed, check_health=False)
             return understand(*[_reply(connection, first=number == 0) for number in range(len(questions))])

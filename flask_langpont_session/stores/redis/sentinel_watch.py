@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -31,9 +32,6 @@ ASK = 1.0
 REFUSED = 60.0
 """Seconds until one that refuses us is tried again: a person has to give its user the right to that."""
 
-TURN = 0.2
-"""Seconds of one turn: how late the thread notices that it is to end."""
-
 
 class SentinelWatch:
     """Watches the sentinels of one service. A forked child has a thread and connections of its own.
@@ -44,6 +42,9 @@ class SentinelWatch:
     :param clock: monotonic seconds.
     :ivar resolver: as it was given.
     """
+
+    _bell: tuple[socket.socket, ...] = ()
+    """A pair; the first one is closed to wake the thread, which waits for the second one as well."""
 
     def __init__(
         self,
@@ -61,8 +62,10 @@ class SentinelWatch:
         renew_in_children(self, SentinelWatch._begin)
 
     def _begin(self) -> None:
+        for end in self._bell:  # a parent's
+            end.close()
+        self._bell = socket.socketpair()
         self._thread: threading.Thread | None = None
-        self._is_ending = False
         self._listening: dict[int, Listening] = {}
         self._tried_next: dict[int, float] = {}
         self._asked_next = 0.0
@@ -74,16 +77,21 @@ class SentinelWatch:
         if self._thread is None and not self._is_ending:
             self._thread = start_daemon(THREAD, self._run)
 
+    @property
+    def _is_ending(self) -> bool:
+        return self._bell[0].fileno() < 0
+
     def close(self) -> None:
         """End the thread, and wait for it."""
-        self._is_ending = True
+        self._bell[0].close()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        self._bell[1].close()
 
     def _run(self) -> None:
         while not self._is_ending:
             try:
-                self.look(TURN)
+                self.look(ASK)
                 self._failing.ends()
             except Exception:
                 # The thread must outlive any surprise: without it a failover would be noticed late.
@@ -92,7 +100,7 @@ class SentinelWatch:
                         "the watch over the sentinels met an error it does not know; it goes on",
                         extra=fields("sentinel_watch_failed"),
                     )
-                time.sleep(TURN)  # what failed at once would fail again at once
+                time.sleep(ASK)  # what failed at once would fail again at once
         for one in self._listening.values():
             one.close()
 
@@ -128,11 +136,12 @@ class SentinelWatch:
 
     def _was_told(self, seconds: float) -> bool:
         """Wait, and return whether any sentinel has told something, or its connection has ended."""
-        poll, numbers = select.poll(), {}
+        poll, numbers = select.poll(), dict[int, int]()
+        poll.register(self._bell[1], select.POLLIN)
         for number, one in self._listening.items():
             numbers[one.fileno()] = number
             poll.register(one.fileno(), select.POLLIN)
-        ready = [numbers[fileno] for fileno, _ in poll.poll(seconds * 1000)]
+        ready = [numbers[fileno] for fileno, _ in poll.poll(seconds * 1000) if fileno in numbers]
         for number in ready:
             try:
                 self._listening[number].take_in()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from devservers.processes import wait_until
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import monitor as module
 from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.recovery.notices import Notices
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
+from flask_langpont_session.recovery.probes import Probes
+from flask_langpont_session.stores.backend import Lack
 from flask_langpont_session.support.lag import Lag
 from tests.support.children import in_child_of_locked
 from tests.support.fake_stores import LOST, NOW_MS, Stage
@@ -237,6 +241,37 @@ def test_what_the_thread_meets_itself_is_no_reason_for_another_round(rounds: Rou
     assert rounds.next_round()
     assert not rounds.next_round(0.05)
     assert not rounds.monitor.probes.of(PRIMARY).is_suspect
+
+
+def redis_lacks_something(rounds: Rounds) -> None:
+    rounds.monitor.backend.lacks[ONLY, "u"] = Lack(0.0, 0)
+
+
+ENDS_OF_REST: dict[str, Callable[[Rounds], object]] = {
+    "this process waits for something": lambda rounds: rounds.lag.attend(time.monotonic()),
+    "all stores are to be looked at again": lambda rounds: rounds.told.update(is_canary_due=True),
+    "a store is lost": lambda rounds: [rounds.health.failed(LOST[DATABASE], READ) for _ in range(3)],
+    "Redis lacks something": redis_lacks_something,
+    "another worker has told something": lambda rounds: rounds.monitor.backend.board.announce_outage(PRIMARY),
+    "the journal could not be read": lambda rounds: vars(rounds.monitor.outages).update(waiting=None),
+}
+
+
+@pytest.mark.parametrize("end", ENDS_OF_REST)
+def test_while_nothing_happens_there_are_few_rounds(rounds: Rounds, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """The thread only looks whether something does, as often as ever; the replay looks as rarely as rounds are made."""
+    monkeypatch.setattr(module, "POLL", 0.001)
+    monkeypatch.setattr(module, "REST", 10 * LONG)
+    monkeypatch.setattr(Probes, "is_canary_due", property(lambda probes: rounds.told.get("is_canary_due", False)))
+    looks: list[float] = []
+    monkeypatch.setattr(rounds.monitor.replay, "look_every", looks.append)
+    rounds.monitor.ensure_started()
+    assert rounds.next_round()
+    wait_until(lambda: looks[-9:] == [10 * LONG] * 9, "looks without a round")
+    assert not rounds.next_round(0)
+    ENDS_OF_REST[end](rounds)
+    assert rounds.next_round()
+    assert 0.001 in looks
 
 
 # -- the thread --------------------------------------------------------------------------------------------------------

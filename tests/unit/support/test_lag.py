@@ -41,7 +41,7 @@ def lag(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Lag:
     """One whose ticks are made by the test."""
     lag = Lag(clock, clock.sleep)
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
-    lag.attend()
+    lag.attend(lag.clock())
     return lag
 
 
@@ -70,28 +70,61 @@ def test_the_pace_is_that_of_the_last_second_or_two(lag: Lag, clock: Clock) -> N
     assert (lag.pace, lag.is_behind) == (1.0, False)
     clock.late = TICK
     for _ in range(200):
-        lag.attend()
+        lag.attend(lag.clock())
         lag.tick()
     assert lag.pace == pytest.approx(0.5, abs=0.05)
     assert lag.is_behind
     clock.late = 0.0
     for _ in range(int(2.2 * REST / TICK)):
-        lag.attend()
+        lag.attend(lag.clock())
         lag.tick()
     assert lag.pace == pytest.approx(1.0)
 
 
 def test_the_thread_rests_while_nothing_is_waited_for(lag: Lag, clock: Clock) -> None:
     """Rest is no lateness, and the next wait wakes it."""
-    ticks = 1
-    while lag.tick():
-        ticks += 1
-        assert ticks < 3 * REST / TICK
+    clock.late = 0.1
+    lag.tick()
+    clock.late = 0.0
+    ticks(lag)
     clock.now += 1000
-    assert (lag.late(), lag.longest, lag.pace) == (0.0, 0.0, 1.0)
-    lag.attend()
+    assert lag.late() == pytest.approx(0.1)
+    assert (lag.longest, lag.pace, lag.rests) == (0.0, 1.0, True)
+    lag.attend(lag.clock())
     clock.now += TICK + 0.5
-    assert lag.late() == pytest.approx(0.5)
+    assert lag.late() == pytest.approx(0.6)
+
+
+def ticks(lag: Lag) -> int:
+    """How many there are until the thread rests."""
+    number = 1
+    while lag.tick():
+        number += 1
+        assert number < 9 * REST / TICK
+    return number
+
+
+@pytest.mark.parametrize(("seconds", "rests"), [(0.2, 1), (REST, 1), (1.5 * REST, 2), (60 * REST, 2), (math.inf, 2)])
+def test_a_longer_wait_is_measured_for_longer(lag: Lag, clock: Clock, seconds: float, rests: int) -> None:
+    """Though shorter ones follow. Not until it has to be over: most waits end long before that."""
+    Deadline.after(seconds, lag)
+    Deadline.after(0.1, lag)
+    assert ticks(lag) == pytest.approx(rests * REST / TICK, abs=2)
+
+
+def test_a_wait_that_an_idle_process_makes_again_and_again_wakes_no_thread(lag: Lag, clock: Clock) -> None:
+    """It moves on by what is measured for others."""
+    ticks(lag)
+    deadline = Deadline.after(0.2, lag, attends=False)
+    deadline.renew(clock.now + 0.2, attends=False)
+    clock.now += 0.3
+    assert deadline.left() == pytest.approx(-0.1)
+    assert lag.rests
+    deadline.renew(clock.now + 0.2, attends=False)
+    lag.attend(clock.now)
+    clock.late = 0.3
+    lag.tick()
+    assert deadline.left() == pytest.approx(0.2 * TIMES)
 
 
 def test_a_wait_said_while_the_thread_goes_to_rest_is_seen(lag: Lag, clock: Clock) -> None:
@@ -99,12 +132,12 @@ def test_a_wait_said_while_the_thread_goes_to_rest_is_seen(lag: Lag, clock: Cloc
 
     class Racing(Lag):
         def __setattr__(self, name: str, value: object) -> None:
+            if name == "_state" and isinstance(value, tuple) and value[1] == math.inf and self._runs:
+                self.attend(clock.now)
             super().__setattr__(name, value)
-            if name == "_state" and self._state[1] == math.inf and self._runs:
-                self._is_wanted = True
 
     racing = Racing(clock, clock.sleep)
-    racing.attend()
+    racing.attend(clock.now)
     while racing.tick():
         pass
     clock.now += TICK + 0.5
@@ -124,7 +157,7 @@ def test_a_system_without_threads_measures_nothing(clock: Clock, monkeypatch: py
     clock.now += 2
     assert deadline.left() == pytest.approx(-1.0)
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
-    lag.attend()
+    lag.attend(lag.clock())
     clock.now += 2
     assert lag.late() > 1
 
@@ -175,6 +208,7 @@ def test_one_thread_may_be_later_than_the_one_that_measures(lag: Lag, clock: Clo
     """What the last second was like counts, if nothing was measured during the wait itself."""
     clock.late = TICK
     for _ in range(80):
+        lag.attend(clock.now)
         lag.tick()
     clock.late = 0.0
     deadline = Deadline.after(TICK / 2, lag)
@@ -229,7 +263,7 @@ def test_the_real_one_measures_in_forked_children_too() -> None:
 
     def computes() -> bool:
         lag = Lag()
-        lag.attend()
+        lag.attend(lag.clock())
         return computed(lag)
 
     def computed(lag: Lag) -> bool:
@@ -239,7 +273,7 @@ def test_the_real_one_measures_in_forked_children_too() -> None:
             thread.start()
         deadline = time.monotonic() + LONG
         while not lag.is_behind and time.monotonic() < deadline:
-            lag.attend()
+            lag.attend(lag.clock())
             time.sleep(0.01)
         over.set()
         for thread in threads:
@@ -251,11 +285,11 @@ def test_the_real_one_measures_in_forked_children_too() -> None:
 
     assert computes()
     parent = Lag()
-    parent.attend()
+    parent.attend(time.monotonic())
 
     def in_it() -> bool:
         assert (threads(), parent.late()) == (0, 0.0)
-        parent.attend()
+        parent.attend(time.monotonic())
         return threads() == 1 and computed(parent)
 
     assert os.getpid()

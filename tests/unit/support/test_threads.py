@@ -84,6 +84,18 @@ def test_work_is_done_again_and_again_and_once_more_at_the_end(make_thread: Call
     assert not [thread for thread in threading.enumerate() if thread.name == "langpont-session-test"]
 
 
+def test_work_is_done_at_once_if_it_is_to_be_done_more_often(make_thread: Callable[..., PeriodicThread]) -> None:
+    """To be done less often is no reason to do it."""
+    work = Work()
+    thread = make_thread(work, 2 * LONG)
+    thread.ensure_started()
+    for interval in (3 * LONG, LONG, LONG):
+        thread.pace(interval)
+    assert work.done.acquire(timeout=PATIENCE)
+    thread.pace(0.01)
+    assert work.done.acquire(timeout=PATIENCE) and work.done.acquire(timeout=PATIENCE)
+
+
 def test_what_never_started_does_nothing_at_the_end(make_thread: Callable[..., PeriodicThread]) -> None:
     """A process that served no request has nothing to publish."""
     work = Work()

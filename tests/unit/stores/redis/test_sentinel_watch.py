@@ -12,6 +12,7 @@ import pytest
 from redis import exceptions as driver
 
 from devservers.processes import wait_until
+from flask_langpont_session.stores.redis import sentinel_watch as module
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.sentinel import Named, SentinelResolver
@@ -110,6 +111,7 @@ class Watched:
 def watched(clock: Clock) -> Iterator[Watched]:
     watched = Watched(clock)
     yield watched
+    watched.watch.close()
     for one in watched.sentinels:
         for line in one.lines:
             line.close()
@@ -213,6 +215,14 @@ def test_the_thread_outlives_a_surprise_and_ends_when_it_is_told_to(
     assert all(line.is_closed for one in watched.sentinels for line in one.lines)
     assert [vars(record)["langpont_event"] for record in caplog.records] == ["sentinel_watch_failed"]
     watched.watch.ensure_started()
+    assert leftover(THREAD) == []
+
+
+def test_the_end_does_not_wait_for_the_next_question(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ASK", 3600.0)
+    watched.watch.ensure_started()
+    wait_until(lambda: [one.asked for one in watched.sentinels] == [1, 1, 1], "the first questions")
+    watched.watch.close()
     assert leftover(THREAD) == []
 
 
