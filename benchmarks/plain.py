@@ -92,7 +92,7 @@ class WithoutProtocol(Ours):
         super().set_up()
         state: Any = state_of(self.app)
         state.backend.primary.commands = _PlainCommands(state.settings.key_prefix)
-        state.backend.local.is_dead = lambda digest: False
+        state.backend.memory.ended.is_dead = lambda digest: False
         reads = state.repository._reads
 
         def believe(digest: str, scope: Any, life: Any, reply: Any, **how: Any) -> Loaded:

@@ -67,7 +67,7 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
         LANGPONT_SESSION_REDIS_URL=primary.url,
         LANGPONT_SESSION_DATABASE_URL=database_url,
         LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
-        LANGPONT_SESSION_LOCAL_CACHE_SIZE=1000,
+        LANGPONT_SESSION_MEMORY_BYTES=8_000_000,
         LANGPONT_SESSION_JOURNAL_MAX_ENTRIES=2 * entries + 1,
     )
     LangPontSession(app)

@@ -169,7 +169,7 @@ def sizes(folder: Path, effort: Effort, notes: list[str]) -> list[Size]:
         servers = stack.enter_context(serving(folder))
         workers = stack.enter_context(crew(folder / "host", servers))
         asking = stack.enter_context(crew(folder / "host", servers, NEAR_CACHE=[]))
-        forgetful = stack.enter_context(crew(folder / "host", servers, READ_CACHE_BYTES=0))
+        forgetful = stack.enter_context(crew(folder / "host", servers, MEMORY_BYTES=0))
         for size, number in effort.sizes.items():
             title = _title(size)
             if short := lacking(2 * needed_for(number, size)):
@@ -205,7 +205,7 @@ def _title(size: int) -> str:
 def growth(folder: Path, effort: Effort, notes: list[str]) -> list[Growth]:
     """More and more sessions on one server."""
     found: list[Growth] = []
-    with serving(folder) as servers, crew(folder / "host", servers, effort.fillers, READ_CACHE_BYTES=0) as workers:
+    with serving(folder) as servers, crew(folder / "host", servers, effort.fillers, MEMORY_BYTES=0) as workers:
         empty, there = servers.memory(), 0
         for number in effort.sessions:
             if short := lacking(needed_for(number - there, KB)):

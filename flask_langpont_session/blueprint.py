@@ -42,7 +42,7 @@ def health_report(state: State) -> dict[str, Any]:
     health = state.health
     view = health.snapshot()
     level, lost = view.level, health.open_stores()
-    waiting = state.monitor.waiting
+    waiting, memory = state.monitor.waiting, state.backend.memory
     return {
         "status": _STATUS[level] if state.monitor.has_looked else "starting",
         "level": level,
@@ -68,6 +68,7 @@ def health_report(state: State) -> dict[str, Any]:
             "connections": sum(part.near.connections for part in state.backend.primary.endpoints.values() if part.near),
             "hits": state.recorder.counters().get("near_cache_hits", 0),
         },
+        "memory": {"sessions": memory.sessions, "forgotten": memory.forgotten},  # of this process
         "journal": {  # of this host, as the monitor saw it last; null: it cannot be read, or nothing waits
             "waiting": waiting.entries if waiting else None,
             "oldest_seconds": waiting.oldest_seconds(time.time()) if waiting else None,

@@ -46,13 +46,13 @@ from .stores.host.forms import file_in_use, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
 from .stores.host.server_records import HostMemory
-from .stores.local import LocalCopies
+from .stores.memory.ended import Ended
+from .stores.memory.memory import Memory
 from .stores.redis import cluster, connections, sentinel
 from .stores.redis.cluster import ClusterStore, ShardEndpoint
 from .stores.redis.connections import Pool
 from .stores.redis.dns import DnsCache
 from .stores.redis.endpoint import Endpoint
-from .stores.redis.known import KnownRecords
 from .stores.redis.link import Link
 from .stores.redis.link import Reports as LinkReports
 from .stores.redis.near import NearCache
@@ -168,14 +168,17 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
     make_identity = _server_identities(journal.board, emit, notices)
-    of_stores = _store_options(settings, journal.board.change_ids, at_rest)
+    most, ttl = settings.memory_bytes, settings.local_cache_ttl
+    memory = Memory(most, ttl, ended=Ended(most, ttl, tombstone_ms=settings.lease_terms.tombstone_ms))
+    of_stores = _store_options(settings, memory, journal.board.change_ids, at_rest)
     redis = _redis_stores(settings, cloud, recorder, make_identity, directory, of_stores)
     incidents = IncidentLog(recorder, partial(_address, settings, redis), partial(what_users_get, settings))
     health = _health(settings, redis, emit, notices, incidents, directory)
+    memory.on_missing = lambda digest: notices.suspect(f"{PRIMARY}{health.locate(digest)}")
     active = _active_sessions(settings, recorder, health, redis)
     reports = Reports(recorder, emit, None if active is None else active.notes)
-    database, local = _database(app, settings, at_rest), _local_copies(settings, notices, health)
-    backend = Backend(settings, reports, redis=redis, database=database, local=local, journal=journal, health=health)
+    database = _database(app, settings, at_rest)
+    backend = Backend(settings, reports, redis=redis, database=database, memory=memory, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
     history, watch = _history(settings, recorder, health), _sentinel_watch(redis, notices)
     attendance = _Attendance(backend, incidents, cloud, directory, history, watch)
@@ -196,15 +199,6 @@ def build(app: Flask, recorder: Recorder | None) -> State:
         history=history,
         watch=watch,
         scratch=scratch,
-    )
-
-
-def _local_copies(settings: Settings, notices: Notices, health: Health) -> LocalCopies:
-    return LocalCopies(
-        settings.local_cache_size,
-        settings.local_cache_ttl,
-        tombstone_ms=settings.lease_terms.tombstone_ms,
-        on_missing=lambda digest: notices.suspect(f"{PRIMARY}{health.locate(digest)}"),
     )
 
 
@@ -579,13 +573,12 @@ def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str
 
 
 def _near_cache(
-    link: Link, settings: Settings, change_ids: ChangeIds, *, keeps_absence: bool = True
+    link: Link, settings: Settings, memory: Memory, change_ids: ChangeIds, *, keeps_absence: bool = True
 ) -> NearCache | None:
     """What a primary says has not changed; a replica hears of it later than others do."""
     if role_of(link.name) != PRIMARY or not settings.near_categories:
         return None
-    most, ttl = settings.read_cache_bytes, settings.local_cache_ttl
-    return NearCache(link, change_ids, most=most, copies_ttl=ttl, keeps_absence=keeps_absence)
+    return NearCache(link, change_ids, memory, copies_ttl=settings.local_cache_ttl, keeps_absence=keeps_absence)
 
 
 class _OfStores(NamedTuple):
@@ -598,16 +591,16 @@ class _OfStores(NamedTuple):
     options: dict[str, Any]
 
 
-def _store_options(settings: Settings, change_ids: ChangeIds, at_rest: AtRest | None) -> _OfStores:
+def _store_options(settings: Settings, memory: Memory, change_ids: ChangeIds, at_rest: AtRest | None) -> _OfStores:
     """Of one server and its replica the records are the same."""
     options = {
         "tombstone_ms": settings.lease_terms.tombstone_ms,
-        "known": KnownRecords(settings.read_cache_bytes),
+        "memory": memory,
         "change_ids": change_ids if settings.near_categories else None,
     }
     if at_rest is not None:
         options["form"] = at_rest.redis
-    return _OfStores(partial(_near_cache, settings=settings, change_ids=change_ids), options)
+    return _OfStores(partial(_near_cache, settings=settings, memory=memory, change_ids=change_ids), options)
 
 
 def _replica_url(settings: Settings) -> str | None:

@@ -161,8 +161,8 @@ def known(digest: str) -> ResponseReturnValue:
             wiped = backend.board.is_wiped_since(digest, name, there.version)
             meta = there.meta.decode(errors="replace").replace("\1", " ")
             found[f"finds {name} in Redis"] = f"{sorted(there.fields)}, {meta}, host has wiped it since: {wiped}"
-        if own := backend.local.shared(digest, name):
-            found[f"has a copy of {name}"] = f"{own.copy.version} {sorted(own.copy.fields)}"
+        if own := backend.memory.category(digest, name):
+            found[f"has a copy of {name}"] = f"{own.version} {sorted(own.fields)}"
     overlay = backend.journal.overlay(RecordRef(digest, "a"))
     waiting = {"writes": overlay.writes, "deltas": overlay.deltas, "wiped": overlay.wiped, "carried": overlay.carried}
     copies = {name: f"{copy.version} {sorted(copy.fields)}" for name, copy in overlay.copies.items()}

@@ -31,7 +31,7 @@ PATIENT: dict[str, Any] = {
 }
 """Where nothing shall fail: a busy machine that lets a store wait is no fault."""
 
-SMALL = {"LOCAL_CACHE_SIZE": 5}
+SMALL = {"MEMORY_BYTES": 100_000}
 """Of the first worker of each host: it serves more sessions than it keeps copies of."""
 
 AGING: dict[str, Any] = {"LOCAL_CACHE_TTL": 3}

@@ -126,7 +126,7 @@ def _file_of(database: Database) -> str | None:
 def _near(state: State, name: str) -> str:
     """Why each request asks a primary; empty: it need not."""
     near = state.backend.endpoint(name).near
-    return "NEAR_CACHE is (), or READ_CACHE_BYTES is 0" if near is None else near.why_not()
+    return "NEAR_CACHE is (), or MEMORY_BYTES is 0" if near is None else near.why_not()
 
 
 def _without_tables(database: Database) -> StoreAnswer:

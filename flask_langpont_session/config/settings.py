@@ -98,8 +98,7 @@ class Settings:
     database_timeout: float = _setting(0.25, checks.number(0.001, 60, _SECONDS))
     database_concurrency: int = _setting(4, checks.integer(1, 1000, "calls"))
     single_host: bool = _setting(False, checks.flag)
-    local_cache_size: int = _setting(10_000, checks.integer(1, 10_000_000, "sessions"))
-    read_cache_bytes: int = _setting(16_777_216, checks.integer(0, 1_099_511_627_776, "bytes"))
+    memory_bytes: int = _setting(67_108_864, checks.integer(0, 1_099_511_627_776, "bytes"))
     near_cache: Sequence[str] | None = _setting(None, checks.optional(checks.names))  # None: all categories
     local_cache_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     # "": in the instance folder; None: in memory only
@@ -240,9 +239,15 @@ def _problem(setting: dataclasses.Field[Any], value: Any) -> str | None:
     return problem
 
 
+_FORMER = dict.fromkeys(("local_cache_size", "read_cache_bytes"), "MEMORY_BYTES bounds all that a process keeps")
+"""Names that settings had → what to do instead."""
+
+
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
+    if name in _FORMER:
+        return f" any more; {PREFIX}{_FORMER[name]}"
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
 
@@ -343,7 +348,7 @@ def _in_ms(seconds: int | None) -> int | None:
 
 def _near(settings: Settings, table: CategoryTable) -> Iterable[str]:
     """The categories of NEAR_CACHE, as far as anything may be kept of them."""
-    if not settings.read_cache_bytes:
+    if not settings.memory_bytes:
         return ()
     return table.categories if settings.near_cache is None else settings.near_cache
 

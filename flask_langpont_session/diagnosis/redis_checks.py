@@ -280,7 +280,7 @@ def persistence(server: Server, facts: Facts) -> Iterator[Finding]:
 @of_each(PRIMARY)
 def near_cache(server: Server, facts: Facts) -> Iterator[Finding]:
     if server.near is None:
-        yield ok("switched off: NEAR_CACHE is (), or READ_CACHE_BYTES is 0")
+        yield ok("switched off: NEAR_CACHE is (), or MEMORY_BYTES is 0")
     elif server.near:
         cure = f"see NEAR_CACHE in docs/configuration.md, or set {PREFIX}NEAR_CACHE = () if that is meant"
         yield warning(f"each request asks the server: {server.near}", cure)

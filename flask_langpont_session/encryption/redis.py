@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..policy.categories import AUTH
+from ..policy.described import NO_RECORDS, Known
 from ..policy.ids import SIGNED_IN
 from ..policy.values import AuthRow, CategoryChange, Operation, RecordRef
 from ..stores.redis import auth_meta
 from ..stores.redis.commands import Command, Commands, Guarded
-from ..stores.redis.records import NO_RECORDS, Answer, Known, Merge, MergeStep, Restore, answer
+from ..stores.redis.records import Answer, Merge, MergeStep, Restore, answer
 from ..stores.redis.store import Form
 from .cipher import OVERHEAD
 from .values import Values

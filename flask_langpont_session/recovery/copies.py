@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from ..policy.described import Known, began_as_of
 from ..policy.values import SharedCopy, StoreError
 from ..stores.backend import Backend
-from ..stores.redis.records import began_as_of
 from . import calls
 
 ANNOUNCEMENTS = 2.0
@@ -55,18 +55,18 @@ class MergedCopies:
         :param merged: digest and category → kind of the session.
         :return: those to be published for the other workers of this host.
         """
-        local, wanted = self._backend.local, list(merged)
+        memory, wanted = self._backend.memory, list(merged)
         asked_at = self._clock()
         try:
             copies = self._backend.primary.copies(wanted, timeout=calls.TIMEOUT) if wanted else []
         except StoreError:  # it is merged all the same, and no entry may say that it waits
             for digest, category in wanted:
-                local.forget_category(digest, category)
+                memory.forget_category(digest, category)
             return []
         shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
             kind = merged[digest, category]
             began = began_as_of(copy.meta) if copy.meta else copy.version  # what is not there may have been lost
-            local.put_category(digest, category, copy, kind=kind, began=began, as_of=asked_at)
+            memory.put_category(digest, category, Known(copy.meta, copy, began=began), kind=kind, as_of=asked_at)
             shared.append(SharedCopy(digest, category, copy, kind=kind, began=began))
         return shared if self.are_needed() else []

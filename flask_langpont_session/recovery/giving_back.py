@@ -83,7 +83,7 @@ class GivingBack:
         """Return whether this host may know of anything that the shard lacks, though this worker has never found all
         well: not if the other workers are through with the very server that it meets."""
         locate = self._backend.health.locate
-        if any(locate(copy.digest) == shard for copy in self._backend.local.live_categories()):
+        if any(locate(copy.digest) == shard for copy in self._backend.memory.live_categories()):
             return True
         path, mark = self._backend.journal.file.path, self._mark_of(shard)
         try:

@@ -61,7 +61,7 @@ class Outages:
         silent = frozenset(shard for shard in health.shards if health.snapshot(shard).reader is None)
         if begun := silent - self._silent:
             self._next_announcement = 0.0
-            live = self._backend.local.live_categories()
+            live = self._backend.memory.live_categories()
             self._to_share += (copy for copy in live if health.locate(copy.digest) in begun)
         self._to_share = [copy for copy in self._to_share if health.locate(copy.digest) in silent]
         self._share_copies()
@@ -127,5 +127,5 @@ class Outages:
         canary, shard = self._backend.look_for_loss(store, timeout), shard_of(store)
         if not self._replay.gives_back:
             locate = self._backend.health.locate
-            self._backend.local.nothing_was_lost(began, lambda digest: locate(digest) == shard)
+            self._backend.memory.nothing_was_lost(began, lambda digest: locate(digest) == shard)
         self._last_good[shard] = self._clock(), canary.now_ms

@@ -172,7 +172,7 @@ class Refill:
     def _own(self, shards: Set[str]) -> list[_Held]:
         """This worker's, those that were used lately first."""
         locate = self._backend.health.locate
-        own = [copy for copy in self._backend.local.held() if locate(copy.digest) in shards]
+        own = [copy for copy in self._backend.memory.held() if locate(copy.digest) in shards]
         return sorted(self._dated(own), key=lambda held: -held.seen_at)
 
     def _dated(self, copies: Iterable[SharedCopy]) -> list[_Held]:
@@ -194,7 +194,7 @@ class Refill:
 
     def _is_of_others(self, copy: SharedCopy) -> bool:
         is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
-        return is_due and self._backend.local.category(copy.digest, copy.category) is None
+        return is_due and self._backend.memory.category(copy.digest, copy.category) is None
 
     def _reached(self, batch: Sequence[_Held], shards: Set[str]) -> list[_Held]:
         """Those whose shards answer. The others' are asked again when they do, as a whole."""

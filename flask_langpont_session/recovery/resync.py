@@ -136,7 +136,7 @@ class Resync:
             rows = [row for row in changed if locate(row.digest) in shards]
             dead = [(row.digest, row.version) for row in rows if row.state in (RowState.DEAD, RowState.EXPIRED)]
             for digest, _ in dead:
-                self._backend.local.kill(digest)
+                self._backend.memory.kill(digest)
             live = [(row, life_of(row)) for row in rows if row.state is RowState.VALID]
             # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
             # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.

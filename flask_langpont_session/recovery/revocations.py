@@ -68,7 +68,7 @@ class MissedRevocations:
             entry.user_id, entry.until_ms, calls.PATIENCE, epoch=entry.epoch, after=after, limit=calls.BATCH
         )
         for digest in digests:
-            self._backend.local.kill(digest)
+            self._backend.memory.kill(digest)
             self._backend.row_changed(digest)
             self._backend.reports.no_longer_in_use(digest)
         return digests
@@ -87,7 +87,7 @@ class MissedRevocations:
             tombstone, and the entry waits until it can take the data away.
         """
         for entry in entries:
-            self._backend.local.kill(entry.digest)
+            self._backend.memory.kill(entry.digest)
             self._backend.reports.no_longer_in_use(entry.digest)
         to_database = [entry.digest for entry in entries if database and not entry.in_database]
         versions = {entry.digest: int(entry.in_database) for entry in entries}

@@ -54,7 +54,7 @@ class CategoryWrites:
         self._reports = parts.backend.reports
         self._settings = parts.backend.settings
         self._primary = parts.backend.primary
-        self._local = parts.backend.local
+        self._memory = parts.backend.memory
         self._clock = parts.backend.clock
         self._now_ms = parts.now_ms
         self._fallback = parts.fallback
@@ -84,7 +84,7 @@ class CategoryWrites:
         if sent.written is None:
             return self._keep_for_later(plan, ref, scope, changes, row, sent)
         if sent.written.status == "dead":
-            self._local.kill(target.digest)
+            self._memory.kill(target.digest)
             return not plan.is_new and self._write_shadow(plan, ref.digest, scope, changes)
         if waits:
             overtake = partial(self._overtake, plan, ref, scope, changes)
@@ -137,7 +137,7 @@ class CategoryWrites:
     def _stamp_of(self, row: AuthRow, loaded: Loaded | None) -> int:
         """The Redis clock before the database said what is to be pushed; 0: unknown, and it is asked again."""
         known_ms = loaded.now_ms if loaded else 0
-        held = None if known_ms else self._local.auth(row.digest)
+        held = None if known_ms else self._memory.auth(row.digest)
         return self._primary.estimated_ms(held.row.digest, held.confirmed_at) if held else known_ms
 
     @staticmethod

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
-from functools import partial
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
+from ..policy.described import Change, Known, written_at
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
-from ..policy.records import NO_COPY, CategoryState, Gap, Loaded, apply_change, apply_writes
+from ..policy.records import NO_COPY, CategoryState, Gap, Loaded, apply_writes
 from ..policy.serializer import encode
-from ..policy.values import CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy, StoreError
+from ..policy.values import CategoryChange, CategoryCopy, RecordRef, SharedCopy, StoreError
 from ..stores.backend import Lack
 from ..stores.host.board import Board
 from ..stores.host.journal import Overlay
-from ..stores.local import LocalCopies
-from ..stores.redis.records import Change, Known, empty_as_of, given_back_as_of, written_at
+from ..stores.memory.memory import Memory
+from ..stores.redis.records import empty_as_of
 from .scope import RedisReply
 
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
@@ -27,11 +27,11 @@ _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 class Fallback:
     """The decision table applied to data, and the local copies it needs."""
 
-    def __init__(self, settings: Settings, local: LocalCopies, board: Board) -> None:
+    def __init__(self, settings: Settings, memory: Memory, board: Board) -> None:
         self.table = settings.table
         self._board = board
         self._settings = settings
-        self._local = local
+        self._memory = memory
         self._defaults = {key: encode(key, value) for key, value in settings.defaults.items()}
         self.kept_locally = frozenset(f.category for f in self.table.features.values() if self._is_kept_locally(f))
 
@@ -72,13 +72,10 @@ class Fallback:
             self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True)
 
     def _remember(self, ref: RecordRef, name: str, record: Known, version: int, asked_at: float) -> None:
-        copy = record.copy
-        if copy.version:
-            is_news = self._local.put_category(
-                ref.digest, name, copy, kind=ref.kind, began=record.began, as_of=asked_at
-            )
+        if record.copy.version:
+            is_news = self._memory.put_category(ref.digest, name, record, kind=ref.kind, as_of=asked_at)
         else:
-            is_news = self._local.put_absent(ref.digest, name, version, asked_at)
+            is_news = self._memory.put_absent(ref.digest, name, version, asked_at)
         if is_news:
             self._note_version(ref.digest, name, version)
 
@@ -86,7 +83,7 @@ class Fallback:
         """Return this host's copy of a category that Redis may have lost; None: the host does not know."""
         digest = ref.digest
         held = _newest(
-            self._local.category(digest, name, before_loss=True), overlay.copies.get(name) if overlay else None
+            self._memory.category(digest, name, before_loss=True), overlay.copies.get(name) if overlay else None
         )
         if held is None or self.is_outdated(digest, name, held.version) or (overlay and not overlay.is_known):
             return None
@@ -151,7 +148,7 @@ class Fallback:
     ) -> None:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         digest, kind = ref.digest, ref.kind
-        known = _newest(self._local.category(digest, name), overlay.copies.get(name) if overlay else None)
+        known = _newest(self._memory.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
         copy = known or NO_COPY
@@ -240,25 +237,17 @@ class Fallback:
         :param versions: category → its versions before and after the write.
         """
         for name, change in changes.items():
-            before, after, meta = versions[name]
+            version = versions[name]
             if change.wipe:
-                self.note_wipe(digest, name, after)
+                self.note_wipe(digest, name, version.after)
             if name not in self.kept_locally:
                 continue
-            self._note_version(digest, name, after)
-            if change.wipe or not before:  # nothing was there, or is left
-                if not change.wipe:  # though this worker knows of something, perhaps, which Redis has lost then
-                    self._local.put_absent(digest, name, after)
-                copy = CategoryCopy(after, apply_change({}, change))
-                self._local.put_category(digest, name, copy, kind=kind, began=0 if change.wipe else after)
-            elif loaded is not None and loaded.of(name).version == before:
-                # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
-                found = loaded.of(name).stored
-                fields, given_back = apply_change(found.fields, change), given_back_as_of(meta)
-                copy = found._replace(version=after, fields=fields, given_back=given_back)
-                self._local.put_category(digest, name, copy, kind=kind)
-            else:
-                self._local.patch_category(digest, name, partial(_changed, change), before, after, kind)
+            self._note_version(digest, name, version.after)
+            if not (change.wipe or version.before):  # this worker may know of something, which Redis has lost then
+                self._memory.put_absent(digest, name, version.after - 1)
+            # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
+            found = None if loaded is None else loaded.of(name).stored
+            self._memory.write(digest, name, change, version, kind=kind, found=found)
 
     def _note_version(self, digest: str, name: str, version: int) -> None:
         try:
@@ -287,17 +276,15 @@ class Fallback:
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
         """What this worker has just written of a session's categories."""
-        return [copy for name in names if (copy := self._local.shared(digest, name))]
+        entry = self._memory.entry(digest)
+        written = [copy for copy in entry.copies() if copy[0] in names] if entry else []
+        return [SharedCopy(digest, name, record.copy, 0.0, held.kind, record.began) for name, record, held in written]
 
 
 def is_given_back_since(there: CategoryCopy, held: CategoryCopy | None) -> bool:
     """Return whether Redis was given a category back after this worker has seen it last, as far as is known: it may
     know less than its version says, because the copy was an older one."""
     return bool(there.given_back) and (held is None or held.given_back != there.given_back)
-
-
-def _changed(change: CategoryChange, fields: Fields) -> Fields:
-    return apply_change(fields, change)
 
 
 def _newest(*copies: CategoryCopy | None) -> CategoryCopy | None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..policy.categories import AUTH, CategoryTable
+from ..policy.described import written_at
 from ..policy.health import PRIMARY, WRITE
 from ..policy.records import CategoryState, Former, Life, Loaded
 from ..policy.values import RecordRef
 from ..stores.host.journal import Overlay
-from ..stores.redis.records import written_at
 from ..support.caches import Recent
 from .parts import Parts
 from .scope import RequestScope

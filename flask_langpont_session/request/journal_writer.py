@@ -31,7 +31,7 @@ from ..stores.host.entries import WIPED_FIELD, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
 from ..stores.host.opening import is_full
-from ..stores.local import LocalAuth
+from ..stores.memory.memory import LocalAuth
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import addition_id
 from .fallback import Fallback

@@ -9,6 +9,7 @@ from typing import TypeVar
 from .. import events
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
+from ..policy.described import Known
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import (
@@ -23,7 +24,7 @@ from ..policy.values import AuthRow, RecordRef, StoreError
 from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
 from ..stores.redis.near import Hit
-from ..stores.redis.records import Answer, Known, empty_as_of
+from ..stores.redis.records import Answer, empty_as_of
 from .fallback import is_given_back_since
 from .former import FormerPlaces
 from .journal_writer import NOTHING
@@ -45,7 +46,7 @@ class Reads:
     def __init__(self, parts: Parts) -> None:
         self._backend = parts.backend
         self._reports = parts.backend.reports
-        self._local = parts.backend.local
+        self._ended = parts.backend.memory.ended
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
         self._verifier = parts.verifier
@@ -71,7 +72,7 @@ class Reads:
         fresh = fresh or must_ask
         if overlay is not NOTHING:
             self._learn(digest, overlay, scope)
-        if self._local.is_dead(digest):
+        if self._ended.is_dead(digest):
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
         if overlay is NOTHING and not fresh and (known := self._known_signed_in(ref, scope, life)):
             return known
@@ -82,7 +83,7 @@ class Reads:
             nonlocal overlay, reply
             overlay = self._journal_writer.overlay(ref, scope)
             self._learn(digest, overlay, scope)
-            if not overlay.is_known or self._local.is_dead(digest):
+            if not overlay.is_known or self._ended.is_dead(digest):
                 return None
             reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
             return reply
@@ -90,11 +91,11 @@ class Reads:
         loaded = self._verifier.verify(digest, scope, life, reply, fresh=fresh, again=again if must_ask else None)
         row = loaded.row
         if row is None:
-            is_dead = loaded.verdict is Verdict.DEAD or (must_ask and self._local.is_dead(digest))
-        elif is_dead := self._local.is_signed_out(row) and not self._verifier.has_lost_epoch(row, scope):
+            is_dead = loaded.verdict is Verdict.DEAD or (must_ask and self._ended.is_dead(digest))
+        elif is_dead := self._ended.is_signed_out(row) and not self._verifier.has_lost_epoch(row, scope):
             loaded = Loaded.verified(Verdict.DEAD, reply.now_ms)
         if is_dead:
-            self._local.kill(digest)
+            self._backend.memory.kill(digest)
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
         if row and AUTH in overlay.writes:
             self._show_what_waits(loaded, overlay.writes[AUTH])
@@ -145,12 +146,12 @@ class Reads:
         """What the journal says of a signed-in session."""
         if overlay.revoked:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
-            self._local.kill(digest)
+            self._backend.memory.kill(digest)
         for user_id, until_ms in overlay.users.items():
-            self._local.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
+            self._backend.memory.sign_out_user(user_id, until_ms, overlay.epochs.get(user_id, 0))
         if overlay.version and scope.can(DATABASE, READ):
             # Another worker of the host has changed the row, and Redis cannot tell.
-            self._local.raise_min_version(digest, overlay.version)
+            self._ended.raise_min_version(digest, overlay.version)
 
     def load_more(
         self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str, *, fresh: bool = False
@@ -256,7 +257,7 @@ class Reads:
         for name in names:
             there = answer.records[name].copy
             latest = self._backend.latest_version(ref.digest, name)
-            is_known = there.given_back or self._local.category(ref.digest, name) is not None
+            is_known = there.given_back or self._backend.memory.category(ref.digest, name) is not None
             with suppress(StoreError):
                 was_wiped = self._backend.board.is_wiped_since(ref.digest, name, latest - 1000)
                 if latest > there.version and not (is_known or was_wiped):
@@ -271,7 +272,7 @@ class Reads:
         kept_us = self._backend.settings.local_cache_ttl * 1_000_000
         if there.version and began <= now_us - kept_us and not there.given_back:  # nearly all there are
             return False
-        held = self._local.category(ref.digest, name)
+        held = self._backend.memory.category(ref.digest, name)
         if there.given_back:
             since, until = there.given_back, there.version
             if not is_given_back_since(there, held):
@@ -328,7 +329,7 @@ class Reads:
         """Whether a replica has less than this host has seen already: this worker, or another one that has not shared
         its copies yet. What it does not have at all it may have yet to hear of."""
         version = answer.records[category].copy.version
-        held = self._local.category(ref.digest, category), overlay.copies.get(category)
+        held = self._backend.memory.category(ref.digest, category), overlay.copies.get(category)
         if not version or any(copy is not None and copy.version > version for copy in held):
             return True
         return not ref.shadow and self._fallback.is_outdated(ref.digest, category, version)

@@ -44,7 +44,7 @@ class Revocations:
         self._table = parts.backend.table
         self._database = parts.backend.database
         self._primary = parts.backend.primary
-        self._local = parts.backend.local
+        self._ended = parts.backend.memory.ended
         self._now_ms = parts.now_ms
         self._journal_writer = parts.journal_writer
         self._operations = parts.operations
@@ -60,7 +60,7 @@ class Revocations:
 
     def end(self, digest: str, scope: RequestScope, cause: EndedBy, *, keeps_data: bool = False) -> Kept:
         here = self._lived_here([digest])
-        self._local.kill(digest)
+        self._backend.memory.kill(digest)
         dead = self._revoke_in_database(digest, scope)
         in_database, places = dead is not None, []
         for name, version, _ in dead or [Ended(digest, 0, lived=False)]:
@@ -80,7 +80,7 @@ class Revocations:
             self._reports.emit(events.session_revoked, revoked)
 
     def _lived_here(self, digests: Iterable[str]) -> list[str]:
-        return [digest for digest in digests if not self._local.is_dead(digest)]
+        return [digest for digest in digests if not self._ended.is_dead(digest)]
 
     def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[Ended] | None:
         """Return which sessions are dead by that; None: the database does not answer."""
@@ -93,7 +93,7 @@ class Revocations:
 
         :param keeps_data: what it had is still to be brought to another id; it goes after that.
         """
-        self._local.kill(digest)
+        self._backend.memory.kill(digest)
         self._backend.row_changed(digest)
         self._reports.no_longer_in_use(digest)
         names = (AUTH,) if keeps_data else tuple(self._table.categories)
@@ -125,7 +125,7 @@ class Revocations:
     def _is_known_dead(self, row: AuthRow) -> bool:
         overlay = self._journal_writer.overlay(RecordRef(row.digest, SIGNED_IN))
         is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
-        return overlay.revoked or is_out or self._local.is_dead(row.digest) or self._local.is_signed_out(row)
+        return overlay.revoked or is_out or self._ended.is_dead(row.digest) or self._ended.is_signed_out(row)
 
     def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
         """End all sessions of a user, those being created just now too.
@@ -147,7 +147,7 @@ class Revocations:
         ended = self._attempt(scope, self._database.ended_with, user_id, epoch)
         digests = self._attempt(scope, self._database.kill_user_until, user_id, 0, epoch=epoch, limit=MOST_AT_ONCE)
         in_redis = self._make_all_known(digests or [], scope, in_database=True, cause=cause, lived=ended)
-        self._local.sign_out_user(user_id, 0, epoch)
+        self._backend.memory.sign_out_user(user_id, 0, epoch)
         if not in_redis or digests is None or len(digests) >= MOST_AT_ONCE:
             self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
         return Revoked(durable=True, sessions=len(ended or ()))
@@ -166,10 +166,10 @@ class Revocations:
 
     def _revoke_user_later(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
         # By the clock that says when sessions began. The host's may have been set, back as well.
-        until_ms = self._local.database_clock.latest_ms() or max(self._now_ms(), self._backend.now_ms())
+        until_ms = self._ended.database_clock.latest_ms() or max(self._now_ms(), self._backend.now_ms())
         # The journal first: from then on every worker of the host knows.
         self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
-        digests = self._local.sign_out_user(user_id, until_ms)
+        digests = self._backend.memory.sign_out_user(user_id, until_ms)
         self._make_all_known(digests, scope, in_database=False, cause=cause, lived=digests)
         return Revoked(durable=False, sessions=len(digests))
 
@@ -210,7 +210,7 @@ class Revocations:
         """
         told = self._lived_here(digests) if lived is None else [digest for digest in digests if digest in set(lived)]
         for digest in digests:
-            self._local.kill(digest)
+            self._backend.memory.kill(digest)
             self._backend.row_changed(digest)
             self._reports.no_longer_in_use(digest)
         written = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]

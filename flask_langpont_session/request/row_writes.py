@@ -52,7 +52,8 @@ class RowWrites:
     def __init__(self, parts: Parts, make_refusal: Callable[[], GrantRefused]) -> None:
         self._settings = parts.backend.settings
         self._database = parts.backend.database
-        self._local = parts.backend.local
+        self._memory = parts.backend.memory
+        self._ended = parts.backend.memory.ended
         self._reports = parts.backend.reports
         self._journal_writer = parts.journal_writer
         self._operations = parts.operations
@@ -235,7 +236,7 @@ class RowWrites:
         :raises GrantRefused: the session would have to live shorter from now on, which takes another id.
         """
         if begins_to_live_shorter(plan.life, row.payload, payload):
-            self._local.raise_min_version(row.digest, row.version)  # the next request knows, and asks for a new id
+            self._ended.raise_min_version(row.digest, row.version)  # the next request knows, and asks for a new id
             raise self.refused()
         return self._write_row(
             scope,

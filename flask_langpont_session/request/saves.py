@@ -38,7 +38,8 @@ class Saves:
         self._backend = parts.backend
         self._reports = parts.backend.reports
         self._settings = parts.backend.settings
-        self._local = parts.backend.local
+        self._memory = parts.backend.memory
+        self._ended = parts.backend.memory.ended
         self._clock = parts.backend.clock
         self._journal_writer = parts.journal_writer
         self._rows = rows
@@ -73,7 +74,7 @@ class Saves:
             self._count_save(plan, plan.target, names)
             if plan.leaves and plan.origin:
                 self._categories.leave(plan.origin, scope, plan.life, carried=plan.carries if is_carried else ())
-        has_ended = plan.target.kind == SIGNED_IN and self._local.is_dead(plan.target.digest)
+        has_ended = plan.target.kind == SIGNED_IN and self._ended.is_dead(plan.target.digest)
         return Saved(stored, durable, ended=has_ended, row=row)
 
     def _sign_in(self, plan: Plan, scope: RequestScope) -> Saved:
@@ -90,7 +91,7 @@ class Saves:
         if created is None or created.row.state is not RowState.VALID:
             return self._came_too_late(plan, old, scope)
         row = created.row
-        self._local.put_auth(row, began)
+        self._memory.put_auth(row, began)
         plan.note_kept([AUTH], Kept.DATABASE)
         self._categories.carry(plan, scope)
         if old:
@@ -141,7 +142,7 @@ class Saves:
         """
         target, row = plan.target, None
         assert target is not None
-        if self._local.is_dead(target.digest):
+        if self._ended.is_dead(target.digest):
             return Saved(stored=False, ended=True)
         auth = plan.changes.pop(AUTH, None) if target.kind == SIGNED_IN else None
         names = tuple(plan.changes)
@@ -152,7 +153,7 @@ class Saves:
             row = self._rows.adopted_row(plan, target.digest, auth.sets if auth else {}, note, scope)
             if row is None:
                 return Saved(stored=False, ended=True)
-            self._local.put_auth(row, began)
+            self._memory.put_auth(row, began)
             self._reports.emit(events.signed_in, events.SignedIn(events.short(target.digest), adopted=True))
         stored = self._categories.save(plan, target, scope, row) or is_laid or row is not None
         if stored:
@@ -192,7 +193,7 @@ class Saves:
             self._revocations.make_known(row.digest, row.version, scope, in_database=True)
             return None
         self._journal_writer.row_changed(row.digest, number)
-        self._local.put_auth(updated, began, change=number)
+        self._memory.put_auth(updated, began, change=number)
         plan.note_kept([AUTH], Kept.DATABASE)
         if waits and (ordinary := self._without_rights(change)):
             # In the place of what waits, which would else undo it.

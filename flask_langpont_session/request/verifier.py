@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .. import events
 from ..policy.categories import AUTH
+from ..policy.described import AuthEntry
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.leases import (
     INCIDENT_MARGIN_MS,
@@ -26,9 +27,9 @@ from ..policy.records import Life, Loaded, Verdict
 from ..policy.users import narrowed
 from ..policy.values import AuthRow, ErrorClass, JustEnded, RowState, StoreError
 from ..stores.backend import Backend
-from ..stores.local import DEAD, LocalAuth
+from ..stores.memory.ended import DEAD
+from ..stores.memory.memory import LocalAuth
 from ..stores.redis.near import Hit
-from ..stores.redis.records import AuthEntry
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
 from .operations import Operations
@@ -69,7 +70,7 @@ class _Belief(NamedTuple):
     """That a row may be believed without a question: what the rules said, and for how long they say the same.
 
     :param until: monotonic seconds; before that time alone changes nothing.
-    :param news: see :class:`.LocalCopies`; when this worker hears of something, it may change.
+    :param news: see :class:`.Memory`; when this worker hears of something, it may change.
     :param trust_since_ms: likewise.
     :param entry: that has the row.
     :param life: of the session.
@@ -99,7 +100,8 @@ class Verifier:
         self._terms = settings.lease_terms
         self._primary = backend.primary
         self._database = backend.database
-        self._local = backend.local
+        self._memory = backend.memory
+        self._ended = backend.memory.ended
         self._journal_writer = journal_writer
         self._operations = operations
         self._reports = backend.reports
@@ -154,7 +156,7 @@ class Verifier:
         belief: _Belief | None = hit.copy.made.get("belief")
         if belief is None or not (
             hit.at < belief.until
-            and belief.news == self._local.news
+            and belief.news == self._ended.news
             and belief.trust_since_ms == hit.trust_since_ms
             and belief.entry is hit.copy.answer.auth
             and belief.life is life
@@ -163,13 +165,13 @@ class Verifier:
         return None if belief is None else belief.row
 
     def _belief_of(self, life: Life, hit: Hit) -> _Belief | None:
-        news = self._local.news  # first: what becomes known while the rest is looked at is not part of it
+        news = self._ended.news  # first: what becomes known while the rest is looked at is not part of it
         entry = hit.answer.auth
         if entry is None or entry.row is None or not entry.is_readable:
             return None
         row, now_ms = entry.row, hit.latest_ms
         copy = self._copy(row, entry.confirmed_ms, now_ms, hit.trust_since_ms, hit.at)
-        if not is_leased(copy, life, self._terms) or self._local.is_signed_out(row):
+        if not is_leased(copy, life, self._terms) or self._ended.is_signed_out(row):
             return None
         left_ms = lease_ends(row, entry.confirmed_ms, life, self._terms) - now_ms
         # One millisecond less: now was rounded.
@@ -218,7 +220,7 @@ class Verifier:
         if row.state is RowState.IDLE_EXPIRED:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
             return Loaded.verified(Verdict.UNVERIFIABLE, stamp_ms)
-        self._local.put_auth(row, confirmed.began)
+        self._memory.put_auth(row, confirmed.began)
         pushed = self._push(row, scope, life, stamp_ms) if stamp_ms and not is_shared else None
         if pushed in ("dead", "ended"):
             self._repair(digest, scope, in_database=pushed == "ended")
@@ -247,12 +249,12 @@ class Verifier:
 
     def _needs_an_own_answer(self, row: AuthRow, later: Later) -> bool:
         """Another request's question began before this one: what this worker has seen since then counts more."""
-        known = max(later.version, self._local.min_version(row.digest))
+        known = max(later.version, self._ended.min_version(row.digest))
         return row.state is RowState.IDLE_EXPIRED or row.version < known
 
     def _later(self, digest: str, entry: AuthEntry | None) -> Later:
         """Return the highest version of a row that is known before the database is asked."""
-        held, version = self._local.auth(digest), self._local.min_version(digest)
+        held, version = self._memory.auth(digest), self._ended.min_version(digest)
         rows = [row for row in (held.row if held else None, entry.row if entry else None) if row is not None]
         newest = max(rows, key=lambda row: row.version, default=None)
         if newest is None or newest.version < version < DEAD:
@@ -294,7 +296,7 @@ class Verifier:
 
         :param row: of that session.
         """
-        users = self._local.signed_out
+        users = self._ended.signed_out
         if not users.have_lost(row):
             return False
         current = scope.attempt(self._operations.verify, self._database.load, row.digest, idle_ms=0)
@@ -340,14 +342,14 @@ class Verifier:
         return self._copy(row, entry.confirmed_ms, answer.now_ms, answer.trust_since_ms, reply.asked_at)
 
     def _copy(self, row: AuthRow, confirmed_ms: int, now_ms: int, trust_since_ms: int, at: float) -> Copy:
-        if (evicted_at := self._local.evicted_at) > float("-inf"):
+        if (evicted_at := self._ended.evicted_at) > float("-inf"):
             trust_since_ms = max(trust_since_ms, now_ms - int((at - evicted_at) * 1000))
-        return Copy(row, confirmed_ms, now_ms, trust_since_ms, self._local.min_version(row.digest))
+        return Copy(row, confirmed_ms, now_ms, trust_since_ms, self._ended.min_version(row.digest))
 
     def _aged(self, held: LocalAuth) -> Copy:
         """This worker's own copy, aged by its own clock."""
         row = held.row
-        min_version = self._local.min_version(row.digest)
+        min_version = self._ended.min_version(row.digest)
         return Copy(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, min_version=min_version)
 
     def _just_asked(self, digest: str, scope: RequestScope) -> Copy | None:
@@ -355,7 +357,7 @@ class Verifier:
         than what another worker has put into Redis; nor from before a change by another worker of this host."""
         if scope.primary_is_healthy:
             return None
-        held = self._local.auth(digest)
+        held = self._memory.auth(digest)
         if held is None or held.confirmed_at < scope.view.lost_at or not self._journal_writer.is_up_to_date(held):
             return None
         copy = self._aged(held)
@@ -365,7 +367,7 @@ class Verifier:
         return int((self._clock() - held.confirmed_at) * 1000)
 
     def _believe(self, copy: Copy, reply: RedisReply) -> Loaded:
-        self._local.put_auth(copy.row, reply.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
+        self._memory.put_auth(copy.row, reply.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
         return Loaded.verified(Verdict.VALID, reply.now_ms, copy.row, PRIMARY)
 
     def _without_database(
@@ -375,7 +377,7 @@ class Verifier:
             if life.is_extension_due(copy.row, copy.now_ms):
                 self._extend_idle(copy.row, scope, life)
             return self._believe(copy, reply)
-        held = self._local.auth(digest)
+        held = self._memory.auth(digest)
         privileged = held is not None and self.is_privileged(held.row)
         if held and survives_everything_down(self._aged(held), self._terms, privileged=privileged):
             return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")

@@ -17,7 +17,7 @@ from ..support.logs import fields
 from .base import SessionStore
 from .host.board import Board
 from .host.journal import Journal
-from .local import LocalCopies
+from .memory.memory import Memory
 from .redis.endpoint import Endpoint
 from .redis.records import Limits
 from .redis.server_identity import Canary
@@ -64,7 +64,7 @@ class Backend:
         *,
         redis: Mapping[str, SessionStore],
         database: Database,
-        local: LocalCopies,
+        memory: Memory,
         journal: Journal,
         health: Health,
     ) -> None:
@@ -73,7 +73,7 @@ class Backend:
         self.redis = redis
         self.primary = self.redis[PRIMARY]
         self.database = database
-        self.local = local
+        self.memory = memory
         self.journal = journal
         self.health = health
         self.clock = health.clock

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -37,10 +38,16 @@ class Recent(Generic[K, V]):
     moves to the younger one. That needs no order of entries, which a lock would have to protect.
 
     :param most: the sum of the sizes that are kept, but for one of them.
+    :param largest: a value of a greater size is not kept.
+    :param on_drop: called with the values that have to go because there are too many.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(
+        self, most: int, largest: float = math.inf, on_drop: Callable[[Iterable[V]], None] | None = None
+    ) -> None:
         self._most = most
+        self._largest = largest
+        self._on_drop = on_drop
         self.clear()
 
     def clear(self) -> None:
@@ -59,18 +66,22 @@ class Recent(Generic[K, V]):
             self.put(key, found[1], found[0])
         return found[1]
 
-    def look(self, key: K) -> V | None:
-        """The same, which does not count as asking for it: what is taken out meanwhile cannot come back by it."""
-        found = self._young.get(key) or self._old.get(key)
-        return None if found is None else found[1]
+    def items(self) -> list[tuple[K, V]]:
+        """Return all that is kept. That does not count as asking for it."""
+        return [(key, value) for key, (_, value) in {**self._old, **self._young}.items()]
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep a value in the place of what was there."""
+        if size > self._largest:
+            self.pop(key)
+            return
         before = self._young.get(key)
         self._sum += size - (before[0] if before else 0)
         self._young[key] = size, value
         if self._sum > self._most // 2:
-            self._old, self._young, self._sum = self._young, {}, 0
+            gone, self._old, self._young, self._sum = self._old, self._young, {}, 0
+            if self._on_drop is not None:
+                self._on_drop(value for key, (_, value) in gone.items() if key not in self._old)
 
     def pop(self, key: K) -> V | None:
         """Take a value out."""

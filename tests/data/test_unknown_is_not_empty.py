@@ -57,10 +57,10 @@ def assert_kept(browser: Browser, worker: Worker) -> None:
 @contextmanager
 def evicted(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
     """More sessions were in use than the worker keeps copies of."""
-    with host(workers=1, LOCAL_CACHE_SIZE=2) as a:
+    with host(workers=1, MEMORY_BYTES=40_000) as a:
         [worker] = a.workers
         browser = session_of(kind, worker)
-        for _ in range(6):
+        for _ in range(40):
             send(Browser(worker.url), worker, "/append", 0, entry="0")
         with cut(worker):
             yield worker, browser

@@ -536,7 +536,7 @@ def forget_what_was_read(site: Site) -> None:
     """A worker that has read a record sees what was done to it by hand with the next change of ours only; and that a
     key is gone it is told through a proxy, which may take its time."""
     store = redis_store(site.app)
-    store.known.clear()
+    store.memory.clear()
     if store.near:
         store.near.forget()
 

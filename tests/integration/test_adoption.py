@@ -294,7 +294,7 @@ def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> N
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE langpont_sessions SET absolute_expires_at = 0 WHERE user_id = '7'"))
     assert database.upkeep.purge(0) == 1
-    parts(new).backend.local.clear()
+    parts(new).backend.memory.clear()
     assert kept.page(new)["user"] is None
 
 
@@ -489,7 +489,7 @@ def test_one_that_was_taken_over_and_cannot_be_verified_waits(
 
     # The monitor gives an emptied Redis what the database says of its sessions.
     with monkeypatch.context() as patch, parts(new).monitor.paused():
-        parts(new).backend.local.clear()
+        parts(new).backend.memory.clear()
         with primary.client() as client:
             client.flushall()
         patch.setattr(parts(new).backend.database, "load", fails)

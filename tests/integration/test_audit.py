@@ -171,7 +171,7 @@ def test_a_session_that_ended_otherwise_does_not_run_out_as_well(site: Site, pri
     age_row(site.app, client.digest, DAY)
     with primary.client() as redis:
         redis.delete(f"session:auth:{{{client.digest}}}")
-    parts(site.app).backend.local.clear()
+    parts(site.app).backend.memory.clear()
     assert who(site.app, client) is None
     assert site.written.take() == []
 

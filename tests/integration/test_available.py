@@ -68,7 +68,7 @@ def forget_copies(app: Flask) -> None:
     """As in a worker that has just started, on a host that knows nothing. This one shares what it has when it notices
     the outage, and announces that after it."""
     wait_until(lambda: bool(parts(app).backend.board.outages()), "copies that are shared")
-    parts(app).backend.local.clear()
+    parts(app).backend.memory.clear()
     parts(app).backend.board.clear_copies()
 
 

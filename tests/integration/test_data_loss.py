@@ -238,11 +238,11 @@ def test_i3_after_a_loss_only_grace_carries_a_session_without_the_database(worke
     for minutes, expected in ((4, "7"), (6, None)):
         snapshot.restore()
         age_entry(primary, client.digest, minutes * 60_000, "@at")
-        parts(app).backend.local.forget(client.digest)
+        parts(app).backend.memory.forget(client.digest)
         with switched_off(app, "database"):
             redis_store(app).server_identity.trust_since_ms = 0
             assert who(app, client) == "7"
-            parts(app).backend.local.forget(client.digest)
+            parts(app).backend.memory.forget(client.digest)
             assert DataLost("primary") in loss_noticed(app)
             assert who(app, client) == expected
 
@@ -470,7 +470,7 @@ def test_i10_a_crossed_reply_is_no_answer_when_the_database_is_silent(
     app = behind_proxy
     mine, other = sign_in(app, "7"), sign_in(app, "8")
     with switched_off(app, "database"):
-        parts(app).backend.local.forget(mine.digest)
+        parts(app).backend.memory.forget(mine.digest)
         response = get_with_the_reply_of(app, proxy, mine, other.digest, *ALL)
         assert response.json["user"] is None
         assert cookie_of(response) is None

@@ -239,7 +239,7 @@ def _another_version(client: Any, user: Any, before: Mapping[bytes, bytes]) -> N
 @pytest.mark.parametrize("attack", [_older_rights, _rights_in_plain, _another_version])
 def test_rights_that_were_put_into_redis_count_for_nothing(make_app: MakeApp, raw: Any, attack: Any) -> None:
     """Also those that this very session once had: the database says what it has now."""
-    app = make_app(NEAR_CACHE=(), READ_CACHE_BYTES=0, **KEYS)
+    app = make_app(NEAR_CACHE=(), MEMORY_BYTES=0, **KEYS)
     user = sign_in(app)
     user.post("/set", json={"user_role": "admin"})
     before = raw.hgetall(key(user.digest))
@@ -523,7 +523,7 @@ def test_no_key_is_shown_anywhere(make_app: MakeApp, caplog: pytest.LogCaptureFi
 def test_a_record_of_an_older_time_is_refused_by_leases_alone(make_app: MakeApp, raw: Any) -> None:
     """A whole record with its own description, put back by someone who may write to Redis, is sealed rightly: that is
     what leases are for. Once it is as old as they allow, the database is asked."""
-    app = make_app(NEAR_CACHE=(), READ_CACHE_BYTES=0, **KEYS)
+    app = make_app(NEAR_CACHE=(), MEMORY_BYTES=0, **KEYS)
     user = sign_in(app)
     before = raw.hgetall(key(user.digest))
     user.post("/set", json={"user_role": "reader"})

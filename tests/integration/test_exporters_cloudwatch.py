@@ -141,7 +141,7 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
         user.get("/who")
     users[0].post("/logout")
     wait_for_monitors()  # the monitor measures, too
-    parts(app).backend.local.clear()  # what the database said a moment ago would do
+    parts(app).backend.memory.clear()  # what the database said a moment ago would do
     with switched_off(app, "primary"):
         users[1].get("/who")
     exporting = parts(app).exporting

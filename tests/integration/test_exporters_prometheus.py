@@ -290,7 +290,7 @@ def test_the_page_shows_what_requests_did(make_exporting: MakeApp) -> None:
     client = app.test_client()
     client.post("/set", json={"lang": "jp"})
     client.post("/login/7")
-    parts(app).backend.local.clear()  # what the database said a moment ago would do
+    parts(app).backend.memory.clear()  # what the database said a moment ago would do
     with switched_off(app, "primary"):
         client.get("/who")
 

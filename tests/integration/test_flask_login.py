@@ -714,7 +714,7 @@ def test_session_protection_does_not_refuse_pages_of_a_session_that_cannot_be_ve
     """Flask-Login sets ``_fresh = False`` for it as for every visitor with data; afterwards it is as it was."""
     client = signed_in(app)
     with switched_off(app, "primary", "database"):
-        parts(app).backend.local.clear()  # another worker, which never saw the user
+        parts(app).backend.memory.clear()  # another worker, which never saw the user
         client.post("/set", json={"input_text": "meanwhile"})
         for _ in range(2):
             response = client.get("/me")

@@ -16,6 +16,7 @@ from flask_langpont_session.policy.values import Basis, CategoryCopy, Operation,
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 from tests.support.auth_records import packed, say, unpacked
+from tests.support.known import known
 
 from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
 from .conftest import MakeApp, cookie_of, parts, redis_store
@@ -61,7 +62,7 @@ def in_redis(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
 
 def in_this_worker(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
     copy = CategoryCopy(10**16, {name: value.encode() for name, value in (FORGED | ORDINARY).items()})
-    parts(app).backend.local.put_category(client.digest, "auth", copy)
+    parts(app).backend.memory.put_category(client.digest, "auth", known(copy))
 
 
 def in_this_host(app: Flask, server: Valkey, client: Any, shadow: bool) -> None:
@@ -218,7 +219,7 @@ def test_i3_with_the_database_down_a_stamp_of_the_future_is_no_confirmation(app:
     client = sign_in(app)
     with parts(app).monitor.paused(), switched_off(app, "database"):
         age_entry(primary, client.digest, -2 * HOUR, "@at")
-        parts(app).backend.local.forget(client.digest)
+        parts(app).backend.memory.forget(client.digest)
         response = client.get("/who")
         assert response.json["user"] is None
         assert cookie_of(response) is None

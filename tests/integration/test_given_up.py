@@ -136,7 +136,7 @@ def test_d19_copies_of_a_category_that_a_release_does_not_know_stop_no_refill(
     ]
     with parts(former).monitor.paused():
         backend = parts(former).backend
-        backend.board.publish_copies(backend.local.live_categories())
+        backend.board.publish_copies(backend.memory.live_categories())
         close(former)
     new = make_app(HEALTH_INTERVAL=3600)
     with parts(new).monitor.paused(), primary.client() as redis:

@@ -172,7 +172,7 @@ def test_s4_without_an_answer_of_redis_no_session_is_ended(app: Flask, primary: 
     age_row(app, client.digest, IDLE + 1)
     age_entry(primary, client.digest, QUARTER // 2, "@at")  # no lease
     redis_store(app).server_identity.trust_since_ms -= QUARTER
-    parts(app).backend.local.forget(client.digest)
+    parts(app).backend.memory.forget(client.digest)
     primary.kill()
     for _ in range(4):
         response = client.get("/who")
@@ -319,7 +319,7 @@ def test_s1_whose_row_ran_out_in_the_outage_stays_signed_in(pg_app: Flask, postg
     assert client.get("/who").json["user"] == "7"
     noted = int(entry(primary, client.digest)["@i"])
     age_entry(primary, idler.digest, IDLE, "@i")
-    parts(app).backend.local.forget(idler.digest)  # for which no time has passed
+    parts(app).backend.memory.forget(idler.digest)  # for which no time has passed
     assert idler.get("/who").json["user"] is None  # no store can say, and no session is ended
     assert entry(primary, idler.digest)["@live"] == "1"
     with parts(app).monitor.paused():
@@ -342,7 +342,7 @@ def test_i3_a_use_is_no_confirmation(pg_app: Flask, postgres: Postgres, primary:
     for minutes, expected in ((20, "7"), (20, "7"), (19, "7"), (2, None)):
         age_entry(primary, client.digest, minutes * 60_000)
         redis_store(app).server_identity.trust_since_ms -= minutes * 60_000
-        parts(app).backend.local.forget(client.digest)
+        parts(app).backend.memory.forget(client.digest)
         response = client.get("/who")
         assert response.json["user"] == expected
         assert cookie_of(response) is None
@@ -359,7 +359,7 @@ def test_a_use_is_not_noted_for_a_session_that_has_run_out(app: Flask, primary: 
     pass_time(app, primary, client.digest, IDLE + 1)
     expired = entry(primary, client.digest)["@i"]
     with switched_off(app, "database"):
-        parts(app).backend.local.forget(client.digest)
+        parts(app).backend.memory.forget(client.digest)
         assert client.get("/who").json["user"] is None
         assert entry(primary, client.digest)["@i"] == expired
         assert waiting(app) == 0

@@ -92,7 +92,7 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
             client.post("/set", json={"daily_limit": 4})
         else:
             client.digest = digest(cookie_of(client.post("/login/8")))
-    held = backend.local.auth(client.digest)
+    held = backend.memory.auth(client.digest)
     assert held is not None
     assert clock.now > began
     assert held.confirmed_at == began
@@ -126,7 +126,7 @@ def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) ->
     payload = {**old.payload, "user_role": b'"guest"'}
     assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
     database.close()
-    backend.local.raise_min_version(client.digest, 2)
+    backend.memory.ended.raise_min_version(client.digest, 2)
     before, shared = questions(app), Shared(Confirmed(old, 0, time.monotonic()))
     serve_by(app, SessionRepository(backend, single_flight=shared))
     assert client.get("/get/user_role").json["value"] == "guest"
@@ -139,7 +139,7 @@ def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
     client = sign_in(app)
     backend = parts(app).backend
     known = backend.database.load(client.digest, idle_ms=0)
-    backend.local.raise_min_version(client.digest, 1)
+    backend.memory.ended.raise_min_version(client.digest, 1)
     serve_by(app, SessionRepository(backend, single_flight=Shared(Confirmed(known, 0, time.monotonic()))))
     redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
@@ -155,7 +155,7 @@ def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask
         assert client.get("/who").json == {"user": "7", "level": 1, "lang": None}
         assert {series.source for series in parts(app).recorder.series() if series.name == "verify"} == {"database"}
         database.kill(client.digest)
-        parts(app).backend.local.forget(client.digest)  # no answer of the last two seconds either
+        parts(app).backend.memory.forget(client.digest)  # no answer of the last two seconds either
         assert client.get("/who").json["user"] is None
     database.close()
     assert client.get("/who").json["user"] is None

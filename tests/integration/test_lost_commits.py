@@ -106,7 +106,7 @@ def test_i34_of_a_version_that_is_only_a_number_no_right_is_left(make_app: MakeA
     wait_for_monitors()
     with resting(app), primary.client() as redis:
         redis.delete(key(client.digest))
-        wait_until(lambda: parts(app).backend.local.auth(client.digest) is None, "the copy to be too old")
+        wait_until(lambda: parts(app).backend.memory.auth(client.digest) is None, "the copy to be too old")
         assert (role(app, client), who(app, client)) == (None, "7")
         assert not browser(app, client.cookie).get("/get/identity.provides").json["present"]
     assert lost_commits(app) == 1
@@ -136,7 +136,7 @@ def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeA
     wait_for_monitors()
     with resting(app):
         pass_time(app, primary, client.digest, parts(app).settings.life.absolute_ms - 50_000)
-        parts(app).backend.local.forget(client.digest)
+        parts(app).backend.memory.forget(client.digest)
         with parts(app).backend.database.engine.begin() as connection:
             connection.execute(SESSIONS.delete())
         assert who(app, client) is None
@@ -267,7 +267,7 @@ def sign_out_without_the_database(app: Flask, client: Any) -> None:
 
 def use_up_its_life(app: Flask, client: Any) -> None:
     age_row(app, client.digest, 86_400_000 * 40)
-    parts(app).backend.local.forget(client.digest)
+    parts(app).backend.memory.forget(client.digest)
 
 
 def be_idle(app: Flask, client: Any) -> None:

@@ -127,7 +127,7 @@ def test_saying_that_there_is_no_user_ends_no_session_that_cannot_be_verified(ap
     client = signed_in(app, user=ALICE)
     with switched_off(app, "primary"), switched_off(app, "database"):
         stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
-        parts(app).backend.local.clear()
+        parts(app).backend.memory.clear()
         assert stranger.get("/get/user").json["value"] is None
         assert stranger.post("/set", json={"user": nobody}).status_code == 200
     assert client.get("/get/user").json["value"] == ALICE

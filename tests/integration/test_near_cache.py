@@ -19,6 +19,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import session
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
 from flask_langpont_session.stores.host.change_ids import ChangeIds
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
@@ -65,12 +66,13 @@ class Worker:
         self.near = NearCache(
             link,
             self.change_ids,
-            most=10_000_000,
+            memory := Memory(),
             copies_ttl=1800,
             keeps_absence=not self.is_shard,
             clock=lambda: self.seconds,
         )
-        self.store = RedisStore(Endpoint(link, prefix="session", near=self.near), change_ids=self.change_ids)
+        endpoint = Endpoint(link, prefix="session", near=self.near)
+        self.store = RedisStore(endpoint, memory=memory, change_ids=self.change_ids)
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
         answer = self.store.read(REF, lives, timeout=WAIT)
@@ -502,7 +504,7 @@ def test_what_is_kept_and_may_not_be_believed_is_no_hit(make_app: MakeApp) -> No
     app = make_app()
     here = sign_in(app)
     wait_until(lambda: here.get("/who").json["user"] == "7" and hits(app) > 0, "a hit")
-    parts(app).backend.local.raise_min_version(here.digest, 1000)
+    parts(app).backend.memory.ended.raise_min_version(here.digest, 1000)
     before = hits(app)
     assert here.get("/who").json["user"] == "7", "by the word of the database"
     assert hits(app) == before

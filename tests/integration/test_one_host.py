@@ -154,7 +154,7 @@ def test_of_an_outage_no_more_is_lost_than_what_was_written_before_the_copies_we
     with parts(one).monitor.paused(), parts(other).monitor.paused(), switched_off(other, "primary"):
         assert there.post("/append/early").json == ["early"]
         with switched_off(one, "primary"):
-            parts(one).backend.board.publish_copies(parts(one).backend.local.live_categories())
+            parts(one).backend.board.publish_copies(parts(one).backend.memory.live_categories())
             assert there.post("/append/jam").json == ["tea", "cup", "jam"]
             assert here.post("/append/egg").json == ["tea", "cup", "jam", "egg"]
     wait_until(lambda: waiting(one) == 0, "the merge")
@@ -177,7 +177,7 @@ def test_a_replica_that_lacks_a_siblings_write_is_not_believed(
             here.post("/set", json={"input_text": "new"})
             with parts(one).monitor.paused(), switched_off(other, "primary"):
                 assert there.get("/get/input_text").json["value"] is None
-                parts(one).backend.board.publish_copies(parts(one).backend.local.live_categories())
+                parts(one).backend.board.publish_copies(parts(one).backend.memory.live_categories())
                 assert there.get("/get/input_text").json["value"] == "new"
         finally:
             follower.replicaof("127.0.0.1", primary.port)

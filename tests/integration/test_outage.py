@@ -514,7 +514,7 @@ def test_damaged_auth_data_comes_from_the_database(app: Flask, user: Any, primar
     key = f"session:auth:{{{digest(user.cookie)}}}"
     with primary.client() as redis:
         DAMAGE[damage](redis, key)
-    redis_store(app).known.clear()  # a worker that has read the record sees it with the next change only
+    redis_store(app).memory.clear()  # a worker that has read the record sees it with the next change only
     for _ in range(3):
         response = user.get("/who")
         assert response.status_code == 200

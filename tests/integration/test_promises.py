@@ -151,8 +151,8 @@ def test_s10_a_busy_database_excuses_grace_and_no_more(make_app: MakeApp, primar
         view.trust_since_ms -= 60 * MINUTES
         for client, minutes in ((recent, 4), (older, 10)):
             age_entry(primary, client.digest, minutes * MINUTES, "@at")
-        parts(app).backend.local.forget(recent.digest)
-        parts(app).backend.local.forget(older.digest)
+        parts(app).backend.memory.forget(recent.digest)
+        parts(app).backend.memory.forget(older.digest)
         with a_busy_database(app):
             assert user_of(app, recent) == "7"
             assert user_of(app, older) is None

@@ -190,7 +190,7 @@ def test_what_is_still_to_be_carried_is_not_known(make_app: MakeApp, primary: Va
     cookie = cookie_of(client.post("/set", json={"input_text": "old", "context_info": "old"}))
     old = browser(app, cookie or "")
     with state.monitor.paused():
-        state.backend.local.clear()
+        state.backend.memory.clear()
         lose(state, PRIMARY)
         new = cookie_of(old.post("/login/7"))
         assert state.backend.journal.counts()["carries"] == 1
@@ -431,7 +431,7 @@ def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
     client = sign_in(app, input_text="mine")
     with parts(app).monitor.paused():
         client.get("/get/input_text")
-        parts(app).backend.board.publish_copies(parts(app).backend.local.live_categories())
+        parts(app).backend.board.publish_copies(parts(app).backend.memory.live_categories())
         shared = parts(app).backend.board.shared_copies().values()
         assert {(copy.digest, copy.category, copy.kind) for copy in shared} >= {
             (client.digest, "translation", SIGNED_IN)

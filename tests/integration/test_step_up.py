@@ -405,13 +405,13 @@ def test_no_outage_lets_a_privileged_session_live_longer(
     client, witness = admin(app), sign_in(app)
     columns, fields = (("idle_expires_at",), ("@i",)) if minutes == 15 else (("absolute_expires_at",), ("@x",))
     assert [who(other, each) for each in (client, witness)] == ["1", "7"]
-    parts(other).backend.local.forget(client.digest)
+    parts(other).backend.memory.forget(client.digest)
     with resting(app), switched_off(other, *stores):
         assert who(other, client) == (None if lost == "both" else "1")  # level 4 never shows it
         for each in (client, witness):
             age_row(app, each.digest, minutes * MINUTE + 1, *columns)
             age_entry(primary, each.digest, minutes * MINUTE + 1, *fields)
-        parts(other).backend.local.forget(client.digest)
+        parts(other).backend.memory.forget(client.digest)
         assert who(other, client) is None
         assert who(other, witness) == "7"
 

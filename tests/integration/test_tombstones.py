@@ -84,7 +84,7 @@ def test_a_tombstone_outlives_every_lease(make_app: MakeApp, primary: Valkey, se
         left = int(redis.pttl(key(client.digest)))
     longest = (settings["VERIFY_INTERVAL"] + settings["GRACE"]) * 1000
     assert left > max(TOMBSTONE_MS, longest + 1_500_000) - 60_000
-    assert parts(app).backend.local._min_versions.ttl > 1800 + longest / 1000 + 1500
+    assert parts(app).backend.memory.ended._min_versions.ttl > 1800 + longest / 1000 + 1500
 
 
 @pytest.mark.parametrize("settings", CORNERS, ids=str)

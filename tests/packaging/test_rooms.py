@@ -20,14 +20,15 @@ NAME = PACKAGE.name
 MAY_IMPORT: dict[str, set[str]] = {
     "support": set(),
     "policy": {"support"},
-    "stores": {"policy", "support", "stores/host", "stores/redis", "stores/sql"},
+    "stores": {"policy", "support", "stores/host", "stores/memory", "stores/redis", "stores/sql"},
     "stores/host": {"policy", "support"},
-    "stores/redis": {"policy", "support"},
+    "stores/memory": {"policy", "stores/host", "support"},
+    "stores/redis": {"policy", "stores/memory", "support"},
     "stores/sql": {"policy", "support"},
     "config": {"policy", "stores/redis", "stores/sql", "support"},
     "aws": {"config", "stores/redis", "support"},
     "metrics": {"aws", "policy", "support"},
-    "request": {"config", "metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
+    "request": {"config", "metrics", "policy", "stores", "stores/host", "stores/memory", "stores/redis", "support"},
     "recovery": {"metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
     "session": {"policy", "request", "support"},
     "alerts": {"aws", "config", "metrics", "policy", "support"},
@@ -51,6 +52,7 @@ LATE: dict[str, set[str]] = {
     "config": {"aws", "encryption"},
     "metrics": {"config", "stores"},
     "stores": {"config", "metrics"},
+    "stores/memory": {"stores/redis"},
 }
 """Folder → the folders that it may import inside of functions (which run where a setting asks for them) and for types,
 besides."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flask_langpont_session import events
-from flask_langpont_session.policy import leases, privileges, users
+from flask_langpont_session.policy import described, leases, privileges, users
 from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
-from flask_langpont_session.policy.records import CategoryState, Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
 from flask_langpont_session.recovery import (
     copies,
@@ -37,10 +37,11 @@ from flask_langpont_session.request import (
     scope,
     verifier,
 )
-from flask_langpont_session.stores import backend, local
+from flask_langpont_session.stores import backend
 from flask_langpont_session.stores.host import change_ids, entries, host_clock, journal, presence
 from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
+from flask_langpont_session.stores.memory import ended, memory
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
 
 from . import sim_commands, sim_database
@@ -137,7 +138,7 @@ def _known_by_any_word(self: RevocationQueue, digest: str, *, in_database: bool 
     self.mark_done(digest, in_database=in_database)
 
 
-def _forgets_the_dead(self: local.LocalCopies, digest: str) -> None:
+def _forgets_the_dead(self: memory.Memory, digest: str) -> None:
     self.forget(digest)
 
 
@@ -218,7 +219,7 @@ def _knows_no_privilege(self: verifier.Verifier, row: AuthRow) -> bool:
     return False
 
 
-def _no_min_version(self: local.LocalCopies, digest: str) -> int:
+def _no_min_version(self: ended.Ended, digest: str) -> int:
     return 0
 
 
@@ -270,7 +271,7 @@ def _shares_every_question(
 _question = verifier.Verifier._question
 
 
-def _whosever_it_is(found: Any, digest: str, now_ms: int) -> records.Known:
+def _whosever_it_is(found: Any, digest: str, now_ms: int) -> described.Known:
     ours = dict(zip(found[::2], found[1::2], strict=True))
     if b"@m" in ours:
         ours[b"@m"] = digest[:11].encode() + ours[b"@m"][11:]
@@ -298,14 +299,15 @@ def _by_this_releases_table(backend: Any, digest: str, category: str, kind: str,
 
 _merge_of = merges.merge_of
 
-_lay_over = fallback.Fallback._lay_over
 
-
-def _version_of_what_is_beneath(
-    self: fallback.Fallback, loaded: Loaded, name: str, found: CategoryState, *arguments: Any, **more: Any
+def _builds_on_what_was_shown(
+    self: memory.Memory, digest: str, category: str, change: Any, version: Any, *, found: Any = None, **more: Any
 ) -> None:
-    _lay_over(self, loaded, name, found, *arguments, **more)
-    loaded.categories[name] = loaded.of(name)._replace(version=found.version)
+    found = found and found._replace(version=version.before)
+    _write(self, digest, category, change, version, found=found, **more)
+
+
+_write = memory.Memory.write
 
 
 def _kept_as_is_found_out(self: journal_writer.JournalWriter, plan: Plan, *arguments: Any, **options: Any) -> bool:
@@ -348,7 +350,7 @@ def _finds_in_outages(self: reads.Reads, ref: Any, scope: Any, life: Any, names:
 
 def _finds_before_the_journal(self: reads.Reads, sid: Any, scope: Any, life: Any, *, fresh: bool = False) -> Loaded:
     ref = RecordRef(sid.digest, sid.kind)
-    is_known = sid.kind == SIGNED_IN and not fresh and not self._local.is_dead(sid.digest)
+    is_known = sid.kind == SIGNED_IN and not fresh and not self._ended.is_dead(sid.digest)
     known = self._known_signed_in(ref, scope.to(sid.digest), life) if is_known else None
     return known or _load(self, sid, scope, life, fresh=fresh)
 
@@ -360,8 +362,8 @@ def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) ->
     return hit.answer.auth.row if hit.answer.auth else None
 
 
-def _however_old(self: Any, digest: str, category: str) -> Any:
-    return self.get(digest, {}).get(category)
+def _however_old(self: Any, held: Any) -> bool:
+    return True
 
 
 def _shared_however_old(db: Any, ref: RecordRef, copies_since_ms: int) -> Any:
@@ -430,10 +432,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
     Ablation("role of the server", scope.RedisReply, "by_primary", property(_any_server_is_primary)),
     Ablation("canary", server_identity.ServerIdentity, "saw", _ignores_the_canary),
-    Ablation("minimum version", local.LocalCopies, "min_version", _no_min_version),
-    Ablation(
-        "minimum versions that are forgotten", local.LocalCopies, "evicted_at", property(lambda self: float("-inf"))
-    ),
+    Ablation("minimum version", ended.Ended, "min_version", _no_min_version),
+    Ablation("minimum versions that are forgotten", ended.Ended, "evicted_at", property(lambda self: float("-inf"))),
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
     Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
     Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),
@@ -455,7 +455,7 @@ ABLATIONS: tuple[Ablation, ...] = (
             "redis.call('DEL', KEYS[1]) do return 'buried' end\nlocal old, gone = redis.pcall('HGETALL'",
         ),
     ),
-    Ablation("local tombstone", local.LocalCopies, "kill", _forgets_the_dead),
+    Ablation("local tombstone", memory.Memory, "kill", _forgets_the_dead),
     _script("guard of writes", ("if sub(head, 12, 12) ~= 'F' then", "if false then")),
     _script("compare-and-set in Redis", ("if version > new or (version == new and is_newer) then", "if false then")),
     Ablation("compare-and-set in the database", sim_database.SimDatabase, "update", _update_whatever_the_version),
@@ -467,7 +467,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("revocations follow a change of id", sim_database.SimDatabase, "_ids_of", lambda self, name: [name]),
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
-    Ablation("what a change of id leaves", records.AuthEntry, "in_database", property(lambda entry: False)),
+    Ablation("what a change of id leaves", described.AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", RevocationQueue, "note", _revoked_once),
     Ablation("a revocation before a change of id", RevocationQueue, "note", _known_by_any_word),
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
@@ -511,24 +511,24 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a busy journal may hold something", journal_writer.JournalWriter, "has_writes", _waits_if_it_is_read),
     Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
     Ablation("the level that was told", journal_writer.JournalWriter, "keep", _kept_as_is_found_out),
-    Ablation("the version beside a wipe", fallback.Fallback, "_lay_over", _version_of_what_is_beneath),
+    Ablation("the version beside a wipe", memory.Memory, "write", _builds_on_what_was_shown),
     Ablation("I31", host_clock.HostClock, "__call__", lambda self: self._wall()),
     _script("wipes are merged", ("if operation == 'wipe' then", "if operation == 'wipe' then do return APPLIED end")),
     Ablation("keys are looked for where they were", former, "former_in", lambda *arguments: None),
     Ablation("the later written one counts", former, "_is_later_at", lambda *arguments: True),
     Ablation("a former place does not always count", former, "_is_later_at", lambda *arguments: False),
     Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
-    Ablation("copies in an outage", local.LocalCopies, "category", _nothing),
+    Ablation("copies in an outage", memory.Memory, "category", _nothing),
     Ablation("own writes in copies", fallback.Fallback, "remember_write", _nothing),
     Ablation("later versions of siblings", fallback.Fallback, "is_outdated", lambda *arguments: False),
-    Ablation("copies are as old as their confirmation", local.KeptSessions, "find", _however_old),
+    Ablation("copies are as old as their confirmation", memory.Memory, "_is_young", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", copies.MergedCopies, "refresh", lambda self, merged: []),
     Ablation("a wipe knows of all that was before", copies, "began_as_of", _began_when_it_was_wiped),
     Ablation("what began after a loss is a part", refill, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),
-    Ablation("what was given back is as old as the copy", records, "given_back_as_of", lambda meta: 0),
+    Ablation("what was given back is as old as the copy", described, "given_back_as_of", lambda meta: 0),
     Ablation("a loss is looked for", reads.Reads, "_seem_lost", lambda *arguments: []),
     Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),
     Ablation("what no worker has any more is counted", refill.Refill, "count_lost", lambda self: True),

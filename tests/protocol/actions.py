@@ -257,7 +257,7 @@ def _change_auth(world: World, task: Task, worker: Worker, slot: str, change: Ca
 def grant(world: World, task: Task, worker: Worker, slot: str) -> None:
     """The user becomes an administrator. Where these live shorter, the session gets another id."""
     sid, rights = world.slots[slot].sid, {"user_role": b'"admin"'}
-    known = None if sid is None else worker.local.auth(sid.digest)
+    known = None if sid is None else worker.memory.auth(sid.digest)
     before = {} if known is None else known.row.payload
     if begins_to_live_shorter(world.settings.life, before, rights):
         _rename(world, task, worker, slot, rights=rights)
@@ -290,7 +290,7 @@ def _change_data(
     saved = _save(world, task, worker, plan, scope)
     world.promises.has_written(values)
     is_kept = saved is not None and saved.stored and loaded is not None and not loaded.shadow
-    if is_kept and category == "translation" and not worker.local.is_dead(sid.digest):
+    if is_kept and category == "translation" and not worker.memory.ended.is_dead(sid.digest):
         world.promises.has_set(sid.digest, change)
 
 
@@ -325,7 +325,7 @@ def _append(world: World, task: Task, worker: Worker, slot: str, home: str, othe
     plan = Plan(sid, sid, world.settings.life, scope.level, loaded=loaded, changes=changes)
     lost = _lost_writes(world)
     saved = _save(world, task, worker, plan, scope)
-    if saved is None or loaded.shadow or worker.local.is_dead(digest):
+    if saved is None or loaded.shadow or worker.memory.ended.is_dead(digest):
         return
     if plan.level >= 3 and saved.stored:
         world.promises.violate("I19", "data that is written while there is no store and no copy is kept")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.described import AuthEntry, Known
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS, DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
@@ -21,7 +22,6 @@ from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RecordRef, RowState
 from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.redis.near import Hit
-from flask_langpont_session.stores.redis.records import AuthEntry, Known
 from flask_langpont_session.stores.redis.server_identity import Canary
 
 from .clock import Clock

@@ -16,13 +16,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from flask_langpont_session.policy.described import AuthEntry
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.values import AuthRow, RecordRef, StoreError
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.lane import Lane
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.near import Hit
-from flask_langpont_session.stores.redis.records import AuthEntry
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.wire import pack
 from flask_langpont_session.stores.sql.database import Database
@@ -226,7 +227,7 @@ class Told(Lane):
     """
 
     def __init__(self, connection: Any) -> None:
-        super().__init__(0)
+        super().__init__(Memory())
         self.names: list[bytes | None] = []
         self.open(connection)
 

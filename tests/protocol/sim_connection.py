@@ -18,13 +18,15 @@ import hiredis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.described import AuthEntry
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import probing
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.near import ChangeIds, Hit, NearCache
-from flask_langpont_session.stores.redis.records import Answer, AuthEntry
+from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.redis.wire import Wire
@@ -269,8 +271,8 @@ class SimStore(RedisStore):
 
     endpoint: SimEndpoint
 
-    def __init__(self, way: Way, change_ids: ChangeIds | None = None) -> None:
-        super().__init__(SimEndpoint(way), change_ids=change_ids)
+    def __init__(self, way: Way, memory: Memory | None = None, change_ids: ChangeIds | None = None) -> None:
+        super().__init__(SimEndpoint(way), memory=memory, change_ids=change_ids)
         self.way = way
 
     def keep_near(self, near: NearCache) -> None:

@@ -23,6 +23,7 @@ from flask import Flask
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.described import AuthEntry
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
@@ -38,10 +39,10 @@ from flask_langpont_session.stores.host.host_clock import HostClock
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from flask_langpont_session.stores.host.server_records import HostMemory
-from flask_langpont_session.stores.local import DatabaseClock, LocalCopies
+from flask_langpont_session.stores.memory.ended import DatabaseClock, Ended
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis import near
 from flask_langpont_session.stores.redis.near import Hit, NearCache
-from flask_langpont_session.stores.redis.records import AuthEntry
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.database import Database
@@ -72,7 +73,7 @@ PROFILES = {
     "long": SHORT | {"IDLE_TIMEOUT": 14_400, "ABSOLUTE_TIMEOUT": 86_400},
     "always": SHORT | {"VERIFY_INTERVAL": 0},
     "no grace": SHORT | {"GRACE": 0},
-    "narrow": SHORT | {"LOCAL_CACHE_SIZE": 1},
+    "narrow": SHORT | {"MEMORY_BYTES": 6400},
     "limited": SHORT | {"MAX_SESSIONS_PER_USER": 1},
     "privileged": SHORT | {"PRIVILEGED_IDLE_TIMEOUT": 40, "PRIVILEGED_ABSOLUTE_TIMEOUT": 300},
     "exact": SHORT,
@@ -207,10 +208,10 @@ class Worker:
         self._world = world
         self.busy = 0
         clock, settings = world.clock, world.settings
-        self.local = LocalCopies(
-            settings.local_cache_size, settings.local_cache_ttl, clock=clock.monotonic, now_ms=lambda: clock.now_ms
-        )
-        self.local.database_clock = DatabaseClock(clock.monotonic, clock.monotonic)
+        bounds = settings.memory_bytes, settings.local_cache_ttl
+        ended = Ended(*bounds, clock=clock.monotonic, now_ms=lambda: clock.now_ms)
+        self.memory = Memory(*bounds, ended=ended, clock=clock.monotonic)
+        self.memory.ended.database_clock = DatabaseClock(clock.monotonic, clock.monotonic)
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],
@@ -228,7 +229,7 @@ class Worker:
             Reports(world.recorder, lambda signal, event: world.promises.said(repr(event)), clock=clock.monotonic),
             redis=stores,
             database=world.database(self),
-            local=self.local,
+            memory=self.memory,
             journal=host.journal,
             health=self.health,
         )
@@ -360,7 +361,8 @@ class World:
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """One endpoint as a worker sees it."""
         change_ids = worker.host.journal.board.change_ids
-        store = SimStore(Way(name, self.cluster, worker, self.tasks, server_identity), change_ids)
+        way = Way(name, self.cluster, worker, self.tasks, server_identity)
+        store = SimStore(way, worker.memory, change_ids)
         if self.is_near and name == PRIMARY:
             self._keep_near(store, worker.host)
         return store
@@ -377,7 +379,7 @@ class World:
         near = NearCache(
             store.link,
             host.journal.board.change_ids,
-            most=settings.read_cache_bytes,
+            store.memory,
             copies_ttl=settings.local_cache_ttl,
             clock=self.clock.monotonic,
         )

@@ -10,6 +10,7 @@ from typing import Any, cast
 from flask_langpont_session.events import session_revoked
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.described import AuthEntry, Change, Known
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import Life
@@ -29,9 +30,9 @@ from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS, RequestScope
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.journal import journal_at
-from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.near import Hit
-from flask_langpont_session.stores.redis.records import Answer, AuthEntry, Change, Known, Written
+from flask_langpont_session.stores.redis.records import Answer, Written
 from tests.support.clock import Clock
 
 from .fakes import settings_in
@@ -231,14 +232,14 @@ class Stage:
         for _ in range(FIRST_ANSWERS):  # the process has been up for a while
             self.health.succeeded(DATABASE, READ)
         self.recorder, self.said = Recorder(), list[tuple[Any, object]]()
-        self.local = LocalCopies(100, 1800, clock=self.clock)
+        self.memory = Memory(ttl=1800, clock=self.clock)
         self.journal = journal_at(None, clock=lambda: NOW_MS / 1000)
         self.backend = Backend(
             settings_in(folder, **config),
             Reports(self.recorder, lambda signal, event: self.said.append((signal, event)), clock=self.clock),
             redis=cast(Any, {PRIMARY: self.redis, REPLICA: self.replica}),
             database=cast(Any, self.database),
-            local=self.local,
+            memory=self.memory,
             journal=self.journal,
             health=self.health,
         )

@@ -18,20 +18,11 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
+from ...policy.described import NO_RECORDS, Known
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, Operation, RecordRef
 from . import auth_meta, records
-from .records import (
-    ABSENT,
-    NO_RECORDS,
-    Known,
-    Limits,
-    Merge,
-    MergeStep,
-    Restore,
-    change_arguments,
-    merge_arguments,
-)
+from .records import ABSENT, Limits, Merge, MergeStep, Restore, change_arguments, merge_arguments
 from .wire import pack
 
 QUARANTINE_MS = 86_400_000

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from redis import exceptions as driver
 
-from ...support.caches import Recent
-from .known import size_of
-from .records import Answer, Known
+from ...policy.described import Known
+from ..memory.memory import Memory
+from .records import Answer
 from .server_identity import Server
 from .wire import Wire, pack
 
@@ -47,7 +47,7 @@ class Copy(NamedTuple):
     :param until: from then on it is to be asked for again, monotonic seconds.
     :param change_id: of the session's latest change on this host, before it was asked for.
     :param server: that answered.
-    :param size: bytes, about.
+    :param over: names the connection since it was opened, or since the server last spoke of all that it has.
     :param made: what those that look at it have made of it, so that they need not make it each time. A write takes it
         over: each says of which records it is.
     """
@@ -60,21 +60,22 @@ class Copy(NamedTuple):
     until: float
     change_id: bytes
     server: Server
-    size: int
+    over: object
     made: dict[str, Any]
 
 
 class Lane:
     """Such a connection, and what was read over it. Any thread may look at what is kept; one at a time asks.
 
-    :param most: bytes of what is kept.
+    :param memory: of this worker.
     :ivar asked_at: when the last question was asked that was answered, monotonic seconds.
-    :ivar copies: digest → what was read of that session.
+    :ivar over: see :class:`Copy`; it vouches for the copies that have the same.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.asked_at = -math.inf
-        self.copies: Recent[str, tuple[Copy, ...]] = Recent(most)
+        self.over = object()
+        self.memory = memory
         self._free: list[Any] = []
         self._peek: _Peek | None = None
         self._is_over = False
@@ -131,8 +132,9 @@ class Lane:
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
         """What is kept of a session. To be asked after :meth:`is_up_to_date`."""
-        for copy in self.copies.look(digest) or ():
-            if copy.kind == kind and (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms):
+        entry, over = self.memory.entry(digest), self.over
+        for copy in entry.near if entry is not None else ():
+            if copy.over is over and copy.kind == kind and (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms):
                 return copy
         return None
 
@@ -152,12 +154,12 @@ class Lane:
     def keep(self, digest: str, copy: Copy) -> None:
         """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
         if self._named is not None and digest not in self._named:
-            others = [other for other in self.copies.look(digest) or () if other.lives_ms != copy.lives_ms]
-            self._put(digest, (copy, *others))
+            others = [other for other in self._copies(digest) if other.lives_ms != copy.lives_ms]
+            self.memory.put_near(digest, (copy, *others))
 
     def change_id(self, digest: str) -> bytes | None:
         """Of the latest change that what is kept of a session knows of; None: nothing is kept."""
-        found = self.copies.look(digest)
+        found = self._copies(digest)
         return found[0].change_id if found else None
 
     def rewrite(self, digest: str, written: Mapping[str, Known], change_id: bytes) -> None:
@@ -167,27 +169,24 @@ class Lane:
         :param written: what there is of the categories that were written.
         :param change_id: of this write.
         """
-        found = self.copies.look(digest)
-        if found is None or self._named is None or digest in self._named:
-            self.drop(digest)
-            return
+        found = self._copies(digest)
+        if self._named is None or digest in self._named:
+            found = []
         copies = []
         for copy in found:
             before = copy.answer.records
             news = {name: record for name, record in written.items() if name in before}
-            size = copy.size + size_of(news.values()) - size_of(map(before.__getitem__, news))
-            copies.append(
-                copy._replace(answer=copy.answer._replace(records={**before, **news}), change_id=change_id, size=size)
-            )
-        self._put(digest, tuple(copies))
+            copies.append(copy._replace(answer=copy.answer._replace(records={**before, **news}), change_id=change_id))
+        self.memory.put_near(digest, tuple(copies), written)
 
     def drop(self, digest: str) -> None:
-        """Keep nothing of a session. Only in a turn."""
-        self.copies.pop(digest)
+        """Vouch for nothing of a session. Only in a turn."""
+        if (entry := self.memory.entry(digest)) is not None:
+            entry.near = ()
 
     def record(self, digest: str, category: str) -> Known | None:
         """What is kept of one category of a session."""
-        for copy in self.copies.look(digest) or ():
+        for copy in self._copies(digest):
             if category in copy.answer.records:
                 return copy.answer.records[category]
         return None
@@ -215,26 +214,27 @@ class Lane:
         if turn := self.turn():
             turn.end()
 
-    def _put(self, digest: str, copies: tuple[Copy, ...]) -> None:
-        self.copies.put(digest, copies, sum([copy.size for copy in copies]))
+    def _copies(self, digest: str) -> list[Copy]:
+        entry = self.memory.entry(digest)
+        return [] if entry is None else [copy for copy in entry.near if copy.over is self.over]
 
     def _forget(self) -> None:
         self._named = None
         self.asked_at = -math.inf
-        self.copies.clear()
+        self.over = object()
 
     def on_message(self, message: list[Any]) -> None:
         """A message of the server. Any but the names of keys that have changed is none that was asked for."""
         keys = message[1] if len(message) == 2 and message[0] == b"invalidate" else None
         if type(keys) is not list or not _BYTES.issuperset(map(type, keys)):  # all of them
             self._named = None
-            self.copies.clear()
+            self.over = object()
             return
         for key in keys:
             digest = _digest_of(key)
             if self._named is not None:
                 self._named.add(digest)
-            self.copies.pop(digest)
+            self.drop(digest)
 
 
 class Turn:

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from ...policy.records import apply_change
-from ...policy.values import CategoryChange, Fields, RecordRef
+from ...policy.described import NOT_THERE, Change, Known, written_over
+from ...policy.values import CategoryChange, RecordRef
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
 from ...support.logs import fields
+from ..memory.memory import Memory
 from .connections import RESTRAINT
-from .known import LARGEST_SHARE, size_of
 from .lane import Copy, Lane, Turn, Unsuitable
 from .link import Link
-from .records import Answer, Change, Known, described
+from .records import Answer
 from .server_identity import NEVER_MS, Server
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class NearCache:
 
     :param link: to the server.
     :param change_ids: of what workers of this host have changed.
-    :param most: bytes that are kept.
+    :param memory: of this worker.
     :param copies_ttl: seconds for which the worker's local copies are kept.
     :param keeps_absence: whether it counts that nothing of a session is there. A shard that gives slots away tells what
         becomes of the keys in them, and nothing of those that it does not have.
@@ -100,15 +100,15 @@ class NearCache:
         self,
         link: Link,
         change_ids: ChangeIds,
+        memory: Memory,
         *,
-        most: int,
         copies_ttl: float,
         keeps_absence: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
         self._change_ids = change_ids
-        self._most = most
+        self._memory = memory
         self._longest = copies_ttl * _SHARE_OF_LIFE
         self._keeps_absence = keeps_absence
         self._clock = clock
@@ -164,11 +164,10 @@ class NearCache:
         """Keep what was read over a lane, if it may be."""
         asked_at = reading.asked_at
         reading.lane.asked_at = asked_at
-        size = size_of(answer.records.values())
         life = self._longest if answer.due_ms < 0 else min(self._longest, answer.due_ms / 1000)
         is_there = self._keeps_absence or any(record.copy.version for record in answer.records.values())
         is_sound = answer.is_primary and not answer.damaged and is_there
-        if is_sound and life > 0 and size <= self._most // LARGEST_SHARE:
+        if is_sound and life > 0:
             copy = Copy(
                 reading.lives_ms,
                 reading.ref.kind,
@@ -178,7 +177,7 @@ class NearCache:
                 asked_at + life,
                 reading.change_id,
                 server,
-                size,
+                reading.lane.over,
                 {},
             )
             reading.lane.keep(reading.ref.digest, copy)
@@ -202,7 +201,7 @@ class NearCache:
         if len(self.lanes) != self.number:
             self.forget()
             self._is_wanted = True
-            self.lanes = tuple(Lane(self._most // self.number) for _ in range(self.number))
+            self.lanes = tuple(Lane(self._memory) for _ in range(self.number))
         for lane in self.lanes:
             if lane.is_open:
                 lane.is_up_to_date()
@@ -215,7 +214,7 @@ class NearCache:
         """Why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
         if not self._change_ids.are_usable():
             return "the file whose name ends in -near, beside the journal, cannot be used"
-        lane = Lane(0)
+        lane = Lane(self._memory)
         self._open(lane)
         is_open = lane.is_open
         lane.end()
@@ -337,16 +336,6 @@ class Writing:
             self.turn.end()
 
     def _after(self, name: str, change: CategoryChange, version: Change) -> Known | None:
-        before = self._lane.record(self._digest, name)
-        if change.wipe or not version.before:
-            fields: Fields = {}
-        elif before is None or before.copy.version != version.before:
-            return None
-        else:
-            fields = before.copy.fields
-        if change.increments:  # the server adds, and has the sum
-            return None
-        try:
-            return described(self._digest, version.meta, apply_change(fields, change))
-        except ValueError:
-            return None
+        before = NOT_THERE if change.wipe or not version.before else self._lane.record(self._digest, name)
+        record = before and written_over(self._digest, before, change, version)
+        return record if record and record.mark else None

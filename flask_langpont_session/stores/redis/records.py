@@ -11,45 +11,11 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
+from ...policy.described import NO_RECORDS, NOT_THERE, OWN, AuthEntry, Change, Damaged, Foreign, Known, described
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.serializer import is_readable
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Operation
 from . import auth_meta
-
-
-class AuthEntry(NamedTuple):
-    """What an auth hash says: a tombstone, or a row with the moment the database confirmed it.
-
-    :param row: None for a tombstone.
-    :param confirmed_ms: the stamp, by the Redis clock.
-    :param in_database: of a tombstone: the database had the revocation when it was left.
-    :param is_readable: every value of the row can be decoded.
-    """
-
-    row: AuthRow | None
-    confirmed_ms: int = 0
-    in_database: bool = False
-    is_readable: bool = True
-
-
-class Known(NamedTuple):
-    """What a reader has of the record of one category.
-
-    :param mark: how the record is described, which names just this content; empty: it has none.
-    :param auth: of a signed-in session's auth hash: what that says. The row's `read_at` is when it was read first.
-    :param began: if it began from nothing, as of when at the latest, as its version; 0: it did not.
-    """
-
-    mark: bytes
-    copy: CategoryCopy
-    auth: AuthEntry | None = None
-    began: int = 0
-
-
-NOT_THERE = Known(b"", CategoryCopy(0, {}))
-"""Nothing, or nothing of ours."""
-
-NO_RECORDS: Mapping[str, Known] = {}
 
 
 class Answer(NamedTuple):
@@ -80,19 +46,6 @@ class Answer(NamedTuple):
     def categories(self) -> Mapping[str, CategoryCopy]:
         """The fields of each category that was asked for, and their versions."""
         return {name: known.copy for name, known in self.records.items()}
-
-
-class Change(NamedTuple):
-    """The versions of a category around a write.
-
-    :param before: 0: nothing was there.
-    :param after: the present one.
-    :param meta: how the record is described since.
-    """
-
-    before: int
-    after: int
-    meta: bytes = b""
 
 
 class Written(NamedTuple):
@@ -242,14 +195,6 @@ def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
     return arguments
 
 
-class _Damaged(ValueError):
-    """A record that is not one of ours."""
-
-
-class _Foreign(_Damaged):
-    """A record of another session."""
-
-
 class Crossed(Exception):
     """The answer to another question: it says nothing of the records that were asked for."""
 
@@ -347,9 +292,9 @@ def answer(
                 found[name] = _auth(part, digest, reply[0])
             else:
                 found[name] = _category(part, digest)
-        except (_Damaged, ValueError) as error:
+        except (Damaged, ValueError) as error:
             damaged.append(name)
-            if isinstance(error, _Foreign):
+            if isinstance(error, Foreign):
                 foreign.append(name)
             found[name] = NOT_THERE
     return Answer(
@@ -367,7 +312,7 @@ def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
     """In the place of a hash: that the reader has it already, or an error text."""
     if known is not None and part == known.mark:
         return known
-    raise _Damaged if part.startswith(b"WRONGTYPE") else Crossed
+    raise Damaged if part.startswith(b"WRONGTYPE") else Crossed
 
 
 def copy_of(digest: str, name: str, reply: Sequence[Any], understand: Callable[..., Answer] = answer) -> CategoryCopy:
@@ -383,16 +328,6 @@ def copy_of(digest: str, name: str, reply: Sequence[Any], understand: Callable[.
     return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
 
 
-_OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 8, 24, 40, 46, 53, 64
-"""Where parts of ``@m`` end: see ``record.lua``."""
-
-_GIVEN_BACK = frozenset({b"*copied", b"*part**"})
-"""Authors of a horizon that is the version of a copy."""
-
-_FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
-"""Authors of a horizon that are no write which began a record from nothing."""
-
-
 def _category(found: Sequence[bytes], digest: str) -> Known:
     """What a hash says of a category."""
     if not found:
@@ -402,46 +337,6 @@ def _category(found: Sequence[bytes], digest: str) -> Known:
     return described(digest, fields.pop("@m", b""), fields)
 
 
-def described(digest: str, meta: bytes, fields: Fields) -> Known:
-    """What the record of a category is that has these fields, and is described so.
-
-    :raises ValueError: this describes no record of that session.
-    """
-    if len(meta) < _META:
-        raise _Damaged
-    if meta[:_OWN] != digest[:_OWN].encode():
-        raise _Foreign
-    if not meta[_OWN:_HORIZON].isdigit():
-        raise _Damaged
-    version = int(meta[_OWN:_STAMP])
-    copy = CategoryCopy(version, fields, b"", meta[_META:].partition(b"\1")[0], given_back_as_of(meta))
-    return Known(meta, copy, began=began_as_of(meta))
-
-
-def began_as_of(meta: bytes) -> int:
-    """Return :attr:`Known.began` of a record that is described so."""
-    return 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else int(meta[_STAMP:_HORIZON])
-
-
-def given_back_as_of(meta: bytes) -> int:
-    """Return :attr:`CategoryCopy.given_back` of a record that is described so."""
-    return int(meta[_STAMP:_HORIZON]) if meta[_LAG:_AUTHOR] in _GIVEN_BACK else 0
-
-
-def written_at(meta: bytes, name: str) -> int:
-    """Return when a field was written last, as far as the description of its record says: microseconds by the server's
-    clock. For a field that is not noted there it is the latest time possible.
-
-    :param meta: of a record that is there.
-    """
-    _, is_noted, note = meta[_META:].partition(b"\1%b\1" % name.encode().replace(b"\1", b"\2"))
-    stamp, lag = (note[7:23], note[23:29]) if is_noted else (meta[_STAMP:_HORIZON], meta[_HORIZON:_LAG])
-    try:
-        return int(stamp) - int(lag, 16) * 1000
-    except ValueError:
-        return 0  # damaged: nothing is known of it
-
-
 def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
     """What a hash says of a signed-in session. A record that names another digest is a crossed reply or a moved key."""
     if not found:
@@ -449,11 +344,11 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
     flat = iter(found)
     everything = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
     meta, user = everything.get("@m", b""), everything.get("@u")
-    if meta and meta[:_OWN] != digest[:_OWN].encode():
-        raise _Foreign
+    if meta and meta[:OWN] != digest[:OWN].encode():
+        raise Foreign
     said = auth_meta.said(digest, meta)
     if said is None:
-        raise _Damaged
+        raise Damaged
     fields = {name: value for name, value in everything.items() if name[:1] != "@"}
     copy = CategoryCopy(said.version, fields)
     if not said.is_live:

@@ -7,16 +7,17 @@ from copy import copy
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
+from ...policy.described import NO_RECORDS
 from ...policy.ids import ANONYMOUS, SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
+from ..memory.memory import Memory
 from . import records
 from .commands import CLOCK, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
-from .known import KnownRecords
 from .link import is_refusal
 from .near import ChangeIds, Hit, Reading, Writing
-from .records import NO_RECORDS, Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
+from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Server
 
 
@@ -36,7 +37,7 @@ class RedisStore:
 
     :param endpoint: the server.
     :param tombstone_ms: the life of a tombstone.
-    :param known: what was read before, so that it need not be sent again.
+    :param memory: of this worker: what it has read before need not be sent again.
     :param change_ids: where it is noted for the other workers of this host which sessions were changed.
     :param form: of what is sent.
     """
@@ -46,7 +47,7 @@ class RedisStore:
         endpoint: Endpoint,
         *,
         tombstone_ms: int = TOMBSTONE_MS,
-        known: KnownRecords | None = None,
+        memory: Memory | None = None,
         change_ids: ChangeIds | None = None,
         form: Form = Form(),  # noqa: B008 (it cannot be changed)
     ) -> None:
@@ -59,7 +60,7 @@ class RedisStore:
         self.commands = form.commands(self.prefix, tombstone_ms)
         self._answer = form.answer
         self.key = self.commands.key
-        self.known = known or KnownRecords()
+        self.memory = memory or Memory()
         self._change_ids = change_ids
 
     @property
@@ -89,7 +90,8 @@ class RedisStore:
         :raises StoreError: the server did not answer.
         """
         names = tuple(lives_ms)
-        known = NO_RECORDS if anew else self.known.of(ref)
+        entry = None if anew or ref.shadow else self.memory.entry(ref.digest)
+        known = NO_RECORDS if entry is None else entry.records
         answers: list[Answer] = []
         command = self.commands.read(ref, lives_ms, known)
         asked_at = self.server_identity.clock()
@@ -115,7 +117,8 @@ class RedisStore:
                 self.link.run([command], timeout, understand, source=reading.turn)
             finally:
                 reading.end()
-        self.known.note(ref, known, answers[-1].records)
+        if answers[-1].is_primary:
+            self.memory.note(ref, answers[-1].records)
         return answers[-1]
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:

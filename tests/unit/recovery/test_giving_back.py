@@ -45,7 +45,7 @@ class Worker(GivingBack):
             lacks={},
             journal=self.journal,
             board=self.journal.board,
-            local=SimpleNamespace(live_categories=lambda: self.copies),
+            memory=SimpleNamespace(live_categories=lambda: self.copies),
             health=SimpleNamespace(shards=("",), locate=lambda digest: digest),
             primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),
         )

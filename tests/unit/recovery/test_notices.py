@@ -16,6 +16,7 @@ from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Store
 from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.recovery.notices import Notices
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
+from tests.support.known import known
 
 LOST = StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test")
 
@@ -72,8 +73,8 @@ def test_a_call_that_failed_has_its_store_looked_at(state: State) -> None:
 
 def test_a_copy_that_the_primary_lacks_has_it_looked_at(state: State) -> None:
     assert not state.monitor.probes.of(PRIMARY).is_suspect
-    state.backend.local.put_category("d", "ui", CategoryCopy(3, {"lang": b'"ja"'}), kind="a")
-    state.backend.local.put_absent("d", "ui", 9)
+    state.backend.memory.put_category("d", "ui", known(CategoryCopy(3, {"lang": b'"ja"'})), kind="a")
+    state.backend.memory.put_absent("d", "ui", 9)
     assert state.monitor.probes.of(PRIMARY).is_suspect
 
 

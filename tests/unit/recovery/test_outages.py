@@ -17,6 +17,7 @@ from flask_langpont_session.recovery.outages import Outages
 from flask_langpont_session.stores.host.board import Shared
 from flask_langpont_session.stores.host.group_commit import busy
 from tests.support.fake_stores import Stage
+from tests.support.known import known
 
 DIGEST = "d" * 64
 
@@ -25,7 +26,7 @@ DIGEST = "d" * 64
 def stage(tmp_path: Path) -> Stage:
     """A worker that has a copy."""
     stage = Stage(tmp_path)
-    stage.local.put_category(DIGEST, "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    stage.memory.put_category(DIGEST, "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
     return stage
 
 
@@ -59,7 +60,7 @@ def test_copies_are_shared_once_when_no_redis_answers(stage: Stage, outages: Out
     stage.lose(REPLICA)
     outages.share(is_first=False)
     assert shared(stage) == [DIGEST]
-    stage.local.put_category("e" * 64, "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    stage.memory.put_category("e" * 64, "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
     outages.share(is_first=False)
     assert shared(stage) == [DIGEST]
 
@@ -91,9 +92,9 @@ def test_the_copies_of_many_sessions_are_shared_round_by_round(
     monkeypatch.setattr(stage.backend.board, "publish_copies", slowly)
     for number in range(50):
         stage.clock.now += 1
-        stage.local.put_category(f"{number:064}", "ui", CategoryCopy(7, {}))
-    stage.local.put_category(DIGEST, "ui", CategoryCopy(7, {"lang": b'"ja"'}))
-    in_order = [copy.digest for copy in stage.local.live_categories()]
+        stage.memory.put_category(f"{number:064}", "ui", known(CategoryCopy(7, {})))
+    stage.memory.put_category(DIGEST, "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
+    in_order = [copy.digest for copy in stage.memory.live_categories()]
     stage.lose(PRIMARY, REPLICA)
     for number in (20, 40, 51):
         outages.share(is_first=False)

@@ -15,6 +15,7 @@ import pytest
 from flask_langpont_session.events import ChangesGivenUp, WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.described import AuthEntry
 from flask_langpont_session.policy.values import (
     AuthRow,
     Basis,
@@ -35,13 +36,12 @@ from flask_langpont_session.recovery.resync import Resync
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.host.opening import full
-from flask_langpont_session.stores.local import LocalCopies
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.records import (
     ABSENT,
     SINCE,
     TIME,
     Answer,
-    AuthEntry,
     Limits,
     Merge,
     Merged,
@@ -50,6 +50,7 @@ from flask_langpont_session.stores.redis.records import (
 )
 from tests.support.fakes import settings_in
 from tests.support.journals import ref
+from tests.support.known import known
 
 SETTINGS = settings_in(Path(__file__).with_name("no-files"), LOCAL_CACHE_TTL=60)
 A, B, C = "a" * 43, "b" * 43, "c" * 43
@@ -219,7 +220,7 @@ class Host:
         self.journal = journal_at(None, clock=lambda: self.now / 1000)
         self.journal.open()
         self.recorder = Recorder()
-        self.local = LocalCopies(10, 60)
+        self.memory = Memory(ttl=60)
         self.lost: list[Any] = []
         self.no_longer_in_use: list[str] = []
         self.changed: list[str] = []
@@ -232,7 +233,7 @@ class Host:
             table=SETTINGS.table,
             settings=SETTINGS,
             limits=Limits(9, 999, 9),
-            local=self.local,
+            memory=self.memory,
             recorder=self.recorder,
             reports=Reports(
                 self.recorder,
@@ -423,8 +424,8 @@ def test_a_user_is_logged_out_by_time(host: Host) -> None:
         ("write_tombstone", B, 1),
         ("kill_user_until", "7", 123, 0, B),
     ]
-    assert host.local.is_dead(A)
-    assert host.local.is_dead(B)
+    assert host.memory.ended.is_dead(A)
+    assert host.memory.ended.is_dead(B)
     assert host.changed == host.no_longer_in_use == [A, B]
     assert host.waiting() == {}
 
@@ -492,8 +493,8 @@ def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None
     host.stores.changed = [row(A), row(B, idle_expires_at=1), dead]
     assert host.resync.push_changes(5000)
     assert host.stores.told == [("changed_since", 65_000), ("push", A, 500), ("write_tombstone", C, 3)]
-    assert host.local.is_dead(C)
-    assert not host.local.is_dead(B)
+    assert host.memory.ended.is_dead(C)
+    assert not host.memory.ended.is_dead(B)
 
 
 def test_many_changed_rows_keep_no_other_work_waiting(host: Host) -> None:
@@ -1256,18 +1257,18 @@ def test_what_was_merged_is_shown_to_all_workers_that_need_it(host: Host, needed
     host.write(A, "input_text", kind="a", shadow=True)
     host.run()
     copy = CategoryCopy(9, {"text": b"a"})
-    assert host.local.category(A, "translation") == copy
+    assert host.memory.category(A, "translation") == copy
     assert host.journal.overlay(ref(A)).copies == ({"translation": copy} if needed else {})
     assert host.waiting() == {}
 
 
 def test_without_an_answer_no_older_copy_is_shown(host: Host) -> None:
     """What was merged is not in it."""
-    host.local.put_category(A, "translation", CategoryCopy(5, {}))
+    host.memory.put_category(A, "translation", known(CategoryCopy(5, {})))
     host.stores.failing = {"copies"}
     host.write(A, "input_text")
     assert host.reconciler.run(redis=True, database=True).left is None
-    assert host.local.category(A, "translation") is None
+    assert host.memory.category(A, "translation") is None
     assert host.waiting() == {}
     assert host.losses() == {}
 

@@ -62,7 +62,7 @@ def refill(shards: Shards) -> Refill:
     """Of a worker that holds copies of visitors' sessions on two shards, both of which lost all."""
     held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
     backend: Any = SimpleNamespace(
-        local=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
+        memory=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
         health=shards,
         board=shards,
         primary=shards,

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.categories import Priority
+from flask_langpont_session.policy.described import Change, Known
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.records import CategoryState, Gap, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, RecordRef
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
-from flask_langpont_session.stores.local import LocalCopies
-from flask_langpont_session.stores.redis.records import Answer, Change, Known, empty_as_of
+from flask_langpont_session.stores.memory.memory import Memory
+from flask_langpont_session.stores.redis.records import Answer, empty_as_of
 from tests.support.fakes import settings_in
+from tests.support.known import known
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000
@@ -32,8 +34,8 @@ class Shown:
 
     def __init__(self, folder: Path, **config: Any) -> None:
         settings = settings_in(folder, **{"DEFAULTS": {"lang": "en"}, **config})
-        self.local = LocalCopies(10, 60)
-        self.fallback = Fallback(settings, self.local, journal_at(None).board)
+        self.memory = Memory(ttl=60)
+        self.fallback = Fallback(settings, self.memory, journal_at(None).board)
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 
@@ -121,7 +123,7 @@ def test_a_copy_is_known(shown: Shown, source: str) -> None:
     """Its keys, and that it has no others; what the table hides is unknown all the same."""
     copy = CategoryCopy(7, {"input_text": b"1", "analysis_result": b"2"})
     if source == "own":
-        shown.local.put_category("d", "translation", copy)
+        shown.memory.put_category("d", "translation", known(copy))
     shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else None)
     assert shown.fields() == {"input_text": b"1"}
     assert shown.loaded.of("translation").version == 7
@@ -140,7 +142,7 @@ BY_BEHAVIOUR: dict[Behaviour, dict[str, bytes]] = {
 def test_the_newer_copy_is_shown(shown: Shown, own: int | None, hosts: int | None, expected: int) -> None:
     """Of the worker's own one and that which another worker of its host has shared."""
     if own is not None:
-        shown.local.put_category("d", "translation", CategoryCopy(own, {"input_text": b"%d" % own}))
+        shown.memory.put_category("d", "translation", known(CategoryCopy(own, {"input_text": b"%d" % own})))
     copies = {} if hosts is None else {"translation": CategoryCopy(hosts, {"input_text": b"%d" % hosts})}
     shown.by_host(overlay=overlay(copies=copies))
     assert shown.fields() == {"input_text": b"%d" % expected}
@@ -152,7 +154,7 @@ def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path)
     assert BY_BEHAVIOUR.keys() == ALLOWED[Priority.MEDIUM]
     for behaviour, expected in BY_BEHAVIOUR.items():
         shown = Shown(tmp_path, BEHAVIOURS={"medium": {2: behaviour.value}})
-        shown.local.put_category("d", "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+        shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
         shown.by_host(name="ui")
         assert shown.fields("ui") == expected, behaviour
 
@@ -160,7 +162,7 @@ def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path)
 @pytest.mark.parametrize("level", [3, 4])
 def test_where_the_table_shows_nothing_everything_is_unknown(shown: Shown, level: int) -> None:
     """D1: what is made from that must not replace what is there."""
-    shown.local.put_category("d", "translation", CategoryCopy(7, {"input_text": b"1"}))
+    shown.memory.put_category("d", "translation", known(CategoryCopy(7, {"input_text": b"1"})))
     shown.by_host(level=level)
     assert shown.fields() == {}
     assert shown.is_unknown("input_text")
@@ -168,7 +170,7 @@ def test_where_the_table_shows_nothing_everything_is_unknown(shown: Shown, level
 
 def test_a_default_is_no_data(shown: Shown) -> None:
     """It is shown for a hidden value, and what is made from it is made without knowing."""
-    shown.local.put_category("d", "ui", CategoryCopy(7, {"lang": b'"ja"'}))
+    shown.memory.put_category("d", "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
     shown.by_host(name="ui")
     assert shown.fields("ui") == {"lang": b'"en"'}
     assert shown.loaded.defaulted == {"lang"}
@@ -294,17 +296,17 @@ def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: i
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}))
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(before, after)}, "a")
-    assert shown.local.category("d", "translation") == kept
+    assert shown.memory.category("d", "translation") == kept
 
 
 def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
     """Whatever was read before."""
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
     shown.fallback.remember_write("d", None, change, {"translation": Change(8, 9)}, "a")
-    assert shown.local.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
+    assert shown.memory.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
     change = {"translation": CategoryChange(1, wipe=True)}
     shown.fallback.remember_write("d", None, change, {"translation": Change(9, 11)}, "a")
-    assert shown.local.category("d", "translation") == CategoryCopy(11, {})
+    assert shown.memory.category("d", "translation") == CategoryCopy(11, {})
 
 
 def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
@@ -313,7 +315,7 @@ def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
-    assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
+    assert shown.memory.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
 
 
 def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Shown) -> None:
@@ -322,4 +324,4 @@ def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Show
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
-    assert shown.local.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
+    assert shown.memory.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})

@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 
 from flask_langpont_session.policy.categories import CategoryTable
+from flask_langpont_session.policy.described import written_at
 from flask_langpont_session.policy.records import CategoryState, Former, Gap, Life, Loaded, Verdict
 from flask_langpont_session.policy.values import RecordRef
 from flask_langpont_session.request.former import FormerPlaces, former_in
 from flask_langpont_session.request.journal_writer import NOTHING
 from flask_langpont_session.stores.host.journal import Overlay
-from flask_langpont_session.stores.redis.records import written_at
 from tests.support.clock import Clock
 from tests.support.fakes import settings_in
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from flask_langpont_session.policy.described import AuthEntry, Known
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import CategoryState, Verdict
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy
 from flask_langpont_session.stores.redis.lane import Copy
 from flask_langpont_session.stores.redis.near import Hit
-from flask_langpont_session.stores.redis.records import Answer, AuthEntry, Known
+from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
 from tests.support.fake_stores import NOW_MS, Stage, a_row
 
@@ -75,11 +76,11 @@ def test_it_is_believed_until_its_lease_ends(
 @pytest.mark.parametrize(
     ("learn", "is_asked"),
     [
-        (lambda stage, row: stage.local.raise_min_version(row.digest, 2), True),
-        (lambda stage, row: stage.local.sign_out_user("7", NOW_MS), True),
-        (lambda stage, row: stage.local.raise_min_version("another", 2), False),
-        (lambda stage, row: stage.local.kill("another"), False),
-        (lambda stage, row: stage.local.sign_out_user("8", NOW_MS), False),
+        (lambda stage, row: stage.memory.ended.raise_min_version(row.digest, 2), True),
+        (lambda stage, row: stage.memory.sign_out_user("7", NOW_MS), True),
+        (lambda stage, row: stage.memory.ended.raise_min_version("another", 2), False),
+        (lambda stage, row: stage.memory.kill("another"), False),
+        (lambda stage, row: stage.memory.sign_out_user("8", NOW_MS), False),
     ],
     ids=["a later version", "its user is logged out", "another's version", "another's end", "another user"],
 )

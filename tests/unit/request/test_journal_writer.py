@@ -33,7 +33,7 @@ from flask_langpont_session.request.journal_writer import JournalWriter, RedisTi
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
-from flask_langpont_session.stores.local import LocalAuth, LocalCopies
+from flask_langpont_session.stores.memory.memory import LocalAuth, Memory
 from tests.support.fakes import settings_in
 from tests.support.journals import ref
 
@@ -186,7 +186,7 @@ class Desk:
         self.journal = journal_at(None, limits=JournalLimits(entries=max_entries))
         self.journal_writer = JournalWriter(
             self.journal,
-            Fallback(SETTINGS, LocalCopies(10, 60), self.journal.board),
+            Fallback(SETTINGS, Memory(ttl=60), self.journal.board),
             Reports(self.recorder, lambda signal, event: self.events.append(event)),
         )
         self.loaded = Loaded(Verdict.ANONYMOUS)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from flask_langpont_session import events
+from flask_langpont_session.policy.described import AuthEntry
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Verdict
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.group_commit import busy
-from flask_langpont_session.stores.redis.records import AuthEntry
 from tests.support.entries import value
 from tests.support.fake_stores import LIFE, NOW_MS, Stage, a_row, changed
 
@@ -58,7 +58,7 @@ def test_a_session_that_is_over_shows_its_shadow(stage: Stage, user: SessionId, 
         stage.database.rows[user.digest] = a_row(user.digest, live=False)
     loaded = stage.load(user)
     assert (loaded.verdict, loaded.row, dict(loaded.of("ui").shown)) == (Verdict.DEAD, None, {})
-    assert stage.local.is_dead(user.digest)
+    assert stage.memory.ended.is_dead(user.digest)
     said = ("kill", user.digest) if word == "tombstone" else ("write_tombstone", user.digest)
     told = stage.database.told if word == "tombstone" else stage.redis.told
     assert said in [what[:2] for what in told]
@@ -115,7 +115,7 @@ def test_fresh_asks_the_database_whatever_is_leased(stage: Stage, user: SessionI
 
 def test_what_this_worker_has_seen_withdrawn_is_not_shown_again(stage: Stage, user: SessionId) -> None:
     """I4: whatever Redis says of an older version."""
-    stage.local.raise_min_version(user.digest, 2)
+    stage.memory.ended.raise_min_version(user.digest, 2)
     stage.redis.has(a_row(user.digest, version=1))
     stage.database.rows[user.digest] = a_row(user.digest, version=2)
     loaded = stage.load(user)
@@ -204,7 +204,7 @@ def test_an_end_that_a_busy_journal_held_back_is_an_end(
 
     keep_journal_busy(1, end)
     assert stage.load(user).verdict is Verdict.DEAD
-    assert stage.local.is_dead(user.digest)
+    assert stage.memory.ended.is_dead(user.digest)
 
 
 def test_a_journal_that_stays_busy_may_hold_the_end_of_the_session(
@@ -281,6 +281,6 @@ def test_what_is_read_again_after_the_merge_is_kept_as_it_was_read(stage: Stage,
     stage.redis.data[digest]["ui"] = {"lang": b'"ja"', "theme": b'"dark"'}
     stage.repository.load_more(visitor, scope, LIFE, loaded, "ui", fresh=True)
     stage.repository.save(stage.plan(visitor, visitor, loaded=loaded, changes={"ui": changed(size=b"9")}), scope)
-    copy = stage.local.category(digest, "ui")
+    copy = stage.memory.category(digest, "ui")
     assert copy is not None
     assert (copy.version, dict(copy.fields)) == (6, {"lang": b'"ja"', "theme": b'"dark"', "size": b"9"})

@@ -34,7 +34,7 @@ def test_a_session_is_ended_wherever_it_can_be_and_the_rest_waits(
     assert stage.repository.revoke(user.digest, stage.begin()) is is_durable
     assert bool(tombstones(stage)) is in_redis
     assert [entry.digest for entry in stage.journal.revocations.pending()] == [user.digest] * waits
-    assert stage.local.is_dead(user.digest)
+    assert stage.memory.ended.is_dead(user.digest)
     assert len(stage.revocations()) == 1
 
 
@@ -48,7 +48,7 @@ def test_a_user_is_signed_out_by_one_change_of_the_database(stage: Stage) -> Non
     assert stage.database.told[0] == ("kill_user", "7")
     assert set(stage.database.rows) == set(others)
     assert tombstones(stage) == [([], [("one", 1), ("two", 1)])]
-    assert [stage.local.is_dead(name) for name in (*mine, *others)] == [True, True, False]
+    assert [stage.memory.ended.is_dead(name) for name in (*mine, *others)] == [True, True, False]
     assert stage.journal.is_empty()
 
 
@@ -57,7 +57,7 @@ def test_a_user_is_signed_out_later_as_of_now_by_the_databases_clock(stage: Stag
     """I31: that of the host may have been set; it counts where this worker knows nothing of the database yet."""
     said_ms = 5_000_000
     if is_known:
-        stage.local.put_auth(replace(a_row("one"), read_at=said_ms), stage.backend.clock())
+        stage.memory.put_auth(replace(a_row("one"), read_at=said_ms), stage.backend.clock())
     stage.lose(DATABASE)
     assert not stage.repository.revoke_user("7", stage.begin()).durable
     [until_ms] = stage.journal.overlay(RecordRef("one", "u")).users.values()
@@ -70,7 +70,7 @@ def test_what_redis_does_not_know_of_a_users_end_waits(stage: Stage) -> None:
     stage.lose(PRIMARY)
     assert stage.repository.revoke_user("7", stage.begin()) == Revoked(durable=True, sessions=1)
     assert not stage.journal.is_empty()
-    assert stage.local.is_dead("one")
+    assert stage.memory.ended.is_dead("one")
 
 
 def test_rows_that_take_too_long_do_not_undo_the_end_of_a_user(stage: Stage) -> None:
@@ -87,20 +87,20 @@ def test_without_the_database_a_user_is_signed_out_on_this_host_until_it_answers
     names = ["one", "two"]
     for name in names:
         stage.database.rows[name] = a_row(name)
-        stage.local.put_auth(stage.database.rows[name], stage.clock())
+        stage.memory.put_auth(stage.database.rows[name], stage.clock())
     stage.lose(DATABASE)
     assert stage.repository.revoke_user("7", stage.begin()) == Revoked(durable=False, sessions=2)
-    assert all(stage.local.is_dead(name) for name in names)
+    assert all(stage.memory.ended.is_dead(name) for name in names)
     assert not stage.journal.is_empty()
     later = a_row("later", created_at=NOW_MS + 60_000)
-    assert [stage.local.is_signed_out(row) for row in (a_row("unseen"), later)] == [True, False]
+    assert [stage.memory.ended.is_signed_out(row) for row in (a_row("unseen"), later)] == [True, False]
 
 
 def test_sessions_of_a_user_are_those_that_live_for_all_that_is_known_here(stage: Stage) -> None:
     for name in ("lives", "killed", "in the journal"):
         stage.database.rows[name] = a_row(name)
     stage.database.rows["dead"] = a_row("dead", live=False)
-    stage.local.kill("killed")
+    stage.memory.kill("killed")
     stage.journal.revocations.note("in the journal", in_database=False, in_redis=False)
     assert [row.digest for row in stage.repository.sessions_of("7", stage.begin())] == ["lives"]
 

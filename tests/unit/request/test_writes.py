@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused
+from flask_langpont_session.policy.described import Change
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
-from flask_langpont_session.stores.redis.records import Change, Written
+from flask_langpont_session.stores.redis.records import Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
 
 NEW = SessionId("new", "u", False, 2, b"secret")
@@ -40,7 +41,7 @@ def test_a_sign_in_over_a_session_ends_that_one(stage: Stage, user: SessionId) -
     stage.repository.save(stage.plan(user, NEW, changes={"auth": changed(_user_id=b'"8"')}, grants=True), stage.begin())
     assert ("create", NEW.digest, user.digest) in stage.database.told
     assert ("write_tombstone", user.digest) in [what[:2] for what in stage.redis.told]
-    assert stage.local.is_dead(user.digest)
+    assert stage.memory.ended.is_dead(user.digest)
 
 
 def test_without_the_database_a_sign_in_is_refused_and_nothing_changed(stage: Stage, visitor: SessionId) -> None:
@@ -122,7 +123,7 @@ def test_s4_a_change_of_a_session_in_use_ends_it_not_for_being_idle(
     assert not stage.repository.save(plan, stage.begin()).ended
     row = stage.database.rows[user.digest]
     assert (row.live, row.version, row.payload["daily_limit"]) == (True, 2, b"5")
-    assert not stage.local.is_dead(user.digest)
+    assert not stage.memory.ended.is_dead(user.digest)
 
 
 @pytest.mark.parametrize("grants", [True, False])
@@ -140,7 +141,7 @@ def test_s4_a_lease_that_has_run_out_meanwhile_ends_no_session(stage: Stage, use
         assert not stage.repository.save(plan, stage.begin()).ended
         assert plan.kept == {"auth": Kept.JOURNAL}
     assert stage.database.rows[user.digest].live
-    assert not stage.local.is_dead(user.digest)
+    assert not stage.memory.ended.is_dead(user.digest)
     assert [what for what in stage.redis.told if what[0] == "write_tombstone"] == []
 
 
@@ -213,7 +214,7 @@ def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(stage: Stage, use
         stage.plan(user, user, loaded=loaded, changes={"ui": changed(lang=b"1")}), stage.begin()
     )
     assert (saved.stored, saved.ended) == (True, True)
-    assert stage.local.is_dead(user.digest)
+    assert stage.memory.ended.is_dead(user.digest)
     assert [what[2] for what in stage.redis.told if what[0] == "write"] == ["alive", "free"]
 
 

@@ -21,24 +21,34 @@ def test_what_was_not_asked_for_is_forgotten() -> None:
     assert kept.get("a") == "A" and kept.get("b") is None
 
 
-def test_a_look_does_not_count_as_asking() -> None:
+def test_listing_does_not_count_as_asking() -> None:
     kept = filled("a", "b", "c")
-    assert kept.look("a") == "A" and kept.look("c") == "C" and kept.look("x") is None
+    assert sorted(kept.items()) == [("a", "A"), ("b", "B"), ("c", "C")]
     for key in "def":
         kept.put(key, key.upper(), 1)
-    assert kept.look("a") is None
+    assert kept.get("a") is None
+
+
+def test_what_has_to_go_is_told() -> None:
+    """Once, and not while it is kept in another place."""
+    gone: list[str] = []
+    kept = Recent[str, str](4, on_drop=gone.extend)
+    for keys, expected in (("abcad", []), ("e", ["B", "C"]), ("fgh", ["B", "C", "A", "D", "E"])):
+        for key in keys:
+            kept.put(key, key.upper(), 1)
+        assert gone == expected
 
 
 def test_what_is_taken_out_is_gone_however_old_it_is() -> None:
     kept = filled("a", "b", "c", "d")
     assert kept.pop("a") == "A" and kept.pop("d") == "D" and kept.pop("x") is None
-    assert kept.look("a") is None and kept.look("d") is None and kept.look("b") == "B"
+    assert dict(kept.items()) == {"b": "B", "c": "C"}
 
 
 def test_the_latest_value_counts() -> None:
     kept = filled("a", "b", "c")
     kept.put("a", "new", 1)
-    assert kept.look("a") == "new" and kept.pop("a") == "new" and kept.look("a") is None
+    assert kept.get("a") == "new" and kept.pop("a") == "new" and kept.get("a") is None
 
 
 def test_the_sum_of_the_sizes_is_bounded() -> None:
@@ -46,7 +56,15 @@ def test_the_sum_of_the_sizes_is_bounded() -> None:
     for number in range(100):
         kept.put(str(number), "x", 1)
         kept.put(str(number), "x", 1)
-    assert sum(kept.look(str(number)) is not None for number in range(100)) <= 4
+    assert len(kept.items()) <= 4
+
+
+def test_what_is_too_large_is_not_kept() -> None:
+    """Nor is what was there before it."""
+    kept = Recent[str, str](16, 2)
+    kept.put("a", "small", 2)
+    kept.put("a", "large", 3)
+    assert kept.items() == []
 
 
 class Page:

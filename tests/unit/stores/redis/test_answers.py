@@ -6,19 +6,11 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.policy.described import AuthEntry, Change, Known
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy
 from flask_langpont_session.stores.redis.auth_meta import AuthMeta, dead, live
 from flask_langpont_session.stores.redis.auth_meta import said as said_by
-from flask_langpont_session.stores.redis.records import (
-    AuthEntry,
-    Change,
-    Crossed,
-    Known,
-    Written,
-    answer,
-    write_fits,
-    written,
-)
+from flask_langpont_session.stores.redis.records import Crossed, Written, answer, write_fits, written
 from tests.support.auth_records import packed
 
 MINE = "m" * 43

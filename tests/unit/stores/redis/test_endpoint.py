@@ -175,5 +175,5 @@ def test_a_store_that_announces_its_commands_is_the_same_store(link: Any) -> Non
     store = RedisStore(Endpoint(link, prefix="session", near=near))
     other: Any = store.announcing(b"ASKING")
     assert (other.link.announces, other.near) == (b"ASKING", None)
-    assert (other.known, other.key("ui", "digest")) == (store.known, store.key("ui", "digest"))
+    assert (other.memory, other.key("ui", "digest")) == (store.memory, store.key("ui", "digest"))
     assert (store.link, store.near) == (link, near)

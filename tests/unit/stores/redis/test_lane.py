@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from flask_langpont_session.policy.described import Known
 from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
-from flask_langpont_session.stores.redis.records import Answer, Known
+from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
 from flask_langpont_session.stores.redis.wire import HEARS, Wire
 from flask_langpont_session.support.lag import Deadline
@@ -65,17 +67,18 @@ def server(ends: tuple[socket.socket, socket.socket]) -> socket.socket:
 @pytest.fixture
 def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
     ours, server = ends
-    lane = Lane(1_000_000)
+    lane = Lane(Memory())
     server.sendall(b"+OK\r\n")
     lane.open(Connection(ours))
     assert b"TRACKING" in server.recv(100)
     return lane
 
 
-def copy(*names: str) -> Copy:
-    """What was read of these categories, of about 400 bytes each."""
+def copy(lane: Lane, *names: str) -> Copy:
+    """What was read of these categories."""
     answer = Answer(1, None, {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names})
-    return Copy(dict.fromkeys(names, 1000), "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), 600, {})
+    lives = dict.fromkeys(names, 1000)
+    return Copy(lives, "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane.over, {})
 
 
 def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS, name: str = "ui") -> None:
@@ -84,7 +87,7 @@ def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS,
     assert turn is not None
     server.sendall(b"".join(arrives))
     turn.connection.exchange(b"*1\r\n$4\r\nPING\r\n", 1)
-    lane.keep(digest, copy(name))
+    lane.keep(digest, copy(lane, name))
     turn.end()
 
 
@@ -171,7 +174,7 @@ def test_what_was_named_before_a_question_does_not_concern_its_answer(lane: Lane
 def test_a_look_never_waits(ends: tuple[socket.socket, socket.socket]) -> None:
     """Whatever an application has made the default of all its sockets."""
     ours, server = ends
-    lane = Lane(1_000_000)
+    lane = Lane(Memory())
     server.sendall(b"+OK\r\n")
     socket.setdefaulttimeout(0.01)
     try:
@@ -180,31 +183,6 @@ def test_a_look_never_waits(ends: tuple[socket.socket, socket.socket]) -> None:
         socket.setdefaulttimeout(None)
     read(lane, server, PONG)
     assert has(lane)
-
-
-def test_what_is_named_while_another_thread_looks_it_up_does_not_come_back(
-    ends: tuple[socket.socket, socket.socket],
-) -> None:
-    """Also where what was not kept lately would be moved to what was."""
-
-    class Named(dict[str, Any]):
-        """What is kept, with a message that arrives in another thread right after each look."""
-
-        def get(self, key: str, default: Any = None) -> Any:
-            found = super().get(key, default)
-            small.on_message([b"invalidate", [f"session:ui:{{{key}}}".encode()]])
-            return found
-
-    ours, server = ends
-    small = Lane(1200)  # two of them are more than half of it, and are the older ones then
-    server.sendall(b"+OK\r\n")
-    small.open(Connection(ours))
-    for digest in (OURS, OTHER):
-        read(small, server, PONG, digest=digest)
-    assert OURS in small.copies._old
-    small.copies._old = Named(small.copies._old)
-    small.find(OURS, LIVES, "a")
-    assert small.find(OURS, LIVES, "a") is None
 
 
 def test_while_a_question_is_under_way_nothing_is_vouched_for(lane: Lane, server: socket.socket) -> None:
@@ -258,20 +236,13 @@ def test_a_copy_is_of_what_was_asked_for(lane: Lane, server: socket.socket) -> N
     assert lane.find(OURS, LIVES, "u") is None
 
 
-def test_all_that_is_kept_of_a_session_counts(ends: tuple[socket.socket, socket.socket]) -> None:
-    """Categories that are read when they are needed are copies of their own; together they are not more than there is
-    room for."""
-    ours, server = ends
-    room, whole = 4 * 2400, 4 * copy("ui").size
-    small = Lane(room)
-    server.sendall(b"+OK\r\n")
-    small.open(Connection(ours))
-    digests = [letter * 43 for letter in "abcdefghijklmnop"]
-    for digest in digests:
-        for number in range(4):
-            read(small, server, PONG, digest=digest, name=f"category{number}")
-    found = [copy for digest in digests for copy in small.copies.look(digest) or ()]
-    assert room / 4 <= sum(copy.size for copy in found) <= room + whole
+def test_what_one_connection_vouches_for_another_one_does_not(
+    lane: Lane, server: socket.socket, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    """The memory is that of all of them, and keeps what was read."""
+    read(lane, server, PONG)
+    assert Lane(lane.memory).find(OURS, LIVES, "a") is None
+    assert has(lane)
 
 
 def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -279,14 +250,14 @@ def test_only_what_can_hear_is_used(ends: tuple[socket.socket, socket.socket]) -
     ours, server = ends
     server.sendall(b"-NOPERM no\r\n")
     with pytest.raises(Unsuitable, match="right"):
-        Lane(1).open(Connection(ours))
+        Lane(Memory()).open(Connection(ours))
     old = Connection(ours)
     old.protocol = 2
     with pytest.raises(Unsuitable, match="RESP3"):
-        Lane(1).open(old)
+        Lane(Memory()).open(old)
     with pytest.raises(Unsuitable, match="own"):
-        Lane(1).open(object())
+        Lane(Memory()).open(object())
     parsed = Connection(ours)
     parsed.exchange = lambda data, count: [b"OK"]  # type: ignore[method-assign]
     with pytest.raises(Unsuitable, match="hiredis"):
-        Lane(1).open(parsed)
+        Lane(Memory()).open(parsed)

@@ -1,0 +1,434 @@
+"""This worker's memory of the sessions it serves: one entry for each, all together bounded by bytes.
+
+An entry holds what a primary said or took, and what the database said of the sign-in. Four questions are asked of it:
+
+- *Need a server be asked?* Not while the connection by which it was read vouches for it, see `stores/redis/near.py`.
+- *Need it be sent?* Not if its mark is that of what is kept, see :attr:`Entry.records`.
+- *May an outage show it?* As long as it was confirmed less than LOCAL_CACHE_TTL ago, see :meth:`Memory.category`.
+- *Is it given back to a server that lost it?* Then, if something was there, see :meth:`Memory.held`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...policy.described import NO_RECORDS, Change, Known, written_over
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy
+from ...support.caches import Recent
+from ...support.forks import renew_in_children
+from .ended import Ended
+
+if TYPE_CHECKING:
+    from ..redis.lane import Copy
+
+BYTES = 64 * 1024 * 1024
+"""How much a worker keeps if nothing else is said, names and values of fields counted."""
+
+LARGEST_SHARE = 16
+"""A session that is larger than such a part of it is not kept: it must not push all others out."""
+
+_EACH = 400
+"""Bytes that a record takes beside its fields, about."""
+
+IN_USE = 300.0
+"""Seconds. A session that was confirmed so lately is in use: to forget it is a sign of too little memory."""
+
+_NO_FIELDS: Fields = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAuth:
+    """What the database said of a session, and when.
+
+    :param row: the row; its `read_at` goes with `confirmed_at`.
+    :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
+    :param change: the number of the compare-and-set by which this worker made it so; None: it has only read it.
+    """
+
+    row: AuthRow
+    confirmed_at: float
+    change: int | None = None
+
+
+class _Held(NamedTuple):
+    """A record of which an outage may show a copy.
+
+    :param kept_at: when it was confirmed last, by an answer of the primary or by a write, monotonic seconds.
+    :param kind: of the session; empty: not known, or nothing was there.
+    """
+
+    kept_at: float
+    kind: str
+
+
+class _Missed(NamedTuple):
+    """What the primary does not have any more, as it seems: until it is known whether it lost data.
+
+    :param at: when that was noticed, monotonic seconds.
+    """
+
+    record: Known
+    held: _Held
+    at: float
+
+
+class Entry:
+    """What is known of one session. Each part is replaced as a whole, and may be read without the lock.
+
+    :ivar records: category → what a primary said of it, or took.
+    :ivar held: category → since when, of those that an outage may show.
+    :ivar missed: category → what it was before the primary did not have it any more.
+    :ivar near: what a connection vouches for.
+    :ivar auth: what the database said; `auth_at`: when it was put here last, monotonic seconds.
+    """
+
+    __slots__ = ("auth", "auth_at", "held", "missed", "near", "records")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all of it: another thread may have found it just now."""
+        self.records: Mapping[str, Known] = NO_RECORDS
+        self.held: dict[str, _Held] = {}
+        self.missed: dict[str, _Missed] = {}
+        self.near: tuple[Copy, ...] = ()
+        self.auth: LocalAuth | None = None
+        self.auth_at = -math.inf
+
+    def copies(self) -> list[tuple[str, Known, _Held]]:
+        """Return what an outage may show."""
+        return [(name, self.records[name], held) for name, held in self.held.items()]
+
+    def lost(self) -> list[tuple[str, Known, _Held]]:
+        """Return what the primary does not have any more."""
+        return [(name, missed.record, missed.held) for name, missed in self.missed.items()]
+
+    @property
+    def size(self) -> int:
+        """Bytes, about. Nothing that several parts have counts twice."""
+        records = [*self.records.values(), *(missed.record for missed in self.missed.values())]
+        for copy in self.near:
+            records += [r for name, r in copy.answer.records.items() if r is not self.records.get(name)]
+        auth = 0 if self.auth is None else _EACH + _bytes_of(self.auth.row.payload)
+        return auth + sum([_EACH + _bytes_of(record.copy.fields) for record in records])
+
+
+class Memory:
+    """The memory of one worker process. Safe to use from several threads. A forked child begins with nothing.
+
+    A copy is known until its time is over since it was confirmed last; reading prolongs nothing. Sessions that were not
+    asked for lately go first. What is over is kept apart, and for longer than any copy.
+
+    :param most: bytes.
+    :param ttl: seconds for which a copy may be shown.
+    :param ended: what it knows of sessions that are over; None: nothing yet.
+    :param clock: monotonic seconds.
+    :ivar on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
+        raise or block.
+    :ivar entry: gets a digest and returns what is known of the session, for those that look at a part without the lock.
+    :ivar forgotten: sessions in use that had to go because there was no room.
+    """
+
+    def __init__(
+        self,
+        most: int = BYTES,
+        ttl: float = 1800,
+        *,
+        ended: Ended | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ended = ended or Ended(most, ttl, clock=clock)
+        self.on_missing: Callable[[str], None] = lambda digest: None
+        self._most = most
+        self._ttl = ttl
+        self._clock = clock
+        self._begin()
+        # Another thread may hold the lock, with a map half changed, at the moment of a fork.
+        renew_in_children(self, Memory._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self.forgotten = 0
+        self._entries: Recent[str, Entry] = Recent(self._most, self._most // LARGEST_SHARE, self._drop)
+        self.entry = self._entries.get
+        self._any_missed = False
+
+    def _drop(self, entries: Iterable[Entry]) -> None:
+        """There is no room for these."""
+        used_since = self._clock() - IN_USE
+        for entry in entries:
+            latest = [held.kept_at for held in tuple(entry.held.values())]  # another thread may be putting one
+            self.forgotten += max([entry.auth_at, *latest]) > used_since
+
+    @property
+    def sessions(self) -> int:
+        """How many are kept."""
+        return len(self._entries.items())
+
+    # -- need it be asked or sent? ---------------------------------------------------------------------------------
+
+    def put_near(self, digest: str, near: tuple[Copy, ...], written: Mapping[str, Known] = NO_RECORDS) -> None:
+        """Keep what a connection vouches for.
+
+        :param written: what there is of the categories that were written over it.
+        """
+        with self._lock:
+            entry = self._entry(digest)
+            entry.near = near
+            if written:
+                entry.records = {**entry.records, **written}
+                for name in written.keys() & entry.held.keys():
+                    entry.held[name] = entry.held[name]._replace(kept_at=self._clock())
+            self._entries.put(digest, entry, entry.size)
+
+    def note(self, ref: RecordRef, found: Mapping[str, Known]) -> None:
+        """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""
+        if ref.shadow or self.ended.is_dead(ref.digest):
+            return
+        entry = self._entry(ref.digest)
+        kept, held = entry.records, entry.held
+        news = {n: record for n, record in found.items() if record.mark and n not in held and record is not kept.get(n)}
+        if news:
+            with self._lock:
+                entry = self._entry(ref.digest)
+                entry.records = {**entry.records, **news}
+                self._entries.put(ref.digest, entry, entry.size)
+
+    # -- auth ------------------------------------------------------------------------------------------------------
+
+    def auth(self, digest: str) -> LocalAuth | None:
+        """What the database last said of this session; None: nothing known here, or dead."""
+        entry = self.entry(digest)
+        return entry.auth if entry and self._clock() - entry.auth_at < self._ttl else None
+
+    def put_auth(
+        self, row: AuthRow, confirmed_at: float, confirmed_ms: int | None = None, *, change: int | None = None
+    ) -> None:
+        """Keep what the database said, unless something newer is kept or the session is dead.
+
+        Newer is the higher version; of the same version, what was confirmed later. The version becomes the minimum
+        version.
+
+        :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
+        :param confirmed_ms: the same moment as milliseconds since 1970, as Redis tells it; None: when the row was read,
+            by the database's own word.
+        :param change: the number of this worker's change that made it so.
+        """
+        with self._lock:
+            if confirmed_ms is None:
+                self.ended.database_clock.note(row.read_at, confirmed_at)
+            if row.version > 1:
+                self.ended.raise_min_version(row.digest, row.version)
+            known = self.auth(row.digest)
+            if known is None and self.ended.is_dead(row.digest):
+                return
+            if known is not None and (known.row.version, known.confirmed_at) > (row.version, confirmed_at):
+                return
+            entry, payload = self._entry(row.digest), row.payload
+            is_known = known is not None and known.row.payload == payload
+            payload = known.row.payload if known and is_known else MappingProxyType(dict(payload))
+            read_at = row.read_at if confirmed_ms is None else confirmed_ms
+            entry.auth, entry.auth_at = LocalAuth(row.read_as(payload, read_at), confirmed_at, change), self._clock()
+            if not is_known:
+                self._entries.put(row.digest, entry, entry.size)
+
+    # -- may an outage show it, is it given back? ------------------------------------------------------------------
+
+    def category(self, digest: str, category: str, *, before_loss: bool = False) -> CategoryCopy | None:
+        """The category as this worker last saw it; None: nothing known here, or the session is dead.
+
+        :param before_loss: as it was before the primary did not have it any more, if that may have lost it.
+        """
+        with self._lock:
+            entry = self.entry(digest) if before_loss else None
+            missed = entry.missed.get(category) if entry else None
+            if missed is not None and self._is_young(missed.held):
+                return missed.record.copy
+            found = self._copy(digest, category)
+        return found[0].copy if found else None
+
+    def put_category(
+        self, digest: str, category: str, record: Known, *, kind: str = "", as_of: float = -math.inf
+    ) -> bool:
+        """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
+
+        :param kind: of the session; empty: it is not known.
+        :param as_of: of what the primary said: when it was asked at the earliest, monotonic seconds. Its version counts
+            even if it is lower than what was kept before that, because a category that was cleared begins anew.
+        :return: whether this is news here.
+        """
+        with self._lock:
+            found = self._copy(digest, category)
+            if found is None:
+                if not self.ended.is_dead(digest):
+                    self._keep(digest, category, record, kind)
+                return True
+            known, held = found  # what is kept is not dead: kill() takes it away
+            copy = record.copy
+            if known.copy.version > copy.version and held.kept_at > as_of:
+                return False
+            is_news = known.copy.version != copy.version or known.copy.fields != copy.fields
+            if is_news or record.mark != known.mark:
+                self._keep(digest, category, record, kind or held.kind)
+            else:
+                self._entry(digest).held[category] = _Held(self._clock(), kind or held.kind)
+        return is_news
+
+    def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
+        """The primary said that nothing is there. That is kept, too: it is not the same as not to know.
+
+        :param version: the moment of that, as a version.
+        :param as_of: when it was asked at the earliest, monotonic seconds: what was kept since then is later.
+        :return: whether something was there before, as far as is known here, and it is not perhaps lost.
+        """
+        with self._lock:
+            found = self._copy(digest, category)
+            if found is not None and not found[0].copy.fields:
+                self._entry(digest).held[category] = found[1]._replace(kept_at=self._clock())  # it is so still
+                return False
+            if self.ended.is_dead(digest) or (found is not None and found[1].kept_at > as_of):
+                return False
+            is_missing = found is not None and bool(found[1].kind)
+            if found is not None and is_missing:
+                self._any_missed = True
+                self._entry(digest).missed[category] = _Missed(*found, self._clock())
+            self._keep(digest, category, Known(b"", CategoryCopy(version, _NO_FIELDS), began=version), "")
+        if is_missing:
+            self.on_missing(digest)
+        return found is not None and not is_missing
+
+    def write(
+        self,
+        digest: str,
+        category: str,
+        change: CategoryChange,
+        version: Change,
+        *,
+        kind: str = "",
+        found: CategoryCopy | None = None,
+    ) -> None:
+        """Have what is kept be as new as a write of this worker.
+
+        A copy takes the new version only if it was the one before the write. Otherwise other writes came between that
+        this worker has not seen; the copy keeps its version, so that another worker's complete copy counts as newer.
+        Where nothing is kept a part of a category is not kept as if it were the whole.
+
+        :param version: before the write and after it.
+        :param found: the category as the request had read it.
+        """
+        with self._lock:
+            kept = self._copy(digest, category)
+            if kept is not None and kept[0].copy.version >= version.after:
+                return  # it contains the write already
+            if change.wipe or not version.before:
+                base = Known(b"", CategoryCopy(0, _NO_FIELDS), began=0 if change.wipe else version.after)
+            elif found is not None and found.version == version.before:
+                base = Known(b"", found, began=kept[0].began if kept else version.after)
+            elif kept is not None:
+                base = kept[0]
+            else:
+                return
+            if not self.ended.is_dead(digest):
+                record = written_over(digest, base, change, version)
+                self._keep(digest, category, record, kind or (kept[1].kind if kept else ""))
+
+    def live_categories(self) -> list[SharedCopy]:
+        """Return every copy that is not too old, the one that was confirmed last first: to be shared when an outage
+        begins."""
+        return self._listed(Entry.copies)
+
+    def held(self) -> list[SharedCopy]:
+        """Return every copy of what was really there, or was wiped, as :meth:`live_categories` does: to be given back
+        to a primary that lost it."""
+        return [copy for copy in [*self._listed(Entry.lost), *self._listed(Entry.copies)] if copy.kind]
+
+    def nothing_was_lost(self, before: float, concerns: Callable[[str], bool]) -> None:
+        """What the primary did not have any more was really over.
+
+        :param before: monotonic seconds; what was missed later may be lost all the same.
+        :param concerns: whether it is the one that has a session, by its digest.
+        """
+        if not self._any_missed:
+            return
+        with self._lock:
+            self._any_missed = False
+            for digest, entry in self._entries.items():
+                if entry.missed and concerns(digest):
+                    entry.missed = {name: missed for name, missed in entry.missed.items() if missed.at >= before}
+                self._any_missed = self._any_missed or bool(entry.missed)
+
+    def kill(self, digest: str) -> None:
+        """The session is dead: forget it, and let nothing of it be kept again."""
+        self.ended.kill(digest)
+        self.forget(digest)
+
+    def sign_out_user(self, user_id: str, until_ms: int, epoch: int = 0) -> list[str]:
+        """The user was logged out everywhere, and not every store knows it yet.
+
+        :param until_ms: sessions created until then are dead, milliseconds since 1970.
+        :param epoch: those of an earlier epoch are dead too.
+        :return: the digests of those known here; they are dead now.
+        """
+        if not self.ended.note_user(user_id, until_ms, epoch):
+            return []
+        with self._lock:
+            rows = [auth.row for digest, _ in self._entries.items() if (auth := self.auth(digest))]
+        dead = [row.digest for row in rows if row.user_id == user_id and self.ended.is_signed_out(row)]
+        for digest in dead:
+            self.kill(digest)
+        return dead
+
+    def forget(self, digest: str) -> None:
+        """Drop what is kept of a session; if it is dead, it stays dead."""
+        with self._lock:
+            if entry := self._entries.pop(digest):
+                entry.clear()
+
+    def forget_category(self, digest: str, category: str) -> None:
+        """Drop a category of which it is not known any more what it is."""
+        with self._lock:
+            if (entry := self.entry(digest)) and entry.held.pop(category, None):
+                entry.records = {name: record for name, record in entry.records.items() if name != category}
+
+    def clear(self) -> None:
+        """Drop all that is kept. The dead stay dead."""
+        with self._lock:
+            self._entries.clear()
+
+    def _entry(self, digest: str) -> Entry:
+        """That of a session; a new one is kept as soon as it has something, With the lock."""
+        return self.entry(digest) or Entry()
+
+    def _keep(self, digest: str, category: str, record: Known, kind: str) -> None:
+        entry = self._entry(digest)
+        entry.records = {**entry.records, category: record}
+        entry.held[category] = _Held(self._clock(), kind)
+        self._entries.put(digest, entry, entry.size)
+
+    def _copy(self, digest: str, category: str) -> tuple[Known, _Held] | None:
+        """What is known of a category; None: nothing, or it was not confirmed for too long."""
+        entry = self.entry(digest)
+        held = entry.held.get(category) if entry else None
+        return (entry.records[category], held) if entry and held and self._is_young(held) else None
+
+    def _is_young(self, held: _Held) -> bool:
+        return self._clock() - held.kept_at < self._ttl
+
+    def _listed(self, of: Callable[[Entry], Iterable[tuple[str, Known, _Held]]]) -> list[SharedCopy]:
+        now = self._clock()
+        with self._lock:
+            all_of = [(digest, *part) for digest, entry in self._entries.items() for part in of(entry)]
+        young = [part for part in all_of if self._is_young(part[3])]
+        young.sort(key=lambda part: -part[3].kept_at)
+        return [SharedCopy(d, name, r.copy, now - held.kept_at, held.kind, r.began) for d, name, r, held in young]
+
+
+def _bytes_of(fields: Fields) -> int:
+    return sum(map(len, fields)) + sum(map(len, fields.values()))

@@ -1,0 +1,767 @@
+"""This worker's memory: bounds, versions, tombstones, threads and forks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flask_langpont_session.policy.described import Change, Known
+from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, SharedCopy
+from flask_langpont_session.stores.memory.ended import DEAD, DatabaseClock, Ended
+from flask_langpont_session.stores.memory.memory import LARGEST_SHARE, LocalAuth, Memory
+from flask_langpont_session.stores.redis.lane import Copy
+from flask_langpont_session.stores.redis.records import Answer
+from flask_langpont_session.stores.redis.server_identity import Server
+from tests.support.clock import Clock
+from tests.support.known import known, wrote
+
+ROW = AuthRow(
+    digest="d",
+    user_id="7",
+    version=3,
+    live=True,
+    payload={"user_id": b"7"},
+    user_epoch=0,
+    created_at=0,
+    idle_expires_at=10,
+    absolute_expires_at=20,
+    read_at=5,
+)
+COPY = CategoryCopy(4, {"text": b'"a"', "lang": b'"jp"'})
+
+
+DIGEST = "d" * 43
+META = DIGEST[:8].encode() + b"%016d%016d" % (9, 4) + b"000000" + b"-------" + b"0" * 11
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(0.0)
+
+
+@pytest.fixture
+def memory(clock: Clock) -> Memory:
+    return Memory(ttl=1800, clock=clock)
+
+
+# Auth
+
+
+def test_nothing_is_known_at_first(memory: Memory) -> None:
+    """A new memory knows no session, not even a dead one."""
+    assert memory.auth("d") is None
+    assert memory.category("d", "ui") is None
+    assert not memory.ended.is_dead("d")
+    assert memory.live_categories() == []
+
+
+def test_how_late_it_is_by_the_database_is_known_from_what_it_said(clock: Clock) -> None:
+    """Not before that, nor from what Redis says; at the latest: it was asked at 3 s, and may have read then or later.
+    The time since goes by the start of the host."""
+    since = Clock(100.0)
+    memory = Memory(ttl=1800, clock=clock)
+    memory.ended.database_clock = DatabaseClock(clock, since)
+    clock.now = 10.0
+    memory.put_auth(ROW, 9.0, 4)
+    assert memory.ended.database_clock.latest_ms() == 0
+    memory.put_auth(replace(ROW, read_at=7_000), 3.0)
+    assert memory.ended.database_clock.latest_ms() == 14_000
+    since.now = 160.0  # the host slept, which the other clock does not count
+    assert memory.ended.database_clock.latest_ms() == 74_000
+
+
+def test_what_the_database_said_comes_back(memory: Memory) -> None:
+    """A row comes back with the moment at which it was confirmed."""
+    memory.put_auth(ROW, 12.5)
+    assert memory.auth("d") == LocalAuth(ROW, 12.5)
+
+
+def test_what_this_worker_made_is_kept_as_such(memory: Memory) -> None:
+    """The number of its change goes with the row; what the database says later is only what it says."""
+    memory.put_auth(ROW, 10.0, change=5)
+    assert memory.auth("d") == LocalAuth(ROW, 10.0, 5)
+    memory.put_auth(ROW, 10.001)
+    assert memory.auth("d") == LocalAuth(ROW, 10.001)
+
+
+@pytest.mark.parametrize(
+    ("version", "confirmed_at", "replaced"),
+    [(2, 99.0, False), (3, 9.0, False), (3, 11.0, True), (4, 9.0, True)],
+)
+def test_the_newer_row_stays(memory: Memory, version: int, confirmed_at: float, replaced: bool) -> None:
+    """The higher version wins, whenever it was confirmed; of the same version, the later confirmation."""
+    memory.put_auth(ROW, 10.0)
+    other = LocalAuth(replace(ROW, version=version, read_at=6), confirmed_at)
+    memory.put_auth(other.row, other.confirmed_at)
+    assert memory.auth("d") == (other if replaced else LocalAuth(ROW, 10.0))
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 4}, {"payload": {"user_id": b"8"}}, {"payload": {}}, {"idle_expires_at": 11}]
+)
+def test_a_row_that_says_something_new_is_kept_at_once(memory: Memory, change: dict[str, Any]) -> None:
+    """A higher version, other data or another expiry replaces the row, however soon it comes."""
+    memory.put_auth(ROW, 10.0)
+    memory.put_auth(replace(ROW, **change), 10.001, 6)
+    assert memory.auth("d") == LocalAuth(replace(ROW, read_at=6, **change), 10.001)
+
+
+# Categories
+
+
+def test_the_same_copy_is_not_copied_again(memory: Memory) -> None:
+    """Putting what is kept already changes nothing; other fields under the same version do."""
+    memory.put_category("d", "ui", known(COPY))
+    kept = memory.category("d", "ui")
+    memory.put_category("d", "ui", known(CategoryCopy(4, dict(COPY.fields))))
+    assert memory.category("d", "ui") is kept
+    memory.put_category("d", "ui", known(CategoryCopy(4, {**COPY.fields, "text": b'"b"'})))
+    assert memory.category("d", "ui") == CategoryCopy(4, {"text": b'"b"', "lang": b'"jp"'})
+
+
+def test_a_category_never_gets_older(memory: Memory) -> None:
+    """A complete copy replaces one of the same or a lower version, never a higher one."""
+    memory.put_category("d", "ui", known(COPY))
+    memory.put_category("d", "ui", known(CategoryCopy(3, {})))
+    assert memory.category("d", "ui") == COPY
+    same = CategoryCopy(4, {"text": b"1"})
+    memory.put_category("d", "ui", known(same))
+    assert memory.category("d", "ui") == same
+
+
+@pytest.mark.parametrize("asked_at", [9.0, 10.0, 11.0])
+def test_what_the_primary_said_is_true_unless_it_was_asked_before(
+    memory: Memory, clock: Clock, asked_at: float
+) -> None:
+    """A category that was cleared begins anew, by a clock that may be behind. An answer that comes late is older than
+    what another request has written or read meanwhile."""
+    clock.now = 10.0
+    is_late = asked_at < clock.now
+    memory.put_category("d", "ui", known(COPY))
+    assert memory.put_category("d", "ui", known(CategoryCopy(3, {})), as_of=asked_at) is not is_late
+    assert memory.category("d", "ui") == (COPY if is_late else CategoryCopy(3, {}))
+
+
+@pytest.mark.parametrize("asked_at", [9.0, 11.0])
+def test_that_nothing_was_there_is_no_news_when_it_was_asked_before(clock: Clock, asked_at: float) -> None:
+    """The category was begun since: nothing is missing, and nothing was lost."""
+    missing: list[str] = []
+    memory = Memory(ttl=60, clock=clock)
+    memory.on_missing = missing.append
+    clock.now = 10.0
+    memory.put_category("d", "ui", known(COPY), kind="a")
+    assert not memory.put_absent("d", "ui", 9, asked_at)
+    is_late = asked_at < clock.now
+    assert memory.category("d", "ui") == (COPY if is_late else CategoryCopy(9, {}))
+    assert missing == ([] if is_late else ["d"])
+
+
+def test_categories_and_sessions_are_apart(memory: Memory) -> None:
+    """A copy is found under its own session and category only."""
+    memory.put_category("d", "ui", known(COPY))
+    assert memory.category("d", "translation") is None
+    assert memory.category("e", "ui") is None
+
+
+@pytest.mark.parametrize(("before", "after", "kept"), [(4, 5, 5), (4, 9, 9), (5, 9, 4), (3, 9, 4)])
+def test_a_patch_takes_the_version_of_a_write_that_found_the_copy(
+    memory: Memory, before: int, after: int, kept: int
+) -> None:
+    """A write is applied; the copy takes its version only if no write of others lies between."""
+    memory.put_category("d", "ui", known(COPY))
+    wrote(memory, "d", "ui", before, after, text=b'"b"', new=b"1")
+    assert memory.category("d", "ui") == CategoryCopy(kept, {"text": b'"b"', "lang": b'"jp"', "new": b"1"})
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 4)])
+def test_a_late_patch_is_already_contained(memory: Memory, before: int, after: int) -> None:
+    """A write that the complete copy already contains does not bring an older value back."""
+    memory.put_category("d", "ui", known(COPY))
+    wrote(memory, "d", "ui", before, after, text=b'"old"')
+    assert memory.category("d", "ui") == COPY
+
+
+def test_a_patch_without_a_copy_stores_nothing(memory: Memory) -> None:
+    """A part of a category is never kept as if it were the whole."""
+    wrote(memory, "d", "ui", 3, 4, text=b"1")
+    assert memory.category("d", "ui") is None
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        (None, CategoryCopy(9, {})),
+        (COPY, CategoryCopy(9, {})),
+        (CategoryCopy(12, {"text": b"1"}), CategoryCopy(9, {})),
+        (CategoryCopy(4, {}), CategoryCopy(4, {})),
+        (CategoryCopy(12, {}), CategoryCopy(12, {})),
+    ],
+)
+def test_that_nothing_is_there_is_kept_too(memory: Memory, held: CategoryCopy | None, kept: CategoryCopy) -> None:
+    """The primary has just said so: not to know would be another thing. Known again, it is not put anew each time."""
+    if held is not None:
+        memory.put_category("d", "ui", known(held))
+    memory.put_absent("d", "ui", 9)
+    assert memory.category("d", "ui") == kept
+    assert [shared.copy for shared in memory.live_categories()] == [kept]
+
+
+def test_what_is_seen_to_be_empty_all_the_time_is_never_unknown(memory: Memory, clock: Clock) -> None:
+    """Its life is renewed like that of any other copy: an outage must not find it just gone."""
+    for number in range(1, 40):
+        memory.put_absent("d", "ui", number)
+        clock.now += 1800 / 8
+        assert memory.category("d", "ui") == CategoryCopy(1, {})
+    clock.now += 1800
+    assert memory.category("d", "ui") is None
+
+
+def test_a_write_after_nothing_was_there_builds_on_that(memory: Memory) -> None:
+    """The copy of a category that was seen to be empty takes part in what is written to it."""
+    memory.put_absent("d", "ui", 9)
+    wrote(memory, "d", "ui", 9, 12, text=b"1")
+    assert memory.category("d", "ui") == CategoryCopy(12, {"text": b"1"})
+
+
+def test_nothing_is_shared_by_reference(memory: Memory) -> None:
+    """Changing what was handed in changes nothing inside, and what is handed out cannot be changed."""
+    payload, change = {"user_id": b"7"}, CategoryChange(0, sets={"lang": b'"jp"'})
+    memory.put_auth(replace(ROW, payload=payload), 0)
+    memory.write("d", "ui", change, Change(0, 1))
+    payload.clear()
+    change.sets.clear()
+    auth, copy = memory.auth("d"), memory.category("d", "ui")
+    assert auth is not None and copy is not None
+    assert (auth.row.payload, copy.fields) == ({"user_id": b"7"}, {"lang": b'"jp"'})
+    with pytest.raises(TypeError):
+        auth.row.payload["x"] = b"1"  # type: ignore[index]
+
+
+def test_live_categories_are_those_to_publish(memory: Memory, clock: Clock) -> None:
+    """Listed are the copies that are neither too old nor of a dead session."""
+    memory.put_category("old", "ui", known(COPY))
+    clock.now = 1000
+    memory.put_category("d", "ui", known(COPY))
+    memory.put_category("d", "translation", known(COPY))
+    memory.put_category("dead", "ui", known(COPY))
+    memory.kill("dead")
+    clock.now = 1800
+    memory.put_category("d", "ui", known(CategoryCopy(COPY.version + 1, COPY.fields)))
+    clock.now = 1801
+    assert sorted(memory.live_categories(), key=lambda entry: entry.category) == [
+        SharedCopy("d", "translation", COPY, 801, began=COPY.version),
+        SharedCopy("d", "ui", CategoryCopy(COPY.version + 1, COPY.fields), 1, began=COPY.version + 1),
+    ]
+
+
+# The dead
+
+
+def test_a_dead_session_is_forgotten_and_stays_dead(memory: Memory) -> None:
+    """After kill nothing of the session is found, and no late answer puts anything back."""
+    memory.put_auth(ROW, 0)
+    memory.put_category("d", "ui", known(COPY))
+    memory.put_category("d", "translation", known(COPY))
+    memory.kill("d")
+    memory.put_auth(replace(ROW, version=99), 99)
+    memory.put_category("d", "ui", known(CategoryCopy(99, {})))
+    memory.put_absent("d", "ui", 99)
+    wrote(memory, "d", "translation", 4, 5, text=b"1")
+    assert memory.ended.is_dead("d")
+    assert memory.auth("d") is None
+    assert memory.category("d", "ui") is None
+    assert memory.category("d", "translation") is None
+
+
+def test_killing_one_session_spares_the_others(memory: Memory) -> None:
+    """Only the session that was killed is dead."""
+    memory.put_auth(replace(ROW, digest="e"), 0)
+    memory.put_category("e", "ui", known(COPY))
+    memory.kill("d")
+    assert not memory.ended.is_dead("e")
+    assert memory.auth("e") is not None
+    assert memory.category("e", "ui") == COPY
+
+
+def test_the_dead_that_are_asked_about_are_remembered_longest(clock: Clock) -> None:
+    """Of too many tombstones the one goes that was never asked about; asking about the living counts for nothing."""
+    memory = Memory(1, 1800, clock=clock)
+    for number in range(10):
+        memory.kill(str(number))
+    assert memory.ended.is_dead("0")
+    assert not memory.ended.is_dead("alive")
+    memory.kill("10")
+    assert [number for number in range(11) if not memory.ended.is_dead(str(number))] == [1]
+
+
+def test_a_tombstone_outlives_every_copy(memory: Memory, clock: Clock) -> None:
+    """A session is known as dead for longer than any copy of it could have been kept, and an hour more."""
+    memory.kill("d")
+    clock.now = 1800 + 3599
+    memory.put_auth(ROW, 0)
+    assert memory.ended.is_dead("d")
+    assert memory.auth("d") is None
+
+
+def test_a_tombstone_lives_as_long_as_the_settings_need(clock: Clock) -> None:
+    """Where copies are believed for longer, the dead and the versions that were seen are remembered for longer."""
+    memory = Memory(clock=clock, ended=Ended(tombstone_ms=7_200_000, clock=clock))
+    memory.kill("d")
+    memory.ended.raise_min_version("e", 4)
+    clock.now = 1800 + 7199
+    assert memory.ended.is_dead("d")
+    assert memory.ended.min_version("e") == 4
+    clock.now = 1800 + 7201
+    assert not memory.ended.is_dead("d")
+
+
+def test_forgetting_and_clearing_spare_tombstones(memory: Memory) -> None:
+    """Forgetting drops copies; the dead stay dead."""
+    memory.put_auth(ROW, 0)
+    memory.put_category("d", "ui", known(COPY))
+    memory.kill("dead")
+    memory.forget("d")
+    assert memory.auth("d") is None
+    assert memory.category("d", "ui") is None
+    memory.put_category("d", "ui", known(COPY))
+    memory.forget("dead")
+    memory.clear()
+    assert memory.category("d", "ui") is None
+    assert memory.ended.is_dead("dead")
+
+
+# Minimum versions
+
+
+def test_the_minimum_version_is_the_highest_version_seen(memory: Memory) -> None:
+    """I4: an older copy never lowers it. Nothing but a first version, or nothing at all, is no minimum version."""
+    assert memory.ended.min_version("d") == 0
+    memory.put_auth(replace(ROW, version=1), 0)
+    assert memory.ended.min_version("d") <= 1
+    for version, min_version in [(3, 3), (2, 3), (7, 7), (1, 7)]:
+        memory.put_auth(replace(ROW, version=version), 99.0)
+        assert memory.ended.min_version("d") == min_version
+    assert memory.ended.min_version("e") == 0
+
+
+def test_no_version_reaches_the_minimum_version_of_the_dead(memory: Memory) -> None:
+    """I5: and no later answer lowers it."""
+    memory.kill("d")
+    memory.put_auth(replace(ROW, version=2**62), 99)
+    assert memory.ended.min_version("d") == DEAD > 2**62
+
+
+def test_a_minimum_version_outlives_the_copy(memory: Memory, clock: Clock) -> None:
+    """What was withdrawn stays withdrawn when the copy has gone, for an hour longer."""
+    memory.put_auth(ROW, 0)
+    clock.now = 1801
+    assert memory.auth("d") is None
+    assert memory.ended.min_version("d") == 3
+    memory.clear()
+    memory.forget("d")
+    assert memory.ended.min_version("d") == 3
+    clock.now = 1800 + 3599
+    assert memory.ended.min_version("d") == 3
+    clock.now = 1800 + 3601
+    assert memory.ended.min_version("d") == 0
+    assert memory.ended.evicted_at == float("-inf")  # its time was over: no copy that old is believed anyway
+
+
+def test_a_minimum_version_is_seen_again_from_its_last_rise(memory: Memory, clock: Clock) -> None:
+    """A higher version begins a life of its own."""
+    memory.put_auth(ROW, 0)
+    clock.now = 5000
+    memory.put_auth(replace(ROW, version=4), 5000)
+    clock.now = 5000 + 1800 + 3599
+    assert memory.ended.min_version("d") == 4
+
+
+def test_a_minimum_version_that_must_go_before_its_time_leaves_a_mark(clock: Clock) -> None:
+    """Copies confirmed before the forgotten minimum version was seen may be older than it: they count no more."""
+    memory = Memory(1, 1800, clock=clock)
+    for number in range(10):
+        clock.now = 100.0 + number
+        memory.put_auth(replace(ROW, digest=str(number)), clock.now)
+    assert memory.ended.evicted_at == float("-inf")
+    clock.now = 200.0
+    memory.put_auth(replace(ROW, digest="one too many"), clock.now)
+    assert memory.ended.evicted_at == 100.0
+    assert [number for number in range(10) if not memory.ended.min_version(str(number))] == [0]
+
+
+def test_the_mark_never_goes_back(clock: Clock) -> None:
+    """Minimum versions go in the order of their use, not of the moments at which they were seen."""
+    memory = Memory(1, 1800, clock=clock)
+    for number in range(10):
+        clock.now = 100.0 + number
+        memory.kill(str(number))
+    assert memory.ended.is_dead("0")  # used: number 1 goes first
+    for moment in (200.0, 300.0):
+        clock.now = moment
+        memory.kill(str(moment))
+        assert memory.ended.evicted_at == {200.0: 101.0, 300.0: 102.0}[moment]
+    for number in range(3, 10):
+        memory.ended.is_dead(str(number))
+    memory.kill("and one more")
+    assert not memory.ended.is_dead("0")
+    assert memory.ended.evicted_at == 102.0
+
+
+def test_a_first_version_needs_no_minimum_version(clock: Clock) -> None:
+    """Nothing is below it: the many sessions that never change leave the places to those that do."""
+    memory = Memory(1, 1800, clock=clock)
+    memory.put_auth(ROW, 0)
+    for number in range(50):
+        memory.put_auth(replace(ROW, digest=str(number), version=1), 0)
+    assert memory.ended.min_version("d") == 3
+    assert memory.ended.evicted_at == float("-inf")
+
+
+# Logged out everywhere
+
+
+def sessions_of(memory: Memory, **created: int) -> None:
+    for digest, created_at in created.items():
+        memory.put_auth(replace(ROW, digest=digest, created_at=created_at), 0)
+
+
+def test_a_user_is_signed_out_of_what_began_until_then(memory: Memory) -> None:
+    """S7: a session that begins later is not touched; that of another user neither."""
+    sessions_of(memory, before=999, at=1000, after=1001)
+    memory.put_auth(replace(ROW, digest="other", user_id="8", created_at=0), 0)
+    memory.put_auth(replace(ROW, digest="nobody", user_id=None, created_at=0), 0)
+    assert sorted(memory.sign_out_user("7", 1000)) == ["at", "before"]
+    assert [digest for digest in ("before", "at", "after", "other", "nobody") if memory.ended.is_dead(digest)] == [
+        "before", "at",
+    ]  # fmt: skip
+
+
+def test_a_row_that_turns_up_later_is_signed_out_too(memory: Memory) -> None:
+    """Another worker, or Redis, may still have what this one has not seen yet."""
+    memory.sign_out_user("7", 1000)
+    for created_at, user_id, is_out in [
+        (999, "7", True),
+        (1000, "7", True),
+        (1001, "7", False),
+        (0, "8", False),
+        (0, None, False),
+    ]:
+        row = replace(ROW, user_id=user_id, created_at=created_at)
+        assert memory.ended.is_signed_out(row) is is_out
+
+
+def test_the_later_moment_counts(memory: Memory) -> None:
+    """The journal tells it again and again: an older word changes nothing, a newer one ends what began since."""
+    sessions_of(memory, first=500, second=1500)
+    assert memory.sign_out_user("7", 1000) == ["first"]
+    assert memory.sign_out_user("7", 1000) == []
+    assert memory.sign_out_user("7", 400) == []
+    assert not memory.ended.is_dead("second")
+    assert memory.ended.is_signed_out(replace(ROW, created_at=900))
+    assert memory.sign_out_user("7", 2000) == ["second"]
+    assert memory.ended.is_signed_out(replace(ROW, created_at=1900))
+
+
+@pytest.mark.parametrize(
+    ("created_at", "epoch", "has_lost"),
+    [(2001, 1, True), (2000, 1, False), (1001, 1, False), (1000, 1, False), (2001, 2, False), (2001, 3, False)],
+)
+def test_a_database_has_lost_an_epoch_in_which_no_session_can_have_begun(
+    clock: Clock, created_at: int, epoch: int, has_lost: bool
+) -> None:
+    """I34: one that began before this worker was told of the later epoch may have begun before that, and stays over.
+    The user is in the lost epoch then, and what began later is not over for it."""
+    users = Ended(clock=clock, now_ms=lambda: 2000).signed_out
+    users.note("7", 1000, 2)
+    row = replace(ROW, created_at=created_at, user_epoch=epoch)
+    assert users.have_lost(row) is has_lost
+    users.go_back(replace(ROW, created_at=2001, user_epoch=1))
+    assert users.are_over(row) is (created_at <= 2000)
+
+
+def test_many_users_are_remembered_and_no_more(memory: Memory) -> None:
+    """Memory is bounded, whatever an operator does."""
+    for number in range(1001):
+        memory.sign_out_user(str(number), 1000)
+    signed_out = [n for n in range(1001) if memory.ended.is_signed_out(replace(ROW, user_id=str(n), created_at=0))]
+    assert signed_out == list(range(1, 1001))
+
+
+# Bounds
+
+
+def test_life_runs_from_the_last_put(memory: Memory, clock: Clock) -> None:
+    """Reading does not prolong an entry's life; putting it again does."""
+    memory.put_auth(ROW, 0)
+    memory.put_category("d", "ui", known(COPY))
+    clock.now = 1000
+    assert memory.auth("d") is not None
+    memory.put_category("d", "ui", known(COPY))
+    clock.now = 1800
+    assert memory.auth("d") is None
+    assert memory.category("d", "ui") == COPY
+    clock.now = 2800
+    assert memory.category("d", "ui") is None
+
+
+ROOM = 60 * 415
+"""Bytes: for thirty to sixty sessions like :data:`COPY`, by what is counted of them."""
+
+
+def fill(memory: Memory, used: str = "") -> None:
+    """Keep more sessions than there is room for, and use one all the while."""
+    for number in range(120):
+        memory.put_category(f"other {number}", "ui", known(COPY))
+        memory.entry(used)
+
+
+@pytest.mark.parametrize(
+    ("use", "is_known"),
+    [
+        (lambda memory: memory.category("d", "ui"), True),
+        (lambda memory: memory.put_category("d", "ui", known(COPY)), True),
+        (lambda memory: memory.auth("d"), True),
+        (lambda memory: memory.entry("d"), True),
+        (lambda memory: memory.live_categories(), False),  # else an outage would make all equally old
+        (lambda memory: memory.held(), False),
+        (lambda memory: None, False),
+    ],
+    ids=["shown", "confirmed", "auth", "near", "listed", "given back", "not used"],
+)
+def test_what_was_not_used_lately_goes_first(clock: Clock, use: Callable[[Memory], object], is_known: bool) -> None:
+    """All of a session, whatever of it was used."""
+    memory = Memory(ROOM, clock=clock)
+    memory.put_auth(ROW, 0.0)
+    memory.put_category("d", "ui", known(COPY))
+    memory.put_absent("d", "translation", 9)
+    for number in range(120):
+        memory.put_category(f"other {number}", "ui", known(COPY))
+        use(memory)
+    found = memory.auth("d"), memory.category("d", "ui"), memory.category("d", "translation")
+    assert [part is not None for part in found] == [is_known] * 3
+    assert 30 <= len({copy.digest for copy in memory.live_categories()}) <= 61
+
+
+def test_sessions_in_use_that_had_to_go_are_counted(clock: Clock) -> None:
+    """A figure for operators: there is too little memory."""
+    memory = Memory(ROOM, clock=clock)
+    for digest in ("a", "b"):
+        memory.put_category(digest, "ui", known(COPY))
+    clock.now += 61
+    fill(memory)
+    alone = memory.forgotten
+    assert 30 <= memory.sessions <= 61
+    assert 60 <= alone <= 90  # of 120; the two were not in use any more
+    fill(memory, used="other 1")
+    assert memory.forgotten > alone
+
+
+@pytest.mark.parametrize("way", ["read", "written", "near", "noted", "missed"])
+def test_all_that_is_kept_of_a_session_counts(clock: Clock, way: str) -> None:
+    """However a session became large, it takes the room of others; what several parts share counts once."""
+    memory = Memory(ROOM, clock=clock)
+    large = known(CategoryCopy(9, {"large": b"x" * 100}), mark=b"mark")
+    for number in range(9):
+        digest = str(number)
+        memory.put_category(digest, "ui", known(COPY), kind="a")
+        before = memory.entry(digest)
+        assert before is not None and before.size == 415
+        if way == "read":
+            memory.put_category(digest, "ui", large)
+        elif way == "written":
+            wrote(memory, digest, "ui", 4, 9, large=b"x" * 90)
+        elif way == "near":
+            memory.put_near(digest, (near(ui=known(COPY)), near(ui=large)))
+        elif way == "noted":
+            memory.note(RecordRef(digest, "a"), {"translation": large})
+        else:
+            memory.put_absent(digest, "ui", 9)
+        entry = memory.entry(digest)
+        sizes = {"read": 505, "written": 510, "near": 415 + 415 + 505, "noted": 415 + 505, "missed": 415 + 400}
+        assert entry is not None and entry.size == sizes[way]
+
+
+def near(**records: Known) -> Copy:
+    return Copy({}, "a", Answer(1, None, records), 0.0, 0.0, 9.0, b"", Server("run"), object(), {})
+
+
+def test_what_is_too_large_is_not_kept(clock: Clock) -> None:
+    """Else one session would push all others out. Nothing that is older is kept of it either."""
+    memory = Memory(ROOM, clock=clock)
+    memory.put_category("d", "ui", known(COPY))
+    wrote(memory, "d", "ui", 4, 5, large=b"x" * (ROOM // LARGEST_SHARE))
+    assert memory.entry("d") is None and memory.live_categories() == []
+
+
+# What need not be sent again
+
+
+UI = RecordRef("d", "a")
+
+
+def records(memory: Memory, digest: str = "d") -> Mapping[str, Known]:
+    entry = memory.entry(digest)
+    return {} if entry is None else entry.records
+
+
+def test_what_was_read_is_known_by_its_mark(memory: Memory) -> None:
+    """Categories that are loaded on demand are read by themselves; shadows are not kept, nor is what is not there."""
+    first, second, third = (known(CategoryCopy(n, {"k": b"x"}), mark=b"%d" % n) for n in (1, 2, 3))
+    memory.note(UI, {"ui": first, "absent": known(CategoryCopy(0, {}))})
+    memory.note(UI, {"translation": second})
+    memory.note(UI, {"ui": third})
+    memory.note(UI._replace(shadow=True), {"ui": first})
+    assert records(memory) == {"ui": third, "translation": second}
+    assert records(memory, "e") == {}
+    memory.kill("d")
+    memory.note(UI, {"ui": first})
+    assert records(memory) == {}
+
+
+def test_a_copy_that_an_outage_may_show_is_replaced_by_its_own_rule_alone(memory: Memory) -> None:
+    """A server that may have lost data said something older: that is no reason to forget what is known."""
+    copy = known(COPY, mark=b"new")
+    memory.put_category("d", "ui", copy)
+    memory.note(UI, {"ui": known(CategoryCopy(1, {}), mark=b"old")})
+    assert (records(memory), memory.category("d", "ui")) == ({"ui": copy}, COPY)
+    memory.forget_category("d", "ui")
+    assert (records(memory), memory.category("d", "ui")) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "mark"),
+    [
+        (CategoryChange(0, sets={"text": b"1"}), 4, META),
+        (CategoryChange(0, deletes={"text"}), 4, META),
+        (CategoryChange(0, sets={"text": b"1"}, wipe=True), 3, META),
+        (CategoryChange(0, sets={"text": b"1"}), 0, META),
+        (CategoryChange(0, increments={"n": 1}), 4, b""),  # the server adds: its form of the number counts
+        (CategoryChange(0, sets={"text": b"1"}), 3, b""),  # another write came between
+    ],
+)
+def test_an_own_write_is_known_by_its_mark(memory: Memory, change: CategoryChange, before: int, mark: bytes) -> None:
+    """As the server described it, if all of it is known."""
+    memory.put_category(DIGEST, "ui", known(COPY, mark=b"before"))
+    memory.write(DIGEST, "ui", change, Change(before, 9, META))
+    assert records(memory, DIGEST)["ui"].mark == mark
+
+
+def test_what_was_confirmed_last_comes_first(memory: Memory, clock: Clock) -> None:
+    """Where there is no room for all, those that are in use are shared and given back. To list them is no use of
+    them."""
+    for digest in ("a", "b", "c"):
+        clock.now += 1
+        memory.put_category(digest, "ui", known(COPY), kind="a")
+    clock.now += 1
+    memory.put_category("b", "ui", known(COPY))
+    for listed in (memory.live_categories(), memory.held()):
+        assert [copy.digest for copy in listed] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("confirm", "is_known"),
+    [
+        (lambda memory: memory.put_category("d", "ui", known(COPY)), True),
+        (lambda memory: wrote(memory, "d", "ui", 4, 5), True),
+        (lambda memory: memory.put_category("d", "ui", known(CategoryCopy(3, {}))), False),  # another server's, or late
+        (lambda memory: wrote(memory, "d", "ui", 3, 4), False),  # it is part of the copy already
+        (lambda memory: memory.category("d", "ui"), False),
+        (lambda memory: memory.live_categories(), False),
+    ],
+    ids=["the primary said it again", "own write", "older answer", "late write", "shown", "listed"],
+)
+def test_i30_a_copy_is_as_old_as_its_last_confirmation(
+    memory: Memory, clock: Clock, confirm: Callable[[Memory], object], is_known: bool
+) -> None:
+    """One that was not confirmed for too long is neither shown, shared nor given back."""
+    memory.put_category("d", "ui", known(COPY), kind="a")
+    clock.now = 1000
+    confirm(memory)
+    clock.now = 1800
+    assert [memory.category("d", "ui") is not None, bool(memory.live_categories()), bool(memory.held())] == [
+        is_known
+    ] * 3
+    assert [copy.age for copy in memory.held()] == ([800] if is_known else [])
+
+
+def test_more_of_the_dead_are_remembered_than_of_the_living(clock: Clock) -> None:
+    """They are small: one for 640 bytes of memory, and no more."""
+    memory = Memory(20 * 640, clock=clock)
+    for number in range(21):
+        memory.kill(str(number))
+    assert [number for number in range(21) if not memory.ended.is_dead(str(number))] == [0]
+
+
+# Threads and forks
+
+
+def test_many_threads_at_once(clock: Clock) -> None:
+    """Threads that put, read, patch, list, kill and let time pass never fail and never revive the dead."""
+    memory = Memory(100_000, 5, clock=clock)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for step in range(300):
+                digest = str((seed * 7 + step) % 40)
+                memory.put_auth(replace(ROW, digest=digest, version=step), step)
+                memory.put_category(digest, "ui", known(CategoryCopy(step, {"n": b"1"})))
+                wrote(memory, digest, "ui", step, step + 1, n=b"2")
+                if step % 10 == 0:
+                    memory.kill(f"dead{step % 50}")
+                    memory.put_auth(replace(ROW, digest=f"dead{step % 50}"), 0)
+                    assert memory.auth(f"dead{step % 50}") is None
+                    memory.live_categories()
+                clock.now += 0.01
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(memory.live_categories()) <= 40
+
+
+def test_a_forked_child_begins_with_nothing(memory: Memory) -> None:
+    """A child is a new worker: it has no memory, its own lock, and the parent keeps what it had."""
+    memory.put_category("d", "ui", known(COPY))
+    if (child := os.fork()) == 0:
+        memory.put_category("e", "ui", known(COPY))
+        os._exit(len(memory.live_categories()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert memory.category("d", "ui") == COPY
+
+
+def test_a_fork_under_load_leaves_no_lock_behind() -> None:
+    """Children forked while other threads use the memory can use theirs at once."""
+    script = """
+        import os, threading, warnings
+        from flask_langpont_session.policy.values import CategoryCopy
+        from flask_langpont_session.stores.memory.memory import Memory
+        warnings.simplefilter("ignore")
+        memory, stop = Memory(ttl=1800), threading.Event()
+        def work():
+            while not stop.is_set():
+                memory.put_category("d", "ui", known(CategoryCopy(1, {"a": b"1"})))
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        [thread.start() for thread in threads]
+        for _ in range(20):
+            if (child := os.fork()) == 0:
+                memory.kill("d")
+                os._exit(memory.ended.is_dead("d"))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        stop.set()
+        [thread.join() for thread in threads]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
