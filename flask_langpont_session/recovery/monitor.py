@@ -37,7 +37,8 @@ POLL = 0.2
 """Seconds between looks at the host's journal: how soon a sibling worker's outage is noticed here."""
 
 REST = 1.0
-"""Seconds between two rounds, and between two looks of the replay, while nothing happens in this process."""
+"""Seconds between two rounds while nothing happens in this process. The replay looks a tenth as often then: something
+happens before there is anything for it to do."""
 
 _LEAST_WAIT = 0.01
 """Seconds between two rounds at least, unless something is suspected."""
@@ -188,7 +189,7 @@ class Monitor:
             and self.waiting == NOTHING_WAITS
             and bool(ask_journal(self.backend.journal.is_empty, "monitor"))
         )
-        self.replay.look_every(REST if rests else POLL)
+        self.replay.look_every(10 * REST if rests else POLL)
         return rests
 
     def tick(self) -> None:

@@ -150,7 +150,8 @@ class JournalFile:
     def aside(self, work: Work[T], wait: float | None = None) -> T:
         """The same without being forced, for what is no entry: requests that ask whether there are entries are not made
         to look again."""
-        return self._done(Task(work, _deadline(wait), forced=False, is_entry=False, room=Room.RESERVED))
+        deadline = _deadline(wait, attends=False)  # no request waits for it, and idle workers write such
+        return self._done(Task(work, deadline, forced=False, is_entry=False, room=Room.RESERVED))
 
     def open(self) -> None:
         """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
@@ -172,7 +173,7 @@ class JournalFile:
         tasks = [task]
         try:
             # Nothing is put beside the file before it is known that it is a journal.
-            with self._lent(self.writer, Deadline(task.until)):
+            with self._lent(self.writer, Deadline(task.until, attends=False)):  # the thread that waits for it does
                 pass
             with self._turn_of_host(task.until) as is_ours:
                 if not is_ours:
@@ -203,7 +204,7 @@ class JournalFile:
     def _together(self, tasks: Sequence[Task[Any]]) -> tuple[list[Task[Any]], list[Task[Any]]]:
         """In one transaction: those that were done, and those that failed and whose part was taken back. What fails
         alone is raised."""
-        with self._lent(self.writer, Deadline(max(task.until for task in tasks))) as db:
+        with self._lent(self.writer, Deadline(max(task.until for task in tasks), attends=False)) as db:
             if not begun(db, "BEGIN IMMEDIATE", lambda: any(task.is_waited_for for task in tasks)):
                 raise busy()
             taken = [task for task in tasks if task.take_up()]

@@ -259,7 +259,7 @@ ENDS_OF_REST: dict[str, Callable[[Rounds], object]] = {
 
 @pytest.mark.parametrize("end", ENDS_OF_REST)
 def test_while_nothing_happens_there_are_few_rounds(rounds: Rounds, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    """The thread only looks whether something does, as often as ever; the replay looks as rarely as rounds are made."""
+    """The thread only looks whether something does, as often as ever; the replay looks even more rarely."""
     monkeypatch.setattr(module, "POLL", 0.001)
     monkeypatch.setattr(module, "REST", 10 * LONG)
     monkeypatch.setattr(Probes, "is_canary_due", property(lambda probes: rounds.told.get("is_canary_due", False)))
@@ -267,7 +267,7 @@ def test_while_nothing_happens_there_are_few_rounds(rounds: Rounds, monkeypatch:
     monkeypatch.setattr(rounds.monitor.replay, "look_every", looks.append)
     rounds.monitor.ensure_started()
     assert rounds.next_round()
-    wait_until(lambda: looks[-9:] == [10 * LONG] * 9, "looks without a round")
+    wait_until(lambda: looks[-9:] == [100 * LONG] * 9, "looks without a round")
     assert not rounds.next_round(0)
     ENDS_OF_REST[end](rounds)
     assert rounds.next_round()
