@@ -169,8 +169,8 @@ class Memory:
 
     @property
     def sessions(self) -> int:
-        """How many are kept."""
-        return len(self._entries.items())
+        """Return how many are kept."""
+        return len(self._entries)
 
     # -- need it be asked or sent? ---------------------------------------------------------------------------------
 
@@ -182,23 +182,24 @@ class Memory:
         with self._lock:
             entry = self._entry(digest)
             entry.near = near
-            if written:
-                entry.records = {**entry.records, **written}
-                for name in written.keys() & entry.held.keys():
-                    entry.held[name] = entry.held[name]._replace(kept_at=self._clock())
+            for name, record in written.items():
+                known = entry.records.get(name)
+                if known is None or known.copy.version < record.copy.version:  # else a later answer was faster
+                    entry.records = {**entry.records, name: record}
+                    if name in entry.held:
+                        entry.held[name] = entry.held[name]._replace(kept_at=self._clock())
             self._entries.put(digest, entry, entry.size)
 
     def note(self, ref: RecordRef, found: Mapping[str, Known]) -> None:
         """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""
         if ref.shadow or self.ended.is_dead(ref.digest):
             return
-        entry = self._entry(ref.digest)
-        kept, held = entry.records, entry.held
-        news = {n: record for n, record in found.items() if record.mark and n not in held and record is not kept.get(n)}
-        if news:
-            with self._lock:
-                entry = self._entry(ref.digest)
-                entry.records = {**entry.records, **news}
+        with self._lock:
+            entry = self._entry(ref.digest)
+            kept, held = entry.records, entry.held
+            news = {n: r for n, r in found.items() if r.mark and n not in held and r is not kept.get(n)}
+            if news:
+                entry.records = {**kept, **news}
                 self._entries.put(ref.digest, entry, entry.size)
 
     # -- auth ------------------------------------------------------------------------------------------------------

@@ -437,9 +437,9 @@ def test_a_user_is_signed_out_of_what_began_until_then(memory: Memory) -> None:
     """S7: a session that begins later is not touched; that of another user neither."""
     sessions_of(memory, before=999, at=1000, after=1001)
     memory.put_auth(replace(ROW, digest="other", user_id="8", created_at=0), 0)
-    memory.put_auth(replace(ROW, digest="nobody", user_id=None, created_at=0), 0)
+    memory.put_auth(replace(ROW, digest="visitor", user_id=None, created_at=0), 0)
     assert sorted(memory.sign_out_user("7", 1000)) == ["at", "before"]
-    assert [digest for digest in ("before", "at", "after", "other", "nobody") if memory.ended.is_dead(digest)] == [
+    assert [digest for digest in ("before", "at", "after", "other", "visitor") if memory.ended.is_dead(digest)] == [
         "before", "at",
     ]  # fmt: skip
 
@@ -591,6 +591,14 @@ def test_all_that_is_kept_of_a_session_counts(clock: Clock, way: str) -> None:
 
 def near(**records: Known) -> Copy:
     return Copy({}, "a", Answer(1, None, records), 0.0, 0.0, 9.0, b"", Server("run"), object(), {})
+
+
+@pytest.mark.parametrize(("version", "kept"), [(4, 9), (8, 9), (9, 9), (10, 10)])
+def test_a_write_that_is_told_late_takes_nothing_back(memory: Memory, version: int, kept: int) -> None:
+    """Another thread may have read what came after it, over another connection, before its writer says so."""
+    memory.put_category("d", "ui", known(CategoryCopy(9, {"text": b"9"}), mark=b"9"))
+    memory.put_near("d", (), {"ui": known(CategoryCopy(version, {"text": b"%d" % version}), mark=b"%d" % version)})
+    assert memory.category("d", "ui") == CategoryCopy(kept, {"text": b"%d" % kept})
 
 
 def test_what_is_too_large_is_not_kept(clock: Clock) -> None:
