@@ -1,4 +1,5 @@
-"""What the server of a session's data says of a record: what there is, since when, and when each field was written."""
+"""Records of categories as a server describes them (``@m``): their content, since when it is there, and when each field
+was written."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from .values import AuthRow, CategoryChange, CategoryCopy, Fields
 
 
 class AuthEntry(NamedTuple):
-    """What an auth hash says: a tombstone, or a row with the moment the database confirmed it.
+    """The content of an auth hash: a tombstone, or a row with the moment the database confirmed it.
 
     :param row: None for a tombstone.
     :param confirmed_ms: the stamp, by the Redis clock.
@@ -25,7 +26,7 @@ class AuthEntry(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a reader has of the record of one category.
+    """The record of one category, as a reader has it.
 
     :param mark: how the record is described, which names just this content; empty: it has none.
     :param auth: of a signed-in session's auth hash: what that says. The row's `read_at` is when it was read first.
@@ -66,7 +67,7 @@ class Foreign(Damaged):
 
 
 OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 8, 24, 40, 46, 53, 64
-"""Where parts of ``@m`` end: see ``record.lua``."""
+"""Offsets at which the parts of ``@m`` end: see ``record.lua``."""
 
 _GIVEN_BACK = frozenset({b"*copied", b"*part**"})
 """Authors of a horizon that is the version of a copy."""
@@ -76,7 +77,7 @@ _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 
 
 def described(digest: str, meta: bytes, fields: Fields) -> Known:
-    """What the record of a category is that has these fields, and is described so.
+    """Return the record of a category that has these fields, and is described so.
 
     :raises ValueError: this describes no record of that session.
     """

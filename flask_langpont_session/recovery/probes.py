@@ -256,7 +256,7 @@ class Probes:
 
     @property
     def is_canary_due(self) -> bool:
-        """Whether all stores are to be looked at again, without any reason."""
+        """Return whether it is time to look at all stores again, whether anything is suspected or not."""
         return self._clock() >= self._next_canary
 
     # -- stores that requests use --------------------------------------------------------------------------------------

@@ -243,7 +243,9 @@ class Fallback:
             if name not in self.kept_locally:
                 continue
             self._note_version(digest, name, version.after)
-            if not (change.wipe or version.before):  # this worker may know of something, which Redis has lost then
+            if not (change.wipe or version.before):
+                # This worker may know of something, which Redis has lost then. Just before the write, which would count
+                # as a part of it otherwise.
                 self._memory.put_absent(digest, name, version.after - 1)
             # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
             found = None if loaded is None else loaded.of(name).stored

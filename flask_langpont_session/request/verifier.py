@@ -209,13 +209,8 @@ class Verifier:
                 return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
             self.write_tombstone(digest, row.version if row else 0, scope)
-            if row is None and not is_shared and stamp_ms and later.row is not None:
-                # No row is deleted before its life in all has ended.
-                is_lost = replace(later.row, read_at=stamp_ms).lives_on(INCIDENT_MARGIN_MS)
-                self._reports.database_went_back(int(is_lost))
-            if not is_shared and row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
-                ended = events.SessionRevoked(events.short(digest), True, events.EndedBy.EXPIRY)
-                self._reports.emit(events.session_revoked, ended)
+            if not is_shared:
+                self._tell_of_the_end(digest, row, later.row, stamp_ms)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
         if row.state is RowState.IDLE_EXPIRED:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
@@ -228,6 +223,18 @@ class Verifier:
         if not is_shared and life.is_extension_due(row, row.read_at):
             self._extend_idle(row, scope, life)  # the database could not note the use: read-only, full, or locked
         return Loaded.verified(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
+
+    def _tell_of_the_end(self, digest: str, row: AuthRow | None, known: AuthRow | None, stamp_ms: int) -> None:
+        """Report that a session has run out, or that the database has lost the row that this host knows.
+
+        :param row: what the database says; None: it has none.
+        """
+        if row is None and known is not None and stamp_ms:
+            # No row is deleted before its life in all has ended.
+            self._reports.database_went_back(int(replace(known, read_at=stamp_ms).lives_on(INCIDENT_MARGIN_MS)))
+        elif row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
+            ended = events.SessionRevoked(events.short(digest), True, events.EndedBy.EXPIRY)
+            self._reports.emit(events.session_revoked, ended)
 
     def _question(
         self, digest: str, scope: RequestScope, life: Life, stamp_ms: int, idle_seen: int | None, alone: bool

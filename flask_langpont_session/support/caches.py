@@ -66,6 +66,9 @@ class Recent(Generic[K, V]):
             self.put(key, found[1], found[0])
         return found[1]
 
+    def __len__(self) -> int:
+        return len({**self._old, **self._young})
+
     def items(self) -> list[tuple[K, V]]:
         """Return all that is kept. That does not count as asking for it."""
         return [(key, value) for key, (_, value) in {**self._old, **self._young}.items()]

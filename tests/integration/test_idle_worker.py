@@ -21,7 +21,7 @@ MOST = 15.0
 
 
 def wake_ups() -> dict[str, int]:
-    """How often each thread of this process has gone to sleep so far, but for this one."""
+    """Return how often each thread of this process has gone to sleep so far, but for this one."""
     found: dict[str, int] = {}
     for task in {*os.listdir("/proc/self/task")} - {str(threading.get_native_id())}:
         with suppress(FileNotFoundError):  # it has ended meanwhile
@@ -31,9 +31,9 @@ def wake_ups() -> dict[str, int]:
 
 
 def sleeps() -> bool:
-    """Whether the threads of this process wake up rarely. Takes a second."""
+    """Return whether the threads of this process wake up rarely. It takes a second."""
     before, began = wake_ups(), time.monotonic()
-    time.sleep(1.0)
+    time.sleep(1.0)  # what happens in that time is what is measured; there is nothing to wait for
     number = sum(count - before.get(task, 0) for task, count in wake_ups().items())
     return 0 < number <= MOST * (time.monotonic() - began)
 

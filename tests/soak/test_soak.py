@@ -35,7 +35,7 @@ DEATH = 1.0
 
 
 @pytest.mark.real_time(
-    "what a request waits for its stores is told by the clock of its user, who waits for workers as well"
+    "the client measures how long an answer takes, and on a busy machine the workers wait for the processor, too"
 )
 @pytest.mark.timeout(SECONDS * 2 + 240)
 def test_no_promise_is_broken_by_any_mixture_of_faults(tmp_path: Path, say: Callable[[str], None]) -> None:

@@ -155,7 +155,10 @@ class LatestVersions:
 
 
 def _place_of(name: int, words: Sequence[int], first: int) -> int | None:
-    """Where a category stands in its bucket, from the first place on; None: nothing is noted of it."""
+    """Return the place of a category in its bucket; None: nothing is noted of it.
+
+    :param first: the first place that may be one.
+    """
     for place in range(first, _WORDS):
         if words[place] >> _MS_BITS == name:
             return place

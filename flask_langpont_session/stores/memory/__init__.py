@@ -1,1 +1,1 @@
-"""What a worker keeps of the sessions it serves, and what it knows of those that are over."""
+"""The memory of one worker: the sessions that it serves, and those that it knows to be over."""

@@ -1,4 +1,4 @@
-"""What this worker knows of sessions and users that are over: it must outlive every copy that could revive them."""
+"""Sessions and users that this worker knows to be over. That must outlive every copy that could revive them."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Ended:
             self.news += 1
 
     def is_dead(self, digest: str) -> bool:
-        """Whether this worker knows that the session is dead. It stays so as long as the bounds allow."""
+        """Return whether this worker knows that the session is dead. It stays so as long as the bounds allow."""
         if not self._min_versions.any_died:
             return False
         with self._lock:
@@ -203,12 +203,12 @@ class Ended:
             return digest in self._min_versions and self._min_versions.of(digest) == DEAD
 
     def note_user(self, user_id: str, until_ms: int, epoch: int) -> bool:
-        """The user was logged out everywhere, see :meth:`.Memory.sign_out_user`. Whether that is news."""
+        """Note what :meth:`.Memory.sign_out_user` is told, and return whether that is news."""
         with self._lock:
             is_news = self.signed_out.note(user_id, until_ms, epoch)
             self.news += is_news
         return is_news
 
     def is_signed_out(self, row: AuthRow) -> bool:
-        """Whether a row belongs to a user that was logged out everywhere after the session began."""
+        """Return whether a row belongs to a user that was logged out everywhere after the session began."""
         return self.signed_out.are_over(row)

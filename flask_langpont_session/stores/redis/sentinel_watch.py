@@ -100,9 +100,15 @@ class SentinelWatch:
                         "the watch over the sentinels met an error it does not know; it goes on",
                         extra=fields("sentinel_watch_failed"),
                     )
-                time.sleep(ASK)  # what failed at once would fail again at once
+                self._rest(ASK)  # what failed at once would fail again at once
         for one in self._listening.values():
             one.close()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, but not for longer than until the thread is to end."""
+        poll = select.poll()
+        poll.register(self._bell[1], select.POLLIN)
+        poll.poll(seconds * 1000)
 
     def look(self, seconds: float) -> None:
         """One turn: hear what the sentinels tell, ask them, and end the connections if there is another primary.

@@ -429,6 +429,15 @@ def test_an_unknown_setting_is_an_error_with_a_suggestion(load: Load, name: str,
         assert problem.endswith(f"did you mean {PREFIX}{meant}?")
 
 
+@pytest.mark.parametrize("name", ["LOCAL_CACHE_SIZE", "READ_CACHE_BYTES"])
+def test_a_former_name_says_what_to_set(load: Load, name: str) -> None:
+    """A configuration that was made for it does not quietly lose its bound."""
+    [problem] = problems_of(load, **{name: 1})
+    assert problem == (
+        f"{PREFIX}{name}: there is no such setting any more; {PREFIX}MEMORY_BYTES bounds all that a process keeps"
+    )
+
+
 def test_keys_of_others_are_left_alone(load: Load) -> None:
     """Only our prefix is looked at: Flask's and other extensions' keys are theirs."""
     assert load(SESSION_TYPE="redis", PERMANENT_SESSION_LIFETIME=60).grace == 300
