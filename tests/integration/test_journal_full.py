@@ -354,7 +354,7 @@ def test_d34_a_deleted_folder_is_noticed_and_made_anew(
         assert client.get("/who").json["user"] == "7"
     opened = [parts(worker).backend.journal.file.writer for worker in (here, there)]
     wait_until(lambda: all(side.connection for side in opened), "the journal in use by both", LONG)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder.rename(tmp_path / "deleted"))  # in one step: the workers make files there at any moment
     said = "its file was deleted"
     wait_until(lambda: sum(said in alarm for alarm in alarms(caplog)) == 2, "both have noticed", LONG)
     for worker in (here, there):
