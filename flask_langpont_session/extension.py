@@ -235,7 +235,7 @@ class LangPontSession(SessionInterface):
         signer = _signer(app)
         response.set_cookie(
             self.get_cookie_name(app),
-            signer.dump(SessionId(target.sid, target.kind, session.permanent, int(time.time()), target.secret)),
+            signer.dump(target, session.permanent, time.time()),
             expires=self.get_expiration_time(app, session),
             **self._attributes(app),
         )

@@ -198,8 +198,8 @@ class Breakers:
 
     def of(self, store: str) -> list[Breaker]:
         """Those of a store."""
-        found = (self.by_access.get((store, way)) for way in (READ, WRITE))
-        return [breaker for breaker in found if breaker is not None]
+        read = self.by_access.get((store, READ))
+        return [] if read is None else [read, self.by_access[store, WRITE]]
 
     def open_accesses(self) -> frozenset[Access]:
         """Those that requests do not use at the moment."""

@@ -250,7 +250,8 @@ class Health:
 
     def answers(self, store: str) -> int:
         """How many requests a store has answered, about: whether it grows says whether it answers."""
-        return sum(breaker.answers for breaker in self._breakers.of(store))
+        found = self._breakers.of(store)
+        return found[0].answers + found[1].answers if found else 0
 
     def doubted(self, store: str) -> None:
         """A store did not answer a process that was late itself: the monitor has to say whose fault it is."""

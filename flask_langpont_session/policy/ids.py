@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from dataclasses import dataclass, field
 
 ANONYMOUS, SIGNED_IN = "a", "u"
@@ -14,6 +14,7 @@ ANONYMOUS, SIGNED_IN = "a", "u"
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
 _DIGEST_PREFIX = b"flask-langpont-session\0"
 _CSRF = b"csrf"
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def digest_of(sid: str) -> str:
@@ -59,4 +60,4 @@ class SessionId:
 
 def base64url(raw: bytes) -> str:
     """Letters, digits, ``-`` and ``_``; no padding."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode("ascii")

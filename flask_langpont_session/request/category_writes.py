@@ -79,7 +79,7 @@ class CategoryWrites:
             for name, change in changes.items():
                 found = plan.loaded.of(name)
                 change.since = found.version if found.mark and found.source == PRIMARY else 0
-        waits = self._must_wait(ref, changes, scope, is_new=plan.is_new)
+        waits = bool(changes) and self._must_wait(ref, changes, scope, is_new=plan.is_new)
         sent = self._write_guarded(plan, ref, scope, {} if waits else changes, row)
         if sent.written is None:
             return self._keep_for_later(plan, ref, scope, changes, row, sent)
@@ -282,6 +282,8 @@ class CategoryWrites:
     ) -> bool:
         if written.status != "written":
             return self._write_the_rest(plan, ref, changes, written, scope)
+        if not changes:
+            return True  # it was a row alone
         self._reports.payload(changes)
         plan.note_kept(changes, Kept.REDIS)
         if not ref.shadow:

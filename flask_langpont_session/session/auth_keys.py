@@ -120,7 +120,10 @@ class AuthKeys:
         self._require_arbiter()
         self._work.grants = True
         self._work.named = user
-        if self._ids.identity.row or not self._ids.identity.signs_in:
+        if self._work.now.is_blank and self._ids.origin is None and self._ids.put_off is None:  # nothing to take along
+            restart(self._work, SIGNED_IN, ())
+            self._taken_from = {}, {}
+        elif self._ids.identity.row or not self._ids.identity.signs_in:
             users, settings = self._users(), self._work.repository.settings
             is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))
             features: tuple[str, ...] = () if is_anothers else (DURABLE_FEATURE,)
@@ -226,16 +229,19 @@ class AuthKeys:
 
         :raises GrantRefused: the database does not decide about it.
         """
-        assigned = self._work.now.assigned
-        for key in filter(self._is_identity, list(change.sets)):
-            is_as_assigned = change.sets[key] == assigned.get(key)
-            if is_as_assigned and self._work.kind == SIGNED_IN:
+        assigned, kind = self._work.now.assigned, self._work.kind
+        asks_by_itself = self._ids.identity.signs_in and self._work.grants  # the save, as it makes a row
+        for key, encoded in list(change.sets.items()):
+            is_as_assigned = kind == SIGNED_IN and encoded == assigned.get(key)
+            if (is_as_assigned and asks_by_itself) or not self._is_identity(key):
+                continue
+            if is_as_assigned:
                 self._grant()
                 continue
-            before, said = self._before_changes(key), decode(change.sets[key])
+            before, said = self._before_changes(key), decode(encoded)
             if before is None and means_no_user(said) and key not in assigned:
                 del change.sets[key]  # it is so anyway
-            elif self._work.kind != SIGNED_IN:
+            elif kind != SIGNED_IN:
                 del change.sets[key]
                 self._work.repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
             elif self._is_user_changed(key, before, said):

@@ -52,6 +52,11 @@ class Changes:
         return bool(self.assigned or self.deleted or self.increments)
 
     @property
+    def is_blank(self) -> bool:
+        """Whether nothing was read, changed or saved."""
+        return not (self.values or self.assigned or self.deleted or self.saved)
+
+    @property
     def may_have_changed(self) -> bool:
         """Whether anything was changed, or could be inside of a value."""
         if self.assigned or self.deleted or self.increments:
@@ -95,6 +100,8 @@ class Changes:
 
         :param goes_on: categories of which nothing is forgotten.
         """
+        if self.is_blank and not carried:
+            return
 
         def stays(key: str) -> bool:
             return self._table.feature_of(key).category in goes_on

@@ -6,14 +6,11 @@ about an id that we did not sign. The value is ``<sid>.<kind><p>.<time>.<key>.<s
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-
-from itsdangerous import Signer, want_bytes
 
 from ..policy.ids import SessionId, base64url
 
@@ -29,7 +26,7 @@ _MOST_VERIFIED = 4096
 _LONGEST_HEADER = 1024
 """Characters of a Cookie header up to which it is remembered what it leads to."""
 
-_SALT = "flask-langpont-session.cookie"
+_SALT = b"flask-langpont-session.cookie"
 _KEY_NAME, _KEY_NAME_LENGTH = b"flask-langpont-session.key", 6
 
 
@@ -42,19 +39,24 @@ class CookieSigner:
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._verified: dict[str, SessionId] = {}
         self._headers: dict[tuple[str, str], SessionId] = {}
-        self._signers = [(want_bytes(key), _make_signer(key)) for key in keys]
-        self._named = {_name_of(key): key for key, _ in self._signers}
+        self._keys = [key if isinstance(key, bytes) else key.encode() for key in keys]
+        self._sign_with = [_hmac(key, _SALT) for key in self._keys]  # derived once, instead of at every signature
+        self._named = {_name_of(key): key for key in self._keys}
 
     def mint(self, kind: str, *, permanent: bool, now: float) -> SessionId:
         """A new session id of one kind."""
         sid = base64url(secrets.token_bytes(SID_BYTES))
-        return SessionId(sid, kind, permanent, int(now), self._signers[0][0])
+        return SessionId(sid, kind, permanent, int(now), self._keys[0])
 
-    def dump(self, session_id: SessionId) -> str:
-        """The value to send, signed by the newest key. The CSRF token stays what it is, whichever key that was."""
-        flags = session_id.kind + ("p" if session_id.permanent else "s")
-        payload = f"{session_id.sid}.{flags}.{session_id.issued_at:08x}.{_name_of(session_id.secret)}"
-        return self._signers[0][1].sign(payload).decode("ascii")
+    def dump(self, session_id: SessionId, permanent: bool | None = None, now: float | None = None) -> str:
+        """The value to send, signed by the newest key. The CSRF token stays what it is, whichever key that was.
+
+        :param permanent: whether the browser keeps it; `now`: when it is sent, seconds since 1970. None: as it says.
+        """
+        flag = "p" if (session_id.permanent if permanent is None else permanent) else "s"
+        issued_at = session_id.issued_at if now is None else int(now)
+        payload = f"{session_id.sid}.{session_id.kind}{flag}.{issued_at:08x}.{_name_of(session_id.secret)}"
+        return f"{payload}.{_signature(self._sign_with[0], payload)}"
 
     def load(self, values: Iterable[str]) -> SessionId | None:
         """The first value with a good signature; None when there is none. Never raises."""
@@ -84,24 +86,28 @@ class CookieSigner:
     def _verify(self, value: str) -> SessionId | None:
         if not _SHAPE.fullmatch(value):
             return None
-        for key, signer in self._signers:
-            payload, _, signature = value.rpartition(".")
-            if signer.verify_signature(payload.encode("ascii"), signature):
+        payload, _, signature = value.rpartition(".")
+        for key, derived in zip(self._keys, self._sign_with, strict=True):
+            if hmac.compare_digest(_signature(derived, payload), signature):
                 sid, flags, issued, name = payload.split(".")
                 # Where the key of the token is gone, the one that signed the cookie is known for as long as the cookie.
                 return SessionId(sid, flags[0], flags[1] == "p", int(issued, 16), self._named.get(name, key))
         return None
 
 
-def _make_signer(key: str | bytes) -> Signer:
-    """A signer whose key is derived here, once, instead of at every signature."""
-    derived = Signer(key, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256).derive_key()
-    return Signer(derived, salt=_SALT, key_derivation="none", digest_method=hashlib.sha256)
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
 
 
+def _signature(derived: bytes, payload: str) -> str:
+    """As itsdangerous has it."""
+    return base64url(_hmac(derived, payload.encode("ascii")))
+
+
+@lru_cache(maxsize=64)
 def _name_of(key: bytes) -> str:
     """By what a cookie names a key. It tells no more of the key than the signature does."""
-    return base64url(hmac.new(key, _KEY_NAME, hashlib.sha256).digest())[:_KEY_NAME_LENGTH]
+    return base64url(_hmac(key, _KEY_NAME))[:_KEY_NAME_LENGTH]
 
 
 @lru_cache(maxsize=64)

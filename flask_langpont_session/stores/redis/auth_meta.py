@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from ...policy.values import AuthRow
@@ -55,11 +56,13 @@ def said(digest: str, meta: bytes) -> AuthMeta | None:
 
 def _packed(ms: int) -> str:
     upper, lower = divmod(ms if 0 <= ms < _END else min(max(ms, 0), _END - 1), 36**4)
-    first, second = divmod(upper, 36**4)
-    return (
-        f"{_DIGITS[first]}{_PAIRS[second // 36**2]}{_PAIRS[second % 36**2]}"
-        f"{_PAIRS[lower // 36**2]}{_PAIRS[lower % 36**2]}"
-    )
+    return f"{_upper_places(upper)}{_PAIRS[lower // 1296]}{_PAIRS[lower % 1296]}"
+
+
+@lru_cache
+def _upper_places(number: int) -> str:
+    """Return five places; they change every 28 minutes."""
+    return _DIGITS[number // 36**4] + _PAIRS[number // 1296 % 1296] + _PAIRS[number % 1296]
 
 
 _OWN = 11

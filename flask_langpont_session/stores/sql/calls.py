@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from ...policy.values import ErrorClass, StoreError, Wait
@@ -16,7 +16,7 @@ from ...support.logs import Once, fields
 from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
 from .dialects import NOTHING
 from .engines import OWN_SHARE, PATIENT_SECONDS, Connections
-from .errors import NAME, OwnTransaction, leads_elsewhere, translated, waited_for_a_lock, was_taken_back
+from .errors import NAME, OwnTransaction, leads_elsewhere, store_error, waited_for_a_lock, was_taken_back
 from .schema import Schema
 
 log = logging.getLogger(__name__)
@@ -100,9 +100,18 @@ class Calls:
             raise
         self._schema.was_there = True
 
-    def translated(self, *, writing: bool = True) -> AbstractContextManager[None]:
+    @contextmanager
+    def translated(self) -> Iterator[None]:
         """Whatever comes out of the block becomes a :class:`StoreError`, and is remembered."""
-        return translated(self._noticed, writing=writing)
+        try:
+            yield
+        except Exception as error:
+            raise self._translated(error, writing=True) from None
+
+    def _translated(self, error: Exception, writing: bool) -> StoreError:
+        found = store_error(error, writing=writing)
+        self._was_ill = self._was_ill or leads_elsewhere(found)
+        return found
 
     def distrust_if_ill(self) -> None:
         """Have no connection lent again that was open when a call failed in a way that may lead elsewhere."""
@@ -129,16 +138,15 @@ class Calls:
             bulkhead.close()
 
     def _bounded(self, bulkhead: Bulkhead, work: Callable[[], T], timeout: float, writing: bool) -> T:
-        beside = self.connections.beside_the_caller() if writing else NOTHING
         # A probe that hangs is not waited for by the next one, unless it may be this process that is late.
         queue = bulkhead is not self.probes or PROCESS.is_behind
-        with self.translated(writing=writing):
-            try:
-                with beside:
-                    return bulkhead.call(lambda: self._with_tables(work, timeout), timeout, queue=queue)
-            except OwnTransaction as error:
+        try:
+            with self.connections.beside_the_caller() if writing else NOTHING:
+                return bulkhead.call(lambda: self._with_tables(work, timeout), timeout, queue=queue)
+        except Exception as error:
+            if isinstance(error, OwnTransaction):
                 self._complain(error)
-                raise
+            raise self._translated(error, writing) from None
 
     def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
         """Do it; if that needs tables which are not there, and may be made, once more after that."""
@@ -176,6 +184,3 @@ class Calls:
                 *(error, _SILENCE),
                 extra=fields("own_transaction_open", cause=str(error), silence=_SILENCE),
             )
-
-    def _noticed(self, error: StoreError) -> None:
-        self._was_ill = self._was_ill or leads_elsewhere(error)

@@ -294,22 +294,18 @@ class Connections:
                     return
                 time.sleep(_LOOK)  # SQLite's own waiting looks ever more rarely
 
-    @contextmanager
-    def beside_the_caller(self) -> Iterator[None]:
+    def beside_the_caller(self) -> AbstractContextManager[None]:
         """For a write that another thread does while this one waits for it. A transaction that this one has open on
         the same SQLite would keep that thread waiting until no call waits for it any more.
 
         :raises OwnTransaction: it has one, which has written; or it has one, and the lock could not be had in time.
         """
-        own = self._transaction_here()
-        if own is not None and own.has_written:
+        own = self._transaction_here() if self._transactions else None
+        if own is None:
+            return NOTHING
+        if own.has_written:
             raise OwnTransaction
-        try:
-            yield
-        except Exception as error:
-            if own is not None and waited_for_a_lock(error):
-                raise OwnTransaction from None
-            raise
+        return _naming_the_own()
 
     def _transaction_here(self) -> _Transaction | None:
         """What the application has open in this thread."""
@@ -359,6 +355,16 @@ class Connections:
         self._writers = threading.Lock()
         # Not closed: that would say goodbye to the server on the parent's connections.
         self.engine.dispose(close=False)
+
+
+@contextmanager
+def _naming_the_own() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if waited_for_a_lock(error):
+            raise OwnTransaction from None
+        raise
 
 
 class _Transaction(NamedTuple):

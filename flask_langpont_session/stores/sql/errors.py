@@ -7,8 +7,7 @@ database rather than end as an answer or a crash.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -171,22 +170,10 @@ def waited_for_a_lock(exc: BaseException) -> bool:
     return any(sign in _WAITED_FOR_A_LOCK for sign in signs(exc))
 
 
-@contextmanager
-def translated(noticed: Callable[[StoreError], None], *, writing: bool = True) -> Iterator[None]:
-    """Whatever comes out of the block becomes a StoreError.
-
-    :param noticed: is told each error before it is raised.
-    :param writing: see :func:`classify`.
-    """
-    try:
-        yield
-    except Exception as exc:
-        error = exc if isinstance(exc, StoreError) else _store_error(exc, writing)
-        noticed(error)
-        raise error from None
-
-
-def _store_error(exc: Exception, writing: bool) -> StoreError:
+def store_error(exc: Exception, *, writing: bool) -> StoreError:
+    """Return what an exception is for the rest of the package; see :func:`classify`."""
+    if isinstance(exc, StoreError):
+        return exc
     error_class = classify(exc, writing=writing)
     timed_out = error_class is not _W and any(sign in _TIMED_OUT for sign in signs(exc))
     error = StoreError(NAME, error_class, _cause(exc), timed_out=timed_out)

@@ -153,9 +153,11 @@ def test_a_lock_that_a_late_process_waits_for_is_asked_for_again(
 
 @pytest.mark.parametrize("sqlstate", [READ_ONLY, SYNTAX, LOCKED])
 def test_what_would_fail_again_is_not_begun_anew(calls: Calls, sqlstate: str) -> None:
-    """The caller is told."""
-    with pytest.raises(StoreError):
+    """The caller is told; what the driver said, which may quote values, is not in the chain of causes either."""
+    with pytest.raises(StoreError) as caught:
         calls.in_request(fails_first(refused(sqlstate), 1), None)
+    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
 
 
 def test_nothing_is_begun_anew_when_the_time_is_over(
