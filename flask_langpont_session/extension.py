@@ -128,10 +128,13 @@ class LangPontSession(SessionInterface):
         if not isinstance(session, Session):
             return  # opening failed, or Flask made its null session
         repository = session.ids.context.repository
-        if _is_untouched(session) and repository.settings.cookie_resend != "flask":
-            session.ids.is_closed = True
-        else:
+        if "work" in vars(session) or _may_be_due(session, repository.settings):
             self._close(app, repository, session, response)
+        else:
+            session.ids.is_closed = True
+            is_private = session.shows_user
+            if is_private or session.accessed:
+                _vary_on_cookie(response, is_private=is_private)
         if response.is_streamed and _is_still_to_be_made(response):
             _vary_on_stream(session, response)
         record_request(repository.recorder, session.environ, "ok")
@@ -439,9 +442,16 @@ def _own_digest(repository: SessionRepository) -> str | None:
     return None if origin is None else origin.digest
 
 
-def _is_untouched(session: Session) -> bool:
-    """Whether the request has not even looked at it: there is nothing to save, and nothing to say of it."""
-    return not session.accessed and "work" not in vars(session)
+def _may_be_due(session: Session, settings: Settings) -> bool:
+    """Return whether a cookie may have to be sent for a session of which the request has changed nothing."""
+    ids = session.ids
+    if settings.cookie_resend == "flask":
+        return ids.permanent or not ids.identity.is_as_it_came
+    if session.is_untouched:
+        return False
+    origin = ids.origin
+    is_visitors = origin is not None and origin.permanent and origin.kind != SIGNED_IN
+    return is_visitors or not ids.identity.is_as_it_came
 
 
 def _vary_on_cookie(response: Response, *, is_private: bool) -> None:

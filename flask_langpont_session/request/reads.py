@@ -13,37 +13,36 @@ from ..policy.described import Known
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.records import (
-    CategoryState,
     Life,
     Loaded,
-    SharedLoaded,
     Verdict,
     apply_writes,
 )
-from ..policy.values import AuthRow, RecordRef, StoreError
+from ..policy.values import RecordRef, StoreError
 from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
-from ..stores.redis.near import Hit
-from ..stores.redis.records import Answer, empty_as_of
+from ..stores.redis.records import Answer
 from .fallback import is_given_back_since
 from .former import FormerPlaces
 from .journal_writer import NOTHING
+from .line import Line
 from .parts import Parts
 from .scope import RedisReply, RequestScope
 
 T = TypeVar("T")
-
-_NOT_SHOWN: tuple[Mapping[str, Known], Loaded] = {}, Loaded(Verdict.ANONYMOUS)
-"""Of nothing."""
 
 _READ_TRIES = 3
 """The primary, the replica, and once again a server whose reply was not understood."""
 
 
 class Reads:
-    """Loads sessions."""
+    """Loads sessions.
+
+    :ivar line: knows those that need no question.
+    """
 
     def __init__(self, parts: Parts) -> None:
+        self.line = Line(parts)
         self._backend = parts.backend
         self._reports = parts.backend.reports
         self._ended = parts.backend.memory.ended
@@ -54,8 +53,6 @@ class Reads:
         self._others = tuple(name for name in parts.backend.table.loaded_together if name != AUTH)
         self._of_user = (AUTH, *self._others)
         self._former = FormerPlaces(parts)
-        self._near = parts.backend.settings.near_categories
-        self._known_lives: dict[tuple[tuple[str, ...], str, int, bool], Mapping[str, int]] = {}
 
     def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
         """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
@@ -74,8 +71,6 @@ class Reads:
             self._learn(digest, overlay, scope)
         if self._ended.is_dead(digest):
             return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
-        if overlay is NOTHING and not fresh and (known := self._known_signed_in(ref, scope, life)):
-            return known
         reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
 
         def again() -> RedisReply | None:
@@ -103,45 +98,6 @@ class Reads:
         self._count_load(loaded, ref, scope, life)
         return loaded
 
-    def _known_signed_in(self, ref: RecordRef, scope: RequestScope, life: Life) -> Loaded | None:
-        """A session that the near cache has, and that may be believed without a question; None: Redis is asked."""
-        hit = self._find(ref, scope, life, self._of_user)
-        row = self._verifier.leased(life, hit) if hit else None
-        if hit is None or row is None:
-            return None
-        if self._reports.in_use is not None:
-            self._count_use(row, life, hit.now_ms)
-        return self._shown(hit, row)
-
-    def _find(self, ref: RecordRef, scope: RequestScope, life: Life, names: tuple[str, ...]) -> Hit | None:
-        """Return the near cache's answer. In an outage of any kind it is not asked, nor while Redis may have lost data:
-        the stores are, as far as they answer."""
-        if scope.view.level or not self._near.issuperset(names) or self._backend.lacks:
-            return None
-        return self._backend.primary.find(ref, self._lives(names, ref.kind, life, life.idle_ms))
-
-    def _shown(self, hit: Hit, row: AuthRow | None = None) -> Loaded:
-        """What is shown of a hit, which is the same each time.
-
-        :param row: of a signed-in session.
-        """
-        self._reports.recorder.count("near_cache_hits")
-        records, made = hit.copy.answer.records, hit.copy.made
-        kept: tuple[Mapping[str, Known], Loaded] = made.get("shown", _NOT_SHOWN)
-        of, shown = kept
-        if of is not records or shown.row is not row:
-            then, found = empty_as_of(hit.answer.now_ms), dict[str, CategoryState]()
-            for name, record in records.items():
-                found[name] = CategoryState(record.copy.fields, record.copy.version or then, PRIMARY, mark=record.mark)
-            if row is not None:
-                found[AUTH] = CategoryState(row.payload, row.version, PRIMARY)
-            elif AUTH in found:
-                found[AUTH] = found[AUTH]._replace(shown=self._ordinary(found[AUTH].shown))
-            verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
-            shown = SharedLoaded(verdict, found, row, self._former.among(found))
-            made["shown"] = records, shown
-        return shown
-
     def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:
         """What the journal says of a signed-in session."""
         if overlay.revoked:
@@ -163,8 +119,12 @@ class Reads:
         scope = scope.to(sid.digest)
         ref = RecordRef(sid.digest, ANONYMOUS if loaded.shadow else sid.kind, loaded.shadow)
         overlay = self._journal_writer.overlay(ref, scope)
-        if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, (category,))):
-            loaded.keep_from(self._shown(hit), (category,))
+        if (
+            overlay is NOTHING
+            and not (fresh or ref.shadow)
+            and (seen := self.line.read(sid, life, scope.view, (category,)))
+        ):
+            loaded.keep_from(seen.loaded, (category,))
         else:
             reply = self._read(ref, scope, life, (category,), fresh=fresh)
             self._show(loaded, ref, (category,), scope, reply, overlay)
@@ -176,8 +136,6 @@ class Reads:
         ref = RecordRef(digest, ANONYMOUS, verdict is Verdict.DEAD)
         names = self._backend.settings.table.loaded_together
         overlay = self._journal_writer.overlay(ref, scope)
-        if overlay is NOTHING and not fresh and (hit := self._find(ref, scope, life, names)):
-            return self._shown(hit)
         reply = self._read(ref, scope, life, names, fresh=fresh)
         loaded = Loaded(verdict, now_ms=reply.now_ms)
         self._show(loaded, ref, names, scope, reply, overlay)
@@ -210,7 +168,7 @@ class Reads:
             if source is None:
                 break
             extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
-            lives = self._lives(names, ref.kind, life, life.idle_ms if extends else 0)
+            lives = self._backend.lives(names, ref.kind, life, extends=extends)
             asked_at = self._backend.clock()
             operation, store = self._operations.loading(source), self._backend.redis[source]
             try:
@@ -287,18 +245,6 @@ class Reads:
             return is_missing or max(since, there.version) < self._backend.latest_version(ref.digest, name) < now_us
         return bool(held.fields) and since < held.version < until
 
-    def _lives(self, names: tuple[str, ...], kind: str, life: Life, idle_ms: int) -> Mapping[str, int]:
-        """The life to extend each category to. There are few combinations, and every read needs one of them.
-
-        :param idle_ms: of the session; 0: none is to be extended.
-        """
-        wanted = (names, kind, idle_ms, life.is_permanent)
-        lives = self._known_lives.get(wanted)
-        if lives is None:
-            lives = {name: self._backend.life_of(name, kind, life) if idle_ms else 0 for name in names}
-            self._known_lives[wanted] = lives
-        return lives
-
     def _quarantine(self, ref: RecordRef, category: str, source: str, scope: RequestScope, foreign: bool) -> None:
         self._reports.recorder.count("records_set_aside")
         self._reports.emit(events.record_set_aside, events.RecordSetAside(source, category))
@@ -346,10 +292,8 @@ class Reads:
         if self._reports.in_use is not None and (row := loaded.row):
             # Leases are shared, so all workers together ask the database about a session once in a while.
             by_database = loaded.of(AUTH).source == DATABASE
-            self._count_use(row, life, row.read_at if by_database else loaded.now_ms, by_database=by_database)
-
-    def _count_use(self, row: AuthRow, life: Life, now_ms: int, *, by_database: bool = False) -> None:
-        is_due = life.is_extension_due(row, now_ms)  # still: the database could not note this use, but Redis did
-        if self._reports.in_use is not None and (is_due or by_database):
-            ends = now_ms + life.of(row.payload).idle_ms if is_due else row.idle_expires_at
-            self._reports.in_use.served(row.digest, min(ends, row.absolute_expires_at) - now_ms)
+            now_ms = row.read_at if by_database else loaded.now_ms
+            is_due = life.is_extension_due(row, now_ms)  # still: the database could not note this use, but Redis did
+            if is_due or by_database:
+                ends = now_ms + life.of(row.payload).idle_ms if is_due else row.idle_expires_at
+                self._reports.in_use.served(row.digest, min(ends, row.absolute_expires_at) - now_ms)

@@ -51,6 +51,7 @@ class SessionRepository:
     :param single_flight: has requests that ask the database about the same session at the same time share one answer.
     :param make_refusal: makes the answer to a grant that the database does not decide about.
     :ivar devices: the sessions of one user, as that user is shown them.
+    :ivar line: knows sessions that need no question.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SessionRepository:
         verifier = Verifier(backend, journal_writer, operations, single_flight=single_flight)
         parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms, operations)
         self._reads = Reads(parts)
+        self.line = self._reads.line
         self._rows = RowWrites(parts, make_refusal)
         self._revocations = Revocations(parts)
         self.devices = Devices(parts, self._revocations)
@@ -107,8 +109,16 @@ class SessionRepository:
         """What a feature of a session of some kind gets at a level."""
         return self._fallback.behaviour(feature, kind, level)
 
-    def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
-        """See :meth:`.Reads.load`."""
+    def load(
+        self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False, on_line: bool = True
+    ) -> Loaded:
+        """Return everything that a session's first touch needs. Never raises StoreError.
+
+        :param fresh: see :meth:`.Reads.load`.
+        :param on_line: it may be known without a question.
+        """
+        if on_line and not fresh and (seen := self.line.read(sid, life, scope.to(sid.digest).view)):
+            return seen.loaded
         return self._reads.load(sid, scope, life, fresh=fresh)
 
     def load_more(

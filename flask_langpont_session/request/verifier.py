@@ -66,24 +66,6 @@ class Later(NamedTuple):
         return cls(row.version, row)
 
 
-class _Belief(NamedTuple):
-    """That a row may be believed without a question: what the rules said, and for how long they say the same.
-
-    :param until: monotonic seconds; before that time alone changes nothing.
-    :param news: see :class:`.Memory`; when this worker hears of something, it may change.
-    :param trust_since_ms: likewise.
-    :param entry: that has the row.
-    :param life: of the session.
-    """
-
-    row: AuthRow
-    until: float
-    news: int
-    trust_since_ms: int
-    entry: AuthEntry
-    life: Life
-
-
 class Verifier:
     """Decides about one session at a time; remembers what it believed in the local copies."""
 
@@ -151,21 +133,9 @@ class Verifier:
             return self.verify(digest, scope, life, later, busy=busy)
         return self._without_database(digest, scope, life, copy, reply, busy=busy)
 
-    def leased(self, life: Life, hit: Hit) -> AuthRow | None:
-        """The row of a signed-in session that may be believed without a question; None: Redis is to be asked."""
-        belief: _Belief | None = hit.copy.made.get("belief")
-        if belief is None or not (
-            hit.at < belief.until
-            and belief.news == self._ended.news
-            and belief.trust_since_ms == hit.trust_since_ms
-            and belief.entry is hit.copy.answer.auth
-            and belief.life is life
-        ):
-            belief = hit.copy.made["belief"] = self._belief_of(life, hit)
-        return None if belief is None else belief.row
-
-    def _belief_of(self, life: Life, hit: Hit) -> _Belief | None:
-        news = self._ended.news  # first: what becomes known while the rest is looked at is not part of it
+    def leased(self, life: Life, hit: Hit) -> tuple[AuthRow, float] | None:
+        """Return the row of a signed-in session that may be believed without a question, and until when it may be by
+        time alone (monotonic seconds); None: Redis is to be asked."""
         entry = hit.answer.auth
         if entry is None or entry.row is None or not entry.is_readable:
             return None
@@ -174,8 +144,7 @@ class Verifier:
         if not is_leased(copy, life, self._terms) or self._ended.is_signed_out(row):
             return None
         left_ms = lease_ends(row, entry.confirmed_ms, life, self._terms) - now_ms
-        # One millisecond less: now was rounded.
-        return _Belief(row, hit.at + (left_ms - 1) / 1000, news, hit.trust_since_ms, entry, life)
+        return row, hit.at + (left_ms - 1) / 1000  # one millisecond less: now was rounded
 
     def ask_database(
         self,

@@ -12,17 +12,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flask.sessions import SessionMixin
 
-from ..exceptions import ConfigError, Refused, UnsupportedValue
+from ..exceptions import ConfigError, Refused, UnreadableValue, UnsupportedValue
 from ..policy.categories import AUTH, Feature, KeyKind
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.levels import LEVELS
 from ..policy.records import Kept, Verdict
-from ..policy.serializer import INT_LIMIT, check_key
+from ..policy.serializer import IMMUTABLE, INT_LIMIT, check_key, decode
 from ..policy.users import authenticated_at, is_recent
 from ..policy.values import clean_label
 from ..support.caches import lazy
@@ -35,9 +35,16 @@ from .values import CategoryView, FeatureReport
 from .work import Ids, OldSession, SessionContext, Work, place_of, places_of, readable_keys
 
 if TYPE_CHECKING:
+    from ..request.line import Seen
     from ..request.scope import RequestScope
 
 log = logging.getLogger(__name__)
+
+NOT_LOOKED: Any = object()
+"""The request has not asked for anything of its session."""
+
+LONG_WAY: Any = object()
+"""The straight line does not answer."""
 
 LARGEST_STEP = 10**17
 """What the server adds to a number of 18 digits without leaving its 64 bits."""
@@ -91,6 +98,7 @@ class Session(DictLike):
     :param scope: this request's way through the stores, if it is on it already.
     :ivar environ: of the request, for the interface.
     :ivar ids: under which it is stored; for the interface, as the next three.
+    :ivar seen: what the straight line shows of the session; None: nothing, or the request has its own :attr:`work`.
     :ivar work: what the request knows and has changed.
     :ivar special: keys that are answered without the data of their category.
     :ivar saving: what a save does, and what the response has to say of the session.
@@ -98,6 +106,7 @@ class Session(DictLike):
 
     accessed = False
     environ: dict[str, Any]
+    seen: Seen | None = NOT_LOOKED
 
     def __init__(
         self,
@@ -111,29 +120,86 @@ class Session(DictLike):
         self._remember_cookie = remember_cookie
 
     # When they are first needed: most requests to a site touch no session, and most that do only read it.
-    work = lazy(lambda session: Work(session.ids))
+    work = lazy(lambda session: cast(Work, session._begin_work()))
     special = lazy(lambda session: SpecialKeys(session.work, session._remember_cookie))
     saving = lazy(lambda session: Saving(session.work, lambda change: session._auth_keys.decide_about_rights(change)))
     _auth_keys = lazy(lambda session: AuthKeys(session.work, lambda: session.special.forget_user()))
 
     @property
+    def is_untouched(self) -> bool:
+        """Return whether the request has not even looked at it: there is nothing to save, and nothing to say of it."""
+        return self.seen is NOT_LOOKED and not self.accessed
+
+    @property
+    def shows_user(self) -> bool:
+        """Return whether the straight line has shown the session of a user to this request."""
+        seen = self.seen
+        return seen is not None and seen is not NOT_LOOKED and seen.loaded.row is not None
+
+    @property
     def digest(self) -> str | None:
         """The name under which this session is stored, listed and revoked; None: it has no id yet."""
-        return self.work.ids.target.digest if self.work.ids.target else None
+        return self.ids.target.digest if self.ids.target else None
 
     @property
     def new(self) -> bool:  # type: ignore[override]
         """Whether no session id came with the request."""
-        return self.work.ids.cookies_id is None
+        return self.ids.cookies_id is None
 
     @property
     def ended(self) -> bool:
         """Whether this request signed the session out."""
-        return self.work.ids.identity.was_signed_out
+        return self.ids.identity.was_signed_out
+
+    def _look(self) -> Seen | None:
+        """Return what the straight line shows of this session; None: the stores are to be asked."""
+        ids = self.ids
+        self._keys_read: list[str] = []
+        origin = ids.origin
+        line = ids.context.repository.line
+        self.seen = None if origin is None else line.read(origin, ids.context.life(origin.permanent))
+        return self.seen
+
+    def _begin_work(self) -> Work:
+        """Return a new work, which goes on from what the straight line has shown."""
+        work, seen, self.seen = Work(self.ids), self.seen, None
+        if seen is None:
+            work.is_off_line = True
+        elif seen is not NOT_LOOKED:
+            work.loaded = seen.loaded
+            work.now.read.update(self._keys_read)
+        return work
+
+    def _shown(self, seen: Seen, key: str) -> Any:
+        """Return what the straight line shows of a key; :data:`LONG_WAY`: that is not all there is to it.
+
+        :raises KeyError: it has no value.
+        """
+        context = self.ids.context
+        if seen.loaded.former or context.kind_of(key) is not KeyKind.STORED:
+            return LONG_WAY
+        found = seen.loaded.categories.get(context.repository.table.feature_of(key).category)
+        if found is None:
+            return LONG_WAY
+        try:
+            value = decode(found.shown[key])
+        except UnreadableValue:
+            return LONG_WAY
+        if type(value) not in IMMUTABLE:
+            return LONG_WAY
+        seen.values[key] = value
+        return value
 
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
             raise KeyError(key)
+        seen = self._look() if self.seen is NOT_LOOKED else self.seen
+        if seen is not None:
+            self._keys_read.append(key)
+            values = seen.values
+            value = values[key] if key in values else self._shown(seen, key)
+            if value is not LONG_WAY:
+                return value
         work = self.work
         kind = work.context.kind_of(key)
         if kind is not KeyKind.STORED:
@@ -353,7 +419,7 @@ class Session(DictLike):
     @property
     def level(self) -> int:
         """The degradation level this request is at, 0 (normal) to 4 (minimal)."""
-        return self.work.ids.scope.level
+        return self.ids.scope.level
 
     @property
     def level_name(self) -> str:
@@ -422,7 +488,7 @@ class Session(DictLike):
     @property
     def permanent(self) -> bool:
         """Whether the browser keeps the session when it is closed; stands in the cookie."""
-        return self.work.ids.permanent
+        return self.ids.permanent
 
     @permanent.setter
     def permanent(self, value: bool) -> None:

@@ -209,6 +209,7 @@ class Work:
 
     :param ids: under which it is stored.
     :ivar now: what this request has changed so far.
+    :ivar is_off_line: the straight line does not know this session: the stores are to be asked.
     :ivar before: once a save has stored this session under another id: what of it has been read.
     :ivar grants: the save changes users or rights.
     :ivar confirms: the save notes that the user has just given proof of being that user.
@@ -220,6 +221,7 @@ class Work:
     # How it begins. Of the class: most requests change little of it, and a session is made for each.
     loaded: Loaded | None = None
     before: Loaded | None = None
+    is_off_line = False
     grants = False
     confirms = False
     named: str | None = None
@@ -300,7 +302,7 @@ class Work:
     def _load(self) -> Loaded:
         identity = self.ids.identity
         origin = None if identity.is_restarted or identity.is_signed_out else self.ids.origin
-        known = origin and self.repository.load(origin, self.ids.scope, self.ids.life)
+        known = origin and self.repository.load(origin, self.ids.scope, self.ids.life, on_line=not self.is_off_line)
         self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:

@@ -5,13 +5,15 @@ Of a script a part of its text is replaced.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from flask_langpont_session import events
 from flask_langpont_session.policy import described, leases, privileges, users
 from flask_langpont_session.policy import values as base
-from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
+from flask_langpont_session.policy.ids import ANONYMOUS
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
 from flask_langpont_session.recovery import (
@@ -30,6 +32,7 @@ from flask_langpont_session.request import (
     fallback,
     former,
     journal_writer,
+    line,
     reads,
     repository,
     revocations,
@@ -344,22 +347,19 @@ def _any_change_id(self: change_ids.ChangeIds, digest: str, before: change_ids.C
 _change = change_ids.ChangeIds.change
 
 
-def _finds_in_outages(self: reads.Reads, ref: Any, scope: Any, life: Any, names: tuple[str, ...]) -> near.Hit | None:
-    return self._backend.primary.find(ref, self._lives(names, ref.kind, life, life.idle_ms))
+def _finds_in_outages(self: line.Line, sid: Any, life: Any, view: Any = None, names: Any = ()) -> Any:
+    return _line_read(self, sid, life, SimpleNamespace(level=0), names)  # type: ignore[arg-type]
 
 
-def _finds_before_the_journal(self: reads.Reads, sid: Any, scope: Any, life: Any, *, fresh: bool = False) -> Loaded:
-    ref = RecordRef(sid.digest, sid.kind)
-    is_known = sid.kind == SIGNED_IN and not fresh and not self._ended.is_dead(sid.digest)
-    known = self._known_signed_in(ref, scope.to(sid.digest), life) if is_known else None
-    return known or _load(self, sid, scope, life, fresh=fresh)
+_line_read = line.Line.read
 
 
-_load = reads.Reads.load
+def _says_nothing(self: line.Line, digest: str) -> bool:
+    return True
 
 
-def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) -> AuthRow | None:
-    return hit.answer.auth.row if hit.answer.auth else None
+def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) -> tuple[AuthRow, float] | None:
+    return (hit.answer.auth.row, math.inf) if hit.answer.auth and hit.answer.auth.row else None
 
 
 def _however_old(self: Any, held: Any) -> bool:
@@ -552,8 +552,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
     _script("the read behind an own write", ("if sub(head, 20, 20) == '1' then", "if false then")),
     Ablation("change ids around an own write", change_ids.ChangeIds, "change", _any_change_id),
-    Ablation("a hit at level 0 only", reads.Reads, "_find", _finds_in_outages),
-    Ablation("the journal before a hit", reads.Reads, "load", _finds_before_the_journal),
+    Ablation("a hit at level 0 only", line.Line, "read", _finds_in_outages),
+    Ablation("the journal before a hit", line.Line, "_is_untouched", _says_nothing),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),

@@ -88,7 +88,15 @@ class Repository:
     def behaviour(self, feature: Any, kind: str, level: int) -> Behaviour:
         return self.settings.behaviour(feature.priority, level)
 
-    def load(self, sid: SessionId, scope: Scope, life: Life, *, fresh: bool = False) -> Loaded:
+    @property
+    def line(self) -> Repository:
+        """It knows nothing without a question."""
+        return self
+
+    def read(self, sid: SessionId, life: Life) -> None:
+        return None
+
+    def load(self, sid: SessionId, scope: Scope, life: Life, *, fresh: bool = False, on_line: bool = True) -> Loaded:
         self.loads.append(sid.digest)
         verdict = self.verdicts.get(sid.digest, Verdict.VALID if sid.kind == SIGNED_IN else Verdict.ANONYMOUS)
         row = self.rows.get(sid.digest) if verdict is Verdict.VALID else None

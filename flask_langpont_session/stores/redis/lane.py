@@ -11,7 +11,8 @@ import math
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from redis import exceptions as driver
 
@@ -36,8 +37,9 @@ class Unsuitable(Exception):
     """No server or connection of this kind can say what has changed. The text says why, and what to do."""
 
 
-class Copy(NamedTuple):
-    """What was read of a session.
+@dataclass(slots=True)
+class Copy:
+    """What was read of a session. Threads share it: only :attr:`seen` may be replaced.
 
     :param lives_ms: what was asked for.
     :param kind: of the session.
@@ -48,8 +50,7 @@ class Copy(NamedTuple):
     :param change_id: of the session's latest change on this host, before it was asked for.
     :param server: that answered.
     :param over: names the connection since it was opened, or since the server last spoke of all that it has.
-    :param made: what those that look at it have made of it, so that they need not make it each time. A write takes it
-        over: each says of which records it is.
+    :ivar seen: what requests are shown of it, as the last one of them has made it.
     """
 
     lives_ms: Mapping[str, int]
@@ -61,7 +62,7 @@ class Copy(NamedTuple):
     change_id: bytes
     server: Server
     over: object
-    made: dict[str, Any]
+    seen: Any = None
 
 
 class Lane:
@@ -176,7 +177,9 @@ class Lane:
         for copy in found:
             before = copy.answer.records
             news = {name: record for name, record in written.items() if name in before}
-            copies.append(copy._replace(answer=copy.answer._replace(records={**before, **news}), change_id=change_id))
+            answer = copy.answer._replace(records={**before, **news})
+            times = copy.asked_at, copy.answered_at, copy.until
+            copies.append(Copy(copy.lives_ms, copy.kind, answer, *times, change_id, copy.server, copy.over))
         self.memory.put_near(digest, tuple(copies), written)
 
     def drop(self, digest: str) -> None:

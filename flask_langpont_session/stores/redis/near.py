@@ -178,7 +178,6 @@ class NearCache:
                 reading.change_id,
                 server,
                 reading.lane.over,
-                {},
             )
             reading.lane.keep(reading.ref.digest, copy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
     records["ui"] = Known(b"", CategoryCopy(5, ui))
     now = stage.clock()
     answer = Answer(NOW_MS, AuthEntry(row, NOW_MS), records)
-    copy = Copy({}, "u", answer, now, now, math.inf, b"", Server(), 600, {})
+    copy = Copy({}, "u", answer, now, now, math.inf, b"", Server(), 600)
     stage.redis.hits[row.digest] = Hit(copy, now, 0)
     return copy
 
@@ -49,11 +50,10 @@ def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> Non
 
 
 def test_what_was_written_since_is_shown(stage: Stage, user: SessionId) -> None:
-    """A write takes over what was made of the copy before."""
     copy = keep_near(stage, a_row(user.digest), lang=b'"ja"')
     assert dict(stage.load(user).of("ui").shown) == {"lang": b'"ja"'}
     records = {**copy.answer.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
-    written = copy._replace(answer=copy.answer._replace(records=records))
+    written = replace(copy, answer=copy.answer._replace(records=records), seen=None)
     stage.redis.hits[user.digest] = Hit(written, stage.clock(), 0)
     loaded = stage.load(user)
     assert (dict(loaded.of("ui").shown), loaded.of("ui").version) == ({"lang": b'"en"'}, 6)
