@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, current_app, g, got_request_exception, has_app_context, has_request_context, request
@@ -26,6 +26,7 @@ from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.records import Life, Revoked
 from .session.cookies import CookieSigner, signer_for
+from .session.identity import NOT_READ
 from .session.mapping import Session
 from .session.special_keys import RememberCookie
 from .session.values import SessionInfo
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from .build import State
     from .config.settings import Settings
+    from .request.line import Seen
     from .request.repository import SessionRepository
 
 log = logging.getLogger(__name__)
@@ -116,8 +118,8 @@ class LangPontSession(SessionInterface):
         context: SessionContext = app.extensions[CONTEXT]
         session = Session(
             context,
-            lambda: self._read_cookie(app, request, secret_key, state.recorder),
-            lambda: _remember_cookie(app, request),
+            partial(self._read_cookie, app, request, secret_key, state.recorder),
+            partial(_remember_cookie, app, request),
             None if state.adoption is None else state.adoption.of(request, context),
         )
         session.environ = request.environ
@@ -128,13 +130,14 @@ class LangPontSession(SessionInterface):
         if not isinstance(session, Session):
             return  # opening failed, or Flask made its null session
         repository = session.ids.context.repository
-        if "work" in vars(session) or _may_be_due(session, repository.settings):
+        its = vars(session)
+        if "work" in its or _may_be_due(session, repository.settings):
             self._close(app, repository, session, response)
         else:
             session.ids.is_closed = True
-            is_private = session.shows_user
-            if is_private or session.accessed:
-                _vary_on_cookie(response, is_private=is_private)
+            if "seen" in its or session.accessed:
+                seen: Seen | None = its.get("seen")
+                _vary_on_cookie(response, is_private=seen is not None and seen.loaded.row is not None)
         if response.is_streamed and _is_still_to_be_made(response):
             _vary_on_stream(session, response)
         record_request(repository.recorder, session.environ, "ok")
@@ -447,11 +450,12 @@ def _may_be_due(session: Session, settings: Settings) -> bool:
     ids = session.ids
     if settings.cookie_resend == "flask":
         return ids.permanent or not ids.identity.is_as_it_came
-    if session.is_untouched:
-        return False
+    if not session.accessed and ids.identity.origin is NOT_READ:
+        return False  # the request has not even looked at it
     origin = ids.origin
-    is_visitors = origin is not None and origin.permanent and origin.kind != SIGNED_IN
-    return is_visitors or not ids.identity.is_as_it_came
+    if origin is not None and origin.permanent and origin.kind != SIGNED_IN:
+        return True
+    return not ids.identity.is_as_it_came
 
 
 def _vary_on_cookie(response: Response, *, is_private: bool) -> None:

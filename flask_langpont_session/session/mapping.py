@@ -126,17 +126,6 @@ class Session(DictLike):
     _auth_keys = lazy(lambda session: AuthKeys(session.work, lambda: session.special.forget_user()))
 
     @property
-    def is_untouched(self) -> bool:
-        """Return whether the request has not even looked at it: there is nothing to save, and nothing to say of it."""
-        return self.seen is NOT_LOOKED and not self.accessed
-
-    @property
-    def shows_user(self) -> bool:
-        """Return whether the straight line has shown the session of a user to this request."""
-        seen = self.seen
-        return seen is not None and seen is not NOT_LOOKED and seen.loaded.row is not None
-
-    @property
     def digest(self) -> str | None:
         """The name under which this session is stored, listed and revoked; None: it has no id yet."""
         return self.ids.target.digest if self.ids.target else None

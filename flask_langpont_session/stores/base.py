@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
     from .redis.endpoint import Endpoint
-    from .redis.near import Hit
+    from .redis.near import NearCache
     from .redis.records import Answer, Limits, Merge, Merged, Restore, Written
 
 
@@ -48,7 +48,7 @@ class SessionStore(Protocol):
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer: ...
 
-    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None: ...
+    def near_of(self, digest: str) -> NearCache | None: ...
 
     def write(
         self,

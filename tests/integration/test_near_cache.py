@@ -80,7 +80,7 @@ class Worker:
 
     def known(self, lives: dict[str, int] = LIVES) -> dict[str, bytes] | None:
         """What it has without asking; None: nothing."""
-        hit = self.store.find(REF, lives)
+        hit = self.near.find(REF, lives)
         if hit is None:
             return None
         return {key: value for copy in hit.answer.categories.values() for key, value in copy.fields.items()}

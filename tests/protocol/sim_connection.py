@@ -24,6 +24,7 @@ from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreErr
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import probing
 from flask_langpont_session.stores.redis.endpoint import Endpoint
+from flask_langpont_session.stores.redis.lane import Copy
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.near import ChangeIds, Hit, NearCache
 from flask_langpont_session.stores.redis.records import Answer
@@ -266,6 +267,21 @@ class SimEndpoint(Endpoint):
         return self.link.over_a_new_one(probing(key, value)[-2:], timeout)
 
 
+class SimNear(NearCache):
+    """What one worker has read: each time that it is gone by, its network is told."""
+
+    def __init__(self, way: Way, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.way = way
+
+    def vouches_for(self, copy: Copy, digest: str) -> Hit | None:
+        """See the package."""
+        hit = super().vouches_for(copy, digest)
+        if hit is not None and self.way.tracked:
+            self.way.network.hit(self.way.tracked.node, RecordRef(digest, copy.kind), copy.lives_ms, hit)
+        return hit
+
+
 class SimStore(RedisStore):
     """The sessions in one Redis as one worker sees them: what it is told is told to its network, too."""
 
@@ -278,13 +294,6 @@ class SimStore(RedisStore):
     def keep_near(self, near: NearCache) -> None:
         """From now on it keeps what it reads."""
         self.near = self.endpoint.near = near
-
-    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
-        """See the package."""
-        hit = super().find(ref, lives_ms)
-        if hit is not None and self.way.tracked:
-            self.way.network.hit(self.way.tracked.node, ref, lives_ms, hit)
-        return hit
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """See the package."""

@@ -50,7 +50,7 @@ from tests.support.on_time import never_late
 
 from .clock import Clock
 from .invariants import Promises
-from .sim_connection import SimConnection, SimStore, Way
+from .sim_connection import SimConnection, SimNear, SimStore, Way
 from .sim_database import SERVER, SimDatabase, Tables
 from .sim_redis import Cluster, Node
 from .tasks import Path, SteppedSingleFlight, Task, Tasks
@@ -376,7 +376,8 @@ class World:
 
     def _keep_near(self, store: Any, host: Host) -> None:
         settings = self.settings
-        near = NearCache(
+        near = SimNear(
+            store.way,
             store.link,
             host.journal.board.change_ids,
             store.memory,

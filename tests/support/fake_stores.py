@@ -31,6 +31,7 @@ from flask_langpont_session.request.scope import FIRST_ANSWERS, RequestScope
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.memory.memory import Memory
+from flask_langpont_session.stores.redis.lane import Copy
 from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.records import Answer, Written
 from tests.support.clock import Clock
@@ -82,8 +83,15 @@ class FakeRedis:
         """It has a lease on a row, confirmed so long ago."""
         self.entries[row.digest] = AuthEntry(row, NOW_MS - age_ms)
 
+    def near_of(self, digest: str) -> Any:
+        return self
+
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
         return self.hits.get(ref.digest)
+
+    def vouches_for(self, copy: Copy, digest: str) -> Hit | None:
+        hit = self.hits.get(digest)
+        return hit if hit and hit.copy is copy else None
 
     def _ask(self, *what: Any) -> None:
         if self.fails_once:

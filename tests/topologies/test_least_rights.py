@@ -150,7 +150,7 @@ def found(store: RedisStore) -> None:
     """Look into the near cache, with a connection that was made for it."""
     assert store.near
     store.near.attend()
-    store.find(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR})
+    store.near.find(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR})
 
 
 class Told:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...policy.described import NO_RECORDS, Change, Known, written_over
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy
@@ -84,13 +84,15 @@ class Entry:
     :ivar records: category → what a primary said of it, or took.
     :ivar held: category → since when, of those that an outage may show.
     :ivar missed: category → what it was before the primary did not have it any more.
-    :ivar near: what a connection vouches for.
+    :ivar near: what a connection vouches for; `seen`: what requests are shown of it, as the last one has made it.
     :ivar auth: what the database said; `auth_at`: when it was put here last, monotonic seconds.
     """
 
-    __slots__ = ("auth", "auth_at", "held", "missed", "near", "records")
+    __slots__ = ("auth", "auth_at", "held", "missed", "near", "records", "seen")
 
     def __init__(self) -> None:
+        self.near: tuple[Copy, ...] = ()
+        self.seen: Any = None
         self.clear()
 
     def clear(self) -> None:
@@ -98,9 +100,15 @@ class Entry:
         self.records: Mapping[str, Known] = NO_RECORDS
         self.held: dict[str, _Held] = {}
         self.missed: dict[str, _Missed] = {}
-        self.near: tuple[Copy, ...] = ()
+        self.put_near(())
         self.auth: LocalAuth | None = None
         self.auth_at = -math.inf
+
+    def put_near(self, near: tuple[Copy, ...]) -> None:
+        """Replace what a connection vouches for. Requests may have found what was there: it counts no more."""
+        for copy in self.near:
+            copy.over = None
+        self.near, self.seen = near, None
 
     def copies(self) -> list[tuple[str, Known, _Held]]:
         """Return what an outage may show."""
@@ -181,7 +189,7 @@ class Memory:
         """
         with self._lock:
             entry = self._entry(digest)
-            entry.near = near
+            entry.put_near(near)
             for name, record in written.items():
                 known = entry.records.get(name)
                 if known is None or known.copy.version < record.copy.version:  # else a later answer was faster

@@ -19,7 +19,7 @@ from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, 
 from ...support.chance import CHANCE
 from .endpoint import Endpoint
 from .link import Link
-from .near import Hit, NearCache
+from .near import NearCache
 from .nodes import Nodes
 from .records import Answer, Limits, Merge, Merged, Restore, Written
 from .server_identity import Canary
@@ -339,13 +339,11 @@ class ClusterStore:
             return answer
         return answer._replace(trust_since_ms=max(answer.trust_since_ms, answer.now_ms - int(since * 1000)))
 
-    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
-        """See :class:`RedisStore`; nothing of what has moved to another shard lately."""
+    def near_of(self, digest: str) -> NearCache | None:
+        """See :class:`RedisStore`; nothing for what has moved to another shard lately."""
         known = self._directory.map
-        store = self._shards.get(known.number_of(ref.digest)) if known else None
-        if store is None or self._directory.since_arrival(ref.digest) is not None:
-            return None
-        return store.find(ref, lives_ms)
+        store = self._shards.get(known.number_of(digest)) if known else None
+        return None if store is None or self._directory.since_arrival(digest) is not None else store.near
 
     # -- several sessions ------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Unsuitable(Exception):
 
 @dataclass(slots=True)
 class Copy:
-    """What was read of a session. Threads share it: only :attr:`seen` may be replaced.
+    """What was read of a session. Threads share it, and replace it as a whole.
 
     :param lives_ms: what was asked for.
     :param kind: of the session.
@@ -49,8 +49,8 @@ class Copy:
     :param until: from then on it is to be asked for again, monotonic seconds.
     :param change_id: of the session's latest change on this host, before it was asked for.
     :param server: that answered.
-    :param over: names the connection since it was opened, or since the server last spoke of all that it has.
-    :ivar seen: what requests are shown of it, as the last one of them has made it.
+    :param lane: over which it was read.
+    :param over: what vouches for it, see :class:`Lane`; None: nothing does any more.
     """
 
     lives_ms: Mapping[str, int]
@@ -61,8 +61,8 @@ class Copy:
     until: float
     change_id: bytes
     server: Server
+    lane: Lane
     over: object
-    seen: Any = None
 
 
 class Lane:
@@ -70,7 +70,8 @@ class Lane:
 
     :param memory: of this worker.
     :ivar asked_at: when the last question was asked that was answered, monotonic seconds.
-    :ivar over: see :class:`Copy`; it vouches for the copies that have the same.
+    :ivar over: names the connection since it was opened, or since the server last spoke of all that it has; it vouches
+        for the copies that have the same.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -132,7 +133,7 @@ class Lane:
         return self.is_open
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
-        """What is kept of a session. To be asked after :meth:`is_up_to_date`."""
+        """What is kept of a session. It counts only if it is vouched for still after :meth:`is_up_to_date`."""
         entry, over = self.memory.entry(digest), self.over
         for copy in entry.near if entry is not None else ():
             if copy.over is over and copy.kind == kind and (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms):
@@ -179,13 +180,13 @@ class Lane:
             news = {name: record for name, record in written.items() if name in before}
             answer = copy.answer._replace(records={**before, **news})
             times = copy.asked_at, copy.answered_at, copy.until
-            copies.append(Copy(copy.lives_ms, copy.kind, answer, *times, change_id, copy.server, copy.over))
+            copies.append(Copy(copy.lives_ms, copy.kind, answer, *times, change_id, copy.server, self, self.over))
         self.memory.put_near(digest, tuple(copies), written)
 
     def drop(self, digest: str) -> None:
         """Vouch for nothing of a session. Only in a turn."""
         if (entry := self.memory.entry(digest)) is not None:
-            entry.near = ()
+            entry.put_near(())
 
     def record(self, digest: str, category: str) -> Known | None:
         """What is kept of one category of a session."""

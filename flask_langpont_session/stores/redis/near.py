@@ -139,11 +139,19 @@ class NearCache:
         lane = self._lane_of(digest)
         if lane is None or ref.shadow:
             return None
-        now = self._clock()
-        if now - lane.asked_at > SILENCE or not lane.is_up_to_date():
-            return None
         copy = lane.find(digest, lives_ms, ref.kind)
-        if copy is None or now >= copy.until or self._change_ids.of(digest) != copy.change_id:
+        return None if copy is None else self.vouches_for(copy, digest)
+
+    def vouches_for(self, copy: Copy, digest: str) -> Hit | None:
+        """Return a copy as what is known of its session by now; None: the server has to be asked."""
+        lane, now = copy.lane, self._clock()
+        if (
+            now - lane.asked_at > SILENCE
+            or not lane.is_up_to_date()
+            or copy.over is not lane.over  # to be asked after the look
+            or now >= copy.until
+            or self._change_ids.of(digest) != copy.change_id
+        ):
             return None
         trusted = self._link.server_identity.trust_since(copy.server)
         return None if trusted == NEVER_MS else Hit(copy, now, trusted)  # never: it is not the primary any more
@@ -177,6 +185,7 @@ class NearCache:
                 asked_at + life,
                 reading.change_id,
                 server,
+                reading.lane,
                 reading.lane.over,
             )
             reading.lane.keep(reading.ref.digest, copy)

@@ -16,7 +16,7 @@ from . import records
 from .commands import CLOCK, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
 from .link import is_refusal
-from .near import ChangeIds, Hit, Reading, Writing
+from .near import ChangeIds, NearCache, Reading, Writing
 from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Server
 
@@ -121,12 +121,9 @@ class RedisStore:
             self.memory.note(ref, answers[-1].records)
         return answers[-1]
 
-    def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
-        """What is known of categories without asking the server, because nothing of it has changed; None: nothing.
-
-        :param lives_ms: as :meth:`read` has them.
-        """
-        return self.near.find(ref, lives_ms) if self.near else None
+    def near_of(self, digest: str) -> NearCache | None:
+        """Return what may know a session without asking its server; None: there is no such thing."""
+        return self.near
 
     def write(
         self,

@@ -12,7 +12,7 @@ from flask_langpont_session.policy.described import AuthEntry, Known
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import CategoryState, Verdict
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy
-from flask_langpont_session.stores.redis.lane import Copy
+from flask_langpont_session.stores.redis.lane import Copy, Lane
 from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
@@ -25,9 +25,14 @@ def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
     records["ui"] = Known(b"", CategoryCopy(5, ui))
     now = stage.clock()
     answer = Answer(NOW_MS, AuthEntry(row, NOW_MS), records)
-    copy = Copy({}, "u", answer, now, now, math.inf, b"", Server(), 600)
-    stage.redis.hits[row.digest] = Hit(copy, now, 0)
+    copy = Copy({}, "u", answer, now, now, math.inf, b"", Server(), Lane(stage.memory), None)
+    give_hit(stage, row.digest, copy)
     return copy
+
+
+def give_hit(stage: Stage, digest: str, copy: Copy) -> None:
+    stage.memory.put_near(digest, (copy,))
+    stage.redis.hits[digest] = Hit(copy, stage.clock(), 0)
 
 
 def verify_seconds(stage: Stage) -> float:
@@ -53,8 +58,7 @@ def test_what_was_written_since_is_shown(stage: Stage, user: SessionId) -> None:
     copy = keep_near(stage, a_row(user.digest), lang=b'"ja"')
     assert dict(stage.load(user).of("ui").shown) == {"lang": b'"ja"'}
     records = {**copy.answer.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
-    written = replace(copy, answer=copy.answer._replace(records=records), seen=None)
-    stage.redis.hits[user.digest] = Hit(written, stage.clock(), 0)
+    give_hit(stage, user.digest, replace(copy, answer=copy.answer._replace(records=records)))
     loaded = stage.load(user)
     assert (dict(loaded.of("ui").shown), loaded.of("ui").version) == ({"lang": b'"en"'}, 6)
 

@@ -17,7 +17,7 @@ from flask_langpont_session.policy.described import Change, Known
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, SharedCopy
 from flask_langpont_session.stores.memory.ended import DEAD, DatabaseClock, Ended
 from flask_langpont_session.stores.memory.memory import LARGEST_SHARE, LocalAuth, Memory
-from flask_langpont_session.stores.redis.lane import Copy
+from flask_langpont_session.stores.redis.lane import Copy, Lane
 from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
 from tests.support.clock import Clock
@@ -590,7 +590,7 @@ def test_all_that_is_kept_of_a_session_counts(clock: Clock, way: str) -> None:
 
 
 def near(**records: Known) -> Copy:
-    return Copy({}, "a", Answer(1, None, records), 0.0, 0.0, 9.0, b"", Server("run"), object())
+    return Copy({}, "a", Answer(1, None, records), 0.0, 0.0, 9.0, b"", Server("run"), Lane(Memory()), object())
 
 
 @pytest.mark.parametrize(("version", "kept"), [(4, 9), (8, 9), (9, 9), (10, 10)])
