@@ -61,6 +61,7 @@ class Line:
         self._verifier = parts.verifier
         self._former = FormerPlaces(parts)
         self._near = parts.backend.settings.near_categories
+        self._lives: dict[tuple[tuple[str, ...], str, int, bool, bool], Mapping[str, int]] = {}
         self._at_first = parts.backend.table.loaded_together
 
     def read(
@@ -100,10 +101,23 @@ class Line:
             self._recorder.count("near_cache_hits")
         return seen
 
+    def lives(self, names: tuple[str, ...], kind: str, life: Life, *, extends: bool = True) -> Mapping[str, int]:
+        """Return the life to extend each category to, milliseconds. There are few combinations, and every read needs
+        one of them.
+
+        :param extends: whether any is to be extended; else all are 0.
+        """
+        wanted = names, kind, life.idle_ms, life.is_permanent, extends
+        lives = self._lives.get(wanted)
+        if lives is None:
+            lives = {name: self._backend.life_of(name, kind, life) if extends else 0 for name in names}
+            self._lives[wanted] = lives
+        return lives
+
     def _find(self, near: NearCache, sid: SessionId, life: Life, names: tuple[str, ...]) -> Hit | None:
         if not self._near.issuperset(names):
             return None
-        return near.find(RecordRef(sid.digest, sid.kind), self._backend.lives(names, sid.kind, life))
+        return near.find(RecordRef(sid.digest, sid.kind), self.lives(names, sid.kind, life))
 
     def _is_untouched(self, digest: str) -> bool:
         """Return whether the journal says nothing of a session."""

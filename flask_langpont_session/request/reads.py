@@ -168,7 +168,7 @@ class Reads:
             if source is None:
                 break
             extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
-            lives = self._backend.lives(names, ref.kind, life, extends=extends)
+            lives = self.line.lives(names, ref.kind, life, extends=extends)
             asked_at = self._backend.clock()
             operation, store = self._operations.loading(source), self._backend.redis[source]
             try:

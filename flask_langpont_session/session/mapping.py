@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from flask.sessions import SessionMixin
 
@@ -48,6 +48,47 @@ LONG_WAY: Any = object()
 
 LARGEST_STEP = 10**17
 """What the server adds to a number of 18 digits without leaving its 64 bits."""
+
+
+def _look(session: Session) -> Seen | None:
+    """Return what the straight line shows of a session; None: the stores are to be asked."""
+    ids = session.ids
+    origin = ids.origin
+    line = ids.context.repository.line
+    session.seen = None if origin is None else line.read(origin, ids.context.life(origin.permanent))
+    session.keys_read = []
+    return session.seen
+
+
+def _begin_work(session: Session) -> Work:
+    """Return a new work, which goes on from what the straight line has shown."""
+    work, seen, session.seen = Work(session.ids), session.seen, None
+    if seen is None:
+        work.is_off_line = True
+    elif seen is not NOT_LOOKED:
+        work.loaded = seen.loaded
+        work.now.read.update(session.keys_read)
+    return work
+
+
+def _shown_on_line(context: SessionContext, seen: Seen, key: str) -> Any:
+    """Return what the straight line shows of a key; :data:`LONG_WAY`: that is not all there is to it.
+
+    :raises KeyError: it has no value.
+    """
+    if seen.loaded.former or context.kind_of(key) is not KeyKind.STORED:
+        return LONG_WAY
+    found = seen.loaded.categories.get(context.repository.table.feature_of(key).category)
+    if found is None:
+        return LONG_WAY
+    try:
+        value = decode(found.shown[key])
+    except UnreadableValue:
+        return LONG_WAY
+    if type(value) not in IMMUTABLE:
+        return LONG_WAY
+    seen.values[key] = value
+    return value
 
 
 def _not_countable(key: str, category: str) -> str:
@@ -99,6 +140,7 @@ class Session(DictLike):
     :ivar environ: of the request, for the interface.
     :ivar ids: under which it is stored; for the interface, as the next three.
     :ivar seen: what the straight line shows of the session; None: nothing, or the request has its own :attr:`work`.
+    :ivar keys_read: of that.
     :ivar work: what the request knows and has changed.
     :ivar special: keys that are answered without the data of their category.
     :ivar saving: what a save does, and what the response has to say of the session.
@@ -107,6 +149,7 @@ class Session(DictLike):
     accessed = False
     environ: dict[str, Any]
     seen: Seen | None = NOT_LOOKED
+    keys_read: list[str]
 
     def __init__(
         self,
@@ -120,7 +163,7 @@ class Session(DictLike):
         self._remember_cookie = remember_cookie
 
     # When they are first needed: most requests to a site touch no session, and most that do only read it.
-    work = lazy(lambda session: cast(Work, session._begin_work()))
+    work = lazy(lambda session: _begin_work(session))
     special = lazy(lambda session: SpecialKeys(session.work, session._remember_cookie))
     saving = lazy(lambda session: Saving(session.work, lambda change: session._auth_keys.decide_about_rights(change)))
     _auth_keys = lazy(lambda session: AuthKeys(session.work, lambda: session.special.forget_user()))
@@ -140,53 +183,14 @@ class Session(DictLike):
         """Whether this request signed the session out."""
         return self.ids.identity.was_signed_out
 
-    def _look(self) -> Seen | None:
-        """Return what the straight line shows of this session; None: the stores are to be asked."""
-        ids = self.ids
-        self._keys_read: list[str] = []
-        origin = ids.origin
-        line = ids.context.repository.line
-        self.seen = None if origin is None else line.read(origin, ids.context.life(origin.permanent))
-        return self.seen
-
-    def _begin_work(self) -> Work:
-        """Return a new work, which goes on from what the straight line has shown."""
-        work, seen, self.seen = Work(self.ids), self.seen, None
-        if seen is None:
-            work.is_off_line = True
-        elif seen is not NOT_LOOKED:
-            work.loaded = seen.loaded
-            work.now.read.update(self._keys_read)
-        return work
-
-    def _shown(self, seen: Seen, key: str) -> Any:
-        """Return what the straight line shows of a key; :data:`LONG_WAY`: that is not all there is to it.
-
-        :raises KeyError: it has no value.
-        """
-        context = self.ids.context
-        if seen.loaded.former or context.kind_of(key) is not KeyKind.STORED:
-            return LONG_WAY
-        found = seen.loaded.categories.get(context.repository.table.feature_of(key).category)
-        if found is None:
-            return LONG_WAY
-        try:
-            value = decode(found.shown[key])
-        except UnreadableValue:
-            return LONG_WAY
-        if type(value) not in IMMUTABLE:
-            return LONG_WAY
-        seen.values[key] = value
-        return value
-
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
             raise KeyError(key)
-        seen = self._look() if self.seen is NOT_LOOKED else self.seen
+        seen = _look(self) if self.seen is NOT_LOOKED else self.seen
         if seen is not None:
-            self._keys_read.append(key)
+            self.keys_read.append(key)
             values = seen.values
-            value = values[key] if key in values else self._shown(seen, key)
+            value = values[key] if key in values else _shown_on_line(self.ids.context, seen, key)
             if value is not LONG_WAY:
                 return value
         work = self.work

@@ -80,7 +80,6 @@ class Backend:
         self.lacks: dict[tuple[str, str], Lack] = {}
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
-        self._lives: dict[tuple[tuple[str, ...], str, int, bool, bool], Mapping[str, int]] = {}
         empty_ms = (max(settings.local_cache_ttl, settings.journal_ttl) + _EMPTY_AFTER_ALL) * 1000
         self.limits = Limits(settings.max_fields, settings.max_category_bytes, empty_ms)
 
@@ -163,19 +162,6 @@ class Backend:
         ttl = self._ttl(category)
         whole = life.idle_ms if kind == SIGNED_IN or life.is_permanent else self._anonymous_ms
         return whole if ttl is None else min(ttl * 1000, whole)
-
-    def lives(self, names: tuple[str, ...], kind: str, life: Life, *, extends: bool = True) -> Mapping[str, int]:
-        """Return the life to extend each category to, milliseconds. There are few combinations, and every read needs
-        one of them.
-
-        :param extends: whether any is to be extended; else all are 0.
-        """
-        wanted = names, kind, life.idle_ms, life.is_permanent, extends
-        lives = self._lives.get(wanted)
-        if lives is None:
-            lives = {name: self.life_of(name, kind, life) if extends else 0 for name in names}
-            self._lives[wanted] = lives
-        return lives
 
     def lives_of_former(self, former: Mapping[str, Former], kind: str, life: Life) -> Mapping[str, int]:
         """Category → how long its record has to live for keys that lie in it and belong to one which lives longer.
