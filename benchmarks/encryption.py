@@ -8,17 +8,17 @@ to be derived first.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from statistics import median
 from time import process_time
 from typing import Any
 
-from flask_langpont_session.encryption.cipher import Cipher
-from flask_langpont_session.encryption.redis import sealed_form
-from flask_langpont_session.encryption.values import Values
 from flask_langpont_session.policy.values import CategoryChange, RecordRef
+from flask_langpont_session.stores.codec.cipher import Cipher
+from flask_langpont_session.stores.codec.plain import PLAIN
+from flask_langpont_session.stores.codec.sealing import SealingCodec
 from flask_langpont_session.stores.redis.commands import Commands, Guarded
 from flask_langpont_session.stores.redis.records import Limits, answer
 
@@ -28,8 +28,7 @@ NAME = "encryption"
 SIZES = (20, 1000, 10_000)
 VALUES = 10
 
-_VALUES = Values(Cipher([bytes(range(200, 232))]), frozenset({"ui"}), plain_until=0.0, clock=lambda: 0.0)
-_FORM = sealed_form(_VALUES)
+_CODECS = {"plain": PLAIN, "encrypted": SealingCodec(Cipher([bytes(range(200, 232))]), frozenset({"ui"}))}
 _SAID = Guarded(Limits(256, 1_000_000, 60_000), 0, "1234567")
 _SESSIONS = 10_000
 """More than are remembered."""
@@ -65,7 +64,7 @@ class Case:
         self.took.append((process_time() - began) / calls / VALUES * 1e6)
 
 
-def _record(digest: str, fields: dict[str, bytes]) -> list[Any]:
+def _record(digest: str, fields: Mapping[str, bytes]) -> list[Any]:
     meta = f"{digest[:8]}{'0' * 15}1{'0' * 16}{'0' * 6}1234567{'0' * 11}".encode()
     return [1, [b"@m", meta, *(part for name, value in fields.items() for part in (name.encode(), value))], 0, -1]
 
@@ -76,22 +75,24 @@ def cases(size: int, digests: Sequence[str]) -> dict[tuple[str, str], Case]:
     :param size: bytes of a value.
     """
     fields = {f"key_{number}": b'"%b"' % (b"x" * (size - 2)) for number in range(VALUES)}
-    plain = cycle([(digest, _record(digest, fields)) for digest in digests])
-    sealed = cycle([(digest, _record(digest, _VALUES.wires(digest, "ui", fields))) for digest in digests])
+    records = {
+        kind: cycle([(digest, _record(digest, codec.to_store(digest, "ui", fields))) for digest in digests])
+        for kind, codec in _CODECS.items()
+    }
     written = cycle(digests)
-    commands = {"plain": Commands("session"), "encrypted": _FORM.commands("session", 60_000)}
+    commands = {kind: Commands("session", codec=codec) for kind, codec in _CODECS.items()}
 
-    def read(understand: Any, records: Any) -> object:
-        digest, record = next(records)
-        return understand(digest, ("ui",), "a", record)
+    def read(kind: str) -> object:
+        digest, record = next(records[kind])
+        return answer(digest, ("ui",), "a", record, codec=_CODECS[kind])
 
     def write(kind: str) -> object:
         change = {"ui": CategoryChange(60_000, sets=dict(fields))}
         return commands[kind].write(RecordRef(next(written), "a"), change, "free", _SAID)
 
     return {
-        ("read", "plain"): Case(lambda: read(answer, plain)),
-        ("read", "encrypted"): Case(lambda: read(_FORM.answer, sealed)),
+        ("read", "plain"): Case(lambda: read("plain")),
+        ("read", "encrypted"): Case(lambda: read("encrypted")),
         ("written", "plain"): Case(lambda: write("plain")),
         ("written", "encrypted"): Case(lambda: write("encrypted")),
     }

@@ -40,6 +40,7 @@ from .recovery.notices import Notices
 from .request.repository import SessionRepository
 from .stores.backend import Backend
 from .stores.base import SessionStore
+from .stores.codec.plain import PLAIN, Codec
 from .stores.host.board import Board
 from .stores.host.change_ids import ChangeIds
 from .stores.host.forms import file_in_use, unread
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
     from .alerts.alerts import Alerts
     from .aws.cloud import Cloud
     from .drill.door import Door
-    from .encryption.at_rest import AtRest
     from .metrics.exporting import Exporting
     from .metrics.history import History
     from .metrics.session_index import ActiveSessions
@@ -163,21 +163,21 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     scratch = Scratch() if app.testing else None
     settings = load_settings(app, scratch)
     recorder = _recorder(settings) if recorder is None else recorder
-    emit, notices, at_rest = _emitter(app, recorder), Notices(), _at_rest(settings)
-    journal = _journal(settings, at_rest)
+    emit, notices, codec = _emitter(app, recorder), Notices(), _codec(settings)
+    journal = _journal(settings, codec)
     cloud = ask_aws(settings)
     directory = _directory(settings, cloud)
     make_identity = _server_identities(journal.board, emit, notices)
     most, ttl = settings.memory_bytes, settings.local_cache_ttl
     memory = Memory(most, ttl, ended=Ended(most, ttl, tombstone_ms=settings.lease_terms.tombstone_ms))
-    of_stores = _store_options(settings, memory, journal.board.change_ids, at_rest)
+    of_stores = _store_options(settings, memory, journal.board.change_ids, codec)
     redis = _redis_stores(settings, cloud, recorder, make_identity, directory, of_stores)
     incidents = IncidentLog(recorder, partial(_address, settings, redis), partial(what_users_get, settings))
     health = _health(settings, redis, emit, notices, incidents, directory)
     memory.on_missing = lambda digest: notices.suspect(f"{PRIMARY}{health.locate(digest)}")
     active = _active_sessions(settings, recorder, health, redis)
     reports = Reports(recorder, emit, None if active is None else active.notes)
-    database = _database(app, settings, at_rest)
+    database = _database(app, settings, codec)
     backend = Backend(settings, reports, redis=redis, database=database, memory=memory, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
     history, watch = _history(settings, recorder, health), _sentinel_watch(redis, notices)
@@ -210,14 +210,17 @@ def _door(settings: Settings, backend: Backend, monitor: Monitor) -> Door | None
     return Door(Path(settings.drill_socket), backend, monitor.suspect)
 
 
-def _at_rest(settings: Settings) -> AtRest | None:
+def _codec(settings: Settings) -> Codec:
     if not settings.encryption_keys:
-        return None
-    from .encryption.at_rest import at_rest  # not paid for without a key
+        return PLAIN
+    from .stores.codec.cipher import Cipher  # not paid for without a key
+    from .stores.codec.keys import read_key
+    from .stores.codec.sealing import SealingCodec
 
     ends = moment_of(settings.encryption_switch_over)
     plain_until = 0.0 if ends is None else ends.timestamp()
-    return at_rest(settings.encryption_keys, settings.sealed_categories, plain_until)
+    cipher = Cipher(list(map(read_key, settings.encryption_keys)))
+    return SealingCodec(cipher, settings.sealed_categories, plain_until=plain_until)
 
 
 def _recorder(settings: Settings) -> Recorder:
@@ -591,15 +594,14 @@ class _OfStores(NamedTuple):
     options: dict[str, Any]
 
 
-def _store_options(settings: Settings, memory: Memory, change_ids: ChangeIds, at_rest: AtRest | None) -> _OfStores:
+def _store_options(settings: Settings, memory: Memory, change_ids: ChangeIds, codec: Codec) -> _OfStores:
     """Of one server and its replica the records are the same."""
     options = {
         "tombstone_ms": settings.lease_terms.tombstone_ms,
         "memory": memory,
         "change_ids": change_ids if settings.near_categories else None,
+        "codec": codec,
     }
-    if at_rest is not None:
-        options["form"] = at_rest.redis
     return _OfStores(partial(_near_cache, settings=settings, memory=memory, change_ids=change_ids), options)
 
 
@@ -702,7 +704,7 @@ def make_pool(
     return BlockingConnectionPool.from_url(for_redis_py(url), protocol=3, **size, **waits, **options)
 
 
-def _database(app: Flask, settings: Settings, at_rest: AtRest | None) -> Database:
+def _database(app: Flask, settings: Settings, codec: Codec) -> Database:
     engine = settings.database_engine
     if engine is None:
         url = make_url(settings.database_url or "")
@@ -712,15 +714,15 @@ def _database(app: Flask, settings: Settings, at_rest: AtRest | None) -> Databas
         engine = make_engine(url, settings.database_timeout, durable=durable)
     if warning := advice(engine.dialect.driver):
         log.warning("%s", warning, extra=fields("driver_not_known", driver=engine.dialect.driver))
-    make = Database if at_rest is None else at_rest.database
     shows_use = settings.device_labels or settings.device_networks
-    return make(
+    return Database(
         engine,
         timeout=settings.database_timeout,
         concurrency=settings.database_concurrency,
         makes_tables=_makes_tables(app, settings),
         idle_of=settings.privileges.idle_ms,
         notes_use_after=int(settings.life.idle_ms * EXTEND_AFTER) if shows_use else None,
+        codec=codec,
     )
 
 
@@ -742,7 +744,7 @@ _REMEDY = (
 )
 
 
-def _journal(settings: Settings, at_rest: AtRest | None) -> Journal:
+def _journal(settings: Settings, codec: Codec) -> Journal:
     path = Path(settings.journal) if settings.journal else None
     limits = JournalLimits(
         entries=settings.journal_max_entries,
@@ -752,7 +754,7 @@ def _journal(settings: Settings, at_rest: AtRest | None) -> Journal:
         visitor_share=settings.journal_visitor_share,
         copies_ttl=settings.local_cache_ttl,
     )
-    journal = journal_at(path, limits=limits) if at_rest is None else at_rest.journal(path, limits)
+    journal = journal_at(path, limits=limits, codec=codec)
     try:
         if path is not None and not _is_command():
             path.parent.mkdir(parents=True, exist_ok=True)

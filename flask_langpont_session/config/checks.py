@@ -183,7 +183,7 @@ def encryption_keys(name: str, value: Any) -> str | None:
         return f"{name}: a list of keys, newest first, not {type(value).__name__}"
     if not value:
         return None
-    from ..encryption.keys import problems_of
+    from ..stores.codec.keys import problems_of
 
     if problems := problems_of(value):
         return f"{name}: {'; '.join(problems)}"

@@ -253,7 +253,7 @@ def _encryption_problems(settings: Settings, app: Flask) -> list[str]:
             for name in ("encrypted_categories", "encryption_switch_over")
             if getattr(settings, name)
         ]
-    from ..encryption.keys import SAMPLE, problems_of
+    from ..stores.codec.keys import SAMPLE, problems_of
 
     if SAMPLE in settings.encryption_keys and not app.testing:
         return [f"{label}: the sample of docs/how-to/encrypt.md, which is no secret"]

@@ -214,9 +214,10 @@ class JournalWriter:
         :return: whether anything was kept.
         """
         level = plan.level
-        self._journal.prepare(ref.digest, changes)
         entries: list[PendingWrite] = []
         for name, change in changes.items():
+            # What the request sees of them from here on is what is kept: what is made of it later is known to be.
+            self._journal.codec.to_store_once(ref.digest, name, change.sets)
             # What a session takes along to another id was stored, and is lost if it is not kept.
             is_moved = plan.is_new and plan.origin is not None and name not in plan.carries
             for entry in self._entries(plan, ref, name, change, now.latest_us, doubt, sent_us):

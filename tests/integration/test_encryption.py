@@ -21,7 +21,7 @@ from devservers.servers import Valkey
 from flask_langpont_session import ConfigError
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.one_session import read_session
-from flask_langpont_session.encryption.cipher import FORMAT
+from flask_langpont_session.stores.codec.cipher import FORMAT
 from flask_langpont_session.stores.host.forms import path_of
 
 from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home
@@ -483,18 +483,18 @@ def test_limits_are_those_of_what_the_application_stores(make_app: MakeApp) -> N
 
 def test_a_hit_of_the_near_cache_is_not_decrypted_again(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """What this worker knows it knows in plain: a request that asks no store opens nothing."""
-    from flask_langpont_session.encryption.values import Values
+    from flask_langpont_session.stores.codec.sealing import SealingCodec
 
     app = make_app(**KEYS)
     user = sign_in(app, lang="ja")
     opened: list[str] = []
-    plainly = Values.open
+    plainly = SealingCodec.value_from_store
 
-    def noting(values: Values, digest: str, category: str, field: str, *rest: Any) -> bytes:
+    def noting(codec: SealingCodec, digest: str, category: str, field: str, *rest: Any) -> bytes:
         opened.append(field)
-        return plainly(values, digest, category, field, *rest)
+        return plainly(codec, digest, category, field, *rest)
 
-    monkeypatch.setattr(Values, "open", noting)
+    monkeypatch.setattr(SealingCodec, "value_from_store", noting)
     parts(app).monitor.tick()
     user.get("/all")
     for _ in range(3):

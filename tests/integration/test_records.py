@@ -1043,7 +1043,7 @@ def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
     head = Guarded(Limits(9, 999, EMPTY), deadline_ms, write_id).head("free", DIGEST)
     change = CategoryChange(LIFE, sets={"late": b"1"}, increments={"n": 1}, wipe=True)
     return [
-        WRITE(keys, [head, *change_arguments(change)]),
+        WRITE(keys, [head, *change_arguments(change, change.sets)]),
         MERGE(keys, [head, LIFE, f"{0:016}", "wipe", "@", "", "since", 9 * 10**15, 0, "", "", 0]),
     ]
 

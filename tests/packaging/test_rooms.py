@@ -21,10 +21,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "support": set(),
     "policy": {"support"},
     "stores": {"policy", "support", "stores/host", "stores/memory", "stores/redis", "stores/sql"},
-    "stores/host": {"policy", "support"},
+    "stores/codec": {"policy", "support"},
+    "stores/host": {"policy", "stores/codec", "support"},
     "stores/memory": {"policy", "stores/host", "support"},
-    "stores/redis": {"policy", "stores/memory", "support"},
-    "stores/sql": {"policy", "support"},
+    "stores/redis": {"policy", "stores/codec", "stores/memory", "support"},
+    "stores/sql": {"policy", "stores/codec", "support"},
     "config": {"policy", "stores/redis", "stores/sql", "support"},
     "aws": {"config", "stores/redis", "support"},
     "metrics": {"aws", "policy", "support"},
@@ -33,7 +34,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"policy", "request", "support"},
     "alerts": {"aws", "config", "metrics", "policy", "support"},
     "adoption": {"config", "policy", "request", "session", "stores/redis", "support"},
-    "encryption": {"policy", "stores/host", "stores/redis", "stores/sql", "support"},
     "drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql", "support"},
     "migrations": set(),
     "diagnosis": {"config", "migrations", "policy", "stores", "stores/host", "stores/redis", "stores/sql"},
@@ -49,7 +49,7 @@ MAY_IMPORT_ALL = {"cli"}
 """Folders that count as top-level modules."""
 
 LATE: dict[str, set[str]] = {
-    "config": {"aws", "encryption"},
+    "config": {"aws", "stores/codec"},
     "metrics": {"config", "stores"},
     "stores": {"config", "metrics"},
     "stores/memory": {"stores/redis"},
@@ -206,7 +206,7 @@ def show(*names):
 
 flask_langpont_session.LangPontSession  # which every worker's master imports, and every command of `flask`
 show("sqlalchemy", "redis", "flask_langpont_session.stores", "flask_langpont_session.recovery")
-folders = ("aws", "alerts", "drill", "encryption")
+folders = ("aws", "alerts", "drill", "stores.codec.cipher", "stores.codec.sealing")
 late = ("boto3", "botocore", "cryptography.hazmat", *(f"flask_langpont_session.{folder}" for folder in folders))
 more = ("flask_langpont_session.metrics.exporting", "flask_langpont_session.adoption", "prometheus_client",
         "flask_langpont_session.metrics.history", "flask_langpont_session.status", "ua_parser")

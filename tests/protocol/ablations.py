@@ -274,11 +274,11 @@ def _shares_every_question(
 _question = verifier.Verifier._question
 
 
-def _whosever_it_is(found: Any, digest: str, now_ms: int) -> described.Known:
+def _whosever_it_is(found: Any, digest: str, now_ms: int, codec: Any) -> described.Known:
     ours = dict(zip(found[::2], found[1::2], strict=True))
     if b"@m" in ours:
         ours[b"@m"] = digest[:11].encode() + ours[b"@m"][11:]
-    return _auth([part for field in ours.items() for part in field], digest, now_ms)
+    return _auth([part for field in ours.items() for part in field], digest, now_ms, codec)
 
 
 _auth = records._auth
@@ -366,8 +366,8 @@ def _however_old(self: Any, held: Any) -> bool:
     return True
 
 
-def _shared_however_old(db: Any, ref: RecordRef, copies_since_ms: int) -> Any:
-    return _read_overlay(db, ref, 0)
+def _shared_however_old(db: Any, ref: RecordRef, copies_since_ms: int, codec: Any) -> Any:
+    return _read_overlay(db, ref, 0, codec)
 
 
 _read_overlay = entries.read_overlay

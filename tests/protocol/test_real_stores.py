@@ -11,12 +11,13 @@ import pytest
 from redis.connection import BlockingConnectionPool
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.encryption.at_rest import at_rest
 from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.stores.codec.plain import PLAIN
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
+from tests.support.codecs import sealing
 
 from .pairs import WAIT, DatabasePair, Pair, RedisPair
 
@@ -40,8 +41,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def made(url: str, *, encrypted: bool = False) -> Iterator[Database]:
-    make = at_rest([bytes(range(200, 232))], {AUTH}, 0.0).database if encrypted else Database
-    database = make(make_engine(url, WAIT), timeout=WAIT)
+    database = Database(make_engine(url, WAIT), timeout=WAIT, codec=sealing(AUTH) if encrypted else PLAIN)
     database.upkeep.create_tables()
     yield database
     database.close()

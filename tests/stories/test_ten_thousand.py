@@ -16,7 +16,8 @@ from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.session.cookies import CookieSigner
-from flask_langpont_session.stores.sql.tables import INSERT, to_text
+from flask_langpont_session.stores.sql.rows import Rows
+from flask_langpont_session.stores.sql.tables import INSERT
 from tests.integration.conftest import close
 
 from .site import WORKERS, Site, wait_until_well
@@ -95,7 +96,7 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
 
 def values_of(sid: SessionId, user: str) -> dict[str, object]:
     """Of the row that a sign-in inserts."""
-    fields = to_text({"_user_id": encode("_user_id", user)})
+    fields = Rows().text("", {"_user_id": encode("_user_id", user)}, 1)
     return {"key": sid.digest, "user": user, "fields": fields, "idle_ms": HOUR_MS, "absolute_ms": HOUR_MS}
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
+from ..codec.plain import PLAIN, Codec
 from .change_ids import ChangeIds
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
@@ -52,6 +53,7 @@ class Board:
     :param file: of the journal.
     :param clock: seconds since 1970, of all workers of the host. None: a :class:`.HostClock`.
     :param limits: how much is kept at most, what waits in the journal included.
+    :param codec: of the values of copies.
     :ivar clock: by which order and age are decided.
     :ivar change_ids: of the latest change of each session in Redis.
     :ivar versions: the latest ones that were seen.
@@ -59,9 +61,15 @@ class Board:
     """
 
     def __init__(
-        self, file: JournalFile, *, clock: Callable[[], float] | None = None, limits: JournalLimits | None = None
+        self,
+        file: JournalFile,
+        *,
+        clock: Callable[[], float] | None = None,
+        limits: JournalLimits | None = None,
+        codec: Codec = PLAIN,
     ) -> None:
         self._file = file
+        self._codec = codec
         self.clock = clock or HostClock(file.path)
         self._wall = clock or time.time
         self._limits = limits or JournalLimits()
@@ -136,7 +144,7 @@ class Board:
         now = self._now_ms()
         for shared in copies:
             is_outdated = self.is_outdated(shared.digest, shared.category, shared.copy.version)
-            for basis, count in put_copy(db, shared, now, is_outdated=is_outdated).items():
+            for basis, count in put_copy(db, shared, now, self._codec, is_outdated=is_outdated).items():
                 outdated[shared.category, basis] += count
         return outdated
 
@@ -146,7 +154,7 @@ class Board:
         :param after: only those with a higher number.
         """
         with self._file.connected() as db:
-            return shared_copies(db, limit, after, self._now_ms())
+            return shared_copies(db, limit, after, self._now_ms(), self._codec)
 
     def clear_copies(self) -> None:
         """The outage is over: the copies have no use any more."""

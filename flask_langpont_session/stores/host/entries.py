@@ -19,6 +19,7 @@ import msgspec
 
 from ...policy.ids import ANONYMOUS
 from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, RecordRef, ServerRecord, SharedCopy, StoreError
+from ..codec.plain import Codec
 from .limits import SIZE_SCHEMA
 
 SCHEMA_VERSION = 9
@@ -379,7 +380,9 @@ def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[
     return [], new
 
 
-def put_copy(db: sqlite3.Connection, shared: SharedCopy, now_ms: int, *, is_outdated: bool) -> Counter[Basis]:
+def put_copy(
+    db: sqlite3.Connection, shared: SharedCopy, now_ms: int, codec: Codec, *, is_outdated: bool
+) -> Counter[Basis]:
     """Share a copy, unless one as new is there or the session is revoked. Values that wait and have lost against it go:
     those that were made from an older version, and differ from what they were made from now; and those whose request
     could not read what the copy has. Without that, all that is made from such a value would be lost with it.
@@ -388,8 +391,9 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy, now_ms: int, *, is_outd
     :return: how many values that were, by what they were made from.
     """
     digest, category, copy = shared[:3]
-    fields = msgspec.msgpack.encode(dict(copy.fields))
+    stored = codec.to_store(digest, category, copy.fields)
     known_since_ms = now_ms - int(shared.age * 1000)
+    fields = msgspec.msgpack.encode(dict(stored))
     row = (digest, category, copy.version, fields, copy.additions, shared.kind, known_since_ms, digest)
     put = db.execute(_PUT_COPY, row)
     lost: Counter[Basis] = Counter()
@@ -402,7 +406,7 @@ def put_copy(db: sqlite3.Connection, shared: SharedCopy, now_ms: int, *, is_outd
         (digest, category, Basis.SEEN, copy.version, Basis.UNSEEN),
     ).fetchall()
     for seq, name, value, basis, base, doubts in waiting:
-        now = copy.fields.get(name)
+        now = stored.get(name)
         if basis == Basis.UNSEEN:
             has_lost = now not in (None, value) and not is_outdated
         else:
@@ -457,8 +461,9 @@ def unmarked(db: sqlite3.Connection, entries: Sequence[PendingWrite]) -> list[Pe
     return [entry for entry in entries if may_be_sent(entry)]
 
 
-def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int) -> Overlay:
-    """All of one session, or of its anonymous shadow; copies are never published of one.
+def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int, codec: Codec) -> Overlay:
+    """All of one session, or of its anonymous shadow; copies are never published of one. Of a value that cannot be
+    opened it is not known what it was to change.
 
     :param copies_since_ms: copies that were known last before then are too old, milliseconds since 1970.
     """
@@ -474,10 +479,14 @@ def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int) -
         elif entry.operation is Operation.ADD:
             deltas.setdefault(entry.category, {}).setdefault(entry.field, []).append((entry.token, entry.delta))
         else:
-            writes.setdefault(entry.category, {})[entry.field] = entry.value
+            waiting, value = writes.setdefault(entry.category, {}), entry.value
+            if value is not None:
+                value = codec.value_from_store(digest, entry.category, entry.field, value)
+            if not codec.is_damaged(value):
+                waiting[entry.field] = value
             if entry.basis is Basis.UNSEEN and entry.category not in wiped:
                 guesses.setdefault(entry.category, set()).add(entry.field)
-    copies = {} if shadow else dict(_copies(db, digest, copies_since_ms))
+    copies = {} if shadow else dict(_copies(db, digest, copies_since_ms, codec))
     ended = db.execute("SELECT user_id, until_ms, epoch FROM user_revocations").fetchall()
     users, epochs = {user: until_ms for user, until_ms, _ in ended}, {user: epoch for user, _, epoch in ended if epoch}
     version = _pushed_version(db, digest)
@@ -510,13 +519,27 @@ def _as_texts(lives: Mapping[str, int]) -> tuple[str, str]:
     return "\n".join(lives), "\n".join(map(str, lives.values()))
 
 
-def moved(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
-    """What waits for a session under one id, as it waits under another one."""
-    return replace(entry, digest=digest, kind=kind)
+def as_stored(entry: PendingWrite, codec: Codec) -> PendingWrite:
+    """Return a change as it is kept: what the journal compares are the texts that Redis gets, or may have already."""
+    return _by(codec.value_to_store, codec.base_to_store, entry)
 
 
-Move = Callable[[PendingWrite, str, str], PendingWrite]
-"""See :func:`moved`."""
+def as_known(entry: PendingWrite, codec: Codec) -> PendingWrite:
+    """Return a change that is kept as this process knows it."""
+    return _by(codec.value_from_store, codec.value_from_store, entry)
+
+
+def _by(of_value: Callable[..., bytes], of_base: Callable[..., bytes], entry: PendingWrite) -> PendingWrite:
+    place, value, base = (entry.digest, entry.category, entry.field), entry.value, entry.base
+    value = None if value is None else of_value(*place, value)
+    base = None if base is None else of_base(*place, base)
+    return entry if value is entry.value and base is entry.base else replace(entry, value=value, base=base)
+
+
+def _moved(entry: PendingWrite, digest: str, kind: str, codec: Codec) -> PendingWrite:
+    """Return what waits for a session under one id as it waits under another one."""
+    return as_stored(replace(as_known(entry, codec), digest=digest, kind=kind), codec)
+
 
 Stays = Callable[[PendingWrite], bool]
 """Says whether a change that waits for a category is not taken along with it."""
@@ -531,7 +554,7 @@ def put_carry(
     left_us: int,
     *,
     now_ms: int,
-    move: Move = moved,
+    codec: Codec,
     stays: Stays = lambda entry: False,
 ) -> list[PendingWrite]:
     """Keep that what a session has under a former id is to be brought to the present one. What waits of it here waits
@@ -540,12 +563,10 @@ def put_carry(
     :return: what waited for the present one and is not kept, see :func:`put_write`.
     """
 
-    def moving(entry: PendingWrite, digest: str, kind: str) -> PendingWrite:
-        return entry if stays(entry) else move(entry, digest, kind)
+    def move(entry: PendingWrite) -> PendingWrite:
+        return entry if stays(entry) else _moved(entry, digest, kind, codec)
 
-    left_out = [
-        entry for name, life in lives.items() for entry in _move_writes(db, origin, digest, kind, name, moving, life)
-    ]
+    left_out = [entry for name, life in lives.items() for entry in _move_writes(db, origin, digest, name, move, life)]
     wiped = {name for (name,) in db.execute(_WIPED, (origin, Operation.WIPE))}  # nothing of these is to be brought
     # What is on its way to the former id goes on to this one, behind what that one has itself, which is newer.
     sql = "SELECT origin, left_us, categories, lives_ms FROM carries WHERE digest = ? ORDER BY seq"
@@ -561,17 +582,22 @@ def put_carry(
 
 
 def take_carry_back(
-    db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Sequence[str], move: Move = moved
+    db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Sequence[str], codec: Codec
 ) -> None:
     """The session keeps its former id, and no response named the present one: see :func:`put_carry`."""
     db.execute("DELETE FROM carries WHERE origin = ? AND digest = ?", (origin, digest))
     db.execute("UPDATE carries SET digest = ? WHERE digest = ?", (origin, digest))
     for name in categories:
-        _move_writes(db, digest, origin, kind, name, move)
+        _move_writes(db, digest, origin, name, lambda entry: _moved(entry, origin, kind, codec))
 
 
 def _move_writes(
-    db: sqlite3.Connection, origin: str, digest: str, kind: str, category: str, move: Move, life_ms: int = 0
+    db: sqlite3.Connection,
+    origin: str,
+    digest: str,
+    category: str,
+    move: Callable[[PendingWrite], PendingWrite],
+    life_ms: int = 0,
 ) -> list[PendingWrite]:
     """Have what waits for a category under one id wait under another one, as if it had been put there first.
 
@@ -585,7 +611,7 @@ def _move_writes(
     for name in (origin, digest) if older else ():
         db.execute(f"DELETE {_OF_CATEGORY}", (name, category))
     for entry in older:
-        db.execute(_INSERT, _values(replace(move(entry, digest, kind), life_ms=life_ms or entry.life_ms)))
+        db.execute(_INSERT, _values(replace(move(entry), life_ms=life_ms or entry.life_ms)))
     return [lost for entry in newer if (lost := put_write(db, entry))] if older else []
 
 
@@ -692,14 +718,14 @@ def put_server(db: sqlite3.Connection, endpoint: str, record: ServerRecord) -> N
         db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)", row)
 
 
-def _copies(db: sqlite3.Connection, digest: str, since_ms: int) -> Iterator[tuple[str, CategoryCopy]]:
+def _copies(db: sqlite3.Connection, digest: str, since_ms: int, codec: Codec) -> Iterator[tuple[str, CategoryCopy]]:
     sql = "SELECT category, version, fields, additions FROM copies WHERE digest = ? AND at_ms > ?"
     for category, version, blob, additions in db.execute(sql, (digest, since_ms)):
         if (fields := _fields(blob)) is not None:
-            yield category, CategoryCopy(version, fields, additions=additions)
+            yield category, CategoryCopy(version, codec.from_store(digest, category, fields), additions=additions)
 
 
-def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int) -> dict[int, SharedCopy]:
+def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int, codec: Codec) -> dict[int, SharedCopy]:
     """Those that are published, by number."""
     sql = """SELECT rowid, digest, category, version, fields, additions, kind, at_ms FROM copies
         WHERE rowid > ? ORDER BY rowid LIMIT ?"""
@@ -707,7 +733,7 @@ def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int) -
         number: SharedCopy(
             digest,
             category,
-            CategoryCopy(version, fields, additions=additions),
+            CategoryCopy(version, codec.from_store(digest, category, fields), additions=additions),
             age=(now_ms - at_ms) / 1000,
             kind=kind,
             began=version,

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...policy.values import Basis, CategoryChange, Operation, RecordRef, SharedCopy, StoreError
+from ...policy.values import Basis, Operation, RecordRef, SharedCopy, StoreError
 from ...support.logs import fields
+from ..codec.plain import PLAIN, Codec
 from .board import Board, Shared
 from .entries import (
     FIELD,
-    Move,
     Overlay,
     PendingCarry,
     PendingPush,
@@ -31,9 +31,10 @@ from .entries import (
     PendingUserRevocation,
     PendingWrite,
     Stays,
+    as_known,
+    as_stored,
     delete,
     is_revoked,
-    moved,
     oldest_carries,
     oldest_writes,
     put_carry,
@@ -108,17 +109,12 @@ class Journal:
 
     :param file: where it is kept.
     :param limits: how much is kept at most.
+    :param codec: of the values: what waits is kept as the text that Redis gets.
     :ivar file: where it is kept; without a path: in this process' memory.
     :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
-
-    move: Move = staticmethod(moved)
-    """What becomes of what waits when its session gets another id."""
-
-    can_read: Callable[[PendingWrite], bool] = staticmethod(lambda entry: True)
-    """Whether this process understands what an entry is to change; else it waits for another process that does."""
 
     on_damaged: Callable[[str], None] = staticmethod(lambda category: None)
     """Called with the category of each entry that was removed because it cannot be read, as far as that can be."""
@@ -129,8 +125,10 @@ class Journal:
         board: Board,
         *,
         limits: JournalLimits | None = None,
+        codec: Codec = PLAIN,
     ) -> None:
         self.file = file
+        self.codec = codec
         self.board = board
         self.clock = board.clock
         self._limits = limits or JournalLimits()
@@ -194,7 +192,7 @@ class Journal:
     def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
         """Everything this host knows about a session, or about its anonymous shadow, at one moment."""
         with self.file.snapshot(wait) as db:
-            return read_overlay(db, ref, int((self.clock() - self._limits.copies_ttl) * 1000))
+            return read_overlay(db, ref, int((self.clock() - self._limits.copies_ttl) * 1000), self.codec)
 
     def counts(self) -> Mapping[str, int]:
         """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``
@@ -227,9 +225,6 @@ class Journal:
 
     # -- writes --------------------------------------------------------------------------------------------------------
 
-    def prepare(self, digest: str, changes: Mapping[str, CategoryChange]) -> None:
-        """Some changes of a session are about to be kept. Called before entries are made of them."""
-
     def put(
         self,
         entries: Sequence[PendingWrite],
@@ -248,11 +243,12 @@ class Journal:
         :raises StoreError: of class DATA: what is to be added to is no whole number.
         """
         now = int(self.clock() * 1000)
+        entries = [as_stored(replace(entry, at_ms=now), self.codec) for entry in entries]
         session = (entries[0].digest, entries[0].shadow) if entries else None
 
         def put(db: sqlite3.Connection) -> list[PendingWrite]:
             alive = [entry for entry in entries if entry.shadow or not is_revoked(db, entry.digest)]
-            return [lost for entry in alive if (lost := put_write(db, replace(entry, at_ms=now)))]
+            return [lost for entry in alive if (lost := put_write(db, entry))]
 
         left = _time_left(wait)
         stays = all(entry.operation is Operation.WIPE for entry in entries)
@@ -281,14 +277,14 @@ class Journal:
         now = int(self.clock() * 1000)
         left = _time_left(wait)
         put = self._limits.adding(
-            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, move=self.move, stays=stays)
+            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, codec=self.codec, stays=stays)
         )
         try:
             left_out = self.file.transaction(put, wait, stays=not carry.left_us, room=Room.GROWING)
         except StoreError as error:
             if carry.left_us and error.timed_out:  # its commit was under way
                 with suppress(StoreError):
-                    self.file.transaction(lambda db: take_carry_back(db, *carry[:4], self.move), 0.0, stays=True)
+                    self.file.transaction(lambda db: take_carry_back(db, *carry[:4], self.codec), 0.0, stays=True)
             raise
         self.board.add_copies(copies(), left())
         return left_out
@@ -300,9 +296,23 @@ class Journal:
         :param signed_in: those of signed-in sessions too, for which the database must be asked.
         """
         with self.file.connected() as db:
-            entries, damaged = oldest_writes(db, limit, signed_in, after)
+            found, damaged = oldest_writes(db, limit, signed_in, after)
         _remove(self, "writes", damaged)
-        return entries
+        entries = [as_known(entry, self.codec) for entry in found]
+        sealed = {e.seq: e.category for e in entries if self.codec.is_damaged(e.value) and self.can_read(e)}
+        if sealed:
+            log.error(
+                "%d entries of the journal cannot be decrypted and are removed: what they were to change is lost",
+                len(sealed),
+                extra=fields("entries_not_decrypted", number=len(sealed)),
+            )
+            _remove_these(self, "writes", sealed)
+        return [entry for entry in entries if entry.seq not in sealed]
+
+    def can_read(self, entry: PendingWrite) -> bool:
+        """Whether this process understands what an entry is to change; else it waits for another process that does: it
+        is sealed by a key that this one does not have."""
+        return not any(map(self.codec.lacks_key_of, (entry.value, entry.base)))
 
     def mark_sent(self, entries: Mapping[PendingWrite, str], moments_ms: Mapping[str, int]) -> list[PendingWrite]:
         """These are about to be sent to Redis: from here on it may have them. Not forced to the disk.
@@ -351,7 +361,8 @@ class Journal:
         done, shared = [(entry.seq,) for entry in entries], list(copies)
 
         merged = [
-            (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base) for e in applied
+            (e.value, e.digest, e.shadow, e.category, e.field, e.seq, Basis.SEEN, e.moment, e.base)
+            for e in (as_stored(entry, self.codec) for entry in applied)
         ]
 
         def forget(db: sqlite3.Connection) -> Shared:
@@ -421,13 +432,21 @@ def _remove(journal: Journal, table: str, damaged: Mapping[int, str]) -> None:
         number,
         extra=fields("entries_damaged", number=number),
     )
+    _remove_these(journal, table, damaged)
+
+
+def _remove_these(journal: Journal, table: str, damaged: Mapping[int, str]) -> None:
     _delete(journal.file, table, list(damaged))
     for category in damaged.values():
         journal.on_damaged(category)
 
 
 def journal_at(
-    path: Path | None, *, clock: Callable[[], float] | None = None, limits: JournalLimits | None = None
+    path: Path | None,
+    *,
+    clock: Callable[[], float] | None = None,
+    limits: JournalLimits | None = None,
+    codec: Codec = PLAIN,
 ) -> Journal:
     """The journal in a file, with its board.
 
@@ -435,9 +454,10 @@ def journal_at(
         as long as the process lives.
     :param clock: seconds since 1970, of all workers of the host. None: a :class:`.HostClock`.
     :param limits: how much is kept at most.
+    :param codec: of the values.
     """
     file = JournalFile(path)
-    return Journal(file, Board(file, clock=clock, limits=limits), limits=limits)
+    return Journal(file, Board(file, clock=clock, limits=limits, codec=codec), limits=limits, codec=codec)
 
 
 def _shown(clock: Callable[[], float], waiting: Waiting) -> Waiting:

@@ -12,7 +12,8 @@ begins anew, so that of two copies of a category the older one is always known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha1
 from importlib import resources
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from ...policy.categories import AUTH
 from ...policy.described import NO_RECORDS, Known
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, Operation, RecordRef
+from ..codec.plain import PLAIN, Codec
 from . import auth_meta, records
 from .records import ABSENT, Limits, Merge, MergeStep, Restore, change_arguments, merge_arguments
 from .wire import pack
@@ -146,13 +148,15 @@ class Commands:
 
     :param prefix: first part of every key.
     :param tombstone_ms: the life of a tombstone.
+    :param codec: of the values: no script reads one, but for what is added to.
     :cvar reading: the script that reads; `writing`: the one that writes.
     """
 
     reading, writing = READ, WRITE
 
-    def __init__(self, prefix: str, tombstone_ms: int = TOMBSTONE_MS) -> None:
+    def __init__(self, prefix: str, tombstone_ms: int = TOMBSTONE_MS, codec: Codec = PLAIN) -> None:
         self.prefix = prefix
+        self._codec = codec
         self._heads: dict[_Form, bytes] = {}
         self._tombstone_ms = tombstone_ms
 
@@ -191,11 +195,13 @@ class Commands:
         return head
 
     def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded) -> Command:
-        """Writes changed fields of categories."""
-        keys, arguments = [self.key(AUTH, ref.digest)], list[Any]([said.head(guard, ref.digest)])
+        """Writes changed fields of categories. Should it remain unknown what became of this, the changes are kept as
+        they were sent."""
+        digest, said = ref.digest, self._within(said, changes) if self._codec.overhead else said
+        keys, arguments = [self.key(AUTH, digest)], list[Any]([said.head(guard, digest)])
         for name, change in changes.items():
-            keys.append(self.key(name, ref.digest, ref.shadow))
-            arguments += change_arguments(change)
+            keys.append(self.key(name, digest, ref.shadow))
+            arguments += change_arguments(change, self._codec.to_store_once(digest, name, change.sets))
         return self.writing(keys, arguments)
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
@@ -206,7 +212,7 @@ class Commands:
         arguments: list[Any] = [max(1, life_ms), int(exact), "@m", auth_meta.live(row, stamp_ms)]
         if row.user_id is not None:
             arguments += ("@u", row.user_id)
-        for name, value in row.payload.items():
+        for name, value in self._codec.to_store(row.digest, AUTH, row.payload, row.version).items():
             arguments += (name, value)
         return PUSH([self.key(AUTH, row.digest)], arguments)
 
@@ -220,17 +226,34 @@ class Commands:
         return WRITE_TOMBSTONE([self.key(n, digest) for n in names], [meta, self._tombstone_ms])
 
     def merge(self, merge: Merge | Restore, said: Guarded) -> Command:
-        """Brings what a host kept of one category into it."""
-        shadow = isinstance(merge, Merge) and merge.shadow
+        """Brings what a host kept of one category into it. Whatever id the values had, they are for this one now."""
+        shadow, said = isinstance(merge, Merge) and merge.shadow, self._within(said, [merge.category])
         if isinstance(merge, Merge) and merge.write_id:
             said = said._replace(write_id=merge.write_id)
         keys = [self.key(AUTH, merge.digest), self.key(merge.category, merge.digest, shadow)]
         arguments = [said.head(merge.guard, merge.digest), merge.life_ms]
         if isinstance(merge, Merge):
-            return MERGE(keys, [*arguments, f"{merge.since:016}", *merge_arguments(merge.steps)])
-        fields = [part for item in merge.copy.fields.items() for part in item]
+            steps = map(partial(self._stored, merge), merge.steps)
+            return MERGE(keys, [*arguments, f"{merge.since:016}", *merge_arguments(steps)])
         copy = merge.copy
+        stored = self._codec.to_store(merge.digest, merge.category, copy.fields)
+        fields = [part for item in stored.items() for part in item]
         return RESTORE(keys, [*arguments, copy.version, int(merge.is_partial), copy.additions, *fields])
+
+    def _stored(self, merge: Merge, step: MergeStep) -> MergeStep:
+        if step.operation not in (Operation.SET, Operation.DELETE):
+            return step
+        place, value, base = (merge.digest, merge.category, step.name), step.value, step.base
+        if step.operation is Operation.SET and isinstance(value, bytes):
+            value = self._codec.value_to_store(*place, value)
+        return step._replace(value=value, base=None if base is None else self._codec.base_to_store(*place, base))
+
+    def _within(self, said: Guarded, categories: Iterable[str]) -> Guarded:
+        """The limits are for what the application stores, not for what the codec adds to as many fields as allowed."""
+        if not any(map(self._codec.seals, categories)):
+            return said
+        limits = said.limits
+        return said._replace(limits=limits._replace(bytes=limits.bytes + self._codec.overhead * limits.fields))
 
     def extend_idle(self, digest: str, idle_ms: int) -> Command:
         """Moves the idle expiry of a live auth record."""
@@ -248,7 +271,7 @@ def probing(key: str, value: str) -> list[Command]:
     change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
     write_id = new_write_id()
     head = Guarded(PROBE_LIMITS, 0, write_id).head("free", key)
-    write = WRITE([key, key], [head, *change_arguments(change)])
+    write = WRITE([key, key], [head, *change_arguments(change, change.sets)])
     steps = merge_arguments([MergeStep(Operation.SET, "probe", value.encode(), ABSENT, doubts=write_id)])
     return [
         plain("DEL", key, fits=lambda reply: type(reply) is int),

@@ -6,7 +6,7 @@ Fields that begin with ``@`` are ours; ``commands.py`` lists them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from ...policy.categories import AUTH
 from ...policy.described import NO_RECORDS, NOT_THERE, OWN, AuthEntry, Change, Damaged, Foreign, Known, described
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.serializer import is_readable
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Operation
+from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
+from ..codec.plain import PLAIN, Codec
 from . import auth_meta
 
 
@@ -180,8 +181,12 @@ _ADDITIONS = 6
 """How many ids of additions a record remembers."""
 
 
-def change_arguments(change: CategoryChange) -> list[str | bytes | int]:
-    sets, deletes, increments = change.sets, change.deletes, change.increments
+def change_arguments(change: CategoryChange, sets: Fields) -> list[str | bytes | int]:
+    """What ``record.lua`` needs to be told of a change.
+
+    :param sets: what the server gets of the values that are set.
+    """
+    deletes, increments = change.deletes, change.increments
     numbers = f"{len(deletes):06x}{len(increments):06x}{len(sets):06x}"
     form = f"{change.wipe:d}{numbers}{change.since:016}{change.life_ms}"
     return [form, *sets, *deletes, *increments, *sets.values(), *increments.values()]
@@ -275,11 +280,17 @@ def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
 
 
 def answer(
-    digest: str, names: Sequence[str], kind: str, reply: Sequence[Any], known: Mapping[str, Known] = NO_RECORDS
+    digest: str,
+    names: Sequence[str],
+    kind: str,
+    reply: Sequence[Any],
+    known: Mapping[str, Known] = NO_RECORDS,
+    codec: Codec = PLAIN,
 ) -> Answer:
     """What a reply to ``read.lua`` says.
 
     :param known: what the reader said that it has.
+    :param codec: of the values.
     :raises Crossed: it is the answer to another question.
     """
     found: dict[str, Known] = {}
@@ -289,9 +300,9 @@ def answer(
             if type(part) is bytes:
                 found[name] = _unchanged(part, digest, known.get(name))
             elif name == AUTH and kind == "u":
-                found[name] = _auth(part, digest, reply[0])
+                found[name] = _auth(part, digest, reply[0], codec)
             else:
-                found[name] = _category(part, digest)
+                found[name] = _category(part, digest, name, codec)
         except (Damaged, ValueError) as error:
             damaged.append(name)
             if isinstance(error, Foreign):
@@ -315,12 +326,9 @@ def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
     raise Damaged if part.startswith(b"WRONGTYPE") else Crossed
 
 
-def copy_of(digest: str, name: str, reply: Sequence[Any], understand: Callable[..., Answer] = answer) -> CategoryCopy:
-    """One category as it is, and what its record says of itself. One that is not there is empty as of now.
-
-    :param understand: in place of :func:`answer`.
-    """
-    said = understand(digest, (name,), "a", reply)
+def copy_of(digest: str, name: str, reply: Sequence[Any], codec: Codec = PLAIN) -> CategoryCopy:
+    """One category as it is, and what its record says of itself. One that is not there is empty as of now."""
+    said = answer(digest, (name,), "a", reply, codec=codec)
     copy = said.records[name].copy
     if not copy.version:
         return CategoryCopy(empty_as_of(said.now_ms), {})
@@ -328,16 +336,16 @@ def copy_of(digest: str, name: str, reply: Sequence[Any], understand: Callable[.
     return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
 
 
-def _category(found: Sequence[bytes], digest: str) -> Known:
+def _category(found: Sequence[bytes], digest: str, name: str, codec: Codec) -> Known:
     """What a hash says of a category."""
     if not found:
         return NOT_THERE
     flat = iter(found)
-    fields = {str(name, "utf-8"): value for name, value in zip(flat, flat, strict=True)}
-    return described(digest, fields.pop("@m", b""), fields)
+    fields = {str(field, "utf-8"): value for field, value in zip(flat, flat, strict=True)}
+    return described(digest, fields.pop("@m", b""), codec.from_store(digest, name, fields))
 
 
-def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
+def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Known:
     """What a hash says of a signed-in session. A record that names another digest is a crossed reply or a moved key."""
     if not found:
         return NOT_THERE
@@ -349,10 +357,10 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
     said = auth_meta.said(digest, meta)
     if said is None:
         raise Damaged
-    fields = {name: value for name, value in everything.items() if name[:1] != "@"}
-    copy = CategoryCopy(said.version, fields)
+    fields: Fields = {name: value for name, value in everything.items() if name[:1] != "@"}
     if not said.is_live:
-        return Known(b"", copy, AuthEntry(None, in_database=said.version > 0))
+        return Known(b"", CategoryCopy(said.version, fields), AuthEntry(None, in_database=said.version > 0))
+    fields = codec.from_store(digest, AUTH, fields, said.version)
     row = AuthRow(
         digest=digest,
         user_id=None if user is None else str(user, "utf-8"),
@@ -366,7 +374,7 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int) -> Known:
         read_at=now_ms,
     )
     entry = AuthEntry(row, said.stamp, is_readable=all(map(is_readable, fields.values())))
-    return Known(meta, copy, entry)
+    return Known(meta, CategoryCopy(said.version, fields), entry)
 
 
 def written(reply: Any, names: Sequence[str]) -> Written:

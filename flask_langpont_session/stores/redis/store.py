@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...policy.categories import AUTH
 from ...policy.described import NO_RECORDS
 from ...policy.ids import ANONYMOUS, SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
+from ..codec.plain import PLAIN, Codec
 from ..memory.memory import Memory
 from . import records
 from .commands import CLOCK, Command, Commands, Guarded, plain
@@ -21,17 +22,6 @@ from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, a
 from .server_identity import Server
 
 
-class Form(NamedTuple):
-    """What is sent for what is meant, and back.
-
-    :param commands: makes commands, given the prefix of keys and the life of tombstones.
-    :param answer: see :func:`.records.answer`.
-    """
-
-    commands: Callable[[str, int], Commands] = Commands
-    answer: Callable[..., Answer] = answer
-
-
 class RedisStore:
     """The sessions in one server.
 
@@ -39,7 +29,7 @@ class RedisStore:
     :param tombstone_ms: the life of a tombstone.
     :param memory: of this worker: what it has read before need not be sent again.
     :param change_ids: where it is noted for the other workers of this host which sessions were changed.
-    :param form: of what is sent.
+    :param codec: of the values.
     """
 
     def __init__(
@@ -49,7 +39,7 @@ class RedisStore:
         tombstone_ms: int = TOMBSTONE_MS,
         memory: Memory | None = None,
         change_ids: ChangeIds | None = None,
-        form: Form = Form(),  # noqa: B008 (it cannot be changed)
+        codec: Codec = PLAIN,
     ) -> None:
         self.endpoint = endpoint
         self.link = endpoint.link
@@ -57,8 +47,8 @@ class RedisStore:
         self.prefix = endpoint.prefix
         self.server_identity = endpoint.server_identity
         self.near = endpoint.near
-        self.commands = form.commands(self.prefix, tombstone_ms)
-        self._answer = form.answer
+        self.commands = Commands(self.prefix, tombstone_ms, codec)
+        self._codec = codec
         self.key = self.commands.key
         self.memory = memory or Memory()
         self._change_ids = change_ids
@@ -99,7 +89,7 @@ class RedisStore:
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
             try:
-                found = self._answer(ref.digest, names, ref.kind, replies[0], known)
+                found = answer(ref.digest, names, ref.kind, replies[0], known, self._codec)
             except Crossed:
                 raise StoreError(self.name, ErrorClass.DATA, "CrossedReply") from None
             self.server_identity.note_clock(server, found.now_ms, asked_at)
@@ -266,14 +256,15 @@ class RedisStore:
             [self.commands.read(RecordRef(digest, ANONYMOUS), {name: 0}) for digest, name in wanted], timeout
         )
         pairs = zip(wanted, replies, strict=True)
-        return [records.copy_of(digest, name, reply, self._answer) for (digest, name), reply in pairs]
+        return [records.copy_of(digest, name, reply, self._codec) for (digest, name), reply in pairs]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
         """The auth records of signed-in sessions, all in one round trip; no life is extended."""
         replies = self.link.run(
             [self.commands.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}) for digest in digests], timeout
         )
-        return [self._answer(digest, (AUTH,), SIGNED_IN, reply) for digest, reply in zip(digests, replies, strict=True)]
+        found = zip(digests, replies, strict=True)
+        return [answer(digest, (AUTH,), SIGNED_IN, reply, codec=self._codec) for digest, reply in found]
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """The clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""

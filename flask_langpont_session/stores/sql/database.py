@@ -35,12 +35,14 @@ from ...policy.values import (
     Position,
     StoreError,
 )
+from ..codec.plain import PLAIN, Codec
 from . import tables as sql
 from .calls import Calls
 from .devices import Devices
 from .engines import Connections, make_engine
 from .errors import NAME
 from .idle import after_read, note_use
+from .rows import Rows
 from .schema import Schema
 from .session_limits import LimitedSignIns
 from .upkeep import Upkeep
@@ -86,6 +88,7 @@ class Database:
     :param idle_of: says the idle time of a session with some data, given that of most sessions.
     :param notes_use_after: milliseconds after which a read notes again that a session is in use, where it does not move
         the idle expiry anyway. None: it does not note that.
+    :param codec: of the payloads' values.
     :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :ivar connections: of that engine; each method borrows one for a transaction.
     :ivar calls: run the methods, in transactions that the connections lend.
@@ -103,12 +106,14 @@ class Database:
         makes_tables: Callable[[], bool] = lambda: False,
         idle_of: Callable[[Fields, int], int] = lambda payload, idle_ms: idle_ms,
         notes_use_after: int | None = None,
+        codec: Codec = PLAIN,
     ) -> None:
         self.connections = Connections(engine, timeout)
         schema = Schema(self.connections, makes_tables)
         self.calls = Calls(self.connections, schema, timeout=timeout, concurrency=concurrency)
-        self.limited = LimitedSignIns(self.calls)
-        self.devices = Devices(self.calls)
+        self._rows = Rows(codec)
+        self.limited = LimitedSignIns(self.calls, self._rows)
+        self.devices = Devices(self.calls, self._rows)
         self.upkeep = Upkeep(self.calls, schema)
         self._notes_use_after = notes_use_after
         self.engine = self.connections.engine
@@ -140,17 +145,14 @@ class Database:
                 found = connection.execute(select, {"key": digest}).first()
             if found is None:
                 return None
-            row = sql.auth_row(found)
+            row = self._rows.value(found)
             # After the reading connection is back in the pool: one call never holds two.
-            read = after_read(self.connections, row, self._idle_ms_of(row, idle_ms), idle_seen)
+            read = after_read(self.connections, self._rows, row, self._idle_of(row.payload, idle_ms), idle_seen)
             if after_ms is not None and idle_ms and read.idle_expires_at == row.idle_expires_at:
-                note_use(self.connections, read, found.seen_at or 0, after_ms)
+                note_use(self.connections, self._rows, read, found.seen_at or 0, after_ms)
             return read
 
         return self.calls.in_request(work, timeout, writing=False)
-
-    def _idle_ms_of(self, row: AuthRow, idle_ms: int) -> int:
-        return self._idle_of(row.payload, idle_ms)
 
     def create(
         self,
@@ -169,17 +171,17 @@ class Database:
         :param kill: digest of a session that ends in the same transaction.
         :raises StoreError: of class D when there is another row under this digest, or the same one has changed.
         """
-        fields, idle_ms = sql.to_text(payload), min(idle_ms, absolute_ms)
+        fields, idle_ms = self._rows.text(digest, payload, 1), min(idle_ms, absolute_ms)
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
         values |= device._asdict()
 
         def insert(connection: Connection) -> Created | None:
             ended = [] if kill is None else sql.end(connection, [kill])
-            row = sql.inserted_row(connection, values, payload)
+            row = self._rows.inserted(connection, values)
             return None if row is None else Created(row, [each.ended for each in ended])
 
         def find(connection: Connection) -> Created | None:
-            row = sql.one_row(connection, digest)
+            row = self._rows.one(connection, digest)
             is_same = row is not None and (row.version, row.user_id, row.payload) == (1, user_id, payload)
             return Created(row) if row is not None and is_same else None
 
@@ -214,13 +216,13 @@ class Database:
         :return: None: it was taken over (or ended) before, or its user was logged out everywhere: nothing here knows
             whether the old session is from before that.
         """
-        fields, idle_ms = sql.to_text(payload), min(idle_ms, absolute_ms)
+        fields, idle_ms = self._rows.text(digest, payload, 1), min(idle_ms, absolute_ms)
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
         values |= device._asdict()
 
         def insert(connection: Connection) -> AuthRow | None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
-            row = sql.inserted_row(connection, values, payload)
+            row = self._rows.inserted(connection, values)
             # Asked behind the row: a user that is logged out everywhere from now on is so for this row, too.
             if row is not None and connection.execute(sql.SELECT_EPOCH, {"user": user_id}).scalar() is not None:
                 connection.execute(sql.KILL, {"key": digest})
@@ -253,7 +255,7 @@ class Database:
         :param seen: the version that the new payload was made from.
         :param absolute_ms: a new life in all, counted from the session's beginning. None: as it is.
         """
-        fields = sql.to_text(payload)
+        fields = self._rows.text(digest, payload, seen + 1)
         values = {"key": digest, "seen": seen, "user": user_id, "fields": fields, "idle_ms": idle_ms}
         statement = sql.UPDATE
         if absolute_ms is not None:
@@ -261,7 +263,7 @@ class Database:
 
         def work() -> AuthRow | None:
             with self.connections.writing() as connection:
-                return sql.updated_row(connection, statement, values)
+                return self._rows.updated(connection, statement, values)
 
         return self.calls.in_request(work, timeout)
 
@@ -274,7 +276,8 @@ class Database:
         :param version: the one that it is to have.
         :return: whether it was at that version, and is written.
         """
-        values = {"key": digest, "seen": seen, "version": version, "fields": sql.to_text(payload)}
+        fields = self._rows.text(digest, payload, version)
+        values = {"key": digest, "seen": seen, "version": version, "fields": fields}
 
         def work() -> bool:
             with self.connections.writing() as connection:
@@ -303,7 +306,8 @@ class Database:
         :return: the successor's row; None: there is none, because the session is not valid, or not at that version,
             any more.
         """
-        values = {"key": digest, "successor": successor, "fields": sql.to_text(payload), "idle_ms": idle_ms}
+        fields = self._rows.text(successor, payload, 1)
+        values = {"key": digest, "successor": successor, "fields": fields, "idle_ms": idle_ms}
         statement = sql.INSERT_SUCCESSOR
         if absolute_ms is not None:
             statement, values["absolute_ms"] = sql.INSERT_SUCCESSOR_LIFE, absolute_ms
@@ -313,7 +317,7 @@ class Database:
                 renamed = connection.execute(sql.RENAME, {"key": digest, "seen": seen, "successor": successor})
                 if renamed.rowcount:
                     connection.execute(statement, values)
-                return sql.one_row(connection, successor)
+                return self._rows.one(connection, successor)
 
         return self.calls.in_request(work, timeout)
 
@@ -446,7 +450,7 @@ class Database:
 
         def work() -> list[AuthRow]:
             with self.connections.reading() as connection:
-                return list(sql.readable(connection.execute(sql.SELECT_OF_USER, {"user": user_id})))
+                return list(self._rows.readable(connection.execute(sql.SELECT_OF_USER, {"user": user_id})))
 
         return self.calls.in_request(work, timeout, writing=False)
 
@@ -460,7 +464,7 @@ class Database:
 
         def work() -> Found:
             with self.connections.reading() as connection:
-                return sql.found(connection.execute(sql.SELECT_THESE, {"digests": list(digests)}).all())
+                return self._rows.found(connection.execute(sql.SELECT_THESE, {"digests": list(digests)}).all())
 
         return self.calls.patiently(work, timeout, writing=False)
 
@@ -495,7 +499,7 @@ class Database:
                 if row is None:
                     return None
                 ended_by = row.ended_by and row.ended_by.removesuffix(sql.TOLD)
-                return Described(sql.auth_row(row), row.updated_at, row.successor, ended_by, row.seen_at)
+                return Described(self._rows.value(row), row.updated_at, row.successor, ended_by, row.seen_at)
 
         return self.calls.patiently(work, timeout, writing=False)
 
@@ -514,7 +518,7 @@ class Database:
 
         def work() -> ChangedRows:
             with self.connections.reading() as connection:
-                return sql.changes(connection.execute(statement, values).all(), limit)
+                return self._rows.changes(connection.execute(statement, values).all(), limit)
 
         return self.calls.patiently(work, _PART_SECONDS, writing=False)
 
@@ -548,7 +552,7 @@ class Database:
 
         def read() -> None:
             with self.connections.reading() as connection:
-                sql.one_row(connection, "@probe")
+                connection.execute(sql.SELECT_ONE, {"key": "@probe"}).first()
 
         self.calls.probe(read, timeout, writing=False)
 

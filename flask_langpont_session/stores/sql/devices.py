@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Row
-
-from ...policy.values import Device, StoreError, UserSession
+from ...policy.values import Device, UserSession
 from . import tables as sql
 from .calls import Calls
+from .rows import Rows
 
 
 class Devices:
     """The part of the rows that no request needs but those that show or name devices.
 
     :param calls: run it.
+    :param rows: read them.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, rows: Rows) -> None:
         self._calls = calls
+        self._rows = rows
 
     def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
         """All rows of a user, oldest first, dead and expired ones too. One whose payload cannot be read has none: its
@@ -26,7 +27,15 @@ class Devices:
         def work() -> list[UserSession]:
             with self._calls.connections.reading() as connection:
                 rows = connection.execute(sql.SELECT_DEVICES, {"user": user_id}).all()
-            return list(map(_user_session, rows))
+            return [
+                UserSession(
+                    self._rows.value(row, may_be_damaged=True),
+                    Device(row.label, row.network),
+                    row.seen_at,
+                    row.successor,
+                )
+                for row in rows
+            ]
 
         return self._calls.in_request(work, timeout, writing=False)
 
@@ -53,11 +62,3 @@ class Devices:
                     following = connection.execute(sql.SELECT_SUCCESSOR, {"key": following}).scalar()
 
         self._calls.in_request(work, timeout)
-
-
-def _user_session(found: Row[tuple[object, ...]]) -> UserSession:
-    try:
-        row = sql.auth_row(found)
-    except StoreError:  # one of them must not keep all others from being listed
-        row = sql.row_without_payload(found)
-    return UserSession(row, Device(found.label, found.network), found.seen_at, found.successor)

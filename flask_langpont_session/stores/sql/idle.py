@@ -16,12 +16,13 @@ from ...policy.leases import EXTEND_AFTER
 from ...policy.values import AuthRow, JustEnded, RowState
 from . import tables as sql
 from .engines import Connections
+from .rows import Rows
 
 _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """What a row may be whose idle expiry still decides something."""
 
 
-def after_read(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
+def after_read(connections: Connections, rows: Rows, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
     """The row after what a read does to it.
 
     :param row: as it was read, by a connection that is back in the pool: one call never holds two.
@@ -38,14 +39,14 @@ def after_read(connections: Connections, row: AuthRow, idle_ms: int, idle_seen: 
             expires_at = _idle_expiry(row, idle_ms)
             if expires_at > stored:
                 values = {"ms": expires_at, "seen": stored}
-                noted = _noted(connections, sql.EXTEND_IDLE, values, row, replace(row, idle_expires_at=expires_at))
-                return _by_later_expiry(noted, idle_seen)
+                moved = replace(row, idle_expires_at=expires_at)
+                return _by_later_expiry(_noted(connections, rows, sql.EXTEND_IDLE, values, row, moved), idle_seen)
         elif idle_seen is not None:
-            return _noted(connections, sql.KILL_IDLE, {"seen": row.version}, row, JustEnded.of(row))
+            return _noted(connections, rows, sql.KILL_IDLE, {"seen": row.version}, row, JustEnded.of(row))
     return row
 
 
-def note_use(connections: Connections, row: AuthRow, seen_at: int, after_ms: int) -> None:
+def note_use(connections: Connections, rows: Rows, row: AuthRow, seen_at: int, after_ms: int) -> None:
     """Note that a session is in use, unless that was noted a moment ago.
 
     The idle expiry of a session does not move that may be idle for as long as it lives in all, as permanent ones may by
@@ -56,11 +57,16 @@ def note_use(connections: Connections, row: AuthRow, seen_at: int, after_ms: int
     """
     if row.state is RowState.VALID and row.read_at - seen_at >= after_ms:
         with suppress(SQLAlchemyError):  # as in :func:`after_read`
-            _noted(connections, sql.NOTE_USE, {"seen": seen_at}, row, row)
+            _noted(connections, rows, sql.NOTE_USE, {"seen": seen_at}, row, row)
 
 
 def _noted(
-    connections: Connections, statement: sa.Update, values: Mapping[str, Any], row: AuthRow, changed: AuthRow
+    connections: Connections,
+    rows: Rows,
+    statement: sa.Update,
+    values: Mapping[str, Any],
+    row: AuthRow,
+    changed: AuthRow,
 ) -> AuthRow:
     """The row as it is after a statement that changes it into `changed`, unless it is not what it was."""
     with connections.writing_without_waiting() as connection:
@@ -68,7 +74,7 @@ def _noted(
             return row
         if connection.execute(statement, {"key": row.digest, **values}).rowcount:
             return changed
-        return sql.one_row(connection, row.digest) or row
+        return rows.one(connection, row.digest) or row
 
 
 def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:

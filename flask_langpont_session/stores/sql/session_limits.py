@@ -16,6 +16,7 @@ from ...policy.values import NO_DEVICE, Created, Device, Ended, ErrorClass, Fiel
 from . import tables as sql
 from .calls import Calls
 from .errors import NAME
+from .rows import Rows
 
 _TRIES = 3
 """The second one finds the user's row; only if an operator erases the user at the same moment, the third does."""
@@ -33,10 +34,12 @@ class LimitedSignIns:
     """Makes rows as :meth:`.Database.create` does, where there is room for them.
 
     :param calls: run it.
+    :param rows: read and write them.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, rows: Rows) -> None:
         self._calls = calls
+        self._rows = rows
 
     def create(
         self,
@@ -61,7 +64,7 @@ class LimitedSignIns:
         values = {
             "key": digest,
             "user": user_id,
-            "fields": sql.to_text(payload),
+            "fields": self._rows.text(digest, payload, 1),
             "idle_ms": min(idle_ms, absolute_ms),
             "absolute_ms": absolute_ms,
             **device._asdict(),
@@ -69,14 +72,14 @@ class LimitedSignIns:
 
         def create(connection: Connection) -> Created | None:
             _lock(connection, user_id)
-            before = sql.one_row(connection, digest)
+            before = self._rows.one(connection, digest)
             if before is not None:
                 if (before.version, before.user_id, before.payload) != (1, user_id, payload):
                     raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
                 return Created(before)
             replaced = [] if kill is None else sql.end(connection, [kill])
             ended = [*(each.ended for each in replaced), *_make_room(connection, user_id, limit)]
-            row = sql.inserted_row(connection, values, payload)
+            row = self._rows.inserted(connection, values)
             return None if row is None else Created(row, ended)
 
         return self._calls.in_request(lambda: self._with_user(user_id, create), timeout)

@@ -1,4 +1,4 @@
-"""The tables of the SQL database, what one can ask of them, and what their rows mean.
+"""The tables of the SQL database, and what one can ask of them; what their rows mean is in :mod:`.rows`.
 
 All times are milliseconds since 1970 by the database's clock, the only one all hosts share. Every statement may be
 repeated after an unknown outcome.
@@ -6,21 +6,17 @@ repeated after an unknown outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import Connection, Dialect, Row
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from ...policy.values import LONGEST_LABEL, AuthRow, ChangedRows, Ended, ErrorClass, Fields, Found, StoreError
-from .errors import NAME
+from ...policy.values import LONGEST_LABEL, Ended
 
 
 class now_ms(FunctionElement[int]):
@@ -160,7 +156,7 @@ _s = SESSIONS.c
 
 
 def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
-    """What :func:`auth_row` needs."""
+    """What :class:`~.rows.Rows` needs."""
     return (
         _s.digest,
         _s.user_id,
@@ -254,8 +250,8 @@ RAISE_VERSION = (
     .values(version=sa.bindparam("version", type_=sa.BigInteger()), payload=_fields, updated_at=now_ms())
 )
 
-_INSERT_RETURNING = INSERT.returning(_s.user_epoch, _s.created_at)
-_UPDATE_RETURNING = {write: write.returning(*_row(_s.live)) for write in (UPDATE, UPDATE_LIFE)}
+INSERT_RETURNING = INSERT.returning(_s.user_epoch, _s.created_at)
+UPDATE_RETURNING = {write: write.returning(*_row(_s.live)) for write in (UPDATE, UPDATE_LIFE)}
 
 KILL = (
     SESSIONS.update()
@@ -385,91 +381,10 @@ class Locked(NamedTuple):
     successor: str | None
 
 
-_COLUMNS = frozenset(field.name for field in fields(AuthRow))
-_payload_from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def to_text(payload: Fields) -> str:
-    """One JSON object of the encoded values, to be read by people as well."""
-    return msgspec.json.encode({key: msgspec.Raw(value) for key, value in payload.items()}).decode()
-
-
-def _from_text(text: str) -> Fields:
-    try:
-        return {key: bytes(value) for key, value in _payload_from_text(text).items()}
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise StoreError(NAME, ErrorClass.DATA, "UnreadablePayload") from None
-
-
-def auth_row(row: Row[Any]) -> AuthRow:
-    """What one of the SELECT statements found, as a value. The dead are dead also when their payload is damaged."""
-    live = bool(row.live)  # not every driver has a type for truth
-    try:
-        payload = _from_text(row.payload)
-    except StoreError:
-        if live:
-            raise
-        payload = {}
-    columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
-    return AuthRow(**{**columns, "live": live, "payload": payload})
-
-
-def row_without_payload(row: Row[Any]) -> AuthRow:
-    """The same of one whose payload cannot be read."""
-    columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
-    return AuthRow(**{**columns, "live": bool(row.live), "payload": {}})
-
-
 def beginning_with(text: str) -> sa.Select[str]:
     """Digests that begin so, case included. Where no index can help with that, the whole table is read."""
     like = _s.digest.startswith(text, autoescape=True)  # whose case does not count in SQLite
     return sa.select(_s.digest).where(like, sa.func.substr(_s.digest, 1, len(text)) == text).limit(_most)
-
-
-def readable(rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:
-    """The rows as values, but for the damaged: one of them must not keep all others from being listed."""
-    for row in rows:
-        with suppress(StoreError):
-            yield auth_row(row)
-
-
-def found(rows: Iterable[Row[Any]]) -> Found:
-    """The rows as values, and which of them cannot be read."""
-    read: dict[str, AuthRow] = {}
-    damaged = set()
-    for row in rows:
-        try:
-            read[row.digest] = auth_row(row)
-        except StoreError:
-            damaged.add(row.digest)
-    return Found(read, frozenset(damaged))
-
-
-def one_row(connection: Connection, digest: str) -> AuthRow | None:
-    """The row of a session, or None."""
-    row = connection.execute(SELECT_ONE, {"key": digest}).first()
-    return None if row is None else auth_row(row)
-
-
-def inserted_row(connection: Connection, values: Mapping[str, Any], payload: Fields) -> AuthRow | None:
-    """The row after INSERT. Of it only the user's epoch and the time are asked: the rest is what was written.
-
-    :param payload: what `values` has as text.
-    """
-    if not connection.dialect.insert_returning:  # MySQL
-        connection.execute(INSERT, values)
-        return one_row(connection, values["key"])
-    epoch, now = connection.execute(_INSERT_RETURNING, values).one()
-    expiries = now + values["idle_ms"], now + values["absolute_ms"]
-    return AuthRow(values["key"], values["user"], 1, True, payload, epoch, now, *expiries, now)
-
-
-def updated_row(connection: Connection, statement: sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
-    """The row after UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
-    if connection.dialect.update_returning:  # not MySQL, nor MariaDB
-        row = connection.execute(_UPDATE_RETURNING[statement], values).first()
-        return None if row is None else auth_row(row)
-    return one_row(connection, values["key"]) if connection.execute(statement, values).rowcount else None
 
 
 def end(connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_THESE, **values: Any) -> list[Locked]:
@@ -481,9 +396,3 @@ def end(connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_T
     if rows:
         connection.execute(kill, {"digests": [row.digest for row in rows], **values})
     return [Locked(Ended(row.digest, row.version + bool(row.live), bool(row.lived)), row.successor) for row in rows]
-
-
-def changes(rows: Sequence[Row[Any]], limit: int) -> ChangedRows:
-    """A part of the changed rows; the damaged are left out, but not forgotten: it goes on after them."""
-    reached = (rows[-1].updated_at, rows[-1].digest) if len(rows) == limit else None
-    return ChangedRows(list(readable(rows)), reached)

@@ -25,9 +25,9 @@ from flask_langpont_session import ConfigError, LangPontSession
 from flask_langpont_session.config import checks
 from flask_langpont_session.config.checks import PREFIX, is_local
 from flask_langpont_session.config.settings import Settings, load_settings
-from flask_langpont_session.encryption.keys import SAMPLE
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
 from flask_langpont_session.policy.levels import Behaviour
+from flask_langpont_session.stores.codec.keys import SAMPLE
 from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION
 from flask_langpont_session.stores.host.forms import path_of
 from tests.support import former_release

@@ -9,6 +9,7 @@ import pytest
 from flask_langpont_session.policy.values import AuthRow, RowState
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.idle import after_read, note_use
+from flask_langpont_session.stores.sql.rows import Rows
 from tests.support.fake_sql import ROW, Connections, refused, stored
 
 IDLE_MS = 2000
@@ -19,7 +20,7 @@ LOCKED = "55P03"
 
 
 def read(connections: Connections, row: AuthRow = ROW, idle_ms: int = IDLE_MS, seen: int | None = 0) -> AuthRow:
-    return after_read(connections, row, idle_ms, seen)  # type: ignore[arg-type]
+    return after_read(connections, Rows(), row, idle_ms, seen)  # type: ignore[arg-type]
 
 
 def having(**answers: object) -> Connections:
@@ -118,7 +119,7 @@ def test_a_database_that_takes_no_writes_takes_no_answer_back(row: AuthRow) -> N
 def noted(seen_at: int, **of_row: int) -> list[object]:
     """What is written of the use of a session that is to be noted again 500 milliseconds after it was."""
     connections = Connections({sql.LOCK_FOR_READER: ["locked"], sql.NOTE_USE: 1})
-    note_use(connections, replace(ROW, **of_row), seen_at, 500)  # type: ignore[arg-type]
+    note_use(connections, Rows(), replace(ROW, **of_row), seen_at, 500)  # type: ignore[arg-type]
     return [values for statement, values in connections.asked if statement is sql.NOTE_USE]
 
 
@@ -135,5 +136,5 @@ def test_the_use_of_a_session_that_is_over_is_not_noted() -> None:
 
 def test_a_database_that_cannot_note_the_use_has_answered_all_the_same() -> None:
     connections = Connections({sql.LOCK_FOR_READER: refused(LOCKED)})
-    note_use(connections, ROW, 0, 500)  # type: ignore[arg-type]
+    note_use(connections, Rows(), ROW, 0, 500)  # type: ignore[arg-type]
     assert sql.NOTE_USE not in connections.statements

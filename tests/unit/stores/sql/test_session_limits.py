@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from flask_langpont_session.policy.values import ErrorClass, Limit, StoreError
 from flask_langpont_session.stores.sql import tables as sql
+from flask_langpont_session.stores.sql.rows import Rows
 from flask_langpont_session.stores.sql.session_limits import LimitedSignIns
 from tests.support.fake_sql import ROW, Connections, stored
 
@@ -23,7 +24,7 @@ def in_request(work: Callable[[], Any], timeout: float | None) -> Any:
 
 def sign_in(connections: Any) -> Any:
     calls: Any = SimpleNamespace(connections=connections, in_request=in_request)
-    return LimitedSignIns(calls).create(
+    return LimitedSignIns(calls, Rows()).create(
         "digest", limit=Limit(2, True), user_id="7", payload=ROW.payload, idle_ms=50, absolute_ms=50
     )
 

@@ -9,15 +9,17 @@ import sqlalchemy as sa
 
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import tables as sql
+from flask_langpont_session.stores.sql.rows import Rows
 from tests.support.fake_sql import ROW, Connections, stored
 
+rows = Rows()
 DAMAGED = ["", "nothing", "[]", '{"a":', '{"a": tru}', "[" * 100_000, '"text"']
 
 
 @pytest.mark.parametrize("payload", [{}, {"_user_id": b'"7"', "user_role": b'"\xe5\xad\x90"', "n": b'{"a": [1]}'}])
 def test_a_payload_comes_back_as_it_was_encoded(payload: dict[str, bytes]) -> None:
     """Byte for byte: what is compared with it was encoded once."""
-    row = sql.auth_row(stored(payload=sql.to_text(payload)))
+    row = rows.value(stored(payload=rows.text("digest", payload, 1)))
     assert row.payload == payload
 
 
@@ -26,43 +28,43 @@ def test_a_payload_comes_back_as_it_was_encoded(payload: dict[str, bytes]) -> No
 def test_a_damaged_row_that_lives_is_an_error_of_data(text: str, live: bool) -> None:
     """Nothing of it is quoted."""
     with pytest.raises(StoreError) as caught:
-        sql.auth_row(stored(payload=text, live=live))
+        rows.value(stored(payload=text, live=live))
     assert (caught.value.error_class, caught.value.cause) == (ErrorClass.DATA, "UnreadablePayload")
 
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_row_that_is_dead_is_dead(text: str) -> None:
     """Its end must not be undone by what became of its payload."""
-    row = sql.auth_row(stored(payload=text, live=0))
+    row = rows.value(stored(payload=text, live=0))
     assert (row.live, row.payload) == (False, {})
 
 
 def test_when_a_row_was_changed_is_no_part_of_it() -> None:
     """It is asked for by those that go through changes only."""
-    assert sql.auth_row(stored(updated_at=5)) == ROW
+    assert rows.value(stored(updated_at=5)) == ROW
 
 
 def test_whether_a_row_lives_is_a_truth_value_whatever_the_driver_says() -> None:
     """Not every driver has a type for it."""
-    assert [sql.auth_row(stored(live=live)).live for live in (1, 0, True, False)] == [True, False, True, False]
-    assert isinstance(sql.auth_row(stored(live=1)).live, bool)
+    assert [rows.value(stored(live=live)).live for live in (1, 0, True, False)] == [True, False, True, False]
+    assert isinstance(rows.value(stored(live=1)).live, bool)
 
 
 def test_lists_leave_the_damaged_out() -> None:
     """A list leaves a damaged row out, so that the others can be seen. A read of certain rows also names those that are
     damaged."""
-    rows = [stored(digest="a"), stored(digest="b", payload="{"), stored(digest="c")]
-    assert [row.digest for row in sql.readable(rows)] == ["a", "c"]
-    found = sql.found(rows)
+    some = [stored(digest="a"), stored(digest="b", payload="{"), stored(digest="c")]
+    assert [row.digest for row in rows.readable(some)] == ["a", "c"]
+    found = rows.found(some)
     assert (set(found.rows), found.damaged) == ({"a", "c"}, {"b"})
 
 
 @pytest.mark.parametrize(("limit", "reached"), [(3, (7, "c")), (4, None)])
 def test_changes_go_on_after_the_last_row_of_a_full_part(limit: int, reached: Any) -> None:
     """Also where that one is damaged; a part that is not full is the last one."""
-    rows = [stored(digest=digest, updated_at=at) for digest, at in (("a", 5), ("b", 7))]
-    rows.append(stored(digest="c", updated_at=7, payload="{"))
-    changes = sql.changes(rows, limit)
+    some = [stored(digest=digest, updated_at=at) for digest, at in (("a", 5), ("b", 7))]
+    some.append(stored(digest="c", updated_at=7, payload="{"))
+    changes = rows.changes(some, limit)
     assert [row.digest for row in changes.rows] == ["a", "b"]
     assert changes.reached == reached
 
@@ -73,7 +75,7 @@ def test_a_row_that_was_changed_is_read_back(statement: Any, returns: bool) -> N
     """With one question where the database can, else with two."""
     connection: Any = Connections({statement: 1, sql.SELECT_ONE: [[stored()]]}, otherwise=[[stored()]])
     connection.dialect.update_returning = returns
-    assert sql.updated_row(connection, statement, {"key": "digest"}) == ROW
+    assert rows.updated(connection, statement, {"key": "digest"}) == ROW
     assert len(connection.asked) == (1 if returns else 2)
 
 
@@ -82,7 +84,7 @@ def test_nothing_is_read_back_where_nothing_was_changed(returns: bool) -> None:
     """The row that is there is another one."""
     connection: Any = Connections({sql.UPDATE: 0, sql.SELECT_ONE: [[stored()]]})
     connection.dialect.update_returning = returns
-    assert sql.updated_row(connection, sql.UPDATE, {"key": "digest"}) is None
+    assert rows.updated(connection, sql.UPDATE, {"key": "digest"}) is None
     assert sql.SELECT_ONE not in connection.statements
 
 

@@ -6,20 +6,28 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.encryption.cipher import OVERHEAD, Cipher
-from flask_langpont_session.encryption.redis import sealed_form
-from flask_langpont_session.encryption.values import Values, is_damaged
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation, RecordRef
+from flask_langpont_session.stores.codec.cipher import OVERHEAD
+from flask_langpont_session.stores.codec.plain import PLAIN
 from flask_langpont_session.stores.redis import auth_meta
-from flask_langpont_session.stores.redis.commands import Guarded
-from flask_langpont_session.stores.redis.records import ABSENT, SINCE, Limits, Merge, MergeStep, Restore, copy_of
+from flask_langpont_session.stores.redis.commands import Commands, Guarded
+from flask_langpont_session.stores.redis.records import (
+    ABSENT,
+    SINCE,
+    Limits,
+    Merge,
+    MergeStep,
+    Restore,
+    answer,
+    copy_of,
+)
+from tests.support.codecs import sealing
 
 DIGEST, ANOTHER = "h" * 43, "i" * 43
 VISITOR = RecordRef(DIGEST, "a")
 MARKER = b'"marzipan"'
-values = Values(Cipher([bytes(range(200, 232))]), frozenset({"ui", "auth"}), plain_until=0.0, clock=lambda: 1000.0)
-form = sealed_form(values)
-commands = form.commands("s", 60_000)
+codec = sealing("ui", "auth")
+commands = Commands("s", 60_000, codec)
 said = Guarded(Limits(10, 1000, 60_000), 0, "1234567")
 ROW = AuthRow(DIGEST, "7", 3, True, {"user_role": MARKER}, 0, 1000, 2000, 3000, 1000)
 META = f"{DIGEST[:8]}{'0' * 15}1{'0' * 16}{'0' * 6}1234567{'0' * 11}".encode()
@@ -30,7 +38,7 @@ def reply(*flat: bytes) -> list[Any]:
 
 
 def sealed(field: str, version: int = 0, digest: str = DIGEST, category: str = "ui") -> bytes:
-    return values.wire(digest, category, field, MARKER, version)
+    return codec.value_to_store(digest, category, field, MARKER, version)
 
 
 def test_no_command_has_a_value_in_it() -> None:
@@ -59,7 +67,7 @@ def test_a_write_that_is_sent_again_is_the_same() -> None:
     first = commands.write(VISITOR, {"ui": change}, "free", said).packed
     assert commands.write(VISITOR, {"ui": change}, "free", said).packed == first
     assert change.sets == {"lang": MARKER}
-    assert values.wire(DIGEST, "ui", "lang", change.sets["lang"]) in first
+    assert codec.value_to_store(DIGEST, "ui", "lang", change.sets["lang"]) in first
 
 
 def test_limits_are_those_of_plain_values() -> None:
@@ -73,12 +81,12 @@ def test_limits_are_those_of_plain_values() -> None:
 
 def test_a_record_of_a_category_is_opened() -> None:
     """Its description, and so its version, are what they are."""
-    found = form.answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang"), b"theme", MARKER))
+    found = answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang"), b"theme", MARKER), codec=codec)
     assert found.damaged == ()
     assert found.categories["ui"].version == 1
     assert found.categories["ui"].fields["lang"] == MARKER
-    assert is_damaged(found.categories["ui"].fields["theme"])
-    copy = copy_of(DIGEST, "ui", reply(b"@m", META, b"lang", sealed("lang")), form.answer)
+    assert codec.is_damaged(found.categories["ui"].fields["theme"])
+    copy = copy_of(DIGEST, "ui", reply(b"@m", META, b"lang", sealed("lang")), codec)
     assert (copy.fields, copy.meta) == ({"lang": MARKER}, META)
 
 
@@ -87,7 +95,7 @@ def test_a_row_is_opened_by_its_version() -> None:
     meta = auth_meta.live(ROW, 1000).encode()
     for version, is_readable in ((3, True), (2, False), (0, False)):
         stored = sealed("user_role", version, category="auth")
-        found = form.answer(DIGEST, ("auth",), "u", reply(b"@m", meta, b"@u", b"7", b"user_role", stored))
+        found = answer(DIGEST, ("auth",), "u", reply(b"@m", meta, b"@u", b"7", b"user_role", stored), codec=codec)
         assert found.auth is not None and found.auth.row is not None
         assert found.auth.is_readable is is_readable
         assert (found.auth.row.payload["user_role"] == MARKER) is is_readable
@@ -108,17 +116,15 @@ def test_a_row_is_opened_by_its_version() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("ui", "a"), ("auth", "u"), ("auth", "a")])
 def test_what_is_no_record_is_what_it_is_without_encryption(part: Any, name: str, kind: str) -> None:
     """Damaged, foreign, dead, or nothing."""
-    from flask_langpont_session.stores.redis.records import answer
-
-    plain, opened = (read(DIGEST, (name,), kind, [1, part, 0, -1]) for read in (answer, form.answer))
+    plain, opened = (answer(DIGEST, (name,), kind, [1, part, 0, -1], codec=each) for each in (PLAIN, codec))
     assert (opened.damaged, opened.foreign) == (plain.damaged, plain.foreign)
     assert (opened.auth is None) == (plain.auth is None)
 
 
 def test_what_comes_from_another_id_is_sealed_for_this_one() -> None:
     """Twice the same, so that what waits can be compared with what was brought."""
-    found = form.answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang"))).categories["ui"]
+    found = answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang")), codec=codec).categories["ui"]
     bring = Merge(ANOTHER, "ui", [MergeStep(Operation.SET, "lang", found.fields["lang"], ABSENT)], "free", 1)
-    there = values.wire(ANOTHER, "ui", "lang", found.fields["lang"])
+    there = codec.value_to_store(ANOTHER, "ui", "lang", found.fields["lang"])
     assert there in commands.merge(bring, said).packed
-    assert values.open(ANOTHER, "ui", "lang", there) == MARKER
+    assert codec.value_from_store(ANOTHER, "ui", "lang", there) == MARKER

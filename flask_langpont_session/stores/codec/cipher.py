@@ -20,7 +20,7 @@ from functools import lru_cache
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..exceptions import UnreadableValue
+from ...exceptions import UnreadableValue
 from .keys import KEY_BYTES, key_id
 
 FORMAT = b"\xa1"

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_langpont_session.encryption.cipher import OVERHEAD, Cipher
-from flask_langpont_session.encryption.keys import key_id
 from flask_langpont_session.exceptions import UnreadableValue
+from flask_langpont_session.stores.codec.cipher import OVERHEAD, Cipher
+from flask_langpont_session.stores.codec.keys import key_id
 
 NEW, OLD, STRANGE = bytes(range(200, 232)), bytes(range(100, 132)), bytes(range(60, 92))
 DIGEST, ANOTHER = "h" * 43, "i" * 43

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_langpont_session.encryption.keys import BadKey, key_id, problems_of, read_key
+from flask_langpont_session.stores.codec.keys import BadKey, key_id, problems_of, read_key
 
 KEY = bytes(range(200, 232))
 OTHER = bytes(range(100, 132))

@@ -1,4 +1,5 @@
-"""What waits on a host, and what its workers share, is sealed; and known by its text."""
+"""What waits on a host, and what its workers share, comes back as it was put there, plain or sealed; sealed it is known
+by its text, and by nothing else."""
 
 from __future__ import annotations
 
@@ -9,60 +10,66 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.encryption.cipher import Cipher
-from flask_langpont_session.encryption.journal import SealedJournal
-from flask_langpont_session.encryption.values import Values, is_damaged
 from flask_langpont_session.policy.values import Basis, CategoryCopy, SharedCopy
+from flask_langpont_session.stores.codec.plain import PLAIN, Codec
 from flask_langpont_session.stores.host.forms import path_of
-from flask_langpont_session.stores.host.journal import Carry
-from flask_langpont_session.stores.host.limits import JournalLimits
+from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
+from tests.support.codecs import OTHER_KEY, sealing
 from tests.support.entries import value
 from tests.support.journals import ref
 
 DIGEST, ANOTHER = "h" * 43, "i" * 43
 MARKER = b'"marzipan"'
-values = Values(Cipher([bytes(range(200, 232))]), frozenset({"ui"}), plain_until=0.0, clock=lambda: 1000.0)
+SEALED = sealing("ui")
+only_sealed = pytest.mark.parametrize("codec", [SEALED], ids=["sealed"])
+
+
+@pytest.fixture(params=[PLAIN, SEALED], ids=["plain", "sealed"])
+def codec(request: pytest.FixtureRequest) -> Codec:
+    """Of the journal."""
+    found: Codec = request.param
+    return found
 
 
 @pytest.fixture
-def journal(path: Path) -> SealedJournal:
+def journal(path: Path, codec: Codec) -> Journal:
     """In a file."""
-    return SealedJournal.at(values, path, JournalLimits())
+    return journal_at(path, codec=codec)
 
 
 def on_disk(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
 
 
-def read_from_a_store(text: bytes = MARKER, digest: str = DIGEST) -> bytes:
-    return values.open(digest, "ui", "lang", values.wire(digest, "ui", "lang", text))
+def read_from_a_store(codec: Codec, text: bytes = MARKER, digest: str = DIGEST) -> bytes:
+    return codec.value_from_store(digest, "ui", "lang", codec.value_to_store(digest, "ui", "lang", text))
 
 
-def test_what_waits_is_sealed(journal: SealedJournal, path: Path) -> None:
+def test_what_waits_is_sealed(journal: Journal, codec: Codec, path: Path) -> None:
     """The value, and the one that it was made from; both come back, and what a store has of them."""
-    base = read_from_a_store()
+    base = read_from_a_store(codec)
     journal.put([value(DIGEST, "lang", MARKER, basis=Basis.SEEN, base=base), value(DIGEST, "theme", None)])
-    assert b"marzipan" not in on_disk(path)
+    assert (b"marzipan" in on_disk(path)) is (codec is PLAIN)
     assert journal.overlay(ref(DIGEST)).writes == {"ui": {"lang": MARKER, "theme": None}}
     entry, deletion = journal.pending_writes()
     assert (entry.value, entry.base, deletion.value) == (MARKER, MARKER, None)
     assert entry.base is not None
-    assert values.base(DIGEST, "ui", "lang", entry.base) == values.base(DIGEST, "ui", "lang", base)
+    assert codec.base_to_store(DIGEST, "ui", "lang", entry.base) == codec.base_to_store(DIGEST, "ui", "lang", base)
 
 
-def test_copies_are_sealed(journal: SealedJournal, path: Path) -> None:
+def test_copies_are_sealed(journal: Journal, codec: Codec, path: Path) -> None:
     """For the workers of the host they are as they were published."""
     copy = CategoryCopy(7, {"lang": MARKER})
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", copy, kind="u")])
     journal.put([value(ANOTHER, "lang", MARKER)], [SharedCopy(ANOTHER, "ui", copy)])
-    assert b"marzipan" not in on_disk(path)
+    assert (b"marzipan" in on_disk(path)) is (codec is PLAIN)
     assert journal.overlay(ref(DIGEST)).copies["ui"] == copy
     assert [shared.copy for shared in journal.board.shared_copies().values()] == [copy, copy]
 
 
-def test_what_waits_goes_along_to_another_id(journal: SealedJournal, path: Path) -> None:
+def test_what_waits_goes_along_to_another_id(journal: Journal, codec: Codec, path: Path) -> None:
     """It is sealed for that one, and as what is brought there by Redis' own record."""
-    base = read_from_a_store()
+    base = read_from_a_store(codec)
     journal.put([value(DIGEST, "lang", b'"new"', kind="a", basis=Basis.SEEN, base=base)])
     journal.carry(
         Carry(DIGEST, ANOTHER, "u", ["ui"]), lambda: [SharedCopy(ANOTHER, "ui", CategoryCopy(7, {"lang": base}))]
@@ -72,12 +79,12 @@ def test_what_waits_goes_along_to_another_id(journal: SealedJournal, path: Path)
     [entry] = journal.pending_writes()
     assert (entry.digest, entry.kind, entry.value, entry.base) == (ANOTHER, "u", b'"new"', MARKER)
     assert entry.base is not None
-    assert values.base(ANOTHER, "ui", "lang", entry.base) == values.wire(ANOTHER, "ui", "lang", base)
+    assert codec.base_to_store(ANOTHER, "ui", "lang", entry.base) == codec.value_to_store(ANOTHER, "ui", "lang", base)
     assert journal.overlay(ref(ANOTHER)).copies["ui"].fields == {"lang": MARKER}
-    assert b"marzipan" not in on_disk(path)
+    assert (b"marzipan" in on_disk(path)) is (codec is PLAIN)
 
 
-def test_what_is_made_of_a_value_that_waits_takes_its_place(journal: SealedJournal) -> None:
+def test_what_is_made_of_a_value_that_waits_takes_its_place(journal: Journal) -> None:
     """A guess that was made from it has seen it, by its text; one that was made from another value has not."""
     journal.put([value(DIGEST, "lang", MARKER, basis=Basis.UNSEEN)])
     shown = journal.overlay(ref(DIGEST)).writes["ui"]["lang"]
@@ -86,22 +93,29 @@ def test_what_is_made_of_a_value_that_waits_takes_its_place(journal: SealedJourn
     assert journal.overlay(ref(DIGEST)).writes["ui"]["lang"] == b'"on"'
 
 
-def test_a_value_that_lost_against_a_copy_goes(journal: SealedJournal) -> None:
+def test_a_value_that_lost_against_a_copy_goes(journal: Journal, codec: Codec) -> None:
     """If the copy has what it was made from, it stays."""
-    base = read_from_a_store()
+    base = read_from_a_store(codec)
     for digest, found, stays in ((DIGEST, base, True), (ANOTHER, b'"newer"', False)):
-        was = base if digest == DIGEST else read_from_a_store(digest=digest)
+        was = base if digest == DIGEST else read_from_a_store(codec, digest=digest)
         journal.put([value(digest, "lang", b'"mine"', basis=Basis.SEEN, moment=1, base=was)])
         journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(7, {"lang": found}))])
         assert ("ui" in journal.overlay(ref(digest)).writes) is stays
 
 
+@only_sealed
 @pytest.mark.parametrize(
     "forged",
-    [MARKER, b"", "text", 7, pytest.param(values.wire(ANOTHER, "ui", "lang", MARKER), id="of another session")],
+    [
+        MARKER,
+        b"",
+        "text",
+        7,
+        pytest.param(SEALED.value_to_store(ANOTHER, "ui", "lang", MARKER), id="of another session"),
+    ],
 )
 def test_what_was_put_there_is_removed(
-    journal: SealedJournal, path: Path, caplog: pytest.LogCaptureFixture, forged: Any
+    journal: Journal, path: Path, caplog: pytest.LogCaptureFixture, forged: Any
 ) -> None:
     """No request sees it, no store gets it, the log says so, and it is counted (D34); what waits besides is merged."""
     counted: list[str] = []
@@ -118,11 +132,13 @@ def test_what_was_put_there_is_removed(
     assert journal.counts()["writes"] == 1
 
 
-def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@only_sealed
+def test_what_waits_under_a_key_that_is_not_there_stays(
+    codec: Codec, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another worker has been given the new key already, or this one has lost an old key too early."""
-    newer = Values(Cipher([bytes(range(100, 132))]), frozenset({"ui"}), plain_until=0.0, clock=lambda: 1000.0)
-    SealedJournal.at(newer, path, JournalLimits()).put([value(DIGEST, "lang", MARKER)])
-    journal = SealedJournal.at(values, path, JournalLimits())
+    journal_at(path, codec=sealing("ui", key=OTHER_KEY)).put([value(DIGEST, "lang", MARKER)])
+    journal = journal_at(path, codec=codec)
     journal.put([value(DIGEST, "theme", b'"dark"')])
     assert [(entry.field, journal.can_read(entry)) for entry in journal.pending_writes()] == [
         ("lang", False),
@@ -133,18 +149,19 @@ def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pyte
     assert "ENCRYPTION_KEYS" in caplog.text
 
 
-def test_a_copy_that_was_put_there_is_damaged(journal: SealedJournal, path: Path) -> None:
+@only_sealed
+def test_a_copy_that_was_put_there_is_damaged(journal: Journal, codec: Codec, path: Path) -> None:
     """A copy of another session, under this one's name."""
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", CategoryCopy(7, {"lang": MARKER}))])
     with sqlite3.connect(path_of(path)) as db:
         db.execute("UPDATE copies SET digest = ?", (ANOTHER,))
     db.close()
-    assert is_damaged(journal.overlay(ref(ANOTHER)).copies["ui"].fields["lang"])
+    assert codec.is_damaged(journal.overlay(ref(ANOTHER)).copies["ui"].fields["lang"])
 
 
-def test_what_was_merged_is_what_the_next_value_was_made_from(journal: SealedJournal) -> None:
+def test_what_was_merged_is_what_the_next_value_was_made_from(journal: Journal, codec: Codec) -> None:
     """Written again while it was sent: its base is what Redis has now, as text."""
-    base = read_from_a_store()
+    base = read_from_a_store(codec)
     journal.put([value(DIGEST, "lang", b'"one"', basis=Basis.SEEN, moment=5, base=base)])
     [first] = journal.pending_writes()
     shown = journal.overlay(ref(DIGEST)).writes["ui"]["lang"]
@@ -153,4 +170,5 @@ def test_what_was_merged_is_what_the_next_value_was_made_from(journal: SealedJou
     [second] = journal.pending_writes()
     assert (second.value, second.base) == (b'"two"', b'"one"')
     assert first.value is not None and second.base is not None
-    assert values.base(DIGEST, "ui", "lang", second.base) == values.wire(DIGEST, "ui", "lang", first.value)
+    place = DIGEST, "ui", "lang"
+    assert codec.base_to_store(*place, second.base) == codec.value_to_store(*place, first.value)

@@ -1,0 +1,133 @@
+"""What goes out is sealed for its place, what comes in is opened, and what a store has is known by its text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_langpont_session.policy.serializer import decode, encode, is_readable
+from tests.support.clock import Clock
+from tests.support.codecs import OTHER_KEY, sealing
+
+DIGEST, ANOTHER = "h" * 43, "i" * 43
+PLACE = DIGEST, "ui", "lang"
+TEXT = b'"ja"'
+
+
+ours = sealing("ui", "auth")
+
+
+def test_what_was_read_goes_back_as_it_is() -> None:
+    """To a copy, to the journal, to a server that has lost it: it is not sealed anew."""
+    stored = ours.value_to_store(*PLACE, TEXT)
+    found = ours.value_from_store(*PLACE, stored)
+    assert found == TEXT and stored != TEXT
+    assert ours.value_to_store(*PLACE, found) is ours.base_to_store(*PLACE, found) is stored
+    assert type(ours.value_to_store(*PLACE, found)) is bytes
+
+
+def test_what_is_brought_to_another_id_is_sealed_for_it() -> None:
+    """A value and the base of a change that waits, brought apart, are equal there as they were before."""
+    found = ours.value_from_store(*PLACE, ours.value_to_store(*PLACE, TEXT))
+    there = ours.value_to_store(ANOTHER, "ui", "lang", found)
+    assert there == ours.base_to_store(ANOTHER, "ui", "lang", found)
+    assert ours.value_from_store(ANOTHER, "ui", "lang", there) == TEXT
+    assert ours.is_damaged(ours.value_from_store(*PLACE, there))
+    assert ours.is_damaged(ours.value_from_store(ANOTHER, "ui", "lang", ours.value_to_store(*PLACE, found)))
+
+
+def test_a_row_has_its_version() -> None:
+    """What belongs to one version of a row belongs to no other, nor to a record that has none."""
+    first = ours.value_to_store(DIGEST, "auth", "user_id", TEXT, 1)
+    found = ours.value_from_store(DIGEST, "auth", "user_id", first, 1)
+    second = ours.value_to_store(DIGEST, "auth", "user_id", found, 2)
+    assert ours.value_from_store(DIGEST, "auth", "user_id", second, 2) == TEXT
+    assert ours.is_damaged(ours.value_from_store(DIGEST, "auth", "user_id", first, 2))
+    assert ours.is_damaged(ours.value_from_store(DIGEST, "auth", "user_id", second, 0))
+    waiting = ours.base_to_store(DIGEST, "auth", "user_id", found)
+    assert ours.value_from_store(DIGEST, "auth", "user_id", waiting) == TEXT
+
+
+def test_a_change_is_sealed_once() -> None:
+    """However often it is sent: by its text it is told whether a server has it."""
+    fields = {"lang": TEXT, "theme": b'"dark"'}
+    once = ours.to_store_once(DIGEST, "ui", fields)
+    assert fields == {"lang": TEXT, "theme": b'"dark"'}
+    assert ours.to_store_once(DIGEST, "ui", fields) == ours.to_store(DIGEST, "ui", fields) == once
+    assert ours.from_store(DIGEST, "ui", once) == fields
+    ours.to_store_once(ANOTHER, "ui", fields)
+    assert ours.from_store(ANOTHER, "ui", ours.to_store(ANOTHER, "ui", fields)) == fields
+
+
+@pytest.mark.parametrize("stored", [TEXT, b"", b"1", b"\xa1", b"\xa1\0\0" + bytes(40), b"\0", b"\xff"])
+def test_what_cannot_be_opened_is_a_damaged_value(stored: bytes) -> None:
+    """As any that cannot be decoded; and it stays what it is wherever it goes."""
+    found = ours.value_from_store(*PLACE, stored)
+    assert ours.is_damaged(found) and not is_readable(found)
+    assert ours.base_to_store(*PLACE, found) == stored
+    again = ours.value_from_store(*PLACE, ours.value_to_store(*PLACE, found))
+    assert ours.is_damaged(again) and not is_readable(again)
+    brought = ours.value_from_store(ANOTHER, "ui", "lang", ours.value_to_store(ANOTHER, "ui", "lang", found))
+    assert not is_readable(brought)
+
+
+@given(st.binary(max_size=60))
+def test_nothing_that_a_store_has_is_read_as_plain(stored: bytes) -> None:
+    """Whatever stands there in the place of a sealed value."""
+    assert not is_readable(ours.value_from_store(*PLACE, stored))
+
+
+def test_a_value_sealed_by_another_key_is_damaged() -> None:
+    """As after a key was taken out of the list too early."""
+    assert ours.is_damaged(
+        sealing("ui").value_from_store(*PLACE, sealing("ui", key=OTHER_KEY).value_to_store(*PLACE, TEXT))
+    )
+
+
+def test_other_categories_are_plain() -> None:
+    """What one of them has that is sealed, of the time when it was encrypted, is opened."""
+    stored = ours.value_to_store(*PLACE, TEXT)
+    partly = sealing("auth")
+    assert partly.value_to_store(*PLACE, TEXT) == TEXT
+    assert partly.value_from_store(*PLACE, TEXT) == TEXT
+    found = partly.value_from_store(*PLACE, stored)
+    assert found == TEXT
+    assert partly.base_to_store(*PLACE, found) == stored
+    assert partly.value_to_store(ANOTHER, "ui", "lang", found) == TEXT
+    assert type(partly.value_to_store(ANOTHER, "ui", "lang", found)) is bytes
+    assert ours.is_damaged(partly.value_from_store(ANOTHER, "ui", "lang", stored))
+
+
+def test_a_switch_over_ends() -> None:
+    """Until then what is plain is read, and goes out sealed; from then on it is damaged."""
+    clock = Clock()
+    switching = sealing("ui", plain_until=clock() + 60, clock=clock)
+    found = switching.value_from_store(*PLACE, TEXT)
+    assert found == TEXT == switching.base_to_store(*PLACE, found)
+    assert ours.value_from_store(*PLACE, switching.value_to_store(*PLACE, found)) == TEXT
+    fields = {"lang": found}
+    switching.to_store_once(DIGEST, "ui", fields)
+    assert ours.value_from_store(*PLACE, switching.value_to_store(*PLACE, fields["lang"])) == TEXT
+    assert not ours.is_damaged(switching.value_from_store(*PLACE, switching.value_to_store(*PLACE, TEXT)))
+    assert ours.is_damaged(switching.value_from_store(*PLACE, b"\xa1" + TEXT))
+    clock.now += 60
+    assert ours.is_damaged(switching.value_from_store(*PLACE, TEXT))
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10) | st.binary(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), json, st.integers(0, 5), st.integers(0, 5))
+def test_session_values_survive_every_way(field: str, value: object, first: int, second: int) -> None:
+    """From version to version, from id to id and back."""
+    encoded = encode(field, value)
+    text = ours.value_to_store(DIGEST, "ui", field, encoded, first)
+    for digest, version in ((DIGEST, second), (ANOTHER, first), (DIGEST, second)):
+        found = ours.value_from_store(DIGEST, "ui", field, text, first)
+        there = ours.value_to_store(digest, "ui", field, found, version)
+        assert decode(ours.value_from_store(digest, "ui", field, there, version)) == decode(encoded)
