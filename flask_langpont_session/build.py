@@ -38,8 +38,7 @@ from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor, Round
 from .recovery.notices import Notices
 from .request.repository import SessionRepository
-from .stores.backend import Backend
-from .stores.base import SessionStore
+from .stores.backend import Backend, SessionStore
 from .stores.codec.plain import PLAIN, Codec
 from .stores.host.board import Board
 from .stores.host.change_ids import ChangeIds

@@ -13,8 +13,7 @@ from ..policy.health import PRIMARY, REPLICA
 from ..policy.ids import is_digest
 from ..policy.leases import EXTEND_AFTER, Life
 from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
-from ..stores.backend import Backend
-from ..stores.base import SessionStore
+from ..stores.backend import Backend, SessionStore
 from ..stores.host.forms import is_there
 from ..stores.host.journal import Journal, Waiting
 from ..stores.redis.auth_meta import AuthMeta, said

@@ -17,7 +17,7 @@ from .session_index import ActiveSessions
 if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..policy.health import Health
-    from ..stores.base import SessionStore
+    from ..stores.backend import SessionStore
     from .figures import Figures
     from .prometheus import Standing
     from .publisher import Publisher, Sink

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .. import events
 from ..policy.categories import AUTH
@@ -14,13 +14,14 @@ from ..policy.ids import SIGNED_IN
 from ..policy.records import Former, Life
 from ..policy.values import ErrorClass, RecordRef, SharedCopy, StoreError, role_of
 from ..support.logs import fields
-from .base import SessionStore
 from .host.board import Board
 from .host.journal import Journal
 from .memory.memory import Memory
+from .redis.cluster import ClusterStore
 from .redis.endpoint import Endpoint
 from .redis.records import Limits
 from .redis.server_identity import Canary
+from .redis.store import RedisStore
 from .sql.database import Database
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ..metrics.reports import Reports
     from ..policy.categories import CategoryTable
 
+
+SessionStore: TypeAlias = RedisStore | ClusterStore
+"""All sessions, in one role: in a single server, or in a cluster."""
 
 log = logging.getLogger(__name__)
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
 
 from ...policy.categories import AUTH
 from ...policy.ids import SIGNED_IN
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
+from ...policy.values import AuthRow, CategoryCopy, ErrorClass, RecordRef, StoreError
 from ...support.chance import CHANCE
 from .endpoint import Endpoint
 from .link import Link
 from .near import NearCache
 from .nodes import Nodes
-from .records import Answer, Limits, Merge, Merged, Restore, Written
+from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary
 from .shards import Router, Shards
 from .slots import Address, tag_of
@@ -29,6 +29,8 @@ from .store import RedisStore
 from .topology import ClusterTopology
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+P = ParamSpec("P")
 
 
 class Route(Protocol):
@@ -213,6 +215,29 @@ def leads_there(connection: Any) -> bool:
     return bool(connection.leads_there())
 
 
+def _of_session(
+    method: Callable[Concatenate[RedisStore, P], T], digest_of: Callable[[Any], str]
+) -> Callable[Concatenate[ClusterStore, P], T]:
+    """Return a method that does what one of :class:`RedisStore` does, on the shard that has the session.
+
+    :param digest_of: says which session that is, given the first argument.
+    """
+    name = method.__name__
+
+    def ask(self: ClusterStore, /, *arguments: P.args, **options: P.kwargs) -> T:
+        def there(store: RedisStore, left: float) -> T:
+            done: T = getattr(store, name)(*arguments, **{**options, "timeout": left})
+            return done
+
+        return self.router.route(digest_of(arguments[0]), cast(float, options["timeout"]), there)
+
+    return ask
+
+
+def _digest(of: RecordRef | AuthRow | Merge | Restore) -> str:
+    return of.digest
+
+
 def _key_of(commands: Sequence[tuple[Any, ...]]) -> str:
     """A key that plain commands are about; they are all in one slot. Without one, any shard will do."""
     return next((str(command[1]) for command in commands if len(command) > 1), "")
@@ -243,7 +268,7 @@ class ClusterStore:
         self.prefix = prefix
         self._directory = directory
         self._shards = Shards(name, directory, make)
-        self._router = Router(self._shards, directory, count=count, clock=clock, sleep=sleep)
+        self.router = Router(self._shards, directory, count=count, clock=clock, sleep=sleep)
 
     # -- shards ----------------------------------------------------------------------------------------------------
 
@@ -265,75 +290,21 @@ class ClusterStore:
         """How many of the :data:`SLOTS` no shard has, as far as is known."""
         return self._directory.map.homeless if self._directory.map is not None else 0
 
-    # -- one session: as RedisStore has them -----------------------------------------------------------------------
+    # -- one session -----------------------------------------------------------------------------------------------
 
-    def write(
-        self,
-        ref: RecordRef,
-        changes: Mapping[str, CategoryChange],
-        *,
-        guard: str,
-        limits: Limits,
-        timeout: float,
-        write_id: str,
-        push: tuple[AuthRow, int] | None = None,
-        push_life_ms: int = 0,
-        push_exact: bool = False,
-    ) -> Written:
-        """See :class:`RedisStore`."""
-
-        def write(store: RedisStore, left: float) -> Written:
-            return store.write(
-                ref,
-                changes,
-                guard=guard,
-                limits=limits,
-                timeout=left,
-                write_id=write_id,
-                push=push,
-                push_life_ms=push_life_ms,
-                push_exact=push_exact,
-            )
-
-        return self._router.route(ref.digest, timeout, write)
-
-    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        """See :class:`RedisStore`."""
-        return self._router.route(
-            row.digest, timeout, lambda store, left: store.push(row, stamp_ms, life_ms, timeout=left)
-        )
-
-    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        """See :class:`RedisStore`."""
-        self._router.route(
-            digest, timeout, lambda store, left: store.write_tombstone(digest, version, categories, timeout=left)
-        )
-
-    def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
-        """See :class:`RedisStore`."""
-        return self._router.route(digest, timeout, lambda store, left: store.extend_idle(digest, idle_ms, timeout=left))
-
-    def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
-        """See :class:`RedisStore`."""
-        return self._router.route(
-            merge.digest,
-            timeout,
-            lambda store, left: store.merge(merge, limits=limits, timeout=left, write_id=write_id),
-        )
-
-    def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None:
-        """See :class:`RedisStore`."""
-        self._router.route(
-            ref.digest,
-            timeout,
-            lambda store, left: store.quarantine(ref, category, timeout=left, only_foreign=only_foreign),
-        )
+    write = _of_session(RedisStore.write, _digest)
+    push = _of_session(RedisStore.push, _digest)
+    write_tombstone = _of_session(RedisStore.write_tombstone, str)
+    extend_idle = _of_session(RedisStore.extend_idle, str)
+    merge = _of_session(RedisStore.merge, _digest)
+    quarantine = _of_session(RedisStore.quarantine, _digest)
+    run_commands = _of_session(RedisStore.run_commands, _key_of)
+    _copies = _of_session(RedisStore.copies, lambda wanted: wanted[0][0])
+    _read = _of_session(RedisStore.read, _digest)
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
-        answer = self._router.route(
-            ref.digest, timeout, lambda store, left: store.read(ref, lives_ms, timeout=left, anew=anew)
-        )
+        answer = self._read(ref, lives_ms, timeout=timeout, anew=anew)
         since = self._directory.since_arrival(ref.digest)
         if since is None:
             return answer
@@ -341,11 +312,20 @@ class ClusterStore:
 
     def near_of(self, digest: str) -> NearCache | None:
         """See :class:`RedisStore`; nothing for what has moved to another shard lately."""
-        known = self._directory.map
-        store = self._shards.get(known.number_of(digest)) if known else None
+        store = self._known(digest)
         return None if store is None or self._directory.since_arrival(digest) is not None else store.near
 
-    # -- several sessions ------------------------------------------------------------------------------------------
+    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
+        """See :class:`RedisStore`."""
+        store = self._known(digest)
+        return store.estimated_ms(digest, at, latest=latest) if store else 0
+
+    def _known(self, digest: str) -> RedisStore | None:
+        """Return the store that has a session, as far as is known without asking."""
+        known = self._directory.map
+        return self._shards.get(known.number_of(digest)) if known else None
+
+    # -- several sessions: one round trip for each shard, with that time-out ---------------------------------------
 
     def push_many(
         self,
@@ -356,10 +336,8 @@ class ClusterStore:
         stamp_ms: int,
         timeout: float,
     ) -> None:
-        """See :class:`RedisStore`; one round trip per shard.
+        """See :class:`RedisStore`."""
 
-        :param timeout: seconds for each shard.
-        """
         number_of = self._directory.number_of
         for number in sorted({number_of(row.digest) for row, _ in rows} | {number_of(digest) for digest, _ in dead}):
             own_rows = [(row, life_ms) for row, life_ms in rows if number_of(row.digest) == number]
@@ -377,71 +355,66 @@ class ClusterStore:
     def merge_all(
         self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
     ) -> list[Merged | StoreError]:
-        """See :class:`RedisStore`; one round trip per shard.
+        """See :class:`RedisStore`."""
 
-        :param timeout: seconds for each shard.
-        """
-        done: dict[int, Merged | StoreError] = {}
-        numbers = [self._directory.number_of(merge.digest) for merge in merges]
-        for number in sorted(set(numbers)):
-            places = [place for place, its_number in enumerate(numbers) if its_number == number]
-            own = [merges[place] for place in places]
-            replies = self._shards.of(number).merge_all(own, limits=limits, timeout=timeout, write_id=write_id)
-            for place, merge, reply in zip(places, own, replies, strict=True):
-                if isinstance(reply, StoreError) and reply.error_class is ErrorClass.TOPOLOGY:
-                    reply = self._merge_alone(merge, limits, timeout, write_id)  # its slot is on its way
-                done[place] = reply
-        return [done[place] for place in range(len(merges))]
+        def alone(merge: Merge | Restore) -> Merged | StoreError:
+            try:
+                return self.merge(merge, limits=limits, timeout=timeout, write_id=write_id)
+            except StoreError as error:
+                return error
+
+        return self._by_shard(
+            merges,
+            _digest,
+            lambda store, some: store.merge_all(some, limits=limits, timeout=timeout, write_id=write_id),
+            alone,
+        )
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        """See :class:`RedisStore`; one round trip per shard.
-
-        :param timeout: seconds for each shard.
-        """
-        done: dict[tuple[str, str], CategoryCopy] = {}
-        number_of = self._directory.number_of
-        for number in sorted({number_of(digest) for digest, _ in wanted}):
-            own = [place for place in wanted if number_of(place[0]) == number]
-            done.update(zip(own, self._shards.of(number).copies(own, timeout=timeout), strict=True))
-        return [done[place] for place in wanted]
+        """See :class:`RedisStore`."""
+        return self._by_shard(
+            wanted,
+            lambda place: place[0],
+            lambda store, some: store.copies(some, timeout=timeout),
+            lambda place: self._copies([place], timeout=timeout)[0],
+        )
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
-        """See :class:`RedisStore`; one round trip per shard.
+        """See :class:`RedisStore`."""
+        return self._by_shard(
+            digests,
+            str,
+            lambda store, some: store.auths(some, timeout=timeout),
+            lambda digest: self.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}, timeout=timeout),
+        )
 
-        :param timeout: seconds for each shard.
+    def _by_shard(
+        self,
+        items: Sequence[Item],
+        digest_of: Callable[[Item], str],
+        together: Callable[[RedisStore, Sequence[Item]], Sequence[T]],
+        alone: Callable[[Item], T],
+    ) -> list[T]:
+        """Return what became of each item.
+
+        :param together: does some items on their shard.
+        :param alone: does one whose slot is on its way to another shard.
         """
-        done: dict[str, Answer] = {}
-        number_of = self._directory.number_of
-        for number in sorted(set(map(number_of, digests))):
-            own = [digest for digest in digests if number_of(digest) == number]
+        done: dict[int, T] = {}
+        numbers = [self._directory.number_of(digest_of(item)) for item in items]
+        for number in sorted(set(numbers)):
+            places = [place for place, its_number in enumerate(numbers) if its_number == number]
+            own = [items[place] for place in places]
             try:
-                done.update(zip(own, self._shards.of(number).auths(own, timeout=timeout), strict=True))
+                found = together(self._shards.of(number), own)
             except StoreError as error:
                 if error.error_class is not ErrorClass.TOPOLOGY:
                     raise
-                for digest in own:  # some of their slots are on their way: each goes its own
-                    done[digest] = self.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}, timeout=timeout)
-        return [done[digest] for digest in digests]
-
-    def _merge_alone(
-        self, merge: Merge | Restore, limits: Limits, timeout: float, write_id: str
-    ) -> Merged | StoreError:
-        try:
-            return self.merge(merge, limits=limits, timeout=timeout, write_id=write_id)
-        except StoreError as error:
-            return error
-
-    def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
-        """See :class:`RedisStore`."""
-        known = self._directory.map
-        store = self._shards.get(known.number_of(digest)) if known else None
-        return store.estimated_ms(digest, at, latest=latest) if store else 0
-
-    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
-        """See :class:`RedisStore`."""
-        return self._router.route(
-            _key_of(commands), timeout, lambda store, left: store.run_commands(commands, timeout=left)
-        )
+                found = [alone(item) for item in own]
+            for place, item, each in zip(places, own, found, strict=True):
+                is_moving = isinstance(each, StoreError) and each.error_class is ErrorClass.TOPOLOGY
+                done[place] = alone(item) if is_moving else each
+        return [done[place] for place in range(len(items))]
 
     # -- connections -----------------------------------------------------------------------------------------------
 
