@@ -29,6 +29,7 @@ from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.records import Loaded, Plan, Verdict
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.recovery.rows import Pushes
 
 AWAY = 1.0
 """Seconds for which the database does not answer."""
@@ -100,9 +101,7 @@ def fill(state: State, entries: int, signed_in: float) -> int:
     repository = state.repository
     known = list(sessions(state, -(-entries // len(KEYS)), signed_in))
     for begin in range(0, len(known), 1000):  # Redis knows the sessions of users that signed in before the outage
-        state.monitor.replay.reconciler.pushes.push(
-            [sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"]
-        )
+        Pushes(state.backend).push([sid.digest for sid in known[begin : begin + 1000] if sid.kind == "u"])
     for shard in state.backend.health.shards:
         state.backend.health.failed(
             StoreError(f"{PRIMARY}{shard}", ErrorClass.UNREACHABLE, "Off", timed_out=True), READ

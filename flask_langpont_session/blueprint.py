@@ -42,7 +42,7 @@ def health_report(state: State) -> dict[str, Any]:
     health = state.health
     view = health.snapshot()
     level, lost = view.level, health.open_stores()
-    waiting, memory = state.monitor.waiting, state.backend.memory
+    waiting, memory = state.monitor.outages.waiting, state.backend.memory
     return {
         "status": _STATUS[level] if state.monitor.has_looked else "starting",
         "level": level,

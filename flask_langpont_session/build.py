@@ -35,8 +35,7 @@ from .metrics.reports import Reports
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.leases import EXTEND_AFTER
 from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
-from .recovery.monitor import Monitor, Round
-from .recovery.notices import Notices
+from .recovery.monitor import Monitor, Notices, Round
 from .request.repository import SessionRepository
 from .stores.backend import Backend, SessionStore
 from .stores.codec.plain import PLAIN, Codec
@@ -303,7 +302,7 @@ def _exporting(active: ActiveSessions | None, backend: Backend, monitor: Monitor
     from .metrics.exporting import Exporting  # not paid for where nothing is exported
 
     def waiting() -> tuple[int | None, float]:
-        found = monitor.waiting
+        found = monitor.outages.waiting
         return (None, 0.0) if found is None else (found.entries, found.oldest_seconds(time.time()) or 0.0)
 
     stores = tuple(backend.redis.values())

@@ -93,7 +93,7 @@ def status_facts(state: State, span: float) -> Facts:
     """
     history, health, now = state.history, state.health, time.time()
     assert history is not None
-    view, waiting = health.snapshot(), state.monitor.waiting
+    view, waiting = health.snapshot(), state.monitor.outages.waiting
     history.look(None if waiting is None else waiting.entries)
     return Facts(
         now=now,

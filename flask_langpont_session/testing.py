@@ -166,14 +166,16 @@ def _faulty(state: State, faults: Mapping[str, ErrorClass]) -> Iterator[None]:
         finally:
             deadline = time.monotonic() + _PATIENCE
             for name, error_class in faults.items():
-                state.monitor.recover(name, (WRITE,) if error_class is ErrorClass.WRITE_REFUSED else (READ, WRITE))
+                state.monitor.probes.recover(
+                    name, (WRITE,) if error_class is ErrorClass.WRITE_REFUSED else (READ, WRITE)
+                )
             while not _is_home(state) and time.monotonic() < deadline:
                 time.sleep(0.01)  # another application on the same journal may be at it
 
 
 def _is_home(state: State) -> bool:
     """Whether nothing waits any more, after another slice of the replay."""
-    state.monitor.replay.run_once()
+    state.monitor.recovery.run_once()
     return not state.backend.journal.waiting().entries
 
 

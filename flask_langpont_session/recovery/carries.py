@@ -2,71 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS
 from ..policy.values import CategoryCopy, ErrorClass, Operation, RecordRef, StoreError
 from ..stores.backend import Backend
-from ..stores.host.entries import WIPED_FIELD
-from ..stores.host.journal import PendingCarry
+from ..stores.host.entries import WIPED_FIELD, PendingCarry
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
-from . import calls
-from .copies import MergedCopies
-from .giving_up import give_up
-from .merges import guard_of, merge_of
-from .pushes import Pushes
+from . import steps
+from .giving_back import GivingBack
+from .merges import MergedCopies, guard_of, merge_of
+from .rows import Pushes
+from .steps import Reach, Step
 
 _LONG_AGO = 1
 """Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""
 
 
-class Carries:
-    """Brings data to the present ids of sessions, which could not be read when they were given those.
+class Carries(Step):
+    """Brings data to the present ids of sessions, which could not be read when they were given those."""
 
-    :ivar must_wait: says whether Redis is still to be given back what this host has.
-    """
-
-    def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies) -> None:
+    def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies, giving_back: GivingBack) -> None:
         self._backend = backend
         self._journal = backend.journal
-        self._board = backend.board
         self._redis = backend.primary
         self._pushes = pushes
         self._copies = copies
-        self.must_wait: Callable[[], bool] = lambda: False
+        self._giving_back = giving_back
 
-    def waiting(self) -> Container[str]:
-        """The former ids whose data must stay until it was brought to the present ones, and those: what waits for them
-        comes behind it.
+    def pending(self, reach: Reach) -> Iterator[Sequence[PendingCarry]]:
+        """Yield those whose shards answer. While Redis is to be given back what it lost, none."""
+        if not reach.redis or self._giving_back.holds(reach):
+            return
+        locate = self._backend.health.locate
+        for page in steps.pages(self._journal.pending_carries):
+            yield from _unchained(c for c in page if {locate(c.origin), locate(c.digest)} <= reach.shards)
 
-        To be asked for after that was read: a carry is kept before what follows from it.
-        """
-        waiting = [carry for carries in calls.pages(self._journal.pending_carries) for carry in carries]
-        return {digest for carry in waiting for digest in (carry.origin, carry.digest)}
-
-    def carry(self, entries: Sequence[PendingCarry], database: bool) -> bool:
-        """Bring what sessions had under former ids to the present ones, where nothing is there. Whether any is done.
-
-        :param database: it answers.
-        """
+    def send(self, entries: Sequence[PendingCarry], reach: Reach) -> bool:
+        """Bring what sessions had under former ids to the present ones, where nothing is there, and return whether any
+        is done."""
         wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
-        if self.must_wait():
+        if self._giving_back.holds_now(reach):
             return False
-        copies = dict(zip(wanted, self._redis.copies(wanted, timeout=calls.TIMEOUT), strict=True))
-        if any(self._is_less(*place, copy) for place, copy in copies.items()) and self.must_wait():
+        copies = dict(zip(wanted, self._redis.copies(wanted, timeout=steps.TIMEOUT), strict=True))
+        if any(self._is_less(*place, copy) for place, copy in copies.items()) and self._giving_back.holds_now(reach):
             return False
         merges = _with_records({entry: self._brought(entry, copies) for entry in entries})
         statuses = self._carried(merges)
         gone = [entry for entry in entries if "gone" in statuses[entry]]
-        if gone and database:
+        if gone and reach.database:
             known = self._pushes.push([entry.digest for entry in gone])
             statuses |= {entry: {"dead"} for entry in gone if entry.digest not in known.rows}
             statuses |= self._carried({entry: merges[entry] for entry in gone if entry.digest in known.rows})
         dead = [entry for entry in entries if "dead" in statuses[entry]]
-        moving = self._pushes.moving([entry.digest for entry in dead], database)
+        moving = self._pushes.moving([entry.digest for entry in dead], reach.database)
         statuses |= {entry: {"gone"} for entry in dead if entry.digest in moving}
         for entry in entries:
             if "dead" in statuses[entry]:
@@ -75,21 +67,18 @@ class Carries:
         done = [entry for entry in entries if not statuses[entry] & {"gone", "late"}]
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
-        being_carried = self.waiting()  # of these less is there than will be
+        being_carried = steps.being_carried(self._backend)  # of these less is there than will be
         whole = [entry for entry in done if entry.digest not in being_carried]
         changed = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
         # What the host has of a former id is from before it was given up, and could be shown or given back to Redis.
         changed |= {(entry.origin, name): ANONYMOUS for entry in done if entry.left_us for name in entry.categories}
-        self._backend.reports.shared(*self._board.publish_copies(self._copies.refresh(changed)))
+        self._backend.reports.shared(*self._backend.board.publish_copies(self._copies.refresh(changed)))
         return bool(done)
 
     def give_up(self, entry: PendingCarry, error: Exception) -> bool:
-        """Give up one that cannot be carried: what is there stays where it is, until it runs out or its id's end takes
-        it away.
-
-        :return: True: it does not wait any more.
-        """
-        give_up(self._backend, entry.digest, entry.kind, entry.categories, error)
+        """Give up one that cannot be carried, and return True: what is there stays where it is, until it runs out or
+        its id's end takes it away."""
+        steps.give_up(self._backend, entry.digest, entry.kind, entry.categories, error)
         self._journal.forget_carries([entry])
         return True
 
@@ -119,7 +108,7 @@ class Carries:
         return copy._replace(fields=fields) if stays else copy
 
     def _wipe(self, entries: Sequence[PendingCarry]) -> None:
-        """Former ids that were given up have nothing any more.
+        """Wipe what former ids had that were given up.
 
         :raises StoreError: they may have it still. To be done again, with all that was carried.
         """
@@ -135,7 +124,7 @@ class Carries:
             self._backend.note_wipe(entry.origin, name, reply.version)
 
     def _carried(self, merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, set[str]]:
-        """How the merges of each ended.
+        """Send merges, and return how those of each entry ended.
 
         :raises StoreError: one of them failed.
         """
@@ -143,10 +132,13 @@ class Carries:
         return {entry: {next(replies).status for _ in some} for entry, some in merges.items()}
 
     def _merge_all(self, merges: Sequence[Merge]) -> list[Merged]:
-        """:raises StoreError: one of them failed."""
+        """Send merges, and return how they ended.
+
+        :raises StoreError: one of them failed.
+        """
         limits, write_id = self._backend.limits, new_write_id()
         done = []
-        replies = self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id)
+        replies = self._redis.merge_all(merges, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)
         for merge, reply in zip(merges, replies, strict=True):
             if isinstance(reply, StoreError):
                 raise reply
@@ -169,15 +161,15 @@ def _wipe_at(moment_us: int) -> MergeStep:
 
 
 def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
-    """What was there under a former id, where nothing is under the present one."""
+    """Return the steps that bring what was there under a former id, where nothing is under the present one."""
     fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
     return [MergeStep(Operation.RECORD, value=copy.meta), *fields] if copy.meta else fields
 
 
 def _with_records(merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, list[Merge]]:
-    """Where data of several former ids goes to one session, the first merge of a category begins with the record of
-    whichever has one. It tells which writes of this host are in the data: else what waits, and was made from that data,
-    would be a conflict with it."""
+    """Return merges of which, where data of several former ids goes to one session, the first one of a category begins
+    with the record of whichever has one. It tells which writes of this host are in the data: else what waits, and was
+    made from that data, would be a conflict with it."""
     records: dict[tuple[str, str], MergeStep] = {}
     for merge in (merge for some in merges.values() for merge in some):
         if merge.steps[0].operation is Operation.RECORD:
@@ -192,8 +184,9 @@ def _with_records(merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[Pendin
     return {entry: [begun(merge) for merge in some] for entry, some in merges.items()}
 
 
-def unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:
-    """Carries in their order, those that can be done together in one list: none is from where another one goes."""
+def _unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:
+    """Yield carries in their order, those that can be done together in one list: none is from where another one
+    goes."""
     together: list[PendingCarry] = []
     for carry in carries:
         if any(carry.origin == before.digest for before in together):

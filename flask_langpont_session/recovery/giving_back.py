@@ -1,5 +1,7 @@
-"""Until when a Redis that may have less counts as having less: what a host has of a session stands until all its living
-workers have given back what they have.
+"""Gives Redis back what this host has of sessions, after it lost data: a restart without its file, FLUSHALL.
+
+Each worker gives what it has itself, and what the host shares of other workers' copies. The order does not matter: a
+copy says as of when it is, and of two the newer one wins, see ``restore.lua``.
 
 Another server, one that was emptied, a replica that was promoted: for a moment some worker of the host knows more than
 that server. So each worker tells the others with which servers it is through, in a file that it holds as long as it
@@ -9,18 +11,29 @@ lives. Until all of them are, reads show the host's newer copies, and what is wr
 from __future__ import annotations
 
 import json
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import NamedTuple
 
+from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.values import StoreError, shard_of
+from ..policy.values import ErrorClass, SharedCopy, StoreError, shard_of
 from ..stores.backend import Backend, Lack
 from ..stores.host.forms import is_there
 from ..stores.host.group_commit import is_busy
 from ..stores.host.presence import Presence
-from .calls import TIMEOUT, ask_journal
-from .refill import CLOCKS_APART_US, Refill
+from ..stores.redis.commands import new_write_id
+from ..stores.redis.records import Restore
+from ..support.logs import fields
+from . import steps
+from .rows import Pushes
+from .steps import Reach, Step, ask_journal
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds for which another worker is waited for that lives and does not say that it is through."""
@@ -34,8 +47,275 @@ Place = tuple[str, str]
 """A shard, and a kind of sessions."""
 
 
+CLOCKS_APART_US = 1_000_000
+"""Microseconds by which the clock of a server may be behind that of the one before."""
+
+_MOST_FAILURES = 10
+"""Times that some copies are tried before they are left: what refuses them must not keep all others waiting. If it was
+their server that did not answer, they are given back when it does."""
+
+
+class _Held(NamedTuple):
+    """A copy that may be given back.
+
+    :param seen_at: when it was known last, monotonic seconds.
+    """
+
+    copy: SharedCopy
+    seen_at: float
+
+
+class _Doubt(NamedTuple):
+    """A copy that was given back, though this host has seen a later version.
+
+    :param version: of the copy.
+    :param seen: the latest version.
+    """
+
+    digest: str
+    category: str
+    version: int
+    seen: int
+
+
+@dataclass
+class _Pass:
+    """Once through all that is to be given back: what of the journal was looked at, and how much there was."""
+
+    after: int = 0
+    given: int = 0
+
+
+class Refill(Step):
+    """Gives back what one worker has."""
+
+    is_ordered = True
+
+    def __init__(self, backend: Backend, pushes: Pushes) -> None:
+        self._backend = backend
+        self._pushes = pushes
+        self._lock = threading.Lock()
+        self._wanted: set[str] = set()
+        self._well_until_us: dict[str, int] = {}
+        self._unverified: set[str] = set()
+        self._left: set[str] = set()
+        # Of which shards copies are being given back; of this worker's, those that are left; and the number of the last
+        # one that was read from the journal.
+        self._begun: set[str] = set()
+        self._waiting: Iterator[_Held] = iter(())
+        self._pass = _Pass()
+        self._failures = 0
+        self.doubts: list[_Doubt] = []
+
+    def ask_for(self, shard: str, well_us: int) -> None:
+        """Begin to give back what a shard may have lost.
+
+        :param well_us: microseconds by its clock, when it is known to have had everything; 0: it is not known.
+        """
+        with self._lock:
+            if shard in self._wanted or shard in self._unverified or self._begun:
+                well_us = min(well_us, self._well_until_us.get(shard, well_us))
+            self._well_until_us[shard] = well_us
+            self._wanted.add(shard)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything is still to be given back; what is put aside meanwhile may be part of it."""
+        return bool(self._wanted or self._unverified or self._begun)
+
+    def waits_for(self, shard: str, kind: str) -> bool:
+        """Return whether a shard is still to be given back sessions of a kind. Those of users need the database."""
+        return shard in self._wanted or shard in self._begun or (kind == SIGNED_IN and shard in self._unverified)
+
+    def is_due(self, reach: Reach) -> bool:
+        """Return whether anything can be given back now."""
+        self._want_again(reach.shards)
+        return bool(self._begun) or not self._wanted_of(reach).isdisjoint(reach.shards)
+
+    def _wanted_of(self, reach: Reach) -> set[str]:
+        return self._wanted | (self._unverified if reach.database else set())
+
+    def _want_again(self, shards: Set[str]) -> None:
+        """Want after all what was left because a shard did not answer, and what was tried together with it. Of a shard
+        that is no more, such as the slots that had none, any may have the sessions by now."""
+        with self._lock:
+            if not self._left.issubset(shards):
+                self._wanted |= self._left
+                self._left = set()
+            known = set(self._backend.health.shards)
+            if not self._wanted | self._unverified <= known:
+                self._wanted, self._unverified = known, set()
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[_Held]]:
+        """Yield copies to be given back; what was in use lately comes first."""
+        with self._lock:
+            begun = {shard for shard in self._wanted_of(reach) if shard in reach.shards}
+            self._wanted -= begun
+            self._unverified -= begun
+            self._begun |= begun
+        if begun:
+            self._pass = _Pass()
+            self._waiting = chain(self._waiting, self._own(begun))
+        while self._begun:
+            batch = self._next_batch()
+            if batch is None:
+                with self._lock:
+                    self._begun = set()
+                log.info(
+                    "%d categories of sessions were given back to Redis, or were there",
+                    self._pass.given,
+                    extra=fields("refilled", number=self._pass.given),
+                )
+                return
+            yield self._reached(batch, reach.shards)
+
+    def _own(self, shards: Set[str]) -> list[_Held]:
+        """Return this worker's, those that were used lately first."""
+        locate = self._backend.health.locate
+        own = [copy for copy in self._backend.memory.held() if locate(copy.digest) in shards]
+        return sorted(self._dated(own), key=lambda held: -held.seen_at)
+
+    def _dated(self, copies: Iterable[SharedCopy]) -> list[_Held]:
+        now = self._backend.clock()
+        return [_Held(copy, now - copy.age) for copy in copies]
+
+    def _next_batch(self) -> list[_Held] | None:
+        """Return some of this worker's copies; then, from the journal, what only others have. None: that was all.
+
+        :raises StoreError: the journal does not answer; the next call reads the same part of it.
+        """
+        if batch := list(islice(self._waiting, steps.PIPELINE)):
+            return batch
+        page = self._backend.board.shared_copies(steps.PIPELINE, after=self._pass.after)
+        if not page:
+            return None
+        self._pass.after = max(page)
+        return self._dated(copy for copy in page.values() if self._is_of_others(copy))
+
+    def _is_of_others(self, copy: SharedCopy) -> bool:
+        is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
+        return is_due and self._backend.memory.category(copy.digest, copy.category) is None
+
+    def _reached(self, batch: Sequence[_Held], shards: Set[str]) -> list[_Held]:
+        """Return those whose shards answer. The others' are asked again when they do, as a whole."""
+        locate = self._backend.health.locate
+        with self._lock:
+            self._wanted |= {locate(held.copy.digest) for held in batch} - shards
+        return [held for held in batch if locate(held.copy.digest) in shards]
+
+    def send(self, entries: Sequence[_Held], reach: Reach) -> bool:
+        """Give some copies back. What their server refuses again and again is left."""
+        try:
+            self._give_back(entries, reach.database)
+        except StoreError:
+            self._failures += 1
+            if self._failures < _MOST_FAILURES:
+                self._waiting = chain(entries, self._waiting)
+            else:
+                self._failures = 0
+                with self._lock:
+                    self._left |= {self._backend.health.locate(held.copy.digest) for held in entries}
+                self._leave(len(entries), "no answer")
+            raise
+        self._failures = 0
+        return False
+
+    def give_up(self, entry: _Held, error: Exception) -> bool:
+        """Leave one that cannot be given back, for a reason that is not known."""
+        self._leave(1, f"{type(error).__name__} in {steps.place_of(error)}")
+        return True
+
+    def _leave(self, number: int, cause: str) -> None:
+        log.error(
+            "%d categories of sessions could not be given back to Redis, and are left: %s",
+            *(number, cause),
+            extra=fields("refill_failed", number=number, cause=cause),
+        )
+
+    def _give_back(self, batch: Sequence[_Held], database: bool) -> None:
+        living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
+        wanted = []
+        for copy, seen_at in batch:
+            age = self._backend.clock() - seen_at
+            # Of what was wiped nothing need be left that tells so, when all copies of it should have gone.
+            is_over = age >= self._backend.settings.local_cache_ttl or self._backend.was_wiped(copy)
+            if is_over or (copy.kind == SIGNED_IN and copy.digest not in living):
+                continue
+            life_ms = self._backend.life_of_kept(copy.category, copy.kind)
+            left_ms = life_ms - int(age * 1000)  # it was in use when it was last seen, or later
+            if left_ms > 0 or not life_ms:
+                guard = "alive" if copy.kind == SIGNED_IN else "free"
+                # What began before the loss knows all that there was.
+                is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
+                wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
+        seen = [self._backend.latest_version(each.digest, each.category) for each in wanted]
+        sent_at = self._backend.clock()
+        limits, write_id = self._backend.limits, new_write_id()
+        replies = self._backend.primary.merge_all(wanted, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)
+        for restore, latest, reply in zip(wanted, seen, replies, strict=True):
+            if isinstance(reply, StoreError):
+                if reply.error_class is not ErrorClass.DATA:
+                    raise reply
+            elif reply.status == "late":
+                raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+            else:
+                self._pass.given += reply.status == "merged"
+                self._compare(restore, latest, reply.version, sent_at)
+
+    def _compare(self, given: Restore, seen: int, version: int, sent_at: float) -> None:
+        """Note a copy that was not the latest, where Redis has less than that, or may have by what it was given.
+
+        :param seen: the latest version that this host knew of before.
+        :param version: that Redis has by now.
+        :param sent_at: monotonic seconds.
+        """
+        if not version or given.copy.version >= seen:
+            return
+        is_changed = version >= self._backend.primary.estimated_ms(given.digest, sent_at) * 1000
+        if is_changed or version < seen:
+            self.doubts.append(_Doubt(given.digest, given.category, given.copy.version, seen))
+
+    def _living(self, digests: Set[str], database: bool) -> set[str]:
+        """Return those of signed-in sessions that have a live auth record in Redis; the database says it of those that
+        were lost."""
+        asked = sorted(digests)
+        answers = dict(zip(asked, self._backend.primary.auths(asked, timeout=steps.TIMEOUT), strict=True))
+        living = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row}
+        unknown = [digest for digest, answer in answers.items() if answer.auth is None]
+        if unknown and database:
+            living |= self._pushes.push(unknown).rows.keys()
+        elif unknown:  # when it answers: again
+            self._unverified.update(map(self._backend.health.locate, unknown))
+        return living
+
+
+class LossCount(Step):
+    """Counts where no worker of the host had the latest copy, when all of them have given back what they have."""
+
+    is_ordered = True
+
+    def __init__(self, backend: Backend, refill: Refill) -> None:
+        self._backend = backend
+        self._doubts = refill.doubts
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[_Doubt]]:
+        """Yield the copies that were given back though the host has seen later versions."""
+        yield from steps.parts([] if self._backend.lacks else list(self._doubts))
+
+    def send(self, entries: Sequence[_Doubt], reach: Reach) -> bool:
+        """Ask Redis for what it has by now."""
+        places = [(doubt.digest, doubt.category) for doubt in entries]
+        copies = self._backend.primary.copies(places, timeout=steps.TIMEOUT)
+        for doubt, copy in zip(entries, copies, strict=True):
+            # Else another worker has given a later one, or the session is over.
+            if copy.meta and (copy.given_back == doubt.version or copy.version < doubt.seen):
+                self._backend.reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, doubt.category)
+        del self._doubts[: len(entries)]
+        return False
+
+
 class GivingBack:
-    """One worker's part in that.
+    """One worker among those of its host that give back what they have.
 
     :param clock: monotonic seconds.
     :ivar refill: gives back what this worker has.
@@ -47,12 +327,8 @@ class GivingBack:
         self.refill = refill
         self._clock = clock
         self.presence = Presence(backend.journal.file.path, backend.board.words)
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin with nothing, as after a fork."""
         self._lock = threading.Lock()
-        self._backend.lacks.clear()
+        backend.lacks.clear()
         self._overdue: set[Place] = set()
         self._said: Mapping[str, str] | None = None
 
@@ -67,13 +343,15 @@ class GivingBack:
         self._tell({})
 
     def begin(self, shard: str, well_until_ms: int) -> None:
-        """From now on a shard may have less than this host. Usable from any thread, and does not block.
+        """From now on a shard may have less than this host: it was exchanged for another server, or lost data. Usable
+        from any thread, and does not block.
 
         :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
         """
+        well_us = max(0, well_until_ms * 1000 - CLOCKS_APART_US)
+        self.refill.ask_for(shard, well_us)
         if not (well_until_ms or self._may_lack(shard)):
             return
-        well_us = max(0, well_until_ms * 1000 - CLOCKS_APART_US)
         for kind in _KINDS:
             before = self._backend.lacks.get((shard, kind))
             well_us = min(well_us, before.well_until_us) if before else well_us
@@ -141,23 +419,22 @@ class GivingBack:
         is_noted = place in self._backend.lacks or place in self._overdue
         return bool(mark) and not is_noted and any(word.get(_name(*place), mark) != mark for word in words)
 
-    def holds(self, shards: frozenset[str], database: bool) -> bool:
-        """Return whether changes of sessions have to wait, because something is to be given back before them.
-
-        :param shards: those that answer; `database`: it answers, without which those of users wait in any case.
-        """
+    def holds(self, reach: Reach) -> bool:
+        """Return whether changes of sessions have to wait, because something is to be given back before them. Those of
+        users wait for the database in any case."""
         self.go_on()
-        return any(shard in shards and (database or kind == ANONYMOUS) for shard, kind in list(self._backend.lacks))
+        lacks = list(self._backend.lacks)
+        return any(shard in reach.shards and (reach.database or kind == ANONYMOUS) for shard, kind in lacks)
 
-    def holds_now(self, shards: frozenset[str], database: bool) -> bool:
-        """The same of what was read from the journal just now, after a look whether a shard lost data: a worker must
-        not merge what another one has kept because it had noticed that.
+    def holds_now(self, reach: Reach) -> bool:
+        """Return the same of what was read from the journal just now, after a look whether a shard lost data: a worker
+        must not merge what another one has kept because it had noticed that.
 
         :raises StoreError: one does not answer.
         """
-        for shard in shards:
-            self._backend.look_for_loss(PRIMARY + shard, TIMEOUT)
-        return self.holds(shards, database)
+        for shard in reach.shards:
+            self._backend.look_for_loss(PRIMARY + shard, steps.TIMEOUT)
+        return self.holds(reach)
 
     @property
     def is_overdue(self) -> bool:

@@ -7,24 +7,26 @@ users go to the database, by compare-and-set.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
+from ..policy.described import Known, began_as_of
 from ..policy.health import DATABASE, PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.records import apply_change
 from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
 from ..stores.backend import Backend
-from ..stores.host.journal import PendingCarry, PendingWrite
+from ..stores.host.entries import PendingCarry, PendingWrite
 from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
 from ..support.logs import fields
-from . import calls
-from .copies import MergedCopies
-from .giving_up import give_up
-from .pushes import Pushes
+from . import steps
+from .giving_back import GivingBack
+from .rows import Pushes
+from .steps import Reach, Step
 
 log = logging.getLogger(__name__)
 
@@ -37,56 +39,147 @@ _Group = Sequence[PendingWrite]
 _Sent = tuple[_Group, Merged | StoreError]
 
 
-class Merges:
-    """Changes that were kept during an outage.
+LINGER = 5.0
+"""Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
+worker's last announcement that it is in an outage: one of these may be missed."""
 
-    :ivar as_of_ms: how long something has waited is counted until then, milliseconds since 1970.
-    :ivar must_wait: says whether changes that were read just now are not to be merged yet.
-    :ivar adds_to_nothing: whether numbers are added where there is none. Else Redis may still be given one back, and
-        such an addition is in doubt.
+
+class MergedCopies:
+    """Reads merged categories back from Redis, for the workers of this host that do not read Redis yet: what leaves the
+    journal is laid over their reads no more, and to them it would look undone.
+
+    :param clock: monotonic seconds.
+    :ivar recovered_at: when a store was last taken into use again.
     """
 
-    def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies, as_of_ms: int) -> None:
+    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._announced: Mapping[str, int] = {}
+        self._announced_at = -math.inf
+        self.recovered_at = clock()
+
+    def are_needed(self) -> bool:
+        """Return whether a worker of the host is, or may be, in an outage: one that has died announces nothing new."""
+        announced = steps.ask_journal(self._backend.board.outages, "replay") or {}
+        if announced and announced != self._announced:
+            self._announced_at = self._clock()
+        self._announced = announced
+        return self._clock() - max(self._announced_at, self.recovered_at) < LINGER
+
+    def refresh(self, merged: Mapping[tuple[str, str], str]) -> list[SharedCopy]:
+        """Keep categories as they are now: if the server that has merged them is lost before its replica has them, no
+        other worker may have them, and nothing else tells of what was wiped.
+
+        :param merged: digest and category → kind of the session.
+        :return: those to be published for the other workers of this host.
+        """
+        memory, wanted = self._backend.memory, list(merged)
+        asked_at = self._clock()
+        try:
+            copies = self._backend.primary.copies(wanted, timeout=steps.TIMEOUT) if wanted else []
+        except StoreError:  # it is merged all the same, and no entry may say that it waits
+            for digest, category in wanted:
+                memory.forget_category(digest, category)
+            return []
+        shared = []
+        for (digest, category), copy in zip(wanted, copies, strict=True):
+            kind = merged[digest, category]
+            began = began_as_of(copy.meta) if copy.meta else copy.version  # what is not there may have been lost
+            memory.put_category(digest, category, Known(copy.meta, copy, began=began), kind=kind, as_of=asked_at)
+            shared.append(SharedCopy(digest, category, copy, kind=kind, began=began))
+        return shared if self.are_needed() else []
+
+
+class Merges(Step):
+    """Changes that were kept during an outage. Numbers are added where there is none, unless a worker was waited for in
+    vain that may have one to give back: such an addition is in doubt then.
+
+    :param now_ms: milliseconds since 1970 by the host's clock.
+    :ivar nothing_waits: since a store came back, nothing has waited any more.
+    """
+
+    is_ordered = True
+
+    def __init__(
+        self,
+        backend: Backend,
+        pushes: Pushes,
+        copies: MergedCopies,
+        giving_back: GivingBack,
+        now_ms: Callable[[], int],
+    ) -> None:
         self._backend = backend
         self._journal = backend.journal
         self._redis = backend.primary
         self._losses = backend.reports.losses
         self._pushes = pushes
         self._copies = copies
-        self._oldest_ms = backend.settings.journal_ttl * 1000
-        self.as_of_ms = as_of_ms
+        self._giving_back = giving_back
+        self._now_ms = now_ms
+        self._as_of_ms = 0  # how long something has waited is counted until then; 0: until the first run
+        self.nothing_waits = True
+        self._after = 0  # the number of the change that was looked at last; 0: none of this pass
         self._merged: set[int] = set()  # the numbers of entries that wait only to be taken out of the journal
         self._journal.on_damaged = self._entry_was_damaged
-        self.adds_to_nothing = True
-        self.must_wait: Callable[[], bool] = lambda: False
 
     def _entry_was_damaged(self, category: str) -> None:
         # What stands in a damaged row may be anything, and a metric has few values.
         known = category if category in self._backend.table.categories else "unknown"
         self._losses.note(Loss.MERGE_DROPPED, Cause.DAMAGED_ENTRY, known)
 
-    def merge(self, entries: Sequence[PendingWrite], database: bool) -> bool:
-        """Merge a batch of changes, in the order in which they were made. Whether any of them is done.
+    def recovered(self) -> None:
+        """A store is back: how long something has waited is counted until now, however long it takes to merge it, and
+        whatever fails meanwhile."""
+        if self.nothing_waits:
+            self._as_of_ms, self.nothing_waits = self._now_ms(), False
 
-        :param database: it answers.
-        :raises StoreError: what comes after these entries must not be merged before them.
-        """
+    def pending(self, reach: Reach) -> Iterator[Sequence[PendingWrite]]:
+        """Yield the changes that wait, in the order in which they were made, from where the last run was interrupted.
+        While Redis is to be given back what it lost, none."""
+        if not reach.redis or self._giving_back.holds(reach):
+            return
+        locate = self._backend.health.locate
+        while waiting := self._journal.pending_writes(steps.BATCH, after=self._after):
+            being_carried = steps.being_carried(self._backend)
+            reached = [
+                entry
+                for entry in waiting
+                if locate(entry.digest) in reach.shards
+                and (reach.database or not _is_for_database(entry))
+                and entry.digest not in being_carried
+            ]
+            self._after = waiting[-1].seq
+            if reached:
+                yield reached
+            if len(waiting) < steps.BATCH:
+                break
+        self.nothing_waits = self.nothing_waits or not (waiting or self._after)
+        self._after = 0
+
+    def send(self, entries: Sequence[PendingWrite], reach: Reach) -> bool:
+        """Merge a batch of changes, and return whether any of them is done."""
+        try:
+            return bool(self._merge(entries, reach))
+        except StoreError:
+            self._after = 0  # what comes after them must not be merged before them
+            raise
+
+    def _merge(self, entries: Sequence[PendingWrite], reach: Reach) -> set[PendingWrite]:
         entries = self._without_merged(entries)
-        if self.must_wait():
-            return False
+        self._as_of_ms = self._as_of_ms or self._now_ms()
+        if self._giving_back.holds_now(reach):
+            return set()
         fresh = [entry for entry in entries if not self._is_too_old(entry)]
         done = set(entries) - set(fresh)
         self._drop(done, Cause.TOO_OLD)
         readable = [entry for entry in fresh if self._journal.can_read(entry)]
-        of_auth = [entry for entry in readable if is_for_database(entry)]
-        groups = _by_category([entry for entry in readable if not is_for_database(entry)])
-        for begin in range(0, len(groups), calls.PIPELINE):
-            done |= self._each_apart(
-                lambda some: self._merge_groups(some, database), groups[begin : begin + calls.PIPELINE]
-            )
-        for group in _by_category(of_auth) if database else ():
+        of_auth = [entry for entry in readable if _is_for_database(entry)]
+        for groups in steps.parts(_by_category([entry for entry in readable if not _is_for_database(entry)])):
+            done |= self._each_apart(lambda some: self._merge_groups(some, reach), groups)
+        for group in _by_category(of_auth) if reach.database else ():
             done |= self._each_apart(lambda some: self._merge_auth(some[0]), [group])
-        return bool(done)
+        return done
 
     def _each_apart(
         self, merge: Callable[[Sequence[_Group]], set[PendingWrite]], groups: Sequence[_Group]
@@ -100,12 +193,10 @@ class Merges:
         except Exception as error:
             if len(groups) > 1:
                 return {entry for group in groups for entry in self._each_apart(merge, [group])}
-            return self._give_up(groups[0], error)
-
-    def _give_up(self, group: _Group, error: Exception) -> set[PendingWrite]:
-        give_up(self._backend, group[0].digest, group[0].kind, [entry.category for entry in group], error)
-        self._forget(group)
-        return set(group)
+            [group] = groups
+            steps.give_up(self._backend, group[0].digest, group[0].kind, [entry.category for entry in group], error)
+            self._forget(group)
+            return set(group)
 
     def _without_merged(self, entries: Sequence[PendingWrite]) -> list[PendingWrite]:
         """Return the entries that are still to be merged: others stand in the journal because its disk had no room to
@@ -135,19 +226,21 @@ class Merges:
         self._merged |= numbers
 
     def _is_too_old(self, entry: PendingWrite) -> bool:
-        """Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it is: what was
-        written since stays."""
-        return entry.operation is not Operation.WIPE and self.as_of_ms - entry.at_ms > self._oldest_ms
+        """Return whether Redis may have forgotten by now what else was written, or wiped. A wipe holds however late it
+        is: what was written since stays."""
+        oldest_ms = self._backend.settings.journal_ttl * 1000
+        return entry.operation is not Operation.WIPE and self._as_of_ms - entry.at_ms > oldest_ms
 
-    def _merge_groups(self, groups: Sequence[Sequence[PendingWrite]], database: bool) -> set[PendingWrite]:
-        """Merge what waits for some categories. What is merged or dropped."""
+    def _merge_groups(self, groups: Sequence[_Group], reach: Reach) -> set[PendingWrite]:
+        """Merge what waits for some categories, and return what is merged or dropped."""
         sent = self._send(groups)
-        if less := [group for group, reply in sent if _is_less(reply)]:
-            sent = [one for one in sent if not _is_less(one[1])] + self._send_if_nothing_is_lost(less)
-        gone = [group for group, reply in sent if _is_gone(reply)]
-        if gone and database:  # Redis lost sessions that SQL may still know
-            sent = [one for one in sent if not _is_gone(one[1])] + self._send_again(gone)
-        moving = self._pushes.moving([group[0].digest for group, reply in sent if _is_dead(reply)], database)
+        less, sent = _split(sent, "less")
+        if less and not self._giving_back.holds_now(reach):  # it has not lost what this host has seen: that has run out
+            sent += self._send(less, whatever_is_there=True)
+        if reach.database:  # Redis lost sessions that SQL may still know
+            gone, sent = _split(sent, "gone")
+            sent += self._send_again(gone) if gone else []
+        moving = self._pushes.moving([group[0].digest for group in _split(sent, "dead")[0]], reach.database)
         done: list[PendingWrite] = []
         applied: list[PendingWrite] = []
         failed: StoreError | None = None
@@ -157,13 +250,11 @@ class Merges:
                     failed = reply
                     continue
                 self._drop(group, Cause.REFUSED)
-            elif _is_gone(reply):
-                continue  # whether the session lives is not known
             elif reply.status == "late":
                 failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
                 continue
-            elif group[0].digest in moving:
-                continue
+            elif reply.status == "gone" or group[0].digest in moving:
+                continue  # whether the session lives is not known
             elif reply.status == "dead":
                 self._drop(group, Cause.SESSION_OVER)
             else:
@@ -179,14 +270,14 @@ class Merges:
             raise failed
         return set(done)
 
-    def _note_version(self, group: Sequence[PendingWrite], version: int) -> None:
+    def _note_version(self, group: _Group, version: int) -> None:
         """Before what was merged leaves the journal: what a worker has from before lacks it."""
         of_category = group[0].digest, group[0].category
         self._backend.note_version(*of_category, version)
         if any(entry.operation is Operation.WIPE for entry in group):
             self._backend.note_wipe(*of_category, version)
 
-    def _send(self, groups: Sequence[Sequence[PendingWrite]], *, whatever_is_there: bool = False) -> list[_Sent]:
+    def _send(self, groups: Sequence[_Group], *, whatever_is_there: bool = False) -> list[_Sent]:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of its write: should the answer be lost, the next try
@@ -201,24 +292,19 @@ class Merges:
         sent = _by_category(self._journal.mark_sent(ids, moments_ms))
         merges = [self._merge_for(group, ids[group[0]], whatever_is_there=whatever_is_there) for group in sent]
         limits = self._backend.limits
-        replies = self._redis.merge_all(merges, limits=limits, timeout=calls.TIMEOUT, write_id=write_id)
+        replies = self._redis.merge_all(merges, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)
         return list(zip(sent, replies, strict=True))
 
-    def _send_if_nothing_is_lost(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
-        """Changes of categories of which Redis has less than this host has seen. If it has lost data, they wait until
-        it was given back; else that has run out."""
-        return [] if self.must_wait() else self._send(groups, whatever_is_there=True)
-
-    def _merge_for(self, group: Sequence[PendingWrite], write_id: str, *, whatever_is_there: bool) -> Merge:
+    def _merge_for(self, group: _Group, write_id: str, *, whatever_is_there: bool) -> Merge:
         first = group[0]
-        steps = [_step(entry, self.adds_to_nothing) for entry in group]
+        changes = [_step(entry, self._giving_back.is_overdue) for entry in group]
         life_ms = max(entry.life_ms for entry in group)
-        merge = merge_of(self._backend, first.digest, first.category, first.kind, steps, guard_of(first), life_ms)
+        merge = merge_of(self._backend, first.digest, first.category, first.kind, changes, guard_of(first), life_ms)
         is_known = not (whatever_is_there or first.shadow)
         since = self._backend.latest_version(first.digest, first.category) if is_known else 0
         return merge._replace(write_id=write_id, shadow=first.shadow, since=since)
 
-    def _send_again(self, groups: Sequence[Sequence[PendingWrite]]) -> list[_Sent]:
+    def _send_again(self, groups: Sequence[_Group]) -> list[_Sent]:
         """Changes of sessions that Redis does not know: as the database says."""
         known = self._pushes.push(sorted({group[0].digest for group in groups}))
         damaged = StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
@@ -230,7 +316,7 @@ class Merges:
                 sent.append((group, Merged("dead")))
         return sent
 
-    def _count(self, group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
+    def _count(self, group: _Group, outcomes: Sequence[Outcome]) -> None:
         self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
         for entry, outcome in zip(group, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
@@ -238,7 +324,7 @@ class Merges:
             elif outcome is not Outcome.APPLIED:
                 self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
 
-    def _merge_auth(self, group: Sequence[PendingWrite]) -> set[PendingWrite]:
+    def _merge_auth(self, group: _Group) -> set[PendingWrite]:
         """Ordinary auth keys, written while the database was down; rights never wait here. All of them are done."""
         try:
             row = self._pushes.push_one(group[0].digest)
@@ -271,7 +357,7 @@ class Merges:
             payload=apply_change(row.payload, change),
             user_id=row.user_id,
             idle_ms=row.idle_expires_at - row.read_at,
-            timeout=calls.TIMEOUT,
+            timeout=steps.TIMEOUT,
         )
         if updated is not None:
             self._backend.row_changed(row.digest)
@@ -291,32 +377,29 @@ class Merges:
         return set(entries)
 
 
-def _used_id(group: Sequence[PendingWrite]) -> str:
+def _used_id(group: _Group) -> str:
     """The id under which entries of a category were sent before; empty: they were not. Under the same one again: else
     what fails for long would be followed by more and more ids."""
     return next((entry.doubts.split()[-1] for entry in group if entry.doubts), "")
 
 
-def _made_from_what_was_read(group: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> Iterator[PendingWrite]:
-    """Those that were applied, and what they were made from is known of them."""
+def _made_from_what_was_read(group: _Group, outcomes: Sequence[Outcome]) -> Iterator[PendingWrite]:
+    """Yield those that were applied, and of which it is known what they were made from."""
     for entry, outcome in zip(group, outcomes, strict=True):
         if outcome is Outcome.APPLIED and entry.basis is Basis.SEEN and entry.operation is not Operation.ADD:
             yield entry
 
 
-def _is_gone(reply: Merged | StoreError) -> bool:
-    return isinstance(reply, Merged) and reply.status == "gone"
+def _split(sent: Sequence[_Sent], status: str) -> tuple[list[_Group], list[_Sent]]:
+    """Return what Redis has answered so, and the others."""
+
+    def is_so(one: _Sent) -> bool:
+        return isinstance(one[1], Merged) and one[1].status == status
+
+    return [one[0] for one in sent if is_so(one)], [one for one in sent if not is_so(one)]
 
 
-def _is_less(reply: Merged | StoreError) -> bool:
-    return isinstance(reply, Merged) and reply.status == "less"
-
-
-def _is_dead(reply: Merged | StoreError) -> bool:
-    return isinstance(reply, Merged) and reply.status == "dead"
-
-
-def is_for_database(entry: PendingWrite) -> bool:
+def _is_for_database(entry: PendingWrite) -> bool:
     """Auth of a user is what the database says."""
     return entry.category == AUTH and entry.kind == SIGNED_IN and not entry.shadow
 
@@ -330,7 +413,7 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
 
 
 def guard_of(entry: PendingWrite | PendingCarry) -> str:
-    """On which condition Redis takes it, see ``record.lua``."""
+    """Return on which condition Redis takes it, see ``record.lua``."""
     is_shadow = isinstance(entry, PendingWrite) and entry.shadow
     return "alive" if entry.kind == SIGNED_IN and not is_shadow else "free"
 
@@ -351,10 +434,14 @@ def merge_of(
     return Merge(digest, category, steps, guard, life_ms or backend.life_of_kept(category, kind))
 
 
-def _step(entry: PendingWrite, adds_to_nothing: bool) -> MergeStep:
+def _step(entry: PendingWrite, is_in_doubt: bool) -> MergeStep:
+    """Return what Redis is told of a change.
+
+    :param is_in_doubt: whether an addition to what is not there may have been made before.
+    """
     if entry.operation is Operation.ADD:
         moment = max(entry.moment, 1) if entry.is_sent else 0  # what was never sent cannot be in doubt
-        base = None if adds_to_nothing else b""
+        base = b"" if is_in_doubt else None
         return MergeStep(Operation.ADD, entry.field, entry.delta, entry.token, moment, base, "", entry.acknowledged)
     return MergeStep(
         entry.operation,

@@ -1,7 +1,7 @@
 """The one thread per process that looks after the stores, in rounds.
 
 Each round looks at the stores and closes the breakers of those that answer again, see :mod:`.probes`. What waited for a
-store is merged beside that, by :mod:`.replay`, which says why it is safe. The thread starts lazily: a thread started
+store is merged beside that, by :mod:`.recovery`, which says why it is safe. The thread starts lazily: a thread started
 before a fork (gunicorn --preload) does not exist in the workers.
 """
 
@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -25,11 +25,10 @@ from ..support.forks import renew_in_children
 from ..support.lag import PROCESS, Lag
 from ..support.logs import fields
 from ..support.threads import start_daemon
-from .calls import ask_journal
-from .notices import Notices
 from .outages import NOTHING_WAITS, Outages
 from .probes import Prober, Probes
-from .replay import Replay
+from .recovery import Recovery
+from .steps import ask_journal
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +63,8 @@ class Monitor:
     :param attend: called every round: there may be another address for a store that is lost, or another token. It may
         take as long as a probe.
     :ivar backend: the stores.
-    :ivar replay: brings what waited in the journal to the stores.
-    :ivar outages: what this worker's host shares of them, and what Redis may have lost.
+    :ivar recovery: brings what waited to the stores.
+    :ivar outages: what this worker's host shares of them.
     :ivar probes: what probing each store has found.
     :ivar is_stopping: whether the thread is to end.
     """
@@ -83,18 +82,22 @@ class Monitor:
     ) -> None:
         self.backend = backend
         self._attend = attend
-        self.replay = Replay(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
-        self.outages = Outages(backend, self.replay, clock=clock)
-        self.probes = Probes(backend, Prober(backend, lag), self.replay, self.outages, clock=clock, rng=rng or CHANCE)
+        self.recovery = Recovery(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
+        self.outages = Outages(backend, clock=clock)
+        self.probes = Probes(backend, Prober(backend, lag), self.recovery, self.outages, clock=clock, rng=rng or CHANCE)
         self._reset()
-        renew_in_children(self, Monitor._reset)
+        renew_in_children(self, Monitor._renew)
         if notices is not None:
-            notices.go_to(self)
+            notices.monitor = self
 
-    def _reset(self) -> None:
-        """As new: a forked child has neither the thread nor the locks' holders."""
+    def _renew(self) -> None:
+        """As new: a forked child has neither the threads nor the locks' holders, nor what its parent knows."""
+        self.recovery.reset()
         self.outages.reset()
         self.probes.reset()
+        self._reset()
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._ticking = threading.RLock()
         self._wake = threading.Event()
@@ -136,13 +139,13 @@ class Monitor:
         self._wake.set()
         if self._thread not in (None, threading.current_thread()):
             self._thread.join(timeout=5)
-        self.replay.stop()
+        self.recovery.stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Nothing happens beside requests while this is open: for an operator's look at the stores, and for tests that
         switch them off."""
-        with self._ticking, self.replay.paused():
+        with self._ticking, self.recovery.paused():
             yield
 
     def suspect(self, store: str) -> None:
@@ -156,16 +159,12 @@ class Monitor:
         self.probes.of(store).may_be_slow = True
         self._wake.set()
 
-    def note_incident(self, shard: str = ONLY) -> None:
-        """Redis was exchanged for another server, or lost data: it gets back what it may lack."""
-        self.outages.note_incident(shard)
-
     def _run(self) -> None:
-        self.replay.giving_back.join()
+        self.recovery.steps.giving_back.join()
         while not self.is_stopping:
             try:
                 self.watch()
-                self.replay.ensure_started()
+                self.recovery.ensure_started()
             except Exception:
                 # The thread must outlive any surprise: without it no breaker would ever close again.
                 log.exception(
@@ -186,17 +185,17 @@ class Monitor:
         rests = (
             self.probes.prober.lag.rests
             and not (self.probes.is_canary_due or self.backend.health.lost_stores or self.backend.lacks)
-            and self.waiting == NOTHING_WAITS
+            and self.outages.waiting == NOTHING_WAITS
             and bool(ask_journal(self.backend.journal.is_empty, "monitor"))
         )
-        self.replay.look_every(10 * REST if rests else POLL)
+        self.recovery.look_every(10 * REST if rests else POLL)
         return rests
 
     def tick(self) -> None:
         """One round of everything: :meth:`watch`, and a slice of the replay. For tests that drive it without the
         threads; a store that comes back has by then what waited for it, if that is not much."""
         self.watch()
-        self.replay.run_once()
+        self.recovery.run_once()
 
     def watch(self) -> None:
         """One round: look at stores, and close the breakers of those that answer again."""
@@ -212,7 +211,7 @@ class Monitor:
         lost = self.backend.health.lost_stores
         self.outages.note_waiting()
         self.share_outage()
-        self._attend(Round(lost, self.waiting, self.replay.reconciler.nothing_waits))
+        self._attend(Round(lost, self.outages.waiting, self.recovery.steps.merges.nothing_waits))
         self.probes.probe_lost(lost)
         self.backend.health.refresh()
         ask_journal(self._tidy_journal, "monitor")
@@ -227,11 +226,25 @@ class Monitor:
         """When no Redis answers any more: let the host's other workers have this one's copies, once."""
         self.outages.share(is_first=not self.has_looked)
 
-    @property
-    def waiting(self) -> Waiting | None:
-        """What waits in the host's journal, as of a second ago; None: it cannot be read."""
-        return self.outages.waiting
 
-    def recover(self, store: str, directions: Collection[str]) -> None:
-        """Let requests use a store again, as after good probes. Public so that tests can end an outage by hand."""
-        self.probes.recover(store, directions)
+class Notices:
+    """Passes on what requests and connections notice of the stores. The monitor needs all stores, and some of what it
+    needs tells it things: so this is made first, and the monitor last. Until then there is nothing to pass on: it
+    begins by looking at every store."""
+
+    monitor: Monitor | None = None
+
+    def suspect(self, store: str) -> None:
+        """A call to that store failed, or it lacks what it had."""
+        if self.monitor is not None:
+            self.monitor.suspect(store)
+
+    def suspect_slowness(self, store: str) -> None:
+        """Too many answers of that store came too late."""
+        if self.monitor is not None:
+            self.monitor.suspect_slowness(store)
+
+    def note_incident(self, shard: str = ONLY) -> None:
+        """Redis was exchanged for another server, or lost data."""
+        if self.monitor is not None:
+            self.monitor.recovery.note_incident(shard)

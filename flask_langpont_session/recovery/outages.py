@@ -1,23 +1,22 @@
-"""What a worker and its host know of outages: what it tells its siblings by the board, and what Redis may have lost.
-
-Each shard of a Redis that has several is lost, and loses data, for itself.
-"""
+"""The workers of a host tell each other of an outage, by the board, and share their copies. Each shard of a Redis that
+has several is lost for itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..policy.health import ONLY, PRIMARY
-from ..policy.values import SharedCopy, StoreError, shard_of
+from ..policy.health import PRIMARY
+from ..policy.values import SharedCopy, StoreError
 from ..stores.backend import Backend
 from ..stores.host.board import PORTION
 from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Waiting
-from . import copies
-from .calls import ask_journal
-from .replay import Replay
+from .steps import ask_journal
 
 NOTHING_WAITS = Waiting(0, None)
+
+ANNOUNCEMENTS = 2.0
+"""Seconds between two announcements of a worker that an outage lasts."""
 
 _SHARING = 0.2
 """Seconds of each round for the copies of many sessions: the stores are looked at meanwhile."""
@@ -27,30 +26,26 @@ _LOOK_AT_JOURNAL = 1.0
 
 
 class Outages:
-    """What this worker shares with the others of its host in an outage, and what each shard of Redis may have lost.
+    """What this worker shares with the others of its host in an outage.
 
     :param clock: monotonic seconds.
     :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
     """
 
-    def __init__(self, backend: Backend, replay: Replay, *, clock: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, *, clock: Callable[[], float]) -> None:
         self._backend = backend
         self._journal = backend.journal
         self._board = backend.board
-        self._replay = replay
         self._clock = clock
         self.reset()
 
     def reset(self) -> None:
-        """As new: a forked child has announced nothing, and has seen no shard well yet."""
+        """As new: a forked child has announced nothing."""
         self._silent: frozenset[str] = frozenset()
         self._to_share: list[SharedCopy] = []
         self._next_announcement = 0.0  # 0: none stands, as far as is known here
         self._next_look = 0.0
         self.waiting: Waiting | None = NOTHING_WAITS
-        # By shard: when all was well there for certain; the second one by its own clock.
-        self._last_good: dict[str, tuple[float, int]] = {}
-        self._began = self._clock()
 
     def share(self, *, is_first: bool) -> None:
         """When no Redis answers any more: let the host's other workers have this one's copies, once.
@@ -69,7 +64,7 @@ class Outages:
         is_to_be_announced = bool(silent or self._backend.lacks)
         if is_to_be_announced and self._clock() >= self._next_announcement:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
-            self._next_announcement = self._clock() + copies.ANNOUNCEMENTS
+            self._next_announcement = self._clock() + ANNOUNCEMENTS
             ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
         elif is_first and ask_journal(self._board.outages, "monitor") != {}:  # by a worker that died during the outage
             self._next_announcement = self._clock()
@@ -109,23 +104,3 @@ class Outages:
         elif self._clock() >= self._next_look:
             self._next_look = self._clock() + _LOOK_AT_JOURNAL
             self.waiting = ask_journal(self._journal.waiting, "monitor")
-
-    def note_incident(self, shard: str = ONLY) -> None:
-        """Redis was exchanged for another server, or lost data: what changed lately is brought to it again, and what
-        this worker holds."""
-        since, well_until_ms = self._last_good.get(shard, (self._began, 0))
-        self._replay.incident_since(since, [shard])
-        self._replay.may_have_lost(shard, well_until_ms)
-
-    def look_for_losses(self, store: str, timeout: float) -> None:
-        """What keeps its connections (an emptied server, a restored snapshot) shows by the canary.
-
-        :param timeout: seconds that the primary is waited for.
-        :raises StoreError: it does not answer, or takes no writes.
-        """
-        began = self._clock()
-        canary, shard = self._backend.look_for_loss(store, timeout), shard_of(store)
-        if not self._replay.gives_back:
-            locate = self._backend.health.locate
-            self._backend.memory.nothing_was_lost(began, lambda digest: locate(digest) == shard)
-        self._last_good[shard] = self._clock(), canary.now_ms

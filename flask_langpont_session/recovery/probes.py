@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
-from ..policy.values import ErrorClass, StoreError, role_of, shard_of
+from ..policy.values import ErrorClass, StoreError, role_of
 from ..stores.backend import Backend
 from ..support.lag import Lag
 from ..support.logs import fields
 from .outages import Outages
-from .replay import Replay
+from .recovery import Recovery
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class Probes:
         self,
         backend: Backend,
         prober: Prober,
-        replay: Replay,
+        recovery: Recovery,
         outages: Outages,
         *,
         clock: Callable[[], float],
@@ -233,7 +233,7 @@ class Probes:
         self._backend = backend
         self._health = backend.health
         self.prober = prober
-        self._replay = replay
+        self._recovery = recovery
         self._outages = outages
         self._clock = clock
         self._rng = rng
@@ -323,7 +323,7 @@ class Probes:
 
     def _look_for_losses(self, store: str) -> None:
         try:
-            self._outages.look_for_losses(store, self.prober.patience_with(store))
+            self._recovery.look_for_losses(store, self.prober.patience_with(store))
         except StoreError as error:
             if error.timed_out and self.prober.lag.is_behind:  # a probe says more
                 self.of(store).is_suspect = True
@@ -366,7 +366,7 @@ class Probes:
             return True
         self._forget_connections(store)
         try:
-            self._outages.look_for_losses(store, PROBE_TIMEOUT)
+            self._recovery.look_for_losses(store, PROBE_TIMEOUT)
         except StoreError:
             return False
         return True
@@ -381,14 +381,9 @@ class Probes:
 
     def recover(self, store: str, directions: Collection[str]) -> None:
         """Let requests use a store again; what waited for it, and what it was not told meanwhile, follows."""
-        role = role_of(store)
-        if role != DATABASE:
+        if role_of(store) != DATABASE:
             self._forget_connections(store)
-        if role == PRIMARY:
-            self._replay.incident_since(min(self._opened_at(store, way) for way in directions), [shard_of(store)])
-        elif role == DATABASE:
-            self._replay.database_is_back()
-        self._replay.recovered()
+        self._recovery.recovered(store, min(self._opened_at(store, way) for way in directions))
         self._health.close(store, directions)
         self.of(store).recovered()
 

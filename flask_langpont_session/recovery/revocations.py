@@ -1,126 +1,87 @@
-"""Revocations that not all stores know of yet: of single sessions, and of all sessions of a user."""
+"""Revocations that not all stores know of yet, of single sessions and of all sessions of a user, and those that a
+database has lost which went back to an earlier state."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from ..policy.categories import AUTH
-from ..policy.health import ONLY
+from ..policy.leases import INCIDENT_MARGIN_MS
 from ..policy.values import StoreError
 from ..stores.backend import Backend
-from ..stores.host.entries import PendingUserRevocation
-from ..stores.host.journal import PendingRevocation
-from . import calls
+from ..stores.host.entries import PendingRevocation, PendingUserRevocation
+from . import steps
+from .steps import Reach, Step
+
+_LAST_LOOKS = 30.0
+"""Seconds between two looks for revocations whose tombstones expire soon."""
 
 
-class MissedRevocations:
-    """Tells the stores of them: the database first, for it is what other hosts ask."""
+class MissedRevocations(Step):
+    """Tells the stores of dead sessions: the database first, for it is what other hosts ask.
+
+    Of a session whose data is still to be carried Redis gets the tombstone, and the entry waits until it can take the
+    data away.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._queue = backend.journal.revocations
-        self._database = backend.database
-        self._locate = backend.health.locate
         # Those whose tombstone Redis has, while their data is still to be carried.
         self._behind_tombstone: set[str] = set()
 
-    def revoke_user(
-        self,
-        entries: Sequence[PendingUserRevocation],
-        redis: bool,
-        shards: Container[str],
-        being_carried: Container[str],
-    ) -> bool:
-        """Log a user out of what began before that moment; later sign-ins stay. Whether all of it is done.
+    def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
+        """Yield those that a store lacks which answers."""
+        return steps.pages(partial(self._queue.pending, database=reach.database, redis=reach.redis))
 
-        :param being_carried: as :meth:`revoke` has it.
+    def send(
+        self, entries: Sequence[PendingRevocation], reach: Reach, being_carried: Container[str] | None = None
+    ) -> bool:
+        """Tell the stores that answer, and return whether any was told.
+
+        :param being_carried: digests whose data must stay for now; None: the journal says which.
         """
-        [entry] = entries
-        if redis:
-            return self._revoke_user_everywhere(entry, shards, being_carried)
-        reached = ""
-        while digests := self._kill_some(entry, reached):
-            reached = digests[-1]
-        self._queue.advance_user(replace(entry, in_database=True))
-        return True
-
-    def _revoke_user_everywhere(
-        self, entry: PendingUserRevocation, shards: Container[str], being_carried: Container[str]
-    ) -> bool:
-        """As many of the rows as are done at once; the next call begins there. Whether those were all."""
-        for _ in range(calls.AT_ONCE):
-            digests = self._kill_some(entry, entry.reached)
-            if not digests:
-                self._queue.forget_user(entry)
-                return True
-            later = [digest for digest in digests if self._locate(digest) not in shards or digest in being_carried]
-            if later:
-                self._note(later)
-            self._write_tombstones([(digest, 1) for digest in digests], shards, being_carried)
-            self._queue.note_delivered(*(digest for digest in digests if digest not in later))
-            entry = replace(entry, reached=digests[-1])
-            self._queue.advance_user(entry)
-        return False
-
-    def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
-        digests = self._database.kill_user_until(
-            entry.user_id, entry.until_ms, calls.PATIENCE, epoch=entry.epoch, after=after, limit=calls.BATCH
-        )
-        for digest in digests:
-            self._backend.memory.kill(digest)
-            self._backend.row_changed(digest)
-            self._backend.reports.no_longer_in_use(digest)
-        return digests
-
-    def revoke(
-        self,
-        entries: Sequence[PendingRevocation],
-        redis: bool,
-        database: bool,
-        shards: Container[str],
-        being_carried: Container[str],
-    ) -> bool:
-        """Tell the stores that answer of dead sessions. Whether any was told.
-
-        :param being_carried: digests whose data must stay for now, see :meth:`.Carries.waiting`: Redis gets their
-            tombstone, and the entry waits until it can take the data away.
-        """
+        if being_carried is None:
+            being_carried = steps.being_carried(self._backend)
         for entry in entries:
             self._backend.memory.kill(entry.digest)
             self._backend.reports.no_longer_in_use(entry.digest)
-        to_database = [entry.digest for entry in entries if database and not entry.in_database]
+        to_database = [entry.digest for entry in entries if reach.database and not entry.in_database]
         versions = {entry.digest: int(entry.in_database) for entry in entries}
         if to_database:
             versions |= self._revoke_in_database(to_database)
-        lacking = [entry for entry in entries if redis and not entry.in_redis and self._locate(entry.digest) in shards]
+        locate = self._backend.health.locate
+        lacking = [entry.digest for entry in entries if not entry.in_redis and locate(entry.digest) in reach.shards]
         to_redis = [
-            (entry.digest, versions[entry.digest])
-            for entry in lacking
-            if not (entry.digest in being_carried and entry.digest in self._behind_tombstone)
+            (digest, versions[digest])
+            for digest in lacking
+            if not (digest in being_carried and digest in self._behind_tombstone)
         ]
-        whole = [digest for digest, _ in to_redis if digest not in being_carried]
-        self._write_tombstones(to_redis, shards, being_carried)
-        self._behind_tombstone.update(entry.digest for entry in lacking if entry.digest in being_carried)
-        self._behind_tombstone.difference_update(whole)
-        if whole:
+        self.write_tombstones(to_redis, being_carried)
+        self._behind_tombstone.update(digest for digest in lacking if digest in being_carried)
+        if whole := [digest for digest, _ in to_redis if digest not in being_carried]:
+            self._behind_tombstone.difference_update(whole)
             self._queue.mark_done(*whole, in_redis=True)
         return bool(to_database or to_redis)
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
-        """The version of each dead row; 0: there is none."""
-        ended = self._database.revoke_many(digests, timeout=calls.TIMEOUT)
+        """Return the version of each dead row; 0: there is none."""
+        ended = self._backend.database.revoke_many(digests, timeout=steps.TIMEOUT)
         dead = {each.digest: each.version for each in ended}
         later = dead.keys() - set(digests)  # the session had been given another id
         for digest in later:
             self._backend.row_changed(digest)
         if later:
-            self._note(sorted(later))
+            self.note(sorted(later))
         self._queue.mark_done(*digests, in_database=True)
         return dict.fromkeys(digests, 0) | dead
 
-    def _note(self, digests: Sequence[str]) -> None:
-        """The database has these, and Redis has not."""
+    def note(self, digests: Sequence[str]) -> None:
+        """Note in the journal that the database has these, and Redis has not."""
         try:
             self._queue.note(*digests, in_database=True)
         except StoreError as error:
@@ -128,41 +89,202 @@ class MissedRevocations:
                 raise
             # else the queue has them in this process' memory
 
-    def tell_held(self, redis: bool, database: bool, shards: Container[str], being_carried: Container[str]) -> None:
-        """Tell the stores of what only this process knows, because the journal does not take it."""
-        revocations, users = self._queue.held()
-        for user in users if database else ():
-            self.revoke_user([user], redis, shards, being_carried)
-        for begin in range(0, len(revocations), calls.PIPELINE):
-            self.revoke(revocations[begin : begin + calls.PIPELINE], redis, database, shards, being_carried)
-
-    def renew_tombstones(self, shards: Container[str] = (ONLY,)) -> bool:
-        """Write those tombstones again that the database does not know of: until it does, Redis must not forget them.
-
-        :param shards: those of Redis that answer.
-        :raises StoreError: Redis does not answer.
-        """
-        renewed = 0
-        while waiting := self._queue.pending(calls.PIPELINE, database=True, redis=False, after=renewed):
-            # What they had is taken away once, by revoke(), when nothing of it is to be carried any more.
-            self._send_tombstones([(e.digest, 0) for e in waiting if self._locate(e.digest) in shards], (AUTH,))
-            renewed = waiting[-1].seq
-        return True
-
-    def _write_tombstones(
-        self, dead: Sequence[tuple[str, int]], shards: Container[str], being_carried: Container[str]
-    ) -> None:
-        """On the shards that answer: of auth, and where nothing is to be carried any more, in the place of all data.
+    def write_tombstones(self, dead: Sequence[tuple[str, int]], being_carried: Container[str]) -> None:
+        """Write tombstones of auth, and where nothing is to be carried any more, in the place of all data.
 
         :param dead: digest, version.
         """
-        reached = [(digest, version) for digest, version in dead if self._locate(digest) in shards]
-        self._send_tombstones([one for one in reached if one[0] in being_carried], (AUTH,))
-        names = tuple(self._backend.table.categories)
-        self._send_tombstones([one for one in reached if one[0] not in being_carried], names)
+        everything = tuple(self._backend.table.categories)
+        for is_carried, names in ((True, (AUTH,)), (False, everything)):
+            _write_tombstones(self._backend, [one for one in dead if (one[0] in being_carried) is is_carried], names)
 
-    def _send_tombstones(self, dead: Sequence[tuple[str, int]], names: Sequence[str]) -> None:
-        """A round trip at a time."""
-        for begin in range(0, len(dead), calls.PIPELINE):
-            some = dead[begin : begin + calls.PIPELINE]
-            self._backend.primary.push_many([], some, names, stamp_ms=0, timeout=calls.TIMEOUT)
+
+class MissedUserRevocations(Step):
+    """Logs users out of what began before a moment, or in an earlier epoch; later sign-ins stay.
+
+    :param revocations: of single sessions.
+    """
+
+    def __init__(self, backend: Backend, revocations: MissedRevocations) -> None:
+        self._backend = backend
+        self._queue = backend.journal.revocations
+        self._revocations = revocations
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[PendingUserRevocation]]:
+        """Yield each user, while the database answers."""
+        for user in self._queue.pending_users(steps.BATCH, redis=reach.redis) if reach.database else ():
+            yield [user]
+
+    def send(
+        self, entries: Sequence[PendingUserRevocation], reach: Reach, being_carried: Container[str] | None = None
+    ) -> bool:
+        """End as many sessions as are done at once; the next call begins there. Return whether those were all. What is
+        for a shard that does not answer, or is to be carried, waits for itself.
+
+        :param being_carried: as :meth:`MissedRevocations.send` has it.
+        """
+        [entry] = entries
+        if being_carried is None:
+            being_carried = steps.being_carried(self._backend)
+        if not reach.redis:
+            reached = ""
+            while digests := self._kill_some(entry, reached):
+                reached = digests[-1]
+            self._queue.advance_user(replace(entry, in_database=True))
+            return True
+        locate = self._backend.health.locate
+        for _ in range(steps.AT_ONCE):
+            digests = self._kill_some(entry, entry.reached)
+            if not digests:
+                self._queue.forget_user(entry)
+                return True
+            reached_now = [digest for digest in digests if locate(digest) in reach.shards]
+            later = [digest for digest in digests if digest not in reached_now or digest in being_carried]
+            if later:
+                self._revocations.note(later)
+            self._revocations.write_tombstones([(digest, 1) for digest in reached_now], being_carried)
+            self._queue.note_delivered(*(digest for digest in digests if digest not in later))
+            entry = replace(entry, reached=digests[-1])
+            self._queue.advance_user(entry)
+        return False
+
+    def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
+        digests = self._backend.database.kill_user_until(
+            entry.user_id, entry.until_ms, steps.PATIENCE, epoch=entry.epoch, after=after, limit=steps.BATCH
+        )
+        for digest in digests:
+            self._backend.memory.kill(digest)
+            self._backend.row_changed(digest)
+            self._backend.reports.no_longer_in_use(digest)
+        return digests
+
+
+class HeldRevocations(Step):
+    """Has the journal take the revocations that only this process knows of; where it still does not, tells the stores
+    of them."""
+
+    def __init__(self, backend: Backend, revocations: MissedRevocations, users: MissedUserRevocations) -> None:
+        self._backend = backend
+        self._queue = backend.journal.revocations
+        self._revocations = revocations
+        self._users = users
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[Any]]:
+        """Yield those that the journal does not take."""
+        with suppress(StoreError):
+            self._queue.write_held()
+        revocations, users = self._queue.held()
+        for user in users if reach.database else ():
+            yield [user]
+        yield from steps.parts(revocations)
+
+    def send(self, entries: Sequence[Any], reach: Reach) -> bool:
+        """Tell the stores that answer."""
+        being_carried = steps.ask_journal(partial(steps.being_carried, self._backend), "replay") or ()
+        step = self._users if isinstance(entries[0], PendingUserRevocation) else self._revocations
+        step.send(entries, reach, being_carried)
+        return False  # what the journal does not take stays
+
+
+class Renewal(Step):
+    """Writes those tombstones again that the database does not know of: until it does, Redis must not forget them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
+        """Yield them, the youngest as well as the oldest."""
+        return steps.pages(partial(self._backend.journal.revocations.pending, database=True, redis=False))
+
+    def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
+        """Write them, which is never done. What they had is taken away once, by :class:`MissedRevocations`."""
+        locate = self._backend.health.locate
+        _write_tombstones(self._backend, [(e.digest, 0) for e in entries if locate(e.digest) in reach.shards], (AUTH,))
+        return False
+
+
+class LostCommits(Step):
+    """Tells a database the revocations again that it had confirmed, and has lost: after a failover to a server that
+    lagged, or when a backup was restored.
+
+    Whether it has is asked when it comes back from an outage, and when a request has found a row that lacks a version.
+    """
+
+    is_ordered = True
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._queue = backend.journal.revocations
+        self._reached: str | None = None
+        self._known = self._backend.reports.lost_commits
+
+    def suspect(self) -> None:
+        """The database may have gone back: look at all that it has confirmed."""
+        self._reached = ""
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[str]]:
+        """Yield what is still to be looked at, while the database answers."""
+        if self._known != self._backend.reports.lost_commits:
+            self._known = self._backend.reports.lost_commits
+            self.suspect()
+        while reach.database and self._reached is not None:
+            yield self._queue.delivered(steps.PIPELINE, after=self._reached)
+
+    def send(self, entries: Sequence[str], reach: Reach) -> bool:
+        """Have the database told again which of these sessions are dead, where it says that they live."""
+        self.tell_lost(entries)
+        self._reached = entries[-1] if len(entries) == steps.PIPELINE else None
+        return False
+
+    def tell_lost(self, digests: Sequence[str]) -> None:
+        """Do the same."""
+        rows = self._backend.database.load_many(digests, steps.TIMEOUT).rows if digests else {}
+        if lost := [digest for digest, row in rows.items() if row.lives_on(INCIDENT_MARGIN_MS)]:
+            told = self._queue.tell_again(lost)
+            self._backend.reports.database_went_back(told)
+            self._known = self._backend.reports.lost_commits
+
+
+class LastLooks(Step):
+    """Asks the database once for each revocation before its tombstones expire, which keep the session dead until then;
+    those that the database has are forgotten.
+
+    :param now_ms: milliseconds since 1970; ages of revocations only.
+    :param clock: monotonic seconds.
+    """
+
+    is_ordered = True
+
+    def __init__(
+        self, backend: Backend, lost_commits: LostCommits, now_ms: Callable[[], int], clock: Callable[[], float]
+    ) -> None:
+        self._queue = backend.journal.revocations
+        self._lasts_ms = backend.settings.lease_terms.tombstone_ms - INCIDENT_MARGIN_MS
+        self._lost_commits = lost_commits
+        self._now_ms = now_ms
+        self._clock = clock
+        self._next_look = 0.0
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[str]]:
+        """Yield those whose tombstones expire soon, while the database answers."""
+        while reach.database and self._clock() >= self._next_look:
+            yield self._queue.delivered(steps.PIPELINE, before_ms=self._now_ms() - self._lasts_ms)
+
+    def send(self, entries: Sequence[str], reach: Reach) -> bool:
+        """Have the database told again what it has lost of these."""
+        self._lost_commits.tell_lost(entries)
+        if entries:
+            self._queue.forget_delivered(entries)
+        if len(entries) < steps.PIPELINE:
+            self._next_look = self._clock() + _LAST_LOOKS
+        return False
+
+
+def _write_tombstones(backend: Backend, dead: Sequence[tuple[str, int]], names: Sequence[str]) -> None:
+    """Write tombstones, a round trip at a time.
+
+    :param dead: digest, version.
+    :param names: the categories in whose place they are.
+    """
+    for some in steps.parts(dead):
+        backend.primary.push_many([], some, names, stamp_ms=0, timeout=steps.TIMEOUT)

@@ -2,7 +2,7 @@
 
 The database is the only arbiter of auth; Redis and local copies are leases on what it said; dead is for ever.
 Writes of auth go database → Redis → local. What Redis missed waits in this host's journal, which every read overlays
-until the reconciler has merged it.
+until the recovery has merged it.
 """
 
 from __future__ import annotations

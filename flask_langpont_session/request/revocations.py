@@ -131,7 +131,7 @@ class Revocations:
         """End all sessions of a user, those being created just now too.
 
         It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done
-        for as many as a request has time for, else by the reconciler, from the journal. With the database down this
+        for as many as a request has time for, else by the recovery, from the journal. With the database down this
         host holds it against every session that began until now, and tells the database as soon as it answers.
         """
         epoch = scope.attempt(self._operations.revoke, self._database.kill_user, user_id)

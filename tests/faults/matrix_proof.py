@@ -63,7 +63,7 @@ class Proof:
         self.site.pair.catch_up()
         # Nor is anything given back to Redis from here on that the fault takes or damages.
         wait_until(lambda: parts(self.site.app).monitor.has_looked, "a monitor that has looked once", LONG)
-        wait_until(lambda: not parts(self.site.app).monitor.replay.gives_back, "copies given back", LONG)
+        wait_until(lambda: not parts(self.site.app).monitor.recovery.gives_back, "copies given back", LONG)
         self.counted_before = sum(reader.counted for reader in self.readers)
         with self.row.cause(self.site) as evidence:
             self.look_on(evidence)

@@ -29,8 +29,8 @@ PATIENCE = 0.3
 
 def is_at_rest(monitor: Monitor) -> bool:
     """It has looked, and given Redis what that may lack."""
-    replay = monitor.replay
-    is_under_way = replay.has_incidents or replay.gives_back or replay.giving_back._backend.lacks
+    replay = monitor.recovery
+    is_under_way = replay.has_incidents or replay.gives_back or replay.steps.giving_back._backend.lacks
     return monitor.has_looked and not is_under_way
 
 

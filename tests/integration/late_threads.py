@@ -18,8 +18,8 @@ from unittest.mock import patch
 
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.recovery.outages import Outages
-from flask_langpont_session.recovery.replay import Replay
-from flask_langpont_session.recovery.resync import Resync
+from flask_langpont_session.recovery.recovery import Recovery
+from flask_langpont_session.recovery.rows import Resync
 from flask_langpont_session.stores.host.board import Board
 from flask_langpont_session.stores.host.file import JournalFile
 
@@ -29,7 +29,7 @@ MOST = {
     (Monitor, "tick"): 0.1,
     (Outages, "share"): 0.1,
     (Resync, "push_changes"): 0.2,
-    (Replay, "run_once"): 0.2,
+    (Recovery, "run_once"): 0.2,
     (JournalFile, "transaction"): 0.02,
 }
 """Method → by how many seconds it is late at most."""

@@ -78,7 +78,7 @@ def looks(*apps: Flask) -> list[object]:
 def loss_noticed(app: Flask) -> list[object]:
     """What a worker reports when it looks at the canary, and brings nothing to Redis yet."""
     with captured_events(app) as events:
-        parts(app).monitor.outages.look_for_losses("primary", 1.0)
+        parts(app).monitor.recovery.look_for_losses("primary", 1.0)
     return events
 
 

@@ -164,12 +164,12 @@ def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
     for _ in range(state.settings.failure_threshold):
         state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test", timed_out=True), READ)
     empty(primary)
-    state.monitor.outages.look_for_losses(PRIMARY, 1.0)
-    state.monitor.replay.run_once()
+    state.monitor.recovery.look_for_losses(PRIMARY, 1.0)
+    state.monitor.recovery.run_once()
     assert shown(app, other) == {"input_text": "x"}
     assert entry(primary, client.digest, "translation") == {}
-    state.monitor.recover(DATABASE, (READ, "write"))
-    state.monitor.replay.run_once()
+    state.monitor.probes.recover(DATABASE, (READ, "write"))
+    state.monitor.recovery.run_once()
     assert entry(primary, client.digest, "translation")["input_text"] == '"mine"'
     assert entry(primary, dead.digest, "translation") == {}
 
@@ -207,7 +207,7 @@ def test_nothing_is_gone_after_a_server_was_killed_and_came_back_empty(make_app:
     for thread in threads:
         thread.join()
     wait_until_home(app)
-    wait_until(lambda: not parts(app).monitor.replay.gives_back, "all given back", LONG)
+    wait_until(lambda: not parts(app).monitor.recovery.gives_back, "all given back", LONG)
     assert failed == []
     for client in clients:
         assert shown(app, client) == {

@@ -14,9 +14,9 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, DEFAULT_PRIORITIES
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, StoreError
-from flask_langpont_session.recovery.reconciler import Reconciler
-from flask_langpont_session.recovery.refill import Refill
-from flask_langpont_session.recovery.resync import Resync
+from flask_langpont_session.recovery.carries import Carries
+from flask_langpont_session.recovery.giving_back import Refill
+from flask_langpont_session.recovery.rows import Resync
 from flask_langpont_session.stores.host.journal import Carry
 
 from .behind import LONG, browser, digest, entry, row, sign_in
@@ -42,7 +42,7 @@ def lose(app: Flask, *stores: str) -> None:
             parts(app).health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), way)
 
 
-@pytest.mark.parametrize("owner", [Refill, Resync, Reconciler])
+@pytest.mark.parametrize("owner", [Refill, Resync, Carries])
 def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
     make_app: MakeApp, primary: Valkey, owner: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,15 +54,15 @@ def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
     def fails(*arguments: Any, **options: Any) -> Any:
         raise KeyError("what no one has thought of")
 
-    monkeypatch.setattr(owner, "run", fails)
+    monkeypatch.setattr(owner, "pending", fails)
     with state.monitor.paused(), primary.client() as redis:
         lose(app, PRIMARY)
         leaving.post("/logout")
         staying.post("/set", json={"partner_message": "during"})
         redis.flushall()
         for store in (PRIMARY, DATABASE):
-            state.monitor.recover(store, BOTH)
-        state.monitor.replay.may_have_lost("", 0)
+            state.monitor.probes.recover(store, BOTH)
+        state.monitor.recovery.steps.giving_back.begin("", 0)
         if owner is Resync:
             wait_until(lambda: drained_by_a_round(app), "all but what fails", LONG)
         state.monitor.tick()
@@ -70,7 +70,7 @@ def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
     assert is_drained or owner is not Resync  # what was not given back keeps data waiting, see I32
     assert not row(app, leaving.digest)["live"]
     assert ("input_text" in entry(primary, staying.digest, "translation")) == (owner is not Refill)
-    assert state.monitor.replay.has_incidents == (owner is Resync)
+    assert state.monitor.recovery.has_incidents == (owner is Resync)
 
 
 def drained_by_a_round(app: Flask) -> bool:
@@ -142,12 +142,12 @@ def test_d19_copies_of_a_category_that_a_release_does_not_know_stop_no_refill(
     with parts(new).monitor.paused(), primary.client() as redis:
         new.test_client().get("/who")
         redis.flushall()
-        parts(new).monitor.replay.may_have_lost("", 0)
-        replay = parts(new).monitor.replay
+        parts(new).monitor.recovery.steps.giving_back.begin("", 0)
+        replay = parts(new).monitor.recovery
 
         def all_are_back() -> bool:
             replay.run_once()
             return [entry(primary, name, "translation").get("input_text") for name in names] == ['"kept"'] * 5
 
         wait_until(all_are_back, "all copies are given back")
-        assert parts(new).backend.journal.counts()["copies"] == 0 or not parts(new).monitor.replay.gives_back
+        assert parts(new).backend.journal.counts()["copies"] == 0 or not parts(new).monitor.recovery.gives_back

@@ -250,7 +250,7 @@ def test_i33_a_sign_out_that_the_journal_did_not_take_reaches_the_stores(
             assert user.post("/logout").status_code == 200
         assert row_of(app, user.cookie).live
         for store in (PRIMARY, DATABASE):
-            parts(app).monitor.recover(store, (READ, WRITE))
+            parts(app).monitor.probes.recover(store, (READ, WRITE))
         held.close()
         wait_until(lambda: not row_of(app, user.cookie).live, "the end of it in the database", LONG)
         wait_until(lambda: entry(primary, digest(user.cookie)).get("@live") == "0", "the end of it in Redis", LONG)
@@ -268,7 +268,7 @@ def test_i33_a_disk_that_refuses_everything_stops_no_replay(
     user.post("/set", json={"input_text": "during", "source_lang": "ja"})
     assert user.post("/count").text == "2"
     with disk.refusing():
-        parts(app).monitor.recover(PRIMARY, (READ, WRITE))
+        parts(app).monitor.probes.recover(PRIMARY, (READ, WRITE))
         held.close()
         reached = lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"'  # noqa: E731
         wait_until(reached, "what waited in Redis", LONG)
@@ -286,7 +286,7 @@ def test_i33_a_request_whose_category_waits_in_a_full_journal_writes_to_redis(
     held.enter_context(parts(app).monitor.paused())
     lose(app, PRIMARY)
     user.post("/set", json={"input_text": "during", "source_lang": "ja"})
-    parts(app).monitor.recover(PRIMARY, (READ, WRITE))
+    parts(app).monitor.probes.recover(PRIMARY, (READ, WRITE))
     disk.fill()
     after = "after" * 2000  # which has no room in the place of what waits
     assert user.post("/set", json={"input_text": after}).status_code == 200

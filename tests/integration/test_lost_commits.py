@@ -60,7 +60,7 @@ def role(app: Flask, client: Any) -> str | None:
 
 def after_an_outage(app: Flask) -> None:
     """The database answers again."""
-    parts(app).monitor.recover("database", ["read", "write"])
+    parts(app).monitor.probes.recover("database", ["read", "write"])
     parts(app).monitor.tick()
 
 

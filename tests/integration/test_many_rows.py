@@ -232,4 +232,4 @@ def test_changed_rows_that_cannot_be_had_keep_no_breaker_open(site: Site, monkey
 
 def is_up_to_date(app: Flask) -> bool:
     """Redis has what changed around the last incident."""
-    return is_home(app) and not parts(app).monitor.replay.has_incidents
+    return is_home(app) and not parts(app).monitor.recovery.has_incidents

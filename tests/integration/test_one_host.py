@@ -18,10 +18,11 @@ from devservers.servers import Valkey
 from flask_langpont_session import session as ours
 from flask_langpont_session.policy import leases
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
-from flask_langpont_session.policy.health import READ, WRITE
+from flask_langpont_session.policy.health import ONLY, READ, WRITE
 from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
-from flask_langpont_session.recovery import copies
-from flask_langpont_session.recovery.reconciler import Progress
+from flask_langpont_session.recovery import merges, outages
+from flask_langpont_session.recovery.recovery import Progress
+from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request.journal_writer import JournalWriter
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -57,8 +58,8 @@ def test_what_a_sibling_merged_is_seen_by_a_worker_that_cannot_reach_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
-    monkeypatch.setattr(copies, "ANNOUNCEMENTS", 0.0)
-    monkeypatch.setattr(copies, "LINGER", 600.0)
+    monkeypatch.setattr(outages, "ANNOUNCEMENTS", 0.0)
+    monkeypatch.setattr(merges, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before", source_lang="ja")
     there = browser(cut_off, here.cookie)
@@ -80,8 +81,8 @@ def test_what_a_sibling_merged_is_seen_by_a_worker_that_cannot_reach_redis(
             for _ in range(3):
                 assert there.get("/all").json == browser(healthy, here.cookie).get("/all").json
                 assert there.get("/get/input_text").json["value"] == text
-        monkeypatch.setattr(copies, "LINGER", 0.5)
-        until = time.monotonic() + 2 * copies.LINGER
+        monkeypatch.setattr(merges, "LINGER", 0.5)
+        until = time.monotonic() + 2 * merges.LINGER
         while time.monotonic() < until:  # the sibling's monitor clears up
             assert is_home()
         assert parts(cut_off).health.level == 2
@@ -96,8 +97,8 @@ def test_what_a_sibling_merged_is_seen_though_another_one_has_taken_the_outage_b
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that recovers says so for the whole host; one that has not is believed again only a little later."""
-    monkeypatch.setattr(copies, "ANNOUNCEMENTS", 600.0)
-    monkeypatch.setattr(copies, "LINGER", 600.0)
+    monkeypatch.setattr(outages, "ANNOUNCEMENTS", 600.0)
+    monkeypatch.setattr(merges, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy, input_text="before")
     there = browser(cut_off, here.cookie)
@@ -305,7 +306,7 @@ def test_what_is_merged_while_redis_is_asked_is_seen_once(
     if kind != "anonymous":
         client.post("/login/7")
     client.post("/set", json={"usage_count": 1, "input_text": "before"})
-    reconciler = state.monitor.replay.reconciler
+    recovery = state.monitor.recovery
     home: list[None] = []
     ask = RedisStore.read
 
@@ -314,7 +315,7 @@ def test_what_is_merged_while_redis_is_asked_is_seen_once(
             return ask(store, ref, lives, **options)
         home.append(None)
         answer = ask(store, ref, lives, **options) if bringing.startswith("after") else None
-        assert reconciler.run(redis=True, database=True).left is None
+        assert recovery.run(recovery.steps.journal, Reach(frozenset({ONLY}), True), 10.0).left is None
         assert waiting(app) == 0
         return answer or ask(store, ref, lives, **options)
 
@@ -491,11 +492,11 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
     browser(other, here.cookie).get("/get/input_text")
     there = browser(cut_off, here.cookie)
     assert there.get("/get/input_text").json["value"] == "before"
-    reconciler = parts(one).monitor.replay.reconciler
-    refresh, run = reconciler.copies.refresh, reconciler.run
+    recovery = parts(one).monitor.recovery
+    refresh, run = recovery.steps.copies.refresh, recovery.run
 
-    def once(**options: Any) -> Progress:
-        return run(**options | {"seconds": 0.0})
+    def once(steps: Any, reach: Reach, seconds: float) -> Progress:
+        return run(steps, reach, 0.0)
 
     def meanwhile(*arguments: Any) -> Any:
         assert there.post("/set", json={"input_text": "second"}).status_code == 200
@@ -506,8 +507,8 @@ def test_what_is_written_while_a_worker_brings_older_things_home_is_not_taken_fo
         lose_the_primary(cut_off, proxy, there)
         assert there.post("/set", json={"input_text": "first"}).status_code == 200
         with monkeypatch.context() as patch:
-            patch.setattr(reconciler.copies, "refresh", meanwhile)
-            patch.setattr(reconciler, "run", once)
+            patch.setattr(recovery.steps.copies, "refresh", meanwhile)
+            patch.setattr(recovery, "run", once)
             parts(one).monitor.tick()
     wait_until(lambda: waiting(other) == 0, "everything home")
     assert here.get("/get/input_text").json["value"] == "second"
@@ -552,7 +553,7 @@ def test_what_was_shared_of_an_id_that_was_given_up_is_not_given_back(
         with primary.client() as redis:
             redis.delete(f"session:translation:{{{digest(former)}}}")
         (tmp_path / "journal.sqlite3-wiped-2").write_bytes(b"")
-        parts(sibling).monitor.note_incident()
+        parts(sibling).monitor.recovery.note_incident()
         parts(sibling).monitor.tick()
     assert browser(sibling, former).get("/get/input_text").json["value"] is None
     assert client.get("/get/input_text").json["value"] == "before"

@@ -88,7 +88,7 @@ def test_d14_a_database_that_takes_no_writes(make_app: MakeApp) -> None:
             response = client.post("/permanent/1", json={"lang": "jp"})
             assert (response.status_code, cookie_of(response)) == (200, None)
         assert days(app, client) == 0.5
-        state.monitor.recover("database", ("write",))
+        state.monitor.probes.recover("database", ("write",))
     response = client.post("/permanent/1")
     assert cookie_of(response)
     assert days(app, client) == 31

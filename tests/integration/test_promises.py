@@ -98,7 +98,7 @@ def test_i13_an_outage_in_the_middle_of_any_reply_is_no_5xx(proxy: FaultProxy, m
                 with proxy.failing(cut_after(count)):
                     assert getattr(client, method)(url, json={"theme": f"cut {count}"}).status_code == 200
                     assert client.get("/who").json["user"] == "7"
-                parts(app).monitor.recover("primary", ("read", "write"))
+                parts(app).monitor.probes.recover("primary", ("read", "write"))
     assert proxy.hits["cut_after"] >= 15
 
 
@@ -113,7 +113,7 @@ def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
     assert browser(app, client.cookie).post("/logout").status_code == 200
     with primary.client() as redis:
         assert redis.delete(key(client.digest)) == 1
-        parts(app).monitor.replay.incident_since(time.monotonic(), ())
+        parts(app).monitor.recovery.incident_since(time.monotonic(), ())
         wait_until(lambda: entry(primary, client.digest).get("@live") == "0", "the tombstone", LONG)
         assert int(redis.pttl(key(client.digest))) > TOMBSTONE_MS - MINUTES
     assert parts(app).backend.journal.counts()["revocations"] == 1

@@ -19,8 +19,8 @@ from flask_langpont_session.build import State
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
-from flask_langpont_session.recovery.calls import PIPELINE
 from flask_langpont_session.recovery.monitor import Monitor
+from flask_langpont_session.recovery.steps import PIPELINE
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite
 from flask_langpont_session.stores.redis.link import Link
@@ -86,7 +86,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
         lose(state, PRIMARY)
         keep_many(state.backend.journal, 5000)
     with monkeypatch.context() as patch, slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
-        patch.setattr("flask_langpont_session.recovery.calls.BATCH", 20)
+        patch.setattr("flask_langpont_session.recovery.steps.BATCH", 20)
         state.monitor.ensure_started()
         wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay", LONG)
         lose(state, DATABASE)
@@ -112,7 +112,7 @@ def test_a_journal_that_cannot_be_merged_keeps_no_store_from_requests(
 
         with monkeypatch.context() as patch:
             patch.setattr(RedisStore, "merge_all", fails)
-            state.monitor.recover(PRIMARY, BOTH)
+            state.monitor.probes.recover(PRIMARY, BOTH)
             state.monitor.tick()
             assert not state.health.open_stores()
             assert client.get("/get/input_text").json["value"] == "during"
@@ -135,7 +135,7 @@ def test_a_sign_out_in_an_outage_holds_before_any_store_knows_of_it(make_app: Ma
         assert browser(app, client.cookie).post("/logout").status_code == 200
         for worker in (app, sibling):
             for store in (PRIMARY, DATABASE):
-                parts(worker).monitor.recover(store, BOTH)
+                parts(worker).monitor.probes.recover(store, BOTH)
         assert row(app, client.digest)["live"]
         for worker in (app, sibling):
             assert browser(worker, client.cookie).get("/who").json["user"] is None
@@ -151,7 +151,7 @@ def test_auth_that_is_written_after_an_outage_is_not_undone_by_what_waits(make_a
     with state.monitor.paused():
         lose(state, DATABASE)
         assert client.post("/set", json={"daily_limit": 2}).status_code == 200
-        state.monitor.recover(DATABASE, BOTH)
+        state.monitor.probes.recover(DATABASE, BOTH)
         assert client.get("/get/daily_limit").json["value"] == 2
         assert client.post("/set", json={"daily_limit": 1}).status_code == 200
         assert client.get("/get/daily_limit").json["value"] == 1
@@ -167,7 +167,7 @@ def test_a_right_that_is_granted_while_other_auth_waits_takes_it_along(make_app:
     with state.monitor.paused():
         lose(state, DATABASE)
         assert client.post("/set", json={"daily_limit": 2}).status_code == 200
-        state.monitor.recover(DATABASE, BOTH)
+        state.monitor.probes.recover(DATABASE, BOTH)
         assert client.post("/set", json={"daily_limit": 1, "user_role": "editor"}).status_code == 200
         state.monitor.tick()
         assert client.get("/get/daily_limit").json["value"] == 1
@@ -194,7 +194,7 @@ def test_what_is_still_to_be_carried_is_not_known(make_app: MakeApp, primary: Va
         lose(state, PRIMARY)
         new = cookie_of(old.post("/login/7"))
         assert state.backend.journal.counts()["carries"] == 1
-        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.probes.recover(PRIMARY, BOTH)
         now = browser(app, new or "")
         assert now.get("/available").text == "False"
         assert now.post("/set", json={"partner_message": "new"}).status_code == 200
@@ -214,13 +214,13 @@ def test_what_was_written_under_the_new_id_is_newer_than_what_is_carried(make_ap
     with state.monitor.paused():
         lose(state, PRIMARY)
         journal.put([write(first, "input_text", "old"), write(first, "context_info", "old")])
-        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.probes.recover(PRIMARY, BOTH)
         state.monitor.tick()
         lose(state, PRIMARY)
         journal.carry(Carry(first, second, "a", ["translation"]))
         journal.carry(Carry(second, third, "a", ["translation"]))
         journal.put([write(third, "input_text", "new")])
-        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.probes.recover(PRIMARY, BOTH)
         state.monitor.tick()
         [copy] = state.backend.primary.copies([(third, "translation")], timeout=5)
     assert copy.fields == {"input_text": b'"new"', "context_info": b'"old"'}
@@ -246,13 +246,13 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
         state.backend.journal.revocations.note(*dead)
         for digest in alive:
             state.backend.journal.queue_push(digest)
-        state.monitor.recover(PRIMARY, BOTH)
+        state.monitor.probes.recover(PRIMARY, BOTH)
         with (
             slowed(Link, "run", 0, monkeypatch) as asked,
             slowed(Calls, "_bounded", 0, monkeypatch) as questions,
         ):
             while state.backend.journal.counts()["revocations"] + state.backend.journal.counts()["pushes"]:
-                state.monitor.replay.run_once()
+                state.monitor.recovery.run_once()
     assert len(asked) <= 20
     assert len(questions) <= 20
     answers = state.backend.primary.auths([name(number) for number in range(3 * PIPELINE)], timeout=5)
@@ -277,9 +277,9 @@ def test_one_that_cannot_be_merged_keeps_no_other_one_waiting(
         state.backend.journal.revocations.note(*(name(number) for number in range(20)))
         with monkeypatch.context() as patch:
             patch.setattr(Database, "revoke_many", fails)
-            state.monitor.replay.run_once()
+            state.monitor.recovery.run_once()
             assert [left.digest for left in state.backend.journal.revocations.pending()] == [name(7)]
-        state.monitor.replay.run_once()
+        state.monitor.recovery.run_once()
         assert state.backend.journal.counts()["revocations"] == 0
 
 
@@ -288,19 +288,19 @@ def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeyp
     app = make_app()
     state = parts(app)
     journal = state.backend.journal
-    monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.steps.BATCH", 10)
     with state.monitor.paused():
         state.monitor.tick()  # this worker knows the server, and has nothing to give back
     with state.monitor.paused(), slowed(RedisStore, "merge_all", 0.03, monkeypatch):
         journal.put([write(name(number), "input_text", "x") for number in range(200)])
-        assert not state.monitor.replay.run_once(0.1)
+        assert not state.monitor.recovery.run_once(0.1)
         left = journal.counts()["writes"]
         assert 0 < left < 200
         journal.revocations.note(name(300))
-        assert not state.monitor.replay.run_once(0.01)
+        assert not state.monitor.recovery.run_once(0.01)
         assert journal.counts()["revocations"] == 0
         assert journal.counts()["writes"] in (left, left - 10)
-        while not state.monitor.replay.run_once():
+        while not state.monitor.recovery.run_once():
             pass
         assert journal.counts()["writes"] == 0
 
@@ -317,16 +317,16 @@ def test_nothing_is_dropped_for_its_age_while_it_is_merged(make_app: MakeApp) ->
         lose(state, PRIMARY)
         journal.put([write(name(1), "input_text", "young")])
         now[0] += patience - 60
-        monitor.recover(PRIMARY, BOTH)
+        monitor.probes.recover(PRIMARY, BOTH)
         now[0] += patience
         lose(state, DATABASE)
-        monitor.recover(DATABASE, BOTH)
-        monitor.replay.run_once()
+        monitor.probes.recover(DATABASE, BOTH)
+        monitor.recovery.run_once()
         lose(state, PRIMARY)
         journal.put([write(name(2), "input_text", "old")])
         now[0] = time.time() + patience + 1
-        monitor.recover(PRIMARY, BOTH)
-        monitor.replay.run_once()
+        monitor.probes.recover(PRIMARY, BOTH)
+        monitor.recovery.run_once()
         copies = state.backend.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
     assert [bool(copy.fields) for copy in copies] == [True, False]
     assert journal.counts()["writes"] == 0
@@ -349,8 +349,8 @@ def test_setting_the_clock_of_a_host_drops_and_undoes_nothing(
         by[0] = step
         journal.put([replace(write(name(2), WIPED_FIELD, ""), operation=Operation.WIPE, value=None)])
         assert (journal.waiting().oldest_seconds(time.time()) or 0.0) < 1000
-        state.monitor.recover(PRIMARY, BOTH)
-        state.monitor.replay.run_once()
+        state.monitor.probes.recover(PRIMARY, BOTH)
+        state.monitor.recovery.run_once()
         copies = state.backend.primary.copies([(name(n), "translation") for n in (1, 2)], timeout=5)
     assert [bool(copy.fields) for copy in copies] == [True, False]
     assert journal.counts()["writes"] == 0
@@ -378,7 +378,7 @@ def test_both_threads_outlive_any_surprise(
         monkeypatch.setattr(part, what, surprised)
 
     surprise(state.monitor, "watch")
-    surprise(state.monitor.replay, "run_once")
+    surprise(state.monitor.recovery, "run_once")
     lose(state, PRIMARY)
     state.backend.journal.put([write(name(1), "input_text", "x")])
     state.monitor.ensure_started()
@@ -414,7 +414,7 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
     """In the middle of a large journal; what is left waits."""
     app = make_app()
     state, others = parts(app), replays()
-    monkeypatch.setattr("flask_langpont_session.recovery.calls.BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.steps.BATCH", 10)
     with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
         with state.monitor.paused():
             keep_many(state.backend.journal, 3000)

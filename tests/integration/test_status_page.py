@@ -99,7 +99,7 @@ def test_what_the_page_says_with_and_without_redis(make_app: MakeApp, primary: V
     wait_for_level(app, 2)
     client.post("/set", json={"input_text": "typed text"})
     # The monitor counts at most once a second, and an announced outage alone made it count: nothing waited yet.
-    wait_until(lambda: parts(app).monitor.waiting not in (None, NOTHING_WAITS), "the monitor counts what waits")
+    wait_until(lambda: parts(app).monitor.outages.waiting not in (None, NOTHING_WAITS), "the monitor counts what waits")
     text = words(client.get("/healthz/status").text).replace("_ ", "_")
     for said in (
         "Level 2 local_cache",

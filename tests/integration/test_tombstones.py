@@ -68,7 +68,7 @@ def test_s6_a_sign_out_that_waits_for_another_worker_is_renewed_too(
     with stopped.alone() as is_alone, parts(app).monitor.paused(), primary.client() as redis:
         assert is_alone
         parts(app).backend.journal.revocations.note(client.digest, in_database=False, in_redis=True)
-        parts(app).monitor.replay.run_once()
+        parts(app).monitor.recovery.run_once()
         assert waiting(app) == 1
         assert says(redis, key(client.digest))["@live"] == "0"
     stopped.close()

@@ -16,16 +16,7 @@ from flask_langpont_session.policy import values as base
 from flask_langpont_session.policy.ids import ANONYMOUS
 from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
-from flask_langpont_session.recovery import (
-    copies,
-    giving_back,
-    lost_commits,
-    merges,
-    reconciler,
-    refill,
-    replay,
-    resync,
-)
+from flask_langpont_session.recovery import giving_back, merges, recovery, rows
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     category_writes,
@@ -158,11 +149,18 @@ def _silence_is_an_answer(reply: scope.RedisReply) -> int:
     return row.idle_expires_at if row else 0
 
 
-def _replays_nothing(*arguments: Any, **more: Any) -> reconciler.Progress:
-    return reconciler.Progress(moved=False, is_through=True)
+def _replays_nothing(self: recovery.Recovery, steps: Any, *arguments: Any) -> recovery.Progress:
+    return recovery.Progress() if steps is self.steps.journal else _run(self, steps, *arguments)
 
 
-def _ends_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
+_run = recovery.Recovery.run
+
+
+def _sends_nothing(*arguments: Any) -> bool:
+    return False
+
+
+def _ends_the_idle(self: rows.Resync, ms_ago: int, shards: Any) -> bool:
     backend = self._backend
     for row in backend.database.changed_since(ms_ago + leases.INCIDENT_MARGIN_MS).rows:
         if row.state is not RowState.VALID:
@@ -170,7 +168,7 @@ def _ends_the_idle(self: resync.Resync, ms_ago: int, shards: Any) -> bool:
     return _push_changes(self, ms_ago, shards)
 
 
-_push_changes = resync.Resync.push_changes
+_push_changes = rows.Resync.push_changes
 
 
 def _new_workers_trust(self: server_identity.ServerIdentity, identity: str | None, known: Any, now_ms: int) -> bool:
@@ -437,8 +435,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
     Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
     Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),
-    Ablation("reconciler", reconciler.Reconciler, "run", _replays_nothing),
-    Ablation("rows changed since an incident", resync.Resync, "push_changes", lambda *arguments: True),
+    Ablation("reconciler", recovery.Recovery, "run", _replays_nothing),
+    Ablation("rows changed since an incident", rows.Resync, "push_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     _script(
         "dead absorbs",
@@ -517,21 +515,21 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("keys are looked for where they were", former, "former_in", lambda *arguments: None),
     Ablation("the later written one counts", former, "_is_later_at", lambda *arguments: True),
     Ablation("a former place does not always count", former, "_is_later_at", lambda *arguments: False),
-    Ablation("what was lost is given back", replay.Replay, "may_have_lost", _nothing),
+    Ablation("what was lost is given back", giving_back.GivingBack, "begin", _nothing),
     Ablation("copies in an outage", memory.Memory, "category", _nothing),
     Ablation("own writes in copies", fallback.Fallback, "remember_write", _nothing),
     Ablation("later versions of siblings", fallback.Fallback, "is_outdated", lambda *arguments: False),
     Ablation("copies are as old as their confirmation", memory.Memory, "_is_young", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
-    Ablation("the worker that merged something keeps it", copies.MergedCopies, "refresh", lambda self, merged: []),
-    Ablation("a wipe knows of all that was before", copies, "began_as_of", _began_when_it_was_wiped),
-    Ablation("what began after a loss is a part", refill, "Restore", _gives_back_as_whole),
+    Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", lambda self, merged: []),
+    Ablation("a wipe knows of all that was before", merges, "began_as_of", _began_when_it_was_wiped),
+    Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),
     Ablation("what was given back is as old as the copy", described, "given_back_as_of", lambda meta: 0),
     Ablation("a loss is looked for", reads.Reads, "_seem_lost", lambda *arguments: []),
     Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),
-    Ablation("what no worker has any more is counted", refill.Refill, "count_lost", lambda self: True),
+    Ablation("what no worker has any more is counted", giving_back.LossCount, "send", _sends_nothing),
     Ablation("what was not given back is counted", reads.Reads, "_count_lost", _nothing),
     Ablation("a loss is looked for before a merge", giving_back.GivingBack, "holds_now", giving_back.GivingBack.holds),
     _script(
@@ -563,8 +561,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("revocations that the journal did not take", HeldRevocations, "keep", _nothing),
     Ablation("log out everywhere that the journal did not take", HeldRevocations, "keep_user", _nothing),
     Ablation("an end behind a change of auth", category_writes.CategoryWrites, "_write_shadow", _written_always),
-    Ablation("delivered revocations are told again", lost_commits.LostCommits, "suspect", _nothing),
-    Ablation("a last look at delivered revocations", lost_commits.LostCommits, "_look_for_the_last_time", _nothing),
+    Ablation("delivered revocations are told again", missed.LostCommits, "suspect", _nothing),
+    Ablation("a last look at delivered revocations", missed.LastLooks, "pending", lambda *arguments: iter(())),
     Ablation("rights of both versions", verifier, "narrowed", lambda row, later, users, rights: dict(row.payload)),
     Ablation("above the highest version", sim_database.SimDatabase, "raise_version", _the_next_version),
     Ablation("a row that went back", verifier.Verifier, "gone_back", lambda self, row, later, scope: row),
@@ -573,9 +571,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S2", leases, "lease_ends", _ends_when_it_must),
     _script("S3", ("if ARGV[2] ~= '1' and later > idle then", "if false then")),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
-    Ablation("S4 of the reconciler", resync.Resync, "push_changes", _ends_the_idle),
+    Ablation("S4 of the reconciler", rows.Resync, "push_changes", _ends_the_idle),
     Ablation("S5", server_identity.ServerIdentity, "_takes_over", _new_workers_trust),
-    Ablation("S6", missed.MissedRevocations, "renew_tombstones", _nothing),
+    Ablation("S6", missed.Renewal, "send", _sends_nothing),
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),
     Ablation("S8", sim_database.SimDatabase, "kill_user_until", _only_the_living),
     Ablation("S9", server_identity.ServerIdentity, "saw", _only_smaller_numbers),

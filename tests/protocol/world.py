@@ -27,8 +27,9 @@ from flask_langpont_session.policy.described import AuthEntry
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
-from flask_langpont_session.recovery import calls, reconciler
+from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.monitor import Monitor, Round
+from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request import revocations
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
@@ -103,7 +104,7 @@ def settings_of(profile: str) -> Settings:
 
 PARTS: Mapping[Any, Mapping[str, Any]] = {
     revocations: {"MOST_AT_ONCE": 1},
-    calls: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
+    steps: {"BATCH": 2, "PIPELINE": 2, "AT_ONCE": 3},
     near: {"MOST_LANES": 1},
 }
 """How much the package does at a time, much smaller than it is: a few sessions are too many for it. Which session has
@@ -263,14 +264,14 @@ class Worker:
 
     def close(self) -> None:
         """The process ends, and its connections and locks with it."""
-        self.monitor.replay.giving_back.presence.end()
+        self.monitor.recovery.steps.giving_back.presence.end()
         if self.near is not None:
             self.near.forget()
 
     def _server_identity(self, store: str) -> ServerIdentity:
         def incident() -> None:
             if store == PRIMARY:
-                self.monitor.note_incident()
+                self.monitor.recovery.note_incident()
 
         return ServerIdentity(incident, HostMemory(self.host.journal.board, store), clock=self._world.clock_of_redis)
 
@@ -486,11 +487,10 @@ class World:
         self.start(label, worker, work, stepped=stepped, is_request=False)
 
     def _check_tick(self, worker: Worker, task: Task) -> None:
-        shards, _ = reconciler.answering(worker.backend)
         journal = worker.host.journal
         waiting = [] if journal.is_empty() else journal.revocations.pending(database=True, redis=False)
         identity = worker.backend.endpoint(PRIMARY).server_identity.identity
-        on_primary = bool(shards) and identity == self.cluster.primary.identity
+        on_primary = Reach.of(worker.backend).redis and identity == self.cluster.primary.identity
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
 
     def tick_all(self) -> None:
@@ -503,7 +503,7 @@ class World:
         """Whether every worker uses every store, and nothing waits to be brought to one."""
         if any(worker.health.open_stores() for worker in self.workers.values()):
             return False
-        if any(worker.monitor.replay.has_incidents for worker in self.workers.values()):
+        if any(worker.monitor.recovery.has_incidents for worker in self.workers.values()):
             return False
         return not any(host.journal.waiting().entries for host in self.hosts.values())
 

@@ -454,7 +454,7 @@ class Database:
 
         return self.calls.in_request(work, timeout, writing=False)
 
-    # -- for the reconciler, the monitor and the operator --------------------------------------------------------
+    # -- for the recovery, the monitor and the operator ----------------------------------------------------------
 
     def load_many(self, digests: Sequence[str], timeout: float) -> Found:
         """The rows of many sessions as they are, with one question; nothing is noted or ended.

@@ -36,7 +36,7 @@ from .dialects import (
 from .errors import OwnTransaction, waited_for_a_lock
 
 PATIENT_SECONDS = 10.0
-"""What no request waits for (purge, lists for the reconciler, looking for tables) may take this long."""
+"""What no request waits for (purge, lists for the recovery, looking for tables) may take this long."""
 
 OWN_SHARE = 0.8
 """The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""

@@ -50,7 +50,7 @@ class Worker(GivingBack):
             primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),
         )
         self.lacks: dict[tuple[str, str], Any] = backend.lacks
-        refill: Any = SimpleNamespace(waits_for=lambda shard, kind: kind in self.wanted)
+        refill: Any = SimpleNamespace(waits_for=lambda shard, kind: kind in self.wanted, ask_for=lambda *what: None)
         super().__init__(backend, refill, clock)
 
     def looks(self, canary: str = "1") -> Worker:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import AuthRow, Found
-from flask_langpont_session.recovery import calls
-from flask_langpont_session.recovery.lost_commits import LostCommits
+from flask_langpont_session.recovery import steps
+from flask_langpont_session.recovery.revocations import LastLooks, LostCommits
+from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.stores.host.journal import journal_at
 from tests.support.clock import Clock
 
@@ -44,7 +45,19 @@ class Worker:
             settings=SimpleNamespace(lease_terms=SimpleNamespace(tombstone_ms=2 * HOUR * 1000)),
             database=self,
         )
-        self.lost_commits = LostCommits(backend, lambda: int(clock.now * 1000), lambda: self.seconds)
+        self.lost_commits = LostCommits(backend)
+        now_ms = lambda: int(clock.now * 1000)  # noqa: E731
+        self.last_looks = LastLooks(backend, self.lost_commits, now_ms, lambda: self.seconds)
+
+    def run(self, end: float) -> bool:
+        """Look at what is to be looked at, until that is all or it is late. Whether it is all."""
+        reach = Reach(frozenset(), True)
+        for step in (self.lost_commits, self.last_looks):
+            for page in step.pending(reach):
+                step.send(page, reach)
+                if self.seconds >= end:
+                    return False
+        return True
 
     def load_many(self, digests: Sequence[str], timeout: float) -> Found:
         self.asked.append(len(digests))
@@ -62,14 +75,14 @@ class Worker:
 
 @pytest.fixture
 def worker(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    monkeypatch.setattr(calls, "PIPELINE", 2)
+    monkeypatch.setattr(steps, "PIPELINE", 2)
     worker = Worker(clock)
     yield worker
     worker.journal.close()
 
 
 def test_without_a_suspicion_nothing_is_asked(worker: Worker) -> None:
-    assert worker.lost_commits.run(100)
+    assert worker.run(100)
     assert worker.asked == []
 
 
@@ -77,9 +90,9 @@ def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker
     """In parts, as far as the time goes."""
     worker.living = {*ENDED[1:]}
     worker.lost_commits.suspect()
-    assert not worker.lost_commits.run(2)
+    assert not worker.run(2)
     assert (worker.asked, worker.waiting()) == ([2, 2], ENDED[1:4])
-    assert worker.lost_commits.run(100)
+    assert worker.run(100)
     assert (worker.asked, worker.waiting(), worker.told_again) == ([2, 2, 1], ENDED[1:], 4)
 
 
@@ -88,7 +101,7 @@ def test_it_is_suspected_as_well_by_what_a_request_has_found(worker: Worker) -> 
     worker.living = {"d4"}
     worker.went_back(1)
     for _ in range(2):
-        assert worker.lost_commits.run(100)
+        assert worker.run(100)
     assert (worker.asked, worker.waiting()) == ([2, 2, 1], ["d4"])
 
 
@@ -96,13 +109,13 @@ def test_each_is_looked_at_before_its_tombstone_expires_and_forgotten_then(worke
     """What the database has lost waits for it again."""
     worker.living = {"d1"}
     clock.now += 1.9 * HOUR
-    assert worker.lost_commits.run(100)
+    assert worker.run(100)
     assert worker.asked == []
     clock.now += 0.1 * HOUR
     worker.seconds += 60
     for _ in range(3):
-        assert worker.lost_commits.run(1000)
+        assert worker.run(1000)
     assert (worker.asked, worker.waiting(), worker.revocations.delivered()) == ([2, 2, 1], ["d1"], [])
     worker.seconds += 60
-    assert worker.lost_commits.run(1000)
+    assert worker.run(1000)
     assert len(worker.asked) == 3

@@ -15,8 +15,7 @@ from devservers.processes import wait_until
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import monitor as module
-from flask_langpont_session.recovery.monitor import Monitor, Round
-from flask_langpont_session.recovery.notices import Notices
+from flask_langpont_session.recovery.monitor import Monitor, Notices, Round
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
 from flask_langpont_session.recovery.probes import Probes
 from flask_langpont_session.stores.backend import Lack
@@ -75,7 +74,7 @@ class Rounds:
             (monitor.probes, ["look_at_suspects", "probe_lost", "until_next"]),
             (monitor.outages, ["note_waiting", "share"]),
             (stage.journal, ["shrink"]),
-            (monitor.replay, ["run_once", "ensure_started", "stop"]),
+            (monitor.recovery, ["run_once", "ensure_started", "stop"]),
         ):
             for name in names:
                 setattr(thing, name, self._step(name))
@@ -144,7 +143,7 @@ def test_what_a_look_has_found_to_be_lost_is_probed_in_the_same_round(rounds: Ro
 def test_a_round_says_what_waits_and_whether_it_is_at_rest(rounds: Rounds) -> None:
     monitor = rounds.monitor
     monitor.watch()
-    monitor.replay.reconciler.nothing_waits = not rounds.found[0].is_at_rest
+    monitor.recovery.steps.merges.nothing_waits = not rounds.found[0].is_at_rest
     monitor.outages.waiting = None
     monitor.watch()
     assert rounds.found[1] == Round(frozenset(), None, not rounds.found[0].is_at_rest)
@@ -199,14 +198,12 @@ def test_what_is_noticed_elsewhere_is_looked_at(rounds: Rounds) -> None:
     assert (probes.of(DATABASE).is_suspect, probes.of(DATABASE).may_be_slow) == (False, True)
 
 
-def test_what_ends_an_outage_and_what_may_be_lost_is_passed_on(rounds: Rounds) -> None:
+def test_what_may_be_lost_is_passed_on(rounds: Rounds) -> None:
     told: list[Any] = []
-    vars(rounds.monitor.outages).update(note_incident=told.append)
-    vars(rounds.monitor.probes).update(recover=lambda *what: told.append(what))
-    rounds.monitor.note_incident()
-    rounds.monitor.note_incident("-1")
-    rounds.monitor.recover(DATABASE, (READ,))
-    assert told == [ONLY, "-1", (DATABASE, (READ,))]
+    vars(rounds.monitor.recovery).update(note_incident=told.append)
+    rounds.notices.note_incident()
+    rounds.notices.note_incident("-1")
+    assert told == [ONLY, "-1"]
 
 
 REASONS: dict[str, Callable[[Rounds], object]] = {
@@ -264,7 +261,7 @@ def test_while_nothing_happens_there_are_few_rounds(rounds: Rounds, monkeypatch:
     monkeypatch.setattr(module, "REST", 10 * LONG)
     monkeypatch.setattr(Probes, "is_canary_due", property(lambda probes: rounds.told.get("is_canary_due", False)))
     looks: list[float] = []
-    monkeypatch.setattr(rounds.monitor.replay, "look_every", looks.append)
+    monkeypatch.setattr(rounds.monitor.recovery, "look_every", looks.append)
     rounds.monitor.ensure_started()
     assert rounds.next_round()
     wait_until(lambda: looks[-9:] == [100 * LONG] * 9, "looks without a round")
@@ -370,7 +367,7 @@ def test_while_it_is_paused_nothing_is_replayed(rounds: Rounds) -> None:
     begun = threading.Event()
 
     def replay() -> None:
-        with rounds.monitor.replay.paused():
+        with rounds.monitor.recovery.paused():
             begun.set()
 
     with rounds.monitor.paused():
@@ -391,7 +388,7 @@ def test_a_forked_child_begins_anew(rounds: Rounds) -> None:
 
     def work() -> bool:
         begun = monitor.has_looked, monitor.is_stopping, monitor.probes.of(PRIMARY).is_suspect, threads()
-        knows_nothing = monitor.waiting == NOTHING_WAITS
+        knows_nothing = monitor.outages.waiting == NOTHING_WAITS
         monitor.ensure_started()
         has_thread = rounds.next_round() and len(threads()) == 1
         rounds.lag.overtime()

@@ -11,44 +11,21 @@ from flask import Flask
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, StoreError
-from flask_langpont_session.recovery.monitor import Monitor, Round
-from flask_langpont_session.recovery.notices import Notices
+from flask_langpont_session.recovery.monitor import Monitor, Notices, Round
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
 from tests.support.known import known
 
 LOST = StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test")
 
 
-class Watcher:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-
-    def suspect(self, store: str) -> None:
-        self.told.append(("suspect", store))
-
-    def suspect_slowness(self, store: str) -> None:
-        self.told.append(("slow", store))
-
-    def note_incident(self, shard: str = ONLY) -> None:
-        self.told.append(("incident", shard))
-
-
-def test_what_is_noticed_is_passed_on_once_there_is_a_listener() -> None:
-    notices, watcher = Notices(), Watcher()
+def test_before_there_is_a_monitor_nothing_is_to_be_told() -> None:
+    """It begins by looking at every store."""
+    notices = Notices()
     notices.suspect("database")
     notices.suspect_slowness("replica")
     notices.note_incident()
-    notices.go_to(watcher)
-    assert watcher.told == []
-    notices.suspect("database")
-    notices.suspect_slowness("replica")
-    notices.note_incident()
-    notices.note_incident("-1")
-    assert watcher.told == [("suspect", "database"), ("slow", "replica"), ("incident", ONLY), ("incident", "-1")]
 
 
 @pytest.fixture
@@ -79,9 +56,9 @@ def test_a_copy_that_the_primary_lacks_has_it_looked_at(state: State) -> None:
 
 
 def test_another_server_behind_the_primary_is_given_back_what_is_held(state: State) -> None:
-    assert not state.monitor.replay.gives_back
+    assert not state.monitor.recovery.gives_back
     state.backend.endpoint(PRIMARY).server_identity.observe("another", now_ms=1, is_primary=True)
-    assert state.monitor.replay.gives_back
+    assert state.monitor.recovery.gives_back
 
 
 def test_each_round_says_what_it_has_found(state: State) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -32,7 +32,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def outages(stage: Stage) -> Outages:
-    return Outages(stage.backend, cast(Any, None), clock=stage.clock)
+    return Outages(stage.backend, clock=stage.clock)
 
 
 def shared(stage: Stage) -> list[str]:

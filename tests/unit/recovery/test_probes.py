@@ -121,9 +121,9 @@ class Place:
             lag=SimpleNamespace(late=lambda: 0.0, is_behind=False),
         )
         self.lag = prober.lag
-        replay = SimpleNamespace(incident_since=lambda at, shards: self.incidents.append(at), recovered=nothing)
-        outages = SimpleNamespace(look_for_losses=self.look_for_losses, siblings_are_in_trouble=lambda: self.trouble)
-        parts = cast("tuple[Any, Any, Any, Any]", (backend, prober, replay, outages))
+        recovery = SimpleNamespace(recovered=self.recovered, look_for_losses=self.look_for_losses)
+        outages = SimpleNamespace(siblings_are_in_trouble=lambda: self.trouble)
+        parts = cast("tuple[Any, Any, Any, Any]", (backend, prober, recovery, outages))
         self.probes = Probes(*parts, clock=self.clock, rng=random.Random(1))
 
     def ask(self, store: str, timeout: float = 0.0) -> ProbeAnswer:
@@ -131,6 +131,9 @@ class Place:
         if store in self.faults:
             raise self.faults[store]
         return ProbeAnswer(BOTH, 0.01)
+
+    def recovered(self, store: str, since: float) -> None:
+        self.incidents.append(since)
 
     def look_for_losses(self, store: str, timeout: float) -> None:
         if self.loss is not None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, SharedCopy, StoreError
-from flask_langpont_session.recovery.refill import Refill
+from flask_langpont_session.recovery.giving_back import Refill
+from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.stores.redis.records import Merged, Restore
 
 COPY = CategoryCopy(5, {"lang": b'"ja"'})
@@ -73,7 +74,8 @@ def refill(shards: Shards) -> Refill:
         was_wiped=lambda copy: copy.digest in shards.wiped,
         latest_version=lambda digest, category: 0,
     )
-    made = Refill(backend, lambda digests: pytest.fail("nobody is signed in"))
+    no_pushes: Any = None  # no user is signed in
+    made = Refill(backend, no_pushes)
     made.ask_for("a", 0)
     made.ask_for("b", 0)
     return made
@@ -81,8 +83,10 @@ def refill(shards: Shards) -> Refill:
 
 def run(refill: Refill, *shards: str) -> None:
     """As the thread does it, with the shards that requests use."""
-    if refill.is_due(shards):
-        assert refill.run(set(shards), True, 2.0 * TTL)
+    reach = Reach(frozenset(shards), True)
+    if refill.is_due(reach):
+        for batch in refill.pending(reach):
+            refill.send(batch, reach)
 
 
 def test_a_shard_that_fails_meanwhile_keeps_no_other_waiting(shards: Shards, refill: Refill) -> None:

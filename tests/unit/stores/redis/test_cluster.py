@@ -19,7 +19,8 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, Limits, Shards
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
-from flask_langpont_session.recovery.reconciler import Reconciler
+from flask_langpont_session.recovery.recovery import Recovery
+from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request.operations import Operation
 from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
@@ -687,21 +688,27 @@ def test_what_waits_for_a_lost_shard_keeps_nothing_else_waiting(tmp_path: Path, 
         row_changed=lambda digest: None,
         health=SimpleNamespace(locate=lambda digest: f":{digest[0]}"),
         limits=None,
-        reports=SimpleNamespace(losses=None, no_longer_in_use=lambda digest: None),
-        settings=SimpleNamespace(journal_ttl=60),
+        reports=SimpleNamespace(losses=None, no_longer_in_use=lambda digest: None, lost_commits=0),
+        settings=SimpleNamespace(lease_terms=SimpleNamespace(tombstone_ms=60_000)),
+        lacks={},
         now_ms=lambda: 1,
     )
-    reconciler = Reconciler(backend)
+    recovery = Recovery(backend)
+    users_and_sessions = recovery.steps.journal[:2]
+
+    def replay(*shards: str) -> None:
+        assert recovery.run(users_and_sessions, Reach(frozenset(shards), True), 10.0).left is None
+
     journal.revocations.note("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
-    assert reconciler.run(redis=True, database=True, shards={":1"}).left is None
+    replay(":1")
     assert home.tombstones == ["1last"]
     assert journal.counts()["revocations"] == others + 1
     journal.revocations.note_user("u", epoch=3)
-    reconciler.run(redis=True, database=True, shards={":1"})
+    replay(":1")
     assert home.tombstones == ["1last", "1a"]
     assert journal.revocations.is_revoked("2b"), "it waits for its shard alone"
     assert not journal.counts()["user_revocations"]
-    reconciler.run(redis=True, database=True, shards={":1", ":2"})
+    replay(":1", ":2")
     assert len(home.tombstones) == others + 4
     assert not journal.counts()["revocations"]
     journal.close()

@@ -29,10 +29,9 @@ from flask_langpont_session.policy.values import (
     SharedCopy,
     StoreError,
 )
-from flask_langpont_session.recovery import calls
-from flask_langpont_session.recovery.calls import AT_ONCE, BATCH, PIPELINE
-from flask_langpont_session.recovery.reconciler import Reconciler
-from flask_langpont_session.recovery.resync import Resync
+from flask_langpont_session.recovery import steps
+from flask_langpont_session.recovery.recovery import Progress, Recovery
+from flask_langpont_session.recovery.steps import AT_ONCE, BATCH, PIPELINE, Reach
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.host.opening import full
@@ -76,6 +75,7 @@ class Stores:
         self.told: list[tuple[Any, ...]] = []
         self.rows: dict[str, AuthRow] = {A: row(A), B: row(B)}
         self.server_identity = SimpleNamespace(identity="x", canary=None)
+        self.endpoints: dict[str, Any] = {}
         self.entries: dict[str, AuthEntry] = {}
         self.changed: list[AuthRow] = []
         self.goes_on_as: dict[str, list[str]] = {}
@@ -248,10 +248,20 @@ class Host:
             health=SimpleNamespace(locate=lambda digest: ""),
             clock=lambda: self.seconds,
             endpoint=lambda name: self.stores,
+            look_for_loss=lambda store, timeout: None,
+            lacks={},
         )
         self.backend = backend
-        self.reconciler = Reconciler(backend, now_ms=lambda: self.now, clock=lambda: self.seconds)
-        self.resync = Resync(backend, lambda: self.now, lambda: self.seconds)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """In another worker."""
+        self.recovery = Recovery(self.backend, now_ms=lambda: self.now, clock=lambda: self.seconds)
+        self.resync = self.recovery.steps.resync
+
+    def recovered(self) -> None:
+        """A store is in use again."""
+        self.recovery.recovered("replica", 0.0)
 
     def write(self, digest: str, key: str, value: bytes | None = b"1", **more: Any) -> None:
         """A change that was made from version 1, in which the key was absent; None: a deletion."""
@@ -278,8 +288,16 @@ class Host:
         return counted
 
     def run(self, *, redis: bool = True, database: bool = True) -> list[tuple[Any, ...]]:
-        assert self.reconciler.run(redis=redis, database=database).left is None
+        assert self.replay(redis=redis, database=database).left is None
         return self.stores.told
+
+    def replay(self, *, redis: bool = True, database: bool = True, seconds: float = 10.0) -> Progress:
+        """Send what waits to the stores that answer."""
+        reach = Reach(frozenset({""} if redis else ()), database)
+        return self.recovery.run(self.recovery.steps.journal, reach, seconds)
+
+    def renew_tombstones(self) -> None:
+        self.recovery.run([self.recovery.steps.renewal], Reach(frozenset({""}), True), 10.0)
 
     def told_about(self, what: str) -> list[tuple[Any, ...]]:
         """What the stores were told of one sort since the last call."""
@@ -467,7 +485,7 @@ def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
     host.run()
     assert host.pushed()[1] == host.stores.of_user[:-1]
     assert host.waiting() == {"user_revocations": 1}
-    host.reconciler = Reconciler(host.backend, now_ms=lambda: host.now)
+    host.begin_anew()
     host.run()
     assert host.pushed() == ([], host.stores.of_user[-1:])
     assert host.waiting() == {}
@@ -478,7 +496,7 @@ def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
     host.journal.revocations.note_user("7", epoch=4)
     host.stores.failing = {"write_tombstone", "push"}
-    assert host.reconciler.run(redis=True, database=True).left is not None
+    assert host.replay().left is not None
     host.stores.failing = set()
     host.run()
     assert host.pushed()[1] == host.stores.of_user
@@ -549,7 +567,7 @@ def test_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> N
     """S6: the database does not know of it, so Redis must not forget it."""
     host.journal.revocations.note(A, in_redis=True)
     host.journal.revocations.note(B, in_database=True)
-    host.reconciler.revocations.renew_tombstones()
+    host.renew_tombstones()
     assert host.stores.told == [("write_tombstone", A, 0)]
     assert host.waiting() == {"revocations": 2}
 
@@ -558,7 +576,7 @@ def test_all_tombstones_are_renewed_however_many_there_are(host: Host) -> None:
     """S6: the youngest as well as the oldest, and each once."""
     digests = [f"{number:043}" for number in range(3 * PIPELINE + 1)]
     host.journal.revocations.note(*digests, in_redis=True)
-    host.reconciler.revocations.renew_tombstones()
+    host.renew_tombstones()
     assert host.pushed()[1] == digests
 
 
@@ -776,7 +794,7 @@ def test_a_wipe_is_merged_however_long_it_waited(host: Host) -> None:
     """I20. And no worker of the host gives Redis back what was there before."""
     host.wipe(A)
     host.now += OLDEST_MS + 1
-    host.reconciler.recovered()
+    host.recovered()
     host.run()
     assert [step.operation for step in host.stores.merges[0].steps] == [Operation.WIPE]
     assert host.losses() == {}
@@ -788,7 +806,7 @@ def test_data_that_waited_for_longer_than_journal_ttl_is_dropped(host: Host, age
     """No store is asked about it."""
     host.write(A, "input_text", kind="a")
     host.now += age
-    host.reconciler.recovered()
+    host.recovered()
     told = host.run()
     assert bool(told) == kept
     assert host.losses() == ({} if kept else {("merge_dropped", "too old", "translation"): 1})
@@ -799,17 +817,17 @@ def test_how_long_something_waited_is_counted_until_the_recovery(host: Host) -> 
     """I22: however long the replay takes, and however often it is interrupted, nothing becomes too old by it."""
     host.write(A, "input_text", kind="a")
     host.now += OLDEST_MS
-    host.reconciler.recovered()
+    host.recovered()
     host.stores.unanswered = lost()
     with pytest.raises(StoreError):
         host.run()
     host.now += 10 * OLDEST_MS
-    host.reconciler.recovered()
+    host.recovered()
     host.stores.unanswered, host.stores.told = None, []
     assert host.run()[0][:2] == ("merge", A)
     host.write(B, "input_text", kind="a")
     host.now += OLDEST_MS + 1
-    host.reconciler.recovered()
+    host.recovered()
     host.run()
     assert host.losses() == {("merge_dropped", "too old", "translation"): 1}
 
@@ -819,7 +837,7 @@ def test_old_and_young_data_of_one_category_are_told_apart(host: Host) -> None:
     host.write(A, "input_text", kind="a")
     host.now += OLDEST_MS + 1
     host.write(A, "source_lang", kind="a")
-    host.reconciler.recovered()
+    host.recovered()
     assert host.run()[0] == ("merge", A, "translation", "free", ["source_lang"])
     assert host.losses() == {("merge_dropped", "too old", "translation"): 1}
     assert host.waiting() == {}
@@ -974,7 +992,7 @@ def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) ->
     """Nothing is lost by doing it twice."""
     carried(host)
     host.stores.failing = {failing}
-    assert host.reconciler.run(redis=True, database=True).left is not None
+    assert host.replay().left is not None
     assert host.waiting() == {"carries": 1}
     host.stores.failing = set()
     host.run()
@@ -1267,7 +1285,7 @@ def test_without_an_answer_no_older_copy_is_shown(host: Host) -> None:
     host.memory.put_category(A, "translation", known(CategoryCopy(5, {})))
     host.stores.failing = {"copies"}
     host.write(A, "input_text")
-    assert host.reconciler.run(redis=True, database=True).left is None
+    assert host.replay().left is None
     assert host.memory.category(A, "translation") is None
     assert host.waiting() == {}
     assert host.losses() == {}
@@ -1329,7 +1347,7 @@ def test_auth_that_was_changed_elsewhere_is_a_conflict(
 
 def test_what_waits_for_the_database_keeps_nothing_from_redis(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it is, and however old."""
-    monkeypatch.setattr(calls, "BATCH", 20)
+    monkeypatch.setattr(steps, "BATCH", 20)
     for number in range(21):
         host.write(f"{number:043}", "daily_limit", category="auth")
     host.write(A, "input_text", kind="a")
@@ -1368,7 +1386,7 @@ def test_what_is_written_again_during_its_merge_was_made_from_what_was_merged(ho
         return replies
 
     host.stores.merge_all = slow  # type: ignore[method-assign]
-    host.reconciler.run(redis=True, database=True, seconds=0)
+    host.replay(seconds=0)
     [waiting] = host.journal.pending_writes()
     assert (waiting.value, waiting.base, waiting.moment) == (b"3", b"2", 1)
 
@@ -1394,7 +1412,7 @@ def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself
 def test_siblings_that_write_on_do_not_prolong_a_run(host: Host, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waited is merged then; what they write meanwhile is for another run, however much that is."""
     batch, numbers = 20, count()
-    monkeypatch.setattr(calls, "BATCH", batch)
+    monkeypatch.setattr(steps, "BATCH", batch)
 
     def meanwhile() -> None:
         host.seconds += 1.0
@@ -1434,7 +1452,7 @@ def test_one_entry_that_fails_keeps_no_other_from_its_store(host: Host) -> None:
     for digest in (A, B, C):
         host.journal.revocations.note(digest)
     host.stores.failing = {B}
-    error = host.reconciler.run(redis=True, database=True).left
+    error = host.replay().left
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
     assert [entry.digest for entry in host.journal.revocations.pending()] == [B]
@@ -1447,7 +1465,7 @@ def test_two_entries_that_fail_are_a_store_that_does_not_answer(host: Host) -> N
         host.journal.revocations.note(digest)
     host.stores.failing = {A, B}
     with pytest.raises(StoreError):
-        host.reconciler.run(redis=True, database=True)
+        host.replay()
     assert host.told_about("write_tombstone") == []
 
 
@@ -1457,7 +1475,7 @@ def test_entries_that_no_store_can_take_keep_no_other_from_it(host: Host) -> Non
     host.journal.revocations.note("d" * 43)
     host.journal.revocations.note(C)
     host.stores.damaged, host.stores.failing = {A, B}, {"d" * 43}
-    error = host.reconciler.run(redis=True, database=True).left
+    error = host.replay().left
     assert error is not None
     assert error.error_class is ErrorClass.UNREACHABLE
     assert [digest for digest, *_ in host.told_about("write_tombstone")] == [C]

@@ -1,0 +1,243 @@
+"""Auth records in Redis are brought up to what the database says."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+
+from ..events import short
+from ..policy.categories import AUTH
+from ..policy.health import DATABASE, ONLY, PRIMARY
+from ..policy.leases import INCIDENT_MARGIN_MS
+from ..policy.values import AuthRow, ErrorClass, Found, Position, RowState, StoreError
+from ..stores.backend import Backend
+from ..stores.host.entries import Claim, PendingPush, ResyncRound
+from ..stores.redis.records import Answer
+from ..support.logs import fields
+from . import steps
+from .steps import Reach, Step
+
+log = logging.getLogger(__name__)
+
+_HOLD_MS = 6_000
+"""How long a worker that was killed while it pushed changed rows keeps the others of its host waiting."""
+
+_NOTED_WITHIN_MS = 30_000
+"""Milliseconds after a change of id for which what waits for the former one stays. The request tells the database
+first, which ends the former id, and then the journal where the data goes: it may be between the two. gunicorn ends a
+worker that is held up for longer (its ``timeout``)."""
+
+
+class Pushes(Step):
+    """Rows of which the journal says that Redis lacks them, and those that other steps meet."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._redis = backend.primary
+        self._database = backend.database
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[PendingPush]]:
+        """Yield those that wait, while both stores answer."""
+        locate = self._backend.health.locate
+        for page in steps.pages(self._backend.journal.pending_pushes) if reach.redis and reach.database else ():
+            yield [push for push in page if locate(push.digest) in reach.shards]
+
+    def send(self, entries: Sequence[PendingPush], reach: Reach) -> bool:
+        """Push what the database says by now."""
+        self.push([entry.digest for entry in entries])
+        self._backend.journal.forget_push(*entries)
+        return bool(entries)
+
+    def push_one(self, digest: str) -> AuthRow | None:
+        """Bring one session's auth record in Redis up to what the database says, and return the row if it is valid.
+
+        :raises StoreError: one of the two does not answer, or the row cannot be read.
+        """
+        pushed = self.push([digest])
+        if digest in pushed.damaged:
+            raise StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
+        return pushed.rows.get(digest)
+
+    def push(self, digests: Sequence[str]) -> Found:
+        """Bring the auth records of sessions in Redis up to what the database says.
+
+        :return: the rows that are valid, and whose rows cannot be read.
+        :raises StoreError: one of the two does not answer.
+        """
+        answers = dict(zip(digests, self._redis.auths(digests, timeout=steps.TIMEOUT), strict=True)) if digests else {}
+        dead_there = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row is None}
+        for digest in dead_there:
+            self._database.kill(digest, timeout=steps.TIMEOUT)
+            self._backend.row_changed(digest)
+        asked = [digest for digest in answers if digest not in dead_there]
+        if not asked:
+            return Found({}, frozenset())
+        found = self._database.load_many(asked, timeout=steps.TIMEOUT)
+        for digest in found.damaged:  # one row that cannot be read must not keep a whole host from its stores
+            log.error(
+                "the session %s… cannot be pushed to Redis: its row is damaged",
+                short(digest),
+                extra=fields("row_damaged", session=short(digest)),
+            )
+        rows = {digest: self._used_later(row, answers[digest]) for digest, row in found.rows.items()}
+        rowless = [(digest, 0) for digest in asked if digest not in rows and digest not in found.damaged]
+        stamp_ms = min(answers[digest].now_ms for digest in asked)
+        tell_redis(self._backend, list(rows.values()), rowless, stamp_ms)
+        return Found({digest: row for digest, row in rows.items() if row.state is RowState.VALID}, found.damaged)
+
+    def moving(self, dead: Sequence[str], database: bool) -> Set[str]:
+        """Return those of some dead ids whose data may be about to go to another one.
+
+        :param database: it answers; else nothing is known of any.
+        :raises StoreError: it does not.
+        """
+        if not dead or not database:
+            return frozenset(dead)
+        return self._database.renamed(sorted(set(dead)), _NOTED_WITHIN_MS, timeout=steps.TIMEOUT)
+
+    def _used_later(self, row: AuthRow, answer: Answer) -> AuthRow:
+        """Return the row, with the use that only Redis knows of noted in the database."""
+        seen = answer.auth.row.idle_expires_at if answer.auth and answer.auth.row else 0
+        if seen <= max(answer.now_ms, row.idle_expires_at) or row.state not in (RowState.VALID, RowState.IDLE_EXPIRED):
+            return row
+        return self._database.load(row.digest, idle_ms=0, idle_seen=seen, timeout=steps.TIMEOUT) or row
+
+
+class Resync(Step):
+    """Tells Redis of every row that changed while it may have been away, or may have lost or restored data.
+
+    One worker per host does it; for the others it is done when that one is.
+
+    :param now_ms: milliseconds since 1970; `clock`: monotonic seconds.
+    """
+
+    is_ordered = True
+
+    def __init__(self, backend: Backend, now_ms: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self._board = backend.board
+        self._now_ms = now_ms
+        self._clock = clock
+        self._name = f"{os.getpid()} {id(self)}"  # of this worker
+        self._lock = threading.Lock()
+        self._incidents: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+        self._round: ResyncRound | None = None
+        self._reached: Position | None = None
+
+    def incident_since(self, moment: float, shards: Collection[str]) -> None:
+        """Note that what changed since a moment (monotonic seconds) may not be known to these shards of Redis."""
+        with self._lock:
+            for shard in shards:
+                self._incidents[shard] = min(moment, self._incidents.get(shard, moment))
+
+    @property
+    def has_incidents(self) -> bool:
+        """Whether anything is still to be pushed to Redis because of an incident."""
+        return bool(self._incidents or self._begun)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether some of it was begun: another worker is at it, or it failed."""
+        return bool(self._begun)
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[dict[str, float]]]:
+        """Yield the shards that answer and have met an incident, each with its moment."""
+        unfinished, self._begun = self._begun, {}
+        for shard, moment in unfinished.items():
+            self.incident_since(moment, [shard])
+        with self._lock:
+            since = {shard: at for shard, at in sorted(self._incidents.items()) if shard in reach.shards}
+            self._begun = since if reach.database else {}
+            for shard in self._begun:
+                del self._incidents[shard]  # one that is noticed from here on is another one
+        if self._begun:
+            yield [self._begun]
+
+    def send(self, entries: Sequence[dict[str, float]], reach: Reach) -> bool:
+        """Push what changed since the first of these moments, or some of it. Return whether that is all."""
+        [since] = entries
+        is_done = self.push_changes(int((self._clock() - min(since.values())) * 1000), tuple(since))
+        if is_done:
+            self._begun = {}
+        return is_done
+
+    def push_changes(self, ms_ago: int, shards: Sequence[str] = (ONLY,)) -> bool:
+        """Push every row that changed in the last milliseconds to Redis, which may have lost or restored data.
+
+        No tombstone for a row that is only idle: Redis may know of a later use.
+
+        :param shards: those of Redis to which it happened.
+        :return: whether it is done; False: another worker is at it, or there is more. Call it again, with the same
+            moment: it goes on where it was.
+        :raises StoreError: one of the two does not answer. Call it again, as before.
+        """
+        now_ms = self._now_ms()
+        known = [self._backend.endpoint(f"{PRIMARY}{shard}").server_identity for shard in shards]
+        server = " ".join(f"{one.identity} {one.canary.canary_id if one.canary else ''}" for one in known)
+        wanted = ResyncRound(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
+        claim = self._claim(wanted)
+        if claim is not Claim.MINE:
+            return claim is Claim.DONE
+        if self._round is None or not self._round.covers(wanted):
+            self._round = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=now_ms)
+            self._reached = None
+        try:
+            is_done = self._push_some(wanted, ms_ago + INCIDENT_MARGIN_MS, shards)
+        except StoreError:
+            self._end_round(None)
+            raise
+        if is_done:
+            self._end_round(self._round)
+            self._round = None
+        return is_done
+
+    def _end_round(self, done: ResyncRound | None) -> None:
+        with suppress(StoreError):  # the claim lapses by itself
+            self._board.end_resync(self._name, done)
+
+    def _claim(self, wanted: ResyncRound) -> Claim:
+        try:
+            return self._board.claim_resync(self._name, wanted, _HOLD_MS)
+        except StoreError:  # without a journal every worker does it, which costs more and does no harm
+            return Claim.MINE
+
+    def _push_some(self, wanted: ResyncRound, ms_ago: int, shards: Sequence[str]) -> bool:
+        """Push as many of the rows as are done at once, from where it was, and return whether those were all."""
+        locate, database = self._backend.health.locate, self._backend.database
+        endpoints = [self._backend.endpoint(f"{PRIMARY}{shard}") for shard in shards]
+        for _ in range(steps.AT_ONCE):
+            # Each has its own clock; by the one that is behind, nothing counts as younger than it is.
+            stamp_ms = min(endpoint.time_ms(timeout=steps.TIMEOUT) for endpoint in endpoints)
+            changed, reached = database.changed_since(ms_ago, self._reached, steps.PIPELINE)
+            # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
+            # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
+            tell_redis(self._backend, [row for row in changed if locate(row.digest) in shards], [], stamp_ms)
+            if reached is None:
+                return True
+            self._reached = reached
+            self._claim(wanted)  # again, which prolongs it
+        return False
+
+
+def tell_redis(backend: Backend, rows: Sequence[AuthRow], rowless: Sequence[tuple[str, int]], stamp_ms: int) -> None:
+    """Push valid rows to Redis, and write tombstones for those that are over. Nothing ends a session for being idle:
+    another host may know of a later use.
+
+    :param rowless: digests of sessions without a row, and the version 0.
+    :param stamp_ms: when the database was asked, by the clock of Redis.
+    """
+    over = [(row.digest, row.version) for row in rows if row.state in (RowState.DEAD, RowState.EXPIRED)]
+    for digest, _ in over:
+        backend.memory.kill(digest)
+    live = [
+        (row, min(row.idle_expires_at, row.absolute_expires_at) - row.read_at)
+        for row in rows
+        if row.state is RowState.VALID
+    ]
+    # Of auth alone: what else a session has is taken away where nothing of it is to be carried any more.
+    backend.primary.push_many(live, [*over, *rowless], (AUTH,), stamp_ms=stamp_ms, timeout=steps.TIMEOUT)

@@ -1,0 +1,160 @@
+"""The one shape of all that is done after an outage, and what its kinds have in common.
+
+Everything here is idempotent (absolute values, versions, compare-and-set, additions with ids that Redis remembers), so
+it may be repeated after any failure. Of a Redis of several shards some may answer and others not: what is for those
+waits, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from .. import events
+from ..metrics.losses import Cause, Loss
+from ..policy.health import DATABASE
+from ..policy.ids import SIGNED_IN
+from ..policy.values import StoreError
+from ..stores.backend import Backend
+from ..stores.host.entries import PendingCarry, PendingPush, PendingRevocation
+from ..support.logs import fields
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 2.0
+"""Seconds per call. No request waits for this thread, so it may be more patient than a request."""
+
+PATIENCE = 10.0
+"""Seconds for a batch of rows."""
+
+BATCH = 500
+"""Changes, or rows of one user, that are worked on together."""
+
+PIPELINE = 200
+"""Rows per round trip."""
+
+AT_ONCE = 10
+"""Batches of one user's rows until other things have their turn again."""
+
+T = TypeVar("T")
+E = TypeVar("E", PendingCarry, PendingPush, PendingRevocation)
+
+
+class Reach(NamedTuple):
+    """The stores that answer.
+
+    :ivar shards: those of the primary.
+    :ivar database: whether the database does.
+    """
+
+    shards: frozenset[str]
+    database: bool
+
+    @classmethod
+    def of(cls, backend: Backend) -> Reach:
+        """Return the stores that requests use at the moment, in both directions."""
+        health = backend.health
+        return cls(frozenset(health.shards) - set(health.lost_shards), health.is_whole(DATABASE))
+
+    @property
+    def redis(self) -> bool:
+        """Whether any shard of the primary answers."""
+        return bool(self.shards)
+
+
+class Step:
+    """One kind of work: some of what waits is read, sent to the stores, and noted as done, until nothing waits.
+
+    :cvar is_ordered: whether the next entries must not be sent before these; else one that a store does not take is
+        left behind.
+    """
+
+    is_ordered = False
+
+    def pending(self, reach: Reach) -> Iterator[Sequence[Any]]:
+        """Yield the entries that wait for stores that answer, as many at a time as are sent together."""
+        raise NotImplementedError
+
+    def send(self, entries: Sequence[Any], reach: Reach) -> bool:
+        """Send entries to the stores, and note which are done.
+
+        :return: whether any is.
+        :raises StoreError: a store did not answer. Nothing is lost: they are sent again.
+        """
+        raise NotImplementedError
+
+    def give_up(self, entry: Any, error: Exception) -> bool:
+        """Return whether an entry waits no more that cannot be sent, for a reason that is not known. Those that end
+        sessions stay, and are tried again."""
+        return False
+
+
+def pages(pending: Callable[..., list[E]]) -> Iterator[list[E]]:
+    """Everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
+    after = 0
+    while page := pending(PIPELINE, after=after):
+        yield page
+        if len(page) < PIPELINE:
+            return
+        after = page[-1].seq
+
+
+def parts(entries: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield entries a round trip at a time."""
+    for begin in range(0, len(entries), PIPELINE):
+        yield entries[begin : begin + PIPELINE]
+
+
+def ask_journal(call: Callable[[], T], asking: str) -> T | None:
+    """Return the answer of the journal; None: it cannot be used. The requests' alarm tells that, it is not the end of a
+    thread.
+
+    :param asking: names the thread for the log.
+    """
+    try:
+        return call()
+    except StoreError as error:
+        log.warning(
+            "the %s cannot use the journal: %s",
+            *(asking, error),
+            extra=fields("journal_not_answering", thread=asking, **error.log_data),
+        )
+        return None
+
+
+def being_carried(backend: Backend) -> frozenset[str]:
+    """Return the former ids whose data must stay until it was brought to the present ones, and those: what waits for
+    them comes behind it.
+
+    To be asked for after that was read: a carry is kept before what follows from it.
+    """
+    waiting = (carry for page in pages(backend.journal.pending_carries) for carry in page)
+    return frozenset(digest for carry in waiting for digest in (carry.origin, carry.digest))
+
+
+def give_up(backend: Backend, digest: str, kind: str, categories: Sequence[str], error: Exception) -> None:
+    """Count, log and report that changes of a session leave the journal without having reached a store: they could not
+    the next time either, and all else goes on.
+
+    :param kind: of the session; that of a user raises an alert.
+    :param categories: the category of each change.
+    :param error: what a store, or the package itself, met with them.
+    """
+    session, number, cause, place = events.short(digest), len(categories), type(error).__name__, place_of(error)
+    for category in categories:
+        backend.reports.losses.note(Loss.MERGE_DROPPED, Cause.GIVEN_UP, category)
+    log.error(
+        "%d changes of the session %s… are given up: bringing them to a store failed with %s in %s",
+        *(number, session, cause, place),
+        extra=fields("changes_given_up", number=number, session=session, cause=cause, place=place),
+    )
+    told = events.ChangesGivenUp(session, number, cause, of_user=kind == SIGNED_IN)
+    backend.reports.emit(events.changes_given_up, told)
+
+
+def place_of(error: Exception) -> str:
+    """Return where an error was raised, as ``file:line``. The text of one that is not known may quote a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
