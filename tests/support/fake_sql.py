@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ def stored(row: AuthRow = ROW, **columns: Any) -> Any:
     """The row as a driver hands it on."""
     values = {name: getattr(row, name) for name in AuthRow.__slots__}
     values |= {"live": int(row.live), "payload": '{"_user_id":"7"}'} | columns
-    return SimpleNamespace(**values, _mapping=values)
+    return namedtuple("Stored", values)(**values)
 
 
 class Result:
@@ -36,6 +37,7 @@ class Result:
     def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
         self._rows = list(rows)
         self.rowcount = rowcount
+        self.returns_rows = True
 
     def first(self) -> Any:
         return self._rows[0] if self._rows else None
@@ -73,7 +75,9 @@ class Connections:
     patience_given: list[float] = field(default_factory=list)
     distrusted: int = 0
     single_statements_stand_alone: bool = False
-    dialect: Any = field(default_factory=lambda: SimpleNamespace(insert_returning=False, update_returning=False))
+    dialect: Any = field(
+        default_factory=lambda: SimpleNamespace(driver="fake", insert_returning=False, update_returning=False)
+    )
 
     def execute(self, statement: Any, values: Mapping[str, Any] | None = None) -> Result:
         self.asked.append((statement, dict(values or {})))

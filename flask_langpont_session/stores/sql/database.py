@@ -38,6 +38,7 @@ from ...policy.values import (
 from ..codec.plain import PLAIN, Codec
 from . import tables as sql
 from .calls import Calls
+from .cursor import run
 from .devices import Devices
 from .engines import Connections, make_engine
 from .errors import NAME
@@ -142,14 +143,14 @@ class Database:
             after_ms = self._notes_use_after
             with self.connections.reading() as connection:
                 select = sql.SELECT_ONE if after_ms is None else sql.SELECT_IN_USE
-                found = connection.execute(select, {"key": digest}).first()
+                found = run(connection, select, {"key": digest}).row
             if found is None:
                 return None
             row = self._rows.value(found)
             # After the reading connection is back in the pool: one call never holds two.
             read = after_read(self.connections, self._rows, row, self._idle_of(row.payload, idle_ms), idle_seen)
             if after_ms is not None and idle_ms and read.idle_expires_at == row.idle_expires_at:
-                note_use(self.connections, self._rows, read, found.seen_at or 0, after_ms)
+                note_use(self.connections, self._rows, read, found[-1] or 0, after_ms)
             return read
 
         return self.calls.in_request(work, timeout, writing=False)
@@ -314,9 +315,8 @@ class Database:
 
         def work() -> AuthRow | None:
             with self.connections.writing() as connection:
-                renamed = connection.execute(sql.RENAME, {"key": digest, "seen": seen, "successor": successor})
-                if renamed.rowcount:
-                    connection.execute(statement, values)
+                if run(connection, sql.RENAME, {"key": digest, "seen": seen, "successor": successor}).changed:
+                    run(connection, statement, values)
                 return self._rows.one(connection, successor)
 
         return self.calls.in_request(work, timeout)

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DisconnectionError
 from ...support.files import create_private
 from ...support.forks import call_in_children
 from .bulkhead import GivenUp, no_longer_waiting_on, raise_if_given_up, waiting_on
+from .cursor import execute
 from .dialects import (
     NOTHING,
     arguments,
@@ -285,7 +286,7 @@ class Connections:
         with _waiting(connection, 0):
             while True:
                 try:
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    execute(connection, "BEGIN IMMEDIATE")
                 except sa.exc.OperationalError as error:
                     if not waited_for_a_lock(error) or time.monotonic() >= until:
                         raise

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...policy.leases import EXTEND_AFTER
 from ...policy.values import AuthRow, JustEnded, RowState
 from . import tables as sql
+from .cursor import run
 from .engines import Connections
 from .rows import Rows
 
@@ -70,18 +71,19 @@ def _noted(
 ) -> AuthRow:
     """The row as it is after a statement that changes it into `changed`, unless it is not what it was."""
     with connections.writing_without_waiting() as connection:
-        if not connection.execute(sql.LOCK_FOR_READER, {"key": row.digest}).first():
+        if not run(connection, sql.LOCK_FOR_READER, {"key": row.digest}).row:
             return row
-        if connection.execute(statement, {"key": row.digest, **values}).rowcount:
+        if run(connection, statement, {"key": row.digest, **values}).changed:
             return changed
         return rows.one(connection, row.digest) or row
 
 
 def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
     """The row as it is with the later of the idle expiries that the database and Redis have."""
-    if row.state not in _ENDS_BY_IDLENESS:
+    later = min(idle_seen or 0, row.absolute_expires_at)
+    if later <= row.idle_expires_at or row.state not in _ENDS_BY_IDLENESS:
         return row
-    return replace(row, idle_expires_at=max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at)))
+    return replace(row, idle_expires_at=later)
 
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:

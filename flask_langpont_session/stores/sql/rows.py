@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -14,9 +13,9 @@ from sqlalchemy.engine import Connection, Row
 from ...policy.values import AuthRow, ChangedRows, ErrorClass, Fields, Found, StoreError
 from ..codec.plain import PLAIN, Codec
 from . import tables as sql
+from .cursor import run
 from .errors import NAME
 
-_COLUMNS = frozenset(field.name for field in fields(AuthRow))
 _from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -45,20 +44,18 @@ class Rows:
             return None
         return self._codec.row_from_store(digest, stored, version, live=live)
 
-    def value(self, row: Row[Any], *, may_be_damaged: bool = False) -> AuthRow:
+    def value(self, row: Sequence[Any], *, may_be_damaged: bool = False) -> AuthRow:
         """Return what one of the SELECT statements found. The dead are dead also when their payload is damaged.
 
         :param may_be_damaged: so are those that live, and have none then.
         :raises StoreError: of class DATA: the payload of one that lives cannot be read.
         """
-        live = bool(row.live)  # not every driver has a type for truth
-        payload = self._payload(row.digest, row.payload, row.version, live=live)
-        if payload is None:
-            if live and not may_be_damaged:
-                raise StoreError(NAME, ErrorClass.DATA, "UnreadablePayload")
-            payload = {}
-        columns = {name: value for name, value in row._mapping.items() if name in _COLUMNS}
-        return AuthRow(**{**columns, "live": live, "payload": payload})
+        digest, user_id, version, is_live, text, *moments = row[:10]
+        live = bool(is_live)  # not every driver has a type for truth
+        payload = self._payload(digest, text, version, live=live)
+        if payload is None and live and not may_be_damaged:
+            raise StoreError(NAME, ErrorClass.DATA, "UnreadablePayload")
+        return AuthRow(digest, user_id, version, live, payload or {}, *moments)
 
     def readable(self, rows: Iterable[Row[Any]]) -> Iterator[AuthRow]:
         """Yield all but the damaged: one of them must not keep all others from being listed."""
@@ -78,16 +75,16 @@ class Rows:
 
     def one(self, connection: Connection, digest: str) -> AuthRow | None:
         """Return the row of a session, or None."""
-        row = connection.execute(sql.SELECT_ONE, {"key": digest}).first()
+        row = run(connection, sql.SELECT_ONE, {"key": digest}).row
         return None if row is None else self.value(row)
 
     def inserted(self, connection: Connection, values: Mapping[str, Any]) -> AuthRow | None:
         """Insert a row of version 1, and return it. Of it only the user's epoch and the time are asked: the rest is
         what was written."""
         if not connection.dialect.insert_returning:  # MySQL
-            connection.execute(sql.INSERT, values)
+            run(connection, sql.INSERT, values)
             return self.one(connection, values["key"])
-        epoch, now = connection.execute(sql.INSERT_RETURNING, values).one()
+        epoch, now = run(connection, sql.INSERT_RETURNING, values).row or ()
         expiries = now + values["idle_ms"], now + values["absolute_ms"]
         payload = self._payload(values["key"], values["fields"], 1, live=True) or {}
         return AuthRow(values["key"], values["user"], 1, True, payload, epoch, now, *expiries, now)
@@ -95,6 +92,6 @@ class Rows:
     def updated(self, connection: Connection, statement: sa.Update, values: Mapping[str, Any]) -> AuthRow | None:
         """Return the row after UPDATE or UPDATE_LIFE; None: the statement found none that it may change."""
         if connection.dialect.update_returning:  # not MySQL, nor MariaDB
-            row = connection.execute(sql.UPDATE_RETURNING[statement], values).first()
+            row = run(connection, sql.UPDATE_RETURNING[statement], values).row
             return None if row is None else self.value(row)
-        return self.one(connection, values["key"]) if connection.execute(statement, values).rowcount else None
+        return self.one(connection, values["key"]) if run(connection, statement, values).changed else None

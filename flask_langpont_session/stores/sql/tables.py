@@ -156,7 +156,7 @@ _s = SESSIONS.c
 
 
 def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
-    """What :class:`~.rows.Rows` needs."""
+    """What :class:`~.rows.Rows` needs, in the order of :class:`.AuthRow`."""
     return (
         _s.digest,
         _s.user_id,
