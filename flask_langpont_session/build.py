@@ -40,10 +40,10 @@ from .request.repository import SessionRepository
 from .stores.backend import Backend, SessionStore
 from .stores.codec.plain import PLAIN, Codec
 from .stores.host.board import Board
-from .stores.host.change_ids import ChangeIds
 from .stores.host.forms import file_in_use, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import JournalLimits
+from .stores.host.register import Register
 from .stores.host.server_records import HostMemory
 from .stores.memory.ended import Ended
 from .stores.memory.memory import Memory
@@ -168,7 +168,7 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     make_identity = _server_identities(journal.board, emit, notices)
     most, ttl = settings.memory_bytes, settings.local_cache_ttl
     memory = Memory(most, ttl, ended=Ended(most, ttl, tombstone_ms=settings.lease_terms.tombstone_ms))
-    of_stores = _store_options(settings, memory, journal.board.change_ids, codec)
+    of_stores = _store_options(settings, memory, journal.board.register, codec)
     redis = _redis_stores(settings, cloud, recorder, make_identity, directory, of_stores)
     incidents = IncidentLog(recorder, partial(_address, settings, redis), partial(what_users_get, settings))
     health = _health(settings, redis, emit, notices, incidents, directory)
@@ -574,7 +574,7 @@ def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str
 
 
 def _near_cache(
-    link: Link, settings: Settings, memory: Memory, change_ids: ChangeIds, *, keeps_absence: bool = True
+    link: Link, settings: Settings, memory: Memory, change_ids: Register, *, keeps_absence: bool = True
 ) -> NearCache | None:
     """What a primary says has not changed; a replica hears of it later than others do."""
     if role_of(link.name) != PRIMARY or not settings.near_categories:
@@ -592,7 +592,7 @@ class _OfStores(NamedTuple):
     options: dict[str, Any]
 
 
-def _store_options(settings: Settings, memory: Memory, change_ids: ChangeIds, codec: Codec) -> _OfStores:
+def _store_options(settings: Settings, memory: Memory, change_ids: Register, codec: Codec) -> _OfStores:
     """Of one server and its replica the records are the same."""
     options = {
         "tombstone_ms": settings.lease_terms.tombstone_ms,

@@ -158,7 +158,7 @@ def known(digest: str) -> ResponseReturnValue:
     for name in backend.table.categories:
         [there] = backend.primary.copies([(digest, name)], timeout=1.0)
         if there.meta:
-            wiped = backend.board.is_wiped_since(digest, name, there.version)
+            wiped = backend.register.is_wiped_since(digest, name, there.version)
             meta = there.meta.decode(errors="replace").replace("\1", " ")
             found[f"finds {name} in Redis"] = f"{sorted(there.fields)}, {meta}, host has wiped it since: {wiped}"
         if own := backend.memory.category(digest, name):

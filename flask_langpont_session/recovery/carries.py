@@ -99,7 +99,7 @@ class Carries(Step):
 
     def _is_less(self, digest: str, category: str, copy: CategoryCopy) -> bool:
         """Return whether this host has seen more of a category than Redis has."""
-        return (copy.version if copy.meta else 0) < self._backend.latest_version(digest, category)
+        return (copy.version if copy.meta else 0) < self._backend.register.latest_version(digest, category)
 
     def _without_others(self, category: str, copy: CategoryCopy, carried: Sequence[str]) -> CategoryCopy:
         """Return a copy without the keys of other categories, which go along with theirs."""
@@ -121,7 +121,7 @@ class Carries(Step):
         for (entry, name), reply in zip(places, replies, strict=True):
             if reply.status != "merged":
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
-            self._backend.note_wipe(entry.origin, name, reply.version)
+            self._backend.register.note_wipe(entry.origin, name, reply.version)
 
     def _carried(self, merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, set[str]]:
         """Send merges, and return how those of each entry ended.
@@ -143,7 +143,7 @@ class Carries(Step):
             if isinstance(reply, StoreError):
                 raise reply
             if reply.version:  # what a worker of this host has from before lacks what was brought
-                self._backend.note_version(merge.digest, merge.category, reply.version)
+                self._backend.register.note_version(merge.digest, merge.category, reply.version)
             done.append(reply)
         return done
 

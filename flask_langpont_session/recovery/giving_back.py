@@ -234,11 +234,12 @@ class Refill(Step):
 
     def _give_back(self, batch: Sequence[_Held], database: bool) -> None:
         living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
-        wanted = []
+        wanted, register = [], self._backend.register
         for copy, seen_at in batch:
             age = self._backend.clock() - seen_at
             # Of what was wiped nothing need be left that tells so, when all copies of it should have gone.
-            is_over = age >= self._backend.settings.local_cache_ttl or self._backend.was_wiped(copy)
+            is_over = register.is_wiped_since(copy.digest, copy.category, copy.copy.version)
+            is_over = is_over or age >= self._backend.settings.local_cache_ttl
             if is_over or (copy.kind == SIGNED_IN and copy.digest not in living):
                 continue
             life_ms = self._backend.life_of_kept(copy.category, copy.kind)
@@ -248,7 +249,7 @@ class Refill(Step):
                 # What began before the loss knows all that there was.
                 is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
                 wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
-        seen = [self._backend.latest_version(each.digest, each.category) for each in wanted]
+        seen = [register.latest_version(each.digest, each.category) for each in wanted]
         sent_at = self._backend.clock()
         limits, write_id = self._backend.limits, new_write_id()
         replies = self._backend.primary.merge_all(wanted, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)

@@ -273,9 +273,9 @@ class Merges(Step):
     def _note_version(self, group: _Group, version: int) -> None:
         """Before what was merged leaves the journal: what a worker has from before lacks it."""
         of_category = group[0].digest, group[0].category
-        self._backend.note_version(*of_category, version)
+        self._backend.register.note_version(*of_category, version)
         if any(entry.operation is Operation.WIPE for entry in group):
-            self._backend.note_wipe(*of_category, version)
+            self._backend.register.note_wipe(*of_category, version)
 
     def _send(self, groups: Sequence[_Group], *, whatever_is_there: bool = False) -> list[_Sent]:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
@@ -301,7 +301,7 @@ class Merges(Step):
         life_ms = max(entry.life_ms for entry in group)
         merge = merge_of(self._backend, first.digest, first.category, first.kind, changes, guard_of(first), life_ms)
         is_known = not (whatever_is_there or first.shadow)
-        since = self._backend.latest_version(first.digest, first.category) if is_known else 0
+        since = self._backend.register.latest_version(first.digest, first.category) if is_known else 0
         return merge._replace(write_id=write_id, shadow=first.shadow, since=since)
 
     def _send_again(self, groups: Sequence[_Group]) -> list[_Sent]:

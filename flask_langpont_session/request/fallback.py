@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from contextlib import suppress
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
@@ -13,10 +12,10 @@ from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
 from ..policy.records import NO_COPY, CategoryState, Gap, Loaded, apply_writes
 from ..policy.serializer import encode
-from ..policy.values import CategoryChange, CategoryCopy, RecordRef, SharedCopy, StoreError
+from ..policy.values import CategoryChange, CategoryCopy, RecordRef, SharedCopy
 from ..stores.backend import Lack
-from ..stores.host.board import Board
 from ..stores.host.journal import Overlay
+from ..stores.host.register import Register
 from ..stores.memory.memory import Memory
 from ..stores.redis.records import empty_as_of
 from .scope import RedisReply
@@ -27,9 +26,9 @@ _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 class Fallback:
     """The decision table applied to data, and the local copies it needs."""
 
-    def __init__(self, settings: Settings, memory: Memory, board: Board) -> None:
+    def __init__(self, settings: Settings, memory: Memory, register: Register) -> None:
         self.table = settings.table
-        self._board = board
+        self._register = register
         self._settings = settings
         self._memory = memory
         self._defaults = {key: encode(key, value) for key, value in settings.defaults.items()}
@@ -77,7 +76,7 @@ class Fallback:
         else:
             is_news = self._memory.put_absent(ref.digest, name, version, asked_at)
         if is_news:
-            self._note_version(ref.digest, name, version)
+            self._register.note_version(ref.digest, name, version)
 
     def _held(self, ref: RecordRef, name: str, lack: Lack, overlay: Overlay | None) -> CategoryCopy | None:
         """Return this host's copy of a category that Redis may have lost; None: the host does not know."""
@@ -85,11 +84,11 @@ class Fallback:
         held = _newest(
             self._memory.category(digest, name, before_loss=True), overlay.copies.get(name) if overlay else None
         )
-        if held is None or self.is_outdated(digest, name, held.version) or (overlay and not overlay.is_known):
+        if held is None or self._register.is_outdated(digest, name, held.version) or (overlay and not overlay.is_known):
             return None
         # That nothing is there was said after the loss, perhaps, of what another worker has seen before it.
         is_doubtful = not held.fields and held.version > lack.well_until_us
-        return None if is_doubtful and self.is_outdated(digest, name, 0) else held
+        return None if is_doubtful and self._register.is_outdated(digest, name, 0) else held
 
     def _is_whole(self, ref: RecordRef, name: str, record: Known, held: CategoryCopy | None, lack: Lack) -> bool:
         """Return whether Redis has all that this host knows of a category, though it may have lost data."""
@@ -149,7 +148,7 @@ class Fallback:
         """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
         digest, kind = ref.digest, ref.kind
         known = _newest(self._memory.category(digest, name), overlay.copies.get(name) if overlay else None)
-        if known and (self.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
+        if known and (self._register.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
         copy = known or NO_COPY
         shown = {
@@ -239,10 +238,10 @@ class Fallback:
         for name, change in changes.items():
             version = versions[name]
             if change.wipe:
-                self.note_wipe(digest, name, version.after)
+                self._register.note_wipe(digest, name, version.after)
             if name not in self.kept_locally:
                 continue
-            self._note_version(digest, name, version.after)
+            self._register.note_version(digest, name, version.after)
             if not (change.wipe or version.before):
                 # This worker may know of something, which Redis has lost then. Just before the write, which would count
                 # as a part of it otherwise.
@@ -251,30 +250,14 @@ class Fallback:
             found = None if loaded is None else loaded.of(name).stored
             self._memory.write(digest, name, change, version, kind=kind, found=found)
 
-    def _note_version(self, digest: str, name: str, version: int) -> None:
-        try:
-            self._board.note_version(digest, name, version)
-        except StoreError:
-            return  # that the journal cannot be used is said where something has to be kept in it
-
-    def note_wipe(self, digest: str, name: str, version: int) -> None:
-        """No older copy of a category may be given back to Redis, whichever worker of this host has it."""
-        with suppress(StoreError):
-            self._board.note_wipe(digest, name, version)
-
-    def is_outdated(self, digest: str, name: str, version: int) -> bool:
-        """Whether a worker of this host has seen a later version of a category, or wiped it since."""
-        with suppress(StoreError):
-            return self._board.is_outdated(digest, name, version)
-        return False
-
     def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
         """Return whether a worker of this host has seen a later version of a category than what Redis has is as of:
         before Redis had that, or since."""
-        if self.is_outdated(digest, name, there.version):
+        if self._register.is_outdated(digest, name, there.version):
             return True
-        was_taken_for_all = self.is_outdated(digest, name, there.version - 1000)  # to the millisecond, by another one
-        return not was_taken_for_all and self.is_outdated(digest, name, as_of)
+        # To the millisecond, and by another worker.
+        was_taken_for_all = self._register.is_outdated(digest, name, there.version - 1000)
+        return not was_taken_for_all and self._register.is_outdated(digest, name, as_of)
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
         """What this worker has just written of a session's categories."""

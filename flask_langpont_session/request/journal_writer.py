@@ -131,7 +131,7 @@ class JournalWriter:
         :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
         """
         try:
-            return self._board.row_changing(digest)
+            return self._journal.file.numbers(lambda rows: rows.row_changing(digest))
         except StoreError as error:
             self._did_not_say(error)
             return None
@@ -141,17 +141,17 @@ class JournalWriter:
 
         :param number: of the try that succeeded, if it was a compare-and-set.
         """
-        self._do(lambda _: self._board.row_changed(digest, self._clock(), number))
+        self._do(lambda _: self._journal.file.numbers(lambda rows: rows.row_changed(digest, self._clock(), number)))
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
         """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
         this worker. False: it cannot be said."""
         digest, number = held.row.digest, held.change
         try:
-            changed_at = self._board.row_changed_at(digest)
+            changed_at = self._journal.file.numbers(lambda rows: rows.row_changed_at(digest))
             if changed_at <= held.confirmed_at or changed_at > self._clock():
                 return True  # a moment that is yet to come is from before the machine's start
-            return number is not None and self._board.is_last_change(digest, number)
+            return number is not None and self._journal.file.numbers(lambda rows: rows.is_last_change(digest, number))
         except StoreError as error:
             self._did_not_say(error)
             return False
@@ -331,7 +331,7 @@ class JournalWriter:
         for name in plan.carries:
             found = loaded.of(name)
             version, is_lost = found.version, found.gap is not None and found.gap.whole
-            if version and not is_lost and not self._fallback.is_outdated(origin.digest, name, version):
+            if version and not is_lost and not self._board.register.is_outdated(origin.digest, name, version):
                 copy = found.stored
                 stays = self._fallback.table.left_behind(name, copy.fields, plan.carries)
                 shown = {key: value for key, value in copy.fields.items() if key not in stays} if stays else copy.fields

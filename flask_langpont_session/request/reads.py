@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import TypeVar
 
 from .. import events
@@ -214,12 +213,11 @@ class Reads:
         kept as a copy now, and so that is counted once by each worker."""
         for name in names:
             there = answer.records[name].copy
-            latest = self._backend.latest_version(ref.digest, name)
+            latest = self._backend.register.latest_version(ref.digest, name)
             is_known = there.given_back or self._backend.memory.category(ref.digest, name) is not None
-            with suppress(StoreError):
-                was_wiped = self._backend.board.is_wiped_since(ref.digest, name, latest - 1000)
-                if latest > there.version and not (is_known or was_wiped):
-                    self._reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name)
+            was_wiped = self._backend.register.is_wiped_since(ref.digest, name, latest - 1000)
+            if latest > there.version and not (is_known or was_wiped):
+                self._reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name)
 
     def _lacks(self, ref: RecordRef, name: str, record: Known, now_us: int, life_us: int) -> bool:
         """The same of one category.
@@ -240,9 +238,10 @@ class Reads:
         if held is None and there.given_back:
             return self._fallback.has_seen_more(ref.digest, name, there, since)
         if held is None:
-            is_missing = not there.version and self._fallback.is_outdated(ref.digest, name, since)
+            register = self._backend.register
+            is_missing = not there.version and register.is_outdated(ref.digest, name, since)
             # What was written before Redis was asked is part of its answer.
-            return is_missing or max(since, there.version) < self._backend.latest_version(ref.digest, name) < now_us
+            return is_missing or max(since, there.version) < register.latest_version(ref.digest, name) < now_us
         return bool(held.fields) and since < held.version < until
 
     def _quarantine(self, ref: RecordRef, category: str, source: str, scope: RequestScope, foreign: bool) -> None:
@@ -278,7 +277,7 @@ class Reads:
         held = self._backend.memory.category(ref.digest, category), overlay.copies.get(category)
         if not version or any(copy is not None and copy.version > version for copy in held):
             return True
-        return not ref.shadow and self._fallback.is_outdated(ref.digest, category, version)
+        return not ref.shadow and self._backend.register.is_outdated(ref.digest, category, version)
 
     def _count_load(self, loaded: Loaded, ref: RecordRef, scope: RequestScope, life: Life) -> None:
         """Count which stores stood in for the primary, and note which signed-in session is in use. Keys that lie in

@@ -67,7 +67,7 @@ class SessionRepository:
         self.recorder = backend.recorder
         self._backend = backend
         self._health = backend.health
-        self._fallback = Fallback(backend.settings, backend.memory, backend.board)
+        self._fallback = Fallback(backend.settings, backend.memory, backend.register)
         journal_writer = JournalWriter(backend.journal, self._fallback, backend.reports, clock=backend.clock)
         operations = Operations.of(backend.settings)
         verifier = Verifier(backend, journal_writer, operations, single_flight=single_flight)

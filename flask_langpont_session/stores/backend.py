@@ -12,10 +12,11 @@ from ..policy.categories import AUTH
 from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
 from ..policy.records import Former, Life
-from ..policy.values import ErrorClass, RecordRef, SharedCopy, StoreError, role_of
+from ..policy.values import ErrorClass, RecordRef, StoreError, role_of
 from ..support.logs import fields
 from .host.board import Board
 from .host.journal import Journal
+from .host.register import Register
 from .memory.memory import Memory
 from .redis.cluster import ClusterStore
 from .redis.endpoint import Endpoint
@@ -91,6 +92,11 @@ class Backend:
     def board(self) -> Board:
         """The board on which the workers of this host tell each other something."""
         return self.journal.board
+
+    @property
+    def register(self) -> Register:
+        """Return what the workers of this host know together of what was changed last."""
+        return self.journal.board.register
 
     @property
     def table(self) -> CategoryTable:
@@ -188,29 +194,6 @@ class Backend:
     def row_changed(self, digest: str) -> None:
         """Have no worker of this host believe what it was told of this session's row before."""
         try:
-            self.board.row_changed(digest, self.clock())
+            self.journal.file.numbers(lambda rows: rows.row_changed(digest, self.clock()))
         except StoreError as error:
             self.reports.journal_failed(error)
-
-    def note_version(self, digest: str, category: str, version: int) -> None:
-        """Have no worker of this host go by what it had of a category before."""
-        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
-            self.board.note_version(digest, category, version)
-
-    def latest_version(self, digest: str, category: str) -> int:
-        """Return the version of a category that Redis has at least, as far as the workers of this host know, unless it
-        has run out; 0: none is known."""
-        with suppress(OSError):
-            return self.board.versions.latest(digest, category)
-        return 0
-
-    def note_wipe(self, digest: str, category: str, version: int) -> None:
-        """Have no worker of this host give Redis back what a category had before."""
-        with suppress(StoreError):  # that the journal cannot be used is said where something has to be kept in it
-            self.board.note_wipe(digest, category, version)
-
-    def was_wiped(self, copy: SharedCopy) -> bool:
-        """Whether a worker of this host has wiped a category since a copy of it was made."""
-        with suppress(StoreError):
-            return self.board.is_wiped_since(copy.digest, copy.category, copy.copy.version)
-        return False

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import pwd
 import stat
+import struct
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 # Closing any descriptor of a file drops all locks that this process has on it, SQLite's too: until this one is closed,
 # no other thread may go on to open the file and lock it. (Forks wait for the threads that are inside, as for
@@ -20,6 +24,16 @@ _creating = threading.Lock()
 
 _PATIENCE, _TRIES = 0.002, 4
 """Seconds that are waited for a lock that others hold for some microseconds, and how often it is tried."""
+
+_CLAIMS = 1 << 40
+"""Where the locks of :meth:`PrivateNumbers.claim` lie: behind all that is ever written."""
+
+_OF_OPENING: int = getattr(fcntl, "F_OFD_SETLK", 0)
+"""Sets a lock of one opening of a file: another opening in the same process is kept out as well. 0: this system has
+locks of a process only."""
+
+_LOCK = struct.Struct("hhqqi")
+"""A ``struct flock`` of Linux: its kind, what it is counted from, its place, its length, and no process."""
 
 
 class UnsafeFile(OSError):
@@ -65,14 +79,16 @@ class PrivateNumbers:
     is done to it from outside must not end them, and a page of a mapping that is cut off does.
 
     It is closed when the last thread lets go of this object: another file would get the number of the descriptor, and
-    a thread that was about to write would write there. A forked child may go on with it, but for :meth:`exchange`.
+    a thread that was about to write would write there. A forked child may go on with it, but for :meth:`locked`.
 
     :param path: and `flags`: see :func:`open_private`.
+    :ivar claimed: which number :meth:`claim` found.
     """
 
     def __init__(self, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> None:
         self._descriptor = open_private(path, flags)
         self._threads = threading.Lock()
+        self.claimed = 0
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -96,51 +112,91 @@ class PrivateNumbers:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot do that
                 raise
 
+    def claim(self, most: int) -> None:
+        """Have a number below `most` that no other opening of the file has, in any process: until this one is closed,
+        or its process is killed. `most` itself: there is none, or this system has no such locks."""
+        for self.claimed in range(most if _OF_OPENING else 0):
+            with suppress(OSError):
+                self._set_lock(fcntl.LOCK_EX, _CLAIMS + self.claimed, 1)
+                return
+        self.claimed = most
+
     def read(self, place: int, size: int) -> bytes:
         """Less than was asked for: the file ends there."""
         return os.pread(self._descriptor, size, place)
 
-    def write(self, place: int, content: bytes) -> int:
-        """How many bytes there was room for."""
-        return os.pwrite(self._descriptor, content, place)
-
-    def exchange(self, place: int, content: bytes) -> bytes | None:
-        """Write, and read what was there before. None: another process may have written in between, because it held the
-        lock of the place for longer than this waits.
+    def write(self, place: int, content: bytes) -> None:
+        """Put something in its place.
 
         :raises OSError: there is no room.
         """
-        is_alone = self._lock(place, len(content))
-        try:
-            before = self.read(place, len(content))
-            if self.write(place, content) < len(content):
-                raise OSError(errno.ENOSPC, "no room in a file of numbers")
-        finally:
-            if is_alone:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, len(content), place)
-                self._threads.release()
-        return before if is_alone else None
+        if os.pwrite(self._descriptor, content, place) < len(content):
+            raise OSError(errno.ENOSPC, "no room in a file of numbers")
 
-    def _lock(self, place: int, size: int) -> bool:
-        """Whether no other thread or process is within :meth:`exchange` at that place."""
+    @contextmanager
+    def locked(self, place: int, size: int) -> Iterator[bool]:
+        """Keep all others out that ask for a lock of that place, and yield whether they are: not if one of them holds
+        it for longer than this waits, or there are no locks here."""
         if not self._threads.acquire(timeout=_PATIENCE):  # the lock of a file is one of all threads of a process
-            return False
+            yield False
+            return
         is_alone = False
         try:
-            for _ in range(_TRIES):
-                try:
-                    fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, size, place)
-                    is_alone = True
-                    break
-                except BlockingIOError:
-                    # A lock of a file can be waited for without an end only: its holder may have been stopped.
-                    time.sleep(_PATIENCE / _TRIES)
-        except OSError:  # a file system without locks, or none are left
-            pass
+            is_alone = any(self._takes(place, size) for _ in range(_TRIES))
+            yield is_alone
         finally:
-            if not is_alone:
-                self._threads.release()
-        return is_alone
+            if is_alone:
+                self._set_lock(fcntl.LOCK_UN, place, size)
+            self._threads.release()
+
+    def _takes(self, place: int, size: int) -> bool:
+        try:
+            self._set_lock(fcntl.LOCK_EX, place, size)
+        except OSError:
+            # A lock of a file can be waited for without an end only: its holder may have been stopped.
+            time.sleep(_PATIENCE / _TRIES)
+            return False
+        return True
+
+    def _set_lock(self, kind: int, place: int, size: int) -> None:
+        if _OF_OPENING:
+            what = fcntl.F_UNLCK if kind == fcntl.LOCK_UN else fcntl.F_WRLCK
+            fcntl.fcntl(self._descriptor, _OF_OPENING, _LOCK.pack(what, os.SEEK_SET, place, size, 0))
+        else:
+            fcntl.lockf(self._descriptor, kind | fcntl.LOCK_NB, size, place)
+
+
+class OwnNumbers:
+    """The same in this process' memory, of which only those parts exist that were written to. A forked child has what
+    was there.
+
+    :ivar size: bytes.
+    :ivar claimed: nothing else claims a number.
+    """
+
+    claimed = 0
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._content = mmap.mmap(-1, size, mmap.MAP_PRIVATE)
+        self._threads = threading.Lock()
+
+    def read(self, place: int, size: int) -> bytes:
+        """Return what is there."""
+        return self._content[place : place + size]
+
+    def write(self, place: int, content: bytes) -> None:
+        """Put something in its place."""
+        self._content[place : place + len(content)] = content
+
+    @contextmanager
+    def locked(self, place: int, size: int) -> Iterator[bool]:
+        """Keep other threads out."""
+        with self._threads:
+            yield True
+
+
+Numbers: TypeAlias = PrivateNumbers | OwnNumbers
 
 
 def check_private(path: Path) -> None:

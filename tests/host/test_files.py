@@ -165,8 +165,8 @@ def test_a_file_that_is_cut_off_ends_no_process(path: Path, left: int) -> None:
         print("ready", flush=True)
         while not journal.revocations.is_revoked("end"):
             journal.is_empty()
-            journal.board.row_changed_at("d")
-            journal.board.is_last_change("d", journal.board.row_changing("d"))
+            journal.file.numbers(lambda rows: rows.row_changed_at("d"))
+            journal.file.numbers(lambda rows: rows.is_last_change("d", rows.row_changing("d")))
             journal.queue_push("theirs", wait=20)
         print(journal.is_empty())
     """

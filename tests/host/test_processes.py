@@ -363,7 +363,7 @@ def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         print(journal.is_empty())
     """
-    assert output(process(script, path)) == "no room for the commit counter\nTrue"
+    assert output(process(script, path)) == "no room in a file of numbers\nTrue"
 
 
 def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
@@ -385,25 +385,19 @@ def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
     assert output(process(script, path)) == "WRITE_REFUSED\n['before', 'after']"
 
 
-def test_when_a_row_was_changed_is_shared_without_a_question(durable: Journal, path: Path) -> None:
-    """Another process says when; neither side asks SQLite."""
-    asked = questions(durable)
-    assert durable.board.row_changed_at("d") == 0
-    output(process("journal.board.row_changed('d', 7.5)", path))
-    assert (durable.board.row_changed_at("d"), durable.board.row_changed_at("other")) == (7.5, 0)
-    assert in_fork(lambda: durable.board.row_changed_at("d")) == "7.5"
+def test_what_changed_a_row_last_is_shared_without_a_question(durable: Journal, path: Path) -> None:
+    """Another process says when it did, and before that puts its own number in place of this one's: no side asks
+    SQLite."""
+    asked, rows = questions(durable), durable.file.numbers(lambda rows: rows)
+    assert rows.row_changed_at("d") == 0
+    numbers = {digest: rows.row_changing(digest) for digest in ("d", "other")}
+    rows.row_changed("d", 5.5, numbers["d"])
+    assert all(rows.is_last_change(digest, number) for digest, number in numbers.items())
+    output(process("journal.file.numbers(lambda rows: rows.row_changing('d'))", path))
+    assert rows.row_changed_at("d") == 5.5
+    output(process("journal.file.numbers(lambda rows: rows.row_changed('d', 7.5))", path))
+    assert [rows.is_last_change(digest, number) for digest, number in numbers.items()] == [False, True]
+    assert (rows.row_changed_at("d"), rows.row_changed_at("other")) == (7.5, 0)
+    assert in_fork(lambda: durable.file.numbers(lambda rows: rows.row_changed_at("d"))) == "7.5"
     assert asked == []
     assert durable.is_empty()
-
-
-def test_which_worker_tried_last_to_change_a_row_is_shared_without_a_question(durable: Journal, path: Path) -> None:
-    """Another process puts its own number in place of this one's; that of another session stays."""
-    asked = questions(durable)
-    numbers = {digest: durable.board.row_changing(digest) for digest in ("d", "other")}
-    durable.board.row_changed("d", 7.5, numbers["d"])
-    assert all(durable.board.is_last_change(digest, number) for digest, number in numbers.items())
-    output(process("journal.board.row_changing('d')", path))
-    assert not durable.board.is_last_change("d", numbers["d"])
-    assert durable.board.is_last_change("other", numbers["other"])
-    assert durable.board.row_changed_at("d") == 7.5
-    assert asked == []

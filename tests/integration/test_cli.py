@@ -127,10 +127,10 @@ def test_status_says_why_there_is_no_near_cache(make_app: MakeApp, primary: Valk
     path = parts(app).backend.journal.file.path
     assert path is not None
     parts(app).backend.journal.close()
-    near = path.with_name(f"{path.name}-near")
+    near = path.with_name(f"{path.name}-register")
     near.unlink(missing_ok=True)
     near.symlink_to(path.with_name("elsewhere"))
-    assert "primary    ok, no near cache: the file whose name ends in -near" in run(app, "status").output
+    assert "primary    ok, no near cache: the file whose name ends in -register" in run(app, "status").output
 
 
 def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:

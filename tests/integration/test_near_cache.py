@@ -18,7 +18,8 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import session
 from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
-from flask_langpont_session.stores.host.change_ids import ChangeIds
+from flask_langpont_session.stores.host.file import JournalFile
+from flask_langpont_session.stores.host.register import Register
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.endpoint import Endpoint
@@ -52,7 +53,7 @@ class Worker:
     """
 
     url: str
-    change_ids: ChangeIds
+    change_ids: Register
     seconds: float = 1000.0
     patience: float = WAIT
     is_shard: bool = False
@@ -102,7 +103,7 @@ class Worker:
 
 @pytest.fixture
 def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
-    worker = Worker(server.url, ChangeIds(None))
+    worker = Worker(server.url, Register(JournalFile(None)))
     yield worker
     worker.store.forget_connections()
 
@@ -110,7 +111,7 @@ def worker(server: Valkey, raw: Any) -> Iterator[Worker]:
 @pytest.fixture
 def elsewhere(server: Valkey, raw: Any) -> Iterator[Worker]:
     """A worker of another host."""
-    worker = Worker(server.url, ChangeIds(None))
+    worker = Worker(server.url, Register(JournalFile(None)))
     yield worker
     worker.store.forget_connections()
 
@@ -137,7 +138,7 @@ def test_what_is_not_there_is_known_too(worker: Worker, elsewhere: Worker) -> No
 
 def test_that_a_shard_has_nothing_is_not_kept(server: Valkey, raw: Any) -> None:
     """If the slot goes to another shard, this one tells what becomes of its keys, and nothing of others."""
-    worker = Worker(server.url, ChangeIds(None), is_shard=True)
+    worker = Worker(server.url, Register(JournalFile(None)), is_shard=True)
     for _ in range(3):
         assert worker.read() == {} and worker.known() is None
         worker.near.attend()
@@ -155,7 +156,7 @@ def test_another_host_is_seen_as_soon_as_the_server_says_it(worker: Worker, else
 
 
 def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_path: Path) -> None:
-    one, two = (Worker(server.url, ChangeIds(tmp_path / "journal")) for _ in range(2))
+    one, two = (Worker(server.url, Register(JournalFile(tmp_path / "journal"))) for _ in range(2))
     for number in range(50):
         two.warm()
         one.write(theme=str(number))
@@ -170,7 +171,7 @@ def test_messages_arrive_over_tls(server: Valkey, raw: Any, elsewhere: Worker, t
     authority = Authority(tmp_path)
     with TlsFront(authority.context(["localhost"]), server.port) as front:
         url = f"rediss://localhost:{front.port}/0?ssl_ca_certs={authority.certificate}"
-        worker = Worker(url, ChangeIds(None))
+        worker = Worker(url, Register(JournalFile(None)))
         for number in range(20):
             worker.warm()
             elsewhere.write(theme=str(number))
@@ -372,7 +373,7 @@ def test_a_server_that_does_not_let_us_track_is_asked_each_time(
 ) -> None:
     caplog.set_level("INFO")
     raw.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-client|tracking")
-    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), ChangeIds(None))
+    worker = Worker(server.url.replace("redis://", "redis://reader:secret@"), Register(JournalFile(None)))
     worker.write(theme="dark")
     for _ in range(3):
         assert worker.read() == {"theme": b"dark"} and worker.known() is None
@@ -387,7 +388,7 @@ def test_a_server_that_does_not_let_us_track_is_asked_each_time(
 
 
 def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valkey, raw: Any) -> None:
-    worker = Worker(server.url, ChangeIds(None))
+    worker = Worker(server.url, Register(JournalFile(None)))
     worker.store.link.connections.source.connection_kwargs["parser_class"] = _RESP3Parser
     for _ in range(3):
         assert worker.read() == {} and worker.known() is None
@@ -399,7 +400,7 @@ def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valk
 def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
     """It has other stores to look after."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", ChangeIds(None), patience=0.01)
+        worker = Worker(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", Register(JournalFile(None)), patience=0.01)
         worker.near.number = MOST_LANES
         assert worker.known() is None
         for _ in range(3):

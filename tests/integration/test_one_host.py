@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from flask_langpont_session.recovery.recovery import Progress
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request.journal_writer import JournalWriter
 from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.host.register import WIPED
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
@@ -552,7 +554,7 @@ def test_what_was_shared_of_an_id_that_was_given_up_is_not_given_back(
         assert stored(primary, "translation", former) == {}
         with primary.client() as redis:
             redis.delete(f"session:translation:{{{digest(former)}}}")
-        (tmp_path / "journal.sqlite3-wiped-2").write_bytes(b"")
+        os.truncate(tmp_path / "journal.sqlite3-register", WIPED)
         parts(sibling).monitor.recovery.note_incident()
         parts(sibling).monitor.tick()
     assert browser(sibling, former).get("/get/input_text").json["value"] is None

@@ -90,33 +90,44 @@ def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path
 
 
 @pytest.mark.usefixtures("workers_end")
-def test_what_a_worker_of_either_release_has_seen_or_wiped_outdates_the_copies_of_the_other_one(
+def test_what_a_worker_of_either_release_has_seen_wiped_or_changed_is_known_to_the_other_one(
     former: Path, tmp_path: Path
 ) -> None:
     """What a worker has written to Redis may be in no copy that its host shares: one that does not reach Redis yet must
-    know that there is more than it has, and build nothing on that."""
+    know that there is more than it has, and build nothing on that. What a worker keeps near it asks for again."""
     path = tmp_path / "journal"
     script = """
         board = journal.board
         journal.open()
         board.note_version("theirs", "ui", 5000)
         board.note_wipe("wiped by them", "ui", 5000)
+        near = [board.change_ids.of(digest) for digest in ("a", "b")]
         wait()
+        board.change_ids.change("a", near[0])
+        print([board.change_ids.of(digest) == before for digest, before in zip("ab", near)], flush=True)
+        wait()
+        print([board.change_ids.change(digest, board.change_ids.of(digest)) is None for digest in "ab"])
+        print([board.change_ids.of(digest) == before for digest, before in zip("ab", near)])
         print([board.is_outdated("mine", "ui", version) for version in (4000, 5000)])
         print([board.is_wiped_since("wiped by me", "ui", version) for version in (4000, 5000)])
     """
     worker = process(script, path, environment=former_release.environment(former))
     assert worker.stdout and worker.stdout.readline() == "ready\n"
     with closing(journal_at(path)) as journal:
-        board = journal.board
+        register = journal.board.register
         journal.open()
-        assert [board.is_outdated("theirs", "ui", version) for version in (4000, 5000)] == [True, False]
-        assert [board.is_wiped_since("wiped by them", "ui", version) for version in (4000, 5000)] == [True, False]
-        assert board.versions.latest("theirs", "ui") == 5000
-        board.note_version("mine", "ui", 5000)
-        board.note_wipe("wiped by me", "ui", 5000)
+        assert [register.is_outdated("theirs", "ui", version) for version in (4000, 5000)] == [True, False]
+        assert [register.is_wiped_since("wiped by them", "ui", version) for version in (4000, 5000)] == [True, False]
+        assert register.latest_version("theirs", "ui") == 5000
+        register.note_version("mine", "ui", 5000)
+        register.note_wipe("wiped by me", "ui", 5000)
+        near = [register.of(digest) for digest in "ab"]
         let_go_on(worker)
-        assert output(worker) == "[True, False]\n[True, False]"
+        assert [worker.stdout.readline() for _ in range(2)] == ["[False, True]\n", "ready\n"]
+        is_known = [register.change(digest, before) is None for digest, before in zip("ab", near, strict=True)]
+        assert is_known == [True, False]
+        let_go_on(worker)
+        assert output(worker) == "[False, False]\n[False, False]\n[True, False]\n[True, False]"
 
 
 def let_go_on(worker: subprocess.Popen[str]) -> None:

@@ -32,7 +32,7 @@ from flask_langpont_session.request import (
     verifier,
 )
 from flask_langpont_session.stores import backend
-from flask_langpont_session.stores.host import change_ids, entries, host_clock, journal, presence
+from flask_langpont_session.stores.host import entries, host_clock, journal, presence, register
 from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.memory import ended, memory
@@ -337,12 +337,12 @@ def _copies_stay(self: lane.Lane) -> None:
     self.asked_at = float("-inf")
 
 
-def _any_change_id(self: change_ids.ChangeIds, digest: str, before: change_ids.ChangeId = None) -> change_ids.ChangeId:
+def _any_change_id(self: register.Register, digest: str, before: register.ChangeId = None) -> register.ChangeId:
     _change(self, digest, before)
     return self.of(digest)
 
 
-_change = change_ids.ChangeIds.change
+_change = register.Register.change
 
 
 def _finds_in_outages(self: line.Line, sid: Any, life: Any, view: Any = None, names: Any = ()) -> Any:
@@ -518,7 +518,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what was lost is given back", giving_back.GivingBack, "begin", _nothing),
     Ablation("copies in an outage", memory.Memory, "category", _nothing),
     Ablation("own writes in copies", fallback.Fallback, "remember_write", _nothing),
-    Ablation("later versions of siblings", fallback.Fallback, "is_outdated", lambda *arguments: False),
+    Ablation("later versions of siblings", register.Register, "is_outdated", lambda *arguments: False),
     Ablation("copies are as old as their confirmation", memory.Memory, "_is_young", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", lambda self, merged: []),
@@ -544,12 +544,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what a replica lacks is unknown", reads.Reads, "_is_behind", _nothing_is_nothing),
     _script("additions are counted once", ("if is_counted(counted, mode) then", "if false then")),
     _script("late commands do nothing", ("if sub(head, 32, 47) < now then", "if false then")),
-    Ablation("change ids of a host", change_ids.ChangeIds, "of", lambda self, digest: change_ids.NEVER),
+    Ablation("change ids of a host", register.Register, "of", lambda self, digest: register.NEVER),
     Ablation("change id before the question", near.NearCache, "keep", _looked_up_late),
     Ablation("silence", near, "SILENCE", float("inf")),
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
     _script("the read behind an own write", ("if sub(head, 20, 20) == '1' then", "if false then")),
-    Ablation("change ids around an own write", change_ids.ChangeIds, "change", _any_change_id),
+    Ablation("change ids around an own write", register.Register, "change", _any_change_id),
     Ablation("a hit at level 0 only", line.Line, "read", _finds_in_outages),
     Ablation("the journal before a hit", line.Line, "_is_untouched", _says_nothing),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),

@@ -361,7 +361,7 @@ class World:
 
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
         """One endpoint as a worker sees it."""
-        change_ids = worker.host.journal.board.change_ids
+        change_ids = worker.host.journal.board.register
         way = Way(name, self.cluster, worker, self.tasks, server_identity)
         store = SimStore(way, worker.memory, change_ids)
         if self.is_near and name == PRIMARY:
@@ -380,7 +380,7 @@ class World:
         near = SimNear(
             store.way,
             store.link,
-            host.journal.board.change_ids,
+            host.journal.board.register,
             store.memory,
             copies_ttl=settings.local_cache_ttl,
             clock=self.clock.monotonic,

@@ -1,8 +1,8 @@
 """The board on which the worker processes of a host tell each other something, beside what waits for the stores.
 
-It is kept in the file of the journal, and in small files and memory beside it: the outages that were announced, the
-copies that are shared, which rows were changed, which versions were seen or wiped, which worker resyncs Redis after an
-incident, which workers live, and what is known of the Redis servers.
+It is kept in the file of the journal, and beside it: the outages that were announced, the copies that are shared, what
+was changed last (:class:`.Register`), which worker resyncs Redis after an incident, which workers live, and what is
+known of the Redis servers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
-from ...policy.leases import CLOCK_TOLERANCE_MS
-from ...policy.values import Basis, ErrorClass, ServerRecord, SharedCopy, StoreError
+from ...policy.values import Basis, ServerRecord, SharedCopy, StoreError
 from ..codec.plain import PLAIN, Codec
-from .change_ids import ChangeIds
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
 from .group_commit import Room
 from .host_clock import HostClock
-from .latest_versions import LatestVersions
 from .limits import JournalLimits
 from .presence import Presence
+from .register import Register
 
 PORTION = 200
 """Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
@@ -55,8 +53,7 @@ class Board:
     :param limits: how much is kept at most, what waits in the journal included.
     :param codec: of the values of copies.
     :ivar clock: by which order and age are decided.
-    :ivar change_ids: of the latest change of each session in Redis.
-    :ivar versions: the latest ones that were seen.
+    :ivar register: which session was changed last, and what was seen and wiped of it.
     :ivar words: of the workers of a journal in memory, see :class:`.Presence`.
     """
 
@@ -71,20 +68,9 @@ class Board:
         self._file = file
         self._codec = codec
         self.clock = clock or HostClock(file.path)
-        self._wall = clock or time.time
         self._limits = limits or JournalLimits()
-        self.versions, self._wipes = (
-            LatestVersions(file.path, what, has_met_former=lambda: file.sides.has_met_former)
-            for what in ("seen", "wiped")
-        )
-        self.change_ids = ChangeIds(file.path)
+        self.register = Register(file, copies_ttl=self._limits.copies_ttl, wall=clock or time.time)
         self.words: dict[Presence, str] = {}
-
-    def close(self) -> None:
-        """Let go of the files beside the journal's. Never raises; the next call opens them again."""
-        self.versions.close()
-        self._wipes.close()
-        self.change_ids.close()
 
     # -- outages -------------------------------------------------------------------------------------------------------
 
@@ -143,7 +129,7 @@ class Board:
         outdated: Outdated = Counter()
         now = self._now_ms()
         for shared in copies:
-            is_outdated = self.is_outdated(shared.digest, shared.category, shared.copy.version)
+            is_outdated = self.register.is_outdated(shared.digest, shared.category, shared.copy.version)
             for basis, count in put_copy(db, shared, now, self._codec, is_outdated=is_outdated).items():
                 outdated[shared.category, basis] += count
         return outdated
@@ -165,56 +151,6 @@ class Board:
 
         while self._file.transaction(clear, REPLAY_SECONDS, room=Room.RESERVED):
             pass
-
-    # -- rows ----------------------------------------------------------------------------------------------------------
-
-    def row_changing(self, digest: str) -> int:
-        """Let the other workers of the host know that this one is about to try a compare-and-set of a session's row.
-
-        :return: the number of this try, for :meth:`row_changed` and :meth:`is_last_change`.
-        """
-        return self._file.numbers(lambda numbers: numbers.row_changing(digest))
-
-    def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
-        """Let the other workers of the host know that a session has another row in the database. Not an entry: the
-        change waits for nothing. Costs a microsecond.
-
-        :param at: monotonic seconds, after the commit.
-        :param number: of the try that succeeded. None: the change was no compare-and-set.
-        """
-        self._file.numbers(lambda numbers: numbers.row_changed(digest, at, number))
-
-    def is_last_change(self, digest: str, number: int) -> bool:
-        """Whether no worker of this host has changed the row after the try of this number, which succeeded."""
-        return self._file.numbers(lambda numbers: numbers.is_last_change(digest, number))
-
-    def row_changed_at(self, digest: str) -> float:
-        """Monotonic seconds at which that was, or later. Long ago: it is not known to have been changed."""
-        return self._file.numbers(lambda numbers: numbers.row_changed_at(digest))
-
-    # -- versions ------------------------------------------------------------------------------------------------------
-
-    def note_version(self, digest: str, category: str, version: int) -> None:
-        """Let the other workers of the host know that this version of a category is what there is. Not an entry."""
-        with _TRANSLATED:
-            self.versions.note(digest, category, version)
-
-    def is_outdated(self, digest: str, category: str, version: int) -> bool:
-        """Whether a worker of this host has seen a later version of a category, or wiped it since."""
-        with _TRANSLATED:
-            since_ms = self._oldest_copy_ms()
-            later = self.versions.is_outdated(digest, category, version, since_ms)
-            return later or self._wipes.is_outdated(digest, category, version, since_ms)
-
-    def note_wipe(self, digest: str, category: str, version: int) -> None:
-        """Let the other workers of the host know that a category was wiped at this version. Not an entry."""
-        with _TRANSLATED:
-            self._wipes.note(digest, category, version)
-
-    def is_wiped_since(self, digest: str, category: str, version: int) -> bool:
-        """Whether a worker of this host has wiped a category after a version."""
-        with _TRANSLATED:
-            return self._wipes.is_outdated(digest, category, version, self._oldest_copy_ms())
 
     # -- the claim to resync Redis -------------------------------------------------------------------------------------
 
@@ -277,21 +213,3 @@ class Board:
 
     def _now_ms(self) -> int:
         return int(self.clock() * 1000)
-
-    def _oldest_copy_ms(self) -> int:
-        """Return when a copy must have been confirmed at least; the clock of Redis may be a little off."""
-        return int(self._wall() * 1000) - int(self._limits.copies_ttl * 1000) - CLOCK_TOLERANCE_MS
-
-
-class _Translated:
-    """Stands around what may raise :class:`OSError`. No generator: each request that writes or reads enters it."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error
-
-
-_TRANSLATED = _Translated()

@@ -5,14 +5,13 @@ They are read and written by system calls, see :class:`PrivateNumbers`. It costs
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import time
 import zlib
 from pathlib import Path
 
-from ...support.files import PrivateNumbers
+from ...support.files import Numbers, OwnNumbers, PrivateNumbers
 
 _WORD = 8
 _PLACES = 1024
@@ -59,24 +58,27 @@ class CommitCounter:
     Behind them lies when a session's row in the database was last changed from this host, and by which change: see
     :meth:`row_changed` and :meth:`row_changing`.
 
-    :param path: of the journal.
+    :param path: of the journal; None: it is in this process' memory.
     :raises OSError: there is no room for them, or the file is not this user's own.
     """
 
-    def __init__(self, path: Path) -> None:
-        place = counter_path(path)
+    def __init__(self, path: Path | None) -> None:
+        self._file: Numbers
+        is_new = True
+        if path is None:
+            self._file = OwnNumbers(SIZE)
+            return
         try:
-            self._file = PrivateNumbers(place, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            is_new = True
+            self._file = PrivateNumbers(counter_path(path), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
-            self._file = PrivateNumbers(place)
+            self._file = PrivateNumbers(counter_path(path))
             is_new = False
-        if self._size() < SIZE:
+        if self._file.size < SIZE:
             self._fill(0.0 if is_new else time.monotonic())
 
     def committed(self) -> bytes | None:
         """Equal to an earlier answer if there was no commit between the two; None: one may be about to happen."""
-        word = self._read(0, _WORD)
+        word = self._file.read(0, _WORD)
         return word if word and word[:4] == word[4:] else None
 
     def begin(self) -> int:
@@ -85,13 +87,13 @@ class CommitCounter:
         :return: its number, for :meth:`end`.
         """
         number = (self._number() + 1) & _HALF
-        self._write(0, _COUNT.pack(number))
+        self._file.write(0, _COUNT.pack(number))
         return number
 
     def end(self, number: int) -> None:
         """The transaction is committed or taken back."""
         if self._number() == number:
-            self._write(4, _COUNT.pack(number))
+            self._file.write(4, _COUNT.pack(number))
 
     def row_changing(self, digest: str) -> int:
         """The row of a session is about to be changed by compare-and-set; to be called before each try.
@@ -129,16 +131,16 @@ class CommitCounter:
         return int(_COUNT.unpack(self._get(0)[:4])[0])
 
     def _get(self, place: int) -> bytes:
-        word = self._read(place, _WORD)
+        word = self._file.read(place, _WORD)
         if len(word) < _WORD:  # not read again: the file may have been cut off again
             word = self._fill(time.monotonic())[place : place + _WORD]
         return word
 
     def _put(self, place: int, word: bytes) -> None:
         # Behind the end of a file that was cut off, a hole would come before it: "never changed" of all rows.
-        if self._size() < SIZE:
+        if self._file.size < SIZE:
             self._fill(time.monotonic())
-        self._write(place, word)
+        self._file.write(place, word)
 
     def _fill(self, at: float) -> bytes:
         """Make the file whole. Returns what it says now.
@@ -149,35 +151,8 @@ class CommitCounter:
         # Unequal: a transaction may be under way that began before.
         numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
         content = numbers + _MOMENT.pack(at) * _PLACES + os.urandom(_WORD * _PLACES)
-        if self._write(0, content) < SIZE:
-            raise OSError(errno.ENOSPC, "no room for the commit counter")
+        self._file.write(0, content)
         return content
-
-    def _size(self) -> int:
-        return self._file.size
-
-    def _read(self, place: int, size: int) -> bytes:
-        return self._file.read(place, size)
-
-    def _write(self, place: int, content: bytes) -> int:
-        return self._file.write(place, content)
-
-
-class OwnCommitCounter(CommitCounter):
-    """The same of a journal in this process' memory."""
-
-    def __init__(self) -> None:
-        self._content = bytearray(SIZE)
-
-    def _size(self) -> int:
-        return SIZE
-
-    def _read(self, place: int, size: int) -> bytes:
-        return bytes(self._content[place : place + size])
-
-    def _write(self, place: int, content: bytes) -> int:
-        self._content[place : place + len(content)] = content
-        return len(content)
 
 
 def _place_of(digest: str) -> int:

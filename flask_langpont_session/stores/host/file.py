@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 from ...policy.values import ErrorClass, StoreError
 from ...support.forks import call_in_children
 from ...support.lag import Deadline
-from .commit_counter import CommitCounter, OwnCommitCounter, counter_path
+from .commit_counter import CommitCounter, counter_path
 from .group_commit import Room, Task, Work, Writer, brisk, busy
 from .lock import HostLock
 from .opening import (
@@ -383,7 +383,7 @@ class JournalFile:
         """Not before it is known that the file is a journal, and that something may be put beside it."""
         counter = self._counter
         if counter is None or self._pid != os.getpid():
-            counter = CommitCounter(self.path) if self.path is not None else OwnCommitCounter()
+            counter = CommitCounter(self.path)
             # The other threads look at the counter without a lock: it comes last.
             self._pid, self._counter = os.getpid(), counter
         return counter

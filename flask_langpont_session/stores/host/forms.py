@@ -6,8 +6,8 @@ and no process has it open it is closed for good and removed, and all go on with
 
 - The own form is the former one with some more columns (:data:`~.entries.ADDED`), which the former file is given, too.
 - A process that opened the file just before it is removed finds that it is closed, and opens the next one.
-- Some of the small files of numbers beside the journal are those of all releases. What is known of versions is in files
-  of each release (:mod:`.latest_versions`): a worker that has met the former form reads and writes both.
+- The counter of commits is that of all releases. Each release has a register of its own (:mod:`.register`): a worker
+  that has met the former form reads and writes both.
 - Files in any other form are left alone. :func:`archive` gives them other names.
 """
 

@@ -150,7 +150,7 @@ class Journal:
         """Let go of the file, and of the board's. Never raises; the next call opens them again. A journal in memory is
         gone."""
         self.file.close()
-        self.board.close()
+        self.board.register.close()
         self._last_look.forget()
 
     def shrink(self) -> bool:

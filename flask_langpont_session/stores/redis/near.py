@@ -45,7 +45,7 @@ _SHARE_OF_LIFE = 0.1
 
 
 class ChangeIds(Protocol):
-    """See :class:`~flask_langpont_session.stores.host.change_ids.ChangeIds`."""
+    """See :class:`~flask_langpont_session.stores.host.register.Register`."""
 
     def of(self, digest: str) -> bytes | None: ...
 
@@ -221,7 +221,7 @@ class NearCache:
     def why_not(self) -> str:
         """Why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
         if not self._change_ids.are_usable():
-            return "the file whose name ends in -near, beside the journal, cannot be used"
+            return "the file whose name ends in -register, beside the journal, cannot be used"
         lane = Lane(self._memory)
         self._open(lane)
         is_open = lane.is_open

@@ -242,9 +242,11 @@ class Host:
             ),
             life_of_kept=lambda category, kind: 1000,
             row_changed=self.changed.append,
-            note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
-            note_version=self.journal.board.note_version,
-            latest_version=self.journal.board.versions.latest,
+            register=SimpleNamespace(
+                note_wipe=lambda digest, category, version: self.wiped.append((digest, category, version)),
+                note_version=self.journal.board.register.note_version,
+                latest_version=self.journal.board.register.latest_version,
+            ),
             health=SimpleNamespace(locate=lambda digest: ""),
             clock=lambda: self.seconds,
             endpoint=lambda name: self.stores,
@@ -935,7 +937,7 @@ def test_no_worker_of_the_host_goes_by_a_copy_from_before_a_merge(host: Host, is
     host.stores.answers = {digest: Merged("merged", 9_000, (APPLIED,)) for digest in (A, B)}
     host.stores.failing_to_refresh = not is_read_back
     host.run()
-    is_outdated = host.journal.board.is_outdated
+    is_outdated = host.journal.board.register.is_outdated
     assert is_outdated(B, "translation", 8_000)
     assert is_outdated(A, "ui", 8_000)
     assert not is_outdated(A, "ui", 9_000)

@@ -71,8 +71,9 @@ def refill(shards: Shards) -> Refill:
         settings=SimpleNamespace(life=None, local_cache_ttl=TTL),
         life_of_kept=lambda category, kind: 1_000_000,
         limits=None,
-        was_wiped=lambda copy: copy.digest in shards.wiped,
-        latest_version=lambda digest, category: 0,
+        register=SimpleNamespace(
+            is_wiped_since=lambda digest, *_: digest in shards.wiped, latest_version=lambda digest, category: 0
+        ),
     )
     no_pushes: Any = None  # no user is signed in
     made = Refill(backend, no_pushes)

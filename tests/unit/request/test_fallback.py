@@ -35,7 +35,7 @@ class Shown:
     def __init__(self, folder: Path, **config: Any) -> None:
         settings = settings_in(folder, **{"DEFAULTS": {"lang": "en"}, **config})
         self.memory = Memory(ttl=60)
-        self.fallback = Fallback(settings, self.memory, journal_at(None).board)
+        self.fallback = Fallback(settings, self.memory, journal_at(None).board.register)
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 

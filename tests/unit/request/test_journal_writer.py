@@ -130,7 +130,7 @@ def test_a_copy_from_before_a_change_is_out_of_date_to_all(
     assert there.is_up_to_date(after)
     assert there.is_up_to_date(replace(before, row=replace(ROW, digest="other")))
     with closing(journal_at(tmp_path / "journal")) as journal:
-        journal.board.row_changed("d", NOW + 1)
+        journal.file.numbers(lambda rows: rows.row_changed("d", NOW + 1))
     assert there.is_up_to_date(before)
     broken.row_changed("d")
     assert not broken.is_up_to_date(after)
@@ -186,7 +186,7 @@ class Desk:
         self.journal = journal_at(None, limits=JournalLimits(entries=max_entries))
         self.journal_writer = JournalWriter(
             self.journal,
-            Fallback(SETTINGS, Memory(ttl=60), self.journal.board),
+            Fallback(SETTINGS, Memory(ttl=60), self.journal.board.register),
             Reports(self.recorder, lambda signal, event: self.events.append(event)),
         )
         self.loaded = Loaded(Verdict.ANONYMOUS)
@@ -283,8 +283,8 @@ def test_that_nothing_is_stored_under_a_new_id_is_known_as_of_before_any_write(d
     board = desk.journal.board
     [empty] = [copy for copy in board.shared_copies().values() if copy.category == "translation"]
     assert (empty.digest, empty.copy.fields) == (sid("d").digest, {})
-    board.note_version(empty.digest, "translation", NOW_US - SECOND_US // 2)
-    assert board.is_outdated(empty.digest, "translation", empty.copy.version)
+    board.register.note_version(empty.digest, "translation", NOW_US - SECOND_US // 2)
+    assert board.register.is_outdated(empty.digest, "translation", empty.copy.version)
 
 
 def test_one_change_is_kept_in_part(desk: Desk) -> None:

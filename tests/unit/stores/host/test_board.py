@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.values import CategoryCopy, ServerRecord, SharedCopy
-from flask_langpont_session.stores.host import latest_versions
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
@@ -198,29 +197,3 @@ def test_i30_a_shared_copy_is_shown_until_it_is_too_old(durable: Journal, clock:
     assert durable.overlay(ref("d")).copies
     clock.now += 1
     assert not durable.overlay(ref("d")).copies
-
-
-@pytest.mark.parametrize("what", ["version", "wipe"])
-def test_i30_what_had_to_be_forgotten_concerns_copies_for_as_long_as_they_live(
-    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """A copy that was confirmed since has seen it; the clock of Redis may be a second off."""
-    monkeypatch.setattr(latest_versions, "BUCKETS", 1)
-    journal = journal_at(path, clock=clock, limits=JournalLimits(copies_ttl=60))
-    board, now_us = journal.board, int(clock.now * 1_000_000)
-    for number in range(8):
-        note = board.note_version if what == "version" else board.note_wipe
-        note(f"d{number}", "ui", now_us + number * 1000)
-    for later, is_outdated in [(0.0, True), (61.0, True), (61.002, False)]:
-        clock.now = now_us / 1_000_000 + later
-        assert board.is_outdated("other", "ui", now_us - 1000) is is_outdated
-        assert board.is_wiped_since("other", "ui", now_us - 1000) is (is_outdated and what == "wipe")
-    assert not board.is_outdated("other", "ui", now_us)
-    journal.close()
-
-
-def test_a_copy_from_before_a_wipe_is_outdated(durable: Journal) -> None:
-    """It is neither shown to a request nor shared with other workers."""
-    durable.board.note_wipe("d", "ui", 5000)
-    assert durable.board.is_outdated("d", "ui", 4000)
-    assert not durable.board.is_outdated("d", "ui", 5000)

@@ -21,7 +21,7 @@ from tests.support import former_release
 from tests.support.former_release import REVOCATION
 from tests.support.journals import KNOWN, blind_write, ref, write
 
-NOTHING_ELSE = ("-clock", "-reserve", "-gen", "-lock", "-near", "-seen", "-wiped")
+NOTHING_ELSE = ("-clock", "-reserve", "-gen", "-lock", "-register", "-near", "-seen", "-wiped")
 
 pytestmark = pytest.mark.usefixtures("patient_journal")
 

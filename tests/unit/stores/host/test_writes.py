@@ -469,7 +469,7 @@ def test_a_newer_copy_outdates_what_was_made_from_an_older_one(
 def test_a_copy_from_before_a_wipe_says_nothing_of_what_could_not_be_read(journal: Journal) -> None:
     """Another worker has emptied the category since, which the copy does not know."""
     journal.put([value(b"1", UNSEEN)])
-    journal.board.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
+    journal.board.register.note_wipe("d", "ui", COPY.version + 1000)  # noted to the millisecond
     assert not journal.board.publish_copies([SharedCopy("d", "ui", COPY)]).outdated
     assert kept(journal) == [value(b"1", UNSEEN)]
 
