@@ -163,7 +163,7 @@ class LangPontSession(SessionInterface):
         """Store what changed. False: that was refused, and the response says so now."""
         began = time.perf_counter()
         try:
-            saved = session.saving.save()
+            saved = session.saving.finish()
         except Refused as refused:
             _replace_response(response, _refusal(app, refused))
             if isinstance(refused, SessionLimitReached) and session.special.is_by_remember_cookie:

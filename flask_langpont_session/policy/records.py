@@ -224,6 +224,7 @@ class Plan:
     :param permanence_changed: the life of the SQL row is to be set anew.
     :param carries: categories of the origin that may not have been read as a whole: all that there is of them goes to
         the target as soon as it can be read.
+    :param sent: what became of a try on the straight line, see :class:`.plain_changes.Sent`; None: there was none.
     :param kept: category → where what was to be saved of it is, as far as the save has come; what is not in it is
         nowhere.
     """
@@ -243,6 +244,7 @@ class Plan:
     permanence_changed: bool = False
     carries: tuple[str, ...] = ()
     kept: dict[str, Kept] = field(default_factory=dict)
+    sent: Any = None
     is_new: bool = field(init=False)
     """Whether the target was minted in this request."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
@@ -26,24 +26,12 @@ from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merged, Restore, Written
 from .journal_writer import RedisTime
 from .parts import Parts
+from .plain_changes import Sent
 from .scope import RequestScope
 
 _BEFORE_US = 3_600_000_000
 """Microseconds: the data of an old session counts as that much older than the request that takes it over, so that
 nothing which any request writes meanwhile is undone by it."""
-
-
-class _Sent(NamedTuple):
-    """A write that was sent to Redis.
-
-    :param written: None: it was not written, as far as is known.
-    :param doubt: then the id of the write, if Redis may have it, or get it yet.
-    :param sent_us: and when it was sent, microseconds by the Redis clock.
-    """
-
-    written: Written | None
-    doubt: str = ""
-    sent_us: int = 0
 
 
 class CategoryWrites:
@@ -112,9 +100,9 @@ class CategoryWrites:
         scope: RequestScope,
         changes: dict[str, CategoryChange],
         row: AuthRow | None,
-    ) -> _Sent:
+    ) -> Sent:
         if not changes and row is None:
-            return _Sent(Written("written"))
+            return Sent(Written("written"))
         guard = "free" if ref.kind != SIGNED_IN else "new" if plan.is_new else "alive"
         # A session that is not permanent any more is to live shorter than Redis remembers.
         push = row and self._push(row, self._stamp_of(row, plan.loaded), plan.life, exact=plan.permanence_changed)
@@ -123,15 +111,15 @@ class CategoryWrites:
             # Redis lost a session that SQL may still know: push it again and try once more.
             found = self._ask_arbiter(ref.digest, scope, plan.life)
             if found is not None and found.shadow:
-                return _Sent(Written("dead"))
+                return Sent(Written("dead"))
             if found is None or found.row is None:
-                return _Sent(None)  # that it is dead is not known either
+                return Sent(None)  # that it is dead is not known either
             for _ in range(2):  # a server that was restarted may have to learn the push first
                 push = self._push(found.row, 0, plan.life)
                 sent = self._send(ref, changes, scope, guard=guard, **push)
                 if sent.written is None or sent.written.status != "gone":
                     return sent
-            return _Sent(None)
+            return Sent(None)
         return sent
 
     def _stamp_of(self, row: AuthRow, loaded: Loaded | None) -> int:
@@ -145,15 +133,13 @@ class CategoryWrites:
         """What a write is told that has a row to push."""
         return {"push": (row, stamp), "push_life_ms": life.left_of(row), "push_exact": exact}
 
-    def _send(
-        self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any
-    ) -> _Sent:
+    def _send(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any) -> Sent:
         """Send a write to the primary.
 
         :param options: of :meth:`.RedisStore.write`.
         """
         if not scope.can(PRIMARY, WRITE):
-            return _Sent(None)
+            return Sent(None)
         write_id, began = new_write_id(), self._clock()
         try:
             written = scope.ask(
@@ -167,15 +153,15 @@ class CategoryWrites:
             )
         except StoreError as error:
             if not error.sent:
-                return _Sent(None)
-            return _Sent(None, write_id, max(1, self._primary.estimated_ms(ref.digest, began) * 1000))
+                return Sent(None)
+            return Sent(None, write_id, max(1, self._primary.estimated_ms(ref.digest, began) * 1000))
         if written.status == "less" and self._has_lost(ref, scope):
-            return _Sent(None)
+            return Sent(None)
         if written.status == "less":  # what was read has run out
             for change in changes.values():
                 change.since = 0
             return self._send(ref, changes, scope, **options)
-        return _Sent(None if written.status == "late" else written)
+        return Sent(None if written.status == "late" else written)
 
     def _has_lost(self, ref: RecordRef, scope: RequestScope) -> bool:
         """Return whether Redis has lost data, or may have: it is looked for."""
@@ -205,7 +191,7 @@ class CategoryWrites:
         """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
         if not changes:
             return False  # it was a change of auth only
-        ref, sent = RecordRef(digest, ANONYMOUS, shadow=True), _Sent(None)
+        ref, sent = RecordRef(digest, ANONYMOUS, shadow=True), Sent(None)
         self._give_life(changes, ref.kind, plan)
         if not self._must_wait(ref, changes, scope):
             sent = self._send(ref, changes, scope, guard="free")
@@ -229,7 +215,7 @@ class CategoryWrites:
         scope: RequestScope,
         changes: Mapping[str, CategoryChange],
         row: AuthRow | None,
-        sent: _Sent,
+        sent: Sent,
         instead: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Redis did not take it, or not yet. Returns whether anything outlives the request all the same.

@@ -1,4 +1,4 @@
-"""The straight line: sessions that are shown without a question, and without the layers that an outage needs.
+"""The straight line of a read: sessions that are shown without a question, and without the layers that an outage needs.
 
 One condition stands before it, in :meth:`Line.read`. Whatever fails there goes the long way as a whole.
 """
@@ -15,6 +15,7 @@ from ..policy.health import PRIMARY, HealthSnapshot
 from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.records import CategoryState, Life, SharedLoaded, Verdict
 from ..policy.values import RecordRef, StoreError
+from ..stores.host.journal import Journal
 from ..stores.redis.lane import Copy
 from ..stores.redis.near import Hit, NearCache
 from ..stores.redis.records import empty_as_of
@@ -47,6 +48,14 @@ class Seen:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+def is_untouched(journal: Journal, digest: str) -> bool:
+    """Return whether the journal says nothing of a session."""
+    try:
+        return journal.is_silent_about(digest, _AT_ONCE)
+    except StoreError:  # it is asked again, and waited for, on the long way
+        return False
+
+
 class Line:
     """Knows sessions of which nothing has changed since this worker read them."""
 
@@ -76,7 +85,8 @@ class Line:
         digest = sid.digest
         if view is None:
             view = self._health.snapshot(self._health.locate(digest))
-        near = self._primary.near_of(digest)
+        home = self._primary.home_of(digest)
+        near = None if home is None else home.near
         # In an outage of any kind the stores are asked, as far as they answer, and where Redis may have lost data.
         if near is None or view.level or self._backend.lacks:
             return None
@@ -120,11 +130,7 @@ class Line:
         return near.find(RecordRef(sid.digest, sid.kind), self.lives(names, sid.kind, life))
 
     def _is_untouched(self, digest: str) -> bool:
-        """Return whether the journal says nothing of a session."""
-        try:
-            return self._journal.is_silent_about(digest, _AT_ONCE)
-        except StoreError:  # it is asked again, and waited for, on the long way
-            return False
+        return is_untouched(self._journal, digest)
 
     def _seen(self, hit: Hit, sid: SessionId, life: Life) -> Seen | None:
         """Return what requests are shown of a session; None: its row may not be believed without a question."""

@@ -33,6 +33,7 @@ from .fallback import Fallback
 from .journal_writer import JournalWriter
 from .operations import Operations
 from .parts import Parts
+from .plain_changes import PlainChanges
 from .reads import Reads
 from .revocations import Devices, Revocations
 from .row_writes import RowWrites
@@ -51,7 +52,7 @@ class SessionRepository:
     :param single_flight: has requests that ask the database about the same session at the same time share one answer.
     :param make_refusal: makes the answer to a grant that the database does not decide about.
     :ivar devices: the sessions of one user, as that user is shown them.
-    :ivar line: knows sessions that need no question.
+    :ivar line: knows sessions that need no question; `plain_changes`: stores what needs no more than one exchange.
     """
 
     def __init__(
@@ -66,7 +67,6 @@ class SessionRepository:
         self.table = backend.table
         self.recorder = backend.recorder
         self._backend = backend
-        self._health = backend.health
         self._fallback = Fallback(backend.settings, backend.memory, backend.register)
         journal_writer = JournalWriter(backend.journal, self._fallback, backend.reports, clock=backend.clock)
         operations = Operations.of(backend.settings)
@@ -74,6 +74,7 @@ class SessionRepository:
         parts = Parts(backend, self._fallback, journal_writer, verifier, now_ms, operations)
         self._reads = Reads(parts)
         self.line = self._reads.line
+        self.plain_changes = PlainChanges(parts)
         self._rows = RowWrites(parts, make_refusal)
         self._revocations = Revocations(parts)
         self.devices = Devices(parts, self._revocations)
@@ -85,9 +86,9 @@ class SessionRepository:
         :param budget: seconds it may wait for stores in all; None: REQUEST_BUDGET.
         :param digest: of the session that it is about; None: of one that is yet to begin, see :meth:`placed`.
         """
-        shard = self._health.best_shard if digest is None else self._health.locate(digest)
+        shard = self._backend.health.best_shard if digest is None else self._backend.health.locate(digest)
         return RequestScope(
-            self._health,
+            self._backend.health,
             self.recorder,
             self.settings.request_budget if budget is None else budget,
             self._backend.clock,
@@ -96,11 +97,11 @@ class SessionRepository:
 
     def placed(self, mint: Callable[[], SessionId]) -> SessionId:
         """A new session id that lies on a shard that is well, if there is one: no session has to begin in an outage."""
-        lost = self._health.lost_shards
+        lost = self._backend.health.lost_shards
         sid = mint()
-        if lost and len(lost) < len(self._health.shards):
+        if lost and len(lost) < len(self._backend.health.shards):
             for _ in range(_MINT_TRIES):
-                if self._health.locate(sid.digest) not in lost:
+                if self._backend.health.locate(sid.digest) not in lost:
                     break
                 sid = mint()
         return sid

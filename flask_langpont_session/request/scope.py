@@ -105,16 +105,30 @@ class RequestScope:
         try:
             answer = call(*arguments, timeout=Wait(allowed, max(allowed, left)), **options)
         except StoreError as error:
-            if error.timed_out:
-                error = self._explained(error, allowed, timeout, late)
-            self._failed(error, direction, name, self._took(process, began, late))
-            raise error from None
+            raise self.failed(operation, error, allowed, began, late) from None
         took = self._took(process, began, late)
         if not is_first:
             self._left[0] -= min(allowed, took)
         self._health.succeeded(store if store == DATABASE else store + self._shard, direction, took, began)
         self._recorder.observe(name, "all", store, "ok", took)
         return answer
+
+    def failed(self, operation: Operation, error: StoreError, allowed: float, began: float, late: float) -> StoreError:
+        """Return what an error of a store says, after health was told. The store is out for the rest of this request.
+
+        :param allowed: seconds that it was waited for.
+        :param began: when that began, monotonic seconds, and `late`: what :meth:`.lag.Lag.late` said then.
+        """
+        if error.timed_out:
+            error = self._explained(error, allowed, operation.timeout, late)
+        took = self._took(lag.of(self._clock), began, late)
+        self._failed(error, operation.way, operation.name, took)
+        return error
+
+    @property
+    def left(self) -> float:
+        """Return how many seconds this request may still wait for stores."""
+        return self._left[0]
 
     def attempt(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         """Ask a store whose failure changes nothing but what is done next; None: it did not do it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from ..policy.categories import (
     AUTH,
@@ -12,6 +13,9 @@ from ..policy.records import Former, Kept, Plan, Saved, apply_change
 from ..policy.values import NO_DEVICE, AuthRow, CategoryChange, Device
 from .identity import IdState
 from .work import Work
+
+if TYPE_CHECKING:
+    from ..request.plain_changes import Sent
 
 
 class Saving:
@@ -29,13 +33,17 @@ class Saving:
         self._was_stored = False
         self._row: AuthRow | None = None
 
-    def plan(self) -> Plan | None:
+    def plan(self, changes: dict[str, CategoryChange] | None = None) -> Plan | None:
         """What a save has to do; None when there is nothing to write.
+
+        :param changes: if they are known already.
 
         A visitor without an id gets one here if there is something to keep.
         """
         level = self._ids.scope.level  # before anything is read for the save itself
-        ids, identity, changes = self._ids, self._ids.identity, self._all_changes()
+        ids, identity = self._ids, self._ids.identity
+        if changes is None:
+            changes = self._all_changes()
         target = ids.target
         if target is None and any(changes.values()):
             target = ids.mint(ANONYMOUS)
@@ -80,16 +88,42 @@ class Saving:
     def _former(self) -> Mapping[str, Former] | None:
         return None if self._work.loaded is None else self._work.loaded.former
 
-    def save(self) -> Saved | None:
+    def finish(self) -> Saved | None:
+        """Store what changed, at the end of the request: a plain change on the straight line. As :meth:`save`."""
+        ids, identity, now = self._ids, self._ids.identity, self._work.now
+        may_be_plain = (
+            ids.origin is not None
+            and identity.is_as_it_came
+            and not (identity.must_end or identity.must_wipe or identity.is_restarted)
+            and ids.chosen_permanent is None
+            and not now.saved
+            and "scope" not in vars(ids)
+        )
+        if not may_be_plain:
+            return self.save()
+        changes = self._all_changes()
+        assert ids.origin is not None
+        line = self._work.repository.plain_changes
+        sent = line.write(ids.origin, changes, self._work.loaded, ids.life, lambda: ids.scope)
+        if sent is None or sent.written is None:
+            return self.save(changes, sent)
+        saved = Saved(stored=True)
+        self._mark_saved(changes, saved)
+        return saved
+
+    def save(self, changes: dict[str, CategoryChange] | None = None, sent: Sent | None = None) -> Saved | None:
         """Store what changed since the last save; None: there was nothing to do.
 
+        :param changes: if they are known already.
+        :param sent: see :attr:`.Plan.sent`.
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         """
         if self._ids.target is None and self._ids.put_off is not None:
             return self._keep_nothing()
-        plan = self.plan()
+        plan = self.plan(changes)
         if plan is None:
             return None
+        plan.sent = sent
         changes, changes_permanence = dict(plan.changes), plan.permanence_changed
         saved = self._work.repository.save(plan, self._ids.scope)
         self.places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept

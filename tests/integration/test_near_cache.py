@@ -87,9 +87,12 @@ class Worker:
         return {key: value for copy in hit.answer.categories.values() for key, value in copy.fields.items()}
 
     def write(self, **values: str) -> None:
-        change = CategoryChange(LIFE, sets={key: value.encode() for key, value in values.items()})
-        written = self.store.write(
-            REF, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id()
+        self.change(CategoryChange(LIFE, sets={key: value.encode() for key, value in values.items()}))
+
+    def change(self, change: CategoryChange) -> None:
+        changes, write_id = {"ui": change}, new_write_id()
+        written = self.store.write_near(REF, changes, "free", LIMITS, WAIT, write_id) or self.store.write(
+            REF, changes, guard="free", limits=LIMITS, timeout=WAIT, write_id=write_id
         )
         assert written.status == "written"
 
@@ -246,7 +249,7 @@ def test_what_the_server_makes_of_a_write_is_asked_for(worker: Worker, is_wipe: 
     worker.write(theme="dark")
     worker.warm()
     change = CategoryChange(LIFE, wipe=is_wipe, increments={} if is_wipe else {"count": 2})
-    worker.store.write(REF, {"ui": change}, guard="free", limits=LIMITS, timeout=WAIT, write_id=new_write_id())
+    worker.change(change)
     assert worker.known() == ({} if is_wipe else None)
     assert worker.read() == ({} if is_wipe else {"theme": b"dark", "count": b"2"})
 

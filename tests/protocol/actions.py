@@ -18,7 +18,7 @@ from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import INCIDENT_MARGIN_MS
 from flask_langpont_session.policy.privileges import begins_to_live_shorter
-from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.records import Kept, Loaded, Plan, Saved, Verdict
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import CategoryChange, Operation, RowState
 from flask_langpont_session.request.scope import RequestScope
@@ -107,11 +107,24 @@ def _told(saved: Saved) -> str:
     return f"stored {saved.stored}, durable {saved.durable}, ended {saved.ended}, version {version}"
 
 
+def _on_line(worker: Worker, plan: Plan, scope: RequestScope) -> Saved | None:
+    """Save a plain change, as the end of a request does it; None: the long way is gone, which is told what became of
+    it."""
+    sid = plan.target
+    if sid is None or sid is not plan.origin or plan.ends or scope.to(sid.digest).level:
+        return None
+    plan.sent = worker.repository.plain_changes.write(sid, plan.changes, plan.loaded, plan.life, lambda: scope)
+    if plan.sent is None or plan.sent.written is None:
+        return None
+    plan.note_kept(plan.changes, Kept.REDIS)
+    return Saved(stored=True)
+
+
 def _save(world: World, task: Task, worker: Worker, plan: Plan, scope: RequestScope) -> Saved | None:
     """Save, checked. None: it was refused."""
     could = scope.can(DATABASE, WRITE) and scope.can(DATABASE, READ)
     try:
-        saved = worker.repository.save(plan, scope)
+        saved = _on_line(worker, plan, scope) or worker.repository.save(plan, scope)
         world.told.append(_told(saved))
         return saved
     except GrantRefused:

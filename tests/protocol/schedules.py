@@ -1226,6 +1226,7 @@ KEPT = (
         """
         near
         visit w0 s0
+        read w0 s0
         tick w0
         read w0 s0
         cut w0 A

@@ -73,7 +73,6 @@ class FakeRedis:
     hits: dict[str, Hit] = field(default_factory=dict)
     homeless = 0
     prefix = "session"
-    near = None
 
     @property
     def endpoints(self) -> Mapping[str, FakeRedis]:
@@ -83,8 +82,15 @@ class FakeRedis:
         """It has a lease on a row, confirmed so long ago."""
         self.entries[row.digest] = AuthEntry(row, NOW_MS - age_ms)
 
-    def near_of(self, digest: str) -> Any:
+    def home_of(self, digest: str) -> Any:
         return self
+
+    @property
+    def near(self) -> Any:
+        return self
+
+    def write_near(self, ref: RecordRef, *arguments: Any) -> None:
+        return None
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
         return self.hits.get(ref.digest)

@@ -310,10 +310,10 @@ class ClusterStore:
             return answer
         return answer._replace(trust_since_ms=max(answer.trust_since_ms, answer.now_ms - int(since * 1000)))
 
-    def near_of(self, digest: str) -> NearCache | None:
+    def home_of(self, digest: str) -> RedisStore | None:
         """See :class:`RedisStore`; nothing for what has moved to another shard lately."""
         store = self._known(digest)
-        return None if store is None or self._directory.since_arrival(digest) is not None else store.near
+        return None if store is None or self._directory.since_arrival(digest) is not None else store
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
         """See :class:`RedisStore`."""

@@ -18,7 +18,7 @@ from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS, Lag
 from ...support.logs import fields
-from .commands import Command
+from .commands import CLOCK, Command
 from .connections import Pool, bound, connect, doubt
 from .dns import DnsCache
 from .errors import is_known, translate
@@ -255,6 +255,30 @@ class Link:
             return replies[1::2]
         replies = connection.exchange(b"".join([command.packed for command in commands]), len(commands))
         return replies
+
+    def over(self, source: Source, connection: Any, command: Command, until: float) -> Any:
+        """Run a script over a connection that is at hand, with one wait and no second try. A question for the clock
+        stands in front, see :meth:`.RedisStore.write`.
+
+        :param source: gets the connection back if it is not good any more.
+        :param until: monotonic seconds.
+        :return: its reply, or an error of the server: then nothing was done.
+        :raises StoreError: the server did not answer: what became of it is not known.
+        """
+        clean = False
+        try:
+            connection.deadline.renew(until)
+            now, reply = connection.exchange(CLOCK.packed + command.packed, 2)
+            if not (CLOCK.fits(now) and (command.fits(reply) or is_refusal(reply))):
+                raise driver.InvalidResponse("no reply that this command has")
+            clean = True
+            return reply
+        except Exception as error:
+            doubt(connection)
+            raise self.translated(error, sent=True, reading=False) from None
+        finally:
+            if not clean:
+                source.drop(connection)
 
     def over_a_new_one(self, commands: Sequence[Command], timeout: float) -> float:
         """Ask over a connection that is closed afterwards.

@@ -17,7 +17,7 @@ from . import records
 from .commands import CLOCK, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
 from .link import is_refusal
-from .near import ChangeIds, NearCache, Reading, Writing
+from .near import ChangeIds, Reading
 from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Server
 
@@ -111,9 +111,9 @@ class RedisStore:
             self.memory.note(ref, answers[-1].records)
         return answers[-1]
 
-    def near_of(self, digest: str) -> NearCache | None:
-        """Return what may know a session without asking its server; None: there is no such thing."""
-        return self.near
+    def home_of(self, digest: str) -> RedisStore | None:
+        """Return the store that has a session, and may have it for as long as is known; None: there is none."""
+        return self
 
     def write(
         self,
@@ -143,40 +143,44 @@ class RedisStore:
             [reply] = self._change((ref.digest,), lambda deadline_ms: before, timeout)
             return Written("dead" if reply in records.TOMBSTONES else "written")
 
-        # What is pushed is another record, of which no one says what it was before.
-        writing = self.near.writing(ref.digest) if self.near and not (push or ref.shadow) else None
-
         def commands(deadline_ms: int) -> list[Command]:
-            said = Guarded(limits, deadline_ms, write_id, writing is not None)
-            return [*before, self.commands.write(ref, changes, guard, said)]
+            return [*before, self.commands.write(ref, changes, guard, Guarded(limits, deadline_ms, write_id))]
 
-        if writing is not None:
-            return self._write_near(writing, changes, commands, timeout)
         replies = self._change((ref.digest,), commands, timeout)
         if push and replies[0] in records.TOMBSTONES:
             return Written("dead")
         return written(replies[-1], tuple(changes))
 
-    def _write_near(
+    def write_near(
         self,
-        writing: Writing,
+        ref: RecordRef,
         changes: Mapping[str, CategoryChange],
-        commands: Callable[[int], list[Command]],
+        guard: str,
+        limits: Limits,
         timeout: float,
-    ) -> Written:
-        """Write over the connection by which the session is kept near, so that it stays there."""
-        assert self._change_ids is not None
-        done = Written("")
+        write_id: str,
+    ) -> Written | None:
+        """Write as :meth:`write` does, over the connection by which the session is kept near, so that it stays there.
 
-        def all_commands(deadline_ms: int) -> list[Command]:
-            return [CLOCK, *commands(deadline_ms)]
-
+        :return: None: nothing was written, or there is no such connection that is free.
+        :raises StoreError: what became of it is not known.
+        """
+        writing = self.near.writing(ref.digest) if self.near else None
+        if writing is None or self._change_ids is None:
+            return None
+        done, connection = None, writing.turn.connection
         try:
-            replies = self.link.run_in_time(all_commands, timeout, source=writing.turn)
-            done = written(replies[1], tuple(changes))
+            now = self.server_identity.clock()
+            by_now = self.server_identity.estimated_ms(now)
+            said = Guarded(limits, by_now and by_now + int(timeout * 1000), write_id, is_kept_near=True)
+            reply = self.link.over(
+                writing.turn, connection, self.commands.write(ref, changes, guard, said), now + timeout
+            )
+            if not is_refusal(reply):
+                done = written(reply, tuple(changes))
         finally:
-            writing.end(self._change_ids, changes, done.versions)
-        return done
+            writing.end(self._change_ids, changes, done.versions if done else {})
+        return done if done and done.versions else None
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Returns the answer of ``push.lua``."""

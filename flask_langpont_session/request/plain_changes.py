@@ -1,0 +1,117 @@
+"""The straight line of a write: a plain change is one exchange with Redis, without the layers that an outage needs.
+
+One condition stands before it, in :meth:`PlainChanges.write`. Whatever fails there goes the long way as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ..policy.categories import AUTH
+from ..policy.health import PRIMARY
+from ..policy.ids import SIGNED_IN, SessionId
+from ..policy.records import Life, Loaded, SharedLoaded
+from ..policy.values import CategoryChange, RecordRef, StoreError
+from ..stores.redis.commands import new_write_id
+from ..stores.redis.records import Written
+from ..support import lag
+from .line import is_untouched
+from .parts import Parts
+from .scope import RequestScope
+
+
+class Sent(NamedTuple):
+    """A write that was sent to Redis.
+
+    :param written: None: it was not written, as far as is known.
+    :param doubt: then the id of the write, if Redis may have it, or get it yet.
+    :param sent_us: and when it was sent, microseconds by the Redis clock.
+    """
+
+    written: Written | None
+    doubt: str = ""
+    sent_us: int = 0
+
+
+class PlainChanges:
+    """Stores what a request has changed of categories, nearly always."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._backend = parts.backend
+        self._health = parts.backend.health
+        self._journal = parts.backend.journal
+        self._primary = parts.backend.primary
+        self._reports = parts.backend.reports
+        self._clock = parts.backend.clock
+        self._operation = parts.operations.save
+        self._fallback = parts.fallback
+        self._journal_writer = parts.journal_writer
+
+    def write(
+        self,
+        sid: SessionId,
+        changes: Mapping[str, CategoryChange],
+        loaded: Loaded | None,
+        life: Life,
+        begin: Callable[[], RequestScope],
+    ) -> Sent | None:
+        """Write what a request has changed of categories; None: nothing was sent, or nothing was written.
+
+        :param loaded: what the request has read of the session; None: nothing.
+        :param begin: gives the request's way through the stores, for an error.
+        """
+        if not changes or AUTH in changes:
+            return None
+        if loaded is not None and (type(loaded) is not SharedLoaded or loaded.former):
+            return None  # it was read the long way, or something has to move
+        digest, operation = sid.digest, self._operation
+        shard = self._health.locate(digest)
+        home = self._primary.home_of(digest)
+        if (
+            home is None
+            or self._backend.lacks
+            or self._health.snapshot(shard).level
+            or not is_untouched(self._journal, digest)
+        ):
+            return None
+        for name, change in changes.items():
+            change.life_ms = self._backend.life_of(name, sid.kind, life)
+            if loaded is not None and (found := loaded.of(name)).mark:
+                change.since = found.version
+        ref, write_id, began = RecordRef(digest, sid.kind), new_write_id(), self._clock()
+        late = lag.of(self._clock).late(began)
+        try:
+            written = home.write_near(
+                ref,
+                changes,
+                "alive" if sid.kind == SIGNED_IN else "free",
+                self._backend.limits,
+                operation.timeout,
+                write_id,
+            )
+        except StoreError as error:
+            begin().to(digest).failed(operation, error, operation.timeout, began, late)
+            return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))
+        if written is None:
+            return None
+        took = self._clock() - began
+        self._health.succeeded(PRIMARY + shard, operation.way, took, began)
+        self._reports.recorder.observe(operation.name, "all", PRIMARY, "ok", took)
+        self._note(ref, changes, loaded, written, life)
+        return Sent(written)
+
+    def _note(
+        self,
+        ref: RecordRef,
+        changes: Mapping[str, CategoryChange],
+        loaded: Loaded | None,
+        written: Written,
+        life: Life,
+    ) -> None:
+        """Have this worker and its siblings know what was written."""
+        self._reports.payload(changes)
+        self._fallback.remember_write(ref.digest, loaded, changes, written.versions, ref.kind)
+        self._journal_writer.written(ref.digest, changes)
+        if ref.kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
+            in_use.served(ref.digest, max(change.life_ms for change in changes.values()))
