@@ -29,6 +29,7 @@ PLACES = 65_536
 """Sessions that share a place count as changed together: that costs a question more, and hides nothing."""
 
 CELLS = 16
+_SHARED = CELLS - 2
 """Each worker has a cell of its own in each place, into which no other one writes: so a change takes no lock between
 processes. The last cell but one is for all workers and commands that find no free one: these take a lock. The last one
 is for those that do not get the lock in time, and never ask what was there."""
@@ -90,14 +91,14 @@ class Register:
         self._copies_ms = int(copies_ttl * 1000) + CLOCK_TOLERANCE_MS  # the clock of Redis may be a little off
         self._wall = wall
         self._former = _Former(journal.path)
-        self._tables = {at: _Versions(self._opened, at) for at in (SEEN, WIPED)}
+        self._own = {at: (_Versions(self._opened, at),) for at in (SEEN, WIPED)}
+        self._both = {at: (*self._own[at], self._former.tables[at]) for at in self._own}
         self._begin()
         renew_in_children(self, Register._begin)
 
     def _begin(self) -> None:
         self._file: Numbers | None = None
         self._former.close()
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._values = itertools.count(int.from_bytes(os.urandom(_CELL)))  # the cell may have been another worker's
         self._era = b""  # ends when a change could not be noted
@@ -108,12 +109,12 @@ class Register:
         """Return the id of the latest change of a session."""
         place = zlib.crc32(digest.encode()) % PLACES
         try:
-            found = (self._file or self._opened()).read(place * SIZE, SIZE)
+            found = (self._file or self._opened()).read(place * SIZE, SIZE).ljust(SIZE, b"\0")
             if self._sides.has_met_former:
                 found += self._former.id_of(place)
         except OSError:
             return None
-        return (found if len(found) >= SIZE else NEVER) + self._era
+        return found + self._era
 
     def change(self, digest: str, before: ChangeId = None) -> ChangeId:
         """Note that a session was changed, or may have been. Where that cannot be noted, this worker goes by nothing
@@ -124,13 +125,23 @@ class Register:
         :param before: the id of the change before this one, as its worker knows.
         :return: the new one; None: another worker has changed it, too, since `before`.
         """
-        era = self._era
+        place, era = zlib.crc32(digest.encode()) % PLACES, self._era
+        at, value = place * SIZE, (next(self._values) & 0xFFFF_FFFF).to_bytes(_CELL)
         try:
-            found, after = self._changed(zlib.crc32(digest.encode()) % PLACES)
+            # Where there is no file, no worker keeps anything; and this may be a command of another user than theirs.
+            file = self._file or self._opened(makes=False)
+            with self._lock if file.claimed < _SHARED else file.locked(at, SIZE) as is_alone:
+                own = (file.claimed if is_alone else _SHARED + 1) * _CELL
+                found = file.read(at, SIZE).ljust(SIZE, b"\0")
+                file.write(at + own, value)
+            after = found[:own] + value + found[own + _CELL :]
+            if self._sides.has_met_former:
+                theirs, now = self._former.change(place)
+                found, after = found + theirs, after + now
         except OSError:
             self._era = os.urandom(_CELL)
             return None
-        return after + era if before is not None and found is not None and found + era == before else None
+        return after + era if is_alone and found + era == before else None
 
     def are_usable(self) -> bool:
         """Return whether the file can be used, or made. Does not make it."""
@@ -141,21 +152,6 @@ class Register:
         except OSError:
             return False
         return True
-
-    def _changed(self, place: int) -> tuple[ChangeId, bytes]:
-        """Return the id before, and the one after; None: another worker may have changed it in between."""
-        # Where there is no file, no worker keeps anything; and this may be a command of another user than the workers'.
-        file, value = self._opened(makes=False), (next(self._values) & 0xFFFF_FFFF).to_bytes(_CELL)
-        has_own = file.claimed < CELLS - 2
-        with self._lock if has_own else file.locked(place * SIZE, SIZE) as is_alone:
-            own = (file.claimed if is_alone else CELLS - 1) * _CELL
-            found = file.read(place * SIZE, SIZE).ljust(SIZE, b"\0")
-            file.write(place * SIZE + own, value)
-        after = found[:own] + value + found[own + _CELL :]
-        if self._sides.has_met_former:
-            before, now = self._former.change(place)
-            found, after, is_alone = found + before, after + now, is_alone and len(before) > 0
-        return found if is_alone else None, after
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
@@ -200,8 +196,7 @@ class Register:
         return False
 
     def _all(self, at: int) -> Sequence[_Versions]:
-        own = self._tables[at]
-        return (own, self._former.tables[at]) if self._sides.has_met_former else (own,)
+        return self._both[at] if self._sides.has_met_former else self._own[at]
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -212,8 +207,6 @@ class Register:
         self._former.close()
 
     def _opened(self, *, makes: bool = True) -> Numbers:
-        if self._pid != os.getpid():  # forked by C code that runs none of Python's hooks
-            self._begin()
         file = self._file
         if file is None:
             if self._journal is None:
@@ -222,7 +215,7 @@ class Register:
                 makes = makes and _may_be_made_beside(self._journal)
                 file = PrivateNumbers(register_path(self._journal), os.O_RDWR | (os.O_CREAT if makes else 0))
                 file.reserve(SEEN)  # a change that finds no room would be hidden from the other workers
-                file.claim(CELLS - 2)
+                file.claim(_SHARED)
             self._file = file
         return file
 
@@ -236,22 +229,24 @@ class _Versions:
     """
 
     def __init__(self, numbers: Callable[[], Numbers], at: int, buckets: int = 0, first: int = 1) -> None:
-        self._numbers, self._at, self._buckets, self._first = numbers, at, buckets or BUCKETS, first
+        self._numbers, self._at, self._buckets = numbers, at, buckets or BUCKETS
+        self._places, self._shift = range(first, _WORDS), 33 - self._buckets.bit_length()
 
     def note(self, digest: str, category: str, version: int) -> None:
         """That of a server whose clock is behind, after a failover, may be lower than what is noted: what is noted
         stays, and until its clock is there too, copies count as outdated."""
-        file, (bucket, name) = self._numbers(), self._place_of(digest, category)
-        words, word = _read(file, bucket), name << _MS_BITS | version
-        for place in range(self._first, _WORDS):
-            if words[place] >> _MS_BITS == name:
+        bucket, word = self._place_of(digest, category)
+        file, word = self._numbers(), word | version
+        words = _read(file, bucket)
+        for place in self._places:
+            if not (words[place] ^ word) >> _MS_BITS:
                 if words[place] < word:  # else a request that read something older is late to say so
                     file.write(bucket + place * _WORD.size, _WORD.pack(word))
                 return
         with file.locked(bucket, _BUCKET.size):  # so that of two that are forgotten at once the higher one is known
             words = _read(file, bucket)
-            place = min(range(self._first, _WORDS), key=lambda place: words[place] & _MS)
-            if self._first:
+            place = min(self._places, key=lambda place: words[place] & _MS)
+            if self._places[0]:
                 file.write(bucket, _WORD.pack(max(words[0], words[place] & _MS)))
             file.write(bucket + place * _WORD.size, _WORD.pack(word))
 
@@ -260,17 +255,18 @@ class _Versions:
         forgotten in its bucket."""
         bucket, name = self._place_of(digest, category)
         words = _read(self._numbers(), bucket)
-        for place in range(self._first, _WORDS):
-            if words[place] >> _MS_BITS == name:
+        for place in self._places if any(words) else ():
+            if not (words[place] ^ name) >> _MS_BITS:
                 return words[place] & _MS, 0
-        return 0, words[0] if self._first else 0
+        return 0, words[0] if self._places[0] else 0
 
     def _place_of(self, digest: str, category: str) -> tuple[int, int]:
-        """Return where the bucket of a category begins, and what tells it from nearly all others there."""
+        """Return where the bucket of a category begins, and what tells it from nearly all others there, above the bits
+        of a version."""
         of = digest.encode()
-        found, names = zlib.crc32(category.encode(), zlib.crc32(of)), zlib.adler32(of)
-        bucket, name = found % self._buckets, names << 33 - self._buckets.bit_length() | found // self._buckets
-        return self._at + bucket * _BUCKET.size, name & _NAMES
+        found, buckets = zlib.crc32(category.encode(), zlib.crc32(of)), self._buckets
+        name = (zlib.adler32(of) << self._shift | found // buckets) & _NAMES
+        return self._at + found % buckets * _BUCKET.size, name << _MS_BITS
 
 
 def _read(file: Numbers, bucket: int) -> Sequence[int]:
@@ -297,7 +293,7 @@ class _Former:
         return self._file("near").read(place * _FORMER_ID, _FORMER_ID).ljust(_FORMER_ID, b"\0")
 
     def change(self, place: int) -> tuple[bytes, bytes]:
-        """Note a change. Return the id before, and the one after; empty: another worker may have changed it in
+        """Note a change. Return the id before, and the one after; none before: another worker may have changed it in
         between."""
         file, change_id = self._file("near"), os.urandom(_FORMER_ID)
         with file.locked(place * _FORMER_ID, _FORMER_ID) as is_alone:
