@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..policy.values import StoreError
 from ..support.logs import fields
+
+if TYPE_CHECKING:
+    from ..metrics.session_index import Redis
 
 log = logging.getLogger(__name__)
 
@@ -171,17 +174,6 @@ class Fleet:
 def _end_of(name: str) -> str:
     """Name of what the host holds that calls an incident off."""
     return f"{name} is over"
-
-
-class Redis(Protocol):
-    """What :class:`RedisNotes` needs of a store."""
-
-    @property
-    def prefix(self) -> str:
-        """First part of every key."""
-
-    def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
-        """Run commands on keys of one cluster slot in one round trip."""
 
 
 class RedisNotes:

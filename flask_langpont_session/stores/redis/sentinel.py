@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from redis import connection as plain
 from redis import exceptions as driver
@@ -56,34 +56,9 @@ class Named(NamedTuple):
     epoch: int | None
 
 
-class Listening(Protocol):
-    """A connection over which a sentinel tells of new primaries. It has a `fileno`, for ``poll``."""
-
-    def fileno(self) -> int:
-        """Return the number of its socket."""
-
-    def take_in(self) -> None:
-        """Read what has arrived, of whatever kind. Raises what redis-py raises if the connection has ended."""
-
-    def close(self) -> None:
-        """End it."""
-
-
-class Sentinel(Protocol):
-    """One that may be asked. All questions raise what redis-py raises, at the latest at `until` (monotonic s)."""
-
-    def primary_of(self, service: str, names: DnsCache, until: float) -> Named | None:
-        """Where the primary is; None: it does not know."""
-
-    def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
-        """Where the replicas are that it can reach."""
-
-    def listen(self, names: DnsCache, until: float) -> Listening:
-        """Have it tell of new primaries from now on."""
-
-
-class RealSentinel:
-    """One of the sentinels that a URL names. Each question has a connection of its own: there are few of them.
+class Sentinel:
+    """One of the sentinels that a URL names. Each question has a connection of its own: there are few of them. It
+    raises what redis-py raises, at the latest at `until` (monotonic s).
 
     :param kind: the class of the connection.
     :param options: of the connection, as redis-py takes them.
@@ -111,7 +86,7 @@ class RealSentinel:
             connection.send_command("SUBSCRIBE", *CHANNELS)
             for _ in CHANNELS:
                 connection.read_response()
-            return _Subscription(connection)
+            return Listening(connection)
         except BaseException:  # Ctrl-C, too: the caller has nothing that it could close
             connection.disconnect()
             raise
@@ -134,8 +109,8 @@ class RealSentinel:
             connection.disconnect()
 
 
-class _Subscription:
-    """A connection over which a sentinel has said that it will tell.
+class Listening:
+    """A connection over which a sentinel has said that it will tell of new primaries.
 
     Whatever it says is a reason to ask: a text need not be understood, and cannot be misunderstood.
     """
@@ -145,9 +120,11 @@ class _Subscription:
         connection._sock.settimeout(0)
 
     def fileno(self) -> int:
+        """Return the number of its socket, for ``poll``."""
         return int(self._connection._sock.fileno())
 
     def take_in(self) -> None:
+        """Read what has arrived, of whatever kind. Raises what redis-py raises if the connection has ended."""
         try:
             received = self._connection._sock.recv(_MUCH)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -158,6 +135,7 @@ class _Subscription:
             raise driver.ConnectionError("a sentinel has closed the connection")
 
     def close(self) -> None:
+        """End it."""
         self._connection.disconnect()
 
 
@@ -400,7 +378,7 @@ def make_pool(
     # All sentinels together may take about as long as one connection may: a request waits for them.
     patience = waits["socket_connect_timeout"] / len(url.sentinels)
     sentinels = [
-        RealSentinel(
+        Sentinel(
             plain.SSLConnection if url.tls else plain.Connection,
             {
                 "host": host,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions as driver
 from redis.crc import key_slot
@@ -29,13 +29,15 @@ from .slots import (
     SINGLE,
     SLOTS,
     Address,
-    Servers,
     SlotMap,
     draw,
     moved,
     name_of,
     single,
 )
+
+if TYPE_CHECKING:
+    from .shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +55,6 @@ _AVOIDED = 60.0
 
 _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
 """Seconds after which no record is believed from before a move in any case."""
-
-
-class Follower(Protocol):
-    """What has a store for each shard."""
-
-    def arrange(self, places: Mapping[int, Servers], *, has_hole: bool = False) -> None:
-        """Have one for each of these shards, as far as there are servers.
-
-        :param has_hole: some slots have no shard.
-        """
 
 
 class LookTimes:
@@ -130,7 +122,7 @@ class ClusterTopology:
         self._queries = NodeQueries(nodes, connect)
         self._look_times = LookTimes(clock)
         self._clock = clock
-        self._stores: list[Follower] = []
+        self._stores: list[Shards] = []
         self._epoch = 0
         self._avoided: dict[int, float] = {}
         self._begin()
@@ -139,7 +131,7 @@ class ClusterTopology:
     def _begin(self) -> None:
         self._lock = threading.RLock()
 
-    def tell(self, store: Follower) -> None:
+    def tell(self, store: Shards) -> None:
         """Have a store follow the map."""
         self._stores.append(store)
 

@@ -18,7 +18,7 @@ from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.sentinel import (
     UNCONFIRMED,
     Named,
-    RealSentinel,
+    Sentinel,
     SentinelConnection,
     SentinelResolver,
     TLSConnection,
@@ -33,7 +33,7 @@ NAMES, LATER = DnsCache(), math.inf
 WAITS: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.3, "decode_responses": False}
 
 
-class Told:
+class Told(Sentinel):
     """A sentinel that says what it was told to, or fails.
 
     :ivar epoch: of the failover that it knows of.
@@ -55,9 +55,6 @@ class Told:
 
     def replicas_of(self, service: str, names: DnsCache, until: float) -> Any:
         return self._say(self.replicas)
-
-    def listen(self, names: DnsCache, until: float) -> Any:
-        raise NotImplementedError
 
     def _say(self, word: Any) -> Any:
         self.asked += 1
@@ -105,7 +102,7 @@ def test_a_server_that_answers_unlike_a_sentinel_is_none(reply: bytes) -> None:
     """Then the next one is asked."""
     with StrangeServer(lambda command: reply if command == "SENTINEL" else None) as server:
         options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}
-        strange, good = RealSentinel(plain.Connection, options), Told(A, replicas=[B])
+        strange, good = Sentinel(plain.Connection, options), Told(A, replicas=[B])
         assert SentinelResolver([strange, good], "service", is_master=True, patience=LATER).primary(NAMES, LATER) == A
         asked = SentinelResolver([strange, good], "service", is_master=False, patience=LATER)
         assert next(asked.replicas(NAMES, LATER)) == B
@@ -177,7 +174,7 @@ def test_a_sentinel_is_asked_for_the_place_and_the_number_of_the_failover(answer
     left = iter(answers)
     with StrangeServer(lambda command: next(left) if command == "SENTINEL" else None) as server:
         options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}
-        assert RealSentinel(plain.Connection, options).primary_of("service", NAMES, LATER) == named
+        assert Sentinel(plain.Connection, options).primary_of("service", NAMES, LATER) == named
 
 
 @pytest.mark.parametrize(

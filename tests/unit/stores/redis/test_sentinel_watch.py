@@ -15,7 +15,7 @@ from devservers.processes import wait_until
 from flask_langpont_session.stores.redis import sentinel_watch as module
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.link import Link
-from flask_langpont_session.stores.redis.sentinel import Named, SentinelResolver
+from flask_langpont_session.stores.redis.sentinel import Listening, Named, Sentinel, SentinelResolver
 from flask_langpont_session.stores.redis.sentinel_watch import ASK, REFUSED, THREAD, SentinelWatch
 from flask_langpont_session.stores.redis.slots import Address
 from tests.support.children import in_child
@@ -24,7 +24,7 @@ from tests.support.clock import Clock
 A, B = Address("10.0.0.1", 6379), Address("10.0.0.2", 6379)
 
 
-class Line:
+class Line(Listening):
     """A connection to a sentinel, and its other end."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Line:
         self.there.close()
 
 
-class Told:
+class Told(Sentinel):
     """A sentinel that knows what it is told.
 
     :ivar lines: the connections over which it tells of new primaries.
@@ -63,9 +63,6 @@ class Told:
         if self.trouble:
             raise self.trouble
         return self.named
-
-    def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
-        return []
 
     def listen(self, names: DnsCache, until: float) -> Line:
         self.tried += 1
