@@ -93,7 +93,7 @@ class WithoutProtocol(Ours):
         state: Any = state_of(self.app)
         state.backend.primary.commands = _PlainCommands(state.settings.key_prefix)
         state.backend.memory.ended.is_dead = lambda digest: False
-        reads = state.repository._reads
+        reads = state.repository.reads
 
         def believe(digest: str, scope: Any, life: Any, reply: Any, **how: Any) -> Loaded:
             return Loaded.verified(Verdict.VALID, 0, reply.answer.auth.row, "primary")

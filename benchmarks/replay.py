@@ -111,7 +111,7 @@ def fill(state: State, entries: int, signed_in: float) -> int:
         changes = {"translation": CategoryChange(0, sets=sets)}
         scope = repository.begin(digest=sid.digest)
         plan = Plan(sid, sid, state.settings.life, scope.level, Loaded(Verdict.ANONYMOUS), changes=changes)
-        repository.save(plan, scope)
+        repository.saves.save(plan, scope)
     return left(state)
 
 

@@ -164,7 +164,7 @@ class Worker:
     def read(self, number: int, turn: int) -> None:
         """A request that reads a session. :raises RuntimeError: something else than Redis has answered."""
         sid, repository = session(number), self._state.repository
-        loaded = repository.load(sid, repository.begin(digest=sid.digest), self._state.settings.life)
+        loaded = repository.reads.load(sid, repository.begin(digest=sid.digest), self._state.settings.life)
         sources = {name: state.source for name, state in loaded.categories.items()}
         if loaded.verdict is not Verdict.VALID or "database" in sources.values() or self._state.health.level:
             raise RuntimeError(f"session {number} is {loaded.verdict} by {sources}")
@@ -180,7 +180,7 @@ class Worker:
         changes = {category: CategoryChange(0, sets={key: b'"value-%03d"' % (turn % 1000)})}
         scope = repository.begin(digest=sid.digest)
         plan = Plan(sid, sid, self._state.settings.life, scope.level, changes=changes)
-        repository.save(plan, scope)
+        repository.saves.save(plan, scope)
         return plan.kept.get(category)
 
     def until_return(self, order: Order) -> Report:

@@ -303,7 +303,7 @@ class LangPontSession(SessionInterface):
         if not is_digest(digest):
             raise ValueError("a digest has 43 characters of A-Z, a-z, 0-9, - and _, as sessions() lists them")
         repository = state_of(app).repository
-        return Revoked(durable=repository.revoke(digest, repository.begin()), sessions=1)
+        return Revoked(durable=repository.revocations.revoke(digest, repository.begin()), sessions=1)
 
     def revoke_others(self, only: str | None = None) -> Revoked:
         """End the sessions of this request's user on other devices for ever. Its own one goes on; a request that signs
@@ -331,7 +331,7 @@ class LangPontSession(SessionInterface):
         as the database answers.
         """
         repository = state_of(app).repository
-        return repository.revoke_user(str(user_id), repository.begin())
+        return repository.revocations.revoke_user(str(user_id), repository.begin())
 
     def status(self, app: Flask | None = None) -> dict[str, Any]:
         """What ``/healthz`` says. Needs an application context unless `app` is given."""

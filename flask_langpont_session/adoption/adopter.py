@@ -290,7 +290,7 @@ class Adoption:
         plan = self._new_session(old, context, scope).saving.plan()
         if plan is None or plan.target is None:
             return None
-        saved = self._repository.adopt(plan, self._note(old), scope)
+        saved = self._repository.saves.adopt(plan, self._note(old), scope)
         if saved.stored:
             return Adopted(plan.target, scope)
         return self._as_it_is_now(plan.target, plan.life, later) if saved.ended else later
@@ -298,7 +298,7 @@ class Adoption:
     def _as_it_is_now(self, sid: SessionId, life: Life, later: Adopted) -> Adopted | None:
         """Of a session that was taken over before: by another request of the same browser, or by one whose answer was
         lost. It may have ended since."""
-        verdict = self._repository.load(sid, later.scope, life).verdict
+        verdict = self._repository.reads.load(sid, later.scope, life).verdict
         if verdict is Verdict.VALID:
             return Adopted(sid, later.scope)
         return later if verdict is Verdict.UNVERIFIABLE else None
@@ -315,7 +315,7 @@ class Adoption:
         if old is None:
             return
         if self.is_signed_in(old):
-            self._repository.never_adopt(self._note(old), scope)
+            self._repository.row_writes.never_adopt(self._note(old), scope)
         source.end(cookie, scope)
 
     def close(self) -> None:
@@ -379,7 +379,9 @@ class Adoption:
             try:
                 session[key] = old.values[key]
             except SessionValueError as error:
-                self._repository.reject(self._category_of(key) or "none", str(key), f"old session: {error.reason}")
+                self._repository.backend.reports.rejected(
+                    self._category_of(key) or "none", str(key), f"old session: {error.reason}"
+                )
                 if key in users:
                     return False
         if token := self._token_of(old):

@@ -73,9 +73,9 @@ def revoke_sessions(digest: str | None, user_id: str | None) -> None:
     scope = repository.begin(PATIENCE)
     if digest is not None:
         living = sum(one in _LIVING for one in before)
-        done = Revoked(durable=repository.revoke(digest, scope, EndedBy.OPERATOR), sessions=living)
+        done = Revoked(durable=repository.revocations.revoke(digest, scope, EndedBy.OPERATOR), sessions=living)
     else:
-        done = repository.revoke_user(user_id or "", scope, EndedBy.OPERATOR)
+        done = repository.revocations.revoke_user(user_id or "", scope, EndedBy.OPERATOR)
     if state.exporting is not None:
         state.exporting.active.update(may_lead=False)  # this process has no thread that would bring it
     where = "the database knows it" if done.durable else "the database does not answer; it waits in this host's journal"

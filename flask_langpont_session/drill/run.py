@@ -394,7 +394,7 @@ class Drill:
         if not self._browsers:
             return
         self._wait_until_well("at the end")
-        self._repository.revoke_user(self.user, self._repository.begin(PATIENCE))
+        self._repository.revocations.revoke_user(self.user, self._repository.begin(PATIENCE))
         self._wait_until_well("at the end")
         self._monitor.stop()  # which may be about to tell Redis again what has changed
         self._wait_for_the_database()

@@ -53,13 +53,18 @@ class Reads:
         self._of_user = (AUTH, *self._others)
         self._former = FormerPlaces(parts)
 
-    def load(self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False) -> Loaded:
+    def load(
+        self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False, on_line: bool = True
+    ) -> Loaded:
         """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
 
         :param fresh: the database is asked about auth whatever is known, and no other store is believed.
+        :param on_line: it may be known without a question.
         """
         digest = sid.digest
         scope = scope.to(digest)
+        if on_line and not fresh and (seen := self.line.read(sid, life, scope.view)):
+            return seen.loaded
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(digest, scope, life, Verdict.ANONYMOUS, fresh=fresh)
         ref = RecordRef(digest, SIGNED_IN)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from .. import events
 from ..events import EndedBy
 from ..policy.categories import AUTH
-from ..policy.health import DATABASE, READ
+from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN
 from ..policy.records import (
     Kept,
@@ -51,7 +51,7 @@ class Revocations:
         self._verifier = parts.verifier
         self._delivered = parts.backend.journal.revocations.note_delivered
 
-    def revoke(self, digest: str, scope: RequestScope, cause: EndedBy) -> bool:
+    def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:
         """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
 
         :return: whether the database knows it already.
@@ -108,16 +108,6 @@ class Revocations:
             return Kept.DATABASE
         return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
 
-    def sessions_of(self, user_id: str, scope: RequestScope) -> list[AuthRow]:
-        """The valid sessions of a user, without those that this host knows to be dead.
-
-        :raises StoreError: the database does not answer.
-        """
-        if not scope.can(DATABASE, READ):
-            raise scope.gave_up(DATABASE, "BreakerOpen")
-        rows = scope.ask(self._operations.list, self._database.sessions_of, user_id)
-        return [row for row in rows if self.is_valid(row)]
-
     def is_valid(self, row: AuthRow) -> bool:
         """Whether a row that was just read is of a session which lives, as far as this host knows."""
         return row.state is RowState.VALID and not self._is_known_dead(row)
@@ -127,7 +117,7 @@ class Revocations:
         is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
         return overlay.revoked or is_out or self._ended.is_dead(row.digest) or self._ended.is_signed_out(row)
 
-    def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
+    def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> Revoked:
         """End all sessions of a user, those being created just now too.
 
         It holds when the user's epoch is raised, however many rows there are. What follows for each of them is done

@@ -179,13 +179,13 @@ class AuthKeys:
 
     def _require_arbiter(self) -> None:
         if not self._ids.scope.can(DATABASE, WRITE):
-            raise self._work.repository.refused()
+            raise self._work.repository.row_writes.refused()
 
     def _grant(self) -> None:
         """The save changes users or rights of a session that is known to be signed in."""
         self._require_arbiter()
         if self._work.unverified:
-            raise self._work.repository.refused()
+            raise self._work.repository.row_writes.refused()
         self._work.grants = True
 
     def delete(self, key: str) -> None:
@@ -243,12 +243,16 @@ class AuthKeys:
                 del change.sets[key]  # it is so anyway
             elif kind != SIGNED_IN:
                 del change.sets[key]
-                self._work.repository.reject(AUTH, key, "a visitor has no rights; assigning one is a sign-in")
+                self._work.repository.backend.reports.rejected(
+                    AUTH, key, "a visitor has no rights; assigning one is a sign-in"
+                )
             elif self._is_user_changed(key, before, said):
                 del change.sets[key]
                 if key in assigned:
                     change.sets[key] = assigned[key]
-                self._work.repository.reject(AUTH, key, "another user inside of the value; assigning it is a sign-in")
+                self._work.repository.backend.reports.rejected(
+                    AUTH, key, "another user inside of the value; assigning it is a sign-in"
+                )
             else:
                 self._grant()
 

@@ -37,4 +37,4 @@ def explain(work: Work) -> list[FeatureReport]:
 
 
 def _behaviour(work: Work, feature: Feature) -> Behaviour:
-    return work.repository.behaviour(feature, work.kind, work.ids.scope.level)
+    return work.repository.fallback.behaviour(feature, work.kind, work.ids.scope.level)

@@ -28,7 +28,7 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
     before = work.loaded
     if before is not None:
         work.now.forget_read(AUTH, work.stored_value)
-    loaded = work.repository.load(origin, work.ids.scope, work.ids.life, fresh=True)
+    loaded = work.repository.reads.load(origin, work.ids.scope, work.ids.life, fresh=True)
     if before is not None and before.shadow == loaded.shadow:
         # What was read of other categories stays as it was read: changes are found by comparing with it.
         loaded.keep_from(before, before.categories.keys() - {AUTH})
@@ -41,9 +41,9 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
 def _row_of_before(work: Work) -> AuthRow | None:
     """Of a session that this request gave another id: what the database says of the one it has still."""
     before = work.ids.origin
-    loaded = work.repository.load(before, work.ids.scope, work.ids.life, fresh=True) if before else None
+    loaded = work.repository.reads.load(before, work.ids.scope, work.ids.life, fresh=True) if before else None
     if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
-        raise work.repository.refused()
+        raise work.repository.row_writes.refused()
     if loaded is None or loaded.row is None:
         work.came_too_late()
         return None

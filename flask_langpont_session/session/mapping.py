@@ -386,7 +386,7 @@ class Session(DictLike):
         loaded = work.own_loaded()
         work.now.forget_read(name, work.stored_value)
         for place in places_of(work, name) - {AUTH}:
-            work.repository.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, place, fresh=True)
+            work.repository.reads.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, place, fresh=True)
         return loaded.of(name).source == PRIMARY
 
     def category(self, name: str) -> CategoryView:
@@ -442,7 +442,7 @@ class Session(DictLike):
         origin = self.work.ids.origin
         if origin is None or origin.kind != SIGNED_IN or self.work.load().verdict is not Verdict.DEAD:
             return False
-        return self.work.repository.take_displaced(origin.digest, self.work.ids.scope)
+        return self.work.repository.row_writes.take_displaced(origin.digest, self.work.ids.scope)
 
     @property
     def label(self) -> str | None:

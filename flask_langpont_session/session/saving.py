@@ -125,7 +125,7 @@ class Saving:
             return None
         plan.sent = sent
         changes, changes_permanence = dict(plan.changes), plan.permanence_changed
-        saved = self._work.repository.save(plan, self._ids.scope)
+        saved = self._work.repository.saves.save(plan, self._ids.scope)
         self.places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
         self._mark_saved(changes, saved)
         if changes_permanence and not plan.permanence_changed:
@@ -142,7 +142,9 @@ class Saving:
             return None
         for name, change in changes.items():
             for key in (*change.writes, *change.increments):
-                self._work.repository.reject(name, key, "the old session of this browser cannot be taken over yet")
+                self._work.repository.backend.reports.rejected(
+                    name, key, "the old session of this browser cannot be taken over yet"
+                )
         self.places = dict.fromkeys(changes, Kept.NOWHERE)
         saved = Saved(stored=False)
         self._mark_saved(changes, saved)

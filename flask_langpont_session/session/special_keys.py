@@ -113,7 +113,7 @@ class SpecialKeys:
         work, origin = self._work, self._ids.origin
         if origin is None or origin.kind != SIGNED_IN or work.load().verdict is not Verdict.DEAD:
             return False
-        return work.repository.was_displaced(origin.digest, self._ids.scope)
+        return work.repository.row_writes.was_displaced(origin.digest, self._ids.scope)
 
     def csrf_token(self, key: str) -> str:
         """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,

@@ -233,7 +233,9 @@ class Work:
         self.context = ids.context
         self.repository = ids.context.repository
 
-    now = lazy(lambda work: Changes(work.repository.table, work.context.limits, work.repository.reject))
+    now = lazy(
+        lambda work: Changes(work.repository.table, work.context.limits, work.repository.backend.reports.rejected)
+    )
 
     @property
     def changes(self) -> Changes | None:
@@ -302,7 +304,9 @@ class Work:
     def _load(self) -> Loaded:
         identity = self.ids.identity
         origin = None if identity.is_restarted or identity.is_signed_out else self.ids.origin
-        known = origin and self.repository.load(origin, self.ids.scope, self.ids.life, on_line=not self.is_off_line)
+        known = origin and self.repository.reads.load(
+            origin, self.ids.scope, self.ids.life, on_line=not self.is_off_line
+        )
         self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:
@@ -322,7 +326,7 @@ class Work:
             return found.shown
         if not self.ids.identity.is_restarted and self.ids.origin:
             loaded = self.own_loaded()
-            self.repository.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
+            self.repository.reads.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
         return loaded.of(category).shown
 
     def stored_value(self, key: str) -> bytes | None:

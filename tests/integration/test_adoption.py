@@ -87,7 +87,7 @@ def rows(app: Flask) -> list[Any]:
 def revoke_user(app: Flask, user: str) -> Revoked:
     """Log a user out everywhere."""
     repository = parts(app).repository
-    return repository.revoke_user(user, repository.begin())
+    return repository.revocations.revoke_user(user, repository.begin())
 
 
 # -- what comes along --------------------------------------------------------------------------------------------------

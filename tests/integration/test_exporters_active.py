@@ -452,8 +452,7 @@ def test_it_counts_until_the_moment_that_the_database_has(app: Flask, primary: V
     """Not longer: the database does not move that at every use."""
     client = app.test_client()
     client.post("/login/7")
-    repository = parts(app).repository
-    [row] = repository.sessions_of("7", repository.begin())
+    [row] = parts(app).backend.database.sessions_of("7")
     forget(app, primary)
     with primary.client() as redis:
         redis.delete(*redis.keys("session:auth:*"))

@@ -87,7 +87,7 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
     monkeypatch.setattr(backend.database, method, clock.slow(getattr(backend.database, method)))
     with parts(app).monitor.paused():
         if method == "load":
-            repository.load(_sid(app, client), repository.begin(60), parts(app).settings.life, fresh=True)
+            repository.reads.load(_sid(app, client), repository.begin(60), parts(app).settings.life, fresh=True)
         elif method == "update":
             client.post("/set", json={"daily_limit": 4})
         else:

@@ -231,7 +231,7 @@ def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, da
     clients = [sign_in(app) for _ in range(3)]
     before = remembered(app)
     repository = parts(app).repository
-    assert repository.revoke_user("7", repository.begin()).durable
+    assert repository.revocations.revoke_user("7", repository.begin()).durable
     wait_for_monitors()
     go_back(app, before)
     after_an_outage(app)

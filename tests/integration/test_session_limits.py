@@ -119,7 +119,7 @@ def test_an_application_that_does_not_say_signs_no_user_in(
     app = make_app(MAX_SESSIONS_PER_USER=most)
     assert app.test_client().post("/login/7").status_code == 503
     assert "LANGPONT_SESSION_MAX_SESSIONS_PER_USER" in caplog.text
-    assert parts(app).repository.sessions_of("7", parts(app).repository.begin()) == []
+    assert parts(app).backend.database.sessions_of("7") == []
 
 
 @pytest.mark.parametrize("wrong", [{"MAX_SESSIONS_PER_USER": 0}, {"MAX_SESSIONS_PER_USER": "3"}, {"ON_LIMIT": "drop"}])
@@ -154,7 +154,7 @@ def test_twenty_sign_ins_at_once_are_never_more_than_the_limit(make_app: MakeApp
     signed_in = [answer for answer in answers if answer.status_code == 200]
     assert len(signed_in) == (20 if on_limit == "end_oldest" else 3)
     assert {answer.status_code for answer in answers} <= {200, 403}
-    rows = parts(workers[0]).repository.sessions_of("7", parts(workers[0]).repository.begin())
+    rows = [row for row in parts(workers[0]).backend.database.sessions_of("7") if row.live]
     assert len(rows) == 3
     assert {row.digest for row in rows} <= {digest(cookie_of(answer)) for answer in signed_in}
     shown = [browser(workers[1], str(cookie_of(answer))).get("/who").json["user"] for answer in signed_in]

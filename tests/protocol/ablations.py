@@ -254,13 +254,17 @@ def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) ->
 _revoke_in_database = revocations.Revocations._revoke_in_database
 
 
-def _rights_may_wait(self: repository.SessionRepository, plan: Plan, scope: Any) -> Saved:
-    plan.grants = False
-    self._reads._ordinary = dict  # type: ignore[assignment]  # what lies over a read is filtered, too: both are off
-    return _save(self, plan, scope)
+def _rights_may_wait(self: repository.SessionRepository, *arguments: Any, **options: Any) -> None:
+    def save(plan: Plan, scope: Any) -> Saved:
+        plan.grants = False
+        return strictly(plan, scope)
+
+    _repository(self, *arguments, **options)
+    strictly, self.saves.save = self.saves.save, save  # type: ignore[method-assign]
+    self.reads._ordinary = dict  # type: ignore[assignment]  # what lies over a read is filtered, too: both are off
 
 
-_save = repository.SessionRepository.save
+_repository = repository.SessionRepository.__init__
 
 
 def _shares_every_question(
@@ -473,7 +477,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("fresh", verifier.Verifier, "verify", _fresh_is_not),
     Ablation("durable is what the database has", revocations.Revocations, "_revoke_in_database", _silence_is_a_yes),
     Ablation("epochs", sim_database.Tables, "raise_epoch", lambda self, user_id: self.epoch(user_id) + 1),
-    Ablation("rights do not wait", repository.SessionRepository, "save", _rights_may_wait),
+    Ablation("rights do not wait", repository.SessionRepository, "__init__", _rights_may_wait),
     Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
     Ablation("the own digest", records, "_auth", _whosever_it_is),
     Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),

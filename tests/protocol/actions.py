@@ -93,7 +93,7 @@ def _look(
     if sid is None:
         return Loaded(Verdict.ANONYMOUS)
     before = world.promises.before(worker.name, worker.host.name, sid, scope)
-    loaded = worker.repository.load(sid, scope, world.settings.life, fresh=fresh)
+    loaded = worker.repository.reads.load(sid, scope, world.settings.life, fresh=fresh)
     world.promises.loaded(task, worker.name, sid, before, loaded, scope, fresh)
     shown = loaded.of(AUTH).shown
     version = loaded.row.version if loaded.row else 0
@@ -124,7 +124,7 @@ def _save(world: World, task: Task, worker: Worker, plan: Plan, scope: RequestSc
     """Save, checked. None: it was refused."""
     could = scope.can(DATABASE, WRITE) and scope.can(DATABASE, READ)
     try:
-        saved = _on_line(worker, plan, scope) or worker.repository.save(plan, scope)
+        saved = _on_line(worker, plan, scope) or worker.repository.saves.save(plan, scope)
         world.told.append(_told(saved))
         return saved
     except GrantRefused:
@@ -209,7 +209,9 @@ def sign_out(world: World, task: Task, worker: Worker, slot: str) -> None:
     world.tasks.pause("view")
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
-    saved = worker.repository.save(Plan(sid, None, world.settings.life, scope.level, loaded=loaded, ends=True), scope)
+    saved = worker.repository.saves.save(
+        Plan(sid, None, world.settings.life, scope.level, loaded=loaded, ends=True), scope
+    )
     world.told.append(_told(saved))
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, saved.durable)
 
@@ -232,7 +234,7 @@ def _revoke(world: World, worker: Worker, sid: SessionId) -> None:
     scope = worker.repository.begin()
     world.promises.revokes(sid.digest)
     world.promises.census[f"revocation at level {scope.level}"] += 1
-    durable = worker.repository.revoke(sid.digest, scope)
+    durable = worker.repository.revocations.revoke(sid.digest, scope)
     world.told.append(f"durable {durable}")
     world.promises.has_revoked(worker.name, worker.host.name, sid.digest, durable)
 
@@ -244,7 +246,7 @@ def revoke_user(world: World, task: Task, worker: Worker, user: str) -> None:
     until_ms = world.clock.now_ms
     scope = worker.repository.begin()
     world.promises.census[f"revocation of a user at level {scope.level}"] += 1
-    revoked = worker.repository.revoke_user(user, scope)
+    revoked = worker.repository.revocations.revoke_user(user, scope)
     world.told.append(str(revoked))
     world.promises.has_revoked_user(worker.name, worker.host.name, user, until_ms, revoked.durable)
 

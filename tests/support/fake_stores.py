@@ -274,7 +274,7 @@ class Stage:
 
     def load(self, sid: SessionId, **options: Any) -> Loaded:
         """In a request of its own."""
-        return self.repository.load(sid, self.begin(), LIFE, **options)
+        return self.repository.reads.load(sid, self.begin(), LIFE, **options)
 
     def plan(self, origin: SessionId | None, target: SessionId | None, **more: Any) -> Plan:
         """Of a save."""

@@ -67,9 +67,10 @@ class Repository:
         self.plans: list[Plan] = []
         self.loads: list[str] = []
         self.more: list[str] = []
-        self.rejected: list[tuple[str, str | None, str]] = []
-        self.saves = Saved(stored=True)
+        self.refusals: list[tuple[str, str | None, str]] = []
+        self.outcome = Saved(stored=True)
         self.refuses = False
+        self.backend = self.reads = self.line = self.saves = self.row_writes = self.fallback = self.reports = self
 
     def has(self, sid: SessionId, **categories: Mapping[str, Any]) -> SessionId:
         """A session with this data."""
@@ -88,11 +89,7 @@ class Repository:
     def behaviour(self, feature: Any, kind: str, level: int) -> Behaviour:
         return self.settings.behaviour(feature.priority, level)
 
-    @property
-    def line(self) -> Repository:
-        """It knows nothing without a question."""
-        return self
-
+    # Without a question the line knows nothing.
     def read(self, sid: SessionId, life: Life) -> None:
         return None
 
@@ -121,13 +118,13 @@ class Repository:
         if self.refuses and (plan.grants or (plan.is_new and plan.target and plan.target.kind == SIGNED_IN)):
             raise self.refused()
         self.plans.append(plan)
-        return self.saves
+        return self.outcome
 
     def refused(self) -> GrantRefused:
         return GrantRefused()
 
-    def reject(self, category: str, key: str | None, reason: str) -> None:
-        self.rejected.append((category, key, reason))
+    def rejected(self, category: str, key: str | None, reason: str) -> None:
+        self.refusals.append((category, key, reason))
 
     def lose_database(self) -> None:
         """It takes no writes, and answers no reads."""

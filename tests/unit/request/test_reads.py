@@ -265,7 +265,7 @@ def test_a_category_on_demand_is_read_when_it_is_asked_for(stage: Stage, visitor
     stage.redis.data[visitor.digest] = {"ui": {"lang": b'"ja"'}}
     scope, loaded = stage.begin(), stage.load(visitor)
     stage.redis.data[visitor.digest]["ui"] = {"lang": b'"en"'}
-    stage.repository.load_more(visitor, scope, stage.backend.settings.life, loaded, "ui")
+    stage.repository.reads.load_more(visitor, scope, stage.backend.settings.life, loaded, "ui")
     assert dict(loaded.of("ui").shown) == {"lang": b'"en"'}
 
 
@@ -279,8 +279,8 @@ def test_what_is_read_again_after_the_merge_is_kept_as_it_was_read(stage: Stage,
     assert dict(loaded.of("ui").shown) == {"lang": b'"ja"', "theme": b'"dark"'}
     stage.journal.forget_writes(stage.journal.pending_writes())
     stage.redis.data[digest]["ui"] = {"lang": b'"ja"', "theme": b'"dark"'}
-    stage.repository.load_more(visitor, scope, LIFE, loaded, "ui", fresh=True)
-    stage.repository.save(stage.plan(visitor, visitor, loaded=loaded, changes={"ui": changed(size=b"9")}), scope)
+    stage.repository.reads.load_more(visitor, scope, LIFE, loaded, "ui", fresh=True)
+    stage.repository.saves.save(stage.plan(visitor, visitor, loaded=loaded, changes={"ui": changed(size=b"9")}), scope)
     copy = stage.memory.category(digest, "ui")
     assert copy is not None
     assert (copy.version, dict(copy.fields)) == (6, {"lang": b'"ja"', "theme": b'"dark"', "size": b"9"})

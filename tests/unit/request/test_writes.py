@@ -28,7 +28,7 @@ def loaded_user(stage: Stage, user: SessionId) -> Loaded:
 
 def test_a_sign_in_is_a_row_first_and_then_a_record(stage: Stage, visitor: SessionId) -> None:
     plan = stage.plan(visitor, NEW, changes={"auth": changed(_user_id=b'"7"'), "ui": changed(lang=b"1")}, grants=True)
-    saved = stage.repository.save(plan, stage.begin())
+    saved = stage.repository.saves.save(plan, stage.begin())
     assert (saved.stored, saved.ended) == (True, False)
     assert stage.database.told == [("create", NEW.digest, None)]
     assert stage.redis.told == [("write", NEW.digest, "new", ["ui"], 1)]
@@ -38,7 +38,9 @@ def test_a_sign_in_is_a_row_first_and_then_a_record(stage: Stage, visitor: Sessi
 
 def test_a_sign_in_over_a_session_ends_that_one(stage: Stage, user: SessionId) -> None:
     loaded_user(stage, user)
-    stage.repository.save(stage.plan(user, NEW, changes={"auth": changed(_user_id=b'"8"')}, grants=True), stage.begin())
+    stage.repository.saves.save(
+        stage.plan(user, NEW, changes={"auth": changed(_user_id=b'"8"')}, grants=True), stage.begin()
+    )
     assert ("create", NEW.digest, user.digest) in stage.database.told
     assert ("write_tombstone", user.digest) in [what[:2] for what in stage.redis.told]
     assert stage.memory.ended.is_dead(user.digest)
@@ -47,7 +49,7 @@ def test_a_sign_in_over_a_session_ends_that_one(stage: Stage, user: SessionId) -
 def test_without_the_database_a_sign_in_is_refused_and_nothing_changed(stage: Stage, visitor: SessionId) -> None:
     stage.lose(DATABASE)
     with pytest.raises(GrantRefused):
-        stage.repository.save(
+        stage.repository.saves.save(
             stage.plan(visitor, NEW, changes={"auth": changed(_user_id=b'"7"')}, grants=True), stage.begin()
         )
     assert stage.redis.told == []
@@ -56,7 +58,7 @@ def test_without_the_database_a_sign_in_is_refused_and_nothing_changed(stage: St
 
 
 def test_data_of_a_visitor_goes_to_redis_alone(stage: Stage, visitor: SessionId) -> None:
-    saved = stage.repository.save(stage.plan(visitor, visitor, changes={"ui": changed(lang=b"1")}), stage.begin())
+    saved = stage.repository.saves.save(stage.plan(visitor, visitor, changes={"ui": changed(lang=b"1")}), stage.begin())
     assert saved.stored
     assert stage.redis.told == [("write", visitor.digest, "free", ["ui"], None)]
     assert stage.database.told == []
@@ -65,7 +67,7 @@ def test_data_of_a_visitor_goes_to_redis_alone(stage: Stage, visitor: SessionId)
 def test_a_key_of_auth_is_a_change_of_the_row(stage: Stage, user: SessionId) -> None:
     loaded = loaded_user(stage, user)
     plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")})
-    stage.repository.save(plan, stage.begin())
+    stage.repository.saves.save(plan, stage.begin())
     assert stage.database.rows[user.digest].payload["daily_limit"] == b"5"
     assert stage.redis.told[-1] == ("write", user.digest, "alive", [], 2)
 
@@ -82,7 +84,7 @@ def test_a_change_that_lost_races_is_made_on_the_last_winner(
         theirs |= {f"theirs{version}": b"1"}
         stage.database.races.append(a_row(user.digest, version=version, payload=theirs))
     plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}, grants=grants)
-    stage.repository.save(plan, stage.begin())
+    stage.repository.saves.save(plan, stage.begin())
     row = stage.database.rows[user.digest]
     assert (row.version, dict(row.payload)) == (2 + lost, theirs | {"daily_limit": b"5"})
 
@@ -103,9 +105,9 @@ def test_a_change_that_loses_every_race_is_given_up_when_its_time_is_over(
     plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(user_role=b'"admin"')}, grants=grants)
     if grants:
         with pytest.raises(GrantRefused):
-            stage.repository.save(plan, stage.begin())
+            stage.repository.saves.save(plan, stage.begin())
     else:
-        stage.repository.save(plan, stage.begin())
+        stage.repository.saves.save(plan, stage.begin())
         assert plan.kept == {"auth": Kept.JOURNAL}
     assert [what[0] for what in stage.database.told].count("update") == 25
     assert stage.health.level == 0
@@ -120,7 +122,7 @@ def test_s4_a_change_of_a_session_in_use_ends_it_not_for_being_idle(
     behind = replace(stage.database.rows[user.digest], idle_expires_at=NOW_MS)
     stage.database.rows[user.digest] = behind
     plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}, grants=grants)
-    assert not stage.repository.save(plan, stage.begin()).ended
+    assert not stage.repository.saves.save(plan, stage.begin()).ended
     row = stage.database.rows[user.digest]
     assert (row.live, row.version, row.payload["daily_limit"]) == (True, 2, b"5")
     assert not stage.memory.ended.is_dead(user.digest)
@@ -136,9 +138,9 @@ def test_s4_a_lease_that_has_run_out_meanwhile_ends_no_session(stage: Stage, use
     plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(daily_limit=b"5")}, grants=grants)
     if grants:
         with pytest.raises(GrantRefused):
-            stage.repository.save(plan, stage.begin())
+            stage.repository.saves.save(plan, stage.begin())
     else:
-        assert not stage.repository.save(plan, stage.begin()).ended
+        assert not stage.repository.saves.save(plan, stage.begin()).ended
         assert plan.kept == {"auth": Kept.JOURNAL}
     assert stage.database.rows[user.digest].live
     assert not stage.memory.ended.is_dead(user.digest)
@@ -154,10 +156,10 @@ def test_without_the_database_a_right_is_refused_and_other_data_waits(
     plan = stage.plan(user, user, loaded=loaded, changes={"auth": changed(user_role=b'"admin"')}, grants=grants)
     if grants:
         with pytest.raises(GrantRefused):
-            stage.repository.save(plan, stage.begin())
+            stage.repository.saves.save(plan, stage.begin())
         assert stage.journal.is_empty()
     else:
-        stage.repository.save(plan, stage.begin())
+        stage.repository.saves.save(plan, stage.begin())
         assert plan.kept == {"auth": Kept.JOURNAL}
 
 
@@ -166,7 +168,7 @@ def test_without_redis_the_journal_keeps_what_the_table_keeps(stage: Stage, visi
     stage.lose(PRIMARY)
     changes = {"translation": changed(input_text=b"1", analysis_result=b"2"), "ui": changed(theme=b"3")}
     plan = stage.plan(visitor, visitor, changes=changes)
-    stage.repository.save(plan, stage.begin())
+    stage.repository.saves.save(plan, stage.begin())
     assert [entry.field for entry in stage.journal.pending_writes()] == ["input_text"]
     assert plan.kept == {"translation": Kept.NOWHERE, "ui": Kept.NOWHERE}  # of a category the worst counts
 
@@ -175,11 +177,11 @@ def test_what_waits_in_the_journal_is_not_overtaken(stage: Stage, visitor: Sessi
     """I18: the later change waits behind the earlier one, though Redis would take it."""
     stage.redis.fails_once = [LOST[PRIMARY]]
     first = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"1")})
-    stage.repository.save(first, stage.begin())
+    stage.repository.saves.save(first, stage.begin())
     assert first.kept == {"translation": Kept.JOURNAL}
     stage.redis.fails_once = []
     second = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"2")})
-    stage.repository.save(second, stage.begin())
+    stage.repository.saves.save(second, stage.begin())
     assert second.kept == {"translation": Kept.JOURNAL}
     assert stage.redis.told == []
 
@@ -193,7 +195,7 @@ def test_what_a_busy_journal_may_hold_is_not_overtaken(
     """I18. It may be the data of a former id: an addition to nothing would take its place."""
     stage.redis.fails_once = [LOST[PRIMARY]]
     first = stage.plan(visitor, visitor, changes={"translation": changed(input_text=b"1")})
-    stage.repository.save(first, stage.begin())
+    stage.repository.saves.save(first, stage.begin())
     stage.redis.fails_once = []
     scope = stage.begin()
 
@@ -202,7 +204,7 @@ def test_what_a_busy_journal_may_hold_is_not_overtaken(
 
     monkeypatch.setattr(stage.journal, "overlay", busy)
     second = stage.plan(visitor, visitor, changes={"translation": change})
-    stage.repository.save(second, scope)
+    stage.repository.saves.save(second, scope)
     assert second.kept == {"translation": Kept.JOURNAL}
     assert stage.redis.told == []
 
@@ -210,7 +212,7 @@ def test_what_a_busy_journal_may_hold_is_not_overtaken(
 def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(stage: Stage, user: SessionId) -> None:
     loaded = loaded_user(stage, user)
     stage.redis.writes = [Written("dead")]
-    saved = stage.repository.save(
+    saved = stage.repository.saves.save(
         stage.plan(user, user, loaded=loaded, changes={"ui": changed(lang=b"1")}), stage.begin()
     )
     assert (saved.stored, saved.ended) == (True, True)
@@ -221,7 +223,7 @@ def test_a_tombstone_refuses_the_write_and_the_shadow_takes_it(stage: Stage, use
 def test_a_session_that_redis_lost_is_pushed_and_written_again(stage: Stage, user: SessionId) -> None:
     loaded = loaded_user(stage, user)
     stage.redis.writes = [Written("gone")]
-    saved = stage.repository.save(
+    saved = stage.repository.saves.save(
         stage.plan(user, user, loaded=loaded, changes={"ui": changed(lang=b"1")}), stage.begin()
     )
     assert saved.stored
@@ -237,7 +239,7 @@ def test_one_category_that_is_too_large_costs_the_others_nothing(stage: Stage, v
         Written("written", {"translation": Change(0, 6)}),
     ]
     plan = stage.plan(visitor, visitor, changes={"ui": changed(lang=b"1"), "translation": changed(input_text=b"2")})
-    assert stage.repository.save(plan, stage.begin()).stored
+    assert stage.repository.saves.save(plan, stage.begin()).stored
     assert plan.kept == {"translation": Kept.REDIS}
     assert [what[3] for what in stage.redis.told] == [["translation", "ui"], ["translation"]]
 
@@ -252,7 +254,7 @@ def test_an_end_is_for_ever_whatever_is_down(
     """What does not answer hears it later, from the journal."""
     stage.database.rows[user.digest] = a_row(user.digest)
     stage.lose(*lost)
-    assert stage.repository.revoke(user.digest, stage.begin()) is durable
+    assert stage.repository.revocations.revoke(user.digest, stage.begin()) is durable
     assert stage.journal.counts()["revocations"] == waits
     assert stage.load(user).verdict is Verdict.DEAD
     assert len(stage.revocations()) == 1
@@ -290,7 +292,7 @@ def test_a_former_id_keeps_what_could_not_be_stored_under_the_next_one(
     """The browser goes on with it: the next id is not sent."""
     stage.lose(PRIMARY)
     refusing(monkeypatch, stage, "put", 1)
-    saved = stage.repository.save(stage.plan(visitor, NEXT, changes=dict(TEXT)), stage.begin())
+    saved = stage.repository.saves.save(stage.plan(visitor, NEXT, changes=dict(TEXT)), stage.begin())
     assert not saved.stored
     assert stage.journal.is_empty()
 
@@ -303,6 +305,6 @@ def test_of_a_former_id_all_is_wiped_that_the_replay_does_not_wipe(
     stage.lose(PRIMARY)
     refusing(monkeypatch, stage, "carry", 0 if is_kept else 1)
     plan = stage.plan(visitor, NEXT, changes=dict(TEXT), carries=("ui",))
-    assert stage.repository.save(plan, stage.begin()).stored
+    assert stage.repository.saves.save(plan, stage.begin()).stored
     names = set(stage.repository.table.categories) - ({"ui"} if is_kept else set())
     assert wiped(stage) == {(visitor.digest, name) for name in names}

@@ -42,7 +42,7 @@ def test_what_the_table_disables_cannot_be_used(session: Session, repository: Re
     feature = repository.table.features["statistics"]
     for level in range(5):
         repository.scope.level = level
-        is_disabled = repository.behaviour(feature, "a", level) is Behaviour.DISABLE_FEATURE
+        is_disabled = repository.fallback.behaviour(feature, "a", level) is Behaviour.DISABLE_FEATURE
         assert is_available(session.work, feature) is not is_disabled
     assert is_disabled
 

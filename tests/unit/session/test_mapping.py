@@ -95,7 +95,7 @@ def test_flush_says_where_the_worst_of_it_is(maker: Maker, repository: Repositor
     session = maker.session(repository.has(maker.sid("a")))
     assert session.flush() is None
     session["lang"], session["input_text"] = "en", "y"
-    repository.save = lambda plan, scope: _saved(plan, ui=Kept.REDIS, translation=Kept.JOURNAL)  # type: ignore[method-assign]
+    repository.saves.save = lambda plan, scope: _saved(plan, ui=Kept.REDIS, translation=Kept.JOURNAL)  # type: ignore[method-assign]
     assert session.flush() is Kept.JOURNAL
     assert session.kept == {"ui": Kept.REDIS, "translation": Kept.JOURNAL}
     assert session.flush() is None

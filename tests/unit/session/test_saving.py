@@ -101,7 +101,7 @@ def test_a_change_of_permanence_changes_the_row(maker: Maker, repository: Reposi
 
 
 def test_a_session_that_ended_meanwhile_is_what_came(maker: Maker, repository: Repository) -> None:
-    repository.saves = Saved(stored=False, ended=True)
+    repository.outcome = Saved(stored=False, ended=True)
     session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7"}))
     session["daily_limit"] = 5
     session.saving.save()
