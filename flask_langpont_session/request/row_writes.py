@@ -85,18 +85,19 @@ class RowWrites:
         except UnknownLimit:
             raise self.refused() from None
         life = plan.life.of(payload)
-        values = {
-            "user_id": user_id,
-            "payload": payload,
-            "idle_ms": life.idle_ms,
-            "absolute_ms": life.absolute_ms,
-            "kill": old,
-            "device": plan.device,
-        }
-        if limit is None:
-            return self._write_row(scope, self._operations.sign_in, self._database.create, digest, **values)
-        create = self._database.limited.create
-        created = self._write_row(scope, self._operations.sign_in, create, digest, limit=limit, **values)
+        created = self._write_row(
+            scope,
+            self._operations.sign_in,
+            self._database.create,
+            digest,
+            user_id=user_id,
+            payload=payload,
+            idle_ms=life.idle_ms,
+            absolute_ms=life.absolute_ms,
+            kill=old,
+            limit=limit,
+            device=plan.device,
+        )
         if created is None:
             raise SessionLimitReached
         return created
@@ -104,11 +105,11 @@ class RowWrites:
     def take_displaced(self, digest: str, scope: RequestScope) -> bool:
         """Whether a session has ended for a sign-in of its user, or by its user on another device. True is said once;
         False also where the database does not answer."""
-        return bool(scope.attempt(self._operations.displaced, self._database.limited.take_displaced, digest))
+        return bool(scope.attempt(self._operations.displaced, self._database.displaced.take, digest))
 
     def was_displaced(self, digest: str, scope: RequestScope) -> bool | None:
-        """See :meth:`.LimitedSignIns.was_displaced`. None: the database does not answer."""
-        return scope.attempt(self._operations.verify, self._database.limited.was_displaced, digest)
+        """See :meth:`.Displaced.was`. None: the database does not answer."""
+        return scope.attempt(self._operations.verify, self._database.displaced.was, digest)
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         if plan.confirms:

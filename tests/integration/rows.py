@@ -32,7 +32,9 @@ PAYLOAD: Fields = {
 
 def create(database: Database, digest: str = "digest", **changes: Any) -> AuthRow:
     values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR, "absolute_ms": 12 * HOUR}
-    return database.create(digest, **(values | changes)).row
+    created = database.create(digest, **(values | changes))
+    assert created is not None
+    return created.row
 
 
 def update(database: Database, seen: int, digest: str = "digest", **changes: Any) -> AuthRow | None:

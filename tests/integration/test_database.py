@@ -1527,7 +1527,7 @@ def test_a_call_of_no_request_may_take_longer(database: Database, hasty: Databas
 
 def sign_in(database: Database, digest: str, most: int = 2, *, ends_oldest: bool = True, **more: Any) -> Created | None:
     values: dict[str, Any] = {"user_id": "7", "payload": PAYLOAD, "idle_ms": HOUR, "absolute_ms": HOUR}
-    return database.limited.create(digest, limit=Limit(most, ends_oldest), **(values | more))
+    return database.create(digest, limit=Limit(most, ends_oldest), **(values | more))
 
 
 def valid(database: Database, user_id: str = "7") -> list[str]:
@@ -1853,6 +1853,7 @@ def test_d36_what_ends_is_known_from_what_was_over(database: Database, over: str
     OVER[over](database)
     assert [ended.lived for ended in database.revoke("digest")] == [False]
     created = database.create("next", user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill="digest")
+    assert created is not None
     assert [(ended.digest, ended.lived) for ended in created.ended] == [("digest", False)]
     limited = sign_in(database, "last", kill="next")
     assert limited is not None

@@ -86,7 +86,9 @@ def database(url: str) -> Iterator[Database]:
 
 
 def create(database: Database, digest: str, kill: str | None = None) -> AuthRow:
-    return database.create(digest, user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill=kill).row
+    created = database.create(digest, user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill=kill)
+    assert created is not None
+    return created.row
 
 
 def warm(database: Database) -> None:

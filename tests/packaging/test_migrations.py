@@ -84,7 +84,7 @@ def test_up_and_down_leave_nothing_behind(tmp_path: Path) -> None:
         v0001.upgrade(op)
     assert database.upkeep.missing_tables() == []
     created = database.create("d" * 43, user_id="7", payload={}, idle_ms=1000, absolute_ms=1000)
-    assert created.row.version == 1
+    assert created is not None and created.row.version == 1
     with engine.begin() as connection:
         op._connection = connection
         v0001.downgrade(op)

@@ -64,11 +64,6 @@ class Stepped:
         """Those that have a health of their own."""
         return {self._store.name: Stepped(self._store.endpoint, self._world, self._path)}
 
-    @property
-    def limited(self) -> Stepped:
-        """The database's sign-ins of users that may have so many sessions, at which a request stops as well."""
-        return Stepped(self._store.limited, self._world, self._path)
-
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
         asks_nothing = ("find", "find_shards", "forget_connections", "key")

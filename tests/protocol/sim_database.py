@@ -222,54 +222,6 @@ class Network(Protocol):
         """Whether this call finds all slots taken."""
 
 
-class SimLimitedSignIns:
-    """Sign-ins of users that may have only so many sessions.
-
-    :param ask: has the database do something, and waits so many seconds for it.
-    """
-
-    def __init__(self, tables: Tables, ask: Callable[[float | None, Callable[[], Any]], Any]) -> None:
-        self._tables = tables
-        self._ask = ask
-
-    def create(
-        self,
-        digest: str,
-        *,
-        limit: Limit,
-        user_id: str,
-        payload: Fields,
-        idle_ms: int,
-        absolute_ms: int,
-        kill: str | None = None,
-        device: Device = NO_DEVICE,
-        timeout: float | None = None,
-    ) -> Created | None:
-        """See the package."""
-        tables = self._tables
-
-        def effect() -> Created | None:
-            if tables.row(digest) is not None:
-                return tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill)
-            others = [row for row in tables.valid_of(user_id) if row.digest != kill]
-            excess = others[: max(0, len(others) + 1 - limit.most)]
-            if excess and not limit.ends_oldest:
-                return None
-            ended = [each for row in excess for each in tables.end(row.digest, "limit")]
-            tables.displaced[digest] = [each.digest for each in ended]
-            created = tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill)
-            return created._replace(ended=[*created.ended, *ended])
-
-        created: Created | None = self._ask(timeout, effect)
-        return created
-
-    def take_displaced(self, digest: str, timeout: float | None = None) -> bool:
-        """See the package. Nothing in a simulation asks."""
-        return False
-
-    was_displaced = take_displaced
-
-
 class SimCalls:
     """What the monitor looks at between the calls. One that is given up here is over."""
 
@@ -295,7 +247,6 @@ class SimDatabase:
         self.timeout = timeout
         self._network = network
         self._tasks = tasks
-        self.limited = SimLimitedSignIns(tables, self._ask)
         self.calls = SimCalls()
 
     def _ask(self, timeout: float | None, effect: Callable[[], T]) -> T:
@@ -339,12 +290,26 @@ class SimDatabase:
         idle_ms: int,
         absolute_ms: int,
         kill: str | None = None,
+        limit: Limit | None = None,
         device: Device = NO_DEVICE,
         timeout: float | None = None,
-    ) -> Created:
+    ) -> Created | None:
         """See the package."""
+        tables = self.tables
 
-        return self._ask(timeout, lambda: self.tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill))
+        def effect() -> Created | None:
+            if limit is None or tables.row(digest) is not None:
+                return tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill)
+            others = [row for row in tables.valid_of(user_id) if row.digest != kill]
+            excess = others[: max(0, len(others) + 1 - limit.most)]
+            if excess and not limit.ends_oldest:
+                return None
+            ended = [each for row in excess for each in tables.end(row.digest, "limit")]
+            tables.displaced[digest] = [each.digest for each in ended]
+            created = tables.insert(digest, user_id, payload, idle_ms, absolute_ms, kill)
+            return created._replace(ended=[*created.ended, *ended])
+
+        return self._ask(timeout, effect)
 
     def update(
         self,

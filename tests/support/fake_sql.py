@@ -143,6 +143,19 @@ class Calls:
     def patiently(self, work: Callable[[], Any], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> Any:
         return self._run("patient", work, writing)
 
+    def read(self, ask: Callable[[Any], Any], timeout: float | None = None, *, is_patient: bool = False) -> Any:
+        return self._lent(self.connections.reading, ask, writing=False, is_patient=is_patient)
+
+    def write(self, ask: Callable[[Any], Any], timeout: float | None = None, *, is_patient: bool = False) -> Any:
+        return self._lent(self.connections.writing, ask, writing=True, is_patient=is_patient)
+
+    def _lent(self, lend: Callable[[], Any], ask: Callable[[Any], Any], *, writing: bool, is_patient: bool) -> Any:
+        def work() -> Any:
+            with lend() as connection:
+                return ask(connection)
+
+        return self._run("patient" if is_patient else "request", work, writing)
+
     def probe(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
         self._run("probe", work, writing)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
+from sqlalchemy.engine import Connection
+
 from ...policy.values import ErrorClass, StoreError, Wait
 from ...support.lag import PROCESS
 from ...support.logs import Once, fields
@@ -72,6 +74,30 @@ class Calls:
         if timeout is not None and timeout > self.timeout and not isinstance(timeout, Wait):
             return self.patiently(work, timeout, writing=writing)
         return self._bounded(self.requests, work, self.timeout if timeout is None else timeout, writing)
+
+    def read(self, ask: Callable[[Connection], T], timeout: float | None = None, *, is_patient: bool = False) -> T:
+        """Return what one statement that reads comes to.
+
+        :param ask: gets the connection.
+        :param timeout: see :meth:`in_request`, or, of one that is patient, :meth:`patiently`.
+        """
+
+        def work() -> T:
+            with self.connections.reading() as connection:
+                return ask(connection)
+
+        if is_patient:
+            return self.patiently(work, timeout or PATIENT_SECONDS, writing=False)
+        return self.in_request(work, timeout, writing=False)
+
+    def write(self, ask: Callable[[Connection], T], timeout: float | None = None, *, is_patient: bool = False) -> T:
+        """Return what a transaction that writes comes to; see :meth:`read`."""
+
+        def work() -> T:
+            with self.connections.writing() as connection:
+                return ask(connection)
+
+        return self.patiently(work, timeout or PATIENT_SECONDS) if is_patient else self.in_request(work, timeout)
 
     def patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> T:
         """A call of the recovery or of an operator."""

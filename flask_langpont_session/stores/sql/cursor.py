@@ -28,21 +28,24 @@ class Outcome(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _compiled(dialect: Dialect, statement: Any) -> tuple[str, Sequence[str] | None, Mapping[str, Any]]:
-    """Return the text for the driver, the order of its parameters (None: by name), and those that the text brings."""
+def _compiled(dialect: Dialect, statement: Any) -> tuple[str, Sequence[str] | None, Mapping[str, Any]] | None:
+    """Return the text for the driver, the order of its parameters (None: by name), and those that the text brings.
+    None: the text depends on the length of a list."""
     compiled = statement.compile(dialect=dialect)
+    if "POSTCOMPILE" in compiled.string:
+        return None
     return compiled.string, compiled.positiontup, compiled.params
 
 
 def run(connection: Connection, statement: Executable, values: Mapping[str, Any]) -> Outcome:
     """Run a statement of which at most one row is wanted.
 
-    :param statement: without a list among its parameters.
     :raises sqlalchemy.exc.DBAPIError: as the connection itself raises it.
     """
-    if connection.dialect.driver not in DRIVERS:
+    compiled = _compiled(connection.dialect, statement) if connection.dialect.driver in DRIVERS else None
+    if compiled is None:
         return _outcome(connection.execute(statement, values))
-    text, order, brought = _compiled(connection.dialect, statement)
+    text, order, brought = compiled
     parameters = {**brought, **values}
     return execute(connection, text, parameters if order is None else tuple([parameters[name] for name in order]))
 

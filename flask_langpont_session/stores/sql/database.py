@@ -15,12 +15,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError
 
 from ...policy.values import (
     NO_DEVICE,
@@ -32,6 +30,7 @@ from ...policy.values import (
     ErrorClass,
     Fields,
     Found,
+    Limit,
     Position,
     StoreError,
 )
@@ -40,12 +39,12 @@ from . import tables as sql
 from .calls import Calls
 from .cursor import run
 from .devices import Devices
-from .engines import Connections, make_engine
+from .engines import Connections, inserted, make_engine
 from .errors import NAME
 from .idle import after_read, note_use
 from .rows import Rows
 from .schema import Schema
-from .session_limits import LimitedSignIns
+from .session_limits import Displaced, inserted_within
 from .upkeep import Upkeep
 
 __all__ = ["Database", "make_engine"]
@@ -93,7 +92,7 @@ class Database:
     :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :ivar connections: of that engine; each method borrows one for a transaction.
     :ivar calls: run the methods, in transactions that the connections lend.
-    :ivar limited: makes rows of users that may have only so many.
+    :ivar displaced: tells of sessions that ended for another one.
     :ivar devices: what users are shown of their sessions.
     :ivar upkeep: makes the tables, and deletes what is not needed any more.
     """
@@ -113,7 +112,7 @@ class Database:
         schema = Schema(self.connections, makes_tables)
         self.calls = Calls(self.connections, schema, timeout=timeout, concurrency=concurrency)
         self._rows = Rows(codec)
-        self.limited = LimitedSignIns(self.calls, self._rows)
+        self.displaced = Displaced(self.calls)
         self.devices = Devices(self.calls, self._rows)
         self.upkeep = Upkeep(self.calls, schema)
         self._notes_use_after = notes_use_after
@@ -164,38 +163,42 @@ class Database:
         idle_ms: int,
         absolute_ms: int,
         kill: str | None = None,
+        limit: Limit | None = None,
         device: Device = NO_DEVICE,
         timeout: float | None = None,
-    ) -> Created:
+    ) -> Created | None:
         """A new row, version 1. Repeating it after an unknown outcome returns the row that is there.
 
-        :param kill: digest of a session that ends in the same transaction.
+        :param kill: digest of a session that ends in the same transaction, and does not count.
+        :param limit: what the user may have, the new session included. None: any number.
+        :return: None: the user has as many sessions as the limit allows, and none is to be ended for this one.
         :raises StoreError: of class D when there is another row under this digest, or the same one has changed.
         """
         fields, idle_ms = self._rows.text(digest, payload, 1), min(idle_ms, absolute_ms)
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
         values |= device._asdict()
 
-        def insert(connection: Connection) -> Created | None:
-            ended = [] if kill is None else sql.end(connection, [kill])
-            row = self._rows.inserted(connection, values)
-            return None if row is None else Created(row, [each.ended for each in ended])
+        def created(row: AuthRow | None, ended: Sequence[Ended] = ()) -> Created:
+            if row is None or (row.version, row.user_id, row.payload) != (1, user_id, payload):
+                raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
+            return Created(row, ended)
 
-        def find(connection: Connection) -> Created | None:
-            row = self._rows.one(connection, digest)
-            is_same = row is not None and (row.version, row.user_id, row.payload) == (1, user_id, payload)
-            return Created(row) if row is not None and is_same else None
+        def insert(connection: Connection) -> Created:
+            ended = [] if kill is None else [each.ended for each in sql.end(connection, [kill])]
+            return created(self._rows.inserted(connection, values), ended)
+
+        def find(connection: Connection) -> Created:
+            return created(self._rows.one(connection, digest))
 
         def work() -> Created | None:
             lend = None
+            if limit is not None and user_id is not None:
+                return inserted_within(self.connections, user_id, limit, insert, find)
             if kill is None and self.connections.single_statements_stand_alone:
                 lend = partial(self.connections.alone, sql.DELETE, {"digests": [digest]})
-            return _inserted(self.connections, insert, find, lend)
+            return inserted(self.connections, insert, find, lend)
 
-        created = self.calls.in_request(work, timeout)
-        if created is None:
-            raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
-        return created
+        return self.calls.in_request(work, timeout)
 
     def adopt(
         self,
@@ -230,7 +233,7 @@ class Database:
                 return None
             return row
 
-        return self.calls.in_request(lambda: _inserted(self.connections, insert, lambda connection: None), timeout)
+        return self.calls.in_request(lambda: inserted(self.connections, insert, lambda connection: None), timeout)
 
     def note_adopted(self, note: str, note_ms: int, timeout: float | None = None) -> None:
         """Have an old session never be taken over, as :meth:`adopt` does for one that was. May be repeated."""
@@ -238,7 +241,7 @@ class Database:
         def insert(connection: Connection) -> None:
             connection.execute(sql.INSERT_ADOPTED, {"key": note, "absolute_ms": note_ms})
 
-        self.calls.in_request(lambda: _inserted(self.connections, insert, lambda connection: None), timeout)
+        self.calls.in_request(lambda: inserted(self.connections, insert, lambda connection: None), timeout)
 
     def update(
         self,
@@ -262,11 +265,7 @@ class Database:
         if absolute_ms is not None:
             statement, values["absolute_ms"] = sql.UPDATE_LIFE, absolute_ms
 
-        def work() -> AuthRow | None:
-            with self.connections.writing() as connection:
-                return self._rows.updated(connection, statement, values)
-
-        return self.calls.in_request(work, timeout)
+        return self.calls.write(lambda connection: self._rows.updated(connection, statement, values), timeout)
 
     def raise_version(
         self, digest: str, *, seen: int, version: int, payload: Fields, timeout: float | None = None
@@ -280,11 +279,7 @@ class Database:
         fields = self._rows.text(digest, payload, version)
         values = {"key": digest, "seen": seen, "version": version, "fields": fields}
 
-        def work() -> bool:
-            with self.connections.writing() as connection:
-                return connection.execute(sql.RAISE_VERSION, values).rowcount > 0
-
-        return self.calls.in_request(work, timeout)
+        return self.calls.write(lambda connection: run(connection, sql.RAISE_VERSION, values).changed > 0, timeout)
 
     def regenerate(
         self,
@@ -313,24 +308,22 @@ class Database:
         if absolute_ms is not None:
             statement, values["absolute_ms"] = sql.INSERT_SUCCESSOR_LIFE, absolute_ms
 
-        def work() -> AuthRow | None:
-            with self.connections.writing() as connection:
-                if run(connection, sql.RENAME, {"key": digest, "seen": seen, "successor": successor}).changed:
-                    run(connection, statement, values)
-                return self._rows.one(connection, successor)
+        def rename(connection: Connection) -> AuthRow | None:
+            if run(connection, sql.RENAME, {"key": digest, "seen": seen, "successor": successor}).changed:
+                run(connection, statement, values)
+            return self._rows.one(connection, successor)
 
-        return self.calls.in_request(work, timeout)
+        return self.calls.write(rename, timeout)
 
     def kill(self, digest: str, timeout: float | None = None) -> int | None:
         """End a session for ever. Returns the row's version, None if there is no row. A dead one stays as it is."""
 
-        def work() -> int | None:
-            with self.connections.writing() as connection:
-                connection.execute(sql.KILL, {"key": digest})
-                version: int | None = connection.execute(sql.SELECT_VERSION, {"key": digest}).scalar()
-                return version
+        def end(connection: Connection) -> int | None:
+            connection.execute(sql.KILL, {"key": digest})
+            version: int | None = connection.execute(sql.SELECT_VERSION, {"key": digest}).scalar()
+            return version
 
-        return self.calls.in_request(work, timeout)
+        return self.calls.write(end, timeout)
 
     def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
         """End a session for ever, under whatever digest it goes on: another request may have given it another id.
@@ -350,17 +343,16 @@ class Database:
 
         kill, cause = (sql.DISPLACE, {"cause": sql.DEVICE}) if by_device else (sql.KILL_THESE, {})
 
-        def work() -> list[Ended]:
+        def end(connection: Connection) -> list[Ended]:
             dead: dict[str, Ended] = {}
             following = set(digests)
-            with self.connections.writing() as connection:
-                while following:
-                    ended = sql.end(connection, following, kill, **cause)
-                    dead.update((each.ended.digest, each.ended) for each in ended)
-                    following = {each.successor for each in ended if each.successor is not None}.difference(dead)
+            while following:
+                ended = sql.end(connection, following, kill, **cause)
+                dead.update((each.ended.digest, each.ended) for each in ended)
+                following = {each.successor for each in ended if each.successor is not None}.difference(dead)
             return list(dead.values())
 
-        return self.calls.in_request(work, timeout)
+        return self.calls.write(end, timeout)
 
     def kill_user(self, user_id: str, timeout: float | None = None) -> int:
         """End all sessions of a user, also those being created just now, however many there are. Their rows stay as
@@ -383,7 +375,7 @@ class Database:
                 if (epoch := again(connection)) is not None:
                     return epoch
             # If two do it for the first time at once, the second finds the row of the first.
-            return _inserted(self.connections, first, again)
+            return inserted(self.connections, first, again)
 
         epoch = self.calls.in_request(work, timeout)
         if epoch is None:
@@ -430,7 +422,7 @@ class Database:
             return kill(connection)
 
         # Of two that note it at once, the second finds the note of the first.
-        return self.calls.in_request(lambda: _inserted(self.connections, note_and_kill, kill) or [], timeout)
+        return self.calls.in_request(lambda: inserted(self.connections, note_and_kill, kill) or [], timeout)
 
     def ended_with(self, user_id: str, epoch: int, timeout: float | None = None) -> list[str]:
         """The digests, in their order, of the sessions of a user that were alive until the epoch became this one. Their
@@ -438,21 +430,13 @@ class Database:
 
         :param epoch: what :meth:`kill_user` returned.
         """
-
-        def work() -> list[str]:
-            with self.connections.reading() as connection:
-                return list(connection.execute(sql.SELECT_ENDED, {"user": user_id, "epoch": epoch}).scalars())
-
-        return self.calls.in_request(work, timeout, writing=False)
+        values = {"user": user_id, "epoch": epoch}
+        return self.calls.read(lambda c: list(c.execute(sql.SELECT_ENDED, values).scalars()), timeout)
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
         """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
-
-        def work() -> list[AuthRow]:
-            with self.connections.reading() as connection:
-                return list(self._rows.readable(connection.execute(sql.SELECT_OF_USER, {"user": user_id})))
-
-        return self.calls.in_request(work, timeout, writing=False)
+        values = {"user": user_id}
+        return self.calls.read(lambda c: list(self._rows.readable(c.execute(sql.SELECT_OF_USER, values))), timeout)
 
     # -- for the recovery, the monitor and the operator ----------------------------------------------------------
 
@@ -461,47 +445,35 @@ class Database:
 
         :param timeout: seconds.
         """
-
-        def work() -> Found:
-            with self.connections.reading() as connection:
-                return self._rows.found(connection.execute(sql.SELECT_THESE, {"digests": list(digests)}).all())
-
-        return self.calls.patiently(work, timeout, writing=False)
+        values = {"digests": list(digests)}
+        return self.calls.read(
+            lambda c: self._rows.found(c.execute(sql.SELECT_THESE, values).all()), timeout, is_patient=True
+        )
 
     def renamed(self, digests: Sequence[str], ms: int, timeout: float) -> set[str]:
         """Return those of some sessions that were given another digest within the last milliseconds.
 
         :param timeout: seconds.
         """
-
-        def work() -> set[str]:
-            with self.connections.reading() as connection:
-                rows = connection.execute(sql.SELECT_RENAMED, {"digests": list(digests), "ms": ms}).all()
-                return {row.digest for row in rows}
-
-        return self.calls.patiently(work, timeout, writing=False)
+        values = {"digests": list(digests), "ms": ms}
+        return self.calls.read(lambda c: set(c.execute(sql.SELECT_RENAMED, values).scalars()), timeout, is_patient=True)
 
     def find(self, beginning: str, timeout: float, limit: int = 2) -> list[str]:
         """Digests of rows, dead ones too, that begin so."""
-
-        def work() -> list[str]:
-            with self.connections.reading() as connection:
-                return list(connection.execute(sql.beginning_with(beginning), {"most": limit}).scalars())
-
-        return self.calls.patiently(work, timeout, writing=False)
+        statement, values = sql.beginning_with(beginning), {"most": limit}
+        return self.calls.read(lambda c: list(c.execute(statement, values).scalars()), timeout, is_patient=True)
 
     def describe(self, digest: str, timeout: float) -> Described | None:
         """All that the database has of one session; nothing is noted or ended. None: it has no row."""
 
-        def work() -> Described | None:
-            with self.connections.reading() as connection:
-                row = connection.execute(sql.SELECT_DESCRIBED, {"key": digest}).first()
-                if row is None:
-                    return None
-                ended_by = row.ended_by and row.ended_by.removesuffix(sql.TOLD)
-                return Described(self._rows.value(row), row.updated_at, row.successor, ended_by, row.seen_at)
+        def ask(connection: Connection) -> Described | None:
+            row = connection.execute(sql.SELECT_DESCRIBED, {"key": digest}).first()
+            if row is None:
+                return None
+            ended_by = row.ended_by and row.ended_by.removesuffix(sql.TOLD)
+            return Described(self._rows.value(row), row.updated_at, row.successor, ended_by, row.seen_at)
 
-        return self.calls.patiently(work, timeout, writing=False)
+        return self.calls.read(ask, timeout, is_patient=True)
 
     def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
         """Rows changed in the last milliseconds, in the order of the change; a part of them at a time. A moved idle
@@ -516,11 +488,10 @@ class Database:
         if after is not None:
             statement, values["ms"], values["after"] = sql.SELECT_CHANGED_AFTER, *after
 
-        def work() -> ChangedRows:
-            with self.connections.reading() as connection:
-                return self._rows.changes(connection.execute(statement, values).all(), limit)
+        def ask(connection: Connection) -> ChangedRows:
+            return self._rows.changes(connection.execute(statement, values).all(), limit)
 
-        return self.calls.patiently(work, _PART_SECONDS, writing=False)
+        return self.calls.read(ask, _PART_SECONDS, is_patient=True)
 
     def probe(self, timeout: float) -> None:
         """Whether the database takes writes: one real commit, in both tables, that leaves nothing behind.
@@ -561,19 +532,3 @@ class Database:
         begin new ones, none of which is kept."""
         self.calls.close()
         self.connections.leave()
-
-
-def _inserted(
-    connections: Connections,
-    insert: Callable[[Connection], T | None],
-    otherwise: Callable[[Connection], T | None],
-    lend: Callable[[], AbstractContextManager[Connection]] | None = None,
-) -> T | None:
-    """Two short transactions instead of a savepoint, which would cost every insert two round trips.
-
-    :param lend: the connection that inserts.
-    """
-    with suppress(IntegrityError), (lend or connections.writing)() as connection:
-        return insert(connection)
-    with connections.writing() as connection:
-        return otherwise(connection)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.engine import Connection
+
 from ...policy.values import Device, UserSession
 from . import tables as sql
 from .calls import Calls
@@ -24,41 +26,27 @@ class Devices:
         user may end it, and another host may be able to read it.
         """
 
-        def work() -> list[UserSession]:
-            with self._calls.connections.reading() as connection:
-                rows = connection.execute(sql.SELECT_DEVICES, {"user": user_id}).all()
-            return [
-                UserSession(
-                    self._rows.value(row, may_be_damaged=True),
-                    Device(row.label, row.network),
-                    row.seen_at,
-                    row.successor,
-                )
-                for row in rows
-            ]
-
-        return self._calls.in_request(work, timeout, writing=False)
+        found = self._calls.read(lambda c: c.execute(sql.SELECT_DEVICES, {"user": user_id}).all(), timeout)
+        return [
+            UserSession(
+                self._rows.value(row, may_be_damaged=True), Device(row.label, row.network), row.seen_at, row.successor
+            )
+            for row in found
+        ]
 
     def label(self, digest: str, timeout: float | None = None) -> str | None:
         """The label of a session; None: it has none."""
-
-        def work() -> str | None:
-            with self._calls.connections.reading() as connection:
-                label: str | None = connection.execute(sql.SELECT_LABEL, {"key": digest}).scalar()
-                return label
-
-        return self._calls.in_request(work, timeout, writing=False)
+        label: str | None = self._calls.read(lambda c: c.execute(sql.SELECT_LABEL, {"key": digest}).scalar(), timeout)
+        return label
 
     def set_label(self, digest: str, label: str | None, timeout: float | None = None) -> None:
         """Give a session that lives a label, under whatever digest it goes on; None: it has none from then on."""
 
-        def work() -> None:
+        def name(connection: Connection) -> None:
             following: str | None = digest
-            with self._calls.connections.writing() as connection:
-                while following is not None:
-                    values = {"key": following, "text": label}
-                    if connection.execute(sql.LABEL, values).rowcount:
-                        return
-                    following = connection.execute(sql.SELECT_SUCCESSOR, {"key": following}).scalar()
+            while following is not None:
+                if connection.execute(sql.LABEL, {"key": following, "text": label}).rowcount:
+                    return
+                following = connection.execute(sql.SELECT_SUCCESSOR, {"key": following}).scalar()
 
-        self._calls.in_request(work, timeout)
+        self._calls.write(name, timeout)

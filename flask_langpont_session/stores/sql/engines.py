@@ -9,15 +9,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, IntegrityError
 
 from ...support.files import create_private
 from ...support.forks import call_in_children
@@ -35,6 +35,8 @@ from .dialects import (
     socket_of,
 )
 from .errors import OwnTransaction, waited_for_a_lock
+
+T = TypeVar("T")
 
 PATIENT_SECONDS = 10.0
 """What no request waits for (purge, lists for the recovery, looking for tables) may take this long."""
@@ -366,6 +368,23 @@ def _naming_the_own() -> Iterator[None]:
         if waited_for_a_lock(error):
             raise OwnTransaction from None
         raise
+
+
+def inserted(
+    connections: Connections,
+    insert: Callable[[Connection], T],
+    otherwise: Callable[[Connection], T],
+    lend: Callable[[], AbstractContextManager[Connection]] | None = None,
+) -> T:
+    """Insert a row, or do something else where one is there. These are two short transactions instead of a savepoint,
+    which would cost every insert two round trips.
+
+    :param lend: the connection that inserts.
+    """
+    with suppress(IntegrityError), (lend or connections.writing)() as connection:
+        return insert(connection)
+    with connections.writing() as connection:
+        return otherwise(connection)
 
 
 class _Transaction(NamedTuple):

@@ -6,18 +6,14 @@ and ``purge`` deletes what is left of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import sha256
-from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
 
 from .calls import Calls
+from .engines import inserted
 from .tables import SESSIONS, now_ms
-
-T = TypeVar("T")
 
 _s = SESSIONS.c
 _digest = sa.bindparam("key", type_=sa.String())
@@ -61,12 +57,7 @@ class DatabaseNotes:
 
     def is_held(self, name: str) -> bool:
         """Whether there is a holder."""
-
-        def work() -> bool:
-            with self._calls.connections.reading() as connection:
-                return connection.execute(_HELD, {"key": _short(f"@told {name}")}).first() is not None
-
-        return self._calls.in_request(work, None, writing=False)
+        return self._calls.read(lambda c: c.execute(_HELD, {"key": _short(f"@told {name}")}).first()) is not None
 
     def drop(self, name: str) -> None:
         """Forget the holder."""
@@ -82,12 +73,7 @@ class DatabaseNotes:
 
     def marks(self, name: str) -> set[str]:
         """Those that see it."""
-
-        def work() -> set[str]:
-            with self._calls.connections.reading() as connection:
-                return set(connection.execute(_MARKS, {"name": _group(name)}).scalars())
-
-        return self._calls.in_request(work, None, writing=False)
+        return self._calls.read(lambda c: set(c.execute(_MARKS, {"name": _group(name)}).scalars()))
 
     def _note(self, renew: sa.Update, note: str, group: str | None, holder: str, seconds: float) -> bool:
         values = {"key": _short(note), "name": group, "holder": holder, "ms": int(seconds * 1000)}
@@ -100,24 +86,15 @@ class DatabaseNotes:
             return bool(connection.execute(renew, values).rowcount)
 
         def work() -> bool:
-            if self._written(again):
-                return True
-            try:
-                return self._written(insert)
-            except IntegrityError:  # it is another one's, or another thread was first
-                return self._written(again)
+            with self._calls.connections.writing() as connection:
+                if again(connection):
+                    return True
+            return inserted(self._calls.connections, insert, again)  # where it is another one's, or another was first
 
         return self._calls.in_request(work, None)
 
     def _end(self, note: str) -> None:
-        def end(connection: Connection) -> None:
-            connection.execute(_END, {"key": _short(note)})
-
-        self._calls.in_request(lambda: self._written(end), None)
-
-    def _written(self, work: Callable[[Connection], T]) -> T:
-        with self._calls.connections.writing() as connection:
-            return work(connection)
+        self._calls.write(lambda c: c.execute(_END, {"key": _short(note)}))
 
 
 def _short(note: str) -> str:

@@ -3,6 +3,8 @@ it."""
 
 from __future__ import annotations
 
+from sqlalchemy.engine import Connection
+
 from . import tables as sql
 from .calls import Calls
 from .schema import Schema
@@ -37,30 +39,23 @@ class Upkeep:
 
     def count_old(self, grace_ms: int) -> int:
         """How many rows :meth:`purge` would delete, in all."""
-
-        def work() -> int:
-            with self._calls.connections.reading() as connection:
-                return connection.execute(sql.COUNT_OLD, {"ms": grace_ms}).scalar_one()
-
-        return self._calls.patiently(work, writing=False)
+        return self._calls.read(lambda c: c.execute(sql.COUNT_OLD, {"ms": grace_ms}).scalar_one(), is_patient=True)
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
         """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
 
-        def work() -> int:
-            with self._calls.connections.writing() as connection:
-                digests = connection.execute(sql.SELECT_OLD, {"ms": grace_ms, "most": limit}).scalars().all()
-                return connection.execute(sql.DELETE, {"digests": digests}).rowcount if digests else 0
+        def delete(connection: Connection) -> int:
+            digests = connection.execute(sql.SELECT_OLD, {"ms": grace_ms, "most": limit}).scalars().all()
+            return connection.execute(sql.DELETE, {"digests": digests}).rowcount if digests else 0
 
-        return self._calls.patiently(work)
+        return self._calls.write(delete, is_patient=True)
 
     def erase(self, user_id: str) -> None:
         """Leave nothing of a user. Only for one whose cookies no browser has: a row is what says that a session has
         ended."""
 
-        def work() -> None:
-            with self._calls.connections.writing() as connection:
-                connection.execute(sql.DELETE_OF_USER, {"user": user_id})
-                connection.execute(sql.FORGET_USER, {"user": user_id})
+        def delete(connection: Connection) -> None:
+            connection.execute(sql.DELETE_OF_USER, {"user": user_id})
+            connection.execute(sql.FORGET_USER, {"user": user_id})
 
-        self._calls.patiently(work)
+        self._calls.write(delete, is_patient=True)

@@ -49,17 +49,22 @@ def stored(database: Database) -> str:
         return str(connection.execute(sa.text("SELECT payload FROM langpont_sessions")).scalars().all())
 
 
+def create(database: Database, digest: str, payload: Any = PAYLOAD, limit: Limit | None = None) -> AuthRow:
+    created = database.create(digest, user_id="7", payload=payload, limit=limit, **LIVES)
+    assert created is not None
+    return created.row
+
+
 def test_every_way_to_make_and_change_a_row(database: Database, codec: Codec) -> None:
     """Each returns the row as it is known here, and sealed each leaves nothing that can be read."""
-    row: AuthRow | None = database.create(DIGEST, user_id="7", payload=PAYLOAD, **LIVES).row
+    row: AuthRow | None = create(database, DIGEST)
     assert row is not None and (row.version, row.payload) == (1, PAYLOAD)
     more = {**row.payload, "daily_limit": b"9"}
     row = database.update(DIGEST, seen=1, payload=more, user_id="7", idle_ms=60_000)
     assert row is not None and (row.version, row.payload) == (2, more)
     row = database.regenerate(DIGEST, successor=ANOTHER, seen=2, payload=row.payload, idle_ms=60_000)
     assert row is not None and (row.digest, row.version, row.payload) == (ANOTHER, 1, more)
-    limited = database.limited.create(THIRD, limit=Limit(5, True), user_id="7", payload=PAYLOAD, **LIVES)
-    assert limited is not None and limited.row.payload == PAYLOAD
+    assert create(database, THIRD, limit=Limit(5, True)).payload == PAYLOAD
     adopted = database.adopt("k" * 43, note="n" * 43, note_ms=1000, user_id="8", payload=PAYLOAD, **LIVES)
     assert adopted is not None and adopted.payload == PAYLOAD
     assert ("marzipan" in stored(database)) is (codec is PLAIN)
@@ -79,19 +84,11 @@ def test_every_way_to_make_and_change_a_row(database: Database, codec: Codec) ->
 
 def test_a_row_that_is_made_again_is_the_one_that_is_there(database: Database) -> None:
     """After an unknown outcome the same call is safe, although it seals its values anew; another one is refused."""
-
-    def create(digest: str, payload: Any) -> AuthRow:
-        return database.create(digest, user_id="7", payload=payload, **LIVES).row
-
-    def create_limited(digest: str, payload: Any) -> AuthRow:
-        created = database.limited.create(digest, limit=Limit(5, True), user_id="7", payload=payload, **LIVES)
-        assert created is not None
-        return created.row
-
-    for digest, make in ((DIGEST, create), (ANOTHER, create_limited)):
-        assert make(digest, dict(PAYLOAD)).created_at == make(digest, dict(PAYLOAD)).created_at
+    for digest, limit in ((DIGEST, None), (ANOTHER, Limit(5, True))):
+        first, again = (create(database, digest, dict(PAYLOAD), limit=limit) for _ in range(2))
+        assert first.created_at == again.created_at
         with pytest.raises(StoreError, match="AnotherRow"):
-            make(digest, {**PAYLOAD, "user_role": b'"admin"'})
+            create(database, digest, {**PAYLOAD, "user_role": b'"admin"'}, limit=limit)
 
 
 @only_sealed

@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import ErrorClass, Limit, StoreError
+from flask_langpont_session.policy.values import Created, ErrorClass, Limit, StoreError
 from flask_langpont_session.stores.sql import tables as sql
-from flask_langpont_session.stores.sql.rows import Rows
-from flask_langpont_session.stores.sql.session_limits import LimitedSignIns
-from tests.support.fake_sql import ROW, Connections, stored
+from flask_langpont_session.stores.sql.session_limits import inserted_within
+from tests.support.fake_sql import ROW, Connections
 
 DUPLICATE = sa.exc.IntegrityError("statement", {}, Exception("duplicate"))
 
 
-def in_request(work: Callable[[], Any], timeout: float | None) -> Any:
-    return work()
-
-
 def sign_in(connections: Any) -> Any:
-    calls: Any = SimpleNamespace(connections=connections, in_request=in_request)
-    return LimitedSignIns(calls, Rows()).create(
-        "digest", limit=Limit(2, True), user_id="7", payload=ROW.payload, idle_ms=50, absolute_ms=50
-    )
+    created = inserted_within(connections, "7", Limit(2, True), insert, insert)
+    return created.row if created else None
+
+
+def insert(connection: Any) -> Created:
+    connection.execute(sql.INSERT)
+    return Created(ROW)
 
 
 @pytest.mark.parametrize("known", [1, DUPLICATE], ids=["first", "after another"])
 def test_the_row_of_a_new_user_is_made_in_a_transaction_of_its_own(known: Any) -> None:
     """Sign-ins that went on in the same one would each hold a lock that all others wait for."""
-    connections = Connections(
-        {sql.LOCK_USER: [0, 1], sql.KNOWN_USER: known, sql.SELECT_ONE: [[], [stored()]], sql.INSERT: 1}
-    )
-    assert sign_in(connections).row == ROW
+    connections = Connections({sql.LOCK_USER: [0, 1], sql.KNOWN_USER: known, sql.INSERT: 1})
+    assert sign_in(connections) == ROW
     made = "writing" if known == 1 else "writing: rolled back"
     assert connections.lent == ["writing: rolled back", made, "writing"]
     assert connections.statements[:3] == [sql.LOCK_USER, sql.KNOWN_USER, sql.LOCK_USER]
 
 
 def test_the_row_of_a_known_user_costs_no_transaction() -> None:
-    connections = Connections({sql.LOCK_USER: 1, sql.SELECT_ONE: [[], [stored()]], sql.INSERT: 1})
-    assert sign_in(connections).row == ROW
+    connections = Connections({sql.LOCK_USER: 1, sql.INSERT: 1})
+    assert sign_in(connections) == ROW
     assert connections.lent == ["writing"]
 
 
