@@ -11,7 +11,7 @@ from enum import StrEnum
 from blinker import Signal
 
 from .. import events
-from ..policy.values import Basis, ErrorClass, StoreError
+from ..policy.values import Basis, CategoryCopy, ErrorClass, StoreError
 from .recorder import Recorder
 
 
@@ -101,6 +101,16 @@ class Losses:
         """
         for (category, basis), count in found.items():
             self.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, count)
+
+    def lost_by_redis(self, category: str, there: CategoryCopy, seen: int, given: int = 0) -> None:
+        """Count a category of which Redis has less than the host has seen, and no worker has given back more.
+
+        :param there: what Redis has.
+        :param seen: the latest version that the host knows of.
+        :param given: the version that this worker has given back; 0: none.
+        """
+        if there.version < seen or (given and there.given_back == given):
+            self.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, category)
 
     def note(self, loss: Loss, cause: Cause, category: str, count: int = 1) -> None:
         """Some changes of a category were not kept.

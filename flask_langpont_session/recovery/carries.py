@@ -15,7 +15,7 @@ from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
 from . import steps
 from .giving_back import GivingBack
 from .merges import MergedCopies, guard_of, merge_of
-from .rows import Pushes
+from .rows import Pushes, Sent
 from .steps import Reach, Step
 
 _LONG_AGO = 1
@@ -37,9 +37,8 @@ class Carries(Step):
         """Yield those whose shards answer. While Redis is to be given back what it lost, none."""
         if not reach.redis or self._giving_back.holds(reach):
             return
-        locate = self._backend.health.locate
         for page in steps.pages(self._journal.pending_carries):
-            yield from _unchained(c for c in page if {locate(c.origin), locate(c.digest)} <= reach.shards)
+            yield from _unchained(carry for carry in page if reach.has(carry.origin) and reach.has(carry.digest))
 
     def send(self, entries: Sequence[PendingCarry], reach: Reach) -> bool:
         """Bring what sessions had under former ids to the present ones, where nothing is there, and return whether any
@@ -51,20 +50,15 @@ class Carries(Step):
         if any(self._is_less(*place, copy) for place, copy in copies.items()) and self._giving_back.holds_now(reach):
             return False
         merges = _with_records({entry: self._brought(entry, copies) for entry in entries})
-        statuses = self._carried(merges)
-        gone = [entry for entry in entries if "gone" in statuses[entry]]
-        if gone and reach.database:
-            known = self._pushes.push([entry.digest for entry in gone])
-            statuses |= {entry: {"dead"} for entry in gone if entry.digest not in known.rows}
-            statuses |= self._carried({entry: merges[entry] for entry in gone if entry.digest in known.rows})
-        dead = [entry for entry in entries if "dead" in statuses[entry]]
-        moving = self._pushes.moving([entry.digest for entry in dead], reach.database)
-        statuses |= {entry: {"gone"} for entry in dead if entry.digest in moving}
-        for entry in entries:
-            if "dead" in statuses[entry]:
+        sent = self._pushes.send_with_rows(
+            lambda some: self._carried(some, merges), entries, lambda entry: entry.digest, reach
+        )
+        for entry, reply in sent:
+            if isinstance(reply, StoreError) or reply.status == "dead":
+                why = Cause.DAMAGED_ROW if isinstance(reply, StoreError) else Cause.SESSION_OVER
                 for name in entry.categories:
-                    self._backend.reports.losses.note(Loss.MERGE_DROPPED, Cause.SESSION_OVER, name)
-        done = [entry for entry in entries if not statuses[entry] & {"gone", "late"}]
+                    self._backend.reports.losses.note(Loss.MERGE_DROPPED, why, name)
+        done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
         being_carried = steps.being_carried(self._backend)  # of these less is there than will be
@@ -123,13 +117,17 @@ class Carries(Step):
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
             self._backend.register.note_wipe(entry.origin, name, reply.version)
 
-    def _carried(self, merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, set[str]]:
-        """Send merges, and return how those of each entry ended.
+    def _carried(
+        self, entries: Sequence[PendingCarry], merges: Mapping[PendingCarry, Sequence[Merge]]
+    ) -> Sent[PendingCarry]:
+        """Send the merges of some entries, and return how Redis has answered to each: as to the one that went worst.
 
         :raises StoreError: one of them failed.
         """
-        replies = iter(self._merge_all([merge for some in merges.values() for merge in some]))
-        return {entry: {next(replies).status for _ in some} for entry, some in merges.items()}
+        replies = iter(self._merge_all([merge for entry in entries for merge in merges[entry]]))
+        statuses = {entry: {next(replies).status for _ in merges[entry]} for entry in entries}
+        worst = ("gone", "late", "dead")
+        return [(entry, Merged(next((s for s in worst if s in statuses[entry]), "merged"))) for entry in entries]
 
     def _merge_all(self, merges: Sequence[Merge]) -> list[Merged]:
         """Send merges, and return how they ended.

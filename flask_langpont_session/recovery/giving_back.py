@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
 
-from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.values import ErrorClass, SharedCopy, StoreError, shard_of
@@ -167,7 +166,9 @@ class Refill(Step):
                     extra=fields("refilled", number=self._pass.given),
                 )
                 return
-            yield self._reached(batch, reach.shards)
+            with self._lock:  # of those that do not answer, all is asked for again when they do
+                self._wanted |= {reach.locate(held.copy.digest) for held in batch} - reach.shards
+            yield [held for held in batch if reach.has(held.copy.digest)]
 
     def _own(self, shards: Set[str]) -> list[_Held]:
         """Return this worker's, those that were used lately first."""
@@ -195,13 +196,6 @@ class Refill(Step):
     def _is_of_others(self, copy: SharedCopy) -> bool:
         is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
         return is_due and self._backend.memory.category(copy.digest, copy.category) is None
-
-    def _reached(self, batch: Sequence[_Held], shards: Set[str]) -> list[_Held]:
-        """Return those whose shards answer. The others' are asked again when they do, as a whole."""
-        locate = self._backend.health.locate
-        with self._lock:
-            self._wanted |= {locate(held.copy.digest) for held in batch} - shards
-        return [held for held in batch if locate(held.copy.digest) in shards]
 
     def send(self, entries: Sequence[_Held], reach: Reach) -> bool:
         """Give some copies back. What their server refuses again and again is left."""
@@ -300,17 +294,14 @@ class LossCount(Step):
         self._doubts = refill.doubts
 
     def pending(self, reach: Reach) -> Iterator[Sequence[_Doubt]]:
-        """Yield the copies that were given back though the host has seen later versions."""
         yield from steps.parts([] if self._backend.lacks else list(self._doubts))
 
     def send(self, entries: Sequence[_Doubt], reach: Reach) -> bool:
-        """Ask Redis for what it has by now."""
         places = [(doubt.digest, doubt.category) for doubt in entries]
         copies = self._backend.primary.copies(places, timeout=steps.TIMEOUT)
         for doubt, copy in zip(entries, copies, strict=True):
-            # Else another worker has given a later one, or the session is over.
-            if copy.meta and (copy.given_back == doubt.version or copy.version < doubt.seen):
-                self._backend.reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, doubt.category)
+            if copy.meta:  # else the session is over
+                self._backend.reports.losses.lost_by_redis(doubt.category, copy, doubt.seen, doubt.version)
         del self._doubts[: len(entries)]
         return False
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
 from ..policy.described import Known, began_as_of
-from ..policy.health import DATABASE, PRIMARY
+from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.records import apply_change
 from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
@@ -25,7 +25,7 @@ from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep
 from ..support.logs import fields
 from . import steps
 from .giving_back import GivingBack
-from .rows import Pushes
+from .rows import Pushes, Sent, split
 from .steps import Reach, Step
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ _OF_ONE_SESSION = frozenset({ErrorClass.DATA, ErrorClass.LOCAL})
 
 _Group = Sequence[PendingWrite]
 """Entries that wait for one category of one session."""
-
-_Sent = tuple[_Group, Merged | StoreError]
 
 
 LINGER = 5.0
@@ -139,13 +137,12 @@ class Merges(Step):
         While Redis is to be given back what it lost, none."""
         if not reach.redis or self._giving_back.holds(reach):
             return
-        locate = self._backend.health.locate
         while waiting := self._journal.pending_writes(steps.BATCH, after=self._after):
             being_carried = steps.being_carried(self._backend)
             reached = [
                 entry
                 for entry in waiting
-                if locate(entry.digest) in reach.shards
+                if reach.has(entry.digest)
                 and (reach.database or not _is_for_database(entry))
                 and entry.digest not in being_carried
             ]
@@ -233,14 +230,9 @@ class Merges(Step):
 
     def _merge_groups(self, groups: Sequence[_Group], reach: Reach) -> set[PendingWrite]:
         """Merge what waits for some categories, and return what is merged or dropped."""
-        sent = self._send(groups)
-        less, sent = _split(sent, "less")
-        if less and not self._giving_back.holds_now(reach):  # it has not lost what this host has seen: that has run out
-            sent += self._send(less, whatever_is_there=True)
-        if reach.database:  # Redis lost sessions that SQL may still know
-            gone, sent = _split(sent, "gone")
-            sent += self._send_again(gone) if gone else []
-        moving = self._pushes.moving([group[0].digest for group in _split(sent, "dead")[0]], reach.database)
+        sent = self._pushes.send_with_rows(
+            lambda some: self._send_unless_lost(some, reach), groups, lambda group: group[0].digest, reach
+        )
         done: list[PendingWrite] = []
         applied: list[PendingWrite] = []
         failed: StoreError | None = None
@@ -253,7 +245,7 @@ class Merges(Step):
             elif reply.status == "late":
                 failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
                 continue
-            elif reply.status == "gone" or group[0].digest in moving:
+            elif reply.status == "gone":
                 continue  # whether the session lives is not known
             elif reply.status == "dead":
                 self._drop(group, Cause.SESSION_OVER)
@@ -277,7 +269,15 @@ class Merges(Step):
         if any(entry.operation is Operation.WIPE for entry in group):
             self._backend.register.note_wipe(*of_category, version)
 
-    def _send(self, groups: Sequence[_Group], *, whatever_is_there: bool = False) -> list[_Sent]:
+    def _send_unless_lost(self, groups: Sequence[_Group], reach: Reach) -> Sent[_Group]:
+        """Send what waits for some categories. Where Redis has less than this host has seen, only if it has not lost
+        that: it has run out then."""
+        less, sent = split(self._send(groups), "less")
+        if less and not self._giving_back.holds_now(reach):
+            sent += self._send(less, whatever_is_there=True)
+        return sent
+
+    def _send(self, groups: Sequence[_Group], *, whatever_is_there: bool = False) -> Sent[_Group]:
         """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
 
         From before it is sent each entry is marked with the id of its write: should the answer be lost, the next try
@@ -303,18 +303,6 @@ class Merges(Step):
         is_known = not (whatever_is_there or first.shadow)
         since = self._backend.register.latest_version(first.digest, first.category) if is_known else 0
         return merge._replace(write_id=write_id, shadow=first.shadow, since=since)
-
-    def _send_again(self, groups: Sequence[_Group]) -> list[_Sent]:
-        """Changes of sessions that Redis does not know: as the database says."""
-        known = self._pushes.push(sorted({group[0].digest for group in groups}))
-        damaged = StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
-        sent = self._send([group for group in groups if group[0].digest in known.rows])
-        for group in groups:
-            if group[0].digest in known.damaged:
-                sent.append((group, damaged))
-            elif group[0].digest not in known.rows:
-                sent.append((group, Merged("dead")))
-        return sent
 
     def _count(self, group: _Group, outcomes: Sequence[Outcome]) -> None:
         self._backend.recorder.count("merged_fields", sum(outcome is Outcome.APPLIED for outcome in outcomes))
@@ -388,15 +376,6 @@ def _made_from_what_was_read(group: _Group, outcomes: Sequence[Outcome]) -> Iter
     for entry, outcome in zip(group, outcomes, strict=True):
         if outcome is Outcome.APPLIED and entry.basis is Basis.SEEN and entry.operation is not Operation.ADD:
             yield entry
-
-
-def _split(sent: Sequence[_Sent], status: str) -> tuple[list[_Group], list[_Sent]]:
-    """Return what Redis has answered so, and the others."""
-
-    def is_so(one: _Sent) -> bool:
-        return isinstance(one[1], Merged) and one[1].status == status
-
-    return [one[0] for one in sent if is_so(one)], [one for one in sent if not is_so(one)]
 
 
 def _is_for_database(entry: PendingWrite) -> bool:

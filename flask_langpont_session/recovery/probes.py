@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.values import ErrorClass, StoreError, role_of
@@ -185,32 +185,21 @@ class Prober:
         :raises StoreError: the store answers in no direction.
         """
         role = role_of(store)
-        if role == REPLICA:
-            return ProbeAnswer(_BOTH, self._backend.endpoint(store).probe_read(timeout=timeout))
         if role == PRIMARY:
             self._backend.primary.find_shards(timeout)
+        place: Any = self._backend.database if role == DATABASE else self._backend.endpoint(store)
+        if role == REPLICA:
+            return ProbeAnswer(_BOTH, place.probe_read(timeout=timeout))
+        written = () if role == DATABASE else (self._canary_key, secrets.token_hex(8))
         try:
-            return ProbeAnswer(_BOTH, self._write(store, timeout))
+            return ProbeAnswer(_BOTH, place.probe(*written, timeout=timeout))
         except StoreError as error:
             if error.error_class is not ErrorClass.WRITE_REFUSED:
                 raise
-            self._read(store, timeout)
+            place.probe_read(timeout=timeout)
             if (store, WRITE) not in self._health.open_stores():
                 self._health.failed(error, WRITE)
             return ProbeAnswer(frozenset({READ}))
-
-    def _write(self, store: str, timeout: float) -> float | None:
-        if role_of(store) == DATABASE:
-            self._backend.database.probe(timeout)
-            return None
-        # None of this name, if shards were found: each has probes of its own.
-        return self._backend.endpoint(store).probe(self._canary_key, secrets.token_hex(8), timeout=timeout)
-
-    def _read(self, store: str, timeout: float) -> None:
-        if role_of(store) == DATABASE:
-            self._backend.database.probe_read(timeout)
-        else:
-            self._backend.endpoint(store).probe_read(timeout=timeout)
 
 
 class Probes:

@@ -35,7 +35,6 @@ class MissedRevocations(Step):
         self._behind_tombstone: set[str] = set()
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
-        """Yield those that a store lacks which answers."""
         return steps.pages(partial(self._queue.pending, database=reach.database, redis=reach.redis))
 
     def send(
@@ -54,8 +53,7 @@ class MissedRevocations(Step):
         versions = {entry.digest: int(entry.in_database) for entry in entries}
         if to_database:
             versions |= self._revoke_in_database(to_database)
-        locate = self._backend.health.locate
-        lacking = [entry.digest for entry in entries if not entry.in_redis and locate(entry.digest) in reach.shards]
+        lacking = [entry.digest for entry in entries if not entry.in_redis and reach.has(entry.digest)]
         to_redis = [
             (digest, versions[digest])
             for digest in lacking
@@ -111,7 +109,6 @@ class MissedUserRevocations(Step):
         self._revocations = revocations
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingUserRevocation]]:
-        """Yield each user, while the database answers."""
         for user in self._queue.pending_users(steps.BATCH, redis=reach.redis) if reach.database else ():
             yield [user]
 
@@ -132,13 +129,12 @@ class MissedUserRevocations(Step):
                 reached = digests[-1]
             self._queue.advance_user(replace(entry, in_database=True))
             return True
-        locate = self._backend.health.locate
         for _ in range(steps.AT_ONCE):
             digests = self._kill_some(entry, entry.reached)
             if not digests:
                 self._queue.forget_user(entry)
                 return True
-            reached_now = [digest for digest in digests if locate(digest) in reach.shards]
+            reached_now = [digest for digest in digests if reach.has(digest)]
             later = [digest for digest in digests if digest not in reached_now or digest in being_carried]
             if later:
                 self._revocations.note(later)
@@ -170,7 +166,6 @@ class HeldRevocations(Step):
         self._users = users
 
     def pending(self, reach: Reach) -> Iterator[Sequence[Any]]:
-        """Yield those that the journal does not take."""
         with suppress(StoreError):
             self._queue.write_held()
         revocations, users = self._queue.held()
@@ -179,7 +174,6 @@ class HeldRevocations(Step):
         yield from steps.parts(revocations)
 
     def send(self, entries: Sequence[Any], reach: Reach) -> bool:
-        """Tell the stores that answer."""
         being_carried = steps.ask_journal(partial(steps.being_carried, self._backend), "replay") or ()
         step = self._users if isinstance(entries[0], PendingUserRevocation) else self._revocations
         step.send(entries, reach, being_carried)
@@ -193,13 +187,11 @@ class Renewal(Step):
         self._backend = backend
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
-        """Yield them, the youngest as well as the oldest."""
         return steps.pages(partial(self._backend.journal.revocations.pending, database=True, redis=False))
 
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
         """Write them, which is never done. What they had is taken away once, by :class:`MissedRevocations`."""
-        locate = self._backend.health.locate
-        _write_tombstones(self._backend, [(e.digest, 0) for e in entries if locate(e.digest) in reach.shards], (AUTH,))
+        _write_tombstones(self._backend, [(e.digest, 0) for e in entries if reach.has(e.digest)], (AUTH,))
         return False
 
 
@@ -266,12 +258,10 @@ class LastLooks(Step):
         self._next_look = 0.0
 
     def pending(self, reach: Reach) -> Iterator[Sequence[str]]:
-        """Yield those whose tombstones expire soon, while the database answers."""
         while reach.database and self._clock() >= self._next_look:
             yield self._queue.delivered(steps.PIPELINE, before_ms=self._now_ms() - self._lasts_ms)
 
     def send(self, entries: Sequence[str], reach: Reach) -> bool:
-        """Have the database told again what it has lost of these."""
         self._lost_commits.tell_lost(entries)
         if entries:
             self._queue.forget_delivered(entries)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress
+from typing import TypeAlias, TypeVar
 
 from ..events import short
 from ..policy.categories import AUTH
@@ -16,7 +18,7 @@ from ..policy.leases import INCIDENT_MARGIN_MS
 from ..policy.values import AuthRow, ErrorClass, Found, Position, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import Claim, PendingPush, ResyncRound
-from ..stores.redis.records import Answer
+from ..stores.redis.records import Answer, Merged
 from ..support.logs import fields
 from . import steps
 from .steps import Reach, Step
@@ -32,6 +34,11 @@ first, which ends the former id, and then the journal where the data goes: it ma
 worker that is held up for longer (its ``timeout``)."""
 
 
+U = TypeVar("U")
+Sent: TypeAlias = "list[tuple[U, Merged | StoreError]]"
+"""How Redis has answered to each."""
+
+
 class Pushes(Step):
     """Rows of which the journal says that Redis lacks them, and those that other steps meet."""
 
@@ -41,13 +48,10 @@ class Pushes(Step):
         self._database = backend.database
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingPush]]:
-        """Yield those that wait, while both stores answer."""
-        locate = self._backend.health.locate
         for page in steps.pages(self._backend.journal.pending_pushes) if reach.redis and reach.database else ():
-            yield [push for push in page if locate(push.digest) in reach.shards]
+            yield [push for push in page if reach.has(push.digest)]
 
     def send(self, entries: Sequence[PendingPush], reach: Reach) -> bool:
-        """Push what the database says by now."""
         self.push([entry.digest for entry in entries])
         self._backend.journal.forget_push(*entries)
         return bool(entries)
@@ -89,15 +93,35 @@ class Pushes(Step):
         tell_redis(self._backend, list(rows.values()), rowless, stamp_ms)
         return Found({digest: row for digest, row in rows.items() if row.state is RowState.VALID}, found.damaged)
 
-    def moving(self, dead: Sequence[str], database: bool) -> Set[str]:
-        """Return those of some dead ids whose data may be about to go to another one.
+    def send_with_rows(
+        self, send: Callable[[Sequence[U]], Sent[U]], units: Sequence[U], digest_of: Callable[[U], str], reach: Reach
+    ) -> Sent[U]:
+        """Send what is for some sessions, to those that Redis has lost again after their rows were pushed.
 
-        :param database: it answers; else nothing is known of any.
-        :raises StoreError: it does not.
+        :param send: returns how Redis has answered to each.
+        :param digest_of: says which session each is for.
+        :return: with ``gone`` of those sessions of which it is not known whether they live, or whether their data is
+            about to go to another id, and an error of those whose rows cannot be read.
         """
-        if not dead or not database:
-            return frozenset(dead)
-        return self._database.renamed(sorted(set(dead)), _NOTED_WITHIN_MS, timeout=steps.TIMEOUT)
+        sent = send(units)
+        if reach.database:
+            gone, sent = split(sent, "gone")
+            found = self.push(sorted({digest_of(unit) for unit in gone}))
+            known = [unit for unit in gone if digest_of(unit) in found.rows]
+            sent += send(known) if known else []
+            damaged = StoreError(DATABASE, ErrorClass.DATA, "UnreadablePayload")
+            for unit in gone:
+                if digest_of(unit) not in found.rows:
+                    sent.append((unit, damaged if digest_of(unit) in found.damaged else Merged("dead")))
+        dead, others = split(sent, "dead")
+        moving = self._moving({digest_of(unit) for unit in dead}, reach)
+        return [(unit, Merged("gone" if digest_of(unit) in moving else "dead")) for unit in dead] + others
+
+    def _moving(self, dead: Set[str], reach: Reach) -> Set[str]:
+        """Return those of some dead ids whose data may be about to go to another one; only the database knows."""
+        if not dead or not reach.database:
+            return dead
+        return self._database.renamed(sorted(dead), _NOTED_WITHIN_MS, timeout=steps.TIMEOUT)
 
     def _used_later(self, row: AuthRow, answer: Answer) -> AuthRow:
         """Return the row, with the use that only Redis knows of noted in the database."""
@@ -222,6 +246,14 @@ class Resync(Step):
             self._reached = reached
             self._claim(wanted)  # again, which prolongs it
         return False
+
+
+def split(sent: Sent[U], status: str) -> tuple[list[U], Sent[U]]:
+    """Return what Redis has answered so, and the others."""
+    found = [isinstance(reply, Merged) and reply.status == status for _, reply in sent]
+    return [unit for unit, _ in compress(sent, found)], [
+        one for one, is_so in zip(sent, found, strict=True) if not is_so
+    ]
 
 
 def tell_redis(backend: Backend, rows: Sequence[AuthRow], rowless: Sequence[tuple[str, int]], stamp_ms: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .. import events
 from ..metrics.losses import Cause, Loss
-from ..policy.health import DATABASE
+from ..policy.health import DATABASE, ONLY
 from ..policy.ids import SIGNED_IN
 from ..policy.values import StoreError
 from ..stores.backend import Backend
@@ -47,21 +47,27 @@ class Reach(NamedTuple):
 
     :ivar shards: those of the primary.
     :ivar database: whether the database does.
+    :ivar locate: says on which shard a digest is.
     """
 
     shards: frozenset[str]
     database: bool
+    locate: Callable[[str], str] = lambda digest: ONLY
 
     @classmethod
     def of(cls, backend: Backend) -> Reach:
         """Return the stores that requests use at the moment, in both directions."""
         health = backend.health
-        return cls(frozenset(health.shards) - set(health.lost_shards), health.is_whole(DATABASE))
+        return cls(frozenset(health.shards) - set(health.lost_shards), health.is_whole(DATABASE), health.locate)
 
     @property
     def redis(self) -> bool:
         """Whether any shard of the primary answers."""
         return bool(self.shards)
+
+    def has(self, digest: str) -> bool:
+        """Return whether the shard of a digest answers."""
+        return self.locate(digest) in self.shards
 
 
 class Step:
@@ -103,8 +109,7 @@ def pages(pending: Callable[..., list[E]]) -> Iterator[list[E]]:
 
 def parts(entries: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield entries a round trip at a time."""
-    for begin in range(0, len(entries), PIPELINE):
-        yield entries[begin : begin + PIPELINE]
+    return (entries[begin : begin + PIPELINE] for begin in range(0, len(entries), PIPELINE))
 
 
 def ask_journal(call: Callable[[], T], asking: str) -> T | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from .. import events
-from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
 from ..policy.described import Known
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
@@ -220,9 +219,8 @@ class Reads:
             there = answer.records[name].copy
             latest = self._backend.register.latest_version(ref.digest, name)
             is_known = there.given_back or self._backend.memory.category(ref.digest, name) is not None
-            was_wiped = self._backend.register.is_wiped_since(ref.digest, name, latest - 1000)
-            if latest > there.version and not (is_known or was_wiped):
-                self._reports.losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name)
+            if not (is_known or self._backend.register.is_wiped_since(ref.digest, name, latest - 1000)):
+                self._reports.losses.lost_by_redis(name, there, latest)
 
     def _lacks(self, ref: RecordRef, name: str, record: Known, now_us: int, life_us: int) -> bool:
         """The same of one category.

@@ -419,13 +419,10 @@ def put_copy(
     return lost
 
 
-def oldest_writes(
-    db: sqlite3.Connection, limit: int, signed_in: bool, after: int
-) -> tuple[list[PendingWrite], dict[int, str]]:
+def oldest_writes(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[PendingWrite], dict[int, str]]:
     """The fields that wait, the one that was written longest ago first, from behind that number; and the numbers of
     rows that are damaged, with the category that stands there."""
-    sql = f"SELECT {_COLUMNS} FROM writes WHERE seq > ? AND (? OR kind = 'a' OR shadow) ORDER BY seq LIMIT ?"
-    rows = db.execute(sql, (after, signed_in, limit)).fetchall()
+    rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)).fetchall()
     entries = {row: _understood(row) for row in rows}
     damaged = {row[0]: str(row[_NAMES.index("category")]) for row, entry in entries.items() if entry is None}
     return [entry for entry in entries.values() if entry], damaged

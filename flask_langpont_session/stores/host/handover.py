@@ -155,7 +155,7 @@ def _ended(source: sqlite3.Connection) -> Iterator[Step]:
 def _changes(source: sqlite3.Connection) -> Iterator[Step]:
     after = 0
     while True:
-        entries, damaged = oldest_writes(source, _PORTION, True, after)
+        entries, damaged = oldest_writes(source, _PORTION, after)
         yield from (partial(_put_back, entry=entry) for entry in entries)
         if len(entries) + len(damaged) < _PORTION:
             return

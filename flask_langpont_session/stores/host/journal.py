@@ -289,14 +289,13 @@ class Journal:
         self.board.add_copies(copies(), left())
         return left_out
 
-    def pending_writes(self, limit: int = 1000, *, signed_in: bool = True, after: int = 0) -> list[PendingWrite]:
+    def pending_writes(self, limit: int = 1000, *, after: int = 0) -> list[PendingWrite]:
         """The changes that wait, the one that was made longest ago first.
 
         :param after: only those with a higher number (`seq`).
-        :param signed_in: those of signed-in sessions too, for which the database must be asked.
         """
         with self.file.connected() as db:
-            found, damaged = oldest_writes(db, limit, signed_in, after)
+            found, damaged = oldest_writes(db, limit, after)
         _remove(self, "writes", damaged)
         entries = [as_known(entry, self.codec) for entry in found]
         sealed = {e.seq: e.category for e in entries if self.codec.is_damaged(e.value) and self.can_read(e)}

@@ -21,7 +21,10 @@ TTL = 60
 
 
 class Shards:
-    """The primary and its health: some shards. A session lies on that which its digest begins with, if it is there."""
+    """The primary and its health: some shards. A session lies on that which its digest begins with, if it is there.
+
+    :ivar refill: of a worker that holds copies of visitors' sessions on two shards, both of which lost all.
+    """
 
     def __init__(self) -> None:
         self.shards: tuple[str, ...] = ("a", "b")
@@ -32,6 +35,36 @@ class Shards:
         self.published: dict[int, SharedCopy] = {}
         self.unreadable = 0
         self.now = 0.0
+        held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
+        backend: Any = SimpleNamespace(
+            memory=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
+            health=self,
+            board=self,
+            primary=self,
+            clock=lambda: self.now,
+            settings=SimpleNamespace(life=None, local_cache_ttl=TTL),
+            life_of_kept=lambda category, kind: 1_000_000,
+            limits=None,
+            register=SimpleNamespace(
+                is_wiped_since=lambda digest, *_: digest in self.wiped, latest_version=lambda digest, category: 0
+            ),
+        )
+        no_pushes: Any = None  # no user is signed in
+        self.refill = Refill(backend, no_pushes)
+        for shard in self.shards:
+            self.refill.ask_for(shard, 0)
+
+    def run(self, *shards: str) -> None:
+        """As the thread does it, with the shards that requests use."""
+        reach = Reach(frozenset(shards), True, self.locate)
+        if self.refill.is_due(reach):
+            for batch in self.refill.pending(reach):
+                self.refill.send(batch, reach)
+
+    def interrupted(self, *shards: str) -> None:
+        """The same; a store does not answer."""
+        with pytest.raises(StoreError):
+            self.run(*shards)
 
     def locate(self, digest: str) -> str:
         return digest[0] if digest[0] in self.shards else ""
@@ -58,125 +91,88 @@ def shards() -> Shards:
     return Shards()
 
 
-@pytest.fixture
-def refill(shards: Shards) -> Refill:
-    """Of a worker that holds copies of visitors' sessions on two shards, both of which lost all."""
-    held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
-    backend: Any = SimpleNamespace(
-        memory=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
-        health=shards,
-        board=shards,
-        primary=shards,
-        clock=lambda: shards.now,
-        settings=SimpleNamespace(life=None, local_cache_ttl=TTL),
-        life_of_kept=lambda category, kind: 1_000_000,
-        limits=None,
-        register=SimpleNamespace(
-            is_wiped_since=lambda digest, *_: digest in shards.wiped, latest_version=lambda digest, category: 0
-        ),
-    )
-    no_pushes: Any = None  # no user is signed in
-    made = Refill(backend, no_pushes)
-    made.ask_for("a", 0)
-    made.ask_for("b", 0)
-    return made
-
-
-def run(refill: Refill, *shards: str) -> None:
-    """As the thread does it, with the shards that requests use."""
-    reach = Reach(frozenset(shards), True)
-    if refill.is_due(reach):
-        for batch in refill.pending(reach):
-            refill.send(batch, reach)
-
-
-def test_a_shard_that_fails_meanwhile_keeps_no_other_waiting(shards: Shards, refill: Refill) -> None:
+def test_a_shard_that_fails_meanwhile_keeps_no_other_waiting(shards: Shards) -> None:
     """The others are given theirs at once, and it is given its own when it answers, however long that takes."""
     shards.dead = {"b"}
-    with pytest.raises(StoreError):
-        run(refill, "a", "b")
+    shards.interrupted("a", "b")
     for _ in range(50):
-        run(refill, "a")
+        shards.run("a")
     assert shards.given == {"a1", "a2"}
-    assert refill.is_wanted
+    assert shards.refill.is_wanted
     shards.dead = set()
-    run(refill, "a", "b")
+    shards.run("a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
-    assert not refill.is_wanted
+    assert not shards.refill.is_wanted
 
 
-def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards, refill: Refill) -> None:
+def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards) -> None:
     """What was tried together with it, too. Tries may follow each other faster than a breaker opens."""
     shards.dead = {"b"}
     for _ in range(50):
         with suppress(StoreError):
-            run(refill, "a", "b")
-    run(refill, "a", "b")
-    assert not refill.is_wanted, "as far as is known that shard is well, and refuses these"
-    run(refill, "a")
+            shards.run("a", "b")
+    shards.run("a", "b")
+    assert not shards.refill.is_wanted, "as far as is known that shard is well, and refuses these"
+    shards.run("a")
     shards.dead = set()
-    run(refill, "a", "b")
+    shards.run("a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
-    assert not refill.is_wanted
+    assert not shards.refill.is_wanted
 
 
-def test_what_was_wiped_since_is_not_given_back(shards: Shards, refill: Refill) -> None:
+def test_what_was_wiped_since_is_not_given_back(shards: Shards) -> None:
     """A worker that does not know of it still has the older copy."""
     shards.wiped = {"a1"}
-    run(refill, "a", "b")
+    shards.run("a", "b")
     assert shards.given == {"a2", "b1", "b2"}
 
 
-def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Shards, refill: Refill) -> None:
+def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Shards) -> None:
     """Slots of a cluster that were given to no shard, and then to another shard."""
     shards.dead = {"", "b"}
-    with pytest.raises(StoreError):
-        run(refill, "a", "b")
+    shards.interrupted("a", "b")
     shards.shards = ("", "a")
-    run(refill, "a")
+    shards.run("a")
     assert shards.given == {"a1", "a2"}
     shards.shards, shards.dead = ("a", "b"), set()
-    run(refill, "a", "b")
+    shards.run("a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
-    assert not refill.is_wanted
+    assert not shards.refill.is_wanted
 
 
-def test_a_journal_that_does_not_answer_once_costs_no_copy(shards: Shards, refill: Refill) -> None:
+def test_a_journal_that_does_not_answer_once_costs_no_copy(shards: Shards) -> None:
     """What this worker has does not wait for it, and what only other workers have is read the next time."""
     shards.published = {7: SharedCopy("a7", "ui", COPY, kind="a"), 8: SharedCopy("b8", "ui", COPY, kind="a")}
     shards.unreadable = 1
-    with pytest.raises(StoreError):
-        run(refill, "a", "b")
+    shards.interrupted("a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
-    assert refill.is_wanted
-    run(refill, "a", "b")
+    assert shards.refill.is_wanted
+    shards.run("a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2", "a7", "b8"}
-    assert not refill.is_wanted
+    assert not shards.refill.is_wanted
 
 
-def test_what_no_worker_used_within_the_life_of_copies_is_not_given_back(shards: Shards, refill: Refill) -> None:
+def test_what_no_worker_used_within_the_life_of_copies_is_not_given_back(shards: Shards) -> None:
     """I20: nothing is left by then that tells of a wipe. It may have waited in the journal, or here."""
     shards.published = {
         7: SharedCopy("a7", "ui", COPY, age=TTL - 1, kind="a"),
         8: SharedCopy("a8", "ui", COPY, age=TTL, kind="a"),
     }
     shards.dead = {"b"}
-    with pytest.raises(StoreError):
-        run(refill, "a", "b")
-    run(refill, "a")
+    shards.interrupted("a", "b")
+    shards.run("a")
     assert shards.given == {"a1", "a2", "a7"}
     shards.dead, shards.now = set(), float(TTL)
-    refill.ask_for("a", 0)
-    run(refill, "a", "b")
+    shards.refill.ask_for("a", 0)
+    shards.run("a", "b")
     assert shards.given == {"a1", "a2", "a7", "b1", "b2"}, "these are as new as they were when the worker was asked"
 
 
-def test_what_could_not_be_given_back_in_time_is_left(shards: Shards, refill: Refill) -> None:
+def test_what_could_not_be_given_back_in_time_is_left(shards: Shards) -> None:
     """A batch is tried again for as long as its shard is thought to answer."""
     shards.dead = {"a", "b"}
-    with pytest.raises(StoreError):
-        run(refill, "a", "b")
+    shards.interrupted("a", "b")
     shards.dead, shards.now = set(), float(TTL)
-    run(refill, "a", "b")
+    shards.run("a", "b")
     assert shards.given == set()
-    assert not refill.is_wanted
+    assert not shards.refill.is_wanted

@@ -697,7 +697,9 @@ def test_what_waits_for_a_lost_shard_keeps_nothing_else_waiting(tmp_path: Path, 
     users_and_sessions = recovery.steps.journal[:2]
 
     def replay(*shards: str) -> None:
-        assert recovery.run(users_and_sessions, Reach(frozenset(shards), True), 10.0).left is None
+        assert (
+            recovery.run(users_and_sessions, Reach(frozenset(shards), True, backend.health.locate), 10.0).left is None
+        )
 
     journal.revocations.note("2first", *(f"2{number}" for number in range(others)), "1last", in_database=True)
     replay(":1")
