@@ -478,7 +478,7 @@ def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | Non
 
     def connect(address: Address, timeout: float) -> Any:
         waits = _waits(settings, _introducing(cloud, lambda connection: connection.on_connect()))
-        source = cluster.make_pool(cluster.NodeRoute(address, nodes), waits=waits, options=nodes.options)
+        source = cluster.make_pool(cluster.Route(lambda: (address,), nodes.tls), waits=waits, options=nodes.options)
         connection = Pool(source, names).new()
         connections.connect(connection, time.monotonic() + timeout)
         connections.bound(connection, time.monotonic() + timeout)
@@ -546,7 +546,7 @@ def _found_stores(
                 cluster.may_read(server_identity.introduce) if is_shard and not is_master else server_identity.introduce
             )
             pool = cluster.make_pool(
-                cluster.ShardRoute(directory, number, is_master=is_master),
+                cluster.to_shard(directory, number, is_master=is_master),
                 waits=_waits(settings, _introducing(cloud, introduce)),
                 options=directory.nodes.options,
                 **_size(settings),

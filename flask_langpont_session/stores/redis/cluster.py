@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
@@ -20,7 +20,6 @@ from ...support.chance import CHANCE
 from .endpoint import Endpoint
 from .link import Link
 from .near import NearCache
-from .nodes import Nodes
 from .records import Answer, Limits, Merge, Merged, Restore
 from .server_identity import Canary
 from .shards import Router, Shards
@@ -33,72 +32,48 @@ Item = TypeVar("Item")
 P = ParamSpec("P")
 
 
-class Route(Protocol):
-    """The way to a server, which may be another one at the next connection."""
+class Route:
+    """The way to a server, which may be another one at the next connection.
+
+    :param servers: says which are at its end by now.
+    :param tls: says whether they speak TLS.
+    """
+
+    def __init__(self, servers: Callable[[], Sequence[Address]], tls: Callable[[], bool]) -> None:
+        self._servers = servers
+        self._tls = tls
+        # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
+        self._choice = CHANCE.randrange(1 << 16)
 
     def __call__(self) -> tuple[Address, bool]:
         """Where the server is by now, and whether it speaks TLS.
 
         :raises ConnectionError: there is none.
         """
-
-    def leads_to(self, host: str, port: int) -> bool:
-        """Whether that server is still at an end of this way."""
-
-    def doubt(self) -> None:
-        """That server could not be used."""
-
-
-class NodeRoute:
-    """The way to one node, wherever the shards are by now."""
-
-    def __init__(self, address: Address, nodes: Nodes) -> None:
-        self._address = address
-        self._nodes = nodes
-
-    def __call__(self) -> tuple[Address, bool]:
-        return self._address, self._nodes.tls()
-
-    def leads_to(self, host: str, port: int) -> bool:
-        """See :class:`Route`."""
-        return (host, port) == self._address
-
-    def doubt(self) -> None:
-        """There is no other one."""
-
-
-class ShardRoute:
-    """The way to the server of a shard.
-
-    :param is_master: whether to the primary, or to one of the replicas.
-    """
-
-    def __init__(self, directory: ClusterTopology, number: int, *, is_master: bool) -> None:
-        self._directory = directory
-        self._number = number
-        self._is_master = is_master
-        # Every worker keeps to one replica, so that the identity is that of one server; the workers spread over them.
-        self._choice = CHANCE.randrange(1 << 16)
-
-    def __call__(self) -> tuple[Address, bool]:
         servers = self._servers()
         if not servers:
             raise driver.ConnectionError("the cluster has no such server any more")
-        return servers[self._choice % len(servers)], self._directory.nodes.tls()
+        return servers[self._choice % len(servers)], self._tls()
 
     def leads_to(self, host: str, port: int) -> bool:
-        """See :class:`Route`."""
+        """Whether that server is still at an end of this way."""
         return (host, port) in self._servers()
 
-    def _servers(self) -> tuple[Address, ...]:
-        place = self._directory.map.places.get(self._number) if self._directory.map else None
+    def doubt(self) -> None:
+        """That server could not be used: the next connection tries another one, if there is one."""
+        self._choice += 1
+
+
+def to_shard(directory: ClusterTopology, number: int, *, is_master: bool) -> Route:
+    """The way to the primary of a shard, or to one of its replicas."""
+
+    def servers() -> Sequence[Address]:
+        place = directory.map.places.get(number) if directory.map else None
         if place is None:
             return ()
-        return (place.primary,) if self._is_master else place.replicas
+        return (place.primary,) if is_master else place.replicas
 
-    def doubt(self) -> None:
-        """The next connection tries another replica, if there is one."""
-        self._choice += 1
+    return Route(servers, directory.nodes.tls)
 
 
 class RoutedConnection(SSLConnection):
