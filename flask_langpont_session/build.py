@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from blinker import Signal
@@ -168,8 +168,8 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     make_identity = _server_identities(journal.board, emit, notices)
     most, ttl = settings.memory_bytes, settings.local_cache_ttl
     memory = Memory(most, ttl, ended=Ended(most, ttl, tombstone_ms=settings.lease_terms.tombstone_ms))
-    of_stores = _store_options(settings, memory, journal.board.register, codec)
-    redis = _redis_stores(settings, cloud, recorder, make_identity, directory, of_stores)
+    stores = _RedisStores(settings, cloud, recorder, make_identity, memory, journal.board.register, codec)
+    redis = stores.configured() if directory is None else stores.found(directory)
     incidents = IncidentLog(recorder, partial(_address, settings, redis), partial(what_users_get, settings))
     health = _health(settings, redis, emit, notices, incidents, directory)
     memory.on_missing = lambda digest: notices.suspect(f"{PRIMARY}{health.locate(digest)}")
@@ -497,110 +497,85 @@ def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
     return Nodes(lambda: said.seeds, lambda: said.tls, {**tls_options, **said.options, **credentials})
 
 
-def _redis_stores(
-    settings: Settings,
-    cloud: Cloud | None,
-    recorder: Recorder,
-    make_identity: MakeIdentity,
-    directory: ClusterTopology | None,
-    of_stores: _OfStores,
-) -> dict[str, SessionStore]:
-    if directory is not None:
-        return _found_stores(settings, cloud, recorder, make_identity, directory, of_stores)
-    places = (
-        (PRIMARY, settings.redis_url, settings.redis_client),
-        (REPLICA, _replica_url(settings), settings.replica_client),
-    )
-    stores: dict[str, SessionStore] = {}
-    for name, url, client in places:
-        if url or client is not None:
-            server_identity = make_identity(name)
-            if client is not None:
-                pool = _pool_of(client, settings, server_identity)
-            else:
-                pool = make_pool(url or "", settings, server_identity, cloud, is_master=name == PRIMARY)
-            link = Link(name, pool, server_identity=server_identity, **_link_options(name, settings, recorder))
-            endpoint = Endpoint(link, prefix=settings.key_prefix, near=of_stores.near(link))
-            stores[name] = RedisStore(endpoint, **of_stores.options)
-    return stores
+@dataclass(frozen=True)
+class _RedisStores:
+    """Makes the stores in Redis of one application; of one server and its replica the records are the same."""
 
+    settings: Settings
+    cloud: Cloud | None
+    recorder: Recorder
+    make_identity: MakeIdentity
+    memory: Memory
+    change_ids: Register
+    codec: Codec
 
-def _found_stores(
-    settings: Settings,
-    cloud: Cloud | None,
-    recorder: Recorder,
-    make_identity: MakeIdentity,
-    directory: ClusterTopology,
-    of_stores: _OfStores,
-) -> dict[str, SessionStore]:
-    """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
-    prefix = settings.key_prefix
+    def configured(self) -> dict[str, SessionStore]:
+        """Those whose servers are named."""
+        settings = self.settings
+        places = (
+            (PRIMARY, settings.redis_url, settings.redis_client),
+            (REPLICA, _replica_url(settings), settings.replica_client),
+        )
+        stores: dict[str, SessionStore] = {}
+        for name, url, client in places:
+            if url or client is not None:
+                identity = self.make_identity(name)
+                if client is not None:
+                    pool = _pool_of(client, settings, identity)
+                else:
+                    pool = make_pool(url or "", settings, identity, self.cloud, is_master=name == PRIMARY)
+                stores[name] = self._store(name, pool, identity)
+        return stores
 
-    def store(role: str) -> ClusterStore:
+    def found(self, directory: ClusterTopology) -> dict[str, SessionStore]:
+        """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
+        return {role: self._cluster(role, directory) for role in (PRIMARY, REPLICA)}
+
+    def _cluster(self, role: str, directory: ClusterTopology) -> ClusterStore:
         is_master = role == PRIMARY
 
         def make(number: int) -> RedisStore:
             name, is_shard = f"{role}{name_of(number)}", number != SINGLE
-            server_identity = make_identity(name)
-            introduce = (
-                cluster.may_read(server_identity.introduce) if is_shard and not is_master else server_identity.introduce
-            )
+            identity = self.make_identity(name)
+            introduce = cluster.may_read(identity.introduce) if is_shard and not is_master else identity.introduce
             pool = cluster.make_pool(
                 cluster.to_shard(directory, number, is_master=is_master),
-                waits=_waits(settings, _introducing(cloud, introduce)),
+                waits=_waits(self.settings, _introducing(self.cloud, introduce)),
                 options=directory.nodes.options,
-                **_size(settings),
+                **_size(self.settings),
             )
-            options = _link_options(role, settings, recorder)
-            if not is_shard:
-                link = Link(name, pool, server_identity=server_identity, **options)
-                endpoint = Endpoint(link, prefix=prefix, near=of_stores.near(link))
-                return RedisStore(endpoint, **of_stores.options)
-            link = Link(name, pool, server_identity=server_identity, leads_there=cluster.leads_there, **options)
-            near = of_stores.near(link, keeps_absence=False)
-            endpoint = ShardEndpoint(link, directory=directory, number=number, prefix=prefix, near=near)
-            return RedisStore(endpoint, **of_stores.options)
+            return self._store(name, pool, identity, (directory, number) if is_shard else None)
 
-        return ClusterStore(role, directory, make, prefix=prefix, count=recorder.count)
+        return ClusterStore(role, directory, make, prefix=self.settings.key_prefix, count=self.recorder.count)
 
-    return {PRIMARY: store(PRIMARY), REPLICA: store(REPLICA)}
-
-
-def _link_options(role: str, settings: Settings, recorder: Recorder) -> dict[str, Any]:
-    return {
-        "reports": LinkReports(_waits_for(role, recorder), _surprises_of(role, recorder)),
-        "connect_timeout": settings.redis_connect_timeout,
-    }
-
-
-def _near_cache(
-    link: Link, settings: Settings, memory: Memory, change_ids: Register, *, keeps_absence: bool = True
-) -> NearCache | None:
-    """What a primary says has not changed; a replica hears of it later than others do."""
-    if role_of(link.name) != PRIMARY or not settings.near_categories:
-        return None
-    return NearCache(link, change_ids, memory, copies_ttl=settings.local_cache_ttl, keeps_absence=keeps_absence)
-
-
-class _OfStores(NamedTuple):
-    """What all stores of an application share.
-
-    :param near: see :func:`_near_cache`.
-    """
-
-    near: Callable[..., NearCache | None]
-    options: dict[str, Any]
-
-
-def _store_options(settings: Settings, memory: Memory, change_ids: Register, codec: Codec) -> _OfStores:
-    """Of one server and its replica the records are the same."""
-    options = {
-        "tombstone_ms": settings.lease_terms.tombstone_ms,
-        "memory": memory,
-        "change_ids": change_ids if settings.near_categories else None,
-        "codec": codec,
-    }
-    return _OfStores(partial(_near_cache, settings=settings, memory=memory, change_ids=change_ids), options)
+    def _store(
+        self, name: str, pool: Any, identity: ServerIdentity, shard: tuple[ClusterTopology, int] | None = None
+    ) -> RedisStore:
+        settings, role, near = self.settings, role_of(name), None
+        link = Link(
+            name,
+            pool,
+            server_identity=identity,
+            reports=LinkReports(_waits_for(role, self.recorder), _surprises_of(role, self.recorder)),
+            connect_timeout=settings.redis_connect_timeout,
+            leads_there=cluster.leads_there if shard else lambda connection: True,
+        )
+        change_ids = self.change_ids if settings.near_categories else None
+        if role == PRIMARY and change_ids is not None:  # a replica hears of a change later than others do
+            ttl, is_whole = settings.local_cache_ttl, shard is None
+            near = NearCache(link, change_ids, self.memory, copies_ttl=ttl, keeps_absence=is_whole)
+        if shard is None:
+            endpoint = Endpoint(link, prefix=settings.key_prefix, near=near)
+        else:
+            directory, number = shard
+            endpoint = ShardEndpoint(link, directory=directory, number=number, prefix=settings.key_prefix, near=near)
+        return RedisStore(
+            endpoint,
+            tombstone_ms=settings.lease_terms.tombstone_ms,
+            memory=self.memory,
+            change_ids=change_ids,
+            codec=self.codec,
+        )
 
 
 def _replica_url(settings: Settings) -> str | None:
