@@ -152,9 +152,8 @@ class Line:
 
     @staticmethod
     def _found(hit: Hit) -> dict[str, CategoryState]:
-        records: Mapping[str, Any] = hit.answer.records
         then = empty_as_of(hit.answer.now_ms)
         return {
             name: CategoryState(record.copy.fields, record.copy.version or then, PRIMARY, mark=record.mark)
-            for name, record in records.items()
+            for name, record in hit.copy.records.items()
         }

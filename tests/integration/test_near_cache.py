@@ -84,7 +84,7 @@ class Worker:
         hit = self.near.find(REF, lives)
         if hit is None:
             return None
-        return {key: value for copy in hit.answer.categories.values() for key, value in copy.fields.items()}
+        return {key: value for known in hit.copy.records.values() for key, value in known.copy.fields.items()}
 
     def write(self, **values: str) -> None:
         self.change(CategoryChange(LIFE, sets={key: value.encode() for key, value in values.items()}))
@@ -240,7 +240,7 @@ def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(work
     assert writing is not None
     worker.change_ids.change(DIGEST)
     writing.end(worker.change_ids, {}, {})
-    assert worker.known() is None and not worker.near.lanes[0].change_id(DIGEST)
+    assert worker.known() is None and not worker.near.lanes[0].copies(DIGEST)
 
 
 @pytest.mark.parametrize("is_wipe", [True, False])

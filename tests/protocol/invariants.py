@@ -448,7 +448,7 @@ class Promises:
         now, changed = self.clock.now_ms, self.hosts[host].changed.get((node.name, ref.digest), 0)
         for name, life in lives_ms.items():
             key = Key(name, ref.digest, ref.shadow)
-            shown = _content(hit.answer.records[name])
+            shown = _content(hit.copy.records[name])
             past = node.history(key)
             there = [
                 number for number, each in enumerate(past) if _content(known_of(key, ref.kind, each.record)) == shown

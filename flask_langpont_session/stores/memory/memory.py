@@ -85,14 +85,16 @@ class Entry:
     :ivar held: category → since when, of those that an outage may show.
     :ivar missed: category → what it was before the primary did not have it any more.
     :ivar near: what a connection vouches for; `seen`: what requests are shown of it, as the last one has made it.
+    :ivar weight: its size, as it was counted last.
     :ivar auth: what the database said; `auth_at`: when it was put here last, monotonic seconds.
     """
 
-    __slots__ = ("auth", "auth_at", "held", "missed", "near", "records", "seen")
+    __slots__ = ("auth", "auth_at", "held", "missed", "near", "records", "seen", "weight")
 
     def __init__(self) -> None:
         self.near: tuple[Copy, ...] = ()
         self.seen: Any = None
+        self.weight = 0
         self.clear()
 
     def clear(self) -> None:
@@ -123,9 +125,9 @@ class Entry:
         """Bytes, about. Nothing that several parts have counts twice."""
         records = [*self.records.values(), *(missed.record for missed in self.missed.values())]
         for copy in self.near:
-            records += [r for name, r in copy.answer.records.items() if r is not self.records.get(name)]
+            records += [r for name, r in copy.records.items() if r is not self.records.get(name)]
         auth = 0 if self.auth is None else _EACH + _bytes_of(self.auth.row.payload)
-        return auth + sum([_EACH + _bytes_of(record.copy.fields) for record in records])
+        return auth + sum(map(_weight, records))
 
 
 class Memory:
@@ -191,12 +193,16 @@ class Memory:
             entry = self._entry(digest)
             entry.put_near(near)
             for name, record in written.items():
-                known = entry.records.get(name)
+                known, held = entry.records.get(name), entry.held.get(name)
                 if known is None or known.copy.version < record.copy.version:  # else a later answer was faster
                     entry.records = {**entry.records, name: record}
-                    if name in entry.held:
-                        entry.held[name] = entry.held[name]._replace(kept_at=self._clock())
-            self._entries.put(digest, entry, entry.size)
+                    entry.weight += _weight(record) - _weight(known)
+                    if held is not None:
+                        entry.held[name] = _Held(self._clock(), held.kind)
+            if written:
+                self._entries.put(digest, entry, entry.weight)
+            else:
+                self._put(digest, entry)
 
     def note(self, ref: RecordRef, found: Mapping[str, Known]) -> None:
         """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""
@@ -415,11 +421,15 @@ class Memory:
         """That of a session; a new one is kept as soon as it has something, With the lock."""
         return self.entry(digest) or Entry()
 
+    def _put(self, digest: str, entry: Entry) -> None:
+        entry.weight = entry.size
+        self._entries.put(digest, entry, entry.weight)
+
     def _keep(self, digest: str, category: str, record: Known, kind: str) -> None:
         entry = self._entry(digest)
         entry.records = {**entry.records, category: record}
         entry.held[category] = _Held(self._clock(), kind)
-        self._entries.put(digest, entry, entry.size)
+        self._put(digest, entry)
 
     def _copy(self, digest: str, category: str) -> tuple[Known, _Held] | None:
         """What is known of a category; None: nothing, or it was not confirmed for too long."""
@@ -437,6 +447,10 @@ class Memory:
         young = [part for part in all_of if self._is_young(part[3])]
         young.sort(key=lambda part: -part[3].kept_at)
         return [SharedCopy(d, name, r.copy, now - held.kept_at, held.kind, r.began) for d, name, r, held in young]
+
+
+def _weight(record: Known | None) -> int:
+    return 0 if record is None else _EACH + _bytes_of(record.copy.fields)
 
 
 def _bytes_of(fields: Fields) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Copy:
     :param lives_ms: what was asked for.
     :param kind: of the session.
     :param answer: as of when it was asked for.
+    :param records: the categories, own writes since then included.
     :param asked_at: monotonic seconds.
     :param answered_at: likewise.
     :param until: from then on it is to be asked for again, monotonic seconds.
@@ -56,6 +57,7 @@ class Copy:
     lives_ms: Mapping[str, int]
     kind: str
     answer: Answer
+    records: Mapping[str, Known]
     asked_at: float
     answered_at: float
     until: float
@@ -156,44 +158,38 @@ class Lane:
     def keep(self, digest: str, copy: Copy) -> None:
         """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
         if self._named is not None and digest not in self._named:
-            others = [other for other in self._copies(digest) if other.lives_ms != copy.lives_ms]
+            others = [other for other in self.copies(digest) if other.lives_ms != copy.lives_ms]
             self.memory.put_near(digest, (copy, *others))
 
-    def change_id(self, digest: str) -> bytes | None:
-        """Of the latest change that what is kept of a session knows of; None: nothing is kept."""
-        found = self._copies(digest)
-        return found[0].change_id if found else None
+    def copies(self, digest: str) -> list[Copy]:
+        """Return what this connection vouches for of a session."""
+        entry = self.memory.entry(digest)
+        return [] if entry is None else [copy for copy in entry.near if copy.over is self.over]
 
-    def rewrite(self, digest: str, written: Mapping[str, Known], change_id: bytes) -> None:
+    def rewrite(self, digest: str, before: Sequence[Copy], written: Mapping[str, Known], change_id: bytes) -> bool:
         """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
         Only in a turn.
 
+        :param before: what was kept of it.
         :param written: what there is of the categories that were written.
         :param change_id: of this write.
+        :return: whether it is.
         """
-        found = self._copies(digest)
         if self._named is None or digest in self._named:
-            found = []
+            return False
         copies = []
-        for copy in found:
-            before = copy.answer.records
-            news = {name: record for name, record in written.items() if name in before}
-            answer = copy.answer._replace(records={**before, **news})
-            times = copy.asked_at, copy.answered_at, copy.until
-            copies.append(Copy(copy.lives_ms, copy.kind, answer, *times, change_id, copy.server, self, self.over))
+        for copy in before:
+            known = copy.records
+            news = {name: record for name, record in written.items() if name in known}
+            times, place = (copy.asked_at, copy.answered_at, copy.until), (copy.server, self, self.over)
+            copies.append(Copy(copy.lives_ms, copy.kind, copy.answer, {**known, **news}, *times, change_id, *place))
         self.memory.put_near(digest, tuple(copies), written)
+        return True
 
     def drop(self, digest: str) -> None:
         """Vouch for nothing of a session. Only in a turn."""
         if (entry := self.memory.entry(digest)) is not None:
             entry.put_near(())
-
-    def record(self, digest: str, category: str) -> Known | None:
-        """What is kept of one category of a session."""
-        for copy in self._copies(digest):
-            if category in copy.answer.records:
-                return copy.answer.records[category]
-        return None
 
     def give_back(self, connection: Any) -> None:
         """A turn is over. What lies behind the last reply is read before anything is looked up again."""
@@ -217,10 +213,6 @@ class Lane:
         self._is_over = True
         if turn := self.turn():
             turn.end()
-
-    def _copies(self, digest: str) -> list[Copy]:
-        entry = self.memory.entry(digest)
-        return [] if entry is None else [copy for copy in entry.near if copy.over is self.over]
 
     def _forget(self) -> None:
         self._named = None

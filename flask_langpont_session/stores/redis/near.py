@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from ...policy.described import NOT_THERE, Change, Known, written_over
+from ...policy.described import NO_RECORDS, NOT_THERE, Change, Known, written_over
 from ...policy.values import CategoryChange, RecordRef
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
@@ -180,6 +180,7 @@ class NearCache:
                 reading.lives_ms,
                 reading.ref.kind,
                 answer,
+                answer.records,
                 asked_at,
                 self._clock(),
                 asked_at + life,
@@ -194,11 +195,14 @@ class NearCache:
         """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in
         use. Then the write goes another way, and what is kept is no hit any more."""
         lane = self._lane_of(digest)
-        change_id = lane.change_id(digest) if lane else None
-        turn = self._turn(lane) if lane and change_id is not None else None
-        if lane is None or change_id is None or turn is None:
+        turn = self._turn(lane) if lane and lane.copies(digest) else None
+        if lane is None or turn is None:
             return None
-        return Writing(digest, lane, turn, change_id)
+        copies = lane.copies(digest)  # what has arrived was read with the turn
+        if copies:
+            return Writing(digest, lane, turn, copies)
+        turn.end()
+        return None
 
     def attend(self) -> None:
         """Make what connections are missing, and read what has arrived over those that there are. Not in requests."""
@@ -309,16 +313,17 @@ class Writing:
     The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So the
     write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
 
-    :param change_id: of the session's latest change on this host, as what is kept knows it.
+    :param turn: the use of the lane's connection.
+    :param copies: what is kept of the session.
     """
 
-    __slots__ = ("_change_id", "_digest", "_lane", "turn")
+    __slots__ = ("_copies", "_digest", "_lane", "turn")
 
-    def __init__(self, digest: str, lane: Lane, turn: Turn, change_id: bytes) -> None:
+    def __init__(self, digest: str, lane: Lane, turn: Turn, copies: Sequence[Copy]) -> None:
         self._digest = digest
         self._lane = lane
         self.turn = turn
-        self._change_id = change_id
+        self._copies = copies
 
     def end(
         self,
@@ -332,18 +337,26 @@ class Writing:
         """
         is_kept = False
         try:
-            change_id = change_ids.change(self._digest, self._change_id)
-            written = {name: self._after(name, changes[name], versions[name]) for name in versions}
-            known = {name: record for name, record in written.items() if record is not None}
-            if change_id is not None and versions and len(known) == len(written) and self.turn.connection is not None:
-                self._lane.rewrite(self._digest, known, change_id)
-                is_kept = True
+            change_id = change_ids.change(self._digest, self._copies[0].change_id)
+            if change_id is not None and versions and self.turn.connection is not None:
+                written = self._written(changes, versions)
+                is_kept = bool(written) and self._lane.rewrite(self._digest, self._copies, written, change_id)
         finally:  # also when a signal handler or a greenlet's end raises here
             if not is_kept:
                 self._lane.drop(self._digest)
             self.turn.end()
 
-    def _after(self, name: str, change: CategoryChange, version: Change) -> Known | None:
-        before = NOT_THERE if change.wipe or not version.before else self._lane.record(self._digest, name)
-        record = before and written_over(self._digest, before, change, version)
-        return record if record and record.mark else None
+    def _written(self, changes: Mapping[str, CategoryChange], versions: Mapping[str, Change]) -> Mapping[str, Known]:
+        """Return what there is of the categories now; none: of one of them it is not known."""
+        written = {}
+        for name, version in versions.items():
+            change, base = changes[name], None
+            if version.before and not change.wipe:
+                base = next((copy.records[name] for copy in self._copies if name in copy.records), None)
+            else:
+                base = NOT_THERE
+            record = None if base is None else written_over(self._digest, base, change, version)
+            if record is None or not record.mark:
+                return NO_RECORDS
+            written[name] = record
+        return written

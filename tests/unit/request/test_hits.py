@@ -25,7 +25,7 @@ def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
     records["ui"] = Known(b"", CategoryCopy(5, ui))
     now = stage.clock()
     answer = Answer(NOW_MS, AuthEntry(row, NOW_MS), records)
-    copy = Copy({}, "u", answer, now, now, math.inf, b"", Server(), Lane(stage.memory), None)
+    copy = Copy({}, "u", answer, records, now, now, math.inf, b"", Server(), Lane(stage.memory), None)
     give_hit(stage, row.digest, copy)
     return copy
 
@@ -57,8 +57,8 @@ def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> Non
 def test_what_was_written_since_is_shown(stage: Stage, user: SessionId) -> None:
     copy = keep_near(stage, a_row(user.digest), lang=b'"ja"')
     assert dict(stage.load(user).of("ui").shown) == {"lang": b'"ja"'}
-    records = {**copy.answer.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
-    give_hit(stage, user.digest, replace(copy, answer=copy.answer._replace(records=records)))
+    records = {**copy.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
+    give_hit(stage, user.digest, replace(copy, records=records))
     loaded = stage.load(user)
     assert (dict(loaded.of("ui").shown), loaded.of("ui").version) == ({"lang": b'"en"'}, 6)
 

@@ -590,7 +590,7 @@ def test_all_that_is_kept_of_a_session_counts(clock: Clock, way: str) -> None:
 
 
 def near(**records: Known) -> Copy:
-    return Copy({}, "a", Answer(1, None, records), 0.0, 0.0, 9.0, b"", Server("run"), Lane(Memory()), object())
+    return Copy({}, "a", Answer(1, None, records), records, 0.0, 0.0, 9.0, b"", Server("run"), Lane(Memory()), object())
 
 
 @pytest.mark.parametrize(("version", "kept"), [(4, 9), (8, 9), (9, 9), (10, 10)])

@@ -78,7 +78,7 @@ def copy(lane: Lane, *names: str) -> Copy:
     """What was read of these categories."""
     answer = Answer(1, None, {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names})
     lives = dict.fromkeys(names, 1000)
-    return Copy(lives, "a", answer, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane, lane.over)
+    return Copy(lives, "a", answer, answer.records, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane, lane.over)
 
 
 def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS, name: str = "ui") -> None:
