@@ -14,7 +14,7 @@ from ..policy.categories import AUTH
 from ..policy.health import PRIMARY, HealthSnapshot
 from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.records import CategoryState, Life, SharedLoaded, Verdict
-from ..policy.values import RecordRef, StoreError
+from ..policy.values import CategoryChange, RecordRef, StoreError
 from ..stores.host.journal import Journal
 from ..stores.redis.lane import Copy
 from ..stores.redis.near import Hit, NearCache
@@ -110,6 +110,35 @@ class Line:
         if seen is not None:
             self._recorder.count("near_cache_hits")
         return seen
+
+    def seen(self, digest: str) -> Seen | None:
+        """Return what requests were shown of a session last, if nothing of it has changed since."""
+        entry = self._memory.entry(digest)
+        return None if entry is None else entry.seen
+
+    def goes_on(self, digest: str, before: Seen | None, changes: Mapping[str, CategoryChange]) -> SharedLoaded | None:
+        """Have requests be shown what this worker has just written of a session.
+
+        :param before: what they were shown until then.
+        :return: the session as it is since; None: it is not known without a question.
+        """
+        entry = self._memory.entry(digest)
+        if before is None or entry is None or not entry.near or before.loaded.former:
+            return None
+        copy, known, values = entry.near[0], before.copy.records, before.values.copy()
+        categories = dict(before.loaded.categories)
+        for name, record in copy.records.items():
+            if record is known.get(name):
+                continue
+            categories[name] = CategoryState(record.copy.fields, record.copy.version, PRIMARY, mark=record.mark)
+            if name not in changes:  # another thread has written it meanwhile
+                values.clear()
+        for change in changes.values():
+            for key in (*change.sets, *change.deletes, *change.increments):
+                values.pop(key, None)
+        loaded = SharedLoaded(before.loaded.verdict, categories, before.loaded.row)
+        entry.seen = Seen(copy, loaded, before.life, before.until, before.news, before.trust_since_ms, values)
+        return loaded
 
     def lives(self, names: tuple[str, ...], kind: str, life: Life, *, extends: bool = True) -> Mapping[str, int]:
         """Return the life to extend each category to, milliseconds. There are few combinations, and every read needs

@@ -16,7 +16,7 @@ from ..policy.values import CategoryChange, RecordRef, StoreError
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Written
 from ..support import lag
-from .line import is_untouched
+from .line import Line, is_untouched
 from .parts import Parts
 from .scope import RequestScope
 
@@ -25,19 +25,23 @@ class Sent(NamedTuple):
     """A write that was sent to Redis.
 
     :param written: None: it was not written, as far as is known.
-    :param doubt: then the id of the write, if Redis may have it, or get it yet.
+    :param shown: then the session as it is since, if that is known.
+    :param doubt: else the id of the write, if Redis may have it, or get it yet.
     :param sent_us: and when it was sent, microseconds by the Redis clock.
     """
 
     written: Written | None
     doubt: str = ""
     sent_us: int = 0
+    shown: SharedLoaded | None = None
 
 
 class PlainChanges:
     """Stores what a request has changed of categories, nearly always."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, line: Line, begin: Callable[[str], RequestScope]) -> None:
+        self._line = line
+        self._begin = begin
         self._backend = parts.backend
         self._health = parts.backend.health
         self._journal = parts.backend.journal
@@ -54,64 +58,55 @@ class PlainChanges:
         changes: Mapping[str, CategoryChange],
         loaded: Loaded | None,
         life: Life,
-        begin: Callable[[], RequestScope],
+        scope: RequestScope | None = None,
     ) -> Sent | None:
         """Write what a request has changed of categories; None: nothing was sent, or nothing was written.
 
         :param loaded: what the request has read of the session; None: nothing.
-        :param begin: gives the request's way through the stores, for an error.
+        :param scope: the request's way through the stores, if it is on it.
         """
-        if not changes or AUTH in changes:
-            return None
-        if loaded is not None and (type(loaded) is not SharedLoaded or loaded.former):
-            return None  # it was read the long way, or something has to move
-        digest, operation = sid.digest, self._operation
+        digest, kind, operation = sid.digest, sid.kind, self._operation
         shard = self._health.locate(digest)
         home = self._primary.home_of(digest)
         if (
-            home is None
+            not changes
+            or AUTH in changes
+            or (loaded is not None and (type(loaded) is not SharedLoaded or loaded.former))  # something has to move
+            or home is None
             or self._backend.lacks
-            or self._health.snapshot(shard).level
+            or (self._health.snapshot(shard) if scope is None else scope.view).level
+            or (scope is not None and scope.left < operation.timeout)
             or not is_untouched(self._journal, digest)
         ):
             return None
+        lives = self._line.lives(tuple(changes), kind, life)
         for name, change in changes.items():
-            change.life_ms = self._backend.life_of(name, sid.kind, life)
-            if loaded is not None and (found := loaded.of(name)).mark:
+            change.life_ms = lives[name]
+            if loaded is not None and (found := loaded.categories.get(name)) and found.mark:
                 change.since = found.version
-        ref, write_id, began = RecordRef(digest, sid.kind), new_write_id(), self._clock()
+        ref, write_id, began = RecordRef(digest, kind), new_write_id(), self._clock()
+        seen = self._line.seen(digest)
         late = lag.of(self._clock).late(began)
         try:
             written = home.write_near(
                 ref,
                 changes,
-                "alive" if sid.kind == SIGNED_IN else "free",
+                "alive" if kind == SIGNED_IN else "free",
                 self._backend.limits,
                 operation.timeout,
                 write_id,
             )
         except StoreError as error:
-            begin().to(digest).failed(operation, error, operation.timeout, began, late)
+            (scope or self._begin(digest)).to(digest).failed(operation, error, operation.timeout, began, late)
             return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))
         if written is None:
             return None
         took = self._clock() - began
         self._health.succeeded(PRIMARY + shard, operation.way, took, began)
         self._reports.recorder.observe(operation.name, "all", PRIMARY, "ok", took)
-        self._note(ref, changes, loaded, written, life)
-        return Sent(written)
-
-    def _note(
-        self,
-        ref: RecordRef,
-        changes: Mapping[str, CategoryChange],
-        loaded: Loaded | None,
-        written: Written,
-        life: Life,
-    ) -> None:
-        """Have this worker and its siblings know what was written."""
         self._reports.payload(changes)
-        self._fallback.remember_write(ref.digest, loaded, changes, written.versions, ref.kind)
-        self._journal_writer.written(ref.digest, changes)
-        if ref.kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
-            in_use.served(ref.digest, max(change.life_ms for change in changes.values()))
+        self._fallback.remember_write(digest, loaded, changes, written.versions, kind)
+        self._journal_writer.written(digest, changes)
+        if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
+            in_use.served(digest, max(lives.values()))
+        return Sent(written, shown=self._line.goes_on(digest, seen, changes))

@@ -61,7 +61,7 @@ class SessionRepository:
         parts = Parts(backend, self.fallback, journal_writer, verifier, now_ms, operations)
         self.reads = Reads(parts)
         self.line = self.reads.line
-        self.plain_changes = PlainChanges(parts)
+        self.plain_changes = PlainChanges(parts, self.line, lambda digest: self.begin(digest=digest))
         self.row_writes = RowWrites(parts, make_refusal)
         self.revocations = Revocations(parts)
         self.devices = Devices(parts, self.revocations)

@@ -91,25 +91,29 @@ class Saving:
     def finish(self) -> Saved | None:
         """Store what changed, at the end of the request: a plain change on the straight line. As :meth:`save`."""
         ids, identity, now = self._ids, self._ids.identity, self._work.now
+        origin = ids.origin
         may_be_plain = (
-            ids.origin is not None
+            origin is not None
             and identity.is_as_it_came
             and not (identity.must_end or identity.must_wipe or identity.is_restarted)
             and ids.chosen_permanent is None
             and not now.saved
-            and "scope" not in vars(ids)
         )
         if not may_be_plain:
             return self.save()
-        changes = self._all_changes()
-        assert ids.origin is not None
-        line = self._work.repository.plain_changes
-        sent = line.write(ids.origin, changes, self._work.loaded, ids.life, lambda: ids.scope)
+        work, changes, scope = self._work, self._all_changes(), vars(ids).get("scope")
+        assert origin is not None
+        life = ids.context.life(origin.permanent)
+        sent = work.repository.plain_changes.write(origin, changes, work.loaded, life, scope)
         if sent is None or sent.written is None:
             return self.save(changes, sent)
-        saved = Saved(stored=True)
-        self._mark_saved(changes, saved)
-        return saved
+        self._was_stored = work.forced = True
+        now.mark_saved(changes)
+        if work.loaded is not None and sent.shown is not None:
+            work.loaded = sent.shown
+        elif work.loaded is not None:
+            self._show(changes)
+        return Saved(stored=True)
 
     def save(self, changes: dict[str, CategoryChange] | None = None, sent: Sent | None = None) -> Saved | None:
         """Store what changed since the last save; None: there was nothing to do.
@@ -156,9 +160,7 @@ class Saving:
         self._was_stored = self._was_stored or saved.stored
         self._row = saved.row or self._row
         if work.loaded is not None:
-            loaded = work.own_loaded()
-            for name, change in changes.items():
-                loaded.show(name, apply_change(loaded.of(name).shown, change))
+            self._show(changes)
         work.forced = True  # "modified" stays true after the save
         work.now.mark_saved(changes)
         work.grants = work.confirms = False
@@ -167,6 +169,11 @@ class Saving:
         has_moved = identity.minted is not None and saved.stored and not saved.ended
         if has_moved or identity.state is IdState.ENDED:
             self._go_on()
+
+    def _show(self, changes: Mapping[str, CategoryChange]) -> None:
+        loaded = self._work.own_loaded()
+        for name, change in changes.items():
+            loaded.show(name, apply_change(loaded.of(name).shown, change))
 
     def _go_on(self) -> None:
         """From here on it is as if the request had come with the id that was made, but for the cookie, which is still

@@ -113,7 +113,7 @@ def _on_line(worker: Worker, plan: Plan, scope: RequestScope) -> Saved | None:
     sid = plan.target
     if sid is None or sid is not plan.origin or plan.ends or scope.to(sid.digest).level:
         return None
-    plan.sent = worker.repository.plain_changes.write(sid, plan.changes, plan.loaded, plan.life, lambda: scope)
+    plan.sent = worker.repository.plain_changes.write(sid, plan.changes, plan.loaded, plan.life, scope.to(sid.digest))
     if plan.sent is None or plan.sent.written is None:
         return None
     plan.note_kept(plan.changes, Kept.REDIS)
