@@ -66,18 +66,17 @@ class PlainChanges:
         :param scope: the request's way through the stores, if it is on it.
         """
         digest, kind, operation = sid.digest, sid.kind, self._operation
+        if not changes or AUTH in changes:
+            return None
+        if loaded is not None and (type(loaded) is not SharedLoaded or loaded.former):
+            return None  # it was read the long way, or something has to move
         shard = self._health.locate(digest)
         home = self._primary.home_of(digest)
-        if (
-            not changes
-            or AUTH in changes
-            or (loaded is not None and (type(loaded) is not SharedLoaded or loaded.former))  # something has to move
-            or home is None
-            or self._backend.lacks
-            or (self._health.snapshot(shard) if scope is None else scope.view).level
-            or (scope is not None and scope.left < operation.timeout)
-            or not is_untouched(self._journal, digest)
-        ):
+        if home is None or self._backend.lacks or not is_untouched(self._journal, digest):
+            return None
+        if (self._health.snapshot(shard) if scope is None else scope.view).level:
+            return None
+        if scope is not None and scope.left < operation.timeout:
             return None
         lives = self._line.lives(tuple(changes), kind, life)
         for name, change in changes.items():
@@ -88,14 +87,8 @@ class PlainChanges:
         seen = self._line.seen(digest)
         late = lag.of(self._clock).late(began)
         try:
-            written = home.write_near(
-                ref,
-                changes,
-                "alive" if kind == SIGNED_IN else "free",
-                self._backend.limits,
-                operation.timeout,
-                write_id,
-            )
+            guard = "alive" if kind == SIGNED_IN else "free"
+            written = home.write_near(ref, changes, guard, self._backend.limits, operation.timeout, write_id)
         except StoreError as error:
             (scope or self._begin(digest)).to(digest).failed(operation, error, operation.timeout, began, late)
             return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))

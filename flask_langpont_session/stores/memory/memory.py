@@ -112,6 +112,11 @@ class Entry:
             copy.over = None
         self.near, self.seen = near, None
 
+    def weighed(self) -> int:
+        """Return the size, counted anew."""
+        self.weight = self.size
+        return self.weight
+
     def copies(self) -> list[tuple[str, Known, _Held]]:
         """Return what an outage may show."""
         return [(name, self.records[name], held) for name, held in self.held.items()]
@@ -202,7 +207,7 @@ class Memory:
             if written:
                 self._entries.put(digest, entry, entry.weight)
             else:
-                self._put(digest, entry)
+                self._entries.put(digest, entry, entry.weighed())
 
     def note(self, ref: RecordRef, found: Mapping[str, Known]) -> None:
         """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""
@@ -421,15 +426,11 @@ class Memory:
         """That of a session; a new one is kept as soon as it has something, With the lock."""
         return self.entry(digest) or Entry()
 
-    def _put(self, digest: str, entry: Entry) -> None:
-        entry.weight = entry.size
-        self._entries.put(digest, entry, entry.weight)
-
     def _keep(self, digest: str, category: str, record: Known, kind: str) -> None:
         entry = self._entry(digest)
         entry.records = {**entry.records, category: record}
         entry.held[category] = _Held(self._clock(), kind)
-        self._put(digest, entry)
+        self._entries.put(digest, entry, entry.weighed())
 
     def _copy(self, digest: str, category: str) -> tuple[Known, _Held] | None:
         """What is known of a category; None: nothing, or it was not confirmed for too long."""
