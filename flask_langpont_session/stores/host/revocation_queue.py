@@ -247,7 +247,9 @@ class RevocationQueue:
                 put_revocation(db, entry.digest, entry.at_ms, entry.in_database)
                 mark_done(db, entry.digest, now, entry.in_database, entry.in_redis)
             for user in users:
-                put_user_revocation(db, user.user_id, user.until_ms, user.epoch)
+                put_user_revocation(db, user.user_id, 0, user.epoch)
+                if not user.in_database:  # it knows of the epoch, and not of a time that was noted since
+                    put_user_revocation(db, user.user_id, user.until_ms, 0)
             for digest, in_database, in_redis in told:
                 mark_done(db, digest, now, in_database, in_redis)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host.entries import Overlay, PendingUserRevocation
 from flask_langpont_session.stores.host.journal import Journal
 from tests.support.clock import Clock
@@ -174,6 +174,33 @@ def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
     assert journal.revocations.pending_users() == [PendingUserRevocation(3, "7", 4, epoch=3)]
     journal.revocations.note_user("7", epoch=2)
     assert journal.revocations.pending_users() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
+
+
+@pytest.mark.parametrize(
+    ("notes", "kept"),
+    [
+        ([(0, 2), (5, 0)], (5, 2, False)),
+        ([(5, 0), (0, 2)], (0, 2, True)),
+        ([(5, 0), (4, 0)], (5, 0, False)),
+        ([(0, 2), (0, 3)], (0, 3, True)),
+    ],
+)
+def test_i33_what_ends_most_counts_of_what_the_journal_takes_late(
+    journal: Journal, notes: list[tuple[int, int]], kept: tuple[int, int, bool]
+) -> None:
+    """As if it had had room for each of them: the database does not know of a time that was noted after its epoch."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
+
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(journal.file, "transaction", refuse)
+        for until_ms, epoch in notes:
+            with pytest.raises(StoreError):
+                journal.revocations.note_user("7", until_ms=until_ms, epoch=epoch)
+    journal.revocations.write_held()
+    [user] = journal.revocations.pending_users()
+    assert (user.until_ms, user.epoch, user.in_database) == kept
 
 
 def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journal) -> None:
