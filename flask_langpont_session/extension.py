@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 EXTENSION = "langpont_session"
 CONTEXT = "langpont_session_context"
 CALL_OFF = "langpont_session_call_off"
+_SET, _DELETED = "set", "deleted"
 
 applications: weakref.WeakSet[Flask] = weakref.WeakSet()
 """For which the extension is set up."""
@@ -150,13 +151,13 @@ class LangPontSession(SessionInterface):
             session.ids.is_closed = True
         if not is_stored:
             return
-        is_gone = self._send_cookie(app, repository.settings, session, response)
+        done = self._send_cookie(app, repository.settings, session, response)
         old = session.ids.old
-        if old is not None and old.ends_with(session, is_gone):
-            self._delete_old_cookie(app, repository.settings, response)
-        showed_auth = work.showed_auth
-        if showed_auth or session.accessed:
-            _vary_on_cookie(response, is_private=showed_auth)
+        if old is not None and old.ends_with(session, done == _DELETED):
+            done = self._delete_old_cookie(app, repository.settings, response)
+        is_private = bool(done) or work.showed_auth
+        if is_private or session.accessed:
+            _vary_on_cookie(response, is_private=is_private)
 
     @staticmethod
     def _save(app: Flask, recorder: Recorder, session: Session, response: Response) -> bool:
@@ -199,19 +200,18 @@ class LangPontSession(SessionInterface):
             signer.remember(name, header, found)
         return found
 
-    def _send_cookie(self, app: Flask, settings: Settings, session: Session, response: Response) -> bool:
+    def _send_cookie(self, app: Flask, settings: Settings, session: Session, response: Response) -> str:
         """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md).
 
-        :return: whether the cookie is deleted.
+        :return: what was done: it was :data:`_SET` or :data:`_DELETED`; empty: nothing.
         """
         ids, is_flask_mode = session.ids, settings.cookie_resend == "flask"
         target = ids.target
         if not ids.identity.is_as_it_came:
             if target is not None and ids.minted is target:
                 if session.saving.is_worth_a_cookie:
-                    self._set_cookie(app, session, response, target)
-                    return False
-                return session.ended and self._delete_cookie(app, response)
+                    return self._set_cookie(app, session, response, target)
+                return self._delete_cookie(app, response) if session.ended else ""
             if session.ended:
                 return self._delete_cookie(app, response)
         if is_flask_mode and session.modified and ids.origin is not None and not session:
@@ -219,8 +219,8 @@ class LangPontSession(SessionInterface):
         if target is not None:
             is_due = self._is_due_in_flask if is_flask_mode else self._is_due
             if is_due(app, session, target):
-                self._set_cookie(app, session, response, target)
-        return False
+                return self._set_cookie(app, session, response, target)
+        return ""
 
     @staticmethod
     def _is_due(app: Flask, session: Session, target: SessionId) -> bool:
@@ -237,7 +237,7 @@ class LangPontSession(SessionInterface):
         refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
         return (session.modified or refresh) and not session.work.is_in_doubt
 
-    def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> None:
+    def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> str:
         signer = _signer(app)
         response.set_cookie(
             self.get_cookie_name(app),
@@ -245,19 +245,18 @@ class LangPontSession(SessionInterface):
             expires=self.get_expiration_time(app, session),
             **self._attributes(app),
         )
-        _vary_on_cookie(response, is_private=True)
+        return _SET
 
-    def _delete_cookie(self, app: Flask, response: Response) -> bool:
+    def _delete_cookie(self, app: Flask, response: Response) -> str:
         response.delete_cookie(self.get_cookie_name(app), **self._attributes(app))
-        _vary_on_cookie(response, is_private=True)
-        return True
+        return _DELETED
 
-    def _delete_old_cookie(self, app: Flask, settings: Settings, response: Response) -> None:
+    def _delete_old_cookie(self, app: Flask, settings: Settings, response: Response) -> str:
         attributes = self._attributes(app)
         if settings.adopt_cookie_domain is not None:
             attributes["domain"] = settings.adopt_cookie_domain
         response.delete_cookie(settings.adopt_cookie_name, **attributes)
-        _vary_on_cookie(response, is_private=True)
+        return _DELETED
 
     def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
         """Return when the cookie of a permanent session ends: a user's with the session, however much that is used

@@ -345,33 +345,26 @@ def _unescaped(text: Any) -> Any:
 
 def _restored(value: Any) -> Any:
     """The value that a decoded JSON value stands for. Containers are changed in place: no other code has them yet."""
-    if type(value) is dict:
-        if _looks_like_tag(value):
-            [(tag, content)] = value.items()
-            return _untagged(tag, content)
-        return _restored_values(value)
-    return _restored_items(value) if type(value) is list else value
+    if type(value) is dict and _looks_like_tag(value):
+        [(tag, content)] = value.items()
+        return _untagged(tag, content)
+    return _restored_parts(value)
 
 
-def _restored_items(value: list[Any]) -> list[Any]:
-    for index, item in enumerate(value):
+def _restored_parts(value: Any) -> Any:
+    if type(value) is not dict and type(value) is not list:
+        return value
+    for place, item in value.items() if type(value) is dict else enumerate(value):
         if type(item) is dict or type(item) is list:
-            value[index] = _restored(item)
-    return value
-
-
-def _restored_values(value: dict[str, Any]) -> dict[str, Any]:
-    for key, item in value.items():
-        if type(item) is dict or type(item) is list:
-            value[key] = _restored(item)
+            value[place] = _restored(item)
     return value
 
 
 def _untagged(tag: str, content: Any) -> Any:
     if tag == "@tuple" and type(content) is list:
-        return tuple(_restored_items(content))
+        return tuple(_restored_parts(content))
     if tag == "@dict" and type(content) is dict and _looks_like_tag(content):
-        return _restored_values(content)
+        return _restored_parts(content)
     if tag in _READERS and type(content) is str:
         return _from_text(content, *_READERS[tag])
     raise UnreadableValue("a tag that is not ours")

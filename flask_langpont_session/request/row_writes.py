@@ -84,20 +84,9 @@ class RowWrites:
             limit = limit_of(user_id, self._settings)
         except UnknownLimit:
             raise self.refused() from None
-        life = plan.life.of(payload)
-        created = self._write_row(
-            scope,
-            self._operations.sign_in,
-            self._database.create,
-            digest,
-            user_id=user_id,
-            payload=payload,
-            idle_ms=life.idle_ms,
-            absolute_ms=life.absolute_ms,
-            kill=old,
-            limit=limit,
-            device=plan.device,
-        )
+        begun = self._begun(plan, payload, user_id)
+        create, sign_in = self._database.create, self._operations.sign_in
+        created = self._write_row(scope, sign_in, create, digest, kill=old, limit=limit, **begun)
         if created is None:
             raise SessionLimitReached
         return created
@@ -126,6 +115,13 @@ class RowWrites:
         )
 
     @staticmethod
+    def _begun(plan: Plan, payload: Fields, user_id: str | None) -> dict[str, Any]:
+        """What is written of a session that begins."""
+        life = plan.life.of(payload)
+        lives = {"idle_ms": life.idle_ms, "absolute_ms": life.absolute_ms}
+        return {"user_id": user_id, "payload": payload, "device": plan.device, **lives}
+
+    @staticmethod
     def _new_life(payload: Fields, plan: Plan) -> dict[str, int | None]:
         """The idle time of a row that goes on, and its life in all where that is not as it was."""
         life = plan.life.of(payload)
@@ -145,7 +141,7 @@ class RowWrites:
         return scope.ask(operation, write, *arguments, **options)
 
     def adopted_row(self, plan: Plan, digest: str, payload: Fields, note: Note, scope: RequestScope) -> AuthRow | None:
-        user_id, life = self._user_of(payload), plan.life.of(payload)
+        user_id = self._user_of(payload)
         if user_id is not None and user_id in self._journal_writer.overlay(RecordRef(digest, SIGNED_IN), scope).users:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
         return self._write_row(
@@ -155,11 +151,7 @@ class RowWrites:
             digest,
             note=note.digest,
             note_ms=note.life_ms,
-            user_id=user_id,
-            payload=noted(payload, 0),  # when its user signed in is not known here
-            idle_ms=life.idle_ms,
-            absolute_ms=life.absolute_ms,
-            device=plan.device,
+            **self._begun(plan, noted(payload, 0), user_id),  # when its user signed in is not known here
         )
 
     def never_adopt(self, note: Note, scope: RequestScope) -> None:

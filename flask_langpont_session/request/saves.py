@@ -101,7 +101,8 @@ class Saves:
         self._tell(plan, target.digest, old, created.ended)
         self._count_save(plan, target)
         self._categories.save(plan, target, scope, row)
-        self._revocations.displaced([each.digest for each in created.ended if each.digest != old], scope)
+        if created.ended:
+            self._revocations.displaced([each.digest for each in created.ended if each.digest != old], scope)
         return Saved(stored=True, row=row)
 
     def _tell(self, plan: Plan, digest: str, old: str | None, ended: Sequence[Ended]) -> None:
@@ -116,8 +117,9 @@ class Saves:
             if plan.confirms:
                 emit(events.confirmed, events.Confirmed(name))
             return
-        replaced = [each.digest for each in ended if each.digest == old and each.lived]
-        self._revocations.tell(replaced, EndedBy.USER, in_database=True)
+        if ended:
+            replaced = [each.digest for each in ended if each.digest == old and each.lived]
+            self._revocations.tell(replaced, EndedBy.USER, in_database=True)
         emit(events.signed_in, events.SignedIn(name))
 
     def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:

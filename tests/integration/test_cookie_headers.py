@@ -22,7 +22,7 @@ from flask import (
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of
 from .cookie_headers import set_cookies
 
 LIFE = 1000
@@ -123,19 +123,6 @@ def test_as_flask_does_it(make_app: MakeApp) -> None:
     assert_not_cached(response)
     response = client.post("/do/clear")
     assert cookie_of(response) == ""
-    assert_not_cached(response)
-
-
-@pytest.mark.parametrize("method", ["_set_cookie", "_delete_cookie"])
-def test_whatever_sends_the_cookie(app: Flask, method: str) -> None:
-    """It does not depend on whether a view looked at the session before."""
-    with app.test_request_context():
-        opened = app.session_interface.open_session(app, app.test_request_context().request)
-        assert opened is not None
-        response = Response()
-        target = [parts(app).repository.placed(lambda: app.extensions["langpont_session_context"].mint("a", False))]
-        arguments = [app, opened, response, *target] if method == "_set_cookie" else [app, response]
-        getattr(app.session_interface, method)(*arguments)
     assert_not_cached(response)
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from sqlalchemy.engine import Connection
@@ -126,15 +126,8 @@ class Calls:
             raise
         self._schema.was_there = True
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Whatever comes out of the block becomes a :class:`StoreError`, and is remembered."""
-        try:
-            yield
-        except Exception as error:
-            raise self._translated(error, writing=True) from None
-
-    def _translated(self, error: Exception, writing: bool) -> StoreError:
+    def translated(self, error: Exception, *, writing: bool = True) -> StoreError:
+        """Return what an error is for the rest of the package. It is remembered."""
         found = store_error(error, writing=writing)
         self._was_ill = self._was_ill or leads_elsewhere(found)
         return found
@@ -172,7 +165,7 @@ class Calls:
         except Exception as error:
             if isinstance(error, OwnTransaction):
                 self._complain(error)
-            raise self._translated(error, writing) from None
+            raise self.translated(error, writing=writing) from None
 
     def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
         """Do it; if that needs tables which are not there, and may be made, once more after that."""

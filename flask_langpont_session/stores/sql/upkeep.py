@@ -24,8 +24,10 @@ class Upkeep:
 
     def create_tables(self) -> None:
         """Create the tables that are missing. Not bounded in time."""
-        with self._calls.translated():
+        try:
             self._schema.create()
+        except Exception as error:
+            raise self._calls.translated(error) from None
         self._schema.was_there = True
 
     def missing_tables(self) -> list[str]:
