@@ -90,18 +90,28 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
         yield server
 
 
+@pytest.fixture
+def database_url_on(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Makes an empty database, given its engine."""
+
+    def make(name: str) -> str:
+        if name.startswith("sqlite"):
+            return f"sqlite:///{tmp_path / name.replace(', ', '-')}.sqlite3"
+        server = {"postgresql": "postgres", "mariadb": "mariadb"}[name]
+        url: str = request.getfixturevalue(server).url
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS langpont_sessions, langpont_users"))
+        engine.dispose()
+        return url
+
+    return make
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, database_url_on: Callable[[str], str]) -> str:
     """An empty database, on each engine in turn."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
-    server = {"postgresql": "postgres", "mariadb": "mariadb"}[request.param]
-    url: str = request.getfixturevalue(server).url
-    engine = sqlalchemy.create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS langpont_sessions, langpont_users"))
-    engine.dispose()
-    return url
+    return database_url_on(request.param)
 
 
 @pytest.fixture

@@ -15,3 +15,12 @@ def sealing(
 ) -> SealingCodec:
     """One that seals these categories."""
     return SealingCodec(Cipher([key]), frozenset(categories), plain_until=plain_until, clock=clock)
+
+
+class _All:
+    def __contains__(self, category: object) -> bool:
+        return True
+
+
+SEALING = SealingCodec(Cipher([KEY]), _All())
+"""One that seals every category."""

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.stores.codec.plain import PLAIN
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support import patience
 from tests.support.clock import Clock
+from tests.support.codecs import SEALING
 from tests.support.journal_process import end_all
 
 
@@ -51,9 +53,10 @@ def patient_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "sealed"])
 def journal(request: pytest.FixtureRequest, path: Path, clock: Clock) -> Iterator[Journal]:
-    journal = journal_at(path if request.param == "file" else None, clock=clock)
+    where, codec = None if request.param == "memory" else path, SEALING if request.param == "sealed" else PLAIN
+    journal = journal_at(where, clock=clock, codec=codec)
     yield journal
     journal.close()
 

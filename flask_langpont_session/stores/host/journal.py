@@ -255,7 +255,7 @@ class Journal:
         room = Room.USUAL if stays else Room.GROWING
         lost = self.file.transaction(self._limits.adding(put, session), wait, stays=stays, room=room)
         self.board.add_copies(copies, left())
-        return lost
+        return [as_known(entry, self.codec) for entry in lost]
 
     def carry(
         self,
@@ -287,7 +287,7 @@ class Journal:
                     self.file.transaction(lambda db: take_carry_back(db, *carry[:4], self.codec), 0.0, stays=True)
             raise
         self.board.add_copies(copies(), left())
-        return left_out
+        return [as_known(entry, self.codec) for entry in left_out]
 
     def pending_writes(self, limit: int = 1000, *, after: int = 0) -> list[PendingWrite]:
         """The changes that wait, the one that was made longest ago first.

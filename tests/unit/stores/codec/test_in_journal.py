@@ -1,5 +1,5 @@
-"""What waits on a host, and what its workers share, comes back as it was put there, plain or sealed; sealed it is known
-by its text, and by nothing else."""
+"""What waits on a host, and what its workers share, is sealed; and known by its text. That a sealed journal is a
+journal is told by ``tests/unit/stores/host/``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.values import Basis, CategoryCopy, SharedCopy
-from flask_langpont_session.stores.codec.plain import PLAIN, Codec
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from tests.support.codecs import OTHER_KEY, sealing
@@ -20,19 +19,11 @@ from tests.support.journals import ref
 
 DIGEST, ANOTHER = "h" * 43, "i" * 43
 MARKER = b'"marzipan"'
-SEALED = sealing("ui")
-only_sealed = pytest.mark.parametrize("codec", [SEALED], ids=["sealed"])
-
-
-@pytest.fixture(params=[PLAIN, SEALED], ids=["plain", "sealed"])
-def codec(request: pytest.FixtureRequest) -> Codec:
-    """Of the journal."""
-    found: Codec = request.param
-    return found
+codec = sealing("ui")
 
 
 @pytest.fixture
-def journal(path: Path, codec: Codec) -> Journal:
+def journal(path: Path) -> Journal:
     """In a file."""
     return journal_at(path, codec=codec)
 
@@ -41,15 +32,15 @@ def on_disk(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
 
 
-def read_from_a_store(codec: Codec, text: bytes = MARKER, digest: str = DIGEST) -> bytes:
+def read_from_a_store(text: bytes = MARKER, digest: str = DIGEST) -> bytes:
     return codec.value_from_store(digest, "ui", "lang", codec.value_to_store(digest, "ui", "lang", text))
 
 
-def test_what_waits_is_sealed(journal: Journal, codec: Codec, path: Path) -> None:
+def test_what_waits_is_sealed(journal: Journal, path: Path) -> None:
     """The value, and the one that it was made from; both come back, and what a store has of them."""
-    base = read_from_a_store(codec)
+    base = read_from_a_store()
     journal.put([value(DIGEST, "lang", MARKER, basis=Basis.SEEN, base=base), value(DIGEST, "theme", None)])
-    assert (b"marzipan" in on_disk(path)) is (codec is PLAIN)
+    assert b"marzipan" not in on_disk(path)
     assert journal.overlay(ref(DIGEST)).writes == {"ui": {"lang": MARKER, "theme": None}}
     entry, deletion = journal.pending_writes()
     assert (entry.value, entry.base, deletion.value) == (MARKER, MARKER, None)
@@ -57,19 +48,19 @@ def test_what_waits_is_sealed(journal: Journal, codec: Codec, path: Path) -> Non
     assert codec.base_to_store(DIGEST, "ui", "lang", entry.base) == codec.base_to_store(DIGEST, "ui", "lang", base)
 
 
-def test_copies_are_sealed(journal: Journal, codec: Codec, path: Path) -> None:
+def test_copies_are_sealed(journal: Journal, path: Path) -> None:
     """For the workers of the host they are as they were published."""
     copy = CategoryCopy(7, {"lang": MARKER})
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", copy, kind="u")])
     journal.put([value(ANOTHER, "lang", MARKER)], [SharedCopy(ANOTHER, "ui", copy)])
-    assert (b"marzipan" in on_disk(path)) is (codec is PLAIN)
+    assert b"marzipan" not in on_disk(path)
     assert journal.overlay(ref(DIGEST)).copies["ui"] == copy
     assert [shared.copy for shared in journal.board.shared_copies().values()] == [copy, copy]
 
 
-def test_what_waits_goes_along_to_another_id(journal: Journal, codec: Codec, path: Path) -> None:
+def test_what_waits_goes_along_to_another_id(journal: Journal, path: Path) -> None:
     """It is sealed for that one, and as what is brought there by Redis' own record."""
-    base = read_from_a_store(codec)
+    base = read_from_a_store()
     journal.put([value(DIGEST, "lang", b'"new"', kind="a", basis=Basis.SEEN, base=base)])
     journal.carry(
         Carry(DIGEST, ANOTHER, "u", ["ui"]), lambda: [SharedCopy(ANOTHER, "ui", CategoryCopy(7, {"lang": base}))]
@@ -81,7 +72,7 @@ def test_what_waits_goes_along_to_another_id(journal: Journal, codec: Codec, pat
     assert entry.base is not None
     assert codec.base_to_store(ANOTHER, "ui", "lang", entry.base) == codec.value_to_store(ANOTHER, "ui", "lang", base)
     assert journal.overlay(ref(ANOTHER)).copies["ui"].fields == {"lang": MARKER}
-    assert (b"marzipan" in on_disk(path)) is (codec is PLAIN)
+    assert b"marzipan" not in on_disk(path)
 
 
 def test_what_is_made_of_a_value_that_waits_takes_its_place(journal: Journal) -> None:
@@ -93,17 +84,16 @@ def test_what_is_made_of_a_value_that_waits_takes_its_place(journal: Journal) ->
     assert journal.overlay(ref(DIGEST)).writes["ui"]["lang"] == b'"on"'
 
 
-def test_a_value_that_lost_against_a_copy_goes(journal: Journal, codec: Codec) -> None:
+def test_a_value_that_lost_against_a_copy_goes(journal: Journal) -> None:
     """If the copy has what it was made from, it stays."""
-    base = read_from_a_store(codec)
+    base = read_from_a_store()
     for digest, found, stays in ((DIGEST, base, True), (ANOTHER, b'"newer"', False)):
-        was = base if digest == DIGEST else read_from_a_store(codec, digest=digest)
+        was = base if digest == DIGEST else read_from_a_store(digest=digest)
         journal.put([value(digest, "lang", b'"mine"', basis=Basis.SEEN, moment=1, base=was)])
         journal.board.publish_copies([SharedCopy(digest, "ui", CategoryCopy(7, {"lang": found}))])
         assert ("ui" in journal.overlay(ref(digest)).writes) is stays
 
 
-@only_sealed
 @pytest.mark.parametrize(
     "forged",
     [
@@ -111,7 +101,7 @@ def test_a_value_that_lost_against_a_copy_goes(journal: Journal, codec: Codec) -
         b"",
         "text",
         7,
-        pytest.param(SEALED.value_to_store(ANOTHER, "ui", "lang", MARKER), id="of another session"),
+        pytest.param(codec.value_to_store(ANOTHER, "ui", "lang", MARKER), id="of another session"),
     ],
 )
 def test_what_was_put_there_is_removed(
@@ -132,10 +122,7 @@ def test_what_was_put_there_is_removed(
     assert journal.counts()["writes"] == 1
 
 
-@only_sealed
-def test_what_waits_under_a_key_that_is_not_there_stays(
-    codec: Codec, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_waits_under_a_key_that_is_not_there_stays(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Another worker has been given the new key already, or this one has lost an old key too early."""
     journal_at(path, codec=sealing("ui", key=OTHER_KEY)).put([value(DIGEST, "lang", MARKER)])
     journal = journal_at(path, codec=codec)
@@ -149,8 +136,7 @@ def test_what_waits_under_a_key_that_is_not_there_stays(
     assert "ENCRYPTION_KEYS" in caplog.text
 
 
-@only_sealed
-def test_a_copy_that_was_put_there_is_damaged(journal: Journal, codec: Codec, path: Path) -> None:
+def test_a_copy_that_was_put_there_is_damaged(journal: Journal, path: Path) -> None:
     """A copy of another session, under this one's name."""
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", CategoryCopy(7, {"lang": MARKER}))])
     with sqlite3.connect(path_of(path)) as db:
@@ -159,9 +145,9 @@ def test_a_copy_that_was_put_there_is_damaged(journal: Journal, codec: Codec, pa
     assert codec.is_damaged(journal.overlay(ref(ANOTHER)).copies["ui"].fields["lang"])
 
 
-def test_what_was_merged_is_what_the_next_value_was_made_from(journal: Journal, codec: Codec) -> None:
+def test_what_was_merged_is_what_the_next_value_was_made_from(journal: Journal) -> None:
     """Written again while it was sent: its base is what Redis has now, as text."""
-    base = read_from_a_store(codec)
+    base = read_from_a_store()
     journal.put([value(DIGEST, "lang", b'"one"', basis=Basis.SEEN, moment=5, base=base)])
     [first] = journal.pending_writes()
     shown = journal.overlay(ref(DIGEST)).writes["ui"]["lang"]
