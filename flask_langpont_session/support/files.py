@@ -9,6 +9,7 @@ import os
 import pwd
 import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ _PATIENCE, _TRIES = 0.002, 4
 _CLAIMS = 1 << 40
 """Where the locks of :meth:`PrivateNumbers.claim` lie: behind all that is ever written."""
 
-_OF_OPENING: int = getattr(fcntl, "F_OFD_SETLK", 0)
-"""Sets a lock of one opening of a file: another opening in the same process is kept out as well. 0: this system has
-locks of a process only."""
+_SET_LOCK: int = getattr(fcntl, "F_OFD_SETLK", -1) if sys.platform == "linux" else -1
+"""Sets a lock of one opening of a file: another opening in the same process is kept out as well, and closing that one
+ends no lock. -1: this system refuses it."""
 
 _LOCK = struct.Struct("hhqqi")
 """A ``struct flock`` of Linux: its kind, what it is counted from, its place, its length, and no process."""
@@ -115,9 +116,9 @@ class PrivateNumbers:
     def claim(self, most: int) -> None:
         """Have a number below `most` that no other opening of the file has, in any process: until this one is closed,
         or its process is killed. `most` itself: there is none, or this system has no such locks."""
-        for self.claimed in range(most if _OF_OPENING else 0):
+        for self.claimed in range(most):
             with suppress(OSError):
-                self._set_lock(fcntl.LOCK_EX, _CLAIMS + self.claimed, 1)
+                self._set_lock(fcntl.F_WRLCK, _CLAIMS + self.claimed, 1)
                 return
         self.claimed = most
 
@@ -146,12 +147,12 @@ class PrivateNumbers:
             yield is_alone
         finally:
             if is_alone:
-                self._set_lock(fcntl.LOCK_UN, place, size)
+                self._set_lock(fcntl.F_UNLCK, place, size)
             self._threads.release()
 
     def _takes(self, place: int, size: int) -> bool:
         try:
-            self._set_lock(fcntl.LOCK_EX, place, size)
+            self._set_lock(fcntl.F_WRLCK, place, size)
         except OSError:
             # A lock of a file can be waited for without an end only: its holder may have been stopped.
             time.sleep(_PATIENCE / _TRIES)
@@ -159,11 +160,7 @@ class PrivateNumbers:
         return True
 
     def _set_lock(self, kind: int, place: int, size: int) -> None:
-        if _OF_OPENING:
-            what = fcntl.F_UNLCK if kind == fcntl.LOCK_UN else fcntl.F_WRLCK
-            fcntl.fcntl(self._descriptor, _OF_OPENING, _LOCK.pack(what, os.SEEK_SET, place, size, 0))
-        else:
-            fcntl.lockf(self._descriptor, kind | fcntl.LOCK_NB, size, place)
+        fcntl.fcntl(self._descriptor, _SET_LOCK, _LOCK.pack(kind, os.SEEK_SET, place, size, 0))
 
 
 class OwnNumbers:

@@ -63,26 +63,17 @@ class CommitCounter:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._file: Numbers
-        is_new = True
-        if path is None:
-            self._file = OwnNumbers(SIZE)
-            return
-        try:
-            self._file = PrivateNumbers(counter_path(path), os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        except FileExistsError:
-            self._file = PrivateNumbers(counter_path(path))
-            is_new = False
+        self._file: Numbers = OwnNumbers(SIZE) if path is None else PrivateNumbers(counter_path(path))
         if self._file.size < SIZE:
-            self._fill(0.0 if is_new else time.monotonic())
+            self._fill()
 
     def committed(self) -> bytes | None:
-        """Equal to an earlier answer if there was no commit between the two; None: one may be about to happen."""
+        """Return what is equal to an earlier answer if there was no commit since; None: one may be about to happen."""
         word = self._file.read(0, _WORD)
         return word if word and word[:4] == word[4:] else None
 
     def begin(self) -> int:
-        """A transaction begins; to be called under SQLite's write lock, which makes the numbers unique.
+        """Note that a transaction begins; to be called under SQLite's write lock, which makes the numbers unique.
 
         :return: its number, for :meth:`end`.
         """
@@ -91,12 +82,12 @@ class CommitCounter:
         return number
 
     def end(self, number: int) -> None:
-        """The transaction is committed or taken back."""
+        """Note that the transaction is committed or taken back."""
         if self._number() == number:
             self._file.write(4, _COUNT.pack(number))
 
     def row_changing(self, digest: str) -> int:
-        """The row of a session is about to be changed by compare-and-set; to be called before each try.
+        """Note that the row of a session is about to be changed by compare-and-set; to be called before each try.
 
         :return: a number for this change, see :meth:`is_last_change`.
         """
@@ -105,7 +96,7 @@ class CommitCounter:
         return int(_CHANGE.unpack(number)[0])
 
     def row_changed(self, digest: str, at: float, number: int | None = None) -> None:
-        """The row of a session was changed; to be called after the commit, before that is said.
+        """Note that the row of a session was changed; to be called after the commit, before that is said.
 
         :param at: monotonic seconds, which the processes of a host share.
         :param number: of the change. None: it was not by compare-and-set.
@@ -115,7 +106,7 @@ class CommitCounter:
             self.row_changing(digest)
 
     def is_last_change(self, digest: str, number: int) -> bool:
-        """Whether what a change that succeeded made of the row is what there is, as far as this host goes.
+        """Return whether what a change that succeeded made of the row is what there is, as far as this host goes.
 
         A worker that changes it further by compare-and-set has read it before, and puts another number here before the
         try: so no clock has to say which of two commits was the later one.
@@ -123,8 +114,8 @@ class CommitCounter:
         return self._get(_CHANGES + _place_of(digest)) == _CHANGE.pack(number)
 
     def row_changed_at(self, digest: str) -> float:
-        """When that was last; of a session whose place is taken by another one, or where the file was cut off since,
-        later. 0: never."""
+        """Return when that was last, or later: of a session whose place is taken by another one, and where the file was
+        made or cut off since."""
         return float(_MOMENT.unpack(self._get(_MOMENTS + _place_of(digest)))[0])
 
     def _number(self) -> int:
@@ -133,24 +124,22 @@ class CommitCounter:
     def _get(self, place: int) -> bytes:
         word = self._file.read(place, _WORD)
         if len(word) < _WORD:  # not read again: the file may have been cut off again
-            word = self._fill(time.monotonic())[place : place + _WORD]
+            word = self._fill()[place : place + _WORD]
         return word
 
     def _put(self, place: int, word: bytes) -> None:
         # Behind the end of a file that was cut off, a hole would come before it: "never changed" of all rows.
         if self._file.size < SIZE:
-            self._fill(time.monotonic())
+            self._fill()
         self._file.write(place, word)
 
-    def _fill(self, at: float) -> bytes:
-        """Make the file whole. Returns what it says now.
-
-        :param at: when all rows were changed. Of a file that was cut off: now; what it said is lost.
-        """
+    def _fill(self) -> bytes:
+        """Make the file whole, or whole again, and return what it says: nothing is known of the rows, which may all
+        have changed just now."""
         began = int.from_bytes(os.urandom(4))
         # Unequal: a transaction may be under way that began before.
         numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
-        content = numbers + _MOMENT.pack(at) * _PLACES + os.urandom(_WORD * _PLACES)
+        content = numbers + _MOMENT.pack(time.monotonic()) * _PLACES + os.urandom(_WORD * _PLACES)
         self._file.write(0, content)
         return content
 
