@@ -161,7 +161,7 @@ def _faulty(state: State, faults: Mapping[str, ErrorClass]) -> Iterator[None]:
         for name, error_class in faults.items():
             state.health.failed(StoreError(name, error_class, "SwitchedOff", timed_out=True), READ)
         try:
-            state.monitor.share_outage()
+            state.monitor.outages.share()
             yield
         finally:
             deadline = time.monotonic() + _PATIENCE

@@ -54,7 +54,7 @@ _MOST_FAILURES = 10
 their server that did not answer, they are given back when it does."""
 
 
-class _Held(NamedTuple):
+class _Dated(NamedTuple):
     """A copy that may be given back.
 
     :param seen_at: when it was known last, monotonic seconds.
@@ -101,7 +101,7 @@ class Refill(Step):
         # Of which shards copies are being given back; of this worker's, those that are left; and the number of the last
         # one that was read from the journal.
         self._begun: set[str] = set()
-        self._waiting: Iterator[_Held] = iter(())
+        self._waiting: Iterator[_Dated] = iter(())
         self._pass = _Pass()
         self._failures = 0
         self.doubts: list[_Doubt] = []
@@ -145,7 +145,7 @@ class Refill(Step):
             if not self._wanted | self._unverified <= known:
                 self._wanted, self._unverified = known, set()
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[_Held]]:
+    def pending(self, reach: Reach) -> Iterator[Sequence[_Dated]]:
         """Yield copies to be given back; what was in use lately comes first."""
         with self._lock:
             begun = {shard for shard in self._wanted_of(reach) if shard in reach.shards}
@@ -170,17 +170,17 @@ class Refill(Step):
                 self._wanted |= {reach.locate(held.copy.digest) for held in batch} - reach.shards
             yield [held for held in batch if reach.has(held.copy.digest)]
 
-    def _own(self, shards: Set[str]) -> list[_Held]:
+    def _own(self, shards: Set[str]) -> list[_Dated]:
         """Return this worker's, those that were used lately first."""
         locate = self._backend.health.locate
         own = [copy for copy in self._backend.memory.held() if locate(copy.digest) in shards]
         return sorted(self._dated(own), key=lambda held: -held.seen_at)
 
-    def _dated(self, copies: Iterable[SharedCopy]) -> list[_Held]:
+    def _dated(self, copies: Iterable[SharedCopy]) -> list[_Dated]:
         now = self._backend.clock()
-        return [_Held(copy, now - copy.age) for copy in copies]
+        return [_Dated(copy, now - copy.age) for copy in copies]
 
-    def _next_batch(self) -> list[_Held] | None:
+    def _next_batch(self) -> list[_Dated] | None:
         """Return some of this worker's copies; then, from the journal, what only others have. None: that was all.
 
         :raises StoreError: the journal does not answer; the next call reads the same part of it.
@@ -197,7 +197,7 @@ class Refill(Step):
         is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
         return is_due and self._backend.memory.category(copy.digest, copy.category) is None
 
-    def send(self, entries: Sequence[_Held], reach: Reach) -> bool:
+    def send(self, entries: Sequence[_Dated], reach: Reach) -> bool:
         """Give some copies back. What their server refuses again and again is left."""
         try:
             self._give_back(entries, reach.database)
@@ -214,7 +214,7 @@ class Refill(Step):
         self._failures = 0
         return False
 
-    def give_up(self, entry: _Held, error: Exception) -> bool:
+    def give_up(self, entry: _Dated, error: Exception) -> bool:
         """Leave one that cannot be given back, for a reason that is not known."""
         self._leave(1, f"{type(error).__name__} in {steps.place_of(error)}")
         return True
@@ -226,7 +226,7 @@ class Refill(Step):
             extra=fields("refill_failed", number=number, cause=cause),
         )
 
-    def _give_back(self, batch: Sequence[_Held], database: bool) -> None:
+    def _give_back(self, batch: Sequence[_Dated], database: bool) -> None:
         living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
         wanted, register = [], self._backend.register
         for copy, seen_at in batch:

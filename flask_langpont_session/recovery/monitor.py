@@ -210,7 +210,7 @@ class Monitor:
         self.probes.look_at_suspects()
         lost = self.backend.health.lost_stores
         self.outages.note_waiting()
-        self.share_outage()
+        self.outages.share()
         self._attend(Round(lost, self.outages.waiting, self.recovery.steps.merges.nothing_waits))
         self.probes.probe_lost(lost)
         self.backend.health.refresh()
@@ -221,10 +221,6 @@ class Monitor:
             self.backend.journal.shrink()
         except DeletedJournal as error:
             self.backend.reports.journal_failed(error)
-
-    def share_outage(self) -> None:
-        """When no Redis answers any more: let the host's other workers have this one's copies, once."""
-        self.outages.share(is_first=not self.has_looked)
 
 
 class Notices:

@@ -42,16 +42,14 @@ class Outages:
     def reset(self) -> None:
         """As new: a forked child has announced nothing."""
         self._silent: frozenset[str] = frozenset()
+        self._is_first = True
         self._to_share: list[SharedCopy] = []
         self._next_announcement = 0.0  # 0: none stands, as far as is known here
         self._next_look = 0.0
         self.waiting: Waiting | None = NOTHING_WAITS
 
-    def share(self, *, is_first: bool) -> None:
-        """When no Redis answers any more: let the host's other workers have this one's copies, once.
-
-        :param is_first: this worker has looked at no store before.
-        """
+    def share(self) -> None:
+        """When no Redis answers any more: let the host's other workers have this one's copies, once."""
         health = self._backend.health
         silent = frozenset(shard for shard in health.shards if health.snapshot(shard).reader is None)
         if begun := silent - self._silent:
@@ -66,13 +64,13 @@ class Outages:
             # As long as it lasts: a worker that has recovered takes it back for all of them.
             self._next_announcement = self._clock() + ANNOUNCEMENTS
             ask_journal(lambda: self._board.announce_outage(PRIMARY), "monitor")
-        elif is_first and ask_journal(self._board.outages, "monitor") != {}:  # by a worker that died during the outage
+        elif self._is_first and ask_journal(self._board.outages, "monitor") != {}:  # by a worker that died in it
             self._next_announcement = self._clock()
         if self._next_announcement and not is_to_be_announced:
             is_taken_back = ask_journal(lambda: self._board.outage_over(PRIMARY), "monitor") is not None
             # Else again in the next round: no other worker need take it back.
             self._next_announcement = 0.0 if is_taken_back else self._next_announcement
-        self._silent = silent
+        self._silent, self._is_first = silent, False
 
     def _share_copies(self) -> None:
         """Share as many copies as there is time for. All workers of a host begin at the same moment: one that waits too

@@ -38,12 +38,12 @@ from .carries import Carries
 from .giving_back import GivingBack, LossCount, Refill
 from .merges import MergedCopies, Merges
 from .revocations import (
-    HeldRevocations,
     LastLooks,
     LostCommits,
     MissedRevocations,
     MissedUserRevocations,
     Renewal,
+    UnkeptRevocations,
 )
 from .rows import Pushes, Resync
 from .steps import Reach, Step, ask_journal, place_of
@@ -91,7 +91,7 @@ class Steps(NamedTuple):
     :param journal: the kinds of entries of the journal, in the order in which they are sent.
     """
 
-    held: HeldRevocations
+    unkept: UnkeptRevocations
     giving_back: GivingBack
     losses: LossCount
     lost_commits: LostCommits
@@ -110,7 +110,7 @@ class Steps(NamedTuple):
         users, lost_commits = MissedUserRevocations(backend, revocations), LostCommits(backend)
         merges = Merges(backend, pushes, copies, giving_back, now_ms)
         return cls(
-            held=HeldRevocations(backend, revocations, users),
+            unkept=UnkeptRevocations(backend, revocations, users),
             giving_back=giving_back,
             losses=LossCount(backend, giving_back.refill),
             lost_commits=lost_commits,
@@ -244,7 +244,7 @@ class Recovery:
         with self._turn:
             reach, steps = Reach.of(self._backend), self.steps
             refill = steps.giving_back.refill
-            self._go_on([steps.held], reach, seconds)
+            self._go_on([steps.unkept], reach, seconds)
             was_due = refill.is_due(reach)
             is_given = not was_due or self._go_on([refill], reach, seconds, alone=True).is_through
             steps.giving_back.go_on()

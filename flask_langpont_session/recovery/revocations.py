@@ -155,7 +155,7 @@ class MissedUserRevocations(Step):
         return digests
 
 
-class HeldRevocations(Step):
+class UnkeptRevocations(Step):
     """Has the journal take the revocations that only this process knows of; where it still does not, tells the stores
     of them."""
 

@@ -547,7 +547,7 @@ def test_what_was_shared_of_an_id_that_was_given_up_is_not_given_back(
         for app in (here, sibling):
             paused.enter_context(parts(app).monitor.paused())
         with switched_off(here, "primary"), switched_off(sibling, "primary"):
-            parts(here).monitor.share_outage()
+            parts(here).monitor.outages.share()
             assert parts(here).backend.journal.overlay(ref(digest(former))).copies.keys() == {"translation"}
             assert client.post("/regenerate").status_code == 200
         assert waiting(here, "carries") == 0

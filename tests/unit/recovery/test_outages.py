@@ -55,13 +55,13 @@ def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, *errors: StoreError, 
 def test_copies_are_shared_once_when_no_redis_answers(stage: Stage, outages: Outages) -> None:
     """Not while the replica reads, and not again while it lasts: what comes later is shared by its request."""
     stage.lose(PRIMARY)
-    outages.share(is_first=False)
+    outages.share()
     assert shared(stage) == []
     stage.lose(REPLICA)
-    outages.share(is_first=False)
+    outages.share()
     assert shared(stage) == [DIGEST]
     stage.memory.put_category("e" * 64, "ui", known(CategoryCopy(7, {"lang": b'"ja"'})))
-    outages.share(is_first=False)
+    outages.share()
     assert shared(stage) == [DIGEST]
 
 
@@ -73,7 +73,7 @@ def test_copies_are_shared_in_the_next_round_if_the_journal_was_busy(
     failing(stage, monkeypatch, busy(), busy())
     stage.lose(PRIMARY, REPLICA)
     for expected in ([], [], [DIGEST]):
-        outages.share(is_first=False)
+        outages.share()
         assert shared(stage) == expected
     assert [signal for signal, _ in stage.said if signal is events.journal_failed] == []
 
@@ -97,7 +97,7 @@ def test_the_copies_of_many_sessions_are_shared_round_by_round(
     in_order = [copy.digest for copy in stage.memory.live_categories()]
     stage.lose(PRIMARY, REPLICA)
     for number in (20, 40, 51):
-        outages.share(is_first=False)
+        outages.share()
         assert shared(stage) == in_order[:number]
     assert len(in_order) == 51
 
@@ -106,7 +106,7 @@ def test_copies_that_find_no_room_are_counted(stage: Stage, outages: Outages, mo
     """Without an alarm: nothing that was written is lost."""
     monkeypatch.setattr(stage.backend.board, "publish_copies", lambda copies: Shared(Counter(), len(copies)))
     stage.lose(PRIMARY, REPLICA)
-    outages.share(is_first=False)
+    outages.share()
     assert stage.backend.recorder.counters()["copies_left_out"] == 1
     assert [signal for signal, _ in stage.said if signal is events.journal_failed] == []
 
@@ -117,11 +117,11 @@ def test_what_could_not_be_shared_is_not_shared_after_the_outage(
     """And its end is told to the other workers all the same: this one had announced the outage."""
     failing(stage, monkeypatch, busy())
     stage.lose(PRIMARY, REPLICA)
-    outages.share(is_first=False)
+    outages.share()
     assert stage.backend.board.outages()
     for store in (PRIMARY, REPLICA):
         stage.health.close(store, [READ, WRITE])
-    outages.share(is_first=False)
+    outages.share()
     assert shared(stage) == []
     assert not stage.backend.board.outages()
 
@@ -137,14 +137,14 @@ def test_an_outage_that_could_not_be_taken_back_is_taken_back_in_the_next_round(
         failing(stage, monkeypatch, busy(), call="outages")
     else:
         stage.lose(PRIMARY, REPLICA)
-        outages.share(is_first=False)
+        outages.share()
         for store in (PRIMARY, REPLICA):
             stage.health.close(store, [READ, WRITE])
     failing(stage, monkeypatch, busy(), busy(), call="outage_over")
-    outages.share(is_first=is_first)
+    outages.share()
     for expected in ([PRIMARY], [PRIMARY], [], []):
         assert [*stage.backend.board.outages()] == expected
-        outages.share(is_first=False)
+        outages.share()
 
 
 def test_a_journal_that_cannot_be_used_is_an_alert(
@@ -154,6 +154,6 @@ def test_a_journal_that_cannot_be_used_is_an_alert(
     failing(stage, monkeypatch, StoreError("journal", ErrorClass.UNREACHABLE, "SQLITE_IOERR"))
     stage.lose(PRIMARY, REPLICA)
     for _ in range(3):
-        outages.share(is_first=False)
+        outages.share()
     assert [signal for signal, _ in stage.said if signal is events.journal_failed] == [events.journal_failed]
     assert shared(stage) == []

@@ -385,7 +385,7 @@ def test_a_revocation_waits_until_both_stores_have_it(
     assert host.waiting() == {}
 
 
-PUSHED, BURIED = ("push", A, 500), ("write_tombstone", A, 3)
+PUSHED, TOMBSTONE = ("push", A, 500), ("write_tombstone", A, 3)
 USED_LATER = AuthEntry(row(A, idle_expires_at=9000), 400)
 
 
@@ -393,15 +393,11 @@ USED_LATER = AuthEntry(row(A, idle_expires_at=9000), 400)
     ("rows", "in_redis", "told"),
     [
         ({A: row(A)}, None, [PUSHED]),
-        ({A: row(A, live=False)}, None, [BURIED]),  # a push is never a revival
-        ({A: row(A, absolute_expires_at=1)}, None, [BURIED]),
+        ({A: row(A, live=False)}, None, [TOMBSTONE]),  # a push is never a revival
+        ({A: row(A, absolute_expires_at=1)}, None, [TOMBSTONE]),
         ({A: row(A, idle_expires_at=1)}, None, []),  # S4: another host may know of a later use
         # S3: the idle expiry that was moved in Redis while the database was down is told to it.
-        (
-            {A: row(A, idle_expires_at=8000)},
-            AuthEntry(row(A, idle_expires_at=9000), 400),
-            [("idle_seen", A, 9000), PUSHED],
-        ),
+        ({A: row(A, idle_expires_at=8000)}, USED_LATER, [("idle_seen", A, 9000), PUSHED]),
         ({A: row(A)}, AuthEntry(None), [("kill", A)]),  # the tombstone is the newer word
         ({}, None, [("write_tombstone", A, 0)]),  # kind u without a row means dead
     ],
