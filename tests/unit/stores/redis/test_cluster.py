@@ -18,7 +18,7 @@ from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, Limits, Shards
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
-from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
+from flask_langpont_session.policy.values import AuthRow, ErrorClass, RecordRef, StoreError
 from flask_langpont_session.recovery.recovery import Recovery
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request.operations import Operation
@@ -27,7 +27,7 @@ from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
 from flask_langpont_session.stores.redis.nodes import Nodes
-from flask_langpont_session.stores.redis.records import Answer
+from flask_langpont_session.stores.redis.records import Answer, Merge
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.slots import (
     NO_SHARD,
@@ -344,6 +344,33 @@ class Part:
             raise said(self.name, error)
         return Answer(1_000_000, None, {}, trust_since_ms=5)
 
+    def about_several(self, of: Any, *more: Any, timeout: float, **options: Any) -> list[str]:
+        """Say of each which shard did it. On the first one a slot is on its way: it takes one at a time only."""
+        digests = [getattr(each, "digest", each) for each in of]
+        self._stores.asked.append((self.number, self._asks))
+        if self.number == 1 and len(digests) > 1:
+            raise said(self.name, "TRYAGAIN")
+        return [f"{digest} by {self.number}" for digest in digests]
+
+    copies = auths = about_several
+
+    def merge_all(self, merges: Any, **options: Any) -> list[Any]:
+        is_moving = self.number == 1
+        return [said(self.name, "TRYAGAIN") if is_moving else f"{each.digest} together" for each in merges]
+
+    def merge(self, merge: Merge, **options: Any) -> str:
+        return f"{merge.digest} alone"
+
+    def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+        self.about_several([*(row for row, _ in rows), *(digest for digest, _ in dead)], timeout=timeout)
+
+    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
+        self._stores.pushed.append((row.digest, life_ms, self.number))
+        return "pushed"
+
+    def write_tombstone(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
+        self._stores.pushed.append((digest, version, self.number))
+
     @property
     def endpoint(self) -> Part:
         return self
@@ -363,6 +390,7 @@ class Stores:
         self.asked: list[tuple[int, bool]] = []
         self.timeouts: list[float] = []
         self.errors: list[str | None] = []
+        self.pushed: list[tuple[str, int, int]] = []
         self.closed: list[int] = []
         self.counted: list[str] = []
         self.nodes = known
@@ -402,6 +430,31 @@ def test_each_session_goes_to_its_shard(stores: Stores) -> None:
         assert stores.asked == [(number, False)]
     assert stores.nodes.arranged[-1] == (PRIMARY, [":1", ":2", ":3"])
     assert list(stores.store.endpoints) == ["primary:1", "primary:2", "primary:3"]
+
+
+def test_calls_about_several_sessions_ask_each_shard_once(stores: Stores) -> None:
+    """And say of each in its order, however they are mixed."""
+    store: Any = stores.store
+    several = [on(SLOTS - 1), on(5461), on(SLOTS - 2)]
+    assert store.auths(several, timeout=1) == [f"{several[0]} by 3", f"{several[1]} by 2", f"{several[2]} by 3"]
+    assert stores.asked == [(2, False), (3, False)]
+    assert store.auths([], timeout=1) == []
+
+
+def test_where_a_slot_is_on_its_way_each_session_goes_its_own(stores: Stores) -> None:
+    """Whatever is asked; the other shards are asked for theirs together."""
+    moving, other = [on(0), on(1)], on(5461)
+    store: Any = stores.store
+    alone = store.auths([*moving, other], timeout=1)
+    assert [getattr(each, "trust_since_ms", each) for each in alone] == [5, 5, f"{other} by 2"]
+    places = [(digest, "ui") for digest in (*moving, other)]
+    assert store.copies(places, timeout=1) == [f"{place} by {1 + (place[0] == other)}" for place in places]
+    row = AuthRow(moving[0], "7", 3, True, {}, 0, 0, 0, 0, 0)
+    store.push_many([(row, 9)], [(moving[1], 4)], ("auth",), stamp_ms=1, timeout=1)
+    assert stores.pushed == [(moving[0], 9, 1), (moving[1], 4, 1)]
+    merges = [Merge(digest, "ui", [], "free", 1) for digest in (moving[0], other)]
+    merged = store.merge_all(merges, limits=None, timeout=1, write_id="1234567")
+    assert merged == [f"{moving[0]} alone", f"{other} together"]
 
 
 def test_a_slot_that_moved_is_asked_for_there_once(stores: Stores) -> None:
