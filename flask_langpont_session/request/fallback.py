@@ -250,6 +250,15 @@ class Fallback:
             found = None if loaded is None else loaded.of(name).stored
             self._memory.write(digest, name, change, version, kind=kind, found=found)
 
+    def note_versions(self, digest: str, versions: Mapping[str, Change]) -> None:
+        """Have no worker of this host go by what it had of some categories before a write.
+
+        :param versions: category → its versions before and after it.
+        """
+        for name, version in versions.items():
+            if name in self.kept_locally:
+                self._register.note_version(digest, name, version.after)
+
     def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
         """Return whether a worker of this host has seen a later version of a category than what Redis has is as of:
         before Redis had that, or since."""

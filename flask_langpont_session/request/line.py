@@ -16,6 +16,7 @@ from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.records import CategoryState, Life, SharedLoaded, Verdict
 from ..policy.values import CategoryChange, RecordRef, StoreError
 from ..stores.host.journal import Journal
+from ..stores.memory.memory import Entry
 from ..stores.redis.lane import Copy
 from ..stores.redis.near import Hit, NearCache
 from ..stores.redis.records import empty_as_of
@@ -111,19 +112,14 @@ class Line:
             self._recorder.count("near_cache_hits")
         return seen
 
-    def seen(self, digest: str) -> Seen | None:
-        """Return what requests were shown of a session last, if nothing of it has changed since."""
-        entry = self._memory.entry(digest)
-        return None if entry is None else entry.seen
-
-    def goes_on(self, digest: str, before: Seen | None, changes: Mapping[str, CategoryChange]) -> SharedLoaded | None:
+    @staticmethod
+    def goes_on(entry: Entry, before: Seen | None, changes: Mapping[str, CategoryChange]) -> SharedLoaded | None:
         """Have requests be shown what this worker has just written of a session.
 
         :param before: what they were shown until then.
         :return: the session as it is since; None: it is not known without a question.
         """
-        entry = self._memory.entry(digest)
-        if before is None or entry is None or not entry.near or before.loaded.former:
+        if before is None or not entry.near or before.loaded.former:
             return None
         copy, known, values = entry.near[0], before.copy.records, before.values.copy()
         categories = dict(before.loaded.categories)

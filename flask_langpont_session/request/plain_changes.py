@@ -5,6 +5,7 @@ One condition stands before it, in :meth:`PlainChanges.write`. Whatever fails th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ class PlainChanges:
         self._health = parts.backend.health
         self._journal = parts.backend.journal
         self._primary = parts.backend.primary
+        self._memory = parts.backend.memory
         self._reports = parts.backend.reports
         self._clock = parts.backend.clock
         self._operation = parts.operations.save
@@ -66,28 +68,27 @@ class PlainChanges:
         :param scope: the request's way through the stores, if it is on it.
         """
         digest, kind, operation = sid.digest, sid.kind, self._operation
-        if not changes or AUTH in changes:
+        was_read_so = loaded is None or (type(loaded) is SharedLoaded and not loaded.former)
+        if not changes or AUTH in changes or not was_read_so:  # or something of it has to move
             return None
-        if loaded is not None and (type(loaded) is not SharedLoaded or loaded.former):
-            return None  # it was read the long way, or something has to move
         shard = self._health.locate(digest)
         home = self._primary.home_of(digest)
-        if home is None or self._backend.lacks or not is_untouched(self._journal, digest):
+        view, left = (self._health.snapshot(shard), math.inf) if scope is None else (scope.view, scope.left)
+        if home is None or self._backend.lacks or view.level or left < operation.timeout:
             return None
-        if (self._health.snapshot(shard) if scope is None else scope.view).level:
-            return None
-        if scope is not None and scope.left < operation.timeout:
+        if not is_untouched(self._journal, digest):
             return None
         lives = self._line.lives(tuple(changes), kind, life)
         for name, change in changes.items():
             change.life_ms = lives[name]
             if loaded is not None and (found := loaded.categories.get(name)) and found.mark:
                 change.since = found.version
-        ref, write_id, began = RecordRef(digest, kind), new_write_id(), self._clock()
-        seen = self._line.seen(digest)
+        entry = self._memory.entry(digest)
+        seen = None if entry is None else entry.seen
+        ref, write_id, guard = RecordRef(digest, kind), new_write_id(), "alive" if kind == SIGNED_IN else "free"
+        began = self._clock()
         late = lag.of(self._clock).late(began)
         try:
-            guard = "alive" if kind == SIGNED_IN else "free"
             written = home.write_near(ref, changes, guard, self._backend.limits, operation.timeout, write_id)
         except StoreError as error:
             (scope or self._begin(digest)).to(digest).failed(operation, error, operation.timeout, began, late)
@@ -98,8 +99,11 @@ class PlainChanges:
         self._health.succeeded(PRIMARY + shard, operation.way, took, began)
         self._reports.recorder.observe(operation.name, "all", PRIMARY, "ok", took)
         self._reports.payload(changes)
-        self._fallback.remember_write(digest, loaded, changes, written.versions, kind)
+        if entry is None or not entry.has(written.versions):
+            self._fallback.remember_write(digest, loaded, changes, written.versions, kind)
+        else:
+            self._fallback.note_versions(digest, written.versions)
         self._journal_writer.written(digest, changes)
         if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
             in_use.served(digest, max(lives.values()))
-        return Sent(written, shown=self._line.goes_on(digest, seen, changes))
+        return Sent(written, shown=None if entry is None else self._line.goes_on(entry, seen, changes))

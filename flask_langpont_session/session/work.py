@@ -304,10 +304,12 @@ class Work:
     def _load(self) -> Loaded:
         identity = self.ids.identity
         origin = None if identity.is_restarted or identity.is_signed_out else self.ids.origin
-        known = origin and self.repository.reads.load(
-            origin, self.ids.scope, self.ids.life, on_line=not self.is_off_line
-        )
-        self.loaded = known or Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
+        if origin is None:
+            self.loaded = Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
+        else:
+            self.loaded = _on_line(self, origin) or self.repository.reads.load(
+                origin, self.ids.scope, self.ids.life, on_line=not self.is_off_line
+            )
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:
             self.own_loaded().keep_from(before, before.categories.keys() - {AUTH})
@@ -438,6 +440,15 @@ class Work:
         self.loaded = Loaded(Verdict.DEAD)
         self.now.restart({})
         self.context.on_new_id()
+
+
+def _on_line(work: Work, origin: SessionId) -> Loaded | None:
+    """Return what the straight line shows, before the request is on its way through the stores."""
+    if work.is_off_line or "scope" in vars(work.ids):
+        return None
+    seen = work.repository.line.read(origin, work.ids.life)
+    work.is_off_line = seen is None
+    return None if seen is None else seen.loaded
 
 
 def place_of(work: Work, key: str) -> str:

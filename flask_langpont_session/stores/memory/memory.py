@@ -117,6 +117,16 @@ class Entry:
         self.weight = self.size
         return self.weight
 
+    def has(self, versions: Mapping[str, Change]) -> bool:
+        """Return whether an outage may show what a write has left.
+
+        :param versions: category → its versions before and after it.
+        """
+        for name, version in versions.items():  # no generator: this is asked at every change
+            if not version.before or name not in self.held or self.records[name].copy.version != version.after:
+                return False
+        return True
+
     def copies(self) -> list[tuple[str, Known, _Held]]:
         """Return what an outage may show."""
         return [(name, self.records[name], held) for name, held in self.held.items()]

@@ -269,7 +269,7 @@ class Link:
         try:
             connection.deadline.renew(until)
             now, reply = connection.exchange(CLOCK.packed + command.packed, 2)
-            if not (CLOCK.fits(now) and (command.fits(reply) or is_refusal(reply))):
+            if not (type(now) is list and len(now) == 2 and (command.fits(reply) or is_refusal(reply))):
                 raise driver.InvalidResponse("no reply that this command has")
             clean = True
             return reply

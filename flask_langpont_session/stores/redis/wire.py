@@ -138,7 +138,7 @@ class Wire:
                 raise TimeoutError
             self._arm(left)
             self._send(data)
-            self._feed(reader)  # what is asked here was not answered before
+            self._feed(reader, is_armed=True)  # what is asked here was not answered before
             while len(replies) < count:
                 reply = reader.gets(False)
                 kind = type(reply)
@@ -158,8 +158,15 @@ class Wire:
             raise driver.ConnectionError("the connection has failed") from error
         return replies
 
-    def _feed(self, reader: Any) -> None:
-        received = self._take(self._receive, self._buffer)
+    def _feed(self, reader: Any, *, is_armed: bool = False) -> None:
+        """Read what has arrived.
+
+        :param is_armed: the socket waits for as long as is left.
+        """
+        try:
+            received = self._receive(self._buffer) if is_armed else self._take(self._receive, self._buffer)
+        except _NOT_YET:  # there may be more time than was thought
+            received = self._take(self._receive, self._buffer)
         if not received:
             raise driver.ConnectionError("the server has closed the connection")
         reader.feed(self._buffer, 0, received)
