@@ -147,8 +147,10 @@ class AuthKeys:
 
     def _users(self) -> Mapping[str, str | None]:
         """The user keys that are set, with the users whom they name."""
-        work = self._work
-        return {key: user_of(self._before_changes(key)) for key in work.repository.settings.user_keys if work.has(key)}
+        work, now = self._work, self._work.now
+        keys = {*work.stored(AUTH), *now.values, *now.assigned, *(work.load().former or ())}
+        keys.intersection_update(work.repository.settings.user_keys)
+        return {key: user_of(self._before_changes(key)) for key in keys if work.has(key)}
 
     def _has_rights(self) -> bool:
         """Whether the database says, at this moment, that this is a session which is signed in."""
