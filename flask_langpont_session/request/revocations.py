@@ -23,7 +23,6 @@ from ..policy.values import (
     StoreError,
     UserSession,
 )
-from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
 
@@ -239,8 +238,7 @@ class Devices:
         :param mine: digest of the session that asks; None: none does.
         :raises StoreError: the database does not answer.
         """
-        operation = self._asked(self._operations.list, scope)
-        rows: list[UserSession] = scope.ask(operation, self._database.devices.of_user, user_id)
+        rows: list[UserSession] = scope.require(self._operations.list, self._database.devices.of_user, user_id)
         own = _followed(mine, {found.row.digest: found.successor for found in rows})
         valid = [found for found in rows if self._revocations.is_valid(found.row)]
         return [found._replace(is_mine=found.row.digest in own) for found in valid]
@@ -250,15 +248,14 @@ class Devices:
 
         :raises StoreError: the database does not answer.
         """
-        label: str | None = scope.ask(self._asked(self._operations.list, scope), self._database.devices.label, digest)
-        return label
+        return scope.require(self._operations.list, self._database.devices.label, digest)
 
     def set_label(self, digest: str, label: str | None, scope: RequestScope) -> None:
         """Give a session that lives a label; None: it has none from then on.
 
         :raises StoreError: the database does not answer.
         """
-        scope.ask(self._asked(self._operations.save_row, scope), self._database.devices.set_label, digest, label)
+        scope.require(self._operations.save_row, self._database.devices.set_label, digest, label)
 
     def revoke_others(self, user_id: str, mine: str, only: str | None, scope: RequestScope) -> Revoked:
         """End the other sessions of a user for ever. A session that is over itself ends none.
@@ -274,13 +271,6 @@ class Devices:
         parts = [others[first : first + MOST_AT_ONCE] for first in range(0, len(others), MOST_AT_ONCE)]
         durable = [self._revocations.end_by_device(part, scope) for part in parts]
         return Revoked(all(durable), len(others))
-
-    @staticmethod
-    def _asked(operation: Operation, scope: RequestScope) -> Operation:
-        """:raises StoreError: the database is known not to answer."""
-        if not scope.can(DATABASE, operation.way):
-            raise scope.gave_up(DATABASE, "BreakerOpen")
-        return operation
 
 
 def _lived(ended: Iterable[Ended]) -> list[str]:

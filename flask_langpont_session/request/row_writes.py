@@ -10,7 +10,7 @@ from .. import events
 from ..config.settings import Settings
 from ..exceptions import GrantRefused, SessionLimitReached, UnreadableValue
 from ..policy.categories import AUTHENTICATED_AT
-from ..policy.health import DATABASE, READ, WRITE
+from ..policy.health import DATABASE, WRITE
 from ..policy.ids import SIGNED_IN
 from ..policy.privileges import begins_to_live_shorter
 from ..policy.records import (
@@ -32,7 +32,6 @@ from ..policy.values import (
     StoreError,
 )
 from ..support.logs import fields
-from .operations import Operation
 from .parts import Parts
 from .scope import RequestScope
 from .verifier import Later
@@ -86,7 +85,7 @@ class RowWrites:
             raise self.refused() from None
         begun = self._begun(plan, payload, user_id)
         create, sign_in = self._database.create, self._operations.sign_in
-        created = self._write_row(scope, sign_in, create, digest, kill=old, limit=limit, **begun)
+        created = scope.require(sign_in, create, digest, kill=old, limit=limit, **begun)
         if created is None:
             raise SessionLimitReached
         return created
@@ -103,8 +102,7 @@ class RowWrites:
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         if plan.confirms:
             payload = noted(payload, row.read_at)
-        return self._write_row(
-            scope,
+        return scope.require(
             self._operations.sign_in,
             self._database.regenerate,
             row.digest,
@@ -131,21 +129,11 @@ class RowWrites:
             "absolute_ms": life.absolute_ms if plan.permanence_changed or is_shorter else None,
         }
 
-    @staticmethod
-    def _write_row(
-        scope: RequestScope, operation: Operation, write: Callable[..., T], *arguments: Any, **options: Any
-    ) -> T:
-        """:raises StoreError: the database did not answer."""
-        if not scope.can(DATABASE, WRITE):
-            raise scope.gave_up(DATABASE, "BreakerOpen")
-        return scope.ask(operation, write, *arguments, **options)
-
     def adopted_row(self, plan: Plan, digest: str, payload: Fields, note: Note, scope: RequestScope) -> AuthRow | None:
         user_id = self._user_of(payload)
         if user_id is not None and user_id in self._journal_writer.overlay(RecordRef(digest, SIGNED_IN), scope).users:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
-        return self._write_row(
-            scope,
+        return scope.require(
             self._operations.sign_in,
             self._database.adopt,
             digest,
@@ -188,7 +176,8 @@ class RowWrites:
         :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
             but nothing that lasts is made of it.
         :return: the row; None: the session is dead.
-        :raises StoreError: the database did not answer, or others were faster until the budget was spent.
+        :raises StoreError: the database did not answer, or others were faster until the budget was spent; or the
+            session was idle for too long since this request was told of it.
         """
         if not scope.can(DATABASE, WRITE):  # nor is there a reason to read
             raise scope.gave_up(DATABASE, "BreakerOpen")
@@ -206,22 +195,14 @@ class RowWrites:
         if current is not None and current.live and current.version < row.version:
             current = self._verifier.gone_back(current, Later.of(row), scope)
         if current is not None and current.state is RowState.IDLE_EXPIRED:
-            current = self._reload_in_use(current, row.idle_expires_at, scope)
+            if row.idle_expires_at <= current.read_at:
+                # No session is ended for being idle on this request's word, whose lease has run out meanwhile.
+                raise scope.gave_up(DATABASE, "IdleExpired")
+            current = self._reload(row.digest, scope, row.idle_expires_at)  # the lease knew of a later use
         return current
 
     def _reload(self, digest: str, scope: RequestScope, idle_seen: int | None = None) -> AuthRow | None:
-        if not scope.can(DATABASE, READ):
-            raise scope.gave_up(DATABASE, "BreakerOpen")
-        return scope.ask(self._operations.verify, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
-
-    def _reload_in_use(self, current: AuthRow, idle_seen: int, scope: RequestScope) -> AuthRow | None:
-        """A row that is behind: the lease that this request was given knew of a later use.
-
-        :raises StoreError: that has run out meanwhile; no session is ended for being idle on this request's word.
-        """
-        if idle_seen <= current.read_at:
-            raise scope.gave_up(DATABASE, "IdleExpired")
-        return self._reload(current.digest, scope, idle_seen)
+        return scope.require(self._operations.verify, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
 
     def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         """The row after an update; None: it is not what it was.
@@ -231,8 +212,7 @@ class RowWrites:
         if begins_to_live_shorter(plan.life, row.payload, payload):
             self._ended.raise_min_version(row.digest, row.version)  # the next request knows, and asks for a new id
             raise self.refused()
-        return self._write_row(
-            scope,
+        return scope.require(
             self._operations.save_row,
             self._database.update,
             row.digest,

@@ -130,6 +130,15 @@ class RequestScope:
         """Return how many seconds this request may still wait for stores."""
         return self._left[0]
 
+    def require(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """As :meth:`ask`.
+
+        :raises StoreError: also where it is known that the store does not answer.
+        """
+        if not self.can(operation.store, operation.way):
+            raise self.gave_up(operation.store, "BreakerOpen")
+        return self.ask(operation, call, *arguments, **options)
+
     def attempt(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         """Ask a store whose failure changes nothing but what is done next; None: it did not do it."""
         if not self.can(operation.store, operation.way):
