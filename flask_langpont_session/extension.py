@@ -451,7 +451,7 @@ def _may_be_due(session: Session, settings: Settings) -> bool:
         return ids.permanent or not ids.identity.is_as_it_came
     if not session.accessed and ids.identity.origin is NOT_READ:
         return False  # the request has not even looked at it
-    origin = ids.origin
+    origin = ids.origin if ids.identity.origin is NOT_READ else ids.identity.origin
     if origin is not None and origin.permanent and origin.kind != SIGNED_IN:
         return True
     return not ids.identity.is_as_it_came

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..support.forks import renew_in_children
@@ -96,12 +97,13 @@ class Recorder:
     """Counts and durations per operation, measured amounts, and plain counters. A forked child begins at nought."""
 
     def __init__(self) -> None:
+        self._noted: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         self._begin()
         renew_in_children(self, Recorder._begin)  # the parent publishes what it has counted itself
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._noted: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
+        self._noted.clear()
         # By the fields of an Observation or Measure: a plain tuple is made in a fraction of the time.
         self._series: defaultdict[tuple[str, str, str, str], Series] = defaultdict(Series)
         self._amounts: defaultdict[tuple[str, str], Counter[float]] = defaultdict(Counter)
@@ -119,6 +121,11 @@ class Recorder:
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter, for example ``bad_cookies``."""
         self._note((self._count, name, by))
+
+    def counting(self, name: str) -> Callable[[], None]:
+        """Return what adds one to a counter in a fraction of the time, for what happens once in a request: the record
+        of that request has it added."""
+        return partial(self._noted.append, (self._count, name, 1))
 
     def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
         """Count changes of sessions that are not kept, in all and by cause and category. See :mod:`.losses`."""

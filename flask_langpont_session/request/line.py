@@ -67,7 +67,7 @@ class Line:
         self._primary = parts.backend.primary
         self._memory = parts.backend.memory
         self._ended = parts.backend.memory.ended
-        self._recorder = parts.backend.recorder
+        self._count_hit = parts.backend.recorder.counting("near_cache_hits")
         self._verifier = parts.verifier
         self._former = FormerPlaces(parts)
         self._near = parts.backend.settings.near_categories
@@ -97,7 +97,7 @@ class Line:
             hit, seen = self._find(near, sid, life, names or self._at_first), None
         else:
             hit = near.vouches_for(seen.copy, digest)
-        if hit is None or not self._is_untouched(digest):
+        if hit is None or not is_untouched(self._journal, digest):
             return None
         if (
             seen is None
@@ -109,7 +109,7 @@ class Line:
             if seen is not None and entry is not None and not names:
                 entry.seen = seen
         if seen is not None:
-            self._recorder.count("near_cache_hits")
+            self._count_hit()
         return seen
 
     @staticmethod
@@ -153,9 +153,6 @@ class Line:
         if not self._near.issuperset(names):
             return None
         return near.find(RecordRef(sid.digest, sid.kind), self.lives(names, sid.kind, life))
-
-    def _is_untouched(self, digest: str) -> bool:
-        return is_untouched(self._journal, digest)
 
     def _seen(self, hit: Hit, sid: SessionId, life: Life) -> Seen | None:
         """Return what requests are shown of a session; None: its row may not be believed without a question."""

@@ -356,7 +356,7 @@ def _finds_in_outages(self: line.Line, sid: Any, life: Any, view: Any = None, na
 _line_read = line.Line.read
 
 
-def _says_nothing(self: line.Line, digest: str) -> bool:
+def _says_nothing(journal: Any, digest: str) -> bool:
     return True
 
 
@@ -555,7 +555,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     _script("the read behind an own write", ("if sub(head, 20, 20) == '1' then", "if false then")),
     Ablation("change ids around an own write", register.Register, "change", _any_change_id),
     Ablation("a hit at level 0 only", line.Line, "read", _finds_in_outages),
-    Ablation("the journal before a hit", line.Line, "_is_untouched", _says_nothing),
+    Ablation("the journal before a hit", line, "is_untouched", _says_nothing),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
     Ablation("touches that are due", near.NearCache, "keep", _never_touches),
     Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),
