@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import pwd
 import stat
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
 
 # Closing any descriptor of a file drops all locks that this process has on it, SQLite's too: until this one is closed,
 # no other thread may go on to open the file and lock it. (Forks wait for the threads that are inside, as for
@@ -82,12 +81,12 @@ class PrivateNumbers:
     It is closed when the last thread lets go of this object: another file would get the number of the descriptor, and
     a thread that was about to write would write there. A forked child may go on with it, but for :meth:`locked`.
 
-    :param path: and `flags`: see :func:`open_private`.
+    :param path: and `flags`: see :func:`open_private`. None: a file without a name, of this process alone.
     :ivar claimed: which number :meth:`claim` found.
     """
 
-    def __init__(self, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> None:
-        self._descriptor = open_private(path, flags)
+    def __init__(self, path: Path | None, flags: int = os.O_RDWR | os.O_CREAT) -> None:
+        self._descriptor = _open_nameless() if path is None else open_private(path, flags)
         self._threads = threading.Lock()
         self.claimed = 0
 
@@ -163,37 +162,11 @@ class PrivateNumbers:
         fcntl.fcntl(self._descriptor, _SET_LOCK, _LOCK.pack(kind, os.SEEK_SET, place, size, 0))
 
 
-class OwnNumbers:
-    """The same in this process' memory, of which only those parts exist that were written to. A forked child has what
-    was there.
-
-    :ivar size: bytes.
-    :ivar claimed: nothing else claims a number.
-    """
-
-    claimed = 0
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._content = mmap.mmap(-1, size, mmap.MAP_PRIVATE)
-        self._threads = threading.Lock()
-
-    def read(self, place: int, size: int) -> bytes:
-        """Return what is there."""
-        return self._content[place : place + size]
-
-    def write(self, place: int, content: bytes) -> None:
-        """Put something in its place."""
-        self._content[place : place + len(content)] = content
-
-    @contextmanager
-    def locked(self, place: int, size: int) -> Iterator[bool]:
-        """Keep other threads out."""
-        with self._threads:
-            yield True
-
-
-Numbers: TypeAlias = PrivateNumbers | OwnNumbers
+def _open_nameless() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("numbers")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def check_private(path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 import zlib
 from pathlib import Path
 
-from ...support.files import Numbers, OwnNumbers, PrivateNumbers
+from ...support.files import PrivateNumbers
 
 _WORD = 8
 _PLACES = 1024
@@ -58,12 +58,12 @@ class CommitCounter:
     Behind them lies when a session's row in the database was last changed from this host, and by which change: see
     :meth:`row_changed` and :meth:`row_changing`.
 
-    :param path: of the journal; None: it is in this process' memory.
+    :param path: of the journal; None: this process has them for itself.
     :raises OSError: there is no room for them, or the file is not this user's own.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._file: Numbers = OwnNumbers(SIZE) if path is None else PrivateNumbers(counter_path(path))
+        self._file = PrivateNumbers(path and counter_path(path))
         if self._file.size < SIZE:
             self._fill()
 

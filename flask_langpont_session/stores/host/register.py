@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ...policy.leases import CLOCK_TOLERANCE_MS
-from ...support.files import Numbers, OwnNumbers, PrivateNumbers
+from ...support.files import PrivateNumbers
 from ...support.forks import renew_in_children
 from .commit_counter import counter_path
 from .file import JournalFile
@@ -97,7 +97,7 @@ class Register:
         renew_in_children(self, Register._begin)
 
     def _begin(self) -> None:
-        self._file: Numbers | None = None
+        self._file: PrivateNumbers | None = None
         self._former.close()
         self._lock = threading.Lock()
         self._values = itertools.count(int.from_bytes(os.urandom(_CELL)))  # the cell may have been another worker's
@@ -206,14 +206,12 @@ class Register:
             self._file = None
         self._former.close()
 
-    def _opened(self, *, makes: bool = True) -> Numbers:
-        file = self._file
+    def _opened(self, *, makes: bool = True) -> PrivateNumbers:
+        file, journal = self._file, self._journal
         if file is None:
-            if self._journal is None:
-                file = OwnNumbers(WIPED + BUCKETS * _BUCKET.size)
-            else:
-                makes = makes and _may_be_made_beside(self._journal)
-                file = PrivateNumbers(register_path(self._journal), os.O_RDWR | (os.O_CREAT if makes else 0))
+            flags = os.O_RDWR | (os.O_CREAT if makes and journal and _may_be_made_beside(journal) else 0)
+            file = PrivateNumbers(journal and register_path(journal), flags)
+            if journal:
                 file.reserve(SEEN)  # a change that finds no room would be hidden from the other workers
                 file.claim(_SHARED)
             self._file = file
@@ -228,7 +226,7 @@ class _Versions:
     :param first: the first word of a bucket that is a place.
     """
 
-    def __init__(self, numbers: Callable[[], Numbers], at: int, buckets: int = 0, first: int = 1) -> None:
+    def __init__(self, numbers: Callable[[], PrivateNumbers], at: int, buckets: int = 0, first: int = 1) -> None:
         self._numbers, self._at, self._buckets = numbers, at, buckets or BUCKETS
         self._places, self._shift = range(first, _WORDS), 33 - self._buckets.bit_length()
 
@@ -269,7 +267,7 @@ class _Versions:
         return self._at + found % buckets * _BUCKET.size, name << _MS_BITS
 
 
-def _read(file: Numbers, bucket: int) -> Sequence[int]:
+def _read(file: PrivateNumbers, bucket: int) -> Sequence[int]:
     return _BUCKET.unpack(file.read(bucket, _BUCKET.size).ljust(_BUCKET.size, b"\0"))  # the file may end before it
 
 
