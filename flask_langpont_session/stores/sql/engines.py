@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DisconnectionError, IntegrityError
+from sqlalchemy.pool import PoolResetState
 
 from ...support.files import create_private
 from ...support.forks import call_in_children
@@ -50,7 +51,7 @@ _LOOK, _MOMENT = 0.001, 1.0
 _NO_TURN = nullcontext(0.0)
 """Other databases have more than one lock."""
 
-_BEGAN = "langpont_began"
+_BEGAN, _COMMITTED = "langpont_began", "langpont_committed"
 
 _OWN = "langpont_own"
 """Execution option of engines that :func:`make_engine` has made: their :class:`~.dialects.Limits`."""
@@ -77,8 +78,10 @@ def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engi
         hide_parameters=True,
         max_overflow=-1,
         pool_recycle=1800,
+        pool_reset_on_return=None,
         pool_use_lifo=True,
     )
+    event.listen(engine, "reset", _roll_back)
     if dialect == "sqlite":
         _prepare_sqlite(engine, ms, "FULL" if durable else "OFF")
     _watch(engine)
@@ -248,13 +251,14 @@ class Connections:
             self.engine.connect() as connection,
             self._turn(connection, wait_ms) if self._is_sqlite else _NO_TURN as until,
             self._limits.around(connection, allowed_ms),
-            connection.begin(),
         ):
-            if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
-                self._begin_writing(connection, until)
-            self._limits.inside(connection, allowed_ms)
-            yield connection
-            before_commit()
+            with connection.begin():
+                if self._is_sqlite and self._is_own:  # the driver of an application's engine begins by itself
+                    self._begin_writing(connection, until)
+                self._limits.inside(connection, allowed_ms)
+                yield connection
+                before_commit()
+            connection.info[_COMMITTED] = True
 
     @contextmanager
     def _turn(self, connection: Connection, wait_ms: int | None) -> Iterator[float]:
@@ -458,6 +462,13 @@ def _watch(engine: Engine) -> None:
 def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:
     _note_wait(connection)
     return ping(connection)
+
+
+def _roll_back(connection: Any, record: Any, state: PoolResetState) -> None:
+    """Before a connection is back in the pool. After a commit there is nothing to be rolled back: with MariaDB that is
+    a round trip."""
+    if not (record.info.pop(_COMMITTED, False) or state.terminate_only):
+        connection.rollback()
 
 
 def _note_wait(connection: Any, *_: object) -> None:
