@@ -174,6 +174,45 @@ def test_a_refusal_has_the_class_that_it_always_had(on_postgres: Database, sqlst
     assert (error.cause, error.error_class, error.timed_out) == (name, error_class, timed_out)
 
 
+QUESTIONS: dict[str, tuple[Callable[[Database], object], set[str]]] = {
+    "a sign-in": (lambda database: create(database, "digest"), {"insert"}),
+    "one in another's place": (
+        lambda database: create(database, "digest", kill="first"),
+        {"begin", "select", "update", "insert", "commit"},
+    ),
+    "a read": (lambda database: load(database, "first"), {"select"}),
+    "a change": (lambda database: update(database, 1, "first"), {"begin", "update", "select", "commit"}),
+    "a row that is there": (
+        lambda database: create(database, "first"),
+        {"insert", "rollback", "begin", "select", "commit"},
+    ),
+}
+"""A call, and what MariaDB is asked for it, each once."""
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("database", ["its own"], indirect=True)
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_mariadb_is_asked_nothing_twice(database: Database, database_url: str, name: str) -> None:
+    """What stands alone needs no transaction, and after a commit nothing is rolled back."""
+    call, asked = QUESTIONS[name]
+    create(database, "first")
+    watching = sa.create_engine(database_url)
+    names = ", ".join(f"'Com_{word}'" for word in ("begin", "commit", "insert", "rollback", "select", "update"))
+
+    def counts() -> dict[str, int]:
+        rows = connection.exec_driver_sql(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({names})").all()
+        return {word.removeprefix("Com_"): int(number) for word, number in rows}
+
+    with watching.connect() as connection:
+        before = counts()
+        call(database)
+        after = counts()
+    watching.dispose()
+    done = {word: after[word] - before[word] for word in after}
+    assert {word: number for word, number in done.items() if number} == dict.fromkeys(asked, 1)
+
+
 KILLS = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
 
 CALLS: dict[str, Callable[[Database], object]] = {

@@ -300,11 +300,19 @@ class OfPostgreSQL(Limits):
 
 class OfMySQL(Limits):
     """By variables of the connection. MariaDB ends any statement in time, MySQL only those that read; neither can wait
-    less than a second for a lock."""
+    less than a second for a lock. Each statement is committed at once, but behind a BEGIN: a read, or a sign-in, is one
+    round trip. To bring a connection of the application's into that mode and back would cost more than it saves."""
 
     @property
     def lets_stand_alone(self) -> bool:
-        return False  # there is no BEGIN, and to change the mode of a connection and back costs more than ROLLBACK
+        return self._ms is not None
+
+    def alone(self, connection: Connection) -> AbstractContextManager[None]:
+        return NOTHING
+
+    def inside(self, connection: Connection, ms: int) -> None:
+        if self._ms is not None:
+            connection.exec_driver_sql("BEGIN")
 
     def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:
         return self._limited(connection, self._ms, ms) if self._ms and ms else NOTHING
@@ -340,6 +348,7 @@ class OfMySQL(Limits):
 
 
 _FOR_US = (
+    ", autocommit = 1"
     # Else what is too long is stored cut off, and another user's name may be what is left.
     ", sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES') "
     # Else a transaction that looks for a row that is not there locks the place where it would be, and two of them wait

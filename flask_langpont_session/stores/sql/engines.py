@@ -205,8 +205,10 @@ class Connections:
             self.engine.connect() as connection,
             self._limits.alone(connection) if is_alone else self._limits.around(connection, allowed_ms),
         ):
-            self._limits.inside(connection, allowed_ms)
+            if not is_alone:
+                self._limits.inside(connection, allowed_ms)
             yield connection
+            connection.info[_COMMITTED] = is_alone
 
     @contextmanager
     def alone(self, undo: sa.Executable, values: Mapping[str, Any]) -> Iterator[Connection]:
@@ -218,6 +220,7 @@ class Connections:
         with self.engine.connect() as connection, self._limits.alone(connection):
             raise_if_given_up()
             yield connection
+            connection.info[_COMMITTED] = True
             try:
                 raise_if_given_up()
             except GivenUp:
