@@ -50,9 +50,11 @@ LARGEST_STEP = 10**17
 """What the server adds to a number of 18 digits without leaving its 64 bits."""
 
 
-def _look(session: Session) -> Seen | None:
-    """Return what the straight line shows of a session; None: the stores are to be asked."""
+def _look(session: Session, key: str) -> Seen | None:
+    """Return what the straight line shows of a session; None: the stores are to be asked, or have no such key."""
     ids = session.ids
+    if ids.context.kind_of(key) is not KeyKind.STORED:
+        return None
     origin = ids.origin
     line = ids.context.repository.line
     session.seen = None if origin is None else line.read(origin, ids.context.life(origin.permanent))
@@ -186,7 +188,7 @@ class Session(DictLike):
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
             raise KeyError(key)
-        seen = _look(self) if self.seen is NOT_LOOKED else self.seen
+        seen = _look(self, key) if self.seen is NOT_LOOKED else self.seen
         if seen is not None:
             self.keys_read.append(key)
             values = seen.values
