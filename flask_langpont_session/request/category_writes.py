@@ -67,6 +67,8 @@ class CategoryWrites:
             for name, change in changes.items():
                 found = plan.loaded.of(name)
                 change.since = found.version if found.mark and found.source == PRIMARY else 0
+        if plan.sent is not None:  # Redis may have it, or get it yet
+            return self._keep_for_later(plan, ref, scope, changes, row, plan.sent)
         waits = bool(changes) and self._must_wait(ref, changes, scope, is_new=plan.is_new)
         sent = self._write_guarded(plan, ref, scope, {} if waits else changes, row)
         if sent.written is None:

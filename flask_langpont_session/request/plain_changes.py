@@ -29,12 +29,14 @@ class Sent(NamedTuple):
     :param shown: then the session as it is since, if that is known.
     :param doubt: else the id of the write, if Redis may have it, or get it yet.
     :param sent_us: and when it was sent, microseconds by the Redis clock.
+    :param scope: then the request's way through the stores, which knows of the failure.
     """
 
     written: Written | None
     doubt: str = ""
     sent_us: int = 0
     shown: SharedLoaded | None = None
+    scope: RequestScope | None = None
 
 
 class PlainChanges:
@@ -86,13 +88,13 @@ class PlainChanges:
         entry = self._memory.entry(digest)
         seen = None if entry is None else entry.seen
         ref, write_id, guard = RecordRef(digest, kind), new_write_id(), "alive" if kind == SIGNED_IN else "free"
-        began = self._clock()
-        late = lag.of(self._clock).late(began)
+        late = lag.of(self._clock).late(began := self._clock())
         try:
             written = home.write_near(ref, changes, guard, self._backend.limits, operation.timeout, write_id)
         except StoreError as error:
-            (scope or self._begin(digest)).to(digest).failed(operation, error, operation.timeout, began, late)
-            return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000))
+            scope = scope or self._begin(digest)
+            scope.to(digest).failed(operation, error, operation.timeout, began, late)
+            return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
         if written is None:
             return None
         took = self._clock() - began

@@ -105,6 +105,8 @@ class Saving:
         assert origin is not None
         life = ids.context.life(origin.permanent)
         sent = work.repository.plain_changes.write(origin, changes, work.loaded, life, scope)
+        if sent is not None and sent.scope is not None:
+            ids.scope = sent.scope
         if sent is None or sent.written is None:
             return self.save(changes, sent)
         self._was_stored = work.forced = True
@@ -127,7 +129,8 @@ class Saving:
         plan = self.plan(changes)
         if plan is None:
             return None
-        plan.sent = sent
+        if sent is not None:  # the request was at level 0 until this failed
+            plan.sent, plan.level = sent, 0
         changes, changes_permanence = dict(plan.changes), plan.permanence_changed
         saved = self._work.repository.saves.save(plan, self._ids.scope)
         self.places = dict.fromkeys(changes, Kept.NOWHERE) | plan.kept
