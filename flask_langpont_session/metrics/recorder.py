@@ -11,11 +11,12 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..support.forks import renew_in_children
@@ -28,7 +29,7 @@ BOUNDS = (*(float(f"{digits}e{power}") for power in range(-3, 7) for digits in r
 _LAST = len(BOUNDS) - 1
 
 _MOST_NOTED = 128
-"""Records that are written down before they are added: one call in so many takes as long as all of them."""
+"""Records of one kind that are written down before all are added: one call in so many takes as long as all of them."""
 
 Amounts = Mapping[float, int]
 """One of :data:`BOUNDS` → how many observations were that much."""
@@ -97,46 +98,46 @@ class Recorder:
     """Counts and durations per operation, measured amounts, and plain counters. A forked child begins at nought."""
 
     def __init__(self) -> None:
-        self._noted: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
+        # By the fields of an Observation (4), a Measure (2) or a NotKept (3), or by the name of a counter (1): a plain
+        # tuple is made in a fraction of the time.
+        self._noted: defaultdict[Any, list[Any]] = defaultdict(list)
         self._begin()
         renew_in_children(self, Recorder._begin)  # the parent publishes what it has counted itself
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._noted.clear()
-        # By the fields of an Observation or Measure: a plain tuple is made in a fraction of the time.
-        self._series: defaultdict[tuple[str, str, str, str], Series] = defaultdict(Series)
-        self._amounts: defaultdict[tuple[str, str], Counter[float]] = defaultdict(Counter)
-        self._counters: Counter[str] = Counter()
-        self._losses: Counter[tuple[str, str, str]] = Counter()
+        for noted in self._noted.values():
+            noted.clear()
+        self._sums: Counter[Any] = Counter()
+        self._amounts: defaultdict[Any, Counter[float]] = defaultdict(Counter)
 
     def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
         """Record one operation."""
-        self._note((self._observe, (name, category, source, outcome), seconds))
+        self._note((name, category, source, outcome), seconds)
 
     def measure(self, name: str, of: str, amount: float) -> None:
         """Record one amount, see :class:`Measure`."""
-        self._note((self._measure, (name, of), amount))
+        self._note((name, of), amount)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter, for example ``bad_cookies``."""
-        self._note((self._count, name, by))
+        self._note((name,), by)
 
     def counting(self, name: str) -> Callable[[], None]:
         """Return what adds one to a counter in a fraction of the time, for what happens once in a request: the record
         of that request has it added."""
-        return partial(self._noted.append, (self._count, name, 1))
+        return partial(self._noted[(name,)].append, 1)
 
     def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
         """Count changes of sessions that are not kept, in all and by cause and category. See :mod:`.losses`."""
         self.count(what, by)
-        self._note((self._count_loss, (what, cause, category), by))
+        self._note((what, cause, category), by)
 
-    def _note(self, record: tuple[Callable[[Any, Any], None], Any, Any]) -> None:
+    def _note(self, key: tuple[str, ...], amount: float) -> None:
         # The thread that holds the lock may have been suspended with it, and then all threads that record would wait
         # for that one, again and again. So none waits: each writes down what is to be added, for one that has the lock.
-        noted = self._noted
-        noted.append(record)
+        noted = self._noted[key]
+        noted.append(amount)
         if len(noted) > _MOST_NOTED and self._lock.acquire(blocking=False):
             try:
                 self._catch_up()
@@ -144,47 +145,39 @@ class Recorder:
                 self._lock.release()
 
     def _catch_up(self) -> None:
-        for _ in range(len(self._noted)):
-            add, key, amount = self._noted.popleft()
-            add(key, amount)
-
-    def _observe(self, key: tuple[str, str, str, str], seconds: float) -> None:
-        series = self._series[key]
-        series.count += 1
-        series.seconds += seconds
-        series.durations[BOUNDS[bisect_left(BOUNDS, seconds * 1000, 0, _LAST)]] += 1
-
-    def _measure(self, key: tuple[str, str], amount: float) -> None:
-        self._amounts[key][BOUNDS[bisect_left(BOUNDS, amount, 0, _LAST)]] += 1
-
-    def _count(self, name: str, by: int) -> None:
-        self._counters[name] += by
-
-    def _count_loss(self, key: tuple[str, str, str], by: int) -> None:
-        self._losses[key] += by
+        for key, noted in list(self._noted.items()):
+            if number := len(noted):
+                amounts = noted[:number]
+                del noted[:number]  # what other threads append meanwhile stays
+                self._sums[key] += sum(amounts)
+                if len(key) in (2, 4):
+                    rounded = [seconds * 1000 for seconds in amounts] if len(key) == 4 else amounts
+                    places = map(bisect_left, repeat(BOUNDS), rounded, repeat(0), repeat(_LAST))
+                    self._amounts[key].update(map(BOUNDS.__getitem__, places))
 
     def losses(self) -> Mapping[NotKept, int]:
         """A copy of what was not kept, and how many changes that were."""
         with self._up_to_date():
-            return {NotKept(*key): number for key, number in self._losses.items()}
+            return {NotKept(*key): number for key, number in self._sums.items() if len(key) == 3}
 
     def series(self) -> Mapping[Observation, Series]:
         """A copy of everything observed so far."""
         with self._up_to_date():
             return {
-                Observation(*key): Series(series.count, series.seconds, dict(series.durations))
-                for key, series in self._series.items()
+                Observation(*key): Series(sum(durations.values()), self._sums[key], dict(durations))
+                for key, durations in self._amounts.items()
+                if len(key) == 4
             }
 
     def amounts(self) -> Mapping[Measure, Amounts]:
         """A copy of everything measured so far."""
         with self._up_to_date():
-            return {Measure(*key): dict(amounts) for key, amounts in self._amounts.items()}
+            return {Measure(*key): dict(amounts) for key, amounts in self._amounts.items() if len(key) == 2}
 
     def counters(self) -> Mapping[str, int]:
         """A copy of the counters."""
         with self._up_to_date():
-            return dict(self._counters)
+            return {key[0]: number for key, number in self._sums.items() if len(key) == 1}
 
     @contextmanager
     def _up_to_date(self) -> Iterator[None]:
