@@ -86,9 +86,9 @@ class Presence:
     @staticmethod
     def _word_in(path: Path) -> str | None:
         """None: its worker has ended, and the file is removed."""
-        with suppress(FileNotFoundError), _opened(path) as descriptor:
-            if not takes(descriptor):
-                return os.pread(descriptor, _LONGEST, 0).decode(errors="replace")
+        with suppress(FileNotFoundError), os.fdopen(open_private(path, os.O_RDWR), "rb", 0) as file:
+            if not takes(file.fileno()):
+                return file.read(_LONGEST).decode(errors="replace")
             path.unlink()
         return None
 
@@ -101,15 +101,6 @@ def _held(journal: Path) -> tuple[Path, int]:
         if takes(descriptor) and path.exists():
             return path, descriptor
         os.close(descriptor)  # another worker found it unlocked, and takes it for that of one that was killed
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = open_private(path, os.O_RDWR)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
