@@ -25,13 +25,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 from ..policy.health import DATABASE, ONLY, PRIMARY
 from ..policy.values import ErrorClass, StoreError, role_of, shard_of
 from ..stores.backend import Backend
 from ..stores.host.opening import is_full
+from ..stores.host.revocation_queue import RevocationQueue
 from ..support.logs import Once, fields
 from ..support.threads import PeriodicThread, end_all
 from .carries import Carries
@@ -43,7 +44,6 @@ from .revocations import (
     MissedRevocations,
     MissedUserRevocations,
     Renewal,
-    UnkeptRevocations,
 )
 from .rows import Pushes, Resync
 from .steps import Reach, Step, ask_journal, place_of
@@ -88,10 +88,11 @@ class Progress(NamedTuple):
 class Steps(NamedTuple):
     """The kinds of work of one worker, beginning with nothing.
 
+    :param unkept: the revocations that the journal did not take.
     :param journal: the kinds of entries of the journal, in the order in which they are sent.
     """
 
-    unkept: UnkeptRevocations
+    unkept: Sequence[Step]
     giving_back: GivingBack
     losses: LossCount
     lost_commits: LostCommits
@@ -105,22 +106,27 @@ class Steps(NamedTuple):
     @classmethod
     def of(cls, backend: Backend, clock: Callable[[], float], now_ms: Callable[[], int]) -> Steps:
         """Return those of a worker that has the stores of an application."""
-        pushes, copies, revocations = Pushes(backend), MergedCopies(backend, clock), MissedRevocations(backend)
+        pushes, copies, queue = Pushes(backend), MergedCopies(backend, clock), backend.journal.revocations
         giving_back = GivingBack(backend, Refill(backend, pushes), clock)
-        users, lost_commits = MissedUserRevocations(backend, revocations), LostCommits(backend)
+        lost_commits = LostCommits(backend)
         merges = Merges(backend, pushes, copies, giving_back, now_ms)
         return cls(
-            unkept=UnkeptRevocations(backend, revocations, users),
+            unkept=_revocations(backend, queue.held),
             giving_back=giving_back,
             losses=LossCount(backend, giving_back.refill),
             lost_commits=lost_commits,
             last_looks=LastLooks(backend, lost_commits, now_ms, clock),
-            journal=(users, revocations, Carries(backend, pushes, copies, giving_back), pushes, merges),
+            journal=[*_revocations(backend, queue), Carries(backend, pushes, copies, giving_back), pushes, merges],
             merges=merges,
             copies=copies,
             renewal=Renewal(backend),
             resync=Resync(backend, now_ms, clock),
         )
+
+
+def _revocations(backend: Backend, queue: RevocationQueue) -> list[Step]:
+    sessions = MissedRevocations(backend, queue)
+    return [MissedUserRevocations(backend, queue, sessions), sessions]
 
 
 class Recovery:
@@ -244,7 +250,7 @@ class Recovery:
         with self._turn:
             reach, steps = Reach.of(self._backend), self.steps
             refill = steps.giving_back.refill
-            self._go_on([steps.unkept], reach, seconds)
+            self._tell_unkept(reach, seconds)
             was_due = refill.is_due(reach)
             is_given = not was_due or self._go_on([refill], reach, seconds, alone=True).is_through
             steps.giving_back.go_on()
@@ -258,6 +264,15 @@ class Recovery:
             # What this worker has to give back since it met another server by what it did, others wait for.
             is_news = not was_due and refill.is_due(reach)
             return is_given and is_looked_at and is_drained and not is_news
+
+    def _tell_unkept(self, reach: Reach, seconds: float) -> None:
+        """Have the journal take the revocations that only this process knows of; where it still does not, tell the
+        stores of them."""
+        queue = self._backend.journal.revocations
+        with suppress(StoreError):
+            queue.write_held()
+        if queue.has_held:
+            self._go_on(self.steps.unkept, reach, seconds)
 
     def _keep_delivered(self) -> None:
         ask_journal(self._backend.journal.revocations.keep_delivered, "replay")

@@ -4,16 +4,15 @@ database has lost which went back to an earlier state."""
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ..policy.categories import AUTH
 from ..policy.leases import INCIDENT_MARGIN_MS
 from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingRevocation, PendingUserRevocation
+from ..stores.host.revocation_queue import RevocationQueue
 from . import steps
 from .steps import Reach, Step
 
@@ -26,26 +25,22 @@ class MissedRevocations(Step):
 
     Of a session whose data is still to be carried Redis gets the tombstone, and the entry waits until it can take the
     data away.
+
+    :param queue: where they wait: the journal, or what this process holds that the journal did not take.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, queue: RevocationQueue) -> None:
         self._backend = backend
-        self._queue = backend.journal.revocations
+        self._queue = queue
         # Those whose tombstone Redis has, while their data is still to be carried.
         self._behind_tombstone: set[str] = set()
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
         return steps.pages(partial(self._queue.pending, database=reach.database, redis=reach.redis))
 
-    def send(
-        self, entries: Sequence[PendingRevocation], reach: Reach, being_carried: Container[str] | None = None
-    ) -> bool:
-        """Tell the stores that answer, and return whether any was told.
-
-        :param being_carried: digests whose data must stay for now; None: the journal says which.
-        """
-        if being_carried is None:
-            being_carried = steps.being_carried(self._backend)
+    def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
+        """Tell the stores that answer, and return whether any was told."""
+        being_carried = self.being_carried()
         for entry in entries:
             self._backend.memory.kill(entry.digest)
             self._backend.reports.no_longer_in_use(entry.digest)
@@ -78,6 +73,12 @@ class MissedRevocations(Step):
         self._queue.mark_done(*digests, in_database=True)
         return dict.fromkeys(digests, 0) | dead
 
+    def being_carried(self) -> Container[str]:
+        """Return the digests whose data must stay for now, as far as the journal can be read."""
+        if self._queue is self._backend.journal.revocations:
+            return steps.being_carried(self._backend)
+        return steps.ask_journal(partial(steps.being_carried, self._backend), "replay") or ()
+
     def note(self, digests: Sequence[str]) -> None:
         """Note in the journal that the database has these, and Redis has not."""
         try:
@@ -100,29 +101,23 @@ class MissedRevocations(Step):
 class MissedUserRevocations(Step):
     """Logs users out of what began before a moment, or in an earlier epoch; later sign-ins stay.
 
+    :param queue: as :class:`MissedRevocations` has it.
     :param revocations: of single sessions.
     """
 
-    def __init__(self, backend: Backend, revocations: MissedRevocations) -> None:
+    def __init__(self, backend: Backend, queue: RevocationQueue, revocations: MissedRevocations) -> None:
         self._backend = backend
-        self._queue = backend.journal.revocations
+        self._queue = queue
         self._revocations = revocations
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingUserRevocation]]:
         for user in self._queue.pending_users(steps.BATCH, redis=reach.redis) if reach.database else ():
             yield [user]
 
-    def send(
-        self, entries: Sequence[PendingUserRevocation], reach: Reach, being_carried: Container[str] | None = None
-    ) -> bool:
+    def send(self, entries: Sequence[PendingUserRevocation], reach: Reach) -> bool:
         """End as many sessions as are done at once; the next call begins there. Return whether those were all. What is
-        for a shard that does not answer, or is to be carried, waits for itself.
-
-        :param being_carried: as :meth:`MissedRevocations.send` has it.
-        """
-        [entry] = entries
-        if being_carried is None:
-            being_carried = steps.being_carried(self._backend)
+        for a shard that does not answer, or is to be carried, waits for itself."""
+        [entry], being_carried = entries, self._revocations.being_carried()
         if not reach.redis:
             reached = ""
             while digests := self._kill_some(entry, reached):
@@ -139,7 +134,7 @@ class MissedUserRevocations(Step):
             if later:
                 self._revocations.note(later)
             self._revocations.write_tombstones([(digest, 1) for digest in reached_now], being_carried)
-            self._queue.note_delivered(*(digest for digest in digests if digest not in later))
+            self._backend.journal.revocations.note_delivered(*(digest for digest in digests if digest not in later))
             entry = replace(entry, reached=digests[-1])
             self._queue.advance_user(entry)
         return False
@@ -153,31 +148,6 @@ class MissedUserRevocations(Step):
             self._backend.row_changed(digest)
             self._backend.reports.no_longer_in_use(digest)
         return digests
-
-
-class UnkeptRevocations(Step):
-    """Has the journal take the revocations that only this process knows of; where it still does not, tells the stores
-    of them."""
-
-    def __init__(self, backend: Backend, revocations: MissedRevocations, users: MissedUserRevocations) -> None:
-        self._backend = backend
-        self._queue = backend.journal.revocations
-        self._revocations = revocations
-        self._users = users
-
-    def pending(self, reach: Reach) -> Iterator[Sequence[Any]]:
-        with suppress(StoreError):
-            self._queue.write_held()
-        revocations, users = self._queue.held()
-        for user in users if reach.database else ():
-            yield [user]
-        yield from steps.parts(revocations)
-
-    def send(self, entries: Sequence[Any], reach: Reach) -> bool:
-        being_carried = steps.ask_journal(partial(steps.being_carried, self._backend), "replay") or ()
-        step = self._users if isinstance(entries[0], PendingUserRevocation) else self._revocations
-        step.send(entries, reach, being_carried)
-        return False  # what the journal does not take stays
 
 
 class Renewal(Step):

@@ -33,7 +33,6 @@ from flask_langpont_session.request import (
 )
 from flask_langpont_session.stores import backend
 from flask_langpont_session.stores.host import entries, host_clock, journal, presence, register
-from flask_langpont_session.stores.host.held_revocations import HeldRevocations
 from flask_langpont_session.stores.host.revocation_queue import RevocationQueue
 from flask_langpont_session.stores.memory import ended, memory
 from flask_langpont_session.stores.redis import lane, near, records, server_identity
@@ -562,8 +561,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a clock that was set", server_identity.ServerIdentity, "clock_was_set", _nothing),
     Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),
     Ablation("each entry apart", merges.Merges, "_each_apart", lambda self, merge, groups: merge(groups)),
-    Ablation("revocations that the journal did not take", HeldRevocations, "keep", _nothing),
-    Ablation("log out everywhere that the journal did not take", HeldRevocations, "keep_user", _nothing),
+    Ablation("revocations that the journal did not take", RevocationQueue, "_hold", _nothing),
+    Ablation("log out everywhere that the journal did not take", RevocationQueue, "_hold_user", _nothing),
     Ablation("an end behind a change of auth", category_writes.CategoryWrites, "_write_shadow", _written_always),
     Ablation("delivered revocations are told again", missed.LostCommits, "suspect", _nothing),
     Ablation("a last look at delivered revocations", missed.LastLooks, "pending", lambda *arguments: iter(())),

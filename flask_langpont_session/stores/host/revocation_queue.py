@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 from ...policy.values import StoreError
+from ...support.forks import renew_in_children
 from .entries import (
     PendingRevocation,
     PendingUserRevocation,
@@ -20,12 +24,47 @@ from .entries import (
     put_user_revocation,
 )
 from .file import REPLAY_SECONDS, JournalFile
-from .group_commit import Room
-from .held_revocations import HeldRevocations
-from .opening import is_full
+from .group_commit import Room, Work
+from .opening import is_full, open_database
+
+T = TypeVar("T")
 
 _MOST_UNWRITTEN = 10_000
 """Delivered revocations that a worker keeps in its memory until they are written."""
+
+
+class OwnMemory:
+    """A database of the same form as the journal's, in the memory of this process: it has no disk, and waits for no
+    other call than those that use it. A forked child begins with nothing."""
+
+    def __init__(self) -> None:
+        self._begin()
+        renew_in_children(self, OwnMemory._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+
+    @contextmanager
+    def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
+        """See :meth:`.JournalFile.connected`."""
+        with self._lock:
+            self._db = self._db or open_database(None, 0.0)
+            yield self._db
+
+    def transaction(self, work: Work[T], *_how: object, **_more: object) -> T:
+        """See :meth:`.JournalFile.transaction`."""
+        with self.connected() as db:
+            return work(db)
+
+    aside = transaction
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+            self._db = None
 
 
 class RevocationQueue:
@@ -36,13 +75,21 @@ class RevocationQueue:
     may go back to a state from before: a failover to a server that lagged, a restored backup.
 
     :param clock: seconds since 1970.
+    :param holds: whether what the file does not take is kept in this process' memory.
+    :ivar held: that.
+    :ivar has_held: whether anything may be there.
     """
 
-    def __init__(self, file: JournalFile, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, file: JournalFile | OwnMemory, *, clock: Callable[[], float] = time.time, holds: bool = True
+    ) -> None:
         self._file = file
         self._clock = clock
         self._unwritten: deque[tuple[str, int]] = deque(maxlen=_MOST_UNWRITTEN)
-        self._held = HeldRevocations(clock)
+        # Which stores have entries of the file, where that could not be noted there: the database, Redis.
+        self._told: dict[str, tuple[bool, bool]] = {}
+        self.held: RevocationQueue = RevocationQueue(OwnMemory(), clock=clock, holds=False) if holds else self
+        self.has_held = False
 
     def note(
         self,
@@ -72,9 +119,12 @@ class RevocationQueue:
             self._file.transaction(note, wait, stays=stays, room=Room.RESERVED)
         except StoreError as error:
             if not (error.timed_out or error.sent):  # else it may be written yet, or is
-                for digest in digests:
-                    self._held.keep(digest, in_database, in_redis)
+                self._hold(digests, in_database, in_redis)
             raise
+
+    def _hold(self, digests: Sequence[str], in_database: bool, in_redis: bool) -> None:
+        self.held.note(*digests, in_database=in_database, in_redis=in_redis)
+        self.has_held = True  # after it: see write_held()
 
     def mark_done(self, *digests: str, in_database: bool = False, in_redis: bool = False) -> None:
         """Note which stores have these revocations now. An entry waits no more when both have it. If the disk has no
@@ -82,18 +132,17 @@ class RevocationQueue:
         now = self._now_ms()
 
         def note(db: sqlite3.Connection) -> None:
-            for digest in kept:
+            for digest in digests:
                 mark_done(db, digest, now, in_database, in_redis)
 
-        if not (kept := self._held.mark_done(digests, in_database, in_redis)):
-            return
         try:
             self._file.transaction(note, REPLAY_SECONDS, room=Room.RESERVED)
         except StoreError as error:
             if not is_full(error):
                 raise
-            for digest in kept:
-                self._held.tell(digest, in_database, in_redis)
+            for digest in digests:
+                before = self._told.get(digest, (False, False))
+                self._told[digest] = before[0] or in_database, before[1] or in_redis
 
     def note_delivered(self, *digests: str) -> None:
         """Note that both stores have these revocations. Costs no request anything: :meth:`keep_delivered` writes it."""
@@ -172,8 +221,11 @@ class RevocationQueue:
         )
         with self._file.connected() as db:
             rows = db.execute(sql, (after, database, redis, limit)).fetchall()
-        found = [PendingRevocation(seq, digest, at, bool(sql), bool(redis)) for seq, digest, at, sql, redis in rows]
-        return list(map(self._held.known_of, found))
+        told = [self._told.get(digest, (False, False)) for _, digest, *_ in rows]
+        return [
+            PendingRevocation(seq, digest, at, bool(sql or known[0]), bool(redis or known[1]))
+            for (seq, digest, at, sql, redis), known in zip(rows, told, strict=True)
+        ]
 
     def note_user(
         self, user_id: str, *, until_ms: int = 0, epoch: int = 0, wait: float | None = None, stays: bool = False
@@ -193,8 +245,12 @@ class RevocationQueue:
             self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
         except StoreError as error:
             if not (error.timed_out or error.sent):
-                self._held.keep_user(user_id, until_ms, epoch)
+                self._hold_user(user_id, until_ms, epoch)
             raise
+
+    def _hold_user(self, user_id: str, until_ms: int, epoch: int) -> None:
+        self.held.note_user(user_id, until_ms=until_ms, epoch=epoch)
+        self.has_held = True
 
     def pending_users(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
         """The users that are still to be logged out everywhere, the one that was noted longest ago first.
@@ -215,32 +271,26 @@ class RevocationQueue:
     def advance_user(self, entry: PendingUserRevocation) -> None:
         """Note how far it is. One that was noted again since then begins anew. What is lost of this when the machine
         loses its power is done twice."""
-        if self._held.advance_user(entry):
-            return
         sql = "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?"
         self._file.aside(lambda db: db.execute(sql, (entry.in_database, entry.reached, entry.seq)), REPLAY_SECONDS)
 
     def forget_user(self, entry: PendingUserRevocation) -> None:
         """All that follows from it is done. One that was noted again since then stays."""
-        if not self._held.forget_user(entry):
-            gone = partial(delete, "user_revocations", [entry.seq])
-            self._file.transaction(gone, REPLAY_SECONDS, room=Room.RESERVED)
+        gone = partial(delete, "user_revocations", [entry.seq])
+        self._file.transaction(gone, REPLAY_SECONDS, room=Room.RESERVED)
 
     # -- what there was no room for ------------------------------------------------------------------------------------
-
-    def held(self) -> tuple[list[PendingRevocation], list[PendingUserRevocation]]:
-        """The revocations that only this process knows of, because the journal did not take them. Their number is 0."""
-        return self._held.revocations(), self._held.users()
 
     def write_held(self) -> None:
         """Have the journal take what only this process knows.
 
         :raises StoreError: it still does not.
         """
-        if not self._held:
+        if not (self.has_held or self._told):
             return
-        now = self._now_ms()
-        revocations, users, told = self._held.revocations(), self._held.users(), self._held.told()
+        self.has_held = False  # what is held from here on says so again
+        now, told = self._now_ms(), dict(self._told)
+        revocations, users = self.held.pending(), self.held.pending_users()
 
         def write(db: sqlite3.Connection) -> None:
             for entry in revocations:
@@ -250,11 +300,31 @@ class RevocationQueue:
                 put_user_revocation(db, user.user_id, 0, user.epoch)
                 if not user.in_database:  # it knows of the epoch, and not of a time that was noted since
                     put_user_revocation(db, user.user_id, user.until_ms, 0)
-            for digest, in_database, in_redis in told:
-                mark_done(db, digest, now, in_database, in_redis)
+            for digest, stores in told.items():
+                mark_done(db, digest, now, *stores)
 
-        self._file.transaction(write, REPLAY_SECONDS, room=Room.RESERVED)
-        self._held.forget(revocations, users, told)
+        try:
+            self._file.transaction(write, REPLAY_SECONDS, room=Room.RESERVED)
+        except StoreError:
+            self.has_held = True
+            raise
+        self.held.forget(revocations, users)
+        self.has_held = self.has_held or bool(self.held.pending(1) or self.held.pending_users(1))
+        self._told = {digest: stores for digest, stores in self._told.items() if told.get(digest) != stores}
+
+    def close(self) -> None:
+        """Let go of the file. Never raises."""
+        self._file.close()
+
+    def forget(self, revocations: Iterable[PendingRevocation], users: Iterable[PendingUserRevocation]) -> None:
+        """Forget entries that another queue has taken over. What was noted again meanwhile stays."""
+        sql = "DELETE FROM revocations WHERE seq = ? AND in_database = ? AND in_redis = ?"
+
+        def forget(db: sqlite3.Connection) -> None:
+            db.executemany(sql, [(entry.seq, entry.in_database, entry.in_redis) for entry in revocations])
+            delete("user_revocations", [user.seq for user in users], db)
+
+        self._file.transaction(forget)
 
 
 def _put_user(user_id: str, until_ms: int, epoch: int, db: sqlite3.Connection) -> None:

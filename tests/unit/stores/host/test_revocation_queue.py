@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -176,6 +178,43 @@ def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
     assert journal.revocations.pending_users() == [PendingUserRevocation(4, "7", 0, epoch=3, in_database=True)]
 
 
+@contextmanager
+def full(journal: Journal) -> Iterator[None]:
+    """Meanwhile its disk takes nothing."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.file, "transaction", refuse)
+        yield
+
+
+@pytest.mark.parametrize("first", [(True, False), (False, True)], ids=["database", "redis"])
+def test_i33_what_the_journal_does_not_take_is_held_until_both_stores_have_it(
+    journal: Journal, first: tuple[bool, bool]
+) -> None:
+    """And what could not be noted of its own entries is known. Of several notes that which waits for the database
+    counts; what Redis has it has, whichever says so."""
+    queue = journal.revocations
+    queue.note("there")
+    with full(journal):
+        for in_database in (True, False):
+            with pytest.raises(StoreError):
+                queue.note("d", in_database=in_database, in_redis=first[1])
+        queue.mark_done("there", in_database=first[0], in_redis=first[1])
+        [there], [held] = queue.pending(), queue.held.pending()
+        assert (there.digest, there.in_database, there.in_redis) == ("there", *first)
+        assert (held.digest, held.in_database, held.in_redis) == ("d", False, first[1])
+        with pytest.raises(StoreError):
+            queue.write_held()
+        assert queue.has_held
+        queue.held.mark_done("d", in_database=True, in_redis=True)
+        assert queue.held.pending() == []
+    queue.mark_done("there", in_database=True, in_redis=True)
+    assert queue.pending() == []
+
+
 @pytest.mark.parametrize(
     ("notes", "kept"),
     [
@@ -189,12 +228,7 @@ def test_i33_what_ends_most_counts_of_what_the_journal_takes_late(
     journal: Journal, notes: list[tuple[int, int]], kept: tuple[int, int, bool]
 ) -> None:
     """As if it had had room for each of them: the database does not know of a time that was noted after its epoch."""
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
-
-    with pytest.MonkeyPatch.context() as full:
-        full.setattr(journal.file, "transaction", refuse)
+    with full(journal):
         for until_ms, epoch in notes:
             with pytest.raises(StoreError):
                 journal.revocations.note_user("7", until_ms=until_ms, epoch=epoch)
