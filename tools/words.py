@@ -60,6 +60,7 @@ OLD_WORDS = (
     OldWord("(?:bring|brings|brought|bringing) home", "merge"),
     OldWord("floors?", "minimum version"),
     OldWord("guards", "decorators", in_prose=False),
+    OldWord("reconcil(?:e|es|ed|ing|ers?|iation)", "recovery"),
     OldWord("generations?", "canary id, commit counter", in_prose=False),
 )
 

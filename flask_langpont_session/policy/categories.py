@@ -29,7 +29,7 @@ PERMANENT = "_permanent"
 """The key that stands in the cookie, as ``session.permanent``."""
 
 AUTHENTICATED_AT = "_authenticated_at"
-"""The key of auth under which a row notes when its user last gave proof of being that user, see :mod:`.step_up`. It has
+"""The key of auth under which a row notes when its user last gave proof of being that user, see :mod:`.users`. It has
 no value for a view."""
 
 KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity", AUTHENTICATED_AT})

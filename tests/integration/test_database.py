@@ -724,7 +724,7 @@ def test_log_out_until_a_moment_is_idempotent(database: Database) -> None:
 
 
 def test_log_out_until_a_moment_counts_as_a_change(database: Database) -> None:
-    """The reconciler finds the rows that died, and only those."""
+    """The recovery finds the rows that died, and only those."""
     began(database, "old", 2 * HOUR)
     create(database, "new")
     with database.engine.begin() as connection:
@@ -889,7 +889,7 @@ def test_an_earlier_idle_expiry_changes_nothing_s1(database: Database) -> None:
 
 @pytest.mark.parametrize("seen_ms", [None, -HOUR], ids=["nothing there", "passed there too"])
 def test_a_session_that_was_not_used_is_ended_s4(database: Database, seen_ms: int | None) -> None:
-    """It dies as every revoked session does: once, with a new version, and for ever; the reconciler finds it."""
+    """It dies as every revoked session does: once, with a new version, and for ever; the recovery finds it."""
     create(database, idle_ms=-1000)
     with database.engine.begin() as connection:
         connection.execute(SESSIONS.update().values(updated_at=0))

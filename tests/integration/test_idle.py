@@ -190,7 +190,7 @@ def test_s4_without_an_answer_of_redis_no_session_is_ended(app: Flask, primary: 
     assert all(is_about(found, IDLE) for found in left(app, primary, client))
 
 
-def test_s4_the_reconciler_ends_no_session_for_being_idle(hosts: Hosts, primary: Valkey) -> None:
+def test_s4_the_recovery_ends_no_session_for_being_idle(hosts: Hosts, primary: Valkey) -> None:
     """S4: after an incident it brings what changed lately to Redis; of a row that is only idle Redis may know more."""
     client, gone = sign_in(hosts.here), sign_in(hosts.here)
     for name in (client.digest, gone.digest):

@@ -438,7 +438,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("stamp before the read", verifier.Verifier, "_push", _stamps_after_the_read),
     Ablation("journal", journal_writer.JournalWriter, "revoke", _nothing),
     Ablation("journal of log out everywhere", journal_writer.JournalWriter, "revoke_user", _nothing),
-    Ablation("reconciler", recovery.Recovery, "run", _replays_nothing),
+    Ablation("recovery", recovery.Recovery, "run", _replays_nothing),
     Ablation("rows changed since an incident", rows.Resync, "push_changes", lambda *arguments: True),
     Ablation("read repair", verifier.Verifier, "_repair", _nothing),
     _script(
@@ -574,7 +574,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S2", leases, "lease_ends", _ends_when_it_must),
     _script("S3", ("if ARGV[2] ~= '1' and later > idle then", "if false then")),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
-    Ablation("S4 of the reconciler", rows.Resync, "push_changes", _ends_the_idle),
+    Ablation("S4 of the recovery", rows.Resync, "push_changes", _ends_the_idle),
     Ablation("S5", server_identity.ServerIdentity, "_takes_over", _new_workers_trust),
     Ablation("S6", missed.Renewal, "send", _sends_nothing),
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),

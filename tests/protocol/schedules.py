@@ -234,7 +234,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "reconciler",
+        "recovery",
         "I6",
         """
         sign_in w0 alice s0
@@ -1345,7 +1345,7 @@ KEPT = (
         """,
     ),
     _kept(
-        "S4 of the reconciler",
+        "S4 of the recovery",
         "I6",
         """
         sign_in w0 alice s0

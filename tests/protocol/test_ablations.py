@@ -19,7 +19,7 @@ LOAD_BEARING = {
     "connection identity", "identity of each connection", "role of the server", "canary", "the own digest",
     "dead absorbs", "tombstone instead of DEL", "local tombstone", "read repair", "epochs", "guard of writes",
     "compare-and-set in Redis", "compare-and-set in the database", "compare-and-set of a change of id",
-    "journal", "journal of log out everywhere", "reconciler", "rows changed since an incident",
+    "journal", "journal of log out everywhere", "recovery", "rows changed since an incident",
     "push of what Redis missed", "additions are counted once", "late commands do nothing", "rights do not wait",
     "budget", "change ids of a host", "change id before the question", "silence", "the end of what vouches",
     "the read behind an own write", "change ids around an own write", "a hit at level 0 only",

@@ -1,6 +1,6 @@
 """What differs from one database, and from one driver, to another: tables to argue with, and what follows from them.
 
-SQLite, which has no server, is in :mod:`.engines`; error codes are in :mod:`.sql_errors`.
+SQLite, which has no server, is in :mod:`.engines`; error codes are in :mod:`.errors`.
 """
 
 from __future__ import annotations

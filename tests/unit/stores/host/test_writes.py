@@ -63,7 +63,7 @@ def bare(entries: Iterable[PendingWrite]) -> list[PendingWrite]:
 
 
 def sent(journal: Journal, write_id: str = "sent..1", moment_ms: int = 9) -> None:
-    """The reconciler has sent everything that waits."""
+    """The recovery has sent everything that waits."""
     journal.mark_sent(dict.fromkeys(journal.pending_writes(), write_id), {"d": moment_ms})
 
 
