@@ -13,24 +13,10 @@ from ..policy.categories import AUTHENTICATED_AT
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import SIGNED_IN
 from ..policy.privileges import begins_to_live_shorter
-from ..policy.records import (
-    Note,
-    Plan,
-    apply_change,
-    difference,
-)
+from ..policy.records import Note, Plan, apply_change, difference
 from ..policy.serializer import decode
 from ..policy.users import is_only_remembered, noted, user_of
-from ..policy.values import (
-    AuthRow,
-    Created,
-    ErrorClass,
-    Fields,
-    Limit,
-    RecordRef,
-    RowState,
-    StoreError,
-)
+from ..policy.values import AuthRow, Created, ErrorClass, Fields, Limit, RecordRef, RowState, StoreError
 from ..support.logs import fields
 from .parts import Parts
 from .scope import RequestScope

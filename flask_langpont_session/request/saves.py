@@ -9,21 +9,8 @@ from ..events import EndedBy
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import (
-    Kept,
-    Note,
-    Plan,
-    Saved,
-    apply_change,
-)
-from ..policy.values import (
-    AuthRow,
-    CategoryChange,
-    Ended,
-    RecordRef,
-    RowState,
-    StoreError,
-)
+from ..policy.records import Kept, Note, Plan, Saved, apply_change
+from ..policy.values import AuthRow, CategoryChange, Ended, RecordRef, RowState, StoreError
 from .category_writes import CategoryWrites
 from .parts import Parts
 from .revocations import Revocations

@@ -9,12 +9,7 @@ from typing import Any
 from werkzeug.exceptions import Unauthorized
 
 from ..exceptions import UnsupportedValue
-from ..policy.categories import (
-    AUTH,
-    CSRF_FEATURE,
-    DURABLE_FEATURE,
-    OAUTH_FEATURE,
-)
+from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, OAUTH_FEATURE
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.privileges import begins_to_live_shorter

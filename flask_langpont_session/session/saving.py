@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..policy.categories import (
-    AUTH,
-)
+from ..policy.categories import AUTH
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.records import Former, Kept, Plan, Saved, apply_change
 from ..policy.values import NO_DEVICE, AuthRow, CategoryChange, Device

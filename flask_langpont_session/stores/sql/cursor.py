@@ -61,17 +61,14 @@ def execute(connection: Connection, text: str, parameters: Any = ()) -> Outcome:
     except dialect.loaded_dbapi.Error as error:
         if dialect.is_disconnect(error, connection.connection, cursor):
             connection.invalidate(error)
-        raise _as_sqlalchemy_has_it(error, text, dialect) from error
+        known: Any = DBAPIError.instance(text, None, error, dialect.loaded_dbapi.Error, True, dialect=dialect)
+        raise known from error
     finally:
         cursor.close()
 
 
 def _outcome(result: CursorResult[Any]) -> Outcome:
     return Outcome(result.first() if result.returns_rows else None, result.rowcount)
-
-
-def _as_sqlalchemy_has_it(error: Exception, text: str, dialect: Dialect) -> Any:
-    return DBAPIError.instance(text, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect)
 
 
 def _is_watched(connection: Connection) -> bool:

@@ -59,7 +59,9 @@ def inserted_within(
     """Insert a row as :func:`.inserted` does, and end what is too much then. None: there is no room for it."""
 
     def insert_and_make_room(connection: Connection) -> Created:
-        _lock(connection, user_id)
+        # Other sign-ins of the user wait from here on until this transaction has ended.
+        if not run(connection, sql.LOCK_USER, {"user": user_id}).changed:
+            raise _NewUser
         created = insert(connection)
         return created._replace(ended=[*created.ended, *_make_room(connection, created.row, limit)])
 
@@ -74,15 +76,6 @@ def inserted_within(
             with suppress(IntegrityError), connections.writing() as connection:
                 connection.execute(sql.KNOWN_USER, {"user": user_id})
     raise StoreError(NAME, ErrorClass.BUSY, "UserErased")
-
-
-def _lock(connection: Connection, user_id: str) -> None:
-    """Have other sign-ins of the user wait until this transaction has ended.
-
-    :raises _NewUser: the user has no row.
-    """
-    if not connection.execute(sql.LOCK_USER, {"user": user_id}).rowcount:
-        raise _NewUser
 
 
 def _make_room(connection: Connection, row: AuthRow, limit: Limit) -> Sequence[Ended]:
