@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..metrics.losses import Cause, Loss
 from ..policy.health import PRIMARY
@@ -13,10 +14,12 @@ from ..stores.host.entries import WIPED_FIELD, PendingCarry
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
 from . import steps
-from .giving_back import GivingBack
 from .merges import MergedCopies, guard_of, merge_of
 from .rows import Pushes, Sent
 from .steps import Reach, Step
+
+if TYPE_CHECKING:
+    from .giving_back import GivingBack
 
 _LONG_AGO = 1
 """Microseconds since 1970. What was there under a former id was acknowledged before all that was written since."""

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
@@ -29,8 +29,10 @@ from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Restore
 from ..support.logs import fields
 from . import steps
-from .rows import Pushes
 from .steps import Reach, Step, ask_journal
+
+if TYPE_CHECKING:
+    from .rows import Pushes
 
 log = logging.getLogger(__name__)
 

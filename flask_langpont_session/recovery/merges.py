@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
@@ -24,9 +25,11 @@ from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
 from ..support.logs import fields
 from . import steps
-from .giving_back import GivingBack
 from .rows import Pushes, Sent, split
 from .steps import Reach, Step
+
+if TYPE_CHECKING:
+    from .giving_back import GivingBack
 
 log = logging.getLogger(__name__)
 

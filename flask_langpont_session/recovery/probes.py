@@ -13,15 +13,17 @@ import secrets
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.values import ErrorClass, StoreError, role_of
 from ..stores.backend import Backend
 from ..support.lag import Lag
 from ..support.logs import fields
-from .outages import Outages
-from .recovery import Recovery
+
+if TYPE_CHECKING:
+    from .outages import Outages
+    from .recovery import Recovery
 
 log = logging.getLogger(__name__)
 
