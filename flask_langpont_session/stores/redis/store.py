@@ -133,7 +133,7 @@ class RedisStore:
         What arrives at the server after `timeout` does nothing, as far as its clock is known here.
 
         :param guard: ``free``, ``alive`` or ``new``, see ``record.lua``.
-        :param write_id: see :func:`new_write_id`.
+        :param write_id: see :func:`.new_write_id`.
         :param push: the row the database confirmed, and the stamp (Redis clock, ms) of that confirmation.
         :param push_exact: the row's idle expiry counts even if an earlier one was later.
         :raises StoreError: the server did not answer (outcome unknown) or refused to write.
@@ -237,7 +237,7 @@ class RedisStore:
         """Bring what a host kept into its categories, all in one round trip. What arrives at the server after
         `timeout` does nothing, as far as its clock is known here.
 
-        :param write_id: see :func:`new_write_id`.
+        :param write_id: see :func:`.new_write_id`.
         :return: what became of each; of one that the server refused, why. Additions among what was refused were not
             made.
         :raises StoreError: the server did not answer: what became of any is unknown.
