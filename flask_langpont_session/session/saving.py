@@ -108,6 +108,7 @@ class Saving:
         if sent is None or sent.written is None:
             return self.save(changes, sent)
         self._was_stored = work.forced = True
+        self.places = dict.fromkeys(changes, Kept.REDIS)
         now.mark_saved(changes)
         if work.loaded is not None and sent.shown is not None:
             work.loaded = sent.shown

@@ -10,7 +10,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
 from flask_langpont_session.policy.records import Kept, Loaded, Verdict
 from flask_langpont_session.policy.values import Ended
-from flask_langpont_session.request.repository import SessionRepository
+from flask_langpont_session.request.reads import Reads
 from flask_langpont_session.request.revocations import Revocations
 from flask_langpont_session.session.auth_keys import AuthKeys, restart
 from flask_langpont_session.session.identity import IdState
@@ -35,11 +35,12 @@ def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
 def a_write_leaves_a_dead_id(plan: Function) -> Function:
     """Without C3: what a request with a dead id writes begins a new session."""
 
-    def plan_for_a_new_id(self: Any) -> Any:
+    def plan_for_a_new_id(self: Any, *changes: Any) -> Any:
         work = self._work
         if work.loaded and work.loaded.shadow and work.now.assigned:
             restart(work, ANONYMOUS, (), dict(work.now.assigned))
-        return plan(self)
+            changes = ()
+        return plan(self, *changes)
 
     return plan_for_a_new_id
 
@@ -128,7 +129,7 @@ ABLATIONS = {
     "C4": Ablation({"C4", "I15"}, AuthKeys, "end", a_sign_out_always_deletes_the_cookie),
     "I5": Ablation({"I5", "I7"}, Revocations, "end", nothing_is_revoked),
     "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),
-    "I6": Ablation({"I6"}, SessionRepository, "load", some_reads_find_it_dead),
+    "I6": Ablation({"I6"}, Reads, "load", some_reads_find_it_dead),
     "I7": Ablation({"I7"}, RedisStore, "write", writes_are_not_guarded),
     "I8-identity": Ablation({"I8-identity"}, AuthKeys, "is_to_be_stored", a_user_key_is_plain_data),
     "I8-form": Ablation({"I8-form"}, SessionId, "csrf_token", a_token_outlives_its_session),

@@ -200,11 +200,11 @@ OVER: dict[str, Callable[[Site, Any], object]] = {
 def told_and_counted(site: Site, act: Callable[[], object]) -> tuple[list[str], int]:
     """The digests of the sessions that a worker said to have ended, and how many it counted."""
     recorder = parts(site.worker).recorder
-    before = recorder.counters()["sessions_ended"]
+    before = recorder.counters().get("sessions_ended", 0)
     with resting(*site.all), captured_events(site.worker) as seen:
         act()
     told = [event.digest for event in seen if isinstance(event, SessionRevoked)]
-    return told, recorder.counters()["sessions_ended"] - before
+    return told, recorder.counters().get("sessions_ended", 0) - before
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)

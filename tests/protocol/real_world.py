@@ -66,7 +66,7 @@ class Stepped:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        asks_nothing = ("find", "find_shards", "forget_connections", "key")
+        asks_nothing = ("home_of", "find_shards", "forget_connections", "key")
         return self._question(found) if callable(found) and name not in asks_nothing else found
 
     def _question(self, ask: Callable[..., Any]) -> Callable[..., Any]:

@@ -121,8 +121,9 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "write": lambda: [
             store.write(USER, ui, guard="alive", **options) for _ in range(2)
         ],
+        "write_near": lambda: store.write_near(USER, ui, "alive", options["limits"], LONG, new_write_id()),
         "read": lambda: store.read(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG),
-        "find": lambda: found(store),
+        "near": lambda: found(store),
         "extend_idle": lambda: store.extend_idle(DIGEST, 2 * HOUR, timeout=LONG),
         "merge": lambda: [
             store.merge(merge, **options),
@@ -196,6 +197,7 @@ def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) ->
     assert own - set(calls(store)) == {
         "announcing",
         "find_shards",
+        "home_of",
         "estimated_ms",
         "take_most_in_use",
         "forget_connections",
