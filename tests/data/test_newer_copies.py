@@ -98,6 +98,7 @@ def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
             assert (shown["count"], shown["text"]) == (COUNTED + 1, "before")
 
 
+@pytest.mark.real_time("in the milliseconds around giving it back, a worker takes its own older copy for all there is")
 @pytest.mark.parametrize("kind", KINDS)
 def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
     stage: Stage, host: HostMaker, kind: str
@@ -113,9 +114,7 @@ def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
             with stage.redis.client() as client:
                 client.flushall()
                 wait_until(lambda: bool(client.keys("session:translation:*")), "the older copy is given back", LONG)
-            shown = look(browser, sibling, 0)
-            # What was put into the journal first, the sibling knows.
-            assert shown["available"] == (shown["list"] == [*FIVE, 6])
+            assert not look(browser, sibling, 0)["available"]
             send(browser, sibling, "/append", 0, entry="7")
         finally:
             here.thaw()
