@@ -6,13 +6,13 @@ One condition stands before it, in :meth:`PlainChanges.write`. Whatever fails th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..policy.categories import AUTH
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import Life, Loaded, SharedLoaded
+from ..policy.records import Life, Loaded, SharedLoaded, Verdict
 from ..policy.values import CategoryChange, RecordRef, StoreError
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Written
@@ -37,6 +37,18 @@ class Sent(NamedTuple):
     sent_us: int = 0
     shown: SharedLoaded | None = None
     scope: RequestScope | None = None
+
+
+def _is_plain(loaded: Loaded, names: Iterable[str]) -> bool:
+    """Return whether a session was read as Redis has it, and nothing of it has to move."""
+    if loaded.former or loaded.verdict not in (Verdict.VALID, Verdict.ANONYMOUS):
+        return False
+    if type(loaded) is SharedLoaded:
+        return True
+    found = [loaded.categories[name] for name in names if name in loaded.categories]
+    return all(
+        each.source == PRIMARY and each.gap is None and each.beneath is None and not each.is_wiped for each in found
+    )
 
 
 class PlainChanges:
@@ -70,8 +82,7 @@ class PlainChanges:
         :param scope: the request's way through the stores, if it is on it.
         """
         digest, kind, operation = sid.digest, sid.kind, self._operation
-        was_read_so = loaded is None or (type(loaded) is SharedLoaded and not loaded.former)
-        if not changes or AUTH in changes or not was_read_so:  # or something of it has to move
+        if not changes or AUTH in changes or not (loaded is None or _is_plain(loaded, changes)):
             return None
         shard = self._health.locate(digest)
         home = self._primary.home_of(digest)
