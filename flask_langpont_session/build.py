@@ -510,7 +510,7 @@ class _RedisStores:
     codec: Codec
 
     def configured(self) -> dict[str, SessionStore]:
-        """Those whose servers are named."""
+        """Return the stores whose servers the settings name."""
         settings = self.settings
         places = (
             (PRIMARY, settings.redis_url, settings.redis_client),

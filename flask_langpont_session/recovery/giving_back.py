@@ -121,7 +121,7 @@ class Refill(Step):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anything is still to be given back; what is put aside meanwhile may be part of it."""
+        """Return whether anything is still to be given back; what is put aside meanwhile may be part of it."""
         return bool(self._wanted or self._unverified or self._begun)
 
     def waits_for(self, shard: str, kind: str) -> bool:

@@ -26,7 +26,7 @@ _LOOK_AT_JOURNAL = 1.0
 
 
 class Outages:
-    """What this worker shares with the others of its host in an outage.
+    """The copies that this worker shares with the others of its host in an outage.
 
     :param clock: monotonic seconds.
     :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.

@@ -73,7 +73,7 @@ _NO_OUTAGE = frozenset({ErrorClass.DATA, ErrorClass.TOPOLOGY})
 
 
 class Progress(NamedTuple):
-    """What one run did.
+    """The outcome of one run.
 
     :param moved: whether any store was told anything.
     :param is_through: whether all that waits was looked at; else it goes on there at the next run.
@@ -189,7 +189,7 @@ class Recovery:
     def _work(self) -> None:
         # Without a pause while there is more to do: others get the interpreter, and the journal, between two slices.
         while not self._thread.is_ending and not self.run_once():
-            time.sleep(_LET_OTHERS_IN)
+            time.sleep(_LET_OTHERS_IN)  # a pause, no wait: what is next is there already
 
     # -- what is noticed of the stores ---------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Recovery:
         self.steps.giving_back.begin(shard, well_until_ms)
 
     def incident_since(self, moment: float, shards: Collection[str]) -> None:
-        """What changed since a moment (monotonic seconds) may not be known to these shards of Redis."""
+        """Note that these shards of Redis may lack what changed since a moment (monotonic seconds)."""
         self.steps.resync.incident_since(moment, shards)
         self._next_renewal = 0.0
 
@@ -231,12 +231,12 @@ class Recovery:
 
     @property
     def gives_back(self) -> bool:
-        """Whether Redis is still to be given back what this worker holds."""
+        """Return whether Redis is still to be given back what this worker holds."""
         return self.steps.giving_back.refill.is_wanted
 
     @property
     def has_incidents(self) -> bool:
-        """Whether anything is still to be pushed to Redis because of an incident."""
+        """Return whether anything is still to be pushed to Redis because of an incident."""
         return self.steps.resync.has_incidents
 
     # -- a slice of everything -----------------------------------------------------------------------------------------

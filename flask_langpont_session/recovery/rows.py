@@ -26,7 +26,7 @@ from .steps import Reach, Step
 log = logging.getLogger(__name__)
 
 _HOLD_MS = 6_000
-"""How long a worker that was killed while it pushed changed rows keeps the others of its host waiting."""
+"""Seconds for which the other workers of a host wait for one that was killed while it pushed changed rows."""
 
 _NOTED_WITHIN_MS = 30_000
 """Milliseconds after a change of id for which what waits for the former one stays. The request tells the database
@@ -161,7 +161,7 @@ class Resync(Step):
 
     @property
     def has_incidents(self) -> bool:
-        """Whether anything is still to be pushed to Redis because of an incident."""
+        """Return whether anything is still to be pushed to Redis because of an incident."""
         return bool(self._incidents or self._begun)
 
     @property

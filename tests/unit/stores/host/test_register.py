@@ -84,7 +84,7 @@ def test_a_change_is_seen_in_its_session_only(single: Register) -> None:
 
 @pytest.mark.parametrize("shared", [register.CELLS - 2, 1, 0])
 def test_another_worker_sees_it_at_once(worker: Make, monkeypatch: pytest.MonkeyPatch, shared: int) -> None:
-    """However many of them there are for the cells, and whoever comes later."""
+    """Any number of workers see each other's changes, those without a cell of their own included."""
     monkeypatch.setattr(register, "_SHARED", shared)
     workers = [worker() for _ in range(3)]
     for one in workers:
