@@ -1,5 +1,6 @@
-"""Alerts to SNS: in each process one daemon thread looks at the conditions (``lookout``), and another one sends what
-there is to tell (``outgoing``).
+"""Alerts to SNS: in each process one daemon thread looks at the conditions and moves the incidents on, and never
+waits for a network: what goes on would seem to be over meanwhile. Another one sends what there is to tell
+(``outgoing``).
 
 Nothing here runs in a request but what costs a dictionary entry. Of the workers of a host one has the incidents and
 sends their messages (``of_host``), so that one of them tells what all of them see, with every store down; when it dies
@@ -24,8 +25,7 @@ from ..support.host import HostWork, beside
 from ..support.threads import EXIT_WAIT, PeriodicThread, end_all
 from .conditions import WITHOUT_STATE, Conditions
 from .fleet import Fleet, Store
-from .incidents import Terms
-from .lookout import Lookout
+from .incidents import Terms, alert_of
 from .messages import sender_here
 from .of_host import HostIncidents
 from .outgoing import Outgoing
@@ -47,14 +47,25 @@ class Alerts:
     :param tick: seconds between looks, and between looks for something to send.
     """
 
-    def __init__(self, lookout: Lookout, outgoing: Outgoing, tick: float) -> None:
-        self.lookout = lookout
+    def __init__(self, conditions: Conditions, outgoing: Outgoing, recorder: Recorder, tick: float) -> None:
+        self.conditions = conditions
         self.outgoing = outgoing
+        self._recorder = recorder
         self._looking = PeriodicThread("alerts", self._begin_to_look, tick)
         self._sending = PeriodicThread("alerts-sender", self._begin_to_send, tick)
 
     def _begin_to_look(self) -> Callable[[], None]:
-        return lambda: self.lookout.look(last=self._looking.is_ending)
+        return lambda: self.look(last=self._looking.is_ending)
+
+    def look(self, *, last: bool = False) -> None:
+        """Move the incidents on, or tell the process that does. What there is no topic for is no incident.
+
+        :param last: this process ends.
+        """
+        takes, found = self.outgoing.topics.takes, self.conditions.look().items()
+        sightings = {key: details for key, details in found if takes(alert_of(key).severity)}
+        if suppressed := self.outgoing.incidents.look(sightings, last=last):
+            self._recorder.count("alerts_suppressed", suppressed)
 
     def _begin_to_send(self) -> Callable[[], None]:
         self.outgoing.begin()
@@ -66,11 +77,11 @@ class Alerts:
             self._looking.wait(EXIT_WAIT)
         self.outgoing.send()
         if self._sending.is_ending:
-            self.lookout.incidents.work.resign()
+            self.outgoing.incidents.work.resign()
 
     def happened(self, sender: object, event: object) -> None:
         """Something happened (a receiver of the package's signals): the next look finds it."""
-        self.lookout.conditions.happened(event)
+        self.conditions.happened(event)
         self.ensure_started()
 
     def ensure_started(self, *_: object, **__: Any) -> None:
@@ -93,12 +104,8 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder, s
     work = HostWork(beside(settings.journal, "alerts"), "alerts", PATIENCE)
     incidents = HostIncidents(work, replace(TERMS, repeat=settings.alert_repeat))
     sender = partial(sender_here, settings.environment, settings.service, settings.alert_runbook)
-    topics = Topics(settings.alert_topics)
-    alerts = Alerts(
-        Lookout(Conditions(health, recorder, time.monotonic), incidents, recorder, topics.takes),
-        Outgoing(incidents, topics, sender, Fleet(stores), recorder),
-        TICK,
-    )
+    outgoing = Outgoing(incidents, Topics(settings.alert_topics), sender, Fleet(stores), recorder)
+    alerts = Alerts(Conditions(health, recorder, time.monotonic), outgoing, recorder, TICK)
     for signal in WITHOUT_STATE:
         signal.connect(alerts.happened, app)
     # A worker without events of its own has a look too: another one that saw something may have died.

@@ -74,7 +74,7 @@ class HostIncidents:
                 return 0
             sightings = {}
         now = self.clock()
-        with self._changed():
+        with self.changed():
             self._take_over(now)
             # A clock that is set back must not leave an incident burning until it has caught up.
             since = self.leads_since = now if self.leads_since is None else min(self.leads_since, now)
@@ -117,29 +117,9 @@ class HostIncidents:
         """The message to be sent now; None: there is none."""
         if not self._host.queue:
             return None
-        with self._changed():
+        with self.changed():
             notice = incidents.take(self._host, self.clock(), self.terms)
             return None if notice is None else msgspec.structs.replace(notice)  # the other thread goes on with its own
-
-    def note_outcome(self, notice: Notice, *, sent: bool) -> bool:
-        """See :func:`incidents.note_outcome`."""
-        with self._changed():
-            return incidents.note_outcome(self._host, notice.serial, self.clock(), self.terms, sent=sent)
-
-    def note_alone(self, notice: Notice) -> None:
-        """See :func:`incidents.note_alone`."""
-        with self._changed():
-            incidents.note_alone(self._host, notice.key)
-
-    def dismiss(self, notice: Notice) -> None:
-        """See :func:`incidents.dismiss`."""
-        with self._changed():
-            incidents.dismiss(self._host, notice.serial)
-
-    def postpone(self, notice: Notice, seconds: float) -> None:
-        """Look at a message again after so long, see :func:`incidents.postpone`."""
-        with self._changed():
-            incidents.postpone(self._host, notice.serial, self.clock() + seconds)
 
     def burning(self) -> list[str]:
         """See :func:`incidents.burning`."""
@@ -147,9 +127,10 @@ class HostIncidents:
             return incidents.burning(self._host)
 
     @contextmanager
-    def _changed(self) -> Iterator[None]:
+    def changed(self) -> Iterator[Host]:
+        """The incidents, to be changed while this is open, by one thread at a time."""
         with self._lock:
-            yield
+            yield self._host
             # Nothing is kept of a host that never had an incident.
             if self.work.is_shared and (self._kept or not self._host.is_idle):
                 now = msgspec.json.encode(self._host)

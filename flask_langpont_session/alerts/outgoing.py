@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..metrics.recorder import Recorder
 from ..support.logs import Failing, fields
 from .fleet import MARK, Fleet, Say
-from .incidents import AlertState, Notice, alert_of
+from .incidents import AlertState, Notice, alert_of, dismiss, note_alone, note_outcome, postpone
 from .messages import Sender, compose, dedup_key
 from .of_host import HostIncidents
 from .table import TEST, Severity
@@ -50,7 +50,7 @@ class Outgoing:
     ) -> None:
         self.incidents = incidents
         self.fleet = fleet
-        self._topics = topics
+        self.topics = topics
         self._sender = sender
         self._recorder = recorder
         self.begin()
@@ -85,9 +85,12 @@ class Outgoing:
             if self._tell(notice) and not notice.alone:
                 self._told(notice, name)
         elif say is Say.DROP:
-            self.incidents.dismiss(notice)
+            with self.incidents.changed() as host:
+                dismiss(host, notice.serial)
         else:
-            self.incidents.postpone(notice, _SOON if say is Say.UNKNOWN else self.incidents.terms.retry)
+            until = self.incidents.clock() + (_SOON if say is Say.UNKNOWN else self.incidents.terms.retry)
+            with self.incidents.changed() as host:
+                postpone(host, notice.serial, until)
 
     def _told(self, notice: Notice, name: str) -> None:
         self._claimed.discard(name)
@@ -111,7 +114,8 @@ class Outgoing:
             now, terms = self.incidents.clock(), self.incidents.terms
             if now - self._unknown_since.setdefault(name, now) < terms.alone_after * terms.pace:
                 return say
-            self.incidents.note_alone(notice)
+            with self.incidents.changed() as host:
+                note_alone(host, notice.key)
             notice.alone = True
             return Say.TELL
         self._unknown_since[name] = math.inf
@@ -124,15 +128,15 @@ class Outgoing:
 
     def send_test(self, severity: str) -> Tested | None:
         """Send a marked message now, to the topic of a severity; None: alerts of that severity are not sent."""
-        if not self._topics.takes(Severity(severity)):
+        if not self.topics.takes(Severity(severity)):
             return None
-        now, arn = self.incidents.clock(), self._topics.of(Severity(severity))
+        now, arn = self.incidents.clock(), self.topics.of(Severity(severity))
         notice = Notice(
             serial=0, key=TEST.name, state=AlertState.FIRING, since=now, at=now, seen=now, suppressed=0, firings=1
         )
         message = compose(notice, TEST, self._sender(), test=True, severity=Severity(severity))
         try:
-            self._topics.publish(arn, message)
+            self.topics.publish(arn, message)
         except NotSent as error:
             return Tested(short_name(arn), error.problem)
         return Tested(short_name(arn), None)
@@ -141,7 +145,9 @@ class Outgoing:
         """Try once to send a message, and note what became of it. Whether it was sent."""
         problem = self._publish(notice)
         self._note(problem)
-        lost = self.incidents.note_outcome(notice, sent=problem is None)
+        now, terms = self.incidents.clock(), self.incidents.terms
+        with self.incidents.changed() as host:
+            lost = note_outcome(host, notice.serial, now, terms, sent=problem is None)
         self._recorder.count("alerts_failed" if problem else "alerts_sent")
         data = {"alert": notice.key, "severity": alert_of(notice.key).severity.value, "state": notice.state.value}
         what = tuple(data.values())
@@ -164,7 +170,7 @@ class Outgoing:
         """
         alert = alert_of(notice.key)
         try:
-            self._topics.publish(self._topics.of(alert.severity), compose(notice, alert, self._sender()))
+            self.topics.publish(self.topics.of(alert.severity), compose(notice, alert, self._sender()))
         except NotSent as error:
             return error.problem
         except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 
 class Severity(StrEnum):
@@ -63,6 +64,9 @@ LATENCY_WINDOW = 30.0
 
 QUIET = 300.0
 """Seconds after which an alert of an event is over, if the event has not happened again."""
+
+_event = partial(Alert, fires_after=0, heals_after=QUIET, happens_once=True)
+_latency = partial(Alert, family="latency", fires_after=60, heals_after=60)
 
 _CHECK_REDIS = (
     "Run `flask langpont status`. Check state, events and engine log of the ElastiCache group, and the security groups."
@@ -135,83 +139,62 @@ LEVEL_MINIMAL = Alert(
     to_do="Check the network between hosts and stores first: Redis and the database rarely fail together.",
     family="level",
 )
-LATENCY_HIGH = Alert(
+LATENCY_HIGH = _latency(
     name="latency-high",
     severity=Severity.WARNING,
     title="Session operations are slow",
     condition=f"over {LATENCY_WINDOW:g} s, p95 of the primary's answers is above {SLOW_WARNING_MS} ms",
     users_see="Pages are slower by that time.",
     to_do="Check slow log and engine CPU of the primary, the load of this host, and whether Redis is in the same zone.",
-    family="latency",
-    fires_after=60,
-    heals_after=60,
 )
-LATENCY_CRITICAL = Alert(
+LATENCY_CRITICAL = _latency(
     name="latency-critical",
     severity=Severity.CRITICAL,
     title="Session operations are very slow",
     condition=f"over {LATENCY_WINDOW:g} s, p95 of the primary's answers is above {SLOW_CRITICAL_MS} ms",
     users_see="Pages are slower by that time. If it gets worse, requests go on without Redis.",
     to_do=LATENCY_HIGH.to_do,
-    family="latency",
-    fires_after=60,
-    heals_after=60,
 )
-DATA_LOST = Alert(
+DATA_LOST = _event(
     name="data-lost",
     severity=Severity.EMERGENCY,
     title="Redis lost session data",
     condition="a Redis server was emptied or restored from an older copy while the workers stayed connected",
     users_see="Users stay signed in. Translations in progress and settings may be gone.",
     to_do="Find out why: a flush, a restored snapshot, evictions.",
-    fires_after=0,
-    heals_after=QUIET,
-    happens_once=True,
 )
-DATABASE_WENT_BACK = Alert(
+DATABASE_WENT_BACK = _event(
     name="database-went-back",
     severity=Severity.EMERGENCY,
     title="The database lost commits",
     condition="the database lacks rows or revocations that it had confirmed",
     users_see="Rights that may have been withdrawn are gone. Sign-ins of the time that is lost are, too.",
     to_do="Find out why: a failover to a server that lagged, a restored backup. Other tables lack as much.",
-    fires_after=0,
-    heals_after=QUIET,
-    happens_once=True,
 )
-SERVER_CHANGED = Alert(
+SERVER_CHANGED = _event(
     name="server-changed",
     severity=Severity.INFO,
     title="Redis is served by another server",
     condition="another server process than before answers at an endpoint: a restart or a failover",
     users_see="Nothing.",
     to_do="Nothing, if it was planned. Otherwise the events of the ElastiCache group say why.",
-    fires_after=0,
-    heals_after=QUIET,
-    happens_once=True,
 )
-JOURNAL_FAILED = Alert(
+JOURNAL_FAILED = _event(
     name="journal-failed",
     severity=Severity.CRITICAL,
     title="The journal of this host cannot be used",
     condition="a request could not write to the journal what had to be kept",
     users_see="Nothing now. What they did during the outage, even signing out, may be undone later.",
     to_do="Check free space and permissions of the disk that LANGPONT_SESSION_JOURNAL is on.",
-    fires_after=0,
-    heals_after=QUIET,
-    happens_once=True,
     is_of_one_host=True,
 )
-CHANGES_GIVEN_UP = Alert(
+CHANGES_GIVEN_UP = _event(
     name="changes-given-up",
     severity=Severity.WARNING,
     title="Changes of users were given up",
     condition="after an outage, changes of a signed-in session could not be brought to a store, and never could be",
     users_see="What they changed in the outage is gone. All else goes on.",
     to_do="Look in the log of that host for `are given up`, and report what it says as a defect of the package.",
-    fires_after=0,
-    heals_after=QUIET,
-    happens_once=True,
     is_of_one_host=True,
 )
 TEST = Alert(

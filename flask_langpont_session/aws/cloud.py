@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..config.checks import PREFIX
 from ..config.settings import Settings
 from ..exceptions import ConfigError
+from ..stores.redis.cluster import ClusterStore
+from ..stores.redis.store import RedisStore
 from ..stores.redis.url import Kind, kind_of, read_group
 from . import client
 from .credentials import Credentials, IamToken, Recycling, SecretToken
@@ -18,13 +20,6 @@ from .endpoints import EndpointsFile, Group
 
 START_PATIENCE = 2.0
 """Seconds that the start of an application waits for what is not known from before. Then it starts without."""
-
-
-class Connected(Protocol):
-    """A store, as far as its connections go."""
-
-    def forget_connections(self) -> None:
-        """Drop idle connections."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Cloud:
         if self.group is not None and self.group.unusable is not None:
             raise ConfigError([f"{self.group.query.subject}: {self.group.unusable}"])
 
-    def attend(self, stores: Mapping[str, Connected], lost: Set[str]) -> None:
+    def attend(self, stores: Mapping[str, ClusterStore | RedisStore], lost: Set[str]) -> None:
         """Keep what is known fresh. For the monitor, every round; returns at once.
 
         :param lost: names of the stores that do not answer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
@@ -31,6 +31,9 @@ from .purge import purge
 from .sessions import sessions
 from .watch import watch
 from .words import PATIENCE, age_of, counted, waiting_as_json, what_waits
+
+if TYPE_CHECKING:
+    from ..alerts.outgoing import Outgoing
 
 
 class _Commands(AppGroup):
@@ -206,17 +209,21 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     yield f"{'all':20}{what_waits(_all_waiting(summary))}"
 
 
+def _outgoing() -> Outgoing:
+    if (alerts := state_of().alerts) is None:
+        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
+    return alerts.outgoing
+
+
 @langpont.command("alert-test")
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Only this one; else each, to its own topic.")
 @with_appcontext
 def alert_test(severity: str | None) -> None:
     """Send a marked test message to the topics of ALERT_TOPICS and say what became of each. Exit code 1 on failure."""
-    alerts = state_of().alerts
-    if alerts is None:
-        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
+    outgoing = _outgoing()
     failed = False
     for name in [severity] if severity else SEVERITIES:
-        sent = alerts.outgoing.send_test(name)
+        sent = outgoing.send_test(name)
         failed = failed or bool(sent and sent.problem)
         click.echo(
             f"{name:10} {sent.topic}: {sent.problem or 'sent'}" if sent else f"{name:10} not sent: it has no topic"
@@ -231,10 +238,8 @@ def alert_test(severity: str | None) -> None:
 def alert_mute(minutes: int) -> None:
     """Have no host send alerts for so many MINUTES, a day at the most: for maintenance. 0 ends it. What is still active
     afterwards is sent then; what is called off meanwhile was told before. Exit code 1 if no store can note it."""
-    alerts = state_of().alerts
-    if alerts is None:
-        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
-    if not alerts.outgoing.fleet.mute(minutes * 60):
+    outgoing = _outgoing()
+    if not outgoing.fleet.mute(minutes * 60):
         raise click.ClickException("neither the database nor Redis can note it; run `flask langpont status`")
     click.echo(f"no alerts are sent for {counted(minutes, 'minute')}" if minutes else "alerts are sent")
 

@@ -162,7 +162,7 @@ def environment(facts: Facts) -> Iterator[Finding]:
         yield ok(f"{name}; no debug mode, no TESTING")
 
 
-def drills(facts: Facts) -> Iterator[Finding]:
+def drill_socket(facts: Facts) -> Iterator[Finding]:
     about = facts.application
     is_for_users = not environments_in(about.environment) & {"staging", "development", "testing"}
     if about.is_drillable and is_for_users and not (about.is_debug or about.is_testing):

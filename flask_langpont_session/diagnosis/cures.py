@@ -41,133 +41,88 @@ class Cure(NamedTuple):
         return f"{self.does}; see docs/operations.md#{self.section}"
 
 
-class _Row(NamedTuple):
-    """:param causes: how the error's cause begins; empty: however it does.
-    :param does: with ``{setting}``, that says where the store is, and ``{file}``, of SQLite."""
-
-    roles: Sequence[str]
-    error_class: ErrorClass
-    causes: tuple[str, ...]
-    does: str
-    section: str
-
-
 _W, _A = ErrorClass.WRITE_REFUSED, ErrorClass.IDENTITY_REFUSED
-_SQL, _REDIS = (DATABASE,), (PRIMARY, REPLICA)
+_REDIS = (PRIMARY, REPLICA)
 
-_NO_ANSWER = ("TimeoutError", "no answer")
 _HANGS = (
     "its server hangs, is busy (SLOWLOG GET, its processor, swap), or something on the way drops what is sent (a "
     "security group, a firewall); or {setting} is not its address"
 )
 
-_ROWS = (
-    *(
-        _Row((role,), ErrorClass.UNREACHABLE, _NO_ANSWER, _HANGS, f"{name}-connection-failed")
-        for role, name in ((PRIMARY, "redis"), (REPLICA, "replica"))
-    ),
-    _Row(
-        _REDIS,
-        _W,
-        ("ReadOnlyError",),
-        f"it is a replica: {PROMOTE}",
-        "redis-writes-refused",
-    ),
-    _Row(
-        _REDIS,
-        _W,
-        ("OutOfMemoryError",),
-        f"its memory is full: {MORE_MEMORY}",
-        "redis-writes-refused",
-    ),
-    _Row(
+_Row = tuple[Sequence[str], ErrorClass, tuple[str, ...], str]
+"""Roles, class, how the error's cause begins (empty: however it does), and what helps: with ``{setting}``, that says
+where the store is, and ``{file}``, of SQLite."""
+
+_ROWS: tuple[_Row, ...] = (
+    (_REDIS, ErrorClass.UNREACHABLE, ("TimeoutError", "no answer"), _HANGS),
+    (_REDIS, _W, ("ReadOnlyError",), f"it is a replica: {PROMOTE}"),
+    (_REDIS, _W, ("OutOfMemoryError",), f"its memory is full: {MORE_MEMORY}"),
+    (
         _REDIS,
         _W,
         (),
         "it refuses writes for a reason of its own: its log, INFO persistence (MISCONF: it cannot write to its disk) "
         "and INFO replication (NOREPLICAS: too few replicas follow)",
-        "redis-writes-refused",
     ),
-    _Row(
+    (
         _REDIS,
         ErrorClass.BUSY,
         (),
         "wait: it reads its data from the disk or runs a long script; INFO persistence says how far it is",
-        "redis-connection-failed",
     ),
-    _Row(
+    (
         _REDIS,
         _A,
         ("right:",),
         "give its user what it lacks; `flask langpont doctor --only redis-rights` prints the command",
-        "auth-failed",
     ),
-    _Row(
+    (
         _REDIS,
         _A,
         ("certificate:", "TLS:"),
         "give the server a certificate that is trusted and names its host, or correct the setting that is named",
-        "auth-failed",
     ),
-    _Row(
+    (
         _REDIS,
         _A,
         (),
         f"correct the password or user in {{setting}} (or {PREFIX}REDIS_TOKEN, where that has it), then restart the "
         "workers one after the other",
-        "auth-failed",
     ),
-    _Row(
-        _SQL,
+    (
+        (DATABASE,),
         _A,
         (),
         "correct the password or user in {setting}, or give that user its rights; then restart the workers one after "
         "the other",
-        "auth-failed",
     ),
-    _Row(
-        _SQL,
+    (
+        (DATABASE,),
         _W,
         ("SQLITE_BUSY", "SQLITE_LOCKED"),
         "another process holds the lock on {file}: find it (`fuser {file}`, `lsof {file}`) and end its transaction; do "
         "not delete the file or its -wal or -journal",
-        "database-connection-failed",
     ),
-    _Row(
-        _SQL,
+    (
+        (DATABASE,),
         _W,
         ("SQLITE_READONLY",),
         "the workers' user may not write {file}: correct owner and mode of it and of its folder",
-        "database-connection-failed",
     ),
-    _Row(
-        _SQL,
-        _W,
-        ("SQLITE_FULL",),
-        "make room on the disk of {file}",
-        "database-connection-failed",
-    ),
-    _Row(
-        _SQL,
-        ErrorClass.NO_TABLES,
-        (),
-        "look for the tables before empty ones are made",
-        "database-connection-failed",
-    ),
-    _Row(
-        _SQL,
+    ((DATABASE,), _W, ("SQLITE_FULL",), "make room on the disk of {file}"),
+    ((DATABASE,), ErrorClass.NO_TABLES, (), "look for the tables before empty ones are made"),
+    (
+        (DATABASE,),
         ErrorClass.BUSY,
         (),
         "it has too many connections or too little memory, or something locks the whole file: find what uses it",
-        "database-connection-failed",
     ),
-    _Row(
-        _SQL,
+    (
+        (DATABASE,),
         _W,
         (),
         "have {setting} name the writer endpoint; after a failover, the new primary; look for a full disk, and "
         "for what locks the tables",
-        "database-connection-failed",
     ),
 )
 """The first that fits counts."""
@@ -175,23 +130,26 @@ _ROWS = (
 _OF_SERVER = "that its server runs and that it can be reached from here"
 _OF_FILE = "and owner and mode of its file, and the room on its disk"
 
-_SECTIONS = {
-    PRIMARY: "redis-connection-failed",
-    REPLICA: "replica-connection-failed",
-    DATABASE: "database-connection-failed",
-}
-
 
 def cure_of(error: StoreError, file: str | None = None) -> Cure:
     """What helps against an error.
 
     :param file: of SQLite.
     """
-    role = role_of(error.store)
-    setting = PREFIX + _SETTINGS.get(role, role.upper())
-    for row in _ROWS:
-        if role in row.roles and error.error_class is row.error_class and error.cause.startswith(row.causes or ""):
-            return Cure(row.does.format(setting=setting, file=file or "its file"), row.section)
+    role, kind = role_of(error.store), error.error_class
+    setting, section = PREFIX + _SETTINGS.get(role, role.upper()), _section(role, kind)
+    for roles, error_class, causes, does in _ROWS:
+        if role in roles and kind is error_class and error.cause.startswith(causes or ""):
+            return Cure(does.format(setting=setting, file=file or "its file"), section)
     is_file = role not in _SETTINGS or (role == DATABASE and file is not None)
-    does = f"check that {setting} is right, {_OF_FILE if is_file else _OF_SERVER}"
-    return Cure(does, _SECTIONS.get(role, f"{role}-failed"))
+    return Cure(f"check that {setting} is right, {_OF_FILE if is_file else _OF_SERVER}", section)
+
+
+def _section(role: str, kind: ErrorClass) -> str:
+    """The alert of such an error, under whose name the page has a section."""
+    if kind is _A and role in _SETTINGS:
+        return "auth-failed"
+    if kind is _W and role in _REDIS:
+        return "redis-writes-refused"
+    name = "redis" if role == PRIMARY or (role == REPLICA and kind is ErrorClass.BUSY) else role
+    return f"{name}-connection-failed" if role in _SETTINGS else f"{role}-failed"

@@ -104,16 +104,20 @@ SERVERS, DATABASE, SESSIONS = "servers", "database", "sessions"
 
 
 class Check(NamedTuple):
-    """A named check.
+    """A check, which has the name of its function.
 
+    :param look: pure: the same facts, the same findings. One at least.
     :param looks_at: what it looks at, and what is wrong there; for the documentation.
     :param why: why it matters: a sentence.
-    :param look: pure: the same facts, the same findings. One at least.
     :param needs: whatever has to be asked for it: :data:`SERVERS`, :data:`DATABASE`, :data:`SESSIONS`.
     """
 
-    name: str
+    look: Callable[[Facts], Iterable[Finding]]
     looks_at: str
     why: str
-    look: Callable[[Facts], Iterable[Finding]]
     needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return self.look.__name__.replace("_", "-")

@@ -69,7 +69,7 @@ def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Itera
 
 
 @of_each(PRIMARY, REPLICA)
-def tls(server: Server, facts: Facts) -> Iterator[Finding]:
+def redis_tls(server: Server, facts: Facts) -> Iterator[Finding]:
     yield from transport_findings(
         known(server.transport),
         f"write rediss:// in place of redis:// in {PREFIX}REDIS_URL and {PREFIX}REPLICA_URL",
@@ -157,7 +157,7 @@ def _following(info: Mapping[str, str]) -> Iterator[Finding]:
 
 
 @of_each(REPLICA)
-def replica_of_it(server: Server, facts: Facts) -> Iterator[Finding]:
+def replica(server: Server, facts: Facts) -> Iterator[Finding]:
     """Kept apart from its lag: another primary's replica is in time, and wrong."""
     info = known(server.info)
     primary = facts.servers.get(f"{PRIMARY}{shard_of(server.name)}")
@@ -181,7 +181,7 @@ MINOR = frozenset({"info", "client|tracking", "asking", "cluster|info"})
 
 
 @of_each(PRIMARY, REPLICA)
-def rights(server: Server, facts: Facts) -> Iterator[Finding]:
+def redis_rights(server: Server, facts: Facts) -> Iterator[Finding]:
     prefix = facts.application.key_prefix
     user, name = (server.user,) * 2 if isinstance(server.user, str) else ("its user", "USER")
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from . import application_checks as application
@@ -12,243 +13,176 @@ from . import redis_checks as redis
 from .facts import Facts
 from .findings import DATABASE, SERVERS, SESSIONS, Check, Finding, Outcome, guarded, worst
 
+_of_redis = partial(Check, needs=(SERVERS,))
+_of_database = partial(Check, needs=(DATABASE,))
+_of_all_stores = partial(Check, needs=(SERVERS, DATABASE))
+
 CHECKS: tuple[Check, ...] = (
-    Check(
-        "stores",
+    _of_all_stores(
+        application.stores,
         "every store answers; every slot of a cluster has a shard",
         "without a store the application is in an outage, and nothing more can be said of that store",
-        application.stores,
-        needs=(
-            SERVERS,
-            DATABASE,
-        ),
     ),
-    Check(
-        "write-endpoint",
+    _of_redis(
+        redis.write_endpoint,
         "`REDIS_URL` leads to a primary",
         "a replica refuses every write: the application would stay at level 1",
-        redis.write_endpoint,
-        needs=(SERVERS,),
     ),
-    Check(
-        "eviction",
+    _of_redis(
+        redis.eviction,
         "`maxmemory-policy`, memory in use, keys that were removed",
         "without memory it refuses writes, or removes keys: a loss of data, which may log a visitor out",
-        redis.eviction,
-        needs=(SERVERS,),
     ),
-    Check(
-        "redis-rights",
+    _of_redis(
+        redis.redis_rights,
         "what the user of Redis lacks, and what it may do and need not",
         "without a right the store counts as lost; with too many, this application's host is a way to all other data",
-        redis.rights,
-        needs=(SERVERS,),
     ),
-    Check(
-        "tables",
-        "both tables are there",
-        "without them no user can sign in",
-        database.tables,
-        needs=(DATABASE,),
-    ),
-    Check(
-        "database-writes",
+    _of_database(database.tables, "both tables are there", "without them no user can sign in"),
+    _of_database(
+        database.database_writes,
         "a transaction that writes both tables and leaves nothing there",
         "without them no user can sign in",
-        database.database_writes,
-        needs=(DATABASE,),
     ),
-    Check(
-        "database-rights",
+    _of_database(
+        database.database_rights,
         "what the user of the database lacks; that it is no superuser",
         "without a right sign-ins fail; a superuser's password opens all other data",
-        database.database_rights,
-        needs=(DATABASE,),
     ),
-    Check(
-        "schema",
+    _of_database(
+        database.schema,
         "the columns are those that this release makes",
         "a column that is missing or too small fails at the first request that needs it, or stores something else",
-        database.schema,
-        needs=(DATABASE,),
     ),
     Check(
-        "journal-file",
+        host.journal_file,
         "path, size, owner and mode of `JOURNAL`",
         "what cannot be written to the stores waits there, sign-outs too",
-        host.journal_file,
     ),
     Check(
-        "journal-disk",
+        host.journal_disk,
         "file system and free space of `JOURNAL`",
         "it has to outlive the process, and SQLite's log needs a disk of this host",
-        host.journal_disk,
     ),
     Check(
-        "journal-workers",
+        host.journal_workers,
         "which processes have the journal open, and that they run as one user",
         "workers of a host tell each other by it what waits and what has changed",
-        host.journal_workers,
     ),
-    Check(
-        "replication",
+    _of_redis(
+        redis.replication,
         "replicas follow within 5 s; primary and replica are two servers",
         "what a replica does not have yet is lost in a failover, and not shown at level 1",
-        redis.replication,
-        needs=(SERVERS,),
     ),
-    Check(
-        "replica",
+    _of_redis(
+        redis.replica,
         "`REPLICA_URL` leads to a replica of this primary",
         "at level 1 users are shown what the replica has",
-        redis.replica_of_it,
-        needs=(SERVERS,),
     ),
-    Check(
-        "persistence",
+    _of_redis(
+        redis.persistence,
         "an append-only file, snapshots or a replica; the last write to the disk was good",
         "a restart must not empty every session's data",
-        redis.persistence,
-        needs=(SERVERS,),
     ),
-    Check(
-        "clocks",
+    _of_all_stores(
+        application.clocks,
         "the clocks of this host, of every Redis and of the database: at most a second apart",
         "what is written without reading is ordered by time, and sessions end by it",
-        application.clocks,
-        needs=(
-            SERVERS,
-            DATABASE,
-        ),
     ),
-    Check(
-        "time-outs",
+    _of_all_stores(
+        application.time_outs,
         "the time-outs against `REQUEST_BUDGET`, and the stores' answers against the time-outs",
         "a store that is slower than its time-out is used as little as one that is away",
-        application.time_outs,
-        needs=(
-            SERVERS,
-            DATABASE,
-        ),
     ),
     Check(
-        "grace",
+        application.grace,
         "`GRACE` is not longer than `LOCAL_CACHE_TTL`",
         "with Redis and database down a worker goes by what it has kept of a session, and that is no longer than this",
-        application.grace,
     ),
     Check(
-        "worker-time-out",
+        application.worker_time_out,
         "gunicorn's `--timeout` against `REQUEST_BUDGET`, of workers that run",
         "a worker that waits for stores must not be ended for it",
-        application.worker_time_out,
     ),
     Check(
-        "forks",
+        application.forks,
         "connections of `DATABASE_ENGINE` that are open before workers are forked (`--preload`)",
         "two processes on one connection read each other's answers",
-        application.forks,
     ),
-    Check(
-        "indexes",
+    _of_database(
+        database.indexes,
         "every index is there",
         "without them each sign-out of a user, each recovery and each purge reads the whole table",
-        database.indexes,
-        needs=(DATABASE,),
     ),
-    Check(
-        "lost-commits",
+    _of_database(
+        database.lost_commits,
         "the database still has the revocations that this host told it within the last hour",
         "one that lacks some went back to an earlier state: it may lack sign-ins, rights and your own data, too",
-        database.lost_commits,
-        needs=(DATABASE,),
     ),
-    Check(
-        "sqlite-hosts",
+    _of_all_stores(
+        database.sqlite_hosts,
         "a SQLite file on a network file system, or beside a Redis that other hosts use",
         "each host would decide alone which user a session belongs to",
-        database.sqlite_hosts,
-        needs=(
-            SERVERS,
-            DATABASE,
-        ),
     ),
-    Check(
-        "pooler",
+    _of_database(
+        database.pooler,
         "PgBouncer or RDS Proxy between, and whether the driver prepares statements",
         "in transaction mode the next transaction may be on another server connection, without what was prepared",
-        database.pooler,
-        needs=(DATABASE,),
     ),
-    Check(
-        "redis-tls",
+    _of_redis(
+        redis.redis_tls,
         "TLS to every server that is not on this host; certificate and host name are checked",
         "whatever is on the way could read and change sessions, and take the password",
-        redis.tls,
-        needs=(SERVERS,),
     ),
-    Check(
-        "database-tls",
+    _of_database(
+        database.database_tls,
         "TLS to a database that is not on this host; certificate and host name are checked",
         "whatever is on the way could read and change which user a session belongs to",
-        database.database_tls,
-        needs=(DATABASE,),
     ),
-    Check(
-        "listpack",
+    _of_redis(
+        redis.listpack,
         "`hash-max-listpack-value` is 1024 or more",
         "a hash with one longer value is kept in a form that takes more memory",
-        redis.listpack,
-        needs=(SERVERS,),
     ),
-    Check(
-        "near-cache",
+    _of_redis(
+        redis.near_cache,
         "whether processes of this host can have a near cache, or why not",
         "without it each request that reads the session asks Redis",
-        redis.near_cache,
-        needs=(SERVERS,),
     ),
     Check(
-        "encryption",
+        application.encryption,
         "`ENCRYPTION_KEYS`: which categories are encrypted, how many keys there are, whether a switch-over goes on",
         "a store or a backup of it shows what is not encrypted",
-        application.encryption,
     ),
     Check(
-        "secret-key",
+        application.secret_key,
         "`SECRET_KEY`: at least 32 characters, no known sample",
         "with this key any session cookie can be forged",
-        application.secret_key,
     ),
     Check(
-        "secret-key-fallbacks",
+        application.secret_key_fallbacks,
         "`SECRET_KEY_FALLBACKS`: a list, no weak key, no key that is no longer needed",
         "a cookie that is signed by any of them is accepted",
-        application.secret_key_fallbacks,
     ),
     Check(
-        "environment",
+        application.environment,
         "debug mode, `TESTING`, and names of other environments in prefix, hosts and database",
         "one environment must not use the data of another one, nor show its errors to users",
-        application.environment,
     ),
     Check(
-        "drill-socket",
+        application.drill_socket,
         "`DRILL_SOCKET` is not set where users are served",
         "at that socket the workers' own user can have a worker lose a store",
-        application.drills,
     ),
     Check(
-        "cookie",
+        application.cookie,
         "`Secure`, `HttpOnly`, `SameSite`, domain and name of the session cookie",
         "what gets the cookie has the session",
-        application.cookie,
     ),
     Check(
-        "unclaimed-keys",
+        application.unclaimed_keys,
         "session keys that no feature names, in up to 50 sessions that changed today (names only)",
         "such a key is kept as category and priority of `*` have it, which may not be what it needs",
-        application.unclaimed_keys,
         needs=(SESSIONS,),
     ),
 )

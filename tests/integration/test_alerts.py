@@ -147,7 +147,7 @@ class HeldClock:
         self._held: float | None = None
         alerts = parts(app).alerts
         assert alerts is not None
-        alerts.lookout.incidents.clock = self
+        alerts.outgoing.incidents.clock = self
 
     def __call__(self) -> float:
         return time.time() - self._behind if self._held is None else self._held
@@ -549,7 +549,7 @@ def test_an_outage_of_redis_is_told_by_one_host_and_called_off_by_the_last(
         client.get("/all")
     told = [parts(app).alerts for app in apps]
     wait_for(
-        lambda: all(alerts is not None and alerts.lookout.incidents.burning() for alerts in told), lambda: "incidents"
+        lambda: all(alerts is not None and alerts.outgoing.incidents.burning() for alerts in told), lambda: "incidents"
     )
     time.sleep(0.5)  # nothing more is to come: what would, comes within milliseconds
     assert len(aws.told(queue)) == 4

@@ -18,7 +18,6 @@ from flask_langpont_session.alerts.alerts import TERMS, Alerts
 from flask_langpont_session.alerts.conditions import Conditions
 from flask_langpont_session.alerts.fleet import Fleet
 from flask_langpont_session.alerts.incidents import Terms
-from flask_langpont_session.alerts.lookout import Lookout
 from flask_langpont_session.alerts.messages import Sender
 from flask_langpont_session.alerts.of_host import HostIncidents
 from flask_langpont_session.alerts.outgoing import Outgoing
@@ -72,23 +71,19 @@ class Worker:
         self.notes = notes or MemoryNotes(lambda: self.now)
         self.work = HostWork(folder, "alerts", 30)
         incidents = HostIncidents(self.work, terms, lambda: self.now)
-        where = Topics(topics)
-        conditions = Conditions(self.health, self.recorder, time.monotonic)
-        self.alerts = Alerts(
-            Lookout(conditions, incidents, self.recorder, where.takes),
-            Outgoing(
-                incidents,
-                where,
-                lambda: Sender("production", "LangPont", host, os.getpid(), "docs/operations.md"),
-                Fleet([self.notes.store]),
-                self.recorder,
-            ),
-            tick=0.02,
+        outgoing = Outgoing(
+            incidents,
+            Topics(topics),
+            lambda: Sender("production", "LangPont", host, os.getpid(), "docs/operations.md"),
+            Fleet([self.notes.store]),
+            self.recorder,
         )
+        conditions = Conditions(self.health, self.recorder, time.monotonic)
+        self.alerts = Alerts(conditions, outgoing, self.recorder, tick=0.02)
 
     def round(self) -> None:
         """What the threads do."""
-        self.alerts.lookout.look()
+        self.alerts.look()
         self.alerts.outgoing.send()
 
     def wait(self, seconds: float) -> None:
@@ -100,7 +95,7 @@ class Worker:
 
     def lose_data(self) -> None:
         """An event, told at once, without starting a thread."""
-        self.alerts.lookout.conditions.happened(LOST)
+        self.alerts.conditions.happened(LOST)
         self.round()
 
 
@@ -128,7 +123,7 @@ def test_what_is_for_information_is_sent_to_a_topic_of_its_own_or_not_at_all(end
     changed = events.ServerChanged("primary")
     for topics, told in (({"critical": TOPICS["critical"]}, []), (TOPICS, ["firing server-changed/primary"])):
         worker = Worker(topics=topics)
-        worker.alerts.lookout.conditions.happened(changed)
+        worker.alerts.conditions.happened(changed)
         worker.round()
         assert endpoint.told() == told
         assert (worker.alerts.outgoing.send_test("info") is None) is (not told)
@@ -403,7 +398,7 @@ def test_what_a_process_could_not_send_is_sent_by_another(
     """It was killed while it waited for SNS: the message is in what it has kept."""
     endpoint.behaviour = "hang"
     first = Worker(tmp_path / "alerts")
-    first.alerts.lookout.conditions.happened(LOST)
+    first.alerts.conditions.happened(LOST)
     with monkeypatch.context() as patch:
         patch.setattr(client, "READ_TIMEOUT", 1)
         sending = threading.Thread(target=first.round)
@@ -512,7 +507,7 @@ class Hosts:
     def see(self, *numbers: int) -> None:
         """These hosts lose data again, which they do at each look while it goes on."""
         for number in numbers:
-            self.all[number].alerts.lookout.conditions.happened(LOST)
+            self.all[number].alerts.conditions.happened(LOST)
 
     def told_after(self, seconds: float, *seeing: int) -> list[str]:
         """What arrives while so much time passes, in steps."""
@@ -587,7 +582,7 @@ def test_a_store_that_stumbles_makes_no_messages_more(endpoint: Endpoint) -> Non
 def test_the_journal_of_a_host_is_a_matter_of_that_host(endpoint: Endpoint) -> None:
     hosts = Hosts(endpoint, 2)
     for worker in hosts.all:
-        worker.alerts.lookout.conditions.happened(events.JournalFailed("disk full"))
+        worker.alerts.conditions.happened(events.JournalFailed("disk full"))
         worker.round()
     assert [message.attributes["dedup_key"] for message in endpoint.sent] == [
         "production/LangPont/journal-failed/web-0",
@@ -602,11 +597,11 @@ def test_nothing_is_sent_while_alerts_are_muted(endpoint: Endpoint) -> None:
     fleet = hosts.all[0].alerts.outgoing.fleet
     assert fleet.mute(1800) == 1
     assert hosts.told_after(600) == ["resolved data-lost"]
-    hosts.all[1].alerts.lookout.conditions.happened(events.JournalFailed("disk full"))
+    hosts.all[1].alerts.conditions.happened(events.JournalFailed("disk full"))
     assert hosts.told_after(600, 0, 1) == []
     assert hosts.told_after(900, 0, 1) == [FIRING]
     fleet.mute(600)
-    hosts.all[1].alerts.lookout.conditions.happened(events.JournalFailed("disk full"))
+    hosts.all[1].alerts.conditions.happened(events.JournalFailed("disk full"))
     assert hosts.told_after(60, 0, 1) == []
     fleet.mute(0)
     assert hosts.told_after(60, 0, 1) == ["firing journal-failed/web-1"]

@@ -205,7 +205,8 @@ def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
     aws.found = found
     group = make_group()
     group.query.ask()
-    Cloud(group).attend({PRIMARY: Store(), REPLICA: Store()}, lost)
+    stores: dict[str, Any] = {PRIMARY: Store(), REPLICA: Store()}
+    Cloud(group).attend(stores, lost)
     group.query.wait(10)
     assert aws.asked == 1 + asks
 
@@ -221,7 +222,7 @@ def test_connections_that_end_by_themselves_are_made_anew(kind: str) -> None:
 
     credentials = IamToken("u", NAME, "X") if kind == "iam" else SecretToken("s", "X", "eu-west-1")
     credentials.look = lambda: None  # type: ignore[method-assign]
-    stores = {PRIMARY: Store(), REPLICA: Store()}
+    stores: dict[str, Any] = {PRIMARY: Store(), REPLICA: Store()}
     attended = Cloud(None, credentials, Due())
     forgot = []
     for _ in range(3):
