@@ -269,7 +269,8 @@ class Link:
         try:
             connection.deadline.renew(until)
             now, reply = connection.exchange(CLOCK.packed + command.packed, 2)
-            if not (type(now) is list and len(now) == 2 and (command.fits(reply) or is_refusal(reply))):
+            is_in_step = is_refusal(now) or (type(now) is list and len(now) == 2)  # a busy server refuses both
+            if not (is_in_step and (command.fits(reply) or is_refusal(reply))):
                 raise driver.InvalidResponse("no reply that this command has")
             clean = True
             return reply

@@ -220,6 +220,37 @@ def test_what_the_server_calls_late_is_sent_again_if_it_is_in_time(
             link.run_in_time(commands, Wait(1.0, 1.2))
 
 
+BUSY = driver.ResponseError("BUSY a script does not end")
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        ([[b"1", b"2"], b"PONG"], b"PONG"),
+        ([[b"1", b"2"], BUSY], BUSY),
+        ([BUSY, BUSY], BUSY),
+        ([driver.NoPermissionError("NOPERM"), b"PONG"], b"PONG"),
+        ([b"PONG", [b"1", b"2"]], None),
+        ([[b"1", b"2"], b"no pong"], None),
+        ([driver.TimeoutError("late")], None),
+    ],
+)
+def test_a_command_over_a_connection_at_hand_was_done_refused_or_is_in_doubt(
+    link: Link, server: Server, said: list[Any], reply: Any
+) -> None:
+    """A refusal is no doubt: nothing was written, and the connection goes on."""
+    connection = link.connections.take(1.0)
+    server.says = said
+    if reply is None:
+        with pytest.raises(StoreError) as caught:
+            link.over(link.connections, connection, PING, 1.0)
+        assert caught.value.error_class is ErrorClass.UNREACHABLE
+        assert link.connections.in_use == 0
+    else:
+        assert link.over(link.connections, connection, PING, 1.0) is reply
+        assert link.connections.in_use == 1
+
+
 def test_a_command_may_stand_before_each_other_one(link: Link, server: Server) -> None:
     """As for keys that are still on their way; a refusal of it is of that one slot."""
     asking = link.announcing(b"ASKING")
