@@ -288,14 +288,17 @@ class Recovery:
             return True
         is_any = reach.redis or reach.database
         progress = self._go_on(self.steps.journal, reach, seconds, alone=True) if is_any else Progress()
-        if reach.redis and self._clock() >= self._next_renewal:
-            self._next_renewal = self._clock() + self._backend.settings.lease_terms.renewal_ms / 1000
-            self._go_on([self.steps.renewal], reach, seconds)
+        is_renewed = True
+        if reach.redis:
+            if self._clock() >= self._next_renewal:
+                self._next_renewal = self._clock() + self._backend.settings.lease_terms.renewal_ms / 1000
+                self.steps.renewal.begin()
+            is_renewed = self._go_on([self.steps.renewal], reach, seconds).is_through
         if reach.redis and not (is_lost or self._backend.lacks or self.steps.copies.are_needed()):
             ask_journal(self._backend.board.clear_copies, "replay")
         if reach.redis and is_lost and not progress.moved:
             self._next_drain = self._clock() + (self._clock() - began) / _SHARE_OF_TIME
-        return progress.is_through
+        return progress.is_through and is_renewed
 
     def _go_on(self, steps: Sequence[Step], reach: Reach, seconds: float, *, alone: bool = False) -> Progress:
         """Go on with some kinds of work; what fails is to be done again. An error that is not known stops no others.

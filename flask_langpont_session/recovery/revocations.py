@@ -155,9 +155,19 @@ class Renewal(Step):
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._after: int | None = None
+
+    def begin(self) -> None:
+        """Write all of them once more."""
+        self._after = 0
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
-        return steps.pages(partial(self._backend.journal.revocations.pending, database=True, redis=False))
+        """Yield those that were not written since :meth:`begin`: there may be more of them than fit into a slice."""
+        queue = self._backend.journal.revocations
+        while self._after is not None:
+            page = queue.pending(steps.PIPELINE, after=self._after, database=True, redis=False)
+            self._after = page[-1].seq if len(page) == steps.PIPELINE else None
+            yield page
 
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
         """Write them, which is never done. What they had is taken away once, by :class:`MissedRevocations`."""

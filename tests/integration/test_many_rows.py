@@ -173,12 +173,15 @@ def is_in_use_again(app: Flask) -> bool:
     return not parts(app).health.open_stores()
 
 
-def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, primary: Valkey) -> None:
+def test_s6_all_tombstones_are_renewed_while_the_database_is_away(
+    site: Site, postgres: Postgres, primary: Valkey
+) -> None:
     """Redis lost them; the database does not know of one of them."""
     digests = [name(number) for number in range(1_201)]
     worker = parts(site.worker)
     with resting(*site.all):
-        worker.health.failed(StoreError("database", ErrorClass.IDENTITY_REFUSED, "Test"), "write")
+        postgres.kill()
+        worker.health.failed(StoreError("database", ErrorClass.UNREACHABLE, "Test"), "write")
         worker.backend.journal.revocations.note(*digests, in_redis=True)
 
         def are_renewed() -> bool:
@@ -187,6 +190,7 @@ def test_s6_all_tombstones_are_renewed_while_the_database_is_away(site: Site, pr
 
         wait_until(are_renewed, "all of them", LONG)
         assert waiting(site.worker) == len(digests)
+        postgres.start()
 
 
 # -- very many rows changed around an incident -------------------------------------------------------------------------
