@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ..policy.values import ErrorClass
 from . import catalogue
@@ -25,55 +26,17 @@ _FALLBACKS = {
     "fallback_default": "default",
 }
 
-COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
-    # The events' classes (events.py), and what the code counts.
+_OF_EVENTS = {
     catalogue.CIRCUIT_TRANSITIONS: ("StoreLost", "StoreRecovered"),
     catalogue.SERVER_CHANGES: ("ServerChanged",),
     catalogue.DATA_LOSSES: ("DataLost",),
-    catalogue.DATABASE_LOST_COMMITS: ("database_lost_commits",),
-    catalogue.NEAR_CACHE_HITS: ("near_cache_hits",),
-    catalogue.SESSIONS_CREATED: ("sessions_created",),
-    catalogue.SESSIONS_REGENERATED: ("sessions_regenerated",),
-    catalogue.SESSIONS_ENDED: ("sessions_ended",),
-    catalogue.SESSIONS_EXPIRED: ("sessions_expired",),
-    catalogue.GRANTS_REFUSED: ("grants_refused",),
-    catalogue.VALUES_REJECTED: ("values_rejected",),
-    catalogue.ALERTS_SUPPRESSED: ("alerts_suppressed",),
-    catalogue.ALERTS_FAILED: ("alerts_failed",),
+}
+"""Metric → the classes of the events (events.py), which are counted by these words."""
+
+COUNTERS: Mapping[catalogue.Metric, tuple[str, ...]] = {
+    metric: _OF_EVENTS.get(metric, (metric.word,)) for metric in catalogue.ALL if metric.is_counted
 }
 """Metric → the recorder's counters that it adds up."""
-
-EVENTS: Mapping[str, catalogue.Metric] = {
-    "server_changes": catalogue.SERVER_CHANGES,
-    "data_losses": catalogue.DATA_LOSSES,
-    "database_lost_commits": catalogue.DATABASE_LOST_COMMITS,
-    "near_cache_hits": catalogue.NEAR_CACHE_HITS,
-    "grants_refused": catalogue.GRANTS_REFUSED,
-    "values_rejected": catalogue.VALUES_REJECTED,
-    "alerts_failed": catalogue.ALERTS_FAILED,
-}
-"""Name for Prometheus and OpenTelemetry → a count without labels; :data:`LOSSES`: the same with cause and category."""
-
-LOSSES: Mapping[str, catalogue.Metric] = {
-    "writes_lost": catalogue.WRITES_LOST,
-    "merge_conflicts": catalogue.MERGE_CONFLICTS,
-    "merge_dropped": catalogue.MERGE_DROPPED,
-    "request_only_writes": catalogue.REQUEST_ONLY_WRITES,
-}
-
-LIFECYCLE: Mapping[str, catalogue.Metric] = {
-    "created": catalogue.SESSIONS_CREATED,
-    "regenerated": catalogue.SESSIONS_REGENERATED,
-    "ended": catalogue.SESSIONS_ENDED,
-    "expired": catalogue.SESSIONS_EXPIRED,
-}
-"""Label → metric of what becomes of sessions."""
-
-TRANSITIONS: Mapping[str, str] = {"open": "StoreLost", "closed": "StoreRecovered"}
-"""Label → counter of circuit breakers."""
-
-DROPPED: Mapping[str, str] = {"cloudwatch": "metrics_dropped", "alerts": "alerts_suppressed"}
-"""Label → counter of what was not sent."""
 
 FINE = frozenset({"ok", "miss"})
 """Outcomes of a store that did what it was asked."""
@@ -143,3 +106,144 @@ def by_cause(interval: Interval, metric: catalogue.Metric) -> dict[str, int]:
 def counted(interval: Interval, metric: catalogue.Metric) -> int:
     """What the recorder's counters say of a metric."""
     return sum(interval.counters.get(counter, 0) for counter in COUNTERS[metric])
+
+
+# -- Prometheus and OpenTelemetry --------------------------------------------------------------------------------------
+
+Found = Iterable[tuple[tuple[str, ...], Any]]
+"""Values of labels, and what there was of them: a number, or amounts."""
+
+
+class Exported(NamedTuple):
+    """A counter or a histogram, as Prometheus and OpenTelemetry have it.
+
+    :param name: for Prometheus, without what all begin with.
+    :param text: what it counts or measures.
+    :param found: what an interval has of it.
+    :param otel: its name for OpenTelemetry; None: the same; empty: it has none.
+    :param unit: for OpenTelemetry; of a histogram ``s`` or ``By``.
+    """
+
+    name: str
+    text: str
+    found: Callable[[Interval], Found]
+    labels: tuple[str, ...] = ()
+    otel: str | None = None
+    unit: str = "1"
+
+
+def each(amounts: Amounts, unit: str) -> Iterator[float]:
+    """Every single observation, in that unit."""
+    for amount, times in amounts.items():
+        for _ in range(times):
+            yield amount * 0.001 if unit == "s" else amount
+
+
+def _operations(interval: Interval) -> Found:
+    return ((labels_of(operation), series.count) for operation, series in interval.series.items())
+
+
+def _durations(interval: Interval) -> Found:
+    return ((labels_of(operation)[:2], series.durations) for operation, series in interval.series.items())
+
+
+def _measured(name: str) -> Callable[[Interval], Found]:
+    return lambda interval: (((of,), amounts) for of, amounts in measured(interval, name).items())
+
+
+def _fallbacks(interval: Interval) -> Found:
+    return (((backend,), number) for backend, number in fallbacks(interval).items())
+
+
+def _by_label(**counters: str) -> Callable[[Interval], Found]:
+    """Label → the recorder's counter."""
+    return lambda interval: (((label,), interval.counters.get(name, 0)) for label, name in counters.items())
+
+
+def _count(metric: catalogue.Metric) -> Exported:
+    """A counter that is exported as it is published; what is not kept, by cause and category."""
+    if metric in catalogue.LOSSES:
+        labels, unit = ("cause", "category"), "{key}"
+        return Exported(metric.word, metric.meaning, lambda i: not_kept(i, metric).items(), labels, unit=unit)
+    return Exported(metric.word, metric.meaning, lambda i: [((), counted(i, metric))])
+
+
+HISTOGRAMS = (
+    Exported(
+        "operation_duration_seconds",
+        "Time of calls to stores, of requests and of their saves; rounded up to two digits.",
+        _durations,
+        ("operation", "backend"),
+        "operation.duration",
+        "s",
+    ),
+    Exported(
+        "pool_wait_seconds",
+        "Time that a request waited for a Redis connection when none was free; rounded up to two digits.",
+        _measured("pool_wait"),
+        ("backend",),
+        "pool.wait_time",
+        "s",
+    ),
+    Exported(
+        "payload_bytes",
+        "Size of the names and values that a save wrote to one category; rounded up to two digits.",
+        _measured("payload"),
+        ("category",),
+        "payload.size",
+        "By",
+    ),
+)
+
+COUNTS = (
+    Exported(
+        "operations",
+        "Calls to stores, requests and saves.",
+        _operations,
+        ("operation", "backend", "outcome"),
+        unit="{operation}",
+    ),
+    Exported(
+        "fallback_operations",
+        catalogue.FALLBACK_OPERATIONS.meaning,
+        _fallbacks,
+        ("backend",),
+        "fallback.operations",
+        "{operation}",
+    ),
+    Exported(
+        "circuit_transitions",
+        catalogue.CIRCUIT_TRANSITIONS.meaning,
+        _by_label(open="StoreLost", closed="StoreRecovered"),
+        ("to",),
+        "circuit.transitions",
+        "{transition}",
+    ),
+    Exported(
+        "lifecycle",
+        "Sessions that began, got a new id, ended.",
+        _by_label(
+            created=catalogue.SESSIONS_CREATED.word,
+            regenerated=catalogue.SESSIONS_REGENERATED.word,
+            ended=catalogue.SESSIONS_ENDED.word,
+            expired=catalogue.SESSIONS_EXPIRED.word,
+        ),
+        ("event",),
+        unit="{session}",
+    ),
+    Exported(
+        "dropped",
+        "Metrics and alerts that were not sent.",
+        _by_label(cloudwatch=catalogue.METRICS_DROPPED.word, alerts=catalogue.ALERTS_SUPPRESSED.word),
+        ("sink",),
+        otel="",
+    ),
+    _count(catalogue.SERVER_CHANGES),
+    _count(catalogue.DATA_LOSSES),
+    _count(catalogue.DATABASE_LOST_COMMITS),
+    _count(catalogue.NEAR_CACHE_HITS),
+    _count(catalogue.GRANTS_REFUSED),
+    _count(catalogue.VALUES_REJECTED),
+    _count(catalogue.ALERTS_FAILED),
+    *map(_count, catalogue.LOSSES),
+)

@@ -7,10 +7,12 @@ fixed set of values, never a host, a process, a user or an error text: each comb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
-from .losses import CAUSES, Loss
+from .losses import Loss
 
 NAMESPACE = "LangPont/Session"
 
@@ -22,147 +24,120 @@ class Metric(NamedTuple):
     """One published metric.
 
     :param name: in CloudWatch.
-    :param unit: as CloudWatch spells it.
-    :param statistic: the statistic to look at: ``Sum`` of counts, ``Maximum`` of states, ``p99`` of distributions.
     :param meaning: what it counts, and over what.
     :param by: a third dimension under which it is published as well.
+    :param unit: as CloudWatch spells it.
+    :param statistic: the statistic to look at: ``Sum`` of counts, ``Maximum`` of states, ``p99`` of distributions.
+    :param is_counted: it is a sum of the recorder's counters.
     """
 
     name: str
-    unit: str
-    statistic: str
     meaning: str
     by: str | None = None
+    unit: str = "Count"
+    statistic: str = "Sum"
+    is_counted: bool = False
+
+    @property
+    def word(self) -> str:
+        """Its name in the recorder, and for Prometheus and OpenTelemetry."""
+        return re.sub("(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
 
 
-ACTIVE_SESSIONS = Metric(
+_counted = partial(Metric, is_counted=True)
+_state = partial(Metric, statistic="Maximum")
+_waited = partial(Metric, unit="Milliseconds", statistic="p99")
+
+
+ACTIVE_SESSIONS = _state(
     "ActiveSessions",
-    "Count",
-    "Maximum",
     "Sessions of all hosts that have not expired or ended. One worker publishes it, none while Redis does not answer.",
 )
-OPERATION_LATENCY = Metric(
-    "OperationLatency",
-    "Milliseconds",
-    "p99",
-    "Time of calls to Redis and to the database, rounded up to two digits.",
-    by="Operation",
+OPERATION_LATENCY = _waited(
+    "OperationLatency", "Time of calls to Redis and to the database, rounded up to two digits.", by="Operation"
 )
-OPERATIONS = Metric("Operations", "Count", "Sum", "Calls to Redis and to the database.", by="Operation")
-ERRORS = Metric("Errors", "Count", "Sum", "Calls to Redis and to the database that failed.", by="Operation")
-FALLBACK_LEVEL = Metric(
-    "FallbackLevel",
-    "None",
-    "Maximum",
-    "The worst level of the interval, however short it lasted: 0 (normal) to 4 (minimal).",
+OPERATIONS = Metric("Operations", "Calls to Redis and to the database.", by="Operation")
+ERRORS = Metric("Errors", "Calls to Redis and to the database that failed.", by="Operation")
+FALLBACK_LEVEL = _state(
+    "FallbackLevel", "The worst level of the interval, however short it lasted: 0 (normal) to 4 (minimal).", unit="None"
 )
-CURRENT_LEVEL = Metric(
+CURRENT_LEVEL = _state(
     "CurrentLevel",
-    "None",
-    "Maximum",
     "The level at the moment of publishing. For alarms: a second without Redis is in one minute's figures at most.",
+    unit="None",
 )
-STORE_DOWN = Metric(
+STORE_DOWN = _state(
     "StoreDown",
-    "Count",
-    "Maximum",
     "Stores that one process does not read or does not write at the moment of publishing; of one store 0 or 1.",
     by="Store",
 )
-SHARDS_LOST = Metric(
+SHARDS_LOST = _state(
     "ShardsLost",
-    "Count",
-    "Maximum",
     "Shards of Redis that one process cannot read and write. A single primary is one shard; slots that no shard has "
     "count as one more.",
 )
 FALLBACK_OPERATIONS = Metric(
-    "FallbackOperations", "Count", "Sum", "Times that another source was used instead of the primary.", by="Backend"
+    "FallbackOperations", "Times that another source was used instead of the primary.", by="Backend"
 )
-CIRCUIT_TRANSITIONS = Metric("CircuitTransitions", "Count", "Sum", "Circuit breakers that opened or closed.")
-SERVER_CHANGES = Metric(
-    "ServerChanges", "Count", "Sum", "Reconnections to another server process than before: a restart or a failover."
+CIRCUIT_TRANSITIONS = _counted("CircuitTransitions", "Circuit breakers that opened or closed.")
+SERVER_CHANGES = _counted(
+    "ServerChanges", "Reconnections to another server process than before: a restart or a failover."
 )
-DATA_LOSSES = Metric(
-    "DataLosses", "Count", "Sum", "Times that a Redis server lost data while the workers stayed connected."
-)
-DATABASE_LOST_COMMITS = Metric(
+DATA_LOSSES = _counted("DataLosses", "Times that a Redis server lost data while the workers stayed connected.")
+DATABASE_LOST_COMMITS = _counted(
     "DatabaseLostCommits",
-    "Count",
-    "Sum",
     "Rows and revocations that the database had confirmed and does not have any more: it went back.",
 )
-NEAR_CACHE_HITS = Metric(
-    "NearCacheHits", "Count", "Sum", "Reads of a session for which Redis was not asked, because nothing had changed."
+NEAR_CACHE_HITS = _counted(
+    "NearCacheHits", "Reads of a session for which Redis was not asked, because nothing had changed."
 )
-SESSIONS_CREATED = Metric("SessionsCreated", "Count", "Sum", "New sessions; each sign-in is one.")
-SESSIONS_REGENERATED = Metric("SessionsRegenerated", "Count", "Sum", "Sessions that got another id.")
-SESSIONS_ENDED = Metric(
-    "SessionsEnded", "Count", "Sum", "Signed-in sessions that were ended by a request: sign-outs and revocations."
+SESSIONS_CREATED = _counted("SessionsCreated", "New sessions; each sign-in is one.")
+SESSIONS_REGENERATED = _counted("SessionsRegenerated", "Sessions that got another id.")
+SESSIONS_ENDED = _counted(
+    "SessionsEnded", "Signed-in sessions that were ended by a request: sign-outs and revocations."
 )
-SESSIONS_EXPIRED = Metric(
-    "SessionsExpired", "Count", "Sum", "Sessions that expired unused, by the index of sessions in use."
+SESSIONS_EXPIRED = _counted("SessionsExpired", "Sessions that expired unused, by the index of sessions in use.")
+GRANTS_REFUSED = _counted(
+    "GrantsRefused", "Sign-ins and changes of rights that were refused with 503, because the database did not answer."
 )
-GRANTS_REFUSED = Metric(
-    "GrantsRefused",
-    "Count",
-    "Sum",
-    "Sign-ins and changes of rights that were refused with 503, because the database did not answer.",
-)
-VALUES_REJECTED = Metric("ValuesRejected", "Count", "Sum", "Changes of a session that could not be stored.")
+VALUES_REJECTED = _counted("ValuesRejected", "Changes of a session that could not be stored.")
 WRITES_LOST = Metric(
     "WritesLost",
-    "Count",
-    "Sum",
     "Changes of sessions that were lost in an outage, because the journal could not keep them.",
     by="Cause",
 )
 MERGE_CONFLICTS = Metric(
-    "MergeConflicts",
-    "Count",
-    "Sum",
-    "Changes from an outage that were dropped, because the key has a newer value.",
-    by="Cause",
+    "MergeConflicts", "Changes from an outage that were dropped, because the key has a newer value.", by="Cause"
 )
 MERGE_DROPPED = Metric(
-    "MergeDropped",
-    "Count",
-    "Sum",
-    "Changes from an outage that were kept but could not be merged into Redis afterwards.",
-    by="Cause",
+    "MergeDropped", "Changes from an outage that were kept but could not be merged into Redis afterwards.", by="Cause"
 )
 REQUEST_ONLY_WRITES = Metric(
     "RequestOnlyWrites",
-    "Count",
-    "Sum",
     "Changes in an outage that lasted for their request only, as the decision table says.",
     by="Cause",
 )
 PAYLOAD_BYTES = Metric(
-    "PayloadBytes", "Bytes", "p99", "Size of the names and values that a save wrote to one category.", by="Category"
+    "PayloadBytes",
+    "Size of the names and values that a save wrote to one category.",
+    by="Category",
+    unit="Bytes",
+    statistic="p99",
 )
-POOL_IN_USE = Metric(
-    "PoolInUse", "Count", "Maximum", "The most Redis connections that one worker used at the same time."
-)
-POOL_WAIT_TIME = Metric(
+POOL_IN_USE = _state("PoolInUse", "The most Redis connections that one worker used at the same time.")
+POOL_WAIT_TIME = _waited(
     "PoolWaitTime",
-    "Milliseconds",
-    "p99",
     "Time that a request waited for a Redis connection when none was free: for the pool or for connecting.",
 )
-PROCESS_LAG = Metric(
+PROCESS_LAG = _waited(
     "ProcessLag",
-    "Milliseconds",
-    "p99",
     "How late a worker woke up from a short sleep: another thread held the interpreter's lock, or another process the "
     "processor.",
 )
-METRICS_DROPPED = Metric(
-    "MetricsDropped", "Count", "Sum", "Data that CloudWatch did not accept; published when it accepts data again."
-)
-ALERTS_SUPPRESSED = Metric("AlertsSuppressed", "Count", "Sum", "Alerts that were not sent because of the rate limit.")
-ALERTS_FAILED = Metric("AlertsFailed", "Count", "Sum", "Failed attempts to send an alert by SNS; each is repeated.")
-HEARTBEAT = Metric("Heartbeat", "Count", "Sum", "1 per worker process and interval: shows that the worker runs.")
+METRICS_DROPPED = Metric("MetricsDropped", "Data that CloudWatch did not accept; published when it accepts data again.")
+ALERTS_SUPPRESSED = _counted("AlertsSuppressed", "Alerts that were not sent because of the rate limit.")
+ALERTS_FAILED = _counted("AlertsFailed", "Failed attempts to send an alert by SNS; each is repeated.")
+HEARTBEAT = Metric("Heartbeat", "1 per worker process and interval: shows that the worker runs.")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric."""
@@ -188,9 +163,6 @@ LOSSES: Mapping[Metric, Loss] = {
 """The metrics of what was not kept. The values of their dimension Cause are in
 :data:`~flask_langpont_session.metrics.losses.CAUSES`. Prometheus and the events have their categories, too;
 CloudWatch does not, because each would be a further metric that is paid for."""
-
-CAUSE_VALUES: Mapping[Metric, tuple[str, ...]] = {metric: CAUSES[loss] for metric, loss in LOSSES.items()}
-"""Values of the dimension Cause, by metric."""
 
 ERROR_RATE = "IF(operations > 0, 100 * errors / operations, 0)"
 """ErrorRate in percent, by metric math over the sums of :data:`ERRORS` and :data:`OPERATIONS`: a share cannot be added

@@ -131,7 +131,7 @@ class Exporting:
 
         def begin() -> Callable[[], None]:
             reader = self._reader()
-            collectors.counted.expect(self._settings.table.categories)
+            collectors.expect(self._settings.table.categories)
             return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, self._standing).publish
 
         return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)

@@ -7,14 +7,13 @@ Names and attributes are of this package. What a driver's instrumentation tells 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from . import aggregate, catalogue
-from .recorder import Amounts, Interval, Reader, Recorder
+from .recorder import Interval, Reader, Recorder
 from .session_index import SessionsInUse
 
 SCOPE = "flask_langpont_session"
@@ -28,75 +27,43 @@ _LEVEL = "0 normal, 1 replica, 2 local copies, 3 database, 4 minimal."
 _OPERATION, _BACKEND, _OUTCOME = f"{_NAME}operation", f"{_NAME}backend", f"{_NAME}outcome"
 
 
-class Gauges:
-    """What is as it is at the moment."""
+class Instruments:
+    """What is added up, how long and how large things were, and what is as it is at the moment."""
 
     def __init__(self, meter: metrics.Meter) -> None:
+        self._counters = [
+            (exported, meter.create_counter(f"{_NAME}{exported.otel or exported.name}", exported.unit, exported.text))
+            for exported in aggregate.COUNTS
+            if exported.otel != ""
+        ]
+        self._histograms = [
+            (exported, meter.create_histogram(f"{_NAME}{exported.otel}", exported.unit, exported.text))
+            for exported in aggregate.HISTOGRAMS
+        ]
         self.level = meter.create_gauge(f"{_NAME}degradation_level", "1", _LEVEL)
         self.shards_lost = meter.create_gauge(f"{_NAME}shards_lost", "{shard}", catalogue.SHARDS_LOST.meaning)
         self.active = meter.create_gauge(f"{_NAME}active", "{session}", "Sessions in use, of all hosts together.")
         self.in_use = meter.create_gauge(f"{_NAME}pool.in_use", "{connection}", "Redis connections in use.")
         self.lag = meter.create_gauge(f"{_NAME}process_lag", "s", catalogue.PROCESS_LAG.meaning)
 
-    def set(self, interval: Interval) -> None:
-        """As of the end of an interval."""
+    def add(self, interval: Interval) -> None:
+        """Bring in what an interval has, and how things are at its end."""
+        for exported, counter in self._counters:
+            for labels, number in exported.found(interval):
+                counter.add(number, _attributes(exported, labels))
+        for exported, histogram in self._histograms:
+            for labels, amounts in exported.found(interval):
+                attributes = _attributes(exported, labels)
+                for amount in aggregate.each(amounts, exported.unit):
+                    histogram.record(amount, attributes)
         self.level.set(interval.level)
         self.shards_lost.set(interval.lost_shards)
         for amounts in aggregate.measured(interval, "process_lag").values():
             self.lag.set(max(amounts) * 0.001)
 
 
-class Counts:
-    """What is added up, and how long and how large things were."""
-
-    def __init__(self, meter: metrics.Meter) -> None:
-        def counter(name: str, text: str, unit: str = "1") -> metrics.Counter:
-            return meter.create_counter(_NAME + name, unit, text)
-
-        def histogram(name: str, text: str, unit: str) -> metrics.Histogram:
-            return meter.create_histogram(_NAME + name, unit, text)
-
-        self.operations = counter("operations", "Calls to stores, requests and saves.", "{operation}")
-        self.durations = histogram("operation.duration", "Time of calls to stores, of requests and of saves.", "s")
-        self.waits = histogram("pool.wait_time", catalogue.POOL_WAIT_TIME.meaning, "s")
-        self.payloads = histogram("payload.size", catalogue.PAYLOAD_BYTES.meaning, "By")
-        self.fallbacks = counter("fallback.operations", catalogue.FALLBACK_OPERATIONS.meaning, "{operation}")
-        self.transitions = counter("circuit.transitions", catalogue.CIRCUIT_TRANSITIONS.meaning, "{transition}")
-        self.lifecycle = counter("lifecycle", "Sessions that began, got a new id, ended.", "{session}")
-        self.events = {metric: counter(name, metric.meaning) for name, metric in aggregate.EVENTS.items()}
-        self.losses = {metric: counter(name, metric.meaning, "{key}") for name, metric in aggregate.LOSSES.items()}
-
-    def add(self, interval: Interval) -> None:
-        """Bring in what an interval has."""
-        self._add_operations(interval)
-        for backend, number in aggregate.fallbacks(interval).items():
-            self.fallbacks.add(number, {_BACKEND: backend})
-        for to, name in aggregate.TRANSITIONS.items():
-            self.transitions.add(interval.counters.get(name, 0), {f"{_NAME}to": to})
-        for event, metric in aggregate.LIFECYCLE.items():
-            self.lifecycle.add(aggregate.counted(interval, metric), {f"{_NAME}event": event})
-        for metric, counter in self.events.items():
-            counter.add(aggregate.counted(interval, metric))
-        for metric, counter in self.losses.items():
-            for (cause, category), number in aggregate.not_kept(interval, metric).items():
-                counter.add(number, {f"{_NAME}cause": cause, f"{_NAME}category": category})
-
-    def _add_operations(self, interval: Interval) -> None:
-        for operation, series in interval.series.items():
-            word, backend, outcome = aggregate.labels_of(operation)
-            attributes = {_OPERATION: word, _BACKEND: backend}
-            self.operations.add(series.count, {**attributes, _OUTCOME: outcome})
-            _record(self.durations, series.durations, attributes, unit=0.001)
-        for backend, amounts in aggregate.measured(interval, "pool_wait").items():
-            _record(self.waits, amounts, {_BACKEND: backend}, unit=0.001)
-        for category, amounts in aggregate.measured(interval, "payload").items():
-            _record(self.payloads, amounts, {f"{_NAME}category": category}, unit=1)
-
-
-def _record(histogram: metrics.Histogram, amounts: Amounts, attributes: Mapping[str, Any], *, unit: float) -> None:
-    for amount, number in amounts.items():
-        for _ in range(number):
-            histogram.record(amount * unit, attributes)
+def _attributes(exported: aggregate.Exported, labels: Iterable[str]) -> dict[str, str]:
+    return {f"{_NAME}{name}": label for name, label in zip(exported.labels, labels, strict=True)}
 
 
 class OpenTelemetry:
@@ -109,23 +76,19 @@ class OpenTelemetry:
     def __init__(
         self, reader: Reader, active: Callable[[], SessionsInUse | None], in_use: Callable[[], Mapping[str, int]]
     ) -> None:
-        meter = metrics.get_meter(SCOPE)
-        self._counts = Counts(meter)
-        self._gauges = Gauges(meter)
+        self._instruments = Instruments(metrics.get_meter(SCOPE))
         self._reader = reader
         self._active = active
         self._in_use = in_use
 
     def publish(self) -> None:
         """Bring in what is new."""
-        interval = self._reader.take()
-        self._counts.add(interval)
-        self._gauges.set(interval)
+        self._instruments.add(self._reader.take())
         for store, number in self._in_use().items():
-            self._gauges.in_use.set(number, {_BACKEND: store})
+            self._instruments.in_use.set(number, {_BACKEND: store})
         reading = self._active()
         if reading is not None and reading.number is not None:
-            self._gauges.active.set(reading.number)
+            self._instruments.active.set(reading.number)
 
 
 class TracingRecorder(Recorder):

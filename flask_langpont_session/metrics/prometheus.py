@@ -29,8 +29,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from ..policy.breaker import PRIMARY
 from ..support.forks import renew_in_children
-from . import aggregate, catalogue
-from .recorder import Amounts, Interval, Reader
+from . import aggregate
+from .losses import CAUSES
+from .recorder import Interval, Reader
 from .session_index import SessionsInUse
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
@@ -44,6 +45,8 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 BYTES = tuple(float(2**exponent) for exponent in range(6, 21, 2))
 """Upper bounds of the sizes: 64 bytes to 1 MiB."""
+
+_BUCKETS = {"s": SECONDS, "By": BYTES}
 
 _NAME = "langpont_session_"
 
@@ -65,44 +68,7 @@ class Standing(NamedTuple):
     near: int | None = None
 
 
-class _Measured:
-    """The histograms: how long, how big."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.durations = Histogram(
-            "langpont_session_operation_duration_seconds",
-            "Time of calls to stores, of requests and of their saves; rounded up to two digits.",
-            ("operation", "backend"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.waits = Histogram(
-            "langpont_session_pool_wait_seconds",
-            "Time that a request waited for a Redis connection when none was free; rounded up to two digits.",
-            ("backend",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.payloads = Histogram(
-            "langpont_session_payload_bytes",
-            "Size of the names and values that a save wrote to one category; rounded up to two digits.",
-            ("category",),
-            buckets=BYTES,
-            registry=registry,
-        )
-
-    def add(self, interval: Interval) -> None:
-        """Bring in what an interval has."""
-        for operation, series in interval.series.items():
-            word, backend, _ = aggregate.labels_of(operation)
-            _observe(self.durations.labels(word, backend), series.durations, unit=0.001)
-        for backend, amounts in aggregate.measured(interval, "pool_wait").items():
-            _observe(self.waits.labels(backend), amounts, unit=0.001)
-        for category, amounts in aggregate.measured(interval, "payload").items():
-            _observe(self.payloads.labels(category), amounts, unit=1)
-
-
-_GAUGES: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
+GAUGES: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
     "pool_in_use": ("Redis connections in use at this moment.", "livesum", ("backend",)),
     "degradation_level": ("0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.", "livemax", ()),
     "shards_lost": (
@@ -145,22 +111,13 @@ class _Gauges:
     """What is so at the moment: of the applications of this process together, the worst or the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str) -> Gauge:
-            text, mode, labels = _GAUGES[name]
-            return Gauge(f"langpont_session_{name}", text, labels, multiprocess_mode=mode, registry=registry)
-
-        self.in_use = gauge("pool_in_use")
-        self.level = gauge("degradation_level")
-        self.shards_lost = gauge("shards_lost")
-        self.store_up = gauge("store_up")
-        self.journal_waiting = gauge("journal_waiting")
-        self.journal_oldest = gauge("journal_oldest_seconds")
-        self.near_connections = gauge("near_cache_connections")
-        self.process_lag = gauge("process_lag_seconds")
-        self.active = gauge("active")
+        self._shown = {
+            name: Gauge(_NAME + name, text, labels, multiprocess_mode=mode, registry=registry)
+            for name, (text, mode, labels) in GAUGES.items()
+        }
         if not MULTIPROCESS:
             # Among several processes what was not set is not shown; and this would hide what another one has set.
-            self.active.set(math.nan)
+            self._shown["active"].set(math.nan)
         self._begin()
         renew_in_children(self, _Gauges._begin)
 
@@ -179,81 +136,29 @@ class _Gauges:
         with self._lock:
             self._states[publisher] = level, lost_shards, standing
             states = list(self._states.values())
-            self.level.set(max(level for level, _, _ in states))
-            self.shards_lost.set(max(lost for _, lost, _ in states))
+            self._shown["degradation_level"].set(max(level for level, _, _ in states))
+            self._shown["shards_lost"].set(max(lost for _, lost, _ in states))
             self._show_stores([standing for _, _, standing in states])
 
     def _show_stores(self, all_of: Sequence[Standing]) -> None:
         for store in {store for one in all_of for store in one.in_use}:
-            self.in_use.labels(store).set(sum(one.in_use.get(store, 0) for one in all_of))
+            self._shown["pool_in_use"].labels(store).set(sum(one.in_use.get(store, 0) for one in all_of))
         for store, way in {endpoint for one in all_of for endpoint in one.usable}:
-            self.store_up.labels(store, way).set(all(one.usable.get((store, way), True) for one in all_of))
+            self._shown["store_up"].labels(store, way).set(all(one.usable.get((store, way), True) for one in all_of))
         waiting = [math.nan if one.waiting is None else one.waiting for one in all_of]
-        self.journal_waiting.set(math.nan if any(map(math.isnan, waiting)) else max(waiting))
-        self.journal_oldest.set(max(one.oldest for one in all_of))
-        if near := [one.near for one in all_of if one.near is not None]:
-            self.near_connections.labels(PRIMARY).set(sum(near))
+        self._shown["journal_waiting"].set(math.nan if any(map(math.isnan, waiting)) else max(waiting))
+        self._shown["journal_oldest_seconds"].set(max(one.oldest for one in all_of))
+        if near_connections := [one.near for one in all_of if one.near is not None]:
+            self._shown["near_cache_connections"].labels(PRIMARY).set(sum(near_connections))
 
     def show_active(self, reading: SessionsInUse) -> None:
         """Show how many sessions are in use, as far as that is known."""
-        self.active.set(math.nan if reading.number is None else reading.number)
+        self._shown["active"].set(math.nan if reading.number is None else reading.number)
 
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
         for amounts in aggregate.measured(interval, "process_lag").values():
-            self.process_lag.set(max(amounts) * 0.001)
-
-
-class _Counted:
-    """The counters: how often."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        self.operations = counter(
-            "langpont_session_operations", "Calls to stores, requests and saves.", "operation", "backend", "outcome"
-        )
-        self.fallbacks = counter(
-            "langpont_session_fallback_operations",
-            "Times that another source was used instead of the primary.",
-            "backend",
-        )
-        self.transitions = counter(
-            "langpont_session_circuit_transitions", "Circuit breakers that opened or closed.", "to"
-        )
-        self.lifecycle = counter("langpont_session_lifecycle", "Sessions that began, got a new id, ended.", "event")
-        self.dropped = counter("langpont_session_dropped", "Metrics and alerts that were not sent.", "sink")
-        self.events = {metric: counter(_NAME + name, metric.meaning) for name, metric in aggregate.EVENTS.items()}
-        self.losses = {
-            metric: counter(_NAME + name, metric.meaning, "cause", "category")
-            for name, metric in aggregate.LOSSES.items()
-        }
-
-    def expect(self, categories: Iterable[str]) -> None:
-        """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
-        see that one."""
-        for category in categories:
-            for metric, losses in self.losses.items():
-                for cause in catalogue.CAUSE_VALUES[metric]:
-                    losses.labels(cause, category)
-
-    def add(self, interval: Interval) -> None:
-        """Bring in what an interval has."""
-        for operation, series in interval.series.items():
-            self.operations.labels(*aggregate.labels_of(operation)).inc(series.count)
-        for backend, number in aggregate.fallbacks(interval).items():
-            self.fallbacks.labels(backend).inc(number)
-        for labelled, counters in ((self.transitions, aggregate.TRANSITIONS), (self.dropped, aggregate.DROPPED)):
-            for label, name in counters.items():
-                labelled.labels(label).inc(interval.counters.get(name, 0))
-        for event, metric in aggregate.LIFECYCLE.items():
-            self.lifecycle.labels(event).inc(aggregate.counted(interval, metric))
-        for metric, events in self.events.items():
-            events.inc(aggregate.counted(interval, metric))
-        for metric, losses in self.losses.items():
-            for labels, number in aggregate.not_kept(interval, metric).items():
-                losses.labels(*labels).inc(number)
+            self._shown["process_lag_seconds"].set(max(amounts) * 0.001)
 
 
 class _WithoutCreated:
@@ -283,21 +188,36 @@ class Collectors:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         own = CollectorRegistry()
-        self.measured = _Measured(own)
+        self._histograms = [
+            (each, Histogram(_NAME + each.name, each.text, each.labels, buckets=_BUCKETS[each.unit], registry=own))
+            for each in aggregate.HISTOGRAMS
+        ]
         self.gauges = _Gauges(own)
-        self.counted = _Counted(own)
+        self._counters = {
+            each.name: (each, Counter(_NAME + each.name, each.text, each.labels, registry=own))
+            for each in aggregate.COUNTS
+        }
         registry.register(_WithoutCreated(own))
+
+    def expect(self, categories: Iterable[str]) -> None:
+        """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
+        see that one."""
+        for category in categories:
+            for loss, causes in CAUSES.items():
+                for cause in causes:
+                    self._counters[loss][1].labels(cause, category)
 
     def add(self, interval: Interval) -> None:
         """Bring in what an interval has."""
-        for part in (self.measured, self.gauges, self.counted):
-            part.add(interval)
-
-
-def _observe(histogram: Histogram, amounts: Amounts, *, unit: float) -> None:
-    for amount, number in amounts.items():
-        for _ in range(number):
-            histogram.observe(amount * unit)
+        for exported, histogram in self._histograms:
+            for labels, amounts in exported.found(interval):
+                shown = histogram.labels(*labels)
+                for amount in aggregate.each(amounts, exported.unit):
+                    shown.observe(amount)
+        self.gauges.add(interval)
+        for exported, counter in self._counters.values():
+            for labels, number in exported.found(interval):
+                (counter.labels(*labels) if labels else counter).inc(number)
 
 
 _made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()

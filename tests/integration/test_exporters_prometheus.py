@@ -18,8 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
+from flask_langpont_session.metrics.aggregate import COUNTS, HISTOGRAMS
 from flask_langpont_session.metrics.losses import Cause, Loss
-from flask_langpont_session.metrics.prometheus import SECONDS, Prometheus, Standing, collectors_of
+from flask_langpont_session.metrics.prometheus import GAUGES, SECONDS, Prometheus, Standing, collectors_of
 from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder
 from flask_langpont_session.metrics.session_index import SessionsInUse
 from flask_langpont_session.testing import switched_off
@@ -177,7 +178,7 @@ def test_sizes_and_waits_are_histograms(site: Site) -> None:
 
 def test_what_is_not_kept_is_counted_by_cause_and_category(site: Site) -> None:
     """From nought on, so that the first loss of a kind is an increase too; each once."""
-    collectors_of(site.registry).counted.expect(["ui", "translation"])
+    collectors_of(site.registry).expect(["ui", "translation"])
     lost = {"cause": "journal full", "category": "ui"}
     assert site.value("writes_lost_total", **lost) == 0
     site.recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
@@ -214,13 +215,11 @@ def test_the_documented_table_is_the_code() -> None:
 
 def table() -> list[str]:
     """The collectors as Markdown, one line each."""
-    parts = vars(collectors_of(CollectorRegistry())).values()
-    made = [some for part in parts for name, some in vars(part).items() if not name.startswith("_")]
-    collectors = [one for some in made for one in (some.values() if isinstance(some, dict) else [some])]
+    made = [("_total", "counter", *one[:2], one.labels) for one in COUNTS]
+    made += [("", "histogram", *one[:2], one.labels) for one in HISTOGRAMS]
+    made += [("", "gauge", name, text, labels) for name, (text, _, labels) in GAUGES.items()]
     rows = sorted(
-        [f"`{said.name}{'_total' * (said.type == 'counter')}`", said.type, ", ".join(c._labelnames), said.documentation]
-        for c in collectors
-        for said in c.describe()
+        [f"`langpont_session_{name}{end}`", kind, ", ".join(labels), text] for end, kind, name, text, labels in made
     )
     return [f"| {' | '.join(row)} |" for row in [["metric", "type", "labels", "what it is"], ["---"] * 4, *rows]]
 
@@ -228,7 +227,7 @@ def table() -> list[str]:
 def test_no_series_says_when_another_one_began(site: Site) -> None:
     """Not of this package's: the application's own metrics in the same registry are the application's business."""
     Counter("of_the_application", "Its own.", registry=site.registry)
-    collectors_of(site.registry).counted.expect(["ui"])
+    collectors_of(site.registry).expect(["ui"])
     site.recorder.observe("load", "all", "primary", "ok", 0.001)
     site.exporter.publish()
     names = {sample.name for family in site.registry.collect() for sample in family.samples}

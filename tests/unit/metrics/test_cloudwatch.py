@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from flask_langpont_session.metrics import aggregate, catalogue
 from flask_langpont_session.metrics.cloudwatch import CloudWatch, Datum, data, requests
 from flask_langpont_session.metrics.figures import figures, number, together
-from flask_langpont_session.metrics.losses import Cause, Loss
+from flask_langpont_session.metrics.losses import CAUSES, Cause, Loss
 from flask_langpont_session.metrics.recorder import (
     BOUNDS,
     Interval,
@@ -246,7 +246,7 @@ def test_the_documented_table_is_the_code() -> None:
         "Store": len(catalogue.STORE_VALUES),
         None: 0,
     }
-    of_causes = sum(map(len, catalogue.CAUSE_VALUES.values()))
+    of_causes = sum(map(len, CAUSES.values()))
     series = len(catalogue.ALL) + sum(third[metric.by] for metric in catalogue.ALL if metric.by != "Cause") + of_causes
     assert f"the table has {len(catalogue.ALL)}; with the third dimensions there are up to {series} " in docs
     assert catalogue.NAMESPACE in docs and f"`{catalogue.ERROR_RATE}`" in docs

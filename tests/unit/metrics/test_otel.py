@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.metrics.losses import Cause, Loss
-from flask_langpont_session.metrics.otel import Counts, Gauges, OpenTelemetry, TracingRecorder
+from flask_langpont_session.metrics.otel import Instruments, OpenTelemetry, TracingRecorder
 from flask_langpont_session.metrics.recorder import Reader, Recorder, count_level
 from flask_langpont_session.metrics.session_index import SessionsInUse
 
@@ -134,7 +134,7 @@ def test_every_instrument_is_documented(sdk: Sdk) -> None:
             return noted
 
     noting = cast(Any, Noting())
-    Counts(noting), Gauges(noting)
+    Instruments(noting)
     assert made == documented
 
 
