@@ -38,7 +38,7 @@ def join(nodes: Sequence[Valkey], buses: Sequence[int], shards: int) -> None:
         says(nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
     names = [says(node, "CLUSTER", "MYID") for node in nodes]
     # One that another node is only about to know is counted there already, but under another name.
-    wait_until(lambda: all(_knows(node, names) for node in nodes), f"{len(nodes)} nodes that know each other", LONG)
+    wait_until(lambda: all(_knows(node, names) for node in nodes), f"{len(nodes)} nodes that know each other")
     for number, node in enumerate(nodes[shards:]):
         says(node, "CLUSTER", "REPLICATE", names[number % shards])
 
@@ -70,8 +70,8 @@ def running_shards(folder: Path, shards: int, extra: Sequence[str] = ()) -> Iter
         with ThreadPoolExecutor(len(nodes)) as pool:
             list(pool.map(Valkey.start, nodes))
         join(nodes, buses, shards)
-        wait_until(lambda: all("cluster_state:ok" in _info(node) for node in nodes), "a whole cluster", LONG)
-        wait_until(lambda: all(map(_follows, nodes[shards:])), "replicas that follow", LONG, pause=0.05)
+        wait_until(lambda: all("cluster_state:ok" in _info(node) for node in nodes), "a whole cluster")
+        wait_until(lambda: all(map(_follows, nodes[shards:])), "replicas that follow", pause=0.05)
         yield nodes
 
 

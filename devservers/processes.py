@@ -25,6 +25,9 @@ PORTS = range(15000, 30000)
 
 _reserved: dict[int, socket.socket] = {}
 
+LONG = 100.0
+"""Seconds to wait for what comes in a moment, unless something is broken: however busy the machine is."""
+
 _LONGEST_PAUSE = 0.1
 """Seconds: :func:`wait_until` pauses for as long as its condition took, at most for this, or for the pause that it is
 given. So a condition that is a request does not take the processor from what it waits for."""
@@ -156,9 +159,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0, pause: float = 0.005) -> None:
-    """Return as soon as ``condition()`` holds. :raises TimeoutError: naming ``what``, after ``seconds``: by default so
-    many that it is not reached unless something is broken, however busy the machine is."""
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = LONG, pause: float = 0.005) -> None:
+    """Return as soon as ``condition()`` holds. :raises TimeoutError: naming ``what``, after ``seconds``."""
     deadline = time.monotonic() + seconds
     asked = time.monotonic()
     while not condition():

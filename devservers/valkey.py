@@ -54,7 +54,7 @@ class Client(redis.Redis):
 
     def save(self, **options: Any) -> Any:
         """Write the snapshot, after that which a new replica has asked for."""
-        wait_until(self._has_saved, "a snapshot", LONG)
+        wait_until(self._has_saved, "a snapshot")
         return True
 
     def _has_saved(self) -> bool:

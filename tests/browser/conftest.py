@@ -62,7 +62,7 @@ def visitor(browser: Browser, lab: Lab) -> Iterator[Visitor]:
     size: ViewportSize = {"width": 1280, "height": 1100}
     with browser.new_context(viewport=size, locale="ja-JP", extra_http_headers=JAPANESE) as context:
         visitor = Visitor(context.new_page(), lab.url)
-        wait_until(lambda: visitor.seen_by_all(lambda panel: panel["level"] == 0 and panel["logins"]), "level 0", 20)
+        wait_until(lambda: visitor.seen_by_all(lambda panel: panel["level"] == 0 and panel["logins"]), "level 0")
         context.clear_cookies()
         visitor.open()
         yield visitor

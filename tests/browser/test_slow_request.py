@@ -11,8 +11,6 @@ from devservers.processes import wait_until
 from tests.browser.visitor import Visitor
 from tests.support.gates import Gate
 
-PATIENCE = 30.0
-
 
 class SlowRequest:
     """A request from a tab of its own, sent with the cookie that the browser has now, and held by the server.
@@ -29,7 +27,7 @@ class SlowRequest:
                 "gate => { fetch(`/held/${gate}`).then(answer => { window.slow = answer.status; }); }", self._gate.name
             )
         self._request = sent.value
-        wait_until(lambda: self._gate.is_reached, "a request that has read its session", PATIENCE)
+        wait_until(lambda: self._gate.is_reached, "a request that has read its session")
 
     def finish(self) -> None:
         """Let it go on, until its answer has arrived."""

@@ -100,11 +100,11 @@ class Visitor:
 
     def waits_for_logins(self, possible: bool) -> None:
         """Wait until every worker knows whether it can sign anybody in."""
-        wait_until(lambda: self.seen_by_all(lambda panel: panel["logins"] is possible), f"logins: {possible}", 20)
+        wait_until(lambda: self.seen_by_all(lambda panel: panel["logins"] is possible), f"logins: {possible}")
 
     def agreed(self, level: int) -> Answer:
         """What ``/whoami`` says once every worker is at ``level``; all have to say the same."""
-        wait_until(lambda: self.seen_by_all(lambda me: bool(me["level"] == level), "/whoami"), f"level {level}", 20)
+        wait_until(lambda: self.seen_by_all(lambda me: bool(me["level"] == level), "/whoami"), f"level {level}")
         first, *others = self.by_worker().values()
         assert all(other == first for other in others), (first, others)
         return first

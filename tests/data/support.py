@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.appends.browser import Answer, Browser
-from benchmarks.appends.hosts import LONG, Worker
+from benchmarks.appends.hosts import Worker
 from benchmarks.appends.verdict import WRITES
 from devservers.processes import wait_until
 from tests.faults.proxy import REFUSE
@@ -52,7 +52,7 @@ def session_of(kind: str, worker: Worker, *, user: str = "7") -> Browser:
         shown = look(browser, worker)
         return bool(shown["level"] == 0 and shown["list"] == FIVE and shown["theme"] == "dark")
 
-    wait_until(is_stored, "all of it at level 0", LONG, pause=0.02)
+    wait_until(is_stored, "all of it at level 0", pause=0.02)
     return browser
 
 
@@ -79,12 +79,12 @@ def cut(*workers: Worker, database: bool = False, level: int = 2) -> Iterator[No
 
 def at_level(level: int, *workers: Worker) -> None:
     """Wait until the workers know that they are at this level."""
-    wait_until(lambda: all(worker.level == level for worker in workers), f"level {level}", LONG, pause=0.02)
+    wait_until(lambda: all(worker.level == level for worker in workers), f"level {level}", pause=0.02)
 
 
 def home(*workers: Worker) -> None:
     """Wait until the workers are at level 0 and their journals are empty."""
-    wait_until(lambda: all(worker.is_well() for worker in workers), "all well, journals empty", LONG, pause=0.02)
+    wait_until(lambda: all(worker.is_well() for worker in workers), "all well, journals empty", pause=0.02)
 
 
 def reported(*workers: Worker) -> int:

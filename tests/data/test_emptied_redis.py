@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from benchmarks.appends.hosts import LONG, Stage
+from benchmarks.appends.hosts import Stage
 from devservers.processes import wait_until
 
 from .conftest import HostMaker
@@ -54,7 +54,7 @@ def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: st
             assert together.execute() == [True, []]
         if reading:
             look(browser, here)
-        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed", LONG)
+        wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed")
         for worker in a.workers:
             wait_until(
                 lambda worker=worker: whole(look(browser, worker)) == (FIVE, COUNTED, "before"),  # type: ignore[misc]

@@ -40,14 +40,14 @@ def test_d6_the_database_is_in_use_again_while_a_long_journal_is_replayed(host: 
             worker.redis.heal()
             with worker.database.failing(REFUSE):
                 refused = time.monotonic()
-                wait_until(lambda: Browser(worker.url).send("/sign-in", user="7").status == 503, "a refusal", LONG)
+                wait_until(lambda: Browser(worker.url).send("/sign-in", user="7").status == 503, "a refusal")
                 time.sleep(max(0.0, refused + 1.0 - time.monotonic()))
             back = time.monotonic()
-            wait_until(lambda: Browser(worker.url).send("/sign-in", user="7").ok, "a sign-in", LONG, pause=0.02)
+            wait_until(lambda: Browser(worker.url).send("/sign-in", user="7").ok, "a sign-in", pause=0.02)
             took, left = time.monotonic() - back, worker.waiting
-            wait_until(lambda: worker.level == 0, "level 0", LONG)
+            wait_until(lambda: worker.level == 0, "level 0")
             worker.redis.impose(REFUSE)  # as the outage is left, by its manager
-            wait_until(lambda: worker.level == 2, "level 2", LONG)
+            wait_until(lambda: worker.level == 2, "level 2")
         assert left > 0 or took < AGAIN, f"a sign-in after {took:.1f} s, when the whole journal was replayed"
         cookies = [cookie for _, _, cookie in answers]
         assert {shown["text"] for _, shown, _ in worker.many(cookies[::10], "/look")} == {"during"}
@@ -80,7 +80,7 @@ def still_cut(*workers: Worker) -> Iterator[None]:
     """No test waits until all of a large journal is merged: the workers are ended while Redis is still away."""
     for worker in workers:
         worker.redis.impose(REFUSE)
-    wait_until(lambda: all(worker.level == 2 for worker in workers), "level 2", LONG)
+    wait_until(lambda: all(worker.level == 2 for worker in workers), "level 2")
     yield
     for worker in workers:
         assert worker.redis.hits["refuse"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.appends.hosts import LONG, Stage, Worker
+from benchmarks.appends.hosts import Stage, Worker
 from devservers.processes import wait_until
 
 from .conftest import HostMaker
@@ -36,4 +36,4 @@ def test_d20_the_lists_of_all_visitors_outlive_an_outage_and_an_emptied_redis(st
         assert lists(worker, cookies) == [[1, 2]] * VISITORS
         with stage.redis.client() as client:
             client.flushall()
-        wait_until(lambda: lists(worker, cookies) == [[1, 2]] * VISITORS, "all lists", LONG, pause=0.5)
+        wait_until(lambda: lists(worker, cookies) == [[1, 2]] * VISITORS, "all lists", pause=0.5)

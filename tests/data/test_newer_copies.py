@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.appends.browser import Browser
-from benchmarks.appends.hosts import LONG, Host, Stage, Worker
+from benchmarks.appends.hosts import Host, Stage, Worker
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.stores.host.journal import journal_at
@@ -29,7 +29,7 @@ def nothing_is_replayed(host: Host) -> Iterator[None]:
     journal = journal_at(host.workers[0].journal)
     with ExitStack() as stack:
         # A worker may be at it at this moment.
-        wait_until(lambda: stack.enter_context(journal.alone()), "this process is the one that does it", LONG)
+        wait_until(lambda: stack.enter_context(journal.alone()), "this process is the one that does it")
         yield
     journal.close()
 
@@ -53,7 +53,7 @@ def test_d22_from_the_loss_until_all_is_given_back_the_copies_are_shown(
             if loss == "flushed":
                 with stage.redis.client() as client:
                     client.flushall()
-                wait_until(lambda: bool(worker.counters().get("DataLost")), "the loss is noticed", LONG)
+                wait_until(lambda: bool(worker.counters().get("DataLost")), "the loss is noticed")
             else:
                 stage.redis.kill()
                 at_level(2, worker)
@@ -83,7 +83,7 @@ def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
         try:
             with stage.redis.client() as client:
                 client.flushall()
-            wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed", LONG)
+            wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed")
             answer = send(browser, sibling, "/append", 0, entry="6")
             # What a busy machine has put into the journal first, the sibling knows.
             assert answer["list"] in ([6], [*FIVE, 6]) and answer["available"] == (len(answer["list"]) > 1)
@@ -113,7 +113,7 @@ def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
         try:
             with stage.redis.client() as client:
                 client.flushall()
-                wait_until(lambda: bool(client.keys("session:translation:*")), "the older copy is given back", LONG)
+                wait_until(lambda: bool(client.keys("session:translation:*")), "the older copy is given back")
             assert not look(browser, sibling, 0)["available"]
             send(browser, sibling, "/append", 0, entry="7")
         finally:
@@ -137,12 +137,12 @@ def test_i32_what_a_killed_worker_alone_had_is_counted(stage: Stage, host: HostM
         here.freeze()
         with stage.redis.client() as client:
             client.flushall()
-        wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed", LONG)
+        wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed")
         here.kill()
         home(sibling)
-        wait_until(lambda: look(browser, sibling, 0)["available"], "all that lives has given back", LONG)
+        wait_until(lambda: look(browser, sibling, 0)["available"], "all that lives has given back")
         assert look(browser, sibling, 0)["list"] in (FIVE, [])
-        wait_until(lambda: bool(sibling.counters().get("writes_lost")), "what is missing is counted", LONG)
+        wait_until(lambda: bool(sibling.counters().get("writes_lost")), "what is missing is counted")
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["by the worker that has a copy", "by its sibling"])
@@ -164,7 +164,6 @@ def test_d22_a_request_that_finds_nothing_finds_out_that_it_was_lost(
             wait_until(
                 lambda each=each: look(browser, each, 0)["count"] == COUNTED + 1,  # type: ignore[misc]
                 "what was acknowledged before the loss, and after it",
-                LONG,
             )
             shown = look(browser, each, 0)
             assert (shown["list"][:5], shown["text"]) == (FIVE, "before")
@@ -179,7 +178,7 @@ def test_d33_a_loss_during_an_outage_is_noticed_before_anything_is_merged(
         [worker] = a.workers
         browser = session_of(kind, worker)
         worker.redis.impose(REFUSE)
-        wait_until(lambda: look(browser, worker)["level"] == 2, "an outage", LONG, pause=0.02)
+        wait_until(lambda: look(browser, worker)["level"] == 2, "an outage", pause=0.02)
         send(browser, worker, "/append", 2, entry="6")
         send(browser, worker, "/count", 2)
         with stage.redis.client() as client:
@@ -209,7 +208,7 @@ def test_d21_additions_wait_for_all_workers_of_the_host(stage: Stage, host: Host
         here.redis.impose(REFUSE)
         start_empty(stage.redis)
         at_level(0, sibling)
-        wait_until(lambda: bool(sibling.counters().get("DataLost")), "the sibling has noticed the loss", LONG)
+        wait_until(lambda: bool(sibling.counters().get("DataLost")), "the sibling has noticed the loss")
         here.redis.heal()
         home(here, sibling)
         assert counts(browsers, sibling) == [COUNTED + 1] * SESSIONS

@@ -56,7 +56,7 @@ def test_i18_writes_of_two_workers_of_one_host_are_in_the_order_in_which_they_we
             for entry in range(6, 16):
                 worker, level = (lost, 2) if entry % 2 == 0 else (healthy, 0)
                 # A busy worker is a moment behind with what it shares; until then its sibling shows nothing outdated.
-                wait_until(partial(_sees, browser, worker), "the copy of its sibling", 30)
+                wait_until(partial(_sees, browser, worker), "the copy of its sibling")
                 if send(browser, worker, "/append", level, entry=str(entry))["available"]:
                     known.append(entry)
                 send(browser, worker, "/count", level)

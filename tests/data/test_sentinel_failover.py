@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.hosts import LONG
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from tests.integration.sentinels import Service, role, running_service
@@ -47,7 +46,7 @@ def cut_off(service: Service) -> None:
     """The sentinels do not reach the primary; the application does."""
     old, heir = service.primary, service.replica
     with service.sentinels_cut_off(old):
-        wait_until(lambda: role(heir) == "master", "the promotion", LONG)
+        wait_until(lambda: role(heir) == "master", "the promotion")
 
 
 def outside(requests: list[Span], switches: list[Span]) -> list[float]:
@@ -72,7 +71,7 @@ def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
                 assert users_of(old)
                 failover(service)
                 with service.sentinels_cut_off(old):  # so that they do not make it a replica
-                    wait_until(lambda old=old: not users_of(old), "the last connection's end", LONG)  # type: ignore[misc]
+                    wait_until(lambda old=old: not users_of(old), "the last connection's end")  # type: ignore[misc]
                     switches.append(Span(began, time.monotonic()))
                     assert (role(old), role(heir)) == ("master", "master")
                     load.go_on(SOME)
@@ -97,7 +96,7 @@ def test_d35_a_primary_that_hung_is_not_used_when_it_wakes_up(service: Service, 
             old, heir = service.primary, service.replica
             with service.sentinels_cut_off(old):  # they would make it a replica as soon as it wakes up
                 old.freeze()
-                wait_until(lambda: role(heir) == "master", "the promotion", LONG)
+                wait_until(lambda: role(heir) == "master", "the promotion")
                 load.go_on(SOME)
                 home(*a.workers)
                 well_at = time.monotonic()

@@ -64,7 +64,7 @@ def running(
         subprocess.Popen([sys.executable, *command], cwd=folder, env=variables, stdout=log, stderr=log) as process,
     ):
         try:
-            wait_until(lambda: process.poll() is not None or answers_http(port, "/"), "the first page", 60.0)
+            wait_until(lambda: process.poll() is not None or answers_http(port, "/"), "the first page")
             assert process.poll() is None, (folder / "log").read_text()
             yield process
         finally:

@@ -22,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from devservers.processes import release, wait_until
+from devservers.processes import LONG, release, wait_until
 from devservers.servers import Valkey
 from devservers.valkey import SHORT
 from flask_langpont_session import extension
@@ -33,7 +33,7 @@ from tests.integration.conftest import parts, redis_store
 from tests.integration.counting import wait_for_monitors
 from tests.support.on_time import never_late
 
-from .matrix_servers import LONG, answers, calls, configured, cut_off, info, refusals
+from .matrix_servers import answers, calls, configured, cut_off, info, refusals
 from .matrix_site import Site
 from .proxy import REFUSE, Fault
 
@@ -99,7 +99,7 @@ def idle_connections_closed(site: Site) -> Iterator[Evidence]:
 def _until_closed(site: Site, *stores: str) -> None:
     """Return when the application's side knows that the server has closed its connections."""
     for proxy in (site.proxies[store] for store in stores):
-        wait_until(lambda proxy=proxy: not proxy.connections, "closed connections", LONG)  # type: ignore[misc]
+        wait_until(lambda proxy=proxy: not proxy.connections, "closed connections")  # type: ignore[misc]
         proxy.heal()  # what its thread has begun before this, it has done after it
 
 
@@ -206,7 +206,7 @@ def _slowly_loaded(server: Valkey) -> Iterator[Valkey]:
     slow = type(server)(server.folder, appendonly=False, extra=slowly)
     process = slow._launch()
     try:
-        wait_until(lambda: _is_loading(slow), "a server that loads", LONG)
+        wait_until(lambda: _is_loading(slow), "a server that loads")
         yield slow
     finally:
         process.kill()
@@ -300,7 +300,7 @@ def snapshot_fails(site: Site) -> Iterator[Evidence]:
     in_the_way.mkdir()
     with configured(server, save="3600 1"), server.client() as client:
         client.bgsave()
-        wait_until(lambda: info(server, "persistence")["rdb_last_bgsave_status"] == "err", "a failed save", LONG)
+        wait_until(lambda: info(server, "persistence")["rdb_last_bgsave_status"] == "err", "a failed save")
         try:
             yield lambda: refusals(server, "MISCONF") - before
         finally:
@@ -461,7 +461,7 @@ def endless_script(site: Site) -> Iterator[Evidence]:
     with configured(server, busy_reply_threshold=20):
         thread = threading.Thread(target=run, name="endless-script")
         thread.start()
-        wait_until(lambda: not answers(server), "a busy server", LONG)
+        wait_until(lambda: not answers(server), "a busy server")
         try:
             yield lambda: int(not answers(server))  # INFO is refused, too
         finally:
@@ -498,7 +498,7 @@ def _unpausing(server: Valkey) -> Iterator[None]:
             yield
         finally:
             replica.sendall(b"CLIENT UNPAUSE\r\n")
-            wait_until(lambda: answers(server), "a server that goes on", LONG)
+            wait_until(lambda: answers(server), "a server that goes on")
 
 
 def _hangs(server: Valkey, *command: str) -> bool:
@@ -554,7 +554,7 @@ def flushes(server: Valkey) -> int:
 def evict(server: Valkey) -> None:
     """What has a time to live gives way to something else, as ElastiCache's default policy has it."""
     with configured(server, maxmemory=1, maxmemory_policy="volatile-lru"):
-        wait_until(lambda: not keys(server, "session:auth:*"), "evicted sessions", LONG)
+        wait_until(lambda: not keys(server, "session:auth:*"), "evicted sessions")
 
 
 def flush(server: Valkey) -> None:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from tests.integration.conftest import parts
 
 from .matrix_faults import Cause, Evidence
-from .matrix_servers import LONG, Pair, info, refusals
+from .matrix_servers import Pair, info, refusals
 from .matrix_site import Site
 
 HOST = "primary.faults.test"
@@ -81,7 +81,7 @@ def failed_over(site: Site) -> Iterator[Evidence]:
     _change_places(pair)
     try:
         parts(site.app).monitor.suspect("primary")
-        wait_until(lambda: ("primary", "write") in health.open_stores(), "a primary that is lost", LONG)
+        wait_until(lambda: ("primary", "write") in health.open_stores(), "a primary that is lost")
         site.resolver.port = site.proxies["replica"].port
         yield lambda: refusals(pair.primary, "READONLY") - before
     finally:
@@ -95,7 +95,7 @@ def _change_places(pair: Pair) -> None:
     with pair.primary.client() as old, pair.replica.client() as new:
         new.execute_command("REPLICAOF", "NO", "ONE")
         old.execute_command("REPLICAOF", "127.0.0.1", str(pair.replica.port))
-    wait_until(lambda: info(pair.primary, "replication")["master_link_status"] == "up", "the other replica", LONG)
+    wait_until(lambda: info(pair.primary, "replication")["master_link_status"] == "up", "the other replica")
 
 
 def unresolved(*, slow: bool, anew: bool) -> Cause:

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.events import StoreLost
 from flask_langpont_session.metrics.losses import Cause
 from tests.integration.behind import is_home, outcomes
@@ -17,7 +17,6 @@ from tests.integration.conftest import parts
 
 from .matrix import KEPT, REFUSED, Row
 from .matrix_faults import PASSWORDS, Evidence
-from .matrix_servers import LONG
 from .matrix_site import DEFAULT_THEME, SECRET_KEY, Answer, Site, Visitor
 from .matrix_sql_faults import is_live
 
@@ -62,15 +61,15 @@ class Proof:
             visitor.arrive()
         self.site.pair.catch_up()
         # Nor is anything given back to Redis from here on that the fault takes or damages.
-        wait_until(lambda: parts(self.site.app).monitor.has_looked, "a monitor that has looked once", LONG)
-        wait_until(lambda: not parts(self.site.app).monitor.recovery.gives_back, "copies given back", LONG)
+        wait_until(lambda: parts(self.site.app).monitor.has_looked, "a monitor that has looked once")
+        wait_until(lambda: not parts(self.site.app).monitor.recovery.gives_back, "copies given back")
         self.counted_before = sum(reader.counted for reader in self.readers)
         with self.row.cause(self.site) as evidence:
             self.look_on(evidence)
             self.act()
             self.look_at_level()
             assert evidence() >= self.row.bites, "the fault never happened"
-        wait_until(lambda: is_home(self.site.app), "everything home", LONG)
+        wait_until(lambda: is_home(self.site.app), "everything home")
         self.look_back()
 
     def look_on(self, evidence: Evidence) -> None:
@@ -82,7 +81,7 @@ class Proof:
 
     def _visit(self, reader: Visitor, all_met: threading.Barrier, reached: Callable[[], bool]) -> None:
         try:
-            wait_until(lambda: self._meets_fault(reader, reached), f"level {self.row.level}", LONG, pause=0)
+            wait_until(lambda: self._meets_fault(reader, reached), f"level {self.row.level}", pause=0)
         except BaseException:
             all_met.abort()  # no reader needs to wait for this one
             raise
@@ -182,7 +181,7 @@ class Proof:
     def look_back(self) -> None:
         """Level 0: what was written is there, a user who left is gone, and no other one is."""
         for reader in self.readers:
-            wait_until(partial(self._is_back, reader), "a page of level 0", LONG)
+            wait_until(partial(self._is_back, reader), "a page of level 0")
         if not self.row.loses:
             self._assert_counted()
         assert self._user(self.leaver.read()) is None

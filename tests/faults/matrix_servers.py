@@ -16,9 +16,6 @@ from devservers.processes import spawn, wait_until
 from devservers.servers import Valkey
 from devservers.valkey import SHORT
 
-LONG = 60.0
-"""Seconds; a bound that is only reached when something is broken."""
-
 REDIS_SERVER = shutil.which("redis-server")
 ENGINES = ("valkey", "redis") if REDIS_SERVER else ("valkey",)
 """What the rows that differ between the two run on."""
@@ -68,7 +65,7 @@ class Pair:
             with self.primary.client() as client:
                 return bool(client.wait(1, 1000) >= 1)
 
-        wait_until(in_step, "a replica in step with its primary", LONG)
+        wait_until(in_step, "a replica in step with its primary")
 
 
 def refusals(server: Valkey, code: str) -> int:

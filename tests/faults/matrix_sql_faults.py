@@ -9,10 +9,9 @@ from contextlib import ExitStack, contextmanager
 
 import sqlalchemy as sa
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 
 from .matrix_faults import Cause, Evidence, wire
-from .matrix_servers import LONG
 from .matrix_site import Answer, Site, Visitor
 from .proxy import REFUSE
 
@@ -143,7 +142,7 @@ def _set_read_only(connection: sa.Connection, value: bool) -> None:
     connection.exec_driver_sql(f"ALTER SYSTEM {setting}")
     connection.exec_driver_sql("SELECT pg_reload_conf()")
     # Of a connection that was made since: this one may have a setting of its own.
-    wait_until(lambda: _reads_only(connection.engine) == value, "a reloaded configuration", LONG)
+    wait_until(lambda: _reads_only(connection.engine) == value, "a reloaded configuration")
 
 
 def _reads_only(engine: sa.Engine) -> bool:
@@ -184,7 +183,7 @@ def first_at_the_same_time(site: Site) -> Iterator[Evidence]:
         with operator(site) as host, host.execution_options(isolation_level="READ COMMITTED").begin():
             host.execute(sa.text("INSERT INTO langpont_users VALUES (:user, 1)"), {"user": user.values["user"]})
             here.start()
-            wait_until(lambda: _waiting(connection) == 1, "the second one", LONG)
+            wait_until(lambda: _waiting(connection) == 1, "the second one")
         here.join(LONG)
         assert [answer.text for answer in answers] == ["True"], "the database knows of it"
         assert (user.read().shown or {})["auth"] == [None, None]

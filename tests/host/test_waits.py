@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from benchmarks.slow_disk import slow_disk
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.values import ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
@@ -32,9 +32,6 @@ from tests.support.children import in_child
 from tests.support.entries import addition, value
 from tests.support.journal_process import let_go, output, process
 from tests.support.journals import ref
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 SHORT = 0.05
 """Seconds that a call is given which cannot succeed."""
@@ -193,7 +190,7 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
     assert disk.reached.wait(LONG)
     for number in range(5):
         threads.call(journal.revocations.note, f"d{number}")
-    wait_until(lambda: len(awaited) == 6, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 6, "that the callers wait")
     disk.goes_on.set()
     threads.join()
     assert threads.ends == [None] * 6
@@ -210,18 +207,18 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, aw
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revocations.note, "before")
-    wait_until(lambda: len(awaited) == 2, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 2, "that the callers wait")
     threads.call(journal.put, [addition("d", "n", 1)])
-    wait_until(lambda: len(awaited) == 3, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 3, "that the callers wait")
 
     def half(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO pushes (digest) VALUES ('half')")
         raise ZeroDivisionError
 
     threads.call(journal.file.transaction, half)
-    wait_until(lambda: len(awaited) == 4, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 4, "that the callers wait")
     threads.call(journal.revocations.note, "after")
-    wait_until(lambda: len(awaited) == 5, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 5, "that the callers wait")
     disk.goes_on.set()
     threads.join()
     ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
@@ -238,9 +235,9 @@ def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk,
     threads.call(journal.file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
     assert disk.reached.wait(LONG)
     threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
-    wait_until(lambda: len(awaited) == 2, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 2, "that the callers wait")
     threads.call(journal.revocations.note, "small")
-    wait_until(lambda: len(awaited) == 3, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 3, "that the callers wait")
     disk.goes_on.set()
     threads.join()
     assert str(threads.ends[1]) == "journal: write refused (SQLITE_FULL)"
@@ -256,11 +253,11 @@ def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(
     threads.call(journal.revocations.note, "first")
     assert disk.reached.wait(LONG)
     threads.call(journal.revocations.note, "before")
-    wait_until(lambda: len(awaited) == 2, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 2, "that the callers wait")
     threads.call(journal.file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
-    wait_until(lambda: len(awaited) == 3, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 3, "that the callers wait")
     threads.call(journal.revocations.note, "after")
-    wait_until(lambda: len(awaited) == 4, "that the callers wait", LONG)
+    wait_until(lambda: len(awaited) == 4, "that the callers wait")
     disk.goes_on.set()
     threads.join()
     assert [type(end) for end in threads.ends] == [type(None), type(None), ZeroDivisionError, type(None)]
@@ -402,7 +399,7 @@ def test_far_too_many_waiting_are_refused(journal: Journal, disk: Disk, monkeypa
     assert failing(lambda: journal.revocations.note("refused", wait=0.001)).error_class is ErrorClass.LOCAL
     disk.goes_on.set()
     threads.join()
-    wait_until(lambda: is_taken(journal, "after"), "the end of those that were given up", LONG)
+    wait_until(lambda: is_taken(journal, "after"), "the end of those that were given up")
     assert revoked(journal) == {"first", "after"}
 
 
@@ -444,7 +441,7 @@ def test_an_idle_writing_thread_ends_and_comes_back() -> None:
             task = group_commit.Task(lambda db: runs(), Deadline.after(LONG), forced=True, is_entry=True)
             writer.put(task)
             assert task.result()
-            wait_until(lambda: not runs(), "the end of the thread", LONG)
+            wait_until(lambda: not runs(), "the end of the thread")
 
 
 @pytest.mark.real_time("waits that end while another process has the file")
@@ -486,13 +483,13 @@ def test_a_process_that_computes_writes_briskly(journal: Journal) -> None:
     """Its other threads let the writing one go on soon, and only while it writes."""
     before = sys.getswitchinterval()
     assert journal.file.transaction(lambda db: sys.getswitchinterval()) < before / 10
-    wait_until(lambda: sys.getswitchinterval() == before, "the interval of before", LONG)
+    wait_until(lambda: sys.getswitchinterval() == before, "the interval of before")
 
 
 @pytest.mark.real_time("waits that end while another process has the file")
 def test_a_process_that_computes_reads_briskly(journal: Journal) -> None:
     """The other threads that want to read wait for it, each time one that computes has its turn."""
-    wait_until(lambda: sys.getswitchinterval() >= 0.001, "that nothing is written any more", LONG)
+    wait_until(lambda: sys.getswitchinterval() >= 0.001, "that nothing is written any more")
     before = sys.getswitchinterval()
     with journal.file.snapshot():
         assert sys.getswitchinterval() < before / 10
@@ -627,7 +624,7 @@ def test_a_fork_while_another_process_has_the_file_waits_for_nothing(
     threads = Threads()
     with lock.waited(lambda: True):
         threads.call(journal.revocations.note, "patient")
-        wait_until(lambda: descriptors(Path(f"{path}-lock")) == 2, "that the writing thread queues", LONG)
+        wait_until(lambda: descriptors(Path(f"{path}-lock")) == 2, "that the writing thread queues")
         if (child := os.fork()) == 0:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

@@ -241,7 +241,7 @@ class Site:
             has_looked = '"status":"ok"' in self._app.test_client().get("/healthz").text
             return has_looked and _is_well(self._page())
 
-        wait_until(is_well, "health", 30)
+        wait_until(is_well, "health")
 
     def _look(self, looks: int, *shown: str) -> None:
         if self._outage.ages and len(shown) > 1:
@@ -264,7 +264,7 @@ class Site:
             page = self._page()
             return {f"langpont_session_{line}" for line in lines} <= set(page.splitlines())
 
-        wait_until(is_shown, f"a page that shows {lines}", 30)
+        wait_until(is_shown, f"a page that shows {lines}")
         return page
 
     def _age(self) -> None:
@@ -274,7 +274,7 @@ class Site:
             self._visit()
             return health.level == 2
 
-        wait_until(is_lost, "the outage", 30)
+        wait_until(is_lost, "the outage")
         health.age_outage(self._outage.ages)
 
     def _visit(self) -> None:
@@ -300,7 +300,7 @@ class Site:
             text = self._app.test_client().get("/metrics").text
             return _requests(text) >= done
 
-        wait_until(is_up_to_date, "a page that shows all requests", 30)
+        wait_until(is_up_to_date, "a page that shows all requests")
         return text
 
 

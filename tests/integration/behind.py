@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.sql.database import Database, make_engine
@@ -18,9 +18,6 @@ from tests.support.auth_records import move_back, says
 
 from .conftest import cookie_of, parts, redis_store
 from .mariadb import MariaDB
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 NO_LIMITS = {
     "postgresql": "?connect_timeout=3600&keepalives=0&tcp_user_timeout=0",
@@ -180,7 +177,7 @@ def wait_for_level(app: Flask, level: int) -> None:
 
 def wait_until_home(*apps: Flask) -> None:
     """Everything is as it was before the outage."""
-    wait_until(lambda: all(map(is_home, apps)), "everything home", LONG)
+    wait_until(lambda: all(map(is_home, apps)), "everything home")
 
 
 def wait_until_lost(app: Flask, store: str) -> None:
@@ -188,7 +185,6 @@ def wait_until_lost(app: Flask, store: str) -> None:
     wait_until(
         lambda: {(store, "read"), (store, "write")} <= parts(app).health.open_stores(),
         f"{store} known to be lost",
-        LONG,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flask import Flask, session
 
-from devservers.processes import children, spawn, wait_until
+from devservers.processes import LONG, children, spawn, wait_until
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.support.patience import wait_for_the_journal
@@ -24,9 +24,6 @@ from .conftest import PATIENT, SLOW_MS
 from .unix_socket import UnixConnection
 
 ROOT = Path(__file__).parents[2]
-
-LONG = 60.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 CONFIGURATION = ROOT / "infra" / "gunicorn.conf.py"
 
@@ -110,8 +107,8 @@ class Gunicorn:
                 served[pid] = served.get(pid, 0) + 1
             return len(served) == 2
 
-        wait_until(lambda: len(self.workers) == 2, "both workers", LONG)
-        wait_until(visit, "an answer of each worker", LONG)
+        wait_until(lambda: len(self.workers) == 2, "both workers")
+        wait_until(visit, "an answer of each worker")
         return served
 
     @property

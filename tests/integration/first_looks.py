@@ -14,14 +14,12 @@ from contextlib import contextmanager
 
 from flask import Flask
 
+from devservers.processes import LONG
 from devservers.valkey import after_changes
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.recovery.monitor import Monitor
 
 IS_WANTED = bool(os.environ.get("LANGPONT_FIRST_LOOK"))
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 PATIENCE = 0.3
 """Seconds for a look; where the monitor is paused there is none before that ends."""

@@ -9,18 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import AuthRow, Fields, StoreError
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.tables import SESSIONS
 
 HOUR = 3_600_000
-
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
-
 
 PAYLOAD: Fields = {
     "user_id": encode("user_id", 7),
@@ -59,7 +54,7 @@ def until_it_answers(database: Database) -> None:
             return False
         return True
 
-    wait_until(answers_twice, "two good probes", LONG)
+    wait_until(answers_twice, "two good probes")
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:

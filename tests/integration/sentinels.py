@@ -119,7 +119,7 @@ class Service:
                 client.execute_command("SENTINEL", "FAILOVER", SERVICE, *how)
             return role(heir) == "master"
 
-        wait_until(is_promoted, "the promotion", 60)
+        wait_until(is_promoted, "the promotion")
         return heir
 
     @contextmanager
@@ -138,7 +138,7 @@ class Service:
             server.start()
         for sentinel in self.sentinels:
             sentinel.start()
-        wait_until(lambda: all(map(self._is_whole, self.sentinels)), "a service at rest", 60)
+        wait_until(lambda: all(map(self._is_whole, self.sentinels)), "a service at rest")
 
     def _is_whole(self, sentinel: Sentinel) -> bool:
         try:

@@ -15,14 +15,11 @@ from flask import Flask, Response, flash, get_flashed_messages, jsonify, request
 from flask import session as current
 from flask_login import current_user, login_fresh, login_user, logout_user
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.categories import AUTH
 
 from .conftest import parts
 from .forms_site import User
-
-LONG = 60.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 SPARED = ("load", "probe")
 """Operations of which the straight line has fewer, or that are none of a request."""
@@ -275,7 +272,7 @@ class Site:
             self.ask(name, [("get", "lang")])
             return self.reads.taken == 1
 
-        wait_until(is_near, "a read that asks nothing", LONG)
+        wait_until(is_near, "a read that asks nothing")
 
     def counts(self) -> Mapping[str, int]:
         """Return what was recorded of requests since the count began: all but how long it took, and what the straight

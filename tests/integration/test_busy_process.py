@@ -18,7 +18,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import StoreLost
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
@@ -26,7 +26,7 @@ from flask_langpont_session.policy.values import StoreError
 from flask_langpont_session.support.lag import PROCESS, Lag
 from flask_langpont_session.testing import captured_events
 
-from .behind import LONG, emptied
+from .behind import emptied
 from .conftest import MakeApp, parts
 
 pytestmark = pytest.mark.real_time("how soon a process that computes notices what it waits for")
@@ -69,7 +69,7 @@ class Users:
         self.seen: Counter[tuple[bool, int]] = Counter()
         for user in self._browsers:
             # With these waits a busy machine may refuse a sign-in, which no test here is about.
-            wait_until(functools.partial(self._sign_in, user), f"user {user} is signed in", LONG)
+            wait_until(functools.partial(self._sign_in, user), f"user {user} is signed in")
 
     def _sign_in(self, user: str) -> bool:
         return self._browsers[user].post(f"/login/{user}").status_code == 200
@@ -142,14 +142,14 @@ def test_a_redis_that_hangs_is_noticed(
     with computing(threads), users.surfing():
         time.sleep(1.5)
         # Whether a busy process takes it for lost is another test's question; a busy machine may let it wait.
-        wait_until(lambda: (PRIMARY, READ) not in parts(app).health.open_stores(), "Redis is used", LONG)
+        wait_until(lambda: (PRIMARY, READ) not in parts(app).health.open_stores(), "Redis is used")
         began = time.monotonic()
         os.kill(primary.pid or 0, signal.SIGSTOP)  # at once; what follows takes a busy process a while
         primary.freeze()
         try:
-            wait_until(lambda: (PRIMARY, READ) in parts(app).health.open_stores(), "the loss", LONG)
+            wait_until(lambda: (PRIMARY, READ) in parts(app).health.open_stores(), "the loss")
             took = max(0.0, lost_at(app, PRIMARY) - began)
-            wait_until(lambda: users.seen[True, 2] > USERS, "answers at level 2", LONG)
+            wait_until(lambda: users.seen[True, 2] > USERS, "answers at level 2")
         finally:
             primary.thaw()
     record_property("noticed after, seconds", took)
@@ -224,11 +224,11 @@ def test_a_database_that_hangs_is_noticed_by_a_late_process(
         began = time.monotonic()
         postgres.freeze()
         try:
-            wait_until(lambda: (DATABASE, READ) in parts(app).health.open_stores(), "the loss", LONG)
+            wait_until(lambda: (DATABASE, READ) in parts(app).health.open_stores(), "the loss")
             took = max(0.0, lost_at(app, DATABASE) - began)
         finally:
             postgres.thaw()
         record_property("noticed after, seconds", took)
-        wait_until(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery", LONG)
+        wait_until(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery")
     assert took < LONG
     assert not users.strangers

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.cli.signals import interrupting, undisturbed
 from flask_langpont_session.drill.faults import Fault, Faults
@@ -26,7 +26,7 @@ from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 
-from .behind import LONG, emptied, resting, row, sign_in, wait_for_level
+from .behind import emptied, resting, row, sign_in, wait_for_level
 from .conftest import MakeApp, parts
 from .flask_command import RunningCommand, run_flask
 from .shop import run, write_shop
@@ -180,7 +180,7 @@ def test_what_the_database_does_for_a_request_that_is_over_is_waited_for(
     with pytest.raises(StoreError):
         calls.in_request(insert, 0.05)
     drill.clean_up()
-    wait_until(lambda: not calls.requests.busy, "the end of the call", LONG)
+    wait_until(lambda: not calls.requests.busy, "the end of the call")
     assert users_of_drills(sqlite_url) == 0
 
 

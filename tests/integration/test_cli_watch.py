@@ -13,11 +13,10 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.diagnosis.health_page import page_at, read_page
 
-from .behind import LONG
 from .conftest import MakeApp
 from .flask_command import RunningCommand, on_terminal, run_flask
 from .shop import write_shop
@@ -68,7 +67,7 @@ def test_a_running_site_is_watched(site: str, primary: Valkey, tmp_path: Path) -
         def found() -> bool:
             return any(look["level"] == level for look in looks(command)[begin:])
 
-        wait_until(found, f"level {level}", LONG)
+        wait_until(found, f"level {level}")
         return len(looks(command))
 
     seen = wait_for(0)

@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from devservers.processes import free_port, wait_until
 from flask_langpont_session.extension import state_of
 
-from .behind import LONG
 from .conftest import MakeApp, close
 
 TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:alerts"
@@ -51,7 +50,7 @@ def test_what_runs_beside_the_requests_ends_with_the_application(busy_app: Flask
         "langpont-session-journal",  # started by the monitor, which may take its time
     }
     assert busy_app.test_client().post("/login/7").status_code == 200
-    wait_until(lambda: expected <= {thread.name for thread in threads() - before}, "all threads", LONG)
+    wait_until(lambda: expected <= {thread.name for thread in threads() - before}, "all threads")
     close(busy_app)
     assert {thread.name for thread in threads() - before} <= {"langpont-session-lag"}
 

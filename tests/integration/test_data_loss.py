@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from flask import Flask
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
 from flask_langpont_session.stores.redis.commands import READ
@@ -22,21 +22,7 @@ from flask_langpont_session.testing import captured_events, switched_off
 from tests.faults.proxy import STALL_REPLY, FaultProxy
 from tests.support.auth_records import say, says
 
-from .behind import (
-    LONG,
-    age_entry,
-    age_row,
-    browser,
-    elsewhere,
-    entry,
-    is_home,
-    key,
-    now_ms,
-    questions,
-    row,
-    sign_in,
-    who,
-)
+from .behind import age_entry, age_row, browser, elsewhere, entry, is_home, key, now_ms, questions, row, sign_in, who
 from .conftest import MakeApp, cookie_of, parts, redis_store
 from .looks import (
     look,
@@ -280,7 +266,7 @@ def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Work
     with primary.client() as redis:
         assert redis.client_kill_filter(_type="normal", skipme=True) > 0
     idle = redis_store(workers.worker).link.connections.idle
-    wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here", LONG)
+    wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here")
     assert not asks(workers.worker, client)
     assert trust_since(workers.worker) == before
     assert connections(primary) > accepted + 1
@@ -395,7 +381,7 @@ def wait_until_home_by_hand(app: Flask) -> None:
         look(app)
         return is_home(app)
 
-    wait_until(look_and_see, "everything home", LONG)
+    wait_until(look_and_see, "everything home")
 
 
 # -- replies and records of other sessions -----------------------------------------------------------------------------
@@ -424,11 +410,11 @@ def get_with_the_reply_of(app: Flask, proxy: FaultProxy, client: Any, digest: st
     responses: list[Any] = []
     proxy.impose(STALL_REPLY)
     ask_for(app, digest, *categories)
-    wait_until(lambda: proxy.hits["stall_reply"] == 1, "a reply that is held back", LONG)
+    wait_until(lambda: proxy.hits["stall_reply"] == 1, "a reply that is held back")
     sent = proxy.counters.bytes_to_server
     thread = threading.Thread(target=lambda: responses.append(browser(app, client.cookie).get("/who")))
     thread.start()
-    wait_until(lambda: proxy.counters.bytes_to_server > sent, "the request's own question", LONG)
+    wait_until(lambda: proxy.counters.bytes_to_server > sent, "the request's own question")
     proxy.heal()
     thread.join(LONG)
     return responses[0]

@@ -12,7 +12,7 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.testing import outage, switched_off
 
-from .behind import LONG, digest, key, sign_in, stored
+from .behind import digest, key, sign_in, stored
 from .conftest import MakeApp, cookie_of, parts
 
 CART = ["tea", "milk"]
@@ -97,7 +97,7 @@ def test_a_cart_outlives_the_look_of_the_pages(app: Flask, primary: Valkey, page
         redis.delete(key(digest(cookie), "ui"))
         redis.pexpire(key(digest(cookie), "data"), life - DAY - life // 4)
     assert client.get("/all").json["cart"] == CART
-    wait_until(lambda: "theme" not in client.get("/all").json, "the invalidation", LONG)
+    wait_until(lambda: "theme" not in client.get("/all").json, "the invalidation")
     assert life - 60_000 < life_ms(primary, cookie) <= life
 
 
@@ -120,7 +120,7 @@ def test_what_waited_or_was_given_back_lives_as_long_as_its_session(
     expected = {"cart": '["tea","milk"]' if is_written else '["tea"]'}
     if is_emptied:
         assert client.get("/who").json["user"] == "7"  # the database has it
-    wait_until(lambda: stored(primary, "data", cookie) == expected, "the cart", LONG)
+    wait_until(lambda: stored(primary, "data", cookie) == expected, "the cart")
     assert life - 60_000 < life_ms(primary, cookie) <= life
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import dialects
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Engine, default
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.serializer import encode
 from flask_langpont_session.policy.values import (
@@ -45,17 +45,7 @@ from tests.support.codecs import SEALING
 
 from .conftest import unforced
 from .mariadb import MariaDB
-from .rows import (
-    HOUR,
-    LONG,
-    PAYLOAD,
-    create,
-    load,
-    locked,
-    together,
-    until_it_answers,
-    update,
-)
+from .rows import HOUR, PAYLOAD, create, load, locked, together, until_it_answers, update
 
 DAY = 24 * HOUR
 SHORT = 0.25
@@ -215,7 +205,7 @@ def on_postgres(sick_postgres: Postgres) -> Iterator[Database]:
     yield database
     sick_postgres.start()
     # A connection that comes back after the end would never be closed.
-    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
+    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls")
     database.close()
 
 
@@ -377,7 +367,7 @@ def test_a_sign_in_that_is_given_up_before_it_is_sent_never_is(on_postgres: Data
         with pytest.raises(StoreError, match="DeadlineExceeded"):
             create(on_postgres)
         held.set()
-        wait_until(lambda: not on_postgres.calls.requests.busy, "the end of the call", LONG)
+        wait_until(lambda: not on_postgres.calls.requests.busy, "the end of the call")
     assert "INSERT" not in sent
 
 
@@ -1180,7 +1170,7 @@ def test_a_call_that_was_given_up_makes_the_tables_all_the_same(make_database: M
     database = make_database(makes_tables=lambda: True)
     with pytest.raises(StoreError):
         database.load("digest", idle_ms=0, timeout=0.00001)
-    wait_until(lambda: not database.upkeep.missing_tables(), "the tables are there", 60)
+    wait_until(lambda: not database.upkeep.missing_tables(), "the tables are there")
 
 
 def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) -> None:
@@ -1514,7 +1504,7 @@ def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
     with pytest.raises(StoreError, match=r"DeadlineExceeded|StartedLate"):
         ABANDONED[name](hasty)
     held.set()
-    wait_until(lambda: not hasty.calls.requests.busy, "the end of the call", LONG)
+    wait_until(lambda: not hasty.calls.requests.busy, "the end of the call")
     assert ([(row.digest, row.version) for row in database.sessions_of("7")], epochs(database)) == (before, {})
     sa.event.remove(hasty.engine, "after_cursor_execute", hold)
     until_it_answers(hasty)
@@ -1531,9 +1521,9 @@ def test_a_call_of_no_request_may_take_longer(database: Database, hasty: Databas
     with locked(database):
         with pytest.raises(StoreError):
             hasty.kill("digest")
-        wait_until(lambda: not hasty.calls.requests.busy, "the end of the hasty call", LONG)
+        wait_until(lambda: not hasty.calls.requests.busy, "the end of the hasty call")
         ender.start()
-        wait_until(lambda: hasty.calls.patient.busy == 1, "the patient call", LONG)
+        wait_until(lambda: hasty.calls.patient.busy == 1, "the patient call")
         assert hasty.calls.requests.busy == 0
         ender.join(2 * SHORT)  # longer than requests wait
         assert ended == []

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from devservers.processes import spawn, wait_until
+from devservers.processes import LONG, spawn, wait_until
 from devservers.servers import Postgres
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
 from flask_langpont_session.stores.sql import bulkhead, dialects, engines
@@ -36,8 +36,6 @@ pytestmark = pytest.mark.real_time("waits of a quarter of a second, by the real 
 
 HOUR = 3_600_000
 SHORT = 0.25
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 GIVEN_UP = ("DeadlineExceeded", "StartedLate")
 """Causes of a call that had no answer in its time; the second one where this process itself was late."""
@@ -80,7 +78,7 @@ def database(url: str) -> Iterator[Database]:
     database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=SLOTS)
     yield database
     # A connection that comes back after the end would never be closed.
-    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
+    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls")
     database.close()
     database.engine.dispose()
 
@@ -118,7 +116,7 @@ def in_threads(count: int, call: Callable[[], object]) -> list[object]:
 
 def until_swallowed(proxy: FaultProxy, count: int) -> None:
     """So many requests were lost, each on a connection of its own."""
-    wait_until(lambda: proxy.hits["hang"] >= count, "a request that is swallowed", LONG)
+    wait_until(lambda: proxy.hits["hang"] >= count, "a request that is swallowed")
     assert proxy.hits["hang"] == count
 
 
@@ -130,7 +128,7 @@ def until_it_answers(database: Database) -> None:
         except StoreError:
             return False
 
-    wait_until(answers, "answer of the database", LONG)
+    wait_until(answers, "answer of the database")
 
 
 CALLS: dict[str, Callable[[Database], object]] = {
@@ -175,7 +173,7 @@ def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
         assert database.calls.requests.busy == SLOTS
         assert proxy.connections <= SLOTS
     until_it_answers(database)
-    wait_until(lambda: database.calls.requests.busy == 0, "free slots", LONG)
+    wait_until(lambda: database.calls.requests.busy == 0, "free slots")
     database.calls.timeout = LONG
     rows = in_threads(SLOTS, lambda: database.load("digest", idle_ms=0))
     assert [type(row) for row in rows] == [AuthRow] * SLOTS
@@ -213,7 +211,7 @@ def test_a_call_that_waited_for_a_slot_says_nothing_about_the_database(url: str,
     assert isinstance(error, StoreError)
     assert (error.error_class, error.concerns_health) == (ErrorClass.LOCAL, False)
     assert proxy.hits["hang"] == 2
-    wait_until(lambda: not database.calls.requests.busy, "the end of hung calls", LONG)
+    wait_until(lambda: not database.calls.requests.busy, "the end of hung calls")
     database.close()
     database.engine.dispose()
 
@@ -249,7 +247,7 @@ def test_a_write_whose_commit_is_not_answered_can_be_repeated(
     [error] = in_threads(1, lambda: WRITES[name](database))
     assert isinstance(error, StoreError)
     assert error.timed_out
-    wait_until(lambda: proxy.hits["swallow_reply"] == 1, "an answer that is lost", LONG)
+    wait_until(lambda: proxy.hits["swallow_reply"] == 1, "an answer that is lost")
     written = state()
     assert written != before
     proxy.heal()
@@ -299,7 +297,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
     warm(database)
     with proxy.failing(SWALLOW_REPLY):
         [error] = in_threads(1, lambda: LANES[lane](database))
-        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     assert isinstance(error, StoreError)
     assert error.timed_out
     until_overdue_calls_end(database, lane)
@@ -316,7 +314,7 @@ def until_overdue_calls_end(database: Database, lane: str) -> None:
         database.calls.end_overdue(0.0)
         return not getattr(database.calls, lane).busy
 
-    wait_until(has_ended, "a free slot", LONG)
+    wait_until(has_ended, "a free slot")
 
 
 @on_each
@@ -327,7 +325,7 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     sa.event.listen(database.engine, "connect", partial(swallow, proxy), insert=True, once=True)
     [error] = in_threads(1, lambda: database.load("digest", idle_ms=0))
     assert isinstance(error, StoreError)
-    wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+    wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     proxy.heal()
     until_overdue_calls_end(database, "requests")
     until_it_answers(database)
@@ -341,8 +339,8 @@ def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: 
     database = Database(shared_engine(url), timeout=SHORT, concurrency=1)
     with proxy.failing(SWALLOW_REPLY):
         in_threads(1, lambda: database.load("digest", idle_ms=0))
-        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
-    wait_until(lambda: database.calls.requests.busy == 0, "a free slot", LONG)
+        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
+    wait_until(lambda: database.calls.requests.busy == 0, "a free slot")
     until_it_answers(database)
     database.close()
     database.engine.dispose()
@@ -354,11 +352,11 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(url: str, proxy: Fau
     warm(database)
     with proxy.failing(SWALLOW_REPLY):
         in_threads(1, lambda: database.load("digest", idle_ms=0))
-        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost", LONG)
+        wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     database.calls.end_overdue(LONG * 100)
     assert database.calls.requests.busy == 1
     database.probe(LONG)
-    wait_until(lambda: database.calls.requests.busy == 0, "a free slot", LONG)
+    wait_until(lambda: database.calls.requests.busy == 0, "a free slot")
     database.close()
     database.engine.dispose()
 
@@ -375,7 +373,7 @@ def test_what_a_call_that_hung_returns_after_the_end_is_closed(url: str, proxy: 
         database.load("digest", idle_ms=HOUR)
     database.close()
     proxy.heal()
-    wait_until(lambda: database.calls.requests.busy == 0, "the end of the hung call", LONG)
+    wait_until(lambda: database.calls.requests.busy == 0, "the end of the hung call")
     assert len(opened) == 1
     assert closed == opened
 
@@ -519,13 +517,13 @@ def test_gunicorn_stops_while_a_call_hangs(url: str, proxy: FaultProxy, tmp_path
         env={"URL": url, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     try:
-        wait_until(lambda: listens(path), "gunicorn", LONG)
-        wait_until(lambda: get(path) == "valid", "an answer", LONG)
+        wait_until(lambda: listens(path), "gunicorn")
+        wait_until(lambda: get(path) == "valid", "an answer")
         hits = proxy.hits["hang"]
         with proxy.failing(HANG):
             assert get(path) in GIVEN_UP
             # More than one, if a call that was given up before the first answer still talks to the database.
-            wait_until(lambda: proxy.hits["hang"] > hits, "a request that is swallowed", LONG)
+            wait_until(lambda: proxy.hits["hang"] > hits, "a request that is swallowed")
             process.terminate()
             assert process.wait(LONG) == 0, log.read_text()
     finally:

@@ -35,7 +35,7 @@ from tests.faults.matrix_servers import configured
 from tests.topologies import acl
 from tests.topologies.redis8 import Redis8
 
-from .behind import LONG, emptied
+from .behind import emptied
 from .conftest import add_views, close, parts
 from .mariadb import MariaDB
 from .pgbouncer import PgBouncer
@@ -760,7 +760,7 @@ def test_workers_of_gunicorn(make: Make, primary: Valkey, tmp_path: Path, sqlite
         return answers_http(web.port, "/healthz") and said == ("ok", "2 processes of gunicorn share it")
 
     with web:
-        wait_until(both, "both", LONG)
+        wait_until(both, "both")
         found = told(app, "worker-time-out", "forks")
     engine.dispose()
     says = {name: (check["outcome"], check["findings"][0]["found"]) for name, check in found.items()}

@@ -27,7 +27,6 @@ from .leftover_threads import (
 )
 
 MANY = 20
-PATIENCE = 60.0
 
 Make = Callable[..., Flask]
 
@@ -74,14 +73,14 @@ def leave_nothing(use_and_drop: Callable[[], weakref.ref[Flask]], number: int) -
     others = threads()
     use_and_drop()  # what a process keeps once is there from here on
     gc.collect()
-    wait_until(lambda: threads() <= others, "the threads of the first one ended", PATIENCE)
+    wait_until(lambda: threads() <= others, "the threads of the first one ended")
     gc.collect()
     before = files()
     dropped = [use_and_drop() for _ in range(number)]
-    wait_until(lambda: gc.collect() >= 0 and not any(app() for app in dropped), "all applications gone", PATIENCE)
-    wait_until(lambda: threads() <= others, "all threads ended", PATIENCE)
+    wait_until(lambda: gc.collect() >= 0 and not any(app() for app in dropped), "all applications gone")
+    wait_until(lambda: threads() <= others, "all threads ended")
     gc.collect()
-    wait_until(lambda: files() <= before, "all files closed", PATIENCE)
+    wait_until(lambda: files() <= before, "all files closed")
 
 
 def used_and_dropped(make: Make, *, closed: bool, **config: Any) -> weakref.ref[Flask]:
@@ -154,7 +153,7 @@ def test_a_closed_application_may_be_closed_again_and_asked(make: Make) -> None:
     assert app.test_client().post("/login/8").status_code == 200
     del app
     gc.collect()
-    wait_until(lambda: threads() <= others, "all threads ended", PATIENCE)
+    wait_until(lambda: threads() <= others, "all threads ended")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -171,7 +170,7 @@ def test_a_forked_child_drops_its_own(make: Make) -> None:
         held.clear()
         client.application = None  # type: ignore[assignment]
         gc.collect()
-        wait_until(lambda: not threads(), "all threads of the child ended", PATIENCE)
+        wait_until(lambda: not threads(), "all threads of the child ended")
         return gone() is None
 
     assert in_child(dropped)

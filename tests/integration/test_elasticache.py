@@ -84,7 +84,7 @@ def who(browser: Any) -> Any:
 
 
 def wait_for_home(browser: Any) -> None:
-    wait_until(lambda: bool(who(browser)["level"] == 0), "level 0", 30)
+    wait_until(lambda: bool(who(browser)["level"] == 0), "level 0")
 
 
 def identity(app: Flask, store: str = PRIMARY) -> str:
@@ -363,7 +363,7 @@ def pair(two_servers: tuple[Valkey, Valkey]) -> tuple[Valkey, Valkey]:
             client.config_resetstat()
     with second.client() as client:
         client.replicaof("127.0.0.1", str(first.port))
-        wait_until(lambda: follows(client), "the replica", 20)
+        wait_until(lambda: follows(client), "the replica")
     return first, second
 
 
@@ -407,7 +407,7 @@ class Load:
     def goes_on(self, requests: int = 30) -> None:
         """Return when so many more requests were answered."""
         wanted = self.done.total() + requests
-        wait_until(lambda: self.done.total() >= wanted, f"{requests} more answers", 30)
+        wait_until(lambda: self.done.total() >= wanted, f"{requests} more answers")
 
     def _visit(self) -> None:
         while not self._over.is_set():
@@ -460,7 +460,7 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
         load.goes_on(10)
         assert identity(app) != run_id(heir)
         names.ports = {name: heir.port, READER: old.port}
-        wait_until(lambda: identity(app) == run_id(heir), "the heir", 20)
+        wait_until(lambda: identity(app) == run_id(heir), "the heir")
         wait_for_home(browser)
         load.goes_on(10)
     assert load.failed == []
@@ -494,7 +494,7 @@ def test_a_group_that_was_made_anew_is_found_under_its_new_name(
     aws.reset()
     names.ports = {aws.create_group(): second.port}
     first.kill()
-    wait_until(lambda: bool(who(browser)["user"] == "7") and identity(app) == run_id(second), "the new group", 20)
+    wait_until(lambda: bool(who(browser)["user"] == "7") and identity(app) == run_id(second), "the new group")
     wait_for_home(browser)
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
     known = group_of(make()).endpoints
@@ -653,7 +653,7 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
         locked.accept(OLD, NEW)
         load.goes_on(8)
         aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
-        wait_until(lambda: token_in_use(app) == NEW, "the new token", 30)
+        wait_until(lambda: token_in_use(app) == NEW, "the new token")
         load.goes_on(8)
         locked.accept(NEW)
         load.goes_on(15)
@@ -676,7 +676,7 @@ def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
     with Load(app, renew=True) as load:
         load.goes_on(8)
         aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
-        wait_until(lambda: locked.refusals > 0, "the new token, too early", 30)
+        wait_until(lambda: locked.refusals > 0, "the new token, too early")
         load.goes_on(15)
         locked.accept(NEW)
         load.goes_on(15)

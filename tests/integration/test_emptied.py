@@ -17,7 +17,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 
-from .behind import LONG, browser, entry, sign_in, wait_until_home
+from .behind import browser, entry, sign_in, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
 from .looks import look
 
@@ -85,9 +85,9 @@ def test_a_read_that_finds_nothing_has_the_loss_looked_for_at_once(make_app: Mak
     """Long before the next canary is due."""
     app = make_app(HEALTH_INTERVAL=600)
     client = visitor(app, input_text="mine")
-    wait_until(lambda: parts(app).monitor.has_looked, "the first look", LONG)
+    wait_until(lambda: parts(app).monitor.has_looked, "the first look")
     empty(primary)
-    wait_until(lambda: shown(app, client) == {"input_text": "mine"}, "what was lost", LONG)
+    wait_until(lambda: shown(app, client) == {"input_text": "mine"}, "what was lost")
 
 
 def test_what_this_worker_has_is_shown_where_there_is_no_time_to_look_for_a_loss(
@@ -107,7 +107,7 @@ def test_what_this_worker_has_is_shown_where_there_is_no_time_to_look_for_a_loss
             patch.setattr(parts(app).backend, "look_for_loss", too_late)
             for _ in range(2):
                 assert client.get("/get/input_text").json == {"value": "mine", "present": True}
-    wait_until(lambda: bool(entry(primary, client.digest, "translation")), "what was lost is given back", LONG)
+    wait_until(lambda: bool(entry(primary, client.digest, "translation")), "what was lost is given back")
 
 
 def test_what_was_over_does_not_come_back(hosts: tuple[Flask, Flask], primary: Valkey) -> None:
@@ -196,18 +196,18 @@ def test_nothing_is_gone_after_a_server_was_killed_and_came_back_empty(make_app:
     for thread in threads:
         thread.start()
     primary.kill()
-    wait_until(lambda: parts(app).health.level > 0, "the outage", LONG)
+    wait_until(lambda: parts(app).health.level > 0, "the outage")
     for client in clients:
         assert browser(app, client.cookie).post("/add").text == "6"
         assert browser(app, client.cookie).post("/set", json={"context_info": "during"}).status_code == 200
     start_empty(primary)
-    wait_until(lambda: parts(app).health.level == 0, "level 0", LONG)
+    wait_until(lambda: parts(app).health.level == 0, "level 0")
     wait_until_home(app)
     ends.set()
     for thread in threads:
         thread.join()
     wait_until_home(app)
-    wait_until(lambda: not parts(app).monitor.recovery.gives_back, "all given back", LONG)
+    wait_until(lambda: not parts(app).monitor.recovery.gives_back, "all given back")
     assert failed == []
     for client in clients:
         assert shown(app, client) == {

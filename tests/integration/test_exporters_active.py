@@ -322,7 +322,7 @@ def nodes(tmp_path: Path) -> Iterator[list[Valkey]]:
         def agree() -> bool:
             return all("cluster_state:ok" in str(node.execute_command("CLUSTER", "INFO")) for node in (one, two))
 
-        wait_until(agree, "the cluster", 30)
+        wait_until(agree, "the cluster")
         yield nodes
 
 

@@ -363,7 +363,7 @@ def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
 
     victim = int(next(iter(served)))
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: victim not in gunicorn.workers and len(gunicorn.workers) == 2, "another worker", 30)
+    wait_until(lambda: victim not in gunicorn.workers and len(gunicorn.workers) == 2, "another worker")
     wait_until(lambda: gunicorn.figure(created) == total, "the same sum")
     wait_until(lambda: gunicorn.figure("degradation_level") == 0, "the level of the other worker")
     wait_until(lambda: gunicorn.figure('store_up{backend="primary",way="write"}') == 1, "what the other worker uses")
@@ -384,4 +384,4 @@ def test_what_a_server_before_has_left_is_not_shown(primary: Valkey, tmp_path: P
         wait_until(lambda: site.figure(created) == total, "the figures of the first server")
     assert site.files()
     with running(tmp_path, primary.url, preload=False, quiet=False, **EXPORTING) as site:
-        wait_until(lambda: site.figure(created) == 0, "a page without them", 30)
+        wait_until(lambda: site.figure(created) == 0, "a page without them")

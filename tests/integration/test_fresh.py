@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from flask import Flask, jsonify, request
 
+from devservers.processes import LONG
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import requires_fresh, session
 from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, FaultProxy
 
 from .behind import (
-    LONG,
     browser,
     digest,
     elsewhere,

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from devservers.forks import Fork
+from devservers.processes import LONG
 from devservers.servers import Postgres
 
 from . import fresh_worker
-from .behind import LONG, emptied
+from .behind import emptied
 from .conftest import MakeApp, parts
 
 BUSY = "while True: sum(range(10000))"

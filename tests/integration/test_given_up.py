@@ -19,7 +19,7 @@ from flask_langpont_session.recovery.giving_back import Refill
 from flask_langpont_session.recovery.rows import Resync
 from flask_langpont_session.stores.host.journal import Carry
 
-from .behind import LONG, browser, digest, entry, row, sign_in
+from .behind import browser, digest, entry, row, sign_in
 from .conftest import MakeApp, close, cookie_of, parts
 
 BOTH = (READ, WRITE)
@@ -64,7 +64,7 @@ def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
             state.monitor.probes.recover(store, BOTH)
         state.monitor.recovery.steps.giving_back.begin("", 0)
         if owner is Resync:
-            wait_until(lambda: drained_by_a_round(app), "all but what fails", LONG)
+            wait_until(lambda: drained_by_a_round(app), "all but what fails")
         state.monitor.tick()
         is_drained = state.backend.journal.waiting().entries == 0
     assert is_drained or owner is not Resync  # what was not given back keeps data waiting, see I32
@@ -114,7 +114,7 @@ def test_d19_a_category_that_a_release_does_not_know_stops_no_replay(
 
     new = make_app(HEALTH_INTERVAL=3600)
     with parts(new).monitor.paused():
-        wait_until(lambda: drained_by_a_round(new), "all that waits in the stores", LONG)
+        wait_until(lambda: drained_by_a_round(new), "all that waits in the stores")
     assert browser(elsewhere, leaving.cookie).get("/fresh").json == {"fresh": False, "user": None}
     assert not row(new, leaving.digest)["live"]
     assert entry(primary, writing.digest, "translation")["input_text"] == '"during"'
@@ -150,4 +150,4 @@ def test_d19_copies_of_a_category_that_a_release_does_not_know_stop_no_refill(
             texts = [entry(primary, name, "translation").get("input_text") for name in names]
             return texts == ['"kept"'] * 5 and not replay.gives_back
 
-        wait_until(all_are_back, "all copies are given back", LONG)
+        wait_until(all_are_back, "all copies are given back")

@@ -14,7 +14,7 @@ from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.stores.redis.server_identity import identity_of
 from flask_langpont_session.testing import captured_events
 
-from .behind import LONG, questions, sign_in
+from .behind import questions, sign_in
 from .conftest import MakeApp, parts
 from .scripts_server import Redis
 
@@ -55,7 +55,7 @@ def follow(server: Valkey, primary: Valkey) -> None:
     """Become a replica of a server, and have what that has."""
     with server.client() as client:
         client.replicaof("127.0.0.1", str(primary.port))
-        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "synchronisation", LONG)
+        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "synchronisation")
 
 
 def promote(server: Valkey) -> None:
@@ -75,7 +75,7 @@ def test_replicas_that_come_and_go_make_no_other_server(pair: Pair) -> None:
     ids.add(replication_id(pair.one))
     assert identity(pair.one) == before
     promote(pair.other)
-    wait_until(lambda: replication_id(pair.one) not in ids, "another replication id", LONG)
+    wait_until(lambda: replication_id(pair.one) not in ids, "another replication id")
     assert len(ids) == 2
     assert identity(pair.one) == before
 

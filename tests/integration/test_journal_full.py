@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
@@ -25,7 +25,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import captured_events
 
-from .behind import LONG, digest, entry, is_home, row_of, stored, wait_for_level, wait_until_home
+from .behind import digest, entry, is_home, row_of, stored, wait_for_level, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
 from .small_disk import (
     Disk,
@@ -252,8 +252,8 @@ def test_i33_a_sign_out_that_the_journal_did_not_take_reaches_the_stores(
         for store in (PRIMARY, DATABASE):
             parts(app).monitor.probes.recover(store, (READ, WRITE))
         held.close()
-        wait_until(lambda: not row_of(app, user.cookie).live, "the end of it in the database", LONG)
-        wait_until(lambda: entry(primary, digest(user.cookie)).get("@live") == "0", "the end of it in Redis", LONG)
+        wait_until(lambda: not row_of(app, user.cookie).live, "the end of it in the database")
+        wait_until(lambda: entry(primary, digest(user.cookie)).get("@live") == "0", "the end of it in Redis")
     wait_until_home(app)
 
 
@@ -271,7 +271,7 @@ def test_i33_a_disk_that_refuses_everything_stops_no_replay(
         parts(app).monitor.probes.recover(PRIMARY, (READ, WRITE))
         held.close()
         reached = lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"'  # noqa: E731
-        wait_until(reached, "what waited in Redis", LONG)
+        wait_until(reached, "what waited in Redis")
         assert stored(primary, "translation", user.cookie)["usage_count"] == "1"
         assert user.get("/get/usage_count").json["value"] == 2
     wait_until_home(app)
@@ -353,10 +353,10 @@ def test_d34_a_deleted_folder_is_noticed_and_made_anew(
     for client in clients:
         assert client.get("/who").json["user"] == "7"
     opened = [parts(worker).backend.journal.file.writer for worker in (here, there)]
-    wait_until(lambda: all(side.connection for side in opened), "the journal in use by both", LONG)
+    wait_until(lambda: all(side.connection for side in opened), "the journal in use by both")
     shutil.rmtree(folder.rename(tmp_path / "deleted"))  # in one step: the workers make files there at any moment
     said = "its file was deleted"
-    wait_until(lambda: sum(said in alarm for alarm in alarms(caplog)) == 2, "both have noticed", LONG)
+    wait_until(lambda: sum(said in alarm for alarm in alarms(caplog)) == 2, "both have noticed")
     for worker in (here, there):
         held.enter_context(parts(worker).monitor.paused())
         lose(worker, PRIMARY)

@@ -19,7 +19,7 @@ from flask_langpont_session.policy.serializer import decode
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
 from flask_langpont_session.testing import captured_events, switched_off
 
-from .behind import LONG, age_row, browser, key, pass_time, resting, row, sign_in, waiting, who
+from .behind import age_row, browser, key, pass_time, resting, row, sign_in, waiting, who
 from .conftest import MakeApp, close, parts
 from .counting import counted, wait_for_monitors
 
@@ -209,8 +209,8 @@ def test_i34_what_one_request_finds_has_all_others_told_again(make_app: MakeApp,
     with resting(app):
         pass_time(app, primary, admin.digest, parts(app).settings.lease_terms.verify_ms + 1)
         assert role(app, admin) is None
-    wait_until(lambda: not row(app, client.digest)["live"], "the sign-out to be told again", LONG)
-    wait_until(lambda: lost_commits(app) == 2, "both to be counted", LONG)
+    wait_until(lambda: not row(app, client.digest)["live"], "the sign-out to be told again")
+    wait_until(lambda: lost_commits(app) == 2, "both to be counted")
 
 
 def test_i34_a_tombstone_over_a_row_that_lives_is_counted(two_hosts: tuple[Flask, Flask]) -> None:
@@ -320,16 +320,16 @@ def test_i34_a_postgresql_that_comes_back_without_its_last_commits(
         server.stop()
         shutil.copytree(data, copy)
         server.start()
-        wait_until(lambda: not parts(app).health.open_stores(), "the database to be in use", LONG)
+        wait_until(lambda: not parts(app).health.open_stores(), "the database to be in use")
         assert out.post("/logout").status_code == 200
         assert admin.post("/set", json={"user_role": "user"}).status_code == 200
         wait_for_monitors()
         server.kill()
         shutil.copytree(copy, data, dirs_exist_ok=True)
-        wait_until(lambda: bool(parts(app).health.open_stores()), "the database to be away", LONG)
+        wait_until(lambda: bool(parts(app).health.open_stores()), "the database to be away")
         server.start()
-        wait_until(lambda: not parts(app).health.open_stores(), "the database to be in use", LONG)
-        wait_until(lambda: not row(app, out.digest)["live"], "the sign-out to be told again", LONG)
+        wait_until(lambda: not parts(app).health.open_stores(), "the database to be in use")
+        wait_until(lambda: not row(app, out.digest)["live"], "the sign-out to be told again")
         with resting(app):
             pass_time(app, primary, admin.digest, parts(app).settings.lease_terms.verify_ms + 1)
             assert (role(app, admin), who(app, admin), who(app, kept), who(app, out)) == (None, "7", "9", None)

@@ -16,7 +16,7 @@ from flask_langpont_session import LangPontSession, Revoked
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.support.auth_records import unpacked
 
-from .behind import LONG, emptied, is_home, resting, sign_in, wait_until_home, waiting, who
+from .behind import emptied, is_home, resting, sign_in, wait_until_home, waiting, who
 from .conftest import MakeApp, parts
 
 ROWS = 20_000
@@ -154,10 +154,10 @@ def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
         assert site.revoke_user() == Revoked(durable=False, sessions=1)
         assert [who(app, client) for app in site.all] == [None] * 3  # Redis was told those that this worker knew
         postgres.start()
-        wait_until(lambda: is_in_use_again(site.elsewhere), "the database in use elsewhere", LONG)
+        wait_until(lambda: is_in_use_again(site.elsewhere), "the database in use elsewhere")
         later = sign_in(site.elsewhere)
         assert site.valid() == sorted([later.digest, *(name(number) for number in range(1, ROWS + 1))])
-        wait_until(lambda: is_in_use_again(site.worker), "the database in use", LONG)
+        wait_until(lambda: is_in_use_again(site.worker), "the database in use")
         assert name(1) not in site.valid()
         assert name(ROWS) in site.valid()  # that follows
         site.replay_all()
@@ -188,7 +188,7 @@ def test_s6_all_tombstones_are_renewed_while_the_database_is_away(
             worker.monitor.tick()  # which a busy machine ends before all of it is done
             return tombstones(primary) == len(digests)
 
-        wait_until(are_renewed, "all of them", LONG)
+        wait_until(are_renewed, "all of them")
         assert waiting(site.worker) == len(digests)
         postgres.start()
 

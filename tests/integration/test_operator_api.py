@@ -21,7 +21,6 @@ from flask_langpont_session.request import revocations
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import (
-    LONG,
     age_row,
     browser,
     digest,
@@ -343,7 +342,7 @@ def is_leased(app: Flask, client: Any) -> bool:
 def test_s8_rows_that_are_dead_already_are_pushed_too(site: Site, primary: Valkey) -> None:
     """S8: another host ended them and died before Redis was told: their leases end with this."""
     ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
-    wait_until(lambda: all(is_leased(app, ended) for app in site.all), "a lease for every worker", LONG)
+    wait_until(lambda: all(is_leased(app, ended) for app in site.all), "a lease for every worker")
     with resting(*site.all):
         database = elsewhere(site.worker)
         database.kill(ended.digest)
@@ -450,7 +449,7 @@ def test_i5_a_user_is_logged_out_of_this_host_at_once(pg_site: Site, postgres: P
 
 def until_sign_in_works(app: Flask) -> None:
     """A worker's connections to a database that was killed are dead; each is found out by the call that uses it."""
-    wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in", LONG)
+    wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in")
 
 
 def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, primary: Valkey) -> None:

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from devservers.processes import LONG
 from devservers.servers import Postgres
 from flask_langpont_session.stores.sql import dialects
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 
-from .behind import LONG
 from .conftest import MakeApp
 from .mariadb import MariaDB
 

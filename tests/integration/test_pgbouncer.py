@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from devservers.processes import LONG
 from devservers.servers import Postgres
 from flask_langpont_session.policy.values import ErrorClass, RowState, StoreError
 from flask_langpont_session.stores.sql.database import Database, make_engine
 
-from .behind import LONG, emptied
+from .behind import emptied
 from .pgbouncer import PgBouncer
 from .rows import create, load, locked, together, until_it_answers, update
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.values import StoreError
@@ -20,7 +20,6 @@ from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import FaultProxy, cut_after
 
 from .behind import (
-    LONG,
     age_entry,
     age_row,
     browser,
@@ -80,12 +79,12 @@ def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary:
     for client, method, page in zip(clients, ("get", "post") * 2, ("/who", "/logout", "/all", "/set"), strict=True):
         ask(client, method, page)
     # A busy machine may spend the budget before a request comes to the database.
-    wait_until(has_met_both, "both outages met", LONG)
+    wait_until(has_met_both, "both outages met")
     wait_for_level(app, 4)
     primary.thaw()
     postgres.thaw()
     database = parts(app).backend.database  # a connection that comes back after the end would never be closed
-    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls", LONG)
+    wait_until(lambda: not (database.calls.requests.busy or database.calls.probes.busy), "the end of hung calls")
 
 
 def test_i13_an_outage_in_the_middle_of_any_reply_is_no_5xx(proxy: FaultProxy, make_app: MakeApp) -> None:
@@ -114,7 +113,7 @@ def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
     with primary.client() as redis:
         assert redis.delete(key(client.digest)) == 1
         parts(app).monitor.recovery.incident_since(time.monotonic(), ())
-        wait_until(lambda: entry(primary, client.digest).get("@live") == "0", "the tombstone", LONG)
+        wait_until(lambda: entry(primary, client.digest).get("@live") == "0", "the tombstone")
         assert int(redis.pttl(key(client.digest))) > TOMBSTONE_MS - MINUTES
     assert parts(app).backend.journal.counts()["revocations"] == 1
     postgres.start()
@@ -134,7 +133,7 @@ def a_busy_database(app: Flask) -> Iterator[None]:
 
     taken = threading.Thread(target=take)
     taken.start()
-    wait_until(lambda: database.calls.requests.busy == 1, "the slot to be taken", LONG)
+    wait_until(lambda: database.calls.requests.busy == 1, "the slot to be taken")
     try:
         yield
     finally:
@@ -222,7 +221,7 @@ def test_i13_without_a_thread_the_monitor_starts_with_the_next_request(
     assert client.get("/all").status_code == 200
     assert refused
     assert client.get("/all").status_code == 200
-    wait_until(lambda: parts(app).monitor.has_looked, "the monitor", LONG)
+    wait_until(lambda: parts(app).monitor.has_looked, "the monitor")
 
 
 def test_i13_a_damaged_user_id_in_the_database_is_no_5xx(make_app: MakeApp) -> None:

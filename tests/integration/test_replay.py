@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from flask import session
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.build import State
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
@@ -28,7 +28,7 @@ from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.sql.calls import Calls
 from flask_langpont_session.stores.sql.database import Database
 
-from .behind import LONG, browser, entry, row, sign_in, wait_until_home
+from .behind import browser, entry, row, sign_in, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
 
 BOTH = (READ, WRITE)
@@ -88,10 +88,10 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     with monkeypatch.context() as patch, slowed(RedisStore, "merge_all", 0.05, monkeypatch) as merged:
         patch.setattr("flask_langpont_session.recovery.steps.BATCH", 20)
         state.monitor.ensure_started()
-        wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay", LONG)
+        wait_until(lambda: len(merged) > 2 and not state.health.open_stores(), "the replay")
         lose(state, DATABASE)
         time.sleep(1.0)
-        wait_until(lambda: not state.health.open_stores(), "the database in use", LONG)
+        wait_until(lambda: not state.health.open_stores(), "the database in use")
         assert app.test_client().post("/login/7").status_code == 200
         assert state.backend.journal.counts()["writes"] > 1000
     wait_until_home(app)
@@ -397,7 +397,7 @@ def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
     app = make_app()
     state, others = parts(app), replays()
     state.monitor.ensure_started()
-    wait_until(lambda: bool(replays() - others), "the replay's thread", LONG)
+    wait_until(lambda: bool(replays() - others), "the replay's thread")
     state.backend.journal.put([write(name(1), "input_text", "x")])
     with state.monitor.paused():
         child = os.fork()
@@ -419,7 +419,7 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
         with state.monitor.paused():
             keep_many(state.backend.journal, 3000)
         state.monitor.ensure_started()
-        wait_until(lambda: bool(merged), "the replay", LONG)
+        wait_until(lambda: bool(merged), "the replay")
         state.monitor.stop()
         assert replays() <= others
     assert state.backend.journal.counts()["writes"] > 0

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
+from devservers.processes import LONG
 from flask_langpont_session.testing import switched_off
 
-from .behind import LONG, browser, digest, row, sign_in, wait_until_home
+from .behind import browser, digest, row, sign_in, wait_until_home
 from .conftest import MakeApp, cookie_of
 
 

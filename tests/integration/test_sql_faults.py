@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from flask import Flask, after_this_request, request, session
 from flask.wrappers import Response
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.values import ErrorClass, StoreError
@@ -29,16 +29,7 @@ from flask_langpont_session.recovery.probes import PROBE_TIMEOUT
 from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
 
-from .behind import (
-    LONG,
-    NO_LIMITS,
-    age_entry,
-    emptied,
-    outcomes,
-    questions,
-    sign_in,
-    wait_until_home,
-)
+from .behind import NO_LIMITS, age_entry, emptied, outcomes, questions, sign_in, wait_until_home
 from .conftest import MakeApp, parts, redis_store
 from .counting import wait_for_monitors
 from .mariadb import MariaDB
@@ -336,17 +327,17 @@ def test_a_fault_of_the_database(row: Row, place: Place, primary: Valkey, caplog
         assert int(refused.headers["Retry-After"]) > 0
         assert "Set-Cookie" not in refused.headers
         # A busy machine may lose more for a moment, and finds out.
-        wait_until(lambda: visited(app, primary, user) == row.lost, f"breaker for {row.lost}", LONG)
+        wait_until(lambda: visited(app, primary, user) == row.lost, f"breaker for {row.lost}")
         end_lease(app, primary, user.digest)
         asked = questions(app)
         assert user.get("/who").json == {"user": USER, "level": 0, "lang": None}
         assert (questions(app) > asked) == ("read" not in row.lost)
         assert row.error in {parts(app).health.breakers["database", way].cause for way in row.lost}
     wait_until_home(app)
-    wait_until(lambda: answers(app), "an answer", LONG)
+    wait_until(lambda: answers(app), "an answer")
     assert user.get("/who").json["user"] == USER
     assert lost(app) == NONE
-    wait_until(lambda: calls_have_ended(app), "the end of hung calls", LONG)
+    wait_until(lambda: calls_have_ended(app), "the end of hung calls")
     assert "sesame" not in caplog.text
 
 
@@ -395,12 +386,12 @@ def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_pa
     user = sign_in(app, USER)
     with read_only_file(place):
         with hidden_table(place):
-            wait_until(lambda: visited(app, primary, user) == BOTH, "breakers", LONG)
-        wait_until(lambda: visited(app, primary, user) == WRITES, "reads", LONG)
+            wait_until(lambda: visited(app, primary, user) == BOTH, "breakers")
+        wait_until(lambda: visited(app, primary, user) == WRITES, "reads")
         asked = questions(app)
         visited(app, primary, user)
         assert questions(app) > asked
-    wait_until(lambda: answers(app), "an answer", LONG)
+    wait_until(lambda: answers(app), "an answer")
 
 
 @pytest.mark.parametrize("on", ["postgres", "mariadb"])
@@ -456,9 +447,9 @@ def test_lost_replies_are_over_when_replies_come_again(
             assert proxy.hits[SWALLOW_REPLY.name] >= len(LANES)
         end_lease(app, primary, user.digest)
         assert user.get("/who").json["user"] == USER
-        wait_until(lambda: lost(app) == BOTH, "breaker", LONG)
+        wait_until(lambda: lost(app) == BOTH, "breaker")
         proxy.heal()
-        wait_until(lambda: lost(app) == NONE and calls_have_ended(app), "all slots", LONG)
+        wait_until(lambda: lost(app) == NONE and calls_have_ended(app), "all slots")
         end_lease(app, primary, user.digest)
         assert user.get("/who").json == {"user": USER, "level": 0, "lang": None}
         assert answers(app)
@@ -595,11 +586,11 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
     other = threading.Thread(target=write)
     other.start()
     assert held.wait(LONG)
-    wait_until(lambda: not answers(shared) and lost(shared) == WRITES, "breaker for writes", LONG)
-    wait_until(lambda: not answers(shared) and "write_refused" in outcomes(shared, "database"), "a refusal", LONG)
+    wait_until(lambda: not answers(shared) and lost(shared) == WRITES, "breaker for writes")
+    wait_until(lambda: not answers(shared) and "write_refused" in outcomes(shared, "database"), "a refusal")
     done.set()
     other.join(LONG)
-    wait_until(lambda: answers(shared), "an answer", LONG)
+    wait_until(lambda: answers(shared), "an answer")
     assert SHARED not in caplog.text
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from devservers.processes import LONG
 from devservers.servers import Postgres
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import cursor
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 
-from .rows import LONG, create, load, update
+from .rows import create, load, update
 
 OWNERS: dict[str, Callable[[str], sa.Engine]] = {
     "its own": lambda url: make_engine(url, LONG),

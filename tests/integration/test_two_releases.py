@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from devservers.processes import children, spawn, wait_until
+from devservers.processes import LONG, children, spawn, wait_until
 from devservers.server import Server, answers_http
 from devservers.servers import Valkey
 from devservers.web import PROJECT
@@ -33,9 +33,6 @@ from tests.stories.visitor import Visitor
 from tests.support import former_release
 from tests.support.journal_process import end_all, let_go, output, process
 from tests.support.journals import ref, write
-
-LONG = 60.0
-"""Seconds; only reached when something is broken."""
 
 USERS = 4
 
@@ -227,7 +224,7 @@ class User:
             answers.append(self.visitor.at(url).me())
             return bool(answers[-1]["available"])
 
-        wait_until(is_known, "an answer that knows", LONG)
+        wait_until(is_known, "an answer that knows")
         shown = answers[-1]
         left = iter(shown["numbers"])
         assert shown["count"] >= len(self.acknowledged)
@@ -293,7 +290,7 @@ def forms_of(host: Host) -> dict[int, tuple[int, int]]:
         found[shown["pid"]] = shown["form"], shown["level"]
         return found.keys() >= host.workers()
 
-    wait_until(have_all_answered, "an answer of every worker", LONG)
+    wait_until(have_all_answered, "an answer of every worker")
     return {pid: found[pid] for pid in host.workers()}
 
 
@@ -308,7 +305,7 @@ def seen_by_all(hosts: Sequence[Host], users: Sequence[User]) -> None:
         user.append(0, hosts[0].url)
         for host in hosts:
             found = set[int]()
-            wait_until(partial(_shows, host, user, found), "an answer of every worker", LONG)
+            wait_until(partial(_shows, host, user, found), "an answer of every worker")
 
 
 def _shows(host: Host, user: User, found: set[int]) -> bool:
@@ -340,20 +337,20 @@ def test_under_hup_the_former_workers_write_while_the_new_ones_start(
         late = gone.visitor.twin()
         seen_by_all([host], users)
         primary.kill()
-        wait_until(lambda: levels_of(host) == {2}, "level 2", LONG)
+        wait_until(lambda: levels_of(host) == {2}, "level 2")
         with under_load(users, lambda chance: host.url):
-            wait_until(lambda: not waits_for_none(journal), "changes that wait", LONG)
+            wait_until(lambda: not waits_for_none(journal), "changes that wait")
             assert gone.visitor.send("/sign-out").status == 200
             before = host.workers()
             package.unlink()
             package.symlink_to(PROJECT)
             host.hang_up()
-            wait_until(lambda: not before & host.workers(), "the end of the former workers", LONG)
+            wait_until(lambda: not before & host.workers(), "the end of the former workers")
             assert {form for form, _ in forms_of(host).values()} == {SCHEMA_VERSION}
             assert late.me()["user"] is None
             primary.start()
-            wait_until(lambda: levels_of(host) == {0}, "level 0", LONG)
-        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone", LONG)
+            wait_until(lambda: levels_of(host) == {0}, "level 0")
+        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone")
         assert [user.has_lost(host.url) for user in users] == [[]] * USERS
         assert late.me()["user"] is None
         assert all(user.acknowledged for user in users)
@@ -373,23 +370,19 @@ def test_both_releases_under_load_beside_each_other(
         late = [user.visitor.twin() for user in gone]
         seen_by_all(hosts, users)
         primary.kill()
-        wait_until(lambda: levels_of(*hosts) == {2}, "level 2", LONG)
+        wait_until(lambda: levels_of(*hosts) == {2}, "level 2")
         with under_load(users, lambda chance: chance.choice(hosts).url):
-            wait_until(lambda: not waits_for_none(journal), "changes that wait", LONG)
+            wait_until(lambda: not waits_for_none(journal), "changes that wait")
             for user, host in zip(gone, hosts, strict=True):
                 assert user.visitor.at(host.url).send("/sign-out").status == 200
             assert {one.at(host.url).me()["user"] for one in late for host in hosts} == {None}
             before = [len(user.acknowledged) for user in users]
-            wait_until(
-                lambda: all(len(u.acknowledged) > n + 5 for u, n in zip(users, before, strict=True)), "more", LONG
-            )
+            wait_until(lambda: all(len(u.acknowledged) > n + 5 for u, n in zip(users, before, strict=True)), "more")
             primary.start()
-            wait_until(
-                lambda: {level for host in hosts for _, level in forms_of(host).values()} == {0}, "level 0", LONG
-            )
-        wait_until(lambda: waits_for_none(journal), "the end of the replay", LONG)
+            wait_until(lambda: {level for host in hosts for _, level in forms_of(host).values()} == {0}, "level 0")
+        wait_until(lambda: waits_for_none(journal), "the end of the replay")
         assert [user.has_lost(host.url) for user in users for host in hosts] == [[]] * USERS * 2
         assert {one.at(host.url).me()["user"] for one in late for host in hosts} == {None}
         old.stop()
-        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone", LONG)
+        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone")
         assert [user.has_lost(new.url) for user in users] == [[]] * USERS

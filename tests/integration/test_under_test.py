@@ -111,7 +111,7 @@ def test_every_application_has_a_database_of_its_own(make: Make) -> None:
     del app
     gc.collect()
     assert files[0] != files[1]
-    wait_until(lambda: gc.collect() >= 0 and not any(file.parent.exists() for file in files), "the files are gone", 60)
+    wait_until(lambda: gc.collect() >= 0 and not any(file.parent.exists() for file in files), "the files are gone")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import redis
 from flask import Flask
 from sqlalchemy.engine import make_url
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
@@ -29,7 +29,7 @@ from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp
 
-from .behind import LONG, emptied
+from .behind import emptied
 from .conftest import MakeApp, parts, redis_store
 from .tls import Authority, TlsFront
 
@@ -138,9 +138,9 @@ def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
     assert browser.post("/set", json={"lang": "jp"}).status_code == 200
     assert time.monotonic() - began < HANGS
     assert not resolver.answering.is_set()
-    wait_until(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2")
     resolver.answering.set()
-    wait_until(lambda: level(browser) == 0, "level 0", LONG)
+    wait_until(lambda: level(browser) == 0, "level 0")
     assert set(resolver.askers) == {"langpont-session-names"}
 
 
@@ -155,7 +155,7 @@ def test_dns_that_fails_takes_no_server_with_it(
     asked = len(resolver.askers)
     monkeypatch.setattr(resolving, "PAUSE", 0.0)
     redis_store(app).link.names.look(lost=True)
-    wait_until(lambda: len(resolver.askers) > asked, "another look", LONG)
+    wait_until(lambda: len(resolver.askers) > asked, "another look")
     redis_store(app).forget_connections()
     assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
 
@@ -164,9 +164,9 @@ def test_an_unknown_name_is_an_outage_that_heals(by_name: Callable[..., Flask], 
     """Row 34."""
     right, resolver.ports = resolver.ports, []
     browser = by_name().test_client()
-    wait_until(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2")
     resolver.ports = right
-    wait_until(lambda: level(browser) == 0, "level 0", LONG)
+    wait_until(lambda: level(browser) == 0, "level 0")
 
 
 def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
@@ -195,8 +195,8 @@ def test_a_name_that_turns_to_another_server_is_followed(
     with captured_events(app) as events:
         resolver.ports = [two.port]
         one.stop()
-        wait_until(lambda: level(browser) != 0, "the loss", LONG)
-        wait_until(lambda: level(browser) == 0, "level 0", LONG)
+        wait_until(lambda: level(browser) != 0, "the loss")
+        wait_until(lambda: level(browser) == 0, "level 0")
     assert ServerChanged(PRIMARY) in events
     assert (browser.get("/who").json or {})["user"] == "7"
     one.start()
@@ -248,21 +248,21 @@ def test_a_demoted_primary_that_still_answers_is_left_by_a_worker_that_only_read
     app = by_name(HEALTH_INTERVAL=3600)
     browser = app.test_client()
     browser.post("/set", json={"lang": "jp"})
-    wait_until(lambda: parts(app).monitor.has_looked, "a monitor that has looked", LONG)
+    wait_until(lambda: parts(app).monitor.has_looked, "a monitor that has looked")
     two.start()
     with following(two, one):
-        wait_until(lambda: is_in_step(two), "a replica in step", LONG)
+        wait_until(lambda: is_in_step(two), "a replica in step")
     with following(one, two), one.client() as client:
         if not resolver_is_late:
             resolver.ports = [two.port]
         client.client_kill_filter(_type="normal", skipme=True)
         asked = len(resolver.askers)
-        wait_until(lambda: browser.get("/who").status_code == 200 and len(resolver.askers) > asked, "a look-up", LONG)
+        wait_until(lambda: browser.get("/who").status_code == 200 and len(resolver.askers) > asked, "a look-up")
         resolver.ports = [two.port]
-        wait_until(lambda: browser.get("/who").status_code == 200 and leads_to(app, two), "the other server", LONG)
-        wait_until(lambda: level(browser) == 0, "level 0", LONG)
+        wait_until(lambda: browser.get("/who").status_code == 200 and leads_to(app, two), "the other server")
+        wait_until(lambda: level(browser) == 0, "level 0")
         assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
-        wait_until(lambda: not of_application(client), "connections that are closed", LONG)
+        wait_until(lambda: not of_application(client), "connections that are closed")
 
 
 def leads_to(app: Flask, server: Valkey) -> bool:
@@ -319,7 +319,7 @@ def test_tls_checks_the_name_and_not_the_address(
                 JOURNAL=str(tmp_path / f"{expected}.sqlite3"), REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1,
             )  # fmt: skip
             browser = app.test_client()
-            wait_until(lambda browser=browser, expected=expected: level(browser) == expected, str(expected), LONG)  # type: ignore[misc]
+            wait_until(lambda browser=browser, expected=expected: level(browser) == expected, str(expected))  # type: ignore[misc]
             parts(app).monitor.stop()
             for store in parts(app).backend.redis.values():
                 store.forget_connections()
@@ -354,7 +354,7 @@ def test_a_listener_that_accepts_nothing_costs_a_request_no_more_than_its_budget
         began = time.monotonic()
         assert browser.post("/set", json={"lang": "jp"}).status_code == 200
         assert time.monotonic() - began < HANGS
-        wait_until(lambda: level(browser) == 2, "level 2", LONG)
+        wait_until(lambda: level(browser) == 2, "level 2")
 
 
 @pytest.fixture
@@ -375,7 +375,7 @@ def test_a_new_connection_to_a_slow_server_costs_no_more_than_the_budget(
     assert browser.post("/set", json={"lang": "jp"}).status_code == 200
     assert time.monotonic() - began < HANGS
     assert proxy.hits["delay"]
-    wait_until(lambda: level(browser) == 2, "level 2", LONG)
+    wait_until(lambda: level(browser) == 2, "level 2")
 
 
 @pytest.mark.real_time("what hangs is given up within a bound")
@@ -462,14 +462,14 @@ def test_a_slow_server_is_left_alone_until_it_is_quick(make_app: MakeApp, proxy:
     browser, *others = browsers = [app.test_client() for _ in range(4)]
     for each in browsers:
         each.post("/set", json={"lang": "jp"})
-    wait_until(lambda: parts(app).monitor.has_looked, "a first look", LONG)
+    wait_until(lambda: parts(app).monitor.has_looked, "a first look")
     parts(app).monitor.probes.prober.lag = NEVER  # a process that is late itself blames no store
     proxy.impose(delay(0.3))
     with calling_all_the_time(others):  # so that there are ten calls within two seconds on a busy machine, too
-        wait_until(lambda: level(browser) == 2, "level 2", LONG)
+        wait_until(lambda: level(browser) == 2, "level 2")
     assert {(PRIMARY, READ), (PRIMARY, WRITE)} <= parts(app).health.open_stores()
     proxy.heal()
-    wait_until(lambda: level(browser) == 0, "level 0", LONG)
+    wait_until(lambda: level(browser) == 0, "level 0")
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -521,9 +521,7 @@ def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_a
             store.link.connections.put_back(connection)
         with primary.client() as admin:
             admin.client_kill_filter(_type="normal", skipme=True)
-        wait_until(
-            lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here", LONG
-        )
+        wait_until(lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here")
         assert store.endpoint.time_ms(timeout=LONG)
         assert (store.in_use, len(store.link.connections.idle)) == (0, 1)
 
@@ -537,7 +535,7 @@ def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
     resolver.ports = [url.port or 5432]
     app = make_app(DATABASE_URL=url.set(host=NAME).render_as_string(hide_password=False))
     browser = app.test_client()
-    wait_until(lambda: browser.post("/login/7").status_code == 200, "a sign-in", LONG)
+    wait_until(lambda: browser.post("/login/7").status_code == 200, "a sign-in")
     parts(app).backend.database.connections.distrust()  # the next call needs a new one
     asked = len(resolver.askers)
     resolver.answering.clear()
@@ -545,6 +543,6 @@ def test_a_database_whose_name_is_not_resolved_costs_no_more_than_its_time(
     assert app.test_client().post("/login/8").status_code == 503
     assert time.monotonic() - began < 5 * HANGS
     resolver.answering.set()
-    wait_until(lambda: app.test_client().post("/login/8").status_code == 200, "another sign-in", LONG)
+    wait_until(lambda: app.test_client().post("/login/8").status_code == 200, "another sign-in")
     assert resolver.askers[asked:]
     assert threading.current_thread().name not in resolver.askers[asked:]

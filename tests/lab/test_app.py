@@ -173,7 +173,7 @@ def test_every_page_at_every_level(lab: Lab) -> None:
                 lost.kill()
             if level == 3:
                 lab.age()
-            wait_until(lambda level=level: f'data-level="{level}"' in user.get()[1], f"level {level}", 15)  # type: ignore[misc]
+            wait_until(lambda level=level: f'data-level="{level}"' in user.get()[1], f"level {level}")  # type: ignore[misc]
             for client in (user, admin, nobody):
                 assert {
                     client.get(path)[0] for path in ("/", "/login", "/whoami", "/lab/state", "/slow?seconds=0")
@@ -196,7 +196,7 @@ def test_every_page_at_every_level(lab: Lab) -> None:
     finally:
         for server in lab.servers.values():
             server.start()
-        wait_until(lambda: 'data-level="0"' in Client(lab.url).get()[1], "level 0", 15)
+        wait_until(lambda: 'data-level="0"' in Client(lab.url).get()[1], "level 0")
 
 
 def test_a_wrong_password_is_refused(lab: Lab) -> None:

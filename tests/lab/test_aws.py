@@ -30,13 +30,13 @@ def test_metrics_and_alerts_arrive(lab: Lab) -> None:
     def metrics() -> dict[str, str]:
         return {metric["name"]: metric["value"] for metric in received(lab)["metrics"]}
 
-    wait_until(lambda: {"ActiveSessions", "FallbackLevel", "Operations"} <= set(metrics()), "metrics", 30, pause=0.3)
+    wait_until(lambda: {"ActiveSessions", "FallbackLevel", "Operations"} <= set(metrics()), "metrics", pause=0.3)
     assert metrics()["FallbackLevel"] == "0"
     lab.act("primary", "stop")
     told = {"severity": "critical", "state": "firing", "alert": "redis-connection-failed"}
-    wait_until(lambda: told in received(lab)["messages"], "an alert", 30, pause=0.3)
+    wait_until(lambda: told in received(lab)["messages"], "an alert", pause=0.3)
     lab.act("primary", "start")
-    wait_until(lambda: int(metrics()["FallbackLevel"]) >= 1, "a level in CloudWatch", 30, pause=0.3)
+    wait_until(lambda: int(metrics()["FallbackLevel"]) >= 1, "a level in CloudWatch", pause=0.3)
 
 
 def test_prometheus_finds_its_page(lab: Lab) -> None:

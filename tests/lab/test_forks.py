@@ -9,10 +9,8 @@ import psutil
 import pytest
 
 from devservers.forks import Fork
-from devservers.processes import alive, wait_until
+from devservers.processes import LONG, alive, wait_until
 from tests.lab import forked
-
-LONG = 30.0
 
 
 def test_a_fork_runs_in_an_environment_and_a_session_of_its_own(tmp_path: Path) -> None:
@@ -55,6 +53,6 @@ def test_a_fork_dies_with_the_process_that_wanted_it(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         process = psutil.Process(int(parent.stdout.readline()))
-        wait_until(lambda: log.exists() and "wait" in log.read_text(), "its output", LONG)
+        wait_until(lambda: log.exists() and "wait" in log.read_text(), "its output")
         parent.kill()
-    wait_until(lambda: not alive(process), "its end", LONG)
+    wait_until(lambda: not alive(process), "its end")

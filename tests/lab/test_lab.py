@@ -79,7 +79,7 @@ def test_the_lab_says_what_it_starts_and_leaves_nothing_behind(tmp_path: Path) -
 def wait_until_gone(lab: Running, children: list[psutil.Process]) -> None:
     wait_until(lambda: not processes_of(lab.folder), "the end of all processes")
     wait_until(lambda: not lab.folder.exists(), "the end of the folder")
-    wait_until(lambda: not any(process.is_running() for process in children), "the end of the children", 20)
+    wait_until(lambda: not any(process.is_running() for process in children), "the end of the children")
 
 
 def assert_each_server_was_told_of(lab: Running) -> None:
@@ -133,7 +133,7 @@ def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
         next(line for line in make.stdout if "http://" in line)
         (folder,) = tmp_path.glob("langpont-lab-*")
         make.kill()
-    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything", 60.0)
+    wait_until(lambda: not processes_of(folder) and not folder.exists(), "the end of everything")
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,7 @@ class RealCluster:
         """Wait until the replica has what the primary has."""
         one, other = self.primary, self.replica
         if one.alive and other.alive and not other.is_primary:
-            wait_until(lambda: self._is_level(info(one), info(other)), "replication", 20.0)
+            wait_until(lambda: self._is_level(info(one), info(other)), "replication")
 
     @staticmethod
     def _is_level(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

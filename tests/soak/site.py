@@ -33,9 +33,6 @@ WORKERS, THREADS = 4, 4
 VERIFY_INTERVAL = 1
 """Seconds. As short as it may be, so that the database is asked often enough to be missed."""
 
-PATIENCE = 60.0
-"""Seconds until something that has to happen counts as not happening."""
-
 RECOVERY = 30.0
 """Seconds from the end of all faults within which all has to be well: the goal is two, on a machine of one's own."""
 
@@ -120,7 +117,7 @@ class Site:
         server.freeze()
         try:
             process = psutil.Process(server.pid)
-            wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "a stopped process", PATIENCE)
+            wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "a stopped process")
             yield
         finally:
             server.thaw()
@@ -150,13 +147,13 @@ class Site:
             return
         hits = self.proxies[episode.store].hits
         already = self.bites[key]
-        wait_until(lambda: hits[episode.fault] > already, f"{key} to meet a request", PATIENCE, pause=0.02)
+        wait_until(lambda: hits[episode.fault] > already, f"{key} to meet a request", pause=0.02)
         self.bites[key] = hits[episode.fault]
 
     def _kill_workers(self, began: float, deaths: Sequence[float]) -> None:
         for at in deaths:
             time.sleep(max(0.0, began + at - time.monotonic()))
-            wait_until(lambda: len(self.web.doors()) == WORKERS, "all workers", PATIENCE)
+            wait_until(lambda: len(self.web.doors()) == WORKERS, "all workers")
             victim = sorted(self.web.doors())[len(self.deaths) % WORKERS]
             self.deaths.append(time.monotonic())
             os.kill(victim, signal.SIGKILL)
@@ -245,7 +242,7 @@ def soaking(folder: Path) -> Iterator[Site]:
 
 def _let_close(proxies: Mapping[str, FaultProxy]) -> None:
     """The proxies are told that the workers are gone, and have closed their ends, before they end themselves."""
-    wait_until(lambda: not any(proxy.connections for proxy in proxies.values()), "closed connections", PATIENCE)
+    wait_until(lambda: not any(proxy.connections for proxy in proxies.values()), "closed connections")
     for proxy in proxies.values():
         proxy.heal()  # one more round of its loop, in which what was closed is let go
 

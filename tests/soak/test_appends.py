@@ -6,7 +6,6 @@ from pathlib import Path
 
 from benchmarks.appends.actors import Crowd
 from benchmarks.appends.faults import Episode, Play, plan
-from benchmarks.appends.hosts import LONG
 from benchmarks.appends.run import run, running
 from devservers.processes import wait_until
 
@@ -30,7 +29,7 @@ def test_redis_is_emptied_and_its_lagging_replica_takes_its_place(tmp_path: Path
         play.run({"loss": [Episode(0.0, 0.0, "lag", (0.0, 0.0)), Episode(0.0, 0.0, "empty", (0.0, 0.0))]})
         assert play.bites == {"loss lag": 1, "loss empty": 1}
         assert (stage.replica, stage.redis.replica_of) == (before, None)
-        wait_until(lambda: all(worker.is_well() for worker in workers), "all well", LONG)
+        wait_until(lambda: all(worker.is_well() for worker in workers), "all well")
         assert browser.get("/look").ok
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from devservers.web import WebServer
 from flask_langpont_session.stores.host.journal import Journal, journal_at
@@ -29,9 +29,6 @@ from .visitor import Answer, Visitor
 APPLICATION = "tests.stories.application:create_app()"
 WORKERS = 4
 """Of each host."""
-
-PATIENCE = 60.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Site:
                 opened.set()
 
             try:
-                wait_until(lambda: gate.is_reached or answer.done(), "the held request", PATIENCE)
+                wait_until(lambda: gate.is_reached or answer.done(), "the held request")
                 yield Held(answer, let_go)
             finally:
                 let_go()
@@ -155,7 +152,7 @@ class Held:
         """Let it go on, and what it answers then."""
         assert not self.future.done(), f"it did not wait: {self.future.result()}"
         self.let_go()
-        return self.future.result(PATIENCE)
+        return self.future.result(LONG)
 
 
 def signed_in(visitor: Visitor, user: str = "hanako", role: str = "user") -> None:
@@ -180,7 +177,7 @@ def wait_until_well(host: WebServer, workers: int = WORKERS) -> None:
         reports = [health(url) for url in host.doors().values()]
         return len(reports) == workers and all(r["status"] == "ok" and r["logins"] for r in reports)
 
-    wait_until(are_well, f"{workers} workers that are well", PATIENCE, pause=0.02)
+    wait_until(are_well, f"{workers} workers that are well", pause=0.02)
 
 
 @contextmanager

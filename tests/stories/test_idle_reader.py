@@ -10,7 +10,7 @@ import pytest
 from devservers.processes import wait_until
 from devservers.web import WebServer
 
-from .site import PATIENCE, WORKERS, Site, health, running, signed_in, wait_until_well
+from .site import WORKERS, Site, health, running, signed_in, wait_until_well
 from .visitor import Visitor
 from .watch import Watch
 
@@ -39,7 +39,7 @@ def test_a_user_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> 
             expiries.add(site.row(reader.digest)["idle_expires_at"])
             return age(site, reader.digest) > 2 * IDLE
 
-        wait_until(twice_the_idle_time_has_passed, "twice the idle time", PATIENCE, pause=0.05)
+        wait_until(twice_the_idle_time_has_passed, "twice the idle time", pause=0.05)
         watch.goes_on()
     assert watch.courses("user") == [["hanako"]]
     assert {idler.at(url).me()["user"] for url in brief.doors().values()} == {None}
@@ -55,16 +55,14 @@ def test_S1_a_user_who_reads_through_an_outage_of_the_database_stays_signed_in(s
         assert site.row(reader.digest)["idle_expires_at"] <= now_ms(site) + IDLE * 1000
         site.lab.database.kill()
         runs_out = (time.time() + IDLE) * 1000  # at the latest; after the outage the workers may tell it more at once
-        wait_until(lambda: not any(health(url)["logins"] for url in brief.doors().values()), "the outage", PATIENCE)
+        wait_until(lambda: not any(health(url)["logins"] for url in brief.doors().values()), "the outage")
         time.sleep(IDLE)
         site.lab.database.start()
         assert runs_out < now_ms(site)
         wait_until_well(brief)
         watch.goes_on()
         # While it is read: that it was in use until a moment ago says nothing any more after IDLE.
-        wait_until(
-            lambda: site.row(reader.digest)["idle_expires_at"] > now_ms(site), "that the database is told", PATIENCE
-        )
+        wait_until(lambda: site.row(reader.digest)["idle_expires_at"] > now_ms(site), "that the database is told")
     assert watch.courses("user") == [["hanako"]]
     assert watch.set_cookies() == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from devservers.processes import wait_until
 
-from .site import PATIENCE, Held, Site
+from .site import Held, Site
 from .visitor import COOKIE, Visitor
 from .watch import Watch
 
@@ -51,7 +51,7 @@ def at_level_0(visitor: Visitor) -> Any:
         shown[:] = [visitor.me()]
         return bool(shown[0]["level"] == 0)
 
-    wait_until(is_at_level_0, "an answer at level 0", PATIENCE, pause=0.02)
+    wait_until(is_at_level_0, "an answer at level 0", pause=0.02)
     return shown[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 from devservers.processes import wait_until
 from tests.support.auth_records import says
 
-from .site import PATIENCE, Site, health, restarted_from
+from .site import Site, health, restarted_from
 from .watch import Watch
 
 
@@ -68,7 +68,7 @@ def test_I1_a_logout_with_the_database_down_outlives_its_worker(site: Site, redi
         if redis_too:
             lab.primary.kill()
             lab.replica.kill()
-        wait_until(lambda: not any(health(url)["logins"] for url in workers.values()), "the outage", PATIENCE)
+        wait_until(lambda: not any(health(url)["logins"] for url in workers.values()), "the outage")
         watch.sees(level=4 if redis_too else 0, user="hanako")
         assert visitor.at(door).send("/sign-out").status == 200
         os.kill(killed, signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_I1_a_logout_with_the_database_down_outlives_its_worker(site: Site, redi
         watch.sees(user=None, on=dict(siblings))
 
         site.heal()
-        wait_until(lambda: site.row(digest)["live"] is False, "the end of the session in SQL", PATIENCE)
+        wait_until(lambda: site.row(digest)["live"] is False, "the end of the session in SQL")
         [newcomer] = site.lazy.doors().keys() - workers.keys()
         assert killed not in site.doors()
         late = {pid: site.lazy.doors()[pid] for pid in (asleep[0], newcomer)}

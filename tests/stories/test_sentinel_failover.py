@@ -19,7 +19,7 @@ from devservers.web import WebServer
 from tests.integration.sentinels import Sentinel, Service
 
 from .ledger import Load, Story, state_of
-from .site import PATIENCE, WORKERS, Site, health, running, wait_until_well
+from .site import WORKERS, Site, health, running, wait_until_well
 from .visitor import Visitor
 
 PEOPLE = 6
@@ -63,8 +63,8 @@ def test_I1_I4_a_failover_loses_and_revives_no_auth_change(
         began = time.monotonic()
         load.phase = "failover"
         new.thaw()
-        wait_until(lambda: is_primary(new), "the failover", PATIENCE)
-        wait_until(lambda: all(health(url)["level"] == 0 for url in host.doors().values()), "level 0", PATIENCE)
+        wait_until(lambda: is_primary(new), "the failover")
+        wait_until(lambda: all(health(url)["level"] == 0 for url in host.doors().values()), "level 0")
         recovered = time.monotonic() - began
         missed = written - replication(new)["second_repl_offset"]
         go_on(load, "after")
@@ -93,8 +93,8 @@ slowest answer {load.slowest * 1000:.0f} ms; level 0 again after {recovered:.1f}
 def go_on(load: Load, phase: str) -> None:
     """Until enough was promised in this phase, and every worker was seen at level 0."""
     load.phase = phase
-    wait_until(lambda: load.promised(phase) >= ENOUGH, f"{ENOUGH} auth changes {phase}", PATIENCE)
-    wait_until(lambda: len(load.workers(phase, [0])) == WORKERS, f"all workers {phase}", PATIENCE)
+    wait_until(lambda: load.promised(phase) >= ENOUGH, f"{ENOUGH} auth changes {phase}")
+    wait_until(lambda: len(load.workers(phase, [0])) == WORKERS, f"all workers {phase}")
 
 
 def cut_replication(primary: Valkey) -> None:

@@ -16,9 +16,6 @@ from .visitor import Visitor
 PAUSE = 0.03
 """Seconds between two looks at one worker: they leave the machine to what is looked at."""
 
-PATIENCE = 60.0
-"""Seconds until something that has to happen counts as not happening."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -97,7 +94,7 @@ class Watch:
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         try:
-            wait_until(condition, what, PATIENCE, pause=0.01)
+            wait_until(condition, what, pause=0.01)
         except TimeoutError as error:
             last = {pid: sights[-1] if sights else None for pid, sights in self._sights.items()}
             raise AssertionError(f"{error}; last seen: {last}") from None

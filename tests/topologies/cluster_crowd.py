@@ -14,7 +14,7 @@ from devservers.processes import wait_until
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import parts
 
-from .cluster_lab import LONG, SHARDS, Cluster
+from .cluster_lab import SHARDS, Cluster
 
 
 class Crowd:
@@ -120,7 +120,7 @@ def has_canary(app: Flask, cluster: Cluster, shard: int) -> bool:
 
 
 def wait_until_well(crowd: Crowd) -> None:
-    wait_until(crowd.is_well, "level 0 for all users", LONG, pause=0.05)
+    wait_until(crowd.is_well, "level 0 for all users", pause=0.05)
 
 
 def who(visitor: Any) -> Any:

@@ -10,10 +10,9 @@ from typing import Any
 
 import redis
 
-from devservers.cluster import LONG as LONG
 from devservers.cluster import SLOTS as SLOTS
 from devservers.cluster import join, last_slot, says
-from devservers.processes import free_port, wait_until
+from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
 
 SHARDS = 3
@@ -115,7 +114,7 @@ class Cluster:
         for slot in self._moved:
             self.give(slot, self.home(slot))
         self._moved.clear()
-        wait_until(self.is_whole, "a cluster at rest", LONG, pause=0.05)
+        wait_until(self.is_whole, "a cluster at rest", pause=0.05)
         for shard in range(SHARDS):
             self.says(self.primary(shard), "FLUSHALL")
 
@@ -133,7 +132,7 @@ class Cluster:
         """Have the replica of a shard become its primary, and the primary its replica, while both are well."""
         [replica] = [node for node in self.pair(shard) if node is not self.primary(shard)]
         self.says(replica, "CLUSTER", "FAILOVER")
-        wait_until(lambda: self.says(replica, "ROLE")[0] == "master", "the promotion", LONG)
+        wait_until(lambda: self.says(replica, "ROLE")[0] == "master", "the promotion")
 
     def is_whole(self) -> bool:
         """Whether all nodes agree on which has what, and every replica follows."""
@@ -185,7 +184,7 @@ class Cluster:
         name = self.says(self.primary(to), "CLUSTER", "MYID")
         source = self.primary(self.owner(slot))
         self.says(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
-        wait_until(lambda: self._has(to, slot), "the slot's arrival", LONG)
+        wait_until(lambda: self._has(to, slot), "the slot's arrival")
 
     def halves(self, shard: int) -> tuple[range, range]:
         """The slots of a shard, in two parts."""
@@ -198,7 +197,7 @@ class Cluster:
         self._hole = slots
         # Each has to be told; and one that was not told yet tells the others that the slots have a shard.
         owner = self.primary(self.home(slots[0]))
-        wait_until(lambda: all(self._frees(node, slots) for node in (owner, *self.nodes)), "a hole", LONG)
+        wait_until(lambda: all(self._frees(node, slots) for node in (owner, *self.nodes)), "a hole")
 
     def _frees(self, node: Valkey, slots: range) -> bool:
         if not any(first <= slots[0] <= last for first, last, *_ in self._map(node)):

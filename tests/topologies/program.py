@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devservers.processes import wait_until
-from tests.integration.behind import LONG
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,5 +62,5 @@ class Program:
             return f"nothing within a minute: {self._errors.read_text()}"
 
     def ends(self) -> None:
-        wait_until(lambda: self._process.poll() is not None, "the end of the program", LONG)
+        wait_until(lambda: self._process.poll() is not None, "the end of the program")
         assert self._process.returncode == 0, self._errors.read_text()

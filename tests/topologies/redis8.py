@@ -10,9 +10,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from devservers.processes import spawn
+from devservers.processes import LONG, spawn
 from devservers.servers import Valkey
-from devservers.valkey import LONG
 from tests.integration.tls import Authority
 from tests.support.programs import required
 

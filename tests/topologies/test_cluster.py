@@ -14,7 +14,7 @@ from flask.sessions import SecureCookieSessionInterface
 from prometheus_client import CollectorRegistry
 from redis.crc import key_slot
 
-from devservers.processes import free_port, wait_until
+from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import events
 from flask_langpont_session.cli.commands import langpont
@@ -40,7 +40,7 @@ from .cluster_crowd import (
     wait_until_well,
     who,
 )
-from .cluster_lab import LONG, SHARDS, SLOTS, Cluster, running_cluster
+from .cluster_lab import SHARDS, SLOTS, Cluster, running_cluster
 from .conftest import MakeApp
 from .program import Program
 
@@ -101,13 +101,13 @@ def test_sessions_are_spread_and_each_is_in_one_slot(app: Flask, cluster: Cluste
     assert healthz(app)["shards"] == WHOLE
     roles = {f"{role}:{number}" for role in ("primary", "replica") for number in (1, 2, 3)}
     # A replica that has received nothing yet is not named by its primary.
-    wait_until(lambda: set(healthz(app)["stores"]) == {*roles, "database"}, "all servers", LONG)
+    wait_until(lambda: set(healthz(app)["stores"]) == {*roles, "database"}, "all servers")
 
 
 def test_the_doctor_looks_at_every_shard(app: Flask, cluster: Cluster) -> None:
     """Each server by its name, and the clusters' own rights."""
     asked = [part for name in ("stores", "write-endpoint", "replica", "redis-rights") for part in ("--only", name)]
-    wait_until(lambda: len(parts(app).backend.find_stores(LONG)) == 2 * SHARDS, "all servers", LONG)
+    wait_until(lambda: len(parts(app).backend.find_stores(LONG)) == 2 * SHARDS, "all servers")
     answer = app.test_cli_runner().invoke(langpont, ["doctor", "--json", *asked])
     found = {check["name"]: check for check in json.loads(answer.output)["checks"]}
     assert [found[name]["outcome"] for name in ("stores", "write-endpoint", "replica")] == ["ok", "ok", "ok"]
@@ -144,7 +144,7 @@ def test_while_the_primary_is_away_its_replica_is_read(cluster: Cluster, make_ap
     cluster.says(replica, "CONFIG", "SET", "cluster-replica-no-failover", "yes")
     cluster.kill(cluster.primary(2))
     try:
-        wait_until(lambda: crowd.levels(2) == {1}, "level 1", LONG)
+        wait_until(lambda: crowd.levels(2) == {1}, "level 1")
         [one] = crowd.of[2]
         assert browser(app, one.cookie).get("/get/theme").json == {"value": None, "present": False}
         assert one.get("/get/input_text").json["value"] == "first"
@@ -171,7 +171,7 @@ def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster
     name = f"primary{shard_of(app, leaver.digest)}"
     with at_work(crowd) as seen:
         frozen.freeze()
-        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss", LONG)
+        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss")
         assert browser(app, leaver.cookie).post("/logout").status_code == 200
         assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
         wait_until_well(crowd)
@@ -181,7 +181,7 @@ def test_a_frozen_primary_is_waited_for_once(make_app: MakeApp, cluster: Cluster
     assert seen[0] == seen[2] == {FINE, 0}
     assert {store for store, identity in identities(app).items() if before[store] != identity} == {name}
     frozen.thaw()
-    wait_until(cluster.is_whole, "a cluster at rest", LONG, pause=0.05)
+    wait_until(cluster.is_whole, "a cluster at rest", pause=0.05)
     assert cluster.primary(1) is not frozen
     for people in (crowd, elsewhere):
         wait_until_well(people)
@@ -205,8 +205,8 @@ def test_slots_that_no_shard_has_are_shown_as_a_lost_shard(app: Flask, cluster: 
     with captured_events(app) as seen_events:
         cluster.give_to_no_shard(hole)
         part = {"lost": 1, "total": SHARDS + 1, "lost_share": round(len(hole) / SLOTS, 4)}
-        wait_until(lambda: who(homeless)["level"] == 2 and healthz(app)["shards"] == part, "the loss", LONG)
-        wait_until(lambda: healthz(app)["stores"]["primary"] == {"read": False, "write": False}, "both", LONG)
+        wait_until(lambda: who(homeless)["level"] == 2 and healthz(app)["shards"] == part, "the loss")
+        wait_until(lambda: healthz(app)["stores"]["primary"] == {"read": False, "write": False}, "both")
         status = app.test_cli_runner().invoke(langpont, ["status"])
         assert status.exit_code == 1
         lines = dict(line.split(maxsplit=1) for line in status.output.splitlines())
@@ -219,7 +219,7 @@ def test_slots_that_no_shard_has_are_shown_as_a_lost_shard(app: Flask, cluster: 
         newcomers = [sign_in(app, f"new{number}") for number in range(10)]
         assert all(who(one)["level"] == 0 for one in [*everybody, *newcomers])
         cluster.give_back(hole)
-        wait_until(lambda: healthz(app)["shards"] == WHOLE and not waiting(app), "a cluster without a hole", LONG)
+        wait_until(lambda: healthz(app)["shards"] == WHOLE and not waiting(app), "a cluster without a hole")
     assert {event.store for event in seen_events if isinstance(event, events.StoreLost)} == {"primary"}
     assert who(homeless) == {"user": "7", "level": 0, "lang": "jp"}
     assert homeless.get("/get/input_text").json["value"] == "second"
@@ -244,9 +244,9 @@ def test_an_application_starts_before_its_cluster(cluster: Cluster, make_app: Ma
     assert visitor.get("/who").json == {"user": "7", "level": 2, "lang": None}
     assert healthz(app)["shards"] == {"lost": 1, "total": 1, "lost_share": 1}
     cluster.start()
-    wait_until(lambda: who(visitor)["level"] == 0 and not waiting(app), "level 0", LONG, pause=0.05)
+    wait_until(lambda: who(visitor)["level"] == 0 and not waiting(app), "level 0", pause=0.05)
     assert visitor.get("/get/input_text").json["value"] == "early"
-    wait_until(lambda: healthz(app)["shards"] == WHOLE, "all shards", LONG)
+    wait_until(lambda: healthz(app)["shards"] == WHOLE, "all shards")
     assert visitor.get("/who").json["user"] == "7"
 
 
@@ -345,7 +345,7 @@ def test_nodes_show_certificates_for_the_names_they_announce(make_app: MakeApp, 
         )
         with node:
             Cluster.says(node, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            wait_until(lambda: "cluster_state:ok" in str(Cluster.says(node, "CLUSTER", "INFO")), "a cluster", LONG)
+            wait_until(lambda: "cluster_state:ok" in str(Cluster.says(node, "CLUSTER", "INFO")), "a cluster")
             seed = f"rediss+cluster://localhost:{front.port}"
             app = make_app(REDIS_URL=seed, REDIS_CA_FILE=str(authority.certificate))
             visitor = app.test_client()
@@ -361,7 +361,7 @@ def test_nodes_show_certificates_for_the_names_they_announce(make_app: MakeApp, 
             }
             assert causes == {"IDENTITY_REFUSED"}
             Cluster.says(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "hostname")
-            wait_until(lambda: who(stranger)["level"] == 0, "level 0", LONG, pause=0.05)
+            wait_until(lambda: who(stranger)["level"] == 0, "level 0", pause=0.05)
 
 
 def test_a_store_whose_shards_are_found_while_it_fails_is_told_of(app: Flask, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from redis.crc import key_slot
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session import events
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.ids import SIGNED_IN
@@ -38,7 +38,7 @@ from .cluster_crowd import (
     shard_of,
     wait_until_well,
 )
-from .cluster_lab import LONG, SHARDS, Cluster, running_cluster
+from .cluster_lab import SHARDS, Cluster, running_cluster
 from .conftest import MakeApp
 from .deployments import ENGINES
 from .redis8 import acl_file
@@ -82,7 +82,7 @@ def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cl
     name = f"primary{shard_of(app, leaver.digest)}"
     with at_work(crowd) as seen:
         cluster.kill(victim)
-        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss", LONG)
+        wait_until(lambda: (name, "write") in parts(app).health.open_stores(), "the loss")
         assert healthz(app)["shards"] == {"lost": 1, "total": SHARDS, "lost_share": 0.3333}
         assert browser(app, leaver.cookie).post("/logout").status_code == 200
         assert browser(app, writer.cookie).post("/set", json={"input_text": "second"}).status_code == 200
@@ -109,9 +109,9 @@ def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: s
     before = cluster.primary(1)
     with captured_events(app) as seen_events, at_work(crowd) as seen:
         cluster.hand_over(1)
-        wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED", LONG)
+        wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED")
         wait_until_well(crowd)
-        wait_until(lambda: all(FINE in seen[shard] for shard in range(SHARDS)), "all shards at work", LONG)
+        wait_until(lambda: all(FINE in seen[shard] for shard in range(SHARDS)), "all shards at work")
     assert cluster.primary(1) is not before
     assert [FINE in seen[shard] for shard in range(SHARDS)] == [True] * SHARDS
     assert seen[0] == seen[2] == {FINE, 0}
@@ -130,7 +130,7 @@ def test_a_dead_shard_disturbs_no_other(app: Flask, cluster: Cluster) -> None:
     before = identities(app)
     dead = shard_of(app, crowd.of[0][0].digest)
     cluster.kill(*cluster.pair(0))
-    wait_until(lambda: crowd.levels(0) == {2}, "level 2", LONG)
+    wait_until(lambda: crowd.levels(0) == {2}, "level 2")
     for _ in range(5):
         assert crowd.levels(1) == crowd.levels(2) == {0}
     newcomer = sign_in(app, "newcomer")
@@ -170,18 +170,18 @@ def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None
     with captured_events(app) as seen_events, at_work(crowd) as seen:
         move = cluster.begin_move(slot, 1)
         move.keys(lambda key: ":auth:" in key)
-        wait_until(lambda: counted(app, "cluster_try_again") > 2, "TRYAGAIN", LONG)
+        wait_until(lambda: counted(app, "cluster_try_again") > 2, "TRYAGAIN")
         assert browser(app, one.cookie).post("/set", json={"input_text": "split"}).status_code == 200
         move.keys()
-        wait_until(lambda: counted(app, "cluster_ask") > 2, "ASK", LONG)
+        wait_until(lambda: counted(app, "cluster_ask") > 2, "ASK")
         with parts(app).monitor.paused():  # it would look at the map, and be first
             move.end()
-            wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED", LONG)
+            wait_until(lambda: counted(app, "cluster_moved") > 0, "MOVED")
         # The slot in which the canary of the first shard lies goes too.
         [canary] = (key for key in cluster.keys("session:canary:{*}")[0] if key.count(":") == 2)
         cluster.give(key_slot(canary.encode()), 2)
         wait_until_well(crowd)
-        wait_until(lambda: has_canary(app, cluster, 0), "another canary", LONG)
+        wait_until(lambda: has_canary(app, cluster, 0), "another canary")
     assert all(one in (FINE, 0, 1, 2) for shard in seen for one in seen[shard])
     assert FINE in seen[0]
     assert not [event for event in seen_events if isinstance(event, (events.StoreLost, events.DataLost))]
@@ -206,7 +206,7 @@ def reading(primary: ClusterStore, digest: str) -> Iterator[Callable[[str], None
 
     def once_more(state: str) -> None:
         before = found.total()
-        wait_until(lambda: found.total() > before + READERS, f"a read {state}", LONG)
+        wait_until(lambda: found.total() > before + READERS, f"a read {state}")
 
     with ThreadPoolExecutor() as pool:
         readers = [pool.submit(read) for _ in range(READERS)]
@@ -347,7 +347,7 @@ def test_a_sign_out_holds_while_its_slot_moves(on_its_way: ClusterStore, cluster
 def wait_until_there(cluster: Cluster, digest: str) -> None:
     """Some shard has the session: the sign-in of a busy process may wait in its journal first."""
     name = f":auth:{{{digest}}}"
-    wait_until(lambda: any(name in key for keys in cluster.keys().values() for key in keys), "it is in Redis", LONG)
+    wait_until(lambda: any(name in key for keys in cluster.keys().values() for key in keys), "it is in Redis")
 
 
 def failing(app: Flask, digest: str) -> list[ErrorClass]:

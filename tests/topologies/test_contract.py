@@ -10,7 +10,7 @@ from flask import Flask
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from tests.integration.behind import LONG, browser, entry, key, sign_in, wait_until_home, wait_until_lost
+from tests.integration.behind import browser, entry, key, sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts
 
 from .conftest import MakeApp
@@ -77,7 +77,7 @@ def test_an_outage_logs_no_user_out_and_ends_by_itself(app: Flask, elsewhere: Fl
     assert {who(again)["user"] for again in (leaver, browser(app, leaver.cookie))} == {None}
     deployment.start()
     wait_until_home(app, elsewhere)
-    wait_until(lambda: entry(deployment.primary, leaver.digest)["@live"] == "0", "the tombstone", LONG)
+    wait_until(lambda: entry(deployment.primary, leaver.digest)["@live"] == "0", "the tombstone")
     for host in (app, elsewhere):
         assert who(browser(host, user.cookie)) == {"user": "7", "level": 0, "lang": "jp"}
         assert browser(host, user.cookie).get("/get/input_text").json["value"] == "during"
@@ -100,7 +100,6 @@ def wait_until_copied(deployment: Deployment, *digests: str) -> None:
         wait_until(
             lambda: all(same(deployment.primary, replica, key(name, c)) for name in digests for c in categories),
             "the copy",
-            LONG,
         )
 
 

@@ -18,7 +18,7 @@ from tests.integration.behind import key, sign_in, waiting
 from tests.integration.conftest import parts
 from tests.integration.elasticache_site import URL, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 
-from .cluster_lab import LONG, Cluster
+from .cluster_lab import Cluster
 from .conftest import MakeApp
 
 HALVES = ((0, 8191), (8192, 16383))
@@ -42,7 +42,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Valkey]]:
         for node, slots in zip(nodes, HALVES, strict=True):
             Cluster.says(node, "CLUSTER", "ADDSLOTSRANGE", *slots)
         Cluster.says(nodes[0], "CLUSTER", "MEET", "127.0.0.1", nodes[1].port, buses[1])
-        wait_until(lambda: all(is_whole(node) for node in nodes), "a cluster", LONG)
+        wait_until(lambda: all(is_whole(node) for node in nodes), "a cluster")
         yield nodes
 
 
@@ -55,7 +55,7 @@ def cluster(nodes: list[Valkey]) -> list[Valkey]:
     """Whole and empty."""
     for node in nodes:
         node.start()
-    wait_until(lambda: all(is_whole(node) for node in nodes), "a cluster", LONG)
+    wait_until(lambda: all(is_whole(node) for node in nodes), "a cluster")
     for node in nodes:
         Cluster.says(node, "FLUSHALL")
     return nodes
@@ -108,7 +108,7 @@ def keys(*servers: Valkey) -> set[str]:
 
 
 def wait_until_home(app: Flask, visitor: Any) -> None:
-    wait_until(lambda: visitor.get("/who").json["level"] == 0 and not waiting(app), "level 0", LONG, pause=0.05)
+    wait_until(lambda: visitor.get("/who").json["level"] == 0 and not waiting(app), "level 0", pause=0.05)
 
 
 @contextmanager
@@ -152,10 +152,10 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     app = make_app(tables=False, **config)
     stranger: Any = app.test_client()
     assert stranger.post("/login/6").status_code == 503
-    wait_until(lambda: stranger.get("/who").json["level"] == 4, "level 4", LONG, pause=0.05)
+    wait_until(lambda: stranger.get("/who").json["level"] == 4, "level 4", pause=0.05)
     disk.mkdir()
     parts(app).backend.database.upkeep.create_tables()
-    wait_until(lambda: stranger.get("/who").json["level"] == 2, "the database", LONG, pause=0.05)
+    wait_until(lambda: stranger.get("/who").json["level"] == 2, "the database", pause=0.05)
     early, other = sign_in(app, "7"), sign_in(app, "7")
     assert stores(app) == {"primary", "database"}
     with at_work(other) as seen:
@@ -165,7 +165,7 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
     late = [sign_in(app, "8") for _ in range(8)]
     expected = {key(visitor.digest) for visitor in (early, other, *late)}
     # The sign-ins of a busy process may wait in its journal first.
-    wait_until(lambda: keys(*cluster) == expected, "all sessions", LONG)
+    wait_until(lambda: keys(*cluster) == expected, "all sessions")
     successor = make_app(**config)
     sign_in(successor, "8")
     assert stores(app) == stores(successor) == {"primary:1", "primary:2", "database"}
@@ -184,7 +184,7 @@ def test_a_group_that_was_made_anew_in_the_other_mode_is_found(
     with at_work(sign_in(app, "7")) as seen:
         account.make_cluster(cluster[1])
         single.kill()
-        wait_until(lambda: "primary:1" in stores(app), "the cluster", LONG)
+        wait_until(lambda: "primary:1" in stores(app), "the cluster")
         wait_until_home(app, visitor)
         assert key(visitor.digest) in keys(*cluster)
         assert stores(app) == {"primary:1", "primary:2", "database"}
@@ -192,7 +192,7 @@ def test_a_group_that_was_made_anew_in_the_other_mode_is_found(
         single.start()
         for node in cluster:
             node.kill()
-        wait_until(lambda: "primary" in stores(app), "the single server", LONG)
+        wait_until(lambda: "primary" in stores(app), "the single server")
         wait_until_home(app, visitor)
     assert seen == {(200, 200, "7")}
     assert key(visitor.digest) in keys(single)

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, session
 from prometheus_client import CollectorRegistry
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.events import StoreRecovered
@@ -33,7 +33,7 @@ from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
-from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
+from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts, redis_store
 from tests.integration.sentinels import SERVICE, Sentinel
 
@@ -279,7 +279,7 @@ def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
         user.get("/who")
         wait_until_lost(app, "primary")
         probes = times_probed(server)
-        wait_until(lambda: times_probed(server) > probes + GOOD_PROBES, "probes that are refused", LONG)
+        wait_until(lambda: times_probed(server) > probes + GOOD_PROBES, "probes that are refused")
         assert StoreRecovered not in map(type, events)
         assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
         assert user.get("/get/input_text").json["value"] == "during"

@@ -20,7 +20,7 @@ from tests.integration.conftest import close, parts
 from tests.integration.elasticache_site import REGION, Aws, DnsCache, aws, moto_url, names  # noqa: F401 - fixtures
 from tests.integration.tls import Authority, TlsFront
 
-from .cluster_lab import LONG, Cluster
+from .cluster_lab import Cluster
 from .conftest import MakeApp
 
 NAME = "sessions-abc123.serverless.apne1.cache.amazonaws.com"
@@ -40,7 +40,7 @@ def cache(tmp_path: Path) -> Iterator[Valkey]:
     extra = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), *says)
     with Valkey(tmp_path / "cache", appendonly=False, extra=extra) as server:
         Cluster.says(server, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        wait_until(lambda: "cluster_state:ok" in str(Cluster.says(server, "CLUSTER", "INFO")), "a cluster", LONG)
+        wait_until(lambda: "cluster_state:ok" in str(Cluster.says(server, "CLUSTER", "INFO")), "a cluster")
         Cluster.says(server, "ACL", "SETUSER", USER, *RIGHTS.split(), *FEWER.split())
         yield server
 
@@ -65,7 +65,7 @@ def test_sessions_live_in_a_serverless_cache(
         app = make_app(REDIS_URL=URL, REDIS_IAM_USER=USER, REDIS_CA_FILE=str(authority.certificate))
         ends.callback(close, app)
         visitor = sign_in(app, "7")
-        wait_until(lambda: visitor.get("/who").json["level"] == 0, "level 0", LONG)
+        wait_until(lambda: visitor.get("/who").json["level"] == 0, "level 0")
         assert visitor.post("/set", json={"theme": "dark"}).status_code == 200
         assert visitor.get("/who").json["user"] == "7"
         assert set(health_report(parts(app))["stores"]) == {"primary:1", "database"}
@@ -76,5 +76,5 @@ def test_sessions_live_in_a_serverless_cache(
         refused = (
             "session store primary:1: no near cache, each read asks the server: the server refuses CLIENT TRACKING"
         )
-        wait_until(lambda: bool(visitor.get("/who")) and refused in caplog.text, "the refusal", LONG)
+        wait_until(lambda: bool(visitor.get("/who")) and refused in caplog.text, "the refusal")
     assert Cluster.says(cache, "KEYS", "session:auth:*") == [key(visitor.digest)]

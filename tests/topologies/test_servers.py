@@ -64,7 +64,7 @@ def test_all_first_requests_are_answered(tmp_path: Path, worker_class: str, prel
         assert [answer.status for answer in all_at_once(browsers, "3")] == [200] * AT_ONCE
         assert {answer.json["level"] for answer in all_at_once(browsers, "4")} == {2}
         redis.start()
-        wait_until(lambda: {answer.json["level"] for answer in all_at_once(browsers, "5")} == {0}, "level 0", 60)
+        wait_until(lambda: {answer.json["level"] for answer in all_at_once(browsers, "5")} == {0}, "level 0")
 
 
 def all_at_once(browsers: list[Browser], entry: str) -> list[Answer]:

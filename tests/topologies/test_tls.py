@@ -16,7 +16,7 @@ from redis.retry import Retry
 from devservers.processes import wait_until
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.faults.proxy import FaultProxy, flip
-from tests.integration.behind import LONG, sign_in, wait_until_home, wait_until_lost
+from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts, redis_store
 from tests.integration.tls import Authority
 
@@ -163,7 +163,7 @@ def test_a_client_with_none_or_a_bad_one_may_not(
         classes.add(refusal(app).error_class)
         return ErrorClass.IDENTITY_REFUSED in classes
 
-    wait_until(told, "an alert", LONG)
+    wait_until(told, "an alert")
     assert classes <= {ErrorClass.IDENTITY_REFUSED, ErrorClass.UNREACHABLE}
 
 

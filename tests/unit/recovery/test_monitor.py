@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import monitor as module
@@ -22,9 +22,6 @@ from flask_langpont_session.stores.backend import Lack
 from flask_langpont_session.support.lag import Lag
 from tests.support.children import in_child_of_locked
 from tests.support.fake_stores import LOST, NOW_MS, Stage
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 ROUND = [
     "end_overdue",

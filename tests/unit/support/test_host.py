@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.support.host import KEPT, HostWork, beside
 from tests.support.clock import Clock
 
-PATIENCE = 30.0
-
 
 def work(folder: Path | None, clock: Clock | None = None) -> HostWork:
-    return HostWork(folder, "metrics", PATIENCE, clock or Clock())
+    return HostWork(folder, "metrics", LONG, clock or Clock())
 
 
 def test_the_first_that_asks_leads_and_gets_what_the_others_leave_once(tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_the_next_one_leads_when_the_first_resigns(tmp_path: Path) -> None:
 
 def test_of_processes_that_end_together_one_takes_what_the_others_left(tmp_path: Path) -> None:
     """It waits for the one that leads, which may be ending, too, or may not."""
-    first, second = work(tmp_path / "work"), HostWork(tmp_path / "work", "metrics", PATIENCE)
+    first, second = work(tmp_path / "work"), HostWork(tmp_path / "work", "metrics", LONG)
     assert first.lead() and not second.lead()
     second.leave(b"x")
     assert not second.succeeds(0.05)
@@ -203,7 +202,7 @@ def test_a_process_that_leads_and_hangs_is_left_alone(tmp_path: Path) -> None:
     hangs, other = work(tmp_path / "work"), work(tmp_path / "work", clock)
     assert hangs.lead() and not other.lead()
     assert other.leave(b"1")
-    clock.now += PATIENCE
+    clock.now += LONG
     assert other.leave(b"2")
     clock.now += 1
     assert not other.leave(b"3")

@@ -9,12 +9,10 @@ import time
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.support import lag as module
 from flask_langpont_session.support.lag import MORE, REST, TICK, TIMES, Deadline, Lag, no_answer, of
 from tests.support.children import in_child
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 
 class Clock:

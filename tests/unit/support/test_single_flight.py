@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.exceptions import LangPontSessionError
 from flask_langpont_session.support import single_flight as module
 from flask_langpont_session.support.single_flight import FlightLate, SingleFlight, wait_for
 from tests.support.children import in_child_of_locked
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 
 class Question:

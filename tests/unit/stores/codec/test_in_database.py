@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from msgspec import Raw, json
 
+from devservers.processes import LONG
 from flask_langpont_session.policy.values import AuthRow, ErrorClass, Limit, StoreError
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database, make_engine
@@ -23,7 +24,6 @@ DIGEST, ANOTHER, THIRD = "h" * 43, "i" * 43, "j" * 43
 PAYLOAD = {"_user_id": b'"7"', "user_role": b'"marzipan"'}
 codec = sealing("auth")
 LIVES: dict[str, Any] = {"idle_ms": 60_000, "absolute_ms": 600_000}
-LONG = 30.0
 
 
 @pytest.fixture

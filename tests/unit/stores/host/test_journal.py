@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
@@ -36,9 +36,6 @@ from tests.support.journals import (
     write_fields,
     write_shadow,
 )
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 SOON = 0.25
 """Seconds that a call waits for a file that another process holds."""
@@ -451,7 +448,7 @@ def test_a_reader_does_not_wait_for_a_writer_that_waits(
     other.execute("BEGIN IMMEDIATE")
     thread = threading.Thread(target=durable.revocations.note, args=("e",))
     thread.start()
-    wait_until(lambda: "BEGIN IMMEDIATE" in asked, "the writer asks for the lock", LONG)
+    wait_until(lambda: "BEGIN IMMEDIATE" in asked, "the writer asks for the lock")
     assert not durable.is_empty()
     assert durable.overlay(ref("d")).revoked
     assert durable.counts()["revocations"] == 1

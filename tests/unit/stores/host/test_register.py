@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.stores.host import register
 from flask_langpont_session.stores.host.commit_counter import counter_path
@@ -22,7 +23,7 @@ from flask_langpont_session.support.files import PrivateNumbers
 from tests.support.journals import in_fork
 
 A, B = "a" * 43, "b" * 43
-LONG = 30.0
+
 MS = 1000
 """Microseconds."""
 

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.stores.redis import dns as module
 from flask_langpont_session.stores.redis.dns import DnsCache, SocketAddress
 from tests.support.clock import Clock
-
-LONG = 30.0
 
 
 class Resolver:
@@ -88,7 +86,7 @@ def test_a_request_that_may_not_wait_any_longer_does_not(resolver: Resolver) -> 
     with pytest.raises(TimeoutError):
         names.addresses("redis.test", 6379, 0.0)
     resolver.gate.set()
-    wait_until(nothing_is_looked_up, "the answer", LONG)
+    wait_until(nothing_is_looked_up, "the answer")
     assert names.addresses("redis.test", 6379, 0.0) == at("10.0.0.1")
     assert len(resolver.askers) == 1
 
@@ -101,7 +99,7 @@ def test_the_last_answer_is_used_while_there_is_none(resolver: Resolver, clock: 
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(nothing_is_looked_up, "the failure", LONG)
+    wait_until(nothing_is_looked_up, "the failure")
     assert ask(names, 0) == at("10.0.0.1")
     assert len(resolver.askers) == 2
 
@@ -133,12 +131,12 @@ def test_a_name_is_looked_up_now_and_then_and_more_often_while_its_server_is_los
     names.look(lost=False)
     assert len(resolver.askers) == 1
     names.look(lost=True)
-    wait_until(nothing_is_looked_up, "the second answer", LONG)
+    wait_until(nothing_is_looked_up, "the second answer")
     assert (len(resolver.askers), changes) == (2, [])
     resolver.answers["redis.test"] = ["10.0.0.2"]
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(lambda: len(changes) == 1, "the change", LONG)
+    wait_until(lambda: len(changes) == 1, "the change")
     assert ask(names, 0) == at("10.0.0.2")
 
 
@@ -149,12 +147,12 @@ def test_an_address_that_was_no_good_is_tried_last(resolver: Resolver, clock: Cl
     one, two = ask(names)
     clock.now += module.PAUSE
     names.doubt("redis.test", 6379, one)
-    wait_until(nothing_is_looked_up, "the fresh answer", LONG)
+    wait_until(nothing_is_looked_up, "the fresh answer")
     assert ask(names) == (two, one)
     resolver.answers["redis.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(nothing_is_looked_up, "the next answer", LONG)
+    wait_until(nothing_is_looked_up, "the next answer")
     assert ask(names) == (two, one, *at("10.0.0.3"))
 
 
@@ -166,7 +164,7 @@ def test_a_doubt_brings_the_new_address_at_once(resolver: Resolver, clock: Clock
     clock.now += module.REST
     resolver.answers["redis.test"] = ["10.0.0.2"]
     names.doubt("redis.test", 6379, one)
-    wait_until(nothing_is_looked_up, "the fresh answer", LONG)
+    wait_until(nothing_is_looked_up, "the fresh answer")
     assert ask(names) == at("10.0.0.2")
 
 
@@ -181,7 +179,7 @@ def test_a_doubt_that_the_answer_does_not_remove_is_looked_into_again(resolver: 
     for _ in range(120):
         clock.now += module.PAUSE
         names.look(lost=False)
-        wait_until(nothing_is_looked_up, "an answer", LONG)
+        wait_until(nothing_is_looked_up, "an answer")
         looks.append(len(resolver.askers))
     assert looks[1] == 2
     assert looks[7] <= 5 <= looks[19]
@@ -196,17 +194,17 @@ def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock:
     [one] = ask(names)
     clock.now += 2 * module.FORGOTTEN
     names.look(lost=False)
-    wait_until(nothing_is_looked_up, "an answer", LONG)
+    wait_until(nothing_is_looked_up, "an answer")
     assert len(resolver.askers) == 2
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
     clock.now += module.REST
     names.look(lost=False)
-    wait_until(nothing_is_looked_up, "the failure", LONG)
+    wait_until(nothing_is_looked_up, "the failure")
     names.look(lost=False)
     clock.now += module.REST
     names.doubt("redis.test", 6379, one)  # of what is not known
     names.look(lost=False)
-    wait_until(nothing_is_looked_up, "an answer", LONG)
+    wait_until(nothing_is_looked_up, "an answer")
     assert len(resolver.askers) == 3
 
 

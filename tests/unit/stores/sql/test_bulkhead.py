@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from flask_langpont_session.stores.sql import bulkhead as module
 from flask_langpont_session.stores.sql.bulkhead import (
     Bulkhead,
@@ -28,9 +28,6 @@ from flask_langpont_session.stores.sql.bulkhead import (
 )
 from flask_langpont_session.support.lag import PROCESS, Deadline, Lag
 from tests.support.clock import Clock
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 
 class Gate:
@@ -68,7 +65,7 @@ def gate() -> Iterator[Gate]:
 
 
 def wait_until_free(bulkhead: Bulkhead) -> None:
-    wait_until(lambda: not bulkhead.busy, "free slots", LONG)
+    wait_until(lambda: not bulkhead.busy, "free slots")
 
 
 def threads(name: str) -> list[threading.Thread]:
@@ -349,7 +346,7 @@ def test_closed_it_leaves_no_idle_thread_and_works_on() -> None:
     assert bulkhead.call(lambda: 1, LONG) == 1
     assert threads() == 2
     bulkhead.close(0.01)  # which waits no longer than that
-    wait_until(lambda: (threads(), bulkhead.busy) == (1, 1), "the end of the idle thread", LONG)
+    wait_until(lambda: (threads(), bulkhead.busy) == (1, 1), "the end of the idle thread")
     assert [bulkhead.call(lambda: 1, LONG) for _ in range(3)] == [1, 1, 1]
     held.set()
     bulkhead.close(LONG)  # which waits for it

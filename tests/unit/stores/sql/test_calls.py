@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from devservers.processes import LONG
 from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.sql import calls as module
 from flask_langpont_session.stores.sql.bulkhead import Bulkhead
@@ -17,9 +18,6 @@ from flask_langpont_session.stores.sql.errors import OwnTransaction
 from flask_langpont_session.support.lag import PROCESS, Lag
 from tests.support.clock import Clock
 from tests.support.fake_sql import Connections, Schema, fails_first, refused
-
-LONG = 30.0
-"""Seconds; a bound that is only reached when something is broken."""
 
 DEADLOCK, NO_TABLE, READ_ONLY, LOCKED, BUSY, SYNTAX = "40P01", "42P01", "25006", "55P03", "53300", "42601"
 
