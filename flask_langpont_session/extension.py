@@ -138,7 +138,7 @@ class LangPontSession(SessionInterface):
             session.ids.is_closed = True
             if "seen" in its or session.accessed:
                 seen: Seen | None = its.get("seen")
-                _vary_on_cookie(response, is_private=seen is not None and seen.loaded.row is not None)
+                _vary_on_cookie(response, is_private=seen is not None and seen.row is not None)
         if response.is_streamed and _is_still_to_be_made(response):
             _vary_on_stream(session, response)
         record_request(repository.recorder, session.environ, "ok")

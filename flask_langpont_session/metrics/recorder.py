@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -123,10 +122,13 @@ class Recorder:
         """Add to a counter, for example ``bad_cookies``."""
         self._note((name,), by)
 
-    def counting(self, name: str) -> Callable[[], None]:
-        """Return what adds one to a counter in a fraction of the time, for what happens once in a request: the record
-        of that request has it added."""
-        return partial(self._noted[(name,)].append, 1)
+    def noting(self, *key: str) -> Callable[[float], None]:
+        """Return what records one kind in a fraction of the time, for what happens once in a request: the record of
+        that request has it added.
+
+        :param key: the fields of an :class:`Observation` or a :class:`Measure`, or the name of a counter.
+        """
+        return self._noted[key].append
 
     def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
         """Count changes of sessions that are not kept, in all and by cause and category. See :mod:`.losses`."""

@@ -56,7 +56,7 @@ class Reports:
         for name, change in changes.items():
             if change.sets:
                 size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
-                self.recorder.measure("payload", name, size)
+                self.recorder.noting("payload", name)(size)
 
     def rejected(self, category: str, key: str | None, reason: str) -> None:
         """A change could not be stored at save time, when no view is there to be told any more."""

@@ -3,6 +3,7 @@ was written."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -66,8 +67,11 @@ class Foreign(Damaged):
     """A record of another session."""
 
 
-OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _META = 8, 24, 40, 46, 53, 64
+OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _BYTES, _META = 8, 24, 40, 46, 53, 60, 64
 """Offsets at which the parts of ``@m`` end: see ``record.lua``."""
+
+_DESCRIBED = re.compile(rb"(.{8})(\d{16})(\d{16}).{6}(.{7}).{11}([^\1]*)", re.DOTALL)
+"""The same: whose record it is, stamp, horizon, author and additions."""
 
 _GIVEN_BACK = frozenset({b"*copied", b"*part**"})
 """Authors of a horizon that is the version of a copy."""
@@ -81,15 +85,19 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
 
     :raises ValueError: this describes no record of that session.
     """
-    if len(meta) < _META:
-        raise Damaged
-    if meta[:OWN] != digest[:OWN].encode():
-        raise Foreign
-    if not meta[OWN:_HORIZON].isdigit():
-        raise Damaged
-    version = int(meta[OWN:_STAMP])
-    copy = CategoryCopy(version, fields, b"", meta[_META:].partition(b"\1")[0], given_back_as_of(meta))
-    return Known(meta, copy, began=began_as_of(meta))
+    found, own = _DESCRIBED.match(meta), digest[:OWN].encode()
+    if found is None or found[1] != own:
+        raise Foreign if len(meta) >= _META and meta[:OWN] != own else Damaged
+    _, stamp, horizon, author, additions = found.groups()
+    given_back = given_back_as_of(meta) if author in _GIVEN_BACK else 0
+    copy = CategoryCopy(int(stamp), fields, b"", additions, given_back)
+    return Known(meta, copy, None, 0 if author in _FROM_SOMETHING else int(horizon))
+
+
+def size_of(meta: bytes) -> int:
+    """Return how many bytes the fields of a record have that is described so, as the server has them, with their
+    names."""
+    return int(meta[_AUTHOR:_BYTES], 16)
 
 
 def began_as_of(meta: bytes) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .categories import AUTH, CSRF_FEATURE, Feature
@@ -179,31 +178,6 @@ class Loaded:
         return self.verdict is Verdict.DEAD
 
 
-_NONE: Any = MappingProxyType({})
-_NO_KEYS: Any = frozenset()
-
-
-class SharedLoaded(Loaded):
-    """The same for several requests, which must not change it. Of its categories nothing is missing, and nothing of the
-    journal's lies over them."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        verdict: Verdict,
-        categories: Mapping[str, CategoryState],
-        row: AuthRow | None = None,
-        former: Mapping[str, Former] | None = None,
-    ) -> None:
-        # A change that was not made to an own copy fails, instead of being shown to other requests.
-        read_only: Any = MappingProxyType(categories)
-        super().__init__(verdict, read_only, _NONE, _NO_KEYS, row, former=former)
-
-    def own(self) -> Loaded:
-        return Loaded(self.verdict, dict(self.categories), row=self.row, former=self.former)
-
-
 @dataclass(slots=True)
 class Plan:
     """What a save has to do.
@@ -311,7 +285,8 @@ class Revoked:
 def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
     """The fields after a change."""
     after = dict(change.sets) if change.wipe else {**fields, **change.sets}
-    apply_writes(after, dict.fromkeys(change.deletes), change.increments)
+    if change.deletes or change.increments:
+        apply_writes(after, dict.fromkeys(change.deletes), change.increments)
     return after
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ..policy.categories import AUTH
+from ..policy.described import Known
 from ..policy.health import PRIMARY, HealthSnapshot
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import CategoryState, Life, SharedLoaded, Verdict
-from ..policy.values import CategoryChange, RecordRef, StoreError
+from ..policy.records import CategoryState, Former, Life, Loaded, Verdict
+from ..policy.values import AuthRow, CategoryChange, RecordRef, StoreError
 from ..stores.host.journal import Journal
-from ..stores.memory.memory import Entry
 from ..stores.redis.lane import Copy
-from ..stores.redis.near import Hit, NearCache
+from ..stores.redis.near import Hit
 from ..stores.redis.records import empty_as_of
 from .former import FormerPlaces
 from .parts import Parts
@@ -27,26 +28,76 @@ _AT_ONCE = 0.0
 """Seconds that the journal is waited for here."""
 
 
-@dataclass(slots=True)
-class Seen:
-    """What requests are shown of a session, for as long as nothing of it changes.
+_NONE: Any = MappingProxyType({})
+_NO_KEYS: Any = frozenset()
 
-    :param copy: of which it is.
-    :param loaded: the session, which requests share.
+
+class Terms(NamedTuple):
+    """For how long requests may be shown what they are shown of a session.
+
     :param life: of the session, as the request has it by whose question this was read.
     :param until: monotonic seconds; before that, time alone changes nothing.
     :param news: see :attr:`.Ended.news`; when this worker hears of something, the session may be over.
     :param trust_since_ms: since when stamps of the server count.
-    :ivar values: key → value, of those that requests have decoded and that cannot be changed in place.
     """
 
-    copy: Copy
-    loaded: SharedLoaded
     life: Life
     until: float
     news: int
     trust_since_ms: int
-    values: dict[str, Any] = field(default_factory=dict)
+
+
+class Seen(Loaded):
+    """What requests are shown of a session, for as long as nothing of it changes. They share it, and must not change
+    it. Of its categories nothing is missing, and nothing of the journal's lies over them.
+
+    :param copy: of which it is, with these `records`.
+    :ivar values: key → value, of those that requests have decoded and that cannot be changed in place.
+    """
+
+    __slots__ = ("copy", "records", "terms", "values")
+
+    def __init__(
+        self,
+        categories: Mapping[str, CategoryState],
+        row: AuthRow | None,
+        former: Mapping[str, Former] | None,
+        copy: Copy,
+        records: Mapping[str, Known],
+        terms: Terms,
+    ) -> None:
+        self.verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
+        # A change that was not made to an own copy fails, instead of being shown to other requests.
+        self.categories = MappingProxyType(categories)  # type: ignore[assignment]
+        self.exceptions, self.defaulted, self.now_ms = _NONE, _NO_KEYS, 0
+        self.row, self.former, self.copy, self.records, self.terms = row, former, copy, records, terms
+        self.values: dict[str, Any] = {}
+
+    def own(self) -> Loaded:
+        return Loaded(self.verdict, dict(self.categories), row=self.row, former=self.former)
+
+    def since(self, changes: Mapping[str, CategoryChange]) -> Seen | None:
+        """Return what requests are shown after a write of the session by this worker, which its copy has; None: that is
+        to be looked at."""
+        if self.former:
+            return None
+        categories, records = dict(self.categories), self.copy.records
+        after = Seen(categories, self.row, None, self.copy, records, self.terms)
+        after.values.update(self.values)
+        for name, change in changes.items():
+            if name in categories:
+                categories[name] = _state(records[name])
+            for key in (*change.sets, *change.deletes, *change.increments):
+                after.values.pop(key, None)
+        return after
+
+
+def _state(record: Known, then: int = 0) -> CategoryState:
+    """Return what is shown of a record.
+
+    :param then: the version of one that is not there.
+    """
+    return CategoryState(record.copy.fields, record.copy.version or then, PRIMARY, mark=record.mark)
 
 
 def is_untouched(journal: Journal, digest: str) -> bool:
@@ -67,7 +118,7 @@ class Line:
         self._primary = parts.backend.primary
         self._memory = parts.backend.memory
         self._ended = parts.backend.memory.ended
-        self._count_hit = parts.backend.recorder.counting("near_cache_hits")
+        self._count_hit = partial(parts.backend.recorder.noting("near_cache_hits"), 1)
         self._verifier = parts.verifier
         self._former = FormerPlaces(parts)
         self._near = parts.backend.settings.near_categories
@@ -93,17 +144,20 @@ class Line:
             return None
         entry = self._memory.entry(digest)
         seen: Seen | None = None if entry is None or names else entry.seen
-        if seen is None or seen.life is not life:
-            hit, seen = self._find(near, sid, life, names or self._at_first), None
-        else:
+        if seen is not None and seen.terms.life is life:
             hit = near.vouches_for(seen.copy, digest)
+        else:
+            wanted, hit, seen = names or self._at_first, None, None
+            if self._near.issuperset(wanted):
+                hit = near.find(RecordRef(digest, sid.kind), self.lives(wanted, sid.kind, life))
         if hit is None or not is_untouched(self._journal, digest):
             return None
         if (
             seen is None
-            or seen.news != self._ended.news
-            or seen.trust_since_ms != hit.trust_since_ms
-            or hit.at >= seen.until
+            or seen.terms.news != self._ended.news
+            or seen.terms.trust_since_ms != hit.trust_since_ms
+            or seen.records is not seen.copy.records
+            or hit.at >= seen.terms.until
         ):
             seen = self._seen(hit, sid, life)
             if seen is not None and entry is not None and not names:
@@ -111,30 +165,6 @@ class Line:
         if seen is not None:
             self._count_hit()
         return seen
-
-    @staticmethod
-    def goes_on(entry: Entry, before: Seen | None, changes: Mapping[str, CategoryChange]) -> SharedLoaded | None:
-        """Have requests be shown what this worker has just written of a session.
-
-        :param before: what they were shown until then.
-        :return: the session as it is since; None: it is not known without a question.
-        """
-        if before is None or not entry.near or before.loaded.former:
-            return None
-        copy, known, values = entry.near[0], before.copy.records, before.values.copy()
-        categories = dict(before.loaded.categories)
-        for name, record in copy.records.items():
-            if record is known.get(name):
-                continue
-            categories[name] = CategoryState(record.copy.fields, record.copy.version, PRIMARY, mark=record.mark)
-            if name not in changes:  # another thread has written it meanwhile
-                values.clear()
-        for change in changes.values():
-            for key in (*change.sets, *change.deletes, *change.increments):
-                values.pop(key, None)
-        loaded = SharedLoaded(before.loaded.verdict, categories, before.loaded.row)
-        entry.seen = Seen(copy, loaded, before.life, before.until, before.news, before.trust_since_ms, values)
-        return loaded
 
     def lives(self, names: tuple[str, ...], kind: str, life: Life, *, extends: bool = True) -> Mapping[str, int]:
         """Return the life to extend each category to, milliseconds. There are few combinations, and every read needs
@@ -149,15 +179,12 @@ class Line:
             self._lives[wanted] = lives
         return lives
 
-    def _find(self, near: NearCache, sid: SessionId, life: Life, names: tuple[str, ...]) -> Hit | None:
-        if not self._near.issuperset(names):
-            return None
-        return near.find(RecordRef(sid.digest, sid.kind), self.lives(names, sid.kind, life))
-
     def _seen(self, hit: Hit, sid: SessionId, life: Life) -> Seen | None:
         """Return what requests are shown of a session; None: its row may not be believed without a question."""
-        news = self._ended.news  # first: what becomes known while the rest is looked at is not part of it
-        categories, row, until = self._found(hit), None, math.inf
+        # First: what becomes known while the rest is looked at is not part of it.
+        news, records = self._ended.news, hit.copy.records
+        then = empty_as_of(hit.answer.now_ms)
+        categories, row, until = {name: _state(record, then) for name, record in records.items()}, None, math.inf
         if sid.kind == SIGNED_IN and AUTH in categories:
             leased = self._verifier.leased(life, hit)
             if leased is None or self._ended.is_dead(sid.digest):
@@ -168,14 +195,5 @@ class Line:
             is_identity, auth = self._backend.settings.is_identity, categories[AUTH]
             ordinary = {key: value for key, value in auth.shown.items() if not is_identity(key)}
             categories[AUTH] = auth._replace(shown=ordinary)
-        verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
-        loaded = SharedLoaded(verdict, categories, row, self._former.among(categories))
-        return Seen(hit.copy, loaded, life, until, news, hit.trust_since_ms)
-
-    @staticmethod
-    def _found(hit: Hit) -> dict[str, CategoryState]:
-        then = empty_as_of(hit.answer.now_ms)
-        return {
-            name: CategoryState(record.copy.fields, record.copy.version or then, PRIMARY, mark=record.mark)
-            for name, record in hit.copy.records.items()
-        }
+        former = self._former.among(categories)
+        return Seen(categories, row, former, hit.copy, records, Terms(life, until, news, hit.trust_since_ms))

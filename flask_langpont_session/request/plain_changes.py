@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..policy.categories import AUTH
-from ..policy.health import PRIMARY
+from ..policy.health import PRIMARY, WRITE
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import Life, Loaded, SharedLoaded, Verdict
+from ..policy.records import Life, Loaded, Verdict
 from ..policy.values import CategoryChange, RecordRef, StoreError
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Written
 from ..support import lag
-from .line import Line, is_untouched
+from .line import Line, Seen, is_untouched
 from .parts import Parts
 from .scope import RequestScope
 
@@ -35,7 +35,7 @@ class Sent(NamedTuple):
     written: Written | None
     doubt: str = ""
     sent_us: int = 0
-    shown: SharedLoaded | None = None
+    shown: Seen | None = None
     scope: RequestScope | None = None
 
 
@@ -43,7 +43,7 @@ def _is_plain(loaded: Loaded, names: Iterable[str]) -> bool:
     """Return whether a session was read as Redis has it, and nothing of it has to move."""
     if loaded.former or loaded.verdict not in (Verdict.VALID, Verdict.ANONYMOUS):
         return False
-    if type(loaded) is SharedLoaded:
+    if type(loaded) is Seen:
         return True
     found = [loaded.categories[name] for name in names if name in loaded.categories]
     return all(
@@ -59,12 +59,12 @@ class PlainChanges:
         self._begin = begin
         self._backend = parts.backend
         self._health = parts.backend.health
-        self._journal = parts.backend.journal
         self._primary = parts.backend.primary
-        self._memory = parts.backend.memory
         self._reports = parts.backend.reports
         self._clock = parts.backend.clock
         self._operation = parts.operations.save
+        self._lag = lag.of(self._clock)
+        self._note_duration = parts.backend.recorder.noting(self._operation.name, "all", PRIMARY, "ok")
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
 
@@ -81,42 +81,59 @@ class PlainChanges:
         :param loaded: what the request has read of the session; None: nothing.
         :param scope: the request's way through the stores, if it is on it.
         """
-        digest, kind, operation = sid.digest, sid.kind, self._operation
+        digest, kind = sid.digest, sid.kind
         if not changes or AUTH in changes or not (loaded is None or _is_plain(loaded, changes)):
             return None
-        shard = self._health.locate(digest)
-        home = self._primary.home_of(digest)
+        shard, home = self._health.locate(digest), self._primary.home_of(digest)
         view, left = (self._health.snapshot(shard), math.inf) if scope is None else (scope.view, scope.left)
-        if home is None or self._backend.lacks or view.level or left < operation.timeout:
+        if home is None or self._backend.lacks or view.level or left < self._operation.timeout:
             return None
-        if not is_untouched(self._journal, digest):
+        if not is_untouched(self._backend.journal, digest):
             return None
+        lives = self._complete(changes, loaded, kind, life)
+        ref, write_id, guard = RecordRef(digest, kind), new_write_id(), "alive" if kind == SIGNED_IN else "free"
+        late, limits, timeout = self._lag.late(began := self._clock()), self._backend.limits, self._operation.timeout
+        try:
+            written = home.write_near(ref, changes, guard, limits, timeout, write_id)
+        except StoreError as error:
+            scope = scope or self._begin(digest)
+            scope.to(digest).failed(self._operation, error, timeout, began, late)
+            return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
+        if written is None:
+            return None
+        took = self._clock() - began
+        self._health.succeeded(PRIMARY + shard, WRITE, took, began)
+        self._note_duration(took)
+        return self._note(sid, changes, loaded, written, lives)
+
+    def _complete(
+        self, changes: Mapping[str, CategoryChange], loaded: Loaded | None, kind: str, life: Life
+    ) -> Mapping[str, int]:
+        """Say in each change what the server is told of it. Return the lives that the categories get."""
         lives = self._line.lives(tuple(changes), kind, life)
         for name, change in changes.items():
             change.life_ms = lives[name]
             if loaded is not None and (found := loaded.categories.get(name)) and found.mark:
                 change.since = found.version
-        entry = self._memory.entry(digest)
-        seen = None if entry is None else entry.seen
-        ref, write_id, guard = RecordRef(digest, kind), new_write_id(), "alive" if kind == SIGNED_IN else "free"
-        late = lag.of(self._clock).late(began := self._clock())
-        try:
-            written = home.write_near(ref, changes, guard, self._backend.limits, operation.timeout, write_id)
-        except StoreError as error:
-            scope = scope or self._begin(digest)
-            scope.to(digest).failed(operation, error, operation.timeout, began, late)
-            return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
-        if written is None:
-            return None
-        took = self._clock() - began
-        self._health.succeeded(PRIMARY + shard, operation.way, took, began)
-        self._reports.recorder.observe(operation.name, "all", PRIMARY, "ok", took)
+        return lives
+
+    def _note(
+        self,
+        sid: SessionId,
+        changes: Mapping[str, CategoryChange],
+        loaded: Loaded | None,
+        written: Written,
+        lives: Mapping[str, int],
+    ) -> Sent:
+        """Note what Redis has for all that go by it."""
+        digest, kind = sid.digest, sid.kind
         self._reports.payload(changes)
-        if entry is None or not entry.has(written.versions):
-            self._fallback.remember_write(digest, loaded, changes, written.versions, kind)
-        else:
+        if written.is_held:
             self._fallback.note_versions(digest, written.versions)
+        else:
+            self._fallback.remember_write(digest, loaded, changes, written.versions, kind)
         self._journal_writer.written(digest, changes)
         if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
             in_use.served(digest, max(lives.values()))
-        return Sent(written, shown=None if entry is None else self._line.goes_on(entry, seen, changes))
+        entry = self._backend.memory.entry(digest)
+        return Sent(written, shown=None if entry is None else entry.seen)

@@ -63,7 +63,7 @@ class Reads:
         digest = sid.digest
         scope = scope.to(digest)
         if on_line and not fresh and (seen := self.line.read(sid, life, scope.view)):
-            return seen.loaded
+            return seen
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(digest, scope, life, Verdict.ANONYMOUS, fresh=fresh)
         ref = RecordRef(digest, SIGNED_IN)
@@ -127,7 +127,7 @@ class Reads:
             and not (fresh or ref.shadow)
             and (seen := self.line.read(sid, life, scope.view, (category,)))
         ):
-            loaded.keep_from(seen.loaded, (category,))
+            loaded.keep_from(seen, (category,))
         else:
             reply = self._read(ref, scope, life, (category,), fresh=fresh)
             self._show(loaded, ref, (category,), scope, reply, overlay)

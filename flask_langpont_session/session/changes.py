@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
@@ -26,6 +27,9 @@ class SessionLimits(NamedTuple):
     bytes: int
     fields: int
     depth: int
+
+
+_no_change = partial(CategoryChange, 0)
 
 
 class Changes:
@@ -182,14 +186,13 @@ class Changes:
         :param is_unknown: whether a key's stored value could not be read.
         :param former: see :attr:`.Loaded.former`.
         """
-        changes: defaultdict[str, CategoryChange] = defaultdict(lambda: CategoryChange(0))
-        feature_of = self._table.feature_of
+        changes: defaultdict[str, CategoryChange] = defaultdict(_no_change)
+        feature_of, inside = self._table.feature_of, self._changed_inside(stored)
         for key in self.deleted:
             changes[feature_of(key).category].deletes.add(key)
         for key, by in self.increments.items():
             at = former.get(key) if former else None
             changes[at.category if at and at.counts else feature_of(key).category].increments[key] = by
-        inside = self._changed_inside(stored)
         for key, encoded in ({**self.assigned, **inside} if inside else self.assigned).items():
             changes[feature_of(key).category].sets[key] = encoded
         if former and changes:
@@ -224,7 +227,9 @@ class Changes:
 
     def _changed_inside(self, stored: Callable[[str], bytes | None]) -> dict[str, bytes]:
         """Values that were changed in place since they were read or assigned."""
-        changed = {}
+        changed: dict[str, bytes] = {}
+        if IMMUTABLE.issuperset(map(type, self.values.values())):
+            return changed
         for key in [key for key, value in self.values.items() if type(value) not in IMMUTABLE]:
             encoded = self._encode_again(key, self.values[key], stored)
             if encoded is not None:

@@ -95,6 +95,11 @@ class Identity:
         return self.state is IdState.KEPT and not self.has_moved
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether, beyond that, a save has nothing to do about the id."""
+        return self.is_as_it_came and not (self.must_end or self.must_wipe or self.is_restarted)
+
+    @property
     def is_signed_out(self) -> bool:
         """Whether it was signed out since it came, or moved."""
         return self.state in _SIGNED_OUT

@@ -68,7 +68,7 @@ def _begin_work(session: Session) -> Work:
     if seen is None:
         work.is_off_line = True
     elif seen is not NOT_LOOKED:
-        work.loaded = seen.loaded
+        work.loaded = seen
         work.now.read.update(session.keys_read)
     return work
 
@@ -78,9 +78,9 @@ def _shown_on_line(context: SessionContext, seen: Seen, key: str) -> Any:
 
     :raises KeyError: it has no value.
     """
-    if seen.loaded.former or context.kind_of(key) is not KeyKind.STORED:
+    if seen.former or context.kind_of(key) is not KeyKind.STORED:
         return LONG_WAY
-    found = seen.loaded.categories.get(context.repository.table.feature_of(key).category)
+    found = seen.categories.get(context.repository.table.feature_of(key).category)
     if found is None:
         return LONG_WAY
     try:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from ..policy.categories import AUTH
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.records import Former, Kept, Plan, Saved, apply_change
+from ..policy.records import Kept, Plan, Saved, apply_change
 from ..policy.values import NO_DEVICE, AuthRow, CategoryChange, Device
 from .identity import IdState
 from .work import Work
 
 if TYPE_CHECKING:
     from ..request.plain_changes import Sent
+
+
+_STORED = Saved(stored=True)
 
 
 class Saving:
@@ -75,37 +78,27 @@ class Saving:
         return made if label is None else made._replace(label=label)
 
     def _all_changes(self) -> dict[str, CategoryChange]:
-        changes = self._work.now.by_category(self._work.stored_value, self._work.is_unknown, self._former())
+        work, identity = self._work, self._ids.identity
+        former = None if work.loaded is None else work.loaded.former
+        changes = work.now.by_category(work.stored_value, work.is_unknown, former)
         if AUTH in changes:
             self._decide_about_rights(changes[AUTH])
-        if self._ids.identity.must_wipe and self._ids.target is self._ids.origin and self._ids.origin is not None:
-            for name in self._work.repository.table.categories:
+        if identity.must_wipe and self._ids.target is self._ids.origin and self._ids.origin is not None:
+            for name in work.repository.table.categories:
                 changes.setdefault(name, CategoryChange(0)).wipe = True
         return changes
 
-    def _former(self) -> Mapping[str, Former] | None:
-        return None if self._work.loaded is None else self._work.loaded.former
-
     def finish(self) -> Saved | None:
         """Store what changed, at the end of the request: a plain change on the straight line. As :meth:`save`."""
-        ids, identity, now = self._ids, self._ids.identity, self._work.now
-        origin = ids.origin
-        may_be_plain = (
-            origin is not None
-            and identity.is_as_it_came
-            and not (identity.must_end or identity.must_wipe or identity.is_restarted)
-            and ids.chosen_permanent is None
-            and not now.saved
-        )
-        if not may_be_plain:
+        ids, work = self._ids, self._work
+        origin, now = ids.origin, work.now
+        if origin is None or not ids.identity.is_untouched or ids.chosen_permanent is not None or now.saved:
             return self.save()
-        work, changes, scope = self._work, self._all_changes(), vars(ids).get("scope")
-        assert origin is not None
-        life = ids.context.life(origin.permanent)
-        sent = work.repository.plain_changes.write(origin, changes, work.loaded, life, scope)
-        if sent is not None and sent.scope is not None:
-            ids.scope = sent.scope
+        changes, life = self._all_changes(), ids.context.life(origin.permanent)
+        sent = work.repository.plain_changes.write(origin, changes, work.loaded, life, vars(ids).get("scope"))
         if sent is None or sent.written is None:
+            if sent is not None and sent.scope is not None:
+                ids.scope = sent.scope
             return self.save(changes, sent)
         self._was_stored = work.forced = True
         self.places = dict.fromkeys(changes, Kept.REDIS)
@@ -114,7 +107,7 @@ class Saving:
             work.loaded = sent.shown
         elif work.loaded is not None:
             self._show(changes)
-        return Saved(stored=True)
+        return _STORED
 
     def save(self, changes: dict[str, CategoryChange] | None = None, sent: Sent | None = None) -> Saved | None:
         """Store what changed since the last save; None: there was nothing to do.

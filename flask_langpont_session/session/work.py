@@ -448,7 +448,7 @@ def _on_line(work: Work, origin: SessionId) -> Loaded | None:
         return None
     seen = work.repository.line.read(origin, work.ids.life)
     work.is_off_line = seen is None
-    return None if seen is None else seen.loaded
+    return seen
 
 
 def place_of(work: Work, key: str) -> str:

@@ -233,15 +233,22 @@ def test_an_own_write_on_top_of_one_that_is_not_known_yet_keeps_nothing(worker: 
         assert worker.read() == {"theme": str(number).encode(), "font": str(number).encode()}
 
 
-def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(worker: Worker) -> None:
+def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its change may have come right behind the own one, and its message is not here yet."""
     worker.write(theme="dark")
     worker.warm()
-    writing = worker.near.writing(DIGEST)
-    assert writing is not None
-    worker.change_ids.change(DIGEST)
-    writing.end(worker.change_ids, {}, {})
-    assert worker.known() is None and not worker.near.lanes[0].copies(DIGEST)
+    change = worker.change_ids.change
+
+    def changed_meanwhile(digest: str, before: bytes | None = None) -> bytes | None:
+        change(digest)
+        return change(digest, before)
+
+    monkeypatch.setattr(worker.change_ids, "change", changed_meanwhile)
+    worker.write(theme="light")
+    entry = worker.store.memory.entry(DIGEST)
+    assert worker.known() is None and entry is not None and entry.near == ()
 
 
 @pytest.mark.parametrize("is_wipe", [True, False])

@@ -194,6 +194,29 @@ PLAIN = (
     Plain("what lasts for a request", [("transient", None), ("get", "lang")]),
 )
 
+
+@pytest.mark.parametrize("change", [("assign", ["lang", "fr"]), ("append", "cart")], ids=lambda step: step[0])
+def test_a_session_need_not_be_near_to_be_changed(make_site: MakeSite, change: Step) -> None:
+    """A worker that has read nothing of it, or has read it from Redis just now, stores a plain change in one exchange.
+    Nothing is near by that: it has not read the rest."""
+    site, other = make_site(), make_site()
+    for each in (site, other):
+        each.ask("one", [("sign in", "7"), ("update", {"lang": "en", "cart": []})])
+        each.wait_until_near("one")
+    wait_for_monitors()
+    with parts(other.app).monitor.paused():
+        other.wait_until_near("one")
+        other.take_cookie("another", site)
+        other.begin_count()
+        other.ask("another", [change])
+        assert other.changes == Share(1, 1)
+        for _ in range(2):
+            assert other.value("another", "lang") == ("fr" if change[0] == "assign" else "en")
+        assert other.reads.taken, "the second time"
+    site.wait_until_near("one")
+    assert other.value("another", "lang") == site.value("one", "lang")
+
+
 NOT_PLAIN: Mapping[str, Sequence[Step]] = {
     "flush": [("assign", ["lang", "en"]), ("flush", None)],
     "permanent changed": [("assign", ["lang", "de"]), ("permanent", True)],

@@ -335,6 +335,14 @@ def _never_touches(self: near.NearCache, reading: near.Reading, answer: records.
 _keep = near.NearCache.keep
 
 
+def _sends_again(self: category_writes.CategoryWrites, plan: Plan, *arguments: Any) -> bool:
+    plan.sent = None
+    return _save_categories(self, plan, *arguments)
+
+
+_save_categories = category_writes.CategoryWrites.save
+
+
 def _copies_stay(self: lane.Lane) -> None:
     self._named = None
     self.asked_at = float("-inf")
@@ -553,6 +561,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
     _script("the read behind an own write", ("if sub(head, 20, 20) == '1' then", "if false then")),
     Ablation("change ids around an own write", register.Register, "change", _any_change_id),
+    Ablation("what was sent is not sent again", category_writes.CategoryWrites, "save", _sends_again),
     Ablation("a hit at level 0 only", line.Line, "read", _finds_in_outages),
     Ablation("the journal before a hit", line, "is_untouched", _says_nothing),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),

@@ -1221,6 +1221,23 @@ KEPT = (
         """,
     ),
     _kept(
+        "what was sent is not sent again",
+        "merge",
+        """
+        near
+        sign_in w0 alice s0
+        read w0 s0
+        tick w0
+        read w0 s0
+        a: add w0 s0
+        step a
+        step a                  # Redis has it
+        give_up a               # its answer is lost
+        tick all
+        heal
+        """,
+    ),
+    _kept(
         "a hit at level 0 only",
         "near",
         """

@@ -24,9 +24,9 @@ from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreErr
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import probing
 from flask_langpont_session.stores.redis.endpoint import Endpoint
-from flask_langpont_session.stores.redis.lane import Copy
+from flask_langpont_session.stores.redis.lane import ChangeIds, Copy
 from flask_langpont_session.stores.redis.link import Link
-from flask_langpont_session.stores.redis.near import ChangeIds, Hit, NearCache
+from flask_langpont_session.stores.redis.near import Hit, NearCache
 from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ...policy.leases import CLOCK_TOLERANCE_MS
@@ -228,13 +228,13 @@ class _Versions:
 
     def __init__(self, numbers: Callable[[], PrivateNumbers], at: int, buckets: int = 0, first: int = 1) -> None:
         self._numbers, self._at, self._buckets = numbers, at, buckets or BUCKETS
-        self._places, self._shift = range(first, _WORDS), 33 - self._buckets.bit_length()
+        self._places = range(first, _WORDS)
 
     def note(self, digest: str, category: str, version: int) -> None:
         """That of a server whose clock is behind, after a failover, may be lower than what is noted: what is noted
         stays, and until its clock is there too, copies count as outdated."""
-        bucket, word = self._place_of(digest, category)
-        file, word = self._numbers(), word | version
+        bucket, word = _place_of(digest, category, self._buckets)
+        file, word, bucket = self._numbers(), word | version, self._at + bucket * _BUCKET.size
         words = _read(file, bucket)
         for place in self._places:
             if not (words[place] ^ word) >> _MS_BITS:
@@ -251,20 +251,21 @@ class _Versions:
     def of(self, digest: str, category: str) -> tuple[int, int]:
         """Return what was noted of a category last, 0: nothing; and the highest version of those that had to be
         forgotten in its bucket."""
-        bucket, name = self._place_of(digest, category)
-        words = _read(self._numbers(), bucket)
+        bucket, name = _place_of(digest, category, self._buckets)
+        words = _read(self._numbers(), self._at + bucket * _BUCKET.size)
         for place in self._places if any(words) else ():
             if not (words[place] ^ name) >> _MS_BITS:
                 return words[place] & _MS, 0
         return 0, words[0] if self._places[0] else 0
 
-    def _place_of(self, digest: str, category: str) -> tuple[int, int]:
-        """Return where the bucket of a category begins, and what tells it from nearly all others there, above the bits
-        of a version."""
-        of = digest.encode()
-        found, buckets = zlib.crc32(category.encode(), zlib.crc32(of)), self._buckets
-        name = (zlib.adler32(of) << self._shift | found // buckets) & _NAMES
-        return self._at + found % buckets * _BUCKET.size, name << _MS_BITS
+
+@lru_cache(4096)
+def _place_of(digest: str, category: str, buckets: int) -> tuple[int, int]:
+    """Return the bucket of a category, and what tells it from nearly all others there, above the bits of a version."""
+    of = digest.encode()
+    found = zlib.crc32(category.encode(), zlib.crc32(of))
+    name = (zlib.adler32(of) << 33 - buckets.bit_length() | found // buckets) & _NAMES
+    return found % buckets, name << _MS_BITS
 
 
 def _read(file: PrivateNumbers, bucket: int) -> Sequence[int]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...policy.described import NO_RECORDS, Change, Known, written_over
+from ...policy.described import NO_RECORDS, NOT_THERE, Change, Known, size_of, written_over
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy
 from ...support.caches import Recent
 from ...support.forks import renew_in_children
@@ -117,16 +117,6 @@ class Entry:
         self.weight = self.size
         return self.weight
 
-    def has(self, versions: Mapping[str, Change]) -> bool:
-        """Return whether an outage may show what a write has left.
-
-        :param versions: category → its versions before and after it.
-        """
-        for name, version in versions.items():  # no generator: this is asked at every change
-            if not version.before or name not in self.held or self.records[name].copy.version != version.after:
-                return False
-        return True
-
     def copies(self) -> list[tuple[str, Known, _Held]]:
         """Return what an outage may show."""
         return [(name, self.records[name], held) for name, held in self.held.items()]
@@ -199,32 +189,57 @@ class Memory:
 
     # -- need it be asked or sent? ---------------------------------------------------------------------------------
 
-    def put_near(self, digest: str, near: tuple[Copy, ...], written: Mapping[str, Known] = NO_RECORDS) -> None:
-        """Keep what a connection vouches for.
+    def put_near(self, digest: str, near: tuple[Copy, ...]) -> None:
+        """Keep what a connection vouches for."""
+        with self._lock:
+            entry = self.entry(digest) or Entry()
+            entry.put_near(near)
+            self._entries.put(digest, entry, entry.weighed())
 
-        :param written: what there is of the categories that were written over it.
+    def rewrite(
+        self,
+        digest: str,
+        near: Sequence[Copy],
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
+        change_id: bytes,
+    ) -> bool | None:
+        """Have what a connection vouches for, and what requests are shown of it, be as new as a write over it.
+
+        :param near: what it vouches for.
+        :param versions: of each category that was written, before and after it.
+        :return: whether an outage may show it, too; None: of one category it is not known what there is.
         """
         with self._lock:
-            entry = self._entry(digest)
-            entry.put_near(near)
+            entry, now, grown, is_held = self.entry(digest) or Entry(), self._clock(), 0, True
+            written, seen = _written(digest, entry.records, changes, versions), entry.seen
+            if not written:
+                return None
+            if seen is not None and not (seen.copy in near and seen.records is seen.copy.records):
+                seen = None  # another thread made it of what there was before an earlier write
+            for copy in near:
+                copy.records = {**copy.records, **{name: written[name] for name in written if name in copy.records}}
+                copy.change_id = change_id
+            entry.seen = None if seen is None else seen.since(changes)
             for name, record in written.items():
-                known, held = entry.records.get(name), entry.held.get(name)
-                if known is None or known.copy.version < record.copy.version:  # else a later answer was faster
-                    entry.records = {**entry.records, name: record}
-                    entry.weight += _weight(record) - _weight(known)
-                    if held is not None:
-                        entry.held[name] = _Held(self._clock(), held.kind)
-            if written:
+                known = entry.records.get(name, NOT_THERE)
+                grown += size_of(record.mark) - (size_of(known.mark) if known.mark else -_EACH)
+                if (held := entry.held.get(name)) is None or not versions[name].before:
+                    is_held = False
+                else:
+                    entry.held[name] = _Held(now, held.kind)
+            entry.records = {**entry.records, **written}
+            if grown:
+                entry.weight += grown
                 self._entries.put(digest, entry, entry.weight)
-            else:
-                self._entries.put(digest, entry, entry.weighed())
+            return is_held
 
     def note(self, ref: RecordRef, found: Mapping[str, Known]) -> None:
         """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""
         if ref.shadow or self.ended.is_dead(ref.digest):
             return
         with self._lock:
-            entry = self._entry(ref.digest)
+            entry = self.entry(ref.digest) or Entry()
             kept, held = entry.records, entry.held
             news = {n: r for n, r in found.items() if r.mark and n not in held and r is not kept.get(n)}
             if news:
@@ -261,7 +276,7 @@ class Memory:
                 return
             if known is not None and (known.row.version, known.confirmed_at) > (row.version, confirmed_at):
                 return
-            entry, payload = self._entry(row.digest), row.payload
+            entry, payload = self.entry(row.digest) or Entry(), row.payload
             is_known = known is not None and known.row.payload == payload
             payload = known.row.payload if known and is_known else MappingProxyType(dict(payload))
             read_at = row.read_at if confirmed_ms is None else confirmed_ms
@@ -308,7 +323,7 @@ class Memory:
             if is_news or record.mark != known.mark:
                 self._keep(digest, category, record, kind or held.kind)
             else:
-                self._entry(digest).held[category] = _Held(self._clock(), kind or held.kind)
+                (self.entry(digest) or Entry()).held[category] = _Held(self._clock(), kind or held.kind)
         return is_news
 
     def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
@@ -321,14 +336,16 @@ class Memory:
         with self._lock:
             found = self._copy(digest, category)
             if found is not None and not found[0].copy.fields:
-                self._entry(digest).held[category] = found[1]._replace(kept_at=self._clock())  # it is so still
+                (self.entry(digest) or Entry()).held[category] = found[1]._replace(
+                    kept_at=self._clock()
+                )  # it is so still
                 return False
             if self.ended.is_dead(digest) or (found is not None and found[1].kept_at > as_of):
                 return False
             is_missing = found is not None and bool(found[1].kind)
             if found is not None and is_missing:
                 self._any_missed = True
-                self._entry(digest).missed[category] = _Missed(*found, self._clock())
+                (self.entry(digest) or Entry()).missed[category] = _Missed(*found, self._clock())
             self._keep(digest, category, Known(b"", CategoryCopy(version, _NO_FIELDS), began=version), "")
         if is_missing:
             self.on_missing(digest)
@@ -432,12 +449,8 @@ class Memory:
         with self._lock:
             self._entries.clear()
 
-    def _entry(self, digest: str) -> Entry:
-        """That of a session; a new one is kept as soon as it has something, With the lock."""
-        return self.entry(digest) or Entry()
-
     def _keep(self, digest: str, category: str, record: Known, kind: str) -> None:
-        entry = self._entry(digest)
+        entry = self.entry(digest) or Entry()
         entry.records = {**entry.records, category: record}
         entry.held[category] = _Held(self._clock(), kind)
         self._entries.put(digest, entry, entry.weighed())
@@ -460,8 +473,28 @@ class Memory:
         return [SharedCopy(d, name, r.copy, now - held.kept_at, held.kind, r.began) for d, name, r, held in young]
 
 
-def _weight(record: Known | None) -> int:
-    return 0 if record is None else _EACH + _bytes_of(record.copy.fields)
+def _written(
+    digest: str, known: Mapping[str, Known], changes: Mapping[str, CategoryChange], versions: Mapping[str, Change]
+) -> Mapping[str, Known]:
+    """Return what there is of the categories that were written; none: of one of them it is not known.
+
+    :param known: what there was, as far as is known.
+    """
+    written = {}
+    for name, version in versions.items():
+        change, base = changes[name], known.get(name, NOT_THERE)
+        if change.wipe:
+            base = NOT_THERE
+        elif version.before != (base.copy.version if base.mark else 0):
+            return NO_RECORDS
+        written[name] = record = written_over(digest, base if base.mark else NOT_THERE, change, version)
+        if not record.mark:
+            return NO_RECORDS
+    return written
+
+
+def _weight(record: Known) -> int:
+    return _EACH + _bytes_of(record.copy.fields)
 
 
 def _bytes_of(fields: Fields) -> int:

@@ -75,10 +75,14 @@ class Script:
         """The command that runs it."""
         number = len(keys)
         return Command(
-            pack(("EVALSHA", self.sha, number, *keys, *arguments)),
+            self.packed(keys, arguments),
             lambda reply: self.fits(reply, number),
             lambda: self.spelled_out(keys, arguments),
         )
+
+    def packed(self, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
+        """The same as it goes over the wire, for a caller that knows what can be answered."""
+        return pack(("EVALSHA", self.sha, len(keys), *keys, *arguments))
 
     def spelled_out(self, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
         """The same for a server that does not know it yet."""
@@ -133,16 +137,6 @@ _MUST_BE = {"alive": "L", "new": "N", "free": "F"}
 _NO_DEADLINE = 10**13 - 1
 
 
-_Form = tuple[tuple[str, ...], tuple[int, ...], bool, int, int]
-"""Of a read: categories, the lives to extend them to, whether of a shadow, length of the digest, number of marks."""
-
-_MOST_HEADS = 1000
-
-
-def _packed(part: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(part), part)
-
-
 class Commands:
     """Makes the commands about sessions.
 
@@ -157,7 +151,6 @@ class Commands:
     def __init__(self, prefix: str, tombstone_ms: int = TOMBSTONE_MS, codec: Codec = PLAIN) -> None:
         self.prefix = prefix
         self._codec = codec
-        self._heads: dict[_Form, bytes] = {}
         self._tombstone_ms = tombstone_ms
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
@@ -170,39 +163,27 @@ class Commands:
         :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).
         :param known: category → what the reader has of it already.
         """
-        names, digest, shadow = tuple(lives_ms), ref.digest, ref.shadow
-        marks = [known[name].mark if name in known else b"" for name in names] if known else []
-        form = names, tuple(lives_ms.values()), shadow, len(digest), len(marks)
-        head = self._heads.get(form) or self._head(form)
-        packed = head % ((digest.encode(),) * len(names)) + b"".join(map(_packed, marks))
-
-        def spelled_out() -> bytes:
-            keys = [self.key(name, digest, shadow) for name in names]
-            return self.reading.spelled_out(keys, (*lives_ms.values(), *marks))
-
-        return Command(packed, lambda reply: self.reading.fits(reply, len(names)), spelled_out)
-
-    def _head(self, form: _Form) -> bytes:
-        """The command that reads, as it goes over the wire, with a place for each digest; the marks come behind it. All
-        reads of one form have the same, and packing it is a good part of a cheap call."""
-        names, lives, shadow, length, marks = form
-        place = "\0" * length
-        keys = [self.key(name, place, shadow) for name in names]
-        whole = self.reading(keys, (*lives, *[b""] * marks)).packed
-        head = whole[: len(whole) - marks * len(_packed(b""))].replace(b"%", b"%%").replace(place.encode(), b"%b")
-        if len(self._heads) < _MOST_HEADS:
-            self._heads[form] = head
-        return head
+        marks = [known[name].mark if name in known else b"" for name in lives_ms] if known else ()
+        keys = [self.key(name, ref.digest, ref.shadow) for name in lives_ms]
+        return self.reading(keys, (*lives_ms.values(), *marks))
 
     def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded) -> Command:
         """Writes changed fields of categories. Should it remain unknown what became of this, the changes are kept as
         they were sent."""
-        digest, said = ref.digest, self._within(said, changes) if self._codec.overhead else said
-        keys, arguments = [self.key(AUTH, digest)], list[Any]([said.head(guard, digest)])
+        return self.writing(*self.writes(ref, changes, guard, said))
+
+    def writes(
+        self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded
+    ) -> tuple[list[str], list[Any]]:
+        """The keys and arguments of the same."""
+        digest, shadow, prefix = ref.digest, ":anon" if ref.shadow else "", self.prefix
+        if self._codec.overhead:
+            said = self._within(said, changes)
+        keys, arguments = [f"{prefix}:auth:{{{digest}}}"], list[Any]([said.head(guard, digest)])
         for name, change in changes.items():
-            keys.append(self.key(name, digest, ref.shadow))
+            keys.append(f"{prefix}:{name}:{{{digest}}}{shadow}")
             arguments += change_arguments(change, self._codec.to_store_once(digest, name, change.sets))
-        return self.writing(keys, arguments)
+        return keys, arguments
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
         """Puts a row into its auth hash.

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from redis import exceptions as driver
 
-from ...policy.described import Known
-from ..memory.memory import Memory
+from ...policy.described import Change, Known
+from ...policy.values import CategoryChange
+from ..memory.memory import Entry, Memory
 from .records import Answer
 from .server_identity import Server
 from .wire import Wire, pack
@@ -33,13 +34,24 @@ _BYTES = frozenset({bytes})
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
+class ChangeIds(Protocol):
+    """See :class:`~flask_langpont_session.stores.host.register.Register`."""
+
+    def of(self, digest: str) -> bytes | None: ...
+
+    def are_usable(self) -> bool: ...
+
+    def change(self, digest: str, before: bytes | None = None) -> bytes | None: ...
+
+
 class Unsuitable(Exception):
     """No server or connection of this kind can say what has changed. The text says why, and what to do."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Copy:
-    """What was read of a session. Threads share it, and replace it as a whole.
+    """What was read of a session. Threads share it. A write over the connection that vouches for it replaces the
+    records, then the change id: a thread that finds the one that counts finds the records of it, or later ones.
 
     :param lives_ms: what was asked for.
     :param kind: of the session.
@@ -158,33 +170,42 @@ class Lane:
     def keep(self, digest: str, copy: Copy) -> None:
         """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
         if self._named is not None and digest not in self._named:
-            others = [other for other in self.copies(digest) if other.lives_ms != copy.lives_ms]
+            others = [other for other in self._copies(self.memory.entry(digest)) if other.lives_ms != copy.lives_ms]
             self.memory.put_near(digest, (copy, *others))
 
-    def copies(self, digest: str) -> list[Copy]:
+    def _copies(self, entry: Entry | None) -> list[Copy]:
         """Return what this connection vouches for of a session."""
-        entry = self.memory.entry(digest)
-        return [] if entry is None else [copy for copy in entry.near if copy.over is self.over]
+        over = self.over
+        return [] if entry is None else [copy for copy in entry.near if copy.over is over]
 
-    def rewrite(self, digest: str, before: Sequence[Copy], written: Mapping[str, Known], change_id: bytes) -> bool:
-        """Have what is kept be as new as a write of the session over this connection, unless it was named meanwhile.
-        Only in a turn.
+    def rewrite(
+        self,
+        digest: str,
+        entry: Entry | None,
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
+        change_ids: ChangeIds,
+    ) -> bool:
+        """Have what is kept be as new as a write of the session over this connection, and note the write for the other
+        workers of this host, whatever came of it. Only in a turn.
 
-        :param before: what was kept of it.
-        :param written: what there is of the categories that were written.
-        :param change_id: of this write.
-        :return: whether it is.
+        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
+        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
+
+        :param entry: what is known of the session; None: nothing.
+        :param versions: of each category that was written, before and after it; none: it failed, or may have.
+        :return: whether an outage may show what the write has left.
         """
-        if self._named is None or digest in self._named:
-            return False
-        copies = []
-        for copy in before:
-            known = copy.records
-            news = {name: record for name, record in written.items() if name in known}
-            times, place = (copy.asked_at, copy.answered_at, copy.until), (copy.server, self, self.over)
-            copies.append(Copy(copy.lives_ms, copy.kind, copy.answer, {**known, **news}, *times, change_id, *place))
-        self.memory.put_near(digest, tuple(copies), written)
-        return True
+        is_held = None
+        try:
+            copies = self._copies(entry)
+            change_id = change_ids.change(digest, copies[0].change_id if copies else None)
+            if versions and change_id is not None:
+                is_held = self.memory.rewrite(digest, copies, changes, versions, change_id)
+        finally:  # also when a signal handler or a greenlet's end raises here
+            if is_held is None:
+                self.drop(digest)
+        return bool(is_held)
 
     def drop(self, digest: str) -> None:
         """Vouch for nothing of a session. Only in a turn."""
@@ -239,10 +260,10 @@ class Turn:
     :ivar connection: None: it was not good, and is closed.
     """
 
-    __slots__ = ("_lane", "connection")
+    __slots__ = ("connection", "lane")
 
     def __init__(self, lane: Lane, connection: Any) -> None:
-        self._lane = lane
+        self.lane = lane
         self.connection: Any = connection
 
     def take(self, until: float) -> Any:
@@ -257,12 +278,12 @@ class Turn:
     def drop(self, connection: Any) -> None:
         """It is not good any more."""
         self.connection = None
-        self._lane.close(connection)
+        self.lane.close(connection)
 
     def end(self) -> None:
         """Let others use it."""
         if self.connection is not None:
-            self._lane.give_back(self.connection)
+            self.lane.give_back(self.connection)
 
 
 class _Peek(socket.socket):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LEAST = 0.005
 """Seconds. With less left than this nothing is tried a second time."""
+
+T = TypeVar("T")
 
 Understand = Callable[[Sequence[Any], Server], bool]
 
@@ -256,30 +258,33 @@ class Link:
         replies = connection.exchange(b"".join([command.packed for command in commands]), len(commands))
         return replies
 
-    def over(self, source: Source, connection: Any, command: Command, until: float) -> Any:
+    def over(self, turn: Source, packed: bytes, understand: Callable[[Any], T | None], until: float) -> T | Exception:
         """Run a script over a connection that is at hand, with one wait and no second try. A question for the clock
         stands in front, see :meth:`.RedisStore.write`.
 
-        :param source: gets the connection back if it is not good any more.
+        :param turn: gets the connection back if it is not good any more.
+        :param packed: the command.
+        :param understand: gets the reply; None: the command has no such reply.
         :param until: monotonic seconds.
-        :return: its reply, or an error of the server: then nothing was done.
+        :return: what that says, or an error of the server: then nothing was done.
         :raises StoreError: the server did not answer: what became of it is not known.
         """
-        clean = False
+        clean, connection = False, turn.take(until)
         try:
             connection.deadline.renew(until)
-            now, reply = connection.exchange(CLOCK.packed + command.packed, 2)
+            now, reply = connection.exchange(CLOCK.packed + packed, 2)
+            said: T | Exception | None = reply if is_refusal(reply) else understand(reply)
             is_in_step = is_refusal(now) or (type(now) is list and len(now) == 2)  # a busy server refuses both
-            if not (is_in_step and (command.fits(reply) or is_refusal(reply))):
+            if said is None or not is_in_step:
                 raise driver.InvalidResponse("no reply that this command has")
             clean = True
-            return reply
+            return said
         except Exception as error:
             doubt(connection)
             raise self.translated(error, sent=True, reading=False) from None
         finally:
             if not clean:
-                source.drop(connection)
+                turn.drop(connection)
 
     def over_a_new_one(self, commands: Sequence[Command], timeout: float) -> float:
         """Ask over a connection that is closed afterwards.

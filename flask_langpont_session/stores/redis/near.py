@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from ...policy.described import NO_RECORDS, NOT_THERE, Change, Known, written_over
-from ...policy.values import CategoryChange, RecordRef
+from ...policy.values import RecordRef
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
 from ...support.logs import fields
 from ..memory.memory import Memory
 from .connections import RESTRAINT
-from .lane import Copy, Lane, Turn, Unsuitable
+from .lane import ChangeIds, Copy, Lane, Turn, Unsuitable
 from .link import Link
 from .records import Answer
 from .server_identity import NEVER_MS, Server
@@ -42,16 +41,6 @@ its user the right to it, or another server may answer."""
 
 _SHARE_OF_LIFE = 0.1
 """Of a local copy's life: so old a copy here may be. Then it is asked for again, which also renews the local copy."""
-
-
-class ChangeIds(Protocol):
-    """See :class:`~flask_langpont_session.stores.host.register.Register`."""
-
-    def of(self, digest: str) -> bytes | None: ...
-
-    def are_usable(self) -> bool: ...
-
-    def change(self, digest: str, before: bytes | None = None) -> bytes | None: ...
 
 
 class Hit(NamedTuple):
@@ -191,18 +180,11 @@ class NearCache:
             )
             reading.lane.keep(reading.ref.digest, copy)
 
-    def writing(self, digest: str) -> Writing | None:
-        """To be asked for before categories of a session are written; None: nothing is kept of it, or its lane is in
-        use. Then the write goes another way, and what is kept is no hit any more."""
+    def writing(self, digest: str) -> Turn | None:
+        """To be asked for before categories of a session are written; None: its lane is in use. Then the write goes
+        another way, and what is kept is no hit any more."""
         lane = self._lane_of(digest)
-        turn = self._turn(lane) if lane and lane.copies(digest) else None
-        if lane is None or turn is None:
-            return None
-        copies = lane.copies(digest)  # what has arrived was read with the turn
-        if copies:
-            return Writing(digest, lane, turn, copies)
-        turn.end()
-        return None
+        return None if lane is None else self._turn(lane)
 
     def attend(self) -> None:
         """Make what connections are missing, and read what has arrived over those that there are. Not in requests."""
@@ -305,58 +287,3 @@ class Reading:
     def end(self) -> None:
         """Whatever came of it."""
         self.turn.end()
-
-
-class Writing:
-    """One write over the lane that keeps its session: what is kept becomes as new as the write.
-
-    The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So the
-    write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
-
-    :param turn: the use of the lane's connection.
-    :param copies: what is kept of the session.
-    """
-
-    __slots__ = ("_copies", "_digest", "_lane", "turn")
-
-    def __init__(self, digest: str, lane: Lane, turn: Turn, copies: Sequence[Copy]) -> None:
-        self._digest = digest
-        self._lane = lane
-        self.turn = turn
-        self._copies = copies
-
-    def end(
-        self,
-        change_ids: ChangeIds,
-        changes: Mapping[str, CategoryChange],
-        versions: Mapping[str, Change],
-    ) -> None:
-        """It is over, and is noted for the other workers of this host.
-
-        :param versions: of each category that was written, before and after it; none: it failed, or may have.
-        """
-        is_kept = False
-        try:
-            change_id = change_ids.change(self._digest, self._copies[0].change_id)
-            if change_id is not None and versions and self.turn.connection is not None:
-                written = self._written(changes, versions)
-                is_kept = bool(written) and self._lane.rewrite(self._digest, self._copies, written, change_id)
-        finally:  # also when a signal handler or a greenlet's end raises here
-            if not is_kept:
-                self._lane.drop(self._digest)
-            self.turn.end()
-
-    def _written(self, changes: Mapping[str, CategoryChange], versions: Mapping[str, Change]) -> Mapping[str, Known]:
-        """Return what there is of the categories now; none: of one of them it is not known."""
-        written = {}
-        for name, version in versions.items():
-            change, base = changes[name], None
-            if version.before and not change.wipe:
-                base = next((copy.records[name] for copy in self._copies if name in copy.records), None)
-            else:
-                base = NOT_THERE
-            record = None if base is None else written_over(self._digest, base, change, version)
-            if record is None or not record.mark:
-                return NO_RECORDS
-            written[name] = record
-        return written

@@ -56,11 +56,13 @@ class Written(NamedTuple):
         after its sender had given up), ``large``, ``no number`` or ``less`` (nothing was written; `category` names the
         culprit: of the last one there is less than :attr:`CategoryChange.since`).
     :param versions: category → its versions.
+    :param is_held: whether an outage may show what was written, as this worker has noted it.
     """
 
     status: str
     versions: Mapping[str, Change] = {}
     category: str | None = None
+    is_held: bool = False
 
 
 SINCE, TIME, ABSENT = "since", "time", "absent"
@@ -224,18 +226,16 @@ def read_fits(reply: Any, keys: int) -> bool:
 
 _BYTES = frozenset({bytes})
 
-_WRITTEN = re.compile(rb"written(\d{16}).{8}(\d{16})")
+_WRITTEN = re.compile(rb"written(\d{16})(.{8}(\d{16}).*)", re.DOTALL)
 """Of one category: the versions before and after a write; the description of the record begins behind the first."""
+
+_REFUSALS = {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1, b"less": 1}
+_OF_A_CATEGORY = (b"large", b"no number", b"less")
 
 
 def write_fits(reply: Any, keys: int) -> bool:
     """``write.lua``: the first key is the auth hash, the others are the categories."""
-    if type(reply) is bytes:
-        return keys == 2 and _WRITTEN.match(reply) is not None
-    if type(reply) is list and reply and type(reply[0]) is bytes and _WRITTEN.match(reply[0]):
-        return len(reply) == keys - 1 and all(type(part) is bytes and _WRITTEN.match(part) for part in reply)
-    fits = _status_fits(reply, {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1, b"less": 1})
-    return fits and not (reply[0] in (b"large", b"no number", b"less") and not 1 <= reply[1] < keys)
+    return written(reply, [str(number) for number in range(1, keys)]) is not None
 
 
 def merge_fits(reply: Any, keys: int) -> bool:
@@ -377,17 +377,28 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Kno
     return Known(meta, CategoryCopy(said.version, fields), entry)
 
 
-def written(reply: Any, names: Sequence[str]) -> Written:
+def written(reply: Any, names: Sequence[str]) -> Written | None:
+    """Return what a reply to ``write.lua`` says; None: it is none to a write of these categories."""
     parts = [reply] if type(reply) is bytes else reply
-    if parts[0].startswith(b"written"):
-        return Written("written", dict(zip(names, map(_change, parts), strict=True)))
-    status = str(reply[0], "ascii")
-    return Written(status, category=names[reply[1] - 1] if status in ("large", "no number", "less") else None)
+    if type(parts) is not list or len(parts) != len(names):
+        return _refused(reply, names)
+    versions = {}
+    for name, part in zip(names, parts, strict=True):
+        found = _WRITTEN.match(part) if type(part) is bytes else None
+        if found is None:
+            return _refused(reply, names)
+        before, meta, after = found.groups()
+        versions[name] = Change(int(before), int(after), meta)
+    return Written("written", versions)
 
 
-def _change(part: bytes) -> Change:
-    """Of one category."""
-    return Change(int(part[7:23]), int(part[31:47]), part[23:])
+def _refused(reply: Any, names: Sequence[str]) -> Written | None:
+    if not _status_fits(reply, _REFUSALS):
+        return None
+    status, *number = reply
+    if status not in _OF_A_CATEGORY:
+        return Written(str(status, "ascii"))
+    return Written(str(status, "ascii"), category=names[number[0] - 1]) if 0 < number[0] <= len(names) else None
 
 
 def merged(reply: Sequence[Any]) -> Merged:

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any
 
 from ...policy.categories import AUTH
-from ...policy.described import NO_RECORDS
+from ...policy.described import NO_RECORDS, Change
 from ...policy.ids import ANONYMOUS, SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
@@ -16,8 +16,9 @@ from ..memory.memory import Memory
 from . import records
 from .commands import CLOCK, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
+from .lane import ChangeIds
 from .link import is_refusal
-from .near import ChangeIds, Reading
+from .near import Reading
 from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Server
 
@@ -149,7 +150,9 @@ class RedisStore:
         replies = self._change((ref.digest,), commands, timeout)
         if push and replies[0] in records.TOMBSTONES:
             return Written("dead")
-        return written(replies[-1], tuple(changes))
+        done = written(replies[-1], tuple(changes))
+        assert done is not None  # it fits
+        return done
 
     def write_near(
         self,
@@ -162,25 +165,28 @@ class RedisStore:
     ) -> Written | None:
         """Write as :meth:`write` does, over the connection by which the session is kept near, so that it stays there.
 
-        :return: None: nothing was written, or there is no such connection that is free.
+        :return: None: nothing was written, or that connection is in use.
         :raises StoreError: what became of it is not known.
         """
-        writing = self.near.writing(ref.digest) if self.near else None
-        if writing is None or self._change_ids is None:
+        change_ids = self._change_ids
+        turn = self.near.writing(ref.digest) if self.near and change_ids else None
+        if turn is None or change_ids is None:
             return None
-        done, connection = None, writing.turn.connection
+        digest, names, versions, is_held = ref.digest, tuple(changes), NOTHING, False
+        entry, now = self.memory.entry(digest), self.server_identity.clock()
         try:
-            now = self.server_identity.clock()
             by_now = self.server_identity.estimated_ms(now)
-            said = Guarded(limits, by_now and by_now + int(timeout * 1000), write_id, is_kept_near=True)
-            reply = self.link.over(
-                writing.turn, connection, self.commands.write(ref, changes, guard, said), now + timeout
-            )
-            if not is_refusal(reply):
-                done = written(reply, tuple(changes))
+            is_near = entry is not None and bool(entry.near)
+            said = Guarded(limits, by_now and by_now + int(timeout * 1000), write_id, is_near)
+            packed = self.commands.writing.packed(*self.commands.writes(ref, changes, guard, said))
+            reply = self.link.over(turn, packed, lambda reply: written(reply, names), now + timeout)
+            versions = reply.versions if type(reply) is Written else NOTHING
         finally:
-            writing.end(self._change_ids, changes, done.versions if done else {})
-        return done if done and done.versions else None
+            try:
+                is_held = turn.lane.rewrite(digest, entry, changes, versions, change_ids)
+            finally:
+                turn.end()
+        return Written("written", versions, None, is_held) if versions else None
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Returns the answer of ``push.lua``."""
@@ -327,6 +333,9 @@ class RedisStore:
     def take_most_in_use(self) -> int:
         """The most connections that were in use at a time since this was last asked."""
         return self.link.connections.take_most_in_use()
+
+
+NOTHING: Mapping[str, Change] = {}
 
 
 def _is_no_error(reply: Any) -> bool:

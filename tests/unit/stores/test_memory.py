@@ -593,12 +593,17 @@ def near(**records: Known) -> Copy:
     return Copy({}, "a", Answer(1, None, records), records, 0.0, 0.0, 9.0, b"", Server("run"), Lane(Memory()), object())
 
 
-@pytest.mark.parametrize(("version", "kept"), [(4, 9), (8, 9), (9, 9), (10, 10)])
-def test_a_write_that_is_told_late_takes_nothing_back(memory: Memory, version: int, kept: int) -> None:
-    """Another thread may have read what came after it, over another connection, before its writer says so."""
-    memory.put_category("d", "ui", known(CategoryCopy(9, {"text": b"9"}), mark=b"9"))
-    memory.put_near("d", (), {"ui": known(CategoryCopy(version, {"text": b"%d" % version}), mark=b"%d" % version)})
-    assert memory.category("d", "ui") == CategoryCopy(kept, {"text": b"%d" % kept})
+@pytest.mark.parametrize(("before", "kept"), [(3, 9), (8, 9), (9, 10), (0, 9), (10, 9)])
+def test_a_write_that_is_told_late_takes_nothing_back(memory: Memory, before: int, kept: int) -> None:
+    """Another thread may have read what came after it, over another connection, before its writer says so. What is
+    kept becomes as new as a write only if it was what the server had before."""
+    digest, after = "d" * 43, before + 1
+    there, meta = (b"%b%016d%016d%b" % (b"d" * 8, at, at, b"000000write.100000080001") for at in (9, after))
+    memory.put_category(digest, "ui", known(CategoryCopy(9, {"text": b"9"}), mark=there))
+    change = CategoryChange(1, sets={"text": b"%d" % after})
+    is_held = memory.rewrite(digest, [], {"ui": change}, {"ui": Change(before, after, meta)}, b"")
+    assert memory.category(digest, "ui") == CategoryCopy(kept, {"text": b"%d" % kept})
+    assert is_held is (True if before == 9 else None)
 
 
 def test_what_is_too_large_is_not_kept(clock: Clock) -> None:
