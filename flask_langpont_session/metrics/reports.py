@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from blinker import Signal
 
 from .. import events
+from ..events import EndedBy
 from ..policy.values import Basis, CategoryChange, ErrorClass, StoreError
 from ..support.logs import Once, fields
 from .losses import Losses
@@ -45,6 +46,17 @@ class Reports:
         self._journal_failure = Once(_SILENCE, clock)
         self._no_room = Once(_SILENCE, clock)
         self._database_went_back = Once(_SILENCE, clock)
+
+    def signed_out(self, digests: Sequence[str], cause: EndedBy, *, in_database: bool) -> None:
+        """Tell that signed-in sessions have ended, and count those that were ended.
+
+        :param digests: of those that were valid until then, as the database says; while it does not answer, of those
+            that this worker does not know to be over.
+        """
+        if cause is not EndedBy.EXPIRY:
+            self.recorder.count("sessions_ended", by=len(digests))
+        for digest in digests:
+            self.emit(events.session_revoked, events.SessionRevoked(events.short(digest), in_database, cause))
 
     def no_longer_in_use(self, digest: str) -> None:
         """Have a session that is over counted no more."""

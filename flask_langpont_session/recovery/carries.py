@@ -29,9 +29,7 @@ class Carries(Step):
     """Brings data to the present ids of sessions, which could not be read when they were given those."""
 
     def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies, giving_back: GivingBack) -> None:
-        self._backend = backend
-        self._journal = backend.journal
-        self._redis = backend.primary
+        super().__init__(backend)
         self._pushes = pushes
         self._copies = copies
         self._giving_back = giving_back
@@ -60,7 +58,7 @@ class Carries(Step):
             if isinstance(reply, StoreError) or reply.status == "dead":
                 why = Cause.DAMAGED_ROW if isinstance(reply, StoreError) else Cause.SESSION_OVER
                 for name in entry.categories:
-                    self._backend.reports.losses.note(Loss.MERGE_DROPPED, why, name)
+                    self._losses.note(Loss.MERGE_DROPPED, why, name)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)

@@ -110,10 +110,7 @@ class Merges(Step):
         giving_back: GivingBack,
         now_ms: Callable[[], int],
     ) -> None:
-        self._backend = backend
-        self._journal = backend.journal
-        self._redis = backend.primary
-        self._losses = backend.reports.losses
+        super().__init__(backend)
         self._pushes = pushes
         self._copies = copies
         self._giving_back = giving_back

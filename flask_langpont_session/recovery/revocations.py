@@ -30,7 +30,7 @@ class MissedRevocations(Step):
     """
 
     def __init__(self, backend: Backend, queue: RevocationQueue) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._queue = queue
         # Those whose tombstone Redis has, while their data is still to be carried.
         self._behind_tombstone: set[str] = set()
@@ -63,7 +63,7 @@ class MissedRevocations(Step):
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
         """Return the version of each dead row; 0: there is none."""
-        ended = self._backend.database.revoke_many(digests, timeout=steps.TIMEOUT)
+        ended = self._database.revoke_many(digests, timeout=steps.TIMEOUT)
         dead = {each.digest: each.version for each in ended}
         later = dead.keys() - set(digests)  # the session had been given another id
         for digest in later:
@@ -75,7 +75,7 @@ class MissedRevocations(Step):
 
     def being_carried(self) -> Container[str]:
         """Return the digests whose data must stay for now, as far as the journal can be read."""
-        if self._queue is self._backend.journal.revocations:
+        if self._queue is self._journal.revocations:
             return steps.being_carried(self._backend)
         return steps.ask_journal(partial(steps.being_carried, self._backend), "replay") or ()
 
@@ -106,7 +106,7 @@ class MissedUserRevocations(Step):
     """
 
     def __init__(self, backend: Backend, queue: RevocationQueue, revocations: MissedRevocations) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._queue = queue
         self._revocations = revocations
 
@@ -134,19 +134,17 @@ class MissedUserRevocations(Step):
             if later:
                 self._revocations.note(later)
             self._revocations.write_tombstones([(digest, 1) for digest in reached_now], being_carried)
-            self._backend.journal.revocations.note_delivered(*(digest for digest in digests if digest not in later))
+            self._journal.revocations.note_delivered(*(digest for digest in digests if digest not in later))
             entry = replace(entry, reached=digests[-1])
             self._queue.advance_user(entry)
         return False
 
     def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
-        digests = self._backend.database.kill_user_until(
+        digests = self._database.kill_user_until(
             entry.user_id, entry.until_ms, steps.PATIENCE, epoch=entry.epoch, after=after, limit=steps.BATCH
         )
         for digest in digests:
-            self._backend.memory.kill(digest)
-            self._backend.row_changed(digest)
-            self._backend.reports.no_longer_in_use(digest)
+            self._backend.is_over(digest)
         return digests
 
 
@@ -154,7 +152,7 @@ class Renewal(Step):
     """Writes those tombstones again that the database does not know of: until it does, Redis must not forget them."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._after: int | None = None
 
     def begin(self) -> None:
@@ -163,7 +161,7 @@ class Renewal(Step):
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
         """Yield those that were not written since :meth:`begin`: there may be more of them than fit into a slice."""
-        queue = self._backend.journal.revocations
+        queue = self._journal.revocations
         while self._after is not None:
             page = queue.pending(steps.PIPELINE, after=self._after, database=True, redis=False)
             self._after = page[-1].seq if len(page) == steps.PIPELINE else None
@@ -185,8 +183,8 @@ class LostCommits(Step):
     is_ordered = True
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._queue = backend.journal.revocations
+        super().__init__(backend)
+        self._queue = self._journal.revocations
         self._reached: str | None = None
         self._known = self._backend.reports.lost_commits
 
@@ -210,7 +208,7 @@ class LostCommits(Step):
 
     def tell_lost(self, digests: Sequence[str]) -> None:
         """Do the same."""
-        rows = self._backend.database.load_many(digests, steps.TIMEOUT).rows if digests else {}
+        rows = self._database.load_many(digests, steps.TIMEOUT).rows if digests else {}
         if lost := [digest for digest, row in rows.items() if row.lives_on(INCIDENT_MARGIN_MS)]:
             told = self._queue.tell_again(lost)
             self._backend.reports.database_went_back(told)
@@ -230,7 +228,8 @@ class LastLooks(Step):
     def __init__(
         self, backend: Backend, lost_commits: LostCommits, now_ms: Callable[[], int], clock: Callable[[], float]
     ) -> None:
-        self._queue = backend.journal.revocations
+        super().__init__(backend)
+        self._queue = self._journal.revocations
         self._lasts_ms = backend.settings.lease_terms.tombstone_ms - INCIDENT_MARGIN_MS
         self._lost_commits = lost_commits
         self._now_ms = now_ms

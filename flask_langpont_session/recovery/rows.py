@@ -42,18 +42,13 @@ Sent: TypeAlias = "list[tuple[U, Merged | StoreError]]"
 class Pushes(Step):
     """Rows of which the journal says that Redis lacks them, and those that other steps meet."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._redis = backend.primary
-        self._database = backend.database
-
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingPush]]:
-        for page in steps.pages(self._backend.journal.pending_pushes) if reach.redis and reach.database else ():
+        for page in steps.pages(self._journal.pending_pushes) if reach.redis and reach.database else ():
             yield [push for push in page if reach.has(push.digest)]
 
     def send(self, entries: Sequence[PendingPush], reach: Reach) -> bool:
         self.push([entry.digest for entry in entries])
-        self._backend.journal.forget_push(*entries)
+        self._journal.forget_push(*entries)
         return bool(entries)
 
     def push_one(self, digest: str) -> AuthRow | None:
@@ -142,7 +137,7 @@ class Resync(Step):
     is_ordered = True
 
     def __init__(self, backend: Backend, now_ms: Callable[[], int], clock: Callable[[], float]) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._board = backend.board
         self._now_ms = now_ms
         self._clock = clock
@@ -232,12 +227,12 @@ class Resync(Step):
 
     def _push_some(self, wanted: ResyncRound, ms_ago: int, shards: Sequence[str]) -> bool:
         """Push as many of the rows as are done at once, from where it was, and return whether those were all."""
-        locate, database = self._backend.health.locate, self._backend.database
+        locate = self._backend.health.locate
         endpoints = [self._backend.endpoint(f"{PRIMARY}{shard}") for shard in shards]
         for _ in range(steps.AT_ONCE):
             # Each has its own clock; by the one that is behind, nothing counts as younger than it is.
             stamp_ms = min(endpoint.time_ms(timeout=steps.TIMEOUT) for endpoint in endpoints)
-            changed, reached = database.changed_since(ms_ago, self._reached, steps.PIPELINE)
+            changed, reached = self._database.changed_since(ms_ago, self._reached, steps.PIPELINE)
             # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
             # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
             tell_redis(self._backend, [row for row in changed if locate(row.digest) in shards], [], stamp_ms)

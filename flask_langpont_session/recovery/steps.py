@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,7 +71,7 @@ class Reach(NamedTuple):
         return self.locate(digest) in self.shards
 
 
-class Step:
+class Step(ABC):
     """One kind of work: some of what waits is read, sent to the stores, and noted as done, until nothing waits.
 
     :cvar is_ordered: whether the next entries must not be sent before these; else one that a store does not take is
@@ -79,17 +80,24 @@ class Step:
 
     is_ordered = False
 
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._journal = backend.journal
+        self._redis = backend.primary
+        self._database = backend.database
+        self._losses = backend.reports.losses
+
+    @abstractmethod
     def pending(self, reach: Reach) -> Iterator[Sequence[Any]]:
         """Yield the entries that wait for stores that answer, as many at a time as are sent together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send(self, entries: Sequence[Any], reach: Reach) -> bool:
         """Send entries to the stores, and note which are done.
 
         :return: whether any is.
         :raises StoreError: a store did not answer. Nothing is lost: they are sent again.
         """
-        raise NotImplementedError
 
     def give_up(self, entry: Any, error: Exception) -> bool:
         """Return whether an entry waits no more that cannot be sent, for a reason that is not known. Those that end

@@ -25,7 +25,7 @@ from ..policy.values import (
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merged, Restore, Written
 from .journal_writer import RedisTime
-from .parts import Parts
+from .parts import Part, Parts
 from .plain_changes import Sent
 from .scope import RequestScope
 
@@ -34,21 +34,12 @@ _BEFORE_US = 3_600_000_000
 nothing which any request writes meanwhile is undone by it."""
 
 
-class CategoryWrites:
+class CategoryWrites(Part):
     """Stores what requests have changed of categories."""
 
     def __init__(self, parts: Parts) -> None:
-        self._backend = parts.backend
-        self._reports = parts.backend.reports
-        self._settings = parts.backend.settings
-        self._primary = parts.backend.primary
-        self._memory = parts.backend.memory
-        self._clock = parts.backend.clock
-        self._now_ms = parts.now_ms
+        super().__init__(parts)
         self._fallback = parts.fallback
-        self._journal_writer = parts.journal_writer
-        self._verifier = parts.verifier
-        self._operations = parts.operations
 
     def save(self, plan: Plan, target: SessionId, scope: RequestScope, row: AuthRow | None) -> bool:
         """Write to Redis what changed, the auth record first; else to the journal what the table keeps.

@@ -25,3 +25,21 @@ class Parts:
     verifier: Verifier
     now_ms: Callable[[], int]
     operations: Operations
+
+
+class Part:
+    """Something that a request does over the stores, with all that it may need at hand."""
+
+    def __init__(self, parts: Parts) -> None:
+        backend = self._backend = parts.backend
+        self._reports = backend.reports
+        self._settings = backend.settings
+        self._database = backend.database
+        self._primary = backend.primary
+        self._memory = backend.memory
+        self._ended = backend.memory.ended
+        self._clock = backend.clock
+        self._journal_writer = parts.journal_writer
+        self._operations = parts.operations
+        self._verifier = parts.verifier
+        self._now_ms = parts.now_ms

@@ -23,7 +23,7 @@ from ..policy.values import (
     StoreError,
     UserSession,
 )
-from .parts import Parts
+from .parts import Part, Parts
 from .scope import RequestScope
 
 T = TypeVar("T")
@@ -33,21 +33,11 @@ MOST_AT_ONCE = 200
 The others are ended by the replay."""
 
 
-class Revocations:
+class Revocations(Part):
     """Ends sessions of one digest, or all of a user."""
 
     def __init__(self, parts: Parts) -> None:
-        self._backend = parts.backend
-        self._reports = parts.backend.reports
-        self._settings = parts.backend.settings
-        self._table = parts.backend.table
-        self._database = parts.backend.database
-        self._primary = parts.backend.primary
-        self._ended = parts.backend.memory.ended
-        self._now_ms = parts.now_ms
-        self._journal_writer = parts.journal_writer
-        self._operations = parts.operations
-        self._verifier = parts.verifier
+        super().__init__(parts)
         self._delivered = parts.backend.journal.revocations.note_delivered
 
     def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:
@@ -64,19 +54,8 @@ class Revocations:
         in_database, places = dead is not None, []
         for name, version, _ in dead or [Ended(digest, 0, lived=False)]:
             places.append(self.make_known(name, version, scope, in_database=in_database, keeps_data=keeps_data))
-        self.tell(here if dead is None else _lived(dead), cause, in_database=in_database)
+        self._reports.signed_out(here if dead is None else _lived(dead), cause, in_database=in_database)
         return places[0]
-
-    def tell(self, digests: Sequence[str], cause: EndedBy, *, in_database: bool) -> None:
-        """Count and tell that sessions have ended.
-
-        :param digests: of those that were valid until then, as the database says; while it does not answer, of those
-            that this worker does not know to be over.
-        """
-        self._reports.recorder.count("sessions_ended", by=len(digests))
-        for digest in digests:
-            revoked = events.SessionRevoked(events.short(digest), in_database, cause)
-            self._reports.emit(events.session_revoked, revoked)
 
     def _lived_here(self, digests: Iterable[str]) -> list[str]:
         return [digest for digest in digests if not self._ended.is_dead(digest)]
@@ -92,10 +71,8 @@ class Revocations:
 
         :param keeps_data: what it had is still to be brought to another id; it goes after that.
         """
-        self._backend.memory.kill(digest)
-        self._backend.row_changed(digest)
-        self._reports.no_longer_in_use(digest)
-        names = (AUTH,) if keeps_data else tuple(self._table.categories)
+        self._backend.is_over(digest)
+        names = (AUTH,) if keeps_data else tuple(self._backend.table.categories)
         in_redis = self._verifier.write_tombstone(digest, max(version, int(in_database)), scope, names)
         is_gone = in_redis and not keeps_data
         waits = not (in_database and is_gone) and self._journal_writer.revoke(
@@ -199,16 +176,14 @@ class Revocations:
         """
         told = self._lived_here(digests) if lived is None else [digest for digest in digests if digest in set(lived)]
         for digest in digests:
-            self._backend.memory.kill(digest)
-            self._backend.row_changed(digest)
-            self._reports.no_longer_in_use(digest)
+            self._backend.is_over(digest)
         written = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
         in_redis = all(written)
         if in_database and in_redis:
             self._delivered(*digests)
         if digests and not in_database:
             self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
-        self.tell(told, cause, in_database=in_database)
+        self._reports.signed_out(told, cause, in_database=in_database)
         return in_redis
 
     def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:
@@ -219,17 +194,16 @@ class Revocations:
 
     def _write_tombstones(self, digests: Sequence[str], scope: RequestScope, in_database: bool) -> bool:
         """Sessions of one shard. Whether it has the tombstones."""
-        scope, names = scope.to(digests[0]), tuple(self._table.categories)
+        scope, names = scope.to(digests[0]), tuple(self._backend.table.categories)
         dead = [(digest, int(in_database)) for digest in digests]
         return scope.did(self._operations.write_tombstone, self._primary.push_many, [], dead, names, stamp_ms=0)
 
 
-class Devices:
+class Devices(Part):
     """The sessions of one user. Asks the database: nothing of this is in Redis, or in a journal."""
 
     def __init__(self, parts: Parts, revocations: Revocations) -> None:
-        self._database = parts.backend.database
-        self._operations = parts.operations
+        super().__init__(parts)
         self._revocations = revocations
 
     def of_user(self, user_id: str, mine: str | None, scope: RequestScope) -> list[UserSession]:

@@ -18,7 +18,7 @@ from ..policy.serializer import decode
 from ..policy.users import is_only_remembered, noted, user_of
 from ..policy.values import AuthRow, Created, ErrorClass, Fields, Limit, RecordRef, RowState, StoreError
 from ..support.logs import fields
-from .parts import Parts
+from .parts import Part, Parts
 from .scope import RequestScope
 from .verifier import Later
 
@@ -28,21 +28,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class RowWrites:
+class RowWrites(Part):
     """Makes and changes the rows of signed-in sessions.
 
     :param make_refusal: makes the answer to a grant that the database does not decide about.
     """
 
     def __init__(self, parts: Parts, make_refusal: Callable[[], GrantRefused]) -> None:
-        self._settings = parts.backend.settings
-        self._database = parts.backend.database
-        self._memory = parts.backend.memory
-        self._ended = parts.backend.memory.ended
-        self._reports = parts.backend.reports
-        self._journal_writer = parts.journal_writer
-        self._operations = parts.operations
-        self._verifier = parts.verifier
+        super().__init__(parts)
         self._make_refusal = make_refusal
 
     def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> Created | None:

@@ -12,23 +12,17 @@ from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.records import Kept, Note, Plan, Saved, apply_change
 from ..policy.values import AuthRow, CategoryChange, Ended, RecordRef, RowState, StoreError
 from .category_writes import CategoryWrites
-from .parts import Parts
+from .parts import Part, Parts
 from .revocations import Revocations
 from .row_writes import RowWrites
 from .scope import RequestScope
 
 
-class Saves:
+class Saves(Part):
     """Brings a request's changes home."""
 
     def __init__(self, parts: Parts, rows: RowWrites, categories: CategoryWrites, revocations: Revocations) -> None:
-        self._backend = parts.backend
-        self._reports = parts.backend.reports
-        self._settings = parts.backend.settings
-        self._memory = parts.backend.memory
-        self._ended = parts.backend.memory.ended
-        self._clock = parts.backend.clock
-        self._journal_writer = parts.journal_writer
+        super().__init__(parts)
         self._rows = rows
         self._categories = categories
         self._revocations = revocations
@@ -106,7 +100,7 @@ class Saves:
             return
         if ended:
             replaced = [each.digest for each in ended if each.digest == old and each.lived]
-            self._revocations.tell(replaced, EndedBy.USER, in_database=True)
+            self._reports.signed_out(replaced, EndedBy.USER, in_database=True)
         emit(events.signed_in, events.SignedIn(name))
 
     def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:

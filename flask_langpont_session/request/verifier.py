@@ -202,8 +202,7 @@ class Verifier:
             # No row is deleted before its life in all has ended.
             self._reports.database_went_back(int(replace(known, read_at=stamp_ms).lives_on(INCIDENT_MARGIN_MS)))
         elif row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
-            ended = events.SessionRevoked(events.short(digest), True, events.EndedBy.EXPIRY)
-            self._reports.emit(events.session_revoked, ended)
+            self._reports.signed_out([digest], events.EndedBy.EXPIRY, in_database=True)
 
     def _question(
         self, digest: str, scope: RequestScope, life: Life, stamp_ms: int, idle_seen: int | None, alone: bool

@@ -191,6 +191,12 @@ class Backend:
         lives_with_session = kind == SIGNED_IN and self._ttl(category) is None
         return 0 if lives_with_session else self.life_of(category, kind, self.settings.life)
 
+    def is_over(self, digest: str) -> None:
+        """Have this worker know for ever that a session is dead, and the others ask for its row anew."""
+        self.memory.kill(digest)
+        self.row_changed(digest)
+        self.reports.no_longer_in_use(digest)
+
     def row_changed(self, digest: str) -> None:
         """Have no worker of this host believe what it was told of this session's row before."""
         try:

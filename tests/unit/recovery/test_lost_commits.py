@@ -38,12 +38,13 @@ class Worker:
         self.revocations = self.journal.revocations
         self.revocations.note(*ENDED)
         self.revocations.mark_done(*ENDED, in_database=True, in_redis=True)
-        self.reports = SimpleNamespace(lost_commits=0, database_went_back=self.went_back)
+        self.reports = SimpleNamespace(lost_commits=0, database_went_back=self.went_back, losses=None)
         backend: Any = SimpleNamespace(
             journal=self.journal,
             reports=self.reports,
             settings=SimpleNamespace(lease_terms=SimpleNamespace(tombstone_ms=2 * HOUR * 1000)),
             database=self,
+            primary=None,
         )
         self.lost_commits = LostCommits(backend)
         now_ms = lambda: int(clock.now * 1000)  # noqa: E731

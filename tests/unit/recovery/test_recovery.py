@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from flask_langpont_session.policy.values import (
 from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.recovery import Progress, Recovery
 from flask_langpont_session.recovery.steps import AT_ONCE, BATCH, PIPELINE, Reach
+from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.host.opening import full
@@ -257,6 +259,7 @@ class Host:
             look_for_loss=lambda store, timeout: None,
             lacks={},
         )
+        backend.is_over = partial(Backend.is_over, backend)
         self.backend = backend
         self.begin_anew()
 
