@@ -26,42 +26,30 @@ EXTENSION = "langpont_session_audit"
 
 log = logging.getLogger(__name__)
 
-Fields = Mapping[str, str | int | bool]
-
-
-def _signed_in(event: events.SignedIn) -> Fields:
-    return {"event": "sign_in", "session": event.digest, "adopted": event.adopted}
-
-
-def _id_changed(event: events.IdChanged) -> Fields:
-    why = "step_up" if event.confirmed else "application"
-    return {"event": "id_change", "session": event.digest, "before": event.before, "why": why}
-
-
-def _confirmed(event: events.Confirmed) -> Fields:
-    return {"event": "step_up", "session": event.digest}
-
-
-def _session_revoked(event: events.SessionRevoked) -> Fields:
-    return {"event": "sign_out", "session": event.digest, "by": event.cause.value, "durable": event.durable}
-
-
-def _user_revoked(event: events.UserRevoked) -> Fields:
-    by = event.cause.value
-    return {"event": "sign_out_everywhere", "by": by, "sessions": event.sessions, "durable": event.durable}
-
-
-def _refused(event: events.GrantWasRefused) -> Fields:
-    return {"event": "refused"}
-
+Fields = dict[str, str | int | bool]
 
 _LINES: Mapping[Signal, Callable[[Any], Fields]] = {
-    events.signed_in: _signed_in,
-    events.id_changed: _id_changed,
-    events.confirmed: _confirmed,
-    events.session_revoked: _session_revoked,
-    events.user_revoked: _user_revoked,
-    events.grant_refused: _refused,
+    events.signed_in: lambda event: {"event": "sign_in", "session": event.digest, "adopted": event.adopted},
+    events.id_changed: lambda event: {
+        "event": "id_change",
+        "session": event.digest,
+        "before": event.before,
+        "why": "step_up" if event.confirmed else "application",
+    },
+    events.confirmed: lambda event: {"event": "step_up", "session": event.digest},
+    events.session_revoked: lambda event: {
+        "event": "sign_out",
+        "session": event.digest,
+        "by": event.cause.value,
+        "durable": event.durable,
+    },
+    events.user_revoked: lambda event: {
+        "event": "sign_out_everywhere",
+        "by": event.cause.value,
+        "sessions": event.sessions,
+        "durable": event.durable,
+    },
+    events.grant_refused: lambda event: {"event": "refused"},
 }
 """Signal → what a line says of its event."""
 
@@ -109,14 +97,8 @@ class _AuditLog:
 
     def _write(self, said: Fields) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {
-            "schema": SCHEMA,
-            "at": at,
-            "service": self._service,
-            "environment": self._environment,
-            **said,
-        }
-        text = json.dumps(line)
+        head = {"schema": SCHEMA, "at": at, "service": self._service, "environment": self._environment}
+        text = json.dumps(head | said)
         if self._handler is None:
             log.info("%s", text, extra=fields("audit"))
         else:

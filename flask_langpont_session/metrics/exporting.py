@@ -94,8 +94,10 @@ class Exporting:
 
             client.load()
             found.append(
-                lambda: cloudwatch.CloudWatch(
-                    self._recorder, environment=environment, service=service, connect=cloudwatch.connect
+                lambda: (
+                    cloudwatch.CloudWatch(
+                        self._recorder, environment=environment, service=service, connect=cloudwatch.connect
+                    ).publish
                 )
             )
         if EMF in self._settings.metrics:
@@ -104,9 +106,9 @@ class Exporting:
             agent = self._settings.metrics_emf_agent
             writes = emf.Emf(self._recorder, environment=environment, service=service, agent=agent)
             if emf.IN_LAMBDA:
-                self._at_end = self._publishing_at_end(writes)
+                self._at_end = self._publishing_at_end(writes.publish)
             else:
-                found.append(lambda: writes)
+                found.append(lambda: writes.publish)
         return found
 
     def _publishing_at_end(self, sink: Sink) -> Publisher:

@@ -5,17 +5,12 @@ it (:mod:`~flask_langpont_session.support.host`); where they cannot, each publis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from ..support.host import HostWork
 from .figures import Figures, decode, encode, together
 
-
-class Sink(Protocol):
-    """Where figures go to."""
-
-    def publish(self, found: Figures) -> None:
-        """In one attempt. Raises nothing that can be expected."""
+Sink = Callable[[Figures], None]
+"""Has figures go somewhere, in one attempt. Raises nothing that can be expected."""
 
 
 class Publisher:
@@ -47,6 +42,6 @@ class Publisher:
         found = together([mine, *map(decode, self._host.collect())])
         if found:
             for sink in self._sinks:
-                sink.publish(found)
+                sink(found)
         if self._is_ending():
             self._host.resign()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..support.forks import renew_in_children
 
@@ -272,17 +272,6 @@ _LEVELS = {f"level_{number}": number for number in range(5)}
 def count_level(recorder: Recorder, level: int) -> None:
     """The degradation level moved to `level`: a reader must not miss it, however short it lasts."""
     recorder.count(f"level_{level}")
-
-
-class InUse(Protocol):
-    """Is told which sessions are in use. Nothing here may wait for anything."""
-
-    def served(self, digest: str, life_ms: int) -> None:
-        """A session was used, and ends unless it is used again within `life_ms` milliseconds. Not said of every use:
-        when Redis has prolonged an anonymous one's life, or the database was asked about a signed-in one."""
-
-    def ended(self, digest: str) -> None:
-        """A session is over."""
 
 
 _BEGAN = "flask_langpont_session.began"

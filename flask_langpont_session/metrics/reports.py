@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from blinker import Signal
 
@@ -13,7 +14,10 @@ from ..events import EndedBy
 from ..policy.values import Basis, CategoryChange, ErrorClass, StoreError
 from ..support.logs import Once, fields
 from .losses import Losses
-from .recorder import InUse, Recorder
+from .recorder import Recorder
+
+if TYPE_CHECKING:
+    from .session_index import Notes
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ class Reports:
         self,
         recorder: Recorder,
         emit: Callable[[Signal, object], None],
-        in_use: InUse | None = None,
+        in_use: Notes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recorder = recorder

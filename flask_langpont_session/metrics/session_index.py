@@ -72,7 +72,7 @@ class Redis(Protocol):
 
 
 class Notes:
-    """What the requests of one worker note. See :class:`flask_langpont_session.metrics.recorder.InUse`.
+    """What the requests of one worker note. Nothing here waits for anything.
 
     :param clock: monotonic seconds.
     """
@@ -89,7 +89,9 @@ class Notes:
         self._ended: set[str] = set()
 
     def served(self, digest: str, life_ms: int) -> None:
-        """Note that a session was used. When there are too many notes it is left for the next time."""
+        """Note that a session was used, and ends unless it is used again within `life_ms` milliseconds. Not said of
+        every use: when Redis has prolonged an anonymous one's life, or the database was asked about a signed-in one.
+        When there are too many notes it is left for the next time."""
         with self._lock:
             if len(self._served) < MOST_NOTES:
                 self._served[digest] = self._clock() + life_ms / 1000

@@ -50,15 +50,7 @@ class ErrorClass(StrEnum):
     LOCAL = "L"
 
 
-HEALTH_CLASSES = frozenset(
-    {
-        ErrorClass.UNREACHABLE,
-        ErrorClass.BUSY,
-        ErrorClass.WRITE_REFUSED,
-        ErrorClass.IDENTITY_REFUSED,
-        ErrorClass.NO_TABLES,
-    }
-)
+HEALTH_CLASSES = frozenset(ErrorClass) - {ErrorClass.TOPOLOGY, ErrorClass.DATA, ErrorClass.LOCAL}
 """The classes that feed a breaker. One user's data (D), our own limits (L) and resharding (T) never do."""
 
 

@@ -270,7 +270,7 @@ def a_publisher() -> tuple[Publisher, Recorder]:
     publisher = Publisher(
         lambda: figures(reader.take(), active=None, in_use=0),
         HostWork(None, "metrics", 60),
-        [CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect)],
+        [CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect).publish],
         lambda: False,
     )
     return publisher, recorder

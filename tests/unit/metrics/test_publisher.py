@@ -27,11 +27,8 @@ class Worker:
         self.ends = False
         reader = Reader(self.recorder, lambda: 0)
         self.publisher = Publisher(
-            lambda: figures(reader.take(), active=None, in_use=0), self.host, [self], lambda: self.ends
+            lambda: figures(reader.take(), active=None, in_use=0), self.host, [self.published.append], lambda: self.ends
         )
-
-    def publish(self, found: Figures) -> None:
-        self.published.append(found)
 
     def work(self, *milliseconds: int) -> None:
         """Ask Redis so many times, and let an interval pass."""

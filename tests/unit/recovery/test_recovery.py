@@ -10,7 +10,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -244,7 +244,7 @@ class Host:
             reports=Reports(
                 self.recorder,
                 lambda signal, event: self.lost.append(event),
-                SimpleNamespace(ended=self.no_longer_in_use.append),
+                cast(Any, SimpleNamespace(ended=self.no_longer_in_use.append)),
             ),
             life_of_kept=lambda category, kind: 1000,
             row_changed=self.changed.append,
