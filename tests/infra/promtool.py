@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.programs import required
 
@@ -33,14 +34,25 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
-def evaluate(folder: Path, series: Series, expected: Iterable[tuple[int, str, Mapping[str, float]]]) -> None:
-    """Compare what expressions yield over figures and rules.
+class Evaluation(NamedTuple):
+    """What expressions are to yield over figures and rules.
+
+    :param expected: the number of a look, an expression, and each sample's labels with its value.
+    """
+
+    name: str
+    series: Series
+    expected: Iterable[tuple[int, str, Mapping[str, float]]]
+
+
+def evaluate(folder: Path, *evaluations: Evaluation) -> None:
+    """Compare what expressions yield with what they are to yield.
 
     :param folder: for a file.
-    :param expected: the number of a look, an expression, and each sample's labels with its value.
     """
     tests = [
         {
+            "name": name,
             "interval": f"{EVERY}s",
             "input_series": [{"series": name, "values": " ".join(_written(values))} for name, values in series.items()],
             "promql_expr_test": [
@@ -52,6 +64,7 @@ def evaluate(folder: Path, series: Series, expected: Iterable[tuple[int, str, Ma
                 for look, expression, samples in expected
             ],
         }
+        for name, series, expected in evaluations
     ]
     file = folder / "promtool.json"  # which is YAML, too
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": f"{EVERY}s", "tests": tests}))

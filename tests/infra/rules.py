@@ -632,7 +632,10 @@ def policy(d: Deployment) -> Iterator[str]:
     if key:
         wanted |= {"kms:Decrypt": [key], "kms:GenerateDataKey*": [key]}
     granted: dict[str, list[str]] = {}
+    roles = list(filter(None, [d.parameters["AppRoleName"]]))
     for managed in d.of_type("AWS::IAM::ManagedPolicy").values():
+        if managed.get("Roles", []) != roles:
+            yield f"attached to {managed.get('Roles')}, not to {roles}"
         if managed["PolicyDocument"].get("Version") != POLICY_VERSION:
             yield "the policy is read by the rules of another version"
         for statement in managed["PolicyDocument"]["Statement"]:

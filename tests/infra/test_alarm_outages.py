@@ -1,4 +1,7 @@
-"""The alarms of both templates, over what was published while real servers failed: the right ones, and no others."""
+"""The alarms, over what was published while real servers failed: the right ones, and no others.
+
+Those on the application are the same in both templates, which a rule of the serverless one says.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from flask_langpont_session.metrics import catalogue
 from tests.infra import record_workers
 from tests.infra.alarm_rules import alarms, incidents
 from tests.infra.alarm_states import ALARM, Figures, histories, told
-from tests.infra.environments import parameters, serverless_parameters
+from tests.infra.environments import parameters
 from tests.infra.metrics import own_dimensions
 from tests.infra.published import figures, kinds, minutes, title
 from tests.infra.record import SITES
-from tests.infra.template import INFRA, Deployment, good_template, serverless_template
+from tests.infra.template import INFRA, Deployment, good_template
 
 
 class Expected(NamedTuple):
@@ -51,12 +54,10 @@ EXPECTED: Mapping[str, Expected] = {
     **dict.fromkeys(("deployment", "busy worker"), NOTHING),
 }
 
-TEMPLATES = {
-    "elasticache": lambda: Deployment(good_template(), parameters("production")),
-    "serverless": lambda: Deployment(serverless_template(), serverless_parameters()),
-}
 
-deployed = cache(lambda template: TEMPLATES[template]())
+@cache
+def deployed() -> Deployment:
+    return Deployment(good_template(), parameters("production"))
 
 
 def states(deployment: Deployment, published: Figures, length: int) -> dict[str, list[str]]:
@@ -64,13 +65,6 @@ def states(deployment: Deployment, published: Figures, length: int) -> dict[str,
     on_metrics, on_alarms = ({f"<{n}>": one for n, one in of(deployment).items()} for of in (alarms, incidents))
     found = histories(on_metrics, on_alarms, published, length)
     return {name.strip("<>"): history for name, history in found.items()}
-
-
-@cache
-def played(template: str, kind: str) -> dict[str, list[str]]:
-    """Those of one recording."""
-    deployment = deployed(template)
-    return states(deployment, figures(kind, own_dimensions(deployment)), minutes(kind))
 
 
 def beginnings(deployment: Deployment, history: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
@@ -92,13 +86,11 @@ def test_every_outage_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_an_outage_raises_what_it_should_and_nothing_else(template: str, kind: str) -> None:
+def test_an_outage_raises_what_it_should_and_nothing_else(kind: str) -> None:
     """Each incident is told once, and when all is well again nothing is left."""
-    history, expected = played(template, kind), EXPECTED[kind]
-    assert {name: len(at) for name, at in beginnings(deployed(template), history).items()} == dict.fromkeys(
-        expected.told, 1
-    )
+    history = states(deployed(), figures(kind, own_dimensions(deployed())), minutes(kind))
+    expected, begun = EXPECTED[kind], beginnings(deployed(), history)
+    assert {name: len(at) for name, at in begun.items()} == dict.fromkeys(expected.told, 1)
     assert {name for name, states in history.items() if ALARM in states} == expected.told | expected.parts
     is_over = kind != "slow Redis"
     assert not [name for name, states in history.items() if states[0] == ALARM or (is_over and states[-1] == ALARM)]
@@ -106,7 +98,7 @@ def test_an_outage_raises_what_it_should_and_nothing_else(template: str, kind: s
 
 def test_before_the_application_exists_nothing_is_told() -> None:
     """Nor while it has reported nothing for an hour: there is nothing to miss."""
-    deployment = deployed("elasticache")
+    deployment = deployed()
     history = states(deployment, {}, 60)
     assert beginnings(deployment, history) == {}
     assert {name for name, states in history.items() if ALARM in states} == {"Heartbeat"}
@@ -114,7 +106,7 @@ def test_before_the_application_exists_nothing_is_told() -> None:
 
 def test_an_application_that_falls_silent_is_told_once() -> None:
     """Five minutes after its last figures, for as long as it is away."""
-    deployment, length = deployed("elasticache"), minutes("nothing")
+    deployment, length = deployed(), minutes("nothing")
     history = states(deployment, figures("nothing", own_dimensions(deployment)), length + 90)
     assert beginnings(deployment, history) == {"SiteIncident": [length + 6]}
     assert history["SiteIncident"][-1] == ALARM
@@ -122,12 +114,12 @@ def test_an_application_that_falls_silent_is_told_once() -> None:
 
 def with_changes(name: str, **changes: Any) -> dict[str, Any]:
     """An alarm of the template, with other properties; None takes one away."""
-    changed = {**alarms(deployed("elasticache"))[name], **changes}
+    changed = {**alarms(deployed())[name], **changes}
     return {key: value for key, value in changed.items() if value is not None}
 
 
 def history_of(alarm: Mapping[str, Any], kind: str) -> list[str]:
-    published = figures(kind, own_dimensions(deployed("elasticache")))
+    published = figures(kind, own_dimensions(deployed()))
     return histories({"it": alarm}, {}, published, minutes(kind))["it"]
 
 
@@ -144,7 +136,7 @@ def test_a_p99_of_few_calls_is_one_slow_call() -> None:
     """This recording has it; and if fewer than a thousand are not looked at, what is slow at night stays unseen."""
     p99 = {
         key: value
-        for key, value in alarms(deployed("elasticache"))["LatencyCritical"].items()
+        for key, value in alarms(deployed())["LatencyCritical"].items()
         if key != "Metrics"
     } | {
         "Namespace": catalogue.NAMESPACE,

@@ -16,10 +16,8 @@ from tests.infra.environments import parameters
 from tests.infra.metrics import ELASTICACHE, NODE, watched
 
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
-    "single": ("development", {}),
     "iam": ("staging", {"AuthMode": "iam"}),
     "main": ("production", {}),
-    "six": ("production", {"AuthMode": "both", "ReplicasPerShard": 5, "Engine": "redis-7.1"}),
     "sharded": (
         "production",
         {"ClusterMode": "enabled", "NumShards": 3, "ReplicasPerShard": 1, "NodeType": "cache.t4g.medium"},
