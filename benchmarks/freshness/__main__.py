@@ -39,13 +39,14 @@ DELAY = 0.00025
 class Effort:
     """How often things are repeated.
 
-    :param times: of each disturbance, at most.
+    :param disturbances: what is done to the server; `times`: of each, at most.
     :param engines: the servers.
     :param places: where the processes are; with a network between they are on two hosts in any case.
     """
 
     writes: int
     sign_outs: int
+    disturbances: Sequence[Disturbance]
     times: int
     engines: Sequence[str]
     places: Mapping[str, bool]
@@ -55,8 +56,8 @@ ONE_HOST, TWO_HOSTS = "one host", "two hosts"
 PLACES: Mapping[str, bool] = {ONE_HOST: True, TWO_HOSTS: False}
 """Where the two processes are → whether they have the same journal."""
 
-FULL = Effort(10_000, 1_000, 50, ENGINES, PLACES)
-QUICK = Effort(20, 5, 1, ENGINES[:1], {ONE_HOST: True})
+FULL = Effort(10_000, 1_000, DISTURBANCES, 50, ENGINES, PLACES)
+QUICK = Effort(20, 5, (DISTURBANCES[0], DISTURBANCES[-1]), 1, ENGINES[:1], {ONE_HOST: True})
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,13 @@ class Run:
     def _disturbed(self, engine: str, servers: Pair) -> Iterator[Row]:
         for place, one_host in self.effort.places.items():
             with self._two(servers.primary.url, one_host=one_host) as pair:
-                for disturbance in DISTURBANCES:
+                for disturbance in self.effort.disturbances:
                     if not disturbance.by_endpoint:
                         yield self._repeated(engine, place, disturbance, Scene(pair, servers))
             with FaultProxy("127.0.0.1", servers.primary.port) as endpoint:
                 url = endpoint.instead_of(servers.primary.url)
                 with self._two(url, one_host=one_host) as pair:
-                    for disturbance in DISTURBANCES:
+                    for disturbance in self.effort.disturbances:
                         if disturbance.by_endpoint:
                             yield self._repeated(engine, place, disturbance, Scene(pair, servers, endpoint))
 
