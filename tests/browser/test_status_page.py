@@ -32,7 +32,7 @@ def test_the_status_page_works_without_javascript(browser: Browser, lab: Lab) ->
         assert all(url.startswith(f"{lab.url}/healthz/status") for url in asked), asked
 
 
-@pytest.mark.parametrize(("level", "scheme", "size"), [(0, "light", SCREEN), (2, "dark", SCREEN), (2, "light", PHONE)])
+@pytest.mark.parametrize(("level", "scheme", "size"), [(0, "dark", SCREEN), (2, "light", PHONE)])
 def test_the_status_page_can_be_used_by_all(
     browser: Browser, visitor: Visitor, lab: Lab, level: int, scheme: Literal["light", "dark"], size: ViewportSize
 ) -> None:

@@ -111,18 +111,6 @@ def test_frozen_servers_do_not_survive_the_lab(tmp_path: Path) -> None:
     wait_until_gone(lab, children)
 
 
-def test_ctrl_c_while_the_servers_are_starting(tmp_path: Path) -> None:
-    """An impatient user leaves nothing behind either."""
-    command = [sys.executable, "-m", "lab"]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
-        wait_until(lambda: any(tmp_path.glob("langpont-lab-*/database/data/PG_VERSION")), "initdb")
-        (folder,) = tmp_path.glob("langpont-lab-*")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
-    assert processes_of(folder) == [] and not folder.exists()
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
 def test_the_lab_ends_when_make_is_killed(tmp_path: Path) -> None:
     """kill -9 of make, which cannot tell the lab that it is gone."""
@@ -165,16 +153,6 @@ def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
     assert act("replica", "start")["aged"] is False
     assert "no such server" in str(act("web", "stop")["error"])
     assert "error" in ask(control, {"action": "start"}, timeout=5)
-
-
-def test_a_restarted_primary_gets_its_replica_back(lab: Lab) -> None:
-    """The replica attaches again by itself, and has what was written since."""
-    with lab.replica.client() as reader:
-        lab.act("primary", "stop")
-        lab.act("primary", "start")
-        with lab.primary.client() as writer:
-            writer.set("key", "new")
-        wait_until(lambda: bool(reader.get("key") == "new"), "replication")
 
 
 def test_a_taken_port_is_refused_in_one_line() -> None:

@@ -33,26 +33,6 @@ def test_private_names_are_found_by_import_by_dot_and_as_a_text() -> None:
     assert sorted(found) == [(2, "_made"), (6, "_theirs"), (10, "_theirs")]
 
 
-ABLATIONS = """
-from flask_langpont_session import room, rules as laws
-from . import simulated
-
-TAKEN = (
-    Ablation("a", room.Room, "_keep", None),
-    Ablation("b", laws, "_law", None),
-    Ablation("c", room, "law", None),
-    Ablation("d", simulated, "_law", None),
-)
-"""
-
-
-def test_what_ablations_take_away_is_counted_apart() -> None:
-    """Private rules of the package; what they take from a simulation is the tests' own."""
-    tree = ast.parse(ABLATIONS)
-    assert list(figures.private_ablations(tree)) == [(6, "_keep"), (7, "_law")]
-    assert list(figures.private_uses(tree, {"_keep", "_law"})) == []
-
-
 def test_the_tests_reach_into_the_package_in_few_places() -> None:
     """What a test needs can be told to a part of it, or seen from outside; ``tests/README.md`` says how."""
     found = figures.private_names()

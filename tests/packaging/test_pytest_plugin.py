@@ -82,7 +82,7 @@ import pytest
 from flask_langpont_session.events import LevelChanged
 
 
-@pytest.mark.parametrize("number", range(60))
+@pytest.mark.parametrize("number", range(15))
 def test_signing_in(client, number):
     assert client.get("/login").text == "True"
     assert client.get("/me").text == "7"
@@ -146,7 +146,7 @@ def test_a_suite_with_an_application_for_each_test(suite: Path) -> None:
     """No server, no flag, no thread, file or connection that is left over; nothing beside the suite's own files."""
     before = set(suite.iterdir())
     done = run_suite(suite)
-    assert "66 passed" in done.stdout, done.stdout + done.stderr
+    assert "21 passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path.name for path in set(suite.iterdir()) - before} <= {"__pycache__", "pytest.ini"}
 
@@ -156,7 +156,7 @@ def test_on_a_server(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> N
     with Valkey(tmp_path_factory.mktemp("valkey")) as server:
         override = f"\n\n@pytest.fixture\ndef langpont_redis_url():\n    return {server.url!r}\n"
         (suite / "conftest.py").write_text(CONFTEST + override)
-        done = run_suite(suite, "-k", "hand or outages or (signing and (1 or 2))")
+        done = run_suite(suite, "-k", "hand or outages")
         assert done.returncode == 0, done.stdout + done.stderr
         with server.client() as client:
             assert client.dbsize()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +104,7 @@ def folder_of(name: str) -> str:
 FOLDERS = {str(path.parent.relative_to(PACKAGE)) for path in PACKAGE.rglob("__init__.py")} - {"."}
 
 
+@cache
 def all_imports() -> list[Import]:
     """Those from one folder into another, or into a top-level module."""
     found = []

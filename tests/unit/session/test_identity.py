@@ -15,7 +15,6 @@ from flask_langpont_session.session.identity import NOT_READ, TRANSITIONS, Event
 CAME = SessionId("came", "u", False, 1, b"secret")
 NEW, OTHER = SessionId("new", "u", False, 2, b"secret"), SessionId("other", "a", False, 3, b"secret")
 ROW = AuthRow("came", "7", 1, True, {}, 0, 1, 2, 3, 1)
-MADE = {IdState.MINTED, IdState.RENAMED, IdState.REPLACED}
 ARCHITECTURE = Path(__file__).parents[3] / "docs" / "explanation" / "architecture.md"
 
 
