@@ -142,8 +142,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
 
 
 @pytest.mark.usefixtures("on_time")
-@pytest.mark.parametrize("is_warm", [False, True], ids=["connecting", "connected"])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(("name", "is_warm"), [("load", False), *((name, True) for name in CALLS)])
 def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy, name: str, is_warm: bool) -> None:
     """The caller goes on while its connection still swallows everything; nothing but the store's deadline ends it."""
     if is_warm:
@@ -225,8 +224,9 @@ WRITES: dict[str, Callable[[Database], object]] = {
 }
 
 
-@on_each
-@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    ("name", "server"), [*((name, "postgres") for name in WRITES), ("create", "mariadb")], indirect=["server"]
+)
 def test_a_write_whose_commit_is_not_answered_can_be_repeated(
     database: Database, proxy: FaultProxy, server: Postgres | MariaDB, name: str
 ) -> None:
@@ -288,9 +288,14 @@ ENGINES: dict[str, Callable[[str], sa.Engine]] = {
 }
 
 
-@on_each
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize(
+    ("lane", "engine", "server"),
+    [
+        *((lane, "its own", "postgres") for lane in LANES),
+        *(("requests", engine, "mariadb") for engine in ENGINES),
+    ],
+    indirect=["server"],
+)
 def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engine: str) -> None:
     """Nothing is wrong with the connection, and no answer ever comes: it is shut down, and others have the slot."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
@@ -317,8 +322,9 @@ def until_overdue_calls_end(database: Database, lane: str) -> None:
     wait_until(has_ended, "a free slot")
 
 
-@on_each
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("engine", "server"), [("its own", "postgres"), *((engine, "mariadb") for engine in ENGINES)], indirect=["server"]
+)
 def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
     """SQLAlchemy asks the first one of an engine for the server's version, before any call has it."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)

@@ -54,16 +54,10 @@ def busy_machine(processes: int) -> Iterator[None]:
             process.wait()
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("how", ["refuses", "accepts nothing", "hangs"])
-def test_its_first_requests_know_their_users(
-    make_app: MakeApp, request: pytest.FixtureRequest, tmp_path: Path, sqlite_url: str, engine: str, how: str
-) -> None:
+def test_its_first_requests_know_their_users(make_app: MakeApp, postgres: Postgres, tmp_path: Path, how: str) -> None:
     """Whatever the state of Redis, the database is well: no user is taken for a visitor, and signing in works."""
-    url = sqlite_url
-    if engine == "postgresql":
-        postgres: Postgres = request.getfixturevalue("postgres")
-        url = emptied(postgres)
+    url = emptied(postgres)
     app = make_app(DATABASE_URL=url)
     cookies = []
     for user in range(4):

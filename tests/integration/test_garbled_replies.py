@@ -153,14 +153,15 @@ def is_asked(name: str, command: str) -> bool:
     return command != "TIME" or name == "time"
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("where", ["answer", "greeting"])
+@pytest.mark.parametrize(
+    ("name", "where"), [*((name, "answer") for name in METHODS), ("read", "greeting")], ids="-".join
+)
 def test_nothing_but_a_store_error_comes_out(store: RedisStore, server: StrangeServer, name: str, where: str) -> None:
     """Random and mutated replies to the question or to the greeting. Replayed by the name of the test alone."""
     call, good = METHODS[name]
     rng = random.Random(f"{name} {where}")
     errors = 0
-    for number in range(20 if where == "answer" else 8):
+    for number in range(20 if where == "answer" else 60):
         store.forget_connections()
         victim = rng.choice(sorted(GREETING))
         odd = mutated(good if where == "answer" else b"x", rng)
@@ -187,7 +188,7 @@ def test_nothing_but_a_store_error_comes_out(store: RedisStore, server: StrangeS
     assert errors
 
 
-@pytest.mark.parametrize("banner", BANNERS, ids=["http", "ssh", "postgresql", "tls", "nothing"])
+@pytest.mark.parametrize("banner", [BANNERS[0], BANNERS[-1]], ids=["http", "nothing"])
 def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: StrangeServer, banner: bytes) -> None:
     """Row 11: class U, level 2, no page fails, nothing is asked of it any more by requests, and it heals by itself."""
     server.say(lambda command: banner)

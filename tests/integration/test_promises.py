@@ -52,6 +52,7 @@ def user_of(app: Flask, client: Any) -> str | None:
     return user
 
 
+@pytest.mark.real_time("what hangs is given up within a bound")
 def test_i12_no_request_waits_longer_than_its_budget(make_app: MakeApp, primary: Valkey, postgres: Postgres) -> None:
     """I12, I13: primary and database hang; a request that meets that first is answered, within the budget of 0.3 s.
 

@@ -1,7 +1,7 @@
 """What can befall the SQL database, row by row: what it is called, whom it stops, what pages show, how it is over.
 
-Each row is caused for real, on SQLite, PostgreSQL and MariaDB where it exists there, by a lock, a setting, a file, or
-the proxy before the server.
+Each row is caused for real, by a lock, a setting, a file, or the proxy before the server. Those of PostgreSQL and
+SQLite that are rows of the fault matrix (``tests/faults/matrix.py``) are not repeated here.
 """
 
 from __future__ import annotations
@@ -56,17 +56,14 @@ class Place:
 
     app: Flask
     url: str
-    file: Path
     proxy: FaultProxy | None = None
     admin_url: str | None = None
 
     @contextmanager
     def admin(self) -> Iterator[sa.Connection]:
-        """Another client's connection; each statement is committed, whatever the server's default is."""
+        """Another client's connection; each statement is committed."""
         engine = sa.create_engine(self.admin_url or self.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql("SET default_transaction_read_only = off")
             yield connection
 
     def renew_connections(self) -> None:
@@ -102,14 +99,6 @@ class Row:
         return TIMEOUT if self.hangs else PATIENCE
 
 
-@contextmanager
-def lock_file(place: Place) -> Iterator[None]:
-    with place.admin() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        yield
-        connection.exec_driver_sql("ROLLBACK")
-
-
 def lock_table(mode: str) -> Cause:
     @contextmanager
     def lock(place: Place) -> Iterator[None]:
@@ -134,18 +123,6 @@ def read_only_file(place: Place) -> Iterator[None]:
     place.renew_connections()
     yield
     sa.event.remove(engine, "connect", refuse)
-
-
-@contextmanager
-def standby(place: Place) -> Iterator[None]:
-    """The name leads to a server that takes no writes; connections to it lead there for ever."""
-    with place.admin() as connection:
-        connection.exec_driver_sql("ALTER DATABASE postgres SET default_transaction_read_only = on")
-        place.renew_connections()
-        try:
-            yield
-        finally:
-            connection.exec_driver_sql("ALTER DATABASE postgres RESET default_transaction_read_only")
 
 
 @contextmanager
@@ -201,31 +178,6 @@ def hidden_table(place: Place) -> Iterator[None]:
     rename("hidden", "langpont_sessions")
 
 
-@contextmanager
-def damaged_file(place: Place) -> Iterator[None]:
-    """Another file lies there, as after a restore that went wrong."""
-    with place.admin() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    good = place.file.rename(place.file.with_suffix(".good"))
-    place.file.write_bytes(b"no database" * 1000)
-    place.renew_connections()
-    yield
-    good.rename(place.file)
-
-
-@contextmanager
-def slow_statements(place: Place) -> Iterator[None]:
-    with place.admin() as connection:
-        connection.exec_driver_sql(
-            "CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(3600); RETURN NEW; END'"
-        )
-        connection.exec_driver_sql(
-            "CREATE TRIGGER nap BEFORE INSERT ON langpont_sessions FOR EACH ROW EXECUTE FUNCTION nap()"
-        )
-        yield
-        connection.exec_driver_sql("DROP FUNCTION nap CASCADE")
-
-
 def on_the_way(fault: Fault, *, connected: bool = True) -> Cause:
     @contextmanager
     def fail(place: Place) -> Iterator[None]:
@@ -240,20 +192,11 @@ def on_the_way(fault: Fault, *, connected: bool = True) -> Cause:
 
 
 ROWS = [
-    Row("locked", "sqlite", lock_file, "WRITE_REFUSED", WRITES),
     Row("read-only", "sqlite", read_only_file, "WRITE_REFUSED", WRITES),
-    Row("missing table", "sqlite", hidden_table, "NO_TABLES", BOTH),
-    Row("corrupt", "sqlite", damaged_file, "UNREACHABLE", BOTH),
-    Row("refused", "postgresql", on_the_way(REFUSE), "UNREACHABLE", BOTH),
     Row("reset", "postgresql", on_the_way(RESET), "UNREACHABLE", BOTH),
-    Row("slow network", "postgresql", on_the_way(delay(60)), "UNREACHABLE", BOTH, hangs=True),
-    Row("slow statement", "postgresql", slow_statements, "UNREACHABLE", BOTH, hangs=True),
-    Row("black hole, connected", "postgresql", on_the_way(HANG), "UNREACHABLE", BOTH, hangs=True),
     Row("black hole, connecting", "postgresql", on_the_way(HANG, connected=False), "UNREACHABLE", BOTH, hangs=True),
     Row("locked against writes", "postgresql", lock_table("EXCLUSIVE"), "WRITE_REFUSED", WRITES),
     Row("locked against reads", "postgresql", lock_table("ACCESS EXCLUSIVE"), "BUSY", BOTH),
-    Row("read-only after failover", "postgresql", standby, "WRITE_REFUSED", WRITES),
-    Row("missing table", "postgresql", hidden_table, "NO_TABLES", BOTH),
     Row("refused", "mariadb", on_the_way(REFUSE), "UNREACHABLE", BOTH),
     Row("reset", "mariadb", on_the_way(RESET), "UNREACHABLE", BOTH),
     Row("slow network", "mariadb", on_the_way(delay(60)), "UNREACHABLE", BOTH, hangs=True),
@@ -268,22 +211,20 @@ ROWS = [
 
 
 @pytest.fixture
-def place(row: Row, make_app: MakeApp, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(row: Row, make_app: MakeApp, sqlite_url: str, request: pytest.FixtureRequest) -> Iterator[Place]:
     """An application on the database that a row is about."""
 
     def app_on(url: str) -> Flask:
         return make_app(DATABASE_URL=url, DATABASE_TIMEOUT=row.timeout, REQUEST_BUDGET=2 * row.timeout)
 
     if row.on == "sqlite":
-        file = tmp_path / "faulty.sqlite3"
-        url = f"sqlite:///{file}"
-        yield Place(app_on(url), url, file)
+        yield Place(app_on(sqlite_url), sqlite_url)
         return
     server: Postgres | MariaDB = request.getfixturevalue({"postgresql": "postgres"}.get(row.on, row.on))
     url = emptied(server)
     with FaultProxy("127.0.0.1", server.port, greets=row.on == "mariadb") as proxy:
         way = proxy.instead_of(url) + NO_LIMITS[row.on]
-        yield Place(app_on(way), url, tmp_path, proxy, getattr(server, "admin_url", None))
+        yield Place(app_on(way), url, proxy, getattr(server, "admin_url", None))
 
 
 def lost(app: Flask) -> frozenset[str]:

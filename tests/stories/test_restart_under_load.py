@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from devservers.web import WebServer
 from lab.servers import Lab
 
-from .site import running
 from .visitor import Visitor
 
 WORKERS = 2
@@ -25,21 +23,10 @@ def lab() -> Iterator[Lab]:
         yield running
 
 
-@pytest.fixture(params=[False, True], ids=["lazy", "preload"])
-def host(request: pytest.FixtureRequest, lab: Lab) -> Iterator[WebServer]:
-    """One whose workers load the application each, and one that has loaded it before it forks them."""
-    if not request.param:
-        yield lab.web
-        return
-    with running(lab.host("preloaded", workers=WORKERS, preload=True), WORKERS) as preloaded:
-        yield preloaded
-
-
 @dataclass
 class Load:
     """Visitors who read and write without a pause, and what they saw."""
 
-    url: str
     statuses: dict[int, int] = field(default_factory=dict)
     logouts: int = 0
     set_cookies: int = 0
@@ -96,13 +83,13 @@ class Load:
         self._stop.set()
 
 
-def test_a_killed_primary_costs_no_error_and_no_login(lab: Lab, host: WebServer) -> None:
+def test_a_killed_primary_costs_no_error_and_no_login(lab: Lab) -> None:
     """SIGKILL, level 1 and 2 on every worker, restart from the AOF, level 0 on every worker: 0 5xx, 0 logouts."""
-    visitors = [Visitor(host.url) for _ in range(VISITORS)]
+    visitors = [Visitor(lab.web.url) for _ in range(VISITORS)]
     for visitor in visitors:
         visitor.sign_in()
         visitor.post("/translate", source_lang="ja", target_lang="en", input_text="ありがとう")
-    load = Load(host.url)
+    load = Load()
     threads = [threading.Thread(target=load.run, args=(visitor,)) for visitor in visitors]
     for thread in threads:
         thread.start()

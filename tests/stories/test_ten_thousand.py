@@ -26,7 +26,7 @@ from .visitor import COOKIE, Visitor
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOGINS = 10_000
+LOGINS = 2_000
 HOUR_MS = 3_600_000
 
 AT_ONCE = 200
@@ -44,7 +44,7 @@ class Login(NamedTuple):
     cookie: str
 
 
-def test_I6_ten_thousand_logins_outlive_a_redis_that_comes_back_empty(site: Site) -> None:
+def test_I6_thousands_of_logins_outlive_a_redis_that_comes_back_empty(site: Site) -> None:
     """kill -9, its file gone, an empty restart: the workers find every login again, each one those of another."""
     primary, doors = site.lab.primary, list(site.preloaded.doors().values())
     logins = sign_in(site, [f"user-{n}" for n in range(LOGINS)])

@@ -71,6 +71,11 @@ def app(make_app: MakeApp, url: str) -> Flask:
     return make_app(REDIS_URL=url)
 
 
+on_one_engine = pytest.mark.parametrize("running", ["valkey"], indirect=True)
+"""How a failover is told and a slot moves is seen on each engine elsewhere here, by what asks for it quickly."""
+
+
+@on_one_engine
 def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
     """Under running requests: the others stay at level 0, nobody is signed out, no answer is 5xx;
     a logout from meanwhile holds, and a text from meanwhile comes home."""
@@ -122,6 +127,7 @@ def test_a_primary_that_hands_over_is_followed_at_once(make_app: MakeApp, url: s
 NO_TEXT = {"value": None, "present": False}
 
 
+@on_one_engine
 def test_a_dead_shard_disturbs_no_other(app: Flask, cluster: Cluster) -> None:
     """Both nodes are killed: its sessions live on from the database, new ones begin elsewhere, and take along what they
     may; revived, all is well, and nobody is signed out by what it forgot."""
@@ -219,6 +225,7 @@ def reading(primary: ClusterStore, digest: str) -> Iterator[Callable[[str], None
     assert list(found) == [True]
 
 
+@on_one_engine
 def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -> None:
     """While it goes from shard to shard key by key, and their servers forget the scripts."""
     user = sign_in(app, "7")
@@ -239,7 +246,7 @@ def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -
     assert counted(app, "cluster_moved") > 0
 
 
-@pytest.mark.parametrize("running", ["valkey"], indirect=True)
+@on_one_engine
 def test_a_session_is_found_while_its_slot_moves_at_once(app: Flask, cluster: Cluster) -> None:
     """As Valkey does it from version 9 on. What is written on the way is there behind it."""
     user = sign_in(app, "7")

@@ -1,4 +1,4 @@
-"""However Redis is deployed, on Redis 8 and Valkey 9: what works, what an outage leaves, and how it ends."""
+"""However Redis is deployed, on Redis 8 or Valkey 9: what works, what an outage leaves, and how it ends."""
 
 from __future__ import annotations
 

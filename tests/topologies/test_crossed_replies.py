@@ -61,10 +61,10 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
         yield Wire(tmp_path_factory.mktemp("wire"), ends)
 
 
-@pytest.fixture(params=["plain", "sentinel"])
+@pytest.fixture
 def url(request: pytest.FixtureRequest, wire: Wire) -> str:
     wire.proxy.heal()
-    return wire.urls[request.param]
+    return wire.urls[getattr(request, "param", "plain")]
 
 
 @pytest.fixture
@@ -113,7 +113,12 @@ def _in_threads(works: list[Callable[[], None]]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that has no owner yet
-@pytest.mark.parametrize("fresh", [False, True], ids=["kept connection", "new connection"])
+@pytest.mark.parametrize(
+    ("url", "fresh"),
+    [("plain", False), ("plain", True), ("sentinel", True)],
+    ids=["kept connection", "new connection", "new connection of a sentinel's"],
+    indirect=["url"],
+)
 def test_an_interruption_at_any_line_crosses_nothing(
     wire: Wire, store: RedisStore, digests: list[str], fresh: bool
 ) -> None:

@@ -62,14 +62,15 @@ def by_a_unix_socket(folder: Path, authority: Authority) -> Iterator[tuple[Setti
         yield {"REDIS_URL": f"unix://{server.socket}"}, lambda: keys_of(server)
 
 
-FAULTS = ("primary-down", "hang", "readonly", "database-down")
-"""Without ``slow``: how soon that is noticed depends on time-outs, not on the kind of Redis."""
+FAULTS = {"primary-down": "1", "hang": "1", "readonly": "1"}
+"""Fault → level. The others, and their levels without a replica, do not depend on the kind of Redis."""
 
 KINDS = {
-    "sentinels": (behind_sentinels, ["1", "1", "1", "0"]),
-    "cluster": (in_a_cluster, ["1", "1", "1", "0"]),
-    "TLS": (over_tls, ["2", "2", "1", "0"]),
-    "Unix socket": (by_a_unix_socket, ["2", "2", "1", "0"]),
+    "sentinels": (behind_sentinels, FAULTS),
+    "cluster": (in_a_cluster, FAULTS),
+    # Nothing differs but the connection, which is there for each fault.
+    "TLS": (over_tls, {"hang": "2"}),
+    "Unix socket": (by_a_unix_socket, {"hang": "2"}),
 }
 
 
@@ -79,11 +80,11 @@ KINDS = {
 def test_each_feature_gets_what_the_table_promises(
     make_app: MakeApp, tmp_path: Path, authority: Authority, kind: str
 ) -> None:
-    """In every outage, one after the other; nothing is left of it on any server."""
-    begin, levels = KINDS[kind]
+    """In one outage after the other; nothing is left of it on any server."""
+    begin, faults = KINDS[kind]
     with begin(tmp_path / "servers", authority) as (settings, sessions):
         app = make_app(**settings)
-        for fault, level in zip(FAULTS, levels, strict=True):
+        for fault, level in faults.items():
             result = run(app, "drill", fault, "--for", "0")
             assert result.exit_code == 0, result.output
             assert result.output.endswith("  all as promised\n")

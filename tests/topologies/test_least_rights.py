@@ -262,7 +262,8 @@ def records(client: Any) -> set[str]:
     return {key for key in client.keys("session:*:{*") if not key.startswith("session:active:")}
 
 
-@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hmget", "hset", "pexpire"])
+@pytest.mark.parametrize("running", ["valkey"], indirect=True)
+@pytest.mark.parametrize("right", ["evalsha", "hgetall", "hset", "pexpire"])
 def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
     app: Flask, server: Valkey, right: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,9 @@ from devservers.web import WebServer
 AT_ONCE = 24
 """Requests; more than one worker has of anything that it makes one of."""
 
-CLASSES = ("gevent", "gthread", "sync")
+CLASSES = [("gevent", False), ("gevent", True), ("gthread", True), ("sync", False)]
+"""Class of workers, and whether the application is loaded before they are forked. gevent exchanges locks of Python, so
+that it matters whether those of the package were made before."""
 
 
 @contextmanager
@@ -51,8 +53,7 @@ def served(folder: Path, redis: Valkey, worker_class: str, preload: bool) -> Ite
         yield server
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["loaded by each worker", "preloaded"])
-@pytest.mark.parametrize("worker_class", CLASSES)
+@pytest.mark.parametrize(("worker_class", "preload"), CLASSES)
 def test_all_first_requests_are_answered(tmp_path: Path, worker_class: str, preload: bool) -> None:
     """Also if every lock of the package was made before gevent had exchanged those of Python."""
     with Valkey(tmp_path / "redis") as redis, served(tmp_path, redis, worker_class, preload) as server:
