@@ -34,9 +34,19 @@ def here() -> Session:
     return cast(Session, session)
 
 
+on_each = pytest.mark.parametrize("engine", ["sqlite", "postgresql", "mariadb"])
+"""For what has statements of its own."""
+
+
 @pytest.fixture
-def make_site(make_app: MakeApp, database_url: str) -> MakeSite:
-    """Makes applications with a page of devices, on each database in turn."""
+def engine() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def make_site(make_app: MakeApp, database_url_on: Callable[[str], str], engine: str) -> MakeSite:
+    """Makes applications with a page of devices."""
+    database_url = database_url_on(engine)
 
     def make(**config: Any) -> Flask:
         app = make_app(**{"DATABASE_URL": database_url, **config})
@@ -106,6 +116,7 @@ def test_by_default_nothing_is_stored_of_a_device(make_site: MakeSite) -> None:
     assert all(info.last_seen_at == info.created_at for info in infos)
 
 
+@on_each
 def test_label_and_network_are_those_of_the_sign_in(make_site: MakeSite) -> None:
     app = make_site(**BOTH)
     one = signed_in(app)
@@ -131,6 +142,7 @@ def test_an_address_comes_from_proxy_fix_only(make_site: MakeSite) -> None:
     assert [line[2] for line in shown(behind)] == ["203.0.113.0/24", "198.51.100.0/24"]
 
 
+@on_each
 def test_a_change_of_id_keeps_what_is_known_of_the_device(make_site: MakeSite) -> None:
     """The session is the same."""
     app = make_site(**BOTH)
@@ -141,6 +153,7 @@ def test_a_change_of_id_keeps_what_is_known_of_the_device(make_site: MakeSite) -
     assert known == ["Firefox, Windows", "203.0.113.0/24", True]
 
 
+@on_each
 def test_the_user_names_a_device(make_site: MakeSite) -> None:
     """With or without labels of the sign-in; None takes the name away."""
     app = make_site()
@@ -204,6 +217,7 @@ def test_a_label_is_text(make_site: MakeSite) -> None:
     assert signed_in(app).post("/wrong").status_code == 200
 
 
+@on_each
 def test_all_others_end_for_ever(make_site: MakeSite, primary: Valkey) -> None:
     """On every worker, in Redis and in the database; an event tells each, and each browser is told once."""
     app, sibling = make_site(), make_site()
@@ -222,6 +236,7 @@ def test_all_others_end_for_ever(make_site: MakeSite, primary: Valkey) -> None:
     assert mine.post("/devices/end").json == {"durable": True, "sessions": 0}
 
 
+@on_each
 def test_all_devices_may_end_all_others_at_once(make_site: MakeSite) -> None:
     """On two workers: none waits for another one for ever, and at most one is left."""
     patient = {"DATABASE_TIMEOUT": 30, "REQUEST_BUDGET": 30, "DATABASE_CONCURRENCY": 10}
@@ -326,8 +341,14 @@ def seen_ago(app: Flask, client: Any) -> timedelta:
     return datetime.now(UTC) - next(info.last_seen_at for info in infos if info.digest == client.digest)
 
 
-@pytest.mark.parametrize(("labels", "is_noted"), [(None, False), (lambda request: None, True)])
-@pytest.mark.parametrize("permanent", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "permanent", "labels", "is_noted"),
+    [
+        *((each, True, lambda request: None, True) for each in ("sqlite", "postgresql", "mariadb")),
+        ("sqlite", True, None, False),
+        ("sqlite", False, None, False),
+    ],
+)
 def test_use_is_noted_as_often_as_the_idle_expiry_moves(
     make_site: MakeSite, primary: Valkey, permanent: bool, labels: Any, is_noted: bool
 ) -> None:

@@ -74,41 +74,41 @@ def new_cookie(client: Any, response: Any) -> str | None:
     return cookie_of(response)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "user"),
-    [
-        ("user", ALICE, "248289761001"),
-        ("user", {"id": 7, "name": "Alice"}, "7"),
-        ("user", "alice", "alice"),
-        ("user", {"name": "Alice"}, None),
-        ("user", ["alice", "admin"], None),
-        ("oidc_auth_token", TOKEN, "248289761001"),
-        ("oidc_auth_token", REFRESHED, None),
-        ("_user_id", {"id": "7"}, "7"),
-    ],
-)
-def test_it_signs_in_with_a_row_of_its_user(app: Flask, key: str, value: Any, user: str | None) -> None:
+SIGN_INS: list[tuple[str, Any, str | None]] = [
+    ("user", ALICE, "248289761001"),
+    ("user", {"id": 7, "name": "Alice"}, "7"),
+    ("user", "alice", "alice"),
+    ("user", {"name": "Alice"}, None),
+    ("user", ["alice", "admin"], None),
+    ("oidc_auth_token", TOKEN, "248289761001"),
+    ("oidc_auth_token", REFRESHED, None),
+    ("_user_id", {"id": "7"}, "7"),
+]
+
+
+def test_it_signs_in_with_a_row_of_its_user(app: Flask) -> None:
     """The row has the user's id, so that the user can be found and logged out everywhere; no row, no user."""
-    client = signed_in(app, **{key: value})
-    assert row(app, client.digest)["user_id"] == user
-    interface: Any = app.session_interface
-    with app.app_context():
-        assert [info.digest for info in interface.sessions(user or "")] == ([client.digest] if user else [])
-        interface.revoke_user(user) if user else interface.revoke(client.digest)
-    assert client.get("/all").json == {}
+    for key, value, user in SIGN_INS:
+        client = signed_in(app, **{key: value})
+        assert row(app, client.digest)["user_id"] == user
+        interface: Any = app.session_interface
+        with app.app_context():
+            assert [info.digest for info in interface.sessions(user or "")] == ([client.digest] if user else [])
+            interface.revoke_user(user) if user else interface.revoke(client.digest)
+        assert client.get("/all").json == {}
 
 
-@pytest.mark.parametrize("nobody", [None, "", {}, [], False])
-def test_assigning_no_user_is_a_sign_out(app: Flask, nobody: Any) -> None:
+def test_assigning_no_user_is_a_sign_out(app: Flask) -> None:
     """As removing the key is."""
-    client = signed_in(app, user=ALICE)
-    assert client.post("/set", json={"user": nobody}).status_code == 200
-    assert client.get("/all").json == {}
-    assert not row(app, client.digest)["live"]
-    visitor: Any = app.test_client()
-    with captured_events(app) as seen:
-        assert new_cookie(visitor, visitor.post("/set", json={"user": nobody})) is None
-    assert seen == []
+    for nobody in (None, "", {}, [], False):
+        client = signed_in(app, user=ALICE)
+        assert client.post("/set", json={"user": nobody}).status_code == 200
+        assert client.get("/all").json == {}
+        assert not row(app, client.digest)["live"]
+        visitor: Any = app.test_client()
+        with captured_events(app) as seen:
+            assert new_cookie(visitor, visitor.post("/set", json={"user": nobody})) is None
+        assert seen == []
 
 
 def test_signing_out_works_with_the_database_down(app: Flask) -> None:
@@ -181,26 +181,26 @@ def test_what_is_assigned_is_the_user_who_signs_in(app: Flask) -> None:
     assert client.get("/get/user").json["value"] == {**ALICE, "name": "Alice B."}
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "is_same"),
-    [
-        (ALICE, {**ALICE, "name": "Alice B."}, True),
-        (ALICE, BOB, False),
-        ("alice", "alice", True),
-        ("alice", "bob", False),
-        (ALICE, {"name": "Alice"}, False),
-        ({"name": "Alice"}, {"name": "Alice"}, False),  # nothing says that it is the same one
-        (["alice"], ["alice"], False),
-    ],
-)
-def test_signing_in_again(app: Flask, before: Any, after: Any, is_same: bool) -> None:
+AGAIN: list[tuple[Any, Any, bool]] = [
+    (ALICE, {**ALICE, "name": "Alice B."}, True),
+    (ALICE, BOB, False),
+    ("alice", "alice", True),
+    ("alice", "bob", False),
+    (ALICE, {"name": "Alice"}, False),
+    ({"name": "Alice"}, {"name": "Alice"}, False),  # nothing says that it is the same one
+    (["alice"], ["alice"], False),
+]
+
+
+def test_signing_in_again(app: Flask) -> None:
     """A new id in any case; of the same user what a sign-in keeps, of another one what a sign-out keeps."""
-    client = signed_in(app, user=before, input_text="private", lang="jp", user_role="editor")
-    cookie = new_cookie(client, client.post("/set", json={"user": after}))
-    assert cookie
-    assert not row(app, client.digest)["live"]
-    kept = {"input_text": "private", "lang": "jp"} if is_same else {"lang": "jp"}
-    assert client.get("/all").json == {"user": after, **kept}
+    for before, after, is_same in AGAIN:
+        client = signed_in(app, user=before, input_text="private", lang="jp", user_role="editor")
+        cookie = new_cookie(client, client.post("/set", json={"user": after}))
+        assert cookie
+        assert not row(app, client.digest)["live"]
+        kept = {"input_text": "private", "lang": "jp"} if is_same else {"lang": "jp"}
+        assert client.get("/all").json == {"user": after, **kept}
 
 
 def test_a_refreshed_token_is_no_sign_in(app: Flask) -> None:
@@ -217,24 +217,22 @@ def test_a_refreshed_token_is_no_sign_in(app: Flask) -> None:
     assert "oidc_auth_profile" not in client.get("/all").json
 
 
-@pytest.mark.parametrize(
-    ("key", "values", "user"),
-    [
-        ("oidc_auth_token", [TOKEN, REFRESHED], "248289761001"),
-        ("oidc_auth_token", [TOKEN, REFRESHED, {"access_token": "c"}], "248289761001"),
-        ("oidc_auth_token", [TOKEN, {**TOKEN, "userinfo": BOB}, REFRESHED], "90125"),
-        ("oidc_auth_token", [TOKEN, None, REFRESHED], None),
-        ("user", [ALICE, {"name": "Bob"}], None),  # nothing says that it is the same one
-    ],
-)
-def test_the_user_of_a_sign_in_whose_value_is_replaced_at_once(
-    app: Flask, key: str, values: list[Any], user: str | None
-) -> None:
+REPLACED: list[tuple[str, list[Any], str | None]] = [
+    ("oidc_auth_token", [TOKEN, REFRESHED], "248289761001"),
+    ("oidc_auth_token", [TOKEN, REFRESHED, {"access_token": "c"}], "248289761001"),
+    ("oidc_auth_token", [TOKEN, {**TOKEN, "userinfo": BOB}, REFRESHED], "90125"),
+    ("oidc_auth_token", [TOKEN, None, REFRESHED], None),
+    ("user", [ALICE, {"name": "Bob"}], None),  # nothing says that it is the same one
+]
+
+
+def test_the_user_of_a_sign_in_whose_value_is_replaced_at_once(app: Flask) -> None:
     """A token that the request of the sign-in refreshes takes the user from the row no more than a later one does."""
-    client: Any = app.test_client()
-    cookie = new_cookie(client, client.post(f"/one-after-the-other/{key}", json=values))
-    assert client.get("/all").json == {key: values[-1]}
-    assert row(app, digest(cookie))["user_id"] == user
+    for key, values, user in REPLACED:
+        client: Any = app.test_client()
+        cookie = new_cookie(client, client.post(f"/one-after-the-other/{key}", json=values))
+        assert client.get("/all").json == {key: values[-1]}
+        assert row(app, digest(cookie))["user_id"] == user
 
 
 def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None:
@@ -290,10 +288,18 @@ def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
     assert client.get("/all").json == {}
 
 
-@pytest.mark.parametrize(
-    "value", ["x" * 256, "a\0b", "half \ud83d", {"sub": "x" * 256}, {"userinfo": {"sub": "a\0b"}}, {"id": "\udfff"}]
-)
-def test_an_id_that_no_column_holds_is_refused(app: Flask, value: Any) -> None:
+def test_an_id_that_no_column_holds_is_refused(app: Flask) -> None:
     """Where it is assigned."""
-    with app.test_request_context("/"), pytest.raises(UnsupportedValue, match="a user id has at most 255 characters"):
-        session["user"] = value
+    for value in (
+        "x" * 256,
+        "a\0b",
+        "half \ud83d",
+        {"sub": "x" * 256},
+        {"userinfo": {"sub": "a\0b"}},
+        {"id": "\udfff"},
+    ):
+        with (
+            app.test_request_context("/"),
+            pytest.raises(UnsupportedValue, match="a user id has at most 255 characters"),
+        ):
+            session["user"] = value

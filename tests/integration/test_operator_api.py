@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -219,8 +218,8 @@ def test_d36_a_session_that_lived_is_told_and_counted_once(site: Site, end: Call
 @pytest.mark.parametrize(
     ("over", "end"),
     [
-        ("never was", "langpont.revoke()"),
-        *itertools.product(list(OVER)[1:], ["langpont.revoke()", "revoke_user()", "a sign-in in its place"]),
+        *((over, "langpont.revoke()") for over in OVER),
+        *(("revoked", end) for end in ("revoke_user()", "a sign-in in its place")),
     ],
 )
 def test_d36_nothing_is_told_of_a_session_that_was_over(site: Site, over: str, end: str) -> None:
@@ -265,11 +264,11 @@ def test_a_session_can_be_ended_by_the_name_that_it_gives_itself(site: Site) -> 
     assert client.get("/who").json["user"] is None
 
 
-@pytest.mark.parametrize("name", ["", "A" * 42, "A" * 44, "A" * 42 + "!", "A" * 42 + "\n", "A" * 42 + "é"])
-def test_what_is_no_digest_is_a_mistake(site: Site, name: str) -> None:
+def test_what_is_no_digest_is_a_mistake(site: Site) -> None:
     """A session id or a user id in its place must not look like a success."""
-    with pytest.raises(ValueError, match="43 characters"):
-        operator(site.worker).revoke(name, site.worker)
+    for name in ("", "A" * 42, "A" * 44, "A" * 42 + "!", "A" * 42 + "\n", "A" * 42 + "é"):
+        with pytest.raises(ValueError, match="43 characters"):
+            operator(site.worker).revoke(name, site.worker)
 
 
 def test_i1_a_user_is_logged_out_everywhere(site: Site, primary: Valkey) -> None:

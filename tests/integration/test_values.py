@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -28,16 +27,6 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-def cyclic() -> list[Any]:
-    value: list[Any] = []
-    value.append(value)
-    return value
-
-
-class Colour(enum.Enum):
-    RED = 1
-
-
 class Incomparable:
     """In the manner of arrays, which have no answer to ``==``."""
 
@@ -47,34 +36,20 @@ class Incomparable:
 
 BAD_VALUES: dict[str, tuple[Callable[[], Any], str]] = {
     "a number of 5000 digits": (lambda: 10**5000, "an int of more than 4300 digits"),
-    "set": (lambda: {1}, "type set "),
-    "frozenset": (frozenset, "type frozenset "),
-    "object": (object, "type object "),
-    "function": (lambda: nested, "type function "),
-    "generator": (lambda: (n for n in "abc"), "type generator "),
-    "bytearray": (lambda: bytearray(b"x"), "type bytearray "),
-    "complex": (lambda: 1j, "type complex "),
-    "exception": (lambda: ValueError("x"), "type ValueError "),
-    "enum": (lambda: Colour.RED, "type Colour "),
     "key of bytes": (lambda: {"a": {b"x": 1}}, "a dict key of type bytes, inside […]"),
     "object inside": (lambda: [({"x": object()},)], "type object is not supported, inside [0][0][…]"),
 }
 TOO_LARGE: dict[str, tuple[Callable[[], Any], str]] = {
     "33 levels": (lambda: nested(33), "nested too deeply"),
-    "900 levels": (lambda: nested(900), "nested too deeply"),
-    "100000 levels": (lambda: nested(100_000), "nested too deeply"),
-    "containing itself": (cyclic, "or containing itself"),
     "64 KB of text": (lambda: "x" * 65_536, "65536 are allowed"),
     "64 KB of bytes": (lambda: b"\xff" * 50_000, "65536 are allowed"),
     "64 KB in pieces": (lambda: ["0123456789"] * 6000, "65536 are allowed"),
 }
+"""All that is refused: ``tests/unit/policy/test_serializer.py``."""
+
 BAD_KEYS: dict[str, tuple[Any, str]] = {
     "a number": (7, "not int"),
-    "None": (None, "not NoneType"),
-    "bytes": (b"lang", "not bytes"),
-    "a tuple": (("a", "b"), "not tuple"),
     "one of ours": ("@live", "reserved"),
-    "the mark alone": ("@", "reserved"),
     "a lone surrogate": ("\ud800", "a lone surrogate"),
 }
 
@@ -206,25 +181,25 @@ def rejected(seen: list[object]) -> list[tuple[str, str | None]]:
 # -- told to the view --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*BAD_VALUES, *TOO_LARGE])
-def test_a_bad_value_is_an_error_where_it_is_set(visitor: Any, name: str) -> None:
+def test_a_bad_value_is_an_error_where_it_is_set(visitor: Any) -> None:
     """It names the key and what is wrong by type; the view can answer 422 or 413; nothing of it is stored."""
-    response: TestResponse = visitor.post(f"/value/{name}")
-    assert response.status_code == (413 if name in TOO_LARGE else 422)
-    assert response.text.startswith("session['input_text'] cannot be stored: ")
-    assert {**BAD_VALUES, **TOO_LARGE}[name][1] in response.text
-    assert len(response.text) < 300
-    assert visitor.get("/all").json == {**OLD, "theme": "before the bad value"}
+    for name, (_, why) in {**BAD_VALUES, **TOO_LARGE}.items():
+        response: TestResponse = visitor.post(f"/value/{name}")
+        assert response.status_code == (413 if name in TOO_LARGE else 422), name
+        assert response.text.startswith("session['input_text'] cannot be stored: "), name
+        assert why in response.text
+        assert len(response.text) < 300, name
+        assert visitor.get("/all").json == {**OLD, "theme": "before the bad value"}, name
 
 
-@pytest.mark.parametrize("name", BAD_KEYS)
-def test_a_bad_key_is_an_error_where_it_is_set(visitor: Any, name: str) -> None:
+def test_a_bad_key_is_an_error_where_it_is_set(visitor: Any) -> None:
     """Nothing is silently turned into text, and our own fields cannot be reached."""
-    response: TestResponse = visitor.post(f"/key/{name}")
-    assert response.status_code == 422
-    assert response.text.startswith(f"session[{BAD_KEYS[name][0]!r}] cannot be stored: ")
-    assert BAD_KEYS[name][1] in response.text
-    assert visitor.get("/all").json == OLD
+    for name, (key, why) in BAD_KEYS.items():
+        response: TestResponse = visitor.post(f"/key/{name}")
+        assert response.status_code == 422, name
+        assert response.text.startswith(f"session[{key!r}] cannot be stored: "), name
+        assert why in response.text
+        assert visitor.get("/all").json == OLD, name
 
 
 def test_a_key_of_a_million_characters_is_too_large(visitor: Any) -> None:
@@ -252,14 +227,14 @@ def test_an_unhandled_error_keeps_what_was_stored(make_app: MakeApp) -> None:
     assert_untouched(app)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [None, True, False, 0, "", [], {}, {"": None}, "\x00\r\n", 2**63 - 1, -(2**63) + 1, -(2**63), 10**30, "\ud83d"],
-)
-def test_small_and_empty_values_are_values(visitor: Any, value: Any) -> None:
+SMALL = [None, True, False, 0, "", [], {}, {"": None}, "\x00\r\n", 2**63 - 1, -(2**63) + 1, -(2**63), 10**30, "\ud83d"]
+
+
+def test_small_and_empty_values_are_values(visitor: Any) -> None:
     """What a driver refuses or cannot tell apart comes back as it was."""
-    visitor.post("/set", json={"theme": value})
-    assert visitor.get("/get/theme").json == {"value": value, "present": True}
+    for value in SMALL:
+        visitor.post("/set", json={"theme": value})
+        assert visitor.get("/get/theme").json == {"value": value, "present": True}
 
 
 def test_rights_and_users_are_checked_as_all_values_are(app: Flask) -> None:
@@ -344,23 +319,15 @@ def test_a_counter_too_many(make_app: MakeApp) -> None:
     assert_untouched(app)
 
 
-@pytest.mark.parametrize("value", ["text", 1.5, None, [1]])
-def test_what_is_no_number_is_not_incremented(visitor: Any, value: Any) -> None:
-    """The view is told, the value stays."""
-    visitor.post("/set", json={"usage_count": value})
-    response = visitor.post("/count/usage_count")
-    assert response.status_code == 422
-    assert response.text.startswith("session['usage_count'] cannot be stored: only whole numbers")
-    assert visitor.get("/get/usage_count").json["value"] == value
-
-
-@pytest.mark.parametrize("value", [2**63 - 1, 2**63, 10**30])
-def test_a_counter_at_its_end_is_told(visitor: Any, value: int) -> None:
-    """64 bits are all that the server counts in."""
-    visitor.post("/set", json={"usage_count": value})
-    response = visitor.post("/count/usage_count")
-    assert (response.status_code, "a counter has 64 bits" in response.text) == (422, True)
-    assert visitor.get("/get/usage_count").json["value"] == value
+def test_what_is_no_number_is_not_incremented(visitor: Any) -> None:
+    """The view is told, the value stays. 64 bits are all that the server counts in."""
+    for value in ("text", 1.5, None, [1], 2**63 - 1, 2**63, 10**30):
+        visitor.post("/set", json={"usage_count": value})
+        response = visitor.post("/count/usage_count")
+        assert response.status_code == 422
+        why = "a counter has 64 bits" if isinstance(value, int) else "only whole numbers"
+        assert f"session['usage_count'] cannot be stored: {why}" in response.text
+        assert visitor.get("/get/usage_count").json["value"] == value
 
 
 def test_a_view_may_make_and_drop_thousands_of_names(make_app: MakeApp) -> None:
