@@ -84,7 +84,7 @@ class Users:
 
     def have_surfed(self, answers: int) -> None:
         """Wait for so many answers."""
-        wait_until(lambda: self.seen.total() >= answers, f"{answers} answers", 2 * LONG)
+        wait_until(lambda: self.seen.total() >= answers, f"{answers} answers")
 
     @property
     def strangers(self) -> dict[int, int]:

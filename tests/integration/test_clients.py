@@ -17,7 +17,6 @@ import pytest
 import redis
 from flask import Flask, session
 
-from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import digest_of
@@ -324,14 +323,3 @@ def test_a_forked_worker_serves_with_its_own(primary: Valkey, tmp_path: Path, be
     assert report["child"]["monitor"] and report["parent"]["monitor"]
     ports = [report[process]["port"] for process in ("child", "parent")]
     assert len(set(ports)) == 2
-
-
-def test_monitors_of_several_applications_are_apart(make_app: MakeApp, primary: Valkey) -> None:
-    """One application's lost store is not another's."""
-    one, two = make_app(), make_app(KEY_PREFIX="two")
-    browsers = [app.test_client() for app in (one, two)]
-    for browser in browsers:
-        browser.post("/set", json={"lang": "jp"})
-    with switched_off(one, "primary"):
-        assert [who(browser)["level"] for browser in browsers] == [2, 0]
-    wait_until(lambda: who(browsers[0])["level"] == 0, "level 0 again")

@@ -435,13 +435,6 @@ def test_a_process_ends_in_time_while_the_endpoint_hangs(endpoint: Endpoint, pri
     assert endpoint.hits == 1
 
 
-def test_a_process_that_ends_publishes_what_is_left(moto: str, primary: Valkey, tmp_path: Path) -> None:
-    """Long before its first interval is over."""
-    run("visit(3); print('last word', flush=True)", tmp_path, primary.url)
-    assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 3
-    assert statistics(catalogue.HEARTBEAT)["Sum"] == 1
-
-
 FORKING = """
     visit(2)
     child = os.fork()
@@ -460,11 +453,10 @@ def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: 
     assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 5
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["lazy", "preload"])
-def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path, preload: bool) -> None:
-    """What each has counted, in one request or two, whether it has loaded the application or was forked with it."""
+def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path) -> None:
+    """What each has counted, in one request or two, forked with an application that was loaded before."""
     config = {"METRICS": '["cloudwatch"]', "ENVIRONMENT": "test", "SERVICE": "shop"}
-    with running(tmp_path, primary.url, preload=preload, quiet=True, **config) as site:
+    with running(tmp_path, primary.url, preload=True, quiet=True, **config) as site:
         total = sum(site.visited().values())
         assert statistics(catalogue.HEARTBEAT)["Sum"] == 0
     assert statistics(catalogue.HEARTBEAT)["Sum"] == 2

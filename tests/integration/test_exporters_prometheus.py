@@ -337,9 +337,9 @@ def test_the_page_shows_what_the_stores_are_like(make_exporting: MakeApp) -> Non
 EXPORTING = {"METRICS": '["prometheus"]', "METRICS_URL": "/metrics", "METRICS_INTERVAL": "1"}
 
 
-@pytest.fixture(params=[False, True], ids=["lazy", "preload"])
-def gunicorn(request: pytest.FixtureRequest, primary: Valkey, tmp_path: Path) -> Iterator[Gunicorn]:
-    with running(tmp_path, primary.url, preload=request.param, quiet=False, **EXPORTING) as site:
+@pytest.fixture
+def gunicorn(primary: Valkey, tmp_path: Path) -> Iterator[Gunicorn]:
+    with running(tmp_path, primary.url, preload=True, quiet=False, **EXPORTING) as site:
         yield site
 
 

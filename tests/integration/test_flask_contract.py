@@ -929,39 +929,6 @@ def test_a_permanent_session_outlives_the_browser(app: Flask) -> None:
     assert usual.get("/is-permanent").json == [False, False, False, {"theme": "dark"}]
 
 
-def test_a_permanent_login_lives_as_long_as_its_cookie(app: Flask, primary: Valkey) -> None:
-    """PERMANENT_SESSION_LIFETIME is the idle and the absolute time, in the SQL row and in Redis."""
-    with_permanent(app)
-    client = browser(app)
-    response = client.post("/permanent-login")
-    row = row_of(app, cookie_of(response))
-    whole = PERMANENT.total_seconds() * 1000
-    assert row.idle_expires_at - row.created_at == pytest.approx(whole, abs=2000)
-    assert row.absolute_expires_at - row.created_at == pytest.approx(whole, abs=2000)
-    with primary.client() as redis:
-        left = redis.pttl(f"session:auth:{{{digest(cookie_of(response))}}}")
-    assert left == pytest.approx(whole, abs=BUSY * 1000)
-    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=BUSY)
-
-
-def test_a_login_becomes_permanent_and_not_permanent_again(app: Flask, primary: Valkey) -> None:
-    """The row and Redis follow the flag, which changes the cookie but not the id."""
-    with_permanent(app)
-    client = sign_in(app)
-    digest_before = digest(client.cookie)
-    for flag, seconds in ((1, PERMANENT.total_seconds()), (0, 3600)):
-        response = client.post(f"/permanent/{flag}")
-        cookie = cookie_of(response)
-        assert digest(cookie) == digest_before
-        expires = expires_in(response)
-        assert (expires is not None) is bool(flag)
-        row = row_of(app, cookie)
-        assert row.idle_expires_at - row.read_at == pytest.approx(seconds * 1000, abs=BUSY * 1000)
-        with primary.client() as redis:
-            assert redis.pttl(f"session:auth:{{{digest_before}}}") == pytest.approx(seconds * 1000, abs=BUSY * 1000)
-        assert client.get("/who").json["user"] == "7"
-
-
 # -- ids and dates -----------------------------------------------------------------------------------------------------
 
 
@@ -1052,18 +1019,6 @@ def test_flashes_survive_a_redirect_with_their_types(app: Flask, primary: Valkey
 
 
 # -- where there is no page --------------------------------------------------------------------------------------------
-
-
-def test_pages_that_do_not_exist_cost_nothing(app: Flask, primary: Valkey) -> None:
-    """404, 405 and static files open a session that looks at nothing."""
-    client = sign_in(app)
-    before = evals(primary)
-    for method, url, status in (("get", "/none", 404), ("get", "/static/none.css", 404), ("get", "/logout", 405)):
-        response = getattr(client, method)(url)
-        assert response.status_code == status
-        assert not response.headers.getlist("Set-Cookie")
-        assert "Vary" not in response.headers
-    assert evals(primary) == before
 
 
 def test_an_error_page_may_use_the_session(app: Flask) -> None:

@@ -28,7 +28,7 @@ from flask_langpont_session import Session
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.testing import switched_off
 
-from .behind import digest, row_of, stored, wait_for_level
+from .behind import digest, row_of, stored
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals, writes
 from .forms_site import User, browser, records
@@ -557,39 +557,6 @@ def test_a_login_is_one_transaction(app: Flask) -> None:
 # -- outages -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_login_without_redis_works_and_lasts(app: Flask, primary: Valkey) -> None:
-    """Level 2: the database grants, with a new id and the remember cookie, and Redis is told afterwards."""
-    primary.kill()
-    client = browser(app)
-    client.get("/me")
-    wait_for_level(app, 2)
-    response = client.post("/in/7?remember=1")
-    assert response.status_code == 200
-    assert cookie_of(response)
-    assert cookie_of(response, REMEMBER)
-    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 2}
-    assert cookie_of(client.get("/me")) is None
-    primary.start()
-    wait_for_level(app, 0)
-    assert client.get("/me").json == {"user": "7", "fresh": True, "level": 0}
-    wait_until(lambda: "_user_id" in stored(primary, "auth", cookie_of(response)), "pushed to Redis")
-
-
-def test_a_logout_without_redis_is_never_undone(app: Flask, primary: Valkey) -> None:
-    """Both cookies go, the row is dead, and the Redis that comes back does not bring the session with it."""
-    client = signed_in(app, remember=True)
-    primary.kill()
-    client.get("/me")
-    wait_for_level(app, 2)
-    response = client.post("/out")
-    assert cookie_of(response) == ""
-    assert cookie_of(response, REMEMBER) == ""
-    assert who(client) is None
-    primary.start()
-    wait_for_level(app, 0)
-    assert who(browser(app, client.cookie)) is None
-
-
 @pytest.fixture
 def on_postgres(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
     postgres.start()
@@ -615,31 +582,6 @@ def test_a_login_without_the_database_is_refused_as_a_whole(on_postgres: Flask, 
     postgres.start()
     wait_until(lambda: client.post("/in/7?remember=1").status_code == 200, "sign-in works again")
     assert who(client) == "7"
-
-
-def test_a_user_goes_on_without_the_database(app: Flask) -> None:
-    """Reading user and freshness needs no grant; the page is the same and nobody is logged out."""
-    client = signed_in(app, remember=True)
-    with switched_off(app, "database"):
-        for _ in range(3):
-            response = client.get("/me")
-            assert response.json == {"user": "7", "fresh": True, "level": 0}
-            assert not response.headers.getlist("Set-Cookie")
-    assert who(client) == "7"
-
-
-def test_a_logout_without_the_database_holds(app: Flask) -> None:
-    """logout_user removes three keys; that the database is down is no reason to refuse any of them."""
-    client = signed_in(app, remember=True)
-    with switched_off(app, "database"):
-        response = client.post("/out")
-        assert response.status_code == 200
-        assert cookie_of(response) == ""
-        assert cookie_of(response, REMEMBER) == ""
-        assert who(client) is None
-        assert who(browser(app, client.cookie)) is None
-    assert who(browser(app, client.cookie)) is None
-    assert not row_of(app, client.cookie).live
 
 
 @pytest.mark.parametrize("stores", [("database",), ("primary", "database")])

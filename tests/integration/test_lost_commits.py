@@ -42,10 +42,10 @@ def go_back(app: Flask, tables: Tables) -> None:
 
 
 @pytest.fixture
-def two_hosts(make_app: MakeApp, database_url: str, tmp_path: Path) -> tuple[Flask, Flask]:
+def two_hosts(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> tuple[Flask, Flask]:
     """A worker of each; they share a database, not a journal."""
-    there = {"DATABASE_URL": database_url, "JOURNAL": str(tmp_path / "there.sqlite3")}
-    return make_app(DATABASE_URL=database_url), make_app(**there)
+    there = {"DATABASE_URL": sqlite_url, "JOURNAL": str(tmp_path / "there.sqlite3")}
+    return make_app(DATABASE_URL=sqlite_url), make_app(**there)
 
 
 def lost_commits(*apps: Flask) -> int:
@@ -143,9 +143,9 @@ def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeA
     assert lost_commits(app) == 0
 
 
-def test_i34_a_request_that_writes_brings_no_right_back(make_app: MakeApp, database_url: str) -> None:
+def test_i34_a_request_that_writes_brings_no_right_back(make_app: MakeApp, sqlite_url: str) -> None:
     """It has a lease on the later version, and merges its own keys into what the database has."""
-    app = make_app(DATABASE_URL=database_url)
+    app = make_app(DATABASE_URL=sqlite_url)
     client = an_admin(app)
     before = remembered(app)
     client.post("/set", json={"user_role": "user"})
@@ -177,15 +177,15 @@ def test_i34_a_right_is_not_shown_while_the_row_cannot_be_written(make_app: Make
         assert (role(app, client), lost_commits(app)) == (None, 1)
 
 
-def test_i34_a_sign_out_is_told_again_after_an_outage(make_app: MakeApp, database_url: str, primary: Valkey) -> None:
+def test_i34_a_sign_out_is_told_again_after_an_outage(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
     """No request asks for the session, its tombstone is gone, and the worker that ended it too."""
-    here = make_app(DATABASE_URL=database_url)
+    here = make_app(DATABASE_URL=sqlite_url)
     client = sign_in(here)
     before = remembered(here)
     assert client.post("/logout").status_code == 200
     wait_for_monitors()
     close(here)
-    there = make_app(DATABASE_URL=database_url)
+    there = make_app(DATABASE_URL=sqlite_url)
     go_back(there, before)
     with primary.client() as redis:
         redis.delete(key(client.digest))
@@ -225,9 +225,9 @@ def test_i34_a_tombstone_over_a_row_that_lives_is_counted(two_hosts: tuple[Flask
     assert (lost_commits(there), who(there, client), lost_commits(there)) == (1, None, 1)
 
 
-def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, database_url: str) -> None:
+def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, sqlite_url: str) -> None:
     """All sessions that this ended are told again. Those that the user begins then live, on this worker too."""
-    app = make_app(DATABASE_URL=database_url)
+    app = make_app(DATABASE_URL=sqlite_url)
     clients = [sign_in(app) for _ in range(3)]
     before = remembered(app)
     repository = parts(app).repository

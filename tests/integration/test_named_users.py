@@ -100,7 +100,8 @@ def test_it_signs_in_with_a_row_of_its_user(app: Flask) -> None:
 
 def test_assigning_no_user_is_a_sign_out(app: Flask) -> None:
     """As removing the key is."""
-    for nobody in (None, "", {}, [], False):
+    nobodies: list[Any] = [None, "", {}, [], False]
+    for nobody in nobodies:
         client = signed_in(app, user=ALICE)
         assert client.post("/set", json={"user": nobody}).status_code == 200
         assert client.get("/all").json == {}

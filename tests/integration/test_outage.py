@@ -93,23 +93,6 @@ def test_no_connection_from_before_an_outage_is_used_after_it(make_app: MakeApp,
         close(app)
 
 
-def test_a_killed_primary_logs_no_user_out(app: Flask, user: Any, primary: Valkey) -> None:
-    """Level 2: auth from the database, high from the local copy, medium from the defaults; no 5xx, no cookie."""
-    primary.kill()
-    for _ in range(5):
-        response = user.get("/all")
-        assert response.status_code == 200
-        assert cookie_of(response) is None
-        assert response.json == {
-            "_user_id": "7", "_fresh": True, "user_role": "user", "input_text": "before", "analysis_engine": "a",
-        }  # fmt: skip
-    wait_for_level(app, 2)
-    assert user.get("/who").json == {"user": "7", "level": 2, "lang": None}
-    primary.start()
-    wait_for_level(app, 0)
-    assert user.get("/all").json["lang"] == "jp"
-
-
 def test_what_was_written_in_the_outage_is_merged(app: Flask, user: Any, primary: Valkey) -> None:
     """High goes to the journal and home after it; medium and low last for the request only."""
     user.post("/count")
@@ -153,44 +136,6 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
     assert state.recorder.counters()["merge_conflicts"] == 1
 
 
-@pytest.mark.real_time("what hangs is given up within a bound")
-def test_a_frozen_primary_costs_one_time_out(make_app: MakeApp, primary: Valkey) -> None:
-    """The first request pays one time-out of 0.2 s; those after it touch Redis no more."""
-    app = make_app(**SHORT_WAITS)
-    user = signed_in(app)
-    primary.freeze()
-    began = time.monotonic()
-    assert user.get("/who").json["user"] == "7"
-    assert time.monotonic() - began < 5  # room for a busy machine
-    wait_for_level(app, 2)  # at once, unless this process was late itself: then its monitor has to see it, too
-    before = sum(s.count for o, s in parts(app).recorder.series().items() if o.source == "primary")
-    for _ in range(20):
-        assert user.get("/who").json["user"] == "7"
-    assert sum(s.count for o, s in parts(app).recorder.series().items() if o.source == "primary") == before
-    primary.thaw()
-    wait_for_level(app, 0)
-    assert user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
-
-
-def test_a_logout_in_the_outage_is_never_undone(app: Flask, user: Any, primary: Valkey) -> None:
-    """The primary comes back from its own AOF, where the session still lives; it stays dead all the same."""
-    primary.kill()
-    user.post("/logout")
-    assert user.get("/who").json["user"] is None
-    assert not row_of(app, user.cookie).live
-    primary.start()
-    with primary.client() as redis:
-        survived = says(redis, f"session:auth:{{{digest(user.cookie)}}}").get("@live")
-    assert survived in ("1", "0")  # the AOF had it; unless the monitor was faster than this line
-    replay: Any = app.test_client()
-    replay.set_cookie("session", user.cookie)
-    assert replay.get("/who").json["user"] is None
-    wait_until_home(app)
-    assert replay.get("/who").json["user"] is None
-    with primary.client() as redis:
-        assert says(redis, f"session:auth:{{{digest(user.cookie)}}}")["@live"] == "0"
-
-
 def is_leased(app: Flask, client: Any) -> bool:
     """Whether a read of this client asks no SQL."""
 
@@ -217,16 +162,6 @@ def test_a_restart_with_old_data_does_not_bring_a_session_back(
     primary.kill()
     primary.start()
     wait_until(lambda: replay.get("/who").json["user"] is None, "verified after the reconnect")
-
-
-def test_a_primary_that_lost_everything_gets_its_logins_back(app: Flask, user: Any, primary: Valkey) -> None:
-    """Redis restarted empty: "nothing here" for a sid of kind u goes to the database."""
-    with primary.client() as redis:
-        redis.flushall()
-    assert user.get("/who").json["user"] == "7"
-    assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
-    user.post("/set", json={"theme": "dark"})  # which waits until Redis was given back what this host has
-    wait_until(lambda: stored(primary, "ui", user.cookie).get("theme") == '"dark"', "the change")
 
 
 def test_a_blind_write_to_a_lost_session_restores_it_first(app: Flask, user: Any, primary: Valkey) -> None:
@@ -271,23 +206,6 @@ def test_a_new_visitor_gets_a_cookie_only_for_what_is_kept(app: Flask, primary: 
     assert stored(primary, "translation", cookie) == {"input_text": '"x"'}
 
 
-def test_out_of_memory_is_level_1(app: Flask, user: Any, primary: Valkey) -> None:
-    """Writes fail, reads go on: everything stays visible, high writes wait in the journal."""
-    with primary.client() as redis:
-        redis.config_set("maxmemory", 1)
-        try:
-            assert user.post("/set", json={"input_text": "it is noticed"}).status_code == 200
-            wait_for_level(app, 1)
-            assert user.post("/set", json={"input_text": "during", "theme": "dark"}).status_code == 200
-            found = user.get("/all").json
-            assert (found["lang"], found["input_text"], found["_user_id"]) == ("jp", "during", "7")
-            assert "theme" not in found
-        finally:
-            redis.config_set("maxmemory", 0)
-    wait_until_home(app)
-    assert stored(primary, "translation", user.cookie)["input_text"] == '"during"'
-
-
 def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
     """Level 1: ui and translation from the replica, auth from the database."""
     app = make_app(REPLICA_URL=replica.url)
@@ -325,43 +243,6 @@ def pg_user(on_postgres: Flask) -> Any:
     client.cookie = cookie_of(client.post("/login/7"))
     assert client.get("/all").json["_user_id"] == "7"
     return client
-
-
-@pytest.mark.parametrize("how", ["kill", "freeze"])
-def test_without_the_database_users_go_on_and_sign_in_is_refused(
-    on_postgres: Flask, pg_user: Any, postgres: Postgres, how: str
-) -> None:
-    """Redis carries the sign-ins; a grant is answered 503 with Retry-After, and changes nothing."""
-    getattr(postgres, how)()
-    stranger: Any = on_postgres.test_client()
-    response = stranger.post("/login/8")
-    assert response.status_code == 503
-    assert int(response.headers["Retry-After"]) > 0
-    assert cookie_of(response) is None
-    assert stranger.get("/who").json["user"] is None
-    for _ in range(5):
-        assert pg_user.get("/who").json["user"] == "7"
-    assert pg_user.post("/set", json={"theme": "dark"}).status_code == 200
-    wait_until(lambda: not parts(on_postgres).health.snapshot().can("database", "write"), "database known to be down")
-    assert stranger.post("/login/8").status_code == 503
-    (postgres.thaw if how == "freeze" else postgres.start)()
-    wait_until(lambda: stranger.post("/login/8").status_code == 200, "sign-in works again")
-
-
-def test_a_logout_without_the_database_holds_and_becomes_durable(
-    on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
-) -> None:
-    """Tombstone in Redis and locally at once, in the journal for the database."""
-    postgres.kill()
-    assert pg_user.post("/logout").status_code == 200
-    replay: Any = on_postgres.test_client()
-    replay.set_cookie("session", pg_user.cookie)
-    assert replay.get("/who").json["user"] is None
-    assert stored(primary, "auth", pg_user.cookie) == {}
-    postgres.start()
-    wait_until_home(on_postgres)
-    assert not row_of(on_postgres, pg_user.cookie).live
-    assert replay.get("/who").json["user"] is None
 
 
 def test_an_ordinary_auth_write_without_the_database_is_kept(
@@ -430,20 +311,6 @@ def test_a_logout_with_everything_down_holds(
 
 
 # -- start and recovery ------------------------------------------------------------------------------------------------
-
-
-def test_an_application_starts_with_everything_down_and_heals(
-    make_app: MakeApp, primary: Valkey, sqlite_url: str
-) -> None:
-    """Nothing is connected at start; it serves at once and finds its stores by itself."""
-    primary.kill()
-    app = make_app()
-    client: Any = app.test_client()
-    assert client.get("/who").status_code == 200
-    wait_until(lambda: client.get("/who").json["level"] == 2, "level 2")
-    primary.start()
-    wait_for_level(app, 0)
-    assert client.post("/set", json={"lang": "jp"}).status_code == 200
 
 
 def test_a_second_worker_of_the_host_sees_what_the_first_wrote(

@@ -71,31 +71,36 @@ def sign_in_over(client: Any, *keys: tuple[str, Any]) -> Any:
 A = {"_user_id": "7", "user_id": 7, "username": "alice", "user_role": "admin"}
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        [("_user_id", "8")],
-        [("user_id", 8), ("username", "bob"), ("_user_id", "8")],
-        [("username", "bob"), ("user_id", 8)],
-        [("username", "alice"), ("user_id", 8)],  # the first one could be the same user
-        [("user_id", 7), ("_user_id", "8"), ("username", "bob")],
-    ],
-)
-def test_d15_another_user_gets_nothing_but_the_looks(app: Flask, keys: list[tuple[str, Any]]) -> None:
+ANOTHER_S: list[list[tuple[str, Any]]] = [
+    [("_user_id", "8")],
+    [("user_id", 8), ("username", "bob"), ("_user_id", "8")],
+    [("username", "bob"), ("user_id", 8)],
+    [("username", "alice"), ("user_id", 8)],  # the first one could be the same user
+    [("user_id", 7), ("_user_id", "8"), ("username", "bob")],
+]
+
+
+def test_d15_another_user_gets_nothing_but_the_looks(app: Flask) -> None:
     """Whatever the order of several user keys, as soon as one of them names another user. No role either."""
-    client = signed_in(app, **A)
-    assert sign_in_over(client, *keys) == {**dict(keys), **LOOKS}
-    assert browser(app, client.cookie).get("/all").json == {}
-    assert not row(app, digest(client.cookie))["live"]
+    for keys in ANOTHER_S:
+        client = signed_in(app, **A)
+        assert sign_in_over(client, *keys) == {**dict(keys), **LOOKS}
+        assert browser(app, client.cookie).get("/all").json == {}
+        assert not row(app, digest(client.cookie))["live"]
 
 
-@pytest.mark.parametrize(
-    "keys", [[("_user_id", "7")], [("username", "alice"), ("user_id", 7), ("_user_id", "7")], [("user_id", "7")]]
-)
-def test_the_same_user_keeps_what_a_sign_in_keeps(app: Flask, keys: list[tuple[str, Any]]) -> None:
+THE_SAME_S: list[list[tuple[str, Any]]] = [
+    [("_user_id", "7")],
+    [("username", "alice"), ("user_id", 7), ("_user_id", "7")],
+    [("user_id", "7")],
+]
+
+
+def test_the_same_user_keeps_what_a_sign_in_keeps(app: Flask) -> None:
     """Texts and looks, and no role: the sign-in gives that anew, or does not."""
-    client = signed_in(app, **A)
-    assert sign_in_over(client, *keys) == {**dict(keys), **TEXTS, **LOOKS}
+    for keys in THE_SAME_S:
+        client = signed_in(app, **A)
+        assert sign_in_over(client, *keys) == {**dict(keys), **TEXTS, **LOOKS}
 
 
 def test_d15_what_nothing_says_to_be_the_same_user_is_another(app: Flask) -> None:
@@ -161,16 +166,16 @@ def test_d15_a_value_that_was_changed_in_place_is_still_the_other_user_s(app: Fl
     assert client.post("/add").json == client.get("/all").json == {"username": "alice", "_user_id": "8", **LOOKS}
 
 
-@pytest.mark.parametrize(("user", "texts"), [("7", True), ("8", False)])
-def test_d15_by_flask_login(app: Flask, user: str, texts: bool) -> None:
+def test_d15_by_flask_login(app: Flask) -> None:
     """``login_user()`` over a session of the same user, or of another one."""
-    client: Any = app.test_client()
-    client.post("/flask-login/7")
-    client.post("/set", json={**TEXTS, **LOOKS})
-    client.post("/flask-login/" + user)
-    shown = client.get("/all").json
-    assert shown.pop("_user_id") == user
-    assert {key: shown[key] for key in shown.keys() - {"_id", "_fresh"}} == ({**TEXTS, **LOOKS} if texts else LOOKS)
+    for user, texts in [("7", True), ("8", False)]:
+        client: Any = app.test_client()
+        client.post("/flask-login/7")
+        client.post("/set", json={**TEXTS, **LOOKS})
+        client.post("/flask-login/" + user)
+        shown = client.get("/all").json
+        assert shown.pop("_user_id") == user
+        assert {key: shown[key] for key in shown.keys() - {"_id", "_fresh"}} == ({**TEXTS, **LOOKS} if texts else LOOKS)
 
 
 def test_rights_without_a_user_are_no_other_user_s_session(app: Flask) -> None:

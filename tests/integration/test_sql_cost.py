@@ -20,6 +20,9 @@ from .counting import counted, wait_for_monitors
 
 VERIFY, IDLE = 60_000, 3_600_000
 
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what is not asked, on any engine."""
+
 
 @pytest.fixture
 def app(make_app: MakeApp, database_url: str) -> Flask:
@@ -42,6 +45,7 @@ def age(app: Flask, primary: Valkey, ms: int) -> None:
     server_identity.trust_since_ms -= ms
 
 
+@on_sqlite
 def test_one_read_per_session_and_interval(app: Flask, primary: Valkey) -> None:
     """However many requests there are; the next interval costs the next read."""
     client: Any = app.test_client()
@@ -120,6 +124,7 @@ def test_a_hundred_requests_whose_lease_has_run_out_are_one_query(
     assert sent == ["SELECT"]
 
 
+@on_sqlite
 def test_a_dead_session_is_asked_about_once(app: Flask, make_app: MakeApp, database_url: str, primary: Valkey) -> None:
     """A negative answer is remembered: an old cookie that comes back a thousand times is one question."""
     client: Any = app.test_client()

@@ -319,11 +319,10 @@ def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: 
         assert lost(app) == NONE
 
 
-def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, tmp_path: Path, primary: Valkey) -> None:
+def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
     """What answers then may be a standby: it shows which users are signed in, and signs no user in."""
-    file = tmp_path / "faulty.sqlite3"
-    app = make_app(DATABASE_URL=f"sqlite:///{file}")
-    place = Place(app, f"sqlite:///{file}", file)
+    app = make_app(DATABASE_URL=sqlite_url)
+    place = Place(app, sqlite_url)
     user = sign_in(app, USER)
     with read_only_file(place):
         with hidden_table(place):
@@ -535,9 +534,9 @@ def test_the_transaction_of_another_request_is_a_lock_like_any_other(
     assert SHARED not in caplog.text
 
 
-def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, database_url: str, primary: Valkey) -> None:
+def test_a_pool_that_is_empty_is_our_own_limit(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
     """A sign-in is refused, signed-in users stay so; no breaker opens, and the next request may have more luck."""
-    engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
+    engine = sa.create_engine(sqlite_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     app = make_app(DATABASE_URL=..., DATABASE_ENGINE=engine)
     with parts(app).monitor.paused():  # it needs a connection, too
         user = sign_in(app, USER)

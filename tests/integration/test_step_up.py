@@ -104,10 +104,10 @@ def confirm(client: Any) -> str:
 
 
 def test_a_confirmation_makes_a_new_id_and_notes_the_moment(
-    make_app: MakeApp, primary: Valkey, database_url: str
+    make_app: MakeApp, primary: Valkey, sqlite_url: str
 ) -> None:
     """I27: by the database's clock, and only by a confirmation; data goes along, and the old id is dead at once."""
-    app = with_views(make_app(DATABASE_URL=database_url))
+    app = with_views(make_app(DATABASE_URL=sqlite_url))
     client = sign_in(app, lang="jp")
     with resting(app):
         assert is_about(age(client), 0)
@@ -299,9 +299,9 @@ def admin(app: Flask) -> Any:
     return client
 
 
-def test_a_privileged_session_lives_shorter_everywhere(make_app: MakeApp, primary: Valkey, database_url: str) -> None:
+def test_a_privileged_session_lives_shorter_everywhere(make_app: MakeApp, primary: Valkey, sqlite_url: str) -> None:
     """In the row, and in what Redis is told; another user's lives as long as ever."""
-    app = with_views(make_app(DATABASE_URL=database_url, **LIMITS))
+    app = with_views(make_app(DATABASE_URL=sqlite_url, **LIMITS))
     assert lives(app, sign_in(app).digest) == (60, 720)
     client = admin(app)
     assert lives(app, client.digest) == (15, 120)

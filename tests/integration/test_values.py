@@ -227,7 +227,22 @@ def test_an_unhandled_error_keeps_what_was_stored(make_app: MakeApp) -> None:
     assert_untouched(app)
 
 
-SMALL = [None, True, False, 0, "", [], {}, {"": None}, "\x00\r\n", 2**63 - 1, -(2**63) + 1, -(2**63), 10**30, "\ud83d"]
+SMALL: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    "",
+    [],
+    {},
+    {"": None},
+    "\x00\r\n",
+    2**63 - 1,
+    -(2**63) + 1,
+    -(2**63),
+    10**30,
+    "\ud83d",
+]
 
 
 def test_small_and_empty_values_are_values(visitor: Any) -> None:
