@@ -29,7 +29,7 @@ from .conftest import MakeApp, close, cookie_of, parts, redis_store
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["redis", "redis decoding", "fakeredis", "fakeredis decoding"])
+@pytest.fixture(params=["redis decoding", "fakeredis"])
 def client_object(request: pytest.FixtureRequest, primary: Valkey) -> Iterator[Any]:
     """A ready client as an application might have it already."""
     decoding = request.param.endswith("decoding")

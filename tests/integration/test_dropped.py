@@ -26,7 +26,7 @@ from .leftover_threads import (
     threads,
 )
 
-MANY = 20
+MANY = 8
 
 Make = Callable[..., Flask]
 
@@ -95,7 +95,7 @@ def used_and_dropped(make: Make, *, closed: bool, **config: Any) -> weakref.ref[
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
 @pytest.mark.parametrize("closed", [False, True], ids=["dropped", "closed"])
-def test_twenty_applications_leave_nothing_behind(make: Make, closed: bool) -> None:
+def test_many_applications_leave_nothing_behind(make: Make, closed: bool) -> None:
     """As a test suite with an application factory makes them by the hundred, with 1,024 files that may be open."""
     leave_nothing(lambda: used_and_dropped(make, closed=closed), MANY)
 
@@ -197,7 +197,7 @@ if sys.argv[3] != "held":
 """
 
 
-@pytest.mark.parametrize("end", ["held", "dropped", "closed"])
+@pytest.mark.parametrize("end", ["held", "closed"])
 def test_a_process_may_end_at_once(primary: Valkey, tmp_path: Path, end: str) -> None:
     """With nothing to say about its end, whatever is still being closed."""
     command = [sys.executable, "-X", "dev", "-c", PROGRAM, primary.url, str(tmp_path), end]
