@@ -370,17 +370,20 @@ class GivingBack:
 
     def go_on(self) -> None:
         """Tell the other workers with which servers this one is through, and end what all of them are through with."""
+        lacks = self._backend.lacks
+        noted = dict(lacks)  # another thread may notice a loss at any moment: the marks are of the server before it
         marks = self._marks()
         places = [(shard, kind) for shard in marks for kind in _KINDS]
         done = {_name(*place): _NOT_THROUGH if self._waits(place) else marks[place[0]] for place in places}
-        is_news, lacks = self._tell(done), self._backend.lacks
+        is_news = self._tell(done)
         # In an empty journal no worker has announced that Redis lost anything, and nothing waits to be merged.
         if not is_news and not lacks and not self._overdue and ask_journal(self._backend.journal.is_empty, "replay"):
             return
         others = ask_journal(self.presence.others, "replay")
         words = None if others is None else list(map(_words, others))
-        for place in {*lacks, *self._overdue, *places}:
-            self._look_at(place, done.get(_name(*place)) or None, words)
+        for place in {*noted, *self._overdue, *places}:
+            if lacks.get(place) is noted.get(place):
+                self._look_at(place, done.get(_name(*place)) or None, words)
             if words and self._is_behind(place, marks.get(place[0]), words):
                 lacks[place] = Lack(self._clock(), 0)
 
@@ -442,8 +445,7 @@ class GivingBack:
 
     def _mark_of(self, shard: str) -> str:
         """The same of one; it ends with a space if this worker has not looked yet since which loss."""
-        known = self._backend.primary.endpoints[PRIMARY + shard].server_identity
-        return f"{known.identity} {known.canary.canary_id if known.canary else ''}"
+        return self._backend.primary.endpoints[PRIMARY + shard].server_identity.mark
 
     def _tell(self, done: Mapping[str, str]) -> bool:
         """Tell the other workers what this one is through with, if that is news, and return whether it was told."""

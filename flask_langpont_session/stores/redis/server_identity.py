@@ -143,7 +143,7 @@ class ServerIdentity:
         self._on_incident = on_incident
         self._on_other_server = on_other_server
         self._on_clock_set = on_clock_set
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._clock: _Ahead | None = None
         renew_in_children(self, ServerIdentity._renew)
 
@@ -151,6 +151,14 @@ class ServerIdentity:
     def identity(self) -> str | None:
         """Of the server seen last."""
         return self.server.identity
+
+    @property
+    def mark(self) -> str:
+        """Return a name of the server as it is since it lost data last. It ends with a space where that is not known:
+        no canary was looked at, or none since its clock was set. It waits for a thread that is noticing a loss."""
+        with self._lock:
+            canary = None if self.was_set else self.canary
+            return f"{self.server.identity} {canary.canary_id if canary else ''}"
 
     @property
     def is_primary(self) -> bool:
@@ -306,7 +314,7 @@ class ServerIdentity:
         self.trust_since_ms = max(now_ms, self.trust_since_ms)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _note(self) -> None:
         if self.server.identity is not None:

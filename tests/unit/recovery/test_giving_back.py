@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.giving_back import PATIENCE, GivingBack
 from flask_langpont_session.stores.host.journal import journal_at
+from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity
 from tests.support.clock import Clock
 from tests.support.journals import write
 
@@ -32,12 +34,15 @@ def raising(error: StoreError) -> Callable[[float], bool]:
 class Worker(GivingBack):
     """One worker, with a journal object of its own, as processes have it.
 
+    :ivar incident: called when its server was exchanged, or lost data.
     :ivar wanted: kinds of sessions that it has still to give back.
     :ivar copies: that it has; the digest of each is that of its shard.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        self.seen = SimpleNamespace(identity="A", canary=None)
+        self.incident: Callable[[], None] = lambda: None
+        self.seen = ServerIdentity(lambda: self.incident())
+        self.meets("A")
         self.wanted: set[str] = set()
         self.copies: list[Any] = []
         self.journal = journal_at(folder / "journal")
@@ -53,9 +58,17 @@ class Worker(GivingBack):
         refill: Any = SimpleNamespace(waits_for=lambda shard, kind: kind in self.wanted, ask_for=lambda *what: None)
         super().__init__(backend, refill, clock)
 
+    def meets(self, server: str) -> None:
+        """A server answers it."""
+        self.seen.observe(server, now_ms=1000, is_primary=True)
+
+    def finds(self, canary: str) -> None:
+        """It finds a canary at the server."""
+        self.seen.saw(Canary(canary, 1, 1000))
+
     def looks(self, canary: str = "1") -> Worker:
         """It finds a canary at the server, and goes on."""
-        self.seen.canary = SimpleNamespace(canary_id=canary)
+        self.finds(canary)
         self.go_on()
         return self
 
@@ -112,7 +125,7 @@ def test_a_worker_that_meets_another_server_than_its_siblings_waits(make: Callab
     """A replica was promoted; or the server was emptied, and the others have not noticed."""
     make().looks()
     new = make()
-    new.seen.identity = seen
+    new.meets(seen)
     new.begin("", 0)
     new.looks("1" if seen == "B" else "2")
     assert set(new.lacks) == BOTH
@@ -201,3 +214,59 @@ def test_what_a_worker_would_give_back_without_a_loss_makes_no_sibling_wait(make
     old.go_on()
     assert not old.lacks
     assert not new.lacks
+
+
+def test_a_loss_that_is_noticed_while_the_others_are_asked_is_not_over(
+    make: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread: what all have said by then is of the server before it."""
+    one, other = make().looks(), make().looks()
+    write(one.journal, text=b"1")
+    ask = one.presence.others
+
+    def others() -> list[str]:
+        one.begin("", 1000)
+        one.finds("2")
+        return ask()
+
+    monkeypatch.setattr(one.presence, "others", others)
+    one.go_on()
+    assert set(one.lacks) == BOTH
+    monkeypatch.undo()
+    other.looks("2")
+    one.go_on()
+    assert not one.lacks
+
+
+def test_a_loss_that_is_being_noticed_is_not_over(make: Callable[[], Worker]) -> None:
+    """Another thread has nothing left to give back, and goes on at the moment at which the loss has no name yet."""
+    one, other = make().looks(), make().looks()
+    threads: list[threading.Thread] = []
+
+    def incident() -> None:
+        one.begin("", 1000)
+        threads.append(threading.Thread(target=one.go_on))
+        threads[0].start()
+        threads[0].join(0.1)  # it waits until the loss has a name
+
+    one.incident = incident
+    one.finds("2")
+    threads[0].join()
+    assert set(one.lacks) == BOTH
+    other.looks("2")
+    one.go_on()
+    assert not one.lacks
+
+
+def test_a_clock_that_was_set_is_a_loss_that_has_no_name_until_the_server_was_looked_at(
+    make: Callable[[], Worker],
+) -> None:
+    one, other = make().looks(), make().looks()
+    one.incident = lambda: one.begin("", 1000)
+    one.seen.clock_was_set(60_000, 61_000)
+    one.go_on()
+    assert set(one.lacks) == BOTH
+    for worker in (one, other):
+        worker.looks("2")
+    one.go_on()
+    assert not one.lacks
