@@ -1,7 +1,7 @@
 """One worker process: pages that read, append, count and clear, and what this worker counted, in a file.
 
 ``python -m benchmarks.appends.application`` serves until it is ended. It sees no more of the package than any
-application does; :func:`waiting`, :func:`counters` and :func:`known` are the exceptions.
+application does; :func:`known` and the functions at its end are the exceptions.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def compute() -> ResponseReturnValue:
 @pages.get("/state")
 def state() -> ResponseReturnValue:
     """What this worker says of itself. No session is looked at."""
-    status = _langpont().status()
-    return {"pid": os.getpid(), "status": status, "waiting": waiting(current_app), "counters": counters(current_app)}
+    inside = {"waiting": waiting(current_app), "gives_back": gives_back(current_app), "counters": counters(current_app)}
+    return {"pid": os.getpid(), "status": _langpont().status()} | inside
 
 
 @pages.get("/known/<digest>")
@@ -210,6 +210,11 @@ def waiting(app: Flask) -> int:
         return state_of(app).backend.journal.waiting().entries
     except StoreError:
         return -1
+
+
+def gives_back(app: Flask) -> bool:
+    """Whether this worker is still to give Redis back what that may lack, as one does that has just met it."""
+    return state_of(app).monitor.recovery.gives_back
 
 
 def counters(app: Flask) -> Mapping[str, int]:

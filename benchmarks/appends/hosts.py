@@ -129,10 +129,11 @@ class Worker(Server):
         return summed
 
     def is_well(self) -> bool:
-        """Whether it is at level 0, can sign in, and nothing waits in its host's journal."""
+        """Whether it is at level 0, can sign in, has nothing to give back to Redis, and nothing waits in its host's
+        journal."""
         state = self.state()
-        status = state["status"]
-        return bool(status["status"] == "ok" and status["logins"] and state["waiting"] == 0)
+        status, waits = state["status"], state["waiting"] or state["gives_back"]
+        return bool(status["status"] == "ok" and status["logins"] and not waits)
 
     def _launch(self) -> Process:
         self._lives += 1

@@ -191,8 +191,11 @@ class Reads:
                     lack = self._backend.lack_of(ref)
                     if lack is None and looked is None:  # there was no time to look: it may have lost that
                         lack = Lack(asked_at, 0)
+                        self._backend.memory.on_missing(ref.digest)
                     elif lack is None:
                         self._count_lost(ref, answer, names_lost)
+                if lack is not None:  # it is asked again: what is missing when all have given back is lost
+                    self._backend.memory.put_near(ref.digest, ())
                 return RedisReply(answer, source, asked_at, lack)
             return RedisReply(answer, source, asked_at)
         return RedisReply(None, "none", self._backend.clock())
@@ -238,7 +241,7 @@ class Reads:
                 return False
         else:
             since, until = now_us - life_us, began or now_us
-        if held is None and there.given_back:
+        if there.given_back and (held is None or held.version <= since):  # it may be this worker's older copy
             return self._fallback.has_seen_more(ref.digest, name, there, since)
         if held is None:
             register = self._backend.register

@@ -98,7 +98,6 @@ def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
             assert (shown["count"], shown["text"]) == (COUNTED + 1, "before")
 
 
-@pytest.mark.real_time("in the milliseconds around giving it back, a worker takes its own older copy for all there is")
 @pytest.mark.parametrize("kind", KINDS)
 def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
     stage: Stage, host: HostMaker, kind: str
@@ -123,7 +122,6 @@ def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
             assert look(browser, worker, 0)["list"][:6] == [*FIVE, 6]
 
 
-@pytest.mark.real_time("a request that has no time left to look for a loss counts nothing, and keeps what it has read")
 @pytest.mark.parametrize("older", [False, True], ids=["it alone", "a sibling has an older copy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_i32_what_a_killed_worker_alone_had_is_counted(stage: Stage, host: HostMaker, kind: str, older: bool) -> None:

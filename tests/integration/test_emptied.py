@@ -19,6 +19,7 @@ from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 from .behind import browser, entry, sign_in, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
+from .counting import wait_for_monitors
 from .looks import look
 
 QUICK = {"HEALTH_INTERVAL": 0.2}
@@ -93,10 +94,11 @@ def test_a_read_that_finds_nothing_has_the_loss_looked_for_at_once(make_app: Mak
 def test_what_this_worker_has_is_shown_where_there_is_no_time_to_look_for_a_loss(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Redis says is not taken for all there is, and not kept: it is given back what it had."""
-    app = make_app(HEALTH_INTERVAL=3600, NEAR_CACHE=None)
+    """What Redis says is not taken for all there is, and not kept. The monitor looks, long before it would."""
+    app = make_app(HEALTH_INTERVAL=3600)
     client = sign_in(app, input_text="mine")
     assert client.get("/get/input_text").json == {"value": "mine", "present": True}
+    wait_for_monitors()
 
     def too_late(*arguments: object, **options: object) -> None:
         raise StoreError(PRIMARY, ErrorClass.LOCAL, "StartedLate", timed_out=True)
@@ -105,7 +107,7 @@ def test_what_this_worker_has_is_shown_where_there_is_no_time_to_look_for_a_loss
         redis.flushall()
         with monkeypatch.context() as patch:
             patch.setattr(parts(app).backend, "look_for_loss", too_late)
-            for _ in range(2):
+            for _ in range(4):
                 assert client.get("/get/input_text").json == {"value": "mine", "present": True}
     wait_until(lambda: bool(entry(primary, client.digest, "translation")), "what was lost is given back")
 

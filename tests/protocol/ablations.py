@@ -539,6 +539,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),
     Ablation("what was given back is as old as the copy", described, "given_back_as_of", lambda meta: 0),
     Ablation("a loss is looked for", reads.Reads, "_seem_lost", lambda *arguments: []),
+    Ablation("later versions than what was given back", fallback.Fallback, "has_seen_more", lambda *arguments: False),
     Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),
     Ablation("what no worker has any more is counted", giving_back.LossCount, "send", _sends_nothing),
     Ablation("what was not given back is counted", reads.Reads, "_count_lost", _nothing),

@@ -829,6 +829,13 @@ def _unknown(world: World, name: str, slot: str) -> None:
         world.promises.violate("I30", "a worker shows what may not be so any more")
 
 
+def _doubts(world: World, name: str, slot: str) -> None:
+    """The worker says that there may be more than it shows: another one of its host has yet to give that back (I32)."""
+    found = _list_of(world, name, slot)
+    if found is not None and found[1]:
+        world.promises.violate("I32", "an older copy is taken for all there is")
+
+
 def _check_data(world: World) -> None:
     """What was acknowledged as lasting is there, or the package has said that it is not (I16 to I20)."""
     promises, primary = world.promises, world.cluster.primary
@@ -921,5 +928,6 @@ EVENTS: dict[str, Callable[..., object]] = {
     "kept": _kept,
     "shown": _shown,
     "unknown": _unknown,
+    "doubts": _doubts,
     "heal": _heal,
 }

@@ -984,6 +984,29 @@ KEPT = (
         "I25",
         _GIVEN_BACK_TOO_OLD + "append w1 s0\nrest\nkept s0",
     ),
+    _kept(
+        "later versions than what was given back",
+        "I32",
+        """
+        visit w1 s0             # meets Redis first, and will give back what it has, whatever Redis has
+        append w1 s0
+        tick w0
+        append w0 s0            # the later version
+        t: tick w1
+        step t
+        step t
+        step t
+        step t
+        step t
+        step t                  # it has looked at the stores
+        flush                   # right before that
+        finish t
+        doubts w1 s0
+        append w1 s0
+        rest
+        kept s0
+        """,
+    ),
     _kept("additions wait for what is given back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept("all workers of a host give back", "I32", _EMPTIED_FOR_ONE_OF_TWO + "rest\nkept s0"),
     _kept(
@@ -1007,6 +1030,26 @@ KEPT = (
         pass 1000
         tick w1
         rest
+        read w1 s0
+        kept s0
+        """,
+    ),
+    _kept(
+        "what was not given back is counted",
+        "I25",
+        """
+        near
+        sign_in w0 alice s0
+        tick all
+        append w0 s0
+        flush
+        tick w1                 # w0 may have it, and hangs
+        read w1 s0
+        read w1 s0              # what this one finds is no hit later
+        tick w1
+        read w1 s0
+        crash w0
+        tick w1
         read w1 s0
         kept s0
         """,

@@ -38,7 +38,7 @@ LOAD_BEARING = {
     "a clock that was set", "a proof that is yet to come",
     "a change keeps its life", "each entry apart", "revocations that the journal did not take",
     "log out everywhere that the journal did not take",
-    "newer copies stand", "what was given back is as old as the copy",
+    "newer copies stand", "what was given back is as old as the copy", "later versions than what was given back",
     "what no worker has any more is counted", "what was not given back is counted",
     "what was seen is there", "a loss is looked for before a merge",
     "a loss is looked for", "all workers of a host give back", "what could not be read waits",
