@@ -14,6 +14,7 @@ from flask_langpont_session.testing import outage, switched_off
 
 from .behind import digest, key, sign_in, stored
 from .conftest import MakeApp, cookie_of, parts
+from .counting import wait_for_monitors
 
 CART = ["tea", "milk"]
 DAY, HOUR, MONTH = 86_400_000, 3_600_000, 31 * 86_400_000
@@ -93,6 +94,7 @@ def test_a_cart_outlives_the_look_of_the_pages(app: Flask, primary: Valkey, page
     client: Any = app.test_client()
     cookie = cookie_of(client.post(page))
     client.post("/set", json={"cart": CART, "theme": "dark"})
+    wait_for_monitors()
     with primary.client() as redis:
         redis.delete(key(digest(cookie), "ui"))
         redis.pexpire(key(digest(cookie), "data"), life - DAY - life // 4)
