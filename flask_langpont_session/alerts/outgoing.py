@@ -41,12 +41,7 @@ class Outgoing:
     """
 
     def __init__(
-        self,
-        incidents: HostIncidents,
-        topics: Topics,
-        sender: Callable[[], Sender],
-        fleet: Fleet,
-        recorder: Recorder,
+        self, incidents: HostIncidents, topics: Topics, sender: Callable[[], Sender], fleet: Fleet, recorder: Recorder
     ) -> None:
         self.incidents = incidents
         self.fleet = fleet

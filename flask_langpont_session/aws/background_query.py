@@ -94,9 +94,7 @@ class BackgroundQuery:
             problem = explain(error)
             if self._failing.begins(problem):
                 log.warning(
-                    "%s: %s",
-                    *(self.subject, problem),
-                    extra=fields("aws_failed", subject=self.subject, cause=problem),
+                    "%s: %s", *(self.subject, problem), extra=fields("aws_failed", subject=self.subject, cause=problem)
                 )
         else:
             if self._failing.ends():

@@ -228,9 +228,7 @@ def _libpq(connection: Any) -> Transport:
     )
 
 
-def _tables(
-    connection: Connection,
-) -> tuple[dict[str, dict[str, Column]], dict[str, frozenset[tuple[str, ...]]]]:
+def _tables(connection: Connection) -> tuple[dict[str, dict[str, Column]], dict[str, frozenset[tuple[str, ...]]]]:
     inspector = sa.inspect(connection)
     there = [name for name in sql.METADATA.tables if inspector.has_table(name)]
     tables = {name: {str(one["name"]): _column(one["type"]) for one in inspector.get_columns(name)} for name in there}

@@ -113,8 +113,7 @@ def replication(server: Server, facts: Facts) -> Iterator[Finding]:
     mates = [other for other in facts.servers.values() if isinstance(other, Server) and other is not server]
     if any(isinstance(other.info, Mapping) and other.info.get("run_id") == info.get("run_id") for other in mates):
         yield failure(
-            "primary and replica are one server",
-            f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out",
+            "primary and replica are one server", f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out"
         )
         return
     lags = _lags(info)

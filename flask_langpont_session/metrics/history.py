@@ -32,11 +32,7 @@ _CHANGES = 120
 
 REDIS = "redis"
 
-_ANSWERED = {
-    ("load", PRIMARY): PRIMARY,
-    ("load", REPLICA): REPLICA,
-    ("verify", DATABASE): DATABASE,
-}
+_ANSWERED = {("load", PRIMARY): PRIMARY, ("load", REPLICA): REPLICA, ("verify", DATABASE): DATABASE}
 _COUNTED = {"near_cache_hits": "near", "fallback_local": "local", "fallback_default": "default"}
 
 SOURCES = ("near", PRIMARY, REPLICA, DATABASE, "local", "default")

@@ -21,11 +21,7 @@ class Publisher:
     """
 
     def __init__(
-        self,
-        take: Callable[[], Figures],
-        host: HostWork,
-        sinks: Sequence[Sink],
-        is_ending: Callable[[], bool],
+        self, take: Callable[[], Figures], host: HostWork, sinks: Sequence[Sink], is_ending: Callable[[], bool]
     ) -> None:
         self._take = take
         self._host = host

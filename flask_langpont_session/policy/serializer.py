@@ -27,12 +27,7 @@ import msgspec
 from flask import json as flask_json
 from markupsafe import Markup
 
-from ..exceptions import (
-    SessionTooLarge,
-    SessionValueError,
-    UnreadableValue,
-    UnsupportedValue,
-)
+from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue, UnsupportedValue
 
 INT_LIMIT = 2**63
 """Integers from here on are written as text: Redis counts in 64 bits, and so does most that reads JSON."""

@@ -83,13 +83,7 @@ class StoreError(LangPontSessionError):
     may_be_one_row = False
 
     def __init__(
-        self,
-        store: str,
-        error_class: ErrorClass,
-        cause: str,
-        *,
-        timed_out: bool = False,
-        sent: bool | None = None,
+        self, store: str, error_class: ErrorClass, cause: str, *, timed_out: bool = False, sent: bool | None = None
     ) -> None:
         self.store = store
         self.error_class = error_class

@@ -103,12 +103,7 @@ class Merges(Step):
     is_ordered = True
 
     def __init__(
-        self,
-        backend: Backend,
-        pushes: Pushes,
-        copies: MergedCopies,
-        giving_back: GivingBack,
-        now_ms: Callable[[], int],
+        self, backend: Backend, pushes: Pushes, copies: MergedCopies, giving_back: GivingBack, now_ms: Callable[[], int]
     ) -> None:
         super().__init__(backend)
         self._pushes = pushes
@@ -204,10 +199,7 @@ class Merges(Step):
         return [entry for entry in entries if entry not in merged]
 
     def _forget(
-        self,
-        entries: Collection[PendingWrite],
-        copies: Sequence[SharedCopy] = (),
-        applied: Sequence[PendingWrite] = (),
+        self, entries: Collection[PendingWrite], copies: Sequence[SharedCopy] = (), applied: Sequence[PendingWrite] = ()
     ) -> None:
         """These are done. If the disk has no room to note that, this worker remembers it."""
         numbers = {entry.seq for entry in entries}
@@ -398,13 +390,7 @@ def guard_of(entry: PendingWrite | PendingCarry) -> str:
 
 
 def merge_of(
-    backend: Backend,
-    digest: str,
-    category: str,
-    kind: str,
-    steps: Sequence[MergeStep],
-    guard: str,
-    life_ms: int = 0,
+    backend: Backend, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, life_ms: int = 0
 ) -> Merge:
     """A merge into a category.
 

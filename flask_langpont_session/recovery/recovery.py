@@ -38,13 +38,7 @@ from ..support.threads import PeriodicThread, end_all
 from .carries import Carries
 from .giving_back import GivingBack, LossCount, Refill
 from .merges import MergedCopies, Merges
-from .revocations import (
-    LastLooks,
-    LostCommits,
-    MissedRevocations,
-    MissedUserRevocations,
-    Renewal,
-)
+from .revocations import LastLooks, LostCommits, MissedRevocations, MissedUserRevocations, Renewal
 from .rows import Pushes, Resync
 from .steps import Reach, Step, ask_journal, place_of
 

@@ -8,20 +8,8 @@ from typing import Any
 
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import (
-    Kept,
-    Life,
-    Loaded,
-    Plan,
-    apply_change,
-)
-from ..policy.values import (
-    AuthRow,
-    CategoryChange,
-    CategoryCopy,
-    RecordRef,
-    StoreError,
-)
+from ..policy.records import Kept, Life, Loaded, Plan, apply_change
+from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merged, Restore, Written
 from .journal_writer import RedisTime
@@ -87,12 +75,7 @@ class CategoryWrites(Part):
         return self._journal_writer.has_writes(ref, changes, scope)
 
     def _write_guarded(
-        self,
-        plan: Plan,
-        ref: RecordRef,
-        scope: RequestScope,
-        changes: dict[str, CategoryChange],
-        row: AuthRow | None,
+        self, plan: Plan, ref: RecordRef, scope: RequestScope, changes: dict[str, CategoryChange], row: AuthRow | None
     ) -> Sent:
         if not changes and row is None:
             return Sent(Written("written"))
@@ -252,12 +235,7 @@ class CategoryWrites(Part):
         return False
 
     def _note_written(
-        self,
-        plan: Plan,
-        ref: RecordRef,
-        changes: Mapping[str, CategoryChange],
-        written: Written,
-        scope: RequestScope,
+        self, plan: Plan, ref: RecordRef, changes: Mapping[str, CategoryChange], written: Written, scope: RequestScope
     ) -> bool:
         if written.status != "written":
             return self._write_the_rest(plan, ref, changes, written, scope)
@@ -271,12 +249,7 @@ class CategoryWrites(Part):
         return True
 
     def _write_the_rest(
-        self,
-        plan: Plan,
-        ref: RecordRef,
-        changes: Mapping[str, CategoryChange],
-        refused: Written,
-        scope: RequestScope,
+        self, plan: Plan, ref: RecordRef, changes: Mapping[str, CategoryChange], refused: Written, scope: RequestScope
     ) -> bool:
         """One category cannot take its change (``large``, ``no number``); the others are none the worse for it."""
         culprit = refused.category or ""

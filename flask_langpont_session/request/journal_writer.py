@@ -18,15 +18,7 @@ from ..policy.categories import AUTH
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING
 from ..policy.records import NO_FIELDS, Kept, Plan
-from ..policy.values import (
-    Basis,
-    CategoryChange,
-    CategoryCopy,
-    Operation,
-    RecordRef,
-    SharedCopy,
-    StoreError,
-)
+from ..policy.values import Basis, CategoryChange, CategoryCopy, Operation, RecordRef, SharedCopy, StoreError
 from ..stores.host.entries import WIPED_FIELD, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
@@ -67,12 +59,7 @@ class JournalWriter:
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        fallback: Fallback,
-        reports: Reports,
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        self, journal: Journal, fallback: Fallback, reports: Reports, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._journal = journal
         self._board = journal.board
@@ -345,14 +332,7 @@ class JournalWriter:
         return self._fallback.behaviour(feature, kind, level) in WAITING
 
     def _entries(
-        self,
-        plan: Plan,
-        ref: RecordRef,
-        name: str,
-        change: CategoryChange,
-        now_us: int,
-        doubt: str,
-        sent_us: int,
+        self, plan: Plan, ref: RecordRef, name: str, change: CategoryChange, now_us: int, doubt: str, sent_us: int
     ) -> Iterator[PendingWrite]:
         """A change of one category as entries of the journal, in the order in which they are to be applied."""
         doubts = f"{doubt} " if doubt else ""

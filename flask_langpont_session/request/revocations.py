@@ -11,18 +11,8 @@ from ..events import EndedBy
 from ..policy.categories import AUTH
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN
-from ..policy.records import (
-    Kept,
-    Revoked,
-)
-from ..policy.values import (
-    AuthRow,
-    Ended,
-    RecordRef,
-    RowState,
-    StoreError,
-    UserSession,
-)
+from ..policy.records import Kept, Revoked
+from ..policy.values import AuthRow, Ended, RecordRef, RowState, StoreError, UserSession
 from .parts import Part, Parts
 from .scope import RequestScope
 

@@ -35,9 +35,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 """Table → the columns that make the own form of the former one. Each needs a default: a worker of the former release,
 which may have the same file open, names only the columns that it knows."""
 
-ADDED_TABLES = {
-    "delivered": "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
-}
+ADDED_TABLES = {"delivered": "CREATE TABLE delivered (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID"}
 """Tables that the own form has beyond the former one."""
 
 APPLICATION_ID = 0x4C50534A

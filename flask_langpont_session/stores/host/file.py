@@ -36,18 +36,7 @@ from ...support.lag import Deadline
 from .commit_counter import CommitCounter, counter_path
 from .group_commit import Room, Task, Work, Writer, brisk, busy
 from .lock import HostLock
-from .opening import (
-    FAILURES,
-    begun,
-    completed,
-    full,
-    is_full,
-    is_well,
-    lock_path,
-    log_path,
-    one,
-    store_error,
-)
+from .opening import FAILURES, begun, completed, full, is_full, is_well, lock_path, log_path, one, store_error
 from .reserve import Reserve
 from .side import TURNS, Side, Sides
 

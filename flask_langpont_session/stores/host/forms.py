@@ -23,17 +23,7 @@ from urllib.parse import quote
 
 from ...support.files import UnsafeFile, check_folder, check_private, make_private
 from .entries import FORMER_VERSION, SCHEMA_VERSION
-from .opening import (
-    FAILURES,
-    add_columns,
-    begun,
-    code_of,
-    files_of,
-    form_of,
-    open_database,
-    store_error,
-    tune,
-)
+from .opening import FAILURES, add_columns, begun, code_of, files_of, form_of, open_database, store_error, tune
 
 CLOSED = -1
 """Stands in place of the form in a file that is about to be removed."""

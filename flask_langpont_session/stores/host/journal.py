@@ -120,12 +120,7 @@ class Journal:
     """Called with the category of each entry that was removed because it cannot be read, as far as that can be."""
 
     def __init__(
-        self,
-        file: JournalFile,
-        board: Board,
-        *,
-        limits: JournalLimits | None = None,
-        codec: Codec = PLAIN,
+        self, file: JournalFile, board: Board, *, limits: JournalLimits | None = None, codec: Codec = PLAIN
     ) -> None:
         self.file = file
         self.codec = codec
@@ -229,11 +224,7 @@ class Journal:
     # -- writes --------------------------------------------------------------------------------------------------------
 
     def put(
-        self,
-        entries: Sequence[PendingWrite],
-        copies: Sequence[SharedCopy] = (),
-        *,
-        wait: float | None = None,
+        self, entries: Sequence[PendingWrite], copies: Sequence[SharedCopy] = (), *, wait: float | None = None
     ) -> list[PendingWrite]:
         """Keep changes of a session until Redis takes them, all or none, in this order.
 

@@ -90,13 +90,7 @@ class Sizes(NamedTuple):
     @property
     def limited(self) -> tuple[int, ...]:
         """Return what is limited: copies are limited in bytes only, as there are several of each session in use."""
-        return (
-            self.entries - self.copy_entries,
-            self.bytes,
-            self.visitor_entries,
-            self.visitor_bytes,
-            self.copy_bytes,
-        )
+        return (self.entries - self.copy_entries, self.bytes, self.visitor_entries, self.visitor_bytes, self.copy_bytes)
 
     def has_grown(self, before: Sizes) -> bool:
         """In either way."""

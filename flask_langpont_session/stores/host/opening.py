@@ -11,13 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...policy.values import ErrorClass, StoreError
-from ...support.files import (
-    UnsafeFile,
-    check_folder,
-    check_private,
-    create_private,
-    make_private,
-)
+from ...support.files import UnsafeFile, check_folder, check_private, create_private, make_private
 from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)

@@ -101,11 +101,7 @@ class RoutedConnection(SSLConnection):
 
 
 def make_pool(
-    route: Route,
-    *,
-    waits: Mapping[str, Any],
-    options: Mapping[str, Any],
-    **pool_options: Any,
+    route: Route, *, waits: Mapping[str, Any], options: Mapping[str, Any], **pool_options: Any
 ) -> BlockingConnectionPool:
     """A pool whose every new connection goes where its route leads by then.
 
@@ -114,12 +110,7 @@ def make_pool(
     :param pool_options: of the pool itself.
     """
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
-        connection_class=RoutedConnection,
-        route=route,
-        protocol=3,
-        **waits,
-        **options,
-        **pool_options,
+        connection_class=RoutedConnection, route=route, protocol=3, **waits, **options, **pool_options
     )
 
 

@@ -32,11 +32,7 @@ _TRIES_AGAIN = 2
 _PERSISTENT = 1.0
 """Seconds after which a slot that is between two shards does not get better by waiting for it."""
 
-_COUNTERS = {
-    "MovedError": "cluster_moved",
-    "AskError": "cluster_ask",
-    "TryAgainError": "cluster_try_again",
-}
+_COUNTERS = {"MovedError": "cluster_moved", "AskError": "cluster_ask", "TryAgainError": "cluster_try_again"}
 
 
 class Shards:

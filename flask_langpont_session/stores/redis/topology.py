@@ -24,17 +24,7 @@ from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT
 from ...support.logs import fields
 from .nodes import NodeAnswer, NodeQueries, Nodes
-from .slots import (
-    NO_SHARD,
-    SINGLE,
-    SLOTS,
-    Address,
-    SlotMap,
-    draw,
-    moved,
-    name_of,
-    single,
-)
+from .slots import NO_SHARD, SINGLE, SLOTS, Address, SlotMap, draw, moved, name_of, single
 
 if TYPE_CHECKING:
     from .shards import Shards
@@ -108,10 +98,7 @@ class ClusterTopology:
     """
 
     def __init__(
-        self,
-        nodes: Nodes,
-        connect: Callable[[Address, float], Any],
-        clock: Callable[[], float] = time.monotonic,
+        self, nodes: Nodes, connect: Callable[[Address, float], Any], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.map: SlotMap | None = None
         self.arrived: dict[int, float] = {}
