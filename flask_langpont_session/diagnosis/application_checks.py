@@ -135,7 +135,7 @@ def environments_in(text: str) -> set[str]:
 
 def environment(facts: Facts) -> Iterator[Finding]:
     about, bad = facts.application, False
-    name = about.environment
+    name = about.settings.environment
     if about.is_testing:
         bad = True
         yield failure(
@@ -163,15 +163,15 @@ def environment(facts: Facts) -> Iterator[Finding]:
 
 
 def drill_socket(facts: Facts) -> Iterator[Finding]:
-    about = facts.application
-    is_for_users = not environments_in(about.environment) & {"staging", "development", "testing"}
-    if about.is_drillable and is_for_users and not (about.is_debug or about.is_testing):
+    about, settings = facts.application, facts.application.settings
+    is_for_users = not environments_in(settings.environment) & {"staging", "development", "testing"}
+    if settings.drill_socket is not None and is_for_users and not (about.is_debug or about.is_testing):
         yield warning(
-            f"DRILL_SOCKET is set, and ENVIRONMENT is {about.environment!r}: workers can be told to lose a store",
+            f"DRILL_SOCKET is set, and ENVIRONMENT is {settings.environment!r}: workers can be told to lose a store",
             f"leave out {PREFIX}DRILL_SOCKET; if this is staging, set {PREFIX}ENVIRONMENT = 'staging'",
         )
-    elif about.is_drillable:
-        yield ok(f"workers can be asked for a drill; ENVIRONMENT is {about.environment!r}")
+    elif settings.drill_socket is not None:
+        yield ok(f"workers can be asked for a drill; ENVIRONMENT is {settings.environment!r}")
     else:
         yield ok("workers cannot be asked for a drill")
 
@@ -215,19 +215,21 @@ SHARE_OF_TIME_OUT = 0.25
 
 
 def time_outs(facts: Facts) -> Iterator[Finding]:
-    waits, found = facts.application.waits, []
-    left = round(waits.budget - waits.redis, 3)
+    settings, found = facts.application.settings, []
+    redis, database = settings.redis_timeout, settings.database_timeout
+    left = round(settings.request_budget - redis, 3)
     if left < LEAST_LEFT:
         found.append(
             warning(
                 f"after one time-out of Redis {left * 1000:.0f} ms of REQUEST_BUDGET are left to ask the database",
-                f"set {PREFIX}REQUEST_BUDGET to {waits.redis + waits.database:g}, or {PREFIX}REDIS_TIMEOUT lower",
+                f"set {PREFIX}REQUEST_BUDGET to {redis + database:g}, or {PREFIX}REDIS_TIMEOUT lower",
             )
         )
     for name, store in facts.answering.items():
-        most, setting = (waits.database, "DATABASE") if name == DATABASE else (waits.redis, "REDIS")
-        if name != DATABASE and store.took > waits.slow:
-            most, setting = waits.slow, "SLOW_MS"
+        setting = "DATABASE" if name == DATABASE else "REDIS"
+        most = database if name == DATABASE else redis
+        if name != DATABASE and store.took > settings.slow_ms / 1000:
+            most, setting = settings.slow_ms / 1000, "SLOW_MS"
         took = f"its quickest answer took {store.took * 1000:.0f} ms"
         if setting == "SLOW_MS":
             cure = f"have it nearer to this host, or raise {PREFIX}SLOW_MS and {PREFIX}REDIS_TIMEOUT"
@@ -236,16 +238,18 @@ def time_outs(facts: Facts) -> Iterator[Finding]:
             cure = f"have it nearer to this host, or raise {PREFIX}{setting}_TIMEOUT and {PREFIX}REQUEST_BUDGET"
             of = f"of {most * 1000:.0f} ms of {setting}_TIMEOUT"
             found.append(warning(f"{took}, {of}", cure)._replace(subject=name))
-        if isinstance(store, Server) and store.connecting > waits.redis_connect * SHARE_OF_TIME_OUT:
+        if isinstance(store, Server) and store.connecting > settings.redis_connect_timeout * SHARE_OF_TIME_OUT:
             cure = f"have it nearer to this host, or raise {PREFIX}REDIS_CONNECT_TIMEOUT and {PREFIX}REQUEST_BUDGET"
             took = f"connecting took {store.connecting * 1000:.0f} ms"
-            of = f"of {waits.redis_connect * 1000:.0f} ms of REDIS_CONNECT_TIMEOUT"
+            of = f"of {settings.redis_connect_timeout * 1000:.0f} ms of REDIS_CONNECT_TIMEOUT"
             found.append(warning(f"{took}, {of}", cure)._replace(subject=name))
-    yield from found or [ok(f"a request waits {waits.budget:g} s at most; the stores answer well within that")]
+    yield from found or [
+        ok(f"a request waits {settings.request_budget:g} s at most; the stores answer well within that")
+    ]
 
 
 def grace(facts: Facts) -> Iterator[Finding]:
-    grace, ttl = facts.application.grace, facts.application.local_cache_ttl
+    grace, ttl = facts.application.settings.grace, facts.application.settings.local_cache_ttl
     if grace > ttl:
         yield warning(
             f"GRACE is {grace:g} s, and what a worker knows of a session is kept for {ttl} s (LOCAL_CACHE_TTL): with "
@@ -274,7 +278,7 @@ _NO_WORKER = "no process that can be seen has the journal open: no worker runs, 
 
 
 def worker_time_out(facts: Facts) -> Iterator[Finding]:
-    budget = facts.application.waits.budget
+    budget = facts.application.settings.request_budget
     servers = _web_servers(facts)
     if not servers:
         yield Finding(Outcome.SKIPPED, _NO_WORKER)

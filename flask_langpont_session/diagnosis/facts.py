@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..config.settings import Settings
 from ..policy.health import DATABASE
 from ..policy.values import StoreError
 from .findings import Unknown
@@ -51,19 +52,6 @@ class Cookie(NamedTuple):
     domain: str | None
 
 
-class Waits(NamedTuple):
-    """How long a request may wait, seconds: for all stores together, and for single ones.
-
-    :param slow: an answer of Redis that takes longer is slow.
-    """
-
-    budget: float
-    redis: float
-    redis_connect: float
-    database: float
-    slow: float
-
-
 class Encryption(NamedTuple):
     """Which session values are encrypted where they are stored. No key is among it.
 
@@ -83,33 +71,24 @@ class Encryption(NamedTuple):
 class Application:
     """The configuration.
 
+    :param settings: of this package.
     :param secret_key: as Flask has it.
     :param fallbacks: ``SECRET_KEY_FALLBACKS`` as it is, whatever it is.
     :param places: setting → the part of it that may have the name of an environment in it.
-    :param key_prefix: of all keys in Redis.
-    :param exports_metrics: whether Redis is asked how many sessions are in use.
     :param engine_connections: of the application's own engine, that lie open before any request; None: it has none.
     :param claims_all: whether the table takes keys that it does not name.
-    :param grace: seconds of GRACE; `local_cache_ttl`: of LOCAL_CACHE_TTL.
-    :param is_drillable: whether its workers can be asked for a drill.
     :param encryption: None: there is no key.
     """
 
+    settings: Settings = field(repr=False)
     secret_key: str | bytes = field(repr=False)
     fallbacks: Any = field(repr=False)
     is_debug: bool
     is_testing: bool
-    environment: str
     places: Mapping[str, str]
-    key_prefix: str
     cookie: Cookie
-    waits: Waits
-    exports_metrics: bool
     engine_connections: int | None
     claims_all: bool
-    grace: float
-    local_cache_ttl: int
-    is_drillable: bool
     encryption: Encryption | None = None
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 from ..config.checks import moment_of
 from ..config.settings import Settings
 from ..stores.redis.url import Kind, kind_of, read_cluster, read_group, read_sentinel, read_server
-from .facts import Application, Cookie, Encryption, Waits
+from .facts import Application, Cookie, Encryption
 
 
 def read_application(app: Flask, settings: Settings) -> Application:
@@ -23,29 +23,16 @@ def read_application(app: Flask, settings: Settings) -> Application:
         same_site=app.config["SESSION_COOKIE_SAMESITE"],
         domain=app.config["SESSION_COOKIE_DOMAIN"] or None,
     )
-    waits = Waits(
-        budget=settings.request_budget,
-        redis=settings.redis_timeout,
-        redis_connect=settings.redis_connect_timeout,
-        database=settings.database_timeout,
-        slow=settings.slow_ms / 1000,
-    )
     return Application(
+        settings=settings,
         secret_key=app.secret_key or "",
         fallbacks=app.config["SECRET_KEY_FALLBACKS"],
         is_debug=app.debug,
         is_testing=app.testing,
-        environment=settings.environment,
         places=_places(settings),
-        key_prefix=settings.key_prefix,
         cookie=cookie,
-        waits=waits,
-        exports_metrics=bool(settings.metrics),
         engine_connections=open_connections(settings.database_engine),
         claims_all=settings.table.claims_all,
-        grace=settings.grace,
-        local_cache_ttl=settings.local_cache_ttl,
-        is_drillable=settings.drill_socket is not None,
         encryption=_encryption(settings) if settings.encryption_keys else None,
     )
 

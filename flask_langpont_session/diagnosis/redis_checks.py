@@ -181,7 +181,7 @@ MINOR = frozenset({"info", "client|tracking", "asking", "cluster|info"})
 
 @of_each(PRIMARY, REPLICA)
 def redis_rights(server: Server, facts: Facts) -> Iterator[Finding]:
-    prefix = facts.application.key_prefix
+    prefix = facts.application.settings.key_prefix
     user, name = (server.user,) * 2 if isinstance(server.user, str) else ("its user", "USER")
     found = []
     if KEYS in server.missing:
@@ -192,7 +192,7 @@ def redis_rights(server: Server, facts: Facts) -> Iterator[Finding]:
             found.append(say(f"{user} lacks {missing}", f"ACL SETUSER {name} {missing}"))
     spare = [*server.spare, *(["sign in without a password"] if server.needs_password is False else [])]
     if spare:
-        cure = as_acl(prefix, metrics=facts.application.exports_metrics, cluster=bool(shard_of(server.name)))
+        cure = as_acl(prefix, metrics=bool(facts.application.settings.metrics), cluster=bool(shard_of(server.name)))
         found.append(warning(f"{user} may also {', '.join(spare)}", f"a user of its own: {cure}"))
     yield from found or [ok(f"{user} may do what is needed, and nothing else that was tried")]
 

@@ -70,10 +70,6 @@ def cookie(**more: Any) -> Facts:
     return with_application(cookie=GOOD.application.cookie._replace(**more))
 
 
-def waits(**more: float) -> Facts:
-    return with_application(waits=GOOD.application.waits._replace(**more))
-
-
 def engine(connections: int | None, **of_host: Any) -> Facts:
     return replace(GOOD, application=application(engine_connections=connections), host=host(**of_host))
 
@@ -126,7 +122,7 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("environment", WARNING, with_application(is_debug=True, environment="development"), "debug"),
     ("environment", FAILURE, with_application(places={"REDIS_URL": "redis.staging.example"}), "names staging"),
     ("environment", FAILURE, with_application(environment="stg", places={"KEY_PREFIX": "shop-prod"}), "production"),
-    ("drill-socket", WARNING, with_application(is_drillable=True), "told to lose a store"),
+    ("drill-socket", WARNING, with_application(drill_socket="/run/drill"), "told to lose a store"),
     ("grace", WARNING, with_application(local_cache_ttl=60), "signed out after 60 s"),
     ("cookie", FAILURE, cookie(http_only=False), "scripts"),
     ("cookie", WARNING, cookie(secure=False, name="session"), "without HTTPS"),
@@ -137,12 +133,12 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("stores", FAILURE, replace(GOOD, database=Unknown("database: unreachable (TimeoutError)")), "unreachable"),
     ("stores", FAILURE, replace(GOOD, servers={"primary": Unknown("primary: unreachable")}), "unreachable"),
     ("stores", FAILURE, replace(GOOD, homeless=7), "7 slots"),
-    ("time-outs", WARNING, waits(redis=0.3), "0 ms of REQUEST_BUDGET"),
+    ("time-outs", WARNING, with_application(redis_timeout=0.3), "0 ms of REQUEST_BUDGET"),
     ("time-outs", FAILURE, with_primary(took=0.15), "SLOW_MS is 100"),
     ("time-outs", WARNING, with_primary(took=0.06), "of 200 ms of REDIS_TIMEOUT"),
     ("time-outs", WARNING, with_primary(connecting=0.1), "of 200 ms of REDIS_CONNECT_TIMEOUT"),
     ("time-outs", WARNING, with_database(took=0.1), "of 250 ms of DATABASE_TIMEOUT"),
-    ("worker-time-out", FAILURE, replace(waits(budget=20), host=host()), "after 30 s; REQUEST_BUDGET is 20 s"),
+    ("worker-time-out", FAILURE, with_application(request_budget=20), "after 30 s; REQUEST_BUDGET is 20 s"),
     ("worker-time-out", WARNING, with_workers(Worker(7, 1000, GUNICORN._replace(timeout=0))), "never ends"),
     ("worker-time-out", SKIPPED, with_workers(), "no worker runs"),
     ("worker-time-out", SKIPPED, with_workers(Worker(7, 1000, UNSEEN)), "cannot be seen"),
@@ -282,12 +278,12 @@ FINE: list[tuple[str, Facts, str]] = [
     ("environment", with_application(environment="blue", places={"KEY_PREFIX": "staging"}), "blue"),
     ("environment", with_application(places={"KEY_PREFIX": "shop-production", "REDIS_URL": "latest.example"}), ""),
     ("clocks", with_primary(clock=Clock(3, 2.5)), "apart"),
-    ("time-outs", waits(budget=0.25), "0.25 s at most"),
+    ("time-outs", with_application(request_budget=0.25), "0.25 s at most"),
     ("forks", engine(2), "each worker loads it"),
     ("forks", engine(0), "no connection"),
     ("grace", with_application(grace=1800.0), "1800 s"),
-    ("drill-socket", with_application(is_drillable=True, environment="shop-staging"), "'shop-staging'"),
-    ("drill-socket", with_application(is_drillable=True, is_debug=True), "can be asked for a drill"),
+    ("drill-socket", with_application(drill_socket="/run/drill", environment="shop-staging"), "'shop-staging'"),
+    ("drill-socket", with_application(drill_socket="/run/drill", is_debug=True), "can be asked for a drill"),
     ("worker-time-out", with_workers(Worker(7, 1000, UNSEEN), Worker(8, 1000, GUNICORN)), "after 30 s"),
     ("redis-tls", with_primary(transport=PLAIN._replace(is_local=True, has_credentials=True)), "on this host"),
     ("replication", with_info(connected_slaves="0"), "no replica"),
@@ -467,5 +463,7 @@ def test_checks_ask_nothing(name: str) -> None:
 def test_a_threaded_worker_is_told_from_one_that_is_silent() -> None:
     """Gunicorn's sync worker tells nothing while it serves."""
     silent = WebServer("gunicorn", timeout=1, is_preloading=False, is_threaded=False)
-    [found] = findings("worker-time-out", replace(waits(budget=0.9), host=host(workers=(Worker(7, 1000, silent),))))
+    [found] = findings(
+        "worker-time-out", replace(with_application(request_budget=0.9), host=host(workers=(Worker(7, 1000, silent),)))
+    )
     assert "tell nothing while they serve" in found.found and found.outcome is FAILURE

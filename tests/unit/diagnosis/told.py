@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.diagnosis.facts import (
     Application,
     Clock,
@@ -17,7 +18,6 @@ from flask_langpont_session.diagnosis.facts import (
     Server,
     Transport,
     Unclaimed,
-    Waits,
     WebServer,
     Worker,
 )
@@ -124,19 +124,14 @@ def application(**more: Any) -> Application:
         "fallbacks": [],
         "is_debug": False,
         "is_testing": False,
-        "environment": "production",
         "places": {"LANGPONT_SESSION_KEY_PREFIX": "session"},
-        "key_prefix": "session",
         "cookie": Cookie("__Host-session", secure=True, http_only=True, same_site="Lax", domain=None),
-        "waits": Waits(budget=0.3, redis=0.2, redis_connect=0.2, database=0.25, slow=0.1),
-        "exports_metrics": False,
         "engine_connections": None,
         "claims_all": True,
-        "grace": 300.0,
-        "local_cache_ttl": 1800,
-        "is_drillable": False,
     }
-    return Application(**{**values, **more})
+    own = {field.name for field in fields(Application)}
+    settings = Settings(**{"environment": "production", **{name: more[name] for name in more.keys() - own}})
+    return Application(settings=settings, **{**values, **{name: more[name] for name in more.keys() & own}})
 
 
 def host(**more: Any) -> Host:
