@@ -183,7 +183,7 @@ class Line:
         """Return what requests are shown of a session; None: its row may not be believed without a question."""
         # First: what becomes known while the rest is looked at is not part of it.
         news, records = self._ended.news, hit.copy.records
-        then = empty_as_of(hit.answer.now_ms)
+        then = empty_as_of(hit.copy.now_ms)
         categories, row, until = {name: _state(record, then) for name, record in records.items()}, None, math.inf
         if sid.kind == SIGNED_IN and AUTH in categories:
             leased = self._verifier.leased(life, hit)

@@ -136,7 +136,7 @@ class Verifier:
     def leased(self, life: Life, hit: Hit) -> tuple[AuthRow, float] | None:
         """Return the row of a signed-in session that may be believed without a question, and until when it may be by
         time alone (monotonic seconds); None: Redis is to be asked."""
-        entry = hit.answer.auth
+        entry = hit.copy.records[AUTH].auth
         if entry is None or entry.row is None or not entry.is_readable:
             return None
         row, now_ms = entry.row, hit.latest_ms

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -38,7 +39,7 @@ class CookieSigner:
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._verified: dict[str, SessionId] = {}
-        self._headers: dict[tuple[str, str], SessionId] = {}
+        self._headers: defaultdict[str, dict[str, SessionId]] = defaultdict(dict)
         self._keys = [key if isinstance(key, bytes) else key.encode() for key in keys]
         self._sign_with = [_hmac(key, _SALT) for key in self._keys]  # derived once, instead of at every signature
         self._named = {_name_of(key): key for key in self._keys}
@@ -64,14 +65,18 @@ class CookieSigner:
 
     def known(self, name: str, header: str) -> SessionId | None:
         """What was remembered of a whole Cookie header: a browser sends the same one with every request."""
-        return self._headers.get((name, header))
+        return self._headers[name].get(header)
 
     def remember(self, name: str, header: str, found: SessionId) -> None:
-        """A Cookie header has just one cookie of this name, with this id and a good signature."""
+        """A Cookie header has just one cookie of this name, with this id and a good signature. The value of one without
+        other cookies, which change more often, need not be remembered beside it."""
         if len(header) <= _LONGEST_HEADER:
-            if len(self._headers) >= _MOST_VERIFIED:
-                self._headers.clear()
-            self._headers[name, header] = found
+            headers = self._headers[name]
+            if len(headers) >= _MOST_VERIFIED:
+                headers.clear()
+            headers[header] = found
+            if ";" not in header:
+                self._verified.pop(header.removeprefix(f"{name}="), None)
 
     def _load_one(self, value: str) -> SessionId | None:
         known = self._verified.get(value)

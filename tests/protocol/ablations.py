@@ -368,7 +368,8 @@ def _says_nothing(journal: Any, digest: str) -> bool:
 
 
 def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) -> tuple[AuthRow, float] | None:
-    return (hit.answer.auth.row, math.inf) if hit.answer.auth and hit.answer.auth.row else None
+    auth = hit.copy.records["auth"].auth
+    return (auth.row, math.inf) if auth and auth.row else None
 
 
 def _however_old(self: Any, held: Any) -> bool:

@@ -10,6 +10,7 @@ An entry holds what a primary said or took, and what the database said of the si
 
 from __future__ import annotations
 
+import marshal
 import math
 import threading
 import time
@@ -23,6 +24,7 @@ from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Reco
 from ...support.caches import Recent
 from ...support.forks import renew_in_children
 from .ended import Ended
+from .packed import Packed, parts_of, record_of
 
 if TYPE_CHECKING:
     from ..redis.lane import Copy
@@ -33,13 +35,24 @@ BYTES = 64 * 1024 * 1024
 LARGEST_SHARE = 16
 """A session that is larger than such a part of it is not kept: it must not push all others out."""
 
-_EACH = 400
-"""Bytes that a record takes beside its fields, about."""
+OPEN = 256
+"""Sessions whose records are kept as objects, for the next request. Those of the others are :class:`.Packed`, which
+takes half of the room and some microseconds."""
+
+_LARGE = 16_384
+"""Bytes of a session from which on packing it would save nothing."""
+
+_ENTRY, _COPY, _AUTH, _UNPACKED, _ABSENT, _RECORD, _FIELD = 450, 370, 650, 800, 270, 580, 50
+"""Bytes that a session takes beside names and values, about: its entry; what is vouched for; what the database said;
+that it is not packed, with what requests are shown of it, and then a record without fields, one that has some, and each
+of these."""
 
 IN_USE = 300.0
 """Seconds. A session that was confirmed so lately is in use: to forget it is a sign of too little memory."""
 
 _NO_FIELDS: Fields = MappingProxyType({})
+_NOTHING: Any = MappingProxyType({})
+_NEVER = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +113,11 @@ class Entry:
     def clear(self) -> None:
         """Forget all of it: another thread may have found it just now."""
         self.records: Mapping[str, Known] = NO_RECORDS
-        self.held: dict[str, _Held] = {}
-        self.missed: dict[str, _Missed] = {}
+        self.held: Mapping[str, _Held] = _NOTHING
+        self.missed: Mapping[str, _Missed] = _NOTHING
         self.put_near(())
         self.auth: LocalAuth | None = None
-        self.auth_at = -math.inf
+        self.auth_at = _NEVER
 
     def put_near(self, near: tuple[Copy, ...]) -> None:
         """Replace what a connection vouches for. Requests may have found what was there: it counts no more."""
@@ -112,10 +125,25 @@ class Entry:
             copy.over = None
         self.near, self.seen = near, None
 
-    def weighed(self) -> int:
-        """Return the size, counted anew."""
-        self.weight = self.size
-        return self.weight
+    def pack(self) -> None:
+        """Take little room, until a request wants more than a look at what is vouched for. With the lock."""
+        records = self.records
+        packed = self.records = _packed(records, self.held)
+        self.seen, self.held = None, Packed(packed.data, _held)
+        for copy in self.near:
+            if not _is_part(said := copy.records, records):
+                copy.records = _packed(said)
+            else:
+                copy.records = packed if len(said) == len(records) else Packed(packed.data, _record, tuple(said))
+
+    def unpack(self) -> None:
+        """Be ready for a request. With the lock."""
+        if isinstance(packed := self.records, Packed):
+            self.records, self.held = packed.opened(), dict(self.held.items())
+            for copy in self.near:
+                if isinstance(said := copy.records, Packed):
+                    is_part = said.data is packed.data
+                    copy.records = {name: self.records[name] for name in said} if is_part else said.opened()
 
     def copies(self) -> list[tuple[str, Known, _Held]]:
         """Return what an outage may show."""
@@ -125,14 +153,70 @@ class Entry:
         """Return what the primary does not have any more."""
         return [(name, missed.record, missed.held) for name, missed in self.missed.items()]
 
-    @property
-    def size(self) -> int:
-        """Bytes, about. Nothing that several parts have counts twice."""
-        records = [*self.records.values(), *(missed.record for missed in self.missed.values())]
-        for copy in self.near:
-            records += [r for name, r in copy.records.items() if r is not self.records.get(name)]
-        auth = 0 if self.auth is None else _EACH + _bytes_of(self.auth.row.payload)
-        return auth + sum(map(_weight, records))
+    def weigh(self) -> None:
+        """Count its size anew. Nothing that several parts have counts twice."""
+        kept = self.records
+        if isinstance(kept, Packed):
+            size = _ENTRY + len(kept.data)
+            said = [copy.records for copy in self.near if isinstance(copy.records, Packed)]
+            size += sum(len(each.data) for each in said if each.data is not kept.data)
+        else:
+            size = _ENTRY + _UNPACKED + sum(map(_weight, kept.values()))
+            for copy in self.near:
+                others = [r for name, r in copy.records.items() if r is not kept.get(name) and r is not NOT_THERE]
+                size += sum(map(_weight, others))
+        if self.auth is not None:
+            size += _AUTH + _bytes_of(self.auth.row.payload)
+        for missed in self.missed.values():
+            size += _weight(missed.record)
+        self.weight = size + len(self.near) * _COPY
+
+
+class _Entries(Recent[str, Entry]):
+    """The entries by the sessions' digests. Those that were opened first are packed.
+
+    :param lock: for all but :meth:`get` and :meth:`opened`.
+    """
+
+    def __init__(self, most: int, on_drop: Callable[[Iterable[Entry]], None], lock: threading.RLock) -> None:
+        super().__init__(most, most // LARGEST_SHARE, on_drop)
+        self._lock = lock
+        self._open: dict[str, None] = {}
+
+    def opened(self, digest: str) -> Entry | None:
+        """Return what is kept of a session, not packed; None: nothing."""
+        entry = self.get(digest)
+        if entry is not None and type(entry.records) is Packed:
+            with self._lock:
+                self.of(digest)
+        return entry
+
+    def of(self, digest: str) -> Entry:
+        """Return that of a session, not packed; a new one is to be put as soon as it has something."""
+        entry = self.get(digest)
+        if entry is None:
+            entry = Entry()
+        elif type(entry.records) is not Packed:
+            return entry
+        else:
+            entry.unpack()
+            entry.weigh()
+            self.put(digest, entry, entry.weight)
+        self._open[digest] = None
+        if len(self._open) > OPEN:
+            del self._open[first := next(iter(self._open))]
+            self._pack(first)
+        return entry
+
+    def _pack(self, digest: str) -> None:
+        """Pack an entry, which does not count as asking for it."""
+        part = self._young if digest in self._young else self._old
+        before, entry = part.get(digest, (0, None))
+        if entry is not None and entry.weight < _LARGE:
+            entry.pack()
+            entry.weigh()
+            part[digest] = entry.weight, entry
+            self._sum += entry.weight - before if part is self._young else 0
 
 
 class Memory:
@@ -148,6 +232,7 @@ class Memory:
     :ivar on_missing: called with a digest when the primary does not have what it had: it may have lost data. Must not
         raise or block.
     :ivar entry: gets a digest and returns what is known of the session, for those that look at a part without the lock.
+    :ivar opened: the same, for a request that goes by its records.
     :ivar forgotten: sessions in use that had to go because there was no room.
     """
 
@@ -171,8 +256,8 @@ class Memory:
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self.forgotten = 0
-        self._entries: Recent[str, Entry] = Recent(self._most, self._most // LARGEST_SHARE, self._drop)
-        self.entry = self._entries.get
+        self._entries = _Entries(self._most, self._drop, self._lock)
+        self.entry, self.opened = self._entries.get, self._entries.opened
         self._any_missed = False
 
     def _drop(self, entries: Iterable[Entry]) -> None:
@@ -187,14 +272,20 @@ class Memory:
         """Return how many are kept."""
         return len(self._entries)
 
+    @property
+    def used(self) -> int:
+        """Return how many bytes they take, about."""
+        return sum(entry.weight for _, entry in self._entries.items())
+
     # -- need it be asked or sent? ---------------------------------------------------------------------------------
 
     def put_near(self, digest: str, near: tuple[Copy, ...]) -> None:
         """Keep what a connection vouches for."""
         with self._lock:
-            entry = self.entry(digest) or Entry()
+            entry = self._entries.of(digest)
             entry.put_near(near)
-            self._entries.put(digest, entry, entry.weighed())
+            entry.weigh()
+            self._entries.put(digest, entry, entry.weight)
 
     def rewrite(
         self,
@@ -211,7 +302,7 @@ class Memory:
         :return: whether an outage may show it, too; None: of one category it is not known what there is.
         """
         with self._lock:
-            entry, now, grown, is_held = self.entry(digest) or Entry(), self._clock(), 0, True
+            entry, now, grown, is_held = self._entries.of(digest), self._clock(), 0, True
             written, seen = _written(digest, entry.records, changes, versions), entry.seen
             if not written:
                 return None
@@ -223,11 +314,11 @@ class Memory:
             entry.seen = None if seen is None else seen.since(changes)
             for name, record in written.items():
                 known = entry.records.get(name, NOT_THERE)
-                grown += size_of(record.mark) - (size_of(known.mark) if known.mark else -_EACH)
+                grown += size_of(record.mark) - (size_of(known.mark) if known.mark else -_RECORD)
                 if (held := entry.held.get(name)) is None or not versions[name].before:
                     is_held = False
                 else:
-                    entry.held[name] = _Held(now, held.kind)
+                    entry.held = {**entry.held, name: _Held(now, held.kind)}
             entry.records = {**entry.records, **written}
             if grown:
                 entry.weight += grown
@@ -239,12 +330,13 @@ class Memory:
         if ref.shadow or self.ended.is_dead(ref.digest):
             return
         with self._lock:
-            entry = self.entry(ref.digest) or Entry()
+            entry = self._entries.of(ref.digest)
             kept, held = entry.records, entry.held
             news = {n: r for n, r in found.items() if r.mark and n not in held and r is not kept.get(n)}
             if news:
                 entry.records = {**kept, **news}
-                self._entries.put(ref.digest, entry, entry.size)
+                entry.weigh()
+                self._entries.put(ref.digest, entry, entry.weight)
 
     # -- auth ------------------------------------------------------------------------------------------------------
 
@@ -276,13 +368,14 @@ class Memory:
                 return
             if known is not None and (known.row.version, known.confirmed_at) > (row.version, confirmed_at):
                 return
-            entry, payload = self.entry(row.digest) or Entry(), row.payload
+            entry, payload = self._entries.of(row.digest), row.payload
             is_known = known is not None and known.row.payload == payload
             payload = known.row.payload if known and is_known else MappingProxyType(dict(payload))
             read_at = row.read_at if confirmed_ms is None else confirmed_ms
             entry.auth, entry.auth_at = LocalAuth(row.read_as(payload, read_at), confirmed_at, change), self._clock()
             if not is_known:
-                self._entries.put(row.digest, entry, entry.size)
+                entry.weigh()
+                self._entries.put(row.digest, entry, entry.weight)
 
     # -- may an outage show it, is it given back? ------------------------------------------------------------------
 
@@ -292,9 +385,9 @@ class Memory:
         :param before_loss: as it was before the primary did not have it any more, if that may have lost it.
         """
         with self._lock:
-            entry = self.entry(digest) if before_loss else None
-            missed = entry.missed.get(category) if entry else None
-            if missed is not None and self._is_young(missed.held):
+            entry = self.opened(digest)
+            missed = entry.missed.get(category) if entry and before_loss else None
+            if missed is not None and self._clock() - missed.held.kept_at < self._ttl:
                 return missed.record.copy
             found = self._copy(digest, category)
         return found[0].copy if found else None
@@ -323,7 +416,8 @@ class Memory:
             if is_news or record.mark != known.mark:
                 self._keep(digest, category, record, kind or held.kind)
             else:
-                (self.entry(digest) or Entry()).held[category] = _Held(self._clock(), kind or held.kind)
+                entry = self._entries.of(digest)
+                entry.held = {**entry.held, category: _Held(self._clock(), kind or held.kind)}
         return is_news
 
     def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
@@ -336,16 +430,16 @@ class Memory:
         with self._lock:
             found = self._copy(digest, category)
             if found is not None and not found[0].copy.fields:
-                (self.entry(digest) or Entry()).held[category] = found[1]._replace(
-                    kept_at=self._clock()
-                )  # it is so still
+                entry = self._entries.of(digest)
+                entry.held = {**entry.held, category: found[1]._replace(kept_at=self._clock())}  # it is so still
                 return False
             if self.ended.is_dead(digest) or (found is not None and found[1].kept_at > as_of):
                 return False
             is_missing = found is not None and bool(found[1].kind)
             if found is not None and is_missing:
                 self._any_missed = True
-                (self.entry(digest) or Entry()).missed[category] = _Missed(*found, self._clock())
+                entry = self._entries.of(digest)
+                entry.missed = {**entry.missed, category: _Missed(*found, self._clock())}
             self._keep(digest, category, Known(b"", CategoryCopy(version, _NO_FIELDS), began=version), "")
         if is_missing:
             self.on_missing(digest)
@@ -441,7 +535,8 @@ class Memory:
     def forget_category(self, digest: str, category: str) -> None:
         """Drop a category of which it is not known any more what it is."""
         with self._lock:
-            if (entry := self.entry(digest)) and entry.held.pop(category, None):
+            if (entry := self.opened(digest)) and category in entry.held:
+                entry.held = {name: held for name, held in entry.held.items() if name != category}
                 entry.records = {name: record for name, record in entry.records.items() if name != category}
 
     def clear(self) -> None:
@@ -450,25 +545,24 @@ class Memory:
             self._entries.clear()
 
     def _keep(self, digest: str, category: str, record: Known, kind: str) -> None:
-        entry = self.entry(digest) or Entry()
+        entry = self._entries.of(digest)
         entry.records = {**entry.records, category: record}
-        entry.held[category] = _Held(self._clock(), kind)
-        self._entries.put(digest, entry, entry.weighed())
+        entry.held = {**entry.held, category: _Held(self._clock(), kind)}
+        entry.weigh()
+        self._entries.put(digest, entry, entry.weight)
 
     def _copy(self, digest: str, category: str) -> tuple[Known, _Held] | None:
         """What is known of a category; None: nothing, or it was not confirmed for too long."""
         entry = self.entry(digest)
         held = entry.held.get(category) if entry else None
-        return (entry.records[category], held) if entry and held and self._is_young(held) else None
-
-    def _is_young(self, held: _Held) -> bool:
-        return self._clock() - held.kept_at < self._ttl
+        is_young = held is not None and self._clock() - held.kept_at < self._ttl
+        return (entry.records[category], held) if entry and held and is_young else None
 
     def _listed(self, of: Callable[[Entry], Iterable[tuple[str, Known, _Held]]]) -> list[SharedCopy]:
         now = self._clock()
         with self._lock:
             all_of = [(digest, *part) for digest, entry in self._entries.items() for part in of(entry)]
-        young = [part for part in all_of if self._is_young(part[3])]
+        young = [part for part in all_of if now - part[3].kept_at < self._ttl]
         young.sort(key=lambda part: -part[3].kept_at)
         return [SharedCopy(d, name, r.copy, now - held.kept_at, held.kind, r.began) for d, name, r, held in young]
 
@@ -493,9 +587,33 @@ def _written(
     return written
 
 
+_NOT_HELD = None, ""
+
+
+def _packed(records: Mapping[str, Known], held: Mapping[str, _Held] = _NOTHING) -> Packed[Known]:
+    parts = {name: (*held.get(name, _NOT_HELD), *parts_of(record)) for name, record in records.items()}
+    return Packed(marshal.dumps(parts), _record)
+
+
+def _record(kept_at: float | None, kind: str, *parts: Any) -> Known:
+    return record_of(*parts)
+
+
+def _held(kept_at: float | None, kind: str, *parts: Any) -> _Held | None:
+    return None if kept_at is None else _Held(kept_at, kind)
+
+
+def _is_part(said: Mapping[str, Known], records: Mapping[str, Known]) -> bool:
+    """Return whether all of an answer is kept. Of what was not there a version is kept."""
+    return said.keys() <= records.keys() and all(
+        record == (kept := records[name]) or (record == NOT_THERE and not (kept.mark or kept.copy.fields))
+        for name, record in said.items()
+    )
+
+
 def _weight(record: Known) -> int:
-    return _EACH + _bytes_of(record.copy.fields)
+    return _RECORD + _bytes_of(record.copy.fields) if record.copy.fields else _ABSENT
 
 
 def _bytes_of(fields: Fields) -> int:
-    return sum(map(len, fields)) + sum(map(len, fields.values()))
+    return sum(map(len, fields.values())) + _FIELD * len(fields)

@@ -19,7 +19,6 @@ from redis import exceptions as driver
 from ...policy.described import Change, Known
 from ...policy.values import CategoryChange
 from ..memory.memory import Entry, Memory
-from .records import Answer
 from .server_identity import Server
 from .wire import Wire, pack
 
@@ -55,7 +54,7 @@ class Copy:
 
     :param lives_ms: what was asked for.
     :param kind: of the session.
-    :param answer: as of when it was asked for.
+    :param now_ms: the server's clock when it was asked for.
     :param records: the categories, own writes since then included.
     :param asked_at: monotonic seconds.
     :param answered_at: likewise.
@@ -68,7 +67,7 @@ class Copy:
 
     lives_ms: Mapping[str, int]
     kind: str
-    answer: Answer
+    now_ms: int
     records: Mapping[str, Known]
     asked_at: float
     answered_at: float
@@ -148,7 +147,7 @@ class Lane:
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
         """What is kept of a session. It counts only if it is vouched for still after :meth:`is_up_to_date`."""
-        entry, over = self.memory.entry(digest), self.over
+        entry, over = self.memory.opened(digest), self.over
         for copy in entry.near if entry is not None else ():
             if copy.over is over and copy.kind == kind and (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms):
                 return copy

@@ -55,19 +55,14 @@ class Hit(NamedTuple):
     trust_since_ms: int
 
     @property
-    def answer(self) -> Answer:
-        """As of when it was asked for."""
-        return self.copy.answer
-
-    @property
     def now_ms(self) -> int:
         """The server's clock by now: so late or later."""
-        return self.copy.answer.now_ms + int((self.at - self.copy.answered_at) * 1000)
+        return self.copy.now_ms + int((self.at - self.copy.answered_at) * 1000)
 
     @property
     def latest_ms(self) -> int:
         """And so late or earlier. Between the two lies as much time as the answer took."""
-        return self.copy.answer.now_ms + int((self.at - self.copy.asked_at) * 1000) + 1
+        return self.copy.now_ms + int((self.at - self.copy.asked_at) * 1000) + 1
 
 
 class NearCache:
@@ -168,7 +163,7 @@ class NearCache:
             copy = Copy(
                 reading.lives_ms,
                 reading.ref.kind,
-                answer,
+                answer.now_ms,
                 answer.records,
                 asked_at,
                 self._clock(),

@@ -81,7 +81,7 @@ class RedisStore:
         :raises StoreError: the server did not answer.
         """
         names = tuple(lives_ms)
-        entry = None if anew or ref.shadow else self.memory.entry(ref.digest)
+        entry = None if anew or ref.shadow else self.memory.opened(ref.digest)
         known = NO_RECORDS if entry is None else entry.records
         answers: list[Answer] = []
         command = self.commands.read(ref, lives_ms, known)

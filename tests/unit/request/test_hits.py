@@ -14,7 +14,6 @@ from flask_langpont_session.policy.records import CategoryState, Verdict
 from flask_langpont_session.policy.values import AuthRow, CategoryCopy
 from flask_langpont_session.stores.redis.lane import Copy, Lane
 from flask_langpont_session.stores.redis.near import Hit
-from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
 from tests.support.fake_stores import NOW_MS, Stage, a_row
 
@@ -23,9 +22,9 @@ def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
     """What the server said of a session just now. The server has not been told of any question since."""
     records = {name: Known(b"", CategoryCopy(5, {})) for name in stage.backend.table.loaded_together}
     records["ui"] = Known(b"", CategoryCopy(5, ui))
+    records["auth"] = records["auth"]._replace(auth=AuthEntry(row, NOW_MS))
     now = stage.clock()
-    answer = Answer(NOW_MS, AuthEntry(row, NOW_MS), records)
-    copy = Copy({}, "u", answer, records, now, now, math.inf, b"", Server(), Lane(stage.memory), None)
+    copy = Copy({}, "u", NOW_MS, records, now, now, math.inf, b"", Server(), Lane(stage.memory), None)
     give_hit(stage, row.digest, copy)
     return copy
 

@@ -14,7 +14,6 @@ from flask_langpont_session.policy.described import Known
 from flask_langpont_session.policy.values import CategoryCopy
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
-from flask_langpont_session.stores.redis.records import Answer
 from flask_langpont_session.stores.redis.server_identity import Server
 from flask_langpont_session.stores.redis.wire import HEARS, Wire
 from flask_langpont_session.support.lag import Deadline
@@ -76,9 +75,9 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
 
 def copy(lane: Lane, *names: str) -> Copy:
     """What was read of these categories."""
-    answer = Answer(1, None, {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names})
+    records = {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names}
     lives = dict.fromkeys(names, 1000)
-    return Copy(lives, "a", answer, answer.records, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane, lane.over)
+    return Copy(lives, "a", 1, records, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane, lane.over)
 
 
 def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS, name: str = "ui") -> None:
