@@ -174,7 +174,7 @@ class LangPontSession(SessionInterface):
             if saved is None:
                 return True
             outcome = "ok" if saved.durable else "not_durable"
-        recorder.observe("request_save", "all", "none", outcome, time.perf_counter() - began)
+        recorder.noting("request_save", "all", "none", outcome)(time.perf_counter() - began)
         return outcome != "refused"
 
     def _read_cookie(

@@ -244,7 +244,7 @@ class CategoryWrites(Part):
         self._reports.payload(changes)
         plan.note_kept(changes, Kept.REDIS)
         if not ref.shadow:
-            self._fallback.remember_write(ref.digest, plan.loaded, changes, written.versions, ref.kind)
+            self._fallback.remember_write(ref.digest, plan.loaded, changes, written, ref.kind)
             self._journal_writer.written(ref.digest, changes, scope)
         return True
 

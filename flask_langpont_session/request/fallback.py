@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
-from ..policy.described import Change, Known, written_at
+from ..policy.described import Known, written_at
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
@@ -17,7 +17,7 @@ from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
 from ..stores.host.register import Register
 from ..stores.memory.memory import Memory
-from ..stores.redis.records import empty_as_of
+from ..stores.redis.records import Written, empty_as_of
 from .scope import RedisReply
 
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
@@ -227,21 +227,23 @@ class Fallback:
         digest: str,
         loaded: Loaded | None,
         changes: Mapping[str, CategoryChange],
-        versions: Mapping[str, Change],
+        written: Written,
         kind: str,
     ) -> None:
-        """Keep the local copies as new as this worker's own writes.
+        """Keep the local copies as new as this worker's own writes, and have no worker of this host go by what it had
+        before.
 
         :param kind: of the session.
-        :param versions: category → its versions before and after the write.
         """
         for name, change in changes.items():
-            version = versions[name]
+            version = written.versions[name]
             if change.wipe:
                 self._register.note_wipe(digest, name, version.after)
             if name not in self.kept_locally:
                 continue
             self._register.note_version(digest, name, version.after)
+            if written.is_held:
+                continue
             if not (change.wipe or version.before):
                 # This worker may know of something, which Redis has lost then. Just before the write, which would count
                 # as a part of it otherwise.
@@ -249,15 +251,6 @@ class Fallback:
             # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
             found = None if loaded is None else loaded.of(name).stored
             self._memory.write(digest, name, change, version, kind=kind, found=found)
-
-    def note_versions(self, digest: str, versions: Mapping[str, Change]) -> None:
-        """Have no worker of this host go by what it had of some categories before a write.
-
-        :param versions: category → its versions before and after it.
-        """
-        for name, version in versions.items():
-            if name in self.kept_locally:
-                self._register.note_version(digest, name, version.after)
 
     def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
         """Return whether a worker of this host has seen a later version of a category than what Redis has is as of:

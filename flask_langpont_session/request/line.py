@@ -73,6 +73,11 @@ class Seen(Loaded):
         self.row, self.former, self.copy, self.records, self.terms = row, former, copy, records, terms
         self.values: dict[str, Any] = {}
 
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing of the session was written since by this worker."""
+        return self.records is self.copy.records
+
     def own(self) -> Loaded:
         return Loaded(self.verdict, dict(self.categories), row=self.row, former=self.former)
 
@@ -156,7 +161,7 @@ class Line:
             seen is None
             or seen.terms.news != self._ended.news
             or seen.terms.trust_since_ms != hit.trust_since_ms
-            or seen.records is not seen.copy.records
+            or not seen.is_current
             or hit.at >= seen.terms.until
         ):
             seen = self._seen(hit, sid, life)

@@ -128,12 +128,10 @@ class PlainChanges:
         """Note what Redis has for all that go by it."""
         digest, kind = sid.digest, sid.kind
         self._reports.payload(changes)
-        if written.is_held:
-            self._fallback.note_versions(digest, written.versions)
-        else:
-            self._fallback.remember_write(digest, loaded, changes, written.versions, kind)
+        self._fallback.remember_write(digest, loaded, changes, written, kind)
         self._journal_writer.written(digest, changes)
         if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
             in_use.served(digest, max(lives.values()))
         entry = self._backend.memory.entry(digest)
-        return Sent(written, shown=None if entry is None else entry.seen)
+        seen: Seen | None = None if entry is None else entry.seen
+        return Sent(written, shown=seen if seen is not None and seen.is_current else None)

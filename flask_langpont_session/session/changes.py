@@ -38,6 +38,10 @@ class Changes:
     :param reject: told (category, key, reason) of a change that turns out at the save to be impossible to store.
     """
 
+    read_all = False
+    # What was assigned, in bytes and fields, at most: a bound that only grows.
+    _bytes = _fields = 0
+
     def __init__(self, table: CategoryTable, limits: SessionLimits, reject: Callable[[str, str, str], None]) -> None:
         self._table = table
         self._limits = limits
@@ -48,9 +52,6 @@ class Changes:
         self.increments: dict[str, int] = {}
         self.saved: dict[str, bytes] = {}
         self.read: set[str] = set()
-        self.read_all = False
-        # What was assigned, in bytes and fields, at most: a bound that only grows.
-        self._bytes = self._fields = 0
 
     def __bool__(self) -> bool:
         return bool(self.assigned or self.deleted or self.increments)

@@ -306,7 +306,7 @@ class Memory:
             written, seen = _written(digest, entry.records, changes, versions), entry.seen
             if not written:
                 return None
-            if seen is not None and not (seen.copy in near and seen.records is seen.copy.records):
+            if seen is not None and not (seen.copy in near and seen.is_current):
                 seen = None  # another thread made it of what there was before an earlier write
             for copy in near:
                 copy.records = {**copy.records, **{name: written[name] for name in written if name in copy.records}}

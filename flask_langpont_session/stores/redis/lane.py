@@ -169,42 +169,13 @@ class Lane:
     def keep(self, digest: str, copy: Copy) -> None:
         """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
         if self._named is not None and digest not in self._named:
-            others = [other for other in self._copies(self.memory.entry(digest)) if other.lives_ms != copy.lives_ms]
+            others = [other for other in self.copies(self.memory.entry(digest)) if other.lives_ms != copy.lives_ms]
             self.memory.put_near(digest, (copy, *others))
 
-    def _copies(self, entry: Entry | None) -> list[Copy]:
+    def copies(self, entry: Entry | None) -> list[Copy]:
         """Return what this connection vouches for of a session."""
         over = self.over
         return [] if entry is None else [copy for copy in entry.near if copy.over is over]
-
-    def rewrite(
-        self,
-        digest: str,
-        entry: Entry | None,
-        changes: Mapping[str, CategoryChange],
-        versions: Mapping[str, Change],
-        change_ids: ChangeIds,
-    ) -> bool:
-        """Have what is kept be as new as a write of the session over this connection, and note the write for the other
-        workers of this host, whatever came of it. Only in a turn.
-
-        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
-        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
-
-        :param entry: what is known of the session; None: nothing.
-        :param versions: of each category that was written, before and after it; none: it failed, or may have.
-        :return: whether an outage may show what the write has left.
-        """
-        is_held = None
-        try:
-            copies = self._copies(entry)
-            change_id = change_ids.change(digest, copies[0].change_id if copies else None)
-            if versions and change_id is not None:
-                is_held = self.memory.rewrite(digest, copies, changes, versions, change_id)
-        finally:  # also when a signal handler or a greenlet's end raises here
-            if is_held is None:
-                self.drop(digest)
-        return bool(is_held)
 
     def drop(self, digest: str) -> None:
         """Vouch for nothing of a session. Only in a turn."""
@@ -259,10 +230,10 @@ class Turn:
     :ivar connection: None: it was not good, and is closed.
     """
 
-    __slots__ = ("connection", "lane")
+    __slots__ = ("_lane", "connection")
 
     def __init__(self, lane: Lane, connection: Any) -> None:
-        self.lane = lane
+        self._lane = lane
         self.connection: Any = connection
 
     def take(self, until: float) -> Any:
@@ -277,12 +248,42 @@ class Turn:
     def drop(self, connection: Any) -> None:
         """It is not good any more."""
         self.connection = None
-        self.lane.close(connection)
+        self._lane.close(connection)
+
+    def wrote(
+        self,
+        digest: str,
+        entry: Entry | None,
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
+        change_ids: ChangeIds,
+    ) -> bool:
+        """End it with a write of a session: have what is kept be as new, and note the write for the other workers of
+        this host, whatever came of it.
+
+        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
+        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
+
+        :param entry: what is known of the session; None: nothing.
+        :param versions: of each category that was written, before and after it; none: it failed, or may have.
+        :return: whether an outage may show what the write has left.
+        """
+        lane, is_held = self._lane, None
+        try:
+            copies = lane.copies(entry)
+            change_id = change_ids.change(digest, copies[0].change_id if copies else None)
+            if versions and change_id is not None:
+                is_held = lane.memory.rewrite(digest, copies, changes, versions, change_id)
+        finally:  # also when a signal handler or a greenlet's end raises here
+            if is_held is None:
+                lane.drop(digest)
+            self.end()
+        return bool(is_held)
 
     def end(self) -> None:
         """Let others use it."""
         if self.connection is not None:
-            self.lane.give_back(self.connection)
+            self._lane.give_back(self.connection)
 
 
 class _Peek(socket.socket):

@@ -273,8 +273,8 @@ class Link:
         try:
             connection.deadline.renew(until)
             now, reply = connection.exchange(CLOCK.packed + packed, 2)
-            said: T | Exception | None = reply if is_refusal(reply) else understand(reply)
-            is_in_step = is_refusal(now) or (type(now) is list and len(now) == 2)  # a busy server refuses both
+            said: T | Exception | None = understand(reply) or (reply if is_refusal(reply) else None)
+            is_in_step = (type(now) is list and len(now) == 2) or is_refusal(now)  # a busy server refuses both
             if said is None or not is_in_step:
                 raise driver.InvalidResponse("no reply that this command has")
             clean = True

@@ -188,9 +188,8 @@ def change_arguments(change: CategoryChange, sets: Fields) -> list[str | bytes |
 
     :param sets: what the server gets of the values that are set.
     """
-    deletes, increments = change.deletes, change.increments
-    numbers = f"{len(deletes):06x}{len(increments):06x}{len(sets):06x}"
-    form = f"{change.wipe:d}{numbers}{change.since:016}{change.life_ms}"
+    deletes, increments, since = change.deletes, change.increments, change.since
+    form = f"{change.wipe:d}{len(deletes):06x}{len(increments):06x}{len(sets):06x}{since:016}{change.life_ms}"
     return [form, *sets, *deletes, *increments, *sets.values(), *increments.values()]
 
 

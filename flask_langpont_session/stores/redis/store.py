@@ -182,10 +182,7 @@ class RedisStore:
             reply = self.link.over(turn, packed, lambda reply: written(reply, names), now + timeout)
             versions = reply.versions if type(reply) is Written else NOTHING
         finally:
-            try:
-                is_held = turn.lane.rewrite(digest, entry, changes, versions, change_ids)
-            finally:
-                turn.end()
+            is_held = turn.wrote(digest, entry, changes, versions, change_ids)
         return Written("written", versions, None, is_held) if versions else None
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:

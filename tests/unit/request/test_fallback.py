@@ -18,7 +18,7 @@ from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.memory.memory import Memory
-from flask_langpont_session.stores.redis.records import Answer, empty_as_of
+from flask_langpont_session.stores.redis.records import Answer, Written, empty_as_of
 from tests.support.fakes import settings_in
 from tests.support.known import known
 
@@ -295,17 +295,19 @@ def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: i
     """By the version that the write found: only then it has all that is there."""
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}))
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(before, after)}, "a")
+    shown.fallback.remember_write(
+        "d", shown.loaded, change, Written("written", {"translation": Change(before, after)}), "a"
+    )
     assert shown.memory.category("d", "translation") == kept
 
 
 def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
     """Whatever was read before."""
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
-    shown.fallback.remember_write("d", None, change, {"translation": Change(8, 9)}, "a")
+    shown.fallback.remember_write("d", None, change, Written("written", {"translation": Change(8, 9)}), "a")
     assert shown.memory.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
     change = {"translation": CategoryChange(1, wipe=True)}
-    shown.fallback.remember_write("d", None, change, {"translation": Change(9, 11)}, "a")
+    shown.fallback.remember_write("d", None, change, Written("written", {"translation": Change(9, 11)}), "a")
     assert shown.memory.category("d", "translation") == CategoryCopy(11, {})
 
 
@@ -314,7 +316,7 @@ def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
     waiting = overlay(writes={"translation": {"input_text": b"waits"}})
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
+    shown.fallback.remember_write("d", shown.loaded, change, Written("written", {"translation": Change(7, 9)}), "a")
     assert shown.memory.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
 
 
@@ -323,5 +325,5 @@ def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Show
     wiped = overlay(wiped=frozenset({"translation"}), writes={"translation": {"input_text": b"1"}})
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
-    shown.fallback.remember_write("d", shown.loaded, change, {"translation": Change(7, 9)}, "a")
+    shown.fallback.remember_write("d", shown.loaded, change, Written("written", {"translation": Change(7, 9)}), "a")
     assert shown.memory.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
