@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import redis
 
 from devservers.cluster import running_shards
 from devservers.servers import Valkey
 
 from .cores import pin
-from .scale_worker import Order, Report
+from .scale_worker import Order, Report, work
+from .workers import Process
 
 IS_SMALL = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 2
 """Whether clients and servers have to share two cores."""
@@ -28,10 +25,11 @@ class Servers:
     """The shards, and what they say of themselves, added up.
 
     :param clients: one of each.
+    :param replicas: one of each, in a cluster.
     """
 
-    def __init__(self, nodes: Sequence[Valkey], clients: Sequence[redis.Redis]) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Sequence[Valkey], clients: Sequence[redis.Redis], replicas: Sequence[Valkey]) -> None:
+        self.nodes, self.replicas = nodes, replicas
         self._clients = clients
 
     @property
@@ -103,7 +101,7 @@ def serving(folder: Path, shards: int | None = None, extra: Sequence[str] = ()) 
         stack.enter_context(apart(*(node.pid for node in nodes)))
         primaries = nodes[:shards]
         clients = [stack.enter_context(redis.Redis(port=node.port, socket_timeout=30.0)) for node in primaries]
-        yield Servers(primaries, clients)
+        yield Servers(primaries, clients, nodes[len(primaries) :])
 
 
 class Crew:
@@ -114,41 +112,31 @@ class Crew:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._command = [sys.executable, "-m", "benchmarks.scale_worker", str(folder), json.dumps(settings)]
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._arguments = folder, settings
+        self._workers: list[Process] = []
 
     def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, *exc: object) -> None:
         for worker in self._workers:
-            worker.communicate()
+            worker.close()
 
     def grow(self, size: int) -> None:
         """Have so many workers."""
         while len(self._workers) < size:
             # The first one makes the files that all share, and learns which server it is that they trust.
             count = size - len(self._workers) if self._workers else 1
-            new = [subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(count)]
+            new = [Process(work, *self._arguments) for _ in range(count)]
             self._workers += new
             for worker in new:
-                _line(worker)
+                worker.answer()
 
     def do(self, orders: Sequence[Order]) -> list[Report]:
         """Have each worker do one; those beyond have nothing to do."""
         for worker, order in zip(self._workers, orders, strict=False):
-            assert worker.stdin is not None
-            worker.stdin.write(msgspec.json.encode(order) + b"\n")
-            worker.stdin.flush()
-        return [msgspec.json.decode(_line(worker), type=Report) for worker in self._workers[: len(orders)]]
-
-
-def _line(worker: subprocess.Popen[bytes]) -> bytes:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a worker ended with status {worker.wait()}; its own message is above")
-    return line
+            worker.send(order)
+        return [worker.answer() for worker in self._workers[: len(orders)]]
 
 
 @contextmanager

@@ -1,17 +1,17 @@
-"""One worker process of ``python -m benchmarks.scale``: it does with sessions what it is told, line by line.
+"""One worker process of ``python -m benchmarks.scale``: it does with sessions what it is told.
 
 It has an application of its own and works through the repository of that, without HTTP: each request begins, loads or
-saves, and ends. Orders and replies are JSON, a line each, on its standard input and output.
+saves, and ends.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -264,15 +264,11 @@ WORK: Mapping[str, Callable[[Worker, int, int], None]] = {
 """Kind of request → what does it."""
 
 
-def main() -> None:
-    """Do what the lines of the standard input say, until it ends."""
-    folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+def work(orders: Connection, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Do what is told, until nothing is told any more."""
     worker = Worker(folder, settings)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(msgspec.json.encode(worker.do(msgspec.json.decode(line, type=Order))).decode(), flush=True)
+    orders.send("ready")
+    with suppress(EOFError):
+        while True:
+            orders.send(worker.do(orders.recv()))
     worker.close()
-
-
-if __name__ == "__main__":
-    main()

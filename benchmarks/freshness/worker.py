@@ -1,20 +1,18 @@
 """One of two processes, each an application of its own, that talk to each other by a pipe.
 
 The writer changes a session and tells the reader by the pipe once it has the answer; the reader, which has read the
-session before, then reads at once, and again until it sees the change. What either shall do comes as a line of JSON on
-standard input; what was found goes to standard output.
+session before, then reads at once, and again until it sees the change. A pipe from the program says what either
+shall do.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TextIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 from flask import Flask, request
 
@@ -58,15 +56,13 @@ class Seen:
             (self.late if first == old else self.without).append(seconds * 1000)
 
 
-def lateness(
-    read: Callable[[], str], new: str, clock: Callable[[], float] = time.perf_counter
-) -> tuple[str, float | None]:
+def lateness(read: Callable[[], str], new: str) -> tuple[str, float | None]:
     """What the first read shows, and the seconds until the beginning of the one that shows the new value; 0: that is
     the first one. None: none did."""
-    told = began = clock()
+    told = began = time.perf_counter()
     shown = first = read()
     while shown != new:
-        began = clock()
+        began = time.perf_counter()
         if began - told > LONG:
             return first, None
         shown = read()
@@ -76,16 +72,17 @@ def lateness(
 class Worker:
     """The application, and the way to the other process.
 
+    :param program: the pipe from the program and to it.
     :param words: the pipe from the other process.
-    :param to_other: the descriptor of the one to it.
-    :param hits: says how many reads the near cache has answered so far.
+    :param to_other: the one to it.
     :param patience: seconds within which the near cache has to answer a read; 0: there is none.
     """
 
     def __init__(
-        self, app: Flask, words: TextIO, to_other: int, hits: Callable[[], int], patience: float = 0.0
+        self, app: Flask, program: Connection, words: Connection, to_other: Connection, patience: float
     ) -> None:
-        self._app, self._words, self._to_other, self._hits, self._patience = app, words, to_other, hits, patience
+        self._app, self._program, self._words, self._to_other = app, program, words, to_other
+        self._patience = patience
 
     def sign_in(self) -> str:
         """A new session. Returns its Cookie header."""
@@ -96,15 +93,15 @@ class Worker:
     def write(self, cookie: str, rounds: int, first: int = 0, *, is_disturbed: bool = False) -> None:
         """Change a text of the session so many times.
 
-        :param is_disturbed: say "held" before each change and wait for a line: something is done to the stores.
+        :param is_disturbed: say "held" before each change and wait for a word: something is done to the stores.
         """
         self._write(cookie, first)
         for number in range(first + 1, first + rounds + 1):
             self._tell("hold", "/read", cookie, _text(number - 1))
             self._hear()
             if is_disturbed:
-                _print("held")
-                sys.stdin.readline()
+                self._program.send("held")
+                self._program.recv()
             self._write(cookie, number)
             self._tell("now", _text(number))
             self._hear()
@@ -121,7 +118,7 @@ class Worker:
             self._hear()
         self._tell("end")
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Seen:
         """Read as the writer tells, until it says that it was all."""
         seen, environ, old = Seen(), dict[str, Any](), ""
         while (word := self._hear())[0] != "end":
@@ -132,15 +129,15 @@ class Worker:
             else:
                 seen.note(old, *lateness(partial(self._body, environ), word[1]))
             self._tell("done")
-        return asdict(seen)
+        return seen
 
     def _is_near(self, environ: dict[str, Any]) -> bool:
         """Whether a copy answers a read; a connection that was lost takes a moment to be there again."""
         until, is_hit = time.monotonic() + self._patience, False
         while not is_hit:
-            before = self._hits()
+            before = near_cache.hits(self._app)
             self._body(environ)
-            is_hit = self._hits() > before
+            is_hit = near_cache.hits(self._app) > before
             if time.monotonic() > until:
                 self._patience = 0.0  # it is off
                 break
@@ -171,13 +168,10 @@ class Worker:
         return reply
 
     def _tell(self, *words: str) -> None:
-        os.write(self._to_other, json.dumps(words).encode() + b"\n")
+        self._to_other.send(words)
 
-    def _hear(self) -> list[str]:
-        line = self._words.readline()
-        if not line:
-            raise EOFError("the other process has ended")
-        words: list[str] = json.loads(line)
+    def _hear(self) -> tuple[str, ...]:
+        words: tuple[str, ...] = self._words.recv()
         return words
 
 
@@ -218,22 +212,11 @@ def _application(settings: Mapping[str, Any]) -> Flask:
     return app
 
 
-def _print(found: object) -> None:
-    print(json.dumps(found), flush=True)
-
-
-def main() -> None:
-    """Do what standard input says, until it ends."""
-    settings, words, to_other = json.loads(sys.argv[1])
+def work(program: Connection, settings: Mapping[str, Any], words: Connection, to_other: Connection) -> None:
+    """Do what the program says, until it ends this process."""
     app = _application(settings)
-    patience = 0.0 if settings["NEAR_CACHE"] == [] else LONG
-    worker = Worker(app, os.fdopen(words, encoding="ascii"), to_other, partial(near_cache.hits, app), patience)
-    _print("ready")
-    for line in sys.stdin:
-        name, arguments = json.loads(line)
-        _print(getattr(worker, name)(**arguments))
-    os._exit(0)  # nothing is left to be told
-
-
-if __name__ == "__main__":
-    main()
+    worker = Worker(app, program, words, to_other, 0.0 if settings["NEAR_CACHE"] == () else LONG)
+    program.send("ready")
+    while True:
+        name, arguments = program.recv()
+        program.send(getattr(worker, name)(**arguments))
