@@ -477,7 +477,7 @@ COUNTING = """
     publisher = Publisher(
         lambda: figures(reader.take(), active=None, in_use=0),
         HostWork(Path(sys.argv[1]), "metrics", 180),
-        [cloudwatch.CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect)],
+        [cloudwatch.CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect).publish],
         lambda: False,
     )
     for line in sys.stdin:
