@@ -65,7 +65,7 @@ def health_report(state: State) -> dict[str, Any]:
             "lost_share": round(health.lost_share, 4),  # of all sessions
         },
         "near_cache": {  # of this process
-            "connections": sum(part.near.connections for part in state.backend.primary.endpoints.values() if part.near),
+            "connections": state.backend.near_connections,
             "hits": state.recorder.counters().get("near_cache_hits", 0),
         },
         "memory": {"sessions": memory.sessions, "forgotten": memory.forgotten},  # of this process

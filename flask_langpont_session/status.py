@@ -103,9 +103,7 @@ def status_facts(state: State, span: float) -> Facts:
             began=history.began,
             has_looked=state.monitor.has_looked,
             lag=PROCESS.longest,
-            near_connections=sum(
-                part.near.connections for part in state.backend.primary.endpoints.values() if part.near
-            ),
+            near_connections=state.backend.near_connections,
         ),
         level=view.level,
         level_name=LEVELS[view.level],

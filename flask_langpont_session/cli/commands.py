@@ -47,12 +47,8 @@ class _Commands(AppGroup):
 
 
 langpont = _Commands("langpont", help="Sessions by category: tables, stores, decisions.")
-langpont.add_command(doctor)
-langpont.add_command(drill)
-langpont.add_command(iam_token)
-langpont.add_command(purge)
-langpont.add_command(sessions)
-langpont.add_command(watch)
+for command in (doctor, drill, iam_token, purge, sessions, watch):
+    langpont.add_command(command)
 
 JOURNAL = "journal"
 

@@ -22,6 +22,7 @@ from ..extension import arrange, state_of
 from ..policy.levels import LEVELS
 from ..policy.values import StoreError
 from .signals import interrupting, undisturbed
+from .words import in_ms
 
 if TYPE_CHECKING:
     from ..drill.run import Amounts, Drill, Outcome, Track
@@ -185,7 +186,7 @@ def _one(made: Drill, name: str, seconds: float) -> bool:
 
 def lines_of(outcome: Outcome) -> Iterator[str]:
     """What one drill came to, for people."""
-    noticed = f"noticed after {outcome.noticed:.2f} s, in which the slowest request took {_ms(outcome.slowest)}"
+    noticed = f"noticed after {outcome.noticed:.2f} s, in which the slowest request took {in_ms(outcome.slowest)}"
     yield f"  level {outcome.level} {LEVELS[outcome.level]}, {noticed}; all well {outcome.over:.2f} s after its end"
     for name, (said, is_ok) in outcome.signing.items():
         yield f"  {'ok ' if is_ok else 'BAD'} {name:22}{said}"
@@ -209,9 +210,5 @@ def _amounts(amounts: Amounts) -> str:
     """From where or where to, the median, and the slowest where there were several."""
     if not amounts.seconds:
         return "nothing"
-    slowest = f" (at most {_ms(max(amounts.seconds))})" if len(amounts.seconds) > 1 else ""
-    return f"{' or '.join(amounts.places)} {_ms(statistics.median(amounts.seconds))}{slowest}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
+    slowest = f" (at most {in_ms(max(amounts.seconds))})" if len(amounts.seconds) > 1 else ""
+    return f"{' or '.join(amounts.places)} {in_ms(statistics.median(amounts.seconds))}{slowest}"

@@ -22,7 +22,7 @@ from ..diagnosis.findings import Unknown
 from ..extension import state_of
 from ..policy.levels import LEVELS
 from .signals import interrupting
-from .words import counted, waiting_as_json, what_waits
+from .words import counted, in_ms, waiting_as_json, what_waits
 
 if TYPE_CHECKING:
     from ..diagnosis.stores_now import StoreAnswer
@@ -113,7 +113,8 @@ def _parts(look: Look) -> Iterator[Part]:
     refused = ", sign-ins are refused (503)" if look.refuses_sign_ins else ""
     yield "level", f"{look.level} {LEVELS[look.level]}{refused}{whose}", bool(look.level > 0 or refused)
     for page in look.pages:
-        said = page.problem or f"{_ms(page.took)}, level {page.report['level']} since {_time(page.report.get('since'))}"
+        said, took = page.problem, in_ms(page.took)
+        said = said or f"{took}, level {page.report['level']} since {_time(page.report.get('since'))}"
         yield page.url, said, page.problem is not None
     for name, answer in look.stores.items():
         unused = "".join(f", not used to {way}" for way in look.unused(name))
@@ -124,7 +125,7 @@ def _parts(look: Look) -> Iterator[Part]:
 
 
 def _said(answer: StoreAnswer) -> str:
-    return answer.problem or (f"ok {_ms(answer.took)}" if answer.took is not None else "ok")
+    return answer.problem or (f"ok {in_ms(answer.took)}" if answer.took is not None else "ok")
 
 
 def _journal(look: Look) -> str:
@@ -134,10 +135,6 @@ def _journal(look: Look) -> str:
     if isinstance(look.journal, Unknown):
         return look.journal.why
     return f"{what_waits(look.journal)}{used}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
 
 
 def _clock(at: float) -> str:

@@ -25,6 +25,11 @@ def lasting(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
 
 
+def in_ms(seconds: float) -> str:
+    """A short time, for people."""
+    return f"{seconds * 1000:.1f} ms"
+
+
 def age_of(waiting: Waiting) -> str:
     """The end of a sentence about what waits: since when; empty: that is not known."""
     seconds = waiting.oldest_seconds(time.time())

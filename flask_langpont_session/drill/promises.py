@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,9 +105,3 @@ def broken_by_writing(place: Kept | None, promised: Promise) -> str | None:
     if place in promised.places:
         return None
     return f"what was written is in {place}, not in {' or '.join(sorted(promised.places))}"
-
-
-def default_of(settings: Settings, key: str) -> Any:
-    """What DEFAULTS says of a key."""
-    defaults: Mapping[str, Any] = settings.defaults
-    return defaults.get(key)

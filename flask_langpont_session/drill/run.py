@@ -46,7 +46,6 @@ from .promises import (
     Seen,
     broken_by_reading,
     broken_by_writing,
-    default_of,
     key_of,
     promise,
     user_key_of,
@@ -258,7 +257,7 @@ class Drill:
         level = seen.level if seen.level in outcome.levels else outcome.level
         promised = promise(self._settings, track.feature, level, outcome.answering)
         track.shown.note(took, seen.source if promised.is_shown else "default")
-        default = None if track.key is None else default_of(self._settings, track.key)
+        default = None if track.key is None else self._settings.defaults.get(track.key)
         track.blame(broken_by_reading(seen, promised, level, track.stored, default))
         if track.key is None:
             return
@@ -398,11 +397,11 @@ class Drill:
         self._wait_until_well("at the end")
         self._monitor.stop()  # which may be about to tell Redis again what has changed
         self._wait_for_the_database()
-        key_of_category = Commands(self._backend.primary.prefix).key
+        key_of, names = Commands(self._backend.primary.prefix).key, self._settings.table.categories
         # The rows, too: of a request that was given up half way no browser knows the session.
         rows = {row.digest for row in self._backend.database.sessions_of(self.user, PATIENCE)}
         for digest in sorted(rows.union(*(browser.digests for browser in self._browsers))):
-            keys = [key_of_category(name, digest, shadow) for name in self._categories for shadow in (False, True)]
+            keys = [key_of(name, digest, shadow) for name in names for shadow in (False, True)]
             self._backend.primary.run_commands([("DEL", key) for key in keys], timeout=PATIENCE)
         self._backend.database.upkeep.erase(self.user)
 
@@ -414,7 +413,3 @@ class Drill:
             if time.monotonic() - began > PATIENCE:
                 raise NotWell(f"the database has not answered within {PATIENCE:g} s")
             time.sleep(0.01)  # a command of its own may look again and again: nothing tells when a call has ended
-
-    @property
-    def _categories(self) -> Sequence[str]:
-        return tuple(self._settings.table.categories)

@@ -191,6 +191,11 @@ class Backend:
         lives_with_session = kind == SIGNED_IN and self._ttl(category) is None
         return 0 if lives_with_session else self.life_of(category, kind, self.settings.life)
 
+    @property
+    def near_connections(self) -> int:
+        """Connections of this process' near cache."""
+        return sum(part.near.connections for part in self.primary.endpoints.values() if part.near)
+
     def is_over(self, digest: str) -> None:
         """Have this worker know for ever that a session is dead, and the others ask for its row anew."""
         self.memory.kill(digest)
