@@ -191,30 +191,6 @@ def test_the_probe_has_a_deadline_of_its_own_on_a_black_hole(database: Database,
     until_it_answers(database)
 
 
-def test_a_call_that_waited_for_a_slot_says_nothing_about_the_database(url: str, proxy: FaultProxy) -> None:
-    """The time that others took is no lateness of the database's, and opens no breaker."""
-    database = Database(make_engine(url, LONG), timeout=LONG, concurrency=1)
-    warm(database)
-    with proxy.failing(HANG):
-        in_threads(1, lambda: database.load("digest", idle_ms=0, timeout=SHORT))
-        until_swallowed(proxy, 1)
-        errors: list[object] = []
-        waiting = threading.Thread(
-            target=lambda: errors.extend(in_threads(1, lambda: database.load("digest", idle_ms=0, timeout=8 * SHORT)))
-        )
-        waiting.start()
-        waiting.join(3 * SHORT)  # more than its share
-        proxy.drop_connections()  # gives the slot to the call that waits
-        waiting.join(LONG)
-    [error] = errors
-    assert isinstance(error, StoreError)
-    assert (error.error_class, error.concerns_health) == (ErrorClass.LOCAL, False)
-    assert proxy.hits["hang"] == 2
-    wait_until(lambda: not database.calls.requests.busy, "the end of hung calls")
-    database.close()
-    database.engine.dispose()
-
-
 WRITES: dict[str, Callable[[Database], object]] = {
     "create": lambda database: create(database, "new").version,
     "create instead of": lambda database: create(database, "new", kill="digest").version,

@@ -816,30 +816,6 @@ def test_explain_shows_what_every_feature_gets_and_from_where(app: Flask) -> Non
 # -- increment ---------------------------------------------------------------------------------------------------------
 
 
-def test_increments_of_many_threads_all_count(app: Flask) -> None:
-    """20 threads × 25 increments of one session: 500, because the server adds."""
-
-    @app.post("/count")
-    def count() -> str:
-        return str(ours().increment("usage_count"))
-
-    client = browser(app)
-    client.post("/set", json={"usage_count": 0})
-    cookie = client.get_cookie("session").value
-
-    def work() -> None:
-        mine = browser(app, cookie)
-        for _ in range(25):
-            assert mine.post("/count").status_code == 200
-
-    threads = [threading.Thread(target=work) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert client.get("/get/usage_count").json["value"] == 500
-
-
 def test_an_increment_is_seen_by_its_own_request(app: Flask) -> None:
     """Missing counts as 0, several add up, negative ones subtract, and a set value is the new base."""
     client = browser(app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from flask import Flask, abort, session
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
-from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Observation, Recorder
+from flask_langpont_session.metrics.recorder import Measure
 from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events, switched_off
@@ -84,36 +83,6 @@ def test_requests_saves_and_questions_go_to_one_recorder(make_app: MakeApp) -> N
         assert found == expected, url
 
 
-def test_a_series_adds_up(app: Flask) -> None:
-    """Every observation has a duration, which is counted once."""
-    client = sign_in(app)
-    for _ in range(5):
-        client.get("/who")
-    series = parts(app).recorder.series()
-    assert series
-    for observed in series.values():
-        assert observed.count == sum(observed.durations.values())
-        assert set(observed.durations) <= set(BOUNDS)
-        assert 0 <= observed.seconds < 60  # nothing of it is left where this process was late all the time
-    requests = sum(s.seconds for o, s in series.items() if o.name == "request")
-    assert requests > sum(s.seconds for o, s in series.items() if o.name == "load")
-
-
-def test_what_is_handed_out_is_a_copy(app: Flask) -> None:
-    """An exporter that keeps or changes what it read disturbs nothing."""
-    client = browser(app)
-    client.get("/untouched")
-    recorder = parts(app).recorder
-    series, counters = recorder.series(), recorder.counters()
-    for observed in series.values():
-        observed.count += 100
-        observed.durations[0.01] = 100
-    client.get("/untouched")
-    assert recorded(app)[REQUEST] == 2
-    recorder.count("mine")
-    assert "mine" not in counters
-
-
 def test_an_error_of_a_view_is_a_request_too(app: Flask) -> None:
     """An exception counts as ``error``; an HTTP error that the view chose is an answer like any other."""
     app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -142,28 +111,6 @@ def test_each_application_has_its_own_recorder(make_app: MakeApp) -> None:
     browser(one).get("/untouched")
     assert recorded(one)[REQUEST] == 1
     assert recorded(two) == {}
-
-
-def test_recording_from_many_threads_loses_nothing() -> None:
-    """8 threads × 500 observations and counts."""
-    recorder = Recorder()
-
-    def work() -> None:
-        for _ in range(500):
-            recorder.observe("load", "all", "primary", "ok", 0.002)
-            recorder.count("things", 2)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    [(operation, series)] = recorder.series().items()
-    assert operation == Observation("load", "all", "primary", "ok")
-    assert series.count == 4000
-    assert series.durations == {2.0: 4000}
-    assert series.seconds == pytest.approx(8.0)
-    assert recorder.counters() == {"things": 8000}
 
 
 def test_payloads_are_measured_by_category(app: Flask) -> None:
