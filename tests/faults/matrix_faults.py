@@ -471,21 +471,14 @@ def endless_script(site: Site) -> Iterator[Evidence]:
     assert refusals(server, "BUSY") > before + 1
 
 
-def paused(*, reads: bool) -> Cause:
-    """CLIENT PAUSE.
-
-    :param reads: ALL: nothing is answered; else WRITE: whatever may write is not, and that is every script.
-    """
-
-    @contextmanager
-    def cause(site: Site) -> Iterator[Evidence]:
-        server = site.pair.primary
-        with _unpausing(server):
-            with server.client() as client:
-                client.client_pause(int(10 * LONG * 1000), all=reads)
-            yield lambda: int(_hangs(server, "SET", "fault-matrix", "1") and _hangs(server, "GET", "x") == reads)
-
-    return cause
+@contextmanager
+def paused(site: Site) -> Iterator[Evidence]:
+    """CLIENT PAUSE WRITE: whatever may write is not answered, and that is every script."""
+    server = site.pair.primary
+    with _unpausing(server):
+        with server.client() as client:
+            client.client_pause(int(10 * LONG * 1000), all=False)
+        yield lambda: int(_hangs(server, "SET", "fault-matrix", "1") and not _hangs(server, "GET", "x"))
 
 
 @contextmanager
