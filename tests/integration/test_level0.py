@@ -100,42 +100,6 @@ def test_clear_forgets_everything_and_what_follows_is_kept(make_app: MakeApp) ->
 # -- sign-in and sign-out ----------------------------------------------------------------------------------------------
 
 
-def test_sign_in_gives_a_new_id_and_carries_data_over(make_app: MakeApp, primary: Valkey) -> None:
-    """Fixation is impossible: the id from before the login does not become the user's."""
-    app = make_app()
-    client: Any = app.test_client()
-    before = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "x"}))
-    after = cookie_of(client.post("/login/7"))
-    assert after
-    assert after != before
-    assert client.get("/all").json == {
-        "lang": "jp", "input_text": "x", "_user_id": "7", "_fresh": True, "user_role": "user",
-    }  # fmt: skip
-    stranger: Any = app.test_client()
-    stranger.set_cookie("session", before or "")
-    assert stranger.get("/who").json["user"] is None
-
-
-def test_sign_out_ends_the_id_for_ever_and_keeps_the_ui(make_app: MakeApp, primary: Valkey) -> None:
-    """A replayed cookie of a signed-out session shows no user; translation data does not outlive the user."""
-    app = make_app()
-    client: Any = app.test_client()
-    client.post("/set", json={"lang": "jp", "input_text": "secret"})
-    user = cookie_of(client.post("/login/7")) or ""
-    left = cookie_of(client.post("/logout"))
-    assert left
-    assert client.get("/all").json == {"lang": "jp"}
-    replay: Any = app.test_client()
-    replay.set_cookie("session", user)
-    response = replay.get("/all")
-    assert response.json == {}
-    assert cookie_of(response) is None
-    digest = digest_of(user.split(".")[0])
-    with primary.client() as redis:
-        assert says(redis, f"session:auth:{{{digest}}}")["@live"] == "0"
-        assert not redis.exists(f"session:translation:{{{digest}}}")
-
-
 @pytest.mark.parametrize("url", ["/set", "/login/8"])
 def test_a_slow_request_of_a_signed_out_session_cannot_revive_it(make_app: MakeApp, url: str) -> None:
     """The late writer changes its anonymous shadow (or signs in anew), never the dead session."""
@@ -272,28 +236,6 @@ def test_a_failed_compare_and_set_merges_the_keys(make_app: MakeApp) -> None:
     found = client.get("/all").json
     assert found is not None
     assert (found["daily_limit"], found["account_type"]) == ("new", "new")
-
-
-def test_regenerate_gives_a_new_id_with_the_same_data(make_app: MakeApp) -> None:
-    """The old id is dead for a user, empty for a visitor."""
-    app = make_app()
-
-    @app.post("/regenerate")
-    def regenerate() -> str:
-        session.regenerate()  # type: ignore[attr-defined]
-        return ""
-
-    for sign_in in (True, False):
-        client: Any = app.test_client()
-        first = cookie_of(client.post("/set", json={"lang": "jp", "input_text": "x"}))
-        if sign_in:
-            first = cookie_of(client.post("/login/7"))
-        before = client.get("/all").json
-        assert cookie_of(client.post("/regenerate")) not in (None, first)
-        assert client.get("/all").json == before
-        old: Any = app.test_client()
-        old.set_cookie("session", first or "")
-        assert old.get("/all").json == {}
 
 
 def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) -> None:

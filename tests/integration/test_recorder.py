@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from flask import Flask, abort, session
@@ -13,11 +12,10 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.metrics.recorder import Measure
 from flask_langpont_session.stores.redis import commands
-from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import digest, sign_in, wait_for_level
-from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts, redis_store
+from .conftest import MakeApp, cookie_of, parts, redis_store
 from .counting import wait_for_monitors
 from .forms_site import browser
 
@@ -181,53 +179,6 @@ def test_an_outage_shows_in_source_and_outcome(app: Flask, primary: Valkey) -> N
     assert since()[("load", "primary", "ok")] == 1
 
 
-@pytest.mark.real_time("a measured duration lies between two bounds")
-@pytest.mark.usefixtures("on_time")
-def test_a_frozen_primary_is_one_slow_observation(
-    make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The time-out is seen in the durations: it took the store's whole time, once."""
-    monkeypatch.setattr(Lag, "late", lambda *_: 0.0)  # what this process is late does not count as the store's time
-    app = make_app(**SHORT_WAITS)
-    client = sign_in(app)
-    with parts(app).monitor.paused():
-        primary.freeze()
-        client.get("/who")
-        client.get("/who")
-        [slow] = [s for o, s in parts(app).recorder.series().items() if (o.name, o.source, o.outcome) ==
-                  ("load", "primary", "unreachable")]  # fmt: skip
-        assert slow.count == 1
-        assert 0.1 < slow.seconds < 5  # the time-out is 0.2 s; the rest is room for a busy machine
-        assert parts(app).health.level == 2
-        primary.thaw()
-
-
-def test_a_replica_is_a_source_of_its_own(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """Level 1: reads come from the replica, auth from the database."""
-    app = make_app(REPLICA_URL=replica.url)
-    client = sign_in(app)
-    client.post("/set", json={"lang": "jp"})
-    with primary.client() as redis:
-        redis.wait(1, 2000)
-    with switched_off(app, "primary"):
-        since = Since(app)
-        assert client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}
-        assert since()[("load", "replica", "ok")] == 1
-
-
-def test_a_refused_write_is_an_outcome_of_its_own(app: Flask, primary: Valkey) -> None:
-    """Out of memory is not "unreachable": an alarm that says which is worth something."""
-    client = sign_in(app)
-    with primary.client() as redis:
-        redis.config_set("maxmemory", 1)
-        try:
-            assert client.post("/set", json={"input_text": "x"}).status_code == 200
-            assert recorded(app)[("save", "primary", "write_refused")] >= 1
-        finally:
-            redis.config_set("maxmemory", 0)
-    wait_for_level(app, 0)
-
-
 def test_a_refused_grant_is_counted_where_it_was_refused(app: Flask) -> None:
     """With the breaker open the view is refused at once: one count, no question to the database."""
     client = browser(app)
@@ -287,25 +238,6 @@ def test_a_logout_without_the_database_is_not_durable_yet(app: Flask) -> None:
 
 
 # -- counters ----------------------------------------------------------------------------------------------------------
-
-
-def test_bad_and_duplicate_cookies_are_counted(app: Flask) -> None:
-    """Once per request that looks at the session; a good cookie, or none, is no count."""
-    good = sign_in(app).cookie
-    client: Any = app.test_client(use_cookies=False)
-
-    def send(raw: str | None, url: str = "/who") -> None:
-        client.get(url, environ_overrides={} if raw is None else {"HTTP_COOKIE": raw})
-
-    for raw in (None, "", f"session={good}", "other=x"):
-        send(raw)
-    assert not {"bad_cookies", "duplicate_cookies"} & set(parts(app).recorder.counters())
-    send("session=bad")
-    send("session=bad", "/untouched")
-    send(f"session=bad; session={good}")
-    send("session=bad; session=worse")
-    counters = parts(app).recorder.counters()
-    assert (counters["bad_cookies"], counters["duplicate_cookies"]) == (2, 2)
 
 
 def test_a_value_that_cannot_be_stored_is_counted_and_the_rest_is_kept(app: Flask) -> None:
