@@ -40,7 +40,7 @@ THREE = tuple(
     )
 )
 
-PART = 211
+PART = 499
 """One of so many cases of three requests is tried. A prime, so that it meets every schedule and every group."""
 
 PART_OF_TWO = 5

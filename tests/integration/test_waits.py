@@ -415,7 +415,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
 
 def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
     """Row 43: class L; a connection that is given back goes to the request that waits."""
-    app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=LONG, REQUEST_BUDGET=LONG)
+    app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=60, REQUEST_BUDGET=60)
     store = redis_store(app)
     held = store.link.connections.take(time.monotonic() + LONG)
     with pytest.raises(StoreError) as caught:

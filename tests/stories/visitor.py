@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from example_app.users import DEMO_PASSWORDS
+from devservers.processes import LONG
 from flask_langpont_session.policy.ids import digest_of
 
 COOKIE = "langpont"
@@ -20,8 +19,6 @@ BATCH = 500
 """Sessions in one question to a worker."""
 
 FORM = "application/x-www-form-urlencoded"
-
-TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 
 
 @dataclass
@@ -85,20 +82,6 @@ class Visitor:
         assert answer.status == 200, answer.body
         return answer.json
 
-    def post(self, path: str, **form: str) -> Answer:
-        """Post a form with the CSRF token of the page."""
-        found = TOKEN.search(self.get("/").body)
-        assert found, "the page has no CSRF token"
-        return self._request("POST", path, urlencode({"csrf_token": found.group(1), **form}))
-
-    def sign_in(self, user: str = "hanako") -> None:
-        assert self.post("/login", username=user, password=DEMO_PASSWORDS[user]).status == 303
-
-    def whoami(self) -> Any:
-        answer = self.get("/whoami")
-        assert answer.status == 200, answer.body
-        return answer.json
-
     def close(self) -> None:
         if self._connection:
             self._connection.close()
@@ -110,7 +93,7 @@ class Visitor:
             headers["Content-Type"] = kind
         for last in (False, True):
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=15)
+                self._connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=LONG)
             try:
                 self._connection.request(method, path, body, headers)
                 return self._read(self._connection.getresponse())

@@ -20,9 +20,9 @@ from devservers.web import WebServer
 AT_ONCE = 24
 """Requests; more than one worker has of anything that it makes one of."""
 
-CLASSES = [("gevent", False), ("gevent", True), ("gthread", True), ("sync", False)]
-"""Class of workers, and whether the application is loaded before they are forked. gevent exchanges locks of Python, so
-that it matters whether those of the package were made before."""
+CLASSES = [("gevent", False), ("gevent", True), ("gthread", True)]
+"""Class of workers (that of ``tests/integration/exporters_site.py`` is ``sync``), and whether the application is loaded
+before they are forked. gevent exchanges locks of Python, so that it matters whether the package's were made before."""
 
 
 @contextmanager
