@@ -308,7 +308,7 @@ def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: 
     url = emptied(postgres)
     assert postgres.port
     with FaultProxy("127.0.0.1", postgres.port) as proxy:
-        app = make_app(DATABASE_URL=proxy.instead_of(url), DATABASE_TIMEOUT=LONG, REQUEST_BUDGET=LONG)
+        app = make_app(DATABASE_URL=proxy.instead_of(url), DATABASE_TIMEOUT=60, REQUEST_BUDGET=60)
         monitor = parts(app).monitor
         with monitor.paused(), proxy.failing(delay(PROBE_TIMEOUT / 4)):  # each of half a dozen round trips
             monitor.suspect("database")
