@@ -259,7 +259,7 @@ class _Versions:
         return 0, words[0] if self._places[0] else 0
 
 
-@lru_cache(4096)
+@lru_cache(256)  # what one request asks for several times
 def _place_of(digest: str, category: str, buckets: int) -> tuple[int, int]:
     """Return the bucket of a category, and what tells it from nearly all others there, above the bits of a version."""
     of = digest.encode()
