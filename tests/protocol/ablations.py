@@ -372,8 +372,10 @@ def _hits_for_ever(self: verifier.Verifier, life: leases.Life, hit: near.Hit) ->
     return (auth.row, math.inf) if auth and auth.row else None
 
 
-def _however_old(self: Any, held: Any) -> bool:
-    return True
+def _however_old(self: memory.Memory, digest: str, category: str) -> Any:
+    entry = self.entry(digest)
+    held = entry.held.get(category) if entry else None
+    return (entry.records[category], held) if entry and held else None
 
 
 def _shared_however_old(db: Any, ref: RecordRef, copies_since_ms: int, codec: Any) -> Any:
@@ -531,7 +533,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("copies in an outage", memory.Memory, "category", _nothing),
     Ablation("own writes in copies", fallback.Fallback, "remember_write", _nothing),
     Ablation("later versions of siblings", register.Register, "is_outdated", lambda *arguments: False),
-    Ablation("copies are as old as their confirmation", memory.Memory, "_is_young", _however_old),
+    Ablation("copies are as old as their confirmation", memory.Memory, "_copy", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", lambda self, merged: []),
     Ablation("a wipe knows of all that was before", merges, "began_as_of", _began_when_it_was_wiped),
