@@ -10,7 +10,7 @@ from tests.support.clock import Clock
 from tests.support.known import known, wrote
 
 COPY = CategoryCopy(5, {"lang": b'"ja"'})
-ROOM = 20 * 1000
+ROOM = 30 * 2000
 
 
 @pytest.fixture
