@@ -1,4 +1,4 @@
-"""What spares the test processes work that they would do again and again."""
+"""Hooks and fixtures that spare the test processes repeated work."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class InTurns(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    """For ``--dist loadfile``."""
+    """Return the scheduler for ``--dist loadfile``."""
     return InTurns(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported and collected stays until the end: the garbage collector need not look at it, now or later."""
+    """Collect the tests, and keep what was imported from the garbage collector: it stays until the end."""
     gc.disable()
     try:
         return (yield)

@@ -15,7 +15,7 @@ from tests.support.gates import Gate
 
 
 def create_app() -> Flask:
-    """Needs ``FLASK_GATES``: the folder through which held requests are let go."""
+    """Return the application. ``FLASK_GATES`` is the folder through which held requests are let go."""
     app = create_lab({"LANGPONT_SESSION_MAX_SESSIONS_PER_USER": {"admin": 2}.get})
     app.add_url_rule("/held/<gate>", view_func=held)
     return app

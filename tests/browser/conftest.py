@@ -58,7 +58,7 @@ def lab(browser: Browser, one_lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def visitor(browser: Browser, lab: Lab) -> Iterator[Visitor]:
-    """Somebody with a Japanese browser, on the page; both workers are well."""
+    """Yield a visitor with a Japanese browser, on the page; both workers are well."""
     size: ViewportSize = {"width": 1280, "height": 1100}
     with browser.new_context(viewport=size, locale="ja-JP", extra_http_headers=JAPANESE) as context:
         visitor = Visitor(context.new_page(), lab.url)

@@ -23,7 +23,7 @@ MakeVisitor = Callable[..., Visitor]
 
 @pytest.fixture
 def another(browser: Browser, lab: Lab, visitor: Visitor) -> Iterator[MakeVisitor]:
-    """Makes further browsers with cookies of their own, on the page; all servers run."""
+    """Yield a factory of further browsers with cookies of their own, on the page; all servers run."""
     with ExitStack() as stack:
 
         def make(user_agent: str | None = None, locale: str = "en-US") -> Visitor:

@@ -16,7 +16,7 @@ IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Where screenshots go: into the docs only when asked, so that a test run changes no file."""
+    """Return the folder for screenshots: the one in the docs only if asked, so that a test run changes no file."""
     if os.environ.get("UPDATE_SCREENSHOTS") != "1":
         return tmp_path
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,8 @@ def test_without_any_store_the_page_still_works(visitor: Visitor) -> None:
 
 
 def test_what_leads_to_a_refusal_is_not_offered(visitor: Visitor) -> None:
-    """Without the database rights cannot be given: the button is off and says why, and is back with the database."""
+    """The button for rights, which cannot be given without the database, is off and says why; it is back with the
+    database."""
     visitor.sign_in()
     button = visitor.page.locator("#early-access button")
     expect(button).to_be_enabled()
@@ -158,7 +159,7 @@ def test_what_leads_to_a_refusal_is_not_offered(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize("level", [2, 3])
 def test_a_history_grows_unless_it_is_switched_off(visitor: Visitor, level: int) -> None:
-    """That it is off stands there only when what is translated is not kept."""
+    """The page says that the history is off only while translations are not kept."""
     visitor.sign_in()
     visitor.translate("こんにちは")
     for server in ("primary", "replica"):

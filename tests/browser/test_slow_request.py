@@ -45,7 +45,7 @@ def cookie_of(visitor: Visitor) -> str:
 
 
 def written(visitor: Visitor, gates: Path) -> int:
-    """What a slow request has written to the session that the browser has now, by another one that is not held."""
+    """Return how often held requests have written to the session that the browser has, as an open request counts it."""
     gate = Gate(gates, uuid4().hex)
     gate.open()
     return int(visitor.get(f"/held/{gate.name}")["bookmarked_count"]) - 1

@@ -1,4 +1,4 @@
-"""What a visitor does and sees."""
+"""A visitor with a browser: what the visitor does and sees."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ Answer = dict[str, Any]
 
 
 def violations(page: Page) -> str:
-    """What axe finds that a screen reader or a keyboard cannot use."""
+    """Return axe's report of what a screen reader or a keyboard cannot use; empty if there is nothing."""
     found = Axe().run(page)
     return found.generate_report() if found.violations_count else ""
 
@@ -64,7 +64,7 @@ class Visitor:
         expect(self.page.locator("#lab")).to_have_attribute("data-level", str(level), timeout=10_000)
 
     def looks(self) -> tuple[Any, ...]:
-        """What the page shows of the session: user, language, history, counter."""
+        """Return the session as the page shows it: user, language, history, counter."""
         page = self.page
         return (
             page.locator("#user").inner_text(),
@@ -83,7 +83,7 @@ class Visitor:
         return answer
 
     def by_worker(self, path: str = "/whoami") -> dict[int, Answer]:
-        """What each of the workers answers."""
+        """Return the answer of each worker, by process id."""
         answers: dict[int, Answer] = {}
 
         def ask() -> bool:
@@ -95,7 +95,7 @@ class Visitor:
         return answers
 
     def seen_by_all(self, condition: Callable[[Answer], bool], path: str = "/lab/state") -> bool:
-        """Whether the condition holds for what each of the workers answers."""
+        """Return whether the condition holds for the answers of all workers."""
         return all(condition(answer) for answer in self.by_worker(path).values())
 
     def waits_for_logins(self, possible: bool) -> None:
@@ -103,7 +103,8 @@ class Visitor:
         wait_until(lambda: self.seen_by_all(lambda panel: panel["logins"] is possible), f"logins: {possible}")
 
     def agreed(self, level: int) -> Answer:
-        """What ``/whoami`` says once every worker is at ``level``; all have to say the same."""
+        """Wait until every worker is at ``level``, and return the answer of ``/whoami``, which must be the same
+        everywhere."""
         wait_until(lambda: self.seen_by_all(lambda me: bool(me["level"] == level), "/whoami"), f"level {level}")
         first, *others = self.by_worker().values()
         assert all(other == first for other in others), (first, others)

@@ -26,7 +26,7 @@ PAUSE = 0.01
 
 
 class Span(NamedTuple):
-    """From asking to the answer, monotonic seconds: on a busy machine that may take long."""
+    """The time from a question to its answer, monotonic seconds: on a busy machine it may be long."""
 
     asked: float
     answered: float
@@ -54,7 +54,7 @@ class Appender:
             self.acknowledged[entry] = Span(answer.began, answer.ended)
 
     def shown(self, worker: Worker) -> dict[str, Any]:
-        """What a worker shows of the session."""
+        """Return the session as a worker shows it."""
         answer = self.browser.at(worker.url).get("/look")
         assert answer.ok, answer.body
         found: dict[str, Any] = answer.json

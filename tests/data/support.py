@@ -1,4 +1,6 @@
-"""What the tests share: sessions with something in them, ways that are cut for one worker only, and the way home."""
+"""Helpers for these tests: sessions with content, stores that are cut off from one worker only, and the return to
+normal.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def send(browser: Browser, worker: Worker, path: str, level: int | None = None, 
 
 
 def look(browser: Browser, worker: Worker, level: int | None = None) -> Any:
-    """What a worker shows of the session. The request must have been at this level."""
+    """Return the session as a worker shows it, and check that the request was at this level."""
     return _shown(browser.at(worker.url).get("/look"), level)
 
 
@@ -58,7 +60,7 @@ def session_of(kind: str, worker: Worker, *, user: str = "7") -> Browser:
 
 @contextmanager
 def cut(*workers: Worker, database: bool = False, level: int = 2) -> Iterator[None]:
-    """These workers, and no others, cannot reach Redis (nor the database) while this is open, and know it.
+    """Cut these workers, and no others, off from Redis (and the database), and wait until they know it.
 
     Everything is well again afterwards, and what waited in the journals has been merged.
     """
@@ -88,5 +90,5 @@ def home(*workers: Worker) -> None:
 
 
 def reported(*workers: Worker) -> int:
-    """How many writes the package says that it could not keep."""
+    """Return how many writes the workers have reported as lost."""
     return sum(worker.counters().get(name, 0) for worker in workers for name in WRITES)

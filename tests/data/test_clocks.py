@@ -74,7 +74,8 @@ def clocked(stage: Stage, redis: ClockedValkey, tmp_path: Path) -> Stage:
 def test_d34_what_a_clock_that_was_set_lets_run_out_is_given_back(
     clocked: Stage, redis: ClockedValkey, kind: str
 ) -> None:
-    """Only the canary, which lives for ever, is left. It is an alert, which every worker notices."""
+    """The canary, which lives for ever, is all that a clock set forward leaves. The loss is an alert, which every
+    worker notices."""
     with clocked.host("a", 2, **PATIENT) as a:
         here, sibling = a.workers
         browser = session_of(kind, here)
@@ -128,5 +129,5 @@ def test_d25_a_step_of_the_clock_of_redis_in_an_outage(clocked: Stage, redis: Cl
 
 
 def whole(shown: dict[str, object]) -> tuple[object, ...]:
-    """What is of priority ``high``."""
+    """Return the values of priority ``high``."""
     return shown["list"], shown["count"], shown["text"]

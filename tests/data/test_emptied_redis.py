@@ -18,7 +18,7 @@ FOUND = 15.0
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_i25_redis_was_killed_and_comes_back_empty(stage: Stage, host: HostMaker, kind: str) -> None:
-    """What users saw in the outage, from copies and the journal, is there after it."""
+    """Data that users saw in the outage, from copies and the journal, is there after it."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of(kind, here)
@@ -43,7 +43,8 @@ def test_i25_redis_was_killed_and_comes_back_empty(stage: Stage, host: HostMaker
 @pytest.mark.parametrize("reading", [False, True], ids=["unseen", "read meanwhile"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: str, reading: bool) -> None:
-    """As soon as that is noticed, without an outage; also if one worker has seen before that nothing is there."""
+    """The data is back as soon as the loss is noticed, without an outage; also if a worker has seen before that
+    nothing is there."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of(kind, here)
@@ -66,5 +67,5 @@ def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: st
 
 
 def whole(shown: dict[str, object]) -> tuple[object, ...]:
-    """What is of priority ``high``."""
+    """Return the values of priority ``high``."""
     return shown["list"], shown["count"], shown["text"]

@@ -141,7 +141,7 @@ def test_i19_what_a_held_journal_could_not_keep_is_counted(stage: Stage) -> None
 
 @contextmanager
 def held(journal: Path) -> Iterator[None]:
-    """Another process holds the lock of the file, and does not let go of it."""
+    """Hold the lock of the journal's file, as another process that does not let go of it."""
     connection = sqlite3.connect(path_of(journal), timeout=LONG, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")

@@ -12,7 +12,7 @@ from benchmarks.appends.ledger import Life, Wrongs
 
 
 def shown(entries: Sequence[int] = (), *, level: int = 0, **differently: Any) -> dict[str, Any]:
-    """What a worker answers."""
+    """Return an answer of a worker."""
     return {"level": level, "list": list(entries), "count": 0, "blind": None, "theme": None} | differently
 
 

@@ -35,7 +35,7 @@ def nothing_is_replayed(host: Host) -> Iterator[None]:
 
 
 def start_empty(server: Valkey) -> None:
-    """It comes back with nothing of what it had."""
+    """Start a server that has lost all its data."""
     shutil.rmtree(server.folder / "appendonlydir")
     server.start()
 
@@ -45,7 +45,7 @@ def start_empty(server: Valkey) -> None:
 def test_d22_from_the_loss_until_all_is_given_back_the_copies_are_shown(
     stage: Stage, host: HostMaker, kind: str, loss: str
 ) -> None:
-    """What is made of them destroys nothing, and an addition is added to what was."""
+    """Changes based on the copies destroy nothing, and an addition is added to the value before."""
     with host(workers=1) as a:
         [worker] = a.workers
         browser = session_of(kind, worker)
@@ -75,7 +75,8 @@ def test_d22_from_the_loss_until_all_is_given_back_the_copies_are_shown(
 def test_d22_a_worker_without_copies_does_not_take_what_was_lost_for_empty(
     stage: Stage, host: HostMaker, kind: str
 ) -> None:
-    """While another worker of its host has still to give back what it has, which hangs for a moment."""
+    """The worker waits for another worker of its host that has still to give back its copies, and hangs for a
+    moment."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of(kind, here)
@@ -147,7 +148,7 @@ def test_i32_what_a_killed_worker_alone_had_is_counted(stage: Stage, host: HostM
 def test_d22_a_request_that_finds_nothing_finds_out_that_it_was_lost(
     stage: Stage, host: HostMaker, number: int
 ) -> None:
-    """Long before the next canary is due: it asks for it. What it writes destroys nothing."""
+    """The request has the canary looked at, long before it is due. What the request writes destroys nothing."""
     with host(workers=2, HEALTH_INTERVAL=600) as a:
         here, worker = a.workers[0], a.workers[number]
         browser = session_of("visitor", here)
@@ -218,7 +219,7 @@ def counts(browsers: list[Browser], worker: Worker) -> list[int]:
 
 @contextmanager
 def failed_over(stage: Stage, worker: Worker, other: Valkey) -> Iterator[None]:
-    """What happens while this is open, the other server does not hear of; after it, it is the primary."""
+    """Make the other server the primary at the end; it gets nothing of what happens inside of the ``with``."""
     with other.client() as client:
         client.replicaof("NO", "ONE")
     yield

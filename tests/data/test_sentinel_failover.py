@@ -50,7 +50,7 @@ def cut_off(service: Service) -> None:
 
 
 def outside(requests: list[Span], switches: list[Span]) -> list[float]:
-    """When those were asked that met no switch, seconds after the beginning of the first one."""
+    """Return the times of requests that overlapped with no switch, in seconds after the beginning of the first one."""
     met = [one for one in requests if any(one.asked < each.answered and one.answered > each.asked for each in switches)]
     return [one.asked - switches[0].asked for one in requests if one not in met]
 
@@ -60,7 +60,7 @@ def outside(requests: list[Span], switches: list[Span]) -> list[float]:
 def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
     service: Service, host: HostMaker, failover: Callable[[Service], None], record_property: Callable[..., None]
 ) -> None:
-    """By every worker, while it still calls itself a primary. Twice: there and back."""
+    """Every worker leaves the primary while that still calls itself one. Twice: there and back."""
     settings = {"REDIS_URL": service.url, **BY_THE_SENTINELS_ALONE}
     with host("a", workers=2, **settings) as a, host("b", workers=1, **settings) as b:
         switches: list[Span] = []

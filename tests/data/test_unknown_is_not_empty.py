@@ -56,7 +56,7 @@ def assert_kept(browser: Browser, worker: Worker) -> None:
 
 @contextmanager
 def evicted(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
-    """More sessions were in use than the worker keeps copies of."""
+    """Yield a worker that had more sessions in use than it keeps copies of."""
     with host(workers=1, MEMORY_BYTES=40_000) as a:
         [worker] = a.workers
         browser = session_of(kind, worker)
@@ -84,7 +84,8 @@ def restarted(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
 
 @contextmanager
 def restarted_in_the_outage(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
-    """What the worker shared with its host before it was killed is all that there is."""
+    """Yield a worker that was killed and started anew in an outage, and so has only what it had shared with its
+    host."""
     with host(workers=1) as a:
         [worker] = a.workers
         browser = session_of(kind, worker)

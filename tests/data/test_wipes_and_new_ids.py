@@ -12,7 +12,7 @@ NOTHING: dict[str, object] = {"list": [], "text": None, "count": 0, "theme": Non
 
 @pytest.mark.parametrize("reached", ["no worker", "the sibling"])
 def test_d10_what_a_visitor_cleared_in_an_outage_does_not_come_back(host: HostMaker, reached: str) -> None:
-    """Neither on the sibling meanwhile, which may reach Redis, nor anywhere afterwards; what is written later stays."""
+    """The data stays away, on the sibling that may reach Redis and anywhere afterwards; what is written later stays."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of("visitor", here)
@@ -47,7 +47,7 @@ def test_d10_an_id_that_was_replaced_in_an_outage_shows_nothing_afterwards(host:
 
 
 def test_d10_the_limit_of_a_category_is_kept_by_the_merge(host: HostMaker) -> None:
-    """What is too much is counted as lost, and the category takes writes afterwards."""
+    """Writes beyond the limit are counted as lost, and the category takes writes afterwards."""
     limit, size = 2000, 1400
     with host("a", workers=1, MAX_CATEGORY_BYTES=limit) as a, host("b", workers=1, MAX_CATEGORY_BYTES=limit) as b:
         [lost], [elsewhere] = a.workers, b.workers

@@ -1,4 +1,4 @@
-"""What a page shows of a terminal: commands after ``$``, and what they print."""
+"""Blocks of a page that show a terminal: commands after ``$``, and what they print."""
 
 from __future__ import annotations
 

@@ -36,12 +36,13 @@ class Block:
 
     @property
     def code(self) -> str:
-        """With its line numbers in the page, for tracebacks."""
+        """Return the text of the block behind as many line ends as on its page, so that tracebacks have the page's
+        numbers."""
         return "\n" * (self.line - 1) + self.text
 
 
 def blocks_of(page: Path, language: str = "python") -> list[Block]:
-    """In their order."""
+    """Return the blocks of a page in a language, in their order."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(page, text.count("\n", 0, match.start("text")) + 1, match["text"], match["reason"])
@@ -50,5 +51,5 @@ def blocks_of(page: Path, language: str = "python") -> list[Block]:
 
 
 def links(page: Path) -> list[str]:
-    """Of a page in Markdown, without its code."""
+    """Return the links of a page in Markdown, without those in its code."""
     return _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8")))

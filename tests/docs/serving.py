@@ -19,7 +19,7 @@ from .pages import ROOT
 
 
 class Browser:
-    """Has cookies, and follows redirects."""
+    """A browser with cookies, which follows redirects."""
 
     def __init__(self, port: int) -> None:
         self._address = f"http://127.0.0.1:{port}"
@@ -38,7 +38,7 @@ class Browser:
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """Of a process that runs an application of the docs: nothing of the developer's own reaches it.
+    """Return the environment of a process that runs an application of the docs, without the developer's own settings.
 
     :param folder: where its temporary files go.
     :param variables: those that are meant for it.

@@ -11,7 +11,7 @@ from .pages import MAPS, PAGES, README, ROOT, SITE, links
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings."""
+    """Return the anchors of a page's headings."""
     heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads} | {""}
 
@@ -22,7 +22,7 @@ def assert_is_there(target: Path, anchor: str) -> None:
 
 
 def test_the_readme_leads_to_the_site_of_the_docs() -> None:
-    """By whole addresses, of pages and pictures that are in docs/."""
+    """Its links are whole addresses, of pages and pictures that are in docs/."""
     found = links(README)
     assert len(found) > 10
     for link in found:

@@ -43,7 +43,7 @@ def text() -> str:
 
 
 def missing(page: str, text: str) -> list[str]:
-    """What a page names and what is not there."""
+    """Return the names on a page that do not exist."""
     found = []
     for code in _CODE.findall(page):
         if _PATH.fullmatch(code):
@@ -66,7 +66,7 @@ def _defines(text: str, name: str, member: str | None = None) -> bool:
 
 
 def _has_constant(text: str, name: str) -> bool:
-    """Of a module or an enum, a setting, or a variable of the environment."""
+    """Return whether a name is a constant of a module or an enum, a setting, or a variable of the environment."""
     is_defined = re.search(rf"^ *{name}\b[^\n=]* = ", text, re.MULTILINE) is not None
     return is_defined or name in SETTINGS or (name.startswith("LANGPONT_") and f'"{name}"' in text)
 
@@ -78,7 +78,7 @@ def test_what_a_map_names_is_there(page: Path, text: str) -> None:
 
 
 def test_a_name_that_is_gone_is_found(text: str) -> None:
-    """Of each kind."""
+    """Names of each kind that do not exist are found."""
     page = """
         `policy/levels.py` and `policy/stairs.py`, `recovery/` and `attic/`, `RequestScope.ask`, `RequestScope.beg`,
         `Verifier` and `Walk`, `test_a_name_that_is_gone_is_found` and `test_of_old`, `SELECT 1`,

@@ -77,7 +77,7 @@ def app(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def run(page: Path, app: Flask) -> dict[str, Any]:
-    """What is in the namespace after the page was followed."""
+    """Run the blocks of a page, and return the namespace afterwards."""
     namespace: dict[str, Any] = {"__name__": "page", "app": app}
     exec(GIVEN, namespace)
     with app.app_context():
@@ -140,7 +140,7 @@ OF_OTHERS = {"PROMETHEUS_MULTIPROC_DIR", "WTF_CSRF_SECRET_KEY"}
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "how-to").glob("*.md")), ids=lambda page: page.name)
 def test_a_how_to_names_settings_that_there_are(page: Path) -> None:
-    """Those of this package, which are all in the reference, and Flask's."""
+    """The settings are those of this package, which are all in the reference, and Flask's."""
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"LANGPONT_SESSION_([A-Z_]+[A-Z])", text)) | set(
         re.findall(r"`([A-Z]+_[A-Z_]*[A-Z])`", text)
@@ -159,7 +159,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_tests_of_the_docs_pass(tmp_path: Path) -> None:
-    """Those that the pages on Flask and on the move recommend, as a suite of its own."""
+    """The tests that the pages on Flask and on the move recommend pass as a suite of their own."""
     for name in ("flask", "moving"):
         page = next(page for page in WITH_BLOCKS if page.name == f"{name}.md")
         [suite] = [block.code for block in blocks_of(page) if "\ndef test_" in block.code]
@@ -197,7 +197,7 @@ def configured(folder: Path, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_an_application_at_the_top_of_a_module_is_imported_where_the_environment_says_testing(tmp_path: Path) -> None:
-    """As the page on Flask says; else its import ends before the tests can configure it."""
+    """TESTING is set as the page on Flask says; else the import ends before the tests can configure the application."""
     done = configured(tmp_path, FLASK_TESTING="true")
     assert done.stdout == "7\n", done.stderr
     done = configured(tmp_path)
@@ -232,7 +232,7 @@ def test_every_block_is_found(page: Path) -> None:
 
 
 def test_a_block_that_cannot_run_is_told_from_one_that_can(tmp_path: Path) -> None:
-    """Nor does a name that no function of the page would find pass."""
+    """Nor does a block pass with a name that no function of the page would find."""
     page = tmp_path / "page.md"
     page.write_text(
         "# A\n\n<!-- not run: no such thing here -->\n```python\nimport nothing\n```\n\n```python\nx = 1\n```\n"

@@ -1,5 +1,6 @@
-"""What pages give to a shell and cannot be run here: it can be read by a shell, the commands of AWS exist with their
-options, and settings in the environment are accepted."""
+"""Blocks for a shell that cannot be run here: a shell can read them, the commands of AWS exist with their options,
+and settings in the environment are accepted.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def of_language(language: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("where", "text"), of_language("sh"))
 def test_a_shell_reads_it(where: str, text: str) -> None:
-    """It is not run."""
+    """The shell reads the block, and does not run it."""
     done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, ""), where
 
@@ -47,7 +48,7 @@ def aws_commands() -> set[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("service", "operation", "rest"), sorted(aws_commands()))
 def test_a_command_of_aws_has_these_options(service: str, operation: str, rest: str) -> None:
-    """By the model of the service that boto3 brings."""
+    """The options are those of the service's model that boto3 brings."""
     if (service, operation) in OF_THE_PROGRAM:
         return
     model = Session().get_service_model(service)
@@ -62,7 +63,7 @@ def test_a_command_of_aws_has_these_options(service: str, operation: str, rest: 
 
 
 def test_every_variable_is_a_setting() -> None:
-    """Of all pages, and of what they install."""
+    """Variables of all pages, and of the files that they install, are settings."""
     files = [*ALL, ROOT / "docker-compose.yml", *(ROOT / "infra").rglob("*.*")]
     texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".md", ".yml", ".yaml", ".service")]
     named = {name for text in texts for name in _VARIABLE.findall(text)}
@@ -71,6 +72,6 @@ def test_every_variable_is_a_setting() -> None:
 
 
 def test_the_commands_are_found() -> None:
-    """Those that go on in the next line, too."""
+    """Commands that go on in the next line are found, too."""
     commands = {(service, operation) for service, operation, _ in aws_commands()}
     assert commands >= {("elasticache", "describe-events"), ("elasticache", "modify-user"), *OF_THE_PROGRAM}

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)  # the site is made in seconds of a proces
 
 @dataclass
 class Html:
-    """What a page of the site leads to, loads, and can be led to."""
+    """The anchors, links and resources of a page of the site."""
 
     names: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ def broken(pages: Mapping[Path, Html]) -> Iterator[str]:
 
 
 def test_every_link_leads_to_a_file_and_an_anchor(pages: Mapping[Path, Html]) -> None:
-    """Of all pages, those included that are made from docstrings and commands."""
+    """Links of all pages are right, also of those that are made from docstrings and commands."""
     assert len(pages) > 25
     assert sorted(broken(pages)) == []
 
@@ -127,7 +127,7 @@ def test_the_readmes_addresses_are_those_of_the_site(site: Path, pages: Mapping[
 
 
 def test_the_reference_has_every_public_name(site: Path, pages: Mapping[Path, Html]) -> None:
-    """Of the package, of its events, and of its commands."""
+    """The reference has all names of the package, of its events, and of its commands."""
     names = pages[site / "reference" / "api.html"].names
     assert {f"flask_langpont_session.{name}" for name in flask_langpont_session.__all__} <= names
     names = pages[site / "reference" / "events.html"].names
@@ -168,7 +168,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def test_the_search_finds_without_a_server(site: Path, chromium: Browser) -> None:
-    """From files, and nothing is asked of the network."""
+    """The search works from files, and asks the network for nothing."""
     page = chromium.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -181,7 +181,7 @@ def test_the_search_finds_without_a_server(site: Path, chromium: Browser) -> Non
 
 
 def test_every_page_fits_a_phone(site: Path, pages: Mapping[Path, Html], chromium: Browser) -> None:
-    """What is wider (tables, diagrams) is moved by itself, not with its page."""
+    """Tables and diagrams that are wider scroll by themselves, not with their page."""
     page = chromium.new_page(viewport={"width": 390, "height": 800})
     wide = []
     for path in sorted(pages):

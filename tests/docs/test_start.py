@@ -18,7 +18,7 @@ ENGLISH, JAPANESE = ROOT / "docs" / "index.md", ROOT / "docs" / "ja" / "index.md
 
 
 def test_both_languages_have_the_same_code_and_the_same_links() -> None:
-    """And say that the same is seen."""
+    """Both languages say that the same is seen."""
     for language in ("python", "console"):
         english, japanese = blocks_of(ENGLISH, language), blocks_of(JAPANESE, language)
         assert english and [block.text for block in english] == [block.text for block in japanese]
@@ -29,13 +29,13 @@ def test_both_languages_have_the_same_code_and_the_same_links() -> None:
 
 
 def _targets(page: Path) -> set[str]:
-    """Where its links lead; those of the two languages to each other are not among them."""
+    """Return the local targets of a page's links, without those of the two languages to each other."""
     local = [link for link in links(page) if not link.startswith("http")]
     return {os.path.normpath(page.parent / link) for link in local} - {str(ENGLISH), str(JAPANESE)}
 
 
 def test_the_page_goes_on_counting_without_its_server(tmp_path: Path) -> None:
-    """What a reader sees: as the page says, command by command."""
+    """A reader who follows the page, command by command, sees what it says."""
     [application] = blocks_of(ENGLISH)
     (tmp_path / "app.py").write_text(application.text)
     (init_db, _), (serve, _) = commands(blocks_of(ENGLISH, "console")[-1])

@@ -37,7 +37,8 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """By the commands of the tutorial; its Valkey comes back empty, as that of the tutorial does."""
+    """Yield a shop that was set up by the commands of the tutorial; its Valkey comes back empty, as that of the
+    tutorial does."""
     folder = tmp_path_factory.mktemp("shop")
     (folder / "shop.py").write_bytes(SHOP.read_bytes())
     settings = {"FLASK_LANGPONT_SESSION_HEALTH_INTERVAL": "0.2"}
@@ -56,7 +57,7 @@ def consoles(page: Path, text: str) -> list[Block]:
 
 
 def test_the_pieces_of_the_tutorial_are_its_file() -> None:
-    """In their order: a reader who copies them all has the file."""
+    """A reader who copies all pieces in their order has the file."""
     pieces = "".join(block.text for block in blocks_of(TUTORIAL))
     assert _filled_lines(pieces) == _filled_lines(SHOP.read_text(encoding="utf-8"))
 
@@ -66,7 +67,7 @@ def _filled_lines(text: str) -> list[str]:
 
 
 def test_the_cart_survives(shop: Shop) -> None:
-    """As the tutorial says, step by step."""
+    """The cart is there step by step, as the tutorial says."""
     browser = Browser(shop.port)
     assert "Hello visitor. The session is at level 0" in browser.get()
     browser.post("/add", item="sencha")
@@ -90,7 +91,7 @@ def test_the_cart_survives(shop: Shop) -> None:
 
 
 def test_the_commands_of_the_tutorial_print_what_it_shows(tmp_path: Path) -> None:
-    """Those that need no server: the others are run by the story."""
+    """Commands that need no server print what the page shows; the story runs the others."""
     (tmp_path / "shop.py").write_bytes(SHOP.read_bytes())
     [explain] = consoles(TUTORIAL, "explain cart")
     follow(explain, tmp_path, environment(tmp_path))
@@ -98,7 +99,7 @@ def test_the_commands_of_the_tutorial_print_what_it_shows(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("page", ABOUT_THE_SHOP, ids=lambda page: page.stem)
 def test_a_how_to_prints_what_it_shows(page: Path, shop: Shop) -> None:
-    """Its commands, and its tests of the shop."""
+    """Commands and tests of a how-to work on the shop."""
     if consoles(page, "hanako"):
         Browser(shop.port).post("/sign-in", name="hanako")
     for block in blocks_of(page):
@@ -110,7 +111,7 @@ def test_a_how_to_prints_what_it_shows(page: Path, shop: Shop) -> None:
 
 
 def test_every_command_is_run_by_a_test_or_says_why_not() -> None:
-    """On the pages that belong to the site."""
+    """The pages are those that belong to the site."""
     run = {TUTORIAL, *ABOUT_THE_SHOP}
     new = [page for folder in ("tutorial", "ja", "reference") for page in (DOCS / folder).glob("*.md")]
     for page in {DOCS / "index.md", *new} - run:

@@ -23,7 +23,7 @@ pytest.register_assert_rewrite("tests.faults.matrix_proof")
 
 @pytest.fixture(autouse=True)
 def a_slow_disk_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be slow because of what else runs on this machine."""
+    """Let no call give up because other work on this machine makes the disk slow."""
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", patience.JOURNAL)
 
 
@@ -67,7 +67,7 @@ def site(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Site]:
-    """What a row is run on; everything is well, and a worker serves. All that is logged is captured."""
+    """Yield the site of a row: all stores are well, a worker serves, and the package's log is captured."""
     caplog.set_level(logging.DEBUG, "flask_langpont_session")
     pair, postgres = pair_of(engine), database_server() if database == "postgresql" else None
     with proxies(pair, postgres) as before_servers:

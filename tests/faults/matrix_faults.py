@@ -1,7 +1,7 @@
-"""How the faults of the matrix are caused, and how each one shows that it happened.
+"""The faults of the matrix, and the evidence of each that it happened.
 
-A cause is opened with the site and gives its evidence: a function that says how often the fault bit so far, by what the
-servers or the proxy counted, never by what the application says.
+A cause is opened with the site and gives its evidence: a function that returns how often the fault bit so far, by
+what the servers or the proxy counted, never by what the application says.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def full_backlog(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def idle_connections_closed(site: Site) -> Iterator[Evidence]:
-    """By the server, behind the application's back."""
+    """Close idle connections at the servers, behind the application's back."""
     with parts(site.app).monitor.paused():  # it uses connections, and makes new ones
         closed = cut_off(site.pair.primary) + cut_off(site.pair.replica)
         _until_closed(site, "primary", "replica")
@@ -159,7 +159,7 @@ def restarted(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def restarted_with_old_data(site: Site) -> Iterator[Evidence]:
-    """From a snapshot that was taken before the outage."""
+    """Restart the primary with a snapshot from before the outage."""
     with snapshot(site.pair.primary):
         before = run_id(site.pair.primary)
         with killed(site) as is_down:
@@ -200,7 +200,7 @@ FILLERS = 3000
 
 @contextmanager
 def _slowly_loaded(server: Valkey) -> Iterator[Valkey]:
-    """Another server that loads the snapshot of this one, for longer than LONG."""
+    """Start another server that loads this one's snapshot for longer than LONG."""
     delay_us = int(2 * LONG / FILLERS * 1e6)
     slowly = ("--key-load-delay", str(delay_us), "--loading-process-events-interval-bytes", "1024")
     slow = type(server)(server.folder, appendonly=False, extra=slowly)
@@ -222,7 +222,7 @@ def _is_loading(server: Valkey) -> bool:
 
 @contextmanager
 def snapshot(server: Valkey) -> Iterator[None]:
-    """What the server has now is what it starts with while this is open."""
+    """Save the server's data; a start inside of the ``with`` loads this data."""
     with server.client() as client:
         client.save()
     try:
@@ -232,7 +232,7 @@ def snapshot(server: Valkey) -> Iterator[None]:
 
 
 def run_id(server: Valkey) -> str:
-    """Another one after each start."""
+    """Return the id of a server's run: another one after each start."""
     return str(info(server, "server")["run_id"])
 
 
@@ -311,7 +311,7 @@ def snapshot_fails(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def on_time(_: Site) -> Iterator[None]:
-    """This process is never late, however busy the machine is: one that is late blames no store for being slow."""
+    """Let this process never be late, however busy the machine is: a late process blames no store for being slow."""
     with never_late():
         yield
 
@@ -333,7 +333,7 @@ _ALL_RIGHTS: Mapping[str, Any] = {"keys": ["*"], "channels": ["*"], "commands": 
 
 
 def signed_in_url(site: Site) -> str:
-    """Where the application's user goes."""
+    """Return the URL with the name and password of the application's user."""
     return f"redis://{USER}:{PASSWORDS[0]}@127.0.0.1:{site.proxies['primary'].port}/0"
 
 
@@ -343,7 +343,7 @@ def rotating_client(site: Site) -> redis.Redis:
 
 
 class Rotating(redis.CredentialProvider):
-    """Says the password of the day."""
+    """A provider of the password of the day."""
 
     today = PASSWORDS[0]
 
@@ -449,7 +449,7 @@ def no_more_clients(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def endless_script(site: Site) -> Iterator[Evidence]:
-    """Another client's script does not end, and the server says BUSY to all others."""
+    """Run another client's endless script, so that the server says BUSY to all others."""
     server = site.pair.primary
     before = refusals(server, "BUSY")
 
@@ -507,7 +507,7 @@ def _hangs(server: Valkey, *command: str) -> bool:
 
 
 def lost_data(lose: Callable[[Valkey], object], count: Callable[[Valkey], int]) -> Cause:
-    """Everything in the primary is gone, and nothing else happened.
+    """Return a cause that takes all data from the primary, and does nothing else.
 
     :param count: what the server says of how often it happened.
     """
@@ -540,12 +540,12 @@ def evictions(server: Valkey) -> int:
 
 
 def flushes(server: Valkey) -> int:
-    """How often the server was emptied."""
+    """Return how often the server was emptied."""
     return calls(server, "flushall")
 
 
 def evict(server: Valkey) -> None:
-    """What has a time to live gives way to something else, as ElastiCache's default policy has it."""
+    """Make the server evict all auth records, by ElastiCache's default policy: keys with a time to live go."""
     with configured(server, maxmemory=1, maxmemory_policy="volatile-lru"):
         wait_until(lambda: not keys(server, "session:auth:*"), "evicted sessions")
 
@@ -589,7 +589,7 @@ def of_another_type(client: Any, key: str) -> None:
 
 
 def is_quarantined(client: Any, key: str) -> bool:
-    """As it was, beside its place."""
+    """Return whether a record lies as it was in the quarantine beside its place."""
     return bool(client.type(f"{key}:aside") == "list")
 
 
@@ -601,7 +601,7 @@ def unreadable(client: Any, key: str) -> None:
 
 
 def is_unreadable(client: Any, key: str) -> bool:
-    """Some value is still no text."""
+    """Return whether some value of a hash is still no text."""
     with redis.Redis.from_pool(_bytes_of(client)) as raw:
         return b"\xff" in raw.hvals(key)
 
@@ -673,7 +673,7 @@ def starved_threads(site: Site) -> Iterator[Evidence]:
 
 
 def skewed(seconds: float) -> Cause:
-    """This host's clock is wrong by so much; those of Redis and the database are right."""
+    """Return a cause that sets this host's clock wrong by so much; those of Redis and the database are right."""
 
     @contextmanager
     def cause(site: Site) -> Iterator[Evidence]:

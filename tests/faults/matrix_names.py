@@ -34,7 +34,7 @@ class Resolver:
         self._system: Callable[..., Any] = socket.getaddrinfo
 
     def getaddrinfo(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
-        """As :func:`socket.getaddrinfo`."""
+        """Resolve a host name like :func:`socket.getaddrinfo`; this one's failures are counted."""
         if host != HOST:
             return self._system(host, port, *args, **options)
         if not self.is_quick.is_set():
@@ -56,7 +56,7 @@ def named(site: Site) -> Iterator[None]:
 
 
 def url(site: Site) -> str:
-    """Where the application goes."""
+    """Return the URL of the primary that the application is configured with."""
     return f"redis://{HOST}:{site.proxies['primary'].port}/0"
 
 

@@ -1,4 +1,4 @@
-"""How a row of the fault matrix is proved: visitors before, during and after the fault, and what no visitor may see."""
+"""The proof of a row of the fault matrix: visitors before, during and after the fault, and what no visitor may see."""
 
 from __future__ import annotations
 
@@ -94,17 +94,17 @@ class Proof:
         return evidence() >= self.row.bites and self.row.classes <= self._failures()
 
     def _failures(self) -> set[str]:
-        """As what failures of the store were recorded, of requests and when it was lost."""
+        """Return the error classes that were recorded for calls of the store, and for its loss."""
         seen = outcomes(self.site.app, self.row.store) - (_FINE - self.row.classes)
         return seen | {e.cause for e in self.site.events if isinstance(e, StoreLost) and e.store == self.row.store}
 
     def _is_reached(self) -> bool:
-        """Whether this process knows the fault."""
+        """Return whether this process has noticed the fault."""
         health = parts(self.site.app).health
         return health.level == self.row.level and {store for store, _ in health.open_stores()} == self.row.lost
 
     def _meets_fault(self, reader: Visitor, reached: Callable[[], bool]) -> bool:
-        """One look and, unless the fault was known before, two writes; not in the same order for all."""
+        """Look once and, unless the fault was known before, write twice; visitors do so in different orders."""
         was_reached = reached()
         steps = [partial(self._look, reader)]
         if not was_reached:
@@ -193,8 +193,8 @@ class Proof:
             assert slowest < HANG_SECONDS, f"a request took {slowest:.1f} s"
 
     def _is_back(self, reader: Visitor) -> bool:
-        """Whether a page is of level 0. All of the session is there on every page: on a busy machine a request may do
-        without a Redis that answers late, with what the replica has."""
+        """Return whether a page is of level 0, and check that it shows the whole session. On a busy machine, a
+        request may do without a Redis that answers late and show the replica's data."""
         gone = {"ui": None} if "ui" in self.row.loses and not self.is_rewritten else {}
         shown = reader.read().shown
         assert shown is not None
@@ -219,7 +219,7 @@ class Proof:
         assert self.row.flickers or counted - in_doubt <= shown
 
     def assert_silent(self, log: str) -> None:
-        """Nothing in the log, the events and the metrics tells who the visitors are or what they have."""
+        """Assert that nothing in the log, the events and the metrics tells who the visitors are or what they have."""
         state = parts(self.site.app)
         self._assert_silent(log)
         self._assert_silent(repr(self.site.events))
@@ -238,7 +238,7 @@ class Proof:
         )
 
     def _allowed(self, reader: Visitor, category: str) -> Iterator[object]:
-        """What a page may show of a category when the level is reached."""
+        """Yield the values that a page may show of a category when the level is reached."""
         source, own = getattr(self.row, category), reader.everything[category]
         if source in KEPT or self.is_rewritten:
             yield own
@@ -252,7 +252,8 @@ class Proof:
             yield {"default": DEFAULT_THEME, "nothing": None, "anonymous": [None, None]}[source]
 
     def _assert_only_own(self, reader: Visitor, answer: Answer) -> None:
-        """On the way to the level: what is shown is the visitor's own, or what the row puts in its place."""
+        """Assert that on the way to the level the page shows the visitor's own data, or what the row puts in its
+        place."""
         allowed = {category: [own, *self._allowed(reader, category)] for category, own in reader.everything.items()}
         self._assert_is_one_of(answer, allowed)
 
@@ -287,7 +288,7 @@ class Proof:
     # -- what a fault costs ----------------------------------------------------------------------------------------
 
     def _calls(self) -> tuple[int, int]:
-        """How often requests asked the store, and how often it failed them."""
+        """Return how many calls requests made to the store, and how many of them failed."""
         series = parts(self.site.app).recorder.series()
         asked = {seen: s.count for seen, s in series.items() if seen.source == self.row.store}
         return sum(asked.values()), sum(count for seen, count in asked.items() if seen.outcome not in _FINE)
@@ -305,7 +306,7 @@ class Proof:
 
 
 class Together:
-    """Things done at the same time, each in a thread of its own; the first that fails fails them all."""
+    """Actions at the same time, each in a thread of its own; if one fails, all fail."""
 
     def __init__(self, things: Sequence[Callable[[], object]]) -> None:
         self._errors: list[BaseException] = []

@@ -69,12 +69,12 @@ class Pair:
 
 
 def refusals(server: Valkey, code: str) -> int:
-    """How often a server refused something, by the code it answered: ``INFO errorstats``."""
+    """Return how many commands a server refused with this error code: ``INFO errorstats``."""
     return int(info(server, "errorstats").get(f"errorstat_{code}", {}).get("count", 0))
 
 
 def calls(server: Valkey, command: str) -> int:
-    """How often a server ran a command: ``INFO commandstats``."""
+    """Return how often a server ran a command: ``INFO commandstats``."""
     return int(info(server, "commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
 
 
@@ -107,7 +107,7 @@ def cut_off(server: Valkey) -> int:
 
 
 def answers(server: Valkey) -> bool:
-    """Whether a server takes commands: it runs, and has loaded its data."""
+    """Return whether a server takes commands: it runs, and has loaded its data."""
     try:
         with server.client(SHORT) as client:
             return bool(client.ping())

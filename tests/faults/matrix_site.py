@@ -43,7 +43,7 @@ PATIENT: Mapping[str, Any] = {
 
 @dataclass
 class Site:
-    """What a row is run on.
+    """The application of one row, with its servers and the proxies before them.
 
     :param proxies: store → what stands before it.
     :param config: settings of the application, without the prefix.
@@ -72,23 +72,23 @@ class Site:
 
     @property
     def database_file(self) -> Path:
-        """Where SQLite keeps its database."""
+        """Return the path of SQLite's database."""
         return self.folder / "sessions.sqlite3"
 
     @property
     def database_url(self) -> str:
-        """As the application reaches it."""
+        """Return the URL by which the application reaches the database."""
         if self.postgres is None:
             return f"sqlite:///{self.database_file}"
         return self.proxies["database"].instead_of(self.postgres.url)
 
     @property
     def direct_database_url(self) -> str:
-        """As a client without a proxy before it reaches it."""
+        """Return the URL of the database for a client without a proxy before it."""
         return self.postgres.url if self.postgres else self.database_url
 
     def start(self) -> None:
-        """Another worker serves from now on. Nothing needs to answer."""
+        """Start another worker in place of the one before. No store needs to answer."""
         self.stop()
         app = Flask("app", instance_path=str(self.folder))
         settings: dict[str, Any] = {
@@ -106,7 +106,7 @@ class Site:
         self.events = self._listening.enter_context(captured_events(app))
 
     def create_tables(self) -> None:
-        """For a first worker."""
+        """Create the tables of the database."""
         parts(self.app).backend.database.upkeep.create_tables()
 
     def stop(self) -> None:
@@ -156,7 +156,7 @@ def _add_pages(app: Flask, interface: LangPontSession) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a page said, and how long it took (seconds)."""
+    """The answer of a page, and the time it took (seconds)."""
 
     status: int
     cookie: str | None
@@ -196,17 +196,17 @@ class Visitor:
 
     @property
     def everything(self) -> dict[str, Any]:
-        """What a page shows of this visitor when all is well."""
+        """Return the data that a page shows of this visitor when all is well."""
         return {"auth": self.identity, "translation": self.values["text"], "ui": self.values["theme"]}
 
     @property
     def identity(self) -> list[str | None]:
-        """As the page shows it."""
+        """Return user and token as the page shows them."""
         return [self.values["user"], self.values["token"]] if self.is_signed_in else [None, None]
 
     @property
     def digest(self) -> str:
-        """Under which name the session is stored."""
+        """Return the name under which the session is stored."""
         return digest_of(self.sid)
 
     @property
@@ -237,7 +237,7 @@ class Visitor:
         return answer
 
     def sign_in(self) -> Answer:
-        """From now on with a cookie of kind u, unless it is refused."""
+        """Sign in, and use the new cookie of kind u, unless the sign-in is refused."""
         answer = self.send("POST", "/sign-in", {"_user_id": self.values["user"], "session_token": self.values["token"]})
         self.is_signed_in = answer.status == 200
         self.cookie = answer.cookie or self.cookie
@@ -250,7 +250,7 @@ class Visitor:
         return answer
 
     def send(self, method: str, path: str, json: Any = None) -> Answer:
-        """One request, with the cookie as it was; the answer is kept."""
+        """Send one request with the cookie as it is, and keep the answer."""
         client = self.site.app.test_client(use_cookies=False)
         began = time.monotonic()
         headers = {"Cookie": f"session={self.cookie}"} if self.cookie else {}
@@ -264,7 +264,7 @@ class Visitor:
         return answer
 
     def secrets(self) -> Iterator[str]:
-        """What no log may hold."""
+        """Yield the values that no log may contain."""
         yield from self.seen_values
         if self.cookie:
             yield from (self.cookie, self.sid, self.digest)

@@ -1,4 +1,4 @@
-"""How the database's faults of the matrix are caused, and how each one shows that it happened."""
+"""The faults of the database in the matrix, and the evidence of each that it happened."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def operator(site: Site) -> Iterator[sa.Connection]:
 
 
 def is_live(site: Site, digest: str) -> bool:
-    """What the database says of a session."""
+    """Return whether the database says that a session is live."""
     with operator(site) as connection:
         live = connection.execute(sa.text("SELECT live FROM langpont_sessions WHERE digest = :d"), {"d": digest})
         return bool(live.scalar_one())
 
 
 def _fails(site: Site, statement: str, before: str = "SELECT 1") -> int:
-    """Whether a statement of the operator's own fails."""
+    """Return 1 if a statement over the operator's own connection fails, otherwise 0."""
     with operator(site) as connection:
         connection.exec_driver_sql(before)
         try:
@@ -57,7 +57,7 @@ def cut_once(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def locked(site: Site) -> Iterator[Evidence]:
-    """Another client writes and does not come to an end."""
+    """Let another client write and not come to an end."""
     if site.postgres is None:
         with sqlite3.connect(site.database_file, isolation_level=None) as writer:
             writer.execute("BEGIN IMMEDIATE")
@@ -72,7 +72,7 @@ def locked(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def slow_writes(site: Site) -> Iterator[Evidence]:
-    """Whatever is written takes ten seconds; a sequence, which no rollback sets back, counts."""
+    """Make each write take ten seconds, and count them by a sequence, which no rollback sets back."""
     with operator(site) as connection:
         connection.exec_driver_sql("CREATE SEQUENCE slow_writes")
         connection.exec_driver_sql(
@@ -127,7 +127,7 @@ def exhausted(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def read_only(site: Site) -> Iterator[Evidence]:
-    """As after a failover of the database that its clients did not notice."""
+    """Make the database read-only, as after a failover that its clients did not notice."""
     with operator(site) as connection:
         _set_read_only(connection, True)
         try:
@@ -196,7 +196,7 @@ def first_at_the_same_time(site: Site) -> Iterator[Evidence]:
 
 
 def _waiting(connection: sa.Connection) -> int:
-    """Those that wait for another transaction."""
+    """Return how many locks are waited for until another transaction ends."""
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
     return int(connection.exec_driver_sql(waiting).scalar_one())
 

@@ -60,8 +60,8 @@ def delay(seconds: float) -> Fault:
 
 
 def hold_request(seconds: float) -> Fault:
-    """What is asked reaches the server so late, or when the fault is over if that is sooner: perhaps after its client
-    has given up. Replies are not held back."""
+    """Return the fault that delays requests to the server until the seconds or the fault are over: perhaps beyond
+    the patience of the client. Replies are not delayed."""
     return Fault("hold_request", seconds=seconds)
 
 
@@ -82,8 +82,8 @@ def flip(at: int = 0) -> Fault:
 
 @dataclass
 class Counters:
-    """What went through. Refused connections are not among `accepted`: the kernel refuses them, and the proxy does not
-    see them."""
+    """Connections and bytes that went through. Refused connections are not among `accepted`: the kernel refuses
+    them, and the proxy does not see them."""
 
     accepted: int = 0
     bytes_to_server: int = 0
@@ -174,7 +174,7 @@ class FaultProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """Return the number of open connections."""
         return len(self._links)
 
     def impose(self, fault: Fault) -> None:

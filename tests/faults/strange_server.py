@@ -104,5 +104,5 @@ class StrangeServer:
         return self._server.accepted
 
     def url(self, scheme: str = "redis") -> str:
-        """Its address."""
+        """Return the server's address."""
         return f"{scheme}://127.0.0.1:{self.port}/0"

@@ -1,4 +1,4 @@
-"""What another program wrote to the stores: no user sees an error or another's data, and no store is blamed for it.
+"""Records and rows that another program spoilt: no user sees an error or another's data, and no store is blamed for it.
 
 Cookie values are in ``tests/integration/test_cookie_rules.py``, session values in ``test_values.py`` there, bytes of
 values and configuration in ``tests/unit/policy/test_serializer.py`` and ``config/test_settings.py``.
@@ -68,7 +68,8 @@ def assert_well(site: Site) -> None:
 
 
 def looks(visitor: Visitor) -> list[Any]:
-    """What three pages show, and pages that store something in between, twice: the first must not spoil the record."""
+    """Return the session as three pages show it, with two writes between: a read must not spoil the record for the
+    next."""
     shown = [visitor.read(), visitor.read()]
     written = [visitor.write("theme"), visitor.write("theme")]
     shown.append(visitor.read())
@@ -98,7 +99,8 @@ def test_a_record_that_was_spoilt_in_redis(site: Site, category: str) -> None:
 
 @ANY_ROW
 def test_a_row_that_was_spoilt_in_the_database(site: Site) -> None:
-    """And nothing in Redis: the user is the one that this worker knows from before, or there is none."""
+    """With the row spoilt and nothing in Redis, the user is the one that this worker knows from before, or there is
+    none."""
     payloads = {
         "nothing": "", "no JSON": "{", "a list": "[]", "a number": "1", "null": "null", "of lists": '{"a": [1]}',
         "brackets": "[" * 10_000, "NaN": '{"_user_id": NaN}',

@@ -1,4 +1,4 @@
-"""What lies where the journal's files belong: links, other users' files, and a file that is cut off in use."""
+"""Things that lie where the journal's files belong: links, other users' files, and a file that is cut off in use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def refused(path: Path) -> str:
-    """Why a journal cannot be used there: every call says it, and so does the start."""
+    """Return the reason for which a journal cannot be used there: every call says it, and so does the start."""
     journal = journal_at(path)
     causes = set()
     for call in (journal.open, lambda: journal.revocations.note("d"), journal.open):
@@ -65,7 +65,7 @@ def test_no_link_is_followed(path: Path, tmp_path: Path, ending: str) -> None:
 
 
 def give_away(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To another user. Only root can do so; for any other user the system says that it was done."""
+    """Give a file to another user. Only root can do so; for any other user the system says that it was done."""
     if os.geteuid() == 0:
         os.chown(file, OTHER, -1, follow_symlinks=False)
         return
@@ -126,7 +126,7 @@ def test_the_mode_of_ones_own_file_is_set_right(path: Path, ending: str) -> None
 
 
 def test_a_folder_may_be_a_link_of_ones_own(tmp_path: Path) -> None:
-    """As deployments make them; of another user's making it could be turned to another place at any time."""
+    """A deployment's own link is followed; one of another user could be turned to another place at any time."""
     (tmp_path / "shared").mkdir()
     (tmp_path / "instance").symlink_to(tmp_path / "shared")
     journal = journal_at(tmp_path / "instance" / "journal")
@@ -146,7 +146,7 @@ def test_a_folder_that_is_another_users_link_is_refused(tmp_path: Path, monkeypa
 
 
 def test_a_descriptor_that_is_refused_is_closed(path: Path) -> None:
-    """As often as it is tried."""
+    """No descriptor stays open, however often a file is refused."""
     os.mkfifo(path)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""How much the journal keeps, of whom, and that its file gets small again."""
+"""Limits of the journal, shares of visitors and users in it, and that its file gets small again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def publish(journal: Journal, digest: str, value: bytes = b"1") -> int:
 
 
 def is_full(add: Callable[[], object]) -> str:
-    """By which limit something is refused."""
+    """Return the limit by which an entry is refused."""
     with pytest.raises(StoreError) as caught:
         add()
     assert caught.value.error_class is ErrorClass.LOCAL
@@ -124,7 +124,7 @@ def test_visitors_cannot_crowd_out_users_by_size(make: Callable[..., Journal], p
 
 @pytest.mark.parametrize("size", [1, 100, 1500, 2100, 3900, 4200, 9000, 50_000])
 def test_the_file_is_no_larger_than_the_limit(make: Callable[..., Journal], path: Path, size: int) -> None:
-    """Whatever the size of the values, also where many were taken out again in between."""
+    """The file keeps to its limit whatever the size of the values, also where many were taken out again in between."""
     journal, rng = make(bytes=MEGABYTE), random.Random(size)
     for _ in range(2):
         cause, taken = fill(lambda n: write(journal, f"{rng.random()}{n:050}", text=b"x" * size, more=b"1"))
@@ -136,14 +136,15 @@ def test_the_file_is_no_larger_than_the_limit(make: Callable[..., Journal], path
 
 
 def test_copies_take_a_quarter(make: Callable[..., Journal], path: Path) -> None:
-    """Of the bytes; what does not fit is left out."""
+    """Copies get at most a quarter of the journal's bytes; what does not fit is left out."""
     journal = make(bytes=MEGABYTE)
     assert {publish(journal, f"{n:064}", b"x" * 3000) for n in range(100)} == {0, 1}
     assert in_use(path) <= MEGABYTE / 4 + 100_000
 
 
 def test_one_session_cannot_take_it_all(make: Callable[..., Journal]) -> None:
-    """By the number of its keys, and by their size; its shadow counts for itself, and what gets less is taken."""
+    """The number of a session's keys is limited, and their size; its shadow counts for itself, and a write that
+    makes less of it is taken."""
     journal = make(session_entries=3, session_bytes=1000)
     write(journal, "d", a=b"1", b=b"1")
     assert is_full(lambda: write(journal, "d", c=b"1", e=b"1")) == "JOURNAL_SESSION_ENTRIES is reached"
@@ -231,7 +232,7 @@ def test_an_emptied_file_shrinks(make: Callable[..., Journal], path: Path) -> No
 
 
 def test_a_small_file_shrinks_too(make: Callable[..., Journal], path: Path) -> None:
-    """Although its log is short."""
+    """A small file shrinks although its log is short."""
     journal = make()
     for number in range(12):
         write(journal, f"d{number}", text=b"x" * 100_000)
@@ -274,7 +275,7 @@ def test_a_file_that_nothing_was_written_to_is_not_looked_through_again(make: Ca
 
 
 def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: Path) -> None:
-    """However much is written and taken out again."""
+    """The log stays small however much is written and taken out again."""
     journal = make()
     for number in range(200):
         write(journal, f"d{number}", text=b"x" * 200_000)
@@ -284,7 +285,7 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: P
 
 
 def test_a_journal_in_memory_has_limits_too() -> None:
-    """And shrinks, to no use."""
+    """A journal in memory keeps to its limits, and may be told to shrink, to no use."""
     journal = journal_at(None, limits=JournalLimits(entries=2))
     assert fill(lambda n: write(journal, f"d{n}", a=b"1")) == ("JOURNAL_MAX_ENTRIES is reached", 2)
     assert not journal.shrink()
@@ -292,7 +293,7 @@ def test_a_journal_in_memory_has_limits_too() -> None:
 
 
 def test_what_adds_nothing_goes_on_where_there_is_more_than_may_be(path: Path) -> None:
-    """As after a limit was lowered: a field that waits can be written again, and nothing new be added."""
+    """After a limit was lowered, a field that waits can be written again, and nothing new be added."""
     journal = journal_at(path)
     write(journal, "d", a=b"1", b=b"1", c=b"1")
     journal.close()

@@ -313,7 +313,7 @@ def test_a_fork_in_the_middle_of_writes_locks_no_process_out(path: Path) -> None
 
 
 def test_a_journal_in_memory_begins_anew_in_a_child() -> None:
-    """What waits in the parent's memory is the parent's to merge: a child's journal in memory is empty."""
+    """Entries in the parent's memory are the parent's to merge: a child's journal in memory begins empty."""
     journal = journal_at(None)
     journal.revocations.note("parent")
 
@@ -367,7 +367,7 @@ def test_without_room_for_the_shared_numbers_it_cannot_be_opened(path: Path) -> 
 
 
 def test_a_file_that_may_not_grow_loses_nothing(path: Path) -> None:
-    """When the system refuses to write, the call fails and what was acknowledged stays; later calls work."""
+    """If the system refuses to write, the call fails and what was acknowledged stays; later calls work."""
     script = """
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""How long a call of the journal waits, and for what: slow disks, busy siblings, stopped processes."""
+"""Waits of the journal's calls: for slow disks, busy siblings, stopped processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHORT = 0.05
 
 @pytest.fixture
 def journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal]:
-    """Whatever is not told how long to wait waits for longer than any test."""
+    """Yield a journal on which a call without a time-out waits for longer than any test."""
     monkeypatch.setattr(journal_file, "BUSY_SECONDS", LONG)
     journal = journal_at(path)
     journal.open()
@@ -58,14 +58,14 @@ class Disk:
         self.goes_on.set()
 
     def take(self, descriptor: int) -> None:
-        """In place of fdatasync()."""
+        """Stand in for fdatasync(), and wait until the disk goes on."""
         self.reached.set()
         assert self.goes_on.wait(LONG)
         if self.fails:
             raise OSError(5, "Input/output error")
 
     def hang(self) -> None:
-        """From the next time on."""
+        """Let the disk hang from the next write on."""
         self.goes_on.clear()
         self.reached.clear()
 
@@ -86,7 +86,7 @@ class Threads:
         self.ends: list[BaseException | None] = []
 
     def call(self, function: Callable[..., object], *arguments: object, **options: object) -> None:
-        """In a thread of its own."""
+        """Call a function in a thread of its own."""
         number = len(self.ends)
         self.ends.append(None)
 
@@ -134,7 +134,7 @@ def awaited(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def descriptors(path: Path) -> int:
-    """How often this process has a file open."""
+    """Return how many descriptors of this process are of a file."""
     opened = list[str]()
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile
@@ -199,7 +199,7 @@ def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Di
 
 
 def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, awaited: list[object]) -> None:
-    """Of several that share a transaction the others are kept, and each is told its own end."""
+    """If one call in a shared transaction fails, the others are kept, and each caller gets the result of its own."""
     journal.put([value("d", "n", b'"x"')])
     disk.hang()
     awaited.clear()
@@ -229,7 +229,8 @@ def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, aw
 
 
 def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk, awaited: list[object]) -> None:
-    """On a disk with little room: SQLite may take back the whole transaction, and then each is tried for itself."""
+    """On a disk with little room SQLite may take back the whole transaction, and then each change is tried for
+    itself."""
     disk.hang()
     threads = Threads()
     threads.call(journal.file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
@@ -247,7 +248,7 @@ def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk,
 def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(
     journal: Journal, disk: Disk, awaited: list[object]
 ) -> None:
-    """What the others did meanwhile is taken back, too, and done again."""
+    """The other changes of the transaction are taken back, too, and made again."""
     disk.hang()
     threads = Threads()
     threads.call(journal.revocations.note, "first")
@@ -333,7 +334,7 @@ def test_a_stopped_worker_keeps_a_call_no_longer_than_it_may_wait(journal: Journ
 
 
 def test_a_killed_worker_lets_the_next_one_in_at_once(journal: Journal, path: Path) -> None:
-    """Wherever it was, also while others queue for the file behind it."""
+    """The next worker goes on wherever the killed one was, also while others queue for the file behind it."""
     script = """
         def write(db):
             print("writing", flush=True)
@@ -411,7 +412,8 @@ def is_taken(journal: Journal, digest: str) -> bool:
 
 
 def test_where_no_thread_can_be_had_it_is_said(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As at the end of a process; the next call tries again. What was refused is not written then."""
+    """At the end of a process no thread may be had: what is refused then is not written, and the next call tries
+    again."""
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -449,8 +451,8 @@ def test_an_idle_writing_thread_ends_and_comes_back() -> None:
 def test_processes_queue_for_the_file(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, are_native: bool
 ) -> None:
-    """In the system's queue, or, where greenlets are in the place of threads and one that waits there would keep all
-    others from running, by looking again and again."""
+    """Processes wait in the system's queue. Where greenlets are in the place of threads, one that waits there would
+    keep all others from running: then the file is looked at again and again."""
     if not are_native:  # as gevent does it
         start = _thread.start_new_thread
         monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: start(*arguments))
@@ -497,7 +499,8 @@ def test_a_process_that_computes_reads_briskly(journal: Journal) -> None:
 
 
 def test_a_signal_handler_that_reads_in_between_leaves_the_interval_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After it was read, before and after it is set, or set back; and the thread goes on briskly."""
+    """A handler may read after the interval was read, before and after it is set, or set back; the thread goes on
+    briskly."""
     before, brisk = sys.getswitchinterval(), group_commit.Brisk()
     asked, told = sys.getswitchinterval, sys.setswitchinterval
     handled: list[bool] = []
@@ -561,7 +564,7 @@ def test_the_last_of_two_journals_that_write_sets_the_interval_back() -> None:
 
 
 def test_a_child_that_was_forked_by_c_code_keeps_no_lock(path: Path) -> None:
-    """Not when its parent has let go of it."""
+    """The child can use the lock once its parent has let go of it."""
     lock = host_lock.HostLock(path)
     with lock.waited(lambda: True):
         if (child := ctypes.PyDLL(None).fork()) == 0:
@@ -577,8 +580,8 @@ def test_a_child_that_was_forked_by_c_code_keeps_no_lock(path: Path) -> None:
 
 
 def test_a_signal_handler_may_write(path: Path) -> None:
-    """Wherever it interrupts a thread that writes, reads or waits. The timer counts the processor's time: on a busy
-    machine the thread would get nowhere between two signals."""
+    """A handler may write wherever it interrupts a thread that writes, reads or waits. The timer counts the
+    processor's time: on a busy machine the thread would get nowhere between two signals."""
     script = """
         import itertools
         journal.open()
@@ -601,7 +604,7 @@ def test_a_signal_handler_may_write(path: Path) -> None:
 
 
 def test_a_child_that_was_forked_by_c_code_writes(path: Path) -> None:
-    """After open() nothing is open, and the child has none of its parent's threads."""
+    """The child writes though it has none of its parent's threads, after open(), when no connection is open."""
     script = """
         import ctypes
         journal.open()

@@ -138,7 +138,7 @@ def test_of_what_workers_know_of_a_server_the_newest_stays(path: Path, journal: 
 
 
 def test_a_server_is_noted_while_requests_write(path: Path, journal: Journal) -> None:
-    """What is not forced to the disk is there for every worker nevertheless, and no entry between is lost."""
+    """Notes that are not forced to the disk are there for every worker nevertheless, and no entry between is lost."""
     script = """
         for number in range(1, 41):
             journal.board.remember_server(sys.argv[2], ServerRecord("a", 1, "g", number))

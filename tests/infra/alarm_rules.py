@@ -160,7 +160,7 @@ def _metric_math(name: str, alarm: Mapping[str, Any]) -> Iterator[str]:
 
 @rule
 def alarm_actions(d: Deployment) -> Iterator[str]:
-    """One topic is told of each alarm, by itself or by its incident; what is told the beginning is told the end."""
+    """Each alarm tells one topic, by itself or by its incident, and tells it the beginning and the end."""
     for name in alarms(d):
         if len(topics_of(d, name)) != 1 or topics_of(d, name)[0] not in {f"<{topic}>" for topic in TOPICS[1:]}:
             yield f"of {name} {topics_of(d, name)} are told, not one topic of ours"
@@ -200,7 +200,7 @@ def alarm_incidents(d: Deployment) -> Iterator[str]:
 
 
 def _sleeps(incident: Mapping[str, Any], part: str) -> bool:
-    """Whether an alarm that an incident consists of is none by itself, or the incident is there without any."""
+    """Return whether this part alone does not raise the incident, or the incident is there without any part."""
     rule, fine = incident["AlarmRule"], dict.fromkeys(asked(incident["AlarmRule"]), OK)
     is_begun = holds(rule, {**fine, f"<{part}>": ALARM}) and not holds(rule, fine)
     return f'ALARM("<{part}>")' in rule and not is_begun
@@ -208,7 +208,7 @@ def _sleeps(incident: Mapping[str, Any], part: str) -> bool:
 
 @rule
 def alarm_beginning(d: Deployment) -> Iterator[str]:
-    """Of a stack whose application does not run yet nothing is told."""
+    """No alarm is told while the application of a stack does not run yet."""
     composites = {f"<{name}>": incident for name, incident in incidents(d).items()}
     try:
         states = histories({f"<{name}>": alarm for name, alarm in alarms(d).items()}, composites, {}, 2)
@@ -221,7 +221,7 @@ def alarm_beginning(d: Deployment) -> Iterator[str]:
 
 @rule
 def alarm_metrics(d: Deployment) -> Iterator[str]:
-    """What an alarm watches is published: by that name, under those dimensions, with a statistic that has a sense."""
+    """Each watched metric is published: by that name, under those dimensions, with a meaningful statistic."""
     for name, alarm in alarms(d).items():
         for metric in watched(alarm):
             known = KNOWN.get((metric.namespace, metric.name))
@@ -239,7 +239,7 @@ def alarm_metrics(d: Deployment) -> Iterator[str]:
 
 @rule
 def alarm_periods(d: Deployment) -> Iterator[str]:
-    """In every period that an alarm counts each process has reported, however rarely it may do so."""
+    """Each process reports at least once in every period that an alarm counts, however rarely it may do so."""
     for name, alarm in alarms(d).items():
         for metric in watched(alarm):
             if metric.namespace == catalogue.NAMESPACE and metric.period < LONGEST_METRICS_INTERVAL:
@@ -326,8 +326,8 @@ def alarm_thresholds(d: Deployment) -> Iterator[str]:
 
 @rule
 def alarm_set(d: Deployment) -> Iterator[str]:
-    """What the application reports is watched: its life, its errors, its level, its stores, its latency, lost data,
-    whether its journals keep what they should, and whether it can send alerts."""
+    """Alarms watch all that the application reports: its life, its errors, its level, its stores, its latency, lost
+    data, whether its journals keep what they should, and whether it can send alerts."""
     own = {metric.name for alarm in alarms(d).values() for metric in watched(alarm)}
     for metric in WATCHED:
         if metric.name not in own:
@@ -360,7 +360,7 @@ def alarm_set(d: Deployment) -> Iterator[str]:
 
 
 def _thresholds(d: Deployment, metric: catalogue.Metric, topic: str) -> list[int]:
-    """Of the alarms on a metric that are told to a topic."""
+    """Return the thresholds of the alarms on a metric that are told to this topic alone."""
     of_metric = {name: a for name, a in alarms(d).items() if metric.name in {w.name for w in watched(a)}}
     return [alarm["Threshold"] for name, alarm in of_metric.items() if topics_of(d, name) == [f"<{topic}>"]]
 

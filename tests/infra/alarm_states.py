@@ -86,7 +86,7 @@ _PLAIN: Mapping[str, Callable[[Sequence[Sample], Sequence[float]], float]] = {
 
 
 def _percentile(percent: float, samples: Sequence[Sample]) -> float:
-    """By the nearest rank; how CloudWatch interpolates is not documented."""
+    """Return a percentile by the nearest rank; how CloudWatch interpolates is not documented."""
     rank, passed = percent / 100 * _count(samples), 0.0
     for sample in sorted(samples, key=lambda sample: sample.value):
         passed += sample.times
@@ -194,7 +194,7 @@ def state(breaches: Sequence[bool | None], *, periods: int, needed: int, missing
 
 
 def _metrics(alarm: Mapping[str, Any]) -> Iterator[tuple[str, Key, str, int]]:
-    """Of each metric that an alarm reads: its id, itself, the statistic, the period."""
+    """Yield each metric that an alarm reads: the query's id, the key, the statistic, the period."""
     if "MetricName" in alarm:
         yield "", _key(alarm), alarm.get("Statistic") or alarm["ExtendedStatistic"], alarm["Period"]
     for query in alarm.get("Metrics", []):
@@ -221,7 +221,7 @@ def _point(alarm: Mapping[str, Any], figures: Figures, start: float, end: float)
 
 
 def _is_too_little(alarm: Mapping[str, Any], figures: Figures, start: float, end: float) -> bool:
-    """Whether a percentile has too few samples, and the alarm is told to stay as it is then."""
+    """Return whether a percentile has too few samples, and the alarm is to stay as it is then."""
     if alarm.get("EvaluateLowSampleCountPercentile") != "ignore":
         return False
     share = float(alarm["ExtendedStatistic"].removeprefix("p")) / 100
@@ -254,7 +254,7 @@ def asked(rule: str) -> set[str]:
 
 
 def holds(rule: str, states: Mapping[str, str]) -> bool:
-    """Whether a composite alarm's rule does, by the states of the alarms that it names."""
+    """Return whether a composite alarm's rule holds, by the states of the alarms that it names."""
     return bool(calculate(_ASKED.sub(lambda found: str(states[found[2]] == found[1]), rule), {}))
 
 

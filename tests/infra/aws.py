@@ -153,7 +153,7 @@ class Stack:
                 self.physical |= {f"{name}.{key}.Address": endpoint["Address"], f"{name}.{key}.Port": endpoint["Port"]}
 
     def _shown(self, reference: str) -> str:
-        """What a dynamic reference to a key of a secret yields."""
+        """Return the value of a dynamic reference to a key of a secret."""
         arn, _, key = (
             reference.removeprefix("{{resolve:secretsmanager:").removesuffix("}}").rpartition(":SecretString:")
         )

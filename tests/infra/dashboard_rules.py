@@ -143,7 +143,7 @@ def dashboard_statistics(d: Deployment) -> Iterator[str]:
 
 @rule
 def dashboard_axes(d: Deployment) -> Iterator[str]:
-    """One axis, one unit."""
+    """Each axis has one unit."""
     units: dict[tuple[str, str], set[str]] = {}
     for row in rows(d):
         known = KNOWN.get((row.namespace, row.name))
@@ -177,7 +177,7 @@ def dashboard_logs(d: Deployment) -> Iterator[str]:
 
 @rule
 def dashboard_complete(d: Deployment) -> Iterator[str]:
-    """What an operator looks for first is there, and the state of the alarms above it."""
+    """The dashboard shows what an operator looks for first, and the state of the alarms above it."""
     if not widgets(d):
         return
     for namespace, name in sorted(SHOWN - {(row.namespace, row.name) for row in rows(d)}):

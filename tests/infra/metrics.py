@@ -1,4 +1,4 @@
-"""What alarms and dashboard show: every metric with its unit and the statistics of it that mean something."""
+"""Metrics for alarms and dashboard: each with its unit and its meaningful statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What expressions of PromQL name, compared with what the exporter has."""
+"""Metrics and labels in expressions of PromQL, compared with those of the exporter."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def recorded_of(expression: str) -> set[str]:
 
 
 def mistakes(expression: str, known: Mapping[str, Exported]) -> Iterator[str]:
-    """What it asks for and the exporter does not have, and what counters and gauges are not for."""
+    """Yield the mistakes of an expression: metrics, labels and values that the exporter does not have, and wrong
+    uses of counters and gauges."""
     labels = set(OF_TARGET)
     for name, matchers in _SELECTOR.findall(expression):
         if name not in known:

@@ -28,14 +28,14 @@ STALE = "stale"
 
 
 def promtool(*arguments: str) -> str:
-    """What it prints; an error is a failure of the test."""
+    """Return the output of promtool; an error fails the test."""
     done = subprocess.run([required("promtool", "prometheus"), *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 class Evaluation(NamedTuple):
-    """What expressions are to yield over figures and rules.
+    """Expressions over figures and rules, and the values that they must have.
 
     :param expected: the number of a look, an expression, and each sample's labels with its value.
     """
@@ -72,7 +72,7 @@ def evaluate(folder: Path, *evaluations: Evaluation) -> None:
 
 
 def firing(names: Collection[str]) -> dict[str, float]:
-    """Of the expression :data:`FIRING`: these and no others."""
+    """Return the samples of the expression :data:`FIRING` if exactly these alerts fire."""
     return {f'{{alertname="{name}"}}': 1 for name in names}
 
 

@@ -22,7 +22,7 @@ NOTHING = "-"
 
 
 class Publication(NamedTuple):
-    """What one process published at a time.
+    """The data that one process published at a time.
 
     :param at: seconds from the beginning.
     :param data: ``MetricData`` of PutMetricData.
@@ -68,7 +68,8 @@ def store(kind: str, recording: Recording) -> Path:
 
 
 def _is_kept(datum: Mapping[str, Any]) -> bool:
-    """What alarms can read: by a third dimension, the stores alone; and not how busy the machine was that recorded."""
+    """Return whether alarms can read a datum: by a third dimension, the stores alone. How busy the recording machine
+    was is left out."""
     dimensions = {pair["Name"] for pair in datum["Dimensions"]}
     return dimensions <= {*catalogue.DIMENSIONS, "Store"} and datum["MetricName"] != catalogue.PROCESS_LAG.name
 
@@ -101,14 +102,14 @@ def kinds() -> list[str]:
 
 
 def minutes(kind: str) -> int:
-    """How long a recording is."""
+    """Return the length of a recording, in minutes."""
     found = _stored(kind)["minutes"]
     assert isinstance(found, int)
     return found
 
 
 def title(kind: str) -> str:
-    """What happened, in words."""
+    """Return what happened in a recording, in words."""
     return str(_stored(kind)["title"])
 
 

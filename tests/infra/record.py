@@ -42,7 +42,7 @@ Begin = Callable[[], Callable[[], None]]
 
 
 class AtLooks(PeriodicThread):
-    """Does its work at a look, and never by itself."""
+    """A periodic thread that works at a look, and never by itself."""
 
     def ensure_started(self) -> None:
         """Nothing."""
@@ -104,7 +104,7 @@ class SlowSite(PublishingSite):
 
 
 def calm(title: str, looks: int) -> Outage:
-    """Nothing happens, for so many looks."""
+    """Return an outage in which nothing happens, for so many looks."""
     return Outage(title, lambda servers: nullcontext(), ("degradation_level 0.0",), frozenset(), plan=(looks,))
 
 
@@ -117,7 +117,7 @@ SITES: Mapping[str, tuple[type[PublishingSite], Outage]] = {
 
 
 def publications(site_class: type[PublishingSite], outage: Outage, servers: Servers, folder: Path) -> list[Publication]:
-    """What is published while an outage is played."""
+    """Play an outage, and return what is published meanwhile."""
     with Endpoint() as endpoint, _in_environment(environment_of(endpoint.url)):
         site = site_class(folder, servers, outage, endpoint)
         try:
@@ -129,7 +129,7 @@ def publications(site_class: type[PublishingSite], outage: Outage, servers: Serv
 
 @contextmanager
 def _in_environment(aws: Mapping[str, str]) -> Iterator[None]:
-    """With these variables and no others of AWS'."""
+    """Run with these variables of AWS and no others."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with patch.dict(os.environ, {**others, **aws, "AWS_DEFAULT_REGION": REGION}, clear=True):
         yield

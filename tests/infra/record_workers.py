@@ -84,7 +84,7 @@ def _create_in(folder: str) -> Flask:
 
 @dataclass
 class Stage:
-    """What runs."""
+    """The servers and processes of a recording."""
 
     before_redis: FaultProxy
     site: WebServer

@@ -1,4 +1,4 @@
-"""What the page for Prometheus shows while real servers fail: an application, its users, and a look every 15 seconds.
+"""Pages for Prometheus, recorded while real servers fail: an application, its users, and a look every 15 seconds.
 
 The seconds between two looks are Prometheus' alone: users do what they do in them, and the next look follows at once.
 """
@@ -255,7 +255,8 @@ class Site:
         self.pages += [page] * looks
 
     def _page_that_shows(self, lines: Sequence[str]) -> str:
-        """After users did something. A busy machine may do without a store for a moment: that is no part of a plan."""
+        """Let users come until the page shows these lines, and return it. A busy machine may do without a store for
+        a moment: that is no part of a plan."""
         page = ""
 
         def is_shown() -> bool:
@@ -278,7 +279,7 @@ class Site:
         health.age_outage(self._outage.ages)
 
     def _visit(self) -> None:
-        """What users do between two looks."""
+        """Make the requests of users between two looks."""
         self._ask("GET", "/read")
         self._ask("POST", "/write")
         other = self._app.test_client()
@@ -291,7 +292,7 @@ class Site:
         self._user.open(path, method=method)
 
     def _page(self) -> str:
-        """As it is when everything that was done before is on it."""
+        """Return the page once everything that was done before is on it."""
         done, text = self._requests, ""
 
         def is_up_to_date() -> bool:
@@ -319,7 +320,7 @@ def _is_well(page: str) -> bool:
 
 
 def values(page: str, name: str, **labels: str) -> list[float]:
-    """Those of one metric's series that have these labels."""
+    """Return the values of one metric's series that have these labels."""
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     lines = re.findall(rf"^langpont_session_{name}(?:{{(.*)}})? (\S+)$", page, re.MULTILINE)
     return [float(value) for found, value in lines if all(label in found for label in wanted)]

@@ -1,4 +1,4 @@
-"""What must hold of the template and cfn-lint does not look at. Each rule looks at one deployment and speaks in words.
+"""Rules for the template that cfn-lint does not have. Each rule looks at one deployment and speaks in words.
 
 The rules on alarms and on the dashboard are in modules of their own; :func:`violations` applies all.
 """
@@ -85,13 +85,13 @@ def engine_of(deployment: Deployment) -> Any:
 
 
 def group_id(deployment: Deployment) -> str:
-    """What ``Ref`` of the replication group yields."""
+    """Return the value of ``Ref`` of the replication group."""
     name = next(iter(deployment.of_type(GROUP)), "Cache")
     return deployment.physical.get(name, f"<{name}>")
 
 
 def is_cluster(deployment: Deployment) -> bool:
-    """Whether the group is made in cluster mode."""
+    """Return whether the group is made in cluster mode."""
     return bool(deployment.parameters["ClusterMode"] == "enabled")
 
 
@@ -246,7 +246,7 @@ def _made_once() -> frozenset[str]:
 
 @rule
 def keys(d: Deployment) -> Iterator[str]:
-    """With a key of one's own, all that can be read at rest is encrypted by it; without, nothing names one."""
+    """If a key of one's own is given, it encrypts all that can be read at rest; if not, nothing names one."""
     wanted = d.parameters["KmsKeyArn"] or None
     places = dict.fromkeys((GROUP, SERVERLESS, "AWS::SecretsManager::Secret", "AWS::Logs::LogGroup"), "KmsKeyId")
     for name, resource in d.resources.items():
@@ -321,7 +321,8 @@ def encryption(d: Deployment) -> Iterator[str]:
 
 @rule
 def authentication(d: Deployment) -> Iterator[str]:
-    """By users, whatever their credentials are: going from an AUTH token to users would make the group anew."""
+    """The group takes users, whatever their credentials are: going from an AUTH token to users would make the group
+    anew."""
     if "AuthToken" in group(d):
         yield "an AUTH token on the group itself cannot be given up for users on a group that runs"
     if group(d).get("UserGroupIds") != [f"<{name}>" for name in d.of_type("AWS::ElastiCache::UserGroup")]:

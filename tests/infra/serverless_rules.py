@@ -1,4 +1,4 @@
-"""What must hold of the template of a serverless cache: most rules of the other one, and some of its own."""
+"""Rules for the template of a serverless cache: most rules of the other one, and some of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WATCHED = {
 
 
 def serverless_cache(d: Deployment) -> Iterator[str]:
-    """One cache: an engine that there is, limits that AWS takes, the users of the template, the given network."""
+    """There is one cache: an existing engine, limits that AWS takes, the users of the template, the given network."""
     caches = d.of_type(SERVERLESS)
     if list(caches) != ["Cache"]:
         yield f"serverless caches: {sorted(caches)}"
@@ -105,7 +105,8 @@ def serverless_topics(d: Deployment) -> Iterator[str]:
 
 
 def serverless_alarms(d: Deployment) -> Iterator[str]:
-    """On what the cache reports and an operator has to know; on the application, those of the other template."""
+    """There are alarms on what the cache reports and an operator has to know, and on the application those of the
+    other template."""
     alarms = d.of_type("AWS::CloudWatch::Alarm")
     reported = {
         metric.name: metric.dimensions

@@ -27,7 +27,7 @@ LangPontSession(app)
 
 
 def gunicorn_settings() -> dict[str, object]:
-    """What gunicorn's configuration sets."""
+    """Return the settings of gunicorn's configuration."""
     found: dict[str, object] = {"__name__": "gunicorn.conf"}
     exec(GUNICORN.read_text(encoding="utf-8"), found)
     return found
@@ -46,7 +46,7 @@ def prepared(folder: Path) -> dict[str, str]:
 
 
 def run(folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What a command prints, with this environment and no other one's; it must not fail."""
+    """Return the output of a command in this environment alone; the command must not fail."""
     program = [sys.executable, "-m", command[0].rpartition("/")[2], *command[1:]]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "PROMETHEUS_"))}
     path = os.pathsep.join([str(INFRA.parent), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -75,7 +75,7 @@ def copied(template: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Deployment:
-    """What a template makes for certain parameters.
+    """The resources and outputs of a template for certain parameters.
 
     :param template: the document in long form.
     :param parameters: those given; defaults are added.
@@ -117,13 +117,14 @@ class Deployment:
         return self._of_types[type_]
 
     def condition(self, name: str) -> bool:
-        """Whether a named condition holds; one that is not declared does not."""
+        """Return whether a named condition holds; an undeclared one does not."""
         if name not in self._decided:
             self._decided[name] = self._holds(name)
         return self._decided[name]
 
     def refusals(self) -> list[str]:
-        """Why CloudFormation would not even begin: values that a parameter does not allow, and failed assertions."""
+        """Return the reasons for which CloudFormation would not even begin: values that a parameter does not allow,
+        and failed assertions."""
         found = [
             f"{name}={self.parameters.get(name)!r} is not allowed"
             for name, parameter in self.template["Parameters"].items()
@@ -230,7 +231,7 @@ class Deployment:
 
 
 def is_allowed(parameter: Mapping[str, Any], value: Any) -> bool:
-    """Whether a parameter takes a value."""
+    """Return whether a parameter takes a value."""
     if value is None:
         return False
     if "AllowedValues" in parameter and str(value) not in {str(allowed) for allowed in parameter["AllowedValues"]}:

@@ -24,7 +24,7 @@ from tests.infra.template import INFRA, Deployment, good_template
 
 
 class Expected(NamedTuple):
-    """What an outage raises.
+    """The alarms that an outage raises.
 
     :param told: the alarms that tell a topic, each once.
     :param parts: those that fire besides and tell nothing: what the incidents consist of, or what level 4 silences.
@@ -68,7 +68,7 @@ def states(deployment: Deployment, published: Figures, length: int) -> dict[str,
 
 
 def beginnings(deployment: Deployment, history: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Of each alarm that tells a topic, the minutes at which it does."""
+    """Return the minutes at which each alarm tells its topic; alarms that never do are left out."""
     found = {}
     for name, alarm in {**alarms(deployment), **incidents(deployment)}.items():
         silence: dict[str, Any] = {}
@@ -81,7 +81,8 @@ def beginnings(deployment: Deployment, history: Mapping[str, Sequence[str]]) -> 
 
 
 def test_every_outage_is_recorded() -> None:
-    """Those of the recorder, and so those that are recorded for Prometheus; each with what it raises."""
+    """The recorded outages are those of the recorder, and so those of Prometheus; for each, the expected alarms are
+    known."""
     assert set(kinds()) == {*SITES, *record_workers.KINDS} == set(EXPECTED)
 
 
@@ -97,7 +98,7 @@ def test_an_outage_raises_what_it_should_and_nothing_else(kind: str) -> None:
 
 
 def test_before_the_application_exists_nothing_is_told() -> None:
-    """Nor while it has reported nothing for an hour: there is nothing to miss."""
+    """Nothing is told while the application has reported nothing for an hour either: there is nothing to miss."""
     deployment = deployed()
     history = states(deployment, {}, 60)
     assert beginnings(deployment, history) == {}
@@ -157,7 +158,7 @@ def test_the_documented_table_is_what_was_evaluated() -> None:
 
 
 def table() -> list[str]:
-    """What happened, and what is told."""
+    """Return the table of outages and told alarms in Markdown, one line each."""
     rows = {
         title(kind): ", ".join(f"[{name}](#{name.lower()})" for name in sorted(expected.told)) or "–"
         for kind, expected in EXPECTED.items()

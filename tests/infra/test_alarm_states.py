@@ -107,7 +107,7 @@ def test_an_alarm_goes_by_the_minutes_of_its_own_metric() -> None:
 
 
 def test_a_longer_period_moves_by_minutes() -> None:
-    """And has what was received until then, each sample in one of two windows side by side."""
+    """The period has what was received until then, each sample in one of two windows side by side."""
     figures = of_minutes(0, 0, 9, 0, 0, 0, 0, 0, 0)
     slow = alarm(Period=300, EvaluationPeriods=1, DatapointsToAlarm=1)
     assert histories({"A": slow}, {}, figures, 9)["A"] == [OK, OK, *[ALARM] * 5, OK, OK]

@@ -112,7 +112,7 @@ def test_every_alarm_tells_a_topic_that_exists(main: Stack) -> None:
 
 
 def test_incidents_consist_of_alarms_that_cloudwatch_has(stack: Stack) -> None:
-    """By their names; and so is the one that silences others."""
+    """Incidents name their alarms, and the one that silences others is named as well."""
     names = {alarm["AlarmName"] for alarm in alarms(stack)}
     nodes = len(stack.cache["MemberClusters"])
     assert len(stack.incidents) == nodes + 4

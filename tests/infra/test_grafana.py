@@ -22,7 +22,7 @@ THE_VARIABLE = {"type": "prometheus", "uid": "${datasource}"}
 
 @pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
 def test_a_panel_shows_what_is_exported(panel: dict[str, Any]) -> None:
-    """And says what it is, in the site that was chosen."""
+    """The panel says what it is, in the site that was chosen."""
     assert panel["description"].endswith(".")
     for target in panel["targets"]:
         assert list(mistakes(with_variables(target["expr"]), exported())) == [], target["expr"]
@@ -39,7 +39,7 @@ def test_nothing_that_is_exported_is_forgotten() -> None:
 
 
 def test_it_names_no_data_source_of_its_own() -> None:
-    """Only the variable at its top: any Prometheus will do."""
+    """Only the variable at its top names a data source: any Prometheus will do."""
     named = [found for found in everything(dashboard()) if isinstance(found, dict) and "datasource" in found]
     assert len(named) > len(panels())
     assert all(found["datasource"] == THE_VARIABLE for found in named)
@@ -72,7 +72,7 @@ def test_panels_lie_beside_each_other() -> None:
 
 
 def test_it_is_provisioned_for_the_prometheus_beside_it() -> None:
-    """By files that Grafana reads when it starts."""
+    """Grafana reads the files of the provisioning when it starts."""
     [source] = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     every = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["global"]["scrape_interval"]
     assert (source["type"], source["jsonData"]["timeInterval"]) == ("prometheus", every)

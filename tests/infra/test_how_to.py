@@ -17,12 +17,12 @@ BEGIN, END = "<!-- outages: begin -->\n", "<!-- outages: end -->\n"
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Those of a page in a language."""
+    """Return the blocks of a page in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def table() -> list[str]:
-    """Which alerts fire in which outage, as Markdown, one line each."""
+    """Return the table of the alerts that fire in each outage, as Markdown, one line each."""
     rows = [["what happens", "what fires"], ["---"] * 2, *([of.title, told(of)] for of in RECORDED.values())]
     return [f"| {' | '.join(row)} |" for row in rows]
 
@@ -62,6 +62,6 @@ def test_the_page_on_metrics_shows_gunicorns_configuration() -> None:
 
 
 def test_the_dashboard_is_where_the_page_says() -> None:
-    """And all other files that it names."""
+    """The dashboard is there, and so are all other files that the page names."""
     for path in re.findall(r"`(infra/[^`]+)`", MONITOR):
         assert (DOCS.parent / path).exists(), path

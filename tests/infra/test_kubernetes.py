@@ -41,7 +41,7 @@ def pods() -> Iterator[dict[str, Any]]:
 
 
 def container() -> dict[str, Any]:
-    """That of the application."""
+    """Return the container of the application."""
     [found] = next(pods())["containers"]
     assert isinstance(found, dict)
     return found
@@ -55,7 +55,7 @@ def test_kubernetes_takes_them(version: str) -> None:
 
 
 def test_a_slip_of_the_pen_is_seen() -> None:
-    """So silence means something."""
+    """A slip is seen, so silence means something."""
     wrong = one("StatefulSet")
     wrong["spec"]["podManagmentPolicy"] = wrong["spec"].pop("podManagementPolicy")
     with pytest.raises(kubernetes_validate.ValidationError, match="podManagmentPolicy"):
@@ -115,7 +115,7 @@ def test_the_application_starts_with_this_configuration(tmp_path: Path) -> None:
 
 
 def test_the_commands_of_the_jobs_work_without_a_journal(tmp_path: Path) -> None:
-    """In the order of the page; their pods have no volume, and could not write one."""
+    """The commands work in the order of the page; their pods have no volume, and could not write one."""
     variables = prepared(tmp_path) | one("ConfigMap")["data"]
     _, init_db, purge = pods()
     assert "volumes" not in init_db and "volumes" not in purge

@@ -37,7 +37,7 @@ def test_every_metric_of_ours_that_the_template_mentions_is_published() -> None:
 
 
 def test_the_namespace_is_written_the_same_everywhere() -> None:
-    """In alarms, graphs and the policy; a metric that is sent to another namespace would be refused."""
+    """Alarms, graphs and the policy have the same namespace; a metric that is sent to another one would be refused."""
     texts = [str(leaf) for leaf in scope(good_template()["Resources"])]
     assert sum(catalogue.NAMESPACE in text for text in texts) > 10
     assert not [text for text in texts if "langpont/session" in text.lower().replace(catalogue.NAMESPACE.lower(), "")]

@@ -33,7 +33,7 @@ DEPLOYMENTS = (
 
 
 def every_alarm() -> Iterator[tuple[str, str, str]]:
-    """Of every alarm the name that nodes have in common, the severity of the topic that is told, and its section."""
+    """Yield of every alarm the name without shard and node, the severity of its topic, and its section."""
     for d in DEPLOYMENTS:
         for name, alarm in {**alarms(d), **incidents(d)}.items():
             [topic] = topics_of(d, name) if name in alarms(d) else alarm["AlarmActions"]
@@ -56,7 +56,7 @@ def test_alarms_name_their_section() -> None:
 
 
 def test_every_alert_and_every_alarm_has_a_section() -> None:
-    """And there is none that nothing sends. The heading is the anchor that messages link to."""
+    """The page has no section of an alert that nothing sends. The heading is the anchor that messages link to."""
     assert list(OF_APPLICATION) == [alert.name for alert in ALERTS]
     assert set(OF_CLOUDWATCH) == set(OF_ALARMS)
     assert len(OF_CLOUDWATCH) == 33
@@ -82,7 +82,7 @@ def test_an_operator_who_looks_for_the_slow_operation_finds_it() -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """What a link can name in a page, as GitHub makes it of headings."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 

@@ -60,7 +60,7 @@ def play(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_an_outage_fires_what_it_should_and_nothing_else(kind: str, play: Play, tmp_path: Path) -> None:
-    """Until its end and afterwards; and nine minutes after it nothing fires any more."""
+    """The alerts fire until the end of the outage and afterwards; nine minutes after it nothing fires any more."""
     outage = RECORDED[kind]
     series = {name: values for name, values in play(kind).items() if not MACHINE.match(name)}
     ended = [*accumulate(outage.plan)]

@@ -32,14 +32,14 @@ def test_prometheus_takes_them() -> None:
 
 @pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.get("alert") or rule["record"])
 def test_what_a_rule_asks_for_is_exported(rule: dict[str, Any]) -> None:
-    """By the exporter, or by a rule before."""
+    """The exporter has it, or a rule before."""
     assert list(mistakes(rule["expr"], exported())) == []
     assert recorded_of(rule["expr"]) <= set(RECORDS)
     assert metrics_of(rule["expr"]) | recorded_of(rule["expr"])
 
 
 def test_a_mistake_is_seen() -> None:
-    """Of each kind."""
+    """Each kind of mistake is found."""
     for expression in (
         "langpont_session_levels",
         'langpont_session_store_up{store="primary"}',
@@ -53,12 +53,12 @@ def test_a_mistake_is_seen() -> None:
 
 
 def test_every_recorded_series_is_of_use() -> None:
-    """To an alert or to the next one."""
+    """Each series is used by an alert or by the next one."""
     assert {name for rule in ALL for name in recorded_of(rule["expr"])} == set(RECORDS)
 
 
 def anchors(page: str) -> set[str]:
-    """Of the headings of a page, as the site makes them."""
+    """Return the anchors of a page's headings, as the site makes them."""
     heads = re.findall(r"^#+ (.+)$", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads}
 
@@ -88,7 +88,7 @@ def test_its_runbook_knows_it() -> None:
 
 
 def test_every_alert_fires_in_a_test() -> None:
-    """In a recorded outage, or in one of those below."""
+    """Each alert fires in a recorded outage, or in one of those below."""
     recorded = {name for outage in RECORDED.values() for name in outage.fires | outage.afterwards}
     assert recorded | {name for case in CASES.values() for _, names in case.fires for name in names} == set(ALERTS)
 
@@ -238,7 +238,7 @@ CASES: dict[str, Case] = {
 
 
 def test_figures_that_are_made_up(tmp_path: Path) -> None:
-    """What fires at those moments, and nothing that is not named here at any moment. promtool names the case."""
+    """Exactly the expected alerts fire at each moment, and no other one ever. promtool names the case."""
     evaluations = []
     for name, case in CASES.items():
         last = max(look for look, _ in case.fires)

@@ -25,7 +25,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("size", "auth"), [*zip(SIZES, cycle(("token", "both", "iam")))])
 def test_the_template_keeps_every_rule(size: tuple[str, int, int], auth: str) -> None:
-    """For each size, with one of the ways to sign in."""
+    """Each size is deployed with one of the ways to sign in."""
     options = dict(zip(("ClusterMode", "NumShards", "ReplicasPerShard"), size, strict=True))
     deployment = Deployment(good_template(), parameters("production", AuthMode=auth, **options))
     assert violations(deployment) == []

@@ -12,7 +12,7 @@ from tests.infra.template import Deployment, copied, serverless_template
 
 
 def parameters(**changes: object) -> dict[str, object]:
-    """Those of the documented command, with some of them changed."""
+    """Return the parameters of the documented command, with some of them changed."""
     return serverless_parameters(**{"AuthMode": "token", **changes})
 
 
@@ -28,7 +28,7 @@ def parameters(**changes: object) -> dict[str, object]:
     ],
 )
 def test_the_template_keeps_every_rule(options: dict[str, object]) -> None:
-    """With each way to sign in, and with its options."""
+    """The template is deployed with each way to sign in, and with its options."""
     deployment = Deployment(serverless_template(), parameters(**options))
     assert deployment.refusals() == []
     assert violations(deployment, SERVERLESS_RULES) == []
@@ -76,6 +76,6 @@ def test_every_rule_of_its_own_sees_a_mistake() -> None:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(options: dict[str, object], refused: str) -> None:
-    """By the parameters."""
+    """The parameters refuse it."""
     [found] = Deployment(serverless_template(), parameters(**options)).refusals()
     assert refused in found

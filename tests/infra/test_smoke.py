@@ -24,7 +24,7 @@ main: Callable[[list[str]], int] = runpy.run_path(str(INFRA / "smoke.py"))["main
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Valkey]:
-    """It knows the template's user, who may greet with anything: only AWS can check what IAM signed."""
+    """Yield a cache that knows the template's user, who may greet with anything: only AWS can check what IAM signed."""
     user = Deployment(good_template(), parameters("production", AuthMode="iam")).of_type("AWS::ElastiCache::User")
     with Valkey(tmp_path / "cache", appendonly=False) as server, server.client() as admin:
         access = user["AppUser"]["AccessString"].split()
@@ -40,7 +40,8 @@ def run(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Run]:
-    """Runs it against a group with TLS. The exit code; what → state and text."""
+    """Yield a function that runs the smoke test against a group with TLS, and returns the exit code, and what →
+    state and text."""
     authority, name = Authority(tmp_path), aws.create_group(replicas=0, tls=True)
     with ExitStack() as ends:
         front = ends.enter_context(TlsFront(authority.context([name]), cache.port))
@@ -57,7 +58,7 @@ def run(
 
 
 def test_all_that_works_is_said_on_one_page(run: Run, aws: Aws, cache: Valkey) -> None:  # noqa: F811 - the fixture
-    """With the rights of the template, and nothing but its own two keys left, which end by themselves."""
+    """The rights are those of the template; nothing but the test's own two keys is left, which end by themselves."""
     sns: Any = aws.client("sns")
     topic = sns.create_topic(Name="alerts")["TopicArn"]
     code, page = run("--iam-user", USER, "--topic", topic)
@@ -97,7 +98,7 @@ def test_without_a_secret_there_is_no_token(run: Run) -> None:
 
 
 def test_no_token_is_on_the_page(run: Run, aws: Aws) -> None:  # noqa: F811 - the fixture
-    """However the secret is written."""
+    """The token is not shown however the secret is written."""
     aws.secrets.create_secret(
         Name="app/token", SecretString=f'{{"username": "{USER}", "password": "hunter2hunter2hunter2"}}'
     )
@@ -108,7 +109,7 @@ def test_no_token_is_on_the_page(run: Run, aws: Aws) -> None:  # noqa: F811 - th
 
 
 def test_a_url_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """As the extension refuses it."""
+    """The URL is refused as the extension refuses it."""
     with pytest.raises(SystemExit) as ended:
         main(["--url", "redis://localhost"])
     assert ended.value.code == 2

@@ -48,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def verify(root: Path) -> str:
-    """What systemd says of the units."""
+    """Return what systemd says of the units."""
     options = ["--man=no", "--generators=no", "--recursive-errors=no", f"--root={root}"]
     command = [
         required("systemd-analyze", "systemd"),
@@ -65,7 +65,7 @@ def test_systemd_understands_all_of_them(root: Path) -> None:
 
 
 def test_a_slip_of_the_pen_is_seen(root: Path) -> None:
-    """So silence means something."""
+    """A slip is seen, so silence means something."""
     unit = root / "etc/systemd/system/shop.service"
     unit.write_text(unit.read_text().replace("ProtectHome=yes", "ProtectHouse=yes"))
     assert "Unknown key 'ProtectHouse'" in verify(root)
@@ -73,14 +73,14 @@ def test_a_slip_of_the_pen_is_seen(root: Path) -> None:
 
 @pytest.mark.parametrize(("unit", "most"), [("shop.service", 15), ("shop-purge.service", 36)])
 def test_little_is_allowed(unit: str, most: int) -> None:
-    """By systemd's own measure, in tenths: 100 is a service without any limit."""
+    """The measure is systemd's own, in tenths: 100 is a service without any limit."""
     command = [required("systemd-analyze", "systemd"), "security", "--offline=true", f"--threshold={most}"]
     done = subprocess.run([*command, str(UNITS / unit)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-500:]
 
 
 def test_gunicorn_takes_its_configuration(tmp_path: Path) -> None:
-    """And loads the application, with the environment of the page on deployment."""
+    """gunicorn loads the application with the environment of the page on deployment."""
     unit = settings("shop.service")
     variables = environment() | prepared(tmp_path) | dict([unit["Environment"].split("=", 1)])
     assert variables["FLASK_LANGPONT_SESSION_JOURNAL"].startswith(f"/var/lib/{unit['StateDirectory']}/")
@@ -95,7 +95,7 @@ def test_gunicorn_takes_its_configuration(tmp_path: Path) -> None:
 
 
 def test_the_command_of_the_purge_is_one(tmp_path: Path) -> None:
-    """Once the tables are there."""
+    """The purge runs once the tables are there."""
     variables = environment() | prepared(tmp_path)
     variables["FLASK_LANGPONT_SESSION_JOURNAL"] = str(tmp_path / "journal.sqlite3")
     command = settings("shop-purge.service")["ExecStart"].split()
@@ -105,7 +105,7 @@ def test_the_command_of_the_purge_is_one(tmp_path: Path) -> None:
 
 
 def test_both_services_are_the_same_user_with_the_same_configuration() -> None:
-    """And may open the journal where there is one."""
+    """Both may open the journal where there is one."""
     same = ("User", "WorkingDirectory", "EnvironmentFile", "StateDirectory", "StateDirectoryMode", "ProtectSystem")
     [one, other] = ([settings(unit)[name] for name in same] for unit in SERVICES)
     assert one == other

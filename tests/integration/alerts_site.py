@@ -36,7 +36,8 @@ def create_app() -> Flask:
 
     @app.get("/pid")
     def pid() -> str:
-        """Which worker is this? It is busy for a moment, so that others get the next requests."""
+        """Return the id of this worker's process. The worker is busy for a moment, so that others get the next
+        requests."""
         time.sleep(0.02)
         session["lang"] = "ja"
         return str(os.getpid())

@@ -40,7 +40,7 @@ def sign_in(app: Flask, user: str = "7", **data: Any) -> Any:
 
 
 def browser(app: Flask, cookie: str) -> Any:
-    """Another browser that sends the same cookie."""
+    """Return another browser that sends the same cookie."""
     client: Any = app.test_client()
     client.set_cookie("session", cookie)
     return client
@@ -65,12 +65,12 @@ def resting(*apps: Flask) -> Iterator[None]:
 
 
 def digest(cookie: str | None) -> str:
-    """Under which name the session of a cookie is stored."""
+    """Return the name under which the session of a cookie is stored."""
     return digest_of((cookie or "").split(".")[0])
 
 
 def stored(server: Valkey, category: str, cookie: str | None) -> dict[str, str]:
-    """What Redis has of the session of a cookie, without its own fields."""
+    """Return the fields that Redis has of the session of a cookie, without the package's own."""
     return {name: value for name, value in entry(server, digest(cookie), category).items() if not name.startswith("@")}
 
 
@@ -80,19 +80,19 @@ def row_of(app: Flask, cookie: str | None) -> Any:
 
 
 def row(app: Flask, name: str) -> Mapping[str, Any]:
-    """What the database has of a session."""
+    """Return the row that the database has of a session."""
     with _engine(app).connect() as connection:
         found = connection.execute(sa.text("SELECT * FROM langpont_sessions WHERE digest = :name"), {"name": name})
         return dict(found.mappings().one())
 
 
 def key(name: str | None, category: str = "auth") -> str:
-    """Where Redis has it."""
+    """Return the key of a session's category in Redis."""
     return f"session:{category}:{{{name}}}"
 
 
 def entry(server: Valkey, name: str, category: str = "auth") -> dict[str, str]:
-    """What Redis has of a session, the package's own fields too: see :func:`tests.support.auth_records.says`."""
+    """Return what Redis has of a session, the package's own fields too: see :func:`tests.support.auth_records.says`."""
     with server.client() as client:
         return says(client, key(name, category))
 
@@ -151,17 +151,17 @@ def run_id(server: Valkey) -> str:
 
 
 def questions(app: Flask) -> int:
-    """How often this worker has asked the database about sessions that exist, with or without an answer."""
+    """Return how often this worker has asked the database about existing sessions, with or without an answer."""
     return sum(series.count for seen, series in parts(app).recorder.series().items() if seen.name == "verify")
 
 
 def outcomes(app: Flask, store: str) -> set[str]:
-    """How the calls of this worker's requests to a store ended: ``ok``, or an error class."""
+    """Return the outcomes of calls of this worker's requests to a store: ``ok``, or an error class."""
     return {seen.outcome for seen in parts(app).recorder.series() if seen.source == store}
 
 
 def waiting(app: Flask) -> int:
-    """How much waits in the host's journal for a store."""
+    """Return the number of entries in the host's journal that wait for a store."""
     return parts(app).backend.journal.waiting().entries
 
 
@@ -171,17 +171,17 @@ def is_home(app: Flask) -> bool:
 
 
 def wait_for_level(app: Flask, level: int) -> None:
-    """This worker knows that it is at this level."""
+    """Wait until this worker knows that it is at this level."""
     wait_until(lambda: parts(app).health.level == level, f"level {level}")
 
 
 def wait_until_home(*apps: Flask) -> None:
-    """Everything is as it was before the outage."""
+    """Wait until everything is as it was before the outage."""
     wait_until(lambda: all(map(is_home, apps)), "everything home")
 
 
 def wait_until_lost(app: Flask, store: str) -> None:
-    """This worker knows that a store is down."""
+    """Wait until this worker knows that a store is down."""
     wait_until(
         lambda: {(store, "read"), (store, "write")} <= parts(app).health.open_stores(),
         f"{store} known to be lost",

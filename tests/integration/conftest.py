@@ -50,7 +50,8 @@ def primary(primary_server: Valkey) -> Valkey:
 
 @pytest.fixture
 def proxy(primary: Valkey) -> Iterator[FaultProxy]:
-    """Between an application and the primary; to be named before the application, so that it outlives that."""
+    """Yield a proxy between an application and the primary. Name this fixture before the application's, so that the
+    proxy outlives the application."""
     assert primary.port
     with FaultProxy("127.0.0.1", primary.port) as proxy:
         yield proxy
@@ -92,7 +93,7 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
 
 @pytest.fixture
 def database_url_on(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Makes an empty database, given its engine."""
+    """Return a function that makes an empty database, given its engine."""
 
     def make(name: str) -> str:
         if name.startswith("sqlite"):
@@ -154,8 +155,8 @@ and are believed. What users get is the same."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With LANGPONT_ENCRYPTED=1 every module is run with encryption, and no other way: of these fail that look at what
-    the stores have."""
+    """Run every module with encryption, and no other way, if LANGPONT_ENCRYPTED=1: tests that look at what the
+    stores have fail then."""
     if "encryption" not in metafunc.fixturenames:
         return
     if os.environ.get("LANGPONT_ENCRYPTED"):
@@ -172,7 +173,7 @@ def encryption() -> Mapping[str, Any]:
 
 @pytest.fixture
 def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mapping[str, Any]) -> Iterator[MakeApp]:
-    """Makes applications on the real servers; `config` without the prefix. Ended when the test ends."""
+    """Yield a factory of applications on the real servers, which end with the test; `config` without the prefix."""
     made: list[Flask] = []
 
     def make(**config: Any) -> Flask:

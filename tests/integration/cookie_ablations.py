@@ -23,17 +23,17 @@ Function = Callable[..., Any]
 
 
 def the_dead_cannot_sign_in(sign_in: Function) -> Function:
-    """Without C1: setting a user key is plain data for a request with a dead id."""
+    """Take C1 away: setting a user key is plain data for a request with a dead id."""
     return lambda self, *user: None if self._work.load().shadow else sign_in(self, *user)
 
 
 def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
-    """Without C2: with every answer to a request that changed the session."""
+    """Take C2 away: send the cookie with every answer to a request that changed the session."""
     return lambda self, app, session, target: session.modified
 
 
 def a_write_leaves_a_dead_id(plan: Function) -> Function:
-    """Without C3: what a request with a dead id writes begins a new session."""
+    """Take C3 away: what a request with a dead id writes begins a new session."""
 
     def plan_for_a_new_id(self: Any, *changes: Any) -> Any:
         work = self._work
@@ -46,7 +46,7 @@ def a_write_leaves_a_dead_id(plan: Function) -> Function:
 
 
 def a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
-    """Without C3: a form of a request with a dead id begins a new session."""
+    """Take C3 away: a form of a request with a dead id begins a new session."""
 
     def token_of_a_new_id(self: Any, key: str) -> Any:
         if self._work.load().shadow:
@@ -57,7 +57,7 @@ def a_token_leaves_a_dead_id(csrf_token: Function) -> Function:
 
 
 def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
-    """Without C4: also when another request has ended the session before."""
+    """Take C4 away: a sign-out deletes the cookie also when another request has ended the session before."""
 
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)
@@ -82,7 +82,7 @@ def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
 
 
 def writes_are_not_guarded(write: Function) -> Function:
-    """What a request writes is stored, whatever became of the session."""
+    """Store what a request writes, whatever became of the session."""
     return lambda self, ref, changes, *, guard, **how: write(self, ref, changes, guard="free", **how)
 
 

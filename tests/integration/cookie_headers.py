@@ -1,4 +1,4 @@
-"""What answers do to the cookie of the browser."""
+"""Helpers to read what answers do to the cookie of the browser."""
 
 from __future__ import annotations
 

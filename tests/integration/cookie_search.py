@@ -44,7 +44,7 @@ Step = tuple[str, int]
 
 
 class Execution(NamedTuple):
-    """What the server notices of a schedule.
+    """The part of a schedule that the server notices.
 
     :param served: the order in which requests are begun and finished.
     :param known: for each request, whose answers had reached the browser, in this order, when it was sent.
@@ -82,7 +82,7 @@ def _interleavings(requests: int, steps: tuple[str, str]) -> list[tuple[Step, ..
 
 
 def _overlap(at_browser: Sequence[Step]) -> bool:
-    """Whether the browser waits for an answer from the first request to the last answer."""
+    """Return whether the browser waits for an answer from the first request to the last answer."""
     waiting = list(itertools.accumulate(1 if step == SEND else -1 for step, _ in at_browser))
     return all(waiting[:-1])
 
@@ -92,7 +92,8 @@ def _received_before(at_browser: Sequence[Step], number: int) -> tuple[int, ...]
 
 
 def _is_possible(served: Sequence[Step], known: Sequence[Sequence[int]]) -> bool:
-    """Whose answer had been received when a request was sent is finished before that request is begun."""
+    """Return whether each request that was answered before another one was sent is finished before that one is
+    begun."""
     return all(
         served.index((FINISH, earlier)) < served.index((BEGIN, number))
         for number, received_before in enumerate(known)
@@ -133,7 +134,7 @@ class Exchange:
 
     @property
     def sends_its_own_id(self) -> bool:
-        """Whether the answer's cookie is of the id that the request came with."""
+        """Return whether the answer's cookie is of the id that the request came with."""
         return bool(self.answer) and sid_of(self.answer) == self.sid
 
     def begin(self, at: int) -> None:
@@ -183,7 +184,7 @@ class Kind(NamedTuple):
 
     @property
     def ends_its_id(self) -> bool:
-        """Whether the id of a user that it comes with is dead once it was served."""
+        """Return whether the user's id that the request comes with is dead once the request was served."""
         return self.signs_in is not None or self.signs_out or self.replaces_id
 
 
@@ -265,12 +266,12 @@ def sid_of(cookie: str | None) -> str | None:
 
 
 def is_users(cookie: str | None) -> bool:
-    """Whether it is the cookie of a user, alive or not."""
+    """Return whether the cookie is of a user, alive or not."""
     return bool(cookie) and str(cookie).split(".")[1][0] == SIGNED_IN
 
 
 def received(cookie: str | None, answers: Iterable[str | None]) -> str | None:
-    """What a browser holds that held `cookie`, once these answers have arrived."""
+    """Return the cookie of a browser that had `cookie`, once these answers have arrived."""
     for answer in answers:
         cookie = cookie if answer is None else answer or None
     return cookie
@@ -304,7 +305,7 @@ class World:
 
 
 class Beginning(NamedTuple):
-    """What the browser has to begin with.
+    """The state of the browser before the first request.
 
     :param user: the one that it signs in.
     :param is_dead: its session was ended from elsewhere.
@@ -377,7 +378,7 @@ def cases(beginnings: Iterable[str], groups: Iterable[tuple[str, ...]]) -> Itera
 
 
 class Run:
-    """What came of one case."""
+    """One execution of a case, and all its exchanges."""
 
     def __init__(self, world: World, case: Case) -> None:
         self.world = world
@@ -400,7 +401,7 @@ class Run:
 
     @cached_property
     def by_finish(self) -> list[Exchange]:
-        """In the order in which they were finished."""
+        """Return the exchanges in the order in which they were finished."""
         return sorted(self.exchanges, key=lambda exchange: exchange.finished)
 
     @cached_property
@@ -434,7 +435,7 @@ class Run:
                 yield sid
 
     def was_dead(self, sid: str | None, at: int) -> bool:
-        """Whether the session of a user had ended before that moment."""
+        """Return whether the session of a user had ended before that moment."""
         return sid in self.died and self.died[sid] < at
 
     @cached_property
@@ -463,7 +464,8 @@ class Run:
         return itertools.chain(self.exchanges, *self.looks.values())
 
     def records(self, sid: str) -> dict[str, str | None]:
-        """What Redis has under an id, but for its shadow: category → whether it says that it lives."""
+        """Return the records under an id, without the shadow: category → whether the record is marked as live, if at
+        all."""
         keys = [f"session:{category}:{{{digest_of(sid)}}}" for category in ("auth", "translation", "ui", "data")]
         with self.world.redis.pipeline(transaction=False) as pipe:
             for key in keys:

@@ -1,4 +1,6 @@
-"""What requests cost, by the servers' own statistics. The monitors' own commands must not be counted with them."""
+"""Commands that requests cost, by the servers' own statistics. Commands of the monitors must not be counted with
+them.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,15 @@ def evals(server: Valkey) -> int:
 
 
 def writes(server: Valkey) -> int:
-    """How often the server wrote fields so far: what a request writes is written so."""
+    """Return how often the server has written fields so far, as every write of a request does."""
     wait_for_monitors()
     with server.client() as client:
         return int(client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0))
 
 
 def wait_for_monitors() -> None:
-    """Their first look, and what it brings to Redis, is over; the next one is HEALTH_INTERVAL away."""
+    """Wait until the monitors have looked for the first time and given to Redis what it may lack; their next look is
+    HEALTH_INTERVAL away."""
     deadline = time.monotonic() + 60
     for app in list(applications):
         monitor = app.extensions[EXTENSION].monitor

@@ -39,7 +39,7 @@ class Aws:
         return boto3.client(service, endpoint_url=self.url, region_name=REGION)
 
     def reset(self) -> None:
-        """Nothing is there any more."""
+        """Remove everything from moto."""
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")):
             pass
 

@@ -86,7 +86,7 @@ class Gunicorn:
         )
 
     def ask(self, method: str, path: str) -> str | None:
-        """What a worker answers; None: none does."""
+        """Return the answer of a worker; None: no worker answers."""
         # Longer than a worker may take to load the application: a request that was given up would be served all the
         # same, and counted.
         connection = UnixConnection(str(self._socket), timeout=LONG)
@@ -113,7 +113,7 @@ class Gunicorn:
 
     @property
     def workers(self) -> set[int]:
-        """Their process ids."""
+        """Return the process ids of the workers."""
         return set(children(self._process.pid))
 
     def files(self) -> set[str]:

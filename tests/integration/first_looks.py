@@ -26,7 +26,7 @@ PATIENCE = 0.3
 
 
 def is_at_rest(monitor: Monitor) -> bool:
-    """It has looked, and given Redis what that may lack."""
+    """Return whether a monitor has looked, and given Redis what it may lack."""
     replay = monitor.recovery
     is_under_way = replay.has_incidents or replay.gives_back or replay.steps.giving_back._backend.lacks
     return monitor.has_looked and not is_under_way
@@ -34,7 +34,7 @@ def is_at_rest(monitor: Monitor) -> bool:
 
 @contextmanager
 def looking_after_changes(apps: Sequence[Flask]) -> Iterator[None]:
-    """Meanwhile these applications do, if that is wanted."""
+    """Let the monitors of these applications look after changes meanwhile, if that is wanted."""
     if not IS_WANTED:
         yield
         return

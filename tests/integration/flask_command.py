@@ -25,7 +25,7 @@ ERRORS = "errors"
 
 
 def main() -> None:
-    """In the fork."""
+    """Run ``flask`` in the fork."""
     os.chdir(os.environ.pop(FOLDER))
     errors = os.open(ERRORS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 2)
@@ -46,14 +46,16 @@ class RunningCommand:
         self.process = Fork(__name__, log=self.output, env=environment)
 
     def answer(self, seconds: float) -> subprocess.CompletedProcess[str]:
-        """What it has answered when it has ended. :raises subprocess.TimeoutExpired: it has not, within `seconds`."""
+        """Return the command's answer once it has ended. :raises subprocess.TimeoutExpired: it has not ended within
+        `seconds`."""
         code = self.process.wait(seconds)
         errors = (self._folder / ERRORS).read_text()
         return subprocess.CompletedProcess(self._arguments, code, self.output.read_text(), errors)
 
 
 def run_flask(folder: Path, arguments: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """What ``flask ARGUMENTS`` answers in a folder. :raises subprocess.TimeoutExpired: it has not, within `seconds`."""
+    """Return the answer of ``flask ARGUMENTS`` in a folder. :raises subprocess.TimeoutExpired: none within
+    `seconds`."""
     return RunningCommand(folder, arguments).answer(seconds)
 
 

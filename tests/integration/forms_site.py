@@ -39,7 +39,7 @@ def browser(app: Flask, cookie: str | None = None) -> Any:
 
 
 def records(app: Flask, primary: Valkey) -> tuple[list[str], int]:
-    """Everything that is stored about users: keys in Redis, number of rows in SQL."""
+    """Return all that is stored about users: keys in Redis, number of rows in SQL."""
     with primary.client() as redis:
         keys = [key for key in redis.scan_iter() if "canary" not in key]
     with parts(app).backend.database.engine.connect() as connection:

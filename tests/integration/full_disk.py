@@ -41,7 +41,7 @@ def _fill(journal: Journal, folder: Path) -> tuple[int, str]:
 
 
 def _replay(journal: Journal) -> int:
-    """As the recovery does it: marked, sent, taken out."""
+    """Mark, send and take out all entries, as the recovery does, and return how many there were."""
     done = 0
     while entries := journal.pending_writes(500):
         sent = journal.mark_sent(dict.fromkeys(entries, "write.1"), {})

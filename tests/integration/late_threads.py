@@ -1,4 +1,4 @@
-"""What a worker does beside its requests, late by random times, as on a machine that is busy.
+"""Random delays of the work that a worker does beside its requests, as on a busy machine.
 
 With ``LANGPONT_LATE=1`` each round of the monitor, the shares of an outage, the pushes and the rounds of the replay
 begin late, and each write of the journal takes longer. A test that fails then counts on something that happens beside
@@ -52,7 +52,7 @@ def _late(method: Callable[..., Any], seconds: float) -> Callable[..., Any]:
 
 
 def _publishes_late(self: Board, copies: Iterable[Any], **options: Any) -> Any:
-    """They are read before the wait: what happens in it is not part of them."""
+    """Publish copies late. They are read before the wait: what happens meanwhile is not part of them."""
     chosen = list(copies)
     _pause(0.1)
     return _publish(self, chosen, **options)
@@ -63,7 +63,7 @@ _publish = Board.publish_copies
 
 @contextmanager
 def late_threads() -> Iterator[None]:
-    """Meanwhile they are, if that is wanted."""
+    """Let the threads beside the requests be late meanwhile, if that is wanted."""
     if not IS_WANTED:
         yield
         return

@@ -8,7 +8,7 @@ from .conftest import parts
 
 
 def look(app: Flask) -> None:
-    """One round of a worker's monitor, with canaries."""
+    """Run one round of a worker's monitor, with canaries."""
     monitor = parts(app).monitor
     monitor.suspect("primary")
     monitor.tick()

@@ -35,7 +35,7 @@ class Provider:
         self._nonces: dict[str, str] = {}
 
     def signs_in(self, client: Any, path: str) -> Any:
-        """What a browser does that opens `path`: to the provider, and back. The application's answer."""
+        """Open `path` as a browser does, go to the provider and back, and return the application's answer."""
         asked = client.get(path)
         assert asked.status_code == 302, asked.text
         back = requests.get(asked.location, allow_redirects=False, timeout=10)
@@ -43,7 +43,7 @@ class Provider:
         return client.get(back.headers["Location"])
 
     def application(self) -> Flask:
-        """Its pages."""
+        """Return the application with the provider's pages."""
         app = Flask("provider")
         app.add_url_rule("/.well-known/openid-configuration", view_func=self._metadata)
         app.add_url_rule("/authorize", view_func=self._authorize)
@@ -79,7 +79,7 @@ class Provider:
 
 @contextmanager
 def provider() -> Iterator[Provider]:
-    """Runs one."""
+    """Run a provider."""
     it = Provider()
     server = make_server("127.0.0.1", 0, it.application(), threaded=True)
     it.url = f"http://127.0.0.1:{server.server_port}"

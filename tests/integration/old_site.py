@@ -100,7 +100,8 @@ def old_app(kind: str, url: str, **config: Any) -> Flask:
 
 
 def prepared(app: Flask) -> Flask:
-    """What docs/moving.md adds to the application before the move, as it stands there, in an application factory."""
+    """Add to an application the code of docs/moving.md for the time before the move, as it stands there, and return
+    it."""
     [step] = [block.text for block in blocks_of(MOVING) if "user_logged_in" in block.text]
     factory: dict[str, Any] = {}
     exec(f"def prepare(app):\n{indent(step, '    ')}".replace("__Host-session", NEW), factory)
@@ -109,13 +110,13 @@ def prepared(app: Flask) -> Flask:
 
 
 def of_kind(kind: str) -> dict[str, Any]:
-    """What Flask-Session is told of a kind."""
+    """Return the settings of Flask-Session for a kind."""
     signed = {"SESSION_USE_SIGNER": True, "SESSION_KEY_PREFIX": "old:"} if "signed" in kind else {}
     return signed | ({"SESSION_SERIALIZATION_FORMAT": "json"} if "json" in kind else {})
 
 
 def settings_for(kind: str, url: str) -> dict[str, Any]:
-    """What the application is told after the move."""
+    """Return the settings of the application after the move."""
     if kind == "flask-cookie":
         return {"ADOPT": ["flask-cookie"], "SESSION_COOKIE_NAME": NEW}
     config = {"ADOPT": [kind.partition(" ")[0]], "SESSION_COOKIE_NAME": NEW}
@@ -145,7 +146,7 @@ class Browser:
                     del self.cookies[name]
 
     def page(self, app: Flask) -> dict[str, Any]:
-        """What the page shows; its form is kept for the next post."""
+        """Return the content of the page; its form is kept for the next post."""
         response = self.open(app, "GET", "/page")
         assert response.status_code == 200
         self.token = response.json["token"]

@@ -44,7 +44,7 @@ def load(database: Database, digest: str = "digest", idle_ms: int = 0, idle_seen
 
 
 def until_it_answers(database: Database) -> None:
-    """As the monitor does: two good probes in a row."""
+    """Wait until the database answers two probes in a row, as the monitor does."""
 
     def answers_twice() -> bool:
         try:
@@ -58,7 +58,7 @@ def until_it_answers(database: Database) -> None:
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:
-    """What the calls return or raise when they begin at the same moment."""
+    """Begin all calls at the same moment, and return what each returns or raises."""
     barrier = threading.Barrier(len(calls))
     results: list[Any] = [None] * len(calls)
 
@@ -79,7 +79,7 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
 
 @contextmanager
 def locked(database: Database, digest: str = "digest") -> Iterator[None]:
-    """Another client writes: the row is locked, or with SQLite the database."""
+    """Lock the row, or with SQLite the database, as another client that writes."""
     engine = sa.create_engine(database.engine.url)
     try:
         with engine.connect() as connection, connection.begin():

@@ -56,13 +56,13 @@ class Sentinel(Server):
         return redis.Redis(port=self.port, socket_timeout=10.0, retry=retry, decode_responses=True, protocol=2)
 
     def sees(self) -> dict[str, Any]:
-        """What it knows of the primary."""
+        """Return what the sentinel knows of the primary."""
         with self.client() as client:
             state: Any = client.sentinel_master(SERVICE)
             return dict(state)
 
     def sees_replicas(self) -> list[dict[str, Any]]:
-        """What it knows of the replicas."""
+        """Return what the sentinel knows of the replicas."""
         with self.client() as client:
             states: Any = client.sentinel_slaves(SERVICE)
             return [dict(state) for state in states]
@@ -82,7 +82,7 @@ class Sentinel(Server):
 
 
 class Service:
-    """What the sentinels watch, and they."""
+    """A primary, a replica, and the sentinels that watch them."""
 
     def __init__(self, servers: list[Valkey], sentinels: list[Sentinel]) -> None:
         self.servers = servers
@@ -90,7 +90,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """As the application is given it."""
+        """Return the URL for the application."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{SERVICE}"
 
     @property
@@ -108,7 +108,7 @@ class Service:
         return found
 
     def fail_over(self, *how: str) -> Valkey:
-        """Have the sentinels make the replica the primary; return it when it is. The one before lives on.
+        """Let the sentinels make the replica the primary, and return it then. The primary before lives on.
 
         :param how: further words of the command.
         """

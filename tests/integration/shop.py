@@ -23,7 +23,7 @@ if {with_extension}:
 
 
 def run(app: Flask, *arguments: str) -> Result:
-    """What ``flask langpont ARGUMENTS`` answers, in this process."""
+    """Run ``flask langpont ARGUMENTS`` in this process, and return the result."""
     return app.test_cli_runner().invoke(args=["langpont", *arguments])
 
 
@@ -37,6 +37,6 @@ def write_shop(folder: Path, with_extension: bool = True, **config: Any) -> None
 def flask(
     folder: Path, *arguments: str, with_extension: bool = True, **config: Any
 ) -> subprocess.CompletedProcess[str]:
-    """What ``flask ARGUMENTS`` answers in a folder with such an application."""
+    """Return the answer of ``flask ARGUMENTS`` in a folder with such an application."""
     write_shop(folder, with_extension, **config)
     return run_flask(folder, ["--app", "shop", *arguments], 60)

@@ -53,7 +53,7 @@ class Disk:
                         put(filler, str(number))
 
     def make_room(self) -> None:
-        """As when an operator tidies the disk."""
+        """Make room on the disk, as an operator does who tidies it."""
         self._limit(1_000_000)
 
     @contextmanager

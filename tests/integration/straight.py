@@ -152,7 +152,7 @@ def _add_views(app: Flask, steps: Mapping[str, Callable[[Any], Any]]) -> None:
 
 
 class Answer(NamedTuple):
-    """What a browser is told, without what is random.
+    """The part of a response that is not random.
 
     :param cookies: the attributes of each that is set.
     :param caches: Vary and Cache-Control.
@@ -166,7 +166,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Share:
-    """How often the straight line was asked for something, and how often it was taken."""
+    """The number of times that the straight line was asked, and that it was taken."""
 
     asked: int = 0
     taken: int = 0
@@ -232,7 +232,7 @@ class Site:
         patch.setattr(repository.plain_changes, "write", watched_write)
 
     def leave_line(self, patch: pytest.MonkeyPatch) -> None:
-        """Have everything go the long way."""
+        """Let everything go the long way."""
         repository = parts(self.app).repository
         patch.setattr(repository.line, "read", lambda *_, **__: None)
         patch.setattr(repository.plain_changes, "write", lambda *_, **__: None)
@@ -247,7 +247,7 @@ class Site:
         return self.browsers.setdefault(name, self.app.test_client())
 
     def ask(self, name: str, steps: Sequence[Step], stream: int | None = None) -> Answer:
-        """Have a browser ask for a page.
+        """Let a browser ask for a page.
 
         :param stream: how many steps are taken before the response begins; None: it is no stream.
         """
@@ -261,7 +261,7 @@ class Site:
         return json.loads(self.ask(name, [("get", key)]).body)[0]
 
     def take_cookie(self, name: str, other: Site) -> None:
-        """Have a browser of this site send what the first browser of another one sends."""
+        """Let a browser of this site send the cookie of another site's first browser."""
         self.browser(name).set_cookie("session", other.browser("one").get_cookie("session").value)
 
     def wait_until_near(self, name: str) -> None:
@@ -296,7 +296,7 @@ class Site:
 
 
 def _attributes(cookie: str) -> str:
-    """What a Set-Cookie says but for the value and the date."""
+    """Return the name and the attributes of a Set-Cookie, without the value and the date."""
     first, *rest = cookie.split("; ")
     name, _, value = first.partition("=")
     shown = ["Expires" if one.startswith("Expires=") else one for one in rest]
@@ -304,7 +304,7 @@ def _attributes(cookie: str) -> str:
 
 
 class Record(NamedTuple):
-    """What Redis has of one category of one session.
+    """The record that Redis has of one category of one session.
 
     :param life: seconds that it lives on, -1 for ever.
     """

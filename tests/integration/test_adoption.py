@@ -95,7 +95,7 @@ def revoke_user(app: Flask, user: str) -> Revoked:
 
 @each_kind
 def test_a_user_stays_in_and_keeps_the_cart(old: Flask, new: Flask) -> None:
-    """Under an id of ours with a row; the old cookie is left as it is, and the old session with it."""
+    """The user gets an id of ours with a row; the old cookie is left as it is, and the old session with it."""
     browser = Browser().visit(old, "tea", "rice", user="7")
     before = browser.cookies[OLD]
     response = browser.open(new, "GET", "/page")
@@ -110,7 +110,7 @@ def test_a_user_stays_in_and_keeps_the_cart(old: Flask, new: Flask) -> None:
 
 @each_kind
 def test_a_visitor_keeps_the_cart(old: Flask, new: Flask) -> None:
-    """Without a row in the database."""
+    """The visitor keeps the cart without a row in the database."""
     browser = Browser().visit(old, "tea")
     assert browser.page(new) == browser.page(old) == {"user": None, "cart": ["tea"]}
     assert rows(new) == []
@@ -119,7 +119,8 @@ def test_a_visitor_keeps_the_cart(old: Flask, new: Flask) -> None:
 @both_kinds
 @pytest.mark.parametrize("user", ["7", None])
 def test_forms_are_good_for_old_and_new_workers_alike(old: Flask, new: Flask, user: str | None) -> None:
-    """One that was opened before the move, also when another page was opened since; and those of a new worker."""
+    """Forms are accepted from before the move, also when another page was opened since, and so are those of a new
+    worker."""
     browser = Browser().visit(old, "tea", user=user)
     assert browser.post(new, "/add/rice") == 200  # the first request of this browser to any new worker
     assert browser.post(new, "/add/milk") == 200
@@ -131,7 +132,7 @@ def test_forms_are_good_for_old_and_new_workers_alike(old: Flask, new: Flask, us
 
 @both_kinds
 def test_flashes_come_along(old: Flask, new: Flask) -> None:
-    """Those that the old worker has not shown."""
+    """Flashed messages that the old worker has not shown come along."""
     browser = Browser().visit(old, "tea")
     assert browser.open(new, "GET", "/flashes").json == [["message", "added tea"]]
     assert browser.open(new, "GET", "/flashes").json == []
@@ -140,8 +141,8 @@ def test_flashes_come_along(old: Flask, new: Flask) -> None:
 @both_kinds
 @pytest.mark.parametrize("user", ["7", None])
 def test_old_and_new_workers_take_turns(old: Flask, new: Flask, user: str | None) -> None:
-    """As while they are exchanged: user and cart are the same on each, and on the old ones after all new ones are gone
-    again."""
+    """User and cart are the same on each worker while they are exchanged, and on the old ones after all new ones are
+    gone again."""
     browser = Browser().visit(old, "tea", user=user)
     for worker in (new, old, new, new, old, old):
         assert browser.page(worker) == {"user": user, "cart": ["tea"]}
@@ -150,7 +151,7 @@ def test_old_and_new_workers_take_turns(old: Flask, new: Flask, user: str | None
 
 
 def test_a_new_id_has_a_token_of_its_own(make_shop: MakeShop) -> None:
-    """As ever: forms of the id before are over."""
+    """Forms of the id before are refused, as always."""
     new = make_shop("flask-cookie")
     new.get("/regenerate")(lambda: session.regenerate() or "done")  # type: ignore[func-returns-value]
     browser = Browser(session=signed({"_user_id": "7", "csrf_token": "of-the-old-session"}))
@@ -182,7 +183,7 @@ def test_it_is_part_of_the_one_way_of_a_request(make_shop: MakeShop, monkeypatch
 
 @pytest.mark.parametrize("permanent", [True, False])
 def test_a_permanent_session_stays_so(make_shop: MakeShop, permanent: bool) -> None:
-    """Its cookie and its row."""
+    """The cookie and the row of the session stay permanent."""
     new = make_shop("flask-cookie")
     cookie = signed({"_user_id": "7", "_permanent": permanent})
     response = Browser(session=cookie).open(new, "GET", "/page")
@@ -238,7 +239,7 @@ def test_a_late_save_of_an_old_worker_signs_no_user_in_again(old: Flask, new: Fl
 
 @both_kinds
 def test_a_sign_out_may_be_the_first_that_a_new_worker_hears(old: Flask, new: Flask) -> None:
-    """Of this browser."""
+    """A new worker ends the old session of a browser, even if the sign-out is the first request that it gets of it."""
     browser = Browser().visit(old, "tea", user="7")
     kept = Browser(session=browser.cookies[OLD])
     assert browser.post(new, "/logout") == 200
@@ -250,7 +251,8 @@ def test_a_sign_out_may_be_the_first_that_a_new_worker_hears(old: Flask, new: Fl
 @both_kinds
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_sign_out_on_an_old_worker_is_one_on_new_ones(old: Flask, new: Flask, is_known: bool) -> None:
-    """Whether or not a new worker knows of the session. What is left is a visitor."""
+    """Sign-outs on an old worker count on new ones, whether or not they know of the session. The browser stays as a
+    visitor."""
     browser = Browser().visit(old, "tea", user="7")
     if is_known:
         browser.page(new)
@@ -261,7 +263,8 @@ def test_a_sign_out_on_an_old_worker_is_one_on_new_ones(old: Flask, new: Flask, 
 @both_kinds
 @pytest.mark.parametrize("first", ["7", None])
 def test_a_sign_in_on_an_old_worker_is_one_on_new_ones(old: Flask, new: Flask, first: str | None) -> None:
-    """Of a visitor whom new workers know, and of another user: Flask-Session keeps its id."""
+    """Sign-ins on an old worker count on new ones, for a visitor they know and for another user: Flask-Session keeps
+    its id."""
     browser = Browser().visit(old, "tea", user=first)
     browser.page(new)
     for user in ("8", "7", "8"):
@@ -300,7 +303,7 @@ def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> N
 
 @both_kinds
 def test_a_user_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) -> None:
-    """Also in browsers that no new worker knows of."""
+    """The old session of such a user is not taken over, also in browsers that no new worker knows of."""
     browser = Browser().visit(old, user="7")
     assert revoke_user(new, "7").durable
     assert browser.page(new)["user"] is None
@@ -309,7 +312,7 @@ def test_a_user_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) 
 
 @both_kinds
 def test_a_user_logged_out_everywhere_in_an_outage_is_not_taken_over(old: Flask, new: Flask) -> None:
-    """While the host's journal has it, and the database is back."""
+    """The logout in the host's journal holds when the database is back."""
     browser = Browser().visit(old, user="7")
     with switched_off(new, "database"):
         assert not revoke_user(new, "7").durable
@@ -327,7 +330,7 @@ def test_nor_by_a_sibling_that_reaches_the_database(make_shop: MakeShop) -> None
 
 @both_kinds
 def test_another_user_who_signs_in_does_not_leave_the_one_before_behind(old: Flask, new: Flask) -> None:
-    """On old workers, and for when this session ends."""
+    """The old cookie goes with the user before, whose old session is over on new workers."""
     browser = Browser().visit(old, user="7")
     kept = Browser(session=browser.cookies[OLD])
     browser.page(new)
@@ -339,7 +342,7 @@ def test_another_user_who_signs_in_does_not_leave_the_one_before_behind(old: Fla
 
 @both_kinds
 def test_the_same_user_who_signs_in_again_stays_in_on_old_workers(old: Flask, new: Flask) -> None:
-    """And so does the cart of a visitor."""
+    """A user who signs in again stays in on old workers, and a visitor who signs in keeps the cart."""
     browser, visitor = Browser().visit(old, user="7"), Browser().visit(old, "tea")
     for each, user in ((browser, "7"), (visitor, None)):
         each.page(new)
@@ -354,7 +357,8 @@ def test_the_same_user_who_signs_in_again_stays_in_on_old_workers(old: Flask, ne
 @pytest.mark.parametrize("user", ["7", None])
 @both_kinds
 def test_requests_at_the_same_time_find_one_session(old: Flask, new: Flask, kind: str, user: str | None) -> None:
-    """Of a user always, and of a visitor who has an old session of one's own. In any case the cart is whole."""
+    """Requests of a user always find one session, those of a visitor if the old session has an id. In any case the
+    cart is whole."""
     browser = Browser().visit(old, "tea", user=user)
     start = threading.Barrier(6)
 
@@ -435,7 +439,7 @@ def test_users_without_a_name_are_told_apart(
 
 
 def test_an_id_never_changes_its_kind(make_shop: MakeShop, primary: Valkey) -> None:
-    """Although that of Flask-Session stays when a visitor is given a right."""
+    """An id keeps its kind, although Flask-Session keeps its id when a visitor is given a right."""
     new, ids = make_shop("flask-session"), []
     for values in ({"cart": ["tea"]}, {"logged_in": True}):
         with primary.client() as client:
@@ -448,7 +452,7 @@ def test_an_id_never_changes_its_kind(make_shop: MakeShop, primary: Valkey) -> N
 
 
 def test_what_is_known_to_be_over_asks_no_store(make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often its cookie comes."""
+    """An old session that is over asks no store, however often its cookie comes."""
     new, cookie = make_shop("flask-cookie"), signed({"_user_id": "7"})
     browser = Browser(session=cookie)
     browser.page(new)
@@ -500,7 +504,7 @@ def test_one_that_was_taken_over_and_cannot_be_verified_waits(
 
 @both_kinds
 def test_a_form_that_was_shown_meanwhile_is_good(old: Flask, new: Flask) -> None:
-    """As all forms of the old session are."""
+    """The form is accepted, as are all forms of the old session."""
     browser = Browser().visit(old, user="7")
     with switched_off(new, "database"):
         browser.page(new)
@@ -537,7 +541,7 @@ def test_a_sign_out_meanwhile_holds(old: Flask, new: Flask) -> None:
 
 
 def test_without_redis_the_database_takes_users_over(make_shop: MakeShop, primary: Valkey) -> None:
-    """And the journal the cart."""
+    """Without Redis the database takes users over, and the journal the cart."""
     old, new = old_app("flask-cookie", primary.url), make_shop("flask-cookie")
     browser = Browser().visit(old, "tea", user="7")
     with switched_off(new, "primary"):
@@ -582,7 +586,7 @@ def signed(values: dict[str, Any], *, key: str = KEY, salt: str = "cookie-sessio
 
 
 def test_a_cookie_of_another_key_or_purpose_is_not_taken_over(make_shop: MakeShop) -> None:
-    """Nor one that was changed, or is nothing at all. One of a former key is."""
+    """A cookie that was changed, or is nothing at all, is refused as well; one of a former key is taken over."""
     new = make_shop("flask-cookie", SECRET_KEY_FALLBACKS=["a former key"])
     user = {"_user_id": "7"}
     good = signed(user)
@@ -613,7 +617,7 @@ def test_an_old_cookie_past_its_time_is_not_taken_over(make_shop: MakeShop, monk
 
 
 def test_a_forged_id_of_flask_session_finds_nothing(make_shop: MakeShop, primary: Valkey) -> None:
-    """Neither a signed-in session of ours nor any other key of that Redis."""
+    """A forged id finds neither a signed-in session of ours nor any other key of that Redis."""
     new = make_shop("flask-session")
     mine = Browser()
     mine.page(new)
@@ -656,7 +660,7 @@ def test_pickle_is_read_only_if_it_is_asked_for(make_shop: MakeShop, primary: Va
 
 
 class Bomb:
-    """Runs code where it is unpickled."""
+    """A value that runs code where it is unpickled."""
 
     went_off: list[str] = []  # noqa: RUF012
 
@@ -665,7 +669,7 @@ class Bomb:
 
 
 def test_a_pickle_runs_no_code(make_shop: MakeShop, primary: Valkey) -> None:
-    """What it would make is not stored, which is said; all else is."""
+    """Values whose pickle would run code are rejected with an event; all others are stored."""
     new = make_shop("flask-session-pickle")
     browser = pickled(primary, {"_user_id": "7", "cart": ["tea"], "own": Path("/tmp"), "bomb": Bomb()})
     with said(new, events.value_rejected) as rejected:
@@ -675,7 +679,7 @@ def test_a_pickle_runs_no_code(make_shop: MakeShop, primary: Valkey) -> None:
 
 
 def test_a_damaged_record_is_that_of_a_stranger(make_shop: MakeShop, primary: Valkey) -> None:
-    """Never an error."""
+    """The browser of a damaged record gets a visitor's page, and never an error."""
     new = make_shop("flask-session-pickle")
     for number, record in enumerate(DAMAGED):
         with primary.client() as client:
@@ -695,7 +699,7 @@ def test_what_cannot_be_stored_is_said(make_shop: MakeShop) -> None:
 
 
 def test_a_user_who_cannot_be_stored_leaves_no_rights_behind(make_shop: MakeShop) -> None:
-    """Nor anything else of auth."""
+    """Nothing of auth is taken over with a user who cannot be stored."""
     new = make_shop("flask-cookie")
     cookie = signed({"user_role": "admin", "user_id": "x" * 300, "cart": ["tea"]})
     assert Browser(session=cookie).page(new) == {"user": None, "cart": ["tea"]}
@@ -709,7 +713,7 @@ def test_a_user_who_cannot_be_stored_leaves_no_rights_behind(make_shop: MakeShop
 def test_a_request_with_a_session_of_ours_asks_for_no_old_one(
     old: Flask, new: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is a page that does not touch the session."""
+    """A page that does not touch the session asks for no old session either."""
     browser = Browser().visit(old, user="7")
     other = Browser(**browser.cookies)
     browser.page(new)
@@ -739,7 +743,7 @@ def test_with_cookies_as_flask_sends_them(make_shop: MakeShop, primary: Valkey, 
 
 
 def test_it_is_off_by_default(make_shop: MakeShop) -> None:
-    """And old cookies are any other cookie."""
+    """Old cookies are ignored by default, as any other cookie is."""
     new = make_shop("flask-cookie", ADOPT=[])
     assert parts(new).adoption is None
     browser = Browser(session=signed({"_user_id": "7"}))

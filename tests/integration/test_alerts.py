@@ -78,7 +78,7 @@ class Aws:
         return name
 
     def messages(self, name: str) -> list[dict[str, Any]]:
-        """What came so far: the notifications, in the order of their bodies' time."""
+        """Return the notifications that came so far, in the order in which they arrived."""
         while found := self._sqs.receive_message(QueueUrl=self._urls[name], MaxNumberOfMessages=10).get("Messages"):
             for message in found:
                 self._read[name].append(json.loads(message["Body"]))
@@ -110,8 +110,8 @@ MakeAlerting = Callable[..., Flask]
 
 @pytest.fixture
 def make_alerting(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeAlerting]:
-    """Makes applications whose alerts are fast, and that wait for moto, which a busy machine may let answer late: what
-    is given up, but was taken, is sent again."""
+    """Yield a factory of applications with fast alerts. They wait for moto, which may answer late on a busy machine:
+    a message that was given up, but taken, would be sent again."""
     monkeypatch.setattr(alerts_module, "TICK", TICK)
     monkeypatch.setattr(aws_client, "READ_TIMEOUT", 20)
     made: list[Flask] = []
@@ -154,7 +154,7 @@ class HeldClock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While this is open."""
+        """Hold the clock at the present time while this is open."""
         self._held = now = self()
         yield
         self._behind, self._held = time.time() - now, None
@@ -170,7 +170,8 @@ def arrived(aws: Aws, queue: str, *expected: str) -> None:
 
 
 def test_an_outage_of_redis_is_told_and_called_off(aws: Aws, make_alerting: MakeAlerting, primary: Valkey) -> None:
-    """What failed and what users get, each once; a subscription that filters gets what it asked for."""
+    """Subscribers are told once what failed and what users get, and once that it is over; a filter gets what it
+    asked for."""
     all_of_it, pager = aws.subscribe("all"), aws.subscribe("pager", {"severity": ["critical"], "state": ["firing"]})
     app = make_alerting(aws.topics)
     client = app.test_client()
@@ -247,8 +248,9 @@ def test_a_slow_primary_is_told_and_gets_worse_and_better(
     client.post("/set", json={"lang": "ja"})
 
     def ask_slowly(pause_ms: int, *expected: str) -> None:
-        """Until it is told. Of a pause a busy machine spends a part before the question reaches the server, and what it
-        is late is not the server's: then pauses become longer."""
+        """Ask while Redis pauses, again and again, until the alert is told. On a busy machine a part of each pause
+        is over before the question reaches the server, and this process's delay is not the server's: so pauses
+        become longer."""
         with primary.client() as redis:
             for number in range(50):
                 if len(aws.told(queue)) >= len(expected):
@@ -425,7 +427,8 @@ SLOW_SNS = {"SNS_TIMEOUT": "100"}
 
 
 def test_what_happened_just_before_the_end_of_a_process_is_told(primary: Valkey, tmp_path: Path) -> None:
-    """As long as there is time for it: the end waits for more than the usual seconds here, for a busy machine."""
+    """An alert is told as long as there is time for it: the end waits for more than the usual seconds here, for a
+    busy machine."""
     with Endpoint() as endpoint:
         environment = site_environment(tmp_path, primary.url, TOPICS, endpoint.url)
         command = [sys.executable, "-c", ENDS, "60"]
@@ -434,7 +437,7 @@ def test_what_happened_just_before_the_end_of_a_process_is_told(primary: Valkey,
 
 
 def test_the_end_of_a_process_does_not_wait_for_an_sns_that_hangs(primary: Valkey, tmp_path: Path) -> None:
-    """Which has been sent a message by then, and would be waited for much longer."""
+    """The process does not wait for an SNS that has been sent a message and does not answer."""
     with Endpoint() as endpoint:
         endpoint.behaviour = "hang"
         environment = site_environment(tmp_path, primary.url, TOPICS, endpoint.url)
@@ -456,7 +459,7 @@ def test_the_end_of_a_process_does_not_wait_for_an_sns_that_hangs(primary: Valke
 def test_a_hanging_sns_slows_no_request(
     make_alerting: MakeAlerting, monkeypatch: pytest.MonkeyPatch, primary: Valkey
 ) -> None:
-    """In the middle of an outage, with a message on its way that SNS does not accept."""
+    """Requests go on in the middle of an outage, with a message on its way that SNS does not accept."""
     monkeypatch.setattr(aws_client, "READ_TIMEOUT", 60)
     with Endpoint() as endpoint:
         for name, value in environment_of(endpoint.url).items():

@@ -37,7 +37,7 @@ class Written(logging.Handler):
         self.lines.append(self.format(record))
 
     def take(self) -> list[dict[str, Any]]:
-        """What was written since, without what stands in every line."""
+        """Return the lines that were written since the last call, without what stands in every line."""
         lines, self.lines = self.lines, []
         return [_without_the_usual(json.loads(line)) for line in lines]
 
@@ -164,7 +164,7 @@ def test_a_session_that_runs_out_is_told_when_a_request_finds_it(site: Site, pri
 
 
 def test_a_session_that_ended_otherwise_does_not_run_out_as_well(site: Site, primary: Valkey) -> None:
-    """However late its browser comes back."""
+    """A session that was ended is not reported as run out, however late its browser comes back."""
     client = sign_in(site.app)
     client.post("/logout")
     site.written.take()
@@ -233,7 +233,8 @@ def test_it_is_written_once_and_by_one_application(make_app: MakeApp, site: Site
 
 
 def test_a_command_tells_what_the_row_knows_of_one_session(site: Site) -> None:
-    """By the beginning of a digest, as the log has it: when a password was entered, and by what it ended."""
+    """The command finds the session by the beginning of a digest, and says when a password was entered, and by what
+    the session ended."""
     app = site.app
     first, _, last = (sign_in(app) for _ in range(3))
     ended, lives = (json.loads(run(app, "sessions", "show", short(each), "--json").output) for each in (first, last))

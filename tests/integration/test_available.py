@@ -1,4 +1,4 @@
-"""Whether a feature can be used in this request: by the level, and by what could be read of this session."""
+"""Features that can be used in this request: by the level, and by what could be read of this session."""
 
 from __future__ import annotations
 
@@ -65,15 +65,16 @@ def lose(app: Flask, browser: Any, primary: Valkey, *, copies: bool) -> None:
 
 
 def forget_copies(app: Flask) -> None:
-    """As in a worker that has just started, on a host that knows nothing. This one shares what it has when it notices
-    the outage, and announces that after it."""
+    """Drop all copies, as if the worker had just started on a host that knows nothing. This worker shares its copies
+    when it notices the outage, and announces the outage after that."""
     wait_until(lambda: bool(parts(app).backend.board.outages()), "copies that are shared")
     parts(app).backend.memory.clear()
     parts(app).backend.board.clear_copies()
 
 
 def test_with_a_copy_a_feature_is_available(app: Flask, browser: Any, primary: Valkey) -> None:
-    """What the table gives a default instead can be used, too, and says nothing of data."""
+    """Features with a copy are available, and so are those for which the table has a default, which says nothing of
+    data."""
     lose(app, browser, primary, copies=True)
     assert browser.get("/available").json == ALL
     assert browser.get("/all").json["input_text"] == ["old"]

@@ -39,7 +39,7 @@ ENOUGH = 60
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """So many threads of this process compute all the time, in pure Python."""
+    """Let so many threads of this process compute all the time, in pure Python."""
     over = threading.Event()
 
     def compute() -> None:
@@ -93,7 +93,7 @@ class Users:
 
     @contextmanager
     def surfing(self) -> Iterator[None]:
-        """Meanwhile they do."""
+        """Let the visitors come all the time meanwhile."""
         threads = [threading.Thread(target=self._surf, args=each) for each in self._browsers.items()]
         for thread in threads:
             thread.start()
@@ -106,7 +106,7 @@ class Users:
 
 
 def lost_at(app: Flask, store: str) -> float:
-    """When reads of it were given up, monotonic seconds."""
+    """Return the time at which reads of a store were given up, in monotonic seconds."""
     return parts(app).health.breakers[store, READ].opened_at or 0.0
 
 
@@ -140,7 +140,7 @@ def test_a_process_that_computes_loses_no_store_and_no_user(
 def test_a_redis_that_hangs_is_noticed_by_a_late_process(
     make_busy: Callable[..., Flask], primary: Valkey, record_property: Callable[[str, object], None]
 ) -> None:
-    """And no user becomes a stranger for it."""
+    """The hanging Redis is noticed, and no user becomes a visitor for it."""
     app = make_busy()
     users = Users(app)
     with computing(COMPUTING), users.surfing():

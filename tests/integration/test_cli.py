@@ -51,7 +51,7 @@ def tables(app: Flask) -> set[str]:
 
 
 def place(app: Flask) -> str:
-    """Where its tables are, as an operator looks for them."""
+    """Return the place of the application's tables, as an operator looks for it."""
     url = parts(app).backend.database.engine.url
     if url.get_backend_name() == "sqlite":
         return f"sqlite, {url.database}"
@@ -157,7 +157,7 @@ def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:
 
 
 def test_status_has_a_cure_for_each_cause(make_app: MakeApp, primary: Valkey) -> None:
-    """One that fits: neither store is away, nor is a setting wrong."""
+    """The cure fits the cause, although neither store is away, nor is a setting wrong."""
     app = make_app()
     locked = parts(app).backend.database.engine.connect()
     with primary.client() as client:
@@ -190,8 +190,8 @@ def test_status_with_a_store_that_hangs(make_app: MakeApp, primary: Valkey) -> N
 
 
 def test_status_takes_turns_with_the_monitor(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same process, as under test. A probe of the database has one slot: for the second one it looked hung, and
-    the database was given up."""
+    """The command waits for a round of the monitor of the same process, as under test. A probe of the database has
+    one slot: the second one would look hung."""
     app = make_app()
     monitor, database = parts(app).monitor, parts(app).backend.database
     rounds, probe = list[threading.Thread](), database.probe
@@ -248,7 +248,7 @@ def test_explain_shows_the_table_as_configured(make_app: MakeApp) -> None:
 
 
 def test_explain_asks_no_store(make_app: MakeApp, primary: Valkey) -> None:
-    """What is configured can be read while everything is down."""
+    """The configuration can be read while every store is down."""
     app = make_app()
     primary.kill()
     try:
@@ -288,14 +288,14 @@ def test_a_command_that_needs_no_journal_makes_none(tmp_path: Path, primary: Val
 
 
 def test_a_command_that_needs_the_journal_makes_it(tmp_path: Path, primary: Valkey) -> None:
-    """As an application does that is to answer requests."""
+    """A command that needs the journal makes its file, as an application that answers requests does."""
     done = flask(tmp_path, "langpont", "journal", REDIS_URL=primary.url)
     assert (done.returncode, done.stdout.splitlines()[-2].split()) == (0, ["all", "nothing", "waits"]), done.stderr
     assert path_of(tmp_path / "langpont_session_journal.sqlite3").exists()
 
 
 def test_an_application_may_have_a_command_of_that_name(primary: Valkey, tmp_path: Path) -> None:
-    """What it made before is left alone."""
+    """A command that the application has made before the extension is left alone."""
     app = Flask("shop", instance_path=str(tmp_path))
     app.config.update(SECRET_KEY="a key for tests", LANGPONT_SESSION_REDIS_URL=primary.url)
     app.cli.command("langpont")(lambda: click.echo("its own"))
@@ -325,8 +325,8 @@ def test_an_application_that_does_not_start_says_why(tmp_path: Path, arguments: 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["seed"]])
 def test_an_application_that_does_not_start_hides_no_help(tmp_path: Path, arguments: list[str]) -> None:
-    """As of any application that Flask cannot load: why in a message, not a traceback; commands of Flask go on, those
-    of the application are not known."""
+    """Flask's commands go on if the application cannot be loaded: a message says why, without a traceback, and the
+    application's commands are not known."""
     done = flask(tmp_path, *arguments, GRACE=-1)
     assert done.stderr.startswith("Error: flask_langpont_session cannot start with this configuration:\n  - LANGPONT_")
     assert "Traceback" not in done.stderr
@@ -342,7 +342,8 @@ def test_an_application_that_does_not_start_hides_no_help(tmp_path: Path, argume
 
 
 def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None:
-    """By kind and for whom, while the workers go on; neither a digest nor a key nor a value of any user."""
+    """The numbers are by kind and by users and visitors, while the workers go on; neither a digest nor a key nor a
+    value is shown."""
     app, command = make_app(), make_app()
     user, visitor = sign_in(app, input_text="a secret text"), app.test_client()
     visitor.post("/set", json={"input_text": "before"})
@@ -380,7 +381,7 @@ def test_the_journal_says_what_waits(make_app: MakeApp, primary: Valkey) -> None
 
 
 def health_of(app: Flask) -> dict[str, Any]:
-    """What a worker says of the journal."""
+    """Return what a worker says of the journal."""
     found: dict[str, Any] = app.test_client().get("/healthz").get_json()["journal"]
     return found
 
@@ -481,7 +482,7 @@ def test_sessions_are_listed_with_the_names_to_end_them_by(make_app: MakeApp) ->
 
 
 def test_a_session_is_revoked_by_its_name(make_app: MakeApp) -> None:
-    """And no other one."""
+    """The command ends the session of this name, and no other one."""
     app = make_app()
     client, other = sign_in(app), sign_in(app)
     result = run(app, "sessions", "revoke", client.digest)
@@ -591,8 +592,8 @@ def count(app: Flask) -> int:
 
 
 def test_purge_deletes_what_was_over_long_ago(bare: Flask) -> None:
-    """By the end of a session's life in all: a session that lives stays, and so does one that ended while its old
-    cookie may still come."""
+    """Rows are deleted by the absolute expiry: a live session stays, and so does one that ended while its old cookie
+    may still come."""
     run(bare, "init-db")
     database = parts(bare).backend.database
 

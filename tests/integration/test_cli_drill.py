@@ -35,7 +35,7 @@ DRILL = ["langpont", "drill"]
 
 
 def keys(primary: Valkey) -> dict[str, Any]:
-    """What Redis has of sessions, but for the canary and what probes leave for some minutes."""
+    """Return the records of sessions in Redis, without the canary and what probes leave for some minutes."""
     with primary.client() as client:
         names = [name for name in client.scan_iter() if not name.startswith("session:canary")]
         return {name: client.hgetall(name) for name in names}
@@ -57,8 +57,8 @@ def users_of_drills(url: str) -> int:
 def test_each_feature_gets_what_the_table_promises(
     make_app: MakeApp, primary: Valkey, replica: Valkey, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """In every outage, one after the other. Nothing is left of it, and the site, with the same stores, noticed nothing:
-    neither its users nor its journal."""
+    """The drill goes through every outage, one after the other. It leaves nothing, and the site with the same stores
+    noticed nothing: neither its users nor its journal."""
     places: dict[str, Any] = {"REDIS_URL": primary.url, "REPLICA_URL": replica.url, "DATABASE_URL": emptied(postgres)}
     site = make_app(**places)
     client = sign_in(site, lang="ja", input_text="a text")
@@ -79,7 +79,8 @@ def test_each_feature_gets_what_the_table_promises(
 
 
 def test_without_a_replica_the_level_is_2(primary: Valkey, tmp_path: Path) -> None:
-    """In debug no leave is asked for. What the table lets go shows what DEFAULTS says."""
+    """The level is 2 without a replica. In debug, no leave is asked for; a feature that the table lets go shows its
+    DEFAULTS."""
     write_shop(tmp_path, REDIS_URL=primary.url, DEFAULTS={"lang": "en"}, MAX_SESSIONS_PER_USER=1)
     done = run_flask(tmp_path, ["--app", "shop", "--debug", *DRILL, "primary-down", "--for", "0"], 120)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -115,7 +116,7 @@ def test_a_broken_promise_is_found(make_app: MakeApp, monkeypatch: pytest.Monkey
 
 
 def test_no_drill_is_made_where_a_store_is_lost_while_it_begins(make_app: MakeApp) -> None:
-    """That is another outage, of which the drill knows nothing: no feature is blamed for it."""
+    """Such a loss is an outage of its own, of which the drill knows nothing: no feature is blamed for it."""
     state = parts(app := make_app())
     faults = Faults(state.backend, slow=0.2)
     drill = Drill(Parts(app, state.backend, state.repository, state.monitor), faults)
@@ -130,7 +131,7 @@ def test_no_drill_is_made_where_a_store_is_lost_while_it_begins(make_app: MakeAp
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_drill_that_is_interrupted_leaves_nothing(primary: Valkey, tmp_path: Path, number: signal.Signals) -> None:
-    """In the middle of its outage."""
+    """A drill that is interrupted in the middle of its outage leaves nothing."""
     write_shop(tmp_path, REDIS_URL=primary.url)
     command = RunningCommand(tmp_path, ["--app", "shop", "--debug", *DRILL, "readonly", "--for", "3600"])
     wait_until(lambda: bool(keys(primary)), "that it has begun")
@@ -202,7 +203,7 @@ def socket(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def worker(make_app: MakeApp, socket: Path, primary: Valkey, tmp_path: Path) -> Flask:
-    """One that can be asked, and has served a request; the shop in `tmp_path` has its configuration."""
+    """Return a worker that can be drilled, and has served a request; the shop in `tmp_path` has its configuration."""
     app = make_app(DRILL_SOCKET=str(socket), REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
     client: Any = app.test_client()
     wait_until(lambda: client.get("/healthz").json["status"] == "ok", "that it has looked")
@@ -231,7 +232,7 @@ def test_a_worker_of_the_site_is_drilled(worker: Flask, make_app: MakeApp, tmp_p
 
 
 def test_a_drill_ends_with_the_command(worker: Flask, tmp_path: Path) -> None:
-    """However that ends. Meanwhile there is no second one in this worker."""
+    """The drill ends however the command ends. Meanwhile no second one begins in this worker."""
     command = drill_on_site(tmp_path, "hang", "300", "--yes")
     wait_for_level(worker, 2)
     second = run(worker, "drill", "hang", "--site", "--yes")

@@ -37,7 +37,7 @@ def left(engine: sa.Engine) -> int:
 
 @pytest.fixture
 def engine(postgres: Postgres, primary: Valkey, tmp_path: Path) -> Iterator[sa.Engine]:
-    """Of a database with 2,001 rows to be deleted, which the shop in `tmp_path` uses."""
+    """Yield an engine of a database with 2,001 rows to be deleted, which the shop in `tmp_path` uses."""
     url = emptied(postgres)
     write_shop(tmp_path, REDIS_URL=primary.url, DATABASE_URL=url)
     engine = sa.create_engine(url)
@@ -52,7 +52,7 @@ def engine(postgres: Postgres, primary: Valkey, tmp_path: Path) -> Iterator[sa.E
 def test_what_was_interrupted_goes_on_with_what_is_left(
     engine: sa.Engine, tmp_path: Path, number: signal.Signals, code: int, deleted: int
 ) -> None:
-    """In the middle of a portion: that is done as a whole, or, where the process is killed, not at all."""
+    """The portion that was interrupted is done as a whole, or, where the process is killed, not at all."""
     with engine.connect() as others:
         others.execute(sa.text("LOCK TABLE langpont_sessions IN ACCESS EXCLUSIVE MODE"))
         command = RunningCommand(tmp_path, PURGE)
@@ -72,13 +72,13 @@ def test_what_was_interrupted_goes_on_with_what_is_left(
 
 
 def waits(engine: sa.Engine) -> bool:
-    """Whether a process waits for a lock."""
+    """Return whether a process waits for a lock."""
     with engine.connect() as connection:
         return bool(connection.execute(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar())
 
 
 def test_a_terminal_shows_a_bar(engine: sa.Engine, tmp_path: Path) -> None:
-    """Of all that there is to be deleted."""
+    """The bar counts all rows that there are to be deleted."""
     code, seen = on_terminal(tmp_path, PURGE, lambda seen: "2001 rows deleted." in seen)
     assert (code, left(engine)) == (0, 0)
     assert "Deleting rows  [" in seen
@@ -86,7 +86,7 @@ def test_a_terminal_shows_a_bar(engine: sa.Engine, tmp_path: Path) -> None:
 
 
 def test_elsewhere_there_is_a_line_now_and_then() -> None:
-    """Not one for each portion."""
+    """Output that is no terminal gets a line now and then, not one for each portion."""
     said, now = list[str](), [0.0]
     tell = Lines(said.append, lambda: now[0])
     for _ in range(50):

@@ -25,7 +25,8 @@ def show(app: Flask, digest: str) -> dict[str, Any]:
 
 
 def test_a_session_is_shown_without_what_it_holds(make_app: MakeApp) -> None:
-    """What every store has of it, by its digest or the beginning that logs have; no id, no key and no value."""
+    """Each store's part of a session is shown, by its digest or the beginning that logs have; no id, no key and no
+    value."""
     app = make_app()
     client = sign_in(app, input_text="a secret text", lang="ja")
     for name in (client.digest, client.digest[:8]):
@@ -51,7 +52,7 @@ def test_a_session_is_shown_without_what_it_holds(make_app: MakeApp) -> None:
 
 
 def test_a_session_that_goes_on_names_its_successor(make_app: MakeApp) -> None:
-    """What was ended has a tombstone; what it goes on as can be looked at next."""
+    """The ended session has a tombstone, and names the digest of its successor, which can be looked at next."""
     app = make_app()
 
     @app.post("/rename")
@@ -71,7 +72,7 @@ def test_a_session_that_goes_on_names_its_successor(make_app: MakeApp) -> None:
 
 
 def test_a_session_is_shown_while_redis_is_down(make_app: MakeApp, primary: Valkey) -> None:
-    """What waits for it on this host is counted; a sign-out that waits is one."""
+    """Entries that wait on this host are counted; a session whose sign-out waits is dead."""
     app, command = make_app(), make_app()
     client, other = sign_in(app), sign_in(app)
     primary.kill()
@@ -91,7 +92,7 @@ def test_a_session_is_shown_while_redis_is_down(make_app: MakeApp, primary: Valk
 
 
 def test_a_session_is_shown_while_the_database_is_down(make_app: MakeApp, mariadb: Any) -> None:
-    """As far as Redis knows it; no beginning can be looked for."""
+    """The session is shown as far as Redis knows it; a beginning of a digest cannot be looked for."""
     app = make_app(DATABASE_URL=emptied(mariadb))
     client = sign_in(app)
     mariadb.kill()
@@ -121,7 +122,7 @@ def test_what_is_not_one_session_is_said(make_app: MakeApp, tmp_path: Path) -> N
 
 
 def test_of_a_visitor_there_is_no_row(make_app: MakeApp) -> None:
-    """By the whole digest alone."""
+    """A visitor's session has no row, and is found by its whole digest alone."""
     app = make_app()
 
     @app.get("/digest")
@@ -145,7 +146,7 @@ def test_showing_a_session_makes_no_file(tmp_path: Path, primary: Valkey) -> Non
 
 
 def test_only_living_sessions_are_counted_as_ended(make_app: MakeApp) -> None:
-    """Not those that were ended before, nor those that are over."""
+    """Sessions that were ended before, or are over, are not counted."""
     app = make_app()
     clients = [sign_in(app) for _ in range(4)]
     clients[0].post("/logout")
@@ -161,8 +162,8 @@ def revoked(app: Flask, digest: str) -> tuple[int, str]:
 
 
 def test_a_session_is_ended_once(make_app: MakeApp) -> None:
-    """By its digest. One that was over before, by this command or by a sign-out, is not counted again; one that goes on
-    under another digest is."""
+    """A session is ended by its digest, and counted once: not if it was over before, but also if it goes on under
+    another digest."""
     app = make_app()
 
     @app.post("/rename")

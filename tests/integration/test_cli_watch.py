@@ -54,13 +54,13 @@ class served:
 
 
 def looks(command: RunningCommand) -> list[dict[str, Any]]:
-    """What it has printed so far, whole lines only."""
+    """Return the looks that were printed so far, whole lines only."""
     lines = command.output.read_text().split("\n")[:-1] if command.output.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def test_a_running_site_is_watched(site: str, primary: Valkey, tmp_path: Path) -> None:
-    """What its workers say, not what this process, which knows nothing yet, would: an outage comes and goes."""
+    """The command shows an outage as the site's workers see it, not this process, which knows nothing yet."""
     command = RunningCommand(tmp_path, [*WATCH, "--url", site, "--json", "--interval", "0.1"])
 
     def wait_for(level: int, begin: int = 0) -> int:
@@ -104,7 +104,8 @@ def test_a_terminal_is_painted_over(site: str, tmp_path: Path) -> None:
 
 
 def test_one_look_from_a_host_without_a_page(tmp_path: Path, primary: Valkey) -> None:
-    """What a worker would find now, by lines; the exit code says whether all is well. It makes no file."""
+    """One look prints on one line what a worker would find; the exit code says whether all is well. It makes no
+    file."""
     write_shop(tmp_path, REDIS_URL=primary.url)
     assert run_flask(tmp_path, ["--app", "shop", "langpont", "init-db"], 30).returncode == 0
     done = run_flask(tmp_path, [*WATCH, "--once"], 30)

@@ -97,7 +97,8 @@ def test_a_ready_client_serves_a_whole_session(app: Flask, client_object: Any) -
 
 
 def test_a_connection_that_lies_ready_is_seen_to_be_good(app: Flask, client_object: Any) -> None:
-    """Whatever made it: else each request would make one anew, and nothing else would show it."""
+    """A ready connection is seen to be good whatever made it: else each request would make one anew, and nothing
+    else would show it."""
     app.test_client().post("/set", json={"lang": "jp"})
     pool = redis_store(app).link.connections
     with parts(app).monitor.paused():
@@ -189,7 +190,7 @@ def test_a_valkey_url_is_as_good_as_a_redis_url(make_app: MakeApp, primary: Valk
 
 
 def test_a_unix_socket(make_app: MakeApp, own_server: Valkey) -> None:
-    """For a server on the same host."""
+    """A URL may lead to a server on the same host by a Unix socket."""
     app = make_app(REDIS_URL=f"unix://{own_server.folder / 'valkey.sock'}")
     assert works(app)
     parts(app).monitor.tick()

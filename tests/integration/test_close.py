@@ -17,13 +17,13 @@ TOPIC = "arn:aws:sns:ap-northeast-1:123456789012:alerts"
 
 
 def threads() -> set[threading.Thread]:
-    """Of this package, whatever started them."""
+    """Return the threads of this package, whatever started them."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("langpont")}
 
 
 @pytest.fixture
 def busy_app(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """One that exports and alerts, to an AWS that is not there."""
+    """Return an application that exports and alerts, to an AWS that is not there."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")

@@ -1,4 +1,5 @@
-"""Without one of the rules of the cookies the search finds what that rule is for: C1 to C4, and what must hold besides.
+"""Ablations of the cookies' rules: without one, the search finds what that rule is for. C1 to C4, and what must hold
+besides.
 
 Each rule is taken away by replacing one function of the package.
 """

@@ -175,7 +175,7 @@ def with_streams(app: Flask, folder: Path) -> Flask:
 
 
 def later(pieces: Iterator[str]) -> Iterator[str]:
-    """Up to the first piece a stream runs before its headers are sent."""
+    """Yield nothing first: a stream runs up to its first piece before its headers are sent."""
     yield ""
     yield from pieces
 
@@ -199,7 +199,7 @@ def test_d34_a_stream_that_looks_at_the_session_late_varies_by_cookie(
 
 
 def test_d34_a_file_is_no_stream_that_looks_at_the_session(make_app: MakeApp, tmp_path: Path) -> None:
-    """Nor is an answer that is whole: caches may give both to each browser."""
+    """Caches may give a file, or an answer that is whole, to each browser."""
     (tmp_path / "a.css").write_text("p {}")
     client = user(with_streams(make_app(), tmp_path))
     for url in ("/file", "/untouched"):

@@ -1,4 +1,4 @@
-"""When a cookie is sent, what stands in it, and what is made of the cookies that come: rules C1 to C4."""
+"""Cookies: when one is sent, what stands in it, and what is made of those that come. Rules C1 to C4."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_cookie_that_is_not_permanent_is_never_renewed(app: Flask, monkeypatch
 
 @pytest.mark.parametrize("begin", [visitor, sign_in])
 def test_a_change_of_the_permanent_flag_sends_the_cookie(app: Flask, begin: Any) -> None:
-    """Both ways, with the same id; setting what it is already sends nothing."""
+    """A change of the flag sends the cookie both ways, with the same id; setting what it is already sends nothing."""
     client = begin(app)
     for flag, sent in ((0, False), (1, True), (1, False), (0, True), (0, False)):
         response = client.post(f"/permanent/{flag}")

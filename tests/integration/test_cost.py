@@ -1,4 +1,4 @@
-"""What the session costs a request stays within its budget: a rule that is added to every request shows here."""
+"""Budgets for what the session costs a request: a rule that is added to every request shows here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARGIN = 0.05
 
 
 def test_no_request_costs_more_than_its_budget(primary: Valkey) -> None:
-    """Nor much less: then the budget is to be lowered, so that what was won is not lost unseen."""
+    """The budget is to be lowered where a request costs much less, so that what was won is not lost unseen."""
     version = sys.version_info[:2]
     if version not in BUDGET:
         pytest.skip(f"no budget is known for Python {version}: `python -m tools.cost` counts what there is")

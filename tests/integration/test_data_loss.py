@@ -52,7 +52,7 @@ def workers(make_app: MakeApp, tmp_path: Path) -> Iterator[Workers]:
 
 
 def looks(*apps: Flask) -> list[object]:
-    """What the workers report when each looks once."""
+    """Return the events that the workers report when each looks once."""
     found: list[object] = []
     for app in apps:
         with captured_events(app) as events:
@@ -62,7 +62,7 @@ def looks(*apps: Flask) -> list[object]:
 
 
 def loss_noticed(app: Flask) -> list[object]:
-    """What a worker reports when it looks at the canary, and brings nothing to Redis yet."""
+    """Return the events of a worker that looks at the canary, before it brings anything to Redis."""
     with captured_events(app) as events:
         parts(app).monitor.recovery.look_for_losses("primary", 1.0)
     return events
@@ -74,14 +74,14 @@ def trust_since(app: Flask) -> int:
 
 
 def asks(app: Flask, client: Any, user: str | None = "7") -> bool:
-    """Whether a worker has to ask the database for the user."""
+    """Return whether a worker has to ask the database for the user."""
     before = questions(app)
     assert who(app, client) == user
     return questions(app) > before
 
 
 def connections(server: Valkey) -> int:
-    """How many connections a server has accepted so far."""
+    """Return how many connections a server has accepted so far."""
     with server.client() as client:
         return int(client.info("stats")["total_connections_received"])
 
@@ -382,7 +382,7 @@ def behind_proxy(proxy: FaultProxy, make_app: MakeApp) -> Iterator[Flask]:
 
 
 def ask_for(app: Flask, digest: str, *categories: str) -> None:
-    """Another request asks for another session over the next connection, and goes away before the reply is there."""
+    """Send another request's question over the next connection, and go away before the reply is there."""
     store = redis_store(app)
     connection = store.link.connections.take(time.monotonic() + LONG)
     bound(connection, time.monotonic() + LONG)

@@ -130,7 +130,7 @@ def test_what_waited_or_was_given_back_lives_as_long_as_its_session(
 
 
 def test_the_next_user_of_the_browser_does_not_see_it(app: Flask) -> None:
-    """Neither as a visitor nor signed in; the look of the pages stays."""
+    """The next user does not see the data, neither as a visitor nor signed in; the look of the pages stays."""
     client = sign_in(app, cart=CART, theme="dark")
     client.post("/logout")
     assert client.get("/all").json == {"theme": "dark"}
@@ -160,7 +160,7 @@ def test_a_visitor_who_signs_in_keeps_it(app: Flask, primary: Valkey) -> None:
 
 @pytest.mark.parametrize("leave", ["/logout", "/login/8"])
 def test_in_an_outage_it_is_the_same(app: Flask, leave: str) -> None:
-    """Also what is brought to the other id once Redis is back."""
+    """In an outage the next user gets no data either, also of what is brought to the other id once Redis is back."""
     client = sign_in(app, cart=CART, lang="ja")
     with switched_off(app, "primary"):
         client.post(leave)
@@ -201,7 +201,8 @@ def test_a_key_that_begins_like_a_right_is_data(app: Flask) -> None:
 
 
 def test_a_list_that_names_ui_counts_for_data(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """As it did when these keys were in ui; said once, and not where both are named."""
+    """A list that names ``ui`` counts for ``data``, because these keys belonged to it; that is said once, and not
+    where both are named."""
     lists: dict[str, Any] = {"CARRY_ON_SIGN_IN": ["ui"], "NEAR_CACHE": ["auth", "ui"], "ENCRYPTED_CATEGORIES": ["ui"]}
     keys = {"ENCRYPTION_KEYS": [bytes(range(200, 232)).hex()]}
     with caplog.at_level(logging.INFO):

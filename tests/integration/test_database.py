@@ -64,13 +64,13 @@ sealed_too = pytest.mark.parametrize(
 
 
 def codec_of(url: str) -> Codec:
-    """That of the row of an engine."""
+    """Return the codec with which an engine's database is tested."""
     return SEALING if url.endswith("sealed.sqlite3") else PLAIN
 
 
 @pytest.fixture
 def make_database(database_url: str) -> Iterator[MakeDatabase]:
-    """Makes stores on one database; patient unless told otherwise."""
+    """Yield a factory of stores on one database; patient unless told otherwise."""
     made: list[Database] = []
 
     def make(timeout: float = LONG, concurrency: int = 4, url: str = database_url, **options: Any) -> Database:
@@ -130,7 +130,7 @@ def epochs(database: Database) -> dict[str, int]:
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """What is sent to the database: the first word of each statement, and of what ends a transaction."""
+    """Yield the first word of each statement that is sent to the database, and BEGIN and COMMIT."""
     sent: list[str] = []
     hooks: dict[str, Callable[..., None]] = {
         "before_cursor_execute": lambda connection, cursor, statement, *rest: sent.append(statement.split()[0]),
@@ -145,7 +145,7 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 @contextmanager
 def listening(database: Database, name: str, hook: Callable[..., object]) -> Iterator[None]:
-    """Something is told of each event of the engine meanwhile."""
+    """Call a function at each event of the engine meanwhile."""
     sa.event.listen(database.engine, name, hook)
     try:
         yield
@@ -155,7 +155,7 @@ def listening(database: Database, name: str, hook: Callable[..., object]) -> Ite
 
 @contextmanager
 def between_read_and_write(database: Database, act: Callable[[], Any]) -> Iterator[list[Any]]:
-    """Another client acts after a load has read the row and before it changes it. Gives what became of that."""
+    """Let another client act after a load has read the row and before it changes it. Yield what became of that."""
     lent, results = [0], []
 
     def lend(*_: object) -> None:
@@ -183,7 +183,7 @@ def until_requests_are_answered(database: Database) -> None:
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """Long before a patient store would give a lock up."""
+    """Assert that the block ends long before a patient store would give up a lock."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < LONG / 6
@@ -230,7 +230,7 @@ def test_what_is_created_is_loaded(database: Database) -> None:
 
 
 def test_no_row_is_none_and_not_an_error(database: Database) -> None:
-    """Of a session that is not there there is nothing to load, update or kill."""
+    """Loading, updating or killing a session that has no row returns None."""
     assert database.load("nothing", idle_ms=HOUR) is None
     assert update(database, 1, "nothing") is None
     assert database.kill("nothing") is None
@@ -353,7 +353,8 @@ def test_sign_ins_at_once_do_not_wait_for_each_other(database: Database, owner: 
 def test_a_sign_in_is_one_round_trip_of_postgresql(
     on_postgres: Database, sick_postgres: Postgres, ended: str | None, is_open: bool
 ) -> None:
-    """One statement is a transaction by itself. Where a session ends by it there are two, and BEGIN and COMMIT."""
+    """Creating a row is one statement, and so one transaction. If another session ends by it, there are two, and
+    BEGIN and COMMIT."""
     on_postgres.calls.timeout = LONG
     open_after: list[bool] = []
 
@@ -368,7 +369,7 @@ def test_a_sign_in_is_one_round_trip_of_postgresql(
 
 
 def test_a_sign_in_that_is_given_up_before_it_is_sent_never_is(on_postgres: Database) -> None:
-    """As when it waits for a connection for too long."""
+    """A call that waits for a connection for too long sends nothing, so there is no session."""
     held = threading.Event()
     with statements(on_postgres) as sent, listening(on_postgres, "checkout", lambda *_: held.wait(LONG)):
         with pytest.raises(StoreError, match="DeadlineExceeded"):
@@ -439,7 +440,7 @@ def test_an_update_from_an_older_version_changes_nothing(database: Database) -> 
 
 
 def test_of_two_updates_at_once_exactly_one_wins(database: Database) -> None:
-    """On every one of many tries."""
+    """One of the two wins on every one of many tries."""
     create(database)
     for version in range(1, 21):
         results = together(
@@ -514,7 +515,8 @@ def test_which_digests_were_replaced_just_now_is_known(database: Database) -> No
 
 
 def test_what_has_ended_gets_no_other_digest(database: Database) -> None:
-    """Neither by a revocation, nor by its user's, nor by its time; nothing is written."""
+    """A session that has ended by a revocation, by its user's, or by its time gets no other digest; nothing is
+    written."""
     for digest, changes in (("killed", {}), ("epoch", {}), ("idle", {"idle_ms": -1}), ("old", {"absolute_ms": -1})):
         create(database, digest, user_id=digest, **changes)
     database.kill("killed")
@@ -551,7 +553,7 @@ def test_killing_is_for_ever_and_idempotent(database: Database) -> None:
 
 
 def test_an_update_never_revives_the_dead(database: Database) -> None:
-    """Not with the version from before, and not with the one that the kill made."""
+    """Neither the version from before nor the one that the kill made lets an update revive a dead session."""
     create(database)
     database.kill("digest")
     assert [update(database, seen, absolute_ms=DAY) for seen in (1, 2)] == [None, None]
@@ -559,7 +561,7 @@ def test_an_update_never_revives_the_dead(database: Database) -> None:
 
 
 def test_kill_wins_over_an_update_at_the_same_time(database: Database) -> None:
-    """Whatever the order, the session is dead in the end."""
+    """The session is dead in the end, whatever the order."""
     for number in range(10):
         digest = f"digest{number}"
         create(database, digest)
@@ -570,7 +572,7 @@ def test_kill_wins_over_an_update_at_the_same_time(database: Database) -> None:
 
 
 def test_log_out_everywhere_ends_every_session_of_that_user(database: Database) -> None:
-    """By the epoch, at once; other users and later sessions are not concerned."""
+    """All sessions of the user end at once, by the epoch; other users and later sessions are not concerned."""
     for digest in ("a", "b", "c"):
         create(database, digest)
     database.kill("c")
@@ -612,7 +614,8 @@ def adopt(database: Database, digest: str = "digest", note: str = "old", user_id
 
 
 def test_an_old_session_is_taken_over_once(database: Database) -> None:
-    """Whatever has become of it since, and however many try at once. The note of it is no session, and no change."""
+    """An old session is taken over once, whatever has become of it since, and however many try at once. The note of
+    it is no session, and no change."""
     before = database.changed_since(10 * HOUR).rows
     results = together(*[partial(adopt, database)] * 4)
     [row] = [result for result in results if result is not None]
@@ -635,7 +638,7 @@ def test_an_old_session_that_ended_is_not_taken_over(database: Database) -> None
 
 @pytest.mark.parametrize("by_time", [True, False])
 def test_a_user_logged_out_everywhere_is_not_taken_over(database: Database, by_time: bool) -> None:
-    """By the epoch, or by the time alone, which leaves the epoch as it is. Others are."""
+    """Neither a logout by the epoch nor one by the time alone lets an old session be taken over. Other users' are."""
     if by_time:
         for _ in range(2):
             assert database.kill_user_until("7", in_ms(-HOUR)) == []
@@ -649,7 +652,7 @@ def test_a_user_logged_out_everywhere_is_not_taken_over(database: Database, by_t
 
 
 def test_the_note_lasts_as_long_as_the_old_session_could(database: Database) -> None:
-    """And is purged then."""
+    """The note is purged when the old session could not come any more."""
     database.note_adopted("old", 1)
     database.note_adopted("older", HOUR)
     until_it_answers(database)
@@ -702,7 +705,7 @@ def test_log_out_until_a_moment_spares_what_began_later_s7(database: Database) -
 
 
 def test_log_out_until_a_moment_includes_that_moment(database: Database) -> None:
-    """What began in the very millisecond of the logout ends."""
+    """Sessions that began in the very millisecond of the logout end."""
     created = create(database)
     assert database.kill_user_until("7", created.created_at - 1) == []
     assert load(database).state is RowState.VALID
@@ -745,7 +748,7 @@ def test_log_out_until_a_moment_ends_rows_of_an_earlier_epoch_too(database: Data
 
 
 def test_log_out_until_a_moment_wins_over_updates_at_the_same_time(database: Database) -> None:
-    """Whatever the order, every session is dead in the end and stays it."""
+    """Every session is dead in the end and stays so, whatever the order."""
     for number in range(10):
         digest = f"digest{number}"
         create(database, digest)
@@ -818,7 +821,7 @@ def test_reading_does_not_write_before_that(database: Database) -> None:
 
 @on_sqlite
 def test_the_idle_expiry_moves_up_to_the_end_of_the_session(database: Database) -> None:
-    """And is not written again when it is there."""
+    """The expiry reaches the end of the session's life, and is not written again then."""
     create(database, idle_ms=1000, absolute_ms=HOUR)
     for _ in range(2):
         row = load(database, idle_ms=2 * HOUR)
@@ -828,7 +831,7 @@ def test_the_idle_expiry_moves_up_to_the_end_of_the_session(database: Database) 
 
 @on_sqlite
 def test_a_dead_row_is_not_moved(database: Database) -> None:
-    """Neither a revoked one nor one of an earlier epoch."""
+    """Neither the row of a revoked session nor one of an earlier epoch is moved."""
     created = create(database, idle_ms=60_000)
     database.kill_user("7")
     assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
@@ -847,7 +850,7 @@ def test_a_read_does_not_wait_for_a_write(database: Database) -> None:
 
 
 def test_a_session_in_use_whose_idle_expiry_is_not_due_costs_one_select(database: Database) -> None:
-    """And nothing else, whatever Redis knows, as long as it knows of no later expiry."""
+    """One SELECT is all, whatever Redis knows, as long as that is no later expiry."""
     created = create(database)
     load(database)
     for idle_seen in (None, 0, created.created_at - HOUR, created.idle_expires_at):
@@ -870,7 +873,8 @@ def test_the_later_idle_expiry_counts_s1(database: Database) -> None:
 
 @on_sqlite
 def test_an_idle_expiry_that_only_redis_has_is_written_as_it_is_s1(database: Database) -> None:
-    """Also when reading moves nothing, and when the row had not expired by itself."""
+    """The later expiry of Redis is written as it is, also when reading moves nothing, and when the row had not
+    expired by itself."""
     later = in_ms(HOUR)
     for digest, idle_ms in (("expired", -1000), ("valid", HOUR // 2)):
         create(database, digest, idle_ms=idle_ms)
@@ -891,7 +895,7 @@ def test_an_idle_expiry_of_redis_never_lies_behind_the_end_of_the_session_s1(dat
 
 @on_sqlite
 def test_an_earlier_idle_expiry_changes_nothing_s1(database: Database) -> None:
-    """What the row has counts when it is later."""
+    """If the row has a later idle expiry, that one counts."""
     created = create(database)
     assert load(database, idle_ms=HOUR, idle_seen=in_ms(-HOUR)).idle_expires_at == created.idle_expires_at
     assert load(database).idle_expires_at == created.idle_expires_at
@@ -926,7 +930,7 @@ def test_without_an_answer_of_redis_an_idle_session_is_left_alone_s4(database: D
 @on_sqlite
 @pytest.mark.parametrize("seen_ms", [-HOUR, HOUR])
 def test_what_is_dead_or_at_its_end_is_not_changed_by_what_redis_knows(database: Database, seen_ms: int) -> None:
-    """Neither revived nor killed again."""
+    """A row that is dead or at its end is neither revived nor killed again."""
     for digest in ("killed", "epoch", "ended"):
         times = {"absolute_ms": -1000} if digest == "ended" else {"idle_ms": -1000}
         create(database, digest, user_id=digest, **times)
@@ -1018,7 +1022,7 @@ def test_the_second_one_still_goes_by_the_later_expiry_that_redis_has_s1(
 def test_one_that_ends_and_one_that_uses_an_idle_session_at_once_s4(
     database: Database, make_database: MakeDatabase
 ) -> None:
-    """On every one of many tries the row is decided once. The one that says dead, or changed it, is right for ever."""
+    """The row is decided once on every one of many tries. The call that says dead, or changed it, is right for ever."""
     other = make_database()
     for number in range(20):
         digest = f"digest{number}"
@@ -1108,7 +1112,7 @@ def test_changes_are_found_part_by_part(database: Database) -> None:
 
 @on_sqlite
 def test_going_through_changes_ends_while_others_change_more(database: Database) -> None:
-    """What is not a whole part is the last one: to wait for an empty one would never end."""
+    """A part that is not whole is the last one: to wait for an empty one would never end."""
     create(database, "a")
     create(database, "b")
     rows, reached = database.changed_since(HOUR, None, 2)
@@ -1119,7 +1123,7 @@ def test_going_through_changes_ends_while_others_change_more(database: Database)
 
 
 def test_purging_removes_what_ended_long_ago(database: Database) -> None:
-    """Not what is dead but could still be asked for, and never more than the limit at once."""
+    """A purge leaves what is dead but could still be asked for, and never deletes more than the limit at once."""
     for number in range(5):
         create(database, f"ended{number}", absolute_ms=-HOUR)
     create(database, "just ended", absolute_ms=-1000)
@@ -1153,7 +1157,8 @@ def test_one_damaged_row_does_not_hide_the_others(database: Database) -> None:
 
 
 def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
-    """Also in the error of a request, so that an operator sees what is wrong. It counts against the database."""
+    """Missing tables are named also in the error of a request, so that an operator sees what is wrong. The error
+    counts against the database."""
     database = make_database()
     assert database.upkeep.missing_tables() == ["langpont_sessions", "langpont_users"]
     with pytest.raises(StoreError) as caught:
@@ -1173,7 +1178,7 @@ def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
 
 
 def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) -> None:
-    """By the call that needs them first, several at once included; also those that are gone again."""
+    """Tables are made by the call that needs them first, several at once included; also if they are gone again."""
     workers = [make_database(makes_tables=lambda: True) for _ in range(4)]
     found = together(*(partial(worker.load, "digest", idle_ms=0) for worker in workers))
     assert found == [None] * 4
@@ -1202,7 +1207,7 @@ def test_several_workers_create_the_tables_at_once(make_database: MakeDatabase) 
 
 
 def test_only_the_owner_can_read_a_sqlite_file(tmp_path: Path) -> None:
-    """Whatever the umask; commits reach the disk before they are answered."""
+    """A file of SQLite is private whatever the umask; commits reach the disk before they are answered."""
     path = tmp_path / "new.sqlite3"
     before = os.umask(0)
     try:
@@ -1334,7 +1339,8 @@ def read_only(url: str) -> str:
 
 
 def test_a_read_only_database_refuses_writes(database: Database, make_database: MakeDatabase) -> None:
-    """As after a failover. Reads go on, also those that would move the idle expiry; the probe says so too."""
+    """Writes are refused as after a failover, and the probe says so. Reads go on, also those that would move the
+    idle expiry."""
     create(database, idle_ms=60_000)
     standby = make_database(url=read_only(str(database.engine.url.render_as_string(hide_password=False))))
     for write in (lambda: create(standby, "new"), lambda: standby.kill("digest"), lambda: standby.probe(LONG)):
@@ -1348,7 +1354,7 @@ def test_a_read_only_database_refuses_writes(database: Database, make_database: 
 
 
 def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
-    """Neither a crash nor an answer."""
+    """A file that is no database gives an error, neither a crash nor an answer."""
     path = tmp_path / "no.sqlite3"
     path.write_bytes(b"no database" * 1000)
     for url in (f"sqlite:///{path}", f"sqlite:///{tmp_path}/no/folder/x.sqlite3"):
@@ -1422,7 +1428,7 @@ def test_a_probe_that_hangs_is_not_joined_by_a_second(on_postgres: Database, sic
 
 
 def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Database, sick_postgres: Postgres) -> None:
-    """As soon as the probes are good, every connection is; no row is lost."""
+    """Every connection is good as soon as the probes are; no row is lost."""
     create(on_postgres)
     warm = [on_postgres.engine.connect() for _ in range(4)]
     for connection in warm:
@@ -1443,7 +1449,7 @@ def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Databas
 
 
 def test_a_restart_that_was_not_noticed_costs_nothing(on_postgres: Database, sick_postgres: Postgres) -> None:
-    """Without probes: what was closed while it lay in the pool is not lent again."""
+    """A connection that was closed while it lay in the pool is not lent again, also without probes."""
     warm = [on_postgres.engine.connect() for _ in range(4)]
     for connection in warm:
         connection.close()
@@ -1455,7 +1461,7 @@ def test_a_restart_that_was_not_noticed_costs_nothing(on_postgres: Database, sic
 
 
 def test_a_wrong_password_is_an_error(sick_postgres: Postgres) -> None:
-    """Without the password or the address in its text."""
+    """The error says neither the password nor the address."""
     url = sa.make_url(sick_postgres.url).set(password="sesame")
     database = Database(make_engine(url.render_as_string(hide_password=False), LONG))
     with pytest.raises(StoreError) as caught:
@@ -1476,7 +1482,7 @@ def test_a_wrong_password_is_an_error(sick_postgres: Postgres) -> None:
 def test_errors_of_postgresql_are_told_apart(
     on_postgres: Database, statement: str, cause: str, error_class: ErrorClass
 ) -> None:
-    """By SQLSTATE; a slow statement is ended by the server itself."""
+    """Errors are told apart by SQLSTATE; a slow statement is ended by the server itself."""
     with on_postgres.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as caught:
         connection.exec_driver_sql(statement)
     assert type(caught.value.orig).__name__ == cause
@@ -1541,7 +1547,7 @@ def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
 
 
 def test_a_call_of_no_request_may_take_longer(database: Database, hasty: Database) -> None:
-    """With more time than a request has, a call waits longer for a lock, and takes no slot of requests."""
+    """A call with more time than a request has waits longer for a lock, and takes no slot of requests."""
     create(database)
     ended: list[Any] = []
     ender = threading.Thread(target=lambda: ended.append(hasty.kill("digest", timeout=LONG)))
@@ -1574,7 +1580,8 @@ def valid(database: Database, user_id: str = "7") -> list[str]:
 
 
 def test_the_oldest_sessions_end_for_a_new_one(database: Database) -> None:
-    """As many as are too many, in the order in which they began; what is over counts no longer, nor do other users."""
+    """As many sessions end as are too many, in the order in which they began; dead sessions and other users do not
+    count."""
     others: list[dict[str, Any]] = [{"idle_ms": -1}, {"absolute_ms": -1}, {"user_id": "8"}, {}]
     for number, changes in enumerate([{}, {}, *others]):
         began(database, f"d{number}", HOUR - number, **({"absolute_ms": 2 * HOUR, "idle_ms": 2 * HOUR} | changes))
@@ -1593,7 +1600,7 @@ def test_the_oldest_sessions_end_for_a_new_one(database: Database) -> None:
 
 @on_sqlite
 def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -> None:
-    """Not even the session that would end with it."""
+    """A refused sign-in does not even end the session that would end with it."""
     for name in ("one", "two"):
         create(database, name)
     create(database, "old", user_id="8")
@@ -1637,7 +1644,7 @@ def test_sign_ins_at_once_are_never_more_than_the_limit(
 
 @sealed_too
 def test_a_limited_sign_in_may_be_repeated(database: Database) -> None:
-    """After an unknown outcome. Another row under that digest is not taken for it."""
+    """A sign-in may be repeated after an unknown outcome. Another row under that digest is not taken for it."""
     first = sign_in(database, "new", 1)
     assert first is not None
     again = sign_in(database, "new", 1)
@@ -1675,7 +1682,7 @@ def shared(database_url: str) -> Iterator[Engine]:
 
 
 def test_the_engine_of_the_application_will_do(shared: Engine) -> None:
-    """With its own settings, untouched by ours."""
+    """The application's engine works with its own settings, which stay as they are."""
     database = Database(shared, timeout=LONG)
     database.upkeep.create_tables()
     create(database, "old")
@@ -1730,7 +1737,7 @@ def test_a_pool_that_is_empty_is_our_own_limit(database_url: str) -> None:
 
 
 def in_child(work: Callable[[], str]) -> str:
-    """What the call returns in a forked child."""
+    """Return the result of the call in a forked child."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -1799,7 +1806,7 @@ def test_forks_while_the_parent_writes(database: Database) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_may_fork_too(database: Database) -> None:
-    """What holds calls off during a fork lets them pass again in every generation."""
+    """Calls that wait during a fork go on after it, in every generation of processes."""
     create(database)
 
     def grandchild() -> str:
@@ -1833,7 +1840,7 @@ def test_a_revocation_finds_the_session_under_its_new_digest(database: Database)
 
 
 def sqlite_of_requests(tmp_path: Path) -> Database:
-    """As an application has it, with slots for sixteen requests."""
+    """Return a store on SQLite as an application has it, with slots for sixteen requests."""
     database = Database(make_engine(f"sqlite:///{tmp_path / 'sessions.sqlite3'}", LONG), timeout=LONG, concurrency=16)
     unforced(database.engine)
     database.upkeep.create_tables()
@@ -1857,7 +1864,8 @@ def test_d34_sign_ins_at_once_do_not_compete_for_the_lock_of_sqlite(tmp_path: Pa
 
 
 def test_d34_the_lock_of_sqlite_is_looked_for_until_another_process_is_done(tmp_path: Path) -> None:
-    """Again and again: SQLite itself would look for it after pauses of up to a tenth of a second."""
+    """The lock is looked for again and again: SQLite itself would look for it after pauses of up to a tenth of a
+    second."""
     database, looks = sqlite_of_requests(tmp_path), list[str]()
     other = sqlite3.connect(tmp_path / "sessions.sqlite3", isolation_level=None, check_same_thread=False)
 
@@ -1891,7 +1899,7 @@ def age(database: Database, ms: int, column: str) -> None:
 @on_sqlite
 @pytest.mark.parametrize("over", OVER)
 def test_d36_what_ends_is_known_from_what_was_over(database: Database, over: str) -> None:
-    """Whatever ends it: a revocation, or a sign-in in its place."""
+    """The end of a session that was over before is known as such, for a revocation and for a sign-in in its place."""
     create(database)
     OVER[over](database)
     assert [ended.lived for ended in database.revoke("digest")] == [False]
@@ -1936,7 +1944,8 @@ def test_users_are_told_apart_by_every_character(database: Database) -> None:
 
 
 def test_mysqlclient(mariadb: MariaDB) -> None:
-    """What is stored comes back whole, and an end is an end. ``make mysqlclient`` runs all tests of SQL by it."""
+    """Rows come back whole through mysqlclient, and an end is an end. ``make mysqlclient`` runs all tests of SQL by
+    it."""
     pytest.importorskip("MySQLdb", reason="mysqlclient was not run: it has no wheel, `make mysqlclient` builds it")
     url = sa.make_url(mariadb.url).set(drivername="mysql+mysqldb")
     database = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG, concurrency=1)

@@ -57,7 +57,7 @@ on_each = pytest.mark.parametrize("server", ["postgres", "mariadb"], indirect=Tr
 
 @pytest.fixture
 def proxy(server: Postgres | MariaDB) -> Iterator[FaultProxy]:
-    """Between the tests and the database."""
+    """Yield a proxy between the tests and the database."""
     with FaultProxy("127.0.0.1", server.port, greets=isinstance(server, MariaDB)) as proxy:
         yield proxy
 
@@ -97,7 +97,7 @@ def warm(database: Database) -> None:
 
 
 def in_threads(count: int, call: Callable[[], object]) -> list[object]:
-    """What the calls returned or raised, those of them that ended."""
+    """Return what the calls returned or raised, for those that ended."""
     results: list[object] = []
 
     def run() -> None:
@@ -115,7 +115,7 @@ def in_threads(count: int, call: Callable[[], object]) -> list[object]:
 
 
 def until_swallowed(proxy: FaultProxy, count: int) -> None:
-    """So many requests were lost, each on a connection of its own."""
+    """Wait until so many requests were lost, each on a connection of its own."""
     wait_until(lambda: proxy.hits["hang"] >= count, "a request that is swallowed")
     assert proxy.hits["hang"] == count
 
@@ -160,7 +160,7 @@ def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy,
 def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
     database: Database, proxy: FaultProxy, is_warm: bool
 ) -> None:
-    """However many requests there are, each of them gets away; later all slots are free again."""
+    """Each call gets away, however many requests there are; later all slots are free again."""
     if is_warm:
         warm(database)
     with proxy.failing(HANG):
@@ -237,7 +237,7 @@ def test_a_write_whose_commit_is_not_answered_can_be_repeated(
 
 
 def swallow(proxy: FaultProxy, *_: object) -> None:
-    """As a listener: from here on replies are lost. `lost_replies` tells whether one was."""
+    """Lose all replies from here on, as a listener. `lost_replies` tells whether one was lost."""
     proxy.impose(SWALLOW_REPLY)
 
 
@@ -253,7 +253,7 @@ LANES: dict[str, Callable[[Database], object]] = {
 
 
 def shared_engine(url: str, **options: Any) -> sa.Engine:
-    """One of an application's, which says nothing of time-outs."""
+    """Return an engine of an application, which says nothing of time-outs."""
     return sa.create_engine(url.partition("?")[0], **options)
 
 
@@ -368,7 +368,7 @@ CONNECTIONS: dict[str, Callable[[socket.socket], object]] = {
 
 @pytest.mark.parametrize("driver", CONNECTIONS)
 def test_the_socket_of_a_connection_is_found(driver: str) -> None:
-    """Where the drivers have it, while it is open."""
+    """The socket of each driver's connection is found while it is open."""
     with socket.socket() as wire:
         connection = CONNECTIONS[driver](wire)
         assert dialects.socket_of(connection) == wire.fileno()
@@ -385,7 +385,8 @@ def test_what_has_no_socket_is_left_alone() -> None:
 
 @on_each
 def test_a_connection_that_was_shut_down_is_not_used_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if its answer came at the last moment, the call ended well, and the driver does not know it either."""
+    """A connection that was shut down is not used again, also if its answer came at the last moment, the call ended
+    well, and the driver does not know it either."""
     monkeypatch.setattr(engines, "_has_ended", lambda _: False)
     database = Database(make_engine(url, LONG), timeout=LONG, concurrency=1)
 

@@ -45,7 +45,7 @@ def engine() -> str:
 
 @pytest.fixture
 def make_site(make_app: MakeApp, database_url_on: Callable[[str], str], engine: str) -> MakeSite:
-    """Makes applications with a page of devices."""
+    """Return a factory of applications with a page of devices."""
     database_url = database_url_on(engine)
 
     def make(**config: Any) -> Flask:
@@ -155,7 +155,7 @@ def test_a_change_of_id_keeps_what_is_known_of_the_device(make_site: MakeSite) -
 
 @on_each
 def test_the_user_names_a_device(make_site: MakeSite) -> None:
-    """With or without labels of the sign-in; None takes the name away."""
+    """The name replaces any label of the sign-in; None takes the name away."""
     app = make_site()
     one, two = signed_in(app), signed_in(app)
     assert one.post("/label", data={"label": " the tablet\x00\nin the kitchen"}).json == {
@@ -170,7 +170,7 @@ def test_the_user_names_a_device(make_site: MakeSite) -> None:
 
 
 def test_a_label_that_is_given_with_a_sign_in_goes_with_it(make_site: MakeSite) -> None:
-    """Before or after the user is named. A visitor's label is not kept."""
+    """A label may be given before or after the user is named. A visitor's label is not kept."""
     app = make_site(**BOTH)
 
     @app.post("/named/<order>")
@@ -197,7 +197,7 @@ def test_a_label_that_is_given_with_a_sign_in_goes_with_it(make_site: MakeSite) 
 
 
 def test_an_operator_sees_the_labels(make_site: MakeSite) -> None:
-    """At the end of a line, which the user cannot break."""
+    """The label stands at the end of a line, which the user cannot break."""
     app = make_site()
     client = signed_in(app)
     client.post("/label", data={"label": "kiosk\n\x1b[2Jin the hall"})
@@ -219,7 +219,8 @@ def test_a_label_is_text(make_site: MakeSite) -> None:
 
 @on_each
 def test_all_others_end_for_ever(make_site: MakeSite, primary: Valkey) -> None:
-    """On every worker, in Redis and in the database; an event tells each, and each browser is told once."""
+    """The others end on every worker, in Redis and in the database; an event tells each, and each browser is told
+    once."""
     app, sibling = make_site(), make_site()
     one, mine, two, stranger = sign_in(app), sign_in(app), sign_in(sibling), sign_in(app, "8")
     with captured_events(app) as seen:
@@ -238,7 +239,8 @@ def test_all_others_end_for_ever(make_site: MakeSite, primary: Valkey) -> None:
 
 @on_each
 def test_all_devices_may_end_all_others_at_once(make_site: MakeSite) -> None:
-    """On two workers: none waits for another one for ever, and at most one is left."""
+    """Two devices that end all others at once, on two workers, do not wait for each other for ever; at most one is
+    left."""
     patient = {"DATABASE_TIMEOUT": 30, "REQUEST_BUDGET": 30, "DATABASE_CONCURRENCY": 10}
     workers = [make_site(**patient) for _ in range(2)]
     clients = [sign_in(workers[number % 2]) for number in range(10)]
@@ -262,7 +264,8 @@ def test_one_ends_and_only_one_of_the_users_own(make_site: MakeSite) -> None:
 
 
 def test_a_session_that_is_over_ends_none(make_site: MakeSite) -> None:
-    """Nor within the time for which a worker believes what it was told before."""
+    """A session that is over ends no other one, not even within the time for which a worker believes what it was
+    told before."""
     app = make_site()
     one, ended = sign_in(app), sign_in(app)
     with resting(app):
@@ -291,7 +294,7 @@ def test_a_session_that_another_request_gave_a_new_id_is_still_ones_own(make_sit
 
 
 def test_all_others_end_in_the_request_of_the_sign_in(make_site: MakeSite) -> None:
-    """As after a change of password."""
+    """A request that signs in can end all others, as after a change of password."""
     app = make_site()
 
     @app.post("/only-here")
@@ -324,7 +327,8 @@ def test_devices_are_shown_named_and_ended_while_redis_is_away(make_site: MakeSi
 
 
 def test_without_the_database_nothing_is_pretended(make_site: MakeSite) -> None:
-    """Which devices there are is not known: an error that the application handles, and nothing has ended."""
+    """Without the database the devices are not known: the application gets an error to handle, and nothing has
+    ended."""
     app = make_site()
     one, mine = sign_in(app), sign_in(app)
     with switched_off(app, "database"):
@@ -335,7 +339,7 @@ def test_without_the_database_nothing_is_pretended(make_site: MakeSite) -> None:
 
 
 def seen_ago(app: Flask, client: Any) -> timedelta:
-    """How long ago a session was seen in use."""
+    """Return the time since a session was seen in use."""
     with app.app_context():
         infos = cast(LangPontSession, app.session_interface).sessions("7")
     return datetime.now(UTC) - next(info.last_seen_at for info in infos if info.digest == client.digest)
@@ -371,7 +375,8 @@ def test_use_is_noted_as_often_as_the_idle_expiry_moves(
 
 
 def test_a_sign_in_costs_no_more_statements(make_site: MakeSite) -> None:
-    """And a request that is none, no command at all."""
+    """A sign-in that stores a device costs as many statements as one that does not, and another request no command
+    at all."""
     costs = []
     for config in ({}, BOTH):
         app = make_site(**config)

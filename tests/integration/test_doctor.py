@@ -60,7 +60,7 @@ Make = Callable[..., Flask]
 
 @pytest.fixture(scope="session")
 def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis8]:
-    """One of Redis, where the shared ones are of Valkey."""
+    """Yield a server of Redis, because the shared ones are of Valkey."""
     with Redis8(tmp_path_factory.mktemp("redis8")) as server:
         yield server
 
@@ -78,7 +78,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Valkey]:
 
 
 def as_user(server: Valkey) -> str:
-    """Its address, with the documented user."""
+    """Return the server's address with the documented user."""
     return server.url.replace("redis://", f"redis://{acl.USER}:{acl.PASSWORD}@")
 
 
@@ -110,7 +110,7 @@ def drop(connection: sa.Connection) -> None:
 
 @pytest.fixture
 def make(tmp_path: Path, sqlite_url: str) -> Iterator[Make]:
-    """Makes applications as in production; `config` of ours without the prefix."""
+    """Yield a factory of applications as in production; `config` of ours without the prefix."""
     made: list[Flask] = []
 
     def make(*, tables: bool = True, **config: Any) -> Flask:
@@ -137,13 +137,13 @@ def run(app: Flask, *arguments: str) -> Result:
 
 
 def told(app: Flask, *names: str) -> dict[str, dict[str, Any]]:
-    """What the checks say, for programs."""
+    """Return the results of the checks by name, as programs get them."""
     result = run(app, "--json", *(part for name in names for part in ("--only", name)))
     return {check["name"]: check for check in json.loads(result.stdout)["checks"]}
 
 
 def outcome(app: Flask, name: str) -> tuple[str, str]:
-    """Of one check, and all that it says."""
+    """Return the outcome of one check, and the text of all its findings."""
     check = told(app, name)[name]
     assert all(finding["cure"] for finding in check["findings"] if finding["outcome"] in ("warning", "failure"))
     return check["outcome"], " ".join(f"{finding['subject']} {finding['found']}" for finding in check["findings"])
@@ -209,7 +209,7 @@ def test_what_cannot_be_run() -> None:
 
 
 def test_a_mistake_in_the_configuration_cannot_be_run(tmp_path: Path) -> None:
-    """As the command finds the application: the mistakes in a list, and no traceback."""
+    """Mistakes in the configuration are listed, without a traceback."""
     from flask.cli import ScriptInfo
 
     from flask_langpont_session.cli import langpont
@@ -246,7 +246,7 @@ def everything(server: Valkey) -> Any:
 
 
 def test_nothing_is_changed(make: Make, server: Valkey, role: str, tmp_path: Path) -> None:
-    """On no server, and no file is made on this host: it may be another user's command."""
+    """The doctor changes nothing on any server, and makes no file on this host: it may be another user's command."""
     url = sa.make_url(role)
     app = make(REDIS_URL=as_user(server), DATABASE_URL=role, JOURNAL=str(tmp_path / "place" / "journal"))
     parts(app).backend.journal.close()
@@ -303,14 +303,14 @@ def test_a_configuration(
 
 
 def test_a_connection_takes_a_share_of_its_time(make: Make, primary: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as it may be measured: how fast the machine is decides which share it is."""
+    """The warning says which share of the time-out a connection takes; how fast the machine is decides the share."""
     monkeypatch.setattr(application_checks, "SHARE_OF_TIME_OUT", 0.0)
     found, text = outcome(make(REDIS_URL=primary.url), "time-outs")
     assert found == "warning" and "ms of REDIS_CONNECT_TIMEOUT" in text
 
 
 def test_connections_that_are_made_before_the_fork(make: Make, primary: Valkey, sqlite_url: str) -> None:
-    """By the application itself, while it is loaded."""
+    """The application may make connections itself while it is loaded, before the fork."""
     engine = sa.create_engine(sqlite_url)
     app = make(REDIS_URL=primary.url, DATABASE_URL=None, DATABASE_ENGINE=engine)
     assert outcome(app, "forks")[0] == "ok"
@@ -339,7 +339,7 @@ def changed(server: Valkey, *rules: str) -> None:
 
 
 def test_the_rights_that_are_asked_for_are_the_documented_ones() -> None:
-    """Of docs/configuration.md, no more and no less."""
+    """The doctor checks for the rights of docs/configuration.md, no more and no less."""
     assert {*FOR_ALL, *FOR_METRICS} == set(acl.commands())
     assert {f"+{right}" for right in ON_CLUSTERS} == set(acl.more_on_clusters())
 
@@ -362,7 +362,7 @@ def test_a_right_that_is_missing_is_named(make: Make, server: Valkey) -> None:
 
 
 def test_a_user_that_may_do_too_much(make: Make, server: Valkey) -> None:
-    """As the default user may."""
+    """A user with the rights of the default user is found."""
     found, says = outcome(make(REDIS_URL=server.url), "redis-rights")
     assert found == "warning"
     for what in ("default may also", "CONFIG GET", "CLIENT LIST", "DBSIZE", "other prefixes", "without a password"):
@@ -461,7 +461,7 @@ def test_an_endpoint_that_leads_to_a_replica(make: Make, primary: Valkey, replic
 
 @pytest.mark.parametrize(("password", "says"), [("", "no password was sent"), (":wrong@", "wrong password or user")])
 def test_a_password_that_is_refused(make: Make, alone: Valkey, password: str, says: str) -> None:
-    """Which of the two it is."""
+    """The finding tells a missing password from a wrong one."""
     with alone.client() as client:
         client.config_set("requirepass", "right")
         try:
@@ -488,7 +488,7 @@ def test_replicas(make: Make, primary: Valkey, replica: Valkey, alone: Valkey) -
 
 
 def test_why_there_is_no_near_cache(make: Make, server: Valkey) -> None:
-    """As `flask langpont status` says it."""
+    """The reason is the one that `flask langpont status` says."""
     app = make(REDIS_URL=as_user(server))
     assert outcome(app, "near-cache")[0] == "ok"
     changed(server, "-client|tracking")
@@ -623,7 +623,7 @@ def test_rights_in_postgresql(make: Make, primary: Valkey, role: str, postgres: 
 
 
 def test_a_postgresql_that_takes_no_writes(make: Make, primary: Valkey, role: str) -> None:
-    """As a standby does."""
+    """A standby, which takes no writes, is found."""
     assert outcome(make(REDIS_URL=primary.url, DATABASE_URL=role), "database-writes")[0] == "ok"
     read_only = f"{role}?options=-c%20default_transaction_read_only%3Don"
     assert outcome(make(REDIS_URL=primary.url, DATABASE_URL=read_only), "database-writes")[0] == "failure"
@@ -663,7 +663,7 @@ def test_mariadb(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
 
 
 def test_whether_pymysql_encrypts(make: Make, primary: Valkey, mariadb: MariaDB) -> None:
-    """It does where the server can, and checks nothing of the certificate unless it is told to."""
+    """PyMySQL encrypts where the server can, and checks nothing of the certificate unless it is told to."""
     url = sa.make_url(emptied(mariadb)).set(drivername="mysql+pymysql").render_as_string(hide_password=False)
     plain = make(REDIS_URL=primary.url, DATABASE_URL=f"{url}?ssl_disabled=true")
     assert outcome(plain, "database-tls")[1] == "None without TLS, on this host"
@@ -676,7 +676,7 @@ def test_whether_pymysql_encrypts(make: Make, primary: Valkey, mariadb: MariaDB)
 
 @pytest.fixture
 def bouncer(postgres: Postgres, role: str, tmp_path: Path) -> Iterator[PgBouncer]:
-    """Before the database, in transaction mode."""
+    """Yield a PgBouncer before the database, in transaction mode."""
     with PgBouncer(tmp_path / "bouncer", postgres) as bouncer:
         yield bouncer
 
@@ -702,7 +702,7 @@ def test_poolers(make: Make, primary: Valkey, bouncer: PgBouncer, role: str) -> 
 
 
 def test_a_journal_that_others_may_read(make: Make, primary: Valkey, tmp_path: Path) -> None:
-    """And a folder in which others may put another one."""
+    """A journal is found that others may read, and so is a folder in which others may put another one."""
     app = make(REDIS_URL=primary.url, JOURNAL=str(tmp_path / "open" / "journal"))
     assert outcome(app, "journal-file")[0] == "ok"
     path_of(tmp_path / "open" / "journal").chmod(0o644)
@@ -769,7 +769,7 @@ def test_workers_of_gunicorn(make: Make, primary: Valkey, tmp_path: Path, sqlite
 
 
 def test_keys_that_no_feature_names(make: Make, primary: Valkey) -> None:
-    """As they lie in sessions of today: by name, without a value."""
+    """Keys of stored sessions that no feature names are listed by name, without a value."""
     app = make(REDIS_URL=primary.url, SESSION_COOKIE_NAME="session", SESSION_COOKIE_SECURE=False)
     add_views(app)
     client = app.test_client()

@@ -27,7 +27,7 @@ from .tls import Authority
 
 @pytest.fixture(scope="module")
 def address() -> str:
-    """One of this host's own that others would come to: a connection to it is one over the network."""
+    """Return an address of this host that others would come to: a connection to it is one over the network."""
     found = "127.0.0.1"
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to_no_host:
         to_no_host.connect(("192.0.2.1", 9))  # sends nothing
@@ -49,7 +49,7 @@ def far(tmp_path_factory: pytest.TempPathFactory, address: str) -> Iterator[Valk
 
 
 def told(app: Flask, name: str) -> list[str]:
-    """What a check says, each finding behind its outcome."""
+    """Return the findings of a check, each behind its outcome."""
     lines = run(app, "doctor", "--only", name).output.splitlines()
     return [" ".join(line.split()) for line in lines if line.startswith(("ok", "warning", "failure", "skipped"))]
 
@@ -92,7 +92,7 @@ def test_a_sqlite_file_beside_a_redis_of_several_hosts(make_app: MakeApp, far: V
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])
 def test_a_database_elsewhere(make_app: MakeApp, postgres: Postgres, mode: str) -> None:
-    """By its name; the server of the tests has no certificate."""
+    """A database elsewhere is known by its name; the server of the tests has no certificate."""
     url = sa.make_url(emptied(postgres)).set(host="db.example")
     url = url.update_query_dict({"hostaddr": "127.0.0.1", "sslmode": mode})
     [said] = told(make_app(DATABASE_URL=url.render_as_string(hide_password=False)), "database-tls")

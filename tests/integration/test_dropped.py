@@ -33,7 +33,7 @@ Make = Callable[..., Flask]
 
 @pytest.fixture
 def make(primary: Valkey, tmp_path: Path) -> Make:
-    """Makes applications that nothing else holds; `config` without the prefix."""
+    """Return a factory of applications that nothing else holds; `config` without the prefix."""
 
     def make(**config: Any) -> Flask:
         app = Flask("app", instance_path=str(tmp_path))
@@ -69,7 +69,7 @@ def use(app: Flask) -> None:
 
 
 def leave_nothing(use_and_drop: Callable[[], weakref.ref[Flask]], number: int) -> None:
-    """Of so many applications neither they nor a thread nor an open file is left."""
+    """Assert that so many dropped applications leave no thread, no open file, and not themselves."""
     others = threads()
     use_and_drop()  # what a process keeps once is there from here on
     gc.collect()
@@ -96,13 +96,13 @@ def used_and_dropped(make: Make, *, closed: bool, **config: Any) -> weakref.ref[
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
 @pytest.mark.parametrize("closed", [False, True], ids=["dropped", "closed"])
 def test_many_applications_leave_nothing_behind(make: Make, closed: bool) -> None:
-    """As a test suite with an application factory makes them by the hundred, with 1,024 files that may be open."""
+    """A test suite with an application factory makes applications by the hundred, with 1,024 files that may be open."""
     leave_nothing(lambda: used_and_dropped(make, closed=closed), MANY)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
 def test_exporters_and_alerts_end_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an AWS that is not there."""
+    """Exporters and alerts of a dropped application end, too, with an AWS that is not there."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -116,7 +116,8 @@ def test_exporters_and_alerts_end_too(make: Make, monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_cycle_keeps_an_application(make: Make) -> None:
-    """As of a plain Flask: it is gone with the last reference to it, and does not wait for the garbage collector."""
+    """An application is gone with the last reference to it, as a plain Flask is, and does not wait for the garbage
+    collector."""
     app = make()
     gone = weakref.ref(app)
     gc.collect()
@@ -129,7 +130,7 @@ def test_no_cycle_keeps_an_application(make: Make) -> None:
 
 
 def test_an_application_that_is_closed_before_its_first_request_starts_nothing(make: Make) -> None:
-    """Not later either."""
+    """An application that is closed before its first request starts nothing later either."""
     others = threads()
     app = make()
     langpont = app.session_interface
@@ -158,7 +159,8 @@ def test_a_closed_application_may_be_closed_again_and_asked(make: Make) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_drops_its_own(make: Make) -> None:
-    """As a worker of gunicorn with preload: the parent's connections, threads and files are none of its business."""
+    """A child drops its application without the parent's connections, threads and files, as a worker of gunicorn
+    with preload does."""
     held = [make()]
     use(held[0])
     client = held[0].test_client()
@@ -199,7 +201,7 @@ if sys.argv[3] != "held":
 
 @pytest.mark.parametrize("end", ["held", "closed"])
 def test_a_process_may_end_at_once(primary: Valkey, tmp_path: Path, end: str) -> None:
-    """With nothing to say about its end, whatever is still being closed."""
+    """A process ends without a word about it, whatever is still being closed."""
     command = [sys.executable, "-X", "dev", "-c", PROGRAM, primary.url, str(tmp_path), end]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "")

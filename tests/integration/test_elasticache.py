@@ -103,7 +103,8 @@ def group_of(app: Flask) -> endpoints.Group:
 def test_a_session_lives_on_the_primary_that_aws_names(
     make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, replica: Valkey, with_reader: None
 ) -> None:
-    """From the first request on; the reader endpoint is the replica, and requests do not ask AWS."""
+    """The session lives on that primary from the first request on; the reader endpoint is the replica, and requests
+    do not ask AWS."""
     names.ports = {aws.create_group(): primary.port, READER: replica.port}
     app = make()
     browser = app.test_client()
@@ -139,7 +140,8 @@ def test_a_new_process_starts_while_aws_is_down(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """With what the last one knew, from a file beside the journal; at level 0 from its first request on."""
+    """A new process starts with what the last one knew, from a file beside the journal; at level 0 from its first
+    request on."""
     names.ports = {aws.create_group(): primary.port}
     make()
     assert (tmp_path / "journal.sqlite3-endpoints").stat().st_mode & 0o777 == 0o600
@@ -247,7 +249,7 @@ def test_an_application_starts_and_serves_without_aws(
 def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
     make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As gunicorn's ``--preload`` forks: the thread that asks stays in the parent."""
+    """The thread that asks stays in the parent, as when gunicorn's ``--preload`` forks."""
     names.ports = {aws.create_group(): primary.port}
     monkeypatch.setattr(cloud, "START_PATIENCE", 0.05)
     monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 60)
@@ -359,7 +361,7 @@ def pair(two_servers: tuple[Valkey, Valkey]) -> tuple[Valkey, Valkey]:
 
 
 def follows(client: Any) -> bool:
-    """Whether a replica has caught up with its primary."""
+    """Return whether a replica has caught up with its primary."""
     return bool(client.info("replication").get("master_link_status") == "up")
 
 
@@ -513,20 +515,20 @@ class Locked:
         self._admin = admin
 
     def accept(self, *tokens: str) -> None:
-        """These from now on, and no others."""
+        """Accept these tokens from now on, and no others."""
         self._admin.execute_command("ACL", "SETUSER", "default", "resetpass", *(f">{token}" for token in tokens))
 
     def add_user(self, name: str) -> None:
-        """One that may greet with anything: the server cannot check what IAM signed."""
+        """Add a user who may greet with anything: the server cannot check what IAM signed."""
         self._admin.execute_command("ACL", "SETUSER", name, "on", "nopass", "~*", "&*", "+@all")
 
     @property
     def refusals(self) -> int:
-        """How many greetings were refused since the test began."""
+        """Return how many greetings were refused since the test began."""
         return int(self._admin.info("errorstats").get("errorstat_WRONGPASS", {}).get("count", 0))
 
     def users(self) -> dict[int, str]:
-        """Which clients are connected, without the one that asks: id → user, the default one before it was greeted."""
+        """Return the connected clients, without the one that asks: id → user, ``default`` before it was greeted."""
         mine = self._admin.client_id()
         users = {int(one["id"]): str(one["user"]) for one in self._admin.client_list()}
         return {client: user for client, user in users.items() if client != mine}
@@ -593,7 +595,7 @@ def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
 def test_a_certificate_of_another_name_is_refused(
     make_tls: Callable[..., Flask], aws: Aws, names: DnsCache, authority: Authority, locked: Locked
 ) -> None:
-    """Before any token is sent: another server is not ours, though its authority is."""
+    """The certificate is refused before any token is sent: another server is not ours, though its authority is."""
     locked.accept(OLD)
     name = aws.create_group(replicas=0, tls=True)
     with TlsFront(authority.context(["master.others.x.apne1.cache.amazonaws.com"]), locked.server.port) as front:
@@ -660,7 +662,7 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
 def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
     make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked, brisk: None
 ) -> None:
-    """In the wrong order: the secret is new, the server takes only the old token for a while."""
+    """Requests go on while the secret is new, and the server takes only the old token for a while."""
     locked.accept(OLD)
     aws.secrets.create_secret(Name="app/token", SecretString=OLD)
     app = make_tls(REDIS_TOKEN_SECRET="app/token")
@@ -716,7 +718,8 @@ def test_without_a_token_the_application_starts_and_waits_for_one(
 def test_iam_greets_with_a_signed_token(
     make_tls: Callable[..., Flask], group: str, locked: Locked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the user of the setting, signed for the group; connections are made anew before their time is over."""
+    """The greeting is as the user of the setting, signed for the group; connections are made anew before their time
+    is over."""
     locked.add_user("app-user")
     due: list[bool] = []
     monkeypatch.setattr(credentials.Recycling, "take_due", lambda self: bool(due) and due.pop())

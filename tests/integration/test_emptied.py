@@ -61,7 +61,7 @@ def visitor(app: Flask, **data: Any) -> Any:
 
 
 def shown(app: Flask, client: Any) -> dict[str, Any]:
-    """What a browser is shown by a worker."""
+    """Return the data that a browser is shown by a worker."""
     everything: dict[str, Any] = browser(app, client.cookie).get("/all").json
     return {key: value for key, value in everything.items() if not key.startswith("_") and key != "user_role"}
 
@@ -70,7 +70,8 @@ def shown(app: Flask, client: Any) -> dict[str, Any]:
 def test_what_was_there_before_a_flush_is_there_again(
     hosts: tuple[Flask, Flask], primary: Valkey, is_read: bool
 ) -> None:
-    """As soon as a worker that has seen it looks; a read in between, which finds nothing, does not hide it."""
+    """The data is back as soon as a worker that has seen it looks; a read in between, which finds nothing, does not
+    hide it."""
     app, _ = hosts
     clients = [sign_in(app, input_text="mine"), visitor(app, input_text="mine")]
     empty(primary)
@@ -83,7 +84,7 @@ def test_what_was_there_before_a_flush_is_there_again(
 
 
 def test_a_read_that_finds_nothing_has_the_loss_looked_for_at_once(make_app: MakeApp, primary: Valkey) -> None:
-    """Long before the next canary is due."""
+    """The read has the loss looked for long before the next canary is due."""
     app = make_app(HEALTH_INTERVAL=600)
     client = visitor(app, input_text="mine")
     wait_until(lambda: parts(app).monitor.has_looked, "the first look")
@@ -94,7 +95,8 @@ def test_a_read_that_finds_nothing_has_the_loss_looked_for_at_once(make_app: Mak
 def test_what_this_worker_has_is_shown_where_there_is_no_time_to_look_for_a_loss(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Redis says is not taken for all there is, and not kept. The monitor looks, long before it would."""
+    """The answer of an emptied Redis is not taken for all there is, and not kept. The request has the monitor look
+    for the loss at once."""
     app = make_app(HEALTH_INTERVAL=3600)
     client = sign_in(app, input_text="mine")
     assert client.get("/get/input_text").json == {"value": "mine", "present": True}
@@ -129,7 +131,7 @@ def test_what_was_over_does_not_come_back(hosts: tuple[Flask, Flask], primary: V
 def test_of_two_hosts_the_one_that_knows_more_wins(
     hosts: tuple[Flask, Flask], primary: Valkey, order: tuple[int, int]
 ) -> None:
-    """Whichever of them looks first."""
+    """The newer copy wins, whichever host looks first."""
     client = visitor(hosts[0], input_text="first", source_lang="ja")
     there = browser(hosts[1], client.cookie)
     assert there.get("/get/source_lang").json["value"] == "ja"
@@ -158,7 +160,7 @@ def test_a_clear_on_another_host_is_not_undone(
 def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
     hosts: tuple[Flask, Flask], primary: Valkey
 ) -> None:
-    """Whether they live only it can say; others need not wait for that."""
+    """Only the database can say whether these sessions live; data of visitors need not wait for that."""
     app, _ = hosts
     client, dead, other = sign_in(app, input_text="mine"), sign_in(app, input_text="x"), visitor(app, input_text="x")
     browser(hosts[1], dead.cookie).post("/logout")
@@ -177,7 +179,8 @@ def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
 
 
 def test_nothing_is_gone_after_a_server_was_killed_and_came_back_empty(make_app: MakeApp, primary: Valkey) -> None:
-    """Under load: what was acknowledged before and during the outage is there, an addition is added to what was."""
+    """Data that was acknowledged before and during the outage is there, under load; an addition is added to what
+    was."""
     app = make_app(**QUICK, **SHORT_WAITS)
     add_pages(app)
     clients = [visitor(app, usage_count=5, input_text="before") for _ in range(5)]
@@ -221,7 +224,7 @@ def test_nothing_is_gone_after_a_server_was_killed_and_came_back_empty(make_app:
 
 
 def start_empty(server: Valkey) -> None:
-    """It comes back, with nothing of what it had."""
+    """Start a server that has lost all its data."""
     for file in server.folder.rglob("*"):
         if file.is_file() and ("aof" in file.name or file.suffix == ".rdb"):
             file.unlink()

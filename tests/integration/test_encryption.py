@@ -84,7 +84,8 @@ def test_nothing_can_be_read_in_the_stores(
     config: Mapping[str, Any],
     is_found: bool,
 ) -> None:
-    """Of a visitor and of a user, in Redis and in each database: by what they say, and in their files."""
+    """Values of a visitor and of a user cannot be read in Redis nor in any database: neither by queries nor in the
+    files."""
     word = f"{MARKER} {tmp_path.name}"  # the server's files have what it was told in other tests, too
     app = make_app(DATABASE_URL=database_url, **config)
     visitor = app.test_client()
@@ -109,7 +110,7 @@ def test_nothing_can_be_read_in_the_stores(
 def test_nothing_can_be_read_in_an_outage(
     make_app: MakeApp, primary: Valkey, raw: Any, tmp_path: Path, config: Mapping[str, Any], is_found: bool
 ) -> None:
-    """In the journal, in the copies that workers share, in whatever lies beside it; and it is merged afterwards."""
+    """Journal, shared copies and whatever lies beside them cannot be read; and the data is merged afterwards."""
     app, sibling = make_app(**config), make_app(**config)
     user = sign_in(app, input_text=f"{MARKER} before")
     for worker in (app, sibling):
@@ -205,7 +206,8 @@ def _cut_off(client: Any, mine: str, others: str) -> None:
 
 @pytest.mark.parametrize("attack", [_of_another_session, _of_another_field, _of_another_category, _plain, _cut_off])
 def test_a_value_that_was_put_there_reads_as_absent(make_app: MakeApp, raw: Any, attack: Attack) -> None:
-    """By someone who may write to Redis. Other values are as they were, and writing it again heals it."""
+    """A value that was written by someone who may write to Redis reads as absent. Other values are as they were, and
+    writing it again heals it."""
     before = make_app(**KEYS)
     cookie, other_cookie = (
         cookie_of(before.test_client().post("/set", json={"lang": text, "draft": f"draft {text}", "input_text": text}))
@@ -238,7 +240,7 @@ def _another_version(client: Any, user: Any, before: Mapping[bytes, bytes]) -> N
 
 @pytest.mark.parametrize("attack", [_older_rights, _rights_in_plain, _another_version])
 def test_rights_that_were_put_into_redis_count_for_nothing(make_app: MakeApp, raw: Any, attack: Any) -> None:
-    """Also those that this very session once had: the database says what it has now."""
+    """Rights in Redis do not count, not even those that this very session once had: the database says what it has."""
     app = make_app(NEAR_CACHE=(), MEMORY_BYTES=0, **KEYS)
     user = sign_in(app)
     user.post("/set", json={"user_role": "admin"})
@@ -293,8 +295,8 @@ def test_rights_that_were_put_into_the_database_count_for_nothing(make_app: Make
 def test_what_was_put_into_the_journal_counts_for_nothing(
     make_app: MakeApp, primary: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What waits of one session is given to another one, and a copy is exchanged: neither shows it, and no store gets
-    it."""
+    """If entries of two sessions are exchanged in the journal, or replaced by plain text, no session shows them and
+    no store gets them."""
     app = make_app(**KEYS)
     mine, others = sign_in(app, draft="mine"), sign_in(app, "8", draft="others")
     primary.kill()
@@ -321,7 +323,8 @@ def test_what_was_put_into_the_journal_counts_for_nothing(
 
 
 def test_keys_are_exchanged_without_a_logout(make_app: MakeApp, raw: Any) -> None:
-    """In the order of the how-to; a key that is taken out too early costs what was sealed by it, and no error page."""
+    """Keys are exchanged in the order of the how-to; a key that is taken out too early costs what was sealed by it,
+    and no error page."""
     before = make_app(ENCRYPTION_KEYS=[OLD])
     user, visitor = sign_in(before, lang="ja"), before.test_client()
     cookie = cookie_of(visitor.post("/set", json={"lang": "ja"}))
@@ -340,8 +343,8 @@ def test_keys_are_exchanged_without_a_logout(make_app: MakeApp, raw: Any) -> Non
 
 
 def test_what_waits_is_merged_by_a_worker_that_has_its_key(make_app: MakeApp, primary: Valkey) -> None:
-    """Of two workers of a host one has been given the new key too early. What it keeps in an outage is not lost by the
-    other one, which merges what it can read."""
+    """If one of two workers of a host has the new key too early, the other merges what it can read, and loses
+    nothing of what that worker keeps in an outage."""
     newer, older = make_app(ENCRYPTION_KEYS=[NEW, OLD]), make_app(ENCRYPTION_KEYS=[OLD])
     user = sign_in(older, draft="before", lang="en")
     primary.kill()
@@ -431,7 +434,7 @@ def test_the_log_says_that_plain_text_is_not_read_any_more(make_app: MakeApp, ca
 
 
 def test_encryption_can_be_given_up(make_app: MakeApp) -> None:
-    """With the keys and no category that is encrypted: what is sealed is read, what is written is plain."""
+    """With the keys and no category that is encrypted, sealed values are read, and new ones are plain."""
     sealing = make_app(**KEYS)
     user = sign_in(sealing, lang="ja")
     plain = make_app(ENCRYPTED_CATEGORIES=[], **KEYS)
@@ -446,7 +449,7 @@ def test_encryption_can_be_given_up(make_app: MakeApp) -> None:
 
 
 def test_an_encrypted_number_cannot_be_added_to(make_app: MakeApp, raw: Any) -> None:
-    """That is said where it is asked for; in a category that is not encrypted it works."""
+    """To increment a key of an encrypted category raises an error that says so; in a plain category it works."""
 
     def counting(app: Flask) -> Any:
         @app.post("/count")
@@ -469,7 +472,7 @@ def test_an_encrypted_number_cannot_be_added_to(make_app: MakeApp, raw: Any) -> 
 
 
 def test_limits_are_those_of_what_the_application_stores(make_app: MakeApp) -> None:
-    """What encryption adds does not count: a category that is full without it is full with it."""
+    """The bytes that encryption adds do not count: a category that is full without it is full with it."""
     app = make_app(MAX_CATEGORY_BYTES=4000, MAX_FIELDS=100, **KEYS)
     client = app.test_client()
     values = {f"key{number:02}": "x" * 32 for number in range(100)}  # 39 bytes each, 31 more when they are sealed
@@ -482,7 +485,7 @@ def test_limits_are_those_of_what_the_application_stores(make_app: MakeApp) -> N
 
 
 def test_a_hit_of_the_near_cache_is_not_decrypted_again(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this worker knows it knows in plain: a request that asks no store opens nothing."""
+    """The worker keeps opened values: a request that asks no store decrypts nothing."""
     from flask_langpont_session.stores.codec.sealing import SealingCodec
 
     app = make_app(**KEYS)
@@ -504,7 +507,7 @@ def test_a_hit_of_the_near_cache_is_not_decrypted_again(make_app: MakeApp, monke
 
 
 def test_no_key_is_shown_anywhere(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither by the settings nor by the parts, the health page or the log."""
+    """Neither the settings nor the parts, the health page or the log show a key."""
     with caplog.at_level(logging.DEBUG):
         app = make_app(**KEYS)
         sign_in(app, lang="ja").get("/all")

@@ -114,7 +114,7 @@ def test_an_ended_session_does_not_come_back(workers: Workers) -> None:
 
 
 def test_a_session_that_is_not_used_runs_out(workers: Workers, primary: Valkey) -> None:
-    """By the clock of Redis; the worker that publishes takes it out, ended ones a while later."""
+    """A session runs out by the clock of Redis; the worker that publishes takes it out, ended ones a while later."""
     worker, other = workers(interval=0.001), workers()
     worker.notes.served(digest(1), 200)
     worker.notes.served(digest(2), HOUR)
@@ -201,7 +201,7 @@ def test_notes_are_bounded(workers: Workers) -> None:
 
 
 def noted(notes: Notes) -> tuple[dict[str, float], set[str]]:
-    """What is to be brought; it stays there."""
+    """Return the notes that are to be brought to Redis, and leave them there."""
     served, ended = notes.take()
     notes.keep(dict(served), set(ended))
     return served, ended
@@ -226,7 +226,7 @@ class Refusing:
 
 
 def test_notes_that_come_back_are_bounded_too() -> None:
-    """Those of the requests that were served while the others could not be brought included."""
+    """The bound includes notes of requests that were served while the others could not be brought to Redis."""
     redis = Refusing()
     worker = ActiveSessions(redis, Recorder(), is_up=lambda: True, interval=60)
     fresh = iter(range(1_000_000))
@@ -243,7 +243,7 @@ def test_notes_that_come_back_are_bounded_too() -> None:
 
 
 def test_a_refusal_is_said_once_per_cause(caplog: pytest.LogCaptureFixture) -> None:
-    """With what the index needs; and that it is over."""
+    """The log says a refusal once, with what the index needs, and once that it is over."""
     redis = Refusing()
     worker = ActiveSessions(redis, Recorder(), is_up=lambda: True, interval=60)
     for cause in ("NoPermissionError", "NoPermissionError", "ResponseError", "", ""):
@@ -258,7 +258,7 @@ def test_a_refusal_is_said_once_per_cause(caplog: pytest.LogCaptureFixture) -> N
 def test_a_user_that_may_not_keep_the_index_is_told(
     workers: Workers, primary: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By a real server; the sessions themselves need no sorted sets."""
+    """The refusal of a real server is told; the sessions themselves need no sorted sets."""
     worker = workers()
     worker.notes.served(digest(1), HOUR)
     with primary.client() as redis:
@@ -389,7 +389,7 @@ def test_the_number_follows_what_visitors_do(app: Flask) -> None:
 
 
 def test_a_user_logged_out_everywhere_does_not_count(app: Flask) -> None:
-    """On all devices at once; others stay."""
+    """Sessions of the user stop counting on all devices at once; others stay."""
     clients = [app.test_client() for _ in range(3)]
     for client, user in zip(clients, ("7", "7", "8"), strict=True):
         client.post(f"/login/{user}")
@@ -400,7 +400,7 @@ def test_a_user_logged_out_everywhere_does_not_count(app: Flask) -> None:
 
 
 def forget(app: Flask, primary: Valkey) -> None:
-    """Have the index gone, and nothing that waits to be brought."""
+    """Remove the index from Redis, with nothing left that waits for it."""
     wait_for_monitors()
     index(app).update()
     with primary.client() as redis:
@@ -409,12 +409,12 @@ def forget(app: Flask, primary: Valkey) -> None:
 
 
 def to_be_brought(app: Flask) -> int:
-    """How many sessions."""
+    """Return the number of served sessions that are to be brought to Redis."""
     return len(noted(index(app).notes)[0])
 
 
 def test_a_read_is_noted_when_it_gives_a_longer_life(app: Flask, primary: Valkey) -> None:
-    """Once in a quarter of it, whichever worker reads; of a visitor Redis decides that."""
+    """A read is noted once in a quarter of the life, whichever worker reads; of a visitor Redis decides that."""
     client = app.test_client()
     client.post("/set", json={"lang": "jp"})
     forget(app, primary)
@@ -449,7 +449,7 @@ def test_of_a_user_it_is_noted_when_the_database_is_asked(app: Flask, primary: V
 
 
 def test_it_counts_until_the_moment_that_the_database_has(app: Flask, primary: Valkey) -> None:
-    """Not longer: the database does not move that at every use."""
+    """A session counts no longer than by its row: the database does not move that expiry at every use."""
     client = app.test_client()
     client.post("/login/7")
     [row] = parts(app).backend.database.sessions_of("7")
@@ -466,7 +466,7 @@ def test_it_counts_until_the_moment_that_the_database_has(app: Flask, primary: V
 
 
 def test_memory_does_not_decide_what_is_noted(app: Flask) -> None:
-    """However many sessions there are: a worker remembers none of them once its notes are brought."""
+    """A worker remembers no session once its notes are brought, however many sessions there are."""
     client = app.test_client()
     for number_ in range(5):
         app.test_client().post(f"/login/{number_}")
@@ -476,7 +476,8 @@ def test_memory_does_not_decide_what_is_noted(app: Flask) -> None:
 
 
 def test_a_session_that_a_command_ended_does_not_count(app: Flask) -> None:
-    """Nor runs out later: the command brings it itself, because no thread of its would."""
+    """The command takes the session out of the index itself, because none of its threads would; the session does not
+    run out later."""
     client = app.test_client()
     client.post("/login/7")
     assert number(app) == 1

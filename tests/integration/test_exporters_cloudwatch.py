@@ -99,7 +99,7 @@ def stop(app: Flask) -> None:
 
 
 def statistics(metric: catalogue.Metric) -> dict[str, float]:
-    """What CloudWatch has of a metric under the two dimensions. (moto adds up what has a third one too.)"""
+    """Return what CloudWatch has of a metric under the two dimensions. (moto adds up what has a third one too.)"""
     now = datetime.now(UTC)
     points = boto3.client("cloudwatch").get_metric_statistics(
         Namespace=catalogue.NAMESPACE,
@@ -182,7 +182,7 @@ def test_what_requests_did_is_what_cloudwatch_shows(make_exporting: MakeApp, mot
 
 
 def test_each_interval_is_published_once(aws: pytest.MonkeyPatch, moto: str) -> None:
-    """What one has is not in the next; heartbeats go on while nothing happens."""
+    """Figures of one interval are not in the next; heartbeats go on while nothing happens."""
     publisher, recorder = a_publisher()
     for _ in range(3):
         recorder.count("sessions_created", 2)
@@ -289,7 +289,7 @@ def a_publisher() -> tuple[Publisher, Recorder]:
 def test_a_refusal_is_one_attempt_one_line_and_a_count(
     endpoint: Endpoint, caplog: pytest.LogCaptureFixture, answer: tuple[int, str] | None, cause: str
 ) -> None:
-    """Of a real client: no retry of botocore's adds to it. Afterwards everything is as before."""
+    """If CloudWatch refuses, a real client makes no retry of botocore's. Afterwards everything is as before."""
     publisher, recorder = a_publisher()
     caplog.set_level(logging.INFO, "flask_langpont_session")
     endpoint.answer = answer
@@ -340,7 +340,7 @@ def test_credentials_that_come_later_are_found(aws: pytest.MonkeyPatch, moto: st
 def test_no_request_waits_while_the_endpoint_hangs(
     make_exporting: MakeApp, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one thread is stuck in the sending, all requests are answered, and none of theirs ever sends."""
+    """All requests are answered while one thread is stuck in the sending, and none of their threads ever sends."""
     senders: set[str] = set()
     stuck = threading.Event()
     publish = CloudWatch.publish
@@ -429,7 +429,7 @@ def run(program: str, folder: Path, redis: str) -> None:
 
 
 def test_a_process_ends_in_time_while_the_endpoint_hangs(endpoint: Endpoint, primary: Valkey, tmp_path: Path) -> None:
-    """What is left is tried once, and the exit does not wait for an answer that does not come."""
+    """The figures that are left are sent once, and the exit does not wait for an answer that does not come."""
     endpoint.answer = None
     run("visit(2); print('last word', flush=True)", tmp_path, primary.url)
     assert endpoint.hits == 1
@@ -447,14 +447,15 @@ FORKING = """
 
 
 def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: Path) -> None:
-    """Nothing twice: what the parent counted is the parent's, and the child has a thread of its own."""
+    """A child has a thread of its own, and publishes nothing twice: what the parent counted is the parent's."""
     run(FORKING, tmp_path, primary.url)
     assert statistics(catalogue.HEARTBEAT)["Sum"] == 2
     assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 5
 
 
 def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path) -> None:
-    """What each has counted, in one request or two, forked with an application that was loaded before."""
+    """Each worker publishes what it has counted in one request or two, also if it was forked with a loaded
+    application."""
     config = {"METRICS": '["cloudwatch"]', "ENVIRONMENT": "test", "SERVICE": "shop"}
     with running(tmp_path, primary.url, preload=True, quiet=True, **config) as site:
         total = sum(site.visited().values())

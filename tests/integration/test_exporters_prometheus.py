@@ -41,7 +41,7 @@ class Site:
         self.exporter = self.another_worker()
 
     def another_worker(self) -> Prometheus:
-        """One more that shows what the same registry has."""
+        """Return one more exporter that shows what the same registry has."""
         reader = Reader(self.recorder, lambda: self.level)
         return Prometheus(reader, collectors_of(self.registry), lambda: self.reading, lambda: self.standing)
 
@@ -58,7 +58,7 @@ def site() -> Site:
 
 
 def test_operations_have_counts_and_a_histogram(site: Site) -> None:
-    """By operation and backend, in seconds; whole requests beside the questions to stores."""
+    """Counts and seconds are by operation and backend; whole requests stand beside the questions to stores."""
     for name, source, outcome, milliseconds in (
         ("load", "primary", "ok", 0.4),
         ("load", "primary", "ok", 0.5),
@@ -86,7 +86,8 @@ def test_a_rounded_duration_is_in_the_bucket_of_the_exact_one() -> None:
 
 
 def test_states_and_events(site: Site) -> None:
-    """What the recorder's counters mean, each under its name; the highest level; and no number for no answer."""
+    """Each counter of the recorder is published under its name; the level is the highest; without an answer there is
+    no number."""
     counted = {
         "StoreLost": 3, "StoreRecovered": 2, "ServerChanged": 1, "DataLost": 1, "level_3": 1,
         "fallback_replica": 4, "fallback_journal": 1, "fallback_local": 1,
@@ -124,7 +125,7 @@ def test_states_and_events(site: Site) -> None:
 
 
 def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
-    """Not the latest of those that repeat an older one; and that it is not known is shown as well."""
+    """The latest look counts, not the latest that repeats an older one; an unknown number is shown as well."""
     other = site.another_worker()
     site.reading = SessionsInUse(12)
     site.exporter.publish()
@@ -162,7 +163,7 @@ def test_applications_of_a_process_are_shown_together(site: Site) -> None:
 
 
 def test_sizes_and_waits_are_histograms(site: Site) -> None:
-    """In bytes and seconds."""
+    """Sizes are in bytes, waits in seconds."""
     for size in (100, 300, 70_000):
         site.recorder.measure("payload", "ui", size)
     site.recorder.measure("pool_wait", "primary", 40)
@@ -177,7 +178,7 @@ def test_sizes_and_waits_are_histograms(site: Site) -> None:
 
 
 def test_what_is_not_kept_is_counted_by_cause_and_category(site: Site) -> None:
-    """From nought on, so that the first loss of a kind is an increase too; each once."""
+    """Counters begin at nought, so that the first loss of a kind is an increase too; each loss counts once."""
     collectors_of(site.registry).expect(["ui", "translation"])
     lost = {"cause": "journal full", "category": "ui"}
     assert site.value("writes_lost_total", **lost) == 0
@@ -225,7 +226,8 @@ def table() -> list[str]:
 
 
 def test_no_series_says_when_another_one_began(site: Site) -> None:
-    """Not of this package's: the application's own metrics in the same registry are the application's business."""
+    """No series of this package says so: the application's own metrics in the same registry are the application's
+    business."""
     Counter("of_the_application", "Its own.", registry=site.registry)
     collectors_of(site.registry).expect(["ui"])
     site.recorder.observe("load", "all", "primary", "ok", 0.001)
@@ -236,7 +238,7 @@ def test_no_series_says_when_another_one_began(site: Site) -> None:
 
 
 def test_a_name_that_is_taken_is_refused(site: Site) -> None:
-    """By the application's own metrics, too, as prometheus_client refuses it."""
+    """A name that the application's own metrics have is refused, as prometheus_client refuses it."""
     with pytest.raises(ValueError, match="langpont_session_active"):
         Gauge("langpont_session_active", "The application's own.", registry=site.registry)
 
@@ -271,7 +273,7 @@ def make_exporting(make_app: MakeApp) -> Iterator[MakeApp]:
 
 
 def test_there_is_a_page_only_where_it_is_wanted(make_exporting: MakeApp) -> None:
-    """What is going on in a site is not public by default."""
+    """The state of a site is not public by default."""
     app = make_exporting()
     assert [rule.rule for rule in app.url_map.iter_rules() if "metrics" in rule.rule] == []
     shown = make_exporting(METRICS_URL="/internal/metrics", KEY_PREFIX="two")
@@ -309,7 +311,7 @@ def test_the_page_shows_what_requests_did(make_exporting: MakeApp) -> None:
 
 
 def test_the_page_shows_what_the_stores_are_like(make_exporting: MakeApp) -> None:
-    """Which are used and in which direction, and what waits in the journal, while it waits."""
+    """The page shows which stores are used in which direction, and what waits in the journal, while it waits."""
     app = make_exporting(METRICS_URL="/metrics", HEALTH_INTERVAL=0.2)
     client = app.test_client()
 
@@ -377,7 +379,7 @@ def test_workers_are_one_site(gunicorn: Gunicorn) -> None:
 
 
 def test_what_a_server_before_has_left_is_not_shown(primary: Valkey, tmp_path: Path) -> None:
-    """As a container that is started again, or a host that lost its power: counters begin at nought."""
+    """Counters begin at nought, as after a container is started again, or a host lost its power."""
     with running(tmp_path, primary.url, preload=False, quiet=False, **EXPORTING) as site:
         created = 'lifecycle_total{event="created"}'
         total = sum(site.visited().values())

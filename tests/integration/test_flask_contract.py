@@ -60,7 +60,7 @@ def ours() -> Any:
 
 
 def test_a_transaction_starts_a_session(client: Any) -> None:
-    """What a test puts into the session is there in the next request, and the other way round."""
+    """Data that a test puts into the session is there in the next request, and the other way round."""
     with client.session_transaction() as transaction:
         assert transaction.new
         transaction["lang"] = "jp"
@@ -273,7 +273,7 @@ def test_an_after_request_that_raises_saves_once_and_keeps_the_changes(app: Flas
 
 
 def test_an_error_handler_may_flash(app: Flask) -> None:
-    """What the handler of an error puts into the session is saved with the page that it makes."""
+    """Data that an error handler puts into the session is saved with the page that it makes."""
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
     @app.get("/broken")
@@ -400,7 +400,8 @@ def test_without_a_secret_key_flask_explains_it(app: Flask) -> None:
 
 
 def test_the_secret_key_may_be_an_attribute_of_a_class(primary: Valkey, tmp_path: Path) -> None:
-    """As in the tests of Flask-WTF: Flask's own sessions ask for `app.secret_key`, not for the configuration."""
+    """The key is found as in the tests of Flask-WTF: Flask's own sessions ask for `app.secret_key`, not for the
+    configuration."""
 
     class Shop(Flask):
         testing = True
@@ -591,7 +592,8 @@ def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy])
 def test_d31_a_copy_of_the_session_signs_no_user_out(app: Flask, way: Callable[[Any], Any]) -> None:
-    """Of Flask's proxy, as an application makes it; with Flask's own session it is tied to nothing either."""
+    """Changes of a copy of Flask's proxy do not reach the session; a copy of Flask's own session is tied to nothing
+    either."""
 
     @app.get("/copy")
     def copied() -> Any:
@@ -924,7 +926,7 @@ def test_regenerate_without_an_id_or_of_a_dead_session_changes_nothing(app: Flas
 
 
 def test_regenerate_keeps_user_data_and_pending_changes(app: Flask) -> None:
-    """What was set before and after it in the same request lands under the new id; the old one is dead."""
+    """Data that is set before and after it in the same request lands under the new id; the old one is dead."""
 
     @app.post("/regenerate")
     def regenerate() -> str:

@@ -180,7 +180,7 @@ def test_a_fresh_login_is_asked_for_and_confirmed(app: Flask) -> None:
 
 @pytest.fixture
 def stepping_up(app: Flask) -> Flask:
-    """With pages of a step-up."""
+    """Return the application with pages of a step-up."""
     app.config["WTF_CSRF_ENABLED"] = False
 
     @app.post("/step-up")
@@ -300,7 +300,7 @@ def with_own_sign_outs(app: Flask) -> Flask:
 @pytest.mark.parametrize("lost", [(), ("database",), ("primary",)], ids=["well", "no database", "no Redis"])
 @pytest.mark.parametrize("how", SIGN_OUTS)
 def test_i35_no_sign_out_is_undone_by_the_remember_cookie(app: Flask, how: str, lost: tuple[str, ...]) -> None:
-    """However the view does it, and whatever is down: both cookies go."""
+    """Both cookies go however the view signs the user out, and whatever is down."""
     client = signed_in(with_own_sign_outs(app), remember=True)
     with ExitStack() as stack:
         for store in lost:
@@ -335,7 +335,7 @@ def test_i35_a_user_who_is_only_remembered_can_sign_out(app: Flask) -> None:
 
 @pytest.mark.parametrize("remember", ["", "&remember=1"])
 def test_i35_who_signs_in_next_keeps_an_own_remember_cookie_only(app: Flask, remember: str) -> None:
-    """In the request that signs the one before out."""
+    """The request signs the user before out, and keeps the remember cookie of the new user only."""
     client = signed_in(with_own_sign_outs(app), remember=True)
     before = client.get_cookie(REMEMBER).value
     assert client.get(f"/leave/clear()?next=8{remember}").status_code == 200
@@ -380,7 +380,8 @@ def test_remember_is_never_stored(app: Flask, primary: Valkey) -> None:
 
 @pytest.fixture
 def make_limited(make_app: MakeApp) -> Callable[..., Flask]:
-    """Makes applications in which a user may have one session, with pages to end others, and to ask why one ended."""
+    """Return a factory of applications in which a user may have one session, with pages to end others, and to ask
+    why one ended."""
 
     def make(**config: Any) -> Flask:
         app = with_login(make_app(**config))
@@ -404,13 +405,14 @@ def make_limited(make_app: MakeApp) -> Callable[..., Flask]:
 
 
 def a_minute_later(app: Flask) -> None:
-    """As if all sessions had begun a minute earlier."""
+    """Let all sessions have begun a minute earlier."""
     with parts(app).backend.database.engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE langpont_sessions SET created_at = created_at - 60000"))
 
 
 def test_a_remember_cookie_does_not_bring_back_what_ended_for_a_limit(make_limited: Callable[..., Flask]) -> None:
-    """Else two browsers would end each other's session with every page, for ever. The cookie goes with the session."""
+    """The remember cookie goes with the session: else two browsers would end each other's session with every page,
+    for ever."""
     app = make_limited(MAX_SESSIONS_PER_USER=1)
     first = signed_in(app, remember=True)
     a_minute_later(app)

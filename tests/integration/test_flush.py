@@ -59,7 +59,7 @@ def client(app: Flask, request: pytest.FixtureRequest) -> Any:
 
 
 def view(app: Flask, work: Callable[[], Any]) -> None:
-    """What a POST to ``/do`` does."""
+    """Set the work that a POST to ``/do`` does."""
     app.extensions["view"] = work
 
 
@@ -71,7 +71,7 @@ def losses(app: Flask) -> dict[NotKept, int]:
 
 
 def test_at_level_0_it_is_in_redis_while_the_view_goes_on(app: Flask, client: Any, primary: Valkey) -> None:
-    """Another request would find it at once."""
+    """The data is in Redis while the view goes on: another request would find it at once."""
     found: dict[str, Any] = {}
 
     def pay() -> str:
@@ -111,7 +111,7 @@ def test_level_1_keeps_what_the_table_keeps(make_app: MakeApp, primary: Valkey, 
 
 
 def test_level_2_keeps_what_the_table_keeps(app: Flask, client: Any, primary: Valkey) -> None:
-    """And what it says is true afterwards."""
+    """A flush at level 2 keeps what the table keeps, and its answer is true afterwards."""
     primary.kill()
     client.get("/all")
     wait_for_level(app, 2)
@@ -188,7 +188,7 @@ def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> 
 
 
 def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valkey, tmp_path: Path) -> None:
-    """Whatever SQLite says of it."""
+    """A journal that fails gives ``nowhere``, whatever SQLite says of it."""
     primary.kill()
     client.get("/all")
     wait_for_level(app, 2)
@@ -229,7 +229,7 @@ def test_nothing_to_save_is_none(app: Flask, client: Any, primary: Valkey) -> No
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_what_is_saved_is_not_saved_again(app: Flask, client: Any, primary: Valkey, reads: bool) -> None:
-    """Neither by another flush nor at the end of the request."""
+    """Saved changes are saved again neither by another flush nor at the end of the request."""
     for value in ("paid", ["paid"], {"a": [1]}):
         after: list[int] = []
 
@@ -248,7 +248,8 @@ def test_what_is_saved_is_not_saved_again(app: Flask, client: Any, primary: Valk
 
 
 def test_it_may_be_called_again_and_again(app: Flask, client: Any, primary: Valkey) -> None:
-    """What was changed since, inside a list too, and at the end what is left; an addition counts once."""
+    """Each call saves the changes since the one before, also inside of a list; the end of the request saves the
+    rest. An addition counts once."""
 
     def pay() -> Any:
         steps = []
@@ -269,7 +270,7 @@ def test_it_may_be_called_again_and_again(app: Flask, client: Any, primary: Valk
 
 @pytest.mark.parametrize("down", [(), ("primary",), ("primary", "database")])
 def test_the_request_goes_on_seeing_what_it_has_set(app: Flask, client: Any, down: tuple[str, ...]) -> None:
-    """Wherever it is, also nowhere; what is removed afterwards is gone."""
+    """The request sees its values wherever they are kept, also nowhere; what is removed afterwards is gone."""
 
     def pay() -> Any:
         session["input_text"] = session["theme"] = ["x"]
@@ -290,7 +291,7 @@ def test_the_request_goes_on_seeing_what_it_has_set(app: Flask, client: Any, dow
 
 
 def test_a_visitor_without_an_id_gets_its_cookie_at_the_end(app: Flask) -> None:
-    """And it leads to what was flushed, and to what came afterwards; the session began once."""
+    """The cookie leads to what was flushed, and to what came afterwards; the session began once."""
 
     def pay() -> Any:
         session["input_text"] = "paid"
@@ -402,7 +403,7 @@ def test_a_sign_out_is_flushed(app: Flask, postgres: Postgres) -> None:
 
 
 def test_a_change_of_id_is_flushed(app: Flask, client: Any) -> None:
-    """What is written afterwards is stored under the new id, and nothing under the old one."""
+    """Changes after the flush are stored under the new id, and nothing under the old one."""
 
     def change() -> Any:
         before = session.digest
@@ -480,7 +481,7 @@ def test_a_refused_grant_is_refused_in_the_view(on_postgres: Flask, postgres: Po
 
 
 def test_a_refused_grant_that_the_view_lets_through_is_a_503(on_postgres: Flask, postgres: Postgres) -> None:
-    """As one at the end of the request is."""
+    """The refused grant gives a 503, as one at the end of the request does."""
     client = on_postgres.test_client()
     client.post("/set", json={"lang": "jp"})
     postgres.kill()

@@ -137,8 +137,8 @@ def test_i8_the_journal_gives_a_user_no_right(app: Flask, is_up_to_date: bool) -
 def test_what_write_access_to_redis_can_do_and_what_it_cannot(
     make_app: MakeApp, primary: Valkey, tmp_path: Any
 ) -> None:
-    """As docs/guarantees.md says: with the cookie of an ended session it shows a user on a worker that did not see it
-    end; not on one that did, never to a fresh read, and no longer than a lease."""
+    """With the cookie of an ended session, write access shows a user on a worker that did not see it end; not on one
+    that did, never to a fresh read, and no longer than a lease. See docs/guarantees.md."""
     here, there = (make_app(HEALTH_INTERVAL=3600, JOURNAL=str(tmp_path / name)) for name in ("a", "b"))
 
     @there.get("/fresh")

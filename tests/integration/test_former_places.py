@@ -87,7 +87,7 @@ VISITOR, USER = "/untouched", "/login/7"
 
 @pytest.mark.parametrize("page", [VISITOR, USER])
 def test_it_is_shown_as_what_it_is_now(old: Flask, app: Flask, primary: Valkey, page: str) -> None:
-    """And stays where it is as long as it is only read."""
+    """The key is shown as what it is by the table, and stays where it is as long as it is only read."""
     client = begun(old, app, page)
     assert cart(client) == ["tea"]
     assert client.get("/all").json.items() >= {"cart": ["tea"], "theme": "dark"}.items()
@@ -164,7 +164,8 @@ def test_a_wipe_takes_both(old: Flask, app: Flask, primary: Valkey) -> None:
 
 
 def test_a_number_is_added_to_where_it_is(old: Flask, app: Flask, primary: Valkey) -> None:
-    """So that no addition is lost, whichever worker makes it; it moves when it is assigned."""
+    """The addition goes where the number is, so that none is lost, whichever worker makes it; the number moves when
+    it is assigned."""
     client = begun(old, app, visits=40)
     assert (client.post("/count").text, browser(old, client.cookie).post("/count").text) == ("41", "42")
     assert stored(primary, "ui", client.cookie)["visits"] == "42"
@@ -182,7 +183,8 @@ def test_a_number_is_added_to_where_it_is(old: Flask, app: Flask, primary: Valke
 
 @pytest.mark.parametrize("page", [VISITOR, USER])
 def test_it_is_carried_as_its_feature(old: Flask, app: Flask, primary: Valkey, page: str) -> None:
-    """From a visitor to the user, and to another id of the same session; then it is where it belongs."""
+    """The key is carried from a visitor to the user, and to another id of the same session; then it is where it
+    belongs."""
     client = begun(old, app, page)
     cookie = cookie_of(client.post("/login/7" if page == VISITOR else "/regenerate"))
     assert cart(client) == ["tea"]
@@ -193,8 +195,8 @@ def test_it_is_carried_as_its_feature(old: Flask, app: Flask, primary: Valkey, p
 @pytest.mark.parametrize("leave", ["/logout", "/login/8"])
 @pytest.mark.parametrize("in_outage", [False, True])
 def test_it_is_gone_with_its_user(old: Flask, app: Flask, leave: str, in_outage: bool) -> None:
-    """Although it lies in a category that stays with the browser; in an outage it is not brought along either, nor
-    what waits of it."""
+    """The key goes with its user, although it lies in a category that stays with the browser; in an outage neither
+    the key nor what waits of it is carried."""
     client = begun(old, app)
     client.get("/all")
     if in_outage:
@@ -215,7 +217,8 @@ def test_it_is_gone_with_its_user(old: Flask, app: Flask, leave: str, in_outage:
 
 @pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH), (USER, HOUR)])
 def test_it_lives_as_long_as_the_session(old: Flask, app: Flask, primary: Valkey, page: str, life: int) -> None:
-    """From the first look of a worker on, and after a change of something else in that category."""
+    """The key lives as long from the first look of a worker on, and after a change of something else in that
+    category."""
     client = begun(old, app, page)
 
     def left() -> int:
@@ -264,7 +267,7 @@ def test_a_key_that_was_a_right_is_data_of_the_row_until_it_is_written(make_app:
 
 
 def test_in_an_outage_it_is_shown_kept_and_moved(old: Flask, app: Flask, primary: Valkey) -> None:
-    """By the copy; what is made of it waits, and comes to its own category."""
+    """The copy shows the key; changes of it wait, and come to its own category."""
     client = begun(old, app)
     assert cart(client) == ["tea"]
     with switched_off(app, "primary"):

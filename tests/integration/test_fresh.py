@@ -68,7 +68,7 @@ def with_views(app: Flask) -> Flask:
 
 
 def fresh(client: Any, category: str = "auth") -> dict[str, Any]:
-    """What a view saw that asked afresh. Asking never sends a cookie."""
+    """Return what a view saw that called ``fresh()``. Asking never sends a cookie."""
     response = client.get("/fresh", query_string={"category": category})
     assert response.status_code == 200
     assert cookie_of(response) is None
@@ -77,7 +77,7 @@ def fresh(client: Any, category: str = "auth") -> dict[str, Any]:
 
 
 def changed_elsewhere(app: Flask, name: str | None, **payload: bytes) -> None:
-    """Another host writes auth keys of a session; Redis does not hear of it."""
+    """Write auth keys of a session as another host, without telling Redis."""
     assert name
     database = elsewhere(app)
     now = database.load(name, idle_ms=0)
@@ -89,7 +89,7 @@ def changed_elsewhere(app: Flask, name: str | None, **payload: bytes) -> None:
 
 
 def killed_elsewhere(app: Flask, name: str | None) -> None:
-    """Another host ends a session; Redis does not hear of it."""
+    """End a session as another host, without telling Redis."""
     assert name
     database = elsewhere(app)
     assert database.kill(name)
@@ -122,7 +122,7 @@ def test_i2_a_change_of_rights_elsewhere_is_seen_at_once(app: Flask) -> None:
 
 
 def test_each_call_is_a_question(app: Flask) -> None:
-    """However young the lease is, and however often it is asked within a request."""
+    """Each call asks the database, however young the lease is, and however often it is called within a request."""
 
     @app.get("/twice")
     def twice() -> Any:
@@ -206,7 +206,8 @@ def test_without_redis_the_database_still_answers(app: Flask, primary: Valkey) -
 
 @pytest.fixture
 def proxy(postgres: Postgres) -> Iterator[FaultProxy]:
-    """Between the application and an empty PostgreSQL; made first, so that it outlives the application."""
+    """Yield a proxy between the application and an empty PostgreSQL. Name this fixture first, so that the proxy
+    outlives the application."""
     emptied(postgres)
     assert postgres.port
     with FaultProxy("127.0.0.1", postgres.port) as proxy:
@@ -266,7 +267,7 @@ def test_i2_without_the_database_nothing_is_fresh(outage: Outage) -> None:
 
 
 def test_without_the_database_the_data_of_other_categories_stays(outage: Outage) -> None:
-    """What a request wrote for a session that it cannot verify is stored as if it had not asked."""
+    """Data that a request writes to a session that it cannot verify is stored as if it had not asked."""
 
     @outage.app.post("/write")
     def write() -> Any:
@@ -361,7 +362,7 @@ def test_what_was_only_read_is_not_written(app: Flask, primary: Valkey, category
 
 @pytest.mark.parametrize("when", ["before", "after", "both"])
 def test_changes_inside_of_values_are_found_around_it(app: Flask, when: str) -> None:
-    """Also in a category that was not asked about, whether the change came before the question or after it."""
+    """Changes are found before and after the call, also in a category that was not asked about."""
 
     @app.post("/nested")
     def nested() -> str:
@@ -484,7 +485,7 @@ def test_i2_a_new_id_waits_for_the_database(outage: Outage) -> None:
 
 
 def test_another_category_is_read_again(app: Flask, primary: Valkey) -> None:
-    """What others wrote since the first look is seen, what this request wrote stays, auth is not asked about."""
+    """Writes of others since the first look are seen, writes of this request stay, and auth is not asked about."""
 
     @app.post("/ui")
     def ui() -> Any:
@@ -550,7 +551,7 @@ def test_a_category_that_is_not_there_is_an_error(app: Flask) -> None:
 
 
 def test_a_guarded_view_runs_for_a_signed_in_user(app: Flask) -> None:
-    """With its arguments and under its name, on the database's word of this moment."""
+    """The view runs with its arguments and under its name, on the database's word of this moment."""
     client = sign_in(app)
     asked = questions(app)
     assert client.post("/pay").text == "paid by 7 as user"
@@ -575,7 +576,7 @@ def test_a_guarded_view_does_not_run_for_a_session_that_has_ended(app: Flask) ->
 
 
 def test_a_guarded_view_does_not_run_for_visitors(app: Flask) -> None:
-    """Without a session, with an anonymous one, and with a cookie that is none of ours."""
+    """The view does not run without a session, with an anonymous one, and with a cookie that is none of ours."""
     visitor: Any = app.test_client()
     anonymous: Any = app.test_client()
     anonymous.post("/set", json={"lang": "jp"})

@@ -56,7 +56,7 @@ def busy_machine(processes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("how", ["refuses", "accepts nothing", "hangs"])
 def test_its_first_requests_know_their_users(make_app: MakeApp, postgres: Postgres, tmp_path: Path, how: str) -> None:
-    """Whatever the state of Redis, the database is well: no user is taken for a visitor, and signing in works."""
+    """Users are not taken for visitors, and sign-ins work, whatever the state of Redis, as the database is well."""
     url = emptied(postgres)
     app = make_app(DATABASE_URL=url)
     cookies = []

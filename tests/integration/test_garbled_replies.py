@@ -1,4 +1,4 @@
-"""Whatever a server answers: nothing but StoreError comes out of the store, and that connection is not used again."""
+"""Replies of any kind: nothing but StoreError comes out of the store, and that connection is not used again."""
 
 from __future__ import annotations
 
@@ -128,7 +128,8 @@ def store(request: pytest.FixtureRequest, server: StrangeServer) -> Iterator[Red
 # A probe asks for several things, and what is late is tried again until there is no time.
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"probe", "merge late"}))
 def test_a_good_reply_is_understood(store: RedisStore, server: StrangeServer, name: str) -> None:
-    """So that the test below is about the strange ones; the connection is kept, and used again."""
+    """A good reply is understood, which shows that the test below is about the strange ones; the connection is kept,
+    and used again."""
     call, good = METHODS[name]
     server.say(
         lambda command: resp(good) if command not in ("HELLO", "INFO", "SET") and is_asked(name, command) else None
@@ -149,7 +150,7 @@ def works(store: RedisStore, call: Call) -> bool:
 
 
 def is_asked(name: str, command: str) -> bool:
-    """Whether a command is what the method asks, and not part of the greeting."""
+    """Return whether a command is what the method asks, and not part of the greeting."""
     return command != "TIME" or name == "time"
 
 

@@ -80,7 +80,7 @@ def drained_by_a_round(app: Flask) -> bool:
 
 
 def fresh_on_another_host(make_app: MakeApp, tmp_path: Any) -> Flask:
-    """Which has a journal of its own, and has a view that asks the database."""
+    """Return an application with a journal of its own, and a view that asks the database."""
     app = make_app(JOURNAL=str(tmp_path / "elsewhere.sqlite3"))
 
     @app.get("/fresh")
@@ -93,8 +93,8 @@ def fresh_on_another_host(make_app: MakeApp, tmp_path: Any) -> Flask:
 def test_d19_a_category_that_a_release_does_not_know_stops_no_replay(
     former: Flask, make_app: MakeApp, primary: Valkey, tmp_path: Any
 ) -> None:
-    """What was kept of it under the former release is brought to Redis as long as it was to live there; all else that
-    waits reaches the stores."""
+    """Data of the category that was kept under the former release is brought to Redis for as long as it was to live
+    there; all else that waits reaches the stores."""
     elsewhere = fresh_on_another_host(make_app, tmp_path)
     writing, carried, leaving = sign_in(former, note="before"), former.test_client(), sign_in(former, "8")
     old = digest(cookie_of(carried.post("/set", json={"note": "carried", "theme": "dark"})))

@@ -38,7 +38,7 @@ def awake(app: Flask) -> Any:
 
 
 def commands(server: Valkey) -> dict[str, int]:
-    """How often the server was sent which command, but for those that ask for this, and a replica's."""
+    """Return how often the server was sent each command, without a replica's and those that serve this count."""
     with server.client() as client:
         stats = client.info("commandstats")
     others = ("info", "client", "hello", "select", "ping", "replconf", "psync")
@@ -207,7 +207,7 @@ def test_a_health_page_is_read_only(make_app: MakeApp) -> None:
 
 
 def as_of_now(response: Any) -> Any:
-    """Its body, without what is measured anew each time."""
+    """Return the body of a response, without what is measured anew each time."""
     return {key: value for key, value in response.json.items() if key != "process_lag_ms"}
 
 

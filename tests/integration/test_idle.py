@@ -70,7 +70,7 @@ def app(hosts: Hosts) -> Flask:
 
 
 def left(app: Flask, server: Valkey, client: Any) -> tuple[int, int]:
-    """How long a session lives unless it is used, by the database and by Redis; milliseconds."""
+    """Return how long a session lives unless it is used, by the database and by Redis; milliseconds."""
     now = now_ms(server)
     return row(app, client.digest)["idle_expires_at"] - now, int(entry(server, client.digest).get("@i", 0)) - now
 
@@ -104,7 +104,7 @@ def test_a_read_in_the_first_quarter_moves_nothing(app: Flask, primary: Valkey) 
 
 
 def test_the_read_that_verifies_moves_the_expiry(app: Flask, primary: Valkey) -> None:
-    """In the database and in Redis; the version stays, for nothing has changed."""
+    """The expiry moves in the database and in Redis; the version stays, for nothing has changed."""
     client = sign_in(app)
     pass_time(app, primary, client.digest, QUARTER + 1)
     assert client.get("/who").json["user"] == "7"
@@ -128,7 +128,7 @@ def test_s2_a_young_lease_does_not_keep_the_expiry_from_moving(hosts: Hosts, pri
 
 
 def test_a_user_who_reads_now_and_then_stays_to_the_absolute_end(app: Flask, primary: Valkey) -> None:
-    """And not longer: the expiry never moves past it, and asking about it again and again makes no write."""
+    """The expiry never moves past the absolute end, and asking about it again and again makes no write."""
     client = sign_in(app)
     passed = 0
     while passed + 3 * QUARTER - NOW < ABSOLUTE:
@@ -276,7 +276,7 @@ def test_a_session_that_is_not_permanent_any_more_lives_shorter(app: Flask, prim
 
 @pytest.fixture
 def pg_app(make_app: MakeApp, postgres: Postgres) -> Iterator[Flask]:
-    """On a database that can be killed."""
+    """Yield an application on a database that can be killed."""
     yield make_app(**QUICK, DATABASE_URL=emptied(postgres))
     postgres.start()
 

@@ -68,14 +68,14 @@ def user(app: Flask) -> Any:
 
 
 def with_cookie(app: Flask, cookie: str | None) -> Any:
-    """Somebody who kept a copy of a cookie."""
+    """Return a browser with a copy of a cookie."""
     client: Any = app.test_client()
     client.set_cookie("session", cookie or "")
     return client
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged for an operator to act on at once."""
+    """Return the messages that an operator must act on at once."""
     return [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
 
 
@@ -103,7 +103,7 @@ def test_a_logout_without_database_and_disk_is_answered(
 def test_log_out_everywhere_without_database_and_disk_is_answered(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What this worker was asked it keeps to; that no other store has it is said."""
+    """This worker remembers the logout; the result says that no store has it."""
     postgres.kill()
     disk.fill()
     langpont: LangPontSession = app.session_interface  # type: ignore[assignment]
@@ -125,8 +125,8 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     what: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without Redis (of auth: without both) and the disk full a request that writes is answered, and so is the next one
-    that reads. What is lost by it is counted."""
+    """A request that writes without Redis (of auth: without both) and with a full disk is answered, and so is the
+    next one that reads. The lost write is counted."""
     if what == "daily_limit":
         postgres.kill()
     primary.kill()
@@ -225,7 +225,7 @@ def test_with_room_again_logouts_become_durable_again(
 
 
 def of_translation(app: Flask) -> list[NotKept]:
-    """What was lost of it; what the disk was filled with is of another category."""
+    """Return the losses of translation; the disk was filled with another category."""
     return [loss for loss in parts(app).recorder.losses() if loss.category == "translation"]
 
 
@@ -346,7 +346,8 @@ def test_d34_a_deleted_folder_is_noticed_and_made_anew(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What would be written to files that no one else finds is written where siblings do."""
+    """Workers make the folder and the file anew, so that they do not go on writing to files which siblings do not
+    find."""
     folder = tmp_path / "journals"
     here, there = (make_app(DATABASE_URL=postgres.url, JOURNAL=str(folder / "journal")) for _ in range(2))
     clients = [with_cookie(worker, user.cookie) for worker in (here, there)]

@@ -1,4 +1,4 @@
-"""What a worker believes of auth, where a slip would show only under load or in an outage. Real servers."""
+"""Beliefs of a worker about auth, where a slip would show only under load or in an outage. Real servers."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _sid(app: Flask, client: Any) -> Any:
 
 
 class Shared(SingleFlight[Confirmed]):
-    """Another request's answer, whatever is asked."""
+    """A single flight that gives each question another request's answer."""
 
     def __init__(self, answer: Confirmed) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask
 def test_i1_while_the_database_hears_of_a_sign_out_its_worker_shows_the_user_no_more(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may take its time, and the lease in Redis is good until then."""
+    """The user is shown no more while the database takes its time, though the lease in Redis is good until then."""
     client = sign_in(app)
     database, shown = parts(app).backend.database, list[str | None]()
     revoke = database.revoke
@@ -211,7 +211,7 @@ def test_logout_user_of_a_visitor_ends_nothing(app: Flask) -> None:
 
 
 def test_i14_a_repr_has_no_values(app: Flask) -> None:
-    """Of a session that was read, changed or neither: it ends up in logs and error pages."""
+    """The repr of a session that was read, changed or neither has no values: it ends up in logs and error pages."""
     client = sign_in(app, input_text="a secret text")
     shown = client.post("/repr").text
     assert "secret" not in shown

@@ -155,8 +155,8 @@ def test_a_write_under_way_during_the_logout_is_refused(make_app: MakeApp, prima
 
 @contextmanager
 def after_next_commit(app: Flask, act: Callable[[], object]) -> Iterator[list[object]]:
-    """Something happens when the next transaction of a worker is committed, and before its request goes on. Gives what
-    came of it."""
+    """Do something when the next transaction of a worker is committed, before its request goes on. Yield what came
+    of it."""
     engine, committed, results = parts(app).backend.database.engine, list[object](), list[object]()
 
     def commits(connection: object) -> None:

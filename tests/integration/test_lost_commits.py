@@ -49,7 +49,7 @@ def two_hosts(make_app: MakeApp, sqlite_url: str, tmp_path: Path) -> tuple[Flask
 
 
 def lost_commits(*apps: Flask) -> int:
-    """How many these workers have counted."""
+    """Return how many lost commits these workers have counted."""
     return sum(parts(app).recorder.counters().get("database_lost_commits", 0) for app in apps)
 
 
@@ -130,7 +130,7 @@ def test_i34_a_sign_in_that_the_database_has_lost_is_noticed(
 
 
 def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeApp, primary: Valkey) -> None:
-    """By another clock it has ended, and is purged."""
+    """A row that would have ended within a minute may have ended by another clock, and is purged."""
     app = make_app()
     client = an_admin(app)
     wait_for_monitors()
@@ -296,7 +296,7 @@ def change_elsewhere(app: Flask, client: Any) -> None:
 def test_i34_nothing_is_counted_while_the_database_keeps_what_it_confirmed(
     make_app: MakeApp, primary: Valkey, tmp_path: Path, happens: Any
 ) -> None:
-    """Not by the host where it happens, nor by another one, before or after an outage."""
+    """Nothing is counted by the host where it happens, nor by another one, before or after an outage."""
     here, there = make_app(), make_app(JOURNAL=str(tmp_path / "there.sqlite3"))
     client = sign_in(here)
     assert who(there, client) == "7"

@@ -80,7 +80,8 @@ class Site:
         return operator.revoke_user("7", self.worker)
 
     def replay_all(self) -> int:
-        """One worker's monitor does what is to be done. In how many rounds; no breaker opens in any of them."""
+        """Let one worker's monitor replay everything, and return in how many rounds; no breaker may open in any of
+        them."""
         rounds = 0
         while waiting(self.worker):
             parts(self.worker).monitor.tick()
@@ -97,7 +98,7 @@ def add_fresh(app: Flask) -> None:
 
 
 def tombstones(primary: Valkey, *, live: str = "0") -> int:
-    """How many auth records there are in Redis that are dead (or alive)."""
+    """Return how many auth records in Redis are dead (or alive)."""
     with primary.client() as client:
         keys = list(client.scan_iter(match="session:auth:*", count=5000))
         pipeline = client.pipeline(transaction=False)
@@ -168,7 +169,7 @@ def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
 
 
 def is_in_use_again(app: Flask) -> bool:
-    """After one more round of a worker's monitor."""
+    """Run one more round of a worker's monitor, and return whether every store is used."""
     parts(app).monitor.tick()
     return not parts(app).health.open_stores()
 

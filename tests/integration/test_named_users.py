@@ -99,7 +99,7 @@ def test_it_signs_in_with_a_row_of_its_user(app: Flask) -> None:
 
 
 def test_assigning_no_user_is_a_sign_out(app: Flask) -> None:
-    """As removing the key is."""
+    """Assigning no user signs the user out, as removing the key does."""
     nobodies: list[Any] = [None, "", {}, [], False]
     for nobody in nobodies:
         client = signed_in(app, user=ALICE)
@@ -124,7 +124,7 @@ def test_signing_out_works_with_the_database_down(app: Flask) -> None:
 
 @pytest.mark.parametrize("nobody", [None, {}])
 def test_saying_that_there_is_no_user_ends_no_session_that_cannot_be_verified(app: Flask, nobody: Any) -> None:
-    """As applications do for each visitor without a user: in an outage of both stores that may be any user."""
+    """Applications may do so for each visitor without a user: in an outage of both stores that may be any user."""
     client = signed_in(app, user=ALICE)
     with switched_off(app, "primary"), switched_off(app, "database"):
         stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
@@ -173,7 +173,8 @@ def test_no_session_gets_another_user_without_a_new_id(app: Flask) -> None:
 
 
 def test_what_is_assigned_is_the_user_who_signs_in(app: Flask) -> None:
-    """Not what the dict is changed to afterwards; what else is told of the user counts as it is at the end."""
+    """The user is the one that was assigned, not what the dict is changed to afterwards; other facts about the user
+    count as they are at the end."""
     client: Any = app.test_client()
     cookie = new_cookie(client, client.post("/assign-and-change", json=BOB))
     assert client.get("/get/user").json["value"] == ALICE
@@ -237,7 +238,8 @@ def test_the_user_of_a_sign_in_whose_value_is_replaced_at_once(app: Flask) -> No
 
 
 def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None:
-    """As Flask-Dance and Flask-Login are used: the token first, the user in a later request. No other right is."""
+    """The token is carried when the user follows in a later request, as with Flask-Dance and Flask-Login. No other
+    right is."""
     token = {"access_token": "gho_x", "scope": ["user"]}
     client = signed_in(app, github_oauth_token=token, early_access=True, input_text="typed", daily_limit=5)
     cookie = new_cookie(client, client.post("/set", json={"_user_id": "7", "username": "alice"}))
@@ -250,7 +252,7 @@ def test_a_token_is_taken_along_when_its_session_gets_a_user(app: Flask) -> None
 
 
 def test_where_flask_login_alone_names_the_user(make_app: MakeApp) -> None:
-    """As the docs advise for flask-oidc beside it, with the user in a later request."""
+    """The user is named in a later request, as the docs advise for flask-oidc beside Flask-Login."""
     app = make_app(USER_KEYS=["_user_id"])
     keys = {"oidc_auth_token": TOKEN, "oidc_auth_profile": ALICE}
     client = signed_in(app, **keys)
@@ -270,7 +272,7 @@ def test_where_the_key_is_no_identity(make_app: MakeApp) -> None:
 
 
 def test_a_token_that_was_withdrawn_elsewhere_is_not_taken_along(app: Flask, make_app: MakeApp) -> None:
-    """What a worker believes for a minute is not given to a user for good."""
+    """A token that this worker believes only for the rest of a lease is not given to another user for good."""
     elsewhere = make_app(JOURNAL=None)
     client = signed_in(app, github_oauth_token={"access_token": "x"}, logged_in=True)
     with switched_off(elsewhere, "primary"):
@@ -281,7 +283,7 @@ def test_a_token_that_was_withdrawn_elsewhere_is_not_taken_along(app: Flask, mak
 
 
 def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
-    """With the database down nobody is signed in by one."""
+    """With the database down nobody is signed in by a dict."""
     client: Any = app.test_client()
     with switched_off(app, "database"):
         assert client.post("/set", json={"user": ALICE}).status_code == 503
@@ -290,7 +292,7 @@ def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
 
 
 def test_an_id_that_no_column_holds_is_refused(app: Flask) -> None:
-    """Where it is assigned."""
+    """The assignment raises the error."""
     for value in (
         "x" * 256,
         "a\0b",

@@ -80,7 +80,7 @@ class Worker:
         return {key: value for copy in answer.categories.values() for key, value in copy.fields.items()}
 
     def known(self, lives: dict[str, int] = LIVES) -> dict[str, bytes] | None:
-        """What it has without asking; None: nothing."""
+        """Return the fields that the near cache has without asking; None: it has nothing."""
         hit = self.near.find(REF, lives)
         if hit is None:
             return None
@@ -97,7 +97,7 @@ class Worker:
         assert written.status == "written"
 
     def warm(self) -> None:
-        """It has read the session, and knows that."""
+        """Read the session until the near cache vouches for it."""
         self.read()
         self.near.attend()
         self.read()
@@ -171,7 +171,7 @@ def test_a_worker_of_this_host_is_seen_at_once(server: Valkey, raw: Any, tmp_pat
 
 
 def test_messages_arrive_over_tls(server: Valkey, raw: Any, elsewhere: Worker, tmp_path: Path) -> None:
-    """What is not read yet lies in the socket, in TLS, or in the parser."""
+    """A message is found whether it lies in the socket, in TLS, or in the parser."""
     authority = Authority(tmp_path)
     with TlsFront(authority.context(["localhost"]), server.port) as front:
         url = f"rediss://localhost:{front.port}/0?ssl_ca_certs={authority.certificate}"
@@ -277,7 +277,7 @@ def test_what_is_written_while_it_is_asked_for_is_no_hit(worker: Worker, monkeyp
 
 
 def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None:
-    """Whatever changes a session changes what is kept of it."""
+    """Any change of a session by this worker changes what is kept of it."""
     row = AuthRow(DIGEST, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
     for change in (
         lambda: worker.store.push(row, 1, LIFE, timeout=WAIT),
@@ -427,7 +427,8 @@ def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
 def test_a_request_that_is_ended_gives_the_connection_back(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """By a signal handler, or as a greenlet: whatever waits may raise."""
+    """A request that is ended by a signal handler, or as a greenlet, gives the connection back: whatever waits may
+    raise."""
 
     def end(*arguments: Any, **options: Any) -> None:
         raise SystemExit
@@ -473,8 +474,8 @@ def test_an_application_has_hits_unless_it_is_switched_off(make_app: MakeApp, is
 
 
 def test_two_workers_of_a_host_agree_at_once(make_app: MakeApp) -> None:
-    """What one worker has changed, a sign-out included, is what the other one reads next. They share the files beside
-    the journal."""
+    """A change or a sign-out on one worker is seen by the next read of the other. They share the files beside the
+    journal."""
     one, two = make_app(), make_app()
     here = sign_in(one, input_text="text")
     there = browser(two, here.cookie)

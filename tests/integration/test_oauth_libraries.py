@@ -59,7 +59,7 @@ def live(app: Flask, client: Any) -> bool:
 
 @pytest.fixture
 def authlib(make_app: MakeApp, idp: Provider) -> Flask:
-    """As in Authlib's documentation (Flask OpenID Connect client)."""
+    """Return an application as in Authlib's documentation (Flask OpenID Connect client)."""
     app = make_app()
     oauth = OAuth(app)
     oauth.register(
@@ -121,7 +121,7 @@ def test_authlib_over_a_session_of_another_user(authlib: Flask, idp: Provider) -
 
 @pytest.fixture
 def oidc(make_app: MakeApp, idp: Provider) -> Flask:
-    """As in flask-oidc's documentation."""
+    """Return an application as in flask-oidc's documentation."""
     app = make_app()
     app.config.update(
         OIDC_CLIENT_SECRETS={"web": {**CLIENT, "issuer": idp.url}},
@@ -160,7 +160,7 @@ def test_flask_oidc(oidc: Flask, idp: Provider) -> None:
 
 
 def test_flask_oidc_refreshes_its_token(oidc: Flask, idp: Provider) -> None:
-    """In the middle of a page; the session stays the same one."""
+    """The token is refreshed in the middle of a page; the session stays the same one."""
     client = signed_in(idp, oidc, "/login")
     client.post("/use-up")
     response = client.get("/")
@@ -185,7 +185,8 @@ def test_flask_oidc_over_a_session_that_is_signed_in(oidc: Flask, idp: Provider)
 
 @pytest.fixture
 def dance(make_app: MakeApp, idp: Provider) -> Flask:
-    """As in Flask-Dance's documentation; beside Flask-Login, which learns of the user in a later request."""
+    """Return an application as in Flask-Dance's documentation; beside Flask-Login, which learns of the user in a
+    later request."""
     app = with_login_manager(make_app())
     blueprint = OAuth2ConsumerBlueprint(
         "idp",

@@ -59,7 +59,8 @@ def lose_the_primary(app: Flask, proxy: FaultProxy, client: Any) -> None:
 def test_what_a_sibling_merged_is_seen_by_a_worker_that_cannot_reach_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was merged lies over no read any more: the host's copy shows it, for as long as the outage lasts there."""
+    """Merged entries are laid over no read any more: the host's copy shows them to the cut-off worker, for as long
+    as its outage lasts."""
     monkeypatch.setattr(outages, "ANNOUNCEMENTS", 0.0)
     monkeypatch.setattr(merges, "LINGER", 600.0)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
@@ -292,7 +293,7 @@ def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultPro
 def test_what_is_merged_while_redis_is_asked_is_seen_once(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str, bringing: str
 ) -> None:
-    """Neither is an addition counted twice, nor is it, or a value, missing in what the request sees."""
+    """An addition is not counted twice, and neither it nor a value is missing in what the request sees."""
     categories = {
         name: {"features": {}, **spec, "on_demand": kind == "on demand" and name != "auth"}
         for name, spec in DEFAULT_CATEGORIES.items()
@@ -337,7 +338,7 @@ def test_what_is_merged_while_redis_is_asked_is_seen_once(
 def test_a_worker_that_stops_while_it_brings_things_home_keeps_no_other_one_from_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, tmp_path: Path
 ) -> None:
-    """What waits is laid over reads meanwhile, and is merged when the stopped one goes on."""
+    """Entries that wait are laid over reads meanwhile, and are merged when the stopped worker is gone."""
     app = make_app(REDIS_URL=proxy.instead_of(primary.url))
     client = sign_in(app, input_text="before")
     lose_the_primary(app, proxy, client)
@@ -358,7 +359,8 @@ def test_a_worker_that_stops_while_it_brings_things_home_keeps_no_other_one_from
 
 
 def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: MakeApp) -> None:
-    """What a worker was told by the database a moment ago does not count when another one has changed it since."""
+    """An answer that a worker got from the database a moment ago does not count when another one has changed the row
+    since."""
     one, other = make_app(), make_app()
     client = sign_in(one)
     here, there = browser(one, client.cookie), browser(other, client.cookie)
@@ -398,7 +400,8 @@ def test_what_a_worker_has_changed_itself_it_need_not_ask_for(
 
 
 def test_what_a_worker_knows_from_before_the_outage_does_not_count(make_app: MakeApp) -> None:
-    """However short ago it was told: another worker may have told Redis of a change since."""
+    """A change that another worker has told Redis of since counts, however short ago this worker was told of the one
+    before."""
     one, other = make_app(), make_app()
     client = sign_in(one)
     here, there = browser(one, client.cookie), browser(other, client.cookie)
@@ -428,7 +431,7 @@ def test_a_change_of_auth_by_a_worker_that_reaches_redis_is_seen_by_one_that_doe
 def test_a_worker_that_finds_a_session_dead_in_redis_tells_one_that_cannot_reach_redis(
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the cut off worker was told a moment ago is over with the row."""
+    """The row that the cut-off worker was shown a moment ago is not believed any more."""
     monkeypatch.setattr(leases, "DEGRADED_VERIFY_MS", 60_000)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy)

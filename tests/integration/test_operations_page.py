@@ -51,7 +51,7 @@ def shape(line: str) -> str:
 
 
 def shown(beginning: str) -> str:
-    """What the page shows that a command prints."""
+    """Return the output of a command that the page shows."""
     found = [
         output
         for block in blocks_of(PAGE, "console")
@@ -128,7 +128,7 @@ def test_sessions(site: Flask) -> None:
 
 
 def test_all_sessions_of_a_user(site: Flask) -> None:
-    """With the database, and without."""
+    """Ending all sessions of a user prints what the page shows, with the database and without."""
     sign_in(site, "42")
     sign_in(site, "42")
     with_database, without = (
@@ -151,7 +151,7 @@ def test_purge_without_the_database(make_app: MakeApp, monkeypatch: pytest.Monke
 
 
 def test_the_journal(site: Flask) -> None:
-    """While Redis is away: for people, and with the same names for programs."""
+    """The numbers are shown while Redis is away: for people, and with the same names for programs."""
     client = sign_in(site, "42", lang="ja", input_text="text")
     with switched_off(site, "primary", "replica"):
         client.post("/set", json={"input_text": "more"})
@@ -172,7 +172,7 @@ def test_a_drill(site: Flask) -> None:
 
 
 def test_the_doctor(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """Of an application with the mistakes that the page shows."""
+    """The output is that of an application with the mistakes that the page shows."""
     urls = []
     for server in (primary, replica):
         with server.client() as client:

@@ -42,7 +42,7 @@ from .conftest import MakeApp, parts
 
 
 def operator(app: Flask) -> LangPontSession:
-    """What an operator calls."""
+    """Return the extension, as an operator calls it."""
     return cast(LangPontSession, app.session_interface)
 
 
@@ -56,7 +56,7 @@ class Site:
         self.elsewhere = make_app(**config, JOURNAL=str(tmp_path / "other host.sqlite3"))
 
     def start_another(self) -> Flask:
-        """One more worker of the first host, which has not served any request yet."""
+        """Return one more worker of the first host, which has not served any request yet."""
         return self._make()
 
     @property
@@ -94,7 +94,7 @@ def pg_site(make_app: MakeApp, tmp_path: Path, postgres: Postgres) -> Iterator[S
 
 
 def test_sessions_are_listed_oldest_first(site: Site) -> None:
-    """Those in which the user is signed in; with times that have a zone, and a name to end them by."""
+    """The list has the user's sessions only, with times that have a zone, and a name to end them by."""
     first = sign_in(site.worker)
     age_row(site.worker, first.digest, 600_000)
     second = sign_in(site.sibling)
@@ -207,7 +207,8 @@ def told_and_counted(site: Site, act: Callable[[], object]) -> tuple[list[str], 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_d36_a_session_that_lived_is_told_and_counted_once(site: Site, end: Callable[[Site, Any], object]) -> None:
-    """By one rule, whatever ends it; then it is over, and nothing is told of it any more."""
+    """A session that lived is told and counted by one rule, whatever ends it; then it is over, and nothing is told
+    of it any more."""
     client = sign_in(site.worker)
     name = client.digest[:8]
     assert told_and_counted(site, lambda: end(site, client)) == ([name], 1)
@@ -333,7 +334,8 @@ def test_i1_of_many_sessions_a_request_tells_redis_of_some(
 
 
 def is_leased(app: Flask, client: Any) -> bool:
-    """Whether this worker shows its user without asking the database. On a busy machine the lease comes later."""
+    """Return whether this worker shows its user without asking the database. On a busy machine the lease comes
+    later."""
     before = questions(app)
     return who(app, client) is not None and questions(app) == before
 

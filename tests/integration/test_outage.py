@@ -136,7 +136,7 @@ def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary
 
 
 def is_leased(app: Flask, client: Any) -> bool:
-    """Whether a read of this client asks no SQL."""
+    """Return whether a read of this client asks no SQL."""
 
     def verified() -> int:
         return sum(s.count for o, s in parts(app).recorder.series().items() if o.name == "verify")
@@ -471,7 +471,7 @@ def test_what_was_cleared_does_not_come_back_in_an_outage(app: Flask, primary: V
 
 
 def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """What waits for the primary goes home as soon as the primary answers, whatever else is down."""
+    """Entries for the primary are merged as soon as the primary answers, whatever else is down."""
     app = make_app(REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
     client: Any = app.test_client()
     client.post("/set", json={"lang": "jp"})

@@ -23,7 +23,7 @@ EVENTS = {"pool": ("connect", "checkout", "checkin", "close"), "dispatch": ("beg
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[sa.Engine]:
-    """As an application makes one, with a listener and a ping."""
+    """Yield an engine as an application makes one, with a listener and a ping."""
     engine = sa.create_engine(database_url, pool_pre_ping=True, hide_parameters=True)
     sa.event.listen(engine, "checkout", lambda connection, record, proxy: None)
     METADATA.create_all(engine)
@@ -66,7 +66,7 @@ def test_the_pool_of_the_application_is_never_used(engine: sa.Engine) -> None:
 
 
 def test_connections_are_made_as_the_application_makes_them(postgres: Postgres) -> None:
-    """By its creator, with its listeners, and under its name for the tables' schema."""
+    """The creator, the listeners and the schema's name of the application's engine hold for these connections, too."""
     made: list[str] = []
 
     def connect() -> Any:
@@ -104,7 +104,7 @@ def test_a_pool_that_the_application_has_emptied_is_its_own_affair(database_url:
 
 
 def test_connecting_is_limited_for_sessions_alone(postgres: Postgres) -> None:
-    """Whatever connected before."""
+    """The limit holds for sessions alone, whatever connected before."""
     engine = sa.create_engine(postgres.url, poolclass=sa.NullPool, hide_parameters=True)
     limits: list[object] = []
     database = Database(engine, timeout=LONG)
@@ -152,7 +152,7 @@ def test_an_engine_of_ours_sees_what_others_have_committed(mariadb: MariaDB) -> 
 def test_a_driver_that_was_never_run_is_named_at_start(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, known: bool
 ) -> None:
-    """Once, and no other."""
+    """The driver is named once, and no other one."""
     if not known:
         monkeypatch.setattr(dialects, "DRIVERS", {})
     make_app()

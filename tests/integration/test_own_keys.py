@@ -40,7 +40,7 @@ def explained(app: Flask, key: str) -> list[str]:
 
 
 def test_a_cart_survives_an_outage(make_app: MakeApp) -> None:
-    """What nothing claims is shown, kept and merged; the look of the pages is not."""
+    """Keys that no feature names are shown, kept and merged; the look of the pages is not."""
     app = make_app()
     client: Any = app.test_client()
     client.post("/set", json={"cart": ["tea"], "theme": "dark"})
@@ -55,7 +55,7 @@ def test_a_cart_survives_an_outage(make_app: MakeApp) -> None:
 
 
 def levels(app: Flask, key: str) -> list[str]:
-    """What a key gets at each of them."""
+    """Return the lines about a key that say what it gets at each level."""
     return [line for line in explained(app, key) if line.startswith("level")]
 
 
@@ -106,7 +106,7 @@ def test_what_explain_offers_changes_what_the_key_gets(make_app: MakeApp) -> Non
 
 
 def test_an_increment_is_a_use(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    """As an assignment is."""
+    """An increment of a key counts as its use, as an assignment does."""
     app = debugged(make_app())
     with caplog.at_level(logging.INFO), app.test_request_context("/"):
         session.increment("visits")  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def test_without_a_catch_all_the_error_says_where_to_name_it(make_app: MakeApp) 
 
 
 def test_explain_a_key(make_app: MakeApp) -> None:
-    """Where it is, what it gets at each level, and the line that changes it."""
+    """The command says where the key is, what it gets at each level, and which line changes it."""
     copy = "local_cache_fallback: this host's copy; what is written waits in its journal and is merged"
     none = "disable_feature: what DEFAULTS says, and available() is False; what is written is gone with the request"
     assert explained(make_app(), "cart") == [
@@ -245,7 +245,7 @@ def test_it_stays_with_its_user(app: Flask, sign_in_again: dict[str, str], cart:
 
 
 def test_it_is_gone_with_the_sign_out(app: Flask) -> None:
-    """As everything of auth."""
+    """The keys go with the sign-out, as everything of auth does."""
     client = sign_in(app, cart=["tea"])
     client.post("/pop/_user_id")
     assert client.get("/all").json == {}

@@ -113,7 +113,7 @@ def ends(response: Any) -> list[datetime]:
 
 
 def hours(app: Flask, name: str) -> tuple[float, float]:
-    """How long a session may be idle, and how long it lives in all, by its row as it was written last."""
+    """Return how long a session may be idle, and how long it lives in all, by its row as it was written last; hours."""
     found = row(app, name)
     idle, whole = found["idle_expires_at"] - found["updated_at"], found["absolute_expires_at"] - found["created_at"]
     return float(idle / HOURS), float(whole / HOURS)

@@ -69,7 +69,7 @@ def limits(connection: sa.Connection) -> Any:
 
 
 def test_rows_are_kept_as_without_it(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """Written often enough for a driver to prepare statements, by several connections at once."""
+    """Statements are run often enough for a driver to prepare them, by several connections at once."""
     for number in range(8):
         rows = together(*(partial(create, database, f"{letter}{number}") for letter in "abcd"))
         assert [row.version for row in rows] == [1] * 4
@@ -82,7 +82,8 @@ def test_rows_are_kept_as_without_it(database: Database, caplog: pytest.LogCaptu
 
 
 def test_limits_are_those_of_each_transaction(database: Database, url: str) -> None:
-    """Of those that read as well, with patience or without; the next client of the server connection has none."""
+    """Limits hold for reading transactions as well, with patience or without; the next client of the server
+    connection has none."""
     with database.connections.reading() as connection:
         assert limits(connection) == ("200ms", "100ms")
     with database.connections.writing() as connection:
@@ -97,7 +98,7 @@ def test_limits_are_those_of_each_transaction(database: Database, url: str) -> N
 
 
 def test_a_locked_row_is_an_error_soon(database: Database, postgres: Postgres) -> None:
-    """As without it: the lock was the reason, and the caller is told in time."""
+    """The error comes in time, as without PgBouncer: the lock was the reason, and the caller is told."""
     create(database)
     direct = Database(make_engine(postgres.url, LONG), timeout=LONG)
     with locked(direct), pytest.raises(StoreError, match="LockNotAvailable") as caught:
@@ -108,7 +109,8 @@ def test_a_locked_row_is_an_error_soon(database: Database, postgres: Postgres) -
 
 
 def test_it_is_said_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Which way it is, to explain why a read takes four round trips instead of one."""
+    """The log says once that PgBouncer refuses the options, which explains why a read takes four round trips instead
+    of one."""
     caplog.set_level(logging.INFO, "flask_langpont_session")
     database = Database(make_engine(url, SHORT), timeout=LONG)
     database.upkeep.create_tables()

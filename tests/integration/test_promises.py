@@ -42,7 +42,7 @@ MINUTES = 60_000
 
 @pytest.fixture(autouse=True)
 def the_database_runs_again(postgres: Postgres) -> Iterator[None]:
-    """Whatever a test did to it, the next one finds it running."""
+    """Start the database after each test, whatever the test did to it."""
     yield
     postgres.start()
 
@@ -124,7 +124,7 @@ def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
 
 @contextmanager
 def a_busy_database(app: Flask) -> Iterator[None]:
-    """Its only slot is taken for as long as the block lasts."""
+    """Take the only slot of the database for as long as the block lasts."""
     database = parts(app).backend.database
     done = threading.Event()
 

@@ -35,7 +35,7 @@ def recorded(app: Flask) -> dict[tuple[str, str, str], int]:
 
 
 class Since:
-    """What was recorded since this was made."""
+    """The operations that were recorded since this object was made."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What a category's record remembers, and what a merge makes of it: on Valkey, on Redis, and on fakeredis.
+"""The record of a category, and what a merge makes of it: on Valkey, on Redis, and on fakeredis.
 
 A merge brings what a host kept in an outage. It may not undo what was written since, and must not lose what was not.
 """
@@ -62,7 +62,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def client(server: Valkey | None) -> Iterator[Any]:
-    """To look behind the store's back; the server is empty."""
+    """Yield a client that looks behind the store's back; the server is empty."""
     with server.client() if server else fakeredis.FakeRedis(decode_responses=True) as client:
         client.flushall()
         yield client
@@ -143,7 +143,7 @@ def whole(client: Any) -> dict[str, str]:
 
 
 def assert_counted(client: Any) -> None:
-    """What the record says of its size is so."""
+    """Assert that the record's count and bytes are those of its fields."""
     fields = data(client)
     size = sum(len(name.encode()) + len(value.encode()) for name, value in fields.items())
     assert (meta(client).count, meta(client).bytes) == (len(fields), size)
@@ -184,7 +184,7 @@ def put(
 
 
 def blind(name: str, value: bytes | None, moment: int, doubts: str = "") -> MergeStep:
-    """What was made from nothing and acknowledged at that moment."""
+    """Return a merge step of a value that was set without a read and acknowledged at that moment."""
     return put(name, value, moment, None, TIME, doubts, moment)
 
 
@@ -200,7 +200,7 @@ def wipe(moment: int, doubts: str = "") -> MergeStep:
 
 
 def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
-    """Whatever is done to the record, emptied, wiped or set anew: copies of it are in order for ever."""
+    """A record's stamp grows whatever is done to it, emptied, wiped or set anew: copies of it are in order for ever."""
     steps: list[Callable[[], tuple[int, int]]] = [
         lambda: written(sets={"a": b"1", "b": b"2"}),
         lambda: written(deletes={"a"}),
@@ -234,7 +234,7 @@ def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
 
 
 def test_a_stamp_is_more_than_the_one_before_whatever_the_clock_says(store: RedisStore, client: Any) -> None:
-    """After a failover to a server whose clock is behind, two writes are in order all the same."""
+    """Two writes are in order, also after a failover to a server whose clock is behind."""
     stamp(store, sets={"a": b"1"})
     ahead = meta(client).earlier(-HOUR)
     put_meta(client, ahead)
@@ -264,7 +264,7 @@ def test_a_merge_of_nothing_into_nothing_leaves_nothing(store: RedisStore, clien
 
 
 def test_a_record_begins_with_the_write_that_made_it(store: RedisStore, client: Any) -> None:
-    """Of all its fields it says this once, however many they are."""
+    """The record says only once, for all its fields, which write made it."""
     first = stamp(store, "write.1", sets={f"field{number}": b"1" for number in range(50)}, increments={"n": 1})
     assert replace(meta(client), bytes=0, count=0, additions=()) == Meta(DIGEST[:8], first, first, "write.1", 0, 0)
 
@@ -287,7 +287,7 @@ def test_each_later_write_of_a_field_is_noted(store: RedisStore, client: Any) ->
 
 
 def test_a_wipe_is_what_is_known_of_all_fields(store: RedisStore, client: Any) -> None:
-    """What is put in the same write is noted behind it."""
+    """A wipe stands for all fields; a field that is set in the same write is noted behind it."""
     stamp(store, "write.1", sets={"a": b"1"})
     stamp(store, "write.2", sets={"b": b"1"})
     wiped = stamp(store, "write.3", wipe=True, sets={"a": b"2"})
@@ -297,7 +297,7 @@ def test_a_wipe_is_what_is_known_of_all_fields(store: RedisStore, client: Any) -
 
 @pytest.mark.parametrize("length", [1, 30, 100, 350, 450])
 def test_what_was_written_lately_takes_no_more_room_the_more_it_is(store: RedisStore, client: Any, length: int) -> None:
-    """What is dropped raises the horizon: of no field is it ever said that it was not written when it was."""
+    """Older notes are dropped and raise the horizon: a field that was written since is never taken for unwritten."""
     names = [f"{number:0{length}}" for number in range(10, 40)]
     first = stamp(store, "write.1", sets={"other": b"1"})
     stamps = [stamp(store, "write.2", sets={name: b"1"}) for name in names]
@@ -312,7 +312,7 @@ def test_what_was_written_lately_takes_no_more_room_the_more_it_is(store: RedisS
 
 
 def test_what_is_dropped_after_a_wipe_leaves_no_word_of_the_beginning(store: RedisStore, client: Any) -> None:
-    """Of a record that began from nothing that is remembered, of one that was wiped it is not."""
+    """For a record that began from nothing the beginning is remembered, for one that was wiped it is not."""
     stamp(store, "write.1", sets={"a": b"1"})
     stamp(store, "write.2", wipe=True)
     for number in range(30):
@@ -331,7 +331,7 @@ def test_one_write_of_many_fields_is_noted_as_far_as_there_is_room(store: RedisS
 
 
 def test_after_an_hour_a_field_is_not_noted_any_more(store: RedisStore, client: Any) -> None:
-    """With the next write; younger ones stay."""
+    """The next write drops notes older than an hour; younger ones stay."""
     stamp(store, "write.1", sets={"a": b"1"})
     stamp(store, "write.2", sets={"b": b"1"})
     put_meta(client, meta(client).earlier(HOUR // 2))
@@ -659,7 +659,8 @@ def test_when_a_kept_value_was_acknowledged_is_noted(store: RedisStore, client: 
 def test_of_two_values_made_from_nothing_the_one_that_was_acknowledged_later_wins(
     store: RedisStore, client: Any, mode: str, since_acknowledged: int, outcome: Outcome
 ) -> None:
-    """Whichever host merges first. What was made from a version has to know what came to the record since."""
+    """The value that was acknowledged later wins, whichever host merges first. A value made from a version has to
+    know what came to the record since."""
     _, acknowledged, _ = merged_late(store)
     moment = acknowledged + since_acknowledged * SECOND
     assert outcomes(store, put("a", b"9", moment, b"1", mode)) == [outcome]
@@ -714,7 +715,8 @@ def test_a_kept_wipe_takes_what_was_there_and_keeps_what_was_written_since(store
 
 
 def test_what_follows_a_wipe_is_applied(store: RedisStore, client: Any) -> None:
-    """Whatever its moment and its base: when it was written the wipe had been acknowledged."""
+    """A change after the wipe is applied whatever its moment and its base: when it was written the wipe had been
+    acknowledged."""
     stamp(store, "write.1", sets={"a": b"1", "b": b"1", "c": b"1", "n": b"7"})
     moment = stamp(store, "write.2", sets={"b": b"2"}) + 1
     merged = merge(
@@ -783,7 +785,7 @@ def test_what_the_request_of_a_wipe_wrote_may_come_in_another_batch(
 def test_what_a_wipe_left_because_it_is_unknown_is_left_by_what_has_the_same_moment(
     store: RedisStore, client: Any
 ) -> None:
-    """Else the same wipe would take it when it is merged once more."""
+    """The value is left, because the same wipe would else take it when it is merged once more."""
     moment = stamp(store, "write.1", sets={"a": b"1"})
     for number in range(30):
         stamp(store, "write.2", sets={f"field{number}": b"1"})
@@ -797,7 +799,7 @@ def test_what_a_wipe_left_because_it_is_unknown_is_left_by_what_has_the_same_mom
 
 @pytest.mark.parametrize("again", ["the next run", "the same run"])
 def test_a_wipe_whose_reply_was_lost_is_merged_once_more(store: RedisStore, client: Any, again: str) -> None:
-    """With what followed it. Nothing of that is lost, and nothing is counted twice."""
+    """The wipe is merged once more with what followed it. Nothing of that is lost, and nothing is counted twice."""
     stamp(store, "write.1", sets={"a": b"1", "b": b"1"})
     moment = stamp(store, "write.2", sets={"b": b"2"}) + 50_000  # as far as the host knows the server's clock
     doubts = "merge.1 " if again == "the next run" else ""
@@ -880,7 +882,7 @@ def test_what_was_too_large_and_is_not_noted_may_be_added_later(store: RedisStor
 
 
 def test_an_addition_is_made_once(store: RedisStore, client: Any) -> None:
-    """By its id, whether a merge made it or a request; another id is another addition."""
+    """An addition is known by its id, whether a merge made it or a request; another id is another addition."""
     stamp(store, "write.1", increments={"n": 2})
     assert outcomes(store, add("n", 2, "write.1")) == [APPLIED]
     for _ in range(3):
@@ -909,7 +911,7 @@ def test_each_addition_of_a_request_has_an_id_of_its_own(
 
 
 def test_one_request_with_many_additions_takes_no_more_ids_than_are_remembered(store: RedisStore, client: Any) -> None:
-    """Else its own last ones would put its first one in doubt."""
+    """Otherwise the request's last additions would put its first one in doubt."""
     names = [f"field{number}" for number in range(9)]
     stamp(store, "write.2", increments=dict.fromkeys(names, 1))
     tokens = [addition_id("write.2", number) for number in range(9)]
@@ -954,7 +956,7 @@ def test_an_addition_that_may_be_forgotten_is_in_doubt(store: RedisStore, client
 
 
 def test_additions_outlive_a_wipe(store: RedisStore, client: Any) -> None:
-    """What was counted and then cleared is not counted once more."""
+    """Additions that were counted and then cleared are not counted once more."""
     stamp(store, "write.1", increments={"n": 2})
     stamp(store, "write.2", wipe=True)
     assert outcomes(store, add("n", 2, "write.1", 5)) == [APPLIED]
@@ -962,7 +964,7 @@ def test_additions_outlive_a_wipe(store: RedisStore, client: Any) -> None:
 
 
 def test_a_read_tells_which_additions_are_in_what_it_found(store: RedisStore) -> None:
-    """So that what waits in a journal and was made already is not shown twice."""
+    """The read tells so, lest what waits in a journal and was made already is shown twice."""
     stamp(store, "write.1", sets={"a": b"1"})
     assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].additions == b""
     stamp(store, "write.2", increments={"n": 1})
@@ -1019,7 +1021,7 @@ def test_numbers_of_eighteen_digits_are_added_exactly(
 
 
 def test_any_two_numbers_are_added_exactly(store: RedisStore, client: Any) -> None:
-    """Of any length and sign; a sum of more than eighteen digits is no number."""
+    """Numbers of any length and sign are added; a sum of more than eighteen digits is refused."""
     rng, expected = random.Random(11), {}
     pairs = [
         tuple(rng.choice((-1, 1)) * rng.randrange(10 ** rng.randrange(1, 19)) for _ in range(2)) for _ in range(200)
@@ -1050,7 +1052,7 @@ def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client: Any, number: int) -> None:
-    """And says how late it is; in time it does everything."""
+    """A late write does nothing, and says how late it is; in time it does everything."""
     stamp(store, sets={"a": b"1"})
     before, now_ms = whole(client), store.endpoint.time_ms(timeout=WAIT)
     [reply] = store.link.run([commands(now_ms - 1)[number]], WAIT)
@@ -1100,8 +1102,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
 
 
 def test_without_time_for_a_second_try_nothing_was_done(store: RedisStore, client: Any) -> None:
-    """That is known, so that a caller that has time may try again: an error of class LOCAL, of which nothing was
-    sent."""
+    """The error is of class LOCAL and says that nothing was sent, so that a caller that has time may try again."""
     stamp(store, sets={"a": b"1"})
     now_ms = store.endpoint.time_ms(timeout=WAIT)
     store.server_identity.note_clock(store.server_identity.server, now_ms - 3_600_000, time.monotonic())
@@ -1163,7 +1164,8 @@ def test_a_server_that_goes_on_in_time_does_what_it_was_asked(store: RedisStore,
 
 
 def test_copies_are_categories_as_they_are(store: RedisStore) -> None:
-    """One that is not there is empty as of now, which is later than any write that made it so."""
+    """Copies are the categories as they are; a missing one is empty as of now, which is later than any write that
+    made it so."""
     first = stamp(store, sets={"a": b"1"})
     found, absent = store.copies([(DIGEST, "ui"), (DIGEST, "translation")], timeout=WAIT)
     assert found[:2] == (first, {"a": b"1"})

@@ -148,7 +148,7 @@ def test_a_write_is_guarded_by_the_auth_record(
     ],
 )
 def test_a_merge_is_guarded_too(store: RedisStore, raw: Any, guard: str, record: str, status: str) -> None:
-    """What was written in an outage does not revive a session that ended meanwhile."""
+    """Writes of an outage do not revive a session that ended meanwhile."""
     given(store, record)
     found = merge(store, step("set", "lang", b'"ja"'), guard=guard)
     assert (found.status, found.outcomes) == ((status, (APPLIED,)) if status == "merged" else (status, ()))
@@ -339,7 +339,7 @@ def test_limits_are_checked_with_what_is_there(
 
 
 def test_a_deletion_is_taken_when_the_limits_were_lowered(store: RedisStore, raw: Any) -> None:
-    """What is left is still too large, but smaller than before."""
+    """A deletion is taken if the rest is still too large, but smaller than before."""
     write(store, ui=change(sets={"a": b"1", "b": b"1", "c": b"1"}))
     assert write(store, limits=(1, 3), ui=change(deletes={"a"})) == "written"
     assert data(raw) == {"b": "1", "c": "1"}
@@ -371,7 +371,8 @@ def test_a_record_changed_past_the_scripts_is_counted_anew(
 
 
 def test_a_write_with_an_auth_record_pushes_first(store: RedisStore, raw: Any) -> None:
-    """Both in one packet: the guard of the write finds what the push brought, if the server knows the script."""
+    """Both commands are in one packet: the guard of the write finds what the push brought, if the server knows the
+    script."""
     store.push(row(), 5, LIFE, timeout=WAIT)
     raw.delete(key("auth"))
     first = written(store, "alive", push=(row(), 5), ui=change(sets={"lang": b"1"}))
@@ -463,7 +464,8 @@ def test_a_push_replaces_a_record_of_another_type(store: RedisStore, raw: Any) -
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_burial_leaves_a_tombstone_and_no_data(store: RedisStore, raw: Any, damaged: bool) -> None:
-    """Never a DEL of auth: the tombstone is what stops late writes; it expires by itself."""
+    """A tombstone takes the place of all data. Auth is never deleted: the tombstone stops late writes, and expires
+    by itself."""
     given(store, "alive")
     write(store, ui=change(sets={"lang": b"1"}), translation=change(sets={"input_text": b"1"}))
     if damaged:
@@ -496,7 +498,8 @@ def test_reading_does_not_lengthen_a_tombstone(store: RedisStore, raw: Any) -> N
 def test_a_read_extends_a_life_after_a_quarter(
     store: RedisStore, raw: Any, life: int, left: int | None, extends: bool
 ) -> None:
-    """In the same round trip; 0 leaves it alone, and a record without a life (not ours) gets none."""
+    """The read extends the life in the same round trip; 0 leaves it alone, and a record without a life (not ours)
+    gets none."""
     write(store, ui=change(sets={"lang": b"1"}))
     raw.persist(key("ui")) if left is None else raw.pexpire(key("ui"), left)
     store.read(VISITOR, {"ui": life}, timeout=WAIT)
@@ -575,12 +578,12 @@ def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: A
 
 
 def hashes_sent(raw: Any) -> int:
-    """How many hashes the server has sent as a whole, in all."""
+    """Return how many hashes the server has sent as a whole, in all."""
     return int(raw.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
 
 
 def test_what_is_known_is_not_sent_again(store: RedisStore, raw: Any) -> None:
-    """Of three categories one changed since: that one comes, the others are what was read before."""
+    """If one of three categories has changed, only that one is sent; the others are what was read before."""
     store.push(row(), 1, LIFE, timeout=WAIT)
     write(store, "alive", ui=change(sets={"lang": b"1"}), translation=change(sets={"text": b"1"}))
 
@@ -607,7 +610,7 @@ def test_what_is_known_is_not_sent_again(store: RedisStore, raw: Any) -> None:
 
 @pytest.mark.parametrize("loss", ["emptied", "tombstone", "expired", "another type"])
 def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw: Any, loss: str) -> None:
-    """Whatever took it away."""
+    """A record that the store knows is believed only while Redis has it, whatever took it away."""
     store.push(row(), 1, LIFE, timeout=WAIT)
     write(store, "alive", ui=change(sets={"lang": b"1"}))
     for _ in range(2):
@@ -649,7 +652,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
 
 @pytest.mark.real_time("what hangs is given up within a bound")
 def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, store: RedisStore, raw: Any) -> None:
-    """After a time-out the connection is never used again, and what was stuck in it does nothing any more."""
+    """A connection is never used again after a time-out, and what was stuck in it does nothing any more."""
     write(store, ui=change(sets={"lang": b"1"}))
     server.freeze()
     try:
@@ -678,7 +681,7 @@ def test_the_server_identity_learns_which_server_answers(server: Valkey, store: 
 
 @pytest.mark.parametrize("missing", ["hgetall", "hset"])
 def test_a_probe_needs_the_rights_that_requests_need(store: RedisStore, raw: Any, missing: str) -> None:
-    """Else it would close a breaker that the next request opens again."""
+    """A probe with fewer rights would close a breaker that the next request opens again."""
     raw.execute_command("ACL", "SETUSER", "default", f"-{missing}")
     try:
         with pytest.raises(StoreError) as caught:
@@ -689,7 +692,7 @@ def test_a_probe_needs_the_rights_that_requests_need(store: RedisStore, raw: Any
 
 
 def test_a_probe_writes_and_reads_over_a_new_connection(store: RedisStore, raw: Any) -> None:
-    """And leaves none behind; its canary expires by itself, and whatever lies in its place is no hindrance."""
+    """A probe leaves nothing behind: its canary expires by itself, and whatever lies in its place is no hindrance."""
     raw.lpush("session:canary:test", "x")
     store.endpoint.time_ms(timeout=WAIT)
     before = raw.info("clients")["connected_clients"]

@@ -52,7 +52,7 @@ def lose(state: State, *stores: str) -> None:
 
 @contextmanager
 def slowed(store: type, method: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """That method takes longer. When it was called, monotonic seconds."""
+    """Make the method take longer. Yield the times at which it was called, in monotonic seconds."""
     called: list[float] = []
     real = getattr(store, method)
 
@@ -78,7 +78,7 @@ def keep_many(journal: Journal, number: int) -> None:
 def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the replay takes: here until the database is in use."""
+    """The database is in use at once however long the replay takes: here until the database is in use."""
     app = make_app()
     state, merge_all = parts(app), RedisStore.merge_all
     merging, go_on = threading.Event(), threading.Event()
@@ -107,7 +107,7 @@ def test_a_database_that_was_away_during_a_replay_is_in_use_again_at_once(
 def test_a_journal_that_cannot_be_merged_keeps_no_store_from_requests(
     make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits is shown all the same, and what is written goes behind it."""
+    """Entries that wait are shown all the same, and new writes go behind them."""
     app = make_app()
     state, client = parts(app), sign_in(app, input_text="before")
     with state.monitor.paused():
@@ -238,7 +238,7 @@ def test_what_was_written_under_the_new_id_is_newer_than_what_is_carried(make_ap
 
 
 def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And pushes: a transaction, a question and a round trip for each few hundred of them."""
+    """Many revocations and pushes are a transaction, a question and a round trip for each few hundred of them."""
     app = make_app()
     state = parts(app)
     database, life = state.backend.database, state.settings.life
@@ -270,7 +270,7 @@ def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: p
 def test_one_that_cannot_be_merged_keeps_no_other_one_waiting(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails together is tried one by one."""
+    """Entries that fail together are tried one by one."""
     app = make_app()
     state = parts(app)
     real = Database.revoke_many
@@ -400,7 +400,7 @@ def replays() -> set[threading.Thread]:
 
 
 def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
-    """With threads of its own; its parent's are not there."""
+    """A child has threads of its own for the replay; its parent's are not there."""
     app = make_app()
     state, others = parts(app), replays()
     state.monitor.ensure_started()
@@ -418,7 +418,7 @@ def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
 
 
 def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of a large journal; what is left waits."""
+    """The replay of a large journal ends in the middle; what is left waits."""
     app = make_app()
     state, others = parts(app), replays()
     monkeypatch.setattr("flask_langpont_session.recovery.steps.BATCH", 10)
@@ -433,7 +433,7 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
 
 
 def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
-    """What other workers published can be given back too."""
+    """Copies that other workers published have all that is needed to give them back."""
     app = make_app()
     client = sign_in(app, input_text="mine")
     with parts(app).monitor.paused():

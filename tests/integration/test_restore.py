@@ -62,7 +62,7 @@ class Server:
 
     @property
     def fields(self) -> Fields:
-        """What is there."""
+        """Return the fields that the server has."""
         [copy] = self.store.copies([(SID, "ui")], timeout=5)
         return copy.fields
 
@@ -78,7 +78,7 @@ def server(primary: Valkey) -> Iterator[Server]:
 
 
 def test_what_was_lost_comes_back_as_it_was(server: Server) -> None:
-    """With a new version, so that older copies are known to be older."""
+    """Lost data comes back with a new version, so that older copies are known to be older."""
     version = server.write(lang="ja", theme="dark")
     server.empty()
     reply = server.restore(version, lang="ja", theme="dark")
@@ -93,7 +93,8 @@ def test_what_was_lost_comes_back_as_it_was(server: Server) -> None:
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 @pytest.mark.parametrize("write", [False, True])
 def test_the_newest_copy_wins_in_any_order(server: Server, order: tuple[int, ...], write: bool) -> None:
-    """With what was deleted meanwhile; and what was written after the loss stays, whatever the copies say."""
+    """The newest copy wins, with what was deleted meanwhile; what was written after the loss stays, whatever the
+    copies say."""
     first = server.write(lang="ja", theme="dark", gone="1")
     second = server.write(lang="en", delete="gone")
     third = server.write(lang="fr", more="1")
@@ -126,7 +127,7 @@ def test_a_wipe_that_a_host_knows_of_is_not_undone(server: Server, order: tuple[
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_wipe_is_not_undone_in_what_was_begun_after_the_loss(server: Server, order: tuple[int, int]) -> None:
-    """What was written after the loss stays."""
+    """Data that was written after the loss stays."""
     before = server.write(lang="ja", theme="dark")
     wiped = server.wipe()
     server.empty()

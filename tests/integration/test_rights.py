@@ -113,7 +113,7 @@ def test_one_right_of_several_is_a_change_that_needs_the_database(app: Flask) ->
 
 
 def test_a_user_with_no_right_left_is_signed_in_still(app: Flask) -> None:
-    """Also one whose id is 0."""
+    """A user without a right stays signed in, also one whose id is 0."""
     client: Any = app.test_client()
     client.post("/set", json={"user_id": 0, "logged_in": True})
     client.post("/pop/logged_in")
@@ -121,8 +121,8 @@ def test_a_user_with_no_right_left_is_signed_in_still(app: Flask) -> None:
 
 
 def test_a_right_that_is_none_is_there(app: Flask) -> None:
-    """As in Flask's own session: Flask-Principal takes an identity only if it finds how the user signed in, which it
-    stores as None unless it is told."""
+    """A right with the value None is there, as in Flask's own session: Flask-Principal takes an identity only if it
+    finds how the user signed in, which it stores as None unless it is told."""
     client: Any = app.test_client()
     client.cookie = cookie_of(client.post("/principal"))
     for asked in (client, browser(app, client.cookie)):

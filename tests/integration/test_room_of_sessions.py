@@ -1,4 +1,4 @@
-"""What a session of 1 KB takes of a worker, counted object by object, and that MEMORY_BYTES goes by that."""
+"""The size of a session of 1 KB in a worker, counted object by object, and that MEMORY_BYTES goes by it."""
 
 from __future__ import annotations
 

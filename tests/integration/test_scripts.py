@@ -45,7 +45,7 @@ def a_row(now: int, **changes: Any) -> AuthRow:
 
 
 def test_extending_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
-    """And the record's life with it; never back, and never past the end of the session's life in all."""
+    """The record's life is extended as well; never back, and never past the end of the session's life in all."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     moved = store.extend_idle(DIGEST, 2 * HOUR, timeout=WAIT)
@@ -74,7 +74,7 @@ def test_extending_moves_the_idle_expiry(store: RedisStore, raw: Any) -> None:
     ids=str,
 )
 def test_extending_touches_nothing_else(store: RedisStore, raw: Any, changed: dict[str, object]) -> None:
-    """What is not the living record of this very session is left as it is, its life too."""
+    """A record that is not the living one of this very session is left as it is, its expiry too."""
     now = store.endpoint.time_ms(timeout=WAIT)
     store.push(a_row(now), now, HOUR, timeout=WAIT)
     say(raw, KEY, changed)
@@ -110,7 +110,8 @@ def test_extending_what_is_no_record(store: RedisStore, raw: Any, kind: str) -> 
     ids=str,
 )
 def test_a_push_replaces_another_session_s_record(store: RedisStore, raw: Any, there: dict[str, str]) -> None:
-    """Neither its tombstone nor its version nor its idle expiry says anything of ours; nor does a damaged one's."""
+    """Neither the tombstone nor the version nor the idle expiry of another session's record counts; nor do those of
+    a damaged one."""
     now = store.endpoint.time_ms(timeout=WAIT)
     said = {"@d": DIGEST, "@v": 99, "@at": now, "@i": now + 9 * HOUR, "@x": now + 9 * HOUR, "@c": now, "@e": 0, **there}
     raw.hset(KEY, mapping={"@m": packed(said), "user_role": '"admin"'})

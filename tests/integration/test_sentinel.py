@@ -180,7 +180,7 @@ def test_a_primary_that_steps_down_is_left_before_it_does(make: Callable[..., Fl
 
 
 def test_a_server_that_says_it_is_a_replica_is_no_primary(make: Callable[..., Flask], service: Service) -> None:
-    """Whichever sentinel named it, it is neither used nor taken note of; then another one is asked."""
+    """Such a server is neither used nor noted, whichever sentinel named it; then another one is asked."""
     stale, informed = service.sentinels[:2]
     told = {stale: service.replica, informed: service.primary}
     for sentinel, server in told.items():

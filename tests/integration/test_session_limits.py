@@ -18,7 +18,7 @@ from .conftest import MakeApp, cookie_of, parts
 
 
 def why(app: Flask) -> Flask:
-    """With a page that says whether the browser's session was displaced."""
+    """Add a page that says whether the browser's session was displaced."""
 
     @app.get("/why")
     def page() -> Any:
@@ -32,7 +32,8 @@ def displaced(app: Flask, client: Any) -> bool:
 
 
 def test_a_sign_in_ends_the_oldest_session_everywhere_at_once(make_app: MakeApp, primary: Valkey) -> None:
-    """On this worker, on another one, in Redis and in the database; an event tells it, and the browser once."""
+    """The oldest session ends on this worker, on another one, in Redis and in the database; an event tells it, and
+    the browser once."""
     app, sibling = why(make_app(MAX_SESSIONS_PER_USER=2)), why(make_app(MAX_SESSIONS_PER_USER=2))
     first, second, stranger = sign_in(app), sign_in(app), sign_in(app, "8")
     assert [who(worker, first) for worker in (app, sibling)] == ["7", "7"]

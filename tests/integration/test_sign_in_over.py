@@ -81,7 +81,8 @@ ANOTHER_S: list[list[tuple[str, Any]]] = [
 
 
 def test_d15_another_user_gets_nothing_but_the_looks(app: Flask) -> None:
-    """Whatever the order of several user keys, as soon as one of them names another user. No role either."""
+    """Another user gets no data, as soon as one of several user keys names another user, whatever their order. No
+    role either."""
     for keys in ANOTHER_S:
         client = signed_in(app, **A)
         assert sign_in_over(client, *keys) == {**dict(keys), **LOOKS}
@@ -119,7 +120,7 @@ def test_d15_what_is_set_between_two_user_keys_is_the_new_user_s(app: Flask) -> 
 
 
 def test_d15_what_is_set_before_over_another_session_is_that_one_s(app: Flask) -> None:
-    """As of auth: what a request says over a user's session before it names the user."""
+    """Auth that a request says over a user's session, before it names the user, belongs to that session."""
     client = signed_in(app, _user_id="7")
     assert sign_in_over(client, ("target_lang", "en"), ("_user_id", "8")) == {"_user_id": "8", **LOOKS}
 

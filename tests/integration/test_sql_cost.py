@@ -1,4 +1,4 @@
-"""What auth costs the database, counted at its driver: the figures that docs/guarantees.md promises."""
+"""The cost of auth for the database, counted at its driver: the figures that docs/guarantees.md promises."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def app(make_app: MakeApp, database_url: str) -> Flask:
-    """On each engine in turn, with patience: a busy machine is no outage."""
+    """Return an application on each engine in turn, with patience: a busy machine is no outage."""
     return make_app(DATABASE_URL=database_url, DATABASE_TIMEOUT=3.0, REDIS_TIMEOUT=3.0, REQUEST_BUDGET=4.0)
 
 
@@ -47,7 +47,7 @@ def age(app: Flask, primary: Valkey, ms: int) -> None:
 
 @on_sqlite
 def test_one_read_per_session_and_interval(app: Flask, primary: Valkey) -> None:
-    """However many requests there are; the next interval costs the next read."""
+    """One read is all, however many requests there are; the next interval costs the next read."""
     client: Any = app.test_client()
     client.post("/login/7")
     client.get("/who")

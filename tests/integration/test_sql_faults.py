@@ -1,4 +1,4 @@
-"""What can befall the SQL database, row by row: what it is called, whom it stops, what pages show, how it is over.
+"""Faults of the SQL database, row by row: the error class, which users it stops, what pages show, how it is over.
 
 Each row is caused for real, by a lock, a setting, a file, or the proxy before the server. Those of PostgreSQL and
 SQLite that are rows of the fault matrix (``tests/faults/matrix.py``) are not repeated here.
@@ -48,7 +48,7 @@ NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Place:
-    """Where a fault is to happen.
+    """The database in which a fault is to happen.
 
     :param url: leads to the database, not through the proxy.
     :param admin_url: the same for an administrator.
@@ -61,13 +61,13 @@ class Place:
 
     @contextmanager
     def admin(self) -> Iterator[sa.Connection]:
-        """Another client's connection; each statement is committed."""
+        """Yield another client's connection; each statement is committed."""
         engine = sa.create_engine(self.admin_url or self.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             yield connection
 
     def renew_connections(self) -> None:
-        """As when the last ones have been idle for too long."""
+        """Let new connections be made, as after those before have been idle for too long."""
         with parts(self.app).monitor.paused():  # one that it borrowed would never be closed
             parts(self.app).backend.database.engine.dispose()
 
@@ -95,7 +95,7 @@ class Row:
 
     @property
     def timeout(self) -> float:
-        """For the application that meets it."""
+        """Return the time-out for an application that meets this fault."""
         return TIMEOUT if self.hangs else PATIENCE
 
 
@@ -243,7 +243,7 @@ def answers(app: Flask) -> bool:
 
 
 def visited(app: Flask, primary: Valkey, user: Any) -> frozenset[str]:
-    """What is lost when others have come in vain, and a signed-in user has come and noticed nothing."""
+    """Return the lost stores after visitors came in vain, and a signed-in user came and noticed nothing."""
     assert not answers(app)
     end_lease(app, primary, user.digest)
     assert user.get("/who").json["user"] == USER
@@ -320,7 +320,7 @@ def test_what_requests_would_wait_for_is_no_outage(make_app: MakeApp, postgres: 
 
 
 def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
-    """What answers then may be a standby: it shows which users are signed in, and signs no user in."""
+    """The first answers may be those of a standby: it shows which users are signed in, and signs no user in."""
     app = make_app(DATABASE_URL=sqlite_url)
     place = Place(app, sqlite_url)
     user = sign_in(app, USER)
@@ -338,7 +338,8 @@ def test_after_an_outage_reads_come_back_before_writes(make_app: MakeApp, sqlite
 def test_connections_that_the_server_closed_cost_no_request_anything(
     make_app: MakeApp, on: str, request: pytest.FixtureRequest
 ) -> None:
-    """As after an hour without visitors, behind a firewall that forgets, or after a restart: no request meets them."""
+    """Connections are closed as after an hour without visitors, behind a firewall that forgets, or after a restart:
+    no request meets them."""
     server: Postgres | MariaDB = request.getfixturevalue(on)
     url = emptied(server)
     with FaultProxy("127.0.0.1", server.port, greets=on == "mariadb") as proxy:

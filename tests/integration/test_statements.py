@@ -28,7 +28,7 @@ OWNERS: dict[str, Callable[[str], sa.Engine]] = {
 
 @pytest.fixture(params=OWNERS)
 def database(request: pytest.FixtureRequest, database_url: str) -> Iterator[Database]:
-    """With an engine of its own, and with one of the application's."""
+    """Yield a store with an engine of its own, and one with an engine of the application's."""
     engine = OWNERS[request.param](database_url)
     METADATA.create_all(engine)
     database = Database(engine, timeout=LONG)
@@ -68,7 +68,7 @@ WATCHERS: dict[str, Callable[[Database, Any], AbstractContextManager[list[str]]]
 
 
 def calls(database: Database, digest: str) -> list[Any]:
-    """What the calls of requests come to, but for the moments."""
+    """Make the calls that requests make, and return their results without times."""
     created = create(database, digest)
     updated = update(database, 1, digest)
     found = load(database, digest)
@@ -111,7 +111,7 @@ def test_what_is_watched_is_seen_and_comes_to_the_same(
 
 
 def test_a_row_that_is_there_already_is_told_as_ever(database: Database) -> None:
-    """Of what the driver says of a key that is there twice."""
+    """Errors of a row that exists twice and of a missing table are recognised from the driver's error."""
     create(database, "digest")
     assert create(database, "digest").version == 1
     with pytest.raises(StoreError) as caught:
@@ -195,7 +195,7 @@ QUESTIONS: dict[str, tuple[Callable[[Database], object], set[str]]] = {
 @pytest.mark.parametrize("database", ["its own"], indirect=True)
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_mariadb_is_asked_nothing_twice(database: Database, database_url: str, name: str) -> None:
-    """What stands alone needs no transaction, and after a commit nothing is rolled back."""
+    """A single statement opens no transaction, and after a commit nothing is rolled back."""
     call, asked = QUESTIONS[name]
     create(database, "first")
     watching = sa.create_engine(database_url)
@@ -229,7 +229,7 @@ CALLS: dict[str, Callable[[Database], object]] = {
 def test_a_connection_that_is_lost_in_a_statement_is_not_lent_again(
     database: Database, database_url: str, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor does it go back to the pool, which would complain of it."""
+    """The lost connection does not go back to the pool either, which would complain of it."""
     others = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
 
     def end(connection: Any, record: Any, proxy: Any) -> None:

@@ -60,7 +60,7 @@ def test_only_true_opens_the_page(
 
 
 def test_the_function_is_asked_about_each_request(make_app: MakeApp) -> None:
-    """By what the request has; a session it may look at as any view does."""
+    """The function is asked by what the request has; it may look at a session as any view does."""
     app = make_app(STATUS_PAGE=lambda request: "key" in request.args or session.get("user_role") == "admin")
     client = browser(app)
     assert client.get("/healthz/status").status_code == 404

@@ -79,7 +79,7 @@ def with_views(app: Flask) -> Flask:
 
 
 def age(client: Any) -> timedelta:
-    """How long ago the user of a browser has given proof."""
+    """Return the time since the user of a browser has given proof."""
     at = client.get("/when").json["at"]
     assert at is not None
     return datetime.now(UTC) - datetime.fromisoformat(at)
@@ -284,7 +284,7 @@ def test_a_revocation_at_the_same_moment_wins(make_app: MakeApp) -> None:
 
 
 def lives(app: Flask, name: str) -> tuple[int, int]:
-    """For how long a session may be idle, and live in all, by its row; minutes."""
+    """Return how long a session may be idle, and how long it lives in all, by its row; minutes."""
     found = row(app, name)
     return (
         round((found["idle_expires_at"] - found["updated_at"]) / MINUTE),
@@ -300,7 +300,7 @@ def admin(app: Flask) -> Any:
 
 
 def test_a_privileged_session_lives_shorter_everywhere(make_app: MakeApp, primary: Valkey, sqlite_url: str) -> None:
-    """In the row, and in what Redis is told; another user's lives as long as ever."""
+    """The shorter life is in the row, and in what Redis is told; another user's session lives as long as ever."""
     app = with_views(make_app(DATABASE_URL=sqlite_url, **LIMITS))
     assert lives(app, sign_in(app).digest) == (60, 720)
     client = admin(app)
@@ -456,7 +456,7 @@ def test_nothing_is_asked_more(make_app: MakeApp, primary: Valkey) -> None:
 
 
 def calls_of(ask: Callable[[], object]) -> Counter[str]:
-    """Which functions of the package's policy are called, and how often, by the file and their names."""
+    """Return the functions of the package's policy that are called, by file and name, and how often."""
     called: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, argument: Any) -> None:

@@ -39,7 +39,7 @@ def a_pause_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_site(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, primary: Valkey) -> MakeSite:
-    """Makes applications on a host of their own each: number 0 has the straight line, others have not."""
+    """Return a factory of applications on a host of their own each: number 0 has the straight line, others have not."""
 
     def make(number: int = 0, *, login: bool = False, **settings: Any) -> Site:
         folder = tmp_path / str(number)
@@ -328,7 +328,7 @@ def test_what_redis_loses_is_there_again(
 
 @pytest.mark.parametrize("where", ["another worker", "another host"])
 def test_a_change_elsewhere_is_seen(make_site: MakeSite, tmp_path: Path, where: str) -> None:
-    """At once that of a worker of this host; that of another host as soon as the server says so."""
+    """A change of a worker of this host is seen at once; that of another host as soon as the server says so."""
     site = make_site()
     there = make_site(JOURNAL=str(tmp_path / "there.sqlite3")) if where == "another host" else make_site()
     site.ask("one", [("sign in", "7"), ("assign", ["lang", "0"])])

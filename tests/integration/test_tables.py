@@ -26,8 +26,8 @@ Make = Callable[..., Flask]
 
 @pytest.fixture
 def make(primary: Valkey, database_url: str, tmp_path: Path) -> Iterator[Make]:
-    """Makes applications as they are in production, on a database that is empty; ``DATABASE_URL=None``: on the default
-    one."""
+    """Yield a factory of applications as they are in production, on an empty database; ``DATABASE_URL=None``: on the
+    default one."""
     made: list[Flask] = []
 
     def make(**config: Any) -> Flask:
@@ -97,7 +97,7 @@ def test_a_process_that_was_ready_stays_so(make: Make) -> None:
 
 
 def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: Make, tmp_path: Path) -> None:
-    """Whether it has tables is not known then."""
+    """Without an answer, it is not known whether the database has tables."""
     client: Any = make(DATABASE_URL=f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.sqlite3'}").test_client()
     assert client.get("/healthz/ready").status_code == 200
     wait_until(lambda: client.get("/healthz").json["database"] == "unreachable", "it is noticed")
@@ -105,7 +105,7 @@ def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: M
 
 
 def test_in_debug_the_503_says_what_is_wrong(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the tables cannot be made: the user of the database may not."""
+    """If the tables cannot be made, because the user of the database may not, the 503 says so in debug."""
     app = make(DEBUG=True)
 
     def refuse(*arguments: Any, **options: Any) -> None:
@@ -126,7 +126,7 @@ def test_in_debug_the_503_says_what_is_wrong(make: Make, monkeypatch: pytest.Mon
 def test_they_are_made_without_being_asked_for(
     make: Make, caplog: pytest.LogCaptureFixture, config: dict[str, Any]
 ) -> None:
-    """In debug, in testing and for the default file: the first sign-in of a new application works."""
+    """Tables are made in debug, in testing and for the default file: the first sign-in of a new application works."""
     caplog.set_level(logging.INFO, "flask_langpont_session")
     app = make(**config)
     client: Any = app.test_client()
@@ -149,7 +149,7 @@ def test_app_run_with_debug_counts(make: Make) -> None:
 
 
 def changes(app: Flask, metadata: Any, **options: Any) -> list[Any]:
-    """What ``flask db migrate`` would write into a new revision."""
+    """Return what ``flask db migrate`` would write into a new revision."""
     with parts(app).backend.database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"target_metadata": metadata, **options})
         found: list[Any] = alembic.autogenerate.compare_metadata(context, metadata)
@@ -181,7 +181,8 @@ def test_left_out_they_are_not_dropped(shop: tuple[Flask, sa.MetaData]) -> None:
 
 
 def test_in_the_chain_of_the_application(shop: tuple[Flask, sa.MetaData]) -> None:
-    """With ``langpont.metadata`` beside its own, a revision makes the tables, and the next one has nothing to do."""
+    """A revision makes the tables with ``langpont.metadata`` beside the application's own, and the next one has
+    nothing to do."""
     app, metadata = shop
     both = [metadata, interface(app).metadata]
     assert {change[1].name for change in changes(app, both) if change[0] == "add_table"} == TABLES

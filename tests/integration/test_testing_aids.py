@@ -64,7 +64,7 @@ def test_the_level_stays_while_the_block_is_open(app: Flask, user: Any) -> None:
     ],
 )
 def test_every_level_can_be_reached(make_app: MakeApp, replica: Valkey, stores: list[str], level: int) -> None:
-    """By switching off what a real outage would take."""
+    """Each level is reached by switching off what a real outage would take."""
     app = make_app(REPLICA_URL=replica.url)
     browser: Any = app.test_client()
     browser.post("/set", json={"lang": "jp"})
@@ -75,7 +75,7 @@ def test_every_level_can_be_reached(make_app: MakeApp, replica: Valkey, stores: 
 
 
 def test_what_was_written_inside_is_replayed_on_leaving(app: Flask, user: Any, primary: Valkey) -> None:
-    """At the end of the block the journal is home: a test can look at the result at once."""
+    """The journal is merged at the end of the block: a test can look at the result at once."""
     with switched_off(app, "primary"):
         user.post("/set", json={"input_text": "during", "lang": "en"})
         assert user.get("/get/input_text").json["value"] == "during"
@@ -87,7 +87,7 @@ def test_what_was_written_inside_is_replayed_on_leaving(app: Flask, user: Any, p
 
 
 def test_a_logout_inside_holds_afterwards(app: Flask, user: Any) -> None:
-    """With either store off, and with both."""
+    """The logout holds with either store off, and with both."""
     for stores in (["primary"], ["database"], ["primary", "database"]):
         browser: Any = app.test_client()
         cookie = cookie_of(browser.post("/login/8"))
@@ -162,7 +162,7 @@ def test_on_a_real_database_too(make_app: MakeApp, postgres: Postgres) -> None:
 
 
 def test_events_are_collected_in_order(app: Flask, user: Any) -> None:
-    """What was lost, what the level did, and how it came back."""
+    """Events of the lost store, of the level and of the recovery are collected in their order."""
     with captured_events(app) as seen, switched_off(app, "primary"):
         user.get("/who")
     found = [type(event).__name__ for event in seen]
@@ -186,7 +186,7 @@ def test_a_logout_is_an_event_without_an_id(app: Flask, user: Any) -> None:
 
 
 def test_events_of_other_applications_are_not_collected(make_app: MakeApp, app: Flask, user: Any) -> None:
-    """Nor those from before and after the block."""
+    """Nor are events from before and after the block."""
     other = make_app(KEY_PREFIX="other")
     user.post("/set", json={"theme": "x" * 40_000})
     user.post("/set", json={"next": "x" * 40_000})

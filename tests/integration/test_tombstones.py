@@ -76,7 +76,8 @@ def test_s6_a_sign_out_that_waits_for_another_worker_is_renewed_too(
 
 @pytest.mark.parametrize("settings", EXTREMES)
 def test_a_tombstone_outlives_every_lease(make_app: MakeApp, primary: Valkey, settings: dict[str, Any]) -> None:
-    """In Redis: VERIFY_INTERVAL, GRACE and the longest request, an hour at least; in the worker that and its copies."""
+    """A tombstone lives in Redis for VERIFY_INTERVAL, GRACE and the longest request, an hour at least; in the worker
+    for that and its copies."""
     app = make_app(HEALTH_INTERVAL=3600, **settings)
     client = sign_in(app)
     client.post("/logout")

@@ -54,7 +54,8 @@ def workers_end() -> Iterator[None]:
 
 @pytest.mark.usefixtures("workers_end")
 def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path, tmp_path: Path) -> None:
-    """At once, though no store knows it. The file stays while a worker of the former release has it open."""
+    """The sign-out holds at once, though no store knows it. The file stays while a worker of the former release has
+    it open."""
     path = tmp_path / "journal"
     script = """
         journal.revocations.note("theirs")
@@ -90,8 +91,8 @@ def test_a_sign_out_by_either_release_is_respected_by_the_other_one(former: Path
 def test_what_a_worker_of_either_release_has_seen_wiped_or_changed_is_known_to_the_other_one(
     former: Path, tmp_path: Path
 ) -> None:
-    """What a worker has written to Redis may be in no copy that its host shares: one that does not reach Redis yet must
-    know that there is more than it has, and build nothing on that. What a worker keeps near it asks for again."""
+    """A change in Redis may be in no copy that the host shares: a worker that does not reach Redis yet must know
+    that its own data is outdated, and build nothing on it. Data in a near cache is asked for again."""
     path = tmp_path / "journal"
     script = """
         board = journal.board
@@ -201,7 +202,7 @@ class User:
     unknown: int = 0
 
     def append(self, number: int, url: str) -> None:
-        """At a host. What is answered 200 and was saved anywhere is acknowledged."""
+        """Append a number at a host. It is acknowledged if it is answered 200 and was saved anywhere."""
         browser = self.visitor.at(url)
         try:
             answer = browser.send("/append", number=str(number))
@@ -300,7 +301,7 @@ def levels_of(*hosts: Host) -> set[int]:
 
 
 def seen_by_all(hosts: Sequence[Host], users: Sequence[User]) -> None:
-    """Have each worker know what each user has, so that an outage hides nothing."""
+    """Let each worker know what each user has, so that an outage hides nothing."""
     for user in users:
         user.append(0, hosts[0].url)
         for host in hosts:
@@ -326,7 +327,7 @@ def waits_for_none(path: Path) -> bool:
 def test_under_hup_the_former_workers_write_while_the_new_ones_start(
     former: Path, settings: dict[str, str], tmp_path: Path, primary: Valkey
 ) -> None:
-    """In an outage of Redis, and with requests all the time: nothing acknowledged is lost, who signed out stays signed
+    """Nothing acknowledged is lost in an outage of Redis, with requests all the time; who signed out stays signed
     out, and in the end the host has a journal in the own form alone."""
     package, journal = tmp_path / "package", tmp_path / "shared" / "journal.sqlite3"
     package.symlink_to(former)

@@ -44,7 +44,7 @@ def instance(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(instance: Path) -> Make:
-    """Makes applications that are not set up yet; `config` without the prefix, but for Flask's own."""
+    """Return a factory of applications that are not set up yet; `config` without the prefix, but for Flask's own."""
 
     def make(**config: Any) -> Flask:
         app = Flask("app", instance_path=str(instance))
@@ -83,7 +83,8 @@ def test_the_developers_files_are_left_alone(make: Make, instance: Path) -> None
 
 
 def test_testing_may_be_set_after_the_extension(make: Make, instance: Path) -> None:
-    """As Flask's own documentation has it: ``app = create_app()``, then ``app.config.update(TESTING=True)``."""
+    """TESTING may be set as Flask's own documentation has it: ``app = create_app()``, then
+    ``app.config.update(TESTING=True)``."""
     app = make(REDIS_URL="redis://localhost:1/0", DATABASE_URL=None)
     LangPontSession(app)
     assert file_of(app).startswith(str(instance))
@@ -99,7 +100,7 @@ def test_testing_may_be_set_after_the_extension(make: Make, instance: Path) -> N
 
 
 def test_every_application_has_a_database_of_its_own(make: Make) -> None:
-    """Whose file goes with it."""
+    """The file of each application's database goes with the application."""
     files = []
     for _ in range(2):
         app = make(TESTING=True, **without_a_server())
@@ -132,7 +133,7 @@ def test_sqlite_in_memory_will_do(make: Make, places: dict[str, Any]) -> None:
 
 
 def test_redis_may_be_anywhere(make: Make) -> None:
-    """As beside a job of CI: elsewhere SQLite would not do for it."""
+    """Redis may be that of a job of CI: elsewhere SQLite would not do for it."""
     app = make(TESTING=True, REDIS_URL="redis://redis.internal:6379/0")
     LangPontSession(app)
     assert state_of(app).settings.database_url
@@ -206,7 +207,7 @@ def test_a_server_may_be_given(make: Make, primary: Valkey) -> None:
 
 
 def test_a_configuration_of_production_may_be_put_under_it(make: Make) -> None:
-    """As a factory does with what its test hands over."""
+    """A factory may put a configuration of production under what its test hands over."""
     app = make(**PRODUCTION)
     app.config.update(app_config())
     LangPontSession(app)
@@ -236,7 +237,7 @@ def test_every_level_can_be_had(make: Make, replica: bool) -> None:
 
 @pytest.mark.parametrize("level", [-1, 5, "2", None])
 def test_a_level_that_there_is_not_is_an_error(make: Make, level: Any) -> None:
-    """Before anything happens."""
+    """An unknown level is an error before anything happens."""
     app = make()
     configure(app)
     LangPontSession(app)
@@ -291,7 +292,7 @@ def test_flask_logins_client(login_app: Flask, fresh: bool) -> None:
 
 
 def test_no_thread_is_left_behind(make: Make) -> None:
-    """When the block is left, not some time later."""
+    """All threads have ended when the block is left, not some time later."""
     others = threads()
     with closing_applications():
         app = make()

@@ -1,4 +1,4 @@
-"""What a session cannot hold: told to the view, with the old data kept and no store blamed."""
+"""Values that a session cannot hold: the view gets an error, the old data stays, and no store is blamed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nested(depth: int) -> list[Any]:
 
 
 class Incomparable:
-    """In the manner of arrays, which have no answer to ``==``."""
+    """A value without an answer to ``==``, as arrays are."""
 
     def __eq__(self, other: object) -> bool:
         raise ValueError("which one?")
@@ -246,7 +246,7 @@ SMALL: list[Any] = [
 
 
 def test_small_and_empty_values_are_values(visitor: Any) -> None:
-    """What a driver refuses or cannot tell apart comes back as it was."""
+    """Values that a driver refuses or cannot tell apart come back as they were."""
     for value in SMALL:
         visitor.post("/set", json={"theme": value})
         assert visitor.get("/get/theme").json == {"value": value, "present": True}
@@ -280,7 +280,7 @@ def test_two_values_that_are_too_large_together(visitor: Any) -> None:
 
 
 def test_two_values_of_one_request_that_are_too_large_together(app: Flask, visitor: Any) -> None:
-    """Also without any read."""
+    """Two values that are too large together are refused also without any read."""
     response = visitor.post("/set", json={"source_lang": "x" * 40_000, "target_lang": "x" * 30_000})
     assert response.status_code == 413
     assert "'target_lang'" in response.text
@@ -396,7 +396,7 @@ def test_a_value_that_was_set_and_then_spoilt_is_stored_as_it_was_set(app: Flask
 
 
 def test_a_value_that_cannot_be_compared_is_no_error_of_the_page(app: Flask, visitor: Any) -> None:
-    """Whether it changed cannot be said; that it cannot be stored can."""
+    """The package cannot say whether the value changed, but it can say that the value cannot be stored."""
     with captured_events(app) as seen:
         assert visitor.post("/do/spoil_with_an_incomparable").status_code == 200
     assert rejected(seen) == [("translation", "context_info")]
@@ -404,7 +404,7 @@ def test_a_value_that_cannot_be_compared_is_no_error_of_the_page(app: Flask, vis
 
 
 def test_a_change_inside_of_a_subclass_is_found(app: Flask, visitor: Any) -> None:
-    """As one inside of a dict."""
+    """The change is found, as one inside of a dict is."""
     assert visitor.post("/do/change_a_subclass").status_code == 200
     assert visitor.get("/get/source_lang").json["value"] == {"a": 1, "b": 2}
 

@@ -1,4 +1,4 @@
-"""What a request may wait for, and what it never waits for: names, new connections, full servers, dripping replies."""
+"""Waits of a request, and what it never waits for: names, new connections, full servers, dripping replies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HANGS = 10.0
 
 
 class Resolver:
-    """In the place of ``socket.getaddrinfo``: knows where :data:`NAME` leads, and which threads asked.
+    """A stand-in for ``socket.getaddrinfo``: knows where :data:`NAME` leads, and which threads asked.
 
     :ivar ports: of 127.0.0.1; none: the name is not known.
     :ivar answering: cleared: it hangs.
@@ -204,7 +204,7 @@ def test_a_name_that_turns_to_another_server_is_followed(
 
 @contextmanager
 def following(one: Valkey, two: Valkey) -> Iterator[None]:
-    """One follows the other, as after a failover."""
+    """Let one server follow the other, as after a failover."""
     with one.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", two.port)
         yield
@@ -266,7 +266,7 @@ def test_a_demoted_primary_that_still_answers_is_left_by_a_worker_that_only_read
 
 
 def leads_to(app: Flask, server: Valkey) -> bool:
-    """Whether all connections that lie ready lead there, and there are some."""
+    """Return whether there are idle connections, and all lead to this server."""
     idle = list(redis_store(app).link.connections.idle)
     return {connection.address.place[1] for connection in idle} == {server.port}
 
@@ -294,7 +294,7 @@ def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_a
 
 
 def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -> None:
-    """By a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
+    """The request is ended by a signal or a greenlet's time-out, while it looks at the connection that lies ready."""
 
     def end(connection: Any) -> bool:
         raise KeyboardInterrupt

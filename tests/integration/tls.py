@@ -42,7 +42,7 @@ class Authority:
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def context(self, names: Sequence[str]) -> ssl.SSLContext:
-        """What a server needs that goes by these names."""
+        """Return the TLS context of a server that goes by these names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.issue(names))
         return context

@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 
 
 class UnixConnection(HTTPConnection):
-    """To a server that listens on a Unix socket, whose path is given as the host."""
+    """A connection to a server that listens on a Unix socket, whose path is given as the host."""
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""What the tests fork: it says where it is, and waits if it is told to."""
+"""The module that the tests fork: says where it is, and waits if it is told to."""
 
 import os
 import signal

@@ -39,7 +39,7 @@ def test_both_languages_say_everything() -> None:
 
 @pytest.mark.parametrize("phrase", PHRASES, ids=lambda phrase: phrase["en"])
 def test_every_phrase_translates_into_every_language(phrase: dict[str, str]) -> None:
-    """Also back into its own."""
+    """Each phrase translates back into its own language, too."""
     for target in LANGUAGES:
         assert translate(phrase["ja"], "ja", target).text == phrase[target]
 
@@ -81,7 +81,7 @@ def test_the_example_needs_no_lab(tmp_path: Path) -> None:
 def test_other_devices_are_signed_out_with_a_password_that_was_entered_just_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it was entered long ago it is asked for. Entered again, it gives the session another id."""
+    """If the password was entered long ago, it is asked for. Entered again, it gives the session another id."""
     app = create_app(
         {
             "TESTING": True, "SECRET_KEY": "k" * 32, "WTF_CSRF_ENABLED": False,
@@ -110,7 +110,7 @@ def test_other_devices_are_signed_out_with_a_password_that_was_entered_just_now(
 
 
 def test_the_example_stays_small() -> None:
-    """As much as a person reads before copying it: code and templates together."""
+    """Code and templates together are as much as a person reads before copying them."""
     files = [*(PROJECT / "example_app").glob("*.py"), *(PROJECT / "example_app/templates").iterdir()]
     assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 600
 
@@ -200,7 +200,7 @@ def test_every_page_at_every_level(lab: Lab) -> None:
 
 
 def test_a_wrong_password_is_refused(lab: Lab) -> None:
-    """And nothing is stored."""
+    """A wrong password stores nothing."""
     client = Client(lab.url)
     status, page = client.post("/login", username="hanako", password="wrong")
     assert status == 401 and 'role="alert"' in page

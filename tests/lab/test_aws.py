@@ -18,7 +18,7 @@ def lab() -> Iterator[Lab]:
 
 
 def received(lab: Lab) -> Mapping[str, list[dict[str, str]]]:
-    """As the page shows it; asking makes traffic, too."""
+    """Return what AWS has received, as the page shows it; asking makes traffic, too."""
     with urllib.request.urlopen(f"{lab.url}/lab/state", timeout=10) as answer:
         found: Mapping[str, list[dict[str, str]]] = json.load(answer)["aws"]
     return found

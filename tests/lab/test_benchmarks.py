@@ -39,7 +39,7 @@ their figures are about."""
 @pytest.mark.timeout(400)  # a few seconds of a quiet machine
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_benchmark_runs(program: str) -> None:
-    """To its end, and prints its tables."""
+    """A benchmark runs to its end, and prints its tables."""
     output = output_of([sys.executable, "-m", *program.split()], 380)
     assert re.search(PROGRAMS[program], output), output
 

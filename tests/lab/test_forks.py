@@ -25,7 +25,7 @@ def test_a_fork_runs_in_an_environment_and_a_session_of_its_own(tmp_path: Path) 
 
 
 def test_a_fork_is_waited_for_and_killed(tmp_path: Path) -> None:
-    """As a subprocess is."""
+    """A fork is waited for and killed as a subprocess is."""
     fork = Fork(forked.__name__, log=tmp_path / "log", env={"SAYS": "wait"})
     with pytest.raises(subprocess.TimeoutExpired):
         fork.wait(0.01)
@@ -47,7 +47,7 @@ sys.stdin.read()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process that its parent has died")
 def test_a_fork_dies_with_the_process_that_wanted_it(tmp_path: Path) -> None:
-    """Also by kill -9."""
+    """The fork dies also if that process ends by kill -9."""
     log = tmp_path / "log"
     command = [sys.executable, "-c", PARENT, str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:

@@ -91,7 +91,7 @@ def assert_each_server_was_told_of(lab: Running) -> None:
 
 
 def assert_the_doctor_is_content(lab: Running) -> None:
-    """Nothing fails; of each warning it is said why the demo has it."""
+    """Assert that nothing fails, and that each warning is one that the demo has on purpose."""
     assert lab.process.stdout is not None
     first = next(line for line in lab.process.stdout if "flask langpont doctor" in line)
     counts = {name: int(number) for number, name in re.findall(r"(\d+) (\w+)", first)}
@@ -156,7 +156,7 @@ def test_the_control_socket_switches_the_servers(lab: Lab) -> None:
 
 
 def test_a_taken_port_is_refused_in_one_line() -> None:
-    """Before anything is started."""
+    """The port is refused before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         command = [sys.executable, "-m", "lab", "--port", str(taken.getsockname()[1])]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)

@@ -1,4 +1,4 @@
-"""What people install: the wheel and the sdist, and an import that needs only what is declared."""
+"""The wheel and the sdist that people install, and an import that needs only what is declared."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ def test(monkeypatch, fake):
 
 
 def test_private_names_are_found_by_import_by_dot_and_as_a_text() -> None:
-    """But not those of the test's own classes."""
+    """Private names of the test's own classes are not listed."""
     found = figures.private_uses(ast.parse(PRIVATE), {"_made", "_theirs", "_own"})
     assert sorted(found) == [(2, "_made"), (6, "_theirs"), (10, "_theirs")]
 
 
 def test_the_tests_reach_into_the_package_in_few_places() -> None:
-    """What a test needs can be told to a part of it, or seen from outside; ``tests/README.md`` says how."""
+    """Tests tell parts of the package what they need, or see it from outside; ``tests/README.md`` says how."""
     found = figures.private_names()
     assert len(found) <= 20, "\n".join(found)
 
@@ -44,7 +44,7 @@ INTERFACES = {"session.mapping.Session": 40}
 
 
 def test_classes_stay_small() -> None:
-    """At most 25 methods, 12 attributes, and 7 parameters of a constructor. Settings are a table."""
+    """A class has at most 25 methods, 12 attributes, and 7 parameters of a constructor. Settings are a table."""
     nodes = [
         (f"{module}.{node.name}", node)
         for module, tree in figures.trees().items()
@@ -62,7 +62,7 @@ def test_classes_stay_small() -> None:
 
 
 def test_functions_stay_short() -> None:
-    """At most 40 lines, without head and docstring."""
+    """A function has at most 40 lines, without head and docstring."""
     long = {
         f"{module}.{node.name}": length
         for module, tree in figures.trees().items()

@@ -1,4 +1,4 @@
-"""What docs/guarantees.md numbers is tested under its number: on real servers, and on the model.
+"""Every number of docs/guarantees.md is tested under that number: on real servers, and on the model.
 
 The model of the stores is tests/protocol; that of the cookies is the search of every schedule of overlapping requests.
 """
@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_it_is_tested_on_real_servers(number: str) -> None:
-    """By a test that names it."""
+    """Some test on real servers names the number."""
     assert any(
         are_about(test.replace("_", " "), number)
         for test in what_tests_say("integration", "stories", "browser", "data")
@@ -69,13 +69,13 @@ def test_it_is_tested_on_real_servers(number: str) -> None:
 
 @pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_COOKIES | OF_VIEWS | OF_PROCESSES])
 def test_it_is_tested_on_the_model(number: str) -> None:
-    """By a kept schedule, which the protocol passes, and which breaks this invariant without some part of the protocol,
-    or breaks one without this rule."""
+    """A kept schedule, which the protocol passes, breaks this invariant without some part of the protocol, or breaks
+    another one without this rule."""
     assert any(number in (kept.breaks, kept.part) for kept in KEPT)
 
 
 @pytest.mark.parametrize("number", sorted(OF_COOKIES))
 def test_it_is_searched_for_in_all_schedules(number: str) -> None:
-    """Which finds it broken when a rule is taken away."""
+    """The search finds each rule of cookies broken when some part is taken away."""
     assert number in PROPERTIES
     assert any(number in ablation.breaks for ablation in COOKIE_ABLATIONS.values())

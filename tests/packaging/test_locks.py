@@ -86,7 +86,7 @@ def bound_at_import(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def test_no_lock_is_held_over_a_wait() -> None:
-    """Nor over the start of a thread, which waits for it."""
+    """No lock is held over the start of a thread either, which waits for it."""
     found = [f"{path}:{line}: {name}" for path, tree in sources() for line, name in waits_under_locks(tree)]
     assert found == []
 
@@ -112,7 +112,7 @@ def test_nothing_that_waits_is_bound_when_the_package_is_loaded() -> None:
     ],
 )
 def test_a_wait_under_a_lock_is_found(source: str, found: list[str]) -> None:
-    """Where it is called, and where it is called by what is called there."""
+    """A wait is found where it is called, also by a function that is called under the lock."""
     tree = ast.parse(f"guard = threading.Lock()\n{source}")
     assert [name for _, name in waits_under_locks(tree)] == found
 
@@ -126,5 +126,5 @@ def test_a_wait_under_a_lock_is_found(source: str, found: list[str]) -> None:
     ],
 )
 def test_what_is_bound_at_import_is_found(source: str, found: list[str]) -> None:
-    """By name and as a default."""
+    """Names are found, and defaults of parameters."""
     assert [name for _, name in bound_at_import(ast.parse(source))] == found

@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
 
 def lines_of(where: str, source: str) -> Iterator[Line]:
-    """Those of a module."""
+    """Yield the lines of the log in a module."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name("log"), attr=method)) if method in LEVELS:
@@ -82,12 +82,12 @@ def sources() -> Iterator[tuple[str, str]]:
 
 @cache
 def all_lines() -> list[Line]:
-    """Those of the package."""
+    """Return the lines of the log in the package."""
     return [line for where, source in sources() for line in lines_of(where, source)]
 
 
 def rows() -> str:
-    """What stands on the page, to be pasted after a change."""
+    """Return the table that the page should have, to be pasted after a change."""
     lines = ["| event | level | data |", "| --- | --- | --- |"]
     for line in sorted(all_lines(), key=lambda line: line.event):
         data = ", ".join(name if " " in name else f"`{name}`" for name in line.fields)
@@ -103,7 +103,7 @@ def test_every_line_has_an_event_of_its_own() -> None:
 
 
 def test_every_logger_is_found_by_its_name() -> None:
-    """It is ``log`` wherever there is one, so that :func:`lines_of` misses no line."""
+    """Every logger is called ``log``, so that :func:`lines_of` misses no line."""
     makers = re.compile(r"(?:(\w+) = )?logging\.(?:getLogger\(__name__|debug\(|info\(|warning\(|error\(|exception\()")
     found = [match[1] for _, source in sources() for match in makers.finditer(source)]
     assert set(found) == {"log"}

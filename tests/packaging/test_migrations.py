@@ -18,7 +18,7 @@ DIALECTS = {"sqlite": sqlite.dialect, "postgresql": postgresql.dialect, "mysql":
 
 
 class Operations:
-    """Does what ``alembic.op`` does with the four operations that the migrations use."""
+    """A stand-in for ``alembic.op``, with the four operations that the migrations use."""
 
     def __init__(self, connection: sa.Connection | None = None) -> None:
         self.metadata = sa.MetaData()
@@ -46,7 +46,7 @@ class Operations:
 
 
 def ddl(metadata: sa.MetaData, dialect: Any) -> list[str]:
-    """Everything a database is told, in an order of its own."""
+    """Return all statements that a database gets, sorted."""
     tables = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.tables.values()]
     indexes = [
         str(CreateIndex(index).compile(dialect=dialect))
@@ -58,7 +58,7 @@ def ddl(metadata: sa.MetaData, dialect: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_the_migration_makes_the_tables_of_the_package(name: str) -> None:
-    """On each dialect the same statements as ``flask langpont init-db``: the two cannot drift apart."""
+    """Each dialect gets the same statements as by ``flask langpont init-db``: the two cannot drift apart."""
     op = Operations()
     v0001.upgrade(op)
     assert ddl(op.metadata, DIALECTS[name]()) == ddl(METADATA, DIALECTS[name]())

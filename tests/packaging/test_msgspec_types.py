@@ -93,7 +93,7 @@ def calls_in_functions() -> Iterator[ast.Call]:
 
 
 def test_no_function_makes_a_decoder() -> None:
-    """What is decoded inside of a function by its type is made of built-in types, of which msgspec keeps nothing."""
+    """A function decodes by built-in types only, of which msgspec keeps nothing."""
     for call in calls_in_functions():
         name = ast.unparse(call.func)
         assert not name.endswith(".Decoder"), ast.unparse(call)

@@ -200,7 +200,8 @@ def test_what_the_package_offers_is_imported_when_it_is_asked_for() -> None:
 
 
 def test_pytest_finds_it_by_its_entry_point() -> None:
-    """Under the module's own name: ``-p`` with it, or an installation beside the sources, loads it once."""
+    """The entry point has the module's own name: ``-p`` with it, or an installation beside the sources, loads it
+    once."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["pytest11"] == {PLUGIN: PLUGIN}
     assert import_module(PLUGIN) is pytest_plugin

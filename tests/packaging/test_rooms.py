@@ -1,4 +1,4 @@
-"""Which folder of the package may import which, and what is imported only where a setting asks for it."""
+"""Imports of the package: which folder may import which, and what is imported only where a setting asks for it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ FOLDERS = {str(path.parent.relative_to(PACKAGE)) for path in PACKAGE.rglob("__in
 
 @cache
 def all_imports() -> list[Import]:
-    """Those from one folder into another, or into a top-level module."""
+    """Return the imports from one folder into another, or into a top-level module."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         is_package = path.name == "__init__.py"
@@ -119,7 +119,7 @@ def all_imports() -> list[Import]:
 
 
 def allowed(one: Import) -> set[str]:
-    """What the importer may import in that way."""
+    """Return the folders that an import may name, from where and when it is made."""
     folder = folder_of(one.importer)
     return MAY_IMPORT[folder] | FOR_ALL | (LATE.get(folder, set()) if one.late else set())
 
@@ -131,12 +131,12 @@ def test_every_folder_has_its_place_in_the_order() -> None:
 
 
 def test_folders_import_only_what_is_below_them() -> None:
-    """As the tables say."""
+    """Each folder imports only what the tables allow."""
     assert [one for one in all_imports() if folder_of(one.imported) not in allowed(one)] == []
 
 
 def test_what_may_be_imported_is() -> None:
-    """What is not used any more is deleted from the tables, so that it does not come back unnoticed."""
+    """An import that is no longer made is deleted from the tables, so that it does not come back unnoticed."""
     found = {(folder_of(one.importer), folder_of(one.imported)) for one in all_imports()}
     assert not [folder for folder, others in LATE.items() if others & MAY_IMPORT[folder]]
     for table in (MAY_IMPORT, LATE):
@@ -159,7 +159,7 @@ def load():
 
 
 def test_every_way_to_import_is_seen() -> None:
-    """By name and by place, at the top, in a function and for types."""
+    """Imports are seen by name and by place, at the top, in a function and for types."""
     found = set(imports_of("config.rules", EVERY_WAY))
     now = {
         "policy.values",
@@ -229,7 +229,7 @@ def test_what_no_setting_asks_for_is_not_imported(tmp_path: Path) -> None:
 
 
 def test_no_test_imports_from_another_test() -> None:
-    """What several of them use lies in a module of its own."""
+    """Code that several tests use lies in a module of its own."""
     found = [
         f"{path.relative_to(TESTS)}: {line}"
         for path in sorted(TESTS.rglob("*.py"))

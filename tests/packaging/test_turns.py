@@ -1,4 +1,4 @@
-"""Which files the processes of a test run are given, in which order."""
+"""The order in which the processes of a test run are given their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIZES = {"tests/browser": 0, "tests/integration/test_a.py": 1, "tests/integratio
 
 
 def given(*, computes: bool) -> list[str]:
-    """What one process would be given if it were alone."""
+    """Return the files that one process would be given if it were alone, in their order."""
     left, order = list(SIZES), []
     while left:
         order.append(next_of(left, computes=computes, size=SIZES.__getitem__))

@@ -26,7 +26,8 @@ def used() -> set[str]:
 
 
 def public(thing: type) -> set[str]:
-    """What a class and its bases in this package define for users: methods, properties, fields of a dataclass."""
+    """Return what a class and its bases in this package define for users: methods, properties, fields of a
+    dataclass."""
     ours = [base for base in thing.__mro__ if base.__module__.startswith("flask_langpont_session")]
     names = [name for base in ours for name in (*vars(base), *getattr(base, "__dataclass_fields__", ()))]
     return {name for name in names if not name.startswith("_")}
@@ -39,13 +40,13 @@ def defined(module: ModuleType) -> set[str]:
 
 
 def test_every_public_name_is_used() -> None:
-    """Else it could lose its type and no check would fail."""
+    """A public name that is not used could lose its type, and no check would fail."""
     wanted = {*flask_langpont_session.__all__, *defined(testing), *defined(pytest_plugin)}
     assert wanted <= used()
 
 
 def test_every_public_attribute_is_used() -> None:
-    """Of the session, of the extension, and of the values that both return."""
+    """Public attributes of the session, of the extension, and of the values that both return are all used."""
     wanted = public(Session) - FLASKS | public(SessionInfo) | public(FeatureReport) | public(Revoked)
     wanted |= public(LangPontSession) - {"open_session", "save_session", "get_expiration_time"}
     assert wanted - used() == {"of"}, "SessionInfo.of makes one of a row"

@@ -31,7 +31,7 @@ def test_old_words_are_found_in_sentences_that_readers_see() -> None:
 
 
 def test_old_words_are_found_in_names_that_are_made_of_several() -> None:
-    """Where a name is defined, not where it is used."""
+    """Old words are found where a name is defined, not where it is used."""
     names = words.names_of(ast.parse(SOURCE))
     found = [place for line, name in names for place in words.in_name("a.py", line, name)]
     assert sorted((place.line, place.found) for place in found) == [

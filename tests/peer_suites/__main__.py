@@ -30,7 +30,7 @@ class Environment:
         self._sdists = folder.absolute() / "sdists"
 
     def install(self, suites: list[Suite]) -> None:
-        """What the suites need, and their tests."""
+        """Install the requirements of the suites, and unpack their tests."""
         wanted = {part for suite in suites for part in (suite.requirement, *suite.needs)}
         self._pip("install", "-c", str(HERE / "constraints.txt"), "-e", f"{ROOT}[speed]", "pytest", *sorted(wanted))
         for suite in suites:
@@ -45,7 +45,7 @@ class Environment:
         (self._sdists / "pytest.ini").touch()
 
     def sdist(self, suite: Suite) -> Path:
-        """Where the tests of a suite are."""
+        """Return the folder with the tests of a suite."""
         [folder] = (self._sdists / suite.name).iterdir()
         return folder
 
@@ -59,7 +59,7 @@ def failures(said: str) -> set[str]:
 
 
 def run(suite: Suite, environment: Environment, redis_url: str) -> bool:
-    """Whether a suite does exactly what is expected of it."""
+    """Run a suite, and return whether exactly the expected tests fail."""
     variables = {
         # A suite looks which certificates are asked for.
         **{name: value for name, value in os.environ.items() if not name.endswith("_CA_BUNDLE")},

@@ -53,13 +53,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def session_of_client(client: Any) -> dict[str, Any] | None:
-    """What the session of a test client's cookie holds; None: it has no cookie."""
+    """Return the session of a test client's cookie; None: the client has no cookie."""
     cookie = client.get_cookie("session")
     return _stored(lambda: client.application, cookie.value) if cookie else None
 
 
 def session_of_response(response: Any) -> dict[str, Any] | None:
-    """What the session of a response's cookie holds, or of the request's if it has none; None: there is no cookie."""
+    """Return the session of a response's cookie, or of the request's if it has none; None: there is no cookie."""
     cookies = [parse_cookie(line).get("session") for line in response.headers.getlist("Set-Cookie")]
     cookie = next(filter(None, cookies), response.request.cookies.get("session"))
     return _stored(applications[-1], cookie) if cookie else None

@@ -1,4 +1,4 @@
-"""Which suites there are, how many of their tests pass, and which do not, with the reason.
+"""The suites, how many of their tests pass, and which do not, with the reason.
 
 Every test of a suite is run. What is listed here must fail and all else must pass, so that a difference that is gone is
 found as well as a new one.

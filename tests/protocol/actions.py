@@ -1,4 +1,4 @@
-"""What can happen, as lines of text: a schedule is a list of them, and any part of a schedule is one too.
+"""Actions and faults as lines of text: a schedule is a list of such lines, and any part of a schedule is one too.
 
 A request with a name before it (``a: read w0 s1``) stops at every store and goes on by ``step a``, ``finish a`` or
 ``give_up a``; without one it runs to its end at once.
@@ -353,12 +353,12 @@ def _append(world: World, task: Task, worker: Worker, slot: str, home: str, othe
 
 
 def _lost_writes(world: World) -> int:
-    """How many writes were reported as not kept, because a journal could not."""
+    """Return how many writes were reported as lost, because a journal could not keep them."""
     return sum(number for (what, *_), number in world.recorder.losses().items() if what == Loss.WRITES_LOST)
 
 
 def _place(loaded: Loaded, key: str, home: str) -> str:
-    """Where a key lies, as a request sees it."""
+    """Return the category in which a request finds a key."""
     at = (loaded.former or {}).get(key)
     return at.category if at and at.counts else home
 
@@ -374,7 +374,7 @@ def blind_elsewhere(world: World, task: Task, worker: Worker, slot: str) -> None
 
 
 def finds_last(world: World, task: Task, worker: Worker, slot: str) -> None:
-    """What was written last without a look is what a request sees, whichever category it was written to."""
+    """Check that a request sees the last blind write, whichever category it was written to."""
     sid = world.slots[slot].sid
     loaded = _look(world, task, worker, sid, worker.repository.begin())
     if sid and loaded.of(_place(loaded, "theme", "ui")).shown.get("theme") != world.promises.themes.get(sid.digest):
@@ -589,7 +589,7 @@ def _unread(world: World, host: str, count: str) -> None:
 
 
 def _former(world: World, name: str) -> None:
-    """Another release of the host had a category that this one does not have, and a change of it waits."""
+    """Put a change into a journal whose category only another release of the host knows."""
     world.former.append(f"former-{len(world.former)}".ljust(43, "-"))
     _wait(world, name, world.former[-1], category=FORMER)
 
@@ -631,7 +631,7 @@ def _hold(world: World, name: str) -> None:
 
 
 def _deliver(world: World, name: str) -> None:
-    """They arrive."""
+    """Let invalidations arrive that were held back from a worker or a host."""
     for worker in world.workers.values():
         if worker.line and name in (worker.name, worker.host.name):
             worker.line.is_held = False
@@ -655,7 +655,7 @@ def _misplace(world: World, slot: str) -> None:
 
 
 def _rest(world: World) -> bool:
-    """Everything works again, and what waits comes home. Whether it does."""
+    """Let everything work again, and return whether all that waits is merged then."""
     world.restore_everything()
     for _ in range(60):
         world.clock.advance(1000)
@@ -673,7 +673,7 @@ def _rest(world: World) -> bool:
 
 
 def _heal(world: World) -> None:
-    """Everything works again: then every worker must agree with the database, and nothing may be lost (I6)."""
+    """Let everything work again; then every worker must agree with the database, and nothing may be lost (I6)."""
     if not _rest(world):
         return
     _check_delivered(world)
@@ -697,8 +697,8 @@ def _check_delivered(world: World) -> None:
 
 
 def _lives_on(world: World, digest: str) -> bool:
-    """Whether the database has not been told of the end of a session. What it has forgotten it is not told again of a
-    session whose life in all is nearly used up."""
+    """Return whether the database has not been told that a session ended. After it has gone back to older data, it
+    is not told again of a session whose absolute lifetime is nearly used up."""
     row, is_revived = world.tables.row(digest), digest in world.tables.revived
     return not world.tables.is_ended(digest) and not (
         row is not None and is_revived and not row.lives_on(INCIDENT_MARGIN_MS)
@@ -706,8 +706,8 @@ def _lives_on(world: World, digest: str) -> bool:
 
 
 def _check_tombstones(world: World) -> None:
-    """What ended shortly before another server became the primary was brought to it, without any request asking for
-    it."""
+    """Check that a new primary has the tombstones of sessions that ended shortly before, without any request asking
+    for them."""
     primary, replaced_at = world.cluster.primary, world.cluster.replaced_at
     for digest, changed_at in world.tables.updated_at.items():
         recent = replaced_at - INCIDENT_MARGIN_MS + 2000 <= changed_at <= replaced_at
@@ -801,7 +801,7 @@ def _kept(world: World, slot: str) -> None:
 
 
 def _list_of(world: World, name: str, slot: str) -> tuple[set[int], bool] | None:
-    """What a worker shows of the list of a session, and whether that is all there is. None: there is no session."""
+    """Return the session's list as a worker shows it, and whether the list is complete. None: there is no session."""
     worker, sid, seen = world.workers[name], world.slots[slot].sid, list[Loaded]()
     if sid is None:
         return None
@@ -837,7 +837,7 @@ def _doubts(world: World, name: str, slot: str) -> None:
 
 
 def _check_data(world: World) -> None:
-    """What was acknowledged as lasting is there, or the package has said that it is not (I16 to I20)."""
+    """Check that what was acknowledged as lasting is there, or was reported as lost (I16 to I20)."""
     promises, primary = world.promises, world.cluster.primary
     reported = sum(world.recorder.losses().values())
     for slot in world.slots.values():
@@ -859,14 +859,16 @@ def _check_data(world: World) -> None:
 
 
 def _check_former(world: World) -> None:
-    """What waited of a category that is not known is in Redis: it can be merged, so it is not given up."""
+    """Check that a kept change of a category which this release does not know is in Redis: it can be merged, so it
+    is not given up (I29)."""
     for digest in world.former:
         if Key(FORMER, digest) not in world.cluster.primary.data:
             world.promises.violate("I29", "a change of a category of another release was not merged")
 
 
 def _check_last(world: World, digest: str, there: Mapping[str, Any]) -> None:
-    """Of a key that was set without being read, the last value; of a counter, everything that was added."""
+    """Check that a key which was set without being read has its last value, and a counter all that was added (I17,
+    I18)."""
     last = world.promises.last.get(digest)
     if last is not None and there.get("source_lang") != last:
         world.promises.violate("I17", "another value than the last one is there, of a key that was not read")

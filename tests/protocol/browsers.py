@@ -50,7 +50,7 @@ class Asked(Exchange):
 
 @lru_cache
 def application(name: str) -> Flask:
-    """One for each worker; its parts are those of the worker that has this name."""
+    """Return the application of a worker: it has the parts of the worker with this name."""
     app = Flask(name)
     app.secret_key = "not a secret, but as long as one has to be"
     app.session_interface = LangPontSession()
@@ -97,7 +97,7 @@ class Browser:
             self._answer(exchange)
 
     def receive(self, rng: random.Random) -> None:
-        """Some answer arrives."""
+        """Let any one of the answers arrive."""
         if self._answered:
             answer = self._answered.pop(rng.randrange(len(self._answered))).answer
             self.cookie = self.cookie if answer is None else answer or None

@@ -1,4 +1,4 @@
-"""What must always hold (docs/guarantees.md), checked against everything that was ever true in the database.
+"""Promises that must always hold (docs/guarantees.md), checked against everything that was ever true in the database.
 
 The checks know the stores from outside and the package by what it answers; no state of the package is believed.
 """
@@ -59,7 +59,7 @@ SILENCE_MS = 1000
 
 
 def _content(known: Known) -> tuple[Any, ...]:
-    """What is shown of a record."""
+    """Return the part of a record that a session shows."""
     return known.mark, known.copy.fields, known.auth is not None and known.auth.row is None
 
 
@@ -86,7 +86,7 @@ class Broken(AssertionError):
 
 @dataclass
 class WorkerView:
-    """What one worker process has been told so far.
+    """Facts that one worker process has been told so far.
 
     :param min_versions: digest → highest version it showed or wrote.
     :param signed_out: sessions that were signed out on it.
@@ -110,7 +110,7 @@ class WorkerView:
 
 @dataclass
 class HostView:
-    """What one host has promised.
+    """Promises that one host has made.
 
     :param revoked: sessions whose sign-out it accepted without the database.
     :param users: user → until when sessions are over, accepted without the database.
@@ -134,7 +134,7 @@ class HostView:
 
 @dataclass(frozen=True)
 class Before:
-    """What was known when a request began, for those promises that hold for later requests only."""
+    """The state when a request began, for promises that hold only for later requests."""
 
     began_ms: int
     min_version: int
@@ -239,7 +239,7 @@ class Promises:
             self.granted[after.digest] = max(after.version, self.granted.get(after.digest, 0))
 
     def _lives_no_longer(self, payload: Mapping[str, Any], live: bool, idle_expires_at: int, now_ms: int) -> None:
-        """What is written of a privileged session lets it be idle for no longer than its rights allow (I28)."""
+        """Check that a privileged session is written with no longer idle time than its rights allow (I28)."""
         if live and ADMIN in payload.values() and self.limited:
             self.census["privileged"] += 1
             if idle_expires_at > now_ms + (self.settings.privileged_idle_timeout or 0) * 1000 + self.skew_ms:
@@ -357,7 +357,7 @@ class Promises:
                 self.violate("I7", f"{key.category} was written for a session that Redis does not know")
 
     def _stores(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """What was written in an outage does not replace what was written after it."""
+        """Check that a merge replaces no value that was written after the outage."""
         merges = self.tasks.current is not None and self.tasks.current.notes.get("tick")
         for name in WRITTEN_ONCE & after.keys():
             value, replaced = after[name], before.get(name, b"")
@@ -368,7 +368,7 @@ class Promises:
             self.stored_at.setdefault(value, self.clock.now_ms)
 
     def _keeps_entries(self, digest: str, before: Record | None, after: Record | None) -> None:
-        """What is merged after an outage replaces no list by one with fewer entries (I16, I17)."""
+        """Check that neither a merge after an outage nor a late command removes entries of a list (I16, I17)."""
         was = set(as_list(before.data.get(LIST))) if before else set()
         if after is None:
             return  # the session is over
@@ -412,13 +412,13 @@ class Promises:
             self.kept[digest] = until, data
 
     def forgets(self, digest: str) -> None:
-        """What a server was told of a session is lost."""
+        """Forget what a server was told of a session: its record there is lost."""
         self.kept.pop(digest, None)
         for host in self.hosts.values():
             host.committed.pop(digest, None)
 
     def answered(self, connection: SimConnection, digest: str, entry: AuthEntry | None) -> None:
-        """What a server said of a session is noted with the request that asked."""
+        """Note with the request that asked what a server answered about a session."""
         task = self.tasks.current
         if task is None:
             return
@@ -464,7 +464,7 @@ class Promises:
                 self._is_not_due(name, node, key, past[-1], life)
 
     def _is_recent(self, name: str, next_one: Past, now: int, changed: int) -> None:
-        """What took the place of what is shown."""
+        """Check that data which is shown was replaced only just now, and by no change of this host."""
         self.census["late hit"] += 1
         if now - next_one.at_ms > SILENCE_MS:
             self.violate("near", f"{name} is shown as it was {now - next_one.at_ms} ms ago")
@@ -512,7 +512,7 @@ class Promises:
         host.losses, host.looks = dict(view.losses), dict(view.looks)
 
     def loses(self, node: Node, data: Data) -> bool:
-        """Whether canaries can show that a server's data is replaced by older data."""
+        """Return whether canaries can show that a server's data is replaced by older data."""
         left = data.get(Key("canary", ""))
         looks = [view.looks[node.name] for view in self.workers.values() if node.name in view.looks]
         if left is None:
@@ -523,7 +523,7 @@ class Promises:
     # -- requests --------------------------------------------------------------------------------------------------
 
     def before(self, worker: str, host: str, sid: SessionId, scope: RequestScope) -> Before:
-        """To be called when a request begins to look at a session."""
+        """Return what is known before a request looks at a session."""
         row = self.tables.row(sid.digest)
         if self.tasks.current is not None:
             self.tasks.current.notes["hit"] = False
@@ -788,7 +788,7 @@ class Promises:
 
 
 class Unchecked:
-    """In the place of the promises, where something else is checked than what the stores and the package do."""
+    """A stand-in for the promises, for checks of something else than what the stores and the package do."""
 
     def __init__(self) -> None:
         self.broken: list[Exception] = []

@@ -43,7 +43,7 @@ ROLE_CHANGES = ("fail_over", "demote", "stale_names h0", "stale_names h1", "new_
 
 
 def any_of(*lines: str) -> st.SearchStrategy[str]:
-    """One of these lines."""
+    """Draw one of these lines."""
     return st.sampled_from(lines)
 
 
@@ -66,7 +66,7 @@ class WorldMachine(RuleBasedStateMachine):
         self._do("sign_in w0 alice s0")
 
     def teardown(self) -> None:
-        """At the end everything is healed, and all must agree (I6)."""
+        """Heal everything at the end: then all must agree (I6)."""
         if hasattr(self, "world"):
             try:
                 if not self.world.promises.broken:
@@ -164,7 +164,7 @@ class WorldMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.is_near)
     @rule(worker=workers, slot=slots, late=st.booleans(), change=any_of(*OVERLAPPING), other=workers)
     def changes_what_is_kept(self, worker: str, slot: str, late: bool, change: str, other: str) -> None:
-        """What a worker has read, and keeps, is changed by another one, while what the server says of it is late."""
+        """Let another worker change a session that a worker keeps, while invalidations to that worker may be late."""
         self._do(f"read {worker} {slot}")
         self._do(f"tick {worker}")
         self._do(f"read {worker} {slot}")
@@ -209,7 +209,7 @@ class WorldMachine(RuleBasedStateMachine):
 
     @rule(line=any_of(*ROLE_CHANGES))
     def roles(self, line: str) -> None:
-        """Another server becomes the primary, and when each worker learns of it."""
+        """Make another server the primary, or let a worker learn of it."""
         self._do(line)
 
     @rule(line=any_of("save", "save", "restore", "restore", "flush", "misplace s0"))
@@ -219,7 +219,7 @@ class WorldMachine(RuleBasedStateMachine):
 
     @rule(line=any_of("join_all", *(f"cut {end} {server}" for end in (*WORKERS, "h0", "h1") for server in SERVERS)))
     def network(self, line: str) -> None:
-        """It breaks between some and others, or is whole again."""
+        """Cut the network somewhere, or make it whole again."""
         self._do(line)
 
     @rule(

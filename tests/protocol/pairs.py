@@ -99,7 +99,7 @@ def now_ms() -> int:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two answers are equal, moments but for a little."""
+    """Return whether two answers are equal, apart from small differences between times."""
     if is_dataclass(one):
         return type(one) is type(other) and all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
     if isinstance(one, Mapping):
@@ -114,7 +114,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 class Pair:
-    """What both kinds of stores have in common.
+    """The common part of a pair of stores: asks both the same, and compares the answers.
 
     :ivar log: what was asked, to explain a difference.
     """
@@ -163,14 +163,14 @@ class Pair:
             return error.error_class, error.cause
 
     def step(self) -> str:
-        """One random operation. Returns its name."""
+        """Do one random operation, and return its name."""
         name = self.rng.choice(sorted(self.operations))
         self.operations[name]()
         return name
 
     @property
     def operations(self) -> Mapping[str, Callable[[], object]]:
-        """What can be asked."""
+        """Return the operations that can be tried, by name."""
         raise NotImplementedError
 
     def check_state(self) -> None:
@@ -257,7 +257,7 @@ class RedisPair(Pair):
         self.told = [Told(tracked) for tracked, _ in self.connections]
 
     def flush(self) -> None:
-        """Everything goes, as an operator wants it."""
+        """Empty both servers, as an operator does."""
         self._empty(self.node)
         self.server.flushall()
 
@@ -298,7 +298,8 @@ class RedisPair(Pair):
         self.server.execute_command("REPLICAOF", *(("NO", "ONE") if self.node.is_primary else ("127.0.0.1", "1")))
 
     def step(self) -> str:
-        """One operation, and what is said of it over the tracked connection, in front of the next reply."""
+        """Do one operation, and compare the invalidations that come over the tracked connection in front of the next
+        reply."""
         name = super().step()
         for tracked, _ in self.connections:
             tracked.exchange(pack(("EXISTS", "session:none")), 1)
@@ -437,7 +438,7 @@ class DatabasePair(Pair):
         self._compare_rows("changed_since", _all_changes)
 
     def _compare_rows(self, what: str, rows_of: Callable[[Any], list[AuthRow]]) -> None:
-        """Of rows made within one millisecond it is not known which was first."""
+        """Compare rows regardless of their order, because rows made within one millisecond have none."""
         self.catch_up()
         self.log.append(what)
         self.compare(*(sorted(rows_of(store), key=lambda row: row.digest) for store in self.stores))
@@ -460,7 +461,7 @@ class DatabasePair(Pair):
 
 
 def _all_changes(database: Any) -> list[AuthRow]:
-    """In parts."""
+    """Return all changed rows, read in parts."""
     changes = database.changed_since(HOUR, limit=2)
     rows = list(changes.rows)
     while changes.reached is not None:

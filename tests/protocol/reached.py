@@ -1,4 +1,4 @@
-"""What a search of random worlds has to meet so that it proves something."""
+"""Events that a search of random worlds must meet often enough to prove something."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ does not get there proves nothing."""
 
 
 def missed(census: Counter[str], search: int, share: float) -> dict[str, int]:
-    """What has happened less often than it should have, and how often it has."""
+    """Return the events that happened less often than required, and how often each did."""
     return {name: census[name] for name, least in REACHED.items() if census[name] < int(least[search] * share)}

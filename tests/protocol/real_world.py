@@ -61,7 +61,7 @@ class Stepped:
 
     @property
     def endpoints(self) -> Mapping[str, Any]:
-        """Those that have a health of their own."""
+        """Return the endpoints that have a health of their own."""
         return {self._store.name: Stepped(self._store.endpoint, self._world, self._path)}
 
     def __getattr__(self, name: str) -> Any:
@@ -110,12 +110,12 @@ class RealNode:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Return whether the server's process runs."""
         return self.server.running
 
     @property
     def refuses_writes(self) -> bool:
-        """Whether it takes no writes."""
+        """Return whether the server refuses writes."""
         return False
 
     @refuses_writes.setter
@@ -137,7 +137,7 @@ def client_of(node: RealNode) -> Iterator[Any]:
 
 
 def info(node: RealNode) -> Mapping[str, Any]:
-    """What a server says of its replication."""
+    """Return a server's ``INFO replication``."""
     with client_of(node) as client:
         found: Mapping[str, Any] = client.info("replication")
         return found
@@ -218,7 +218,7 @@ class RealCluster:
             self._follow(node, self.primary)
 
     def stale_names(self, hosts: Iterable[str]) -> None:
-        """On these hosts the names go on leading where they lead now."""
+        """Let names on these hosts go on leading where they lead now."""
         for host in hosts:
             self.names.setdefault(host, {"primary": self.primary, "replica": self.replica})
 
@@ -246,7 +246,7 @@ class RealCluster:
 
 
 class Cuts(set[tuple[str, str]]):
-    """What is cut off from what; changes are done at the proxies at once."""
+    """The cut connections; a change of the set takes effect at the proxies at once."""
 
     def __init__(self, world: RealWorld) -> None:
         self._world = world
@@ -334,7 +334,7 @@ class RealWorld(World):
 
     @property
     def database_path(self) -> Path:
-        """How things stand between the workers and the database."""
+        """Return the state of the path between the workers and the database."""
         return self._path
 
     @database_path.setter
@@ -398,7 +398,7 @@ class RealWorld(World):
         return cast(Database, stepped)
 
     def lines(self) -> Iterator[SimConnection]:
-        """Nothing is kept near."""
+        """Return no connections: nothing is kept near here."""
         return iter(())
 
     def crash(self, worker: Worker) -> None:

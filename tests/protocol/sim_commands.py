@@ -1,4 +1,4 @@
-"""What a simulated server does with a command: the scripts of the package run as they are shipped, in Lua."""
+"""Commands of a simulated server: the scripts of the package run as they are shipped, in Lua."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Server:
         self.node.store(key, record, self.client)
 
     def there(self, name: bytes) -> Record | None:
-        """What a write finds."""
+        """Return the record that a write finds."""
         return self.node.get(key_of(name))
 
 

@@ -1,9 +1,9 @@
-"""How a worker gets to the simulated servers: the package's own store and link, over connections that are none.
+"""Connections of a worker to the simulated servers: the package's own store and link, over simulated connections.
 
-What the network does to a question happens here: see ``tasks.py``. A worker's end of a connection over which a server
-says what has changed is the package's own :class:`Wire` on a real pair of sockets, so that all that hears, keeps and
-drops is the package's own code; a message gets into the sockets when the network lets it arrive. What a reply says goes
-beside them.
+What the network does to a question happens here: see ``tasks.py``. The worker's end of a connection for
+invalidations is the package's own :class:`Wire` on a real pair of sockets, so that the package's own code receives,
+keeps and drops them; a message gets into the sockets when the network lets it arrive. The content of a reply goes
+beside the sockets.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ REPLY = b"+OK\r\n"
 
 
 class Network(Protocol):
-    """How things stand between one worker and the servers."""
+    """The network between one worker and the servers."""
 
     @property
     def host_name(self) -> str:
-        """Where the worker runs."""
+        """Return the host on which the worker runs."""
 
     def path_to(self, server: str) -> Path:
-        """Between the worker and a server by its name."""
+        """Return the state of the path between the worker and a server."""
 
     def connected(self, store: str, node: Node) -> None:
         """The worker made a new connection."""
@@ -70,7 +70,7 @@ class Network(Protocol):
 
 
 class OnTime(Lag):
-    """Of a process that is never late: nothing measures it."""
+    """The lag of a process that is never late: nothing measures it."""
 
     def attend(self, now: float, until: float = 0.0) -> float:
         """See :class:`Lag`."""
@@ -78,7 +78,7 @@ class OnTime(Lag):
 
 
 class Way:
-    """Where one worker's connections to the server behind a name lead: in the place of a pool of redis-py's.
+    """The connections of one worker to the server behind a name: in the place of a pool of redis-py's.
 
     :ivar tracked: the connection over which the worker is told of changes; None: there never was one.
     :ivar last: the connection over which something was answered last.
@@ -105,7 +105,7 @@ class Way:
         return self._cluster.leads_to(self.name, self.network.host_name)
 
     def path_to(self, node: Node) -> Path:
-        """How things stand between the worker and a server."""
+        """Return the state of the path between the worker and a server."""
         if not node.alive:
             return Path.BROKEN
         return Path.SILENT if node.frozen else self.network.path_to(node.name)
@@ -143,7 +143,7 @@ class SimConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether the process at the other end still runs and has it, closed here or not."""
+        """Return whether the server's process still runs and has the connection, closed at this end or not."""
         return not self._is_over and self.node.alive and self.node.run_id == self._run_id
 
     def is_quiet(self) -> bool:
@@ -202,7 +202,7 @@ class SimConnection:
         return Wire(ours, Deadline(math.inf))
 
     def _tracked(self, data: bytes) -> list[Any]:
-        """Have the server say what has changed, which it grants at once."""
+        """Turn tracking on, which the server grants at once."""
         assert self._far is not None
         self.node.tracking.clients.append(self)
         self._way.tracked = self
@@ -223,7 +223,8 @@ class SimConnection:
         self.arrive()
 
     def arrive(self) -> None:
-        """What can arrive does, but for a reply, and what is behind it: see :meth:`_receive`. So does the end."""
+        """Let arrive what can arrive: invalidations, but no reply nor what is behind one (see :meth:`_receive`), and
+        the end of the connection."""
         if self._far is None or self._far.fileno() < 0 or self.is_held or self._path() is Path.SILENT:
             return
         if REPLY not in self._on_the_way:
@@ -268,7 +269,7 @@ class SimEndpoint(Endpoint):
 
 
 class SimNear(NearCache):
-    """What one worker has read: each time that it is gone by, its network is told."""
+    """The near cache of one worker, which reports each hit to its network."""
 
     def __init__(self, way: Way, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -292,7 +293,7 @@ class SimStore(RedisStore):
         self.way = way
 
     def keep_near(self, near: NearCache) -> None:
-        """From now on it keeps what it reads."""
+        """Keep in this near cache what the store reads from now on."""
         self.near = self.endpoint.near = near
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:

@@ -40,7 +40,7 @@ SERVER = "D"
 
 
 class Watcher(Protocol):
-    """What is told what happens in the database."""
+    """The observer of a simulated database."""
 
     def row_changes(self, before: AuthRow | None, after: AuthRow) -> None:
         """A row is written; `live` of both is that of the row alone, whatever the user's epoch."""
@@ -86,7 +86,7 @@ class Tables:
         self._remembered = {name: dict(getattr(self, name)) for name in names}
 
     def go_back(self) -> None:
-        """That standby takes over: all that was committed since is lost."""
+        """Make the standby the database: all that was committed since :meth:`remember` is lost."""
         if self._remembered is not None:
             ended = set(filter(self.is_ended, self.rows))
             vars(self).update({name: dict(kept) for name, kept in self._remembered.items()})
@@ -201,29 +201,30 @@ class Tables:
         return sorted(self.successors[digest] for digest in digests if digest in self.successors)
 
     def is_ended(self, digest: str) -> bool:
-        """Whether a session is dead for ever: revoked, or past its life in all."""
+        """Return whether a session is dead for ever: revoked, or past its absolute lifetime."""
         row = self.rows.get(digest)
         if row is None or not row.live or self.now_ms >= row.absolute_expires_at:
             return True
         return row.user_epoch != self.epoch(row.user_id)
 
     def ended_at(self, digest: str, version: int) -> int | None:
-        """When a state ceased to be the valid one; None: it has not."""
+        """Return the time at which this version of a session's row was replaced or ended; None: it is valid."""
         return self.ended.get((digest, version))
 
 
 class Network(Protocol):
-    """How things stand between one worker and the database."""
+    """The network between one worker and the database."""
 
     def path_to(self, server: str) -> Path:
-        """Between the worker and a server by its name."""
+        """Return the state of the path between the worker and a server."""
 
     def database_is_busy(self) -> bool:
-        """Whether this call finds all slots taken."""
+        """Return whether this call finds all slots taken."""
 
 
 class SimCalls:
-    """What the monitor looks at between the calls. One that is given up here is over."""
+    """The calls of the database as the monitor sees them: none is overdue, because a call that is given up here is
+    over."""
 
     requests = SimpleNamespace(busy=0)
 
@@ -385,7 +386,7 @@ class SimDatabase:
         return self._ask(timeout, effect)
 
     def _ids_of(self, digest: str) -> list[str]:
-        """Under which digests a session ends."""
+        """Return the digests under which a session ends."""
         return self.tables.ids_of(digest)
 
     def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:

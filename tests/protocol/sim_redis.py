@@ -63,13 +63,13 @@ class Record:
 
     @cached_property
     def auth(self) -> auth_meta.AuthMeta | None:
-        """What it says of a signed-in session; None: it is no record of one."""
+        """Return the parts of the record of a signed-in session; None: the record is of no signed-in session."""
         meta = self.fields.get(b"@m", b"")
         return auth_meta.said(meta[:11].decode(), meta)
 
     @property
     def flat(self) -> list[bytes]:
-        """As ``HGETALL`` has it."""
+        """Return the fields as ``HGETALL`` does."""
         return [part for field in self.fields.items() for part in field]
 
 
@@ -77,7 +77,7 @@ Data = dict[Key, Record]
 
 
 class Tracking:
-    """Which tracked connections have read which keys of one server since the last change of each: ``CLIENT TRACKING``.
+    """The tracked connections that have read each key of one server since its last change: ``CLIENT TRACKING``.
 
     :ivar clients: the connections for which the server notes it.
     """
@@ -115,7 +115,7 @@ INVALIDATE = b">2\r\n$10\r\ninvalidate\r\n"
 
 
 class Past(NamedTuple):
-    """What one hash was made by some change.
+    """One earlier state of a hash, and the change that made it.
 
     :param number: of the change, among all of its server.
     :param at_ms: true time.
@@ -128,22 +128,22 @@ class Past(NamedTuple):
 
 
 def is_tombstone(record: Record | None) -> bool:
-    """Whether a record says that its session is dead."""
+    """Return whether a record is a tombstone."""
     return record is not None and record.auth is not None and not record.auth.is_live
 
 
 def is_live(record: Record | None) -> bool:
-    """Whether a record says that its session lives."""
+    """Return whether a record is of a live session."""
     return record is not None and record.auth is not None and record.auth.is_live
 
 
 def known_of(key: Key, kind: str, record: Record | None) -> Known:
-    """What a reader is told of a record."""
+    """Return the answer that a reader gets about a record."""
     return answer(key.digest, (key.category,), kind, [0, record.flat if record else [], 0, -1]).records[key.category]
 
 
 class Watcher(Protocol):
-    """What is told what happens in the servers."""
+    """The observer of simulated Redis servers."""
 
     def redis_changes(self, node: Node, key: Key, before: Record | None, after: Record | None) -> None:
         """A client changes one hash of a primary."""
@@ -179,12 +179,12 @@ class Node:
 
     @property
     def lineage(self) -> object:
-        """Another one after whatever may have taken data away."""
+        """Return a value that is another one after whatever may have taken data away."""
         return self.identity, self.losses
 
     @property
     def identity(self) -> str:
-        """As the package makes it of INFO: another one after each start, promotion and demotion."""
+        """Return the identity that the package makes of INFO: another one after each start, promotion and demotion."""
         role = "master" if self.is_primary else "slave"
         return f"{self.name}{self.run_id}:{role}:{self.history_id}"
 
@@ -196,7 +196,7 @@ class Node:
         return record
 
     def age(self, ms: int) -> bool:
-        """Have every hash live for less, and return whether any has run out by that."""
+        """Shorten the life of every hash, and return whether any has run out by that."""
         before = {key for key in self.data if self.get(key)}
         for key, record in list(self.data.items()):
             if record.expires_at is not None:
@@ -245,7 +245,7 @@ class Node:
         self.tracking.replaces_all()
 
     def history(self, key: Key) -> list[Past]:
-        """What a hash was, one after the other; that it expired included."""
+        """Return all states of a hash in their order, its expiry included."""
         found, now = [Past(0, 0, None)], self.true_clock.now_ms
         past = self.past.get(key, [])
         for each, until in zip(past, [*(later.at_ms for later in past[1:]), now], strict=False):
@@ -354,7 +354,7 @@ class Cluster:
         self.replaced_at, self.is_whole = self.clock.now_ms, False
 
     def stale_names(self, hosts: Iterable[str]) -> None:
-        """On these hosts the names go on leading where they lead now, whatever happens."""
+        """Let names on these hosts go on leading where they lead now, whatever happens."""
         for host in hosts:
             self.names.setdefault(host, {"primary": self.primary, "replica": self.replica})
 

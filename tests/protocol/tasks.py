@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Path(Enum):
-    """What lies between a caller and a server."""
+    """The state of the path between a caller and a server."""
 
     CLEAR = auto()
     SILENT = auto()  # nothing comes through, and no error: the caller waits until it gives up
@@ -33,7 +33,7 @@ class Path(Enum):
 
 
 class Command(Enum):
-    """How a stopped task goes on."""
+    """Ways in which a stopped task goes on."""
 
     GO = auto()
     GIVE_UP = auto()
@@ -63,7 +63,7 @@ class Task:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has come to its end."""
+        """Return whether the task has ended."""
         return self.run is None or self.run.dead
 
 
@@ -71,7 +71,7 @@ Late = Callable[[], None]
 
 
 class Tasks:
-    """Runs tasks, one at a time."""
+    """A runner of tasks, one at a time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock

@@ -1,4 +1,4 @@
-"""What a browser is sent while stores fail, and answers overtake each other."""
+"""Cookies that a browser gets while stores fail and answers overtake each other."""
 
 from __future__ import annotations
 

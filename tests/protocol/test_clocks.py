@@ -37,8 +37,8 @@ MEANWHILE = {
 @pytest.mark.parametrize("whose", ["h0", "h1", "primary", "database"])
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_d25_a_clock_is_set_in_an_outage(outage: str, whose: str, ms: int) -> None:
-    """What was written before and in it is there afterwards, and who signed out is out; a session that a clock makes
-    look idle for longer than it may be has ended, for good."""
+    """Data written before and in the outage is there afterwards, and users who signed out stay signed out; a session
+    that a clock makes look idle for too long has ended, for good."""
     begin, end = OUTAGES[outage]
     step = f"set_clock {whose} {ms}; read w1 s0; read w1 s1"
     lines = [BEFORE, begin, "pass 3000; tick all", MEANWHILE[outage], step]

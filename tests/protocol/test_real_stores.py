@@ -1,4 +1,4 @@
-"""What the simulated stores answer and keep is what the real ones do: on Valkey, on SQLite and on PostgreSQL."""
+"""The simulated stores answer and keep the same as real ones: Valkey, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def made(url: str, *, encrypted: bool = False) -> Iterator[Database]:
 
 
 def compare(pair: Pair, counts: Counter[str]) -> None:
-    """One random sequence."""
+    """Compare a pair of stores over one random sequence of operations."""
     counts.update(pair.step() for _ in range(LENGTH))
     pair.check_state()
 

@@ -54,7 +54,7 @@ def simulated_time(lines: tuple[str, ...]) -> int:
 
 
 def is_for_real_servers(schedule: Schedule) -> bool:
-    """Whether it needs nothing that only a simulation can do quickly."""
+    """Return whether a schedule needs nothing that only a simulation can do quickly."""
     verbs = {line.split()[0] for line in schedule.lines} | set(schedule.lines)
     return simulated_time(schedule.lines) <= LONGEST_MS and not verbs & SIMULATION_ONLY
 
@@ -139,7 +139,7 @@ def test_a_difference_is_noticed(servers: Servers, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kept", REAL, ids=str)
 def test_a_kept_schedule_goes_as_simulated(kept: Kept, servers: Servers) -> None:
-    """What is about time is shown in the simulation only."""
+    """Servers and simulation agree on each kept schedule, but for times, which only the simulation checks."""
     agree(kept.schedule, servers)
 
 

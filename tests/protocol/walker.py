@@ -26,7 +26,7 @@ from .world import PROFILES, SLOTS, USERS, WORKERS, World, simulated
 
 @dataclass(frozen=True)
 class Dice:
-    """What a walk draws from.
+    """The choices from which a walk draws.
 
     :param workers: those that take part; fewer meet more often. So it is with slots.
     """
@@ -152,7 +152,7 @@ FAULTS: dict[str, tuple[tuple[int, Choice], ...]] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """What happens, and under which settings."""
+    """A list of actions, and the profile of settings under which they happen."""
 
     profile: str
     lines: tuple[str, ...]

@@ -113,8 +113,8 @@ which of several lanes is another one in each process."""
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """What the package does at a time is small, what it logs reaches the worlds only (:class:`Listener`), and a busy
-    machine changes nothing."""
+    """Run worlds with small limits of the package, with its log for the worlds only (:class:`Listener`), and without
+    lag, so that a busy machine changes nothing."""
     log = logging.getLogger("flask_langpont_session")
     level = log.level
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ class Listener(logging.Handler):
         self._promises = promises
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Nothing of a session may be in it."""
+        """Check that no message of the log has anything of a session."""
         self._promises.said(record.getMessage())
 
 
@@ -179,7 +179,7 @@ class Host:
 
     @property
     def wall_ms(self) -> int:
-        """What the host's own clock says, which may have been set."""
+        """Return the time of the host's own clock, which may have been set."""
         return self._true.now_ms + self.set_by_ms
 
 
@@ -191,12 +191,12 @@ class Slot:
 
     @property
     def sid(self) -> SessionId | None:
-        """What the browser sends."""
+        """Return the id that the browser sends."""
         return self.sids[-1] if self.sids else None
 
     @property
     def old(self) -> SessionId | None:
-        """What it sent before its last sign-in; a request under way may still have it."""
+        """Return the id from before the last change of id; a request under way may still have it."""
         return self.sids[-2] if len(self.sids) > 1 else self.sid
 
 
@@ -250,7 +250,7 @@ class Worker:
 
     @property
     def near(self) -> NearCache | None:
-        """What it keeps of what it has read."""
+        """Return the worker's near cache."""
         store: Any = self.backend.primary
         kept: NearCache | None = store.near
         return kept
@@ -319,7 +319,7 @@ class Worker:
 
 
 class World:
-    """Everything there is.
+    """The whole simulated world.
 
     :param profile: one of :data:`PROFILES`.
     :ivar told: what requests were told, one line of text each.
@@ -360,7 +360,7 @@ class World:
         return self.clock.monotonic
 
     def redis_store(self, name: str, worker: Worker, server_identity: ServerIdentity) -> RedisStore:
-        """One endpoint as a worker sees it."""
+        """Return the store of one endpoint, as a worker has it."""
         change_ids = worker.host.journal.board.register
         way = Way(name, self.cluster, worker, self.tasks, server_identity)
         store = SimStore(way, worker.memory, change_ids)
@@ -369,7 +369,7 @@ class World:
         return store
 
     def keep_near(self) -> None:
-        """From now on workers keep what they read near."""
+        """Give all workers a near cache from now on."""
         if not self.is_near:
             self.is_near = True
             for worker in self.workers.values():
@@ -475,7 +475,7 @@ class World:
     # -- rounds of the monitors --------------------------------------------------------------------------------------
 
     def tick(self, worker: Worker, label: str = "", *, stepped: bool = False) -> None:
-        """One round of a worker's monitor."""
+        """Run one round of a worker's monitor."""
         if any(task.worker == worker.name and task.notes.get("tick") for task in self.under_way.values()):
             return  # one round at a time, as the monitor's lock has it
 
@@ -494,13 +494,13 @@ class World:
         self.promises.ticked(task, worker.host.name, [entry.digest for entry in waiting], on_primary)
 
     def tick_all(self) -> None:
-        """One round of every monitor."""
+        """Run one round of every monitor."""
         for worker in list(self.workers.values()):
             self.tick(worker)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether every worker uses every store, and nothing waits to be brought to one."""
+        """Return whether every worker uses every store, and nothing waits for one."""
         if any(worker.health.open_stores() for worker in self.workers.values()):
             return False
         if any(worker.monitor.recovery.has_incidents for worker in self.workers.values()):
@@ -528,7 +528,7 @@ class World:
 
     @property
     def census(self) -> Counter[str]:
-        """What happened how often: what the promises saw, and what the package counted."""
+        """Return how often each event happened: those that the promises saw, and those that the package counted."""
         operations = {
             f"{op.name} {op.category} {op.source} {op.outcome}": series.count
             for op, series in self.recorder.series().items()
@@ -536,5 +536,5 @@ class World:
         return self.promises.census + Counter(self.recorder.counters()) + Counter(operations)
 
     def journals(self) -> dict[str, Mapping[str, int]]:
-        """What waits in the journals, to explain a failed schedule."""
+        """Return the number of waiting entries in each host's journal, to explain a failed schedule."""
         return {name: dict(host.journal.counts()) for name, host in self.hosts.items()}

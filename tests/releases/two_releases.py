@@ -20,7 +20,7 @@ def create_app() -> Flask:
 
     @app.get("/me")
     def me() -> ResponseReturnValue:
-        """What this worker believes, and the form of the journal that its release makes."""
+        """Return the session as this worker shows it, and the form of the journal that its release makes."""
         return {
             "pid": os.getpid(),
             "form": SCHEMA_VERSION,

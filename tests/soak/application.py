@@ -35,13 +35,13 @@ def _me() -> dict[str, Any]:
 
 @pages.get("/all-of-me")
 def all_of_me() -> dict[str, Any]:
-    """What this worker believes of the visitor, the counter included."""
+    """Return the visitor's session as this worker shows it, the counter included."""
     return _me()
 
 
 @pages.get("/fresh")
 def fresh() -> dict[str, Any]:
-    """What the database says now, and whether it said anything."""
+    """Return the session as the database has it, and whether the database answered."""
     known = live().fresh("auth")
     return _me() | {"fresh": known}
 

@@ -1,4 +1,4 @@
-"""What the workers of a soak have logged."""
+"""Checks of the log of a soak's workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TRACE = re.compile(r"Traceback|WORKER TIMEOUT|met an error it does not know")
 
 
 def look_at_the_log(log: str, hidden: set[str], found: Callable[[str], None]) -> None:
-    """Neither ids nor values in it, and no unexpected error."""
+    """Report ids and values in the log, and unexpected errors."""
     if any(secret in log for secret in hidden):
         found("I14: a session id stands in the log")
     if re.search(r"person-\d+:\d+", log):

@@ -105,11 +105,11 @@ class Crowd:
         self.findings.append(text)
 
     def all_findings(self) -> list[str]:
-        """Everything that was noted, of the sessions too."""
+        """Return all findings, those of the sessions too."""
         return [*self.findings, *(text for story in self.stories for text in story.findings)]
 
     def table(self) -> str:
-        """How often what was answered how."""
+        """Return how often each action got each status."""
         return ", ".join(f"{what} {status}: {count}" for (what, status), count in sorted(self.counts.items()))
 
 

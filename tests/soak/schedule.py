@@ -1,4 +1,4 @@
-"""When which store fails in which way: a function of the seed and nothing else."""
+"""The faults of a soak, their times and stores: a function of the seed and nothing else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Episode:
 
     @property
     def network(self) -> Fault | None:
-        """What the proxy does; None where the server itself is meant."""
+        """Return the fault of the proxy; None where the server itself fails."""
         return NETWORK.get(self.fault)
 
 
@@ -97,7 +97,7 @@ def _slots(faults: Sequence[str], chance: random.Random, seconds: float) -> Iter
 
 
 def deaths(seed: int, seconds: float) -> list[float]:
-    """When a worker is killed. None late in the soak: each worker shall live through faults."""
+    """Return the times at which a worker is killed. None is late in the soak: each worker shall live through faults."""
     chance = random.Random(f"{seed}-workers")
     number = max(2, int(seconds / 15))
     return sorted(chance.uniform(0.1, 0.6) * seconds for _ in range(number))

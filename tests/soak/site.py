@@ -162,7 +162,7 @@ class Site:
     # -- afterwards --------------------------------------------------------------------------------------------------
 
     def heal(self) -> float:
-        """Everything runs. Seconds until every worker is well and nothing waits in the journal any more."""
+        """Start everything, and return the seconds until every worker is well and nothing waits in the journal."""
         for proxy in self.proxies.values():
             proxy.heal()
         for server in self.servers.values():
@@ -185,7 +185,7 @@ class Site:
         return [health(url) for url in self.web.doors().values()]
 
     def waiting(self) -> dict[str, int]:
-        """What the journal still has for a store."""
+        """Return the number of journal entries that wait for a store, by kind."""
         with journal_of(self.web) as journal:
             kinds = journal.summary().kinds
         return {kind: waiting.entries for kind, waiting in kinds.items() if kind != "copies"}
@@ -210,7 +210,7 @@ class Site:
 
 @contextmanager
 def soaking(folder: Path) -> Iterator[Site]:
-    """Everything runs and every worker is well."""
+    """Yield the site of a soak, with everything running and every worker well."""
     primary = Valkey(folder / "primary")
     servers: dict[str, Server] = {
         PRIMARY: primary,

@@ -51,7 +51,7 @@ class Story:
 
     @property
     def digest(self) -> str:
-        """Under which the stores know it."""
+        """Return the digest under which the stores know the session."""
         return digest_of(self.browser.cookies[COOKIE].split(".")[0])
 
     @property

@@ -72,7 +72,8 @@ def look_at_the_end(site: Site, crowd: Crowd) -> None:
 
 
 def look_at_times(site: Site, crowd: Crowd) -> None:
-    """What happened while something else was going on."""
+    """Check the findings that depend on what else happened at the time: missing answers, and grants while the
+    database was silent."""
     for began, ended in crowd.unanswered:
         if not any(began - DEATH < death < ended + DEATH for death in site.deaths):
             crowd.found(f"no answer at {began:.3f}, and no worker had died")
@@ -93,7 +94,7 @@ def assert_it_was_a_soak(site: Site, crowd: Crowd) -> None:
 
 
 def report(site: Site, crowd: Crowd) -> str:
-    """What was found, and what was going on."""
+    """Return the findings and the faults of the soak as text."""
     diary = "\n".join(f"{start:.3f}–{end:.3f} {what}" for start, end, what in sorted(site.diary))
     return "\n".join(
         [f"seed {crowd.seed}", *sorted(crowd.all_findings(), key=len, reverse=True)[:20], "the faults were:", diary]

@@ -24,13 +24,13 @@ def story() -> Story:
 
 
 def answer(at: float = 1.0, **differently: object) -> Answer:
-    """What a worker shows of it."""
+    """Return an answer of a worker about a signed-in session."""
     usual = {"pid": 1, "level": 0, "user": "ann", "role": "role-0", "unverified": False, "text": None, "count": 0}
     return Answer(200, json.dumps(usual | differently), began=at, ended=at + 0.01)
 
 
 def signed_out(at: float = 2.0, **differently: object) -> Answer:
-    """What a worker shows of it afterwards."""
+    """Return an answer of a worker about a session after its sign-out."""
     return answer(at, **{"user": None, "role": None, **differently})
 
 

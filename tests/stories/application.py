@@ -28,7 +28,7 @@ CALLERS = 2
 
 
 def create_app() -> Flask:
-    """Needs ``FLASK_GATES``: the folder through which held requests are let go."""
+    """Return the application. ``FLASK_GATES`` is the folder through which held requests are let go."""
     csrf.exempt(pages)
     app = create_lab({"LANGPONT_SESSION_MAX_SESSIONS_PER_USER": None})
     app.register_blueprint(pages)
@@ -37,7 +37,7 @@ def create_app() -> Flask:
 
 @pages.get("/me")
 def me() -> ResponseReturnValue:
-    """What this worker believes of the visitor."""
+    """Return the visitor's session as this worker shows it."""
     session = live()
     return {
         "pid": os.getpid(),

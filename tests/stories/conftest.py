@@ -15,7 +15,8 @@ from .site import APPLICATION, WORKERS, Site, running
 
 @pytest.fixture(scope="package")
 def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Both hosts, started once, and ended with the folder: their eight workers look after the stores all the time."""
+    """Yield both hosts, started once for all stories, because their eight workers look after the stores all the
+    time."""
     gates = tmp_path_factory.mktemp("gates")
     settings = {
         "GATES": str(gates),
@@ -39,7 +40,7 @@ def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def site(one_site: Site) -> Site:
-    """Both hosts, with everything running and known to run, and nobody signed in."""
+    """Return both hosts, with everything running and known to run, and nobody signed in."""
     one_site.heal()
     one_site.forget_sessions()
     return one_site

@@ -98,7 +98,7 @@ class Load:
             person.result()  # raises what went wrong in a thread
 
     def promised(self, phase: str) -> int:
-        """How many auth changes were acknowledged in a phase."""
+        """Return how many auth changes were acknowledged in a phase."""
         return sum(self.counts[phase, what] for what in CHANGES)
 
     def workers(self, phase: str, levels: Collection[int]) -> set[int]:
@@ -110,7 +110,7 @@ class Load:
         return {key: count for key, count in self.counts.items() if key[1] not in (*CHANGES, "read")}
 
     def table(self) -> str:
-        """What was promised in each phase, and what failed."""
+        """Return a table of acknowledged changes and failures of each phase."""
         phases = list(dict.fromkeys(phase for phase, _ in self.counts))
         columns = [*CHANGES, "read", "5xx", "no answer"]
         lines = [f"{'':14}" + "".join(f"{column:>11}" for column in columns)]

@@ -55,7 +55,7 @@ class Site:
         return self.preloaded.doors() | self.lazy.doors()
 
     def heal(self) -> None:
-        """Everything runs, and every worker knows it."""
+        """Start every server, and wait until every worker knows it."""
         self.proxy.heal()
         for server in self.lab.servers.values():
             server.start()
@@ -114,7 +114,7 @@ class Site:
             return {key: says(redis, key) for key in keys}
 
     def auth_record(self, digest: str) -> dict[str, str]:
-        """What the primary has under the session's auth key."""
+        """Return the record that the primary has under the session's auth key."""
         return self.records(digest).get(f"session:auth:{{{digest}}}", {})
 
     @staticmethod
@@ -132,7 +132,7 @@ class Site:
 
 @contextmanager
 def journal_of(host: WebServer) -> Iterator[Journal]:
-    """What a host's workers have noted and not yet merged."""
+    """Yield the journal of a host's workers."""
     journal = journal_at(host.folder / "journal.sqlite3")
     journal.open()
     try:
@@ -163,7 +163,7 @@ def signed_in(visitor: Visitor, user: str = "hanako", role: str = "user") -> Non
 
 
 def health(url: str) -> Mapping[str, Any]:
-    """What ``/healthz`` says behind one door."""
+    """Return the answer of ``/healthz`` behind one door."""
     answer = Visitor(url).get("/healthz")
     assert answer.status == 200, answer.body
     found: Mapping[str, Any] = answer.json

@@ -28,8 +28,9 @@ def brief(one_site: Site) -> Iterator[WebServer]:
 
 
 def test_a_user_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> None:
-    """For twice the idle time, on every worker; it is noted once per quarter of it, by one of those asked then, or by
-    each if they are asked while another one is at it. A user who does not read is signed out."""
+    """Reading keeps a user signed in for twice the idle time, on every worker. Use is noted once per quarter of it,
+    by one of the workers asked then, or by each if they are asked at the same time. A user who does not read is
+    signed out."""
     reader, idler = signed_in_on(brief, "hanako"), signed_in_on(brief, "taro")
     expiries = set()
     with Watch(reader, brief.doors()) as watch:
@@ -48,7 +49,7 @@ def test_a_user_who_only_reads_stays_signed_in(site: Site, brief: WebServer) -> 
 
 
 def test_S1_a_user_who_reads_through_an_outage_of_the_database_stays_signed_in(site: Site, brief: WebServer) -> None:
-    """By what SQL knows the idle time ran out meanwhile. Redis knows better, and the database is told."""
+    """By the row, the idle time ran out meanwhile. Redis has a later expiry, and the database is told."""
     reader = signed_in_on(brief, "hanako")
     with Watch(reader, brief.doors()) as watch:
         watch.sees(user="hanako")

@@ -44,7 +44,8 @@ def test_I7_requests_that_end_after_the_logout_revive_nothing(site: Site, deeds:
 
 
 def at_level_0(visitor: Visitor) -> Any:
-    """What its worker shows at level 0. Where a busy machine lets Redis wait, it has no copy of what others wrote."""
+    """Return the session as its worker shows it at level 0. While Redis is late on a busy machine, the worker has no
+    copy of what others wrote."""
     shown: list[Any] = []
 
     def is_at_level_0() -> bool:
@@ -84,7 +85,7 @@ def test_I15_requests_that_end_after_their_session_got_a_new_id_do_not_touch_it(
 
 
 def test_I15_a_late_answer_does_not_touch_the_new_id_of_an_anonymous_session(site: Site) -> None:
-    """Without a user there is nothing to revive; the newer cookie and its data stay all the same."""
+    """An anonymous session has no user to revive; the newer cookie and its data stay all the same."""
     visitor = Visitor(site.lazy.url)
     assert len(visitor.send("/text", text="before").set_cookies) == 1
     before = visitor.digest
@@ -108,7 +109,7 @@ def live_sessions(site: Site) -> list[str]:
 
 
 def assert_dead_and_unchanged(site: Site, digest: str, row: dict[str, Any]) -> None:
-    """In SQL as it was; in Redis a tombstone, and beside it at most the shadow, which has no auth."""
+    """Assert that the row is as it was, and that Redis has a tombstone and at most the shadow, which has no auth."""
     assert row["live"] is False
     assert site.row(digest) == row
     records = site.records(digest)

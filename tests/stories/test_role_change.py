@@ -26,7 +26,8 @@ def prompt(site: Site) -> Iterator[WebServer]:
 
 
 def test_I4_a_role_change_on_a_host_without_redis_never_flickers(site: Site, prompt: WebServer) -> None:
-    """At once on the worker that made it, on its siblings within two seconds, on the other host within VERIFY.
+    """The change is seen at once on the worker that made it, on its siblings within two seconds, on the other host
+    within VERIFY.
 
     The next change comes from the other host. When the first one has Redis again, what it had kept for Redis is old.
     """

@@ -91,7 +91,7 @@ slowest answer {load.slowest * 1000:.0f} ms; level 0 again after {recovered:.1f}
 
 
 def go_on(load: Load, phase: str) -> None:
-    """Until enough was promised in this phase, and every worker was seen at level 0."""
+    """Wait until enough was promised in this phase, and every worker was seen at level 0."""
     load.phase = phase
     wait_until(lambda: load.promised(phase) >= ENOUGH, f"{ENOUGH} auth changes {phase}")
     wait_until(lambda: len(load.workers(phase, [0])) == WORKERS, f"all workers {phase}")
@@ -104,7 +104,8 @@ def cut_replication(primary: Valkey) -> None:
 
 
 def replication(server: Valkey) -> dict[str, Any]:
-    """What a server says of itself. Once promoted, how far it had followed stands in ``second_repl_offset``."""
+    """Return a server's ``INFO replication``. After a promotion, ``second_repl_offset`` tells how far it had
+    followed."""
     # A server that is being promoted closes all connections once.
     with redis.Redis(port=server.port, retry=Retry(ConstantBackoff(0.05), 5), decode_responses=True) as client:
         info: Any = client.info("replication")
@@ -112,7 +113,7 @@ def replication(server: Valkey) -> dict[str, Any]:
 
 
 def is_primary(server: Valkey) -> bool:
-    """By its own word."""
+    """Return whether the server calls itself a primary."""
     return bool(replication(server)["role"] == "master")
 
 

@@ -72,7 +72,8 @@ def on_each(doors: Sequence[str], shares: Sequence[T], work: Callable[[str, T], 
 
 
 def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
-    """What so many sign-ins leave behind in database and Redis, made in one go; and their cookies."""
+    """Put the records of so many sign-ins into database and Redis, all at once, and return the logins with their
+    cookies."""
     app = Flask("crowd")
     app.config.update(site.lab.configuration)
     LangPontSession(app)
@@ -95,19 +96,19 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
 
 
 def values_of(sid: SessionId, user: str) -> dict[str, object]:
-    """Of the row that a sign-in inserts."""
+    """Return the values of the row that a sign-in inserts."""
     fields = Rows().text("", {"_user_id": encode("_user_id", user)}, 1)
     return {"key": sid.digest, "user": user, "fields": fields, "idle_ms": HOUR_MS, "absolute_ms": HOUR_MS}
 
 
 def kept(door: str, logins: Sequence[Login]) -> int:
-    """How many of these logins this worker knows, each as the user it was."""
+    """Return how many of these logins this worker knows, each as the right user."""
     found = Visitor(door).whose([login.cookie for login in logins])
     return sum(login.user == user for login, (user, _) in zip(logins, found, strict=True))
 
 
 def has_all(primary: Valkey, logins: Sequence[Login]) -> bool:
-    """Whether the primary has an auth record of each of them."""
+    """Return whether the primary has an auth record of every login."""
     with primary.client() as redis:
         keys = set(redis.scan_iter(match="session:auth:*", count=5000))
     return all(f"session:auth:{{{login.digest}}}" in keys for login in logins)

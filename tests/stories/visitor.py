@@ -23,7 +23,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @dataclass
 class Answer:
-    """What came back."""
+    """The response to a request."""
 
     status: int
     body: str
@@ -47,12 +47,12 @@ class Visitor:
         return Visitor(url, self.cookies)
 
     def twin(self, url: str | None = None) -> Visitor:
-        """Another browser with a copy of the cookies as they are now: a thief, or a page opened before."""
+        """Return another browser with a copy of the present cookies: a thief, or a page opened before."""
         return Visitor(url or self.url, dict(self.cookies))
 
     @property
     def digest(self) -> str:
-        """Under which the stores know the session."""
+        """Return the digest under which the stores know the session."""
         return digest_of(self.cookies[COOKIE].split(".")[0])
 
     def get(self, path: str) -> Answer:

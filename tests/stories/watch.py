@@ -19,7 +19,7 @@ PAUSE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What one worker answered."""
+    """The answer of one worker."""
 
     status: int
     shown: Mapping[str, Any]
@@ -102,10 +102,10 @@ class Watch:
     # -- what was seen ---------------------------------------------------------------------------------------------
 
     def courses(self, name: str, *, on: Iterable[int] | None = None) -> list[list[Any]]:
-        """How one item went on the workers (those of `on`): the values in their order, repetitions left out.
+        """Return the values of one item on the workers (of `on`) in their order, repetitions left out.
 
-        Each course once: a single one says that it was the same on every worker. An answer that says that the session
-        could not be verified says nothing about it.
+        Each course once: a single one means that it was the same on every worker. An answer that says that the session
+        could not be verified is left out.
         """
         courses: list[list[Any]] = []
         for pid in self._sights if on is None else on:
@@ -125,5 +125,5 @@ class Watch:
         return {sight.status for sights in self._sights.values() for sight in sights}
 
     def set_cookies(self) -> int:
-        """How many cookies the answers set."""
+        """Return how many cookies the answers set."""
         return sum(sight.set_cookies for sights in self._sights.values() for sight in sights)

@@ -1,1 +1,1 @@
-"""What tests of several kinds use: clocks, programs, processes, values."""
+"""Helpers for tests of several kinds: clocks, programs, processes, values."""

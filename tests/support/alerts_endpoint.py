@@ -22,7 +22,7 @@ _ERROR = (
 
 
 def environment_of(aws_url: str) -> dict[str, str]:
-    """What boto3 needs to go there and nowhere else."""
+    """Return the environment in which boto3 calls this URL alone, and reads no configuration of the machine."""
     return {
         "AWS_ENDPOINT_URL": aws_url,
         "AWS_ACCESS_KEY_ID": "test",
@@ -90,7 +90,7 @@ class Endpoint:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     def reset(self) -> None:
-        """As new: nothing arrived, nothing hangs."""
+        """Begin anew: nothing has arrived, and nothing hangs."""
         self._over.set()
         self._over = threading.Event()
         self.behaviour = "ok"
@@ -99,11 +99,11 @@ class Endpoint:
 
     @property
     def requests(self) -> int:
-        """How often it was asked to take a message."""
+        """Return how many times a client asked to send a message, accepted or not."""
         return len(self.asked)
 
     def told(self) -> list[str]:
-        """What arrived, as ``state key``."""
+        """Return the messages that arrived, each as ``state key``."""
         return [str(message) for message in self.sent]
 
     def __enter__(self) -> Endpoint:
@@ -117,7 +117,7 @@ class Endpoint:
 
 
 def wait_for(condition: Callable[[], bool], what: Callable[[], object], seconds: float = 20.0) -> None:
-    """Until something holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"

@@ -1,4 +1,4 @@
-"""What the auth hash of a signed-in session says, each part under a name, see ``scripts/auth.lua``.
+"""Names for the parts of the auth hash of a signed-in session, see ``scripts/auth.lua``.
 
 ``@d`` the digest, as far as it stands there, ``@live``, ``@v`` version of the row, ``@at`` stamp, ``@i`` idle and
 ``@x`` absolute expiry, ``@c`` creation, ``@e`` the user's epoch.
@@ -48,7 +48,7 @@ def _to_base_36(moment: str) -> str:
 
 
 def says(client: Any, key: str) -> dict[str, str]:
-    """What a hash says.
+    """Return the parts of an auth hash in Redis by name.
 
     :param client: one that decodes.
     """
@@ -56,7 +56,7 @@ def says(client: Any, key: str) -> dict[str, str]:
 
 
 def say(client: Any, key: str, changes: Mapping[str, object | None]) -> None:
-    """Have a hash say something else.
+    """Change what a hash says.
 
     :param client: one that decodes.
     :param changes: name → what it says of that; None: nothing.
@@ -66,7 +66,7 @@ def say(client: Any, key: str, changes: Mapping[str, object | None]) -> None:
 
 
 def move_back(client: Any, key: str, ms: int, *names: str) -> None:
-    """Have the moments of a hash lie earlier.
+    """Make the moments of a hash earlier.
 
     :param names: only these; of all that are there otherwise.
     """

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 
 def in_child(work: Callable[[], bool]) -> bool:
-    """Whether it returns True in a forked child, within ten seconds."""
+    """Return whether `work` returns True in a forked child, within ten seconds."""
     if (child := os.fork()) == 0:
         done: list[bool] = []
         thread = threading.Thread(target=lambda: done.append(work()), daemon=True)

@@ -13,7 +13,7 @@ KEY, OTHER_KEY = bytes(range(200, 232)), bytes(range(100, 132))
 def sealing(
     *categories: str, key: bytes = KEY, plain_until: float = 0.0, clock: Callable[[], float] = lambda: 1000.0
 ) -> SealingCodec:
-    """One that seals these categories."""
+    """Return a codec that seals these categories."""
     return SealingCodec(Cipher([key]), frozenset(categories), plain_until=plain_until, clock=clock)
 
 

@@ -15,7 +15,7 @@ def value(digest: str, field: str, text: bytes | None, **more: Any) -> PendingWr
 
 
 def addition(digest: str, field: str, by: int, **more: Any) -> PendingWrite:
-    """Something that is added to a field."""
+    """Return an entry that adds to a field."""
     return _entry(digest, field, operation=Operation.ADD, delta=by, **{"token": "added.1", **more})
 
 

@@ -32,7 +32,7 @@ def stored(row: AuthRow = ROW, **columns: Any) -> Any:
 
 
 class Result:
-    """What a statement comes back with."""
+    """The result of a statement: rows, and their number."""
 
     def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
         self._rows = list(rows)
@@ -90,7 +90,7 @@ class Connections:
 
     @property
     def statements(self) -> list[Any]:
-        """What was asked, without the values."""
+        """Return the statements that were executed, without their values."""
         return [statement for statement, _ in self.asked]
 
     @contextmanager
@@ -126,7 +126,7 @@ class Connections:
 
 
 class Calls:
-    """Runs calls at once, and notes of which kind they were and what they were for."""
+    """Calls that run at once, with a note of each one's kind."""
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections

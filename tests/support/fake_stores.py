@@ -43,7 +43,7 @@ NOW_MS = 1_000_000_000_000
 
 
 def a_row(digest: str, *, user: str | None = "7", version: int = 1, **more: Any) -> AuthRow:
-    """One that is in time."""
+    """Return the row of a session whose time has not run out."""
     known = {"_user_id": b'"7"'} if user else {}
     times = (NOW_MS - 1000, NOW_MS + LIFE.idle_ms, NOW_MS + LIFE.absolute_ms)
     made = AuthRow(digest, user, version, True, known, 0, *times, NOW_MS)
@@ -79,7 +79,7 @@ class FakeRedis:
         return {self.name: self}
 
     def has(self, row: AuthRow, *, age_ms: int = 0) -> None:
-        """It has a lease on a row, confirmed so long ago."""
+        """Give the server a row with a lease that was confirmed so long ago."""
         self.entries[row.digest] = AuthEntry(row, NOW_MS - age_ms)
 
     def home_of(self, digest: str) -> Any:
@@ -260,7 +260,7 @@ class Stage:
         self.repository = SessionRepository(self.backend, now_ms=lambda: NOW_MS)
 
     def lose(self, *stores: str) -> None:
-        """They do not answer, and requests know it."""
+        """Make these stores fail, and let requests know it."""
         for name in stores:
             store: Any = {PRIMARY: self.redis, REPLICA: self.replica, DATABASE: self.database}[name]
             store.fails = LOST[name]
@@ -273,11 +273,11 @@ class Stage:
         return self.repository.begin(5.0)
 
     def load(self, sid: SessionId, **options: Any) -> Loaded:
-        """In a request of its own."""
+        """Load a session in a request of its own."""
         return self.repository.reads.load(sid, self.begin(), LIFE, **options)
 
     def plan(self, origin: SessionId | None, target: SessionId | None, **more: Any) -> Plan:
-        """Of a save."""
+        """Return the plan of a save."""
         return Plan(origin, target, LIFE, more.pop("level", self.health.level), **more)
 
     def revocations(self) -> list[object]:
@@ -286,5 +286,5 @@ class Stage:
 
 
 def changed(**sets: bytes) -> CategoryChange:
-    """These keys were assigned."""
+    """Return a change that sets these keys."""
     return CategoryChange(0, sets=dict(sets))

@@ -127,13 +127,13 @@ class Repository:
         self.refusals.append((category, key, reason))
 
     def lose_database(self) -> None:
-        """It takes no writes, and answers no reads."""
+        """Mark the database as lost for reads and writes."""
         self.scope.lost |= {(DATABASE, READ), (DATABASE, WRITE)}
 
 
 @dataclass
 class Maker:
-    """Makes sessions over a repository, with ids that are numbered.
+    """A factory of sessions over a repository, with numbered ids.
 
     :ivar minted: ids that were made.
     :ivar forgotten: how often a cached CSRF token had to go.
@@ -149,11 +149,11 @@ class Maker:
         return SessionId(name, kind, permanent, 1, b"secret")
 
     def session(self, cookie: SessionId | None = None) -> Session:
-        """That of one request."""
+        """Return the session of one request."""
         return Session(self.context, lambda: cookie)
 
     def ids(self, cookie: SessionId | None = None) -> Ids:
-        """Those of one request."""
+        """Return the ids of one request."""
         return Ids(self.context, lambda: cookie)
 
     @property

@@ -23,7 +23,7 @@ class Gate:
 
     @property
     def is_reached(self) -> bool:
-        """Whether a request waits here, or has waited."""
+        """Return whether a request waits here, or has waited."""
         return (self.folder / f"{self.name}.reached").exists()
 
     def open(self) -> None:
@@ -31,7 +31,7 @@ class Gate:
         (self.folder / f"{self.name}.open").touch()
 
     def wait(self) -> None:
-        """In a view: until it is open."""
+        """Wait inside of a view until the gate is open."""
         (self.folder / f"{self.name}.reached").touch()
         latest = time.monotonic() + LONGEST_HOLD
         while not (self.folder / f"{self.name}.open").exists() and time.monotonic() < latest:

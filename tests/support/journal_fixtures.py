@@ -20,20 +20,20 @@ from tests.support.journal_process import end_all
 
 @pytest.fixture
 def clock() -> Clock:
-    """It is 1000 s, until the test lets time pass."""
+    """Return a clock that shows 1000 s until the test lets time pass."""
     return Clock()
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """Of a journal. What shares it with the test is ended."""
+    """Yield the path of a journal; afterwards end the processes that share it with the test."""
     yield tmp_path / "journal.sqlite"
     end_all()
 
 
 @pytest.fixture(autouse=True)
 def journals_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """When the test is over; Python 3.13 warns of those that were not closed."""
+    """Close all journals when the test is over; Python 3.13 warns of journals that were not closed."""
     made: list[Journal] = []
     make = Journal.__init__
 

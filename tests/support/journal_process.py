@@ -71,7 +71,7 @@ def let_go(workers: Sequence[subprocess.Popen[str]]) -> None:
 
 
 def output(worker: subprocess.Popen[str], *, expected: int = 0) -> str:
-    """What a worker printed, once it has ended as expected."""
+    """Return what a worker printed, once it has ended with the expected code."""
     text, _ = worker.communicate(timeout=60)
     assert worker.returncode == expected
     return text.strip()

@@ -1,4 +1,4 @@
-"""What is written to a journal, and what it asks."""
+"""Helpers to write changes to a journal, and to record the statements that it executes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def blind_write(field: str, value: bytes | None = None, *, digest: str = "d", sh
 
 
 def questions(journal: Journal) -> list[str]:
-    """What the journal asks SQLite from now on, by whichever connection."""
+    """Return a list that fills with the statements which the journal executes from here on, over any connection."""
     statements: list[str] = []
     with journal.file.connected() as connection:
         connection.set_trace_callback(statements.append)
@@ -51,7 +51,7 @@ def questions(journal: Journal) -> list[str]:
 
 
 def in_fork(work: Callable[[], object]) -> str:
-    """What ``work`` returns in a forked child, as text."""
+    """Return the result of ``work`` in a forked child, as text."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         try:

@@ -1,4 +1,4 @@
-"""What a worker's memory is told: records as a server said them, and its own writes."""
+"""Answers of Redis and writes of a worker, as its memory gets them."""
 
 from __future__ import annotations
 

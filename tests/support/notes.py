@@ -22,7 +22,7 @@ class MemoryNotes:
 
     @property
     def store(self) -> Store:
-        """As alerts take it."""
+        """Return the store as alerts take it."""
         return Store(self, lambda: self.is_up or not self.knows)
 
     def _now(self) -> float:

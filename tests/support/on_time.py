@@ -13,8 +13,8 @@ from flask_langpont_session.support.lag import Lag
 
 @contextmanager
 def never_late() -> Iterator[None]:
-    """For tests that say what a store costs that hangs: a late process waits longer, and does not say that the store
-    was the reason. What a late process does has tests of its own, which tell it how late it is."""
+    """Let no process count as late, for tests that say what a hanging store costs: a late process waits longer, and
+    does not say that the store was the reason. Lateness has tests of its own, which tell the process how late it is."""
     with (
         patch.object(Lag, "is_late", lambda *_: False),
         patch.object(Lag, "pace", 1.0),

@@ -1,4 +1,4 @@
-"""How long tests wait for the journal that are not about its waits."""
+"""Waits long enough for tests that are not about how long the journal waits."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ alert of a lost change would be one more than a test expects."""
 
 
 def wait_for_the_journal() -> None:
-    """For programs that tests start: this process has no default wait for the journal that a busy disk can use up."""
+    """Make the default wait for the journal so long, in programs that tests start, that no busy disk uses it up."""
     journal_file.BUSY_SECONDS = JOURNAL

@@ -31,7 +31,7 @@ def required(name: str, package: str | None = None) -> str:
 
 
 def output_of(command: Sequence[str], seconds: float) -> str:
-    """What a program prints. A test whose program fails says why."""
+    """Return what a program prints. If the program fails, so does the test, and shows the errors."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, done.stderr
     return done.stdout

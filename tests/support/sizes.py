@@ -1,4 +1,4 @@
-"""How much room objects take, counted one by one: the same on a busy machine as on an idle one."""
+"""Sizes of objects in memory, counted one by one: the same on a busy machine as on an idle one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a test process is given next, where several run beside each other.
+"""The choice of the next files for a test process, where several run beside each other.
 
 Most tests wait for servers, and leave the processors to others meanwhile; some compute all the time. Were the latter
 all at the end, the processors would be idle before and too few then. So one process begins with those.
@@ -19,7 +19,7 @@ ONE_PROCESS = ("tests/browser", "tests/stories")
 
 
 def unit_of(test: str) -> str:
-    """What is given to one process as a whole: a file, or one of these folders.
+    """Return the unit that one process gets as a whole: a file, or one of the folders of `ONE_PROCESS`.
 
     :param test: as pytest names it.
     """

@@ -45,7 +45,7 @@ class Crowd:
         return there
 
     def look(self, shard: int) -> list[Any]:
-        """What those of a shard see: user, level, and a text of theirs."""
+        """Return the level and the text that each visitor of a shard gets, and check the user."""
         seen = []
         for one in self.of[shard]:
             who, text = one.get("/who"), one.get("/get/input_text")
@@ -54,11 +54,11 @@ class Crowd:
         return seen
 
     def levels(self, shard: int) -> set[int]:
-        """At which level they are."""
+        """Return the levels that the visitors of a shard are at."""
         return {level for level, _ in self.look(shard)}
 
     def is_well(self) -> bool:
-        """Whether all users are at level 0 and nothing waits."""
+        """Return whether all users are at level 0 and nothing waits."""
         return all(self.levels(shard) == {0} for shard in range(SHARDS)) and not waiting(self.app)
 
 
@@ -94,7 +94,7 @@ FINE = (200, 200, True)
 
 
 def shard_of(app: Flask, digest: str) -> str:
-    """Which shard the application takes a session to be on."""
+    """Return the shard on which the application takes a session to be."""
     return parts(app).health.locate(digest)
 
 
@@ -107,13 +107,13 @@ def counted(app: Flask, name: str) -> int:
 
 
 def given_up(app: Flask, store: str) -> int:
-    """How many calls of this worker's requests to a store got no answer."""
+    """Return how many calls of this worker's requests to a store got no answer."""
     series = parts(app).recorder.series().items()
     return sum(s.count for seen, s in series if (seen.source, seen.outcome) == (store, "unreachable"))
 
 
 def has_canary(app: Flask, cluster: Cluster, shard: int) -> bool:
-    """Whether the canary of a shard lies on it."""
+    """Return whether a shard has its canary."""
     for store in parts(app).backend.primary.endpoints:
         parts(app).monitor.suspect(store)
     return any(key.count(":") == 2 for key in cluster.keys("session:canary:{*}")[shard])

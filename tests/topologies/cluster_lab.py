@@ -55,8 +55,8 @@ class Move:
                 source.execute_command("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5000, "KEYS", *moved)
 
     def end(self) -> None:
-        """It has arrived. All primaries are told, as ``redis-cli`` does: what they only hear from each other they may
-        contradict, when slots are moved quickly one after the other."""
+        """Assign the slot to its new shard. All primaries are told, as ``redis-cli`` does: what they only hear from
+        each other they may contradict, when slots are moved quickly one after the other."""
         with self._target.client() as target:
             name = target.execute_command("CLUSTER", "MYID")
         for node in (self._target, self._source, *self._others):
@@ -75,7 +75,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """As the application is given it: some of the nodes."""
+        """Return the URL for the application, which names some of the nodes."""
         return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[::2])}"
 
     def pair(self, shard: int) -> list[Valkey]:
@@ -103,7 +103,7 @@ class Cluster:
         join(self.nodes, self._buses, SHARDS)
 
     def be_patient(self) -> None:
-        """Until the next reset no node is taken for dead."""
+        """Let no node be taken for dead until the next reset."""
         self.everywhere("CONFIG", "SET", "cluster-node-timeout", int(2 * LONG * 1000))
 
     def reset(self) -> None:
@@ -129,13 +129,13 @@ class Cluster:
             list(pool.map(Valkey.kill, nodes or self.nodes))
 
     def hand_over(self, shard: int) -> None:
-        """Have the replica of a shard become its primary, and the primary its replica, while both are well."""
+        """Make the replica of a shard its primary, and the primary its replica, while both are well."""
         [replica] = [node for node in self.pair(shard) if node is not self.primary(shard)]
         self.says(replica, "CLUSTER", "FAILOVER")
         wait_until(lambda: self.says(replica, "ROLE")[0] == "master", "the promotion")
 
     def is_whole(self) -> bool:
-        """Whether all nodes agree on which has what, and every replica follows."""
+        """Return whether all nodes agree on which has what, and every replica follows."""
         try:
             maps = [self._map(node) for node in self.nodes]
             infos = [self.says(node, "INFO", "replication") for node in self.nodes]
@@ -154,7 +154,7 @@ class Cluster:
             self.says(node, *command)
 
     def refused(self) -> list[str]:
-        """What the nodes have refused for want of rights, since each was started."""
+        """Return the commands and keys that the nodes have refused for want of rights, since each was started."""
         nodes = [node for node in self.nodes if node.running]
         return [str(entry["object"]) for node in nodes for entry in self.says(node, "ACL", "LOG")]
 

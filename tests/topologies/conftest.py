@@ -24,7 +24,8 @@ MakeApp = Callable[..., Flask]
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[MakeApp]:
-    """Makes hosts with one application each: they share a database, not a journal. `config` without the prefix."""
+    """Yield a factory of hosts with one application each: they share a database, not a journal. `config` without
+    the prefix."""
     made: list[Flask] = []
 
     def make(*, tables: bool = True, **config: Any) -> Flask:

@@ -24,7 +24,8 @@ _LIVES = {"auth": 0, "translation": 0, "ui": 0}
 
 
 class Interruption(BaseException):
-    """Whatever may end a read in the middle and is no error: a signal, a killed greenlet, the end of the process."""
+    """An interruption that ends a read in the middle and is no error: a signal, a killed greenlet, the end of the
+    process."""
 
 
 def fill(store: RedisStore, count: int, name: str = "") -> list[str]:
@@ -40,7 +41,7 @@ def fill(store: RedisStore, count: int, name: str = "") -> list[str]:
 
 
 def read(store: RedisStore, digest: str, timeout: float = PATIENCE) -> bytes | None:
-    """What a request would believe to be in a session."""
+    """Return a session's language as a request would be shown it."""
     return store.read(RecordRef(digest, "a"), _LIVES, timeout=timeout).categories["ui"].fields.get("lang")
 
 
@@ -57,7 +58,7 @@ class Readers:
         self._random = random.Random(seed)
 
     def read(self, timeout: float = PATIENCE) -> None:
-        """One read of one of the sessions; an error is counted and is not an answer."""
+        """Read one of the sessions, and count the outcome; an error is not an answer."""
         digest = self._random.choice(self._digests)
         try:
             found = read(self._store, digest, timeout)
@@ -75,8 +76,9 @@ class Readers:
         return self.seen["Interruption"] > before
 
     def _interrupted(self, step: int) -> None:
-        """In a thread that ends with it: what a trace function raises where an ``except`` is about to be left leaves
-        the error of the ``except`` behind in the thread (CPython 3.11), as context of all that is raised there."""
+        """Interrupt one read, in a thread that ends with it: what a trace function raises where an ``except`` is
+        about to be left leaves the error of the ``except`` behind in the thread (CPython 3.11), as context of all
+        that is raised there."""
         with suppress(Interruption), Interrupter(step, self._count):
             self.read()
 
@@ -114,8 +116,8 @@ class Interrupter:
         return self._trace
 
     def _leaves_a_block(self, frame: FrameType) -> bool:
-        """Whether this is a ``with`` that is about to be left. What a trace function raises there comes before the exit
-        (CPython 3.11), so that a lock would stay taken; no signal's exception does."""
+        """Return whether the frame is about to leave a ``with``. What a trace function raises there comes before the
+        exit (CPython 3.11), so that a lock would stay taken; no signal's exception does."""
         place = id(frame), frame.f_lineno
         if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
             return False
@@ -126,7 +128,8 @@ class Interrupter:
 
 
 def _is_interruptible(frame: FrameType) -> bool:
-    """Not so where Python itself swallows what is raised, in a destructor, whenever that may run."""
+    """Return whether a frame may be interrupted: not where Python swallows what is raised, in a destructor, whenever
+    that may run."""
     callers = (frame, frame.f_back)
     if any(caller is not None and caller.f_code.co_name == "__del__" for caller in callers):
         return False

@@ -41,7 +41,8 @@ class Deployment:
             client.acl_log_reset()
 
     def refused(self) -> list[str]:
-        """What the servers have refused for want of rights, since the beginning or their own."""
+        """Return the commands and keys that the servers have refused for want of rights, since the beginning or
+        their own."""
         found = []
         for server in filter(None, (self.primary, self.replica)):
             with server.client() as client:

@@ -50,7 +50,7 @@ def application(url: str, folder: str) -> Flask:
 
 
 def live(app: Flask, name: str) -> None:
-    """One worker, with visitors who do everything at the same time (threads, which gevent makes greenlets)."""
+    """Play one worker, with visitors who do everything at the same time (threads, which gevent makes greenlets)."""
     health = state_of(app).health
     visitors: dict[str, Any] = {f"{name}{number}": app.test_client() for number in range(VISITORS)}
 
@@ -93,7 +93,7 @@ def live(app: Flask, name: str) -> None:
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    """For as long as the test that started this program waits."""
+    """Wait for a condition, for as long as the test that started this program waits."""
     while not condition():
         time.sleep(0.02)
 
@@ -103,7 +103,8 @@ def say(name: str, word: str) -> None:
 
 
 def main(how: str, url: str, folder: str) -> None:
-    """Under gevent one worker; else two, forked after the application had been used: both, or one beside its parent."""
+    """Run one worker under gevent; else two, forked after the application had been used: both, or one beside its
+    parent."""
     app = application(url, folder)
     if how == "gevent":
         live(app, "only")

@@ -67,7 +67,8 @@ def app(cluster: Cluster, make_app: MakeApp) -> Flask:
 
 
 def test_old_sessions_are_taken_over_on_every_shard(cluster: Cluster, make_app: MakeApp) -> None:
-    """Whichever the request began with; and a second request with the old cookie finds the same session."""
+    """An old session is taken over whichever shard the request began with; a second request with the old cookie
+    finds the same session."""
     app = make_app(REDIS_URL=cluster.url, ADOPT=["flask-cookie"], ADOPT_COOKIE_NAME="old")
     flasks = SecureCookieSessionInterface().get_signing_serializer(app)
     assert flasks is not None

@@ -1,4 +1,6 @@
-"""What becomes of a cluster's shards and slots while people use them, on Redis 8 and Valkey 9, with few rights."""
+"""Failovers, dead shards and moving slots of a cluster while people use it, on Redis 8 and Valkey 9, with few
+rights.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def cluster(running: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def url(cluster: Cluster) -> str:
-    """For the user who may do what the documentation says and nothing else."""
+    """Return the URL of the cluster for the user who has the documented rights and no others."""
     return cluster.url.replace("://", f"://{acl.USER}:{acl.PASSWORD}@")
 
 
@@ -77,8 +79,8 @@ on_one_engine = pytest.mark.parametrize("running", ["valkey"], indirect=True)
 
 @on_one_engine
 def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
-    """Under running requests: the others stay at level 0, nobody is signed out, no answer is 5xx;
-    a logout from meanwhile holds, and a text from meanwhile comes home."""
+    """Under running requests the other shards stay at level 0, nobody is signed out, no answer is 5xx; a logout from
+    meanwhile holds, and a text from meanwhile is merged."""
     crowd = Crowd(app, cluster, each=3)
     wait_until_well(crowd)
     before = identities(app)
@@ -227,7 +229,7 @@ def reading(primary: ClusterStore, digest: str) -> Iterator[Callable[[str], None
 
 @on_one_engine
 def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -> None:
-    """While it goes from shard to shard key by key, and their servers forget the scripts."""
+    """The session is found while its slot goes from shard to shard key by key, and their servers forget the scripts."""
     user = sign_in(app, "7")
     wait_until_there(cluster, user.digest)
     slot = key_slot(user.digest.encode())
@@ -248,7 +250,8 @@ def test_a_session_is_found_wherever_its_slot_is(app: Flask, cluster: Cluster) -
 
 @on_one_engine
 def test_a_session_is_found_while_its_slot_moves_at_once(app: Flask, cluster: Cluster) -> None:
-    """As Valkey does it from version 9 on. What is written on the way is there behind it."""
+    """The session is found while its slot moves as Valkey does it from version 9 on, and what is written on the way
+    is there afterwards."""
     user = sign_in(app, "7")
     wait_until_there(cluster, user.digest)
     slot = key_slot(user.digest.encode())
@@ -274,7 +277,7 @@ WITHOUT = {
 def test_none_of_the_rights_that_a_cluster_asks_for_can_be_left_out(
     app: Flask, make_app: MakeApp, url: str, cluster: Cluster
 ) -> None:
-    """Without one, what it is for is refused, which is never a wrong answer."""
+    """Without one of these rights, what it is for is refused, which is never a wrong answer."""
     assert list(WITHOUT) == acl.more_on_clusters()
     user = sign_in(app, "7")
     wait_until_there(cluster, user.digest)
@@ -321,8 +324,8 @@ def on_its_way(app: Flask, cluster: Cluster) -> Iterator[ClusterStore]:
 
 
 def test_a_sign_in_is_replaced_while_its_slot_moves(on_its_way: ClusterStore) -> None:
-    """By what the database says. A script that deletes a key of such a slot cannot make it again: the node refuses each
-    command on a key that it does not have."""
+    """The record is replaced by what the database says. A script that deletes a key of such a slot cannot make it
+    again: the node refuses each command on a key that it does not have."""
     changed = replace(ROW, version=2, payload={"_user_id": b'"7"'})
     assert on_its_way.push(changed, 2, 3_600_000, timeout=LONG) == "pushed"
     found = read(on_its_way).auth
@@ -352,13 +355,14 @@ def test_a_sign_out_holds_while_its_slot_moves(on_its_way: ClusterStore, cluster
 
 
 def wait_until_there(cluster: Cluster, digest: str) -> None:
-    """Some shard has the session: the sign-in of a busy process may wait in its journal first."""
+    """Wait until some shard has the session: the sign-in of a busy process may wait in its journal first."""
     name = f":auth:{{{digest}}}"
     wait_until(lambda: any(name in key for keys in cluster.keys().values() for key in keys), "it is in Redis")
 
 
 def failing(app: Flask, digest: str) -> list[ErrorClass]:
-    """What fails of that which only a cluster is asked for: its map, a session on its way, a replica."""
+    """Return the error class, if any, of the questions that only a cluster is asked: its map, a session on its way,
+    a replica."""
     backend = parts(app).backend
     primary = cast(ClusterStore, backend.primary)
     with parts(app).monitor.paused():

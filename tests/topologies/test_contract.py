@@ -38,7 +38,7 @@ def app(make_app: MakeApp, deployment: Deployment) -> Flask:
 
 @pytest.fixture
 def elsewhere(make_app: MakeApp, deployment: Deployment) -> Flask:
-    """Another host."""
+    """Return the application of another host."""
     return make_app(**deployment.settings)
 
 

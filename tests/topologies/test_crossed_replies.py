@@ -69,7 +69,8 @@ def url(request: pytest.FixtureRequest, wire: Wire) -> str:
 
 @pytest.fixture
 def app(make_app: MakeApp, url: str) -> Flask:
-    """With many connections: one that is lost in the middle of being given back is not what is tested here."""
+    """Return an application with many connections: one that is lost while it is given back is not what is tested
+    here."""
     return make_app(REDIS_URL=url, REDIS_MAX_CONNECTIONS=5000)
 
 

@@ -80,7 +80,7 @@ KINDS = {
 def test_each_feature_gets_what_the_table_promises(
     make_app: MakeApp, tmp_path: Path, authority: Authority, kind: str
 ) -> None:
-    """In one outage after the other; nothing is left of it on any server."""
+    """The drill goes through one outage after the other, and leaves nothing on any server."""
     begin, faults = KINDS[kind]
     with begin(tmp_path / "servers", authority) as (settings, sessions):
         app = make_app(**settings)

@@ -113,7 +113,7 @@ def wait_until_home(app: Flask, visitor: Any) -> None:
 
 @contextmanager
 def at_work(*visitors: Any) -> Iterator[set[Any]]:
-    """They read and write all the time. Yields (status, status, user) that were seen."""
+    """Let the visitors read and write all the time. Yield the (status, status, user) that were seen."""
     seen: set[Any] = set()
     over = threading.Event()
 

@@ -93,7 +93,7 @@ def refused(server: Valkey) -> set[str]:
 
 
 def times_probed(server: Valkey) -> int:
-    """How often the server was sent SET, which is for probes alone."""
+    """Return how often the server was sent SET, a command that only probes use."""
     with server.client() as client:
         return int(client.info("commandstats")["cmdstat_set"]["calls"])
 
@@ -107,7 +107,7 @@ def changes() -> CategoryChange:
 
 
 def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
-    """Everything that the package ever asks of a store, by the name of the method. The order makes the data."""
+    """Return every call that the package makes to a store, by the name of the method. The order makes the data."""
     ui = {"ui": changes()}
     steps = [MergeStep(Operation.SET, "lang", b'"en"'), MergeStep(Operation.ADD, "n", 1, new_write_id())]
     merge = Merge(DIGEST, "ui", [*steps, MergeStep(Operation.DELETE, "theme")], "alive", HOUR)
@@ -171,7 +171,7 @@ class Told:
 
 
 def _count(active: ActiveSessions, told: Told) -> None:
-    """It keeps its errors to itself."""
+    """Count the sessions in use, and raise the error that the index keeps to itself."""
     active.update()
     if active.number is None:
         assert told.error is not None
@@ -179,7 +179,7 @@ def _count(active: ActiveSessions, told: Told) -> None:
 
 
 def failing(store: RedisStore) -> dict[str, StoreError]:
-    """What of all that fails, and how; over new connections."""
+    """Return the errors of all calls that fail over new connections, by name of the call."""
     store.forget_connections()
     errors = {}
     for name, call in calls(store).items():
@@ -205,7 +205,8 @@ def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) ->
 
 
 def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server: Valkey) -> None:
-    """For every script, the canaries, the index of sessions in use, and the operator's commands."""
+    """The documented rights are enough for every script, the canaries, the index of sessions in use, and the
+    operator's commands."""
     assert failing(store) == {}
     assert store.server_identity.identity is not None
     with server.client() as client:
@@ -226,7 +227,8 @@ def test_the_documented_rights_are_enough(app: Flask, store: RedisStore, server:
 
 @pytest.mark.parametrize("command", acl.commands())
 def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server: Valkey, command: str) -> None:
-    """Without it something is refused, which is an error of class A that says so and never a wrong answer."""
+    """Without one of the documented rights something is refused, which is an error of class A that says so and never
+    a wrong answer."""
     change(server, f"-{command}")
     errors = failing(store)
     assert command.partition("|")[0] in refused(server)
@@ -245,7 +247,7 @@ def test_none_of_the_documented_rights_can_be_left_out(store: RedisStore, server
 
 
 def test_other_keys_are_none_of_its_business(store: RedisStore, server: Valkey) -> None:
-    """Neither may it read those of others, nor would those rights help it."""
+    """The user may not read other keys, nor would the rights to them help it."""
     with server.client() as client:
         client.set("other", "x")
     with pytest.raises(StoreError) as caught:
@@ -296,8 +298,8 @@ def test_a_right_that_is_taken_away_is_an_outage_that_ends_with_it(
 
 @pytest.mark.parametrize("missing", [None, *acl.commands(acl.SENTINEL_PASSWORD)])
 def test_what_sentinels_are_asked(make_app: MakeApp, running: Valkey, tmp_path: Path, missing: str | None) -> None:
-    """Where the primary is and where the replicas are; without the right to ask, that store is not found. And they are
-    listened to; without that all goes on."""
+    """Sentinels are asked for the primary and the replicas; without the right to ask, that store is not found. They
+    are listened to as well; without that all goes on."""
     with Sentinel(tmp_path / "sentinel", running) as sentinel:
         rules = [rule for rule in acl.documented(acl.SENTINEL_PASSWORD) if rule != f"+{missing}"]
         with sentinel.client() as client:

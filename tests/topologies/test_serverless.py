@@ -54,8 +54,8 @@ def test_sessions_live_in_a_serverless_cache(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At level 0, greeted by IAM with the token of a serverless cache, each read asks it. moto does not describe them:
-    here its answer is given, and the rest is real."""
+    """A serverless cache greets by IAM with a token of its kind, and each read at level 0 asks it. moto does not
+    describe such caches: here its answer is given, and the rest is real."""
     caplog.set_level(logging.INFO, "flask_langpont_session")
     monkeypatch.setattr(endpoints, "describe", lambda name: endpoints.read_serverless(CACHE))
     authority = Authority(tmp_path)

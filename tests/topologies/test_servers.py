@@ -55,7 +55,7 @@ def served(folder: Path, redis: Valkey, worker_class: str, preload: bool) -> Ite
 
 @pytest.mark.parametrize(("worker_class", "preload"), CLASSES)
 def test_all_first_requests_are_answered(tmp_path: Path, worker_class: str, preload: bool) -> None:
-    """Also if every lock of the package was made before gevent had exchanged those of Python."""
+    """Requests are answered also if every lock of the package was made before gevent had exchanged those of Python."""
     with Valkey(tmp_path / "redis") as redis, served(tmp_path, redis, worker_class, preload) as server:
         browsers = [Browser(server.url) for _ in range(AT_ONCE)]
         appended = all_at_once(browsers, "1")

@@ -56,7 +56,7 @@ def make(make_app: MakeApp, authority: Authority) -> Callable[..., Flask]:
 
 
 def refusal(app: Flask) -> StoreError:
-    """How the server, or this side, refuses a connection."""
+    """Return the error with which the server, or this side, refuses a connection."""
     with pytest.raises(StoreError) as caught:
         redis_store(app).endpoint.time_ms(timeout=5)
     return caught.value
@@ -97,7 +97,7 @@ def test_an_unknown_authority_is_not(
 
 
 def test_an_expired_certificate_is_not(make: Callable[..., Flask], servers: Servers) -> None:
-    """Even if everything else is right."""
+    """An expired certificate is refused even if everything else is right."""
     refused = refusal(make(f"rediss://{HOST}:{servers['expired'].port}/0"))
     assert refused.error_class is ErrorClass.IDENTITY_REFUSED
     assert "expired" in str(refused)
@@ -205,7 +205,7 @@ def test_a_bit_that_was_turned_over_costs_one_command(make: Callable[..., Flask]
 
 @pytest.fixture(scope="module")
 def sentinel(tmp_path_factory: pytest.TempPathFactory, servers: Servers, authority: Authority) -> Iterator[Redis8]:
-    """One that speaks TLS only, to clients and to the servers it watches, and tells their names."""
+    """Yield a sentinel that speaks TLS only, to clients and to the servers it watches, and tells their names."""
     folder = tmp_path_factory.mktemp("sentinel")
     with TlsSentinel(folder, servers["good"], authority) as sentinel:
         yield sentinel

@@ -38,11 +38,11 @@ class Locked:
         self._admin.execute_command("ACL", "SETUSER", "default", *rules)
 
     def refusals(self) -> int:
-        """How many greetings the server has refused."""
+        """Return how many greetings the server has refused."""
         return sum(int(entry["count"]) for entry in self._admin.acl_log() if entry["reason"] == "auth")
 
     def greeted(self) -> int:
-        """How many connections there were."""
+        """Return how many connections the server has accepted."""
         info: Any = self._admin.info("stats")
         return int(info["total_connections_received"])
 
@@ -63,7 +63,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def locked(running: Locked) -> Locked:
-    """It takes the first token, and nothing has been refused yet."""
+    """Return the server with the first token as password, before any refusal."""
     running.set("resetpass", f">{TOKENS[0]}")
     with redis.Redis(port=running.server.port, username="admin", password="any") as admin:
         admin.acl_log_reset()
@@ -142,6 +142,6 @@ def test_two_rotations_without_a_failed_request(make_app: MakeApp, locked: Locke
 
 
 def test_a_token_in_the_url_is_as_good(make_app: MakeApp, locked: Locked) -> None:
-    """And both engines take it from the default user."""
+    """A token in the URL works, and both engines take it from the default user."""
     assert sign_in(make_app(REDIS_URL=address(locked, TOKENS[0]))).get("/who").json["level"] == 0
     assert locked.refusals() == 0

@@ -1,1 +1,1 @@
-"""What a user's type checkers see of the package; see :mod:`.application`."""
+"""The package as a user's type checkers see it; see :mod:`.application`."""

@@ -67,7 +67,7 @@ def test_a_visitor_is_sent_elsewhere_or_refused(maker: Maker) -> None:
 
 
 def test_a_user_of_whom_nothing_is_known_is_told_to_come_back(maker: Maker) -> None:
-    """Not to sign in: nothing says that this user is not signed in."""
+    """The user is not asked to sign in: nothing says that this user is not signed in."""
     sid = maker.repository.has(maker.sid("u", "u"), auth={"_user_id": "7"})
     maker.repository.verdicts[sid.digest] = Verdict.UNVERIFIABLE
     with request_of(maker.session(sid)):

@@ -1,4 +1,4 @@
-"""What is read of a request that signs a user in."""
+"""Facts about a device, read from a request that signs a user in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BROWSERS = {
 
 @pytest.fixture
 def read() -> Callable[..., Device]:
-    """What is read of a request with these settings."""
+    """Return a function that reads the device of a request, under given settings."""
 
     def read(labels: Any = None, networks: bool = False, **request: Any) -> Device:
         settings = cast(Settings, type("Given", (), {"device_labels": labels, "device_networks": networks}))
@@ -38,18 +38,18 @@ def read() -> Callable[..., Device]:
 
 @pytest.mark.parametrize("user_agent", BROWSERS)
 def test_browser_and_system_are_named_by_their_families(read: Callable[..., Device], user_agent: str) -> None:
-    """Without versions, which change every month."""
+    """Versions are left out, which change every month."""
     assert read("user_agent", headers={"User-Agent": user_agent}) == Device(BROWSERS[user_agent])
 
 
 @pytest.mark.parametrize("user_agent", ["", "\x00", "x" * 10_240, "(" * 10_240, "😀", " "])
 def test_what_no_rule_knows_has_no_label(read: Callable[..., Device], user_agent: str) -> None:
-    """Nor does a long one take long: only its beginning is looked at."""
+    """Only the beginning of a long one is looked at, so that it does not take long."""
     assert read("user_agent", environ_base={"HTTP_USER_AGENT": user_agent}) == NO_DEVICE
 
 
 def test_a_label_is_asked_of_the_application(read: Callable[..., Device]) -> None:
-    """With the request, and cleaned like any other."""
+    """The application is given the request, and its label is cleaned like any other."""
 
     def label(request: Request) -> str:
         return f"  {request.headers['X-App']}\x00 " + "x" * 10_240
@@ -81,11 +81,11 @@ def test_only_the_address_that_flask_says_is_believed(read: Callable[..., Device
 
 
 def test_what_is_not_asked_for_is_not_read(read: Callable[..., Device]) -> None:
-    """By default that is all."""
+    """Neither labels nor networks are asked for by default."""
     assert read(headers={"User-Agent": "curl/8.9.1"}, environ_base={"REMOTE_ADDR": "203.0.113.77"}) == NO_DEVICE
 
 
 def test_outside_of_a_request_there_is_no_device() -> None:
-    """As where a command signs a user in."""
+    """Outside of a request, as where a command signs a user in, there is no device."""
     settings = cast(Settings, type("Given", (), {"device_labels": "user_agent", "device_networks": True}))
     assert device_reader(settings)() == NO_DEVICE

@@ -41,14 +41,14 @@ Point = namedtuple("Point", "x y")
 
 
 def test_both_forms_of_flask_session_are_read() -> None:
-    """Whichever it is set to write now."""
+    """Records are read in either form, whichever Flask-Session is set to write."""
     assert read(msgspec.msgpack.encode(VALUES), pickled=False) == VALUES
     assert read(msgspec.json.encode({"_user_id": "7", "cart": []}), pickled=False) == {"_user_id": "7", "cart": []}
 
 
 @pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_is_read_where_that_is_asked_for(protocol: int) -> None:
-    """With the types that it has."""
+    """A pickle is read with the types that it has."""
     record = pickle.dumps(RICH, protocol)
     found = read(record, pickled=True)
     assert found == RICH
@@ -118,6 +118,7 @@ def test_what_a_pickle_names_beside_plain_values_is_neither_called_nor_stored(va
     ],
 )
 def test_what_is_no_record_is_said_to_be_none(record: bytes) -> None:
-    """By one error, without anything of what is in it. Pickles of protocol 0 or 1, which Python 2 wrote, are none."""
+    """One error says so, without anything of what is in the record. Pickles of protocol 0 or 1, which Python 2
+    wrote, are none."""
     with pytest.raises(NotReadable):
         read(record, pickled=True)

@@ -1,4 +1,4 @@
-"""Which alerts' conditions hold: from the package's health, recorder and events."""
+"""The conditions of alerts, from the package's health, recorder and events."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def process() -> Process:
     ],
 )
 def test_lost_stores_and_their_level_are_conditions(process: Process, lost: list[str], names: set[str]) -> None:
-    """For as long as they are lost, and no longer."""
+    """The conditions hold for as long as the stores are lost, and no longer."""
     for store in lost:
         process.lose(store)
     assert process.names() == names
@@ -120,7 +120,7 @@ def test_details_say_store_cause_and_level(process: Process) -> None:
     ],
 )
 def test_what_has_no_state_is_seen_once(process: Process, event: object, key: str, details: dict[str, str]) -> None:
-    """However often it happened since the last look."""
+    """An event is seen once, however often it happened since the last look."""
     for _ in range(3):
         process.conditions.happened(event)
     assert process.conditions.look() == {key: details}
@@ -171,7 +171,7 @@ def test_latency_is_the_95th_percentile_of_many(
 
 
 def test_only_the_window_counts(process: Process) -> None:
-    """Neither the good years before nor the bad minute that is over."""
+    """Neither the good years before nor the bad minute that is over count."""
     process.work(100_000, 1)
     for _ in range(int(LATENCY_WINDOW) + 1):
         process.now += 1

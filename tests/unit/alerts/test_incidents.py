@@ -218,7 +218,7 @@ def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: st
 
 
 def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
-    """And said to be lost, once."""
+    """The message is given up after a day, and nothing is left of it."""
     world.run(10, REDIS)
     world.sns = False
     world.run(40)
@@ -231,7 +231,7 @@ def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
 
 
 def test_what_is_over_before_it_could_be_told_wakes_no_operator(world: World) -> None:
-    """That it happened is told by its end, which takes the alarm's place."""
+    """An incident that is over is told by its end alone, which replaces the alarm."""
     world.sns = False
     world.run(100, REDIS)
     world.run(3000)
@@ -252,7 +252,7 @@ def test_a_queue_holds_one_message_per_key(world: World) -> None:
 
 
 def test_a_message_says_what_the_one_in_whose_place_it_is_would_have_said(world: World) -> None:
-    """How many were held back is not forgotten with the alarm that was not sent."""
+    """The number of suppressed messages is not forgotten with the alarm that was not sent."""
     world.terms = Terms(burst=1, token_every=1000)
     for seconds in (10, 20):
         world.run(seconds, REDIS)
@@ -267,7 +267,7 @@ def test_a_message_says_what_the_one_in_whose_place_it_is_would_have_said(world:
 
 
 def test_tries_become_rare(world: World) -> None:
-    """At once, after 30 s, then after twice as long each time, up to five minutes; whatever it is."""
+    """Tries are made at once, after 30 s, then after twice as long each time, up to five minutes; whatever it is."""
     host = Host(queue=[notice(1, "server-changed/primary", AlertState.FIRING)])
     now, pauses = START, []
     terms = Terms(retry=30.0)
@@ -331,7 +331,7 @@ def test_flapping_becomes_one_long_incident(world: World) -> None:
 
 
 def test_a_key_has_a_limit_and_the_next_message_says_what_was_left_out(world: World) -> None:
-    """What is held back is counted once, and an incident that was never told is not called off."""
+    """A suppressed message is counted once, and an incident that was never told is not called off."""
     world.terms = Terms(burst=1, token_every=1000)
     assert world.run(10, REDIS) == [f"firing {REDIS}"]
     assert world.run(100) == [f"resolved {REDIS}"]
@@ -376,7 +376,7 @@ def test_getting_worse_is_told_whatever_the_limits_are(world: World) -> None:
 
 
 def test_an_emergency_speaks_for_all(world: World) -> None:
-    """What follows from it is not told while it lasts; what is still so afterwards is."""
+    """Alarms that follow from the emergency are not sent while it lasts; those that still hold afterwards are."""
     assert world.run(600, LEVEL_1, LEVEL_2, LEVEL_4, REDIS, DATABASE, REPLICA) == [f"firing {LEVEL_4}"]
     told = world.run(31, LEVEL_1, LEVEL_2, REDIS)
     assert told[0] == f"resolved {LEVEL_4}"
@@ -392,7 +392,7 @@ def test_what_was_told_before_the_emergency_is_called_off_in_it(world: World) ->
 
 
 def test_an_emergency_does_not_swallow_what_happened_once(world: World) -> None:
-    """After it no worker would see it any more."""
+    """No worker would see the event any more after the emergency."""
     world.run(20, LEVEL_4)
     assert world.run(1, LEVEL_4, DATA_LOST) == [f"firing {DATA_LOST}"]
 
@@ -422,7 +422,7 @@ KEYS = [REDIS, DATABASE, REPLICA, LEVEL_1, LEVEL_2, LEVEL_4, DATA_LOST, "latency
     st.sampled_from([Terms(), Terms(burst=1, host_burst=2), Terms(repeat=60)]),
 )
 def test_every_alarm_is_called_off_and_nothing_else_is(phases: list[tuple[set[str], int]], terms: Terms) -> None:
-    """Whatever comes and goes: alarm, then recovery, in turns; in the end all is called off and nothing is left."""
+    """Alarm and recovery take turns, whatever comes and goes; in the end all is called off and nothing is left."""
     world = World(terms)
     for seen, seconds in phases:
         world.run(seconds, *seen)

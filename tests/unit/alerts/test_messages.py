@@ -1,4 +1,4 @@
-"""What goes out: the shape of a message, and that nothing secret or unprintable is in it."""
+"""Messages as they are sent: their shape, and that nothing secret or unprintable is in them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_alarm_reads_like_this() -> None:
 
 
 def test_people_get_words() -> None:
-    """By e-mail, and by whatever SNS knows besides."""
+    """The text is for e-mail, and for whatever SNS knows besides."""
     alert = REDIS_CONNECTION_FAILED
     texts = json.loads(compose(NOTICE, alert, SENDER).by_protocol)
     assert texts["default"] == (
@@ -91,7 +91,8 @@ def test_people_get_words() -> None:
 
 
 def test_chat_channels_get_a_custom_notification() -> None:
-    """As Amazon Q Developer in chat applications (AWS Chatbot) takes it; the end stands in the thread of the alarm."""
+    """The form is that of Amazon Q Developer in chat applications (AWS Chatbot); the end stands in the thread of the
+    alarm."""
     firing, resolved = (
         json.loads(json.loads(compose(notice, REDIS_CONNECTION_FAILED, SENDER).by_protocol)["https"])
         for notice in (NOTICE, replaced(state=AlertState.RESOLVED))
@@ -112,7 +113,7 @@ def replaced(**change: Any) -> Notice:
 
 
 def wrong_in(notification: dict[str, Any]) -> list[str]:
-    """What Amazon's documentation of custom notifications does not know, or wants and does not find."""
+    """Return the parts that Amazon's documentation of custom notifications does not know, and the missing ones."""
     texts = {
         "content": ("textType", "title", "description"),
         "metadata": ("threadId", "summary", "eventType"),
@@ -149,7 +150,7 @@ def test_a_recovery_says_how_long_it_was() -> None:
 
 
 def test_a_test_message_is_marked() -> None:
-    """In the subject and in the body, and it is an alert of its own."""
+    """The mark is in the subject and in the body, and the message is an alert of its own."""
     subject, body, attributes = parts(compose(NOTICE, TEST, SENDER, test=True, severity=Severity.EMERGENCY))
     assert subject.startswith("[TEST] [EMERGENCY] ")
     assert body["test"] is True
@@ -169,7 +170,7 @@ def test_values_are_in_no_key_and_no_subject() -> None:
 
 @pytest.mark.parametrize("name", [alert.name for alert in ALERTS])
 def test_every_subject_fits(name: str) -> None:
-    """With the usual names nothing of the title is cut off."""
+    """Nothing of the title is cut off with the usual names."""
     [alert] = [alert for alert in ALERTS if alert.name == name]
     subject = compose(NOTICE, alert, SENDER, test=True).subject
     assert alert.title in subject
@@ -235,5 +236,5 @@ def test_whatever_is_in_it_sns_takes_it(
 
 @given(st.text("abc:/@ =\n\"'", max_size=20), st.text("abc /@\n", max_size=20))
 def test_a_password_in_a_url_does_not_get_out(before: str, after: str) -> None:
-    """Wherever the URL stands in the text."""
+    """The password is left out wherever the URL stands in the text."""
     assert SECRET not in safe_text(f"{before} redis://user:{SECRET}@host {after}")

@@ -82,12 +82,12 @@ class Worker:
         self.alerts = Alerts(conditions, outgoing, self.recorder, tick=0.02)
 
     def round(self) -> None:
-        """What the threads do."""
+        """Do one round of the threads' work."""
         self.alerts.look()
         self.alerts.outgoing.send()
 
     def wait(self, seconds: float) -> None:
-        """So much time passes, with a round every ten seconds."""
+        """Let so much time pass, with a round every ten seconds."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + 10, end)
@@ -113,7 +113,8 @@ class Worker:
     ],
 )
 def test_a_severity_without_a_topic_goes_to_the_next_worse(configured: str, routes: str) -> None:
-    """And if there is none, to the worst there is: nothing is dropped for want of a topic."""
+    """If no worse severity has a topic, the message goes to the worst there is: nothing is dropped for want of a
+    topic."""
     topics = Topics({severity: TOPICS[severity] for severity in configured.split()})
     assert [topics.of(severity) for severity in Severity] == [TOPICS[severity] for severity in routes.split()]
 
@@ -138,7 +139,7 @@ def test_a_topic_is_shown_without_its_account() -> None:
 
 
 def test_a_message_arrives_as_it_was_composed(endpoint: Endpoint) -> None:
-    """On the topic of its severity, with attributes that subscriptions can filter by."""
+    """The message is on the topic of its severity, with attributes that subscriptions can filter by."""
     worker = Worker()
     worker.lose_data()
     [message] = endpoint.sent
@@ -173,7 +174,8 @@ def test_a_message_that_failed_is_tried_again(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After pauses, none of boto3's own; each failure is counted, and said when it begins."""
+    """The message is tried again after pauses, none of boto3's own; each failure is counted, and said when it
+    begins."""
     worker, endpoint.behaviour = Worker(), behaviour
     if behaviour == "hang":
         monkeypatch.setattr(client, "READ_TIMEOUT", 0.2)
@@ -209,7 +211,7 @@ def test_a_message_that_failed_is_tried_again(
     ],
 )
 def test_what_sns_refuses_is_said_in_words(code: str, problem: str) -> None:
-    """Without AWS' own text, which names roles and accounts."""
+    """The log has no text of AWS, which names roles and accounts."""
     error = ClientError({"Error": {"Code": code, "Message": "arn:aws:iam::1:user/x"}}, "Publish")
     assert client.explain(error) == problem
 
@@ -225,7 +227,7 @@ def test_of_what_is_over_when_sns_is_back_only_the_end_is_told(endpoint: Endpoin
 
 
 def test_a_recovery_that_is_given_up_is_said_to_be_lost(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
-    """After a day of trying; the log is the last place that can say so."""
+    """The recovery is given up after a day of trying; the log is the last place that can say so."""
     worker = Worker(terms=Terms(keep=100))
     worker.lose_data()
     endpoint.behaviour = "500"
@@ -323,7 +325,7 @@ def test_a_healthy_host_keeps_nothing(endpoint: Endpoint, tmp_path: Path) -> Non
 
 
 def keep(folder: Path, state: bytes) -> None:
-    """What a worker before has kept."""
+    """Write the state of an earlier worker to the host's file."""
     before = HostWork(folder, "alerts", 30)
     assert before.lead()
     before.keep(state)
@@ -416,7 +418,7 @@ def test_what_a_process_could_not_send_is_sent_by_another(
 
 
 def test_an_incident_is_called_off_by_the_worker_that_follows(endpoint: Endpoint, tmp_path: Path) -> None:
-    """Not before it has looked for long enough itself."""
+    """The worker that follows calls the incident off, not before it has looked for long enough itself."""
     first = Worker(tmp_path / "alerts")
     second = Worker(tmp_path / "alerts", notes=first.notes)
     first.lose_data()
@@ -480,7 +482,7 @@ def test_what_was_told_alone_is_called_off_together(endpoint: Endpoint, tmp_path
 
 
 def test_the_end_of_a_worker_hands_on_what_it_has_just_seen(endpoint: Endpoint, tmp_path: Path) -> None:
-    """Its own last look; and the lock."""
+    """The worker's own last look is handed on, and the lock."""
     first, second = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
     first.round()
     second.round()
@@ -505,12 +507,12 @@ class Hosts:
         self._endpoint = endpoint
 
     def see(self, *numbers: int) -> None:
-        """These hosts lose data again, which they do at each look while it goes on."""
+        """Let these hosts notice another loss of data, as they do at each look while it goes on."""
         for number in numbers:
             self.all[number].alerts.conditions.happened(LOST)
 
     def told_after(self, seconds: float, *seeing: int) -> list[str]:
-        """What arrives while so much time passes, in steps."""
+        """Return the messages that arrive while so much time passes, in steps of 5 s."""
         before = len(self._endpoint.sent)
         end = self.all[0].now + seconds
         while self.all[0].now < end:
@@ -591,7 +593,7 @@ def test_the_journal_of_a_host_is_a_matter_of_that_host(endpoint: Endpoint) -> N
 
 
 def test_nothing_is_sent_while_alerts_are_muted(endpoint: Endpoint) -> None:
-    """By one command for all hosts, and never for ever. What was told before is called off meanwhile."""
+    """One command mutes the alerts of all hosts, and never for ever. What was told before is called off meanwhile."""
     hosts = Hosts(endpoint, 2)
     assert hosts.told_after(10, 0, 1) == [FIRING]
     fleet = hosts.all[0].alerts.outgoing.fleet

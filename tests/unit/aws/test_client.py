@@ -103,7 +103,7 @@ def test_an_answer_that_drips_is_given_up(
 
 
 def test_an_answer_that_comes_in_time_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In several pieces, and with the same time for the next one."""
+    """The answer may come in several pieces, and the next one has the same time."""
     monkeypatch.setattr(client, "READ_TIMEOUT", 20)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")

@@ -1,4 +1,6 @@
-"""What of AWS an application needs: what its settings ask for, what its start waits for, when it is looked after."""
+"""The parts of AWS that an application needs: what its settings ask for, what its start waits for, what a round
+does.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ CLUSTER = Endpoints(None, configuration=Address("clustercfg.sessions.x", 6379))
 
 
 class Aws:
-    """Says what it is told to, as soon as it may."""
+    """A stand-in for AWS that answers what it is told to, as soon as it may."""
 
     def __init__(self) -> None:
         self.found = PAIR
@@ -78,12 +80,12 @@ def make(load: Load) -> Make:
 
 
 def test_most_settings_ask_for_nothing(load: Load) -> None:
-    """Then the start asks nothing, and neither do the rounds of the monitor."""
+    """The start asks nothing then, and neither do the rounds of the monitor."""
     assert ask_aws(load(REDIS_URL="rediss://cache.internal", REDIS_TOKEN="a token")) is None
 
 
 def test_the_group_is_remembered_beside_the_journal(make: Make, aws: Aws, tmp_path: Path) -> None:
-    """Where there is none, nothing is remembered."""
+    """Without a journal, nothing is remembered."""
     for journal, files in ((tmp_path / "j.sqlite3", ["j.sqlite3-endpoints"]), (None, [])):
         group = make(JOURNAL=journal).group
         assert group is not None
@@ -123,7 +125,7 @@ def test_a_secret_is_where_the_group_is(make: Make, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_token_of_iam_is_signed_for_the_group(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In its region, for the user of the setting."""
+    """The signature is for the group's region and the user of the setting."""
     credentials = make(REDIS_IAM_USER="app-user").credentials
     assert isinstance(credentials, IamToken)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -139,7 +141,7 @@ def test_a_token_of_iam_is_signed_for_the_group(make: Make, monkeypatch: pytest.
 
 
 def test_the_start_has_the_answer_if_it_comes_soon(aws: Aws) -> None:
-    """As it does nearly always: the first request finds Redis."""
+    """The answer comes soon nearly always: the first request finds Redis."""
     group = make_group()
     Cloud(group).begin()
     assert group.endpoints == PAIR
@@ -159,14 +161,14 @@ def test_the_start_does_not_wait_for_the_end_of_a_hang(aws: Aws, monkeypatch: py
 
 
 def test_what_is_known_from_before_is_not_waited_for(aws: Aws, tmp_path: Path) -> None:
-    """Nor asked for at start; the monitor does, some time later."""
+    """Known endpoints are not asked for at start either; the monitor asks some time later."""
     EndpointsFile(tmp_path / "endpoints", NAME).note(PAIR)
     Cloud(make_group(tmp_path)).begin()
     assert aws.asked == 0
 
 
 def test_a_group_that_can_never_be_used_ends_the_start(aws: Aws) -> None:
-    """With its setting, its name, and what to do."""
+    """The error names the setting, the name, and what to do."""
     aws.found = CLUSTER
     with pytest.raises(ConfigError) as caught:
         Cloud(make_group(name=GroupName("sessions", db=2))).begin()
@@ -201,7 +203,7 @@ class Store:
 def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
     aws: Aws, found: Endpoints, lost: set[str], asks: bool
 ) -> None:
-    """Not for other stores."""
+    """Stores that are not of the group are no reason to ask AWS."""
     aws.found = found
     group = make_group()
     group.query.ask()
@@ -213,7 +215,8 @@ def test_aws_is_asked_at_once_when_a_server_of_the_group_is_lost(
 
 @pytest.mark.parametrize("kind", ["iam", "secret"])
 def test_connections_that_end_by_themselves_are_made_anew(kind: str) -> None:
-    """Those that signed in by IAM, and each time once; a token opens connections for good."""
+    """Connections that signed in by IAM are made anew, once each time; a token of a secret opens connections for
+    good."""
     moments = iter([False, True, False])
 
     class Due(Recycling):

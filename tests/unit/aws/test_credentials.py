@@ -49,7 +49,8 @@ OLD, NEW, NEXT = "old-token-" * 3, "new-token-" * 3, "next-token-" * 3
     ],
 )
 def test_a_secret_is_the_token_or_says_it_in_json(text: str, login: tuple[str, ...]) -> None:
-    """As it is, or under one of three names; with the user it is for, if it is not the default one."""
+    """The secret is the token, or has it under one of three names; with the user it is for, if it is not the default
+    one."""
     assert read_secret(text) == login
 
 
@@ -69,7 +70,7 @@ def test_a_secret_that_says_no_token_is_explained_without_quoting_it(text: str) 
 
 
 def test_an_arn_says_where_its_secret_is() -> None:
-    """Whatever region the group is in; a name is looked up there."""
+    """An ARN names the region, whatever region the group is in; a name is looked up in the group's."""
     assert region_of("arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-AbCdEf", "us-east-1") == "eu-west-1"
     assert region_of("app/token", "us-east-1") == "us-east-1"
     assert region_of("app/token", None) is None
@@ -137,7 +138,7 @@ class Server:
         Connected(self, self._token).connect()
 
     def answer(self, token: str) -> None:
-        """What it says to a greeting."""
+        """Answer a greeting with this token."""
         self.tries.append(token)
         if len(self.tries) in self.becomes:
             self.good = {self.becomes[len(self.tries)]}
@@ -209,7 +210,8 @@ def test_a_planned_rotation_needs_one_look_and_no_second_try(secrets: Secrets, t
 
 
 def test_a_secret_that_runs_ahead_of_the_server_costs_one_more_try(secrets: Secrets, token: SecretToken) -> None:
-    """On the same connection. Then the one that was accepted comes first, until the next look at the secret."""
+    """The second try is on the same connection. Then the token that was accepted comes first, until the next look at
+    the secret."""
     secrets.stages = {"AWSCURRENT": OLD}
     token.query.ask()
     secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
@@ -308,7 +310,8 @@ def test_the_previous_version_is_tried_last(secrets: Secrets, token: SecretToken
 
 
 def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken, clock: Clock) -> None:
-    """By the next round of the monitor, in the background; no sooner than seconds after the last question."""
+    """The next round of the monitor looks into the refusal, in the background; no sooner than seconds after the last
+    question."""
     secrets.stages = {"AWSCURRENT": OLD}
     token.look()
     token.query.wait(5)
@@ -330,7 +333,7 @@ def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken, 
 def test_while_secrets_manager_is_down_the_last_token_stays(
     secrets: Secrets, token: SecretToken, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also after a refusal, which is looked into again until it answers."""
+    """The last token stays also after a refusal, which is looked into again until Secrets Manager answers."""
     secrets.stages = {"AWSCURRENT": OLD}
     token.query.ask()
     secrets.down = True
@@ -349,7 +352,7 @@ def test_while_secrets_manager_is_down_the_last_token_stays(
 def test_a_secret_that_is_missing_or_no_token_is_named(
     secrets: Secrets, token: SecretToken, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By its setting, and what was known before stays."""
+    """The setting is named, and what was known before stays."""
     token.query.ask()
     secrets.stages = {"AWSCURRENT": '{"pin": "1234"}'}
     token.query.ask()
@@ -385,7 +388,7 @@ def test_threads_that_are_refused_together_do_not_skip_each_others_token(secrets
 
 
 def test_no_token_is_shown(secrets: Secrets, token: SecretToken, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither in the log, at any of our own levels, nor in errors, nor by repr."""
+    """Neither the log, at any of our own levels, nor errors, nor repr show a token."""
     caplog.set_level(logging.DEBUG, "flask_langpont_session")
     secrets.stages = {"AWSCURRENT": OLD, "AWSPENDING": f'{{"token": "{NEXT}"', "AWSPREVIOUS": NEW}
     token.query.ask()
@@ -549,7 +552,7 @@ def test_before_there_are_keys_nothing_is_signed(keys: pytest.MonkeyPatch, caplo
 
 
 def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment, clock: Clock) -> None:
-    """And AWS' keys are looked up before their time. There is nothing else to greet this connection with."""
+    """AWS' keys are looked up before their time as well. There is nothing else to greet this connection with."""
     token = iam(clock=clock)
     token.query.ask()
     first = token.get_credentials()
@@ -573,7 +576,7 @@ def test_a_refused_token_is_signed_anew(keys: pytest.MonkeyPatch, moment: Moment
 
 
 def test_nothing_of_iam_is_shown(keys: pytest.MonkeyPatch) -> None:
-    """Neither keys nor tokens."""
+    """Neither keys nor tokens are shown."""
     token = iam()
     token.query.ask()
     signed = token.get_credentials()[-1]
@@ -586,7 +589,8 @@ def test_nothing_of_iam_is_shown(keys: pytest.MonkeyPatch) -> None:
 
 
 def test_idle_connections_are_made_anew_twice_within_the_life_of_a_connection() -> None:
-    """So that one which was in use at one time has its turn before the server ends it; not all workers at once."""
+    """A connection that is in use at one time has its turn before the server ends it; not all workers recycle at
+    once."""
     now = [0.0]
     moments = []
     for _ in range(20):

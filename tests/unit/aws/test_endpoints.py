@@ -127,14 +127,14 @@ def client_error(code: str) -> aws.ClientError:
     ],
 )
 def test_errors_in_words(error: Exception, says: str) -> None:
-    """What an operator can do; not the error's text, which names principals."""
+    """An error says what an operator can do, without the error's own text, which names principals."""
     assert says in explain(error)
     assert "arn:" not in explain(error)
     assert "https://" not in explain(error)
 
 
 def test_a_question_is_tried_once_and_given_up_soon() -> None:
-    """By its own defaults boto3 waits for minutes where nothing answers."""
+    """boto3 by its own defaults would wait for minutes where nothing answers."""
     with aws_client("elasticache", "eu-west-1") as client:
         config = client.meta.config
     assert config.retries["total_max_attempts"] == 1
@@ -210,7 +210,7 @@ CACHE = {
 
 
 def test_a_serverless_cache_is_asked_as_a_cluster(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """At its one endpoint, with TLS, which it always has. What it lacks is said once."""
+    """The cache is asked at its one endpoint, with TLS, which it always has. What it lacks is said once."""
     caplog.set_level(logging.INFO)
     api.will_say_of_a_cache(CACHE)
     moved = {**CACHE, "Endpoint": {"Address": "sessions-def456.serverless.x", "Port": 6379}}
@@ -235,7 +235,7 @@ def test_a_serverless_cache_is_asked_as_a_cluster(api: Api, caplog: pytest.LogCa
     ],
 )
 def test_a_serverless_cache_that_cannot_be_used_is_explained(api: Api, cache: dict[str, Any], says: str) -> None:
-    """And asked about again."""
+    """The cache is explained to be unusable, and asked about again."""
     api.will_say_of_a_cache(cache)
     group = make_group(name=SERVERLESS)
     group.query.ask()
@@ -244,7 +244,7 @@ def test_a_serverless_cache_that_cannot_be_used_is_explained(api: Api, cache: di
 
 
 def test_a_serverless_cache_and_a_group_of_one_name_are_two(tmp_path: Path) -> None:
-    """What was remembered of the one is not taken for the other."""
+    """Endpoints that were remembered of the one are not taken for the other's."""
     found = Endpoints(None, configuration=Address("sessions.serverless.x", 6379))
     EndpointsFile(tmp_path / "file", SERVERLESS).note(found)
     assert EndpointsFile(tmp_path / "file", SERVERLESS).recall() == found
@@ -274,7 +274,7 @@ def test_what_is_found_is_given_out(
 
 
 def test_whether_it_is_a_cluster_is_learned_and_may_change(api: Api) -> None:
-    """By an application that was given the nodes before AWS was asked: nothing is decided at the start."""
+    """An application may be given the nodes before AWS was asked: nothing is decided at the start."""
     group, asked = make_group(), []
 
     def connect(address: Address, timeout: float) -> Any:
@@ -326,7 +326,7 @@ def test_the_last_good_answer_stays(api: Api, caplog: pytest.LogCaptureFixture) 
 def test_a_group_that_cannot_be_used_says_why(
     api: Api, name: GroupName, group: dict[str, Any], needs_tls: str | None, says: str
 ) -> None:
-    """In the log and, by its class, in the errors of the store; what was good before stays."""
+    """The reason is in the log and, by its class, in the errors of the store; what was good before stays."""
     for answer in (group, described(), group):
         api.will_say(answer)
     asked = make_group(needs_tls=needs_tls, name=name)
@@ -366,7 +366,7 @@ def test_a_pool_is_one_of_a_single_server_but_for_the_place() -> None:
 
 
 def test_a_new_process_starts_with_what_the_last_one_knew(api: Api, tmp_path: Path) -> None:
-    """From a file that no other user can read, without asking."""
+    """The process reads a file that no other user can read, and asks nothing."""
     path = tmp_path / "journal-endpoints"
     api.will_say(described())
     make_group(EndpointsFile(path, NAME)).query.ask()
@@ -408,7 +408,7 @@ def test_a_file_of_others_is_as_good_as_none(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_place_that_cannot_be_written_costs_a_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And nothing else."""
+    """The log line is all that it costs."""
     EndpointsFile(tmp_path / "missing" / "endpoints", NAME).note(Endpoints(PRIMARY))
     assert "cannot be kept" in caplog.text
 
@@ -449,14 +449,14 @@ class Asked:
 
 
 def test_while_all_is_well_aws_is_asked_rarely() -> None:
-    """Once soon after the start, then every quarter of an hour, give or take a fifth."""
+    """AWS is asked once soon after the start, then every quarter of an hour, give or take a fifth."""
     asked = Asked()
     assert asked.goes_on(10.5, urgent=False) == 1
     assert asked.goes_on(4 * 900, urgent=False) in (3, 4, 5)
 
 
 def test_a_lost_server_has_aws_asked_at_once_and_then_ever_less_often() -> None:
-    """At most once in two seconds, at least once in half a minute, for as long as it lasts."""
+    """AWS is asked at most once in two seconds, at least once in half a minute, for as long as the loss lasts."""
     asked = Asked()
     assert asked.goes_on(0.5, urgent=True) == 1
     asked.goes_on(600, urgent=True)
@@ -541,7 +541,7 @@ def test_one_question_at_a_time_and_no_request_waits_for_it() -> None:
 
 
 def test_whatever_a_question_raises_the_thread_says_it(caplog: pytest.LogCaptureFixture) -> None:
-    """By its class, since its text may quote anything."""
+    """The log names the exception's class, since its text may quote anything."""
 
     def surprise() -> None:
         raise KeyError("secret")

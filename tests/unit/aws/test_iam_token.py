@@ -76,7 +76,7 @@ def test_a_token_is_not_printed_into_a_log_by_accident(run: Run) -> None:
 
 
 def test_on_a_terminal_it_is_shown(run: Run, environment: pytest.MonkeyPatch) -> None:
-    """To the operator, as a line of text."""
+    """The operator sees the token, as a line of text."""
     environment.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
     assert run().stdout.startswith("sessions/?Action=connect")
 

@@ -160,7 +160,7 @@ def test_an_application_under_test_needs_no_setting(load: Load, tmp_path: Path) 
 
 
 async def an_async_guard(request: object) -> bool:
-    """What it returns is a coroutine, which is true."""
+    """Return False; as a coroutine, which is true."""
     return False
 
 
@@ -278,7 +278,7 @@ ENCRYPTING: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("config", "says"), ENCRYPTING)
 def test_what_encryption_needs(load: Load, config: dict[str, Any], says: str) -> None:
-    """What is wrong together is named, and no key is quoted."""
+    """All mistakes of the keys are named in one error, and no key is quoted."""
     [problem] = problems_of(load, **config)
     assert problem.startswith(PREFIX + says)
     assert SEALING not in problem
@@ -293,14 +293,14 @@ def test_the_sample_of_the_docs_is_no_secret(load: Load) -> None:
 
 
 def test_without_cryptography_the_extra_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which brings it."""
+    """The error names the extra that installs cryptography."""
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     [problem] = problems_of(load, ENCRYPTION_KEYS=[SEALING])
     assert problem.endswith('cryptography is not installed; pip install "flask-langpont-session[encrypted]"')
 
 
 def test_what_is_encrypted(load: Load) -> None:
-    """Nothing without a key, all categories with one, or those that are named."""
+    """Nothing is encrypted without a key; with one, all categories, or those that are named."""
     assert load().sealed_categories == frozenset()
     everything = load(ENCRYPTION_KEYS=[SEALING], ENCRYPTION_SWITCH_OVER=LATER)
     assert everything.sealed_categories == set(everything.table.categories)
@@ -348,7 +348,7 @@ def test_all_mistakes_come_in_one_error(load: Load, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("key", "says"), [(None, "required"), ("", "required"), (b"", "required"), (7, "not int")])
 def test_without_a_secret_key_that_can_sign_it_does_not_start(load: Load, key: Any, says: str) -> None:
-    """In debug neither: each page that changes a session would be an error."""
+    """The application does not start in debug either: each page that changes a session would be an error."""
     for debug in (False, True):
         [problem] = problems_of(load, testing=False, debug=debug, **{**REMOTE, "SECRET_KEY": key})
         assert problem.startswith("SECRET_KEY: ") and says in problem
@@ -374,7 +374,8 @@ ENVIRONMENT: dict[str, tuple[str, Any]] = {
 
 
 def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By ``from_prefixed_env``: JSON where it is some, else text; two underscores lead into a mapping."""
+    """Values are read as ``from_prefixed_env`` does: JSON where it is some, else text; two underscores lead into a
+    mapping."""
     for name, (text, _) in ENVIRONMENT.items():
         monkeypatch.setenv(f"FLASK_{PREFIX}{name}", text)
     app = Flask("app", instance_path=str(tmp_path))
@@ -653,7 +654,7 @@ def test_a_table_without_auth_or_with_a_bad_name_is_refused(load: Load, table: d
 
 
 def test_a_right_that_would_be_stored_outside_auth_is_refused(load: Load) -> None:
-    """Where the table names it elsewhere, the database has no word in it."""
+    """A key that the table puts into another category is not in the database, so it cannot be a right."""
     problems = problems_of(load, **shop(PRIVILEGE_KEYS=["cart"]))
     assert problems == [
         f"{PREFIX}PRIVILEGE_KEYS: 'cart' is in category 'cart', not in 'auth': name it there, or set PRIVILEGE_KEYS "
@@ -662,7 +663,7 @@ def test_a_right_that_would_be_stored_outside_auth_is_refused(load: Load) -> Non
 
 
 def test_a_right_that_the_table_does_not_name_is_in_auth(load: Load) -> None:
-    """Not where the catch-all would put it."""
+    """The right is in auth, not where the catch-all would put it."""
     assert load(**shop(PRIVILEGE_KEYS=["user_role"])).table.feature_of("user_role").category == "auth"
     assert load(PRIVILEGE_KEYS=["is_admin"]).table.feature_of("is_admin").category == "auth"
 
@@ -692,7 +693,7 @@ def test_mistakes_in_the_table_come_with_those_about_it(load: Load) -> None:
 
 
 def test_a_feature_is_added_to_the_table(load: Load) -> None:
-    """And can be given another priority where all the others are."""
+    """The feature can be given another priority where all the others are."""
     added = {"cart": {"keys": ["cart"], "category": "ui", "priority": "medium"}}
     assert load(FEATURES=added).table.feature_of("cart").priority is Priority.MEDIUM
     assert load(FEATURES=added, FEATURE_PRIORITIES={"cart": "low"}).table.feature_of("cart").priority is Priority.LOW
@@ -721,14 +722,14 @@ def test_defaults_are_values_a_session_could_hold(load: Load) -> None:
     ],
 )
 def test_a_default_that_cannot_be_is_refused(load: Load, key: Any, value: Any, reason: str) -> None:
-    """At start, not in the first outage; the sentence names key and type."""
+    """The error comes at start, not in the first outage; it names key and type."""
     [problem] = problems_of(load, DEFAULTS={key: value})
     assert problem.startswith(f"{PREFIX}DEFAULTS[{key!r}]: ")
     assert reason in problem
 
 
 def test_a_default_for_a_key_that_no_feature_claims_is_refused(load: Load) -> None:
-    """Nothing could ever show it."""
+    """Nothing could ever show such a default."""
     table = {**SHOP, "cart": {"ttl": 600, "features": {"items": ["cart"]}}}
     priorities = {name: priority for name, priority in SHOP_PRIORITIES.items() if name != "rest"}
     [problem] = problems_of(
@@ -859,7 +860,7 @@ def test_a_wrong_redis_url_says_what_is_supported(load: Load, setting: str, url:
 )
 @pytest.mark.parametrize("setting", ["REDIS_URL", "REPLICA_URL"])
 def test_a_wrong_sentinel_url_says_what_is_wrong(load: Load, setting: str, url: str, says: str) -> None:
-    """At start, and without what may be a password."""
+    """The error comes at start, without what may be a password."""
     [problem] = problems_of(load, testing=False, **{**REMOTE, setting: url})
     assert problem.startswith(f"{PREFIX}{setting}: ")
     assert says in problem
@@ -935,7 +936,7 @@ def test_an_engine_is_looked_at_as_a_url_is(load: Load) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:////var/lib/app/sessions.sqlite3"])
 def test_an_engine_with_one_connection_for_all_threads_is_refused(load: Load, url: str) -> None:
-    """What we commit would commit, and what we roll back would undo, what the application has begun."""
+    """On a shared connection our commits and rollbacks would end the transactions of the application."""
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.StaticPool)
     [problem] = problems_of(load, DATABASE_ENGINE=engine)
     assert problem.startswith(f"{PREFIX}DATABASE_ENGINE: its StaticPool ")
@@ -943,7 +944,7 @@ def test_an_engine_with_one_connection_for_all_threads_is_refused(load: Load, ur
 
 
 def test_an_engine_whose_driver_will_not_do_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a URL."""
+    """The driver is refused as it is in a URL."""
     monkeypatch.setattr("flask_langpont_session.config.rules.REFUSED", {"pysqlite": "it is the one of this test"})
     [problem] = problems_of(load, DATABASE_ENGINE=sqlalchemy.create_engine("sqlite:///x.sqlite3"))
     assert problem == f"{PREFIX}DATABASE_ENGINE: its driver will not do: it is the one of this test"
@@ -951,7 +952,7 @@ def test_an_engine_whose_driver_will_not_do_is_refused(load: Load, monkeypatch: 
 
 @pytest.mark.parametrize("client", [redis.Redis(), redis.Redis(decode_responses=True), fakeredis.FakeRedis()])
 def test_a_ready_client_stands_in_for_the_url(load: Load, client: Any) -> None:
-    """Then no URL is made up beside it."""
+    """No URL is made up beside the client."""
     settings = load(REDIS_CLIENT=client)
     assert settings.redis_client is client
     assert settings.redis_url is None
@@ -979,7 +980,7 @@ def test_a_client_of_another_kind_is_a_mistake_that_says_what_to_write(load: Loa
 
 
 def test_a_certificate_file_must_be_there(load: Load, tmp_path: Path) -> None:
-    """Else every connection would fail, and look like an outage."""
+    """Without the file every connection would fail, and look like an outage."""
     [problem] = problems_of(load, REDIS_CA_FILE=str(tmp_path / "ca.pem"))
     assert problem.startswith(f"{PREFIX}REDIS_CA_FILE")
     (tmp_path / "ca.pem").write_text("")
@@ -998,7 +999,7 @@ def test_a_journal_that_cannot_be_written_is_named(load: Load, tmp_path: Path, w
 def test_a_journal_of_another_user_is_named_with_its_owner_and_the_cure(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the first command as root leaves it: workers of another user can neither read nor write it."""
+    """The first command as root leaves such a journal: workers of another user can neither read nor write it."""
     path, owner = tmp_path / "journal", pwd.getpwuid(os.geteuid()).pw_name
     path.touch(0o600)
     monkeypatch.setattr(os, "geteuid", lambda: 12_345)
@@ -1066,7 +1067,7 @@ ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/token-AbCdEf"
 
 @pytest.fixture
 def no_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither environment nor files know one."""
+    """Let neither environment nor files name a region."""
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
@@ -1232,7 +1233,7 @@ def test_what_taking_sessions_over_needs_is_said_at_start(load: Load, config: di
     ],
 )
 def test_sessions_of_before_can_be_taken_over(load: Load, config: dict[str, Any]) -> None:
-    """By as many ways as are named."""
+    """Old sessions are taken over in as many ways as are named."""
     assert load(**config).adopt == config.get("ADOPT", [])
 
 
@@ -1251,7 +1252,7 @@ def examples() -> list[tuple[str, dict[str, str]]]:
 
 
 def test_the_page_on_elasticache_shows_three_environments_in_two_ways() -> None:
-    """Those of the deployment plan."""
+    """The environments are those of the deployment plan."""
     assert [name for name, _ in examples()] == ["production", "staging", "development"] * 2
 
 
@@ -1259,7 +1260,7 @@ def test_the_page_on_elasticache_shows_three_environments_in_two_ways() -> None:
 def test_the_examples_for_elasticache_are_accepted(
     load: Load, no_region: None, name: str, example: dict[str, str]
 ) -> None:
-    """As they stand, without anything that the host would have to know."""
+    """The examples need nothing that the host would have to know."""
     assert load(testing=False, **{**REMOTE, **example, "ENVIRONMENT": name}).redis_url == example["REDIS_URL"]
 
 

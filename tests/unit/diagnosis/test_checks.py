@@ -1,4 +1,4 @@
-"""What each check says of facts that it is told."""
+"""The findings of each check about given facts."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ FINE: list[tuple[str, Facts, str]] = [
 
 
 def test_of_a_good_set_up_every_check_is_ok() -> None:
-    """And each says something."""
+    """Each check says something when all is well."""
     results = run(GOOD)
     assert [result for result in results if result.outcome is not OK or not result.findings] == []
     assert len(results) == len(CHECKS) == len({check.name for check in CHECKS})
@@ -320,7 +320,7 @@ def test_of_a_good_set_up_every_check_is_ok() -> None:
 
 @pytest.mark.parametrize(("name", "outcome", "facts", "says"), BAD)
 def test_what_is_wrong_is_said_with_its_cure(name: str, outcome: Outcome, facts: Facts, says: str) -> None:
-    """Also that nothing can be said."""
+    """The findings also say that nothing can be said."""
     found = [finding for finding in findings(name, facts) if finding.outcome is not OK]
     assert {finding.outcome for finding in found if says in finding.found} == {outcome}
     assert all(bool(finding.cure) is (finding.outcome is not SKIPPED) for finding in found)
@@ -398,7 +398,7 @@ def test_before_a_missing_table_is_made_the_old_one_is_looked_for() -> None:
 
 
 def test_a_missing_right_comes_with_the_command_that_gives_it() -> None:
-    """And what may be too much with the whole user."""
+    """The finding also says what may be too much with the whole user."""
     facts = with_primary(missing=("zadd", "hset"), spare=("count all keys (DBSIZE)",))
     cures = [finding.cure for finding in findings("redis-rights", facts) if finding.cure]
     assert cures[0] == "ACL SETUSER app +zadd +hset"
@@ -407,14 +407,14 @@ def test_a_missing_right_comes_with_the_command_that_gives_it() -> None:
 
 
 def test_an_index_comes_with_its_statement() -> None:
-    """To be pasted."""
+    """The statement can be pasted."""
     [found] = findings("indexes", with_database(indexes={}))
     assert "CREATE INDEX ix_langpont_sessions_user_id ON langpont_sessions (user_id, digest)" in found.cure
 
 
 @pytest.mark.parametrize("key", [KEY, KEY.encode(), "iJ1k-Fn0_zq8vXW3sYt5uRb7cLm2pQd9eHg4aKo6T_w", bytes(range(32))])
 def test_random_keys_are_good(key: str | bytes) -> None:
-    """As `secrets` makes them, text or bytes."""
+    """Keys as `secrets` makes them are good, text or bytes."""
     assert weakness(key) == ""
 
 
@@ -427,12 +427,12 @@ def test_random_keys_are_good(key: str | bytes) -> None:
     ],
 )  # fmt: skip
 def test_samples_are_no_keys(key: str | bytes) -> None:
-    """Those of Flask's documentation and of ours, and what is written by hand."""
+    """Keys from Flask's documentation and ours, and those that were typed by hand, count as samples."""
     assert "sample" in weakness(key)
 
 
 def test_no_secret_is_quoted() -> None:
-    """Neither in what is found, nor in the facts' own form."""
+    """Neither the findings nor the facts' own form have a secret."""
     facts = with_application(secret_key="a-secret", fallbacks=["another-secret"])
     told = f"{facts!r}{run(facts)!r}"
     assert "a-secret" not in told and "another-secret" not in told
@@ -451,7 +451,7 @@ PURE = ("application_checks", "database_checks", "host_checks", "redis_checks", 
 
 @pytest.mark.parametrize("name", PURE)
 def test_checks_ask_nothing(name: str) -> None:
-    """What they say follows from what they are told: they import nothing by which to ask."""
+    """Checks only look at the given facts: they import nothing by which they could ask."""
     tree = ast.parse(Path(table.__file__).with_name(f"{name}.py").read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

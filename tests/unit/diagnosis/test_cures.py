@@ -1,4 +1,4 @@
-"""What helps against each error of a store."""
+"""The cures for each error of a store."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ CURES = [
 
 @pytest.mark.parametrize(("store", "error_class", "cause", "says"), CURES)
 def test_each_cause_has_its_own_cure(store: str, error_class: ErrorClass, cause: str, says: str) -> None:
-    """With the setting or the file that it is about."""
+    """The cure names the setting or the file that it is about."""
     cure = cure_of(StoreError(store, error_class, cause), "/var/lib/shop.sqlite3")
     assert says in cure.does
     assert not re.search(r"[{}]", cure.does)
 
 
 def test_every_section_is_on_the_page() -> None:
-    """That a cure sends its reader to."""
+    """The page has every section to which a cure sends its reader."""
     there = set(re.findall(r"^### (\S+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     stores = (PRIMARY, REPLICA, DATABASE, "journal")
     causes = {cause for _, _, cause, _ in CURES}

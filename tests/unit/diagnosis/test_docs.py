@@ -12,13 +12,13 @@ BLOCK = re.compile(r"<!-- flask langpont doctor: begin -->\n(.*?)<!-- flask lang
 
 
 def rows() -> str:
-    """What stands there, to be pasted after a change."""
+    """Return the table that the page should have, to be pasted after a change."""
     lines = ["| check | looks at | why it matters |", "| --- | --- | --- |"]
     lines += [f"| `{check.name}` | {check.looks_at} | {check.why} |" for check in CHECKS]
     return "\n".join(lines) + "\n"
 
 
 def test_the_page_has_every_check() -> None:
-    """In the order in which they are made."""
+    """The checks are on the page in the order in which they are made."""
     [block] = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
     assert block == rows()

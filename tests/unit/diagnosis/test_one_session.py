@@ -1,4 +1,4 @@
-"""What a session is, by what each store says of it."""
+"""The state of a session, derived from what each store says of it."""
 
 from __future__ import annotations
 
@@ -73,14 +73,15 @@ def test_the_state_of_a_session(session: OneSession, state: SessionState) -> Non
     ],
 )
 def test_when_a_session_was_last_seen(session: OneSession, last_seen: tuple[int, int | None] | None) -> None:
-    """As exactly as its idle expiry is moved; else as of its last change."""
+    """The time is as exact as the idle expiry is moved; else it is that of the last change."""
     assert session.last_seen == last_seen
 
 
 @pytest.mark.parametrize("idle_ms", [HOUR, 8 * HOUR])
 @pytest.mark.parametrize("late_ms", [0, 7])
 def test_i35_a_permanent_session_is_told_from_others_that_live_as_long_in_all(idle_ms: int, late_ms: int) -> None:
-    """By the note of its last use, which a statement makes that is some milliseconds later than the read."""
+    """The note of the last use tells them apart, which a statement makes that is some milliseconds later than the
+    read."""
     lives = (Life(HOUR, 12 * HOUR), Life(8 * HOUR, 12 * HOUR))
     seen_at = NOW_MS - HOUR // 2
     row = replace(ROW, idle_expires_at=seen_at + idle_ms)

@@ -1,4 +1,4 @@
-"""What is read of files, processes and replies, told as texts."""
+"""Facts that are read from files, processes and replies, which the tests give as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ id=8 addr=10.0.0.1:51824 laddr=10.0.0.1:6379 fd=9 name= flags=N db=0 cmd=client|
 
 
 def test_hosts_beside_this_one_are_found_among_the_clients() -> None:
-    """Not this host by any of its addresses, and no replica."""
+    """Neither this host, by any of its addresses, nor a replica counts."""
     assert other_hosts_of(CLIENTS, "10.0.0.1") == frozenset({"10.0.0.7", "2001:db8::9"})
     assert other_hosts_of(b"", "10.0.0.1") == frozenset()
     assert isinstance(other_hosts_of(NoPermissionError("no"), "10.0.0.1"), Unknown)
@@ -70,7 +70,7 @@ def test_gunicorn_s_options(tmp_path: Path, arguments: list[str], told: tuple[fl
 
 
 def test_gunicorn_finds_its_file_by_itself(tmp_path: Path) -> None:
-    """By its name, where it is started."""
+    """gunicorn finds the file by its name, where it is started."""
     (tmp_path / "gunicorn.conf.py").write_text("timeout = 12\n")
     assert gunicorn(["shop:app"], tmp_path) == WebServer("gunicorn", 12, False, False)
 
@@ -81,7 +81,7 @@ def test_options_that_are_none_are_not_known(tmp_path: Path) -> None:
 
 
 def process(folder: Path, arguments: str, *, variables: str = "", opened: Path | None = None) -> Path:
-    """As Linux shows one."""
+    """Make the folder of a process as Linux shows it."""
     (folder / "fd").mkdir(parents=True)
     (folder / "cmdline").write_text(arguments.replace(" ", "\0") + "\0")
     (folder / "environ").write_text(variables)
@@ -92,7 +92,7 @@ def process(folder: Path, arguments: str, *, variables: str = "", opened: Path |
 
 
 def test_workers_are_those_that_have_the_journal_open(tmp_path: Path) -> None:
-    """With the options of their environment; whatever else stands there is not kept."""
+    """The workers have the options of their environment; whatever else stands there is not kept."""
     journal, processes = tmp_path / "journal", tmp_path / "proc"
     journal.touch()
     process(processes / "self", "")
@@ -131,14 +131,14 @@ MOUNTS = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
     [("/", "ext4"), ("/var/lib", "ext4"), ("/var/lib/shop/a/b", "nfs4"), ("/with blank", "tmpfs")],
 )
 def test_the_file_system_of_a_folder(tmp_path: Path, folder: str, kind: str) -> None:
-    """That of the mount point that is nearest to it."""
+    """The file system is that of the nearest mount point above the folder."""
     (tmp_path / "mounts").write_text(MOUNTS)
     assert file_system_of(Path(folder), tmp_path / "mounts") == kind
     assert isinstance(file_system_of(Path(folder), tmp_path / "none"), Unknown)
 
 
 def test_a_file_and_the_place_for_one(tmp_path: Path) -> None:
-    """Nothing is made by looking."""
+    """Looking makes nothing."""
     path = tmp_path / "new" / "journal"
     found = file_at(path)
     assert (found.is_there, found.size, found.is_absolute) == (False, 0, True)
@@ -169,12 +169,12 @@ def test_a_file_and_the_place_for_one(tmp_path: Path) -> None:
     ],
 )
 def test_the_place_of_a_url(url: str, place: str) -> None:
-    """Without a password."""
+    """The place is named without a password."""
     assert place_in(url) == place
 
 
 def test_connections_of_an_engine_that_are_open(tmp_path: Path) -> None:
-    """Those in use, and those that lie ready."""
+    """Connections in use count, and so do idle ones."""
     engine = create_engine(f"sqlite:///{tmp_path / 'a'}")
     assert open_connections(None) is None
     assert open_connections(engine) == 0

@@ -1,4 +1,4 @@
-"""How results are printed, for people and for programs."""
+"""Results of checks as text, for people and for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines(found: Result) -> list[str]:
 
 
 def test_what_is_well_is_one_line() -> None:
-    """However many stores there are."""
+    """One line is enough, however many stores there are."""
     found = result("redis-tls", GOOD)
     assert lines(found) == [
         "ok       redis-tls             primary, replica: TLS; the certificate must be trusted and name the host"

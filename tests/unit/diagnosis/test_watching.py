@@ -1,4 +1,4 @@
-"""What is made of what a site says: its level, and what has changed."""
+"""The level and the changes that are derived from what a site says."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_whatever_is_wrong_is_not_well(seen: Look) -> None:
     ],
 )
 def test_whether_sign_ins_are_refused_is_said_by_the_workers_where_any_speaks(seen: Look, refused: bool) -> None:
-    """At level 0 they may be."""
+    """At level 0 sign-ins may be refused, too."""
     assert seen.refuses_sign_ins is refused
 
 

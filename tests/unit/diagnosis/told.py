@@ -73,7 +73,7 @@ def server(name: str, **more: Any) -> Server:
 
 
 def columns(name: str) -> dict[str, Column]:
-    """As the package makes them."""
+    """Return the columns of a table as the package makes them."""
     return {
         column.name: Column(length=getattr(column.type, "length", None)) for column in sql.METADATA.tables[name].columns
     }

@@ -1,4 +1,4 @@
-"""What a server that takes no writes does, and what not."""
+"""A server that takes no writes: what it refuses, and what not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SET = plain("SET", "key", "a\r\nvalue", fits=lambda reply: True).packed
 
 
 def test_commands_are_told_apart() -> None:
-    """Whatever bytes are in them."""
+    """Commands are told apart whatever bytes are in them."""
     parts: list[tuple[Any, ...]] = [("SET", "key", "a\r\n$1\r\nvalue"), ("GET", ""), ("TIME",)]
     found = commands_in(b"".join(pack(part) for part in parts))
     assert found == [[str(part).encode() for part in command] for command in parts]
@@ -68,7 +68,7 @@ def test_a_server_that_does_not_answer_is_not_asked(fault: Fault, error: type[Ex
 
 
 def test_a_fault_ends_by_itself() -> None:
-    """Whatever became of what has begun it."""
+    """A fault ends whatever became of what has begun it."""
     faults = Faults(backend=None, slow=0.0)  # type: ignore[arg-type]
     faults.begin(Fault.HANG, until=-math.inf)
     assert faults.present is None

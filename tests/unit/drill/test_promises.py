@@ -1,4 +1,4 @@
-"""What the table promises, feature by feature, and what breaks it."""
+"""Promises of the table, feature by feature, and what breaks them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def settings() -> Settings:
 def test_what_is_promised(
     settings: Settings, name: str, level: int, answering: Answering, is_shown: bool, place: Kept
 ) -> None:
-    """As docs/outages.md has it in words."""
+    """The promises are those that docs/outages.md has in words."""
     promised = promise(settings, settings.table.features[name], level, answering)
     assert (promised.is_shown, promised.places, promised.is_available) == (is_shown, frozenset({place}), True)
 
@@ -63,14 +63,14 @@ def test_what_is_promised(
 def test_what_each_behaviour_promises_without_redis(
     tmp_path: Path, behaviour: str, is_shown: bool, place: Kept, is_available: bool
 ) -> None:
-    """What was stored is shown of a copy only."""
+    """Stored data is shown only where a copy may be shown."""
     settings = settings_in(tmp_path, BEHAVIOURS={"low": {2: behaviour}})
     promised = promise(settings, settings.table.features["temporary_data"], 2, NO_REDIS)
     assert promised == (behaviour, is_shown, frozenset({place}), is_available)
 
 
 def test_keys_that_may_hold_anything(settings: Settings) -> None:
-    """Neither identities nor rights, nor what the package keeps itself."""
+    """Neither identities nor rights may hold anything, nor what the package keeps itself."""
     found = {name: key_of(settings, feature) for name, feature in settings.table.features.items()}
     assert found["csrf_protection"] is found["session_security"] is None
     assert (found["oauth_tokens"], found["other"]) == ("oidc_auth_profile", "fs_oauth_next")

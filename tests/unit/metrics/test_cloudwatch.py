@@ -87,8 +87,7 @@ def values_of(datum: Datum) -> tuple[list[float], list[float]]:
 
 
 def test_an_interval_without_anything_is_a_heartbeat_and_noughts() -> None:
-    """So that a missing sum always means a missing process; the number of active sessions is not known, so none is
-    sent."""
+    """A missing sum always means a missing process; the number of active sessions is not known, so none is sent."""
     quiet = found(Recorder())
     assert {datum["MetricName"]: datum["Value"] for datum in quiet} == {
         metric.name: 1 if metric is catalogue.HEARTBEAT else 0
@@ -129,7 +128,7 @@ def test_questions_to_stores_are_counted_in_all_and_by_operation() -> None:
 
 
 def test_every_question_has_a_published_word_of_the_contract() -> None:
-    """Those that the code asks are no ``other``; and no word of the contract is unused.
+    """Each operation of the code has a word of its own, which is no ``other``; and no word of the contract is unused.
 
     Only the list of a user's sessions, for operators, is an ``other``.
     """
@@ -169,7 +168,7 @@ def test_sizes_and_waits_are_distributions() -> None:
 
 
 def test_states_and_counters_find_their_metrics() -> None:
-    """Whatever was counted since the last interval, under the names of the contract."""
+    """Counts since the last interval are published under the names of the contract."""
     recorder = Recorder()
     for counters in aggregate.COUNTERS.values():
         for counter in counters:
@@ -198,7 +197,8 @@ def test_the_level_is_published_as_it_is_and_at_its_worst() -> None:
 
 
 def test_each_store_is_down_or_not() -> None:
-    """Also those that are not: an alarm on the absence of a figure would end late. A store that is not there is not."""
+    """A store that is not down is published, too: an alarm on the absence of a figure would end late. A store that
+    is not there is not."""
     figures_ = found(Recorder(), primary=True, database=False)
     assert value(figures_, catalogue.STORE_DOWN) == 1
     by_store = {store: value(figures_, catalogue.STORE_DOWN, Store=store) for store in catalogue.STORE_VALUES}
@@ -206,7 +206,7 @@ def test_each_store_is_down_or_not() -> None:
 
 
 def test_what_is_not_kept_is_published_in_all_and_by_cause() -> None:
-    """Whatever the category: that would multiply what is paid for."""
+    """The category is left out: it would multiply what is paid for."""
     recorder = Recorder()
     recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "translation", 2)
     recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 3)
@@ -268,7 +268,7 @@ UNITS = {"Bytes", "Count", "Milliseconds", "None"}
 
 
 def refusals(request: dict[str, Any]) -> list[str]:
-    """What CloudWatch's reference says about a request that it would refuse."""
+    """Return the reasons for which CloudWatch's reference says that a request would be refused."""
     problems = [str(ParamValidator().validate(request, MODEL).generate_report() or "")]
     found = request["MetricData"]
     if not 1 <= len(found) <= 1000:
@@ -350,7 +350,7 @@ def broken(**change: Any) -> dict[str, Any]:
     ],
 )
 def test_the_validator_of_these_tests_finds_each_limit(request_: dict[str, Any]) -> None:
-    """What it lets pass would be accepted."""
+    """The validator refuses a request beyond any limit of CloudWatch, and no good one."""
     assert refusals(broken()) == []
     assert refusals(request_) != []
 
@@ -392,7 +392,8 @@ dimension = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size
 def test_whatever_was_recorded_makes_requests_that_are_accepted(
     interval: Interval, environment: str, service: str, active: int | None, in_use: int, dropped: int, workers: int
 ) -> None:
-    """Any words, any counts, any names that the configuration allows; and the dimensions are those of the contract."""
+    """Any words, any counts and any names that the configuration allows are accepted; and the dimensions are those
+    of the contract."""
     own = {**figures(interval, active=active, in_use=in_use), **number(catalogue.METRICS_DROPPED, dropped)}
     everything = data(own if workers == 1 else together([own] * workers), environment=environment, service=service)
     sent = list(requests(everything))
@@ -416,7 +417,7 @@ def test_whatever_was_recorded_makes_requests_that_are_accepted(
 @settings(max_examples=5, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 150), st.integers(1, 1024))
 def test_many_data_are_spread_over_requests(number: int, values: int, length: int) -> None:
-    """In order, none lost, each request within both limits."""
+    """The data is in order, none is lost, and each request is within both limits."""
     datum = broken(
         Dimensions=[{"Name": "Environment", "Value": "%" * length}],
         Value=...,
@@ -533,7 +534,8 @@ OTHERS = [
 
 @pytest.mark.parametrize(("error", "made"), [*((e, 2) for e in OF_CREDENTIALS), *((e, 1) for e in OTHERS)])
 def test_a_client_is_made_once_and_anew_only_for_other_credentials(site: Site, error: Exception, made: int) -> None:
-    """Those that come later are found. Making one takes long, which a throttled or hanging AWS must not cost."""
+    """New credentials are found by a new client. Making a client takes long, so a throttled or hanging AWS must not
+    cost one."""
     for _ in range(3):
         site.publish()
     assert site.connected == 1

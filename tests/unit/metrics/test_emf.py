@@ -32,7 +32,7 @@ def made(found: Figures, **more: Any) -> list[Document]:
 
 
 def wrong_in(document: Document) -> list[str]:
-    """What the specification forbids."""
+    """Return the parts of a document that the specification forbids."""
     wrong = []
     about = document["_aws"]
     if not isinstance(about["Timestamp"], int) or not 10**12 < about["Timestamp"] < 10**13:
@@ -64,7 +64,7 @@ def wrong_in(document: Document) -> list[str]:
 
 
 def figures_of(document: Document) -> Figures:
-    """What CloudWatch makes of it."""
+    """Return the figures that CloudWatch makes of a document."""
     [directive] = document["_aws"]["CloudWatchMetrics"]
     [dimensions] = directive["Dimensions"]
     [*third] = [(name, document[name]) for name in dimensions if name not in catalogue.DIMENSIONS]
@@ -112,7 +112,7 @@ names = st.builds(
 @settings(max_examples=15, deadline=None)
 @given(st.dictionaries(names, numbers, max_size=40))
 def test_whatever_was_counted_makes_documents_that_are_accepted(found: Figures) -> None:
-    """And nothing is lost or there twice."""
+    """Nothing is lost or there twice."""
     made_ = made(found)
     assert [wrong for document in made_ for wrong in wrong_in(document)] == []
     assert together(map(figures_of, made_)) == found
@@ -186,7 +186,7 @@ def tcp() -> Iterator[socket.socket]:
 
 
 def test_the_agent_gets_them_by_tcp(tcp: socket.socket) -> None:
-    """With the log group in which it is to write them."""
+    """The agent gets the log group in which it is to write them."""
     got: list[bytes] = []
 
     def answer() -> None:

@@ -1,4 +1,4 @@
-"""What METRICS starts: nothing before it is asked for, and each exporter on a thread of its own."""
+"""The exporters that METRICS starts: none before it is asked for, and each on a thread of its own."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_the_monitor_looks_once_in_some_seconds(told: Told) -> None:
 
 
 def test_what_is_older_than_an_hour_is_forgotten(told: Told) -> None:
-    """However long the process runs, and however often the level changes."""
+    """The history is bounded however long the process runs, and however often the level changes."""
     for number in range(400):
         if number % 2:
             told.health.close(PRIMARY, [READ, WRITE])
@@ -140,7 +140,7 @@ def test_the_most_that_waited_counts_and_what_is_not_known_is_not_nothing(told: 
 
 
 def test_a_forked_child_remembers_nothing(told: Told) -> None:
-    """Not its parent's hour, nor a lock that one of its threads held."""
+    """A child has neither its parent's hour, nor a lock that one of the parent's threads held."""
     told.recorder.count("near_cache_hits")
     told.history.look(0)
 

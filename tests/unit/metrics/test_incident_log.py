@@ -66,7 +66,7 @@ def test_without_the_database_it_says_that_nobody_can_sign_in(desk: Desk) -> Non
 
 
 def test_one_line_says_that_it_is_back_and_what_it_cost(desk: Desk) -> None:
-    """What was counted before the loss is not of this outage."""
+    """Losses that were counted before the outage are not part of its cost."""
     desk.recorder.count("grants_refused", by=5)
     desk.lose()
     desk.said()

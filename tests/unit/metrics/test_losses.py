@@ -1,4 +1,4 @@
-"""What is not kept: every cause is one of a closed set, counted, and sent as an event."""
+"""Losses: every cause is one of a closed set, counted, and sent as an event."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_a_reader_gets_the_losses_that_are_new() -> None:
     ],
 )
 def test_an_error_of_the_journal_is_one_of_the_causes(error: StoreError, cause: Cause) -> None:
-    """Whatever SQLite or the system calls it: names of errors are no closed set."""
+    """The cause is one of the set whatever SQLite or the system calls the error: names of errors are no closed set."""
     assert Cause.of(error) is cause
     assert cause in CAUSES[Loss.WRITES_LOST]
 
 
 def test_every_loss_has_causes_and_every_cause_a_loss() -> None:
-    """What the merge may answer and every level of an outage among them."""
+    """All outcomes of a merge and all levels of an outage are causes of some loss."""
     assert set(CAUSES) == set(Loss)
     assert {cause for causes in CAUSES.values() for cause in causes} == set(Cause)
     outcomes = {Cause[outcome.name] for outcome in Outcome if outcome.name not in ("APPLIED", "CONFLICT")}

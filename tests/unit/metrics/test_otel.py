@@ -53,7 +53,7 @@ class Sdk:
         return found
 
     def spans(self) -> list[ReadableSpan]:
-        """Those that have ended, but for the application's own."""
+        """Return the spans that have ended, without the application's own."""
         ended = self._spans.get_finished_spans()
         return [span for span in ended if span.name.startswith("session ")]
 
@@ -118,7 +118,7 @@ def test_what_was_recorded_is_in_the_instruments(sdk: Sdk) -> None:
 
 
 def test_every_instrument_is_documented(sdk: Sdk) -> None:
-    """And nothing else: the names stand in the table, without what all begin with."""
+    """The table has every instrument and nothing else; its names stand there without what all begin with."""
     docs = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
     table = docs.partition("<!-- instruments: begin -->")[2].partition("<!-- instruments: end -->")[0]
     documented = {_short(name.removeprefix("…")) for name in re.findall("`([^`]+)`", table)}

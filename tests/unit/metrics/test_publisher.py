@@ -76,7 +76,7 @@ def test_the_last_figures_of_processes_that_end_together_are_published(tmp_path:
 
 
 def test_figures_survive_the_way_to_another_process() -> None:
-    """Those that this release does not know are left out; what cannot be read is nothing."""
+    """Figures that this release does not know are left out; what cannot be read is nothing."""
     recorder = Recorder()
     recorder.observe("load", "all", "primary", "unreachable", 0.5)
     recorder.count("sessions_created", 7)

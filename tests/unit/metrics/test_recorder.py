@@ -50,7 +50,7 @@ def test_a_duration_is_rounded_up_to_two_digits(recorder: Recorder, milliseconds
 
 @given(st.floats(0.01, 99e6))
 def test_rounding_never_shortens_and_adds_less_than_a_tenth(milliseconds: float) -> None:
-    """So a percentile is never better than the truth, and hardly worse."""
+    """A percentile is never better than the truth, and hardly worse."""
     recorder = Recorder()
     recorder.observe("load", "all", "primary", "ok", milliseconds / 1000)
     [series] = recorder.series().values()
@@ -168,7 +168,8 @@ def test_an_interval_has_its_highest_level(recorder: Recorder) -> None:
 
 
 def test_an_interval_has_the_state_at_its_end(recorder: Recorder) -> None:
-    """However bad it was meanwhile: what an alarm counts as a minute must not be a second."""
+    """The state at the end counts however bad it was meanwhile: what an alarm counts as a minute must not be a
+    second."""
     down = {"primary": False}
     reader = Reader(recorder, lambda: 0, down=lambda: dict(down))
     count_level(recorder, 4)
@@ -180,7 +181,7 @@ def test_an_interval_has_the_state_at_its_end(recorder: Recorder) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_begins_at_nought(recorder: Recorder) -> None:
-    """What the parent counted is the parent's to publish, even if it was counting at this very moment."""
+    """Counts of the parent are the parent's to publish, even if it was counting at the very moment of the fork."""
     recorder.count("before")
     recorder.observe("load", "all", "primary", "ok", 0.001)
 

@@ -174,7 +174,7 @@ def test_a_feature_is_added_in_one_entry() -> None:
 
 
 def test_what_is_added_takes_its_keys_from_the_table() -> None:
-    """Also one that the table names, and its catch-all."""
+    """An added feature takes its keys also from a feature of the table, and from its catch-all."""
     table = over_default(
         added={
             "look": {"keys": ["theme", "next"], "category": "translation", "priority": "low"},
@@ -188,7 +188,7 @@ def test_what_is_added_takes_its_keys_from_the_table() -> None:
 
 
 def test_durable_keys_are_in_auth() -> None:
-    """In one word, whatever the table says of them."""
+    """One setting puts keys into auth, whatever the table says of them."""
     table = over_default(durable=["cart", "lang"])
     for key in ("cart", "lang"):
         assert (table.feature_of(key).category, table.feature_of(key).priority) == ("auth", Priority.CRITICAL)
@@ -241,7 +241,7 @@ def test_users_and_rights_that_the_table_forgot_are_in_auth() -> None:
     ],
 )
 def test_a_mistake_in_what_is_laid_over_is_named(given: dict[str, Any], problem: str) -> None:
-    """With the setting to change, and with what can stand there."""
+    """The error names the setting to change, and what can stand there."""
     [found] = build_table(DEFAULT_CATEGORIES, {}, **given).problems
     assert problem in found
 

@@ -211,7 +211,7 @@ def slow(clock: Clock) -> tuple[Health, list[str]]:
 
 
 def test_many_slow_calls_are_a_suspicion_and_open_nothing(slow: tuple[Health, list[str]]) -> None:
-    """Whether it is the store, or this process, only a probe can tell."""
+    """Only a probe can tell whether the store is slow, or this process."""
     health, said = slow
     answers(health, 0.15, times=9)
     assert said == []

@@ -1,4 +1,4 @@
-"""When a copy of auth data may be believed."""
+"""Rules for when a copy of auth data may be believed."""
 
 from __future__ import annotations
 

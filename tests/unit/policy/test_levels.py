@@ -48,7 +48,8 @@ def test_the_pages_show_the_table(page: str) -> None:
 
 
 def test_every_behaviour_is_explained() -> None:
-    """By the page on the configuration, and by `flask langpont explain` and the log, which say it of a key."""
+    """Each behaviour is explained by the page on the configuration, and by `flask langpont explain` and the log,
+    which say it of a key."""
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     described = text.partition("A behaviour is one of\n\n")[2].partition("\n\n")[0]
     assert re.findall(r"^- `(\w+)`", described, re.MULTILINE) == list(Behaviour)
@@ -62,7 +63,7 @@ def test_every_behaviour_is_explained() -> None:
 
 @pytest.mark.parametrize("priority", [priority for priority in Priority if priority is not Priority.CRITICAL])
 def test_every_behaviour_outside_of_auth_has_its_effect(priority: Priority) -> None:
-    """What is shown, where it is kept what is written, and whether the feature can be used."""
+    """Each behaviour has an effect: what is shown, where writes are kept, and whether the feature can be used."""
     assert EFFECTS.keys() == ALLOWED[priority]
 
 

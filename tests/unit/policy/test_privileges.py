@@ -1,4 +1,4 @@
-"""Which sessions are privileged, and how long these live."""
+"""Privileged sessions: which ones are, and how long they live."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_idle_time_alone_is_asked_for_by_the_database() -> None:
 
 
 def test_leases_and_records_go_by_the_shorter_life() -> None:
-    """Else the database would be asked all the time, or never in time."""
+    """By the longer life the database would be asked all the time, or never in time."""
     life, terms = privileges(idle_ms=100).life(400, 5_000), LeaseTerms(10_000, 10_000)
     assert life.left_of(row(ADMIN)) == 100
     assert life.left_of(row(USER, 1_400)) == 400

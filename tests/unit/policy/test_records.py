@@ -1,4 +1,4 @@
-"""What travels between session and stores: where data is, what could not be read, and what a change makes."""
+"""Records between session and stores: where data is, what could not be read, and what a change makes."""
 
 from __future__ import annotations
 

@@ -84,14 +84,14 @@ def test_what_counts_as_the_same_is_equal_down_to_its_types(value: Any, other: A
     ],
 )  # fmt: skip
 def test_what_differs_in_a_type_or_the_order_of_keys_is_not_the_same(value: Any, other: Any) -> None:
-    """In either direction."""
+    """Values are compared in either direction."""
     assert not is_same(value, encode("key", other))
     assert not is_same(other, encode("key", value))
 
 
 @pytest.mark.parametrize("value", [[], {}, [1, 2.5, None, True, "é", ("a", [b"b"])], {"a": {"@tuple": [1]}}])
 def test_plain_values_are_seen_to_be_the_same(value: Any) -> None:
-    """That is what the short look is for."""
+    """Plain values are found equal to their stored form by the short comparison."""
     assert is_same(value, encode("key", value))
 
 
@@ -107,7 +107,7 @@ TAGS = ["tuple", "dict", "bytes", "markup", "uuid", "datetime", "date", "decimal
 
 @given(st.sampled_from(TAGS), values)
 def test_a_tag_with_any_content_is_read_exactly_or_refused(tag: str, content: Any) -> None:
-    """What decodes from a hand-made tag encodes to the very same bytes: no second spelling is accepted."""
+    """A hand-made tag that decodes encodes to the very same bytes: no second spelling is accepted."""
     data = b'{"@%s":%s}' % (tag.encode(), encode("key", content))
     try:
         value = decode(data)
@@ -143,14 +143,14 @@ class Color(enum.StrEnum):
 
 
 class Text:
-    """In the manner of a lazy translation that is no Markup: looks like a str, is none."""
+    """A lazy translation that is no Markup: looks like a str, and is none."""
 
     def __str__(self) -> str:
         return "secret"
 
 
 class Broken:
-    """Its own code fails."""
+    """A value whose own code fails."""
 
     def __html__(self) -> str:
         raise RuntimeError("secret")
@@ -215,7 +215,7 @@ def test_a_number_that_python_does_not_read_is_refused(wrap: Callable[[Any], Any
 
 @pytest.mark.parametrize("key", [(1, 2), b"a", frozenset(), Text()], ids=lambda key: type(key).__name__)
 def test_a_dict_key_that_json_has_not_is_refused(key: object) -> None:
-    """As Flask refuses it."""
+    """The key is refused, as Flask refuses it."""
     with pytest.raises(UnsupportedValue, match=f"a dict key of type {type(key).__name__}"):
         encode("key", [{"b": 1, key: 2}])
 
@@ -255,7 +255,7 @@ def test_a_very_deep_value_is_too_large() -> None:
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_foreign_bytes_are_unreadable(data: bytes) -> None:
-    """What the serializer cannot have written is one error, whose text quotes nothing."""
+    """Bytes that the serializer cannot have written raise one error, whose text quotes nothing."""
     with pytest.raises(UnreadableValue) as caught:
         decode(data)
     assert caught.value.__context__ is None

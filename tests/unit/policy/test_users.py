@@ -1,4 +1,4 @@
-"""Which user a value names."""
+"""The user that a value names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_user_of_a_value(value: Any, user: str | None) -> None:
 
 @pytest.mark.parametrize("value", [None, False, "", {}, [], (), b""])
 def test_values_that_mean_no_user(value: Any) -> None:
-    """What an application assigns to sign its user out."""
+    """An application may sign its user out by assigning any of these values."""
     assert means_no_user(value)
 
 
@@ -106,8 +106,8 @@ AS_IT_WAS: Fields = {"_user_id": b'"7"', "user_role": b'"admin"', "_fresh": b"tr
     ],
 )
 def test_i34_of_a_row_that_went_back_only_what_both_versions_have_is_left(known: Fields | None, kept: Fields) -> None:
-    """Of users and rights. No other key is taken from anywhere but the row; of a version that is only a number no right
-    is left."""
+    """The user and the rights stay only if both versions have them; other keys are those of the row. If only the
+    number of the other version is known, no right stays."""
     left = narrowed(row(AS_IT_WAS), None if known is None else row(known), USERS, RIGHTS)
     del left["_authenticated_at"]
     assert left == kept

@@ -1,4 +1,4 @@
-"""What is stored of a device: labels are cleaned, addresses are cut off."""
+"""Stored facts about a device: labels are cleaned, addresses are cut off."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from flask_langpont_session.policy.values import LONGEST_LABEL, clean_label, net
     ],
 )
 def test_a_label_is_one_line_of_visible_characters(text: str, label: str | None) -> None:
-    """What controls a terminal or a page's direction is left out; what writes words and emoji is not."""
+    """Characters that control a terminal or a page's direction are left out; those that write words and emoji are
+    not."""
     assert clean_label(text) == label
 
 
 def test_a_long_label_is_cut() -> None:
-    """Whatever it is made of, in characters; and no blank is left where it was cut."""
+    """The label is cut by characters, whatever it is made of; and no blank is left where it was cut."""
     assert clean_label("x" * 10_240) == "x" * LONGEST_LABEL
     assert clean_label("日" * 10_240) == "日" * LONGEST_LABEL
     assert clean_label("\x00" * 10_240 + "x") is None
@@ -55,5 +56,5 @@ def test_a_long_label_is_cut() -> None:
     ],
 )
 def test_an_address_is_cut_to_its_network(address: str | None, network: str | None) -> None:
-    """What is no single address is nothing."""
+    """Text that is no single address gives None."""
     assert network_of(address) == network

@@ -1,4 +1,4 @@
-"""What Flask's own sessions take is taken, and comes back as it does there."""
+"""Values that Flask's own sessions take are taken, and come back as they do there."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Id(uuid.UUID):
 
 
 class Moment(datetime):
-    """In the manner of pendulum and freezegun."""
+    """A subclass of datetime with an ``isoformat`` of its own, as of pendulum and freezegun."""
 
     def isoformat(self, *_: Any, **__: Any) -> str:
         return "now"
@@ -98,7 +98,7 @@ class HtmlText(str):
 
 
 class LazyString:
-    """As ``flask_babel.speaklater.LazyString`` (4.0): what matters of it."""
+    """The part that matters of ``flask_babel.speaklater.LazyString`` (4.0)."""
 
     def __init__(self, function: Callable[[], str]) -> None:
         self._function = function
@@ -114,7 +114,7 @@ class LazyString:
 
 
 class UserInfo(dict[str, Any]):
-    """As ``authlib.oidc.core.UserInfo`` (1.9)."""
+    """A dict like ``authlib.oidc.core.UserInfo`` (1.9)."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -124,7 +124,7 @@ class UserInfo(dict[str, Any]):
 
 
 class OAuth2Token(dict[str, Any]):
-    """As ``oauthlib.oauth2.OAuth2Token`` (4.0), which Flask-Dance stores: with attributes of its own."""
+    """A dict with attributes of its own like ``oauthlib.oauth2.OAuth2Token`` (4.0), which Flask-Dance stores."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         super().__init__(params)
@@ -304,7 +304,7 @@ def test_the_arguments_of_a_request() -> None:
 
 
 def test_an_application_s_own_json_counts() -> None:
-    """What its provider turns into JSON is stored as that, as by Flask's session."""
+    """Values that its provider turns into JSON are stored as that, as by Flask's session."""
 
     class Provider(DefaultJSONProvider):
         @staticmethod
@@ -320,6 +320,6 @@ def test_an_application_s_own_json_counts() -> None:
 
 
 def test_what_is_stored_is_json_for_every_reader() -> None:
-    """Also what JSON cannot say is written so that any reader of JSON can read around it."""
+    """Values that JSON cannot say are written so that any reader of JSON can read around them."""
     for value in SUBCLASSES:
         json.loads(encode("key", value), parse_constant=pytest.fail)

@@ -63,11 +63,11 @@ class Worker(GivingBack):
         self.seen.observe(server, now_ms=1000, is_primary=True)
 
     def finds(self, canary: str) -> None:
-        """It finds a canary at the server."""
+        """Let the worker find a canary at the server."""
         self.seen.saw(Canary(canary, 1, 1000))
 
     def looks(self, canary: str = "1") -> Worker:
-        """It finds a canary at the server, and goes on."""
+        """Let the worker find a canary at the server, and go on."""
         self.finds(canary)
         self.go_on()
         return self
@@ -88,7 +88,7 @@ def make(tmp_path: Path, clock: Clock) -> Iterator[Callable[[], Worker]]:
 
 
 def lost(worker: Worker) -> None:
-    """It notices that the server was emptied, and has something to give back."""
+    """Let a worker notice that the server was emptied, with something to give back."""
     worker.wanted = {"a"}
     worker.begin("", 1000)
     worker.looks("2")
@@ -152,7 +152,8 @@ def test_what_waits_in_a_journal_counts_where_no_worker_is_left(make: Callable[[
 def test_a_journal_that_is_being_opened_is_not_waited_for(
     make: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the monitor, while the first request meets the server. One that cannot be used may have something."""
+    """The monitor does not wait for it while the first request meets the server. A journal that cannot be used may
+    have something."""
     new = make()
     write(new.journal, text=b"1")
     for error, may_lack in ((TOO_LATE, False), (UNUSABLE, True)):

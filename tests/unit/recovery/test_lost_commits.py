@@ -98,7 +98,7 @@ def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker
 
 
 def test_it_is_suspected_as_well_by_what_a_request_has_found(worker: Worker) -> None:
-    """And not by what was found here."""
+    """The database is suspected by what a request has found elsewhere, and not by what was found here."""
     worker.living = {"d4"}
     worker.went_back(1)
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_it_is_suspected_as_well_by_what_a_request_has_found(worker: Worker) -> 
 
 
 def test_each_is_looked_at_before_its_tombstone_expires_and_forgotten_then(worker: Worker, clock: Clock) -> None:
-    """What the database has lost waits for it again."""
+    """An end that the database has lost waits for it again."""
     worker.living = {"d1"}
     clock.now += 1.9 * HOUR
     assert worker.run(100)

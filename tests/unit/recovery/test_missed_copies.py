@@ -83,7 +83,7 @@ def test_they_are_as_old_as_their_last_confirmation(memory: Memory, clock: Clock
 
 
 def test_they_are_bounded(memory: Memory, clock: Clock) -> None:
-    """In number and in time, as all memory."""
+    """Missed copies are bounded in number and in time, as all memory is."""
     for number in range(100):
         memory.put_category(str(number), "ui", known(COPY), kind="a")
         memory.put_absent(str(number), "ui", 9)

@@ -106,7 +106,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def rounds(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
-    """They follow each other only where there is a reason."""
+    """Yield the rounds of a monitor, which follow each other only where there is a reason."""
     monkeypatch.setattr(module, "POLL", 10 * LONG)
     rounds = Rounds(stage)
     yield rounds
@@ -269,7 +269,7 @@ def test_while_nothing_happens_there_are_few_rounds(rounds: Rounds, monkeypatch:
 
 
 def test_it_is_started_once_and_starts_the_replay(rounds: Rounds) -> None:
-    """However many requests are the first."""
+    """The monitor is started once, however many requests are the first."""
     together = threading.Barrier(8)
 
     def request() -> None:
@@ -372,7 +372,7 @@ def test_while_it_is_paused_nothing_is_replayed(rounds: Rounds) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_begins_anew(rounds: Rounds) -> None:
-    """With a look of its own and a thread of its own, whatever its parent was doing."""
+    """The child begins with a look of its own and a thread of its own, whatever its parent was doing."""
     monitor = rounds.monitor
     monitor.ensure_started()
     assert rounds.next_round()

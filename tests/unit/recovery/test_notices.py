@@ -1,4 +1,4 @@
-"""What is noticed of the stores reaches the monitor, and what a round has found reaches what attends it."""
+"""Notices: what is noticed of the stores reaches the monitor, and what a round has found reaches its listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker shares with the others of its host when no Redis answers any more."""
+"""Copies that a worker shares with the others of its host when no Redis answers any more."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, *errors: StoreError, 
 
 
 def test_copies_are_shared_once_when_no_redis_answers(stage: Stage, outages: Outages) -> None:
-    """Not while the replica reads, and not again while it lasts: what comes later is shared by its request."""
+    """Copies are shared neither while the replica reads, nor again while the outage lasts: what comes later is
+    shared by its request."""
     stage.lose(PRIMARY)
     outages.share()
     assert shared(stage) == []
@@ -103,7 +104,7 @@ def test_the_copies_of_many_sessions_are_shared_round_by_round(
 
 
 def test_copies_that_find_no_room_are_counted(stage: Stage, outages: Outages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an alarm: nothing that was written is lost."""
+    """Copies without room raise no alarm: nothing that was written is lost."""
     monkeypatch.setattr(stage.backend.board, "publish_copies", lambda copies: Shared(Counter(), len(copies)))
     stage.lose(PRIMARY, REPLICA)
     outages.share()

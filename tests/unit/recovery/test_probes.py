@@ -1,4 +1,4 @@
-"""When stores are probed, and what follows from it. The time is told; no store is asked."""
+"""Probes of stores: when they are made, and what follows from them. The time is told; no store is asked."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class Place:
 
 @pytest.fixture
 def place() -> Place:
-    """One whose stores have been looked at once."""
+    """Return a place whose stores have been looked at once."""
     place = Place()
     assert sorted(place.round()) == [DATABASE, PRIMARY, REPLICA]
     assert place.round() == []
@@ -225,7 +225,8 @@ def test_a_canary_without_an_answer_opens_a_breaker_and_probes_close_it(place: P
 
 
 def test_a_primary_is_used_again_when_it_has_told_of_losses_too(place: Place) -> None:
-    """What waited for it would else be merged into one that was emptied meanwhile."""
+    """The breaker stays open until the primary has said whether it lost data: else the journal would be merged into
+    an emptied one."""
     place.lose(PRIMARY)
     place.faults.clear()
     for loss in (StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test", timed_out=True), None):
@@ -299,7 +300,7 @@ def test_a_look_for_losses_without_an_answer_is_repeated_by_a_late_process(
 
 
 def test_shards_that_were_found_are_looked_at_and_those_that_left_are_forgotten(place: Place) -> None:
-    """What is suspected of a shard that is none any more is looked at once."""
+    """A suspicion about a store that is gone has it looked at once, and no more."""
     place.health.arrange(PRIMARY, [":1", ":2"])
     place.probes.of(PRIMARY).is_suspect = True
     assert set(place.round()) == {PRIMARY, "primary:1", "primary:2"}

@@ -1,5 +1,6 @@
-"""What the journal holds is replayed: in which order, to which store, and what is dropped. A real journal; stores that
-note what they are told."""
+"""Replay of the journal: in which order, to which store, and what is dropped. A real journal; stores that note what
+they are told.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +127,7 @@ class Stores:
         return [Answer(500, self.entries.get(digest), {}) for digest in digests]
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        """What lies under a former id; of others what a merge may have made of them."""
+        """Return copies of the data under a former id, and for other ids the data after a merge."""
         self.tell("copies")
         if self.failing_to_refresh and C not in dict(wanted):
             raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
@@ -264,7 +265,7 @@ class Host:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """In another worker."""
+        """Let another worker go on."""
         self.recovery = Recovery(self.backend, now_ms=lambda: self.now, clock=lambda: self.seconds)
         self.resync = self.recovery.steps.resync
 
@@ -289,7 +290,7 @@ class Host:
         self.journal.put([PendingWrite(digest=digest, field=key, operation=operation, **about)])
 
     def losses(self) -> dict[tuple[str, str, str], int]:
-        """What was counted as lost, and sent: what, cause, category → how many."""
+        """Return the losses that were counted, and check that each was sent: (what, cause, category) → how many."""
         counted = {(what, cause, name): count for (what, cause, name), count in self.recorder.losses().items()}
         sent = [event for event in self.lost if isinstance(event, WritesNotKept)]
         assert sum(counted.values()) == sum(event.count for event in sent)
@@ -306,14 +307,14 @@ class Host:
         return self.recovery.run(self.recovery.steps.journal, reach, seconds)
 
     def renew_tombstones(self) -> None:
-        """In slices that end after one round trip."""
+        """Renew all tombstones, in slices that end after one round trip."""
         renewal, reach = self.recovery.steps.renewal, Reach(frozenset({""}), True)
         renewal.begin()
         while not self.recovery.run([renewal], reach, 0.0).is_through:
             pass
 
     def told_about(self, what: str) -> list[tuple[Any, ...]]:
-        """What the stores were told of one sort since the last call."""
+        """Return the calls of one kind that the stores got, and forget all calls so far."""
         told, self.stores.told = [said[1:] for said in self.stores.told if said[0] == what], []
         return told
 
@@ -325,13 +326,14 @@ class Host:
         ]
 
     def waiting(self) -> dict[str, int]:
-        """For a store; a copy of what was merged is for the other workers."""
+        """Return the number of entries that wait for a store, by kind. A copy of what was merged is for the other
+        workers."""
         return {name: count for name, count in self.journal.counts().items() if count and name != "copies"}
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    """Its journal is in memory, which is a real one, too."""
+    """Yield a host whose journal is in memory, which is a real journal, too."""
     host = Host()
     yield host
     host.journal.close()
@@ -478,7 +480,7 @@ def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
 
 
 def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
-    """What Redis does not know of is not left out."""
+    """Sessions that Redis has not been told of are not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]
     host.journal.revocations.note_user("7", epoch=4)
     host.stores.failing = {"write_tombstone", "push"}
@@ -609,7 +611,7 @@ def test_each_entry_becomes_the_step_that_its_basis_says(host: Host) -> None:
 
 @pytest.mark.parametrize("database", [True, False])
 def test_data_that_redis_can_decide_about_needs_no_database(host: Host, database: bool) -> None:
-    """Of a visitor, of a shadow, and of a user whom Redis knows to be signed in."""
+    """Data of a visitor, of a shadow, and of a user whom Redis knows to be signed in is merged without the database."""
     host.write(A, "input_text", kind="a")
     host.write(B, "input_text", kind="a", shadow=True)
     host.write(B, "input_text")
@@ -621,7 +623,7 @@ def test_data_that_redis_can_decide_about_needs_no_database(host: Host, database
 
 @dataclass(frozen=True)
 class Met:
-    """What the merge of a session's changes meets.
+    """The situation in which a session's changes are merged.
 
     :param reply: of Redis.
     :param becomes: of the changes: ``merged``; ``waits``; ``raises``, which waits too; or why they are dropped.
@@ -660,7 +662,8 @@ MET = [
 
 @pytest.mark.parametrize("met", MET, ids=lambda met: f"{met.reply}, {met.session}, {met.database}: {met.becomes}")
 def test_what_becomes_of_changes_that_redis_did_not_take(host: Host, met: Met) -> None:
-    """Those of another session are merged in any case. What waits is merged when Redis takes it."""
+    """Changes that Redis refuses wait or are dropped; those of another session are merged in any case. Waiting
+    changes are merged when Redis takes them."""
     host.stores.answers[A] = met.reply
     host.stores.renamed_now = {A} if met.is_renamed else set()
     host.stores.rows = {"a live row": {A: row(A)}, "a dead row": {A: row(A, live=False)}}.get(met.session, {})
@@ -764,7 +767,8 @@ def carried(host: Host, kind: str = "u") -> None:
 
 @pytest.mark.parametrize("kind", ["u", "a"])
 def test_what_lies_under_a_former_id_is_brought_to_the_present_one(host: Host, kind: str) -> None:
-    """Where nothing is: whatever was written under the new id was written later."""
+    """Data of the former id goes only where the new id has none: whatever was written under the new id was written
+    later."""
     carried(host, kind)
     host.run()
     [merge] = host.stores.merges
@@ -900,7 +904,7 @@ def test_a_carry_that_was_not_made_waits_unless_the_session_is_over(
 
 @pytest.mark.parametrize("failing", ["copies", "merge"])
 def test_a_carry_that_was_interrupted_is_made_again(host: Host, failing: str) -> None:
-    """Nothing is lost by doing it twice."""
+    """Doing it twice loses nothing."""
     carried(host)
     host.stores.failing = {failing}
     assert host.replay().left is not None
@@ -934,7 +938,7 @@ def test_what_is_being_carried_stays_behind_its_tombstone_and_is_not_overtaken(h
 
 
 def test_of_what_is_still_being_carried_no_copy_is_published(host: Host) -> None:
-    """What waits for it was made from what is yet to come, and would be taken for outdated."""
+    """Changes wait that were made from data yet to come; a copy without that data would make them look outdated."""
     host.journal.carry(Carry(C, A, "u", ["ui"]))
     host.stores.there = {C: {"ui": {"lang": b"1"}}, A: {}}
     host.journal.carry(Carry(A, B, "u", ["ui"]))
@@ -1069,7 +1073,7 @@ def test_i29_a_kind_that_cannot_be_read_keeps_no_other(host: Host, monkeypatch: 
 def test_d34_a_damaged_entry_is_counted_when_it_is_removed(
     host: Host, table: str, damage: str, category: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it was to change is not known, but that it was is."""
+    """The entry is counted as a loss, even if the changed category cannot be read."""
     host.write(A, "input_text")
     host.journal.carry(Carry(C, B, "u", ["ui"]))
     host.journal.file.transaction(lambda db: db.execute(f"UPDATE {table} SET {damage}"))
@@ -1182,7 +1186,7 @@ def test_what_was_merged_is_shown_to_all_workers_that_need_it(host: Host, needed
 
 
 def test_without_an_answer_no_older_copy_is_shown(host: Host) -> None:
-    """What was merged is not in it."""
+    """The worker's copy from before the merge is dropped if Redis does not return the merged data."""
     host.memory.put_category(A, "translation", known(CategoryCopy(5, {})))
     host.stores.failing = {"copies"}
     host.write(A, "input_text")
@@ -1239,7 +1243,8 @@ def test_auth_goes_to_the_database_and_from_there_to_redis(host: Host) -> None:
 def test_auth_that_was_changed_elsewhere_is_a_conflict(
     host: Host, seen: int, base: bytes | None, lost_races: int, applied: bool
 ) -> None:
-    """As for all data: the row as the host saw it, or the field as the host saw it; else theirs stays, counted."""
+    """Auth is compared like all data: the row or the field must be as the host saw it; else the other change stays,
+    and the conflict is counted."""
     host.stores.rows[A] = row(A, payload={"daily_limit": b"5"})
     host.stores.lost_races = lost_races
     host.write(A, "daily_limit", b"9", category="auth", moment=seen, base=base)
@@ -1251,7 +1256,7 @@ def test_auth_that_was_changed_elsewhere_is_a_conflict(
 
 
 def test_what_waits_for_the_database_keeps_nothing_from_redis(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much it is, and however old."""
+    """Redis gets its changes, however much waits for the database, and however old that is."""
     monkeypatch.setattr(steps, "BATCH", 20)
     for number in range(21):
         host.write(f"{number:043}", "daily_limit", category="auth")
@@ -1270,7 +1275,8 @@ def test_auth_of_a_visitor_or_a_shadow_is_data_of_redis(host: Host) -> None:
 
 
 def test_what_is_written_again_during_its_merge_was_made_from_what_was_merged(host: Host) -> None:
-    """Also where Redis does not remember that: it has lost the record, or the session has another id by now."""
+    """The base of the new entry is the merged value, also where Redis does not remember that: it has lost the
+    record, or the session has another id by now."""
     host.write(A, "text", b"2", base=b"1")
     merge_all = host.stores.merge_all
 
@@ -1305,7 +1311,8 @@ def test_auth_that_is_written_again_during_its_update_is_no_conflict_with_itself
 
 @pytest.mark.parametrize("anew", [False, True], ids=["other fields", "the same field"])
 def test_siblings_that_write_on_do_not_prolong_a_run(host: Host, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waited is merged then; what they write meanwhile is for another run, however much that is."""
+    """All entries from before the run are merged; what siblings write meanwhile is for another run, however much
+    that is."""
     batch, numbers = 20, count()
     monkeypatch.setattr(steps, "BATCH", batch)
 
@@ -1384,7 +1391,7 @@ def test_what_is_journalled_during_the_run_is_merged_too(host: Host) -> None:
 
 
 def test_more_than_one_batch_is_merged(host: Host) -> None:
-    """After an outage all that many users wrote is merged in one run."""
+    """All that many users wrote in an outage is merged in one run."""
     for number in range(600):
         host.journal.queue_push(f"{number:043}")
     assert len(host.run()) == 600

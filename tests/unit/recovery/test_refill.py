@@ -55,7 +55,7 @@ class Shards:
             self.refill.ask_for(shard, 0)
 
     def run(self, *shards: str) -> None:
-        """As the thread does it, with the shards that requests use."""
+        """Give back what is due, as the thread does, with the shards that requests use."""
         reach = Reach(frozenset(shards), True, self.locate)
         if self.refill.is_due(reach):
             for batch in self.refill.pending(reach):
@@ -106,7 +106,8 @@ def test_a_shard_that_fails_meanwhile_keeps_no_other_waiting(shards: Shards) -> 
 
 
 def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards) -> None:
-    """What was tried together with it, too. Tries may follow each other faster than a breaker opens."""
+    """Data that was tried before the loss was noticed is given back, also if tries follow each other faster than a
+    breaker opens."""
     shards.dead = {"b"}
     for _ in range(50):
         with suppress(StoreError):
@@ -141,7 +142,8 @@ def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Sha
 
 
 def test_a_journal_that_does_not_answer_once_costs_no_copy(shards: Shards) -> None:
-    """What this worker has does not wait for it, and what only other workers have is read the next time."""
+    """Copies of this worker do not wait for the journal, and those that only other workers have are read the next
+    time."""
     shards.published = {7: SharedCopy("a7", "ui", COPY, kind="a"), 8: SharedCopy("b8", "ui", COPY, kind="a")}
     shards.unreadable = 1
     shards.interrupted("a", "b")

@@ -1,4 +1,4 @@
-"""What the monitor does about a store that is slow, or refuses our credentials."""
+"""The monitor's answers to a store that is slow, or refuses our credentials."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask_langpont_session.support.lag import Lag
 
 @pytest.fixture
 def monitor(tmp_path: Any) -> Iterator[Monitor]:
-    """One that is driven by hand, on a fake Redis; how long its probes take is said by the test."""
+    """Yield a monitor that is driven by hand, on a fake Redis; the test says how long its probes take."""
     import fakeredis
 
     app = Flask("app", instance_path=str(tmp_path))
@@ -130,7 +130,7 @@ def test_a_late_process_believes_its_requests_more_than_a_probe(
 
 
 def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
-    """Those requests may have asked over connections to another server."""
+    """A probe without an answer counts although requests got one: they may have used connections to another server."""
     monitor.tick()
 
     def silence(*arguments: Any, **options: Any) -> float:
@@ -144,7 +144,7 @@ def test_a_process_on_time_believes_its_probe(monitor: Monitor) -> None:
 
 
 def test_a_wait_that_goes_on_is_reason_to_look(monitor: Monitor) -> None:
-    """Before the requests of a late process have waited in vain."""
+    """The monitor looks before the requests of a late process have waited in vain."""
     monitor.tick()
     probing(monitor, silent())
     monitor.tick()

@@ -17,7 +17,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def user() -> SessionId:
-    """Of a session that is signed in."""
+    """Return the id of a signed-in session."""
     return SessionId("user", "u", False, 1, b"secret")
 
 

@@ -1,4 +1,4 @@
-"""What a request may see of a category, and what of it is unknown: from answers, copies and what waits."""
+"""The part of a category that a request may see, and what is unknown: from answers, copies and waiting changes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_a_gap_covers_what_the_stores_may_have_otherwise(gap: Gap, feature: str,
 
 
 def test_what_redis_answers_is_known(shown: Shown) -> None:
-    """At every level, what is there and what is not; also of features that the table would hide without Redis."""
+    """Data is known at every level, what is there and what is not; also of features that the table would hide
+    without Redis."""
     for level in (0, 1):
         shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=NOTHING)
         assert not shown.loaded.has_gaps
@@ -100,7 +101,7 @@ def test_what_redis_answers_is_known(shown: Shown) -> None:
 
 
 def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
-    """Of a primary the host keeps that, for the next outage."""
+    """An empty category of a primary is kept by the host, for the next outage."""
     shown.by_redis(CategoryCopy(0, {}))
     assert (shown.loaded.of("translation").version, shown.fields()) == (empty_as_of(NOW_MS), {})
     assert not shown.is_unknown("input_text")
@@ -140,7 +141,7 @@ BY_BEHAVIOUR: dict[Behaviour, dict[str, bytes]] = {
 
 @pytest.mark.parametrize(("own", "hosts", "expected"), [(6, 5, 6), (5, 6, 6), (5, 5, 5), (None, 5, 5), (5, None, 5)])
 def test_the_newer_copy_is_shown(shown: Shown, own: int | None, hosts: int | None, expected: int) -> None:
-    """Of the worker's own one and that which another worker of its host has shared."""
+    """The copy with the higher version is shown: the worker's own, or the one that a sibling has shared."""
     if own is not None:
         shown.memory.put_category("d", "translation", known(CategoryCopy(own, {"input_text": b"%d" % own})))
     copies = {} if hosts is None else {"translation": CategoryCopy(hosts, {"input_text": b"%d" % hosts})}
@@ -191,7 +192,7 @@ def test_what_waits_is_laid_over_what_redis_answers(shown: Shown) -> None:
 
 
 def test_what_is_read_again_replaces_all_that_was_read_before(shown: Shown) -> None:
-    """What waited was merged in between: neither it nor what it was laid over says anything of what is read now."""
+    """Changes that waited at the first read were merged in between: nothing of the first read remains."""
     waiting = overlay(writes={"translation": {"input_text": b"2"}}, guesses={"translation": frozenset({"input_text"})})
     shown.by_redis(CategoryCopy(7, {}), overlay=waiting)
     assert shown.is_unknown("input_text")
@@ -201,7 +202,7 @@ def test_what_is_read_again_replaces_all_that_was_read_before(shown: Shown) -> N
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_what_waits_and_was_known_is_known(shown: Shown, answered: bool) -> None:
-    """Also where nothing else is: the value is this host's own."""
+    """The value is known also where nothing else is: it is this host's own."""
     waiting = overlay(writes={"translation": {"input_text": b"2", "source_lang": None}})
     if answered:
         shown.by_redis(CategoryCopy(7, {}), overlay=waiting)
@@ -302,7 +303,7 @@ def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: i
 
 
 def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
-    """Whatever was read before."""
+    """The copy has what was written with the wipe, whatever was read before."""
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
     shown.fallback.remember_write("d", None, change, Written("written", {"translation": Change(8, 9)}), "a")
     assert shown.memory.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})

@@ -1,4 +1,4 @@
-"""Which keys lie elsewhere than in the category of their feature, and which of two values counts."""
+"""Keys that lie elsewhere than in the category of their feature, and which of two values counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECOND = 1_000_000
 
 
 def described(stamp: int = 900, horizon: int = 100, lag_ms: int = 0, **noted: tuple[int, int]) -> bytes:
-    """What a record says of itself. Moments in seconds.
+    """Return the description of a record. Moments in seconds.
 
     :param noted: field → when it was written, and how much later than acknowledged, milliseconds.
     """

@@ -1,4 +1,4 @@
-"""What a worker has kept near: shown without a question, for as long as the rules say, and changed by no request."""
+"""Hits of the near cache: shown without a question, for as long as the rules say, and changed by no request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.fake_stores import NOW_MS, Stage, a_row
 
 
 def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
-    """What the server said of a session just now. The server has not been told of any question since."""
+    """Put a session into the near cache as the server has just sent it. The server is asked nothing more."""
     records = {name: Known(b"", CategoryCopy(5, {})) for name in stage.backend.table.loaded_together}
     records["ui"] = Known(b"", CategoryCopy(5, ui))
     records["auth"] = records["auth"]._replace(auth=AuthEntry(row, NOW_MS))

@@ -1,5 +1,4 @@
-"""What a journal writer keeps of a change, from what it says it was made, and what is said of a journal that
-refuses."""
+"""Entries that a journal writer makes of changes, on which basis, and the warnings about a journal that refuses."""
 
 from __future__ import annotations
 
@@ -63,7 +62,7 @@ class Refusing:
 
 @pytest.fixture
 def refusing(tmp_path: Path) -> Refusing:
-    """Its journal cannot be used."""
+    """Return a journal writer whose journal cannot be used."""
     (tmp_path / "folder").mkdir()
     return Refusing(tmp_path / "folder")
 
@@ -204,7 +203,7 @@ class Desk:
         return self.journal_writer.keep(plan, ref, {category: change}, now, **keeping)
 
     def carry(self, *categories: str) -> bool:
-        """From the id ``e`` to the id ``d``."""
+        """Carry categories from the id ``e`` to the id ``d``."""
         plan = Plan(sid("e"), sid("d"), Life(1, 1), 0, loaded=self.loaded, carries=categories)
         return self.journal_writer.carry(plan, NOW_US)
 
@@ -341,7 +340,8 @@ def test_what_was_read_elsewhere_is_no_base(desk: Desk, how: str) -> None:
 
 
 def test_auth_of_a_user_is_made_from_its_row(desk: Desk) -> None:
-    """Whether its key was read or not: the database compares versions of the whole row."""
+    """Changes of auth have the version of the row as basis, whether the key was read or not: the database compares
+    versions of the whole row."""
     desk.loaded = Loaded(Verdict.VALID)
     desk.loaded.categories["auth"] = CategoryState({"daily_limit": b"1"}, 3)
     assert desk.keep(4, changed("daily_limit"), "auth", kind="u")
@@ -378,7 +378,7 @@ def test_each_addition_of_a_write_whose_reply_was_lost_has_an_id_of_its_own(desk
 
 
 def test_an_addition_that_was_not_sent_has_an_id_of_its_own(desk: Desk) -> None:
-    """And no moment of sending: it cannot be in doubt."""
+    """The addition has no moment of sending: it cannot be in doubt."""
     assert desk.keep(2, CategoryChange(1, increments={"usage_count": 2}))
     assert desk.keep(2, CategoryChange(1, increments={"input_text": 2}))
     one, other = desk.kept()
@@ -460,7 +460,8 @@ def test_what_waits_for_the_former_id_waits_for_the_new_one(desk: Desk) -> None:
 def test_the_host_knows_that_nothing_is_stored_under_a_new_id(
     desk: Desk, level: int, kind: str, carries: tuple[str, ...], known: set[str]
 ) -> None:
-    """Else all of it were unknown for the whole outage; but for what is yet to be brought there, and users' auth."""
+    """Otherwise all of it would be unknown for the whole outage. Categories that are yet to be carried there, and
+    users' auth, stay unknown."""
     assert desk.keep(level, sets("input_text"), kind=kind, origin=sid("e"), carries=carries)
     copies = desk.journal.overlay(ref(DIGEST)).copies
     assert copies == dict.fromkeys(known, CategoryCopy(NOW_US - SECOND_US, {}))

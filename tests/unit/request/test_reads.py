@@ -49,7 +49,7 @@ def test_without_a_lease_the_database_is_asked_and_redis_told(stage: Stage, user
 
 @pytest.mark.parametrize("word", ["tombstone", "no row", "dead row"])
 def test_a_session_that_is_over_shows_its_shadow(stage: Stage, user: SessionId, word: str) -> None:
-    """And both stores know it afterwards."""
+    """Both stores know afterwards that the session is over."""
     stage.redis.data[user.digest] = {"ui": {"lang": b'"ja"'}}
     if word == "tombstone":
         stage.redis.entries[user.digest] = AuthEntry(None)
@@ -68,7 +68,7 @@ def test_a_session_that_is_over_shows_its_shadow(stage: Stage, user: SessionId, 
 
 
 def test_a_replica_never_decides_about_auth(stage: Stage, user: SessionId) -> None:
-    """Of the other categories it says what it has."""
+    """The database decides about auth, while the replica's data of other categories is shown."""
     stage.lose(PRIMARY)
     stage.replica.has(a_row(user.digest))
     stage.replica.data[user.digest] = {"ui": {"lang": b'"ja"'}}
@@ -150,7 +150,7 @@ def keep_journal_busy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable
 def test_a_journal_that_is_busy_for_a_moment_makes_no_user_a_stranger(
     stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None], why: str
 ) -> None:
-    """While the database does not answer, whether that is known yet or not."""
+    """The user stays signed in while the database does not answer, whether that is known yet or not."""
     stage.redis.has(a_row(user.digest))
     stage.redis.data[user.digest] = {"ui": {"lang": b'"ja"'}}
     stage.database.fails = {"hangs": SILENT, "late": LATE}.get(why)
@@ -165,7 +165,7 @@ def test_a_journal_that_is_busy_for_a_moment_makes_no_user_a_stranger(
 def test_the_database_may_say_what_a_busy_journal_does_not(
     stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
 ) -> None:
-    """What is leased is not believed then."""
+    """While the journal is busy, a lease is not believed, and the database is asked."""
     stage.redis.has(a_row(user.digest))
     stage.database.rows[user.digest] = a_row(user.digest, version=2)
     keep_journal_busy(1)
@@ -254,7 +254,7 @@ def test_a_reply_to_another_question_is_asked_for_again(stage: Stage, visitor: S
 
 
 def test_a_visitor_is_never_a_user(stage: Stage, visitor: SessionId) -> None:
-    """Whatever a record, a copy or the journal says."""
+    """A visitor is none whatever a record, a copy or the journal says."""
     stage.redis.data[visitor.digest] = {"auth": {"_user_id": b'"7"', "daily_limit": b"1", "user_role": b'"admin"'}}
     loaded = stage.load(visitor)
     assert dict(loaded.of("auth").shown) == {"daily_limit": b"1"}
@@ -270,8 +270,8 @@ def test_a_category_on_demand_is_read_when_it_is_asked_for(stage: Stage, visitor
 
 
 def test_what_is_read_again_after_the_merge_is_kept_as_it_was_read(stage: Stage, visitor: SessionId) -> None:
-    """What waited when it was first read is in Redis now: a copy without it, under the newest version, would be shown
-    in the next outage, and given to a Redis that has lost its data."""
+    """Changes that waited at the first read are in Redis by then: a copy without them, under the newest version,
+    would be shown in the next outage, and given to a Redis that has lost its data."""
     digest = visitor.digest
     stage.redis.data[digest] = {"ui": {"lang": b'"ja"'}}
     stage.journal.put([value(digest, "theme", b'"dark"', kind="a")])

@@ -1,4 +1,4 @@
-"""One request's way through the stores: what it may still ask, and how long it may still wait."""
+"""The way of one request through the stores: what it may still ask, and how long it may still wait."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_change_that_lost_races_is_made_on_the_last_winner(
 def test_a_change_that_loses_every_race_is_given_up_when_its_time_is_over(
     stage: Stage, user: SessionId, grants: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the database does not answer in time: a right is refused, other data waits."""
+    """The change is given up as where the database does not answer in time: a right is refused, other data waits."""
     loaded, update = loaded_user(stage, user), stage.database.update
 
     def lose(digest: str, **of: Any) -> Any:
@@ -251,7 +251,7 @@ def test_one_category_that_is_too_large_costs_the_others_nothing(stage: Stage, v
 def test_an_end_is_for_ever_whatever_is_down(
     stage: Stage, user: SessionId, lost: tuple[str, ...], durable: bool, waits: int
 ) -> None:
-    """What does not answer hears it later, from the journal."""
+    """A store that does not answer gets the end later, from the journal."""
     stage.database.rows[user.digest] = a_row(user.digest)
     stage.lose(*lost)
     assert stage.repository.revocations.revoke(user.digest, stage.begin()) is durable
@@ -281,7 +281,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, stage: Stage, what: str, times: in
 
 
 def wiped(stage: Stage) -> set[tuple[str, str]]:
-    """What is to be wiped: digest and category."""
+    """Return the digests and categories of the wipes that wait in the journal."""
     waiting = stage.journal.pending_writes()
     return {(entry.digest, entry.category) for entry in waiting if entry.operation is Operation.WIPE}
 

@@ -1,4 +1,4 @@
-"""What setting, changing or removing a key of auth means."""
+"""The meaning of setting, changing or removing a key of auth."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_right_that_was_changed_inside_of_its_value_is_a_grant(maker: Maker, r
 
 
 def test_a_visitor_has_no_rights(maker: Maker, repository: Repository) -> None:
-    """That there are none is seen in this request, and stored nowhere."""
+    """The assigned value is seen in this request, and stored nowhere."""
     session = maker.session(repository.has(maker.sid("a")))
     session["logged_in"] = False
     assert session["logged_in"] is False
@@ -155,7 +155,7 @@ WHOLE = Gap(whole=True, hidden=NOTHING_HIDDEN)
 
 @pytest.fixture
 def session(maker: Maker, repository: Repository) -> Session:
-    """That of a visitor."""
+    """Return the session of a visitor."""
     return maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}, translation={"input_text": "x"}))
 
 

@@ -1,4 +1,4 @@
-"""Whether a feature can be used, and what each one gets."""
+"""Features: whether each can be used, and what it gets."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ def signed(payload: str) -> str:
 
 
 def test_known_answers() -> None:
-    """What is derived from an id and a key is the same for ever: a release that changed it would end every session."""
+    """Cookie, digest and token of an id and a key are the same for ever: a release that changed them would end every
+    session."""
     value = CookieSigner([KEY, OLD_KEY]).dump(KNOWN)
     assert value == f"{SID}.up.6b49d200.H1DhJ7.7mDZUBRr82iWYSEFt-ZtbWwxwU13fba3RVAB1MLwOLE"
     assert KNOWN.digest == "D9B2WUgcHRirEbXtMXTTiw_28Mt4oWeKd3Deq9WmCiQ"
@@ -177,7 +178,7 @@ def forged(signer: CookieSigner) -> list[str]:
 
 
 def test_forged_values_are_no_session(signer: CookieSigner) -> None:
-    """Whatever a browser sends: no exception, no session."""
+    """No value that a browser sends raises an exception, or gives a session."""
     for value in forged(signer):
         assert signer.load([value]) is None, value[:40]
 

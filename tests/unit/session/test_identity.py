@@ -26,12 +26,12 @@ def identity() -> Identity:
 
 
 def target(identity: Identity) -> SessionId | None:
-    """As the session says it."""
+    """Return the id under which the session is saved."""
     return identity.minted or (None if identity.is_signed_out else identity.origin)
 
 
 def test_every_state_can_be_reached_and_left() -> None:
-    """From the one that a request begins in."""
+    """Every state can be reached from the one that a request begins in."""
     reached = {IdState.KEPT}
     for _ in IdState:
         reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}
@@ -40,7 +40,7 @@ def test_every_state_can_be_reached_and_left() -> None:
 
 
 def test_a_signed_out_session_is_never_kept_again_but_by_a_save() -> None:
-    """Whatever else happens: the id that came does not come back to life in this request."""
+    """The id that came does not come back to life in this request, whatever else happens."""
     out = {IdState.ENDED, IdState.REPLACED}
     back = {event for (before, event), after in TRANSITIONS.items() if before in out and after not in out}
     assert back == {Event.MOVE}
@@ -153,7 +153,7 @@ def test_a_session_that_is_over_already_keeps_its_id(identity: Identity) -> None
 
 
 def test_a_session_that_ended_meanwhile_is_what_came(identity: Identity) -> None:
-    """Also when it was stored under another id before: its cookie is the one that came."""
+    """The cookie is the one that came, also when the session was stored under another id before."""
     identity.restart((), wipes=False)
     identity.mint(NEW)
     identity.mark_saved()

@@ -1,4 +1,4 @@
-"""What a save has to do: the plan that is made of a request's changes, and how the request goes on."""
+"""The plan that is made of a request's changes, and the session after it was saved."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def test_a_page_that_may_show_a_users_data_is_kept_out_of_caches(
 
 
 def test_what_is_written_is_taken_away_from_where_it_was(maker: Maker, repository: Repository) -> None:
-    """What was read of it is known where it lies, too; what was not written stays."""
+    """The value moves to the category of its feature, based on what was read where it was; keys that were not
+    written stay."""
     session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1], "wishes": [2]}, data={}))
     session.work.own_loaded().former = {"cart": Former("ui", True), "wishes": Former("ui", True)}
     session["cart"].append(2)

@@ -1,4 +1,4 @@
-"""Which keys a session has as a whole."""
+"""The keys of a session as a whole."""
 
 from __future__ import annotations
 

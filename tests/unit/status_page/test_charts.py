@@ -90,7 +90,7 @@ def test_a_shorter_time_has_finer_columns() -> None:
 
 @pytest.mark.parametrize("said", [facts(), an_outage(), an_outage()._replace(span=600.0)])
 def test_nothing_is_drawn_outside(said: Facts) -> None:
-    """Neither of an empty hour nor of the minute that began before it."""
+    """Neither an empty hour nor the minute that began before it is drawn outside."""
     said = said._replace(slices=[minute(60, answers=Counter(near=9)), *said.slices])
     rectangles = [rectangle for one in charts(said) for rectangle in one.rectangles]
     assert rectangles

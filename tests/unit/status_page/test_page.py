@@ -17,7 +17,7 @@ from .told import NOW, an_outage, facts
 
 
 class Page(HTMLParser):
-    """Its elements and its text.
+    """The elements and the text of a page.
 
     :ivar elements: tag and attributes.
     """
@@ -122,7 +122,7 @@ def _pointed_at(page: Page) -> Iterator[str]:
 
 
 def test_every_class_of_a_drawing_has_its_colour() -> None:
-    """What has none would be black on black."""
+    """A class without a colour would be black on black."""
     kinds = {kind for rect in Page(an_outage()).all("rect") for kind in rect["class"].split()}
     assert kinds
     assert not [kind for kind in kinds if f".{kind} {{ fill:" not in STYLE and f".{kind} {{ fill" not in STYLE]

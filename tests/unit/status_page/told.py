@@ -14,7 +14,7 @@ NOW = 1_700_000_000.0
 
 
 def minute(ago: int, **said: Any) -> Slice:
-    """Of the minute that began so many minutes before the one of now."""
+    """Return the slice of the minute that began so many minutes before the present one."""
     return Slice(NOW - NOW % 60 - 60 * ago, **said)
 
 

@@ -291,7 +291,8 @@ def test_killing_one_session_spares_the_others(memory: Memory) -> None:
 
 
 def test_the_dead_that_are_asked_about_are_remembered_longest(clock: Clock) -> None:
-    """Of too many tombstones the one goes that was never asked about; asking about the living counts for nothing."""
+    """If there are too many tombstones, one that was never asked about goes; asking about a live session counts for
+    nothing."""
     memory = Memory(1, 1800, clock=clock)
     for number in range(10):
         memory.kill(str(number))
@@ -311,7 +312,7 @@ def test_a_tombstone_outlives_every_copy(memory: Memory, clock: Clock) -> None:
 
 
 def test_a_tombstone_lives_as_long_as_the_settings_need(clock: Clock) -> None:
-    """Where copies are believed for longer, the dead and the versions that were seen are remembered for longer."""
+    """If copies are believed for longer, tombstones and seen versions are remembered for longer, too."""
     memory = Memory(clock=clock, ended=Ended(tombstone_ms=7_200_000, clock=clock))
     memory.kill("d")
     memory.ended.raise_min_version("e", 4)
@@ -359,7 +360,7 @@ def test_no_version_reaches_the_minimum_version_of_the_dead(memory: Memory) -> N
 
 
 def test_a_minimum_version_outlives_the_copy(memory: Memory, clock: Clock) -> None:
-    """What was withdrawn stays withdrawn when the copy has gone, for an hour longer."""
+    """A change that was withdrawn stays withdrawn after the copy has gone, for an hour longer."""
     memory.put_auth(ROW, 0)
     clock.now = 1801
     assert memory.auth("d") is None
@@ -661,15 +662,15 @@ def test_a_copy_that_an_outage_may_show_is_replaced_by_its_own_rule_alone(memory
     ],
 )
 def test_an_own_write_is_known_by_its_mark(memory: Memory, change: CategoryChange, before: int, mark: bytes) -> None:
-    """As the server described it, if all of it is known."""
+    """The mark is that of the server's description, if all of it is known."""
     memory.put_category(DIGEST, "ui", known(COPY, mark=b"before"))
     memory.write(DIGEST, "ui", change, Change(before, 9, META))
     assert records(memory, DIGEST)["ui"].mark == mark
 
 
 def test_what_was_confirmed_last_comes_first(memory: Memory, clock: Clock) -> None:
-    """Where there is no room for all, those that are in use are shared and given back. To list them is no use of
-    them."""
+    """If there is no room for all copies, those in use are shared and given back. Listing copies does not count as
+    use."""
     for digest in ("a", "b", "c"):
         clock.now += 1
         memory.put_category(digest, "ui", known(COPY), kind="a")

@@ -60,12 +60,12 @@ class Server:
                 self.confirmed_at = self.clock.now
 
     def expire(self) -> None:
-        """Nothing is there any more."""
+        """Let everything expire."""
         if self.there is not NOT_THERE:
             self.version, self.there = self.version + 1, NOT_THERE
 
     def ask(self) -> None:
-        """What it is like now is on its way."""
+        """Ask the server: its present state is on its way."""
         self.asked.append((self.there, self.version, self.clock.now))
 
     def answer(self) -> None:

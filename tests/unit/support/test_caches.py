@@ -6,7 +6,7 @@ from flask_langpont_session.support.caches import Recent, lazy
 
 
 def filled(*keys: str) -> Recent[str, str]:
-    """With room for four, of which the older half is forgotten where there are more."""
+    """Return a cache with room for four, which forgets the older half where there are more."""
     kept = Recent[str, str](4)
     for key in keys:
         kept.put(key, key.upper(), 1)
@@ -30,7 +30,7 @@ def test_listing_does_not_count_as_asking() -> None:
 
 
 def test_what_has_to_go_is_told() -> None:
-    """Once, and not while it is kept in another place."""
+    """An entry that has to go is told once, and not while it is kept in another place."""
     gone: list[str] = []
     kept = Recent[str, str](4, on_drop=gone.extend)
     for keys, expected in (("abcad", []), ("e", ["B", "C"]), ("fgh", ["B", "C", "A", "D", "E"])):
@@ -60,7 +60,7 @@ def test_the_sum_of_the_sizes_is_bounded() -> None:
 
 
 def test_what_is_too_large_is_not_kept() -> None:
-    """Nor is what was there before it."""
+    """Nor is the value before it kept."""
     kept = Recent[str, str](16, 2)
     kept.put("a", "small", 2)
     kept.put("a", "large", 3)

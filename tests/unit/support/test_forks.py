@@ -47,7 +47,7 @@ class Counter:
 
 
 def test_it_is_called_in_the_child_and_not_in_the_parent() -> None:
-    """Once per fork; a child of the child again."""
+    """The call is made once per fork; in a child of the child again."""
     counter = Counter()
     assert in_child(lambda: counter.renewed == 1 and in_child(lambda: counter.renewed == 2))
     assert counter.renewed == 0
@@ -252,7 +252,7 @@ class _Publisher:
 
 
 def test_counters_of_the_parent_are_not_published_twice() -> None:
-    """What was counted before the fork is the parent's to publish."""
+    """Counts from before the fork are the parent's to publish."""
     recorder = Recorder()
     recorder.count("bad_cookies", 3)
     assert in_child(lambda: not recorder.counters().get("bad_cookies"))

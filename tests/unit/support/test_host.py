@@ -88,7 +88,7 @@ LEADS = """
 
 @contextmanager
 def another_process(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """One that leads, until this is left."""
+    """Yield another process that leads until the block is left."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(LEADS), str(folder), *more], stdout=subprocess.PIPE, text=True
     )
@@ -107,7 +107,7 @@ def read(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_process_that_is_killed_is_replaced_at_the_next_look(tmp_path: Path) -> None:
-    """What was left for it is there still; what another one was writing when it was killed is none."""
+    """Finished files for the killed leader are still there; a half-written one does not count."""
     here = work(tmp_path / "work")
     with another_process(tmp_path / "work", "torn") as process:
         assert read(process) == "leads"
@@ -197,7 +197,7 @@ def test_a_lock_that_was_deleted_is_taken_anew(tmp_path: Path) -> None:
 
 
 def test_a_process_that_leads_and_hangs_is_left_alone(tmp_path: Path) -> None:
-    """What was left for it waits for it; all else goes to it again when it goes on."""
+    """Files for the hanging leader wait for it; all others are left to it again once it goes on."""
     clock = Clock()
     hangs, other = work(tmp_path / "work"), work(tmp_path / "work", clock)
     assert hangs.lead() and not other.lead()

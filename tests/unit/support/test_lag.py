@@ -1,4 +1,4 @@
-"""How late a process is, and what that does to its waits. The time is told by the tests."""
+"""The lag of a process, and what it does to waits. The time is told by the tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def lag(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Lag:
-    """One whose ticks are made by the test."""
+    """Return a lag whose ticks are made by the test."""
     lag = Lag(clock, clock.sleep)
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
     lag.attend(lag.clock())
@@ -44,7 +44,7 @@ def lag(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Lag:
 
 
 def test_what_the_thread_oversleeps_is_what_the_process_was_late(lag: Lag, clock: Clock) -> None:
-    """What keeps this thread from going on keeps the others, too."""
+    """Delays of this thread are delays of the others, too."""
     for clock.late in (0.0, 0.04, 0.0, 0.06):
         lag.tick()
     assert lag.late() == pytest.approx(0.1)
@@ -94,7 +94,7 @@ def test_the_thread_rests_while_nothing_is_waited_for(lag: Lag, clock: Clock) ->
 
 
 def ticks(lag: Lag) -> int:
-    """How many there are until the thread rests."""
+    """Return how many ticks there are until the thread rests."""
     number = 1
     while lag.tick():
         number += 1
@@ -161,7 +161,7 @@ def test_a_system_without_threads_measures_nothing(clock: Clock, monkeypatch: py
 
 
 def test_a_deadline_is_one_on_time_for_a_process_that_is(lag: Lag, clock: Clock) -> None:
-    """To the millisecond."""
+    """The deadline is exact to the millisecond."""
     deadline = Deadline.after(0.2, lag)
     for _ in range(20):
         lag.tick()
@@ -172,7 +172,7 @@ def test_a_deadline_is_one_on_time_for_a_process_that_is(lag: Lag, clock: Clock)
 
 
 def test_a_wait_of_a_late_process_goes_on(lag: Lag, clock: Clock) -> None:
-    """For a second, once; and the monitor is told that there is such a wait."""
+    """The wait goes on for a second, once; and the monitor is told that there is such a wait."""
     told, dropped = threading.Event(), threading.Event()
     lag.on_overtime.update({told, dropped})
     del dropped
@@ -195,7 +195,7 @@ def test_a_wait_of_a_late_process_goes_on(lag: Lag, clock: Clock) -> None:
 
 
 def test_a_process_that_was_stopped_has_its_time(lag: Lag, clock: Clock) -> None:
-    """However long it was stopped: what it waits for may have been stopped as well."""
+    """The process has its time however long it was stopped: what it waits for may have been stopped as well."""
     deadline = Deadline.after(0.1, lag)
     clock.late = 3600.0
     lag.tick()
@@ -203,7 +203,7 @@ def test_a_process_that_was_stopped_has_its_time(lag: Lag, clock: Clock) -> None
 
 
 def test_one_thread_may_be_later_than_the_one_that_measures(lag: Lag, clock: Clock) -> None:
-    """What the last second was like counts, if nothing was measured during the wait itself."""
+    """The pace of the last second counts, if nothing was measured during the wait itself."""
     clock.late = TICK
     for _ in range(80):
         lag.attend(clock.now)

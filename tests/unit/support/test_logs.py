@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def test_data_stands_in_the_record_under_names_of_our_own(caplog: pytest.LogCaptureFixture) -> None:
-    """As it is: numbers as numbers. So no name is one that the record has already."""
+    """Data stands in the record as it is: numbers as numbers. No name is one that the record has already."""
     log.warning("said", extra=fields("something", store="primary", seconds=1.5, name="n", args=(), message=None))
     [record] = caplog.records
     found = {name: value for name, value in vars(record).items() if name.startswith("langpont_")}
@@ -40,7 +40,7 @@ def test_each_of_several_things_is_said() -> None:
 
 
 def test_a_failure_is_said_when_it_begins_and_when_it_is_over() -> None:
-    """Not while it goes on, nor that what never failed works."""
+    """Nothing is said while a failure goes on, nor that what never failed works."""
     failing = Failing()
     assert (failing.ends(), failing.problem) == (False, None)
     assert [failing.begins(), failing.begins()] == [True, False]

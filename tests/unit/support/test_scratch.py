@@ -11,7 +11,7 @@ from flask_langpont_session.support.scratch import Scratch
 
 
 def test_what_uses_the_folder_is_ended_before_it_goes() -> None:
-    """Else a thread that looks at a database in it takes that for lost, and says so."""
+    """Otherwise a thread that looks at a database in the folder would take that for lost, and say so."""
     scratch, seen = Scratch(), []
     path = scratch.path
     scratch.users.append(lambda: seen.append(path.is_dir()))
@@ -23,7 +23,7 @@ def test_what_uses_the_folder_is_ended_before_it_goes() -> None:
 
 
 def test_so_it_is_at_the_end_of_the_process() -> None:
-    """With the object still there."""
+    """The folder goes at the end of the process, with the object still there."""
     program = (
         "from flask_langpont_session.support.scratch import Scratch\n"
         "scratch = Scratch()\n"
@@ -37,7 +37,7 @@ def test_so_it_is_at_the_end_of_the_process() -> None:
 
 
 def test_a_folder_that_nothing_asked_for_is_not_made() -> None:
-    """Nor is anything ended for it."""
+    """Nor is anything ended for such a folder."""
     ended: list[None] = []
     scratch = Scratch()
     scratch.users.append(lambda: ended.append(None))

@@ -36,7 +36,7 @@ class Question:
 
 
 class CountedSingleFlight(SingleFlight[str]):
-    """They know how many threads have begun to wait for another one's question."""
+    """A single flight that counts the threads that have begun to wait for another one's question."""
 
     def __init__(self) -> None:
         self.waiting = threading.Semaphore(0)
@@ -66,7 +66,7 @@ def join(
     count: int = 1,
     question: Callable[[float], str] = never,
 ) -> list[Future[Any]]:
-    """So many others wait for the answer to the question that is under way.
+    """Let so many other threads wait for the answer to the question that is under way.
 
     :param question: what one of them would ask for itself.
     """
@@ -128,11 +128,11 @@ def test_an_answer_is_not_kept() -> None:
 
 
 class StoreDown(Exception):
-    """What a question may raise."""
+    """An error that a question may raise."""
 
 
 class TimedOut(Exception):
-    """What a question raises whose asker had less time than the store may take."""
+    """The error of a question whose asker had less time than the store may take."""
 
     timed_out = True
 

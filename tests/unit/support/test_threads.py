@@ -21,7 +21,7 @@ MakeThread = Callable[..., PeriodicThread]
 
 
 class Work:
-    """What is done, as often as it was; and in which thread."""
+    """Work that counts how often it was done, and notes in which thread."""
 
     def __init__(self) -> None:
         self.done = threading.Semaphore(0)
@@ -71,7 +71,7 @@ def test_a_system_without_threads_starts_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 def test_work_is_done_again_and_again_and_once_more_at_the_end(make_thread: Callable[..., PeriodicThread]) -> None:
-    """In one thread, which only the first call starts."""
+    """The work is done in one thread, which only the first call starts."""
     often, once = Work(), Work()
     threads = [make_thread(often), make_thread(once, LONG)]
     for _ in range(2):

@@ -49,7 +49,7 @@ def test_it_is_what_the_page_says() -> None:
 
 @given(texts, texts.map(lambda text: text.replace("\0", "")), texts, st.binary(max_size=200), st.integers(0, 2**63))
 def test_every_value_comes_back(digest: str, category: str, field: str, value: bytes, version: int) -> None:
-    """Whatever it is, and it is longer by the same number of bytes."""
+    """Every value comes back whatever it is, and is longer by the same number of bytes."""
     sealed = cipher.seal(digest, category, field, value, version)
     assert cipher.open(digest, category, field, sealed, version) == value
     assert len(sealed) == len(value) + OVERHEAD
@@ -68,7 +68,7 @@ def test_every_value_comes_back(digest: str, category: str, field: str, value: b
     ],
 )
 def test_a_value_that_was_moved_is_refused(moved: tuple[str, str, str, int]) -> None:
-    """To another session, category, field or version."""
+    """A value opens for no other session, category, field or version."""
     sealed = cipher.seal(*PLACE, TEXT, 3)
     with pytest.raises(UnreadableValue):
         cipher.open(*moved[:3], sealed, moved[3])
@@ -77,7 +77,7 @@ def test_a_value_that_was_moved_is_refused(moved: tuple[str, str, str, int]) -> 
 
 @given(st.data())
 def test_places_are_never_taken_for_each_other(data: st.DataObject) -> None:
-    """Whatever a field is called."""
+    """Places differ whatever a field is called."""
     names = st.sampled_from(["a", "b", "ab", "a\0b", "0", "\0", "1\0a", ""])
     plain = st.sampled_from(["a", "b", "ab", "0"])
     one, two = (data.draw(st.tuples(plain, plain, names, st.integers(0, 2))) for _ in range(2))
@@ -90,7 +90,7 @@ def test_places_are_never_taken_for_each_other(data: st.DataObject) -> None:
 
 
 def test_every_bit_counts() -> None:
-    """Of the head, the nonce, the text and the tag."""
+    """A change of any bit of the head, the nonce, the text or the tag is noticed."""
     sealed = cipher.seal(*PLACE, TEXT)
     for bit in range(len(sealed) * 8):
         changed = bytearray(sealed)
@@ -100,7 +100,7 @@ def test_every_bit_counts() -> None:
 
 
 def test_what_is_cut_off_is_refused() -> None:
-    """At any place, and so is what has more behind it."""
+    """A value that was cut off at any place is refused, and so is one that has more behind it."""
     sealed = cipher.seal(*PLACE, TEXT)
     for size in range(len(sealed)):
         with pytest.raises(UnreadableValue):
@@ -159,8 +159,7 @@ def test_sessions_do_not_share_a_key() -> None:
 
 
 def test_what_is_brought_to_another_id_is_the_same_whichever_worker_brings_it() -> None:
-    """So that a journal's entry and a record that were brought there apart can be compared. Nothing else has its
-    nonce."""
+    """A journal's entry and a record that were brought there apart can be compared. Nothing else has this nonce."""
     before = cipher.seal(*PLACE, TEXT)
     there = ANOTHER, "ui", "lang"
     first = cipher.seal_again(*there, TEXT, before=before)
@@ -176,7 +175,7 @@ def test_what_is_brought_to_another_id_is_the_same_whichever_worker_brings_it() 
 
 
 def test_no_key_is_shown() -> None:
-    """Neither of the cipher nor by an error."""
+    """Neither the cipher nor an error shows a key."""
     shown = repr(cipher) + str(vars(cipher)["_of_session"])
     sealed = cipher.seal(*PLACE, TEXT)
     with pytest.raises(UnreadableValue) as caught:

@@ -28,7 +28,7 @@ LIVES: dict[str, Any] = {"idle_ms": 60_000, "absolute_ms": 600_000}
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """In a file."""
+    """Yield a database in a file."""
     engine = make_engine(sa.make_url(f"sqlite:///{tmp_path / 'rows.sqlite3'}"), LONG)
     made = Database(engine, timeout=LONG, codec=codec)
     made.upkeep.create_tables()
@@ -123,7 +123,7 @@ def test_rights_are_seen_by_what_says_the_idle_time(tmp_path: Path) -> None:
 
 
 def test_a_payload_of_an_older_version_is_damaged() -> None:
-    """Also one value of it."""
+    """A payload is damaged if all or one of its values is of an older version."""
     rows = Rows(codec)
     first = codec.row_to_store(ROW.digest, PAYLOAD, 1)
     second = codec.row_to_store(ROW.digest, {**PAYLOAD, "user_role": b'"user"'}, 2)

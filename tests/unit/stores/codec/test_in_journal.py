@@ -1,5 +1,6 @@
-"""What waits on a host, and what its workers share, is sealed; and known by its text. That a sealed journal is a
-journal is told by ``tests/unit/stores/host/``."""
+"""Sealed entries and copies of a host, compared by their text. That a sealed journal is a journal is shown by
+``tests/unit/stores/host/``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ codec = sealing("ui")
 
 @pytest.fixture
 def journal(path: Path) -> Journal:
-    """In a file."""
+    """Return a journal in a file."""
     return journal_at(path, codec=codec)
 
 
@@ -49,7 +50,7 @@ def test_what_waits_is_sealed(journal: Journal, path: Path) -> None:
 
 
 def test_copies_are_sealed(journal: Journal, path: Path) -> None:
-    """For the workers of the host they are as they were published."""
+    """The workers of the host get the copies as they were published."""
     copy = CategoryCopy(7, {"lang": MARKER})
     journal.board.publish_copies([SharedCopy(DIGEST, "ui", copy, kind="u")])
     journal.put([value(ANOTHER, "lang", MARKER)], [SharedCopy(ANOTHER, "ui", copy)])

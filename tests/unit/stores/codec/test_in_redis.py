@@ -1,4 +1,4 @@
-"""What goes over the wire is sealed, what comes back is opened, and the description of a record is left alone."""
+"""Commands and replies of Redis: values are sealed and opened, and the description of a record is left alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sealed(field: str, version: int = 0, digest: str = DIGEST, category: str = "
 
 
 def test_no_command_has_a_value_in_it() -> None:
-    """Neither a write nor a push, a merge or what is given back."""
+    """Neither a write nor a push, a merge or a restored copy has a plain value."""
     copy = CategoryCopy(7, {"lang": MARKER})
     steps = [
         MergeStep(Operation.SET, "lang", MARKER, SINCE, 1, MARKER),
@@ -62,7 +62,7 @@ def test_no_command_has_a_value_in_it() -> None:
 
 
 def test_a_write_that_is_sent_again_is_the_same() -> None:
-    """What it has sent of the change is what the journal keeps of it."""
+    """The sealed bytes that were sent are those that the journal keeps of the change."""
     change = CategoryChange(1, sets={"lang": MARKER}, deletes={"theme"}, increments={"n": 1})
     first = commands.write(VISITOR, {"ui": change}, "free", said).packed
     assert commands.write(VISITOR, {"ui": change}, "free", said).packed == first
@@ -71,7 +71,7 @@ def test_a_write_that_is_sent_again_is_the_same() -> None:
 
 
 def test_limits_are_those_of_plain_values() -> None:
-    """What is added to each field is allowed for."""
+    """The bytes that sealing adds to each field are added to the limit."""
     packed = commands.write(VISITOR, {"ui": CategoryChange(1, sets={"lang": MARKER})}, "free", said).packed
     head = said._replace(limits=said.limits._replace(bytes=1000 + 10 * OVERHEAD)).head("free", DIGEST)
     assert head.encode() in packed
@@ -91,7 +91,7 @@ def test_a_record_of_a_category_is_opened() -> None:
 
 
 def test_a_row_is_opened_by_its_version() -> None:
-    """Of another one it is not readable: then the database is asked."""
+    """A payload that was sealed for another version is not readable: then the database is asked."""
     meta = auth_meta.live(ROW, 1000).encode()
     for version, is_readable in ((3, True), (2, False), (0, False)):
         stored = sealed("user_role", version, category="auth")

@@ -1,4 +1,4 @@
-"""What is a key and what is none, in sentences that quote none."""
+"""Keys of every form, and refusals of what is none, in sentences that quote nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHER = bytes(range(100, 132))
     ],
 )
 def test_a_key_is_read_in_every_form(given: Any) -> None:
-    """As bytes, in both alphabets of base64 with and without padding, and in hexadecimal."""
+    """A key may be bytes, base64 in both alphabets with and without padding, or hexadecimal."""
     assert read_key(given) == KEY
 
 
@@ -60,7 +60,7 @@ def test_what_the_command_prints_is_a_key() -> None:
     ],
 )
 def test_what_is_no_key_is_told_without_being_quoted(given: Any, why: str) -> None:
-    """Of wrong length, of a person's making, or no text at all."""
+    """The error names the reason: a wrong length, a text that a person made up, or no text at all."""
     with pytest.raises(BadKey, match=why) as caught:
         read_key(given)
     assert not given or str(given) not in str(caught.value)
@@ -68,7 +68,7 @@ def test_what_is_no_key_is_told_without_being_quoted(given: Any, why: str) -> No
 
 @given(st.binary(min_size=32, max_size=32) | st.text(max_size=70))
 def test_no_message_has_any_part_of_what_was_given(given: bytes | str) -> None:
-    """Whatever it is: a key that is nearly right is still a secret."""
+    """The message quotes nothing, whatever was given: a key that is nearly right is still a secret."""
     shown = "".join(problems_of([given]))
     parts = [given[at : at + 12] for at in range(max(1, len(given) - 11))]
     assert not any(str(part) in shown for part in parts if len(part) == 12)

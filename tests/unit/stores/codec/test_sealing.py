@@ -1,4 +1,4 @@
-"""What goes out is sealed for its place, what comes in is opened, and what a store has is known by its text."""
+"""The sealing codec: seals for a place, opens, and knows by its text what a store has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ours = sealing("ui", "auth")
 
 
 def test_what_was_read_goes_back_as_it_is() -> None:
-    """To a copy, to the journal, to a server that has lost it: it is not sealed anew."""
+    """The value is not sealed anew for a copy, the journal, or a server that has lost it."""
     stored = ours.value_to_store(*PLACE, TEXT)
     found = ours.value_from_store(*PLACE, stored)
     assert found == TEXT and stored != TEXT
@@ -38,7 +38,7 @@ def test_what_is_brought_to_another_id_is_sealed_for_it() -> None:
 
 
 def test_a_row_has_its_version() -> None:
-    """What belongs to one version of a row belongs to no other, nor to a record that has none."""
+    """A value that was sealed for one version of a row opens for no other, nor for a record without a version."""
     first = ours.value_to_store(DIGEST, "auth", "user_id", TEXT, 1)
     found = ours.value_from_store(DIGEST, "auth", "user_id", first, 1)
     second = ours.value_to_store(DIGEST, "auth", "user_id", found, 2)
@@ -50,7 +50,7 @@ def test_a_row_has_its_version() -> None:
 
 
 def test_a_change_is_sealed_once() -> None:
-    """However often it is sent: by its text it is told whether a server has it."""
+    """A change is sealed once however often it is sent: its text tells whether a server has it."""
     fields = {"lang": TEXT, "theme": b'"dark"'}
     once = ours.to_store_once(DIGEST, "ui", fields)
     assert fields == {"lang": TEXT, "theme": b'"dark"'}
@@ -62,7 +62,7 @@ def test_a_change_is_sealed_once() -> None:
 
 @pytest.mark.parametrize("stored", [TEXT, b"", b"1", b"\xa1", b"\xa1\0\0" + bytes(40), b"\0", b"\xff"])
 def test_what_cannot_be_opened_is_a_damaged_value(stored: bytes) -> None:
-    """As any that cannot be decoded; and it stays what it is wherever it goes."""
+    """The value counts as any that cannot be decoded; and it stays what it is wherever it goes."""
     found = ours.value_from_store(*PLACE, stored)
     assert ours.is_damaged(found) and not is_readable(found)
     assert ours.base_to_store(*PLACE, found) == stored
@@ -74,19 +74,20 @@ def test_what_cannot_be_opened_is_a_damaged_value(stored: bytes) -> None:
 
 @given(st.binary(max_size=60))
 def test_nothing_that_a_store_has_is_read_as_plain(stored: bytes) -> None:
-    """Whatever stands there in the place of a sealed value."""
+    """Nothing in the place of a sealed value is read as plain, whatever it is."""
     assert not is_readable(ours.value_from_store(*PLACE, stored))
 
 
 def test_a_value_sealed_by_another_key_is_damaged() -> None:
-    """As after a key was taken out of the list too early."""
+    """The value is damaged, as after a key was taken out of the list too early."""
     assert ours.is_damaged(
         sealing("ui").value_from_store(*PLACE, sealing("ui", key=OTHER_KEY).value_to_store(*PLACE, TEXT))
     )
 
 
 def test_other_categories_are_plain() -> None:
-    """What one of them has that is sealed, of the time when it was encrypted, is opened."""
+    """A category that is not encrypted gets plain values; sealed values from the time when it was encrypted are
+    opened."""
     stored = ours.value_to_store(*PLACE, TEXT)
     partly = sealing("auth")
     assert partly.value_to_store(*PLACE, TEXT) == TEXT
@@ -100,7 +101,7 @@ def test_other_categories_are_plain() -> None:
 
 
 def test_a_switch_over_ends() -> None:
-    """Until then what is plain is read, and goes out sealed; from then on it is damaged."""
+    """Plain values are read until then, and go out sealed; from then on they are damaged."""
     clock = Clock()
     switching = sealing("ui", plain_until=clock() + 60, clock=clock)
     found = switching.value_from_store(*PLACE, TEXT)
@@ -124,7 +125,7 @@ json = st.recursive(
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), json, st.integers(0, 5), st.integers(0, 5))
 def test_session_values_survive_every_way(field: str, value: object, first: int, second: int) -> None:
-    """From version to version, from id to id and back."""
+    """Values survive from version to version, from id to id and back."""
     encoded = encode(field, value)
     text = ours.value_to_store(DIGEST, "ui", field, encoded, first)
     for digest, version in ((DIGEST, second), (ANOTHER, first), (DIGEST, second)):

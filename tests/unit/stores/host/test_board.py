@@ -1,4 +1,4 @@
-"""What the workers of a host tell each other, on real files."""
+"""Messages between the workers of a host, on real files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -
 
 
 def test_only_a_newer_copy_replaces_one(journal: Journal) -> None:
-    """Of the copies that workers publish, the highest version stays."""
+    """The highest version of the published copies stays."""
     for version in (5, 4, 5, 6, 2):
         journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(version, {"lang": b"%d" % version}))])
     assert journal.overlay(ref("d")).copies == {"ui": CategoryCopy(6, {"lang": b"6"})}

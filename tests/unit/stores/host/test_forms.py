@@ -196,7 +196,7 @@ def addition(field: str, by: int) -> PendingWrite:
 def test_of_two_writes_of_a_field_the_later_one_counts(
     journal: Journal, path: Path, theirs_ms: int, left: bytes
 ) -> None:
-    """Whichever of the two files it is in."""
+    """The later write counts, whichever of the two files it is in."""
     journal.put([blind_write("a", b"mine"), addition("n", 1)])
     row = f"""INSERT INTO writes (digest, kind, shadow, category, operation, field, value, delta, basis, moment, doubts,
         token, is_sent, acknowledged, at_ms) VALUES ('d', 'u', 0, 'translation', 'set', 'a', CAST('theirs' AS BLOB), 0,
@@ -243,7 +243,8 @@ def test_a_file_in_any_other_form_is_left_alone(journal: Journal, path: Path, la
 
 
 def test_a_newer_form_and_a_damaged_own_file_are_archived(journal: Journal, path: Path) -> None:
-    """With what SQLite has beside them. A worker goes on with a new file, a newer release as if it were new here."""
+    """Both are archived with what SQLite has beside them. A worker goes on with a new file, a newer release as if it
+    were new here."""
     journal.open()
     newer = path_of(path, SCHEMA_VERSION + 1)
     former_release.make(newer, form=SCHEMA_VERSION + 1)

@@ -57,7 +57,7 @@ def journal(machine: Machine) -> Iterator[Journal]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_it_goes_on_when_the_wall_clock_is_set(machine: Machine, step: int) -> None:
-    """By the time that has passed; in a process that starts later as well."""
+    """The clock goes on by the time that has passed; in a process that starts later as well."""
     one = machine.clock()
     began = one()
     machine.passes(30)
@@ -107,7 +107,7 @@ def test_the_system_names_its_start_and_says_how_long_it_was(tmp_path: Path) -> 
 
 
 def test_it_is_shown_as_the_wall_clock_has_it(machine: Machine) -> None:
-    """What an operator compares with a watch."""
+    """The clock shows the time of the wall clock, which an operator compares with a watch."""
     clock = machine.clock()
     at_ms = int(clock() * 1000)
     machine.passes(7)
@@ -139,7 +139,8 @@ def test_a_clear_takes_what_was_written_before_it(machine: Machine, journal: Jou
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_claim_lapses_in_its_time(machine: Machine, journal: Journal, step: int) -> None:
-    """That of a worker that was killed keeps the others for no longer, and a round from before an incident is none."""
+    """The claim of a worker that was killed keeps the others only for its time, and a round from before an incident
+    does not count."""
     wanted = ResyncRound("server", since_ms=0, began_ms=int(journal.clock() * 1000))
     assert journal.board.claim_resync("killed", wanted, 6_000) is Claim.MINE
     machine.wall += step

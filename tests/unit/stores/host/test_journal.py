@@ -96,7 +96,8 @@ def test_anything_pending_makes_it_non_empty(journal: Journal, fill: Callable[[J
 def test_it_is_known_of_which_sessions_it_has_anything(
     journal: Journal, fill: Callable[[Journal], None], of: str
 ) -> None:
-    """Of its own process and of another one; a user who was logged out everywhere may be that of any session."""
+    """The journal knows this of its own process and of another one; a user's logout everywhere may concern any
+    session."""
     assert all(map(journal.is_silent_about, "dcx"))
     fill(journal)
     assert "".join(digest for digest in "dcx" if not journal.is_silent_about(digest)) == of
@@ -104,7 +105,7 @@ def test_it_is_known_of_which_sessions_it_has_anything(
 
 
 def test_what_another_process_writes_is_known_at_once(durable: Journal, sibling: Journal) -> None:
-    """Of that session and of no other; and when it was merged, too."""
+    """A write of another process is known for its session alone, and so is its merge."""
     assert durable.is_silent_about("d")
     write(sibling, a=b"1")
     assert not durable.is_silent_about("d")
@@ -195,7 +196,7 @@ def test_a_number_is_never_given_twice(journal: Journal) -> None:
 
 
 def test_all_of_a_request_is_kept_or_nothing(journal: Journal) -> None:
-    """What cannot be added to fails the call: nothing of it is kept, not even what came before it."""
+    """An addition to what is no number fails the call: nothing is kept, not even the entries before it."""
     write(journal, n=b'"x"')
     with pytest.raises(StoreError) as caught:
         journal.put([blind_write("a", b"1"), addition(1), blind_write("b", b"1")])
@@ -220,7 +221,7 @@ def test_a_sum_beyond_64_bits_is_refused(journal: Journal) -> None:
 
 @pytest.mark.parametrize("damage", ["operation = 'x'", "basis = 'x'", "operation = x'c1'"])
 def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
-    """What it was to change is lost, and is said; its session and the replay go on."""
+    """The damaged change is lost, which is logged; its session and the replay go on."""
     journal = journal_at(tmp_path / "journal")
     write(journal, a=b"1")
     write(journal, b=b"2")
@@ -236,7 +237,7 @@ def test_a_damaged_entry_concerns_no_other(tmp_path: Path, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("use", ["alone", "shrink"])
 def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: Path, use: str) -> None:
-    """As every other one: the replay and the monitor go on after it."""
+    """The error is like every other one of the journal: the replay and the monitor go on after it."""
     journal = journal_at(tmp_path / "journal", limits=JournalLimits(session_bytes=2**24))
     write(journal, a=b"1" * 5_000_000)
     journal.forget_writes(journal.pending_writes())
@@ -280,7 +281,8 @@ def test_a_number_of_a_carry_is_never_given_twice(journal: Journal) -> None:
 
 
 def test_what_is_on_its_way_to_an_id_goes_on_to_the_next_one(journal: Journal) -> None:
-    """Behind what that one has itself, and only what is carried on: a sign-out takes along no more than it names."""
+    """The data goes behind what the next id has itself, and only what is carried on: a sign-out takes along no more
+    than it names."""
     journal.carry(Carry("first", "second", "u", ["ui", "translation"]))
     journal.carry(Carry("second", "third", "a", ["ui"]))
     assert [(carry.origin, carry.digest, carry.kind, carry.categories) for carry in journal.pending_carries()] == [
@@ -291,7 +293,7 @@ def test_what_is_on_its_way_to_an_id_goes_on_to_the_next_one(journal: Journal) -
 
 
 def test_what_a_visitor_wiped_is_not_carried_on(journal: Journal) -> None:
-    """Neither by its id nor by one before that; the data of that one goes all the same."""
+    """Wiped data is carried on neither by this id nor by one before that; the data of that one goes all the same."""
     journal.carry(Carry("first", "second", "a", ["ui"], left_us=5))
     journal.put([replace(blind_write(WIPED_FIELD, digest="second"), category="ui", operation=Operation.WIPE)])
     journal.carry(Carry("second", "third", "a", ["ui"], left_us=7))
@@ -386,7 +388,7 @@ def test_a_full_journal_still_takes_revocations(path: Path) -> None:
 
 
 def test_a_sibling_sees_a_commit_at_once(durable: Journal, sibling: Journal) -> None:
-    """What one worker writes, and what it deletes, every other worker of the host sees in its next call."""
+    """Entries that one worker writes or deletes are seen by every other worker of the host in its next call."""
     assert durable.is_empty()
     assert sibling.is_empty()
     for _ in range(3):

@@ -18,7 +18,7 @@ Join = Callable[[], Presence]
 
 @pytest.fixture(params=["file", "memory"])
 def join(request: pytest.FixtureRequest, path: Path) -> Join:
-    """Makes another worker of the host."""
+    """Return a function that makes another worker of the host."""
     words: dict[Presence, str] = {}
     return lambda: Presence(path if request.param == "file" else None, words)
 

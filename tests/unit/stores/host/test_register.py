@@ -1,4 +1,6 @@
-"""What the workers of a host know together: which session was changed last, and the latest version of each category."""
+"""The knowledge that workers of a host share: which session was changed last, and the latest version of each
+category.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def needs_no_lock(one: Register) -> bool:
 
 
 def late(patched: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
-    """Have something happen once, just after a worker has read."""
+    """Do something once, just after a worker has read."""
     read, waiting = PrivateNumbers.read, [meanwhile]
 
     def read_and_wait(self: PrivateNumbers, place: int, size: int) -> bytes:
@@ -202,7 +204,7 @@ def test_letting_go_of_the_file_harms_no_thread_that_uses_it(
 
 
 def test_threads_that_open_it_at_once_leave_no_descriptor_behind(worker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither that which is used from then on nor that which is one too many."""
+    """Neither the descriptor that is used from then on nor one that is too many is left behind."""
     both, opened, open_it = threading.Barrier(2), list[int](), files.open_private
 
     def open_together(path: Path, *flags: int) -> int:
@@ -228,8 +230,8 @@ def test_threads_that_open_it_at_once_leave_no_descriptor_behind(worker: Make, m
 
 
 def test_an_older_version_is_outdated(single: Register) -> None:
-    """To the millisecond; of another session or category nothing is said. Of two requests the one that has read the
-    older version may be the later one to note it."""
+    """Versions are compared to the millisecond; of another session or category nothing is said. Of two requests the
+    one that has read the older version may be the later one to note it."""
     for note in (single.note_version, single.note_wipe):
         digest = note.__name__
         for version in (5, 4):
@@ -246,7 +248,7 @@ def test_an_older_version_is_outdated(single: Register) -> None:
 
 
 def test_workers_share_what_they_note(worker: Make) -> None:
-    """Also after one of them has let go of the file."""
+    """Workers share their notes also after one of them has let go of the file."""
     mine, siblings = worker(), worker()
     mine.note_version("d", "ui", 5 * MS)
     mine.close()
@@ -263,7 +265,7 @@ def test_what_is_noted_of_others_displaces_nothing(single: Register) -> None:
 
 
 def test_what_was_noted_longest_ago_gives_way(worker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is noted again does not count as noted before."""
+    """A name that is noted again counts as noted now."""
     monkeypatch.setattr(register, "BUCKETS", 1)
     for one in (worker(), Register(JournalFile(None))):
         for name, version in [*((n, n) for n in range(1, 8)), (1, 9), (8, 10)]:

@@ -34,7 +34,7 @@ def done(wanted: ResyncRound, now: int) -> ResyncRound:
 
 
 def test_one_works_and_the_other_waits_until_it_is_done(host: Host) -> None:
-    """Then it is done for both; neither repeats it."""
+    """The work is done for both then; neither repeats it."""
     wanted = host.wanted()
     assert host.a.board.claim_resync("a", wanted, HOLD) is Claim.MINE
     assert host.b.board.claim_resync("b", wanted, HOLD) is Claim.TAKEN
@@ -44,7 +44,7 @@ def test_one_works_and_the_other_waits_until_it_is_done(host: Host) -> None:
 
 
 def test_a_sibling_that_noticed_a_little_earlier_needs_no_round_of_its_own(host: Host) -> None:
-    """What was pushed reaches back a minute before what the first one asked for."""
+    """A finished round covers a minute before what its worker asked for."""
     first = host.wanted(since=1000)
     host.a.board.claim_resync("a", first, HOLD)
     host.a.board.end_resync("a", done(first, host.now))

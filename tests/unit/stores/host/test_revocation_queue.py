@@ -180,7 +180,7 @@ def test_of_a_time_and_an_epoch_what_ends_most_counts(journal: Journal) -> None:
 
 @contextmanager
 def full(journal: Journal) -> Iterator[None]:
-    """Meanwhile its disk takes nothing."""
+    """Let the journal's disk take nothing meanwhile."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
@@ -227,7 +227,8 @@ def test_i33_what_the_journal_does_not_take_is_held_until_both_stores_have_it(
 def test_i33_what_ends_most_counts_of_what_the_journal_takes_late(
     journal: Journal, notes: list[tuple[int, int]], kept: tuple[int, int, bool]
 ) -> None:
-    """As if it had had room for each of them: the database does not know of a time that was noted after its epoch."""
+    """The entries count as if the journal had had room for each of them: the database does not know of a time that
+    was noted after its epoch."""
     with full(journal):
         for until_ms, epoch in notes:
             with pytest.raises(StoreError):
@@ -249,7 +250,7 @@ def test_how_far_a_user_is_outlives_the_worker(durable: Journal, sibling: Journa
 
 
 def test_a_logged_out_user_takes_no_single_session_along(journal: Journal) -> None:
-    """When a session began the journal does not know: what waits for it stays, and so does its revocation."""
+    """The journal does not know when a session began: its waiting changes stay, and so does its revocation."""
     write(journal, a=b"1")
     journal.revocations.note("e")
     journal.revocations.note_user("7", until_ms=2**62)

@@ -1,4 +1,4 @@
-"""What the workers of a host tell each other of a Redis server, through the journal."""
+"""Facts about a Redis server that the workers of a host share through the journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORD = ServerRecord("a", 1000, "g", 7)
 
 
 def test_a_worker_reads_what_another_has_noted(path: Path) -> None:
-    """By the endpoint's name."""
+    """The record is found by the endpoint's name."""
     HostMemory(journal_at(path).board, "primary").note(RECORD)
     assert HostMemory(journal_at(path).board, "primary").recall() == RECORD
     assert HostMemory(journal_at(path).board, "replica").recall() is None
@@ -23,7 +23,7 @@ def test_a_worker_reads_what_another_has_noted(path: Path) -> None:
 def test_a_journal_that_cannot_be_used_costs_no_error_but_a_line_that_says_what_it_means(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it costs, what is done by itself, and where to look if it goes on."""
+    """The line says what it costs, what is done by itself, and where to look if it goes on."""
     memory = HostMemory(journal_at(tmp_path).board, "primary")  # a folder is no journal
     memory.note(RECORD)
     assert memory.recall() is None

@@ -1,4 +1,4 @@
-"""What waits in the journal, in numbers."""
+"""The numbers of entries that wait in the journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(digest: str, field: str = "a", kind: str = "u", *, shadow: bool = Fals
 
 
 def test_an_empty_journal_has_noughts(journal: Journal) -> None:
-    """Of every kind, and no time."""
+    """An empty journal counts nought of every kind, and has no oldest entry."""
     summary = journal.summary()
     assert summary.kinds == dict.fromkeys(KINDS, Waiting(0, None))
     assert (summary.signed_in, summary.visitors) == (0, 0)

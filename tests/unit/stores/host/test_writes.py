@@ -1,4 +1,4 @@
-"""What remains of what waits when more is written, what a session is shown of it, and when a copy outdates it."""
+"""Entries of the journal when more is written, what a session is shown of them, and when a copy outdates them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def value(text: bytes | None, basis: Basis = BLIND, **more: Any) -> PendingWrite
 
 
 def seen(text: bytes | None, base: bytes | None, version: int, **more: Any) -> PendingWrite:
-    """What was made from a value that was read."""
+    """Return a write that was made from a value that was read."""
     return value(text, SEEN, moment=version, base=base, **more)
 
 
@@ -53,12 +53,12 @@ def wipe(**more: Any) -> PendingWrite:
 
 
 def kept(journal: Journal) -> list[PendingWrite]:
-    """What waits, in its order, without numbers and times of its own."""
+    """Return the waiting writes in their order, without their own numbers and times."""
     return bare(journal.pending_writes())
 
 
 def bare(entries: Iterable[PendingWrite]) -> list[PendingWrite]:
-    """Without numbers and times of the journal's."""
+    """Return entries without the numbers and times that the journal gave them."""
     return [replace(entry, seq=0, at_ms=0) for entry in entries]
 
 
@@ -171,7 +171,7 @@ def test_a_field_that_is_written_again_is_younger(journal: Journal, clock: Clock
 
 
 def test_additions_that_were_not_sent_are_one(journal: Journal) -> None:
-    """Under the id of the first."""
+    """Several additions become one, under the id of the first."""
     journal.put([addition(2)])
     journal.put([addition(-5, "added.2"), addition(1, "added.3")])
     assert kept(journal) == [addition(-2)]
@@ -283,7 +283,7 @@ def test_what_is_added_after_an_addition_that_may_have_been_made_is_behind_it_to
 
 @pytest.mark.parametrize("is_sent", [False, True])
 def test_a_wipe_takes_the_place_of_everything_in_its_category(journal: Journal, is_sent: bool) -> None:
-    """What was written before it is of no use; other categories, sessions and the shadow keep theirs."""
+    """Earlier writes of the category are dropped; other categories, sessions and the shadow keep theirs."""
     others = [value(b"1", category="x"), value(b"1", digest="e"), value(b"1", shadow=True)]
     journal.put([value(b"1"), addition(1, field="m"), value(b"1", UNSEEN, field="o"), wipe(), *others])
     if is_sent:
@@ -294,7 +294,7 @@ def test_a_wipe_takes_the_place_of_everything_in_its_category(journal: Journal, 
 
 
 def test_what_is_written_after_a_wipe_waits_behind_it(journal: Journal) -> None:
-    """In the order of the view; written again it is still behind it."""
+    """The change waits in the order of the view; written again it is still behind the wipe."""
     journal.put([wipe(), value(b"1"), addition(2, field="m")])
     journal.put([value(b"2"), addition(1, "added.2", field="m")])
     assert [entry.operation for entry in kept(journal)] == [WIPE, SET, ADD]
@@ -303,8 +303,8 @@ def test_what_is_written_after_a_wipe_waits_behind_it(journal: Journal) -> None:
 
 @pytest.mark.parametrize("basis", [SEEN, UNSEEN])
 def test_what_is_made_after_a_wipe_is_made_from_nothing(journal: Journal, basis: Basis) -> None:
-    """Whatever version was read then: the wipe was acknowledged, so the value counts by its own time, as if its key
-    had not been read. A record that was wiped since that version, by this very wipe, is not in its way."""
+    """The value counts by its own time, whatever version was read then, as if its key had not been read: the wipe
+    was acknowledged. A record that was wiped since that version, by this very wipe, is not in its way."""
     new = value(b"1", basis, moment=5, acknowledged=8)
     blind = value(b"1", moment=8, acknowledged=8)
     journal.put([wipe(acknowledged=7), new])
@@ -348,7 +348,8 @@ def test_a_wipe_that_comes_late_takes_nothing_that_was_acknowledged_after_it(jou
 
 
 def test_the_overlay_tells_values_additions_guesses_and_wipes_apart(journal: Journal) -> None:
-    """By category; each addition with its id, so that what Redis counts already is not added once more."""
+    """The overlay is by category, with the id of each addition, so that what Redis counts already is not added once
+    more."""
     journal.put([addition(2)])
     sent(journal)
     journal.put([addition(3, "added.2"), addition(4, "added.3", field="m")])
@@ -381,7 +382,7 @@ def test_a_shadow_is_shown_its_own(journal: Journal) -> None:
 
 
 def test_each_sending_leaves_its_id(journal: Journal) -> None:
-    """Of values their moment stays; of a session whose server's clock is not known an addition's is 0."""
+    """The moment of values stays; an addition gets the moment 0 if the clock of its session's server is not known."""
     journal.put([seen(b"1", b"0", 5), value(b"1", field="m"), addition(2, field="o", digest="e"), wipe(category="x")])
     for write_id in ("sent..1", "sent..2"):
         sent(journal, write_id)
@@ -475,7 +476,7 @@ def test_a_copy_from_before_a_wipe_says_nothing_of_what_could_not_be_read(journa
 
 
 def test_a_copy_that_is_no_newer_outdates_nothing(journal: Journal) -> None:
-    """Nor does one of a session that is revoked."""
+    """A copy of a session that is revoked outdates nothing either."""
     journal.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(9, {"n": b"8"}))])
     journal.put([seen(b"1", b"9", 5)])
     assert not +journal.board.publish_copies([SharedCopy("d", "ui", COPY)]).outdated
@@ -497,7 +498,8 @@ def test_what_builds_on_a_copy_is_compared_with_the_next_one(journal: Journal) -
 
 
 def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
-    """In one transaction with the entries that go, so that no worker sees neither; room is where they were."""
+    """The copy is published in one transaction with the entries that go, so that no worker sees neither; room is
+    where they were."""
     full = journal_at(None, limits=JournalLimits(entries=1))
     full.put([value(b"2", kind="u")])
     merged = full.pending_writes()
@@ -508,7 +510,7 @@ def test_a_merge_publishes_what_it_made(journal: Journal) -> None:
 
 
 def test_what_the_copy_of_a_merge_outdates_is_told(journal: Journal) -> None:
-    """By category, as of a copy that is published."""
+    """The outdated entries are told by category, as of a copy that is published."""
     journal.put([value(b"2")])
     merged = journal.pending_writes()
     journal.put([seen(b"1", b"9", 5, field="m"), seen(b"1", b"9", 5, field="o")])

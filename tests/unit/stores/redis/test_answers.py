@@ -1,4 +1,4 @@
-"""What the reply to a read says, where the reader has said what it has already; and what a write can answer."""
+"""Replies to reads, also where the reader has named the content that it has already; and replies to writes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_damaged_auth_record_is_no_identity(changes: Any, is_foreign: bool) ->
 
 
 def test_a_row_that_nothing_sane_could_have_made_is_described_all_the_same() -> None:
-    """What another program has written to the database must not fail where it is pushed."""
+    """A row that another program has written to the database must not fail where it is pushed."""
     far, low = 2**62, -(2**62)
     row = AuthRow(MINE, "7", low, True, {}, low, low, far, far, 0)
     assert said_by(MINE, live(row, low).encode()) == AuthMeta(True, 0, 0, 36**9 - 1, 36**9 - 1, 0, 0)
@@ -132,7 +132,8 @@ WRITTEN = b"written" + MOMENTS[0] + MINE[:8].encode() + MOMENTS[1] * 2 + b"00000
 
 
 def test_a_write_answers_with_the_versions_before_and_after_it() -> None:
-    """Of one category by one text, of several by a list of such; and with the description of each record by now."""
+    """The answer is one text for one category, a list of texts for several; each has the new description of the
+    record."""
     assert write_fits(WRITTEN, 2)
     ui = Change(int(MOMENTS[0]), int(MOMENTS[1]), WRITTEN[23:])
     assert written(WRITTEN, ("ui",)) == Written("written", {"ui": ui})

@@ -51,7 +51,7 @@ def node(number: int) -> Address:
 
 
 def ranges(*shards: tuple[int, ...], slots: Sequence[tuple[int, int]] = THIRDS) -> list[Any]:
-    """As CLUSTER SLOTS answers: each shard its slots, its primary, its replicas."""
+    """Return an answer to CLUSTER SLOTS: of each shard its slots, its primary, its replicas."""
     return [
         [first, last, *([b"h", port, b"id", []] for port in ports)]
         for (first, last), ports in zip(slots, shards, strict=True)
@@ -95,13 +95,13 @@ def test_a_slot_may_have_no_shard() -> None:
     ids=["failover", "slots", "names"],
 )
 def test_a_shard_keeps_its_number(after: list[tuple[int, ...]], numbers: dict[int, int]) -> None:
-    """Whatever happens to its primary or its slots, as long as either is left."""
+    """The number stays whatever happens to the shard's primary or its slots, as long as either is left."""
     found = draw(read(*after), draw(read((1, 4), (2, 5), (3, 6))))
     assert {number: place.primary.port for number, place in found.places.items()} == numbers
 
 
 def test_a_new_shard_has_a_new_number() -> None:
-    """Not that of one that went away meanwhile: it must not be taken for that one."""
+    """The number is not that of a shard that went away meanwhile: the new shard must not be taken for that one."""
     before = draw(read((1, 4), (2, 5), (3, 6)))
     halves = ((0, 8191), (8192, SLOTS - 1))
     two = draw(read((1, 4), (2, 5), slots=halves), before)
@@ -115,7 +115,8 @@ def test_a_new_shard_has_a_new_number() -> None:
 
 
 def test_what_moved_is_told() -> None:
-    """From one shard to another, or from none: then it may have lain there for long. Not what no shard has by now."""
+    """Slots are told that went from one shard to another, or came from none, where they may have lain for long; not
+    those that no shard has by now."""
     before = draw(read((1,), (2,), slots=((0, 10), (11, 20))))
     after = draw(read((1,), (2,), slots=((1, 8), (9, 21))), before)
     assert moved(before, after) == [9, 10, 21]
@@ -123,7 +124,7 @@ def test_what_moved_is_told() -> None:
 
 
 def test_a_host_that_is_not_named_is_the_one_that_answered() -> None:
-    """As nodes say it that do not know their own name."""
+    """Nodes answer so that do not know their own name."""
     answered = [[0, SLOTS - 1, [None, 1, b"id"], [b"", 2, b"id"], [b"?", 3, b"id"]]]
     [(_, _, place)] = read_ranges(answered, Address("asked", 9))
     assert place == Servers(Address("asked", 1), (Address("asked", 2), Address("asked", 3)))
@@ -138,7 +139,7 @@ def test_what_is_no_map_is_refused(reply: Any) -> None:
 
 @pytest.mark.parametrize("slot", [0, 1, 8191, SLOTS - 1])
 def test_a_tag_leads_to_its_slot(slot: int) -> None:
-    """In a key with braces, and as a digest."""
+    """A tag leads to its slot in a key with braces, and as a digest."""
     assert key_slot(f"session:canary:{{{tag_of(slot)}}}".encode()) == slot == key_slot(tag_of(slot).encode())
 
 
@@ -189,7 +190,7 @@ class Cluster:
         )
 
     def primary(self, number: int) -> Address:
-        """Where the directory takes the primary of a shard to be."""
+        """Return the address of a shard's primary, as the directory has it."""
         assert self.directory.map is not None
         return self.directory.map.places[number].primary
 
@@ -207,7 +208,7 @@ def nodes() -> Cluster:
 
 @pytest.fixture
 def known(nodes: Cluster) -> Cluster:
-    """With a map that is known."""
+    """Return a cluster whose map is known."""
     nodes.say(7, *WHOLE)
     nodes.directory.refresh(1)
     nodes.asked.clear()
@@ -321,7 +322,7 @@ def test_a_canary_goes_to_a_slot_that_stays(known: Cluster) -> None:
 
 
 def said(store: str, error: str) -> StoreError:
-    """What a node says, as the store translates it."""
+    """Return the error of a node, as the store translates it."""
     kind, _, text = error.partition(" ")
     made = {"MOVED": driver.MovedError, "ASK": driver.AskError, "TRYAGAIN": driver.TryAgainError}[kind](text)
     return translate(store, made, sent=True)
@@ -424,7 +425,7 @@ def stores(nodes: Cluster) -> Stores:
 
 
 def test_each_session_goes_to_its_shard(stores: Stores) -> None:
-    """And health is told which ones there are."""
+    """Health is told which shards there are."""
     for slot, number in ((0, 1), (5461, 2), (SLOTS - 1, 3)):
         stores.read(slot)
         assert stores.asked == [(number, False)]
@@ -433,7 +434,7 @@ def test_each_session_goes_to_its_shard(stores: Stores) -> None:
 
 
 def test_calls_about_several_sessions_ask_each_shard_once(stores: Stores) -> None:
-    """And say of each in its order, however they are mixed."""
+    """The answers for each shard come in the order of its sessions, however they are mixed."""
     store: Any = stores.store
     several = [on(SLOTS - 1), on(5461), on(SLOTS - 2)]
     assert store.auths(several, timeout=1) == [f"{several[0]} by 3", f"{several[1]} by 2", f"{several[2]} by 3"]
@@ -442,7 +443,8 @@ def test_calls_about_several_sessions_ask_each_shard_once(stores: Stores) -> Non
 
 
 def test_where_a_slot_is_on_its_way_each_session_goes_its_own(stores: Stores) -> None:
-    """Whatever is asked; the other shards are asked for theirs together."""
+    """Each session of such a slot goes its own way, whatever is asked; the other shards are asked for theirs
+    together."""
     moving, other = [on(0), on(1)], on(5461)
     store: Any = stores.store
     alone = store.auths([*moving, other], timeout=1)
@@ -504,7 +506,7 @@ def test_a_slot_between_two_nodes_is_tried_again_twice(stores: Stores) -> None:
 
 
 def test_all_waits_of_a_call_come_out_of_its_time(stores: Stores) -> None:
-    """Also those for the node it is sent to."""
+    """The wait for a node's connection counts, too."""
     stores.timeouts.clear()
     stores.read(0, "TRYAGAIN x", "MOVED 0 h:2", timeout=0.2)
     first, second, third = stores.timeouts
@@ -538,7 +540,7 @@ def test_slots_without_a_shard_are_a_lost_shard(stores: Stores) -> None:
 
 
 def test_a_shard_that_is_gone_is_forgotten(stores: Stores) -> None:
-    """With its connections; health is told."""
+    """A shard that is gone is forgotten with its connections; health is told."""
     halves = ranges((1, 4), (2, 5), slots=((0, 8191), (8192, SLOTS - 1)))
     stores.nodes.answers = {1: (9, halves)}
     stores.nodes.directory.refresh(1)
@@ -564,8 +566,8 @@ def test_servers_that_are_no_cluster_are_one_shard_without_a_number(nodes: Clust
 
 
 def test_what_becomes_a_cluster_has_the_names_of_one(nodes: Cluster) -> None:
-    """As if it had been found as one, also at an address that is known; and it may cease to be one. What was confirmed
-    before it changed is not trusted."""
+    """The names are as if it had been found as a cluster, also at an address that is known; and it may cease to be
+    one. What was confirmed before it changed is not trusted."""
     stores = Stores(nodes)
     nodes.single = Servers(node(1), (node(2),))
     assert nodes.directory.adopt_single()
@@ -635,7 +637,7 @@ def test_a_shard_is_lost_for_its_own_sessions() -> None:
 
 
 def test_the_share_of_lost_shards_is_the_share_of_the_sessions() -> None:
-    """Of a single primary it is all or nothing."""
+    """A lost shard counts by its share of the slots; a single primary counts as all or nothing."""
     health = Health(ALL, shards=Shards(share={":1": 0.5, ":2": 0.3, ":3": 0.2}.__getitem__))
     assert health.lost_share == 0
     lose(health, "primary:1", "replica:2", "primary:3")
@@ -658,7 +660,7 @@ def test_each_shard_has_an_outage_of_its_own_age() -> None:
 
 
 def test_shards_that_are_found_take_over_the_outage() -> None:
-    """What waited for the whole waits for each of them; without an outage they begin well."""
+    """An outage of the whole goes on as one of each shard; without an outage, shards begin well."""
     health = Health([PRIMARY, DATABASE])
     lose(health, PRIMARY)
     health.arrange(PRIMARY, SHARDS)
@@ -728,7 +730,8 @@ class Home:
 
 @pytest.mark.parametrize("others", [0, 1200])
 def test_what_waits_for_a_lost_shard_keeps_nothing_else_waiting(tmp_path: Path, others: int) -> None:
-    """However much it is, and however old: it is left where it is, without asking any node."""
+    """All else is sent, however much waits for the lost shard, and however old it is: it stays where it is, and no
+    node is asked."""
     home: Any = Home()
     journal = journal_at(tmp_path / "journal")
     backend: Any = SimpleNamespace(

@@ -73,7 +73,7 @@ def test_there_are_no_more_than_may_be(place: Place) -> None:
 
 
 def test_one_is_not_waited_for_longer_than_the_pool_says(place: Place) -> None:
-    """However much time a request has."""
+    """The pool's limit holds however much time a request has."""
     for _ in range(2):
         place.pool.take(LATER)
     with pytest.raises(driver.MaxConnectionsError):
@@ -82,7 +82,7 @@ def test_one_is_not_waited_for_longer_than_the_pool_says(place: Place) -> None:
 
 
 def test_what_it_took_to_connect_is_said(place: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it was in vain."""
+    """The time to connect is said also where connecting was in vain."""
 
     def connect(connection: Any) -> None:
         clock.now += 0.25
@@ -120,7 +120,7 @@ def test_a_server_with_as_many_clients_as_it_takes_is_not_asked_for_more_for_a_w
 
 
 def test_another_server_may_take_as_many_as_ever(place: Place, clock: Clock) -> None:
-    """What was in use is not kept then."""
+    """A connection that was in use is not kept after the change of servers."""
     pool, server = place.pool, place.server
     first = pool.take(LATER)
     server.refuses = FULL

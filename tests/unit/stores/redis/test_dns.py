@@ -15,7 +15,7 @@ from tests.support.clock import Clock
 
 
 class Resolver:
-    """In the place of ``socket.getaddrinfo``.
+    """A stand-in for ``socket.getaddrinfo``.
 
     :ivar answers: host → addresses, or the error it is answered with.
     :ivar askers: the names of the threads that asked.
@@ -52,7 +52,7 @@ def ask(names: DnsCache, seconds: float = LONG) -> tuple[SocketAddress, ...]:
 
 
 def nothing_is_looked_up() -> bool:
-    """Nothing is being looked up."""
+    """Return whether no name is being looked up."""
     return "langpont-session-names" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -105,7 +105,7 @@ def test_the_last_answer_is_used_while_there_is_none(resolver: Resolver, clock: 
 
 
 def test_a_name_that_leads_nowhere_is_an_error_and_is_asked_for_again_later(resolver: Resolver, clock: Clock) -> None:
-    """Not by every request that comes along."""
+    """Not every request that comes along asks for such a name again."""
     resolver.answers["redis.test"] = socket.gaierror(-2, "Name or service not known")
     names = DnsCache(clock=clock)
     for _ in range(3):
@@ -187,8 +187,8 @@ def test_a_doubt_that_the_answer_does_not_remove_is_looked_into_again(resolver: 
 
 
 def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock: Clock) -> None:
-    """Where servers come and go under new names there would be ever more to look up. One that leads somewhere is kept:
-    connections that last ask for it seldom."""
+    """Otherwise, where servers come and go under new names, ever more would be looked up. A name that leads
+    somewhere is kept: lasting connections seldom ask for it."""
     resolver.answers["redis.test"] = ["10.0.0.1"]
     names = DnsCache(clock=clock)
     [one] = ask(names)
@@ -209,7 +209,7 @@ def test_a_name_of_a_server_that_is_gone_is_forgotten(resolver: Resolver, clock:
 
 
 def test_a_resolver_that_breaks_is_asked_again(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    """Whatever it raises."""
+    """A resolver is asked again whatever it raised."""
 
     def broken(*arguments: Any) -> Any:
         raise MemoryError

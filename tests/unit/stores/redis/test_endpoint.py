@@ -1,4 +1,4 @@
-"""What is asked of one server beside its sessions, and where the canary of a shard lies."""
+"""Questions to one server beside its sessions, and the place of a shard's canary."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def endpoint(link: Any) -> Endpoint:
 
 
 class Directory:
-    """Says in which slot the canary of a shard lies.
+    """A directory that says in which slot the canary of a shard lies.
 
     :ivar avoided: slots that were found to be no place for it.
     """
@@ -101,12 +101,12 @@ def test_a_server_has_an_address_once_it_was_reached(endpoint: Endpoint, link: L
 
 
 def test_the_clock_is_told_in_whole_milliseconds(endpoint: Endpoint) -> None:
-    """What is not over yet does not count."""
+    """Fractions of a millisecond are cut off."""
     assert endpoint.time_ms(timeout=WAIT) == 1_700_000_000_005
 
 
 def test_the_canary_is_compared_with_what_is_known_of_it(endpoint: Endpoint, link: Link) -> None:
-    """Where nothing is known, nothing can be missed."""
+    """Without an earlier canary, nothing can be missed."""
     found = endpoint.look_at_canary(None, timeout=WAIT)
     assert found == Canary(CANARY_ID.decode(), 4, 1000)
     endpoint.look_at_canary(found, timeout=WAIT)
@@ -157,7 +157,7 @@ def test_a_canary_that_lay_elsewhere_is_not_missed(
 def test_a_slot_that_leaves_the_shard_is_no_place_for_its_canary(
     shard: ShardEndpoint, link: Link, directory: Directory, error_class: ErrorClass, avoided: list[int]
 ) -> None:
-    """That the server does not answer says nothing of the slot."""
+    """A server that does not answer says nothing about the slot, which is not avoided."""
     link.fails = StoreError("primary:2", error_class, "Test")
     with pytest.raises(StoreError):
         shard.look_at_canary(None, timeout=WAIT)

@@ -1,4 +1,4 @@
-"""What the driver raises, as the rest of the package sees it: an error class and a name, never the text."""
+"""Errors of the driver, as the rest of the package sees them: an error class and a name, never the text."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ T, D, L = ErrorClass.TOPOLOGY, ErrorClass.DATA, ErrorClass.LOCAL
 
 
 def with_code(error: Exception, code: str) -> Exception:
-    """As the driver's parser makes it: the code taken from the text and put beside it."""
+    """Return an error as the driver's parser makes it: the code taken from the text and put beside it."""
     error.status_code = code  # type: ignore[attr-defined]
     return error
 
 
 def in_pipeline(error: Exception) -> Exception:
-    """As a pipeline annotates it: type and code stay, the text begins with the command and its arguments."""
+    """Return an error as a pipeline annotates it: type and code stay, the text begins with the command and its
+    arguments."""
     error.args = (f"Command # 1 (HSET session:ui lang secret) of pipeline caused error: {error.args[0]}",)
     return error
 
@@ -43,7 +44,7 @@ def caused_by(error: Exception, cause: BaseException, *, explicit: bool = False)
 
 
 def by_tls(text: str, reason: str | None = None) -> Exception:
-    """As the driver wraps an error of the TLS library."""
+    """Return an error of the TLS library as the driver wraps it."""
     error = ssl.SSLError(1, text)
     if reason:
         error.reason = reason
@@ -185,12 +186,12 @@ def test_a_full_server_is_told_from_others() -> None:
 
 
 def test_a_text_that_quotes_a_code_is_not_taken_for_it() -> None:
-    """What a pipeline quotes is the application's."""
+    """A text that a pipeline quotes is the application's."""
     assert classify(in_pipeline(driver.ResponseError("ERR NOAUTH is what a client wrote"))) is U
 
 
 def test_each_code_has_an_example() -> None:
-    """As a reply for which the driver has no class of its own."""
+    """The example is a reply for which the driver has no class of its own."""
     plain = [error for error, _ in ERRORS if type(error) is driver.ResponseError]
     told_by = {getattr(error, "status_code", None) or str(error).partition(" ")[0] for error in plain}
     assert BY_CODE.keys() - told_by == set()

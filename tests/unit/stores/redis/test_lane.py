@@ -1,4 +1,4 @@
-"""What is kept of what was read over one connection, by the order in which a server's messages arrive."""
+"""Copies that were read over one connection are kept, by the order in which a server's messages arrive."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Connection:
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Of a connection: the worker's and the server's."""
+    """Yield both ends of a connection: the worker's and the server's."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours, theirs
@@ -74,7 +74,7 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
 
 
 def copy(lane: Lane, *names: str) -> Copy:
-    """What was read of these categories."""
+    """Return a copy of these categories, as it was read."""
     records = {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names}
     lives = dict.fromkeys(names, 1000)
     return Copy(lives, "a", 1, records, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane, lane.over)
@@ -171,7 +171,7 @@ def test_what_was_named_before_a_question_does_not_concern_its_answer(lane: Lane
 
 
 def test_a_look_never_waits(ends: tuple[socket.socket, socket.socket]) -> None:
-    """Whatever an application has made the default of all its sockets."""
+    """A look does not wait, whatever an application has made the default of all its sockets."""
     ours, server = ends
     lane = Lane(Memory())
     server.sendall(b"+OK\r\n")

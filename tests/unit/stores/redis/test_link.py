@@ -67,7 +67,7 @@ def test_nothing_is_sent_for_nothing(link: Link, server: Server) -> None:
 def test_an_error_is_one_of_the_package(
     link: Link, server: Server, said: Any, error_class: ErrorClass, is_kept: bool
 ) -> None:
-    """And a connection is kept only if its reply was read whole."""
+    """The connection is kept only if its reply was read whole."""
     server.says = [said]
     with pytest.raises(StoreError) as caught:
         link.run([PING], 1.0)
@@ -176,7 +176,7 @@ def test_a_new_connection_has_the_time_to_connect(link: Link, server: Server, ti
 def test_another_server_is_looked_for_while_there_is_time(
     link: Link, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch, passed: float, is_tried_again: bool
 ) -> None:
-    """Of the second that a request has, and the time to connect."""
+    """The second try needs time to connect, within the second that a request has."""
     server.says = [driver.ReadOnlyError(""), b"PONG"]
     forget = link.connections.forget
 
@@ -255,7 +255,7 @@ def test_a_command_over_a_connection_at_hand_was_done_refused_or_is_in_doubt(
 
 
 def test_a_command_may_stand_before_each_other_one(link: Link, server: Server) -> None:
-    """As for keys that are still on their way; a refusal of it is of that one slot."""
+    """ASKING stands before each command on keys that are still on their way; a refusal of it is of that one slot."""
     asking = link.announcing(b"ASKING")
     server.says = [b"OK", b"PONG", b"OK", b"PONG"]
     assert asking.run([PING, PING], 1.0) == [b"PONG", b"PONG"]

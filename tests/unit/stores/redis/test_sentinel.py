@@ -137,7 +137,7 @@ AT_ONCE, MUCH_LATER = 0.0, UNCONFIRMED
 def test_the_word_about_the_latest_failover_counts(
     clock: Clock, first: Any, then: Any, after: float, is_doubtful: bool, used: Address, switches: int
 ) -> None:
-    """Whichever sentinel says it: one that is behind does not lead a connection back."""
+    """A sentinel that is behind does not lead a connection back, whichever says what."""
     one = Told(first[0], epoch=first[1])
     asked = SentinelResolver([one], "service", is_master=True, clock=clock)
     assert asked.primary(NAMES, LATER) == first[0]
@@ -170,7 +170,7 @@ def test_what_is_confirmed_stays_known(clock: Clock) -> None:
     ],
 )
 def test_a_sentinel_is_asked_for_the_place_and_the_number_of_the_failover(answers: list[bytes], named: Any) -> None:
-    """In one go; what its user may not ask is not known."""
+    """Both questions are asked in one go; what the sentinel's user may not ask is not known."""
     left = iter(answers)
     with StrangeServer(lambda command: next(left) if command == "SENTINEL" else None) as server:
         options = {"host": "127.0.0.1", "port": server.port, "decode_responses": True, "protocol": 2}

@@ -73,7 +73,7 @@ class Told(Sentinel):
 
 
 class Way:
-    """What the watch needs of a link."""
+    """The parts of a link that the watch needs."""
 
     name = "primary"
 
@@ -98,7 +98,7 @@ class Watched:
         self.noticed += 1
 
     def look(self) -> list[int]:
-        """One turn; how often each sentinel was asked in it."""
+        """Take one turn of the watch, and return how often each sentinel was asked in it."""
         before = [one.asked for one in self.sentinels]
         self.watch.look(0)
         return [one.asked - number for one, number in zip(self.sentinels, before, strict=True)]
@@ -115,7 +115,8 @@ def watched(clock: Clock) -> Iterator[Watched]:
 
 
 def test_all_are_listened_to_and_asked_at_the_beginning(watched: Watched) -> None:
-    """What they told before is not known. Then one is asked in a second, each in its turn."""
+    """All sentinels are asked once, because nothing is known of what they said before. Then one is asked each
+    second, in turn."""
     assert watched.look() == [1, 1, 1]
     assert [len(one.lines) for one in watched.sentinels] == [1, 1, 1]
     asked = []
@@ -131,7 +132,7 @@ def test_all_are_listened_to_and_asked_at_the_beginning(watched: Watched) -> Non
 def test_another_primary_ends_the_connections_to_the_one_before(
     watched: Watched, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, and the monitor is told; a sentinel that is behind leads nothing back."""
+    """The connections end once, and the monitor is told; a sentinel that is behind leads nothing back."""
     caplog.set_level(logging.INFO)
     watched.look()
     watched.look()
@@ -187,7 +188,7 @@ def test_one_that_cannot_be_listened_to_is_tried_again(watched: Watched, trouble
 
 
 def test_the_end_of_a_connection_is_a_reason_to_ask(watched: Watched) -> None:
-    """What was told over it may be lost; a new one takes its place."""
+    """A message may have been lost with the connection; a new one takes its place."""
     watched.look()
     watched.clock.now += ASK
     [line] = watched.sentinels[1].lines

@@ -1,4 +1,4 @@
-"""Which server answers, and since when it may be believed: identities, canaries, and what workers tell each other."""
+"""The server that answers, and since when it is trusted: identities, canaries, and what workers tell each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flask_langpont_session.stores.redis.server_identity import (
 
 
 class HostMemory:
-    """What the workers of one host share."""
+    """The record of a server that the workers of one host share."""
 
     def __init__(self, record: ServerRecord | None = None) -> None:
         self.record = record
@@ -130,7 +130,7 @@ def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(
 
 
 def test_a_canary_that_grows_is_well(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """Whichever worker makes it grow."""
+    """The canary is well whichever worker makes it grow."""
     server_identity.observe("a", now_ms=1000, is_primary=True)
     for number in (1, 2, 7):
         assert not server_identity.saw(Canary("g", number, 5000))
@@ -280,7 +280,8 @@ OLD, NEW, NONE = "a" * 40, "b" * 40, "0" * 40
 
 
 def identity(run_id: str, role: str, replid: str, before: str | None) -> str | None:
-    """As a server says it. `before`: its second replication id; None: it does not know of one."""
+    """Return the identity of a server that says this. `before`: its second replication id; None: it does not know of
+    one."""
     facts = {"role": role, "master_replid": replid} | ({} if before is None else {"master_replid2": before})
     return identity_of({"run_id": run_id}, facts)
 
@@ -303,7 +304,8 @@ def test_what_may_have_older_data_is_another_server(run_id: str, role: str, repl
 
 
 def test_each_promotion_is_another_server() -> None:
-    """Also with the same history before it, at the same place: what was written in between is lost."""
+    """Each promotion counts, also with the same history before it, at the same place: what was written in between is
+    lost."""
     assert identity("one", "master", "c" * 40, OLD) != identity("one", "master", "d" * 40, OLD)
 
 
@@ -380,7 +382,8 @@ class Noticing:
 
 
 def test_d34_a_clock_that_was_set_forward_is_an_incident_until_a_canary_tells_it() -> None:
-    """By less than the shortest life of what is in use it is none, nor is an answer that took long."""
+    """The clock is an incident if it was set forward by the shortest life of what is in use or more; an answer that
+    took long is none."""
     known = Noticing()
     known.hear(10.0, 1_000_000)
     known.hear(11.0, 1_010_990)  # by 9.988 s, at the least
@@ -408,7 +411,7 @@ def test_a_canary_that_another_worker_has_made_tells_it_too() -> None:
 
 
 def test_stamps_count_again_after_a_clock_was_set_back() -> None:
-    """Those from before it was set forward are older than that moment; those from between are in the future."""
+    """Stamps from before the clock was set forward are older than that moment; those from between are in the future."""
     known = Noticing()
     known.hear(10.0, 1_000_000)
     known.hear(11.0, 90_000_000)
@@ -428,7 +431,8 @@ def test_a_new_worker_believes_no_moment_that_is_yet_to_come() -> None:
 
 
 def noted(server_identity: ServerIdentity, *answers: tuple[float, float, int]) -> tuple[int, int]:
-    """How late it is at 100 seconds, at the earliest and at the latest, after answers (asked, answered, said)."""
+    """Return the earliest and the latest time at 100 seconds, by the server's clock, after answers (asked, answered,
+    said)."""
     for asked, answered, said in answers:
         server_identity.clock = iter([answered]).__next__
         server_identity.note_clock(server_identity.server, said, asked)

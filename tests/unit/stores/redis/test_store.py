@@ -1,4 +1,4 @@
-"""What a store sends for each of its methods, how long it waits, and what it makes of the replies."""
+"""Methods of the store: what each sends, how long it waits, and what it makes of the replies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def key(category: str, digest: str = D) -> bytes:
 
 
 class Method(NamedTuple):
-    """How a method is called.
+    """A call of a method, and the question and answer that belong to it.
 
     :param sent: the script, or the command, and its keys.
     :param says: a reply that it can get.
@@ -168,7 +168,7 @@ def changes() -> Changes:
 
 @pytest.fixture
 def noting(link: Link, changes: Changes) -> RedisStore:
-    """One that notes what it changes, for the other workers of the host."""
+    """Return a store that notes what it changes, for the other workers of the host."""
     return RedisStore(Endpoint(link, prefix="session"), change_ids=changes)
 
 
@@ -238,7 +238,8 @@ def test_a_server_that_does_not_know_a_script_gets_its_text(store: RedisStore, s
 def test_what_was_changed_is_noted_whatever_came_of_it(
     noting: RedisStore, server: Server, changes: Changes, name: str, fails: bool
 ) -> None:
-    """Behind the question for the clock, whose answer the other workers' messages come before. A read notes nothing."""
+    """The change is noted behind the question for the clock, whose answer the other workers' messages come before. A
+    read notes nothing."""
     is_read, (call, command, says, makes) = name in READS, METHODS[name]
     server.says = [driver.TimeoutError()] if fails else [says] if is_read else [[b"1", b"2"], says]
     server.says *= 1 if is_read or not fails else 2
@@ -319,7 +320,7 @@ def test_a_write_that_was_not_done_says_why(store: RedisStore, server: Server, s
 def test_what_arrives_too_late_is_to_do_nothing(
     store: RedisStore, server: Server, monkeypatch: pytest.MonkeyPatch, known_ms: int, deadline: bytes
 ) -> None:
-    """By the server's clock, if that is known."""
+    """The deadline is by the server's clock, if that is known."""
     monkeypatch.setattr(store.server_identity, "estimated_ms", lambda at: known_ms)
     server.says = [WRITTEN]
     write(store)
@@ -331,7 +332,7 @@ def test_what_arrives_too_late_is_to_do_nothing(
     ("says", "status"), [([b"pushed", WRITTEN], "written"), ([b"dead", WRITTEN], "dead"), ([b"ended", WRITTEN], "dead")]
 )
 def test_a_row_is_pushed_before_what_is_written(store: RedisStore, server: Server, says: Any, status: str) -> None:
-    """In one packet: the write is guarded by the record."""
+    """Both are in one packet: the write is guarded by the record."""
     server.says = says
     assert write(store, push=(ROW, 1), push_life_ms=9, push_exact=True).status == status
     assert [script for script, _, _ in sent(server)] == ["push", "write"]

@@ -1,4 +1,4 @@
-"""What the URLs say by which Redis is named."""
+"""URLs of Redis, and what they say."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from flask_langpont_session.stores.redis.url import (
     ],
 )
 def test_a_scheme_says_what_a_url_names(url: str | None, kind: Kind | None, tls: bool) -> None:
-    """And whether its servers speak TLS."""
+    """The scheme also says whether the servers speak TLS."""
     assert (kind_of(url), has_tls(url)) == (kind, tls)
 
 
@@ -55,12 +55,13 @@ def test_a_scheme_says_what_a_url_names(url: str | None, kind: Kind | None, tls:
     ],
 )
 def test_credentials_are_found_in_every_kind(url: str, there: bool) -> None:
-    """Also where an address in brackets is not the first host, which the standard library calls no URL."""
+    """Credentials are found also where an address in brackets is not the first host, which the standard library
+    calls no URL."""
     assert has_credentials(url) is there
 
 
 def test_options_are_all_there() -> None:
-    """As often as they are given, and what is empty; what follows a ``#`` is none."""
+    """Options are there as often as they are given, and what is empty; what follows a ``#`` is none."""
     assert options_of("redis+sentinel://h1,h2/s?db=1&db=&client_name=w") == (
         {"db": ["1", ""], "client_name": ["w"]},
         False,
@@ -162,7 +163,7 @@ def test_a_url_names_a_group(url: str, name: GroupName) -> None:
     ],
 )
 def test_a_url_that_names_no_group_is_explained(url: str, says: str) -> None:
-    """Without quoting any of it."""
+    """The explanation quotes nothing of the URL."""
     with pytest.raises(ValueError, match=says) as caught:
         read_group(url)
     assert "pa55word" not in str(caught.value)

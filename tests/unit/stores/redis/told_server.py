@@ -11,14 +11,14 @@ from flask_langpont_session.support.lag import Deadline, Lag
 
 
 class ToldLag(Lag):
-    """Of a process that is never late, by a clock that a test sets: nothing measures it."""
+    """The lag of a process that is never late, by a clock that a test sets: nothing measures it."""
 
     def attend(self, now: float, until: float = 0.0) -> float:
         return 0.0
 
 
 class Server:
-    """What all connections of a test lead to.
+    """The server to which all connections of a test lead.
 
     :ivar says: what it answers, one reply after the other; an exception that is no answer is raised.
     :ivar received: what it was sent, one packet after the other.
@@ -69,7 +69,7 @@ class Connection:
 
 
 class Pool:
-    """Says that there are such connections.
+    """A pool of such connections.
 
     :param most: connections at a time.
     :ivar timeout: seconds that are waited for one that is free.

@@ -73,7 +73,7 @@ def threads(name: str) -> list[threading.Thread]:
 
 
 def test_the_result_comes_back() -> None:
-    """What the call returns is what the caller gets, None included."""
+    """The caller gets what the call returns, None included."""
     bulkhead = Bulkhead(1, "test")
     assert bulkhead.call(lambda: 7, LONG) == 7
     assert bulkhead.call(lambda: None, LONG) is None
@@ -81,7 +81,7 @@ def test_the_result_comes_back() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
 def test_an_exception_is_raised_in_the_caller(error: BaseException) -> None:
-    """Also one that would end a thread: the slot survives it."""
+    """Even an exception that would end a thread is raised there: the slot survives it."""
     bulkhead = Bulkhead(1, "test")
 
     def fail() -> None:
@@ -107,7 +107,7 @@ def test_the_wait_ends_at_the_deadline(gate: Gate) -> None:
 def test_a_call_that_had_too_little_time_left_says_so(
     gate: Gate, ran: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a second that was waited it ran for so long. If the rest went by before, it is not the call that is slow."""
+    """`ran`: how much of a second's wait the call had. If it began late, the call is not the slow part."""
     moments = iter([100.0, 100.0 + ran])  # it begins; its caller gives it up
     monkeypatch.setattr(PROCESS, "passed", lambda: next(moments))
     monkeypatch.setattr(Deadline, "wait", lambda *_: not gate.is_entered())
@@ -146,7 +146,7 @@ def test_a_slot_that_is_free_is_taken_although_the_time_is_over(gate: Gate, monk
 
 
 def test_what_is_said_names_the_wait(gate: Gate) -> None:
-    """And the lateness of this process, if there was some."""
+    """The message has the lateness of this process, if there was some."""
     with pytest.raises(DeadlineExceeded, match="test: no answer within 50 ms"):
         Bulkhead(1, "test").call(gate, 0.05)
 
@@ -284,7 +284,7 @@ def test_idle_threads_that_end_lose_no_call(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_system_without_threads_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When no thread can be started, the slot is not lost."""
+    """If no thread can be started, the slot is not lost."""
 
     def fail(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -299,7 +299,7 @@ def test_a_system_without_threads_refuses(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_begins_with_all_slots_free(gate: Gate) -> None:
-    """What hangs in the parent, and the threads it has, are not the child's."""
+    """Calls that hang in the parent, and the parent's threads, take no slots of the child."""
     bulkhead = Bulkhead(2, "test")
     bulkhead.call(lambda: 1, LONG)
     gate.occupy(bulkhead, 2)
@@ -334,7 +334,7 @@ def test_a_hung_call_does_not_hold_up_the_end_of_the_program() -> None:
 
 
 def test_closed_it_leaves_no_idle_thread_and_works_on() -> None:
-    """What hangs keeps its thread and its slot; a call after that starts another one."""
+    """A call that hangs keeps its thread and its slot; a call after the close starts another thread."""
     name = "a bulkhead that is closed"
     bulkhead, held = Bulkhead(3, name), threading.Event()
 
@@ -410,7 +410,7 @@ def test_a_call_that_was_given_up_can_be_cut_off(wire: Wire, clock: Clock) -> No
 
 
 def test_a_call_that_is_waited_for_is_not_cut_off(wire: Wire) -> None:
-    """However long it takes."""
+    """The call goes on however long it takes."""
     bulkhead, answers = Bulkhead(1, "test"), list[bytes]()
     caller = threading.Thread(target=lambda: answers.append(bulkhead.call(wire.ask, LONG)))
     caller.start()
@@ -455,7 +455,7 @@ def test_another_connection_let_go_changes_nothing(wire: Wire) -> None:
 def test_no_call_lets_go_while_a_connection_is_shut_down(
     wire: Wire, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or it would be shut down in the hands of the next one."""
+    """The connection would else be shut down in the hands of the next call."""
     bulkhead = Bulkhead(1, "test")
     duplicate = os.dup
 
@@ -495,7 +495,7 @@ def test_another_socket_under_the_same_number_is_left_alone(wire: Wire, gate: Ga
 
 
 def test_a_connection_that_is_closed_already_is_no_trouble(wire: Wire, gate: Gate) -> None:
-    """Nor does it keep others from being cut off."""
+    """Other calls are cut off all the same."""
     bulkhead, other = Bulkhead(2, "test"), Wire()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Which slots a call takes, what it is given, when it is begun anew, and what becomes of its errors."""
+"""Calls: which slots they take, what they are given, when they are begun anew, and what becomes of their errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def calls(connections: Connections, schema: Schema, clock: Clock) -> Iterator[Ca
 
 
 def slots_of(calls: Calls) -> str:
-    """What a call sees that asks which slots are taken."""
+    """Return the kind of slot that a call takes, as the call itself sees it."""
     kinds = {"request": calls.requests, "patient": calls.patient, "probe": calls.probes}
     [taken] = [kind for kind, bulkhead in kinds.items() if bulkhead.busy]
     return taken
@@ -87,7 +87,8 @@ def test_a_short_probe_learns_why_before_its_time_is_over(
 def test_a_probe_whose_predecessor_hangs_says_that_nothing_answers(
     calls: Calls, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, by a process that is on time. It has a slot to itself: that this is taken is no limit of our own."""
+    """The error comes at once, by a process that is on time. A probe has a slot to itself: that this is taken is no
+    limit of our own."""
     monkeypatch.setattr(Lag, "is_behind", False)
     over = threading.Event()
     with pytest.raises(StoreError):
@@ -127,7 +128,8 @@ def fail(error: Exception) -> Callable[[], None]:
 
 @pytest.mark.parametrize("times", [1, 20])
 def test_what_was_rolled_back_for_another_one_is_begun_anew(calls: Calls, connections: Connections, times: int) -> None:
-    """As often as it takes: on a busy machine it can be after many others. Each try has the time that is left."""
+    """The call is begun anew as often as it takes: on a busy machine it can be after many others. Each try has the
+    time that is left."""
     assert calls.in_request(fails_first(refused(DEADLOCK), times), None) == "answer"
     assert len(connections.patience_given) == times
     assert all(0 < seconds <= LONG for seconds in connections.patience_given)
@@ -161,7 +163,8 @@ def test_what_would_fail_again_is_not_begun_anew(calls: Calls, sqlstate: str) ->
 def test_nothing_is_begun_anew_when_the_time_is_over(
     calls: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also a transaction that was rolled back for another one: each try takes two fifths of what is granted."""
+    """The same holds for a transaction that was rolled back for another one: each try takes two fifths of what is
+    granted."""
     monkeypatch.setattr(PROCESS, "passed", lambda: clock.now)
     tries: list[float] = []
 
@@ -196,7 +199,7 @@ def test_tables_that_may_be_made_are_made_and_the_call_is_repeated(calls: Calls,
 def test_connections_are_distrusted_once_after_an_error_that_may_lead_elsewhere(
     calls: Calls, connections: Connections, sqlstate: str, is_distrusted: bool
 ) -> None:
-    """Not those to a database that is busy: it shall not be asked for new ones as well."""
+    """Connections to a busy database are not distrusted: it shall not be asked for new ones as well."""
     calls.distrust_if_ill()
     assert connections.distrusted == 0
     with pytest.raises(StoreError):
@@ -221,7 +224,7 @@ def test_the_callers_own_transaction_is_complained_of_once_in_a_while(
 
 
 def test_calls_of_every_kind_are_cut_off(calls: Calls, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were given up longer ago than the time they are granted."""
+    """Calls of each bulkhead are cut off if they were given up longer ago than the granted time."""
     told: list[tuple[Bulkhead, float]] = []
     monkeypatch.setattr(Bulkhead, "cut_off", lambda bulkhead, moment: told.append((bulkhead, moment)))
     calls.end_overdue(2.0)

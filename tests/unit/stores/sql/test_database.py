@@ -1,4 +1,4 @@
-"""What the methods of the store ask, in which transactions, and what they make of the answers."""
+"""Methods of the store: what each asks, in which transaction, and what it makes of the answers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def create(database: Database, **more: Any) -> Any:
 
 
 def test_a_new_row_is_never_idle_for_longer_than_it_lives(database: Database, connections: Connections) -> None:
-    """And what ends for it ends in the same transaction."""
+    """The session that ends for the new row ends in the same transaction."""
     connections.answers = {sql.LOCK_THESE: [[locked("other")]], sql.INSERT: 1, sql.SELECT_ONE: [[stored()]]}
     assert create(database, kill="other") == Created(ROW, [Ended("other", 2, lived=True)])
     assert connections.statements == [sql.LOCK_THESE, sql.KILL_THESE, sql.INSERT, sql.SELECT_ONE]
@@ -111,7 +111,7 @@ def test_an_old_session_is_taken_over_once(database: Database, connections: Conn
 def test_nothing_is_taken_over_of_a_user_who_was_logged_out_everywhere(
     database: Database, connections: Connections, epoch: int
 ) -> None:
-    """Whether the old session is from before that is not known; an epoch of 0 was noted for this, too."""
+    """The old session may be from before that logout; an epoch of 0 was noted for this, too."""
     connections.answers = {sql.INSERT: 1, sql.SELECT_ONE: [[stored()]], sql.SELECT_EPOCH: [[epoch]]}
     assert adopt(database) is None
     assert connections.asked[-1] == (sql.KILL, {"key": "digest"})
@@ -134,7 +134,8 @@ def test_an_update_changes_the_life_of_a_session_only_if_it_says_so(
 def test_a_new_id_has_a_row_only_if_the_old_one_was_ended_for_it(
     database: Database, connections: Connections, renamed: int
 ) -> None:
-    """What was withdrawn meanwhile must not come back; what is there is returned, as for a repetition."""
+    """A session that was withdrawn meanwhile must not come back; a row that is there is returned, as for a
+    repetition."""
     connections.answers = {sql.RENAME: renamed, sql.SELECT_ONE: [[stored()]]}
     assert database.regenerate("digest", successor="next", seen=1, payload={}, idle_ms=1) == ROW
     assert (sql.INSERT_SUCCESSOR in connections.statements) is bool(renamed)
@@ -155,7 +156,7 @@ def locked(digest: str, *, live: bool = True, successor: str | None = None) -> A
 
 
 def test_many_revocations_are_one_transaction(database: Database, connections: Connections) -> None:
-    """What is dead already keeps its version; ids that lead in a circle end it, too."""
+    """Rows that are dead already keep their version; a circle of successors ends, too."""
     first = [locked("a", live=True, successor="c"), locked("b", live=False)]
     connections.answers = {sql.LOCK_THESE: [first, [locked("c", live=True, successor="a")]]}
     ended = [Ended("a", 2, lived=True), Ended("b", 1, lived=False), Ended("c", 2, lived=True)]
@@ -224,7 +225,7 @@ def test_that_a_user_was_logged_out_until_a_moment_is_noted_with_the_first_part(
 
 
 def test_a_part_ends_with_the_digests_that_were_asked_for(database: Database, connections: Connections) -> None:
-    """Those under which sessions go on come before them: the last one is where the next part begins."""
+    """Successors' digests come before the digests that were asked for: the next part begins behind the last one."""
     part = [locked("b", live=True, successor="z"), locked("c", live=True)]
     connections.answers = {
         sql.SELECT_EPOCH: [[0]], sql.LOCK_UNTIL: [part], sql.LOCK_THESE: [[locked("z", live=True)]],
@@ -238,7 +239,7 @@ def test_a_part_ends_with_the_digests_that_were_asked_for(database: Database, co
 
 
 def test_lists_are_read_patiently_and_write_nothing(database: Database, calls: Calls) -> None:
-    """What waits for them is no request; what an operator asks of one user is."""
+    """No request waits for these lists, except for the sessions of one user, which an operator asks for."""
     assert database.load_many(["a"], 1.0).rows == {}
     assert database.renamed(["a"], 5, 1.0) == set()
     assert database.changed_since(5).reached is None
@@ -247,7 +248,7 @@ def test_lists_are_read_patiently_and_write_nothing(database: Database, calls: C
 
 
 def test_changes_go_on_from_where_the_part_before_has_ended(database: Database, connections: Connections) -> None:
-    """And not from the time that was said for the first one."""
+    """The next part does not begin at the time that was said for the first one."""
     database.changed_since(5, limit=3)
     database.changed_since(5, after=(70, "c"), limit=3)
     assert connections.asked == [
@@ -271,7 +272,7 @@ def test_a_probe_writes_to_both_tables_and_leaves_nothing(
 
 
 def test_two_probes_never_meet_at_one_row(database: Database, connections: Connections) -> None:
-    """Those of many hosts come at the same time."""
+    """Probes of many hosts come at the same time, so each has a row of its own."""
     database.probe(1.0)
     database.probe(1.0)
     names = [values["user"] for statement, values in connections.asked if statement is sql.FIRST_EPOCH]

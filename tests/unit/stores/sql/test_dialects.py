@@ -1,4 +1,4 @@
-"""What differs between databases and drivers: the tables, and what is said about what is not in them."""
+"""Differences between databases and drivers: the tables, and what is said about what is not in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flask_langpont_session.stores.sql.dialects import (
 
 
 def test_a_driver_that_was_never_run_is_named() -> None:
-    """And those that were; nothing is said about these."""
+    """Drivers that were run are known; nothing is said about these."""
     said = advice("mysqlconnector")
     assert said is not None
     assert "'mysqlconnector'" in said and "pymysql" in said and "docs/databases.md" in said
@@ -35,7 +35,7 @@ NAMES = {"pysqlite": "sqlite:///", "psycopg": "+psycopg://", "psycopg2": "+psyco
 
 @pytest.mark.parametrize("driver", [*DRIVERS, *REFUSED])
 def test_the_docs_have_every_driver_of_the_tables(driver: str) -> None:
-    """With how it was run, or that it is refused."""
+    """The page says how each driver was run, or that it is refused."""
     page = (Path(__file__).parents[4] / "docs" / "databases.md").read_text(encoding="utf-8")
     [row, *_] = [
         line for line in page.splitlines() if line.startswith("|") and NAMES.get(driver, f"+{driver}:") in line
@@ -57,7 +57,7 @@ def test_the_docs_have_every_driver_of_the_tables(driver: str) -> None:
     ],
 )
 def test_a_database_is_named_without_its_password(url: str, place: str) -> None:
-    """By what an operator looks for: the engine, the host, the database."""
+    """The name has what an operator looks for: the engine, the host, the database."""
     assert place_of(sa.make_url(url)) == place
 
 

@@ -1,4 +1,4 @@
-"""What errors of SQL databases mean: the table cell by cell, with the exceptions that drivers really have."""
+"""Errors of SQL databases and their classes: the table cell by cell, with the exceptions that drivers really have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "INSERT INTO langpont_sessions VALUES ('sesame')"
 
 
 class SQLiteError(sqlite3.OperationalError):
-    """What the driver raises."""
+    """The error of SQLite's driver, under a name of its own."""
 
     def __init__(self, name: str) -> None:
         super().__init__(SECRET)
@@ -34,7 +34,7 @@ class SQLiteError(sqlite3.OperationalError):
 
 
 def wrapped(origin: Exception) -> sa.exc.DBAPIError:
-    """As SQLAlchemy hands it on."""
+    """Return an error as SQLAlchemy hands it on."""
     wrap = sa.exc.DBAPIError.instance(SECRET, {}, origin, Exception, dialect=_dialect(origin), ismulti=False)
     assert isinstance(wrap, sa.exc.DBAPIError)
     return wrap
@@ -47,12 +47,12 @@ def _dialect(origin: Exception) -> sa.Dialect:
 
 
 def of_postgresql(state: str) -> sa.exc.DBAPIError:
-    """What psycopg makes of an SQLSTATE."""
+    """Return the error that psycopg makes of an SQLSTATE."""
     return wrapped(psycopg.errors.lookup(state)(SECRET))
 
 
 def of_mariadb(number: int, text: str = SECRET) -> sa.exc.DBAPIError:
-    """What PyMySQL makes of a number; mysqlclient makes the same."""
+    """Return the error that PyMySQL makes of a number; mysqlclient makes the same."""
     return wrapped(pymysql.err.error_map.get(number, pymysql.OperationalError)(number, text))
 
 
@@ -196,13 +196,14 @@ NAMES = [*POSTGRESQL, *map(str, MARIADB), *SQLITE, *(repr(error)[:40] for error,
 
 @pytest.mark.parametrize(("error", "classes"), CELLS, ids=NAMES)
 def test_an_error_has_a_class(error: Exception, classes: str) -> None:
-    """What it says to a transaction that writes, and to one that reads."""
+    """An error has one class in a transaction that writes, and one in a transaction that reads."""
     assert classify(error) == classes[0]
     assert classify(error, writing=False) == classes[-1]
 
 
 def test_each_sign_of_the_table_has_an_example() -> None:
-    """What is new in the table of the code is seen here, with the class that it has for a write and for a read."""
+    """A new sign in the table of the code fails here until it has an example, with its class for a write and for a
+    read."""
     told_by = {next((sign for sign in signs(error) if sign in CLASSES), Exception) for error, _ in CELLS}
     assert CLASSES.keys() - told_by == set()
 
@@ -263,7 +264,7 @@ def test_a_read_that_took_too_long_is_waited_for_no_more() -> None:
 
 
 def test_an_own_transaction_is_named_with_what_to_do() -> None:
-    """Both ways out: the commit, and a database of its own."""
+    """The message has both ways out: the commit, and a database of its own."""
     told = store_error(OwnTransaction(), writing=True)
     assert "LANGPONT_SESSION_DATABASE_ENGINE" in told.cause
     assert "LANGPONT_SESSION_DATABASE_URL" in told.cause
@@ -305,5 +306,5 @@ def test_a_victim_of_another_transaction_is_known(error: Exception, victim: bool
     ],
 )
 def test_a_wait_for_the_lock_of_sqlite_is_known(error: Exception, waited: bool) -> None:
-    """By how it ends."""
+    """The wait is known by how it ends."""
     assert waited_for_a_lock(error) is waited

@@ -1,4 +1,4 @@
-"""What a read does to the row that it found, by what the database and Redis know of its idle time."""
+"""Reads of a row, and what each writes to it, by what the database and Redis know of its idle time."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_the_expiry_moves_when_a_quarter_of_the_idle_time_has_passed(read_at: in
 
 
 def test_it_never_moves_past_the_end_of_the_session() -> None:
-    """Nor past that by what Redis has."""
+    """The expiry does not move past the end by what Redis has either."""
     assert read(having(extend=1), replace(ROW, absolute_expires_at=2500)).idle_expires_at == 2500
     assert read(having(extend=1), replace(ROW, absolute_expires_at=2500), seen=9999).idle_expires_at == 2500
 
 
 @pytest.mark.parametrize(("idle_ms", "read_at"), [(0, 1999), (IDLE_MS, 400)])
 def test_where_nothing_is_due_nothing_is_written(idle_ms: int, read_at: int) -> None:
-    """Not even a connection is borrowed."""
+    """Not even a connection is borrowed where nothing is due."""
     connections = having()
     row = replace(ROW, read_at=read_at)
     assert read(connections, row, idle_ms) == row
@@ -62,7 +62,7 @@ def test_what_redis_knows_to_be_later_is_noted_though_no_move_is_due() -> None:
 
 
 def test_a_session_that_was_idle_is_alive_where_redis_knows_a_later_expiry() -> None:
-    """That counts, and is moved on like any other."""
+    """The expiry in Redis counts, and is extended like any other."""
     row = read(having(extend=1), IDLE, seen=3001)
     assert (row.state, row.idle_expires_at) == (RowState.VALID, 5000)
 
@@ -85,7 +85,7 @@ def test_without_an_answer_of_redis_it_is_not_known_and_not_ended() -> None:
 
 @pytest.mark.parametrize("row", [replace(ROW, live=False), replace(ROW, read_at=9000)], ids=["dead", "expired"])
 def test_what_is_over_anyway_stays_as_it_is(row: AuthRow) -> None:
-    """Whatever Redis knows."""
+    """The row stays as it is, whatever Redis knows."""
     connections = having()
     assert read(connections, row, seen=8999) == row
     assert connections.asked == []
@@ -100,7 +100,7 @@ def test_a_row_that_another_transaction_has_is_not_waited_for() -> None:
 
 
 def test_a_row_that_changed_meanwhile_is_read_again() -> None:
-    """Of two that move it, or end it, one does."""
+    """If two reads extend or end a row, one of them does it, and the other returns the row as it is then."""
     changed = replace(ROW, version=5, idle_expires_at=2800)
     assert read(having(extend=0, one=[[stored(changed)]])) == changed
     assert read(having(extend=0, one=[[stored(changed)]]), seen=2900).idle_expires_at == 2900
@@ -117,14 +117,14 @@ def test_a_database_that_takes_no_writes_takes_no_answer_back(row: AuthRow) -> N
 
 
 def noted(seen_at: int, **of_row: int) -> list[object]:
-    """What is written of the use of a session that is to be noted again 500 milliseconds after it was."""
+    """Return what is written of a session's use, if use is to be noted 500 milliseconds after the last note."""
     connections = Connections({sql.LOCK_FOR_READER: ["locked"], sql.NOTE_USE: 1})
     note_use(connections, Rows(), replace(ROW, **of_row), seen_at, 500)  # type: ignore[arg-type]
     return [values for statement, values in connections.asked if statement is sql.NOTE_USE]
 
 
 def test_use_is_noted_now_and_then() -> None:
-    """Of the session as it was when that was noted last: of several reads one notes it."""
+    """Use is noted relative to the last note of the row that was read: of several reads one notes it."""
     assert noted(501) == []
     assert noted(500) == [{"key": "digest", "seen": 500}]
     assert noted(0) == [{"key": "digest", "seen": 0}]

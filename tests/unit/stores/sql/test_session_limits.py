@@ -1,4 +1,4 @@
-"""In which transactions a limited sign-in does what."""
+"""A limited sign-in: in which transactions it does what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows mean, and what differs between databases."""
+"""Rows and their meaning, and the differences between databases."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_lists_leave_the_damaged_out() -> None:
 
 @pytest.mark.parametrize(("limit", "reached"), [(3, (7, "c")), (4, None)])
 def test_changes_go_on_after_the_last_row_of_a_full_part(limit: int, reached: Any) -> None:
-    """Also where that one is damaged; a part that is not full is the last one."""
+    """The changes go on after it also where that row is damaged; a part that is not full is the last one."""
     some = [stored(digest=digest, updated_at=at) for digest, at in (("a", 5), ("b", 7))]
     some.append(stored(digest="c", updated_at=7, payload="{"))
     changes = rows.changes(some, limit)
@@ -72,7 +72,7 @@ def test_changes_go_on_after_the_last_row_of_a_full_part(limit: int, reached: An
 @pytest.mark.parametrize("statement", [sql.UPDATE, sql.UPDATE_LIFE], ids=["update", "life"])
 @pytest.mark.parametrize("returns", [True, False])
 def test_a_row_that_was_changed_is_read_back(statement: Any, returns: bool) -> None:
-    """With one question where the database can, else with two."""
+    """The row is read back with one question where the database can, else with two."""
     connection: Any = Connections({statement: 1, sql.SELECT_ONE: [[stored()]]}, otherwise=[[stored()]])
     connection.dialect.update_returning = returns
     assert rows.updated(connection, statement, {"key": "digest"}) == ROW
@@ -121,5 +121,5 @@ def test_a_space_at_the_end_of_a_users_name_counts(is_mariadb: bool, collation: 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://", "sqlite://"])
 def test_other_databases_have_one_set_of_tables(url: str) -> None:
-    """That of the migration."""
+    """The tables of other databases are those of the migration."""
     assert sql.metadata_for(dialect_of(url)) is sql.METADATA

@@ -1,4 +1,4 @@
-"""What keeping the tables costs, and what it leaves of them."""
+"""Upkeep of the tables: what it costs, and what it leaves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_tables_that_cannot_be_made_were_never_there(upkeep: Upkeep, schema: Sch
 
 
 def test_counting_writes_nothing(upkeep: Upkeep, connections: Connections, calls: Calls) -> None:
-    """Neither of rows nor of tables; and no request waits for its turn meanwhile."""
+    """Neither rows nor tables are written for it; and no request waits for its turn meanwhile."""
     connections.answers = {sql.COUNT_OLD: [[3]]}
     assert (upkeep.count_old(5), upkeep.missing_tables()) == (3, [])
     assert connections.asked == [(sql.COUNT_OLD, {"ms": 5})]
@@ -57,7 +57,7 @@ def test_counting_writes_nothing(upkeep: Upkeep, connections: Connections, calls
 
 @pytest.mark.parametrize("digests", [["a", "b"], []])
 def test_a_purge_deletes_what_it_found(upkeep: Upkeep, connections: Connections, digests: list[str]) -> None:
-    """In one transaction; nothing if there was nothing."""
+    """The purge is one transaction; nothing if there was nothing."""
     connections.answers = {sql.SELECT_OLD: [digests], sql.DELETE: len(digests)}
     assert upkeep.purge(0, limit=2) == len(digests)
     assert (sql.DELETE in connections.statements) is bool(digests)
