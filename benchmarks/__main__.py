@@ -34,7 +34,7 @@ PARALLEL = 50
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The amount of measuring."""
 
     rounds: int
     calls: int
@@ -60,7 +60,7 @@ class Stage:
     ours: dict[str, Contestant]
 
     def contestants(self, scenario: Scenario) -> list[Contestant]:
-        """The contestants that take part in a scenario."""
+        """Return the contestants that take part in a scenario."""
         others = [one for one in self.others if scenario.database == "sqlite" or not isinstance(one, Ours)]
         contestants = [*others, self.ours[scenario.database]]
         return [contestant for contestant in contestants if measure.fits(contestant, scenario)]

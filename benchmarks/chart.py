@@ -51,7 +51,7 @@ class Group:
 
 
 def groups(figures: Mapping[str, Any]) -> list[Group]:
-    """From the JSON of a run, in the order of the report."""
+    """Return the groups from the JSON of a run, in the order of the report."""
     titles = {scenario.name: scenario.title for scenario in SCENARIOS}
     found = []
     for name, contestants in figures["scenarios"].items():
@@ -62,7 +62,7 @@ def groups(figures: Mapping[str, Any]) -> list[Group]:
 
 
 def svg(figures: Mapping[str, Any]) -> str:
-    """The picture. :param figures: the JSON of a run."""
+    """Return the picture. :param figures: the JSON of a run."""
     shown = groups(figures)
     height = _TOP + sum(len(group.ratios) * _BAR + _GAP for group in shown) + 24
     unit = (_WIDTH - _LEFT - _RIGHT) / max(1.0, *(ratio for group in shown for ratio in group.ratios.values()))

@@ -55,12 +55,12 @@ class Contestant:
         """End what runs beside the application."""
 
     def begin(self, data: Mapping[str, Any]) -> str:
-        """Store a new session with this data. Returns the Cookie header it is found by."""
+        """Store a new session with this data. Return the Cookie header that leads to it."""
         reply = self.get("/fill", value=data)
         return reply.cookie or ""
 
     def get(self, path: str, cookie: str = "", value: object = "theme-000") -> Reply:
-        """One request. :raises RuntimeError: it did not succeed."""
+        """Make one request. :raises RuntimeError: it did not succeed."""
         reply = call(self.app.wsgi_app, {**environ_for(path, cookie), VALUE: value})
         if reply.status != "200 OK":
             raise RuntimeError(f"{self.name}: {path} answered {reply.status}")
@@ -265,6 +265,6 @@ class OursWithoutNearCache(Ours):
 
 
 def without_sql(redis_url: str) -> list[Contestant]:
-    """All contestants but ours, in the order of the report."""
+    """Return all contestants but ours, in the order of the report."""
     kinds: tuple[type[Contestant], ...] = (Bare, SignedCookie, FlaskSession, FlaskSessionUnrefreshed, HandWritten)
     return [kind(redis_url) for kind in kinds]

@@ -1,4 +1,4 @@
-"""Where a measurement and its server run."""
+"""The cores on which a measurement and its server run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CORES: Mapping[str, str] = {
 
 
 def pin(cores: str, *servers: int | None) -> None:
-    """Keep this process, with the threads that it starts from now on, and its servers where they belong.
+    """Pin this process, with the threads that it starts from now on, and its servers to their cores.
 
     Left alone, the kernel now and then puts both on one core. Waking the other side then costs next to nothing, a round
     trip a quarter, and every ratio is another one: one run could not be compared with the next. The same goes for two

@@ -36,7 +36,7 @@ _SESSIONS = 10_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The amount of measuring."""
 
     rounds: int
     calls: int
@@ -70,7 +70,7 @@ def _record(digest: str, fields: Mapping[str, bytes]) -> list[Any]:
 
 
 def cases(size: int, digests: Sequence[str]) -> dict[tuple[str, str], Case]:
-    """Read and write, each plain and encrypted.
+    """Return the cases: read and write, each plain and encrypted.
 
     :param size: bytes of a value.
     """
@@ -99,7 +99,7 @@ def cases(size: int, digests: Sequence[str]) -> dict[tuple[str, str], Case]:
 
 
 def measure(size: int, effort: Effort, *, known: bool) -> dict[tuple[str, str], Case]:
-    """All cases in every round.
+    """Measure all cases in every round.
 
     :param known: the session is one that this worker knows.
     """
@@ -112,7 +112,7 @@ def measure(size: int, effort: Effort, *, known: bool) -> dict[tuple[str, str], 
 
 
 def markdown(effort: Effort) -> str:
-    """The report."""
+    """Return the report."""
     rows = []
     for known in (True, False):
         for size in SIZES if known else SIZES[:1]:

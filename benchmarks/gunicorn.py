@@ -39,7 +39,7 @@ class Gunicorn(Server):
 
     @property
     def url(self) -> str:
-        """Address for browsers."""
+        """Return the address for browsers."""
         return f"http://127.0.0.1:{self.port}"
 
     def _launch(self) -> subprocess.Popen[bytes]:

@@ -31,7 +31,7 @@ REST = 2.0
 
 
 def moments(site: Gunicorn, since: float, level: int) -> list[float]:
-    """When each worker that reached a level (at least 1, or 0) did so for the first time since a moment.
+    """Return when each worker that reached a level (at least 1, or 0) did so for the first time since a moment.
 
     :param since: seconds since 1970.
     """
@@ -50,7 +50,7 @@ def _all(site: Gunicorn, since: float, level: int) -> Callable[[], bool]:
 
 @contextmanager
 def asking(site: Gunicorn, cookies: Path, *, is_idle: bool, seconds: float) -> Iterator[None]:
-    """Requests in the background."""
+    """Send requests in the background."""
     done = threading.Event()
 
     def one_at_a_time() -> None:
@@ -73,7 +73,7 @@ def asking(site: Gunicorn, cookies: Path, *, is_idle: bool, seconds: float) -> I
 
 
 def measure(folder: Path, threads: int, hangs: int, *, is_idle: bool) -> list[float]:
-    """Seconds from each stop until each worker noticed."""
+    """Return the seconds from each stop until each worker noticed."""
     with ExitStack() as stack:
         valkey = stack.enter_context(Valkey(folder / "valkey"))
         site = stack.enter_context(

@@ -24,7 +24,7 @@ SLOW_MS = 6.0
 
 
 def work(path: Path, threads: int, writes: int) -> None:
-    """One worker: say ready, wait for the word, write, and print when it began and ended, and how long each write
+    """Be one worker: say ready, wait for the word, write, and print when it began and ended, and how long each write
     took, -1 for one that was not acknowledged."""
     journal = journal_at(path)
     journal.is_empty()
@@ -66,7 +66,7 @@ def work(path: Path, threads: int, writes: int) -> None:
 
 
 def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, folder: Path) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     slow = {} if fsync_ms is None else slow_disk(folder, fsync_ms)
     if slow is None:
         return "no C compiler: not measured"

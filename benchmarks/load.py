@@ -30,7 +30,7 @@ def load(
     env: Mapping[str, str] | None = None,
     wrk: str | None = shutil.which("wrk"),
 ) -> dict[str, float]:
-    """Load a site and give what was seen.
+    """Load a site and return the figures.
 
     :param kind: ``overload`` or ``throughput``: there is a script for wrk and a client of this name.
     :param cookies: a file with the Cookie header of a user in each line.

@@ -1,4 +1,4 @@
-"""What loads a site where wrk is not installed: connections that ask one question after the other."""
+"""Loads a site where wrk is not installed, by connections that ask one question after the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Load(ABC):
 
     @abstractmethod
     def path(self, number: int) -> str:
-        """What the request of that number asks for."""
+        """Return the path of the request of that number."""
 
     @abstractmethod
     def count(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -48,7 +48,7 @@ class Load(ABC):
                 reader = writer = None
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Returns whether the connection stays open."""
+        """Send one request. Return whether the connection stays open."""
         self._number += 1
         cookie, began = random.choice(self._cookies), time.monotonic()
         question = f"GET {self.path(self._number)} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
@@ -61,7 +61,7 @@ class Load(ABC):
         return headers.get("connection") != "close"
 
     async def run(self, connections: int) -> dict[str, float]:
-        """What was seen, and the percentiles in milliseconds."""
+        """Load the site. Return the counts, and the percentiles in milliseconds."""
         began = time.monotonic()
         await asyncio.gather(*(self.connection() for _ in range(connections)))
         ordered = sorted(self.took) or [0.0]

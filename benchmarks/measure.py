@@ -1,4 +1,4 @@
-"""How it is measured: one WSGI call, blocks of calls in interleaved rounds, the server's counters, threads."""
+"""The ways of measuring: one WSGI call, blocks of calls in interleaved rounds, the server's counters, threads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BARE, REFERENCE, OURS, ASKING, PLAIN = "bare", "flask-session", "ours", "ours-as
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request was answered."""
+    """The answer to a request."""
 
     status: str
     headers: list[tuple[str, str]]
@@ -36,7 +36,7 @@ class Reply:
 
     @property
     def cookie(self) -> str | None:
-        """The Cookie header a browser would send from now on; None: no cookie was set."""
+        """Return the Cookie header a browser would send from now on; None: no cookie was set."""
         for name, value in self.headers:
             if name == "Set-Cookie":
                 return "; ".join(f"{key}={morsel.value}" for key, morsel in SimpleCookie(value).items())
@@ -44,7 +44,7 @@ class Reply:
 
 
 def environ_for(path: str, cookie: str) -> Environ:
-    """The WSGI environ of a GET."""
+    """Return the WSGI environ of a GET."""
     return {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
@@ -67,7 +67,7 @@ def environ_for(path: str, cookie: str) -> Environ:
 
 
 def call(app: Callable[..., Iterable[bytes]], environ: Environ) -> Reply:
-    """One request, all in: what a WSGI server would do with the application."""
+    """Make one request, all in: what a WSGI server would do with the application."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[..., object]:
@@ -106,7 +106,7 @@ class Lane:
 
     @property
     def microseconds(self) -> float:
-        """The median of the rounds."""
+        """Return the median of the rounds."""
         return median(self.rounds) / 1000
 
     def begin(self) -> None:
@@ -115,7 +115,7 @@ class Lane:
             self.cookie = self.contestant.begin(data_of(self.scenario.size))
 
     def run(self, calls: int, warm_up: int) -> None:
-        """One round."""
+        """Run one round."""
         app = self.contestant.app.wsgi_app
         environs = [self.environ(number) for number in range(warm_up + calls)]
         times, replies = [], []
@@ -128,7 +128,7 @@ class Lane:
         self._note([reply.status.encode() + reply.body for reply in replies])
 
     def environ(self, number: int) -> Environ:
-        """The environ of one request; a visitor's session is stored for it first."""
+        """Return the environ of one request; a visitor's session is stored for it first."""
         cookie = self.cookie
         if self.scenario.visitor:
             cookie = self.contestant.begin(data_of(self.scenario.size, "translation", "ui"))
@@ -140,25 +140,25 @@ class Lane:
         self.bodies = bodies
 
     def check(self) -> None:
-        """One more request, and what the next one finds: the change must have been stored."""
+        """Make one more request, and look what the next one finds: the change must have been stored."""
         environ = self.environ(7)
         reply = call(self.contestant.app.wsgi_app, environ)
         self.after = self.contestant.get("/read-all", reply.cookie or environ["HTTP_COOKIE"]).body
 
     def agrees_with(self, other: Lane) -> bool:
-        """Whether both did the same work: equal bodies in every round, and equal sessions afterwards."""
+        """Return whether both did the same work: equal bodies in every round, and equal sessions afterwards."""
         same = (self.bodies, self.after) == (other.bodies, other.after)
         return same and self.steady and other.steady
 
 
 def fits(contestant: Contestant, scenario: Scenario) -> bool:
-    """Whether the scenario's session can be kept by the contestant at all."""
+    """Return whether the scenario's session can be kept by the contestant at all."""
     size = sum(bytes_of(scenario.size, name) for name in ("auth", "translation", "ui"))
     return contestant.limit is None or size <= contestant.limit
 
 
 def run_rounds(lanes: Sequence[Lane], *, rounds: int, calls: int, progress: Callable[[str], None]) -> None:
-    """All lanes in every round, so that whatever else the machine does hits all of them alike."""
+    """Run all lanes in every round, so that whatever else the machine does hits all of them alike."""
     for lane in lanes:
         lane.begin()
         lane.run(3, 0)  # connects, compiles, verifies
@@ -204,7 +204,7 @@ _SCRIPTS = ("evalsha", "eval")
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one request costs on the wire, by the server's own counters.
+    """The cost of one request on the wire, by the server's own counters.
 
     :param commands: name → how many the client sent.
     """
@@ -216,7 +216,8 @@ class Traffic:
 
 
 def traffic(lane: Lane, admin: redis.Redis, calls: int) -> Traffic:
-    """Counters before and after some requests. The scripts' inner commands are not the client's and do not count."""
+    """Return the traffic of a request, from the counters before and after some requests. The scripts' inner commands
+    are not the client's and do not count."""
     environs = [lane.environ(number) for number in range(calls)]
     nothing = _counted(admin, lambda: None)
     total = _counted(admin, lambda: [call(lane.contestant.app.wsgi_app, environ) for environ in environs])
@@ -248,7 +249,7 @@ def _counters(admin: redis.Redis) -> dict[str, float]:
 
 
 def lost_updates(contestant: Contestant, requests: int) -> int:
-    """How many of so many parallel requests, each setting another key of one session, left nothing behind."""
+    """Return how many of so many parallel requests, each setting another key of one session, left nothing behind."""
     cookie = contestant.begin(data_of("1 KB"))
     keys = [f"mark_{number:02d}" for number in range(requests)]
     contestant.meeting.barrier = Barrier(requests)

@@ -27,7 +27,8 @@ Made = Callable[[str, Path], Contestant]
 
 
 def per_session(made: Made, number: int, options: Sequence[str] = ()) -> float:
-    """Bytes that a session takes: the mean while their number doubles, for the server's own tables grow in steps.
+    """Return the bytes that a session takes: the mean while their number doubles, for the server's own tables grow in
+    steps.
 
     Server and application are new: an application that knows sessions gives an emptied server back what it has of them.
 
@@ -56,7 +57,7 @@ def _used(admin: redis.Redis) -> int:
 
 
 def measure(number: int) -> dict[str, float]:
-    """Label → bytes per session."""
+    """Return label → bytes per session."""
 
     def flask_session(url: str, folder: Path) -> Contestant:
         return FlaskSession(url)
@@ -72,7 +73,7 @@ def measure(number: int) -> dict[str, float]:
 
 
 def markdown(found: dict[str, float]) -> str:
-    """The report."""
+    """Return the report."""
     one_blob = next(iter(found.values()))
     return table(
         ["", "bytes", "ratio"], [[label, f"{used:.0f}", f"{used / one_blob:.2f}"] for label, used in found.items()]

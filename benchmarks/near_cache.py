@@ -14,10 +14,10 @@ NONE = "no near cache"
 
 
 def setting(*, on: bool) -> Mapping[str, Any]:
-    """Of all categories, or of none; without the package's prefix."""
+    """Return the setting that caches all categories, or none; without the package's prefix."""
     return {"NEAR_CACHE": None if on else ()}
 
 
 def hits(app: Flask) -> int:
-    """How many reads this process's copies have answered."""
+    """Return how many reads this process's copies have answered."""
     return state_of(app).repository.recorder.counters().get("near_cache_hits", 0)

@@ -40,11 +40,12 @@ class Network(Server):
         self._target, self._seconds = target, seconds
 
     def instead_of(self, url: str) -> str:
-        """A server's URL with this way's port."""
+        """Return a server's URL with this way's port."""
         return urlsplit(url)._replace(netloc=f"127.0.0.1:{self.port}").geturl()
 
     def round_trip(self) -> float:
-        """Seconds that a PING takes there and back, the median of some. :raises AssertionError: less than it should."""
+        """Return the seconds that a PING takes there and back, the median of some. :raises AssertionError: less than it
+        should."""
         took = []
         with redis.Redis(port=self.port) as client:
             for _ in range(50):
@@ -76,7 +77,7 @@ class _Proxy:
         self._under_way: deque[tuple[float, socket.socket, bytes]] = deque()
 
     def run(self) -> None:
-        """For ever."""
+        """Run for ever."""
         while True:
             # Not epoll or poll: they wait for whole milliseconds.
             for ready in select.select([self._listener, *self._peers], [], [], self._until_next())[0]:

@@ -30,7 +30,7 @@ BUSY = "while True: sum(range(10000))"
 
 
 def site_on(folder: Path, redis_url: str, database_url: str, threads: int) -> Gunicorn:
-    """The site, not started yet."""
+    """Return the site, not started yet."""
     settings = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "JOURNAL": str(folder / "journal.sqlite3")}
     env = {f"OVERLOAD_{name}": value for name, value in settings.items()}
     application = "benchmarks.overload_site:create_app()"
@@ -38,14 +38,14 @@ def site_on(folder: Path, redis_url: str, database_url: str, threads: int) -> Gu
 
 
 def sign_in(port: int, user: int) -> str:
-    """The Cookie header of a user that signed in."""
+    """Return the Cookie header of a user that signed in."""
     browser = Browser(f"http://127.0.0.1:{port}")
     browser.send(f"/login/{user}")
     return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
 
 
 def measure(folder: Path, valkey: Valkey, database_url: str, threads: int, arguments: Any) -> dict[str, float]:
-    """One run."""
+    """Make one run."""
     with site_on(folder / "site", valkey.url, database_url, threads) as site, ExitStack() as stack:
         cookies = folder / "cookies"
         cookies.write_text("\n".join(sign_in(site.port, user) for user in range(USERS)), encoding="ascii")
@@ -68,7 +68,7 @@ def interrupt(valkey: Valkey, seconds: float) -> None:
 
 
 def row(threads: int, found: dict[str, float]) -> list[str]:
-    """A line of the report."""
+    """Return a line of the report."""
     levels = [int(found.get(f"level{number}", 0)) for number in range(5)]
     failed, errors = int(found.get("failed", 0)), int(found.get("errors", 0))
     cells = [threads, sum(levels) + failed + errors, int(found.get("strangers", 0)), *levels, failed, errors]

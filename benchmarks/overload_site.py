@@ -16,7 +16,7 @@ COMPUTES = 0.05
 
 
 def create_app() -> Flask:
-    """The application, configured by the environment; all waits and limits are the defaults."""
+    """Return the application, configured by the environment; all waits and limits are the defaults."""
     app = Flask(__name__)
     app.config["SECRET_KEY"] = "a key of the benchmarks, 32 bytes or more"
     for name in ("REDIS_URL", "DATABASE_URL", "JOURNAL"):
@@ -43,7 +43,7 @@ def login(user: str) -> Response:
 
 
 def seen() -> Response:
-    """Which user the session is of (``-``: of no user), and the level of this request."""
+    """Answer which user the session is of (``-``: of no user), and the level of this request."""
     user = session.get("_user_id") or "-"
     return Response(user, headers={"X-User": user, "X-Level": str(session.level)})  # type: ignore[attr-defined]
 

@@ -10,7 +10,7 @@ BENCHMARKS = DOCS / "benchmarks.md"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """A table of figures.
+    """Return a table of figures.
 
     :param texts: how many columns, the first ones, are text.
     """
@@ -24,7 +24,7 @@ def write_into(page: Path, name: str, report: str) -> None:
 
 
 def written_into(document: str, name: str, report: str) -> str:
-    """The document with a report between the lines ``<!-- name -->`` and ``<!-- end of name -->``.
+    """Return the document with a report between the lines ``<!-- name -->`` and ``<!-- end of name -->``.
 
     :raises ValueError: it lacks them.
     """
@@ -33,7 +33,7 @@ def written_into(document: str, name: str, report: str) -> str:
 
 
 def between(document: str, name: str) -> str:
-    """The report that is there. :raises ValueError: the document lacks the lines."""
+    """Return the report in the document. :raises ValueError: the document lacks the lines."""
     return _parted(document, name)[2].strip()
 
 

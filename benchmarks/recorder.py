@@ -31,7 +31,7 @@ AWS = {
 
 
 def calls(recorder: Recorder) -> Mapping[str, Callable[[], object]]:
-    """What a request does to be counted."""
+    """Return the calls that a request makes to be counted."""
     active = ActiveSessions(_Nowhere(), recorder, is_up=lambda: False, interval=60)
     return {
         "observe an operation": lambda: recorder.observe("load", "all", "primary", "ok", 0.00042),
@@ -53,13 +53,13 @@ class _Nowhere:
 
 @contextmanager
 def alone(recorder: Recorder) -> Iterator[None]:
-    """Nothing else."""
+    """Have nothing else go on."""
     yield
 
 
 @contextmanager
 def beside_requests(recorder: Recorder) -> Iterator[None]:
-    """Other threads that keep the interpreter busy and record every tenth of a millisecond, as no request does."""
+    """Have other threads keep the interpreter busy and record every tenth of a millisecond, as no request does."""
     over = threading.Event()
 
     def work() -> None:
@@ -80,14 +80,14 @@ def beside_requests(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def an_endpoint_that_hangs(recorder: Recorder) -> Iterator[None]:
-    """Connections are accepted by the kernel and never answered."""
+    """Publish to an endpoint whose connections the kernel accepts, and that never answers."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server, _publishing(recorder, server):
         yield
 
 
 @contextmanager
 def an_endpoint_that_refuses(recorder: Recorder) -> Iterator[None]:
-    """Nothing listens."""
+    """Publish to an endpoint where nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with _publishing(recorder, taken):
@@ -96,7 +96,7 @@ def an_endpoint_that_refuses(recorder: Recorder) -> Iterator[None]:
 
 @contextmanager
 def _publishing(recorder: Recorder, place: socket.socket) -> Iterator[None]:
-    """A publisher that begins anew every 0.1 s, as hundreds of them would do in a minute."""
+    """Run a publisher that begins anew every 0.1 s, as hundreds of them would do in a minute."""
     os.environ.update(AWS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{place.getsockname()[1]}")
     reader = Reader(recorder, lambda: 0)
     cloudwatch = CloudWatch(recorder, environment="benchmark", service="recorder", connect=connect)

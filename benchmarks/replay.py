@@ -1,8 +1,8 @@
-"""How many journal entries a second are replayed, and whether a store that comes back has to wait for that.
+"""Measures how many journal entries a second are replayed, and whether a store that comes back has to wait for that.
 
 ``python -m benchmarks.replay --entries 100000`` fills a journal through sessions of an application whose primary is
-switched off, switches it on again and waits until nothing is left, on a real Valkey. Meanwhile the database is away
-for a second, once. ``--database postgresql`` has signed-in sessions in PostgreSQL, ``sqlite`` in SQLite.
+switched off, switches it on again and waits until nothing is left, on a real Valkey. Meanwhile the database is away for
+a second, once. ``--database postgresql`` has signed-in sessions in PostgreSQL, ``sqlite`` in SQLite.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KEYS = ("input_text", "partner_message", "context_info", "translation_context")
 
 @dataclass(frozen=True)
 class Result:
-    """What one run found.
+    """The result of one run.
 
     :param seconds: until all was home.
     :param primary_back: seconds until requests used the primary again, since it answered.
@@ -61,7 +61,7 @@ class Result:
 
 
 def application(folder: Path, primary: Valkey, database_url: str, entries: int) -> Flask:
-    """An application on these servers. What it is made of ends with it, so it has to be held on to."""
+    """Return an application on these servers. Its parts end with it, so it has to be held on to."""
     app = Flask("benchmark", instance_path=str(folder))
     app.config.update(
         SECRET_KEY="a key of the benchmarks, 32 bytes or more",
@@ -79,7 +79,7 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
 
 
 def sessions(state: State, count: int, signed_in: float) -> Iterator[SessionId]:
-    """New sessions, a part of them signed in; those have their row, and their record in Redis."""
+    """Yield new sessions, a part of them signed in; those have their row, and their record in Redis."""
     for number in range(count):
         kind = "u" if number % 100 < signed_in * 100 else "a"
         sid = SessionId(f"{number:043}", kind, False, int(time.time()), b"secret")
@@ -97,7 +97,7 @@ def sessions(state: State, count: int, signed_in: float) -> Iterator[SessionId]:
 
 
 def fill(state: State, entries: int, signed_in: float) -> int:
-    """Put that many changes into the journal, as requests do while the primary is away. Returns how many are there."""
+    """Put that many changes into the journal, as requests do while the primary is away. Return how many are there."""
     repository = state.repository
     known = list(sessions(state, -(-entries // len(KEYS)), signed_in))
     for begin in range(0, len(known), 1000):  # Redis knows the sessions of users that signed in before the outage
@@ -116,13 +116,13 @@ def fill(state: State, entries: int, signed_in: float) -> int:
 
 
 def left(state: State) -> int:
-    """How many changes wait."""
+    """Return how many changes wait."""
     return state.backend.journal.counts()["writes"]
 
 
 @contextmanager
 def away(state: State) -> Iterator[None]:
-    """The database does not answer while this is open."""
+    """Have the database not answer while this is open."""
     calls = state.backend.database.calls
     execute, down = calls._bounded, True
 
@@ -139,7 +139,7 @@ def away(state: State) -> Iterator[None]:
 
 
 def wait_for_use(state: State, store: str) -> float:
-    """Seconds until requests use a store again."""
+    """Return the seconds until requests use a store again."""
     began = time.monotonic()
 
     def is_used() -> bool:
@@ -150,7 +150,7 @@ def wait_for_use(state: State, store: str) -> float:
 
 
 def measure(state: State, entries: int, signed_in: float) -> Result:
-    """One run."""
+    """Make one run."""
     with state.monitor.paused():
         waiting = fill(state, entries, signed_in)
     state.monitor.ensure_started()

@@ -33,7 +33,7 @@ class Results:
     delay: float = 0.0
 
     def ratio(self, scenario: Scenario, contestant: str, *, added: bool, against: str = REFERENCE) -> float | None:
-        """A contestant's time against another's; None if there is none or they did not answer the same.
+        """Return a contestant's time against another's; None if there is none or they did not answer the same.
 
         :param added: what the session adds: bare Flask's time is taken off both.
         """
@@ -44,7 +44,7 @@ class Results:
         return (lane.microseconds - off) / (reference.microseconds - off)
 
     def disagreements(self) -> list[str]:
-        """Which contestants answered something else than the reference, and in which scenario."""
+        """Return the contestants that answered something else than the reference, and in which scenario."""
         return [
             f"{self.labels[name]} in “{lane.scenario.title}”"
             for (scenario, name), lane in self.lanes.items()
@@ -53,7 +53,7 @@ class Results:
 
 
 def markdown(results: Results) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [
         results.versions,
         *(
@@ -163,7 +163,7 @@ def _number(value: float | None) -> str:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """The figures, with every round's median in nanoseconds."""
+    """Return the figures, with every round's median in nanoseconds."""
     return {
         "versions": results.versions,
         "scenarios": {

@@ -59,7 +59,7 @@ _YEAR_MS = 365 * 86_400_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """The amount of measuring.
 
     :param seconds: of each kind of request.
     :param sizes: bytes of a session → how many.
@@ -120,7 +120,7 @@ QUICK = Effort(
 
 
 def timed(servers: Servers, workers: Crew, orders: Sequence[Order]) -> Load:
-    """What these orders cost, all at the same time."""
+    """Measure the cost of orders that are carried out at the same time."""
     workers.do([msgspec.structs.replace(order, seconds=0.0) for order in orders])
     before, began = servers.counters(), time.perf_counter()
     reports = workers.do(orders)
@@ -152,7 +152,7 @@ def fill(workers: Crew, hands: int, first: int, count: int, size: int = KB) -> N
 
 
 def lacking(needed: float) -> str | None:
-    """What is missing to have so many bytes; None: they are there."""
+    """Return a sentence about the memory that is missing to have so many bytes; None: there is enough."""
     free = float(psutil.virtual_memory().available)
     limit, current = (_CGROUP / name for name in ("memory.max", "memory.current"))
     if limit.exists() and (most := limit.read_text().strip()) != "max":
@@ -162,12 +162,13 @@ def lacking(needed: float) -> str | None:
 
 
 def needed_for(sessions: int, size: int) -> float:
-    """Bytes of a server for so many sessions, at most."""
+    """Return the bytes that a server needs for so many sessions, at most."""
     return sessions * (1.25 * size + 2500)
 
 
 def sizes(folder: Path, effort: Effort, notes: list[str]) -> list[Size]:
-    """Sessions of each size. One worker has all that the package has, one no near cache, and one remembers nothing."""
+    """Measure sessions of each size. One worker has all that the package has, one no near cache, and one remembers
+    nothing."""
     found: list[Size] = []
     with ExitStack() as stack:
         servers = stack.enter_context(serving(folder))
@@ -196,7 +197,7 @@ def sizes(folder: Path, effort: Effort, notes: list[str]) -> list[Size]:
 
 
 def _growth_of(servers: Servers, workers: Crew, first: int, number: int, size: int) -> float:
-    """Bytes of the servers for each further session."""
+    """Return the bytes of the servers for each further session."""
     before = servers.memory()
     fill(workers, 1, first, number, size)
     return (servers.memory() - before) / number
@@ -207,7 +208,7 @@ def _title(size: int) -> str:
 
 
 def growth(folder: Path, effort: Effort, notes: list[str]) -> list[Growth]:
-    """More and more sessions on one server."""
+    """Measure more and more sessions on one server."""
     found: list[Growth] = []
     with serving(folder) as servers, crew(folder / "host", servers, effort.fillers, MEMORY_BYTES=0) as workers:
         empty, there = servers.memory(), 0
@@ -225,7 +226,7 @@ def growth(folder: Path, effort: Effort, notes: list[str]) -> list[Growth]:
 
 
 def more_workers(folder: Path, effort: Effort) -> tuple[list[Load], float]:
-    """More and more workers on one server; and the bytes of a session in the index of those in use."""
+    """Measure more and more workers on one server; and the bytes of a session in the index of those in use."""
     found = []
     with serving(folder) as servers, crew(folder / "host", servers) as workers:
         fill(workers, 1, 0, effort.stored)
@@ -240,7 +241,7 @@ def more_workers(folder: Path, effort: Effort) -> tuple[list[Load], float]:
 
 
 def more_shards(folder: Path, effort: Effort) -> tuple[list[Load], Failover]:
-    """The same workers on more and more shards of a cluster, each with a replica; and the loss of one of three
+    """Measure the same workers on more and more shards of a cluster, each with a replica; and the loss of one of three
     primaries."""
     found, lost = [], []
     timeout = ("--cluster-node-timeout", str(int(effort.node_timeout * 1000)))
@@ -256,7 +257,8 @@ def more_shards(folder: Path, effort: Effort) -> tuple[list[Load], Failover]:
 
 
 def failover(servers: Servers, workers: Crew, effort: Effort) -> Failover:
-    """A primary is killed, and its replica takes over as soon as the other primaries agree on that."""
+    """Kill a primary, and measure until its replica takes over, which is as soon as the other primaries agree on
+    that."""
     last = last_slot(0, FAILOVER_SHARDS)
     first = next(n for n in range(effort.stored) if key_slot(session(n).digest.encode()) <= last)
     killed = time.monotonic()
@@ -268,7 +270,7 @@ def failover(servers: Servers, workers: Crew, effort: Effort) -> Failover:
 
 
 def database(folder: Path, effort: Effort) -> scale_figures.Database:
-    """PostgreSQL, as the package uses it."""
+    """Measure PostgreSQL, as the package uses it."""
     with Postgres(folder) as server, apart(server.pid):
         assert server.pid is not None
         store = Database(make_engine(server.url, 10.0), timeout=10.0)
@@ -292,7 +294,7 @@ def database(folder: Path, effort: Effort) -> scale_figures.Database:
 
 
 def _fill_rows(store: Database, rows: int, payload: Mapping[str, bytes]) -> float:
-    """Bytes of each row, with its share of the indexes."""
+    """Write rows. Return the bytes of each, with its share of the indexes."""
     text = json.dumps({name: value.decode() for name, value in payload.items()})
     now = int(time.time() * 1000)
     same = {"version": 1, "live": True, "payload": text, "user_epoch": 0}
@@ -329,7 +331,7 @@ def _processors(pid: int) -> float:
 
 
 def measure(effort: Effort) -> Figures:
-    """One run."""
+    """Make one run."""
     notes: list[str] = []
     began, machine = os.getloadavg()[0], _Machine()
     with TemporaryDirectory(prefix="benchmarks-") as name:
@@ -355,18 +357,18 @@ _WHERE = {True: "all workers on one core, all servers on another", False: "all w
 
 
 class _Machine:
-    """What the machine is, and how much of it others have used since this was made."""
+    """The machine, and how much of it other programs have used since this was made."""
 
     def __init__(self) -> None:
         self._began = self._used()
 
     def others(self) -> float:
-        """The share of its processors that other programs have used."""
+        """Return the share of its processors that other programs have used."""
         busy, ours, whole = (now - before for now, before in zip(self._used(), self._began, strict=True))
         return max(0.0, busy - ours) / whole
 
     def text(self, load: float, others: float) -> str:
-        """A paragraph.
+        """Return a paragraph about the machine.
 
         :param load: of the machine before the run.
         """
@@ -379,7 +381,7 @@ class _Machine:
 
     @staticmethod
     def _used() -> tuple[float, float, float]:
-        """Seconds of processors: used by all, used by this run, and all there were."""
+        """Return seconds of processors: used by all, used by this run, and all there were."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         own = [resource.getrusage(which) for which in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -1,4 +1,4 @@
-"""What ``python -m benchmarks.scale`` measures, as values that are kept in a file."""
+"""The figures of ``python -m benchmarks.scale``, as values that are kept in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT = Path(__file__).parent / "scale.json"
 
 
 class Cost(msgspec.Struct):
-    """What one operation costs; times in microseconds.
+    """The cost of one operation; times in microseconds.
 
     :param script: in the script, by the server's own statistics: wall time.
     :param server: processor time of the server, its sockets included; `client`: of the worker.
@@ -136,10 +136,10 @@ class Figures(msgspec.Struct):
 
 
 def read(path: Path = KEPT) -> Figures:
-    """The figures of a file."""
+    """Return the figures of a file."""
     return msgspec.json.decode(path.read_bytes(), type=Figures)
 
 
 def write(path: Path, figures: Figures) -> None:
-    """Put them into a file."""
+    """Put figures into a file."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")

@@ -1,4 +1,4 @@
-"""What so many sessions need, calculated from measured figures: ``python -m benchmarks.scale --plan sessions=…``."""
+"""Calculates the needs of so many sessions from measured figures: ``python -m benchmarks.scale --plan sessions=…``."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ JOURNAL_ENTRIES = 100_000
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked for.
+    """The demand on a site.
 
     :param sessions: that are stored at a time.
     :param active: of them, those that are used within one ``VERIFY_INTERVAL``.
@@ -107,8 +107,8 @@ class Demand:
 
     @classmethod
     def read(cls, said: Iterable[str]) -> Demand:
-        """From texts like ``sessions=1000000``. :raises ValueError: one cannot be read, or they contradict each other;
-        the text says which and what to write instead."""
+        """Read a demand from texts like ``sessions=1000000``. :raises ValueError: one cannot be read, or they
+        contradict each other; the text says which and what to write instead."""
         values: dict[str, str | float] = {}
         names = {field.name for field in fields(cls)}
         for text in said:
@@ -143,7 +143,7 @@ class Demand:
 
 
 def at(size: float, points: Sequence[tuple[float, float]]) -> float:
-    """Between the measured points, and beyond them, on straight lines."""
+    """Return the value for a size between the measured points, or beyond them, on straight lines."""
     pairs = list(pairwise(points)) or [(points[0], (points[0][0] + 1, points[0][1]))]
     (x0, y0), (x1, y1) = next((pair for pair in pairs if size <= pair[1][0]), pairs[-1])
     return max(y0 + (size - x0) * (y1 - y0) / (x1 - x0), 0.0)
@@ -164,7 +164,7 @@ class Part(NamedTuple):
 
 
 class Plan:
-    """What a demand needs."""
+    """The needs of a demand."""
 
     def __init__(self, demand: Demand, figures: Figures) -> None:
         self.demand = demand
@@ -172,7 +172,7 @@ class Plan:
         self.node = NODES[demand.node]
 
     def _at(self, *names: str) -> float:
-        """A figure of the table of sizes, for sessions of this size."""
+        """Return a figure of the table of sizes, for sessions of this size."""
 
         def value(found: object) -> float:
             for name in names:
@@ -186,49 +186,50 @@ class Plan:
 
     @cached_property
     def bytes_each(self) -> float:
-        """Of a session, and of its place in the index of those in use."""
+        """Return the bytes of a session, and of its place in the index of those in use."""
         return self._at("memory") + self.figures.index
 
     @cached_property
     def bytes_per_shard(self) -> float:
-        """What one node is planned to hold of sessions."""
+        """Return the bytes of sessions that one node is planned to hold."""
         return self.node.gib * GIB * (1 - RESERVED) * FULL - TRACKING
 
     def _each(self, name: str) -> float:
-        """A figure of one request: a read that sends everything, or a hit of the near cache, and a write for some."""
+        """Return a figure of one request: a read that sends everything, or a hit of the near cache, and a write for
+        some."""
         reads = (1 - self.demand.hits) * self._at("read", name) + self.demand.hits * self._at("near", name)
         return reads + self.demand.writes * self._at("write", name)
 
     @cached_property
     def server_cores(self) -> float:
-        """Cores of Redis: what is read and written, and rows that the database has confirmed or made."""
+        """Return the cores of Redis, for reads and writes, and for rows that the database has confirmed or made."""
         pushes = self.reads + self.commits
         return (self.demand.requests * self._each("server") + pushes * self._at("write", "server")) / 1e6
 
     @cached_property
     def requests_per_shard(self) -> float:
-        """What one node is planned to serve: commands run on one core."""
+        """Return the requests a second that one node is planned to serve: commands run on one core."""
         return BUSY * self.demand.requests / self.server_cores
 
     @cached_property
     def client_cores(self) -> float:
-        """Cores of the workers that work on sessions all the time."""
+        """Return the cores of the workers that work on sessions all the time."""
         asked = self.reads * self.figures.database.read.client + self.commits * self.figures.database.commit.client
         return (self.demand.requests * self._each("client") + asked) / 1e6
 
     @cached_property
     def wire(self) -> tuple[float, float]:
-        """Bytes a second to the servers and from them."""
+        """Return the bytes a second to the servers and from them."""
         return self.demand.requests * self._each("bytes_in"), self.demand.requests * self._each("bytes_out")
 
     @cached_property
     def bytes_per_link(self) -> float:
-        """A second: what the network of one node is planned to carry in one direction."""
+        """Return the bytes a second that the network of one node is planned to carry in one direction."""
         return BUSY * self.node.gbit * 1e9 / 8
 
     @cached_property
     def shards_by(self) -> dict[str, int]:
-        """Reason → how many shards it asks for."""
+        """Return reason → how many shards it asks for."""
         return {
             "memory": math.ceil(self.demand.sessions * self.bytes_each / self.bytes_per_shard),
             "processor": math.ceil(self.server_cores / BUSY),
@@ -237,24 +238,25 @@ class Plan:
 
     @cached_property
     def shards(self) -> int:
-        """How many there must be."""
+        """Return how many shards there must be."""
         return max(self.shards_by.values())
 
     @cached_property
     def nodes(self) -> float:
-        """Primaries and replicas."""
+        """Return the number of primaries and replicas."""
         return self.shards * (1 + self.demand.replicas)
 
     @cached_property
     def dollars(self) -> float:
-        """A month."""
+        """Return the price of a month in USD."""
         return self.nodes * (self.demand.price or self.node.price) * HOURS
 
     # -- connections, database -------------------------------------------------------------------------------------
 
     @cached_property
     def connections(self) -> float:
-        """To one shard, at most: each process has one per thread, and those of its near cache."""
+        """Return the connections to one shard, at most: each process has one per thread, and those of its near
+        cache."""
         return self.demand.workers * self._connections_each
 
     @property
@@ -263,39 +265,40 @@ class Plan:
 
     @cached_property
     def sign_ins(self) -> float:
-        """A second."""
+        """Return the sign-ins a second."""
         return self.demand.sessions * self.demand.users / self.demand.stay
 
     @cached_property
     def rows(self) -> float:
-        """Of the database: one per signed-in session, and those that ended since the last nightly purge."""
+        """Return the rows of the database: one per signed-in session, and those that ended since the last nightly
+        purge."""
         return self.demand.sessions * self.demand.users + self.sign_ins * 86_400
 
     @cached_property
     def reads(self) -> float:
-        """A second, of the database: each active session once in ``VERIFY_INTERVAL``."""
+        """Return the reads a second of the database: each active session once in ``VERIFY_INTERVAL``."""
         return self.demand.active * self.demand.users / self.demand.verify
 
     @cached_property
     def extensions(self) -> float:
-        """Writes a second that move the idle expiry of rows."""
+        """Return the writes a second that move the idle expiry of rows."""
         return self.demand.active * self.demand.users / (IDLE / 4)
 
     @property
     def commits(self) -> float:
-        """A second."""
+        """Return the commits a second."""
         return self.sign_ins + self.extensions
 
     @cached_property
     def database_cores(self) -> float:
-        """Cores of the database."""
+        """Return the cores of the database."""
         database = self.figures.database
         return (self.reads * database.read.server + self.commits * database.commit.server) / 1e6
 
     # -- the tables ------------------------------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """What there must be."""
+        """Return the table of all that is needed."""
         demand, shards = self.demand, self.shards_by
         rows = [
             ["memory of Redis", f"{_gb(demand.sessions * self.bytes_each)}; {self.bytes_each:,.0f} bytes each"],
@@ -339,7 +342,7 @@ class Plan:
         return f"{price:g} USD an hour each" + ("" if self.demand.price else f", us-east-1, {PRICES_OF}")
 
     def parts(self) -> str:
-        """Where each part ends."""
+        """Return the table of the parts, and where each must be split."""
         head = ["part", "needed", "one takes", "must be split at", "what to do then"]
         return table(head, [list(part) for part in self._parts()], texts=5)
 

@@ -28,7 +28,7 @@ WHAT_IS_MIXED = f"{1 - WRITES:.0%} reads, {WRITES:.0%} writes"
 
 
 def measured(figures: Figures) -> str:
-    """All that was measured."""
+    """Return the tables of all that was measured."""
     parts = [figures.machine + "\n", *([_WARNING] if figures.others > QUIET else [])]
     parts += [f"**Not measured:** {note}.\n" for note in figures.notes]
     parts += ["### Size of a session\n", _memory(figures), _costs(figures)]
@@ -60,7 +60,7 @@ def _latency(cost: Cost) -> list[str]:
 
 
 def _costs_of(row: Size) -> list[tuple[str, Cost]]:
-    """Kind of request → its cost."""
+    """Return kind of request → its cost."""
     kinds = {"read": row.read, "read again": row.again, "read again, near cache": row.near, "write": row.write}
     return list(kinds.items())
 
@@ -118,7 +118,7 @@ def _call(call: Call) -> str:
 
 
 def targets(figures: Figures) -> str:
-    """The goals beside what was measured."""
+    """Return the goals beside what was measured."""
     smallest = figures.sizes[0]
     best = max(figures.workers, key=lambda load: load.per_second)
     mixed, lost = best.cost.server, figures.failover
@@ -159,7 +159,7 @@ def targets(figures: Figures) -> str:
 
 
 def written_page(figures: Figures, page: str) -> str:
-    """The page with these figures."""
+    """Return the page with these figures."""
     plan = Plan(Demand(), figures)
     reports = {
         "measured": measured(figures),
@@ -173,5 +173,5 @@ def written_page(figures: Figures, page: str) -> str:
 
 
 def write_page(figures: Figures) -> None:
-    """Put the figures into it."""
+    """Put figures into the page."""
     PAGE.write_text(written_page(figures, PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -34,7 +34,7 @@ class Servers:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What leads an application there."""
+        """Return the settings that lead an application to these servers."""
         if len(self.nodes) == 1 and not self._info("cluster")[0]["cluster_enabled"]:
             return {"REDIS_URL": self.nodes[0].url}
         return {"REDIS_URL": f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"}
@@ -43,15 +43,15 @@ class Servers:
         return [client.info(section) for client in self._clients]
 
     def memory(self) -> int:
-        """Bytes in use, without the buffers of connections."""
+        """Return the bytes in use, without the buffers of connections."""
         return sum(found["used_memory"] - found["mem_clients_normal"] for found in self._info("memory"))
 
     def connections(self) -> int:
-        """Of workers."""
+        """Return the number of the workers' connections."""
         return sum(found["connected_clients"] - 1 for found in self._info("clients"))
 
     def counters(self) -> dict[str, float]:
-        """Seconds of processors, microseconds and calls of scripts, bytes."""
+        """Return seconds of processors, microseconds and calls of scripts, bytes."""
         scripts = [
             entry
             for found in self._info("commandstats")
@@ -89,7 +89,7 @@ def apart(*servers: int | None) -> Iterator[None]:
 
 @contextmanager
 def serving(folder: Path, shards: int | None = None, extra: Sequence[str] = ()) -> Iterator[Servers]:
-    """A single server, or a cluster of so many shards with a replica each, which stays in the background.
+    """Run a single server, or a cluster of so many shards with a replica each, which stays in the background.
 
     :param extra: options of each node of a cluster.
     """
@@ -141,7 +141,7 @@ class Crew:
 
 @contextmanager
 def crew(folder: Path, servers: Servers, size: int = 1, **settings: Any) -> Iterator[Crew]:
-    """So many workers on these servers."""
+    """Run so many workers on these servers."""
     with Crew(folder, servers.settings | settings) as workers:
         workers.grow(size)
         yield workers

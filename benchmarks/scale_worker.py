@@ -51,7 +51,7 @@ PATIENCE = 5.0
 
 
 class Order(msgspec.Struct):
-    """What a worker has to do.
+    """An order to a worker.
 
     :param work: a key of :data:`WORK`, or ``fill``, ``index``, ``return``.
     :param first: number of the first session that it is about; `count`: how many there are.
@@ -67,7 +67,7 @@ class Order(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What became of an order.
+    """The result of an order.
 
     :param took: microseconds of each operation, in their order.
     :param cpu: seconds of this process meanwhile.
@@ -80,7 +80,8 @@ class Report(msgspec.Struct):
 
 
 def data_of_size(size: int) -> Mapping[str, Mapping[str, Any]]:
-    """Category → its data, of a session that has about so many bytes as JSON: what grows is the user's history."""
+    """Return category → its data, of a session that has about so many bytes as JSON: what grows is the user's
+    history."""
     categories = {name: dict(data_of("1 KB", name)) for name in SIZES["1 KB"]}
     if size > 1024:
         history = data_of("50 KB", "translation")["translation_context"]
@@ -91,7 +92,7 @@ def data_of_size(size: int) -> Mapping[str, Mapping[str, Any]]:
 
 
 def session(number: int) -> SessionId:
-    """The id of a session of a signed-in user."""
+    """Return the id of a session of a signed-in user."""
     return SessionId(f"{number:043}", SIGNED_IN, False, int(time.time()), b"secret")
 
 
@@ -131,7 +132,7 @@ class Worker:
         self._state.close()
 
     def do(self, order: Order) -> Report:
-        """What an order says."""
+        """Carry out an order."""
         if order.work == "return":
             return self.until_return(order)
         if order.work in ("fill", "index"):
@@ -162,7 +163,7 @@ class Worker:
     # -- requests --------------------------------------------------------------------------------------------------
 
     def read(self, number: int, turn: int) -> None:
-        """A request that reads a session. :raises RuntimeError: something else than Redis has answered."""
+        """Make a request that reads a session. :raises RuntimeError: something else than Redis has answered."""
         sid, repository = session(number), self._state.repository
         loaded = repository.reads.load(sid, repository.begin(digest=sid.digest), self._state.settings.life)
         sources = {name: state.source for name, state in loaded.categories.items()}
@@ -170,12 +171,13 @@ class Worker:
             raise RuntimeError(f"session {number} is {loaded.verdict} by {sources}")
 
     def write(self, number: int, turn: int) -> None:
-        """A request that changes one key of a session, without reading it. :raises RuntimeError: it was not stored."""
+        """Make a request that changes one key of a session, without reading it. :raises RuntimeError: it was not
+        stored."""
         if (place := self._change(number, "ui", "theme", turn)) != "redis":
             raise RuntimeError(f"session {number} was kept in {place}")
 
     def _change(self, number: int, category: str, key: str, turn: int) -> str | None:
-        """Where the change is then."""
+        """Change one key of a session. Return where the change is then."""
         sid, repository = session(number), self._state.repository
         changes = {category: CategoryChange(0, sets={key: b'"value-%03d"' % (turn % 1000)})}
         scope = repository.begin(digest=sid.digest)
@@ -203,7 +205,7 @@ class Worker:
         raise RuntimeError(f"no new primary within {order.seconds:g} s")
 
     def mixed(self, number: int, turn: int) -> None:
-        """One or the other."""
+        """Read or write."""
         (self.write if self._random.random() < WRITES else self.read)(number, turn)
 
     # -- many at once ----------------------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ class Worker:
             self._write_all(waiting, data)
 
     def _write_all(self, digests: list[str], data: Mapping[str, Mapping[str, bytes]]) -> None:
-        """Of one shard."""
+        """Write sessions of one shard in one round trip."""
         backend = self._state.backend
         endpoint = backend.endpoint(f"{PRIMARY}{self._state.health.locate(digests[0])}")
         of_store = Commands(endpoint.prefix)

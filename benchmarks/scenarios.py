@@ -1,4 +1,4 @@
-"""What is measured: the session's data, the pages, and the scenarios with their targets. The same for everyone."""
+"""The scenarios with their targets, the session's data and the pages. The same for everyone."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ SIZES: Mapping[str, Mapping[str, Data]] = {
 
 
 def data_of(size: str, *categories: str) -> dict[str, Any]:
-    """The data of a session, flat as an application sees it."""
+    """Return the data of a session, flat as an application sees it."""
     return {key: value for name in categories or SIZES[size] for key, value in SIZES[size][name].items()}
 
 
 def bytes_of(size: str, category: str) -> int:
-    """Bytes of one category as compact JSON."""
+    """Return the bytes of one category as compact JSON."""
     return len(json.dumps(SIZES[size][category], ensure_ascii=False, separators=(",", ":")).encode())
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a whole request of this package may take, as a share of Flask-Session's with its defaults.
+    """The targets for a whole request of this package, as a share of Flask-Session's with its defaults.
 
     :param near: with the near cache; `asking`: without it; `delayed`: with it and with 0.25 ms of network each way.
     """
@@ -151,14 +151,14 @@ SCENARIOS = (
 
 
 class Meeting:
-    """Where concurrent requests wait for each other between reading and writing."""
+    """The barrier at which concurrent requests wait for each other between reading and writing."""
 
     def __init__(self) -> None:
         self.barrier = Barrier(1)
 
 
 def add_pages(app: Flask, regenerate: Callable[[], None], meeting: Meeting) -> None:
-    """The pages of the scenarios.
+    """Add the pages of the scenarios.
 
     :param regenerate: gives the session a new id at sign-in, as far as the contestant needs to be told.
     """

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def print_rounds(kinds: Kinds, at_level: str, rounds: int) -> None:
-    """A row each: the kinds take turns, so that a busy minute of the machine falls on all of them."""
+    """Print a row of each kind: the kinds take turns, so that a busy minute of the machine falls on all of them."""
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for _ in range(rounds):
         for name, measured in kinds.items():
@@ -94,14 +94,14 @@ def print_rounds(kinds: Kinds, at_level: str, rounds: int) -> None:
 
 
 def p50_p99(seconds: Iterable[float]) -> tuple[float, float]:
-    """The two quantiles."""
+    """Return the two quantiles."""
     ordered = sorted(seconds)
     return ordered[int(len(ordered) * 0.5)], ordered[int(len(ordered) * 0.99)]
 
 
 @contextmanager
 def application(folder: Path, server: Valkey, database: str) -> Iterator[tuple[Flask, list[str]]]:
-    """With the defaults, and the cookies of its users."""
+    """Yield an application with the defaults, and the cookies of its users."""
     app = Flask("session_work", instance_path=str(folder))
     app.config.update(
         SECRET_KEY="the key of this benchmark, longer than 32 bytes",
@@ -124,7 +124,7 @@ def application(folder: Path, server: Valkey, database: str) -> Iterator[tuple[F
 
 
 def signed_in(app: Flask, user: str) -> str:
-    """The cookie of a user."""
+    """Return the cookie of a user."""
     client = app.test_client()
     assert client.post(f"/sign-in/{user}").status_code == 200
     cookie = client.get_cookie("session")
@@ -133,19 +133,19 @@ def signed_in(app: Flask, user: str) -> str:
 
 
 def mixed(session: Any, number: int) -> object:
-    """Each in its turn, and each for all users in turn."""
+    """Do each kind of work in its turn, and each for all users in turn."""
     return WORK[MIX[(number + number // USERS) % len(MIX)]](session, number)
 
 
 def level(app: Flask, cookie: str) -> int:
-    """Which one a request is served at."""
+    """Return the level at which a request is served."""
     with app.test_request_context(headers={"Cookie": f"session={cookie}"}):
         assert session.get("_user_id")
         return state_of(app).health.level
 
 
 def timed(app: Flask, cookies: Sequence[str], work: Callable[[Any, int], object], calls: int) -> Iterator[float]:
-    """Seconds that the session takes in each of so many requests."""
+    """Yield the seconds that the session takes in each of so many requests."""
     sessions = app.session_interface
     for number in range(calls):
         cookie = cookies[number % len(cookies)]
@@ -160,7 +160,7 @@ def timed(app: Flask, cookies: Sequence[str], work: Callable[[Any, int], object]
 
 
 def kept_by_the_disk(path: Path, calls: int) -> Iterator[float]:
-    """Seconds that it takes to write 4 KB and to have them kept."""
+    """Yield the seconds that it takes to write 4 KB and to have them kept."""
     with path.open("wb", buffering=0) as file:
         for _ in range(calls):
             began = time.perf_counter()
@@ -170,7 +170,7 @@ def kept_by_the_disk(path: Path, calls: int) -> Iterator[float]:
 
 
 def committed(path: Path, calls: int) -> Iterator[float]:
-    """Seconds that it takes to change one row for good, with the settings of the session's own database."""
+    """Yield the seconds that it takes to change one row for good, with the settings of the session's own database."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")

@@ -59,7 +59,7 @@ VIEWS = (
 
 @dataclass(frozen=True)
 class Workers:
-    """What gunicorn starts. :param connections: how many wait for answers at a time."""
+    """The workers that gunicorn starts. :param connections: how many wait for answers at a time."""
 
     worker_class: str
     threads: int
@@ -67,7 +67,7 @@ class Workers:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Return the title, for people."""
         return f"{self.worker_class}, 2 × {self.threads}"
 
 
@@ -76,7 +76,7 @@ SYNC, THREADED = Workers("sync", 1, 4), Workers("gthread", 8, 16)
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured.
+    """The amount of measuring.
 
     :param warm_up: rounds before those that count.
     :param seconds: of load, for each view of each site in each round.
@@ -113,7 +113,7 @@ class Case:
     samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
 
     def ratio(self, view: str, site: str) -> float | None:
-        """Requests a second against Flask-Session's of the same round. None: there were errors."""
+        """Return the requests a second against Flask-Session's of the same round. None: there were errors."""
         own, others = self.samples[view, site], self.samples[view, REFERENCE]
         if any(sample.errors for sample in (*own, *others)):
             return None
@@ -133,7 +133,7 @@ class Site:
     cookies: Path
 
     def sign_in(self) -> None:
-        """All users."""
+        """Sign all users in."""
         found = []
         for _ in range(USERS):
             browser = Browser(self.server.url)
@@ -142,13 +142,13 @@ class Site:
         self.cookies.write_text("\n".join(found), encoding="ascii")
 
     def bodies(self) -> list[str]:
-        """What one user is shown, views and session, in an order that is the same for all sites."""
+        """Return what one user is shown, views and session, in an order that is the same for all sites."""
         browser = Browser(self.server.url)
         paths = ["/fill", *(f"{view.path}?theme-{number:03d}" for number in range(3) for view in VIEWS), "/read-all"]
         return [_body(browser, path) for path in paths]
 
     def measure(self, view: View, workers: Workers, effort: Effort, valkey: Valkey, wrk: str | None) -> Sample:
-        """Load it with one view."""
+        """Load the site with one view, and return the sample."""
         before = self._cpu(valkey)
         found = load(
             NAME,
@@ -185,7 +185,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 @contextmanager
 def sites(folder: Path, names: Sequence[str], redis_url: str, workers: Workers) -> Iterator[list[Site]]:
-    """All of them run, with their users signed in."""
+    """Run all sites, with their users signed in."""
     with ExitStack() as stack:
         made = []
         for name in names:
@@ -209,7 +209,7 @@ def sites(folder: Path, names: Sequence[str], redis_url: str, workers: Workers) 
 
 
 def compare(made: Sequence[Site]) -> None:
-    """See that all sites show one user the same. :raises Different: one does not."""
+    """Check that all sites show one user the same. :raises Different: one does not."""
     expected = made[0].bodies()
     for site in made[1:]:
         if (found := site.bodies()) != expected:
@@ -217,7 +217,7 @@ def compare(made: Sequence[Site]) -> None:
 
 
 def measure(folder: Path, names: Sequence[str], effort: Effort, valkey: Valkey, wrk: str | None) -> Iterator[Case]:
-    """All cases."""
+    """Yield the measured cases."""
     for number, (workers, delay) in enumerate(effort.cases):
         with ExitStack() as stack:
             url, way = valkey.url, "no network between"
@@ -243,7 +243,7 @@ def measure(folder: Path, names: Sequence[str], effort: Effort, valkey: Valkey, 
 
 
 def markdown(machine: str, cases: Sequence[Case]) -> str:
-    """The report."""
+    """Return the report."""
     head = ("", "", "requests/s", "ratio", "p50, ms", "p99, ms", "CPU of workers, µs", "CPU of the server, µs")
     parts = [machine, "", "Before and after each case one user was shown the same by all sites; no request failed.", ""]
     if failed := sum(sample.errors for case in cases for samples in case.samples.values() for sample in samples):
@@ -293,7 +293,7 @@ def _say(text: str) -> None:
 
 
 def contestants(near: str) -> list[str]:
-    """Their names, in the order of the report. :param near: with the near cache, without it, or both."""
+    """Return their names, in the order of the report. :param near: with the near cache, without it, or both."""
     ours = {"on": [OURS], "off": [ASKING], "both": [OURS, ASKING]}[near]
     return [*ours, REFERENCE, "cookie"]
 

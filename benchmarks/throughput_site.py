@@ -26,7 +26,8 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def create_app() -> Application:
-    """A contestant's application whose pages take their value from the query, and ``/fill`` the session of 1 KB."""
+    """Return a contestant's application whose pages take their value from the query, and ``/fill`` the session of 1
+    KB."""
     name, redis_url, folder = json.loads(os.environ[SITE])
     contestant = _contestant(KINDS[name], redis_url, Path(folder))
     level_changed.connect(_say_so, sender=contestant.app)

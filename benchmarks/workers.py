@@ -11,7 +11,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def pipe() -> tuple[Connection, Connection]:
-    """The end that reads and the end that writes of a pipe between two workers."""
+    """Return the end that reads and the end that writes of a pipe between two workers."""
     return _CONTEXT.Pipe(duplex=False)
 
 
@@ -30,7 +30,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """Return the process id."""
         assert self._process.pid is not None
         return self._process.pid
 
@@ -39,7 +39,7 @@ class Process:
         self._pipe.send(what)
 
     def answer(self) -> Any:
-        """What it says next. :raises RuntimeError: it has ended instead."""
+        """Return the next message of the worker. :raises RuntimeError: it has ended instead."""
         try:
             return self._pipe.recv()
         except EOFError:
@@ -49,7 +49,7 @@ class Process:
 
     @property
     def has_answered(self) -> bool:
-        """Whether there is something to be read."""
+        """Return whether there is something to be read."""
         return self._pipe.poll()
 
     def close(self) -> None:

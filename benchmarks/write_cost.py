@@ -34,7 +34,7 @@ CONNECTIONS = (0, 1, 16, 256)
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The amount of measuring."""
 
     rounds: int
     sessions: int
@@ -145,7 +145,7 @@ class Bench:
 
 
 def measure(effort: Effort, *, near: bool) -> list[Case]:
-    """All cases in every round."""
+    """Measure all cases in every round."""
     cases = [Case(number, by_all) for number in CONNECTIONS for by_all in (False, True) if number > 1 or not by_all]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="write-cost-")))
@@ -165,7 +165,7 @@ def measure(effort: Effort, *, near: bool) -> list[Case]:
 
 
 def markdown(cases: Sequence[Case], *, near: bool) -> str:
-    """The report."""
+    """Return the report."""
     by_kind = {(case.connections, case.by_all): case for case in cases}
     rows = [
         [str(number), *_cells(by_kind[number, False]), *_cells(by_kind.get((number, True)))] for number in CONNECTIONS

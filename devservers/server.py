@@ -1,4 +1,4 @@
-"""What all servers of the lab have in common: one child process with a port and a folder."""
+"""The common part of all servers of the lab: one child process with a port and a folder."""
 
 import signal
 import subprocess
@@ -16,14 +16,14 @@ class ServerError(Exception):
 
 
 class Process(Protocol):
-    """What a server's process has to be: a ``subprocess.Popen`` is one."""
+    """The interface of a server's process: a ``subprocess.Popen`` has it."""
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """Return the process id."""
 
     def poll(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """Return the exit code; None: the process runs."""
 
     def wait(self, timeout: float | None = None) -> int:
         """Return when it has ended. :raises subprocess.TimeoutExpired: it runs after so many seconds."""
@@ -33,7 +33,7 @@ class Process(Protocol):
 
 
 class Server(ABC):
-    """What the servers have in common. A context manager: started on entry, stopped on exit."""
+    """The common part of the servers. A context manager: started on entry, stopped on exit."""
 
     #: The signal that asks for an orderly end.
     stop_signal = signal.SIGTERM
@@ -59,12 +59,12 @@ class Server(ABC):
 
     @property
     def log(self) -> Path:
-        """The file that the server's output goes to."""
+        """Return the file that the server's output goes to."""
         return self.folder / "log"
 
     @property
     def pid(self) -> int | None:
-        """Process id of the server (of its first process), or None when it is not running."""
+        """Return the process id of the server (of its first process), or None when it is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def wait(self) -> None:
@@ -74,12 +74,12 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether the process lives. A frozen server runs."""
+        """Return whether the process lives. A frozen server runs."""
         return self.pid is not None
 
     @property
     def frozen(self) -> bool:
-        """Whether the server was frozen and not thawed since."""
+        """Return whether the server was frozen and not thawed since."""
         return self.running and self._frozen
 
     def start(self) -> None:
@@ -127,11 +127,11 @@ class Server(ABC):
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether it is ready to be used."""
+        """Return whether the server is ready to be used."""
 
 
 def answers_http(port: int, path: str) -> bool:
-    """Whether a web server on that port of 127.0.0.1 has the page."""
+    """Return whether a web server on that port of 127.0.0.1 answers the page with status 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=2.0)
     try:
         connection.request("GET", path)

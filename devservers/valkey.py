@@ -28,10 +28,10 @@ after_changes: list[Callable[[], None]] = []
 
 
 class Client(redis.Redis):
-    """What it has changed was told to those that track it when it returns; of a pipeline, when the ``with`` ends that
-    the client is used in.
+    """A client that returns from a change only after the server has told it to all connections that track the key; from
+    a pipeline's changes, at the end of the ``with`` in which the client is used.
 
-    A server says that before it answers the next question, but perhaps after it has answered the change itself.
+    The server tells them before it answers the next question, but perhaps after it has answered the change itself.
     """
 
     _has_pipelined = False
@@ -53,7 +53,7 @@ class Client(redis.Redis):
             call()
 
     def save(self, **options: Any) -> Any:
-        """Write the snapshot, after that which a new replica has asked for."""
+        """Write the snapshot, after the one that a new replica has asked for."""
         wait_until(self._has_saved, "a snapshot")
         return True
 
@@ -95,7 +95,7 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        """Address for Redis clients."""
+        """Return the address for Redis clients."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def __exit__(self, *exc: object) -> None:
@@ -130,7 +130,7 @@ class Valkey(Server):
             return False
 
     def client(self, timeout: float = LONG, *, text: bool = True) -> "redis.Redis":
-        """A client of this server, without retries. The caller closes it.
+        """Return a client of this server, without retries. The caller closes it.
 
         :param timeout: seconds for each answer.
         :param text: answers are texts, not bytes.

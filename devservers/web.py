@@ -47,11 +47,11 @@ class WebServer(Server):
 
     @property
     def url(self) -> str:
-        """Address for browsers."""
+        """Return the address for browsers."""
         return f"http://127.0.0.1:{self.port}"
 
     def doors(self) -> dict[int, str]:
-        """The living workers: process id → address of this one worker."""
+        """Return the living workers: process id → address of this one worker."""
         notes = {pid: self.folder / f"door-{pid}" for pid in children(self.pid)}
         return {pid: f"http://127.0.0.1:{note.read_text()}" for pid, note in notes.items() if note.exists()}
 

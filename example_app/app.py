@@ -18,7 +18,8 @@ csrf = CSRFProtect()
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """The application, configured by environment variables that begin with ``FLASK_``, and by `config` over them."""
+    """Return the application, configured by environment variables that begin with ``FLASK_``, and by `config` over
+    them."""
     app = Flask(__name__)
     # The table is configuration: a page that changes its language in an outage would look broken, so the language is
     # worth a local copy, which the default (medium) would not give it.
@@ -39,7 +40,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 
 def page_context() -> dict[str, Any]:
-    """What every template may use: the texts ``t`` in the visitor's language, and how the session is."""
+    """Return what every template may use: the texts ``t`` in the visitor's language, and the state of the session."""
     lang = ui_language()
     session = live()
     theme = request.args.get("theme") or session.get("theme")  # neither: as the browser has it
@@ -47,7 +48,7 @@ def page_context() -> dict[str, Any]:
 
 
 def grant_refused(error: Exception) -> ResponseReturnValue:
-    """While the database is down no user can sign in or get rights: say so, and when to try again."""
+    """Answer, while the database is down, that no user can sign in or get rights, and when to try again."""
     seconds = error.retry_after if isinstance(error, ServiceUnavailable) else None
     current_app.logger.info("a grant was refused: the database does not answer")
     page = render_template("refused.html", reason="grant_refused", seconds=seconds)
@@ -55,5 +56,5 @@ def grant_refused(error: Exception) -> ResponseReturnValue:
 
 
 def form_refused(error: Exception) -> ResponseReturnValue:
-    """A form without a valid token: it was sent by another site, or belongs to a session that has ended."""
+    """Answer a form without a valid token: it was sent by another site, or belongs to a session that has ended."""
     return render_template("refused.html", reason="form_refused", seconds=None), 400

@@ -15,7 +15,7 @@ class LoginForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
 
 
 class TranslateForm(FlaskForm):  # type: ignore[misc]
-    """What to translate, and how."""
+    """The text to translate, and the options."""
 
     source_lang = SelectField(choices=list(LANGUAGES.items()), default="ja")
     target_lang = SelectField(choices=list(LANGUAGES.items()), default="en")

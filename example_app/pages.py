@@ -21,7 +21,7 @@ REMEMBERED = ("source_lang", "target_lang", "input_text", "context_info", "trans
 
 @pages.get("/")
 def index() -> ResponseReturnValue:
-    """The one page of the application."""
+    """Show the one page of the application."""
     return _page(translate_form(), asked=_asked())
 
 
@@ -64,7 +64,8 @@ def logout() -> ResponseReturnValue:
 
 @pages.route("/devices", methods=["GET", "POST"])
 def devices() -> ResponseReturnValue:
-    """Where the user is signed in. A POST ends other sessions, given a fresh password. It needs the database (503)."""
+    """List where the user is signed in. A POST ends other sessions, given a fresh password. It needs the database
+    (503)."""
     if not current_user.is_authenticated:
         return redirect(url_for("pages.index"), 303)
     try:
@@ -79,7 +80,7 @@ def devices() -> ResponseReturnValue:
 
 
 def _is_proved() -> bool:
-    """Whether the password was entered in the last five minutes, or is now: then the session gets another id."""
+    """Return whether the password was entered in the last five minutes, or is now: then the session gets another id."""
     if live().fresh(max_age=300):
         return True
     if authenticate(current_user.id, request.form.get("password", "")) is None:
@@ -146,7 +147,7 @@ def _answered(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asked() -> dict[str, Any]:
-    """The question in the address: it is there where nothing can be remembered."""
+    """Return the question in the address: it is there where nothing can be remembered."""
     if not (request.args.get("input_text") and current_user.is_authenticated) or live().available("translation_state"):
         return {}
     form = translate_form(formdata=request.args, meta={"csrf": False})
@@ -154,7 +155,7 @@ def _asked() -> dict[str, Any]:
 
 
 def translate_form(**options: Any) -> TranslateForm:
-    """The form as it was last sent. The choice of engine is left out where the table disables it."""
+    """Return the form as it was last sent. The choice of engine is left out where the table disables it."""
     engines = ENGINES if session.get("early_access") else ENGINES[:1]
     form = TranslateForm(data={name: session[name] for name in REMEMBERED if name in session}, **options)
     if not live().available("engine_selection"):

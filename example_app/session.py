@@ -11,35 +11,35 @@ HISTORY_LENGTH = 10
 
 
 def live() -> Session:
-    """Flask's ``session`` with the type that it has here."""
+    """Return Flask's ``session`` with the type that it has here."""
     return cast(Session, session)
 
 
 def is_kept(feature: str) -> bool:
-    """Whether what is written to a feature now outlives the request."""
+    """Return whether a value that is written to a feature now outlives the request."""
     behaviours = {row.feature: row.behaviour for row in live().explain()}
     return behaviours[feature] in ("primary", "local_cache_fallback")
 
 
 def langpont() -> LangPontSession:
-    """The extension, which ends and lists sessions."""
+    """Return the extension, which ends and lists sessions."""
     return cast(LangPontSession, current_app.session_interface)
 
 
 def logins() -> bool:
-    """Whether users can sign in at this worker at the moment."""
+    """Return whether users can sign in at this worker at the moment."""
     return bool(langpont().status()["logins"])
 
 
 def ui_language() -> str:
-    """``jp`` or ``en``: as chosen, else as the browser asks. The same in every worker, whatever fails."""
+    """Return ``jp`` or ``en``: as chosen, else as the browser asks. The same in every worker, whatever fails."""
     asked = "jp" if request.accept_languages.best_match(["en", "ja"]) == "ja" else "en"
     chosen = request.args.get("lang") or session.get("lang", asked)
     return chosen if chosen in ("jp", "en") else asked
 
 
 def history() -> list[dict[str, Any]]:
-    """The last translations, oldest first."""
+    """Return the last translations, oldest first."""
     return list(session.get("translation_context", []))
 
 

@@ -33,11 +33,11 @@ login_manager = LoginManager()
 
 @login_manager.user_loader  # type: ignore[untyped-decorator]
 def load_user(user_id: str) -> User | None:
-    """The user with this id, for Flask-Login."""
+    """Return the user with this id, for Flask-Login."""
     return USERS.get(user_id)
 
 
 def authenticate(user_id: str, password: str) -> User | None:
-    """The user, if the password is right."""
+    """Return the user, if the password is right."""
     user = USERS.get(user_id)
     return user if user is not None and check_password_hash(user.password_hash, password) else None

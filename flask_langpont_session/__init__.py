@@ -72,7 +72,7 @@ _PLACES = {
 
 
 class _Package(ModuleType):
-    """Imports what is asked for when it is asked for: pytest loads the plugin in here for every project."""
+    """A module that imports a name when it is first asked for: pytest loads the plugin in here for every project."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in _PLACES:
@@ -96,7 +96,7 @@ class _Package(ModuleType):
 
     @session.setter
     def session(self, module: ModuleType) -> None:
-        """The import system puts the module of this name here. What is asked for is the proxy."""
+        """Ignore the module of this name, which the import system sets here: the attribute is Flask's proxy."""
 
 
 sys.modules[__name__].__class__ = _Package

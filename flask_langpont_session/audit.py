@@ -1,4 +1,4 @@
-"""The audit log: what becomes of signed-in sessions, one JSON object in a line.
+"""The audit log: the life of signed-in sessions, one JSON object in a line.
 
 Nothing of it is imported, and nothing listens, unless an application calls :func:`write_audit_log`.
 """

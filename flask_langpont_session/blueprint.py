@@ -38,7 +38,8 @@ _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 
 
 def health_report(state: State) -> dict[str, Any]:
-    """The health of this process' session stores, as JSON-ready values; of several shards the worst one's level."""
+    """Return the health of this process' session stores, as JSON-ready values; of several shards the worst one's
+    level."""
     health = state.health
     view = health.snapshot()
     level, lost = view.level, health.open_stores()
@@ -77,13 +78,13 @@ def health_report(state: State) -> dict[str, Any]:
 
 
 def is_set_up(state: State) -> bool:
-    """False: the database says that it has no tables, and this process has never seen them. No user could sign in: the
-    deployment is not finished. If they disappear later, that is an outage, which all hosts have at once."""
+    """Return False if the database says that it has no tables, and this process has never seen them. No user could sign
+    in: the deployment is not finished. If they disappear later, that is an outage, which all hosts have at once."""
     return state.backend.database.upkeep.had_tables or state.health.cause(DATABASE) is not ErrorClass.NO_TABLES
 
 
 def health_blueprint(state_now: Callable[[], State]) -> Blueprint:
-    """The pages; mounted at HEALTH_URL_PREFIX.
+    """Return the pages; mounted at HEALTH_URL_PREFIX.
 
     :param state_now: says the parts of the current application.
     """
@@ -125,7 +126,7 @@ def _uncached(response: Response) -> Response:
 
 @contextmanager
 def yielding(app: Flask) -> Iterator[None]:
-    """The routes that are added meanwhile yield to all others."""
+    """Have the routes that are added meanwhile yield to all others."""
     rule_class = app.url_rule_class
     app.url_rule_class = _YieldingRule
     try:
@@ -154,7 +155,8 @@ class _YieldingRule(Rule):
         self._offered = offered
 
     def yielded(self) -> set[str]:
-        """What the application has routes for, at this path. If that is more than OPTIONS, the log says so, once."""
+        """Return the methods for which the application has routes at this path. If that is more than OPTIONS, the log
+        says so, once."""
         offered = self._offered or set()
         routes = [rule for rule in self.map.iter_rules() if self._is_at(rule)]
         taken = offered & set().union(*(rule.methods or offered for rule in routes))

@@ -148,12 +148,13 @@ def close_with(app: Flask, state: State) -> Callable[[], object]:
 
 
 def _close_beside(state: State) -> None:
-    """In a thread of its own: closing waits, and the last reference goes in any thread, which may hold any lock."""
+    """Close the parts in a thread of its own: closing waits, and the last reference may go in a thread that holds any
+    lock."""
     start_daemon(CLOSES, state.close)
 
 
 def build(app: Flask, recorder: Recorder | None) -> State:
-    """The parts of one application.
+    """Return the parts of one application.
 
     :param recorder: that of its parts before; None: there are none.
     :raises ConfigError: with every mistake of the configuration.
@@ -230,7 +231,8 @@ def _recorder(settings: Settings) -> Recorder:
 
 
 def ask_aws(settings: Settings) -> Cloud | None:
-    """What AWS says of servers and credentials, after a short wait for its answers; None: no setting asks for it.
+    """Return the servers and credentials that AWS names, after a short wait for its answers; None: no setting asks for
+    it.
 
     :raises ConfigError: AWS has said what the group is like, and it is none that can be used.
     """
@@ -245,8 +247,8 @@ def ask_aws(settings: Settings) -> Cloud | None:
 
 @dataclass(frozen=True)
 class _Attendance:
-    """What is done in each round of the monitor beside its own work: what may lead to a store that is lost (another
-    place, another token, another address), and what is noted of each round. For what is None there is nothing to do."""
+    """The work of each round of the monitor beside its own: refreshing what may lead to a store that is lost (another
+    place, another token, another address), and noting the round. A part that is None has nothing to do."""
 
     backend: Backend
     incidents: IncidentLog
@@ -256,7 +258,7 @@ class _Attendance:
     watch: SentinelWatch | None
 
     def __call__(self, found: Round) -> None:
-        """One round."""
+        """Do the work of one round."""
         if self.watch is not None:
             self.watch.ensure_started()
         if found.is_at_rest:
@@ -353,7 +355,7 @@ def _health(
 
 
 def _address(settings: Settings, redis: Mapping[str, SessionStore], store: str) -> str:
-    """Where a store is, for people."""
+    """Return the address of a store, for people."""
     if store == DATABASE:
         engine = settings.database_engine
         url = make_url(settings.database_url or "") if engine is None else engine.url
@@ -392,7 +394,7 @@ def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> 
 
 
 def _flask_session(app: Flask, settings: Settings) -> Source:
-    """Flask-Session's records, found by its own settings."""
+    """Return the reader of Flask-Session's records, found by its own settings."""
     from .adoption.adopter import FlaskSessionRecord
 
     server_identity = ServerIdentity()
@@ -409,7 +411,7 @@ def _flask_session(app: Flask, settings: Settings) -> Source:
 
 
 def _refusals(app: Flask, health: Health) -> Callable[[], GrantRefused]:
-    """Makes the 503 of a sign-in; in debug it says to the developer what is wrong."""
+    """Return what makes the 503 of a sign-in; in debug it tells the developer what is wrong."""
     its = weakref.ref(app)
 
     def refusal() -> GrantRefused:
@@ -444,7 +446,7 @@ def _emitter(app: Flask, recorder: Recorder) -> Emit:
 
 
 def _server_identities(board: Board, emit: Emit, notices: Notices) -> MakeIdentity:
-    """Makes the server identity of a store by the store's name."""
+    """Return what makes the server identity of a store by the store's name."""
 
     def make(name: str) -> ServerIdentity:
         is_primary = role_of(name) == PRIMARY
@@ -469,7 +471,8 @@ def _server_identities(board: Board, emit: Emit, notices: Notices) -> MakeIdenti
 
 
 def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | None:
-    """Where the servers are, if a service is to be asked for them, which may say that there are several shards."""
+    """Return the topology where a service is asked for the servers, which may say that there are several shards; else
+    None."""
     nodes = _nodes(settings, cloud)
     if nodes is None:
         return None
@@ -499,7 +502,7 @@ def _nodes(settings: Settings, cloud: Cloud | None) -> Nodes | None:
 
 @dataclass(frozen=True)
 class _RedisStores:
-    """Makes the stores in Redis of one application; of one server and its replica the records are the same."""
+    """Makes the stores in Redis of one application. The records are the same at a server and at its replica."""
 
     settings: Settings
     cloud: Cloud | None
@@ -528,7 +531,8 @@ class _RedisStores:
         return stores
 
     def found(self, directory: ClusterTopology) -> dict[str, SessionStore]:
-        """A primary and a replica, of several shards or of a single one, which are found when they are needed."""
+        """Return a primary and a replica, of several shards or of a single one, which are found when they are
+        needed."""
         return {role: self._cluster(role, directory) for role in (PRIMARY, REPLICA)}
 
     def _cluster(self, role: str, directory: ClusterTopology) -> ClusterStore:
@@ -579,7 +583,7 @@ class _RedisStores:
 
 
 def _replica_url(settings: Settings) -> str | None:
-    """Sentinels know the replicas too, so they need not be named."""
+    """Return the URL of the replica. Sentinels know the replicas too, so they need not be named."""
     if settings.replica_url or settings.replica_client is not None:
         return settings.replica_url
     return settings.redis_url if kind_of(settings.redis_url) is Kind.SENTINEL else None
@@ -606,7 +610,7 @@ def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
 
 
 def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -> Any:
-    """A pool of our own to where a ready client connects: its place and credentials, our time-outs and our
+    """Return a pool of our own to where a ready client connects: its place and credentials, our time-outs and our
     server identity.
 
     Pools of other kinds (Sentinel's, fakeredis') know more than a place; they are used as they are.
@@ -626,7 +630,7 @@ def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -
 
 
 def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, Any]:
-    """What keeps a connection from hanging a request, and from being believed unasked."""
+    """Return the options that keep a connection from hanging a request, and from being believed unasked."""
     return {
         "socket_timeout": settings.redis_timeout,
         "socket_connect_timeout": settings.redis_connect_timeout,
@@ -646,7 +650,7 @@ def _credentials(settings: Settings, cloud: Cloud | None) -> dict[str, Any]:
 
 
 def _introducing(cloud: Cloud | None, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-    """What greets a new connection, with credentials that may change if AWS gives them."""
+    """Return the function that greets a new connection, with credentials that may change if AWS gives them."""
     return introduce if cloud is None else cloud.introducing(introduce)
 
 
@@ -661,7 +665,7 @@ def _size(settings: Settings) -> dict[str, Any]:
 def make_pool(
     url: str, settings: Settings, server_identity: ServerIdentity, cloud: Cloud | None, *, is_master: bool = True
 ) -> ConnectionPool:
-    """A pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
+    """Return a pool that cannot hang a request: no hidden retries, own time-outs, a short wait for a free connection.
 
     :param cloud: what AWS says, if it is to be asked.
     :param is_master: which server of a service or group is wanted, where a service knows them all.
@@ -700,8 +704,8 @@ def _database(app: Flask, settings: Settings, codec: Codec) -> Database:
 
 
 def _makes_tables(app: Flask, settings: Settings) -> Callable[[], bool]:
-    """Where no person has to be asked: in debug (which ``app.run`` turns on later), in testing, in a file of our
-    own."""
+    """Return a function that says whether tables are made without asking: in debug (which ``app.run`` turns on later),
+    in testing, in a file of our own."""
     its = weakref.ref(app)
 
     def makes_tables() -> bool:
@@ -750,7 +754,7 @@ def _say_what_is_not_read(journal: Path) -> None:
 
 
 def _is_command() -> bool:
-    """Whether a command of ``flask`` loads the application that answers no requests: it makes no file of the workers',
-    whose user may be another one, unless it needs it."""
+    """Return whether the application is loaded by a command of ``flask`` that answers no requests: such a command makes
+    none of the workers' files unless it needs them, because its user may be another one."""
     context = click.get_current_context(silent=True)
     return context is not None and context.find_object(ScriptInfo) is not None and context.info_name != "run"

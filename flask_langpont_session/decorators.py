@@ -1,4 +1,5 @@
-"""Views that run only if the database says *now* that the user is signed in, and gave proof of it not long ago."""
+"""Decorators for views that run only if the database says *now* that the user is signed in, and the user proved that
+not long ago."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored of the device on which a user signs in, where a setting asks for it."""
+"""Reads what is stored of the device on which a user signs in, where a setting asks for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ReadLabel = Callable[[Request], str | None]
 
 
 def device_reader(settings: Settings) -> Callable[[], Device]:
-    """What says of a request that signs a user in what is to be stored of its device."""
+    """Return a function that gives, in a request that signs a user in, what is to be stored of its device."""
     made, has_network = settings.device_labels, settings.device_networks
     if made is None and not has_network:
         return lambda: NO_DEVICE
@@ -40,7 +40,7 @@ def device_reader(settings: Settings) -> Callable[[], Device]:
 
 
 def _label(read: ReadLabel) -> str | None:
-    """A sign-in does not fail because its device cannot be named."""
+    """Return the label of the device; None if none can be made: a sign-in does not fail for that."""
     try:
         label = read(request._get_current_object())  # type: ignore[attr-defined]
     except Exception:  # whatever the application's own callable raises
@@ -60,7 +60,8 @@ def _label(read: ReadLabel) -> str | None:
 
 
 def user_agent_reader() -> ReadLabel:
-    """Makes labels of User-Agents, by the rules of ua-parser: ``Firefox, Windows``, without versions."""
+    """Return a function that makes labels of User-Agents, by the rules of ua-parser: ``Firefox, Windows``, without
+    versions."""
     import ua_parser
 
     wanted = ua_parser.Domain.USER_AGENT | ua_parser.Domain.OS

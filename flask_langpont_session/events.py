@@ -1,4 +1,4 @@
-"""What happened, as frozen values that are sent by signals.
+"""The events of the package, as frozen values that are sent by signals.
 
 Every event is sent by its own :mod:`blinker` signal with the Flask application as sender and ``event=`` the value.
 Values carry names, numbers and digests shortened for logs, never session ids, keys' values or driver texts.
@@ -140,7 +140,7 @@ class Confirmed:
 
 
 class EndedBy(StrEnum):
-    """By what a session ended."""
+    """Causes by which a session ends."""
 
     USER = "user"
     """A sign-out, another sign-in in the same browser, or the same user on another device."""
@@ -230,5 +230,5 @@ class ChangesGivenUp:
 
 
 def short(digest: str) -> str:
-    """A digest as it may stand in logs: enough to find a session, nothing to use."""
+    """Return a digest as it may stand in logs: enough to find a session, nothing to use."""
     return digest[:8]

@@ -57,7 +57,7 @@ class SessionValueError(LangPontSessionError):
 
 
 def _shown(key: object) -> str:
-    """A key as it may stand in a message, however long it is."""
+    """Return a key as it may stand in a message, however long it is."""
     text = repr(key)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(text)} characters)"
 
@@ -79,7 +79,7 @@ class Refused(LangPontSessionError, HTTPException):
     changed. Unhandled, it becomes the response."""
 
     def get_headers(self, *arguments: Any, **options: Any) -> list[tuple[str, str]]:
-        """As of any HTTPException; no cache keeps the page."""
+        """Return the headers of any HTTPException; no cache keeps the page."""
         return [*super().get_headers(*arguments, **options), ("Cache-Control", "no-store")]
 
 

@@ -55,7 +55,7 @@ _arranging = threading.Lock()
 
 
 class _Tables:
-    """Imports the tables when they are asked for: SQLAlchemy comes with the first application."""
+    """A descriptor that imports the tables when it is first read: SQLAlchemy comes with the first application."""
 
     def __get__(self, _: object, owner: type) -> MetaData:
         from .stores.sql.tables import METADATA
@@ -109,7 +109,7 @@ class LangPontSession(SessionInterface):
     # -- Flask's contract ------------------------------------------------------------------------------------------
 
     def open_session(self, app: Flask, request: Request) -> Session | None:
-        """A session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
+        """Return a session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
         note_beginning(request.environ)
         secret_key = app.secret_key  # which a class may have as an attribute, beside the configuration
         if not secret_key:
@@ -161,7 +161,7 @@ class LangPontSession(SessionInterface):
 
     @staticmethod
     def _save(app: Flask, recorder: Recorder, session: Session, response: Response) -> bool:
-        """Store what changed. False: that was refused, and the response says so now."""
+        """Store the changes. Return False if that was refused, which the response says now."""
         began = time.perf_counter()
         try:
             saved = session.saving.finish()
@@ -201,7 +201,8 @@ class LangPontSession(SessionInterface):
         return found
 
     def _send_cookie(self, app: Flask, settings: Settings, session: Session, response: Response) -> str:
-        """An unchanged id is not sent again, so that a late answer cannot undo a newer cookie (docs/guarantees.md).
+        """Send or delete the cookie. An unchanged id is not sent again, so that a late answer cannot undo a newer
+        cookie (docs/guarantees.md).
 
         :return: what was done: it was :data:`_SET` or :data:`_DELETED`; empty: nothing.
         """
@@ -269,7 +270,8 @@ class LangPontSession(SessionInterface):
         return super().get_expiration_time(app, session)
 
     def _attributes(self, app: Flask) -> dict[str, Any]:
-        """The same on setting and on deleting: a browser ignores a deletion without them."""
+        """Return the cookie's attributes, the same on setting and on deleting: a browser ignores a deletion without
+        them."""
         return {
             "domain": self.get_cookie_domain(app),
             "path": self.get_cookie_path(app),
@@ -282,7 +284,7 @@ class LangPontSession(SessionInterface):
     # -- for operators ---------------------------------------------------------------------------------------------
 
     def sessions(self, user_id: object, app: Flask | None = None) -> list[SessionInfo]:
-        """The sessions in which a user is signed in, oldest first. Works while Redis is down.
+        """Return the sessions in which a user is signed in, oldest first. Works while Redis is down.
 
         :param user_id: the value of the first of USER_KEYS; compared as text.
         :raises LangPontSessionError: the database does not answer.
@@ -333,7 +335,7 @@ class LangPontSession(SessionInterface):
         return repository.revocations.revoke_user(str(user_id), repository.begin())
 
     def status(self, app: Flask | None = None) -> dict[str, Any]:
-        """What ``/healthz`` says. Needs an application context unless `app` is given."""
+        """Return what ``/healthz`` says. Needs an application context unless `app` is given."""
         return health_report(state_of(app))
 
     def create_tables(self, app: Flask | None = None) -> None:
@@ -357,7 +359,7 @@ class NotSetUp(LangPontSessionError, RuntimeError):
 
 
 def state_of(app: Flask | None = None) -> State:
-    """The parts of an application (of the current one by default).
+    """Return the parts of an application (of the current one by default).
 
     :raises NotSetUp: the extension was not set up for it.
     """
@@ -372,7 +374,7 @@ def state_of(app: Flask | None = None) -> State:
 
 
 def _arranged_for_tests(app: Flask) -> State:
-    """TESTING was set after the extension, as Flask's own documentation does it."""
+    """Return the parts made anew where TESTING was set after the extension, as Flask's own documentation does it."""
     with _arranging:
         state: State = app.extensions[EXTENSION]
         return arrange(app) if state.scratch is None else state
@@ -416,7 +418,7 @@ def _listen_to_flask_login(app: Flask) -> None:
 
 
 def _failed(sender: Flask, **_: Any) -> None:
-    """A request ends with an exception that the application does not handle. Flask may make a page of it."""
+    """Record the end of a request by an exception that the application does not handle. Flask may make a page of it."""
     record_request(state_of(sender).recorder, request.environ, "error")
 
 
@@ -436,7 +438,8 @@ def _confirm_to_flask_login(app: Flask) -> None:
 
 
 def _own_digest(repository: SessionRepository) -> str | None:
-    """Of the session that came with the request; None: there is no request to this application, or it brought none."""
+    """Return the digest of the session that came with the request; None: there is no request to this application, or it
+    brought none."""
     session = current_session._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]
     if not isinstance(session, Session) or session.ids.context.repository is not repository:
         return None
@@ -486,7 +489,7 @@ def _vary_on_stream(session: Session, response: Response) -> None:
 
 
 def _refusal(app: Flask, refused: Refused) -> Response:
-    """The 503 or 403 as the application's own error handler shows it, if it has one."""
+    """Return the 503 or 403 as the application's own error handler shows it, if it has one."""
     if has_request_context():
         try:
             return app.make_response(app.handle_user_exception(refused))
@@ -517,7 +520,7 @@ def _signer(app: Flask) -> CookieSigner:
 
 
 def _context(app: Flask, state: State) -> SessionContext:
-    """Made once: Flask's keys are read when these are called, not now."""
+    """Return the context of an application's sessions. Made once: its parts read Flask's keys when they are called."""
     from .config.explanations import UnclaimedKeys  # by now the settings have been imported
 
     its = cast(Flask, weakref.proxy(app))  # the application holds these: they must not hold it
@@ -525,7 +528,8 @@ def _context(app: Flask, state: State) -> SessionContext:
 
     @lru_cache(maxsize=64)
     def permanent_life(lifetime: timedelta) -> Life:
-        """The same object for the same time: what was found out of a session by its life is remembered by that."""
+        """Return the same object for the same time: what was found out about a session's life is remembered by that
+        object."""
         return settings.permanent_life(lifetime)
 
     def life(permanent: bool) -> Life:
@@ -553,13 +557,13 @@ def _name_of_remember_cookie(app: Flask) -> str:
 
 
 def _delete_remember_cookie(app: Flask, response: Response) -> None:
-    """As Flask-Login does it. With the cookie every page would try to sign in, and be refused."""
+    """Delete the cookie as Flask-Login does. With the cookie every page would try to sign in, and be refused."""
     domain, path = app.config.get("REMEMBER_COOKIE_DOMAIN"), app.config.get("REMEMBER_COOKIE_PATH", "/")
     response.delete_cookie(_name_of_remember_cookie(app), domain=domain, path=path)
 
 
 def _forget_csrf(settings: Settings) -> None:
-    """Flask-WTF caches the token of this request in ``g``; a form in this response needs that of the new id."""
+    """Forget the token that Flask-WTF has cached in ``g``: a form in this response needs that of the new id."""
     feature = settings.table.features.get(CSRF_FEATURE)
     if feature and has_app_context():
         for key in feature.keys:
@@ -567,7 +571,7 @@ def _forget_csrf(settings: Settings) -> None:
 
 
 def _advise(app: Flask) -> None:
-    """One line at start for what Flask leaves open by default."""
+    """Log one line at start about what Flask leaves open by default."""
     if not app.debug and not app.testing and app.secret_key and len(app.secret_key) < 32:
         log.warning(
             "SECRET_KEY is shorter than 32 characters; python -c 'import secrets; print(secrets.token_hex())'",

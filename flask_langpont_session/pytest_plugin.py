@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class SessionOutage(Protocol):
-    """What the fixture ``session_outage`` is."""
+    """The type of the fixture ``session_outage``."""
 
     def __call__(self, level: int, app: Flask | None = None) -> AbstractContextManager[None]:
-        """While this is open, requests find the stores as they are at a level (0-4) of the decision table.
+        """Have requests find the stores as they are at a level (0-4) of the decision table, while this is open.
 
         :param app: None: the one that the fixture ``app`` gives.
         """

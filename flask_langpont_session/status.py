@@ -1,5 +1,5 @@
-"""``/healthz/status``: how this process finds the stores, and what its last hour was like. Off unless STATUS_PAGE names
-the function that says which requests may see it.
+"""``/healthz/status``: this process' view of the stores, and its last hour. Off unless STATUS_PAGE names the function
+that says which requests may see it.
 
 Like the other health pages it asks no store and looks at no session: in an outage it is as quick as ever.
 """
@@ -57,7 +57,7 @@ def add_status_page(pages: Blueprint, state_now: Callable[[], State]) -> None:
 
 
 def _refuse_unless_allowed(settings: Settings) -> None:
-    """As if there were no such page, unless the application says that this request may see it."""
+    """Answer as if there were no such page, unless the application says that this request may see it."""
     try:
         allowed = settings.status_page is not None and settings.status_page(request)
     except HTTPException:  # by abort(): its own way to refuse
@@ -86,7 +86,7 @@ def _private(text: str, kind: str) -> Response:
 
 
 def status_facts(state: State, span: float) -> Facts:
-    """What the page says.
+    """Return the facts for the page.
 
     :param state: of an application with a status page: it remembers the last hour.
     :param span: seconds that the charts show.

@@ -58,7 +58,7 @@ _OFF: Mapping[int, tuple[str, ...]] = {0: (), 2: _REDIS, 3: _REDIS, 4: (*_REDIS,
 
 
 def app_config(redis_url: str | None = None) -> dict[str, Any]:
-    """A configuration for one application under test: nothing in it is shared with anything else.
+    """Return a configuration for one application under test: nothing in it is shared with anything else.
 
     ``TESTING`` with a Redis in memory (fakeredis), or keys of its own in a given one; a SQLite file in a temporary
     folder, whose tables are made when they are needed; the journal in memory; time-outs that a busy machine does not
@@ -118,7 +118,7 @@ def closing_applications() -> Iterator[None]:
 
 @contextmanager
 def outage(app: Flask, level: int) -> Iterator[None]:
-    """Requests of `app` find its stores as they are at a level of the decision table.
+    """Have requests of `app` find its stores as they are at a level of the decision table.
 
     :param level: 0: all is well; 1: the primary takes no writes; 2: no Redis answers; 3: nor has one for longer than
         LOCAL_CACHE_TTL; 4: nor does the database.
@@ -140,7 +140,7 @@ def outage(app: Flask, level: int) -> Iterator[None]:
 
 @contextmanager
 def switched_off(app: Flask, *stores: str) -> Iterator[None]:
-    """Requests of `app` find these stores (``primary``, ``replica``, ``database``) down, as if they had timed out.
+    """Have requests of `app` find these stores (``primary``, ``replica``, ``database``) down, as if they had timed out.
 
     Of a cluster, ``primary:2`` is the primary of one shard, and ``primary`` those of all that were found.
 
@@ -156,7 +156,7 @@ def switched_off(app: Flask, *stores: str) -> Iterator[None]:
 
 @contextmanager
 def _faulty(state: State, faults: Mapping[str, ErrorClass]) -> Iterator[None]:
-    """Stores fail as these errors say."""
+    """Have stores fail with these errors while this is open."""
     with state.monitor.paused():
         for name, error_class in faults.items():
             state.health.failed(StoreError(name, error_class, "SwitchedOff", timed_out=True), READ)
@@ -174,7 +174,7 @@ def _faulty(state: State, faults: Mapping[str, ErrorClass]) -> Iterator[None]:
 
 
 def _is_home(state: State) -> bool:
-    """Whether nothing waits any more, after another slice of the replay."""
+    """Replay a slice of the journal. Return whether nothing waits any more."""
     state.monitor.recovery.run_once()
     return not state.backend.journal.waiting().entries
 
@@ -188,7 +188,8 @@ def _named(store: str, health: Health) -> list[str]:
 
 @contextmanager
 def captured_events(app: Flask | None = None) -> Iterator[list[object]]:
-    """Collect the events (values of :mod:`flask_langpont_session.events`) that are sent for `app`; None: for any."""
+    """Yield a list of the events (values of :mod:`flask_langpont_session.events`) that are sent for `app`; None: for
+    any."""
     seen: list[object] = []
 
     def receive(sender: object, event: object) -> None:

@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _end_with_make() -> None:
-    """When ``make demo`` itself is killed, end as well. Only Linux can do that."""
+    """End as well when ``make demo`` itself is killed. Only Linux can do that."""
     if "MAKELEVEL" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
@@ -58,7 +58,7 @@ def _counted(number: int, outcome: str) -> str:
 
 
 def doctor_lines(said: Mapping[str, Any]) -> Iterator[str]:
-    """What the doctor says, in short. Of what is wrong the demo's own reasons are given, else what was found."""
+    """Yield the doctor's report in short. For what is wrong, the demo's own reason is given, else what was found."""
     counts = ", ".join(_counted(number, outcome) for outcome, number in said["counts"].items())
     yield f"`flask langpont doctor` has looked at the application: {counts}."
     for check in said["checks"]:

@@ -11,7 +11,8 @@ from lab.probes import probes
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """The application, configured by environment variables that begin with ``FLASK_``, and by `config` over them."""
+    """Return the application, configured by environment variables that begin with ``FLASK_``, and by `config` over
+    them."""
     shown = {"LANGPONT_SESSION_STATUS_PAGE": lambda request: True}  # the lab hides nothing
     app = create_example({**shown, **(config or {})})
     app.register_blueprint(lab)

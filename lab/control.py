@@ -1,9 +1,9 @@
-"""How the page reaches the servers' owner: one line of JSON each way, over a Unix socket.
+"""The page's connection to the servers' owner: one line of JSON each way, over a Unix socket.
 
 Question: ``{"server": "primary" | "replica" | "database", "action": "stop" | "start" | "freeze" | "thaw"}`` or
-``{"action": "age"}`` (the workers take their local copies for too old, until a Redis is started), or
-``{"action": "state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aged": whether copies are too
-old, "aws": what AWS was sent}``, and ``"error"`` with a sentence if the action failed.
+``{"action": "age"}`` (the workers take their local copies for too old, until a Redis is started), or ``{"action":
+"state"}``. Answer: ``{"servers": {name: "running" | "stopped" | "frozen"}, "aged": whether copies are too old, "aws":
+what AWS was sent}``, and ``"error"`` with a sentence if the action failed.
 """
 
 import json
@@ -18,23 +18,23 @@ ACTIONS = ("start", "stop", "freeze", "thaw")
 
 
 class Owner(Protocol):
-    """What owns the servers, and is asked through a ControlServer."""
+    """The owner of the servers, which is asked through a ControlServer."""
 
     def act(self, server: str, action: str) -> None:
-        """Do it, and return when it is done. :raises Exception: with a sentence for the page."""
+        """Do the action, and return when it is done. :raises Exception: with a sentence for the page."""
 
     def age(self) -> None:
-        """From now on copies are too old, until a Redis is started."""
+        """Have copies count as too old, until a Redis is started."""
 
     @property
     def aged(self) -> bool:
-        """Whether they are."""
+        """Return whether copies count as too old."""
 
     def state(self) -> Mapping[str, str]:
-        """How each server is."""
+        """Return the state of each server, by name."""
 
     def aws_received(self) -> Mapping[str, Any] | None:
-        """Metrics and messages; None: there is no AWS."""
+        """Return metrics and messages; None: there is no AWS."""
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):

@@ -1,5 +1,5 @@
-"""The outage lab beside the page: switches for the servers, what each level means, what the visitor loses, charts of
-each worker, a tour, and what AWS hears."""
+"""The outage lab beside the page: switches for the servers, the meaning of each level, the visitor's losses, charts of
+each worker, a tour, and the messages that AWS gets."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,8 @@ SPAN = 600.0
 
 @lab.app_context_processor
 def panel_context() -> dict[str, Any]:
-    """For ``beside.html`` and ``beside_top.html``, which the example's page shows where it finds them."""
+    """Return the variables of ``beside.html`` and ``beside_top.html``, which the example's page shows where it finds
+    them."""
     return {"outage_panel": panel, "panel_texts": lambda: PANEL[ui_language()], "outage_level": lambda: live().level}
 
 
@@ -61,12 +62,13 @@ def _do(question: Mapping[str, str]) -> ResponseReturnValue:
 
 @lab.get("/state")
 def state() -> ResponseReturnValue:
-    """What the panel shows, as JSON."""
+    """Answer the content of the panel, as JSON."""
     return panel()
 
 
 def panel() -> dict[str, Any]:
-    """Where things stand: level, servers and AWS (None without a lab) and one row per feature, with texts to show."""
+    """Return the content of the panel: level, servers and AWS (None without a lab) and one row per feature, with texts
+    to show."""
     answer = _lab()
     if answer and answer.get("aged"):
         _take_copies_for_old()
@@ -93,12 +95,12 @@ def _take_copies_for_old() -> None:
 
 
 def _step(level: int) -> int:
-    """The step of the tour that comes next, 0 to 4."""
+    """Return the step of the tour that comes next, 0 to 4."""
     return min(level + 1, 4) if level or current_user.is_authenticated else 0
 
 
 def _features(lang: str) -> Iterator[dict[str, Any]]:
-    """What the visitor has of each feature now."""
+    """Yield for each feature what the visitor has of it now."""
     texts = NOW[lang]
     for row in live().explain():
         if row.source == "request":
@@ -122,7 +124,7 @@ def _features(lang: str) -> Iterator[dict[str, Any]]:
 
 
 def _charts(lang: str) -> str:
-    """Those of this worker, as HTML."""
+    """Return the charts of this worker, as HTML."""
     facts = status_facts(state_of(), SPAN)
     return render_template(
         "charts.html",
@@ -141,7 +143,7 @@ def _socket() -> Path | None:
 
 
 def _lab() -> dict[str, Any] | None:
-    """How the servers are and what AWS was sent; None without a lab, empty if it does not answer."""
+    """Return the state of the servers and what AWS was sent; None without a lab, empty if it does not answer."""
     socket = _socket()
     if socket is None:
         return None

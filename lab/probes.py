@@ -14,7 +14,7 @@ probes = Blueprint("probes", __name__)
 
 @probes.get("/whoami")
 def whoami() -> ResponseReturnValue:
-    """What this worker knows of the visitor, as JSON."""
+    """Answer what this worker knows of the visitor, as JSON."""
     return {
         "user": current_user.id if current_user.is_authenticated else None,
         "pid": os.getpid(),

@@ -73,12 +73,12 @@ class Lab:
 
     @property
     def url(self) -> str:
-        """Address of the application."""
+        """Return the address of the application."""
         return self.web.url
 
     @property
     def servers(self) -> dict[str, Valkey | Postgres]:
-        """Those that may be switched, by their names on the page."""
+        """Return the servers that may be switched, by their names on the page."""
         return {"primary": self.primary, "replica": self.replica, "database": self.database}
 
     def __enter__(self) -> Self:
@@ -102,7 +102,7 @@ class Lab:
         preload: bool = False,
         settings: Mapping[str, object] | None = None,
     ) -> WebServer:
-        """The application as if on a host of its own: with its own journal, on the same stores.
+        """Return the application as if on a host of its own: with its own journal, on the same stores.
 
         `web` is one; further ones are started by the caller and stopped by the lab.
         """
@@ -123,7 +123,7 @@ class Lab:
         return web
 
     def doctor(self) -> Mapping[str, Any]:
-        """What ``flask langpont doctor`` says of the application, on the host of `web`.
+        """Return the report of ``flask langpont doctor`` about the application, on the host of `web`.
 
         :raises ServerError: it says nothing.
         """
@@ -149,14 +149,14 @@ class Lab:
         self.aged = True
 
     def state(self) -> dict[str, str]:
-        """``running``, ``stopped`` or ``frozen``, by name."""
+        """Return ``running``, ``stopped`` or ``frozen``, by name."""
         return {
             name: "frozen" if server.frozen else "running" if server.running else "stopped"
             for name, server in self.servers.items()
         }
 
     def aws_received(self) -> Mapping[str, Any] | None:
-        """What AWS was sent by the application; None without AWS."""
+        """Return what the application has sent to AWS; None without AWS."""
         return self.aws.received() if self.aws is not None else None
 
     def _start(self) -> None:
@@ -188,7 +188,7 @@ class Lab:
         return self.folder / "control"
 
     def _own(self, name: str) -> dict[str, object]:
-        """What a host has for itself."""
+        """Return the settings that a host has for itself."""
         return {"LANGPONT_SESSION_JOURNAL": str(self.folder / name / "journal.sqlite3")}
 
     def _own_configuration(self) -> dict[str, object]:
@@ -205,7 +205,8 @@ class Lab:
         }
 
     def environment(self, configuration: Mapping[str, object]) -> dict[str, str]:
-        """Of the application: ours without what is meant for other applications, plus the configuration as JSON."""
+        """Return the application's environment: ours without what is meant for other applications, plus the
+        configuration as JSON."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "AWS_"))}
         given = {f"FLASK_{name}": json.dumps(value) for name, value in configuration.items()}
         aws = self.aws.environment() if self.aws else {}

@@ -1,4 +1,4 @@
-"""What the session costs a request, in bytecodes: ``python -m tools.cost``.
+"""The cost of the session for a request, in bytecodes: ``python -m tools.cost``.
 
 Bytecodes are counted that the thread of a request runs, libraries included, beyond what the same request runs with a
 session that is a plain dict. The count is the same however busy the machine is, so a test can hold it
@@ -63,7 +63,7 @@ class Bytecodes:
 
 
 class _PlainSession(dict[str, Any], SessionMixin):
-    """Costs what no session can do without."""
+    """A session that costs no more than every session does."""
 
 
 class _PlainInterface(SessionInterface):
@@ -84,7 +84,7 @@ def costs() -> dict[str, int]:
 
 
 def costs_on(server: Valkey) -> dict[str, int]:
-    """The same with a server that is there."""
+    """Return the bytecodes of each kind of request, with a server that runs already."""
     plain = Flask(__name__)
     plain.session_interface = _PlainInterface()
     _add_views(plain)
@@ -96,7 +96,7 @@ def costs_on(server: Valkey) -> dict[str, int]:
 
 @contextmanager
 def application(**settings: Any) -> Iterator[Flask]:
-    """The plainest one, with SQLite and without views.
+    """Yield the plainest application, with SQLite and without views.
 
     :param settings: without their prefix.
     """
@@ -152,7 +152,7 @@ def _add_views(app: Flask) -> None:
 
 
 def _costs_of(app: Flask, server: Valkey | None = None) -> dict[str, int]:
-    """The median of some requests of each kind. A user signs in with a browser that has no session."""
+    """Return the median of some requests of each kind. A user signs in with a browser that has no session."""
     browser = app.test_client()
     browser.get("/sign-in/0")
     browser.get("/change-one/en")

@@ -19,18 +19,18 @@ _DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def picture(diagram: str, page: str) -> Path:
-    """Where the picture of a diagram is. :param page: a key of :data:`THEMES`."""
+    """Return the path of a diagram's picture. :param page: a key of :data:`THEMES`."""
     return PICTURES / f"{hashlib.sha256(diagram.strip().encode()).hexdigest()[:12]}-{page}.svg"
 
 
 def diagrams() -> Iterator[str]:
-    """All of docs/."""
+    """Yield all diagrams of docs/."""
     for path in sorted(DOCS.rglob("*.md")):
         yield from _DIAGRAM.findall(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    """Draw those that have no picture, and delete pictures that have no diagram."""
+    """Draw the diagrams that have no picture, and delete pictures that have no diagram."""
     import mermaidx
 
     PICTURES.mkdir(exist_ok=True)

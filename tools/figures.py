@@ -1,4 +1,4 @@
-"""How easy the package is to read, in figures: ``python -m tools.figures``.
+"""Figures of how easy the package is to read: ``python -m tools.figures``.
 
 Three kinds are counted: what a request runs through, what the source looks like, and how much of it the tests reach
 into. The requests are those of an application with SQLite: a signed-in session is read by its lease, from a Redis in
@@ -63,8 +63,8 @@ class Figure(NamedTuple):
 
 
 class Trace:
-    """Which functions of the package one thread enters while this is open, and how often the next one lies in another
-    file."""
+    """Records which functions of the package one thread enters while this is open, and how often the next one lies in
+    another file."""
 
     def __init__(self) -> None:
         self.functions: set[tuple[str, str, int]] = set()
@@ -88,13 +88,13 @@ class Trace:
 
     @property
     def figure(self) -> Figure:
-        """Modules, functions, and hops: how often a reader who follows it turns to another file."""
+        """Return modules, functions, and hops: how often a reader of the trace turns to another file."""
         modules = {file for file, *_ in self.functions}
         return Figure(f"{len(modules)} / {len(self.functions)} / {self.hops}")
 
 
 def traced_requests() -> tuple[Figure, Figure]:
-    """A leased read that asks Redis, and a write of an auth key that gives no right."""
+    """Return the figures of a leased read that asks Redis, and of a write of an auth key that gives no right."""
     import fakeredis
 
     # With the near cache it would depend on the moment whether that has found out yet that it cannot use this Redis.
@@ -103,7 +103,8 @@ def traced_requests() -> tuple[Figure, Figure]:
 
 
 def traced_near_read() -> Figure:
-    """The usual leased read: of a real server, which tells this process what has changed, and has nothing to tell."""
+    """Return the figure of the usual leased read: from a real server, which reports changes to this process, and has
+    none to report."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Valkey(Path(folder)) as server,
@@ -114,7 +115,7 @@ def traced_near_read() -> Figure:
 
 @contextmanager
 def _requests(**settings: Any) -> Iterator[Callable[[str], Figure]]:
-    """Requests of a browser that is signed in, one after the other."""
+    """Yield what traces requests of a browser that is signed in, one after the other."""
     with cost.application(**settings) as app:
 
         @app.get("/sign-in")
@@ -138,7 +139,8 @@ def _requests(**settings: Any) -> Iterator[Callable[[str], Figure]]:
 
 
 def _traced(client: Any, path: str) -> Figure:
-    """Of many requests the one that runs least: a process that has just begun, or is late, has more to do."""
+    """Return the figure of the one of many requests that runs least: a process that has just begun, or is late, has
+    more to do."""
     traces = []
     for number in range(100):
         with Trace() as trace:
@@ -153,7 +155,7 @@ def _traced(client: Any, path: str) -> Figure:
 
 @cache
 def trees() -> Mapping[str, ast.Module]:
-    """Every module of the package by its dotted name, without the package's own."""
+    """Return every module of the package by its dotted name, without the package's own."""
     return {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): ast.parse(
             path.read_text(encoding="utf-8")
@@ -163,7 +165,7 @@ def trees() -> Mapping[str, ast.Module]:
 
 
 def import_depth() -> Figure:
-    """The longest chain of modules each of which imports the next when it is imported itself."""
+    """Return the longest chain of modules each of which imports the next when it is imported itself."""
     graph = {module: tuple(_imports(module, tree)) for module, tree in trees().items()}
 
     @cache
@@ -195,12 +197,12 @@ def _imports(module: str, tree: ast.Module) -> Iterator[str]:
 
 
 def top_level_modules() -> Figure:
-    """Modules beside the folders, ``__init__`` too."""
+    """Return the modules beside the folders, ``__init__`` too."""
     return Figure(str(len(list(PACKAGE.glob("*.py")))))
 
 
 def largest_class(measure: Callable[[ast.ClassDef], int]) -> Figure:
-    """The class of which there is most."""
+    """Return the class of which there is most, by a measure."""
     found = max(
         (measure(node), f"{module}.{node.name}")
         for module, tree in trees().items()
@@ -211,12 +213,12 @@ def largest_class(measure: Callable[[ast.ClassDef], int]) -> Figure:
 
 
 def methods(node: ast.ClassDef) -> int:
-    """Properties too; a property with a setter is two."""
+    """Count the methods, properties too; a property with a setter is two."""
     return len([part for part in node.body if isinstance(part, ast.FunctionDef)])
 
 
 def parameters(node: ast.ClassDef) -> int:
-    """Of the constructor, without ``self``."""
+    """Count the parameters of the constructor, without ``self``."""
     for part in node.body:
         if isinstance(part, ast.FunctionDef) and part.name == "__init__":
             return len([*part.args.posonlyargs, *part.args.args, *part.args.kwonlyargs]) - 1
@@ -224,13 +226,13 @@ def parameters(node: ast.ClassDef) -> int:
 
 
 def lines_of_body(node: ast.FunctionDef) -> int:
-    """From the first statement after the docstring to the last one."""
+    """Count the lines from the first statement after the docstring to the last one."""
     first = node.body[min(len(node.body) - 1, ast.get_docstring(node, clean=False) is not None)]
     return (node.end_lineno or first.lineno) - first.lineno + 1
 
 
 def attributes(node: ast.ClassDef) -> int:
-    """Names that are put on ``self``."""
+    """Count the names that are put on ``self``."""
     return len(
         {
             part.attr
@@ -251,9 +253,9 @@ BY_NAME = {"setattr", "getattr", "delattr", "object"}
 
 
 def private_names() -> list[str]:
-    """Where tests use names of the package that begin with one underscore, by file and line.
+    """Return where tests use names of the package that begin with one underscore, by file and line.
 
-    Those that an ablation takes away are not among them, see :func:`ablated_names`: it is about exactly that private
+    Names that an ablation takes away are not among them, see :func:`ablated_names`: it is about exactly that private
     rule, so there is no way without its name.
     """
     ours = {name for tree in trees().values() for name in _private_definitions(tree)} - OF_EVERY_NAMED_TUPLE
@@ -261,7 +263,7 @@ def private_names() -> list[str]:
 
 
 def ablated_names() -> list[str]:
-    """Private names of the package that ablations take away, by file and line."""
+    """Return the private names of the package that ablations take away, by file and line."""
     return _in_tests(private_ablations)
 
 
@@ -274,7 +276,7 @@ def _in_tests(find: Callable[[ast.Module], Iterator[tuple[int, str]]]) -> list[s
 
 
 def _private_definitions(tree: ast.Module) -> Iterator[str]:
-    """Functions, classes, names of a module or function, and attributes that a class gives itself."""
+    """Yield private functions, classes, names of a module or function, and attributes that a class gives itself."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and _is_private(node.name):
             yield node.name
@@ -285,7 +287,8 @@ def _private_definitions(tree: ast.Module) -> Iterator[str]:
 
 
 def private_uses(tree: ast.Module, ours: set[str]) -> Iterator[tuple[int, str]]:
-    """Attributes, by a dot or by their name as a text, of anything but a class of the test's own; and imports."""
+    """Yield where attributes of anything but a class of the test's own are used, by a dot or by their name as a text;
+    and imports."""
     names = ours - set(_private_definitions(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(NAME):
@@ -297,7 +300,7 @@ def private_uses(tree: ast.Module, ours: set[str]) -> Iterator[tuple[int, str]]:
 
 
 def private_ablations(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """What ``Ablation(…, owner, "_name", …)`` names as a text, where the owner comes from the package."""
+    """Yield the private names in ``Ablation(…, owner, "_name", …)``, where the owner comes from the package."""
     imported = {
         alias.asname or alias.name
         for node in ast.walk(tree)
@@ -313,7 +316,7 @@ def private_ablations(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _named_attribute(call: ast.Call) -> str:
-    """Of which attribute a call of ``setattr`` and the like is; empty: it is another call."""
+    """Return the attribute that a call of ``setattr`` and the like names; empty: it is another call."""
     called = call.func
     function = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
     second = call.args[1] if function in BY_NAME and len(call.args) > 1 else None
@@ -332,7 +335,7 @@ def _is_private(name: str) -> bool:
 
 
 def figures() -> dict[str, Figure]:
-    """All of them, by the names of :data:`BEFORE`."""
+    """Return all figures, by the names of :data:`BEFORE`."""
     read, write = traced_requests()
     now = [
         read,

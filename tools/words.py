@@ -78,7 +78,7 @@ ITSELF = ("tools/words.py", "tests/packaging/test_words.py")
 
 
 class Place(NamedTuple):
-    """Where an old word is.
+    """A place that has an old word.
 
     :param found: the word, or the name that has it.
     :param new: what to say instead.
@@ -96,7 +96,7 @@ _JOINTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_+")
 
 
 def in_prose(path: str, first: int, text: str) -> Iterator[Place]:
-    """The old words of a text. :param first: the number of its first line."""
+    """Yield the old words of a text. :param first: the number of its first line."""
     for pattern, new in _IN_PROSE:
         for match in pattern.finditer(text):
             if not _may_stay(path, match[0]):
@@ -104,7 +104,7 @@ def in_prose(path: str, first: int, text: str) -> Iterator[Place]:
 
 
 def in_name(path: str, line: int, name: str) -> Iterator[Place]:
-    """The old words of a name, which may be made of several: ``_set_aside``, ``OldFences``."""
+    """Yield the old words of a name, which may be made of several: ``_set_aside``, ``OldFences``."""
     words = _JOINTS.sub(" ", name).lower()
     for pattern, new in _IN_NAMES:
         if pattern.search(words) and not _may_stay(path, name):
@@ -116,7 +116,7 @@ def _may_stay(path: str, word: str) -> bool:
 
 
 def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The names that a module defines, with their lines."""
+    """Yield the names that a module defines, with their lines."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.lineno, node.name
@@ -129,7 +129,7 @@ def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def prose_of(source: str) -> Iterator[tuple[int, str]]:
-    """Comments, texts that stand alone (docstrings are) and log messages of a module, with their first lines."""
+    """Yield comments, texts that stand alone (docstrings are) and log messages of a module, with their first lines."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
@@ -140,14 +140,14 @@ def prose_of(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _logged(node: ast.AST) -> ast.expr | None:
-    """What is logged by ``log.warning(…)`` and the like."""
+    """Return the text that ``log.warning(…)`` and the like log."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
         return node.args[0] if isinstance(node.func.value, ast.Name) and node.func.value.id == "log" else None
     return None
 
 
 def old_words() -> Iterator[Place]:
-    """Every place of this repository that has one."""
+    """Yield every place of this repository that has an old word."""
     for path in (file for folder in PROGRAMS for file in sorted((ROOT / folder).rglob("*.py"))):
         where, source = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
         if where in ITSELF:
@@ -165,7 +165,7 @@ def _markdown(page: Path) -> list[Path]:
 
 
 def lines_about_persons() -> list[str]:
-    """The package's lines with words for persons, also inside names, each with its file and number."""
+    """Return the package's lines with words for persons, also inside names, each with its file and number."""
     return [
         f"{path.relative_to(ROOT).as_posix()}:{number}: {line.strip()}"
         for path in sorted(PACKAGE.rglob("*.py"))

@@ -33,7 +33,7 @@ VISITOR = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regene
 
 @dataclass(eq=False)
 class Clear:
-    """What a visitor cleared, and whether any of it was seen again.
+    """The entries that a visitor cleared, and whether one of them was shown again.
 
     :param session: the beginning of the digest that was asked with.
     :param asked: monotonic seconds.
@@ -84,7 +84,7 @@ class Crowd:
             acting.result()  # raises what went wrong in a thread
 
     def note(self, path: str, answer: Answer) -> None:
-        """Look at what every answer must be like."""
+        """Count an answer, and check what every answer must be like."""
         with self._lock:
             self.answers[path, answer.status] += 1
             if answer.ok:
@@ -143,7 +143,7 @@ class Actor:
 
     @property
     def expected(self) -> str | None:
-        """The user that every answer shows."""
+        """Return the user that every answer shows."""
         return self.user if self.signed_in else None
 
     def live(self, over: threading.Event) -> None:
@@ -260,7 +260,8 @@ class Actor:
         self.history.append(Event(asked, session, text))
 
     def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
-        """What was answered, if the answer promises that what was written lasts, or that what it shows is stored."""
+        """Return the answer's content if it promises that what was written lasts, or that what it shows is stored; else
+        None."""
         if not answer.ok:
             return None
         shown: Mapping[str, Any] = answer.json
@@ -277,19 +278,19 @@ class Actor:
                 self.notes.append(Finding(f"is shown as a stranger at level {shown['level']}", self.browser.cookie, []))
 
     def _abandon(self) -> None:
-        """It is not known under which id the session goes on, if at all."""
+        """Give up the session: it is not known under which id it goes on, if at all."""
         self._crowd.abandoned += 1
         self.browser.cookies.clear()
         self.signed_in, self.in_doubt = False, False
         self._begin()
 
     def _begin(self) -> None:
-        """Another list from here on."""
+        """Begin another list."""
         self.life = Life()
         self.lives.append(self.life)
 
     def look_for_cleared(self, entries: Sequence[int]) -> None:
-        """Whether anything comes back that was cleared."""
+        """Note the clears of which an entry is shown again."""
         for clear in self.clears:
             if not clear.undone and clear.entries.intersection(entries):
                 clear.undone = True

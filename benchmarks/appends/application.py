@@ -45,7 +45,7 @@ pages = Blueprint("appends", __name__)
 
 
 def create_app(config: Mapping[str, Any]) -> Flask:
-    """An application with this configuration."""
+    """Return an application with this configuration."""
     app = Flask("appends")
     app.config.update(config)
     LangPontSession(app)
@@ -57,7 +57,7 @@ def create_app(config: Mapping[str, Any]) -> Flask:
 
 
 def _about() -> dict[str, Any]:
-    """What every page answers: where this request stands."""
+    """Return the part that every page answers: where this request stands."""
     return {
         "pid": os.getpid(),
         "level": session.level,
@@ -69,7 +69,7 @@ def _about() -> dict[str, Any]:
 
 @pages.get("/look")
 def look() -> ResponseReturnValue:
-    """Everything that this worker shows of the session."""
+    """Answer everything that this worker shows of the session."""
     shown = {
         "list": session.get(LIST, []),
         "blind": session.get(BLIND),
@@ -114,7 +114,7 @@ def clear() -> ResponseReturnValue:
 
 @pages.post("/regenerate")
 def regenerate() -> ResponseReturnValue:
-    """The same session under a new id."""
+    """Give the session a new id."""
     session.regenerate()
     return _about()
 
@@ -145,14 +145,14 @@ def compute() -> ResponseReturnValue:
 
 @pages.get("/state")
 def state() -> ResponseReturnValue:
-    """What this worker says of itself. No session is looked at."""
+    """Answer the state of this worker. No session is looked at."""
     inside = {"waiting": waiting(current_app), "gives_back": gives_back(current_app), "counters": counters(current_app)}
     return {"pid": os.getpid(), "status": _langpont().status()} | inside
 
 
 @pages.get("/known/<digest>")
 def known(digest: str) -> ResponseReturnValue:
-    """What this worker finds of a session: in Redis, in its host's journal, among its own copies."""
+    """Return what this worker finds of a session: in Redis, in its host's journal, among its own copies."""
     backend = state_of(current_app).backend
     found: dict[str, Any] = {}
     for name in backend.table.categories:
@@ -181,7 +181,7 @@ def _langpont() -> LangPontSession:
 
 @pages.post("/many")
 def many() -> ResponseReturnValue:
-    """Many requests inside this worker, of ``threads`` at once, each with a cookie (None: a visitor without one).
+    """Make many requests inside this worker, of ``threads`` at once, each with a cookie (None: a visitor without one).
 
     JSON: ``cookies``, ``threads``, ``path`` and, for posts, ``form``. Answers a list of [status, body, cookie].
     """
@@ -205,7 +205,7 @@ def _one(app: Flask, asked: Mapping[str, Any], cookie: str | None) -> tuple[int,
 
 
 def waiting(app: Flask) -> int:
-    """Entries in the host's journal that a store does not have yet; -1: the journal does not answer."""
+    """Return the entries in the host's journal that a store does not have yet; -1: the journal does not answer."""
     try:
         return state_of(app).backend.journal.waiting().entries
     except StoreError:
@@ -213,17 +213,18 @@ def waiting(app: Flask) -> int:
 
 
 def gives_back(app: Flask) -> bool:
-    """Whether this worker is still to give Redis back what that may lack, as one does that has just met it."""
+    """Return whether this worker is still to give Redis back what that may lack, as each worker is that has just met
+    it."""
     return state_of(app).monitor.recovery.gives_back
 
 
 def counters(app: Flask) -> Mapping[str, int]:
-    """What this worker's recorder has counted, by name."""
+    """Return the counts of this worker's recorder, by name."""
     return dict(state_of(app).recorder.counters())
 
 
 class Report(NamedTuple):
-    """Something that the package said is not kept.
+    """A report of the package that something is not kept.
 
     :param at: monotonic seconds, which all processes of a machine share.
     :param session: the beginning of the digest that the request came with; empty: it was no request.

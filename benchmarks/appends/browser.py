@@ -12,10 +12,10 @@ class Browser(OneBrowser):
     """One cookie jar."""
 
     def at(self, url: str) -> Browser:
-        """The same browser, with the same cookie jar, at another address."""
+        """Return the same browser, with the same cookie jar, at another address."""
         return Browser(url, self.cookies)
 
     @property
     def cookie(self) -> str | None:
-        """The session cookie's value."""
+        """Return the session cookie's value."""
         return self.cookies.get(COOKIE)

@@ -1,4 +1,4 @@
-"""When what fails in which way: a function of the seed; and what makes it fail."""
+"""The plan of faults, a function of the seed, and their causes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _lane(
 
 @dataclass
 class Play:
-    """Lets a plan happen.
+    """Carries out a plan.
 
     :param crowd: hears which workers are down.
     """
@@ -95,7 +95,7 @@ class Play:
     _server_is_busy: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plan: dict[str, Sequence[Episode]]) -> None:
-        """Return when all is over; everything runs again then."""
+        """Return when all faults are over, and everything runs again."""
         began = time.monotonic()
         lanes: dict[str, Callable[[Episode], bool]] = {
             "redis": self._redis,
@@ -119,7 +119,7 @@ class Play:
     # -- the ways ----------------------------------------------------------------------------------------------------
 
     def _met(self, episode: Episode) -> Sequence[Worker]:
-        """All workers, those of one host, or one worker."""
+        """Return the workers that the fault meets: all, those of one host, or one."""
         how_many, which = episode.drawn
         one = self.workers[int(which * len(self.workers))]
         if how_many < 0.45:
@@ -138,7 +138,7 @@ class Play:
 
     @staticmethod
     def _fail(proxies: Sequence[FaultProxy], fault: Fault, seconds: float) -> bool:
-        """Whether it met anything."""
+        """Impose a fault for some seconds. Return whether it met anything."""
         before = [proxy.hits[fault.name] for proxy in proxies]
         try:
             for proxy in proxies:
@@ -212,6 +212,6 @@ class Play:
 
 
 def _last(seconds: float) -> None:
-    """Let things be as they are. How long a fault lasts, and when the next one begins, is drawn from the seed: there is
-    no condition to wait for."""
+    """Wait. How long a fault lasts, and when the next one begins, is drawn from the seed: there is no condition to wait
+    for."""
     time.sleep(max(0.0, seconds))

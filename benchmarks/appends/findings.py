@@ -1,4 +1,5 @@
-"""What explains a finding: what its session was asked and answered, what was reported of it, and where it is found."""
+"""The explanation of a finding: the requests and answers of its session, the reports about it, and where it is
+found."""
 
 from __future__ import annotations
 
@@ -40,17 +41,17 @@ class Finding:
 
 
 def digest_of_cookie(cookie: str) -> str:
-    """Under which the stores have a session."""
+    """Return the digest under which the stores have a session."""
     return digest_of(cookie.split(".")[0])
 
 
 def short(cookie: str | None) -> str:
-    """The first characters of a session's digest, as log lines of the package have them."""
+    """Return the first characters of a session's digest, as log lines of the package have them."""
     return digest_of_cookie(cookie)[:8] if cookie else "-"
 
 
 def explained(finding: Finding, actor: Actor, workers: Sequence[Worker], began: float) -> Iterator[str]:
-    """Lines for people.
+    """Yield lines for people about a finding.
 
     :param workers: all of them.
     :param began: monotonic seconds, from which the times of the history count.
@@ -74,7 +75,7 @@ def explained(finding: Finding, actor: Actor, workers: Sequence[Worker], began: 
 
 
 def reports_of(worker: Worker) -> Iterator[Report]:
-    """All that a worker has reported."""
+    """Yield all reports of a worker."""
     for path in sorted(worker.folder.glob("counters-*.reports")):
         for line in path.read_text().splitlines():
             yield Report(*json.loads(line))

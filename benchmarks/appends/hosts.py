@@ -72,12 +72,12 @@ class Worker(Server):
 
     @property
     def ways_to_redis(self) -> Sequence[FaultProxy]:
-        """The one to the primary, and the one to the replica if there is one."""
+        """Return the proxies to the primary, and to the replica if there is one."""
         return [self.redis] if self.replica is None else [self.redis, self.replica]
 
     @property
     def url(self) -> str:
-        """Address for browsers."""
+        """Return the address for browsers."""
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
@@ -90,25 +90,25 @@ class Worker(Server):
         self._proxies.close()
 
     def state(self) -> Any:
-        """What it says of itself, see :func:`benchmarks.appends.application.state`."""
+        """Return the worker's own report, see :func:`benchmarks.appends.application.state`."""
         answer = Browser(self.url).get("/state")
         assert answer.ok, answer.body
         return answer.json
 
     @property
     def level(self) -> int:
-        """At which level it is by its own word."""
+        """Return the level at which the worker says that it is."""
         return int(self.state()["status"]["level"])
 
     @property
     def waiting(self) -> int:
-        """Entries in its host's journal; -1: the journal does not answer."""
+        """Return the entries in its host's journal; -1: the journal does not answer."""
         return int(self.state()["waiting"])
 
     def many(
         self, cookies: Sequence[str | None], path: str, form: Mapping[str, str] | None = None, threads: int = 8
     ) -> list[tuple[int, Any, str | None]]:
-        """Many requests inside this worker: status, body and cookie of each, see the page of this name."""
+        """Make many requests inside this worker. Return status, body and cookie of each, see the page of this name."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2 * LONG)
         body = {"cookies": list(cookies), "threads": threads, "path": path, "form": form}
         try:
@@ -121,7 +121,7 @@ class Worker(Server):
         return [(status, answer, cookie) for status, answer, cookie in json.loads(text)]
 
     def counters(self) -> dict[str, int]:
-        """What this worker's processes have counted, those that were killed included."""
+        """Return the counts of this worker's processes, those that were killed included."""
         summed: dict[str, int] = {}
         for path in self.folder.glob("counters-*.json"):
             for name, number in json.loads(path.read_text()).items():
@@ -129,8 +129,8 @@ class Worker(Server):
         return summed
 
     def is_well(self) -> bool:
-        """Whether it is at level 0, can sign in, has nothing to give back to Redis, and nothing waits in its host's
-        journal."""
+        """Return whether the worker is at level 0, can sign in, has nothing to give back to Redis, and nothing waits in
+        its host's journal."""
         state = self.state()
         status, waits = state["status"], state["waiting"] or state["gives_back"]
         return bool(status["status"] == "ok" and status["logins"] and not waits)
@@ -171,7 +171,7 @@ class Host:
     workers: list[Worker]
 
     def browser(self, number: int = 0) -> Browser:
-        """A browser without cookies at one of the workers."""
+        """Return a browser without cookies at one of the workers."""
         return Browser(self.workers[number].url)
 
 
@@ -197,7 +197,7 @@ class Stage:
         direct: bool = False,
         **settings: Any,
     ) -> Iterator[Host]:
-        """A host whose workers are all well. More parameters: see :class:`Worker`.
+        """Start a host, and return it when its workers are all well. More parameters: see :class:`Worker`.
 
         :param each: what is different at a worker, in their order.
         :param settings: of the package, without the prefix.
@@ -217,7 +217,7 @@ class Stage:
             yield Host(name, made)
 
     def empty(self) -> None:
-        """Everything runs, and nothing is in it."""
+        """Start all stores, and empty them."""
         self.redis.start()
         with self.redis.client() as client:
             client.flushall()
@@ -234,8 +234,8 @@ class Stage:
             self._follow(self.replica, "127.0.0.1", "1")
 
     def fail_over(self, workers: Sequence[Worker]) -> None:
-        """The primary ends, its replica takes its place, and workers are led there. The former primary follows it, with
-        what the new one has."""
+        """End the primary, put its replica in its place, and lead workers there. The former primary follows it, with
+        the new one's data."""
         assert self.replica is not None
         old, new = self.redis, self.replica
         old.kill()
@@ -257,7 +257,7 @@ class Stage:
 
 @contextmanager
 def staged(folder: Path, *, replica: bool = False) -> Iterator[Stage]:
-    """The stores run, and are empty.
+    """Start the stores, empty.
 
     :param replica: Redis has one.
     """

@@ -1,4 +1,4 @@
-"""What was acknowledged about one list and what else was read, and what the end says of it. Pure: no I/O, no clock.
+"""The ledger of one list: what was acknowledged and what was read, checked against the end. Pure: no I/O, no clock.
 
 As Jepsen's checkers for list-append do it: every number is appended once, so an entry that is missing, doubled or out
 of order can be named. One request at a time uses a session: each read began after all that was acknowledged before it.
@@ -41,11 +41,11 @@ class Life:
 
     @property
     def entries(self) -> set[int]:
-        """Every number that was ever sent."""
+        """Return every number that was ever sent."""
         return {*self.acknowledged, *self.possible}
 
     def appended(self, entry: int, shown: Mapping[str, Any] | None) -> None:
-        """An append was answered; None: not, or not as one that lasts."""
+        """Note the answer to an append; None: there was none, or none that promises to last."""
         if shown is None:
             self.possible.add(entry)
             return
@@ -55,7 +55,7 @@ class Life:
         self.saw(shown["list"][:-1])
 
     def saw(self, entries: Sequence[int]) -> None:
-        """A list was shown by an answer that called the feature available."""
+        """Note a list, shown by an answer that called the feature available."""
         self.missing = self.read_back.difference(entries)
         if self.missing:
             self.older += 1
@@ -63,27 +63,27 @@ class Life:
         self.read_back |= self.entries.intersection(entries)
 
     def added(self, shown: Mapping[str, Any] | None) -> None:
-        """An increment was answered; None: not, or not as one that lasts."""
+        """Note the answer to an increment; None: there was none, or none that promises to last."""
         if shown is None:
             self.perhaps_counted += 1
         else:
             self.counted += 1
 
     def set_text(self, text: str, shown: Mapping[str, Any] | None) -> None:
-        """A blind write was answered; None: not, or not as one that lasts."""
+        """Note the answer to a blind write; None: there was none, or none that promises to last."""
         self.texts = {*self.texts, text} if shown is None else {text}
 
     def set_theme(self, theme: str) -> None:
-        """A key of priority medium was set; it lasts if a later answer at level 0 shows it."""
+        """Note that a key of priority medium was set; it lasts if a later answer at level 0 shows it."""
         self.themes.add(theme)
 
     def saw_theme(self, theme: str | None) -> None:
-        """It was shown at level 0."""
+        """Note the key of priority medium, as an answer at level 0 has shown it."""
         if theme in self.themes:
             self.themes = {theme}
 
     def is_uncertain(self) -> None:
-        """A wipe had no answer: all that there was may be there or not."""
+        """Note that a wipe had no answer: all that there was may be there or not."""
         self.possible |= set(self.acknowledged)
         self.acknowledged, self.firm, self.read_back, self.missing = [], set(), set(), set()
         self.perhaps_counted += self.counted
@@ -92,7 +92,7 @@ class Life:
         self.themes = {*self.themes, None}
 
     def verify(self, shown: Mapping[str, Any]) -> Wrongs:
-        """What is wrong with what a worker shows at the end, at level 0."""
+        """Return what is wrong with the content that a worker shows at the end, at level 0."""
         entries: list[int] = shown["list"]
         missing = set(self.acknowledged) | self.read_back
         missing -= set(entries)
@@ -112,7 +112,7 @@ class Life:
 
 @dataclass
 class Wrongs:
-    """How much of what is wrong; of one list, or of all.
+    """The number of faults of each kind; of one list, or of all.
 
     :ivar lost: acknowledged entries that are not there and that no answer had shown.
     :ivar firm_lost: the same, acknowledged at level 0.
@@ -133,7 +133,7 @@ class Wrongs:
 
     @property
     def lacks(self) -> bool:
-        """Whether anything that was acknowledged is not there."""
+        """Return whether anything that was acknowledged is not there."""
         return any((self.lost, self.firm_lost, self.destroyed, self.increments_lost, self.texts_lost))
 
     def __iadd__(self, other: Wrongs) -> Wrongs:

@@ -46,7 +46,7 @@ HEALING = 120.0
 def running(
     folder: Path, hosts: int, workers: int, *, patient: bool = False, replica: bool = False, losses: bool = False
 ) -> Iterator[tuple[Stage, list[Host]]]:
-    """The stores and the hosts, all well.
+    """Start the stores and the hosts, all well.
 
     :param losses: Redis will lose data.
     """
@@ -69,7 +69,7 @@ def run(
     replica: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
-    """Return what is there after so many seconds of random faults.
+    """Return the verdict after so many seconds of random faults.
 
     :param lanes: what may fail; nothing: the stores have time, and nothing may be lost.
     :param replica: Redis has one.
@@ -107,7 +107,7 @@ def run(
 
 
 def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
-    """Everything runs. Seconds until all is well; None: not in time."""
+    """Have everything run. Return the seconds until all is well; None: not in time."""
     began = time.monotonic()
     stage.redis.start()
     if stage.replica is not None:
@@ -124,7 +124,7 @@ def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:
 
 
 def _last_outage(crowd: Crowd, workers: Sequence[Worker], wrong: list[str]) -> int:
-    """Look what the workers show of cleared values and ended sessions, when Redis is away once more.
+    """Take Redis away once more. Return how many ended sessions show data then, and note cleared values that come back.
 
     :param wrong: is told which workers do not notice that.
     """

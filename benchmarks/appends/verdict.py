@@ -1,4 +1,4 @@
-"""All is healed: what is there, held against what was acknowledged."""
+"""The verdict once all is healed: what is there, checked against what was acknowledged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INCREMENTS = (*WRITES, "increments_in_doubt")
 
 @dataclass
 class Verdict:
-    """What a run has shown.
+    """The result of a run.
 
     :ivar undone_reported: how many of the undone clears were reported as lost by the request that was to clear.
     :ivar lacking: lists and counters of which something is gone for good, each session once.
@@ -62,7 +62,7 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """The table."""
+        """Yield the rows of the table."""
         found = self.found
         yield "seed", str(self.seed)
         yield "appends acknowledged", str(self.acknowledged["append"])
@@ -83,12 +83,12 @@ class Verdict:
         yield "users shown as strangers / sessions given up", f"{self.strangers} / {self.abandoned}"
 
     def table(self) -> str:
-        """For people."""
+        """Return the table, for people."""
         lines = [f"{name:<46}{value}" for name, value in self.rows()]
         return "\n".join([*lines, *(f"WRONG: {text}" for text in self.wrong)])
 
     def figures(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the figures, for programs."""
         return {**vars(self), "found": vars(self.found)}
 
 
@@ -166,7 +166,7 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
 
 
 def _look(browser: Browser, worker: Worker) -> Any:
-    """What a worker shows at level 0. On a busy machine it may leave that for a moment."""
+    """Return what a worker shows at level 0, which on a busy machine it may leave for a moment."""
     shown: list[Any] = []
 
     def is_at_level_0() -> bool:
@@ -187,7 +187,8 @@ def _shows_anything(actor: Actor, grave: Browser, workers: Sequence[Worker]) -> 
 
 
 def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
-    """Once more without Redis: ended ids that show data then. Cleared entries that come back are noted."""
+    """Look once more, without Redis. Return how many ended ids show data then, and note cleared entries that come
+    back."""
     showing = 0
     for actor in crowd.actors:
         for worker in (worker for worker in actor.host.workers if worker in at_level_2):
@@ -204,13 +205,13 @@ def look_in_a_last_outage(crowd: Crowd, at_level_2: Sequence[Worker]) -> int:
 
 
 def _is_reported(clear: Clear, workers: Sequence[Worker]) -> bool:
-    """Whether the request that was to clear said that this is lost."""
+    """Return whether the request that was to clear reported its loss."""
     reports = (report for worker in workers for report in reports_of(worker) if report.session == clear.session)
     return any(report.what == "writes_lost" and clear.asked <= report.at <= clear.answered for report in reports)
 
 
 def count_undone(made: Verdict, crowd: Crowd, workers: Sequence[Worker]) -> int:
-    """Count the clears that are undone by now. How many there are more that no request has reported."""
+    """Count the clears that are undone by now. Return how many more than before no request has reported."""
     before = made.undone - made.undone_reported
     undone = [clear for actor in crowd.actors for clear in actor.clears if clear.undone]
     made.undone, made.undone_reported = len(undone), sum(_is_reported(clear, workers) for clear in undone)
@@ -225,7 +226,8 @@ def _reported(workers: Sequence[Worker]) -> Mapping[str, int]:
 
 
 def _wrong(made: Verdict) -> Iterator[str]:
-    """What was reported covers entries that no answer had shown; for all others there is no excuse."""
+    """Yield the broken promises. A report excuses the loss of entries that no answer had shown; nothing excuses any
+    other."""
     found = made.found
     covered = sum(made.reported[name] for name in WRITES)
     is_covered = 0 < made.lacking <= made.lost_by_redis

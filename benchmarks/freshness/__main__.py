@@ -37,7 +37,7 @@ DELAY = 0.00025
 
 @dataclass(frozen=True)
 class Effort:
-    """How often things are repeated.
+    """The number of repetitions.
 
     :param disturbances: what is done to the server; `times`: of each, at most.
     :param engines: the servers.
@@ -62,7 +62,7 @@ QUICK = Effort(20, 5, (DISTURBANCES[0], DISTURBANCES[-1]), 1, ENGINES[:1], {ONE_
 
 @dataclass(frozen=True)
 class Row:
-    """What was found in one case.
+    """The findings of one case.
 
     :param promised: how many stale reads there may be. None: the guarantees give no number.
     :param proof: what the case is about, and what shows that it was there.
@@ -85,14 +85,14 @@ class Results:
 
 @dataclass(frozen=True)
 class Run:
-    """What all rows share."""
+    """The common part of all rows."""
 
     folder: Path
     effort: Effort
     near: bool
 
     def rows(self) -> Iterator[Row]:
-        """All of them."""
+        """Yield all rows."""
         for engine in self.effort.engines:
             with CLASSES[engine](self.folder / engine, appendonly=False) as server:
                 yield from self._undisturbed(engine, server)
@@ -117,7 +117,7 @@ class Run:
         yield Row(f"sign-out, {place}", engine, pair.sign_outs(self.effort.sign_outs), promised)
 
     def _threaded(self, engine: str) -> Row:
-        """With threads for I/O. Valkey uses them for as few connections only if it is told to."""
+        """Return the row with threads for I/O. Valkey uses them for as few connections only if it is told to."""
         options = ["--io-threads", "2", *(["--io-threads-always-active", "yes"] if engine == "valkey" else [])]
         server = CLASSES[engine](self._new_folder(f"{engine}-threads"), appendonly=False, extra=options)
         with server, self._two(server.url, one_host=False) as pair:
@@ -167,7 +167,7 @@ _MS = "{}, ms: p50 / p99 / max"
 
 
 def markdown(results: Results) -> str:
-    """The report."""
+    """Return the report."""
     head = ("", "server", "changes", "held by a copy", "stale", "promised", _MS.format("late"), _MS.format("neither"))
     proofs = {f"{row.proof[0]}, {row.server}": row.proof[1] for row in results.rows if row.proof}
     return "\n".join(

@@ -1,4 +1,4 @@
-"""What is done to the server between the reader's copy and the writer's change, and what proves that it was done."""
+"""Disturbances of the server between the reader's copy and the writer's change, with proofs that they took place."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _IDLE = 1.5
 
 
 class NotDisturbed(Exception):
-    """What a row claims did not happen: there is nothing to report."""
+    """The disturbance that a row claims did not happen: there is nothing to report."""
 
 
 @dataclass
 class Scene:
-    """What there is to be disturbed.
+    """The processes and servers that can be disturbed.
 
     :param servers: of which the primary is in use.
     :param endpoint: before the primary. None: the processes connect to it directly.
@@ -79,7 +79,7 @@ def _all_killed_later(scene: Scene) -> tuple[Seen, str]:
 
 
 def _reader_killed(scene: Scene) -> tuple[Seen, str]:
-    """Of the reader's connections only the tracked ones, if there are."""
+    """Close the reader's connections: if some are tracked, only those."""
     server, ports = scene.servers.primary, _ports(scene.two.reader.pid)
     tracked = [client for client in _tracked(server) if _port(client) in ports]
     _must(tracked or not scene.two.tracks, "a connection of the reader that is tracked")

@@ -27,15 +27,15 @@ class Two:
     tracks: bool
 
     def writes(self, rounds: int) -> Seen:
-        """So many changes of one session, each read at once."""
+        """Make so many changes of one session, each read at once."""
         return self._rounds("write", cookie=self.sign_in(), rounds=rounds)
 
     def sign_outs(self, rounds: int) -> Seen:
-        """So many ends of sessions, each read at once."""
+        """Make so many ends of sessions, each read at once."""
         return self._rounds("sign_out", rounds=rounds)
 
     def sign_in(self) -> str:
-        """The Cookie header of a new session."""
+        """Return the Cookie header of a new session."""
         self.writer.send(("sign_in", {}))
         cookie: str = self.writer.answer()
         return cookie
@@ -53,7 +53,7 @@ class Two:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the reader has seen the change."""
+        """Return whether the reader has seen the change."""
         return self.writer.has_answered
 
     def finish(self) -> Seen:
@@ -99,7 +99,7 @@ def two(folder: Path, url: str, *, one_host: bool, near: bool) -> Iterator[Two]:
 
 
 def together(found: Iterable[Seen]) -> Seen:
-    """All of it."""
+    """Add results up."""
     total = Seen()
     for seen in found:
         total.rounds += seen.rounds

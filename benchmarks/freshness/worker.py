@@ -32,7 +32,7 @@ VISITOR = "-"
 
 @dataclass
 class Seen:
-    """What the reader has seen.
+    """The reads of the reader.
 
     :param held: of how many changes its copy answered a read just before; 0 where there is no near cache.
     :param late: for each change of which the first read showed the old value: milliseconds from the word until the
@@ -57,8 +57,8 @@ class Seen:
 
 
 def lateness(read: Callable[[], str], new: str) -> tuple[str, float | None]:
-    """What the first read shows, and the seconds until the beginning of the one that shows the new value; 0: that is
-    the first one. None: none did."""
+    """Return what the first read shows, and the seconds until the beginning of the read that shows the new value; 0:
+    that is the first one. None: no read showed it."""
     told = began = time.perf_counter()
     shown = first = read()
     while shown != new:
@@ -85,7 +85,7 @@ class Worker:
         self._patience = patience
 
     def sign_in(self) -> str:
-        """A new session. Returns its Cookie header."""
+        """Begin a session. Return its Cookie header."""
         cookie = self._get("/sign-in", "").cookie
         assert cookie is not None
         return cookie
@@ -132,7 +132,7 @@ class Worker:
         return seen
 
     def _is_near(self, environ: dict[str, Any]) -> bool:
-        """Whether a copy answers a read; a connection that was lost takes a moment to be there again."""
+        """Return whether a copy answers a read; a connection that was lost takes a moment to be there again."""
         until, is_hit = time.monotonic() + self._patience, False
         while not is_hit:
             before = near_cache.hits(self._app)
@@ -152,7 +152,8 @@ class Worker:
         return call(self._app.wsgi_app, environ).body.decode()
 
     def _write(self, cookie: str, number: int) -> None:
-        """Until Redis has it: what an outage keeps elsewhere is seen by others later, as the guarantees say."""
+        """Write until Redis has the change: what an outage keeps elsewhere is seen by others later, as the guarantees
+        say."""
         until = time.monotonic() + LONG
         while not self._is_kept_by_redis(self._get("/write", cookie, _text(number))):
             assert time.monotonic() < until, "Redis takes no write"

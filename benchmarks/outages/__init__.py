@@ -1,1 +1,1 @@
-"""Three ways to keep a session, the same outages for each: what their users get."""
+"""The same outages for three ways to keep a session, and their effects on users."""

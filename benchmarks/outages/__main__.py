@@ -22,7 +22,7 @@ DOCUMENT = DOCS / "outages.md"
 
 
 def compare(systems: tuple[System, ...], effort: Effort, seed: int) -> Results:
-    """One run. :raises BodiesDiffer: there is nothing to compare. :raises NoOutage: there is nothing to report."""
+    """Make one run. :raises BodiesDiffer: there is nothing to compare. :raises NoOutage: there is nothing to report."""
     _say("starting the servers")
     with staged(systems) as stage:
         bodies = compare_bodies(stage)

@@ -21,7 +21,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, and when.
+    """An answer, and its times.
 
     :param status: of HTTP, or :data:`NO_ANSWER`.
     :param began: when the request was sent, in seconds of :func:`time.monotonic`; `ended` likewise.
@@ -36,17 +36,17 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether the answer is a promise: what was asked for is done."""
+        """Return whether the answer is a promise: what was asked for is done."""
         return 200 <= self.status < 300
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Return how long the answer took."""
         return self.ended - self.began
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """Return the body."""
         return json.loads(self.body)
 
 
@@ -58,7 +58,8 @@ class Browser:
     cookies: dict[str, str] = field(default_factory=dict)
 
     def twin(self, url: str | None = None) -> Self:
-        """Another browser with a copy of the cookies as they are now: a thief, or a page that was opened before."""
+        """Return another browser with a copy of the cookies as they are now: a thief, or a page that was opened
+        before."""
         return type(self)(url or self.url, dict(self.cookies))
 
     def get(self, path: str) -> Answer:

@@ -30,14 +30,14 @@ _LEFT, _RIGHT, _TOP, _BAR, _GAP, _WIDTH = 372, 60, 66, 15, 11, 860
 
 
 def _share(cell: str, *patterns: str) -> float:
-    """Percent, of `bad of all` wherever one of the patterns stands before it."""
+    """Return the percentage of `bad of all` wherever one of the patterns stands before it."""
     found = [pair for pattern in patterns for pair in re.findall(rf"{pattern} (\d+) of (\d+)", cell)]
     whole = sum(int(all_) for _, all_ in found)
     return 100 * sum(int(bad) for bad, _ in found) / whole if whole else 0.0
 
 
 def _users(cell: str) -> float:
-    """How many were signed out without wishing it, or stayed signed in although they wished not to."""
+    """Return how many users were signed out without wishing it, or stayed signed in although they wished not to."""
     return float(sum(map(int, re.findall(r"(?:logged out:|resurrected:|still signed in:) (\d+)", cell))))
 
 
@@ -74,7 +74,7 @@ CHARTS = (
 
 
 def rows(document: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """Each outage of the table, and what it did to each system."""
+    """Yield each outage of the table, and what it did to each system."""
     for line in between(document, COMPARISON).splitlines():
         if "5xx:" in line:
             outage, *cells = (cell.strip() for cell in line.replace("**", "").strip("|").split("|"))
@@ -82,7 +82,7 @@ def rows(document: str) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def svg(chart: Chart, document: str) -> str:
-    """The picture. :param document: the text of docs/outages.md."""
+    """Return the picture. :param document: the text of docs/outages.md."""
     shown = [(outage, [chart.read(cell) for cell in cells]) for outage, cells in rows(document)]
     group = len(SYSTEMS) * _BAR + _GAP
     height = _TOP + len(shown) * group + 6
@@ -131,7 +131,7 @@ def _group(chart: Chart, top: int, outage: str, figures: Sequence[float], unit: 
 
 
 def pictures(document: str) -> Mapping[str, str]:
-    """File name → picture."""
+    """Return file name → picture."""
     return {f"outages-{chart.name}.svg": svg(chart, document) for chart in CHARTS}
 
 

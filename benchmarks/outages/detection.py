@@ -133,7 +133,7 @@ class Stampede:
 
 
 def measure(stage: Stage, causing: _Causing, seconds: float) -> Measured:
-    """One outage of so many seconds."""
+    """Measure one outage of so many seconds."""
     [site] = stage.sites.values()
     with Stampede(site.url) as stampede:
         stampede.until(lambda s: s.level == 0, "level 0 before the outage")
@@ -149,7 +149,7 @@ def measure(stage: Stage, causing: _Causing, seconds: float) -> Measured:
 
 
 def summary(seen: Sequence[Seen], began: float, healing: float) -> Measured:
-    """The figures of one outage."""
+    """Return the figures of one outage."""
     degraded = [s for s in seen if s.ended > began and s.level > 0]
     detected = min(s.ended for s in degraded)
     onset = [s for s in seen if s.ended > began and s.began <= detected]
@@ -169,7 +169,7 @@ def _p99(took: Iterable[float]) -> float:
 
 
 def report(times: int, seconds: float, say: Callable[[str], None]) -> str:
-    """All kinds of outage, each so often, as a Markdown table: medians, and the worst in brackets."""
+    """Measure all kinds of outage, each so often. Return a Markdown table: medians, and the worst in brackets."""
     columns = ["detected, s", "goal", "requests that paid", "dearest, s", "p99 before / after, ms", "level 0 after, s"]
     lines = [f"| outage | {' | '.join([*columns, '5xx'])} |", "| --- |" + " ---: |" * 7]
     with staged((LANGPONT,), application="create_timed_app", workers=1) as stage:

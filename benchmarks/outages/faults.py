@@ -1,4 +1,4 @@
-"""The outages: how each is caused, how it ends, and what proves that it was there."""
+"""The outages: for each its cause, its end, and the proof that it was there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ON_THE_WAY = 0.05
 
 
 class NoOutage(Exception):
-    """What should have failed did not: there is nothing to report."""
+    """The outage did not happen: there is nothing to report."""
 
 
 @dataclass(frozen=True)

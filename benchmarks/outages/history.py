@@ -1,4 +1,4 @@
-"""What browsers were answered, and the figures that follow from it. Pure: no I/O."""
+"""The history of browsers' answers, and the figures that follow from it. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Event:
 
     @property
     def ok(self) -> bool:
-        """Whether it is a promise."""
+        """Return whether the answer is a promise."""
         return 200 <= self.status < 300
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an outage did to the users of one system.
+    """The effects of an outage on the users of one system.
 
     :param requests: since it began.
     :param errors: of those: answered 5xx. `unanswered`: not at all.
@@ -70,7 +70,7 @@ class Figures:
 
 
 def figures(events: Iterable[Event], *, began: float, healed: float, ended: float, quiet: float) -> Figures:
-    """Count.
+    """Count the figures of a history.
 
     :param began: when the outage began; what came before it is not counted, but what was promised then is.
     :param quiet: seconds at the end without anything wrong, for all to count as well.
@@ -100,7 +100,8 @@ def figures(events: Iterable[Event], *, began: float, healed: float, ended: floa
 
 
 def _stay(history: Sequence[Event]) -> list[Event]:
-    """What a user was answered before trying to sign out: until then he has to be shown as signed in."""
+    """Return the answers to a user before the attempt to sign out: until then they have to show the user as signed
+    in."""
     leaves = min((event.began for event in history if event.what == SIGN_OUT), default=float("inf"))
     return [event for event in history if event.ended <= leaves]
 
@@ -113,7 +114,8 @@ def _logged_out(history: Sequence[Event]) -> str | None:
 
 
 def _writes(histories: Iterable[Sequence[Event]]) -> tuple[dict[str, int], dict[str, int]]:
-    """Acknowledged and lost numbers, by list. Users who signed out are left out: it is not known what they have."""
+    """Return acknowledged and lost numbers, by list. Users who signed out are left out: it is not known what they
+    have."""
     written: dict[str, int] = {}
     lost: dict[str, int] = {}
     for history in histories:
@@ -129,7 +131,8 @@ def _writes(histories: Iterable[Sequence[Event]]) -> tuple[dict[str, int], dict[
 
 
 def _sign_out(history: Sequence[Event]) -> str | None:
-    """``kept``, ``resurrected``, ``refused`` (no success, and still signed in) or ``over`` (no success, and gone)."""
+    """Return ``kept``, ``resurrected``, ``refused`` (no success, and still signed in) or ``over`` (no success, and
+    gone)."""
     tries = [event for event in history if event.what == SIGN_OUT]
     if not tries:
         return None

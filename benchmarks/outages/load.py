@@ -52,7 +52,7 @@ class Load:
             self._tabs.append(self._pool.submit(self._leave, browser, name, after))
 
     def outage(self) -> None:
-        """It begins now."""
+        """Note that the outage begins now."""
         self._began.set()
 
     def stop(self) -> None:

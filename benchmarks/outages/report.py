@@ -46,7 +46,7 @@ class Results:
 
 
 def markdown(results: Results) -> str:
-    """The whole report."""
+    """Return the whole report."""
     systems = [system.name for system in results.systems]
     lines = [
         results.machine,
@@ -94,7 +94,7 @@ def _bad(number: int) -> str:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """For programs."""
+    """Return the figures, for programs."""
     return {
         "machine": results.machine,
         "load": results.load,

@@ -18,7 +18,7 @@ QUIET = 1.5
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done.
+    """The amount of work.
 
     :param outages: by name, in their order.
     :param seconds: that an outage lasts.

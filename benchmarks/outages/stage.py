@@ -43,7 +43,7 @@ class System:
 
 @dataclass
 class Stage:
-    """What runs.
+    """The running servers and systems.
 
     :param proxy: before the Redis of all systems; the database is reached directly.
     :param sites: system → its gunicorn.
@@ -56,7 +56,7 @@ class Stage:
     sites: dict[str, WebServer]
 
     def environment(self, name: str) -> Mapping[str, str]:
-        """Of a system's processes."""
+        """Return the environment of a system's processes."""
         return os.environ | {
             pages.REDIS_URL: self.proxy.instead_of(self.redis.url),
             pages.DATABASE_URL: self.database.url,
@@ -134,7 +134,7 @@ class BodiesDiffer(Exception):
 
 
 def compare_bodies(stage: Stage) -> int:
-    """Let one visitor do the same at every system, all being well. Returns how many bodies were equal.
+    """Let one visitor do the same at every system, all being well. Return how many bodies were equal.
 
     :raises BodiesDiffer: one was not.
     """

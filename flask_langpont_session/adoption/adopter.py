@@ -89,7 +89,7 @@ class BroughtAlong:
         self._context = context
 
     def take_over(self) -> Adopted | None:
-        """Take the old session over. Of a request that has no session id, once.
+        """Take the old session over. Called once, for a request that has no session id.
 
         :return: None: there is none that could be; the request is that of a new visitor.
         """
@@ -101,7 +101,7 @@ class BroughtAlong:
             return Adopted(None, scope)
 
     def ends_with(self, session: Session, is_gone: bool) -> bool:
-        """Have the old session be over, if the user has signed out in this request, or another one has signed in.
+        """End the old session if the user has signed out in this request, or another one has signed in.
 
         :param is_gone: whether the session's own cookie goes: the next request would begin with the old one again.
         :return: whether the cookies are to go.
@@ -126,13 +126,13 @@ class Source(Protocol):
     """One kind of old sessions."""
 
     def read(self, cookie: str, scope: RequestScope) -> Old | None:
-        """The old session of a cookie; None: there is none of this kind, it is forged, or too old.
+        """Return the old session of a cookie; None: there is none of this kind, it is forged, or too old.
 
         :raises StoreError: a store does not answer.
         """
 
     def end(self, cookie: str, scope: RequestScope) -> None:
-        """Have the old session be over for old workers, too, as far as it is not all in the cookie."""
+        """End the old session for old workers, too, as far as it is not all in the cookie."""
 
     def close(self) -> None:
         """Let go of connections."""
@@ -155,10 +155,10 @@ class FlaskCookie:
         return Old(f"flask-cookie\0{cookie}", values, is_shared=True) if type(values) is dict else None
 
     def end(self, cookie: str, scope: RequestScope) -> None:
-        """It is gone with its cookie."""
+        """Do nothing: the session goes with its cookie."""
 
     def close(self) -> None:
-        """There are none."""
+        """Do nothing: there are no connections."""
 
 
 class FlaskSessionRecord:
@@ -223,7 +223,10 @@ class FlaskSessionRecord:
         return sid if _SID.fullmatch(sid) else None
 
     def _ask(self, command: str, sid: str, scope: RequestScope) -> Any:
-        """:raises StoreError: no answer, or none that is a record."""
+        """Run a command on a record of the old store.
+
+        :raises StoreError: no answer; not for a value that is no record, which counts as none.
+        """
         if time.monotonic() < self._not_before:
             raise scope.gave_up(self._store.name, "DidNotAnswer")
 
@@ -260,7 +263,7 @@ class Adoption:
         self._sources = sources
 
     def of(self, request: Request, context: SessionContext) -> BroughtAlong | None:
-        """What a request brings along of old sessions; None: nothing.
+        """Return the old sessions' cookies of a request; None: it has none.
 
         :param context: what new sessions are made with.
         """
@@ -269,7 +272,7 @@ class Adoption:
         return BroughtAlong(self, cookies, context) if cookies else None
 
     def find(self, cookies: Sequence[str], scope: RequestScope) -> Old | None:
-        """The first old session that one of the cookies is of.
+        """Return the first old session that one of the cookies is of.
 
         :raises StoreError: the old store does not answer.
         """
@@ -280,7 +283,7 @@ class Adoption:
         return None
 
     def adopt(self, old: Old, context: SessionContext, scope: RequestScope) -> Adopted | None:
-        """Have an old session go on under a new id; None: there is nothing in it, or it is over.
+        """Continue an old session under a new id; None: there is nothing in it, or it is over.
 
         :raises StoreError: the database does not answer.
         """
@@ -296,15 +299,15 @@ class Adoption:
         return self._as_it_is_now(plan.target, plan.life, later) if saved.ended else later
 
     def _as_it_is_now(self, sid: SessionId, life: Life, later: Adopted) -> Adopted | None:
-        """Of a session that was taken over before: by another request of the same browser, or by one whose answer was
-        lost. It may have ended since."""
+        """Return the outcome for a session that was taken over before: by another request of the same browser, or by
+        one whose answer was lost. It may have ended since."""
         verdict = self._repository.reads.load(sid, later.scope, life).verdict
         if verdict is Verdict.VALID:
             return Adopted(sid, later.scope)
         return later if verdict is Verdict.UNVERIFIABLE else None
 
     def end(self, cookies: Sequence[str], scope: RequestScope) -> None:
-        """Have the old sessions of these cookies be over: here and, as far as that is possible, for old workers."""
+        """End the old sessions of these cookies: here and, as far as that is possible, for old workers."""
         for cookie in cookies:
             for source in self._sources:
                 with suppress(StoreError):  # then its cookie goes, and that is all that can be done now
@@ -324,14 +327,14 @@ class Adoption:
             source.close()
 
     def is_signed_in(self, old: Old) -> bool:
-        """Whether it names a user, or gives rights."""
+        """Return whether an old session names a user, or gives rights."""
         rights = self._settings.privilege_key_patterns
         return bool(self.users_of(old)) or any(
             value for key, value in old.values.items() if isinstance(key, str) and key in rights
         )
 
     def users_of(self, old: Old) -> dict[str, Any]:
-        """The user keys that it has, with their values."""
+        """Return the user keys of an old session, with their values."""
         values = {key: old.values.get(key) for key in self._settings.user_keys}
         return {key: value for key, value in values.items() if not means_no_user(value)}
 
@@ -340,8 +343,9 @@ class Adoption:
         return Note(digest_of(self._whole_name(old, SIGNED_IN)), max(1, life_ms))
 
     def _whole_name(self, old: Old, kind: str) -> str:
-        """With its user, because Flask-Session keeps the id when another one signs in. Where the user has no name,
-        anything in it may be what tells one from another. With the kind, which an id of ours never changes."""
+        """Return the old session's name with its user, because Flask-Session keeps the id when another one signs in;
+        where the user has no name, with all its values, of which any may tell one user from another. And with the kind,
+        which an id of ours never changes."""
         users = {key: user_of(value) for key, value in self.users_of(old).items()}
         if kind == SIGNED_IN:
             return f"{kind}\0{old.name}\0{users if users and all(users.values()) else old.values}"
@@ -353,7 +357,8 @@ class Adoption:
         return next((token for token in tokens if isinstance(token, str)), None)
 
     def _new_session(self, old: Old, context: SessionContext, scope: RequestScope) -> Session:
-        """A session with what is in the old one. Nothing is stored yet; what cannot be is said."""
+        """Return a session with the old one's content. Nothing is stored yet; values that cannot be stored are
+        reported."""
 
         def mint(kind: str, permanent: bool) -> SessionId:
             sid = context.mint(kind, permanent)
@@ -370,7 +375,7 @@ class Adoption:
         return session
 
     def _fill(self, session: Session, old: Old, is_wanted: Callable[[Any], bool]) -> bool:
-        """Put the values of an old session into a new one. Whether the users could be stored."""
+        """Put the values of an old session into a new one. Return whether the users could be stored."""
         session.permanent = bool(old.values.get(PERMANENT))
         users = [key for key in old.values if key in self._settings.user_keys]
         for key in (*users, *(key for key in old.values if key not in users)):
@@ -393,7 +398,7 @@ class Adoption:
         return table.feature_of(key).category if isinstance(key, str) and key in table else None
 
     def _derived_id(self, old: Old, kind: str) -> str:
-        """As good as a random one to those without the secret key, and the same for each request of a browser."""
+        """Return an id that is the same for each request of a browser, and as good as random without the secret key."""
         key, name = want_bytes(self._app.secret_key or b""), self._whole_name(old, kind).encode()
         digest = hmac.new(key, _ID + name, sha256).digest()
         return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

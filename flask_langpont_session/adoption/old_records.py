@@ -47,12 +47,12 @@ class Unknown:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names: never code of the application's, or of the system's."""
+        """Return the class that a pickle names: never code of the application's, or of the system's."""
         return super().find_class(module, name) if (module, name) in _SAFE else Unknown
 
 
 def read(data: bytes, *, pickled: bool) -> dict[Any, Any]:
-    """The values of a record.
+    """Return the values of a record.
 
     :param pickled: whether it may be in pickle form.
     :raises NotReadable: it is in none of these forms, or not a dict.

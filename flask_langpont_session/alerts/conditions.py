@@ -1,4 +1,4 @@
-"""Which alert conditions hold in this process at the moment. No I/O.
+"""The alert conditions that hold in this process at the moment. No I/O.
 
 States (a store is lost, a level, slow answers) are looked up anew at each step, in the package's own health and
 recorder: an event that overtakes another could leave an alert burning. Only what has no state is taken from events.
@@ -56,7 +56,7 @@ class Conditions:
         renew_in_children(self, Conditions._reset)
 
     def _reset(self) -> None:
-        """As new: what happened in the parent is the parent's to tell."""
+        """Begin anew in a forked child: what happened in the parent is the parent's to tell."""
         self._lock = threading.Lock()
         self._happened: dict[str, Details] = {}
 
@@ -78,7 +78,7 @@ class Conditions:
             self._happened[key] = details
 
     def look(self) -> Sightings:
-        """What holds now, and what happened since the last look."""
+        """Return the conditions that hold now, and the events since the last look."""
         with self._lock:
             happened, self._happened = self._happened, {}
         return {**dict(self._stores()), **dict(self._levels()), **self._latency.look(), **happened}
@@ -103,7 +103,7 @@ class Conditions:
 
 
 def _of(alert: str, store: str) -> str:
-    """Each shard has an alert of its own."""
+    """Return the alert's key for a store: each shard has an alert of its own."""
     return f"{alert}/{store}" if shard_of(store) else alert
 
 
@@ -115,7 +115,7 @@ class _Counted(NamedTuple):
 
 
 class Latency:
-    """Whether the primary's answers were slow, over a window: by the recorder, which has them all."""
+    """The condition that the primary's answers were slow over a window, from the recorder, which has all of them."""
 
     def __init__(self, recorder: Recorder, clock: Callable[[], float], window: float = LATENCY_WINDOW) -> None:
         self._recorder = recorder
@@ -125,11 +125,11 @@ class Latency:
         renew_in_children(self, Latency._begin)
 
     def _begin(self) -> None:
-        """Begin a window now; in a forked child the recorder begins anew too."""
+        """Begin a window; in a forked child, where the recorder begins anew too."""
         self._counted = deque([self._count()])
 
     def look(self) -> Sightings:
-        """The latency alerts whose condition holds for the window that ends now."""
+        """Return the latency alerts whose condition holds for the window that ends now."""
         now = self._count()
         self._counted.append(now)
         while now.at - self._counted[1].at >= self._window:

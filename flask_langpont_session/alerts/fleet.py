@@ -1,4 +1,4 @@
-"""What the hosts of an application know together of their incidents: an outage that all of them see is told once, and
+"""The incidents as the hosts of an application know them together: an outage that all of them see is told once, and
 called off when none of them sees it any more.
 
 That is noted in the database and in Redis, in each that answers: of an outage of one the other one knows. Notes end by
@@ -40,26 +40,26 @@ class Notes(Protocol):
     """Short notes that all hosts see, in one store. All methods may raise :class:`StoreError`."""
 
     def take(self, name: str, holder: str, seconds: float) -> bool:
-        """Note a holder, unless there is another one. Whether it is this one from now on."""
+        """Note a holder, unless there is another one. Return whether the holder is this one from now on."""
 
     def is_held(self, name: str) -> bool:
-        """Whether there is a holder."""
+        """Return whether there is a holder."""
 
     def drop(self, name: str) -> None:
         """Forget the holder."""
 
     def mark(self, name: str, holder: str, seconds: float) -> None:
-        """Add one to those that see it."""
+        """Add a holder to those that see the incident."""
 
     def unmark(self, name: str, holder: str) -> None:
-        """Take one out."""
+        """Remove a holder from those that see the incident."""
 
     def marks(self, name: str) -> set[str]:
-        """Those that see it."""
+        """Return the holders that see the incident."""
 
 
 class Store(NamedTuple):
-    """Where notes are.
+    """A store with the hosts' notes.
 
     :param is_up: whether requests use it at the moment.
     """
@@ -69,7 +69,7 @@ class Store(NamedTuple):
 
 
 class Say(Enum):
-    """What is to become of a message."""
+    """The decision about a message."""
 
     TELL = auto()
     """This host tells it."""
@@ -82,7 +82,8 @@ class Say(Enum):
 
 
 class Fleet:
-    """Asks the stores. All names are those by which receivers know an incident.
+    """Decides with the hosts' notes which host tells an incident. All names are those by which receivers know an
+    incident.
 
     :param stores: in the same order on all hosts: of two that ask at a time, one is the first in all of them.
     """
@@ -91,7 +92,7 @@ class Fleet:
         self._stores = stores
 
     def on_firing(self, name: str, host: str) -> Say:
-        """Whether this host is to tell an incident."""
+        """Decide whether this host is to tell an incident."""
 
         def claim(notes: Notes) -> bool:
             notes.mark(name, host, MARK)
@@ -105,18 +106,18 @@ class Fleet:
         return Say.TELL if answered else Say.UNKNOWN
 
     def told(self, name: str, host: str, seconds: float) -> None:
-        """This host has told an incident: no other one needs to for so many seconds."""
+        """Note that this host has told an incident: no other one needs to for so many seconds."""
         for _ in self._ask(lambda notes: notes.take(name, host, seconds)):
             pass
 
     def go_on(self, names: Iterable[str], host: str) -> None:
-        """This host sees these incidents still."""
+        """Note that this host still sees these incidents."""
         for name in names:
             for _ in self._ask(lambda notes, name=name: notes.mark(name, host, MARK)):  # type: ignore[misc]
                 pass
 
     def on_resolved(self, name: str, host: str) -> Say:
-        """Whether this host, which sees an incident no longer, is to call it off."""
+        """Decide whether this host, which sees an incident no longer, is to call it off."""
 
         def others(notes: Notes) -> set[str]:
             notes.unmark(name, host)
@@ -133,7 +134,7 @@ class Fleet:
         return Say.TELL if is_granted else Say.WAIT
 
     def called_off(self, name: str) -> None:
-        """This host has called an incident off: no other one needs to."""
+        """Note that this host has called an incident off: no other one needs to."""
 
         def forget(notes: Notes) -> None:
             notes.drop(name)
@@ -143,11 +144,11 @@ class Fleet:
             pass
 
     def is_muted(self) -> bool:
-        """Whether operators want no messages now."""
+        """Return whether operators want no messages now."""
         return any(self._ask(lambda notes: bool(notes.marks(MUTE))))
 
     def mute(self, seconds: float) -> int:
-        """Have no messages sent for so long; 0: have them sent. Returns how many stores have noted it."""
+        """Have no messages sent for so many seconds; 0: have them sent. Return how many stores have noted it."""
 
         def note(notes: Notes) -> None:
             notes.mark(MUTE, MUTE, seconds) if seconds else notes.unmark(MUTE, MUTE)
@@ -155,7 +156,7 @@ class Fleet:
         return len(list(self._ask(note)))
 
     def _ask(self, question: Callable[[Notes], Any]) -> Iterable[Any]:
-        """The answers of the stores that give any."""
+        """Yield the answers of the stores that give any."""
         for store in self._stores:
             if not store.is_up():
                 continue
@@ -172,12 +173,12 @@ class Fleet:
 
 
 def _end_of(name: str) -> str:
-    """Name of what the host holds that calls an incident off."""
+    """Return the name of the note that the host which calls an incident off holds."""
     return f"{name} is over"
 
 
 class RedisNotes:
-    """In Redis: a key for what is held, a hash for marks. Only commands that requests need, too.
+    """Notes in Redis: a key for each holder, a hash for marks. Only commands that requests need, too.
 
     :param clock: seconds since 1970; of hosts whose clocks differ, marks end sooner or later by that.
     """

@@ -1,12 +1,12 @@
-"""What a host knows of its incidents, and what there is to tell. Pure: no I/O, the time is an argument.
+"""The incidents of a host, and the messages about them. Pure: no I/O, the time is an argument.
 
 An incident is *pending* while its condition holds but not yet for long enough, then it *fires* (one message), and is
 *resolved* (one message) when no worker of the host saw the condition for long enough. One worker has the :class:`Host`:
 it moves the incidents on, and sends their messages. The queue is part of the host's state, so that a message survives
 the worker that was about to send it.
 
-What waits there is only the latest of each key: a recovery takes the place of an alarm that SNS has not taken by then.
-So nothing has to be dropped, however long SNS is away, and no operator is woken for an incident that is over.
+Only the latest message of each key waits in the queue: a recovery takes the place of an alarm that SNS has not taken by
+then. So nothing has to be dropped, however long SNS is away, and no operator is woken for an incident that is over.
 
 A worker that sees a condition says so again at every step. A worker that is killed just stops saying it.
 """
@@ -30,7 +30,7 @@ Sightings = Mapping[str, Details]
 
 
 class AlertState(StrEnum):
-    """What a message says of its alert."""
+    """The state of an alert, as its message tells it."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
@@ -38,7 +38,7 @@ class AlertState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How patient and how talkative. Seconds.
+    """Limits of patience and of messages. Seconds.
 
     :param repeat: an incident that goes on is told again after this.
     :param pace: the times of the alert table are multiplied by it; for tests.
@@ -80,7 +80,7 @@ _FOREIGN = 86_400
 
 
 class Bucket(msgspec.Struct):
-    """A token bucket that was never used is full."""
+    """A token bucket. One that was never used is full."""
 
     used: float = 0.0
     at: float = 0.0
@@ -92,7 +92,7 @@ class Bucket(msgspec.Struct):
 
 
 class Past(msgspec.Struct):
-    """What is remembered of a key beyond one incident."""
+    """The history of a key beyond one incident."""
 
     bucket: Bucket = msgspec.field(default_factory=Bucket)
     firings: list[float] = []
@@ -155,7 +155,7 @@ class Notice(msgspec.Struct):
 
 
 class Host(msgspec.Struct):
-    """All that the workers of a host know together of their incidents.
+    """The knowledge of a host's workers about their incidents, and the queue of messages.
 
     :param name: by which other hosts know this one; drawn once.
     """
@@ -169,7 +169,7 @@ class Host(msgspec.Struct):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing burns, nothing waits."""
+        """Return whether no incident burns and no message waits."""
         return not self.incidents and not self.queue
 
 
@@ -182,8 +182,8 @@ _BY_NAME = {alert.name: alert for alert in ALERTS}
 
 
 def is_known(key: str) -> bool:
-    """Whether this release has the alert. While a deployment is under way the host's other workers may know more; what
-    only they know is left to them."""
+    """Return whether this release has the alert. While a deployment is under way the host's other workers may know more
+    alerts; those are left to them."""
     return key.partition("/")[0] in _BY_NAME
 
 
@@ -192,7 +192,7 @@ def _known(keys: Iterable[str]) -> list[str]:
 
 
 def alert_of(key: str) -> Alert:
-    """The row of the table that a key belongs to."""
+    """Return the row of the table that a key belongs to."""
     return _BY_NAME[key.partition("/")[0]]
 
 
@@ -260,7 +260,7 @@ def _advance(host: Host, key: str, now: float, terms: Terms, watched: float) -> 
 
 
 def _is_due(host: Host, key: str, now: float, terms: Terms) -> bool:
-    """Whether a pending incident fires. One that is not seen any more is forgotten."""
+    """Return whether a pending incident fires. One that is not seen any more is forgotten."""
     alert, incident = alert_of(key), host.incidents[key]
     if now - incident.seen > terms.gap and not alert.happens_once:
         del host.incidents[key]
@@ -276,10 +276,10 @@ def _fire(incident: Incident, past: Past, alert: Alert, now: float, terms: Terms
 
 
 def _is_inhibited(host: Host, key: str) -> bool:
-    """Whether something worse burns, or is about to, that says it all.
+    """Return whether something worse burns, or is about to, that says it all.
 
-    Both are states: what happened once explains nothing that goes on, and is not held back, for when the emergency is
-    over it would not be seen any more.
+    Both are states: a single event explains nothing that goes on, and is not held back itself, for when the emergency
+    is over it would not be seen any more.
     """
     alert = alert_of(key)
     return not alert.happens_once and any(
@@ -291,7 +291,8 @@ def _is_inhibited(host: Host, key: str) -> bool:
 
 
 def _take_room(host: Host, key: str, now: float, terms: Terms) -> bool:
-    """Take the room that the limits leave for a message; whether there is any. Trouble that got worse needs none."""
+    """Take the room that the limits leave for a message. Return whether there is any; trouble that got worse needs
+    none."""
     alert, past = alert_of(key), host.past[key]
     if alert.family and any(
         host.incidents[other].told_at is not None
@@ -346,7 +347,7 @@ def _tell(host: Host, key: str, incident: Incident, state: AlertState, now: floa
 
 
 def take(host: Host, now: float, terms: Terms) -> Notice | None:
-    """The message that the caller shall try to send now; no other worker gets it for the length of a lease.
+    """Return the message that the caller shall try to send now; no other worker gets it for the length of a lease.
 
     A key's messages go one after the other: a recovery must not overtake an alarm that is on its way.
     """
@@ -390,7 +391,7 @@ def note_outcome(host: Host, serial: int, now: float, terms: Terms, *, sent: boo
 
 
 def note_alone(host: Host, key: str) -> None:
-    """A message is told as that of this host alone; so will be what follows."""
+    """Note that a message is told as that of this host alone, and so are those that follow."""
     for thing in _all_of(host, key):
         thing.alone = True
 
@@ -402,19 +403,20 @@ def _all_of(host: Host, key: str) -> Iterator[Incident | Notice]:
 
 
 def dismiss(host: Host, serial: int) -> None:
-    """A message that was taken is not to be sent at all."""
+    """Drop a message that was taken and is not to be sent at all."""
     host.queue = [notice for notice in host.queue if notice.serial != serial]
 
 
 def postpone(host: Host, serial: int, until: float) -> None:
-    """A message that was taken is not to be sent now. It is looked at again, unless it is replaced before."""
+    """Put back a message that was taken and is not to be sent yet. It is looked at again, unless it is replaced
+    before."""
     for notice in host.queue:
         if notice.serial == serial:
             notice.not_before, notice.taken_until = until, 0.0
 
 
 def burning(host: Host) -> list[str]:
-    """The incidents of all hosts together that were told, here or elsewhere, and are not over on this host."""
+    """Return the incidents of all hosts together that were told, here or elsewhere, and are not over on this host."""
     return [
         key
         for key in _known(host.incidents)

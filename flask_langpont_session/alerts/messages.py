@@ -34,7 +34,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The sender.
+    """The sender of messages: this process, as they name it.
 
     :param environment: the setting ENVIRONMENT; `service`: SERVICE.
     :param runbook: the setting ALERT_RUNBOOK.
@@ -48,13 +48,13 @@ class Sender:
 
 
 def sender_here(environment: str, service: str, runbook: str) -> Sender:
-    """This process as a sender; a forked child is another one."""
+    """Return this process as a sender; a forked child is another one."""
     return Sender(environment, service, socket.gethostname(), os.getpid(), runbook)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is handed to SNS.
+    """The parts of a message to SNS.
 
     :param text: for people: e-mail and all protocols that are not named below.
     :param body: for programs, as JSON: queues, functions, streams.
@@ -71,7 +71,7 @@ class Message:
 
     @property
     def by_protocol(self) -> str:
-        """As SNS takes different texts for different subscribers."""
+        """Return the JSON in which SNS takes different texts for different subscribers."""
         texts = {"default": self.text}
         texts |= dict.fromkeys(("sqs", "lambda", "firehose"), self.body)
         texts |= dict.fromkeys(("http", "https"), self.notification)
@@ -81,7 +81,7 @@ class Message:
 def compose(
     notice: Notice, alert: Alert, sender: Sender, *, test: bool = False, severity: Severity | None = None
 ) -> Message:
-    """A message for people (subject) and programs (body, attributes).
+    """Return a message for people (subject) and programs (body, attributes).
 
     :param test: the message is marked as a test, so that no operator gets up for it.
     :param severity: in place of the alert's own; for tests.
@@ -112,7 +112,7 @@ def compose(
 
 
 def _text(facts: Mapping[str, Any], alert: Alert) -> str:
-    """For people, in words."""
+    """Return the message in words, for people."""
     lines = [alert.title if facts["state"] == AlertState.FIRING else f"Over: {alert.title}", "", *_sentences(facts), ""]
     if facts["state"] == AlertState.FIRING:
         lines += [f"What users see: {alert.users_see}", f"What to do: {alert.to_do}", ""]
@@ -142,8 +142,8 @@ def _for_people(moment: str) -> str:
 
 
 def _notification(subject: str, facts: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
-    """A custom notification of Amazon Q Developer in chat applications, version 1.0; what is called off stands in the
-    thread of what was told."""
+    """Return a custom notification of Amazon Q Developer in chat applications, version 1.0; a recovery stands in the
+    thread of its alarm."""
     content: dict[str, Any] = {
         "textType": "client-markdown",
         "title": subject,
@@ -164,7 +164,8 @@ def _notification(subject: str, facts: Mapping[str, Any], alert: Alert) -> dict[
 
 
 def dedup_key(key: str, sender: Sender, *, alone: bool = False) -> str:
-    """The same for all messages of one trouble, from every host: ``environment/service/alert[/scope]``.
+    """Return the key of an incident, the same for all its messages from every host:
+    ``environment/service/alert[/scope]``.
 
     :param alone: the host does not know of others: ``…/host`` makes it an incident of its own.
     """
@@ -192,18 +193,18 @@ def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:
 
 
 def safe_details(details: Mapping[str, object]) -> dict[str, str | int | float]:
-    """Names and values that may leave the host."""
+    """Return the names and values that may leave the host."""
     shown = list(details.items())[:_MOST_DETAILS]
     return {safe_text(name): value if _is_number(value) else safe_text(value) for name, value in shown}
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    """One that JSON knows."""
+    """Return whether a value is a number that JSON knows."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def safe_text(value: object) -> str:
-    """A text without secrets, control characters or great length."""
+    """Return a text without secrets, control characters or great length."""
     text = str(value)[: 10 * _LONGEST_TEXT]
     text = _URL_CREDENTIALS.sub("***@", text)
     text = _NAMED_SECRET.sub(r"\1***", text)
@@ -213,13 +214,14 @@ def safe_text(value: object) -> str:
 
 
 def _subject(text: str) -> str:
-    """SNS takes fewer than 100 printable characters without line breaks; e-mail programs take ASCII."""
+    """Return the subject: SNS takes fewer than 100 printable characters without line breaks; e-mail programs take
+    ASCII."""
     printable = re.sub(r"[^\x20-\x7e]", "?", text)
     return printable if len(printable) <= LONGEST_SUBJECT else f"{printable[: LONGEST_SUBJECT - 3]}..."
 
 
 def _name(text: str) -> str:
-    """A configured name as an attribute: SNS refuses empty ones."""
+    """Return a configured name as an attribute: SNS refuses empty ones."""
     return _UNPRINTABLE.sub("?", text)[:_LONGEST_NAME].strip() or "?"
 
 

@@ -51,7 +51,7 @@ class HostIncidents:
         renew_in_children(self, HostIncidents._begin)
 
     def _begin(self) -> None:
-        """As new: those of the parent stay the parent's."""
+        """Begin anew in a forked child: the parent's incidents stay the parent's."""
         self._lock = threading.Lock()
         self._host = Host()
         self._kept = b""
@@ -60,11 +60,11 @@ class HostIncidents:
 
     @property
     def name(self) -> str:
-        """By which other hosts know this one."""
+        """Return the name by which other hosts know this one."""
         return self._host.name
 
     def look(self, sightings: Sightings, *, last: bool = False) -> int:
-        """Say what this worker sees now.
+        """Report what this worker sees now.
 
         :param last: the process ends.
         :return: how many messages the limits held back.
@@ -82,7 +82,8 @@ class HostIncidents:
             return incidents.step(self._host, seen, now, self.terms, now - since)
 
     def _hands_over(self, sightings: Sightings) -> bool:
-        """To the worker that leads; False: this one has to go on by itself."""
+        """Hand sightings, and own incidents, to the worker that leads. Return False where this one has to go on by
+        itself."""
         own = None if self._host.is_idle else self._host
         message = _Seen({key: dict(details) for key, details in sightings.items()}, own)
         if (sightings or own) and not self.work.leave(msgspec.json.encode(message)):
@@ -92,7 +93,7 @@ class HostIncidents:
         return True
 
     def _take_over(self, now: float) -> None:
-        """From the worker that had them, of which this one knows what it has kept."""
+        """Take the incidents over from the worker that had them, from the copy that it has kept."""
         if self.work.is_shared and not self._was_shared:
             self.leads_since = now
             self._kept = self.work.kept()
@@ -114,7 +115,7 @@ class HostIncidents:
         return found
 
     def take(self) -> Notice | None:
-        """The message to be sent now; None: there is none."""
+        """Return the message to be sent now; None: there is none."""
         if not self._host.queue:
             return None
         with self.changed():
@@ -128,7 +129,7 @@ class HostIncidents:
 
     @contextmanager
     def changed(self) -> Iterator[Host]:
-        """The incidents, to be changed while this is open, by one thread at a time."""
+        """Yield the incidents, to be changed while this is open, by one thread at a time."""
         with self._lock:
             yield self._host
             # Nothing is kept of a host that never had an incident.

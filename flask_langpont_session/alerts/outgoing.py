@@ -23,7 +23,7 @@ _SOON = 1.0
 
 
 class Tested(NamedTuple):
-    """What became of a test message.
+    """The outcome of a test message.
 
     :param topic: without its account.
     :param problem: why it was not sent, in words; None: it was.
@@ -51,7 +51,7 @@ class Outgoing:
         self.begin()
 
     def begin(self) -> None:
-        """As new; called in each process, when its thread starts there."""
+        """Begin anew; called in each process, when its thread starts there."""
         self._failing = Failing()
         self._marked_at = -math.inf
         # Names of incidents that this host has claimed and not told yet, or of which no store has said since then
@@ -137,7 +137,7 @@ class Outgoing:
         return Tested(short_name(arn), None)
 
     def _tell(self, notice: Notice) -> bool:
-        """Try once to send a message, and note what became of it. Whether it was sent."""
+        """Try once to send a message, and note the outcome. Return whether it was sent."""
         problem = self._publish(notice)
         self._note(problem)
         now, terms = self.incidents.clock(), self.incidents.terms
@@ -175,7 +175,7 @@ class Outgoing:
         return None
 
     def _note(self, problem: str | None) -> None:
-        """Said when it begins and when it is over: an AWS outage must not fill the disk."""
+        """Log when sending begins to fail, and when that is over: an AWS outage must not fill the disk."""
         if problem is None:
             if self._failing.ends():
                 log.warning("SNS accepts alerts again", extra=fields("alerts_accepted"))

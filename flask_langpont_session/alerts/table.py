@@ -13,7 +13,7 @@ from functools import partial
 
 
 class Severity(StrEnum):
-    """How urgent it is. Each severity can have an SNS topic of its own."""
+    """The urgency of an alert. Each severity can have an SNS topic of its own."""
 
     INFO = "info"
     WARNING = "warning"
@@ -22,13 +22,13 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The higher, the worse."""
+        """Return the rank: the higher, the worse."""
         return tuple(Severity).index(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """One row.
+    """One row of the table.
 
     :param name: part of the key by which receivers recognise an incident.
     :param title: one line for people.
@@ -211,7 +211,7 @@ ALERTS = tuple(value for value in list(globals().values()) if isinstance(value, 
 
 
 def alert_lines() -> list[str]:
-    """The table as Markdown, one line each."""
+    """Return the table as Markdown, one line each."""
     heads = ["alert", "severity", "active when", "for", "over after", "what users see", "what to do"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for alert in ALERTS:

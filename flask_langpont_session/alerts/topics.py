@@ -30,16 +30,16 @@ class Topics:
         self._arns = {Severity(severity): arn for severity, arn in arns.items()}
 
     def takes(self, severity: Severity) -> bool:
-        """Whether alerts of a severity are sent at all. What is for information does not go to another topic."""
+        """Return whether alerts of a severity are sent. Those for information do not go to another topic."""
         return severity is not Severity.INFO or severity in self._arns
 
     def of(self, severity: Severity) -> str:
-        """The topic of a severity, else that of the next worse one, else that of the worst there is."""
+        """Return the topic of a severity, else that of the next worse one, else that of the worst there is."""
         worse = [other for other in Severity if other.rank >= severity.rank and other in self._arns]
         return self._arns[worse[0] if worse else max(self._arns, key=lambda other: other.rank)]
 
     def publish(self, arn: str, message: Message) -> None:
-        """Send a message, or try once.
+        """Send a message, in one attempt.
 
         :raises NotSent: it was refused, or SNS did not answer in time.
         """
@@ -59,6 +59,6 @@ class Topics:
 
 
 def short_name(arn: str) -> str:
-    """A topic as it may be shown: without the account."""
+    """Return a topic's name as it may be shown: without the account."""
     _, _, _, region, _, name = arn.split(":", 5)
     return f"{name} ({region})"

@@ -1,1 +1,1 @@
-"""What hangs on AWS. boto3 is imported only where the configuration asks for it."""
+"""Everything that depends on AWS. boto3 is imported only where the configuration asks for it."""

@@ -17,7 +17,7 @@ from botocore.session import Session
 
 
 class _BoundedReader(io.RawIOBase):
-    """What comes over a socket until its time-out has passed once.
+    """The bytes that come over a socket until its time-out has passed once.
 
     :param raw: reads from the socket.
     :param sock: a socket of any kind.
@@ -72,10 +72,10 @@ class _TLSPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
 
 
 class BoundedSession(Session):  # type: ignore[misc]
-    """As botocore's, also for the clients that it makes for itself."""
+    """A botocore session whose clients, also those that it makes for itself, get answers that end in time."""
 
     def create_client(self, *args: Any, **kwargs: Any) -> Any:
-        """A client whose answers end in time."""
+        """Return a client whose answers end in time."""
         client = super().create_client(*args, **kwargs)
         # botocore has no setting for it. A test with a real server notices when these names change.
         client._endpoint.http_session._pool_classes_by_scheme.update(http=_Pool, https=_TLSPool)

@@ -56,12 +56,12 @@ class BackgroundQuery:
 
     @property
     def problem(self) -> str | None:
-        """Why the last question brought no answer that can be used; None: it did, or was never asked."""
+        """Return why the last question brought no usable answer; None: it did, or none was asked."""
         return self._failing.problem
 
     @property
     def busy(self) -> bool:
-        """Whether it is being asked."""
+        """Return whether the question is being asked."""
         return self._thread is not None and self._thread.is_alive()
 
     def look(self, urgent: bool) -> None:
@@ -81,7 +81,7 @@ class BackgroundQuery:
         self._thread = start_daemon("langpont-session-aws", self.ask) or self._thread
 
     def wait(self, seconds: float) -> None:
-        """Give a question that is under way so much time. It goes on when the time is over."""
+        """Wait so many seconds for a question that is under way, which goes on afterwards."""
         if self._thread is not None:
             self._thread.join(max(0.0, seconds))
 

@@ -45,12 +45,12 @@ class Unusable(Exception):
 
 
 def is_installed() -> bool:
-    """Whether boto3 is there, without importing it."""
+    """Return whether boto3 is there, without importing it."""
     return importlib.util.find_spec("boto3") is not None
 
 
 def known_region() -> str | None:
-    """The region of the environment or of boto3's files; None: there is none, or the files cannot be read."""
+    """Return the region of the environment or of boto3's files; None: there is none, or the files cannot be read."""
     from botocore.exceptions import BotoCoreError
 
     try:
@@ -70,8 +70,8 @@ def load() -> None:
 
 
 def make_session(region: str | None) -> Any:
-    """A session of boto3, with its own keys. Its answers end in time, and so do those to the questions that boto3 asks
-    by itself for keys of a role.
+    """Return a session of boto3, with its own keys. Its answers end in time, and so do those to the questions that
+    boto3 asks by itself for keys of a role.
 
     :param region: None: as boto3 finds it, else that of ``AWS_REGION``, which boto3 does not read.
     """
@@ -87,7 +87,7 @@ def make_session(region: str | None) -> Any:
 
 @contextmanager
 def aws_client(service: str, region: str | None) -> Iterator[Any]:
-    """A client for one question. Made anew each time: sockets and locks of an old one would not survive a fork.
+    """Yield a client for one question. Made anew each time: sockets and locks of an old one would not survive a fork.
 
     :param region: see :func:`make_session`.
     """
@@ -109,7 +109,8 @@ def _bounds() -> Any:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong, for an operator. The error's own text is left out: it may quote what was asked."""
+    """Return in words for an operator what went wrong. The error's own text is left out: it may quote what was
+    asked."""
     from botocore import exceptions as aws
 
     if isinstance(error, Unusable):

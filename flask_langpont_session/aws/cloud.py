@@ -1,4 +1,4 @@
-"""What of AWS the stores of one application need, made of its settings. Imported only where these ask for it."""
+"""The group and the credentials that an application's settings name. Imported only where the settings ask for AWS."""
 
 from __future__ import annotations
 
@@ -65,12 +65,13 @@ class Cloud:
                 store.forget_connections()
 
     def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-        """What greets a new connection and asks for its identity, with credentials that may change."""
+        """Return the function that greets a new connection and asks for its identity, with credentials that may
+        change."""
         return introduce if self.credentials is None else self.credentials.introducing(introduce)
 
 
 def cloud_of(settings: Settings) -> Cloud:
-    """What the settings ask for. Nothing is asked of AWS here."""
+    """Return the group and credentials that the settings ask for. Nothing is asked of AWS here."""
     url = settings.redis_url or ""
     name = read_group(url) if kind_of(url) is Kind.GROUP else None
     region = name.region if name else None

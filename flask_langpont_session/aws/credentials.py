@@ -1,8 +1,9 @@
-"""What connections greet the server with: an AUTH token that a secret of Secrets Manager holds, or one signed by IAM.
+"""The credentials with which connections greet the server: an AUTH token that a secret of Secrets Manager holds, or one
+signed by IAM.
 
 No request waits for AWS. A connection is given what is known; the monitor's rounds see to it that it is fresh, and ask
-at once when a server has refused it. What a server refuses is not the end if another token is known: while a token is
-being exchanged there are two, and the next one is tried at once.
+at once when a server has refused it. A refused login is not the end if another token is known: while a token is being
+exchanged there are two, and the next one is tried at once.
 """
 
 from __future__ import annotations
@@ -60,18 +61,20 @@ class TokenNotKnownYet(driver.ConnectionError):
 
 
 def is_user(name: str) -> bool:
-    """Whether this can be the id of an ElastiCache user. AWS keeps ids in lower case; by IAM the name is the same."""
+    """Return whether a name can be the id of an ElastiCache user. AWS keeps ids in lower case; by IAM the name is the
+    same."""
     return _USER.fullmatch(name) is not None
 
 
 def region_of(secret_id: str, region: str | None) -> str | None:
-    """Where a secret is: its ARN says so, else it is where everything is."""
+    """Return the region of a secret: its ARN names it, else it is the region of everything."""
     match = _ARN.fullmatch(secret_id)
     return match[1] if match else region
 
 
 class Credentials(CredentialProvider, ABC):
-    """What both kinds have in common. Objects of redis-py's connections, one for all connections of an application."""
+    """The common part of both kinds. Used by redis-py's connections; one object for all connections of an
+    application."""
 
     query: BackgroundQuery
 
@@ -86,11 +89,11 @@ class Credentials(CredentialProvider, ABC):
     @property
     @abstractmethod
     def known(self) -> bool:
-        """Whether there is anything to greet with."""
+        """Return whether a login is known."""
 
     @abstractmethod
     def get_credentials(self) -> Login:
-        """What to greet with now. Never waits.
+        """Return the login to greet the server with. Never waits.
 
         :raises TokenNotKnownYet: nothing is known.
         """
@@ -101,10 +104,11 @@ class Credentials(CredentialProvider, ABC):
 
     @abstractmethod
     def refused(self) -> bool:
-        """The server refused what this thread was given last. Whether there is something else to greet it with."""
+        """Note that the server refused what this thread was given last. Return whether there is another login to
+        try."""
 
     def introducing(self, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-        """The same ``redis_connect_func``, which does not give up while another login is known.
+        """Wrap a ``redis_connect_func`` so that it does not give up while another login is known.
 
         When all were refused, those before the last one are tried once more: the server may have changed its token
         between the first refusal and the last.
@@ -137,13 +141,13 @@ class Credentials(CredentialProvider, ABC):
 
 
 def _connect_anew(connection: Any) -> None:
-    """redis-py closes a connection that is refused. Made again, it is greeted on the way."""
+    """Connect again, and thereby greet again: redis-py closes a connection that is refused."""
     connection.disconnect()
     connection.connect()
 
 
 def read_secret(text: str) -> Login:
-    """The login that a secret holds: the token as it is, or a JSON object with ``auth_token``, ``token`` or
+    """Return the login that a secret holds: the token as it is, or a JSON object with ``auth_token``, ``token`` or
     ``password`` and, if it is not for the default user, ``username``.
 
     :raises Unusable: it holds something else. Nothing of it is quoted.
@@ -190,11 +194,11 @@ class SecretToken(Credentials):
 
     @property
     def known(self) -> bool:
-        """Whether AWS has said a token."""
+        """Return whether AWS has told a token."""
         return bool(self._logins)
 
     def get_credentials(self) -> Login:
-        """The token that is most probably good, and was not tried on this connection."""
+        """Return the token that is most probably good, and was not tried on this connection."""
         logins = self._by_hope(self._logins)
         if not logins:
             raise TokenNotKnownYet
@@ -204,11 +208,12 @@ class SecretToken(Credentials):
         return login
 
     def look(self) -> None:
-        """At once where there is none or a server refused it; else every few minutes."""
+        """Ask at once where there is no token or a server refused it; else every few minutes."""
         self.query.look(self._in_doubt or not self.known)
 
     def refused(self) -> bool:
-        """All connections try the others first from now on, and AWS is asked."""
+        """Have all connections try the others first from now on, and AWS asked. Return whether this connection has
+        another one."""
         login: Login = self._here.given
         self._here.tried.add(login)
         self._refused = {**self._refused, login: next(self._refusals)}
@@ -233,7 +238,7 @@ class SecretToken(Credentials):
             )
 
     def _version(self, client: Any, stage: str) -> Login | None:
-        """None: there is no such version. The current one must be there."""
+        """Return the login of one version; None: there is no such version. The current one must be there."""
         try:
             answer = client.get_secret_value(SecretId=self._secret_id, VersionStage=stage)
             if "SecretString" not in answer:
@@ -245,7 +250,8 @@ class SecretToken(Credentials):
             return None
 
     def _by_hope(self, logins: Iterable[Login]) -> list[Login]:
-        """In the order given, but those that were refused come behind, the one that was refused last as the last."""
+        """Return logins in the order given, but the refused ones behind the others, and the one refused last as the
+        last."""
         refused = self._refused
         return sorted(logins, key=lambda login: refused.get(login, 0))
 
@@ -266,14 +272,15 @@ class _Signed(NamedTuple):
 
 
 class _Silence(logging.Filter):
-    """botocore logs what it signs, and the signature, for debugging: together they are the token."""
+    """A filter of botocore's log, which has, for debugging, what it signs and the signature: together they are the
+    token."""
 
     def __init__(self) -> None:
         super().__init__()
         self._here = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Nothing of the thread that signs a token."""
+        """Let nothing through of the thread that signs a token."""
         return not getattr(self._here, "is_signing", False)
 
     @contextmanager
@@ -290,7 +297,7 @@ _silence = _Silence()
 
 
 def sign(keys: _Keys, cache: GroupName, user: str) -> str:
-    """A token for IAM authentication: a presigned request, without its scheme. Local work, no call.
+    """Return a token for IAM authentication: a presigned request, without its scheme. Local work, no call.
 
     :param user: id of the ElastiCache user.
     """
@@ -337,11 +344,11 @@ class IamToken(Credentials):
 
     @property
     def known(self) -> bool:
-        """Whether there are keys to sign with."""
+        """Return whether there are keys to sign with."""
         return self._keys is not None
 
     def get_credentials(self) -> Login:
-        """The user and a token that is at most ten minutes old."""
+        """Return the user and a token that is at most ten minutes old."""
         keys, signed = self._keys, self._signed
         if keys is None:
             raise TokenNotKnownYet
@@ -351,11 +358,11 @@ class IamToken(Credentials):
         return self._user, signed.token
 
     def look(self) -> None:
-        """At once where there are no keys or a server refused a token; else every few minutes."""
+        """Ask at once where there are no keys or a server refused a token; else every few minutes."""
         self.query.look(self._in_doubt or not self.known)
 
     def refused(self) -> bool:
-        """The next token is signed anew, with new keys if there are any."""
+        """Have the next token signed anew, with new keys if there are any."""
         self._in_doubt = True
         self._signed = None
         self._pid = 0  # keys from a file are read anew only by a new session
@@ -375,14 +382,14 @@ class IamToken(Credentials):
         self._in_doubt = False
 
     def _session_here(self) -> Any:
-        """One per process: a lock of the parent's would be held for ever in a child."""
+        """Return this process' session: a lock of the parent's would be held for ever in a child."""
         if self._pid != os.getpid():
             self._session, self._pid = make_session(self._cache.region), os.getpid()
         return self._session
 
 
 class Recycling:
-    """When idle connections are due to be made anew.
+    """The clock that says when idle connections are due to be made anew.
 
     :param clock: monotonic seconds.
     """
@@ -392,7 +399,7 @@ class Recycling:
         self._next = self._later()
 
     def take_due(self) -> bool:
-        """True once in each life of a connection."""
+        """Return True once in each life of a connection."""
         if self._clock() < self._next:
             return False
         self._next = self._later()

@@ -35,7 +35,7 @@ REST = 900.0
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What AWS says of a group.
+    """The endpoints of a group, as AWS tells them.
 
     :param primary: leads to whichever server is the primary. None: in cluster mode.
     :param reader: leads to the replicas. None: there are none.
@@ -65,7 +65,7 @@ class UnusableGroup(driver.ConnectionError):
 
 
 def read(group: Mapping[str, Any]) -> Endpoints:
-    """What one entry of DescribeReplicationGroups says.
+    """Return the endpoints in one entry of DescribeReplicationGroups.
 
     :raises Unusable: it names no endpoint.
     """
@@ -81,8 +81,8 @@ def read(group: Mapping[str, Any]) -> Endpoints:
 
 
 def read_serverless(cache: Mapping[str, Any]) -> Endpoints:
-    """What one entry of DescribeServerlessCaches says. Its one endpoint is asked as a node of a cluster is, and names
-    itself and the port of the readers.
+    """Return the endpoints in one entry of DescribeServerlessCaches. Its one endpoint is asked as a node of a cluster
+    is, and names itself and the port of the readers.
 
     :raises Unusable: it is none of Valkey or Redis OSS, or names no endpoint.
     """
@@ -137,7 +137,7 @@ class EndpointsFile:
         self._name = name
 
     def recall(self) -> Endpoints | None:
-        """None: there is no file, or it is about another group, or cannot be read."""
+        """Return the last good answer; None: there is no file, or it is about another group, or cannot be read."""
         if self._path is None:
             return None
         try:
@@ -150,7 +150,7 @@ class EndpointsFile:
         return Endpoints(kept.primary, kept.reader, kept.configuration, tls=kept.tls)
 
     def note(self, found: Endpoints) -> None:
-        """Keep it. Never raises: the next process asks AWS then."""
+        """Keep an answer. Never raises: without the file, the next process asks AWS."""
         if self._path is None or found == self.recall():
             return
         name = self._name
@@ -196,11 +196,11 @@ class Group:
 
     @property
     def known(self) -> bool:
-        """Whether there is an answer that can be used, from now or from before."""
+        """Return whether there is a usable answer, of this process or from the file."""
         return self.endpoints is not None
 
     def nodes(self, options: Mapping[str, Any]) -> Nodes:
-        """How the servers are found: in cluster mode by asking one of them, else AWS has named them.
+        """Return how the servers are found: in cluster mode by asking one of them, else AWS has named them.
 
         Which of the two it is may be learned, and change, at any time.
 

@@ -1,4 +1,4 @@
-"""``flask langpont``: what an operator asks of a running configuration."""
+"""``flask langpont``: the commands with which an operator asks a running configuration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(AppGroup):
-    """What is wrong with the application is said in a line, without a traceback."""
+    """The group of commands. An application that is not set up is told in a line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -106,7 +106,7 @@ def _ask(state: State, name: str) -> StoreAnswer:
 
 
 def _cures(state: State, found: Mapping[str, StoreAnswer]) -> Iterator[str]:
-    """What helps, once for each cause, and what users notice of the worst."""
+    """Yield what helps, once for each cause, and what users notice of the worst."""
     names: dict[str, list[str]] = {}
     for name, answer in found.items():
         if answer.error is not None:
@@ -123,13 +123,13 @@ def _file_of(database: Database) -> str | None:
 
 
 def _near(state: State, name: str) -> str:
-    """Why each request asks a primary; empty: it need not."""
+    """Return why each request asks a primary; empty: it need not."""
     near = state.backend.endpoint(name).near
     return "NEAR_CACHE is (), or MEMORY_BYTES is 0" if near is None else near.why_not()
 
 
 def _without_tables(database: Database) -> StoreAnswer:
-    """What is wrong with a database that answers but has no tables: no user can sign in."""
+    """Return what is wrong with a database that answers but lacks tables, so that no user can sign in."""
     try:
         missing = database.upkeep.missing_tables()
     except StoreError as error:

@@ -82,7 +82,7 @@ def _chosen(checks: Sequence[Check], names: Sequence[str]) -> list[Check]:
 
 
 def lines_of(result: Result) -> Iterator[str]:
-    """One line for each thing that was found, however many stores it was found of; below it what helps, and once why it
+    """Yield one line for each finding, however many stores it is about; below it what helps, and once why it
     matters."""
     alike: dict[Finding, list[str]] = {}
     for finding in result.findings:

@@ -110,7 +110,7 @@ def _on_site(path: str | Path | None, fault: str, seconds: float, yes: bool, wor
 
 
 def _changes(messages: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each message, and what is new in it, for people; empty: nothing."""
+    """Yield each message, and what is new in it, for people; empty: nothing."""
     before, began = "", time.monotonic()
     for message in messages:
         lost = f", not used: {', '.join(message['lost'])}" if message["lost"] else ""
@@ -121,7 +121,7 @@ def _changes(messages: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any
 
 @contextmanager
 def _copy_of(app: Flask) -> Iterator[State]:
-    """The application's parts made anew, with a journal of their own, which no worker reads."""
+    """Yield the application's parts, made anew with a journal of their own, which no worker reads."""
     with tempfile.TemporaryDirectory(prefix="langpont-drill-") as folder:
         # The drill's user is signed in several times.
         own = {"journal": str(Path(folder) / "journal.sqlite3"), "max_sessions_per_user": None}
@@ -185,7 +185,7 @@ def _one(made: Drill, name: str, seconds: float) -> bool:
 
 
 def lines_of(outcome: Outcome) -> Iterator[str]:
-    """What one drill came to, for people."""
+    """Yield the result of one drill, for people."""
     noticed = f"noticed after {outcome.noticed:.2f} s, in which the slowest request took {in_ms(outcome.slowest)}"
     yield f"  level {outcome.level} {LEVELS[outcome.level]}, {noticed}; all well {outcome.over:.2f} s after its end"
     for name, (said, is_ok) in outcome.signing.items():
@@ -207,7 +207,7 @@ def _told(track: Track) -> str:
 
 
 def _amounts(amounts: Amounts) -> str:
-    """From where or where to, the median, and the slowest where there were several."""
+    """Return from where or where to, the median, and the slowest where there were several."""
     if not amounts.seconds:
         return "nothing"
     slowest = f" (at most {in_ms(max(amounts.seconds))})" if len(amounts.seconds) > 1 else ""

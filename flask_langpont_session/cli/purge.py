@@ -52,7 +52,7 @@ def purge(days: int) -> None:
 
 @contextmanager
 def _progress(database: Database, grace_ms: int) -> Iterator[Tell]:
-    """A bar on a terminal, else a line now and then; on standard error, so that the result stands alone."""
+    """Yield a bar on a terminal, else a line now and then; on standard error, so that the result stands alone."""
     if not sys.stderr.isatty():
         yield Lines(lambda line: click.echo(line, err=True))
         return
@@ -61,7 +61,7 @@ def _progress(database: Database, grace_ms: int) -> Iterator[Tell]:
 
 
 class Lines:
-    """Says now and then how far it is.
+    """Says now and then how many rows were deleted.
 
     :param clock: monotonic seconds.
     """
@@ -73,7 +73,7 @@ class Lines:
         self._done = 0
 
     def __call__(self, more: int) -> None:
-        """So many more rows were deleted."""
+        """Note that more rows were deleted, and say so if it is time."""
         self._done += more
         if self._clock() >= self._next_at:
             self._say(f"{self._done} rows deleted so far")

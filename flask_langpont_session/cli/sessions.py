@@ -1,4 +1,4 @@
-"""``flask langpont sessions``: what an operator asks of one session, or of one user's."""
+"""``flask langpont sessions``: the commands about one session, or one user's."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _LIVING = ("valid", "visitor", "unconfirmed")
 
 
 def _states_of(state: State, digest: str) -> list[str]:
-    """What the session was until now, and those under whose digests it goes on: they end with it."""
+    """Return the states of the session and of the sessions under whose digests it goes on: they end with it."""
     from ..diagnosis.one_session import read_session  # not paid for by workers
 
     found, following = list[str](), digest
@@ -274,5 +274,5 @@ def _stored_as_object(stored: Stored) -> dict[str, Any]:
 
 
 def _moment(ms: int) -> str | None:
-    """None: it is not known."""
+    """Return a moment for people; None: it is not known."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds") if ms else None

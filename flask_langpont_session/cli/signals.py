@@ -1,4 +1,4 @@
-"""How a command ends before it is done: by Ctrl-C, and by SIGTERM, which a supervisor sends."""
+"""Ends a command before it is done: by Ctrl-C, and by SIGTERM, which a supervisor sends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Handler = Callable[[int, Any], Any]
 
 @contextmanager
 def _handled(handler: _Handler) -> Iterator[dict[int, Any]]:
-    """Which handlers there were before."""
+    """Handle both signals while this is open. Yield the handlers there were before."""
     before: dict[int, Any] = {}
     for ending in (signal.SIGINT, signal.SIGTERM):
         before[ending] = signal.signal(ending, handler)
@@ -25,15 +25,15 @@ def _handled(handler: _Handler) -> Iterator[dict[int, Any]]:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Both raise KeyboardInterrupt, wherever the command is."""
+    """Have both signals raise KeyboardInterrupt, wherever the command is."""
     with _handled(signal.default_int_handler):
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """What is begun is done: a signal that comes meanwhile raises KeyboardInterrupt at the end of the block. A second
-    one does what it would do without the block."""
+    """Finish the block before a signal ends the command: one that comes meanwhile raises KeyboardInterrupt at the
+    block's end. A second one does what it would do without the block."""
     with interruptions() as seen:
         yield
     if seen:
@@ -42,7 +42,8 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """The number of the signal by which the command is to end, once there was one. A second one ends it at once."""
+    """Yield a list that gets the number of the signal by which the command is to end. A second signal ends it at
+    once."""
     seen: list[int] = []
 
     def note(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""What several commands say in the same way."""
+"""Words that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATIENCE = 2.0
 
 
 def counted(number: int, thing: str, things: str = "") -> str:
-    """A number of things.
+    """Return a number of things in words.
 
     :param things: of several; else there is an s behind `thing`.
     """
@@ -21,28 +21,28 @@ def counted(number: int, thing: str, things: str = "") -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A time, for people."""
+    """Return a duration, for people."""
     return str(timedelta(seconds=int(seconds)))
 
 
 def in_ms(seconds: float) -> str:
-    """A short time, for people."""
+    """Return a short duration, for people."""
     return f"{seconds * 1000:.1f} ms"
 
 
 def age_of(waiting: Waiting) -> str:
-    """The end of a sentence about what waits: since when; empty: that is not known."""
+    """Return the end of a sentence about what waits: since when; empty: that is not known."""
     seconds = waiting.oldest_seconds(time.time())
     return "" if seconds is None else f", the oldest for {lasting(seconds)}"
 
 
 def what_waits(waiting: Waiting) -> str:
-    """How much waits, and since when."""
+    """Return how much waits, and since when, for people."""
     if not waiting.entries:
         return "nothing waits"
     return f"{waiting.entries} {'waits' if waiting.entries == 1 else 'wait'}{age_of(waiting)}"
 
 
 def waiting_as_json(waiting: Waiting) -> dict[str, Any]:
-    """What waits, for programs."""
+    """Return how much waits, and for how long, for programs."""
     return {"entries": waiting.entries, "oldest_seconds": waiting.oldest_seconds(time.time())}

@@ -1,1 +1,1 @@
-"""The settings, and what is wrong with them."""
+"""The settings, and the checks of them."""

@@ -26,7 +26,7 @@ _OTHERS = tuple(priority for priority in Priority if priority is not Priority.CR
 
 
 class Built(NamedTuple):
-    """What was read.
+    """The table as it was read.
 
     :param problems: one sentence for every mistake. The table is only usable when there is none.
     :param is_whole: whether nothing had to be left out of the table because it could not be read.
@@ -68,7 +68,7 @@ def build_table(
 
 
 def names_problem(value: object) -> str | None:
-    """What is wrong with a list of names; None: nothing."""
+    """Return why a value is no list of names; None: it is one."""
     if not isinstance(value, (list, tuple, set, frozenset)):
         return f"a list of names, not {type(value).__name__}"
     return None if all(isinstance(item, str) and item for item in value) else "every entry must be a non-empty string"
@@ -87,26 +87,26 @@ class _Builder:
         self._is_whole = True
 
     def table(self) -> CategoryTable:
-        """What has been read so far."""
+        """Return the table as far as it has been read."""
         return CategoryTable(self._categories, self._features)
 
     def built(self) -> Built:
-        """All of it."""
+        """Return the table with all problems found."""
         unknown = sorted(self._priorities.keys() - self._features.keys(), key=str) if self._is_whole else []
         self._problems += [f"FEATURE_PRIORITIES: no category has a feature {name!r}" for name in unknown]
         return Built(self.table(), self._problems, self._is_whole)
 
     def leave_out(self, problem: str) -> None:
-        """Something that should be part of the table cannot be."""
+        """Note that something which should be part of the table cannot be."""
         self._problems.append(problem)
         self._is_whole = False
 
     def begin_layer(self) -> None:
-        """What is claimed from here on, the features so far claim no more."""
+        """Begin a layer: a key that is claimed in it, the features so far claim no more."""
         self._beneath, self._claims = self._claims, {}
 
     def add_category(self, name: Any, spec: Any) -> None:
-        """An entry of CATEGORIES."""
+        """Add an entry of CATEGORIES."""
         at = f"CATEGORIES[{name!r}]"
         if not isinstance(name, str) or not name.isidentifier():
             self._problems.append(
@@ -130,7 +130,7 @@ class _Builder:
         return Category(name, ttl, bool(on_demand))
 
     def add_feature(self, name: Any, spec: Any) -> None:
-        """An entry of FEATURES."""
+        """Add an entry of FEATURES."""
         at = f"FEATURES[{name!r}]"
         if not isinstance(spec, Mapping):
             return self.leave_out(f"{at}: a mapping with keys and category, as in {_FEATURE_FORM}")
@@ -144,7 +144,7 @@ class _Builder:
         self._add("FEATURES", name, spec["category"], spec["keys"], spec.get("priority", Priority.HIGH))
 
     def add_to_auth(self, setting: str, feature: str, keys: Iterable[str]) -> None:
-        """Keys that are in auth because another setting says so."""
+        """Add keys that are in auth because another setting says so."""
         if (keys := list(keys)) and AUTH in self._categories:
             self._add(setting, feature, AUTH, keys)
 
@@ -175,7 +175,7 @@ class _Builder:
             self._features[owner.name] = replace(owner, keys=tuple(k for k in owner.keys if k != key))
 
     def _priority(self, setting: str, feature: str, category: str, said: Any) -> Priority:
-        """As FEATURE_PRIORITIES says, else as `said`, else as by default."""
+        """Return the priority of FEATURE_PRIORITIES, else `said`, else the default."""
         allowed = (Priority.CRITICAL,) if category == AUTH else _OTHERS
         usual = Priority.CRITICAL if category == AUTH else DEFAULT_PRIORITIES.get(feature)
         value = self._priorities.get(feature, said) or usual

@@ -1,4 +1,4 @@
-"""One value at a time: is it of the right kind, and if not, what stands there instead.
+"""Checks of one value at a time: whether it is of the right kind, and the value that replaces it if not.
 
 A check is given the setting's name with its prefix and the value; it says what is wrong, or None. What may be secret (a
 URL with a password, an ARN) is never quoted.
@@ -94,7 +94,7 @@ def text(name: str, value: Any) -> str | None:
 
 
 def topics(name: str, value: Any) -> str | None:
-    """Never with what was given: an ARN names the account."""
+    """Check topics, without naming what was given: an ARN names the account."""
     if not isinstance(value, Mapping):
         return f"{name}: a mapping of severity → ARN of an SNS topic, not {type(value).__name__}"
     unknown = [repr(key) if str(key).isalpha() else "something else" for key in value if key not in SEVERITIES]
@@ -151,7 +151,8 @@ def one_of(*allowed: str) -> Check:
 
 
 def guard(name: str, value: Any) -> str | None:
-    """What an ``async`` function returns at once is true, whatever it is about."""
+    """Check a function that guards a page. It must not be ``async``: what an ``async`` function returns at once is
+    true, whatever it is about."""
     if value is None or (callable(value) and not inspect.iscoroutinefunction(value)):
         return None
     return f"{name}: a function (no async one) that is given the request and returns True or False, or None"
@@ -178,7 +179,7 @@ def optional(check: Check) -> Check:
 
 
 def encryption_keys(name: str, value: Any) -> str | None:
-    """Never with what was given."""
+    """Check keys, without naming what was given."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return f"{name}: a list of keys, newest first, not {type(value).__name__}"
     if not value:
@@ -199,7 +200,7 @@ def moment(name: str, value: Any) -> str | None:
 
 
 def moment_of(value: Any) -> datetime | None:
-    """The moment that a person has written; None: it is none, or has no zone."""
+    """Return the moment that a person has written; None: it is none, or has no zone."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
@@ -271,7 +272,7 @@ def client(name: str, value: Any) -> str | None:
 
 
 def tables(example: str) -> Check:
-    """The outermost shape only; what is inside is checked where the table is built."""
+    """Return a check of the outermost shape only; what is inside is checked where the table is built."""
     return lambda name, value: None if isinstance(value, Mapping) else f"{name}: a mapping of {example}"
 
 
@@ -283,7 +284,8 @@ def behaviour_cells(name: str, value: Any) -> str | None:
 
 
 def is_local(redis_url: str | None) -> bool:
-    """Whether a Redis URL names this very host. Sentinels and seeds may run here, what they know is on several."""
+    """Return whether a Redis URL names this very host. Sentinels and seeds may run here, but what they know is on
+    several."""
     if not redis_url or kind_of(redis_url) not in (Kind.SERVER, None):
         return False
     try:
@@ -318,8 +320,8 @@ def redis_url_problems(name: str, url: str | None) -> list[str]:
 
 
 def _server_problems(name: str, url: str) -> list[str]:
-    """What the driver would take for another address, or not take at all: never with the text, it may hold a
-    password."""
+    """Return why the driver would take a URL for another address, or not take it at all: never with the text, it may
+    hold a password."""
     try:
         parts = read_server(url)
     except ValueError:
@@ -384,7 +386,7 @@ def _elasticache_problems(name: str, url: str) -> list[str]:
 
 
 def _option_problems(url: str, known: Set[str] = _URL_OPTIONS) -> list[str]:
-    """An option in the URL would quietly override a setting, or fail at the first request."""
+    """Refuse options in the URL that would quietly override a setting, or fail at the first request."""
     options, has_fragment = options_of(url)
     if has_fragment:
         return [_NUMBER_SIGN]

@@ -40,7 +40,7 @@ LEVEL_MEANS: Mapping[int, str] = {
 
 
 class UnclaimedKeys:
-    """Says once per key that the table does not name it: in debug loudly, with the line that changes it.
+    """Logs once per key that the table does not name it: in debug as a warning, with the line that changes it.
 
     :ivar note: to be called with each key that is given a value.
     """
@@ -66,7 +66,7 @@ class UnclaimedKeys:
 
 
 def _fate(settings: Settings, key: str) -> str:
-    """What happens to an unclaimed key, in one or two sentences."""
+    """Say what happens to an unclaimed key, in one or two sentences."""
     feature = settings.table.feature_of(key)
     at_levels: dict[bool, list[str]] = {True: [], False: []}
     for level in LEVELS:
@@ -82,7 +82,7 @@ def _fate(settings: Settings, key: str) -> str:
 
 
 def _setting(settings: Settings, key: str, priority: Priority) -> tuple[str, str]:
-    """The setting that gives a key a feature of its own with that priority, and its value."""
+    """Return the setting that gives a key a feature of its own with that priority, and its value."""
     feature = settings.table.feature_of(key)
     name = key if key not in settings.table.features else f"{key}_key"
     spec = {"keys": [key], "category": feature.category, "priority": priority}
@@ -90,7 +90,7 @@ def _setting(settings: Settings, key: str, priority: Priority) -> tuple[str, str
 
 
 def what_users_get(settings: Settings, level: int) -> str:
-    """What each feature gets at a level, in one sentence; features that get the same together."""
+    """Return what each feature gets at a level, in one sentence; features that get the same together."""
     by_behaviour: dict[Behaviour, list[str]] = {}
     for feature in settings.table.features.values():
         by_behaviour.setdefault(settings.behaviour(feature.priority, level), []).append(feature.name)
@@ -100,7 +100,7 @@ def what_users_get(settings: Settings, level: int) -> str:
 
 
 def table_lines(settings: Settings) -> list[str]:
-    """The decision table as Markdown, one line each; the docs' table is made of it."""
+    """Return the decision table as Markdown, one line each; the docs' table is made of it."""
     heads = [f"{level} {name}" for level, name in LEVELS.items()]
     lines = [_row(["priority", *heads]), _row(["---"] * (len(heads) + 1))]
     lines += [_row([priority, *(settings.behaviour(priority, level) for level in LEVELS)]) for priority in Priority]
@@ -121,7 +121,7 @@ def _life(settings: Settings, category: str) -> str:
 
 
 def key_lines(settings: Settings, key: str) -> list[str]:
-    """What happens to one session key, one line each; where the table can say otherwise, a line that does."""
+    """Return what happens to one session key, one line each; where the table can say otherwise, a line that does."""
     if special := _special(settings, key):
         return [f"{key}: {special}"]
     feature = settings.table.feature_of(key)
@@ -149,7 +149,7 @@ def key_lines(settings: Settings, key: str) -> list[str]:
 
 
 def _special(settings: Settings, key: str) -> str | None:
-    """What there is to say of a key that is stored nowhere, or not as others."""
+    """Return a sentence about a key that is stored nowhere, or not as others; None: it is stored as others."""
     csrf = settings.table.features.get(CSRF_FEATURE)
     if key.startswith("@"):
         return "keys that begin with '@' are reserved; assigning it is an error"

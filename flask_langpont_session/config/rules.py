@@ -1,4 +1,5 @@
-"""Several settings together, and the application's own beside them: what is wrong although each alone is right."""
+"""Rules about several settings together, and the application's own beside them: mistakes although each alone is
+right."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[str], *, has_table: bool) -> list[str]:
-    """What is wrong although each setting alone is right.
+    """Return the mistakes of settings that are right alone.
 
     :param wrong: settings that are wrong alone. They stand at their defaults here, about which there is nothing to say.
     :param tables: what is wrong inside the tables of categories and behaviours.
@@ -50,7 +51,7 @@ def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[st
 
 
 class _Relation(NamedTuple):
-    """What settings must not be to one another.
+    """A relation of settings that is a mistake.
 
     :param names: of the settings; where one of them is wrong alone there is nothing to say.
     :param is_broken: whether they are that.
@@ -63,13 +64,13 @@ class _Relation(NamedTuple):
 
 
 def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
-    """Settings that are right alone and wrong together."""
+    """Return the mistakes of settings that are right alone and wrong together."""
     relations = (*_lives(settings), *_waits(settings), *_servers(settings), *_needed(settings))
     return [PREFIX + text for names, is_broken, text in relations if is_broken and not names & wrong]
 
 
 def _lives(settings: Settings) -> Iterator[_Relation]:
-    """How long sessions live, and how long what is known of them counts."""
+    """Yield the rules about the lifetime of sessions, and of copies of them."""
     interval, idle = settings.verify_interval, settings.idle_timeout
     for name in ("idle_timeout", "privileged_idle_timeout"):
         timeout = getattr(settings, name)
@@ -89,7 +90,7 @@ def _lives(settings: Settings) -> Iterator[_Relation]:
 
 
 def _waits(settings: Settings) -> Iterator[_Relation]:
-    """For what one request may wait."""
+    """Yield the rules about what one request may wait for."""
     budget = f"more than REQUEST_BUDGET ({settings.request_budget:g} s), all that one request may wait for"
     for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
         seconds = getattr(settings, name)
@@ -98,7 +99,7 @@ def _waits(settings: Settings) -> Iterator[_Relation]:
 
 
 def _servers(settings: Settings) -> Iterator[_Relation]:
-    """By which of two settings a store is named."""
+    """Yield the rules about the two settings of which one names a store."""
     kind = kind_of(settings.redis_url)
     if kind is Kind.CLUSTER or kind is Kind.GROUP:
         for name in ("replica_url", "replica_client"):
@@ -114,7 +115,7 @@ def _servers(settings: Settings) -> Iterator[_Relation]:
 
 
 def _needed(settings: Settings) -> Iterator[_Relation]:
-    """What has no effect without another setting."""
+    """Yield the rules about settings that have no effect without another one."""
     for name in ("privileged_idle_timeout", "privileged_absolute_timeout"):
         yield _Relation(
             {name, "privileged_roles"},
@@ -184,7 +185,7 @@ def _default_problem(settings: Settings, key: Any, value: Any) -> str | None:
 
 
 def _secret_key_problems(app: Flask) -> list[str]:
-    """Tests may set it later; Flask itself explains its absence there."""
+    """Check SECRET_KEY. Tests may set it later; Flask itself explains its absence there."""
     if isinstance(app.secret_key, (str, bytes, type(None))):
         if app.secret_key or app.testing:
             return []
@@ -196,7 +197,7 @@ def _secret_key_problems(app: Flask) -> list[str]:
 
 
 def _cookie_problems(app: Flask) -> list[str]:
-    """Flask's own settings, where browsers would throw the cookie away (or Werkzeug fail at each response)."""
+    """Check Flask's own settings, where browsers would throw the cookie away (or Werkzeug fail at each response)."""
     name, same_site = app.config["SESSION_COOKIE_NAME"], app.config["SESSION_COOKIE_SAMESITE"]
     secure, domain = app.config["SESSION_COOKIE_SECURE"], app.config["SESSION_COOKIE_DOMAIN"]
     path = app.config["SESSION_COOKIE_PATH"] or app.config["APPLICATION_ROOT"]
@@ -222,7 +223,7 @@ def _cookie_problems(app: Flask) -> list[str]:
 
 
 def _adoption_problems(settings: Settings, app: Flask) -> list[str]:
-    """What taking over old sessions needs."""
+    """Check what taking over old sessions needs."""
     if not settings.adopt:
         return []
     problems, label = [], f"{PREFIX}ADOPT"
@@ -245,7 +246,7 @@ def _adoption_problems(settings: Settings, app: Flask) -> list[str]:
 
 
 def _encryption_problems(settings: Settings, app: Flask) -> list[str]:
-    """Secrets of several purposes, and what says how to encrypt where there is no key for it."""
+    """Check that keys serve one purpose each, and that settings of encryption come with a key."""
     label = f"{PREFIX}ENCRYPTION_KEYS"
     if not settings.encryption_keys:
         return [
@@ -275,7 +276,7 @@ def _switch_problems(settings: Settings) -> list[str]:
 
 
 def _places(settings: Settings, app: Flask) -> list[str]:
-    """Where the stores are: is anything missing, unreadable or dangerous?"""
+    """Check the places of the stores: is anything missing, unreadable or dangerous?"""
     problems = []
     if not settings.redis_url and settings.redis_client is None:
         problems.append(
@@ -305,7 +306,7 @@ def _database_problems(settings: Settings) -> list[str]:
 
 
 def _engine_problem(engine: Engine) -> str | None:
-    """Why an engine of the application's cannot be used, whatever database is behind it."""
+    """Return why an engine of the application's cannot be used, whatever database is behind it."""
     if reason := REFUSED.get(engine.dialect.driver):
         return f"its driver will not do: {reason}"
     if isinstance(engine.pool, StaticPool):
@@ -317,7 +318,7 @@ def _engine_problem(engine: Engine) -> str | None:
 
 
 def _driver_problem(text: str | URL) -> str | None:
-    """Why nothing can connect to a URL: it is none, or its driver cannot be used."""
+    """Return why nothing can connect to a URL: it is none, or its driver cannot be used."""
     try:
         url = make_url(text)
         if reason := REFUSED.get(url.drivername.partition("+")[2]):
@@ -340,7 +341,7 @@ def _driver_problem(text: str | URL) -> str | None:
 
 
 def _place_problem(url: URL, settings: Settings) -> str | None:
-    """Why a database cannot decide about all sessions of the application."""
+    """Return why a database cannot decide about all sessions of the application."""
     if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":
         return (
             "its charset has no form for some names, and such users could never sign in; write "
@@ -360,7 +361,7 @@ def _place_problem(url: URL, settings: Settings) -> str | None:
 
 
 def _journal_problems(settings: Settings) -> list[str]:
-    """What can be seen before the file is opened, so that it is said together with all else."""
+    """Check the journal's place before the file is opened, so that its problems are told together with all others."""
     if not settings.journal:
         return []
     path, hindrance = Path(settings.journal), "not a place where this process may write a file"
@@ -380,7 +381,7 @@ def _journal_problems(settings: Settings) -> list[str]:
 
 
 def _metrics_problems(settings: Settings) -> list[str]:
-    """What an exporter needs and will not find by itself later, as it may find credentials."""
+    """Check what an exporter needs and will not find by itself later, as it may find credentials."""
     label = f"{PREFIX}METRICS"
     idle = [
         f"{PREFIX}{name}: nothing reads it; add {exporter!r} to METRICS, or leave this out"
@@ -410,7 +411,7 @@ def _metrics_problems(settings: Settings) -> list[str]:
 
 
 def _aws_problems(settings: Settings) -> list[str]:
-    """Credentials that AWS gives: what they need, and what they cannot stand beside."""
+    """Check credentials that AWS gives: what they need, and what they cannot stand beside."""
     given = [way for way in ("REDIS_TOKEN", "REDIS_TOKEN_SECRET", "REDIS_IAM_USER") if getattr(settings, way.lower())]
     if len(given) > 1:
         return [f"{PREFIX}{' and '.join(given)}: give one of them"]

@@ -184,12 +184,12 @@ class Settings:
     life: Life = field(init=False)
 
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
-        """What the decision table says."""
+        """Return the behaviour that the decision table has for a priority at a level."""
         return self.behaviour_table[priority][level]
 
     def permanent_life(self, lifetime: timedelta) -> Life:
-        """The life of permanent sessions: they may be idle for PERMANENT_SESSION_LIFETIME, and live in all for the
-        longer of that and ABSOLUTE_TIMEOUT.
+        """Return the life of permanent sessions: they may be idle for PERMANENT_SESSION_LIFETIME, and live in all for
+        the longer of that and ABSOLUTE_TIMEOUT.
 
         :param lifetime: Flask's setting, which is read when it is needed.
         """
@@ -197,7 +197,7 @@ class Settings:
         return self.privileges.life(idle_ms, max(idle_ms, self.absolute_timeout * 1000), is_permanent=True)
 
     def is_identity(self, key: str) -> bool:
-        """Whether a key names a user or is a right: only the database decides about those."""
+        """Return whether a key names a user or is a right: only the database decides about those."""
         return key in self.user_key_patterns or key in self.privilege_key_patterns
 
 
@@ -267,7 +267,8 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
 
 
 def _sqlite_in(folder: Path) -> URL:
-    """A file in a folder of any name: in the text of a URL a ``?`` or ``%`` would mean something else."""
+    """Return the URL of a file in a folder of any name: in the text of a URL a ``?`` or ``%`` would mean something
+    else."""
     return URL.create("sqlite", database=str(folder / "langpont_session.sqlite3"))
 
 
@@ -326,8 +327,8 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
 
 
 def _with_data(settings: Settings) -> dict[str, Any]:
-    """The settings that name ``ui`` and not ``data``, with both. An application that has said itself what ``data`` is
-    has said where it counts."""
+    """Return the settings that name ``ui`` and not ``data``, with both. An application that has said itself what
+    ``data`` is has said where it counts."""
     if settings.categories.get("data") != DEFAULT_CATEGORIES["data"]:
         return {}
     given = {name: getattr(settings, name) or () for name in _COUNT_FOR_DATA}
@@ -347,14 +348,14 @@ def _in_ms(seconds: int | None) -> int | None:
 
 
 def _near(settings: Settings, table: CategoryTable) -> Iterable[str]:
-    """The categories of NEAR_CACHE, as far as anything may be kept of them."""
+    """Return the categories of NEAR_CACHE, as far as anything may be kept of them."""
     if not settings.memory_bytes:
         return ()
     return table.categories if settings.near_cache is None else settings.near_cache
 
 
 def _sealed(settings: Settings, table: CategoryTable) -> Iterable[str]:
-    """The categories that are encrypted."""
+    """Return the categories that are encrypted."""
     if not settings.encryption_keys:
         return ()
     return table.categories if settings.encrypted_categories is None else settings.encrypted_categories

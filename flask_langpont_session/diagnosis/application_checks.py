@@ -37,7 +37,7 @@ _SAMPLE_WORDS = re.compile(
 
 
 def weakness(key: Any) -> str:
-    """What is wrong with a key that signs cookies, without quoting it; empty: nothing is seen."""
+    """Return why a key that signs cookies is weak, without quoting it; empty: no reason is seen."""
     text = key.decode("latin-1") if isinstance(key, bytes) else key
     if not isinstance(text, str):
         return f"is {type(key).__name__}, not text or bytes"
@@ -128,7 +128,7 @@ _ENVIRONMENTS: Mapping[str, frozenset[str]] = {
 
 
 def environments_in(text: str) -> set[str]:
-    """The environments that are named in a text, by their usual names."""
+    """Return the environments that are named in a text, by their usual names."""
     words = set(re.split(r"[^a-z]+", text.lower()))
     return {name for name, others in _ENVIRONMENTS.items() if words & others}
 
@@ -265,7 +265,7 @@ SHARE_OF_WORKER = 0.5
 
 
 def _web_servers(facts: Facts) -> list[WebServer]:
-    """Each once; a command that has the journal open, too, has none.
+    """Return each web server once; a command that has the journal open, too, has none.
 
     :raises CannotTell: of no process it is known.
     """

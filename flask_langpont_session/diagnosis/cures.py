@@ -1,4 +1,4 @@
-"""What helps when a store cannot do its work, by what its error says: the words of ``doctor`` and ``status``."""
+"""Remedies for a store that cannot do its work, by what its error says: the words of ``doctor`` and ``status``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROMOTE = (
 
 
 class Cure(NamedTuple):
-    """What helps.
+    """A remedy.
 
     :param does: a sentence without its full stop.
     :param section: of docs/operations.md.
@@ -132,7 +132,7 @@ _OF_FILE = "and owner and mode of its file, and the room on its disk"
 
 
 def cure_of(error: StoreError, file: str | None = None) -> Cure:
-    """What helps against an error.
+    """Return the remedy for an error.
 
     :param file: of SQLite.
     """
@@ -146,7 +146,7 @@ def cure_of(error: StoreError, file: str | None = None) -> Cure:
 
 
 def _section(role: str, kind: ErrorClass) -> str:
-    """The alert of such an error, under whose name the page has a section."""
+    """Return the section of the page, which is named after the alert of such an error."""
     if kind is _A and role in _SETTINGS:
         return "auth-failed"
     if kind is _W and role in _REDIS:

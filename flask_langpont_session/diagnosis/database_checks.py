@@ -23,7 +23,7 @@ Look = Callable[[Database, Facts], Iterator[Finding]]
 
 
 def of_database(look: Look) -> Callable[[Facts], Iterator[Finding]]:
-    """Has a check look at the database, if that answers."""
+    """Wrap a check so that it looks at the database, if that answers."""
 
     @wraps(look)
     def looks(facts: Facts) -> Iterator[Finding]:
@@ -52,7 +52,7 @@ def tables(database: Database, facts: Facts) -> Iterator[Finding]:
 
 
 def wrong_columns(name: str, there: dict[str, Column]) -> Iterator[str]:
-    """What is different in a table from what this release makes."""
+    """Yield how a table differs from the one that this release makes."""
     wanted = sql.METADATA.tables[name].columns
     for column in wanted:
         found = there.get(column.name)
@@ -69,7 +69,8 @@ def wrong_columns(name: str, there: dict[str, Column]) -> Iterator[str]:
 
 
 def _tells_apart(column: str, collation: str) -> bool:
-    """MySQL's names say how text is compared; users may differ by a space at the end."""
+    """Return whether a column's collation takes no two texts for the same, by its name, which in MySQL says so. Users
+    may differ by a space at the end."""
     if column == "user_id":
         return collation in (sql.NO_PAD, sql.NO_PAD_OF_MYSQL)
     return collation.endswith("_bin")
@@ -112,7 +113,7 @@ def indexes(database: Database, facts: Facts) -> Iterator[Finding]:
 
 
 def _serves(wanted: tuple[str, ...], there: frozenset[tuple[str, ...]]) -> bool:
-    """Whether some index begins with these columns."""
+    """Return whether some index begins with these columns."""
     return any(columns[: len(wanted)] == wanted for columns in there)
 
 

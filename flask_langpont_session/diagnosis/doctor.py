@@ -1,4 +1,4 @@
-"""Reading everything, in an order in which nothing that is read changes what is read behind it."""
+"""Reads all facts, in an order in which no reading changes what is read after it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_ASKED = Unknown("it was not asked")
 
 
 def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
-    """What is known of an application. Leaves nothing on the servers, and makes no file.
+    """Return the facts about an application. Leaves nothing on the servers, and makes no file.
 
     :param needs: those of :class:`.Check`; nothing else is asked.
     """
@@ -71,7 +71,7 @@ def _lost_commits(backend: Backend) -> int | Unknown:
 
 
 def _unclaimed(backend: Backend) -> Unclaimed | Unknown:
-    """The names of keys in sessions of users that changed today; of their values nothing is looked at."""
+    """Return the names of unclaimed keys in sessions of users that changed today; values are not looked at."""
     table, keys = backend.table, set[str]()
     catching = [feature.category for feature in table.features.values() if "*" in feature.keys]
     try:

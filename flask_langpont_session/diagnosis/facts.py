@@ -1,4 +1,4 @@
-"""What is known of an application, its stores and its host. Secrets are among it, which no check may quote."""
+"""The facts about an application, its stores and its host. Secrets are among them, which no check may quote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .findings import Unknown
 
 
 class Clock(NamedTuple):
-    """How a clock differs from that of this host.
+    """The difference between a clock and that of this host.
 
     :param ahead: seconds.
     :param within: seconds by which that may be wrong: half of the time that the answer took.
@@ -53,7 +53,7 @@ class Cookie(NamedTuple):
 
 
 class Encryption(NamedTuple):
-    """Which session values are encrypted where they are stored. No key is among it.
+    """The encryption of session values where they are stored. No key is part of it.
 
     :param keys: how many there are.
     :param categories: that are encrypted; `plain`: the others.
@@ -207,7 +207,7 @@ class File:
 
 
 class WebServer(NamedTuple):
-    """What serves the application.
+    """The web server of the application.
 
     :param timeout: seconds after which it ends a worker that does not answer. 0: never.
     :param is_preloading: the application is loaded before the workers are forked.
@@ -261,7 +261,7 @@ class Unclaimed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything.
+    """All facts.
 
     :param servers: store → server, or why it does not answer.
     :param homeless: slots of a cluster that no shard has.
@@ -278,10 +278,10 @@ class Facts:
 
     @property
     def stores(self) -> Mapping[str, Server | Database | Unknown]:
-        """All stores by name."""
+        """Return all stores by name."""
         return {**self.servers, DATABASE: self.database}
 
     @property
     def answering(self) -> Mapping[str, Server | Database]:
-        """Those that answer."""
+        """Return the stores that answer."""
         return {name: store for name, store in self.stores.items() if not isinstance(store, Unknown)}

@@ -1,4 +1,4 @@
-"""What a check says, and how it says that it cannot say anything."""
+"""The results of checks, and of those that cannot tell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Outcome(StrEnum):
-    """Of a check, from good to bad. What could not be looked at is no pass."""
+    """Outcomes of a check, from good to bad. What could not be looked at is no pass."""
 
     OK = "ok"
     SKIPPED = "skipped"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The worst of some outcomes."""
+    """Return the worst of some outcomes."""
     order = list(Outcome)
     return max(outcomes, key=order.index, default=Outcome.SKIPPED)
 
@@ -45,17 +45,17 @@ class Finding(NamedTuple):
 
 
 def ok(found: str) -> Finding:
-    """All is well."""
+    """Return a finding: all is well."""
     return Finding(Outcome.OK, found)
 
 
 def warning(found: str, cure: str) -> Finding:
-    """It works, and something is worse than it need be."""
+    """Return a finding: it works, and something is worse than it need be."""
     return Finding(Outcome.WARNING, found, cure)
 
 
 def failure(found: str, cure: str) -> Finding:
-    """Something does not work, or is not safe."""
+    """Return a finding: something does not work, or is not safe."""
     return Finding(Outcome.FAILURE, found, cure)
 
 
@@ -72,7 +72,7 @@ class Unknown:
 
     @property
     def of_store(self) -> str:
-        """Of a store that was asked, in short: what keeps it from being asked more."""
+        """Return in short why a store that was asked cannot be asked more."""
         is_refusal = self.error is not None and self.error.error_class is ErrorClass.IDENTITY_REFUSED
         return "refuses this application, see stores" if is_refusal else "does not answer"
 
@@ -82,7 +82,7 @@ class CannotTell(Exception):
 
 
 def known(fact: T | Unknown) -> T:
-    """The fact.
+    """Return the fact.
 
     :raises CannotTell: it is not known.
     """
@@ -92,7 +92,7 @@ def known(fact: T | Unknown) -> T:
 
 
 def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings of a check; where it needs what is not known, that it was skipped."""
+    """Yield the findings of a check; where it needs a fact that is not known, the one that it was skipped."""
     try:
         yield from findings
     except CannotTell as reason:
@@ -119,5 +119,5 @@ class Check(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As people write it."""
+        """Return the name as people write it."""
         return self.look.__name__.replace("_", "-")

@@ -1,4 +1,4 @@
-"""``/healthz`` of a running application, as a monitor of the site reads it."""
+"""Reads ``/healthz`` of a running application, as a monitor of the site does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST = 262_144
 
 
 class Page(NamedTuple):
-    """What one page said.
+    """The answer of one health page.
 
     :param url: of the page.
     :param took: seconds until it was there.
@@ -30,7 +30,7 @@ class Page(NamedTuple):
 
 
 def page_at(url: str, prefix: str | None) -> str:
-    """The address of the health page of a site.
+    """Return the address of the health page of a site.
 
     :param url: of the site, or of the page itself.
     :param prefix: HEALTH_URL_PREFIX.
@@ -43,7 +43,7 @@ def page_at(url: str, prefix: str | None) -> str:
 
 
 def read_page(url: str, timeout: float) -> Page:
-    """Ask one page. Which of a site's workers answers is for its server to say.
+    """Ask one page. The site's server decides which of its workers answers.
 
     :param timeout: seconds for each wait.
     """

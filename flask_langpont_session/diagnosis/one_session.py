@@ -1,4 +1,5 @@
-"""What is known of one session, wherever it is: for operators. No value of the session is in it, and no session id."""
+"""The facts about one session, wherever they are: for operators. No value of the session is in them, and no session
+id."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 class Ambiguous(LookupError):
-    """Several digests begin so, or it cannot be known whether they do."""
+    """Several digests have this beginning, or it cannot be known whether they do."""
 
 
 _CANNOT_BE_READ = (
@@ -35,7 +36,7 @@ _CANNOT_BE_READ = (
 
 
 class SessionState(StrEnum):
-    """What a session is, by all that is known of it."""
+    """The state of a session, by all that is known of it."""
 
     VALID = "valid"
     VISITOR = "visitor"  # not signed in: there is no row, and nothing that could be withdrawn
@@ -49,7 +50,7 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What Redis has of one category.
+    """The record of one category in Redis.
 
     :param keys: how many keys of the session.
     :param bytes: of their names and values.
@@ -63,7 +64,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class InRedis:
-    """What Redis has of a session.
+    """The records of a session in Redis.
 
     :param server: the role of the server that was asked: ``primary``, or the replica if that does not answer.
     :param auth: the record of a signed-in session, or its tombstone; None: there is none.
@@ -78,13 +79,13 @@ class InRedis:
 
     @property
     def has_tombstone(self) -> bool:
-        """Whether it knows that the session has ended."""
+        """Return whether Redis knows that the session has ended."""
         return self.auth is not None and not self.auth.is_live
 
 
 @dataclass(frozen=True, slots=True)
 class OneSession:
-    """What is known of a session. What cannot be known says why.
+    """The facts about a session. A fact that is not known says why.
 
     :param described: its row; None: it has none.
     :param journal: kind → what there is of it on this host; None: there is no file: nothing waits, or JOURNAL is None
@@ -100,7 +101,7 @@ class OneSession:
 
     @property
     def state(self) -> SessionState:
-        """Whatever says that it has ended is right: nothing brings a session back."""
+        """Return the state of the session. Any store that says it has ended is right: nothing brings a session back."""
         if self._is_ended_here or (isinstance(self.redis, InRedis) and self.redis.has_tombstone):
             return SessionState.DEAD
         if isinstance(self.described, Described):
@@ -113,17 +114,19 @@ class OneSession:
 
     @property
     def idle_expires_at(self) -> int:
-        """The latest that is known: Redis may know of a later use than the row. Milliseconds since 1970; 0: unknown."""
+        """Return the latest idle expiry that is known, milliseconds since 1970; 0: unknown. Redis may know of a later
+        use than the row."""
         in_row = self.described.row.idle_expires_at if isinstance(self.described, Described) else 0
         in_redis = self.redis.auth.idle_expires_at if isinstance(self.redis, InRedis) and self.redis.auth else 0
         return max(in_row, in_redis)
 
     @property
     def last_seen(self) -> tuple[int, int | None] | None:
-        """When it was used, milliseconds since 1970, and by how much it may have been later; None: that is not known.
+        """Return when the session was used, milliseconds since 1970, and by how much it may have been later; None: not
+        known.
 
         Its idle expiry is moved when a quarter of the idle time has passed. Where the idle time is as long as the life
-        in all the expiry is never moved, and what is known is the last change.
+        in all, the expiry is never moved, and only the last change is known.
         """
         if not isinstance(self.described, Described):
             return None
@@ -134,9 +137,10 @@ class OneSession:
         return max(self.idle_expires_at - idle_ms, row.created_at), int(idle_ms * EXTEND_AFTER)
 
     def _idle_ms(self, row: AuthRow, seen_at: int | None) -> int | None:
-        """The idle time of the kind of sessions that it is one of; None: it is of none.
+        """Return the idle time of the session's kind; None: it is of no kind of this application's.
 
-        Permanent ones may live as long in all as others: the idle expiry and the note of the last use are set together.
+        Permanent sessions may live as long in all as others: the idle expiry and the note of the last use are set
+        together.
         """
         whole, now = row.absolute_expires_at - row.created_at, row.created_at if seen_at is None else seen_at
         lives = [life.of(row.payload) for life in self.lives]
@@ -160,8 +164,8 @@ class OneSession:
 
 
 def find(backend: Backend, beginning: str) -> str | None:
-    """The one digest that begins so, of those in the database and in this host's journal; None: there is none. To look
-    for those of visitors Redis would have to walk through all keys: they are found by the whole digest only.
+    """Return the one digest with this beginning, in the database and in this host's journal; None: there is none.
+    Visitors' sessions are found by the whole digest only: Redis would have to walk through all keys.
 
     :raises Ambiguous: there are several, or the database does not answer.
     """
@@ -198,8 +202,8 @@ def _known(ask: Callable[..., T], *arguments: Any) -> T | Unknown:
 
 
 def journal_there(backend: Backend) -> Journal | None:
-    """The journal of this host; None: there is none that could be read. One that is not there yet is not made: it would
-    be this user's."""
+    """Return the journal of this host; None: there is none that could be read. A missing one is not made: it would be
+    this user's."""
     path = backend.journal.file.path
     return backend.journal if path is not None and is_there(path) else None
 

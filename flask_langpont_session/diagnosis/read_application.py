@@ -1,4 +1,4 @@
-"""What is known of an application before any store is asked."""
+"""Reads the facts about an application that need no store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .facts import Application, Cookie, Encryption
 
 
 def read_application(app: Flask, settings: Settings) -> Application:
-    """Its configuration."""
+    """Return the configuration of an application."""
     cookie = Cookie(
         name=app.config["SESSION_COOKIE_NAME"],
         secure=bool(app.config["SESSION_COOKIE_SECURE"]),
@@ -49,7 +49,7 @@ def _encryption(settings: Settings) -> Encryption:
 
 
 def _places(settings: Settings) -> dict[str, str]:
-    """Without users, passwords and options."""
+    """Return the places of the stores, without users, passwords and options."""
     found = {"LANGPONT_SESSION_KEY_PREFIX": settings.key_prefix}
     for name in ("redis_url", "replica_url"):
         if url := getattr(settings, name):
@@ -62,7 +62,7 @@ def _places(settings: Settings) -> dict[str, str]:
 
 
 def place_in(url: str) -> str:
-    """The name by which the URL of a Redis leads there: a host, several, a service or a group."""
+    """Return the name by which the URL of a Redis leads there: a host, several, a service or a group."""
     kind = kind_of(url)
     if kind is Kind.SENTINEL:
         return read_sentinel(url).service
@@ -74,12 +74,12 @@ def place_in(url: str) -> str:
 
 
 def _without_end(host: str) -> str:
-    """A name that ends in .dev or .test may be of any environment."""
+    """Return a name without its end .dev or .test, which may be of any environment."""
     return host.rpartition(".")[0] or host
 
 
 def open_connections(engine: Any) -> int | None:
-    """How many connections an engine of the application's has open by now; None: there is no such engine."""
+    """Return how many connections an engine of the application's has open by now; None: there is no such engine."""
     if engine is None:
         return None
     counted = [getattr(engine.pool, name, None) for name in ("checkedin", "checkedout")]

@@ -1,5 +1,5 @@
-"""What is known of the database. What is written there to see whether it can be is taken away again in the same
-transaction, and no table is made."""
+"""Reads the facts about the database. Whether it can be written to is tried in a transaction that takes everything
+back, and no table is made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def read_database(store: Store, *, is_own_engine: bool) -> Database | Unknown:
-    """The database, or why it does not answer.
+    """Return the database, or why it does not answer.
 
     :param is_own_engine: made by this package.
     """
@@ -50,7 +50,8 @@ def read_database(store: Store, *, is_own_engine: bool) -> Database | Unknown:
 
 
 def _refusal(store: Store, tables: Collection[str]) -> StoreError | None:
-    """What a transaction that writes ends with. Where a table is missing none is begun: in tests it would be made."""
+    """Return the error with which a transaction that writes ends. If a table is missing none is begun: in tests, that
+    would make the table."""
     missing = [name for name in sql.METADATA.tables if name not in tables]
     if missing:
         return StoreError(NAME, ErrorClass.NO_TABLES, f"{', '.join(missing)} is not there")
@@ -97,7 +98,7 @@ class _DatabaseReader:
             return float(connection.execute(sa.select(sql.now_ms())).scalar_one()) / 1000
 
     def _ask(self, statement: str, **values: Any) -> list[Any] | Unknown:
-        """The rows; in a transaction of its own, because one that is refused ends it."""
+        """Return the rows; in a transaction of its own, because one that is refused ends it."""
         try:
             with self._store.connections.reading() as connection:
                 return list(connection.execute(sa.text(statement), values).all())
@@ -127,7 +128,7 @@ class _DatabaseReader:
         return has if isinstance(has, Unknown) else tuple(right for right in _RIGHTS if right not in has)
 
     def _mysql_rights(self) -> set[str] | Unknown:
-        """Of the user's own; those that come by a role are not seen."""
+        """Return the user's own rights; those that come by a role are not seen."""
         if self._backend != "mysql":
             return Unknown(f"what users of {self._backend} may do is not known here")
         rows = self._ask(
@@ -193,7 +194,7 @@ class _DatabaseReader:
         )
 
     def _marked(self) -> bool:
-        """Whether the server has what a connection of ours begins with."""
+        """Return whether the server has the options that each connection of ours begins with."""
         return bool(self._one("SELECT current_setting('langpont.options', true)") == "on")
 
     def _is_behind_another(self) -> bool | Unknown:
@@ -209,12 +210,13 @@ class _DatabaseReader:
         return isinstance(name, tuple) and bool(name[1] != port)
 
     def _prepares(self) -> bool:
-        """psycopg 3 does, after some uses of a statement."""
+        """Return whether the driver prepares statements on the server: psycopg 3 does, after some uses of a
+        statement."""
         return getattr(self._driver_connection(), "prepare_threshold", None) is not None
 
 
 def _libpq(connection: Any) -> Transport:
-    """Of psycopg, or psycopg2: a connection says what was asked for, wherever that stands."""
+    """Return the transport of psycopg, or psycopg2: a connection says what was asked for, wherever that stands."""
     info = connection.info
     asked = info.get_parameters() if hasattr(info, "get_parameters") else info.dsn_parameters
     is_encrypted = info.ssl_in_use if hasattr(info, "ssl_in_use") else connection.pgconn.ssl_in_use

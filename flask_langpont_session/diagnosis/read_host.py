@@ -1,4 +1,4 @@
-"""Reads what is known of this host: files, and the processes that use them. Makes nothing."""
+"""Reads the facts about this host: files, and the processes that use them. Makes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_LINUX = "only Linux tells which processes have a file open"
 
 
 def read_host(journal: Path | None, limit: int) -> Host:
-    """The journal, and the workers that share it.
+    """Return the journal, and the workers that share it.
 
     :param journal: as the settings name it.
     :param limit: JOURNAL_MAX_BYTES.
@@ -35,7 +35,7 @@ def read_host(journal: Path | None, limit: int) -> Host:
 
 
 def file_at(path: Path) -> File:
-    """A file, or the place where it would be."""
+    """Return a file, or the place where it would be."""
     place = path.absolute()
     folder = next(parent for parent in place.parents if parent.exists())
     about, around = place.stat() if place.exists() else folder.stat(), folder.stat()
@@ -71,7 +71,7 @@ def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) ->
 
 
 def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, ...] | Unknown:
-    """The processes that have the journal open, but for this one, as far as this user may see."""
+    """Return the processes that have the journal open, but for this one, as far as this user may see."""
     if not (processes / "self" / "fd").exists():
         return Unknown(_NOT_LINUX)
     # The file in the former form is not open all the time, the numbers beside it are.
@@ -85,7 +85,8 @@ def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, 
 
 
 def _has_open(descriptors: str, paths: Container[str]) -> bool:
-    """Names are text here and no :class:`~pathlib.Path`: a machine may have a million of them."""
+    """Return whether a process has a file open. By text, not by :class:`~pathlib.Path`: a machine may have a million
+    names."""
     with suppress(OSError):
         for descriptor in os.listdir(descriptors):
             with suppress(OSError):
@@ -95,7 +96,8 @@ def _has_open(descriptors: str, paths: Container[str]) -> bool:
 
 
 def web_server_of(process: Path) -> WebServer | Unknown:
-    """What serves in a process, from how it was started. Of what stands there only the options named here are kept.
+    """Return the web server in a process, from how it was started. Of the command and the environment only the options
+    named here are kept.
 
     :param process: its folder in ``/proc``.
     """
@@ -116,7 +118,7 @@ def _program(arguments: Sequence[str]) -> str:
 
 
 def gunicorn(arguments: Sequence[str], folder: Path) -> WebServer | Unknown:
-    """What gunicorn was told: by its file, by GUNICORN_CMD_ARGS, and on the command line; the last one counts.
+    """Return gunicorn's options: from its file, from GUNICORN_CMD_ARGS and from the command line; the last one counts.
 
     :param folder: in which it was started.
     """
@@ -139,7 +141,7 @@ def gunicorn(arguments: Sequence[str], folder: Path) -> WebServer | Unknown:
 
 
 def _said_in(file: Path) -> Iterator[tuple[str, object]]:
-    """The constants of a configuration file. It is not run: what is calculated there is not seen."""
+    """Yield the constants of a configuration file. It is not run: calculated values are not seen."""
     with suppress(OSError, SyntaxError, ValueError):
         for statement in ast.parse(file.read_text()).body:
             if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):

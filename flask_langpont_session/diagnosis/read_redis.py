@@ -1,4 +1,4 @@
-"""What is known of each server of Redis or Valkey. Nothing is written there.
+"""Reads the facts about each server of Redis or Valkey. Nothing is written there.
 
 A question for which the user has no right is refused, and stands in the server's ACL LOG: that is all that is left.
 """
@@ -31,7 +31,7 @@ _LOCAL = ("127.", "::1", "::ffff:127.")
 
 
 def read_servers(backend: Backend) -> dict[str, Server | Unknown]:
-    """All servers, by name; those of a cluster as far as it is found."""
+    """Return all servers, by name; those of a cluster as far as it is found."""
     return {name: _read(backend, name) for name in backend.find_stores(PATIENCE)}
 
 
@@ -48,7 +48,7 @@ def _read(backend: Backend, name: str) -> Server | Unknown:
 
 
 class _ServerReader:
-    """Of one server that answers.
+    """The reader of one server that answers.
 
     :raises StoreError: anywhere; it does not.
     :raises ValueError: or the like: what it answers is not what a server of Redis or Valkey would.
@@ -87,12 +87,15 @@ class _ServerReader:
         )
 
     def _ask(self, *questions: rights.Question) -> list[Any]:
-        """The replies; an error of the server stands in the place of its reply."""
+        """Return the replies; an error of the server stands in the place of its reply."""
         commands = [plain(*question, fits=_anything) for question in questions]
         return self._endpoint.link.run(commands, PATIENCE, refusals=True)
 
     def _config(self, sizes: Any) -> Mapping[str, str] | Unknown:
-        """:param sizes: of CONFIG GET, what was asked for to see whether it is allowed."""
+        """Return the server's configuration, as far as it may be read.
+
+        :param sizes: of CONFIG GET, what was asked for to see whether it is allowed.
+        """
         if isinstance(sizes, Exception):
             return Unknown("the server does not let its user read the configuration (CONFIG GET)")
         [save] = self._ask(("CONFIG", "GET", "save"))
@@ -106,7 +109,7 @@ class _ServerReader:
 
     @property
     def _key(self) -> str:
-        """One of this package that is not there, in a slot of this server."""
+        """Return a key of this package that does not exist, in a slot of this server."""
         return f"{self._endpoint.canary_key}:doctor"
 
     def _missing(self) -> tuple[str, ...]:
@@ -120,12 +123,12 @@ class _ServerReader:
         return tuple(dict.fromkeys(missing))
 
     def _not_needed(self) -> dict[str, Any]:
-        """What the user may do, or not: in words → what came of it."""
+        """Ask for rights that the user need not have. Return, by the right in words, the reply."""
         replies = self._ask(*rights.asked(rights.NOT_NEEDED, self._key))
         return dict(zip(rights.NOT_NEEDED, replies, strict=True))
 
     def _connect(self, ends: ExitStack) -> Any:
-        """A connection beside the pool, for as long as `ends` lasts."""
+        """Return a connection beside the pool, for as long as `ends` lasts."""
         try:
             connection = self._endpoint.link.beside(PATIENCE)
         except Exception as error:
@@ -135,7 +138,7 @@ class _ServerReader:
 
 
 def quickest(now: Callable[[], float]) -> tuple[float, Clock]:
-    """How long an answer takes at best, and how a clock differs that it says.
+    """Return the time of the quickest answer, and how the clock that answers differs from this host's.
 
     :param now: seconds since 1970, by that clock.
     """
@@ -149,7 +152,7 @@ def quickest(now: Callable[[], float]) -> tuple[float, Clock]:
 
 
 def transport_of(connection: Any) -> tuple[Transport | Unknown, str]:
-    """How it is connected, and this host's address there."""
+    """Return how a connection is made, and this host's address in it."""
     wire = connection._sock
     if not hasattr(wire, "getpeername"):
         return Unknown("the connections of this client say nothing of themselves"), ""
@@ -165,12 +168,12 @@ def transport_of(connection: Any) -> tuple[Transport | Unknown, str]:
 
 
 def _address(name: Any) -> str:
-    """The host of a socket's name; of a Unix socket there is none."""
+    """Return the host of a socket's name; empty for a Unix socket."""
     return str(name[0]) if isinstance(name, tuple) else ""
 
 
 def other_hosts_of(clients: Any, own: str) -> frozenset[str] | Unknown:
-    """From CLIENT LIST. Replicas and primaries are clients, too, and none of the application's."""
+    """Return other hosts from CLIENT LIST. Replicas and primaries are clients, too, and none of the application's."""
     if isinstance(clients, Exception):
         return Unknown("the server does not let its user see its clients (CLIENT LIST)")
     hosts = set()
@@ -186,18 +189,18 @@ def _anything(reply: Any) -> bool:
 
 
 def _is_refused(reply: Any) -> bool:
-    """For want of a right; other errors mean that the question was understood."""
+    """Return whether a reply is an error for want of a right; other errors mean that the question was understood."""
     return isinstance(reply, Exception) and translate("", reply).error_class is ErrorClass.IDENTITY_REFUSED
 
 
 def _is_allowed(reply: Any) -> bool:
-    """It was answered, or would have been by another node of a cluster. That a command is not there at all, as of
-    ElastiCache, gives no right to it."""
+    """Return whether a question was answered, or would have been by another node of a cluster. That a command does not
+    exist at all, as of ElastiCache, gives no right to it."""
     return not isinstance(reply, Exception) or translate("", reply).error_class is ErrorClass.TOPOLOGY
 
 
 def _name(reply: Any) -> str:
-    """Empty: the user may not ask for its own name, or the server has no users."""
+    """Return a user's name; empty: the user may not ask for its own name, or the server has no users."""
     return reply.decode(errors="replace") if isinstance(reply, bytes) else ""
 
 
@@ -214,5 +217,5 @@ def _pairs(reply: Any) -> dict[str, str]:
 
 
 def by_name(reply: Any) -> dict[Any, Any]:
-    """A reply of names and values. Before RESP3 it is a list of them in turn."""
+    """Return a reply of names and values as a mapping. Before RESP3 it is a list of them in turn."""
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))

@@ -17,7 +17,7 @@ Look = Callable[[Server, Facts], Iterator[Finding]]
 
 
 def of_each(*roles: str) -> Callable[[Look], Callable[[Facts], Iterator[Finding]]]:
-    """Has a check of one server look at all of some roles."""
+    """Wrap a check of one server so that it looks at all servers of some roles."""
 
     def of_all(look: Look) -> Callable[[Facts], Iterator[Finding]]:
         @wraps(look)
@@ -53,7 +53,7 @@ def _number(info: Mapping[str, str], name: str) -> int:
 
 
 def transport_findings(it: Transport, plain_cure: str, trust_cure: str) -> Iterator[Finding]:
-    """What is to be said of a connection to any store."""
+    """Yield the findings about a connection to any store."""
     if it.is_local:
         yield ok(f"{'TLS' if it.is_encrypted else 'without TLS'}, on this host")
     elif not it.is_encrypted and it.has_credentials:
@@ -157,7 +157,8 @@ def _following(info: Mapping[str, str]) -> Iterator[Finding]:
 
 @of_each(REPLICA)
 def replica(server: Server, facts: Facts) -> Iterator[Finding]:
-    """Kept apart from its lag: another primary's replica is in time, and wrong."""
+    """Check that a replica follows this primary. Apart from the lag: another primary's replica is in time, and
+    wrong."""
     info = known(server.info)
     primary = facts.servers.get(f"{PRIMARY}{shard_of(server.name)}")
     if not isinstance(primary, Server):

@@ -62,17 +62,17 @@ KEYS = "keys"
 
 
 def needed(*, metrics: bool, cluster: bool) -> dict[str, Question]:
-    """The rights that an application needs."""
+    """Return the rights that an application needs."""
     return {**FOR_ALL, **(FOR_METRICS if metrics else {}), **(ON_CLUSTERS if cluster else {})}
 
 
 def asked(questions: Mapping[str, Question], key: str) -> Iterator[Question]:
-    """The questions, with a key in its place."""
+    """Yield the questions, with a key in its place."""
     for question in questions.values():
         yield tuple(key if part == "{key}" else part for part in question)
 
 
 def as_acl(prefix: str, *, metrics: bool, cluster: bool) -> str:
-    """The whole user, as docs/configuration.md has it."""
+    """Return the whole user, as docs/configuration.md has it."""
     commands = " ".join(f"+{right}" for right in needed(metrics=metrics, cluster=cluster))
     return f"ACL SETUSER app on >TOKEN resetkeys ~{prefix}:* resetchannels nocommands {commands}"

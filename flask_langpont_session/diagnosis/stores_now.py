@@ -1,4 +1,4 @@
-"""What the stores answer now, asked as the workers' monitors ask them."""
+"""Asks the stores for their state now, as the workers' monitors do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..stores.redis.slots import SLOTS
 
 
 class StoreAnswer(NamedTuple):
-    """What one store said.
+    """The answer of one store.
 
     :param took: seconds; of a Redis, connecting does not count. None: it did not answer.
     :param problem: a sentence without its full stop; None: it can do its work.
@@ -26,7 +26,7 @@ class StoreAnswer(NamedTuple):
 
 
 def ask_store(backend: Backend, name: str, asker: str, timeout: float) -> StoreAnswer:
-    """Whether a store can do its work: a primary and the database write, a replica reads.
+    """Ask a store whether it can do its work: a primary and the database write, a replica reads.
 
     :param asker: a name for it; two that ask at a time must have different ones.
     :param timeout: seconds.

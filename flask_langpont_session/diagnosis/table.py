@@ -190,17 +190,17 @@ CHECKS: tuple[Check, ...] = (
 
 
 class Result(NamedTuple):
-    """What a check said."""
+    """The findings of one check."""
 
     check: Check
     findings: tuple[Finding, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of its findings."""
+        """Return the worst outcome of its findings."""
         return worst(finding.outcome for finding in self.findings)
 
 
 def run(facts: Facts, checks: Iterable[Check] = CHECKS) -> list[Result]:
-    """Run checks over what is known."""
+    """Run checks over the facts."""
     return [Result(check, tuple(guarded(check.look(facts)))) for check in checks]

@@ -1,4 +1,4 @@
-"""What a site is like now, and what has changed since the look before.
+"""The state of a site, and the differences from look to look.
 
 A process that has just started knows nothing of what the site's workers have found out. So this asks what the workers
 say themselves, on their health pages and in the files of this host, and the stores, from where it runs.
@@ -37,7 +37,7 @@ _NOT_THERE = StoreAnswer(None, "not there")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found in one look.
+    """The results of one look.
 
     :param at: seconds since 1970.
     :param pages: what the workers say; empty: no page was named.
@@ -60,12 +60,12 @@ class Look:
 
     @property
     def reports(self) -> list[Mapping[str, Any]]:
-        """Of the pages that have answered."""
+        """Return the reports of the pages that have answered."""
         return [page.report for page in self.pages if page.report]
 
     @property
     def level(self) -> int:
-        """The worst that a worker says; without any that says something, what a worker would find now."""
+        """Return the worst level that a worker reports; without any report, the one that a worker would find now."""
         return max((report["level"] for report in self.reports), default=self._found_level)
 
     @property
@@ -86,19 +86,20 @@ class Look:
 
     @property
     def refuses_sign_ins(self) -> bool:
-        """Whether a worker says so; without any that says something, whether the database takes no writes from here."""
+        """Return whether a worker says that sign-ins are refused; without any report, whether the database takes no
+        writes from here."""
         if self.reports:
             return not all(report.get("logins", True) for report in self.reports)
         return self.stores[DATABASE].problem is not None
 
     @property
     def is_well(self) -> bool:
-        """Whether every page and every store says so, at level 0."""
+        """Return whether every page and every store reports no problem, at level 0."""
         problems = [page.problem for page in self.pages] + [answer.problem for answer in self.stores.values()]
         return self.level == 0 and not any(problems) and not isinstance(self.journal, Unknown)
 
     def unused(self, store: str) -> list[str]:
-        """The directions in which a worker says that requests do not use a store."""
+        """Return the directions in which a worker says that requests do not use a store."""
         return sorted(
             {
                 way
@@ -125,7 +126,7 @@ class Watcher:
         self._lost_at: float | None = None
 
     def look(self) -> Look:
-        """One look. All that may have to be waited for is asked at the same time."""
+        """Look once. All that may have to be waited for is asked at the same time."""
         backend, asker = self._backend, f"watch-{os.getpid()}"
         names = [*backend.find_stores(PATIENCE), DATABASE]
         with ThreadPoolExecutor(len(names) + len(self._pages)) as threads:
@@ -168,12 +169,12 @@ class Watcher:
 
 @dataclass
 class Differences:
-    """What has changed from look to look, in sentences."""
+    """The differences from look to look, in sentences."""
 
     _before: Look | None = field(default=None, init=False)
 
     def since_the_last(self, look: Look) -> list[str]:
-        """What is new. At the first look, nothing is."""
+        """Return what is new since the last look. At the first look, nothing is."""
         before, self._before = self._before, look
         return [] if before is None else list(_changes(before, look))
 
@@ -213,5 +214,5 @@ def _state_of(look: Look, store: str) -> str:
 
 
 def level_in_words(level: int) -> str:
-    """For people."""
+    """Return the level and its name, for people."""
     return f"{level} {LEVELS[level]}"

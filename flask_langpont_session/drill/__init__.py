@@ -1,3 +1,4 @@
-"""An outage on purpose, of one process: what each feature of the table gets meanwhile, and whether that was promised.
+"""An outage on purpose, of one process: tests whether each feature of the table gets what is promised.
 
-It is not imported before an operator asks for it."""
+It is not imported before an operator asks for it.
+"""

@@ -45,7 +45,7 @@ class DrillRefused(Exception):
 
 
 def place_of(path: Path, pid: int) -> Path:
-    """The socket of one worker.
+    """Return the socket of one worker.
 
     :param path: DRILL_SOCKET.
     """
@@ -53,7 +53,7 @@ def place_of(path: Path, pid: int) -> Path:
 
 
 def workers_at(path: Path) -> list[int]:
-    """The process ids of the workers whose sockets are there, and that live."""
+    """Return the process ids of the workers whose sockets are there, and that live."""
     return [number for number in _numbers_at(path) if _lives(number)]
 
 
@@ -75,7 +75,7 @@ def _lives(pid: int) -> bool:
 
 
 class Door:
-    """Where a worker is asked for a drill.
+    """The socket at which a worker is asked for a drill.
 
     :param path: DRILL_SOCKET.
     :param suspect: has the monitor look at a store, so that a drill begins where no request meets it.
@@ -90,14 +90,14 @@ class Door:
         _doors.add(self)
 
     def _reset(self) -> None:
-        """As new: a forked child has neither the thread nor a socket of its own."""
+        """Begin anew: a forked child has neither the thread nor a socket of its own."""
         self._lock = threading.Lock()
         self._is_at_it = threading.Lock()
         self._listening: socket.socket | None = None
         self._is_closed = False
 
     def ensure_open(self) -> None:
-        """Listen, unless this process does, or has been closed."""
+        """Listen, unless this process already does, or has been closed."""
         # A thread that finds another one at it need not wait for that.
         if self._listening is None and not self._is_closed and self._lock.acquire(blocking=False):
             try:
@@ -130,7 +130,7 @@ class Door:
         start_daemon(_NAME, self._serve, listening)
 
     def close(self) -> None:
-        """Listen no more. A drill that is on ends."""
+        """Stop listening. A drill that is on ends."""
         with self._lock:
             listening, self._listening, self._is_closed = self._listening, None, True
         if listening is not None:
@@ -156,7 +156,10 @@ class Door:
                 _say(text, problem=str(refused))
 
     def _drill(self, text: TextIO) -> None:
-        """:raises DrillRefused: what is asked for cannot be done."""
+        """Read what is asked for, and make the drill.
+
+        :raises DrillRefused: what is asked for cannot be done.
+        """
         fault, seconds = _asked(text)
         if not self._is_at_it.acquire(blocking=False):
             raise DrillRefused("there is a drill in this worker already")
@@ -183,7 +186,7 @@ class Door:
             self._is_at_it.release()
 
     def _tell(self, text: TextIO, until: float, is_done: Callable[[], bool]) -> None:
-        """How this worker is, again and again.
+        """Send the state of this worker, again and again.
 
         :raises OSError: the program that asked is gone.
         """
@@ -195,7 +198,8 @@ class Door:
             time.sleep(min(_PACE, max(0.0, until - time.monotonic())))
 
     def _look_unless_lost(self) -> bool:
-        """Also a worker that serves no requests is to notice. It goes on, whatever comes of it."""
+        """Have the monitor look at all stores until one is lost: a worker that serves no requests is to notice, too.
+        Return False: the drill goes on in any case."""
         if not self._backend.health.open_stores():
             for store in sorted({store for store, _ in self._backend.health.breakers}):
                 self._suspect(store)
@@ -232,7 +236,7 @@ def _say(text: TextIO, **message: Any) -> None:
 
 
 def ask(path: Path, pid: int, fault: Fault, seconds: float) -> Generator[dict[str, Any]]:
-    """Have a drill made in a worker, and hear how it is meanwhile. When this ends, the drill does.
+    """Have a drill made in a worker, and yield its messages meanwhile. When this ends, the drill does.
 
     :return: messages: ``level`` and ``lost``; the last one has ``is_over``.
     :raises DrillRefused: the worker makes none.

@@ -24,7 +24,7 @@ from ..stores.sql.database import Database
 
 
 class Fault(StrEnum):
-    """What is wrong, as the command calls it."""
+    """The faults, by the names that the command has for them."""
 
     PRIMARY_DOWN = "primary-down"
     HANG = "hang"
@@ -60,12 +60,12 @@ class Faults:
 
     @property
     def present(self) -> Fault | None:
-        """What fails now; None: all is well."""
+        """Return the fault that is on; None: all is well."""
         return self._present if time.monotonic() < self._until else None
 
     @contextmanager
     def laid(self) -> Iterator[None]:
-        """While this is open the connections of this process look here.
+        """Have the connections of this process look here while this is open.
 
         :raises Undrillable: they are made by a client that the application brings, in a way of its own.
         """
@@ -104,20 +104,20 @@ class Faults:
             sa.event.remove(database.engine, "checkout", refuse)
 
     def begin(self, fault: Fault, until: float = math.inf) -> None:
-        """From now on.
+        """Begin a fault.
 
         :param until: monotonic seconds; it ends then by itself.
         """
         self._present, self._until = fault, until
 
     def end(self) -> None:
-        """All is well again."""
+        """End the fault."""
         self._present = None
 
     # -- asked by connections ------------------------------------------------------------------------------------------
 
     def on_connecting(self, left: Callable[[], float]) -> None:
-        """A connection to the primary is about to be made.
+        """Fail or hang, as the fault says, where a connection to the primary is about to be made.
 
         :param left: says the seconds that it may take.
         """
@@ -127,7 +127,7 @@ class Faults:
             _wait(left())
 
     def on_exchange(self, exchange: Callable[[bytes, int], list[Any]], data: bytes, count: int, left: Any) -> list[Any]:
-        """Something is asked over a connection to the primary."""
+        """Answer as the fault says where something is asked over a connection to the primary."""
         fault = self.present
         if fault is Fault.PRIMARY_DOWN:
             raise driver.ConnectionError("this is a drill: the connection is closed")
@@ -143,7 +143,7 @@ class Faults:
 
 
 class _Faulty:
-    """Stands before a connection class of :mod:`..stores.redis.connections`."""
+    """Mixed in before a connection class of :mod:`..stores.redis.connections`: asks the faults first."""
 
     faults: Faults
     deadline: Any
@@ -192,7 +192,7 @@ def _reads(command: Sequence[bytes]) -> bool:
 
 
 def commands_in(data: bytes) -> list[list[bytes]]:
-    """The commands that are packed in what goes over the wire."""
+    """Return the commands that are packed in the bytes of a request."""
     commands, at = [], 0
     while at < len(data):
         parts, at = _number(data, at)
@@ -206,6 +206,6 @@ def commands_in(data: bytes) -> list[list[bytes]]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """That of the line that begins with its kind, and where the next line begins."""
+    """Return the number in a line that begins with its kind, and where the next line begins."""
     end = data.index(b"\r\n", at)
     return int(data[at + 1 : end]), end + 2

@@ -1,4 +1,4 @@
-"""What the table promises a feature in an outage, and what is tried to see whether it holds. Pure: no I/O."""
+"""The promises of the table to a feature in an outage, and the comparison with what it got. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARK = "langpont_drill"
 
 
 class Answering(NamedTuple):
-    """Which stores answer.
+    """The stores that answer.
 
     :param reads: some Redis answers reads.
     """
@@ -25,7 +25,7 @@ class Answering(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """What a feature gets.
+    """The promise to a feature.
 
     :param behaviour: the cell of the table.
     :param is_shown: what was stored is shown; else what DEFAULTS says, or nothing.
@@ -40,7 +40,7 @@ class Promise(NamedTuple):
 
 
 def promise(settings: Settings, feature: Feature, level: int, answering: Answering) -> Promise:
-    """To a signed-in user, of whom this host has a copy."""
+    """Return the promise to a signed-in user, of whom this host has a copy."""
     behaviour = settings.behaviour(feature.priority, level)
     if feature.category == AUTH:
         places = {Kept.DATABASE} if answering.database else {Kept.JOURNAL}
@@ -51,7 +51,7 @@ def promise(settings: Settings, feature: Feature, level: int, answering: Answeri
 
 
 def key_of(settings: Settings, feature: Feature) -> str | None:
-    """A key of a feature that may be given any value; None: it has none, and can only be read."""
+    """Return a key of a feature that may be given any value; None: it has none, and can only be read."""
     if feature.name == CSRF_FEATURE:
         return None
     for key in (claimed.replace("*", MARK) for claimed in feature.keys):
@@ -62,13 +62,13 @@ def key_of(settings: Settings, feature: Feature) -> str | None:
 
 
 def user_key_of(settings: Settings) -> str:
-    """The key that signs a user in."""
+    """Return the key that signs a user in."""
     return next(key.replace("*", MARK) for key in settings.user_keys)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a request got of a feature.
+    """The data and state of a feature in one request.
 
     :param value: of its key; None: none.
     :param source: where its data came from, see :class:`.FeatureReport`.
@@ -81,7 +81,7 @@ class Seen:
 
 
 def broken_by_reading(seen: Seen, promised: Promise, level: int, stored: Any, default: Any) -> str | None:
-    """What is not as promised; None: all is.
+    """Return in which way a read is not as promised; None: it is.
 
     :param level: that there should be.
     :param stored: what was stored last.
@@ -98,7 +98,7 @@ def broken_by_reading(seen: Seen, promised: Promise, level: int, stored: Any, de
 
 
 def broken_by_writing(place: Kept | None, promised: Promise) -> str | None:
-    """The same of what was written.
+    """Return in which way a write is not as promised; None: it is.
 
     :param place: where it is.
     """

@@ -78,7 +78,7 @@ class NotReady(NotWell):
 
 
 class Parts(NamedTuple):
-    """Of the application's copy."""
+    """The parts of the application's copy."""
 
     app: Flask
     backend: Backend
@@ -88,20 +88,20 @@ class Parts(NamedTuple):
 
 @dataclass
 class Amounts:
-    """What one kind of request met: how long it took, seconds, and where the data was from, or went to."""
+    """The times of one kind of request, in seconds, and the places where its data was from, or went to."""
 
     seconds: list[float] = field(default_factory=list)
     places: dict[str, None] = field(default_factory=dict)
 
     def note(self, seconds: float, place: object) -> None:
-        """One more."""
+        """Add a request."""
         self.seconds.append(seconds)
         self.places[str(place)] = None
 
 
 @dataclass
 class Track:
-    """What one feature got.
+    """The record of one feature in a drill.
 
     :param key: that is written; None: it is only read.
     :param stored: what was stored last.
@@ -125,7 +125,7 @@ class Track:
 
 @dataclass
 class Outcome:
-    """Of one drill.
+    """The result of one drill.
 
     :param level: of this process in the outage.
     :param levels: in which requests may be meanwhile. Where the primary is slow it is tried again now and then: on a
@@ -147,12 +147,12 @@ class Outcome:
 
     @property
     def is_as_promised(self) -> bool:
-        """Whether every feature got what the table promises."""
+        """Return whether every feature got what the table promises."""
         return all(ok for _, ok in self.signing.values()) and not any(track.problem for track in self.tracks)
 
 
 class Drill:
-    """Drills of one application, whose parts are for this alone.
+    """Makes drills with a copy of the application's parts, which are for it alone.
 
     :param undisturbed: see :class:`.Browser`.
     :ivar user: that its sessions are of.
@@ -172,8 +172,8 @@ class Drill:
         self._keep_to_own_rows()
 
     def _keep_to_own_rows(self) -> None:
-        """After an outage a worker tells Redis of the rows that changed meanwhile. Those of other users are their
-        workers' business: for them there was no outage."""
+        """Have the database name only the drill's own rows as changed. After an outage a worker tells Redis of all rows
+        that changed meanwhile, but those of other users are their workers' business: for them there was no outage."""
         database, user = self._backend.database, self.user
 
         def changed_since(ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
@@ -185,7 +185,7 @@ class Drill:
     # -- one drill -----------------------------------------------------------------------------------------------------
 
     def run(self, fault: Fault, seconds: float) -> Outcome:
-        """Before, during, and after.
+        """Make one drill: before, during, and after.
 
         :param seconds: that the outage lasts once it was noticed, or as long as one round takes.
         :raises NotReady: the stores are not well before, or one is lost before the fault begins.
@@ -242,7 +242,7 @@ class Drill:
         track.blame(broken_by_reading(seen, well, 0, track.stored, None))
 
     def _rounds(self, outcome: Outcome, reader: Browser, seconds: float) -> None:
-        """At least one; the last begins when `seconds` are over."""
+        """Make rounds, one at least; the last begins when `seconds` are over."""
         end = time.monotonic() + seconds
         while True:
             next_at = time.monotonic() + _PACE
@@ -317,7 +317,7 @@ class Drill:
         return seen, took
 
     def _write(self, browser: Browser, track: Track, value: str) -> tuple[int, Kept | None, float]:
-        """The level of the request at its beginning, where what it wrote is, and how long it took."""
+        """Write a value. Return the level of the request at its beginning, where the value is, and how long it took."""
 
         def write(session: Session) -> tuple[int, Session]:
             level = session.level
@@ -328,7 +328,7 @@ class Drill:
         return level, session.kept.get(track.feature.category), took
 
     def _sign_in_and_out(self, outcome: Outcome, leaver: Browser) -> None:
-        """During the outage. One without the database refuses what only that may decide; signing out always works."""
+        """Sign in and out during the outage. A sign-in without the database is refused; signing out always works."""
         browser = self._browser()
         status, expected = self._sign_in(browser), 503 if outcome.fault is Fault.DATABASE_DOWN else 200
         is_in = self._user_of(browser) == self.user
@@ -341,8 +341,8 @@ class Drill:
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def _wait_until_noticed(self, outcome: Outcome, reader: Browser) -> None:
-        """Requests without a pause that matters, for the outage is noticed by them. Of several shards, the one on which
-        the reader's session lies."""
+        """Make requests with hardly a pause until the outage is noticed, which is by them. Of several shards, until it
+        is on the one on which the reader's session lies."""
         began, shard = time.monotonic(), self._health.locate(reader.visit(lambda session: session.digest).result)
         while not self._is_noticed(outcome, shard):
             if time.monotonic() - began > PATIENCE:
@@ -353,7 +353,7 @@ class Drill:
         outcome.noticed = time.monotonic() - began
 
     def _stir(self, reader: Browser, fault: Fault) -> float:
-        """A request that meets the fault. How long it took."""
+        """Make a request that meets the fault. Return how long it took."""
 
         def write(session: Session) -> None:
             session[MARK] = secrets.token_hex(4)
@@ -370,8 +370,8 @@ class Drill:
         return is_lost and self._health.snapshot(shard).level == outcome.level
 
     def _wait_until_well(self, when: str, patience: float = PATIENCE) -> float:
-        """Until requests use every store, and nothing waits. No request is made meanwhile: that a store is back is
-        noticed by the monitor. After how many seconds."""
+        """Wait until requests use every store, and nothing waits. Return after how many seconds. No request is made
+        meanwhile: the monitor notices that a store is back."""
         began = time.monotonic()
         self._monitor.ensure_started()
         while not self._monitor.has_looked or self._health.open_stores() or self._backend.journal.waiting().entries:
@@ -406,8 +406,8 @@ class Drill:
         self._backend.database.upkeep.erase(self.user)
 
     def _wait_for_the_database(self) -> None:
-        """Until it has done, in a thread of its own, what a request asked for that did not wait for it any more: a new
-        row would stay."""
+        """Wait until the database has done, in a thread of its own, what a request asked for that did not wait for it
+        any more: a new row would stay."""
         began = time.monotonic()
         while self._backend.database.calls.requests.busy:
             if time.monotonic() - began > PATIENCE:

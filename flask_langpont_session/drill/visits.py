@@ -15,7 +15,7 @@ from ..session.mapping import Session
 
 
 class Visit(NamedTuple):
-    """One request.
+    """The outcome of one request.
 
     :param result: what the view returned.
     :param took: seconds, saving included.
@@ -28,7 +28,7 @@ class Visit(NamedTuple):
 
 
 class Browser:
-    """Makes requests past the application's views: what is tried is the session, as any view has it.
+    """Makes requests past the application's views: a drill tries the session, as any view has it.
 
     :param undisturbed: each request is made in one of these: one that is left half way would leave the parts of the
         application in no order.
@@ -43,7 +43,7 @@ class Browser:
         self.digests: set[str] = set()
 
     def visit(self, view: Callable[[Session], Any]) -> Visit:
-        """One request, in which `view` has the session."""
+        """Make one request, in which `view` has the session."""
         with self._undisturbed():
             return self._visit(view)
 

@@ -1,1 +1,1 @@
-"""What is counted, and for whom."""
+"""Counting, and publishing the counts."""

@@ -1,4 +1,4 @@
-"""What an interval's records mean in published figures: fixed sets of words, whatever the recorder has counted."""
+"""Turns an interval's records into published figures, under fixed sets of words, whatever the recorder has counted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _REQUESTS = frozenset({"request", "request_save"})
 
 
 def labels_of(operation: Observation) -> tuple[str, str, str]:
-    """Operation, backend and outcome, each of a fixed set of words."""
+    """Return operation, backend and outcome, each of a fixed set of words."""
     return (
         operation.name if operation.name in _REQUESTS else operation_word(operation.name),
         operation.source if operation.source in _SOURCES else "other",
@@ -57,17 +57,17 @@ def labels_of(operation: Observation) -> tuple[str, str, str]:
 
 
 def is_question(operation: Observation) -> bool:
-    """Whether a store was asked; else it is a whole request, with the view's own time in it."""
+    """Return whether an operation asked a store; else it is a whole request, with the view's own time in it."""
     return operation.source != "none"
 
 
 def operation_word(name: str) -> str:
-    """The published word for an operation."""
+    """Return the published word for an operation."""
     return _OPERATIONS.get(name, "other")
 
 
 def by_operation(interval: Interval) -> dict[str, list[tuple[Observation, Series]]]:
-    """The calls to stores, under their published word."""
+    """Return the calls to stores, under their published word."""
     found: dict[str, list[tuple[Observation, Series]]] = {}
     for operation, series in interval.series.items():
         if is_question(operation):
@@ -76,12 +76,12 @@ def by_operation(interval: Interval) -> dict[str, list[tuple[Observation, Series
 
 
 def measured(interval: Interval, name: str) -> dict[str, Amounts]:
-    """What was measured under a name, by category or store."""
+    """Return the amounts measured under a name, by category or store."""
     return {what.of: amounts for what, amounts in interval.amounts.items() if what.name == name}
 
 
 def fallbacks(interval: Interval) -> dict[str, int]:
-    """How often each source was used instead of the primary."""
+    """Return for each source how often it was used instead of the primary."""
     found: dict[str, int] = {}
     for counter, backend in _FALLBACKS.items():
         if counter in interval.counters:
@@ -90,13 +90,13 @@ def fallbacks(interval: Interval) -> dict[str, int]:
 
 
 def not_kept(interval: Interval, metric: catalogue.Metric) -> dict[tuple[str, str], int]:
-    """Of changes of sessions that were not kept: cause and category → how many."""
+    """Return how many changes of sessions were not kept, by cause and category."""
     loss = catalogue.LOSSES[metric]
     return {(key.cause, key.category): number for key, number in interval.losses.items() if key.what == loss}
 
 
 def by_cause(interval: Interval, metric: catalogue.Metric) -> dict[str, int]:
-    """The same by cause alone."""
+    """Return how many changes of sessions were not kept, by cause alone."""
     found: dict[str, int] = {}
     for (cause, _), number in not_kept(interval, metric).items():
         found[cause] = found.get(cause, 0) + number
@@ -104,7 +104,7 @@ def by_cause(interval: Interval, metric: catalogue.Metric) -> dict[str, int]:
 
 
 def counted(interval: Interval, metric: catalogue.Metric) -> int:
-    """What the recorder's counters say of a metric."""
+    """Return the sum of the recorder's counters that belong to a metric."""
     return sum(interval.counters.get(counter, 0) for counter in COUNTERS[metric])
 
 
@@ -133,7 +133,7 @@ class Exported(NamedTuple):
 
 
 def each(amounts: Amounts, unit: str) -> Iterator[float]:
-    """Every single observation, in that unit."""
+    """Yield every single observation, in that unit."""
     for amount, times in amounts.items():
         for _ in range(times):
             yield amount * 0.001 if unit == "s" else amount
@@ -156,12 +156,13 @@ def _fallbacks(interval: Interval) -> Found:
 
 
 def _by_label(**counters: str) -> Callable[[Interval], Found]:
-    """Label → the recorder's counter."""
+    """Return a function that gives for each label the value of its counter in the recorder."""
     return lambda interval: (((label,), interval.counters.get(name, 0)) for label, name in counters.items())
 
 
 def _count(metric: catalogue.Metric) -> Exported:
-    """A counter that is exported as it is published; what is not kept, by cause and category."""
+    """Return an exported counter that equals the published metric; of changes that are not kept, by cause and
+    category."""
     if metric in catalogue.LOSSES:
         labels, unit = ("cause", "category"), "{key}"
         return Exported(metric.word, metric.meaning, lambda i: not_kept(i, metric).items(), labels, unit=unit)

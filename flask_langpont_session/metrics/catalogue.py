@@ -40,7 +40,7 @@ class Metric(NamedTuple):
 
     @property
     def word(self) -> str:
-        """Its name in the recorder, and for Prometheus and OpenTelemetry."""
+        """Return the metric's name in the recorder, and for Prometheus and OpenTelemetry."""
         return re.sub("(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
 
 

@@ -50,7 +50,7 @@ Datum = dict[str, Any]
 
 
 def data(found: Figures, *, environment: str, service: str) -> list[Datum]:
-    """Figures as CloudWatch takes them."""
+    """Return figures in the form that CloudWatch takes."""
     whole = {"Environment": environment, "Service": service}
     return [datum for figure, counts in found.items() for datum in _data(figure, counts, whole)]
 
@@ -71,7 +71,7 @@ def _data(figure: Figure, counts: Counts, whole: Mapping[str, str]) -> Iterator[
 
 
 def requests(found: Iterable[Datum]) -> Iterator[list[Datum]]:
-    """The data in as many requests as it takes."""
+    """Yield the data in as many requests as it takes."""
     request: list[Datum] = []
     weight = 0
     for datum in found:
@@ -86,7 +86,8 @@ def requests(found: Iterable[Datum]) -> Iterator[list[Datum]]:
 
 
 def _weight(datum: Datum) -> int:
-    """At most so many bytes, in the wordiest form that boto3 has used: a form with the path of every value."""
+    """Return the most bytes a datum takes in the wordiest form that boto3 has used: a form with the path of every
+    value."""
     texts = sum(200 + 3 * (len(pair["Name"]) + len(pair["Value"])) for pair in datum["Dimensions"])
     return 300 + 3 * len(datum["MetricName"]) + texts + 160 * len(datum.get("Values", "."))
 
@@ -138,6 +139,6 @@ def _is_of_credentials(error: Exception) -> bool:
 
 
 def connect() -> Any:
-    """A client that waits shortly and tries once. boto3 itself reads ``AWS_ENDPOINT_URL``."""
+    """Return a client that waits shortly and tries once. boto3 itself reads ``AWS_ENDPOINT_URL``."""
     config = Config(connect_timeout=_WAIT, read_timeout=_WAIT, retries={"total_max_attempts": 1})
     return make_session(None).client("cloudwatch", config=config)

@@ -1,4 +1,4 @@
-"""What a place that takes figures did not take: counted, said once, and published when it takes some again."""
+"""Figures that a place did not take: counted, logged once, and published when the place takes some again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class Drops:
-    """Of one place.
+    """The figures that one place did not take.
 
     :ivar number: data that were not taken since some last were.
     :param place: as the log names it.
@@ -24,7 +24,7 @@ class Drops:
         self._failing = Failing()
 
     def failed(self, cause: str, lost: int) -> None:
-        """So many data were not taken."""
+        """Count data that were not taken."""
         self.number += lost
         self._recorder.count("metrics_dropped", lost)
         if self._failing.begins():
@@ -35,7 +35,7 @@ class Drops:
             )
 
     def succeeded(self, published: int) -> None:
-        """Data were taken, among them that so many had not been."""
+        """Note that data were taken, and with them the figure that so many were not before."""
         self.number -= published
         if self._failing.ends():
             log.warning(

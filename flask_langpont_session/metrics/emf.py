@@ -42,7 +42,7 @@ IN_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 def documents(
     found: Figures, *, environment: str, service: str, at_ms: int, log_group: str | None = None
 ) -> Iterator[Document]:
-    """Figures as documents.
+    """Yield figures as documents.
 
     :param at_ms: milliseconds since 1970.
     :param log_group: where the agent is to write them; None: where the standard output goes.
@@ -57,7 +57,8 @@ def documents(
 
 
 def _targets(metrics: Mapping[str, Counts]) -> Iterator[dict[str, Any]]:
-    """Metric → its value, for one document each. What has more values than fit goes on in further ones."""
+    """Yield for one document each: metric → its value. A metric with more values than fit goes on in further
+    documents."""
     names = iter(metrics)
     while some := list(islice(names, MOST_METRICS)):
         portions = {name: [_target(part) for part in parts(metrics[name], MOST_VALUES)] for name in some}
@@ -66,8 +67,8 @@ def _targets(metrics: Mapping[str, Counts]) -> Iterator[dict[str, Any]]:
 
 
 def _target(counts: Counts) -> Any:
-    """A number, or several, of which each stands as often as it was there. Where that would be too many: as values and
-    counts, which the specification does not mention, and AWS' own agents send."""
+    """Return a metric's value: a number, or a list with each number as often as it was there. If that list would be too
+    long, return values and counts, which the specification does not mention, and AWS' own agents send."""
     times = sum(counts.values())
     if times > MOST_VALUES:
         return {
@@ -132,7 +133,7 @@ class Emf:
 
 
 def _log_group(service: str, agent: str | None) -> str | None:
-    """As AWS' own libraries name it, of the characters that such a name may have."""
+    """Return the log group's name as AWS' own libraries form it, of the characters that such a name may have."""
     return None if agent is None else re.sub(r"[^A-Za-z0-9_/.#-]", "-", f"{service}-metrics")
 
 

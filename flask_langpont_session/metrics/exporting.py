@@ -64,7 +64,10 @@ class Exporting:
             self.threads.append(self._opentelemetry())
 
     def _publishing(self, sinks: Sequence[Callable[[], Sink]]) -> PeriodicThread:
-        """:param sinks: make where it goes to."""
+        """Return the thread that publishes to sinks.
+
+        :param sinks: make where it goes to.
+        """
         from .publisher import Publisher
 
         host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * self._settings.metrics_interval)
@@ -112,13 +115,14 @@ class Exporting:
         return found
 
     def _publishing_at_end(self, sink: Sink) -> Publisher:
-        """Of each request, in the place of a thread that would be frozen with its process."""
+        """Return a publisher for the end of each request, instead of a thread, which would be frozen with its
+        process."""
         from .publisher import Publisher
 
         return Publisher(self._take(self._reader()), HostWork(None, "metrics", math.inf), [sink], lambda: False)
 
     def _end_of_request(self, *_: object, **__: object) -> None:
-        """A receiver of Flask's signals."""
+        """Publish (a receiver of Flask's signals)."""
         if self._at_end is not None:
             with self._ends:
                 self._at_end.publish()
@@ -167,7 +171,7 @@ class Exporting:
         return Reader(self._recorder, lambda: health.level, lambda: len(health.lost_shards), health.down)
 
     def install(self, app: Flask) -> None:
-        """Show the page, if there is one; publish at the end of requests, if that is the time."""
+        """Register the page, if there is one, and publish at the end of requests, if figures are published then."""
         if self.page is not None:
             app.register_blueprint(self.page)
         if self._at_end is not None:

@@ -1,7 +1,6 @@
-"""What is published of an interval: for each metric and each value of its third dimension, which values there were and
-how often. Such figures of several processes are added up without any loss: every statistic of CloudWatch's is the same
-as if each process had published its own.
-"""
+"""The published figures of an interval: for each metric and each value of its third dimension, which values there were
+and how often. Such figures of several processes are added up without any loss: every statistic of CloudWatch's is the
+same as if each process had published its own."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _MOST_CHARACTERS = 1024
 
 
 class Figure(NamedTuple):
-    """What is counted.
+    """A metric, or one value of its third dimension.
 
     :param metric: its name.
     :param by: the third dimension, and `of`: its value; empty: of all of it.
@@ -43,10 +42,10 @@ BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in catalogue.ALL
 
 
 def figures(interval: Interval, *, active: int | None, in_use: int) -> Figures:
-    """The figures of one process.
+    """Return the figures of one process.
 
-    What has no `by` is always there, also as 0, so that a sum over missing data does not have to be guessed; by a third
-    dimension only what happened is, because each is paid for, and each store.
+    A figure without `by` is always there, also as 0, so that a sum over missing data does not have to be guessed. By a
+    third dimension there is only what happened, because each is paid for, and each store.
 
     :param active: sessions in use; None: not known, or another process publishes it.
     :param in_use: the most connections that were in use at a time.
@@ -81,7 +80,7 @@ def _all(interval: Interval, active: int | None, in_use: int) -> Iterator[Figure
 
 
 def number(metric: Metric, value: int, of: str = "") -> Figures:
-    """One number, as figures."""
+    """Return one number, as figures."""
     return {_figure(metric, of): {within_range(value): 1.0}}
 
 
@@ -112,24 +111,24 @@ def _figure(metric: Metric, of: str) -> Figure:
 
 
 def _ascii(name: str) -> str:
-    """A category's name as the value of a dimension: any identifier of Python's may be one."""
+    """Return a category's name as the value of a dimension: it may be any identifier of Python's."""
     return name.encode("ascii", "backslashreplace").decode()[:_MOST_CHARACTERS]
 
 
 def parts(counts: Counts, most: int) -> Iterator[Counts]:
-    """Portions of so many values, from below."""
+    """Yield portions of at most so many values, the lowest first."""
     remaining = iter(sorted(counts.items()))
     while part := dict(islice(remaining, most)):
         yield part
 
 
 def within_range(number: float) -> float:
-    """A number as CloudWatch takes it."""
+    """Return a number cut to the range that CloudWatch takes."""
     return float(max(-LARGEST, min(LARGEST, number)))
 
 
 def together(found: Iterable[Figures]) -> Figures:
-    """The figures of several processes, or of several intervals."""
+    """Add up the figures of several processes, or of several intervals."""
     whole: dict[Figure, dict[float, float]] = {}
     for part in found:
         for figure, counts in part.items():
@@ -144,12 +143,12 @@ _decode = msgspec.json.Decoder(_Message).decode
 
 
 def encode(found: Figures) -> bytes:
-    """As a message to the process that publishes."""
+    """Return figures as a message to the process that publishes."""
     return msgspec.json.encode([(figure, list(counts.items())) for figure, counts in found.items()])
 
 
 def decode(message: bytes) -> Figures:
-    """The figures of such a message; none: another release has written it, or no process of ours."""
+    """Return the figures of such a message; none: another release has written it, or no process of ours."""
     try:
         return {figure: dict(counts) for figure, counts in _decode(message) if figure.metric in BY_NAME}
     except msgspec.MsgspecError:

@@ -42,7 +42,7 @@ configuration."""
 
 @dataclass(slots=True)
 class Slice:
-    """What was so in one slice of time, or in several.
+    """The answers, times and waiting changes of one slice of time, or of several.
 
     :param began: seconds since 1970.
     :param answers: one of :data:`SOURCES` → how many answers came from there.
@@ -56,14 +56,14 @@ class Slice:
     waiting: int | None = 0
 
     def add(self, answers: Mapping[str, int], took: Mapping[str, Amounts], waiting: int | None) -> None:
-        """What was seen in a part of it."""
+        """Add what was seen in a part of the slice."""
         self.answers.update(answers)
         for store, amounts in took.items():
             self.took.setdefault(store, Counter()).update(amounts)
         self.waiting = None if waiting is None or self.waiting is None else max(self.waiting, waiting)
 
     def percentile(self, store: str, share: float) -> float | None:
-        """Milliseconds that a share (0–1) of the calls did not exceed; None: there was no call."""
+        """Return the milliseconds that a share (0–1) of the calls did not exceed; None: there was no call."""
         amounts = self.took.get(store, Counter[float]())
         left = share * sum(amounts.values())
         for amount in sorted(amounts):
@@ -74,7 +74,7 @@ class Slice:
 
 
 class LevelChange(NamedTuple):
-    """The level became another.
+    """A change of the level, to this one.
 
     :param at: seconds since 1970.
     """
@@ -84,7 +84,7 @@ class LevelChange(NamedTuple):
 
 
 class History:
-    """What one process remembers of itself. A forked child begins with nothing.
+    """The last hour of one process. A forked child begins with nothing.
 
     :param reader: of the recorder, for this alone.
     :param health: whose level it is about.
@@ -146,12 +146,12 @@ class History:
             self._changes.append(LevelChange(self._health.since, level))
 
     def slices(self, since: float) -> list[Slice]:
-        """Those that were not over by then, oldest first."""
+        """Return the slices that ended after `since`, oldest first."""
         with self._lock:
             return [together([one]) for one in self._slices if one.began + STEP > since]
 
     def changes(self, since: float) -> list[LevelChange]:
-        """The levels there were since then, oldest first; the first one began earlier, if that is known."""
+        """Return the levels since then, oldest first; the first one began earlier, if that is known."""
         with self._lock:
             known = list(self._changes)
         first = max((number for number, change in enumerate(known) if change.at <= since), default=0)
@@ -159,7 +159,7 @@ class History:
 
 
 def _answers_in(interval: Interval) -> Counter[str]:
-    """How many answers came from where."""
+    """Return how many answers came from each source."""
     found: Counter[str] = Counter()
     for operation, series in interval.series.items():
         source = _ANSWERED.get((operation.name, operation.source))
@@ -183,7 +183,7 @@ _STORES = {PRIMARY: REDIS, REPLICA: REDIS, DATABASE: DATABASE}
 
 
 def together(slices: Sequence[Slice]) -> Slice:
-    """Several as one; at least one."""
+    """Merge slices, one at least, into one."""
     whole = Slice(slices[0].began)
     for one in slices:
         whole.add(one.answers, one.took, one.waiting)

@@ -1,5 +1,5 @@
-"""The lines of the log that say what an outage is: one where a store is lost, one where it is used again, one when
-what waited for it is there.
+"""The log's lines about an outage: one where a store is lost, one where it is used again, one when all that waited for
+it has been merged.
 
 The data of each stands in ``extra=`` as well, under names that begin with ``langpont_``, for logs in JSON.
 """
@@ -46,7 +46,7 @@ class IncidentLog:
         self._before: Mapping[str, int] | None = None
 
     def lost(self, error: StoreError, ways: Sequence[str], level: int, lost: Collection[str]) -> None:
-        """Requests do not use a store any more.
+        """Log that requests do not use a store any more.
 
         :param ways: directions.
         :param level: of this process now.
@@ -62,7 +62,7 @@ class IncidentLog:
         )
 
     def back(self, store: str, ways: Sequence[str], seconds: float, level: int) -> None:
-        """Requests use a store again.
+        """Log that requests use a store again.
 
         :param seconds: for how long they did not.
         """
@@ -82,7 +82,8 @@ class IncidentLog:
         )
 
     def level_changed(self, old: int, new: int, lost: Collection[str]) -> None:
-        """Where a store is lost or used again, the line about it says the level. From 2 to 3 it is a matter of time.
+        """Count a new level; log only the one from 2 to 3, which is a matter of time. Any other change comes with a
+        store that is lost or used again, and the line about that store says the level.
 
         :param lost: all stores that requests do not use now.
         """
@@ -95,7 +96,7 @@ class IncidentLog:
             )
 
     def nothing_waits(self, lost: Collection[str]) -> None:
-        """What waited in the host's journal is where it belongs. Said once, after the last store is back.
+        """Log that all that waited in the host's journal has been merged: once, after the last store is back.
 
         :param lost: all stores that requests do not use now.
         """

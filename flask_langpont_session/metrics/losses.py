@@ -1,4 +1,4 @@
-"""What an outage cost: each change of a session that was acknowledged, or asked for, and is not kept.
+"""The cost of an outage: each change of a session that was acknowledged, or asked for, and is not kept.
 
 Counted by cause and category, and sent as an event: it answers the question "where is my data?".
 """
@@ -16,7 +16,7 @@ from .recorder import Recorder
 
 
 class Loss(StrEnum):
-    """What became of a change."""
+    """The fate of a change that is not kept."""
 
     WRITES_LOST = "writes_lost"  # it should have been kept and could not be: the journal refused it, or Redis lost it
     MERGE_CONFLICTS = "merge_conflicts"  # it was kept, and what another one wrote since stays in its place
@@ -25,7 +25,8 @@ class Loss(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why. A closed set: a metric of each is paid for. docs/operations.md says what can still be done."""
+    """The cause of a loss. A closed set: a metric of each is paid for. docs/operations.md says what can still be
+    done."""
 
     JOURNAL_FULL = "journal full"  # a limit of the journal is reached, or its disk takes no more
     JOURNAL_FAILED = "journal failed"  # the journal cannot be used: its file, its rights, a lock that is held too long
@@ -48,17 +49,17 @@ class Cause(StrEnum):
 
     @classmethod
     def at_level(cls, level: int) -> Cause:
-        """The table, at a degradation level."""
+        """Return the cause that is the table, at a degradation level."""
         return cls(f"level {level}")
 
     @classmethod
     def of_conflict(cls, basis: Basis) -> Cause:
-        """Why a value that waited gave way to another one."""
+        """Return the cause why a value that waited gave way to another one."""
         return cls.MADE_WITHOUT_READING if basis is Basis.UNSEEN else cls.WRITTEN_SINCE
 
     @classmethod
     def of(cls, error: StoreError) -> Cause:
-        """Why the journal did not keep a change."""
+        """Return the cause why the journal did not keep a change."""
         if error.error_class is ErrorClass.DATA:
             return cls.NO_NUMBER
         is_full = error.error_class in (ErrorClass.WRITE_REFUSED, ErrorClass.LOCAL)
@@ -95,7 +96,7 @@ class Losses:
         self._emit = emit
 
     def outdated(self, found: Mapping[tuple[str, Basis], int]) -> None:
-        """Values that waited in the journal gave way to what the host knows now.
+        """Note that values which waited in the journal gave way to what the host knows now.
 
         :param found: their category, and what they were made from → how many.
         """
@@ -113,7 +114,7 @@ class Losses:
             self.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, category)
 
     def note(self, loss: Loss, cause: Cause, category: str, count: int = 1) -> None:
-        """Some changes of a category were not kept.
+        """Note that some changes of a category were not kept.
 
         :param cause: one of :data:`CAUSES` of that loss.
         """

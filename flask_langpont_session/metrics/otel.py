@@ -28,7 +28,7 @@ _OPERATION, _BACKEND, _OUTCOME = f"{_NAME}operation", f"{_NAME}backend", f"{_NAM
 
 
 class Instruments:
-    """What is added up, how long and how large things were, and what is as it is at the moment."""
+    """The counters, histograms and gauges of this package."""
 
     def __init__(self, meter: metrics.Meter) -> None:
         self._counters = [
@@ -47,7 +47,7 @@ class Instruments:
         self.lag = meter.create_gauge(f"{_NAME}process_lag", "s", catalogue.PROCESS_LAG.meaning)
 
     def add(self, interval: Interval) -> None:
-        """Bring in what an interval has, and how things are at its end."""
+        """Add an interval's counts, and set the gauges to the values at its end."""
         for exported, counter in self._counters:
             for labels, number in exported.found(interval):
                 counter.add(number, _attributes(exported, labels))
@@ -82,7 +82,7 @@ class OpenTelemetry:
         self._in_use = in_use
 
     def publish(self) -> None:
-        """Bring in what is new."""
+        """Add what is new since the last call."""
         self._instruments.add(self._reader.take())
         for store, number in self._in_use().items():
             self._instruments.in_use.set(number, {_BACKEND: store})

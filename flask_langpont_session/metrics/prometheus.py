@@ -52,7 +52,7 @@ _NAME = "langpont_session_"
 
 
 class Standing(NamedTuple):
-    """What the stores of one application are like at a moment.
+    """The state of one application's stores at a moment.
 
     :param in_use: connections in use, by store.
     :param usable: store and direction → whether requests use it; of several shards, all of them.
@@ -108,7 +108,7 @@ GAUGES: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
 
 
 class _Gauges:
-    """What is so at the moment: of the applications of this process together, the worst or the sum."""
+    """The gauges: the worst, or the sum, over the applications of this process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._shown = {
@@ -122,12 +122,12 @@ class _Gauges:
         renew_in_children(self, _Gauges._begin)
 
     def _begin(self) -> None:
-        """As new: a forked child shows nothing of what its parent is like."""
+        """Begin anew in a forked child, which shows nothing of its parent."""
         self._lock = threading.Lock()
         self._states: WeakKeyDictionary[object, tuple[int, int, Standing]] = WeakKeyDictionary()
 
     def show(self, publisher: object, level: int, lost_shards: int, standing: Standing) -> None:
-        """Show what one application of this process is like now, together with the others.
+        """Show one application's present state, together with the others of this process.
 
         :param publisher: whose it is; what it showed before is forgotten.
         :param level: its degradation level.
@@ -152,19 +152,19 @@ class _Gauges:
             self._shown["near_cache_connections"].labels(PRIMARY).set(sum(near_connections))
 
     def show_active(self, reading: SessionsInUse) -> None:
-        """Show how many sessions are in use, as far as that is known."""
+        """Show how many sessions are in use; NaN: not known."""
         self._shown["active"].set(math.nan if reading.number is None else reading.number)
 
     def add(self, interval: Interval) -> None:
-        """Bring in what an interval has."""
+        """Show the process lag of an interval."""
         for amounts in aggregate.measured(interval, "process_lag").values():
             self._shown["process_lag_seconds"].set(max(amounts) * 0.001)
 
 
 class _WithoutCreated:
-    """What a registry shows, as one collector, without the series ``…_created``.
+    """A registry as one collector, without its series ``…_created``.
 
-    Each counter and each histogram has one besides, which says when it began: nothing here needs that, and they would
+    Each counter and each histogram has such a series, which says when it began: nothing here needs that, and they would
     be a quarter of all series. prometheus_client can leave them out for a whole process only, those of the
     application's own metrics included.
     """
@@ -173,18 +173,18 @@ class _WithoutCreated:
         self._registry = registry
 
     def describe(self) -> Iterable[Metric]:
-        """The names, so that a registry refuses them a second time."""
+        """Return the names, so that a registry refuses them a second time."""
         return self.collect()
 
     def collect(self) -> Iterable[Metric]:
-        """All of it."""
+        """Yield all metrics without those series."""
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
 
 
 class Collectors:
-    """What one registry shows of this package."""
+    """The collectors of this package in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         own = CollectorRegistry()
@@ -200,15 +200,15 @@ class Collectors:
         registry.register(_WithoutCreated(own))
 
     def expect(self, categories: Iterable[str]) -> None:
-        """Show a nought for every loss there may be: of a series that begins with its first loss, `increase()` does not
-        see that one."""
+        """Show a nought for every loss there may be: where a series begins with its first loss, `increase()` does not
+        see that loss."""
         for category in categories:
             for loss, causes in CAUSES.items():
                 for cause in causes:
                     self._counters[loss][1].labels(cause, category)
 
     def add(self, interval: Interval) -> None:
-        """Bring in what an interval has."""
+        """Add an interval's counts."""
         for exported, histogram in self._histograms:
             for labels, amounts in exported.found(interval):
                 shown = histogram.labels(*labels)
@@ -225,7 +225,7 @@ _making = threading.Lock()
 
 
 def collectors_of(registry: CollectorRegistry | None) -> Collectors:
-    """The collectors in a registry, made at the first call.
+    """Return the collectors in a registry, made at the first call.
 
     :param registry: None: the one that prometheus_client offers by default.
     """
@@ -258,7 +258,7 @@ class Prometheus:
         self._shown: SessionsInUse | None = None
 
     def publish(self) -> None:
-        """Bring in what is new."""
+        """Add what is new since the last call, and show the present state."""
         interval = self._reader.take()
         self._collectors.add(interval)
         self._collectors.gauges.show(self, interval.level, interval.lost_shards, self._standing())
@@ -269,7 +269,7 @@ class Prometheus:
 
 
 def page(url: str, registry: Any) -> Blueprint:
-    """A page at `url` for the scraper. The web server decides which clients may read it."""
+    """Return a blueprint with a page at `url` for the scraper. The web server decides which clients may read it."""
     pages = Blueprint("langpont_session_metrics", __name__)
 
     @pages.get(url)

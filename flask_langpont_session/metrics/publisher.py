@@ -14,7 +14,7 @@ Sink = Callable[[Figures], None]
 
 
 class Publisher:
-    """Made and used in one thread of one process.
+    """Publishes the figures of all processes of a host. Made and used in one thread of one process.
 
     :param take: gives what this process has counted since it was asked before.
     :param is_ending: whether this is the last time.
@@ -29,7 +29,7 @@ class Publisher:
         self._is_ending = is_ending
 
     def publish(self) -> None:
-        """Publish, or leave to another process, what is new."""
+        """Publish the new figures, or leave them to the process that publishes."""
         mine = self._take()
         if not self._host.lead() and self._host.leave(encode(mine)):
             if not self._is_ending() or not self._host.succeeds():

@@ -1,9 +1,9 @@
-"""One in-process recorder: what was done, where the answer came from, how it ended, how long it took.
+"""One in-process recorder: which operation, from which source it was answered, how it ended, how long it took.
 
-The requests' scopes, the save, the events and the request hooks feed it; exporters read it. Recording is a note of what
-is to be added, which one thread does for all, a hundred records or so later; it never waits, neither for an exporter
-nor for another thread that records. A duration or a size is counted under its first two digits, rounded up: that is
-precise enough for a percentile, and few enough numbers to send.
+The requests' scopes, the save, the events and the request hooks feed it; exporters read it. Recording only appends a
+note, and one thread adds up some hundred notes later; it never waits, neither for an exporter nor for another thread
+that records. A duration or a size is counted under its first two digits, rounded up: that is precise enough for a
+percentile, and few enough numbers to send.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Amounts = Mapping[float, int]
 
 
 class Observation(NamedTuple):
-    """What one observation is about.
+    """The subject of an observation.
 
     :param name: ``load``, ``save``, ``verify``, ``revoke``, ``request`` …
     :param category: the session category, or ``all``.
@@ -63,14 +63,14 @@ class Series:
     durations: dict[float, int] = field(default_factory=Counter)
 
     def since(self, before: Series) -> Series:
-        """What was added to `before`, an earlier copy."""
+        """Return the observations added since `before`, an earlier copy."""
         return Series(
             self.count - before.count, self.seconds - before.seconds, _added(self.durations, before.durations)
         )
 
 
 class Measure(NamedTuple):
-    """What is measured that is no operation.
+    """The subject of a measured amount, which is no operation.
 
     :param name: ``payload`` (bytes of the changed fields of a category), ``pool_wait`` (milliseconds until a connection
         was there, when none lay ready), ``process_lag`` (milliseconds, see :attr:`.lag.Lag.longest`).
@@ -123,8 +123,8 @@ class Recorder:
         self._note((name,), by)
 
     def noting(self, *key: str) -> Callable[[float], None]:
-        """Return what records one kind in a fraction of the time, for what happens once in a request: the record of
-        that request has it added.
+        """Return a function that records one kind in a fraction of the time, for what happens once in a request: each
+        call adds one record.
 
         :param key: the fields of an :class:`Observation` or a :class:`Measure`, or the name of a counter.
         """
@@ -158,12 +158,12 @@ class Recorder:
                     self._amounts[key].update(map(BOUNDS.__getitem__, places))
 
     def losses(self) -> Mapping[NotKept, int]:
-        """A copy of what was not kept, and how many changes that were."""
+        """Return a copy of the losses, with the number of changes of each."""
         with self._up_to_date():
             return {NotKept(*key): number for key, number in self._sums.items() if len(key) == 3}
 
     def series(self) -> Mapping[Observation, Series]:
-        """A copy of everything observed so far."""
+        """Return a copy of everything observed so far."""
         with self._up_to_date():
             return {
                 Observation(*key): Series(sum(durations.values()), self._sums[key], dict(durations))
@@ -172,12 +172,12 @@ class Recorder:
             }
 
     def amounts(self) -> Mapping[Measure, Amounts]:
-        """A copy of everything measured so far."""
+        """Return a copy of everything measured so far."""
         with self._up_to_date():
             return {Measure(*key): dict(amounts) for key, amounts in self._amounts.items() if len(key) == 2}
 
     def counters(self) -> Mapping[str, int]:
-        """A copy of the counters."""
+        """Return a copy of the counters."""
         with self._up_to_date():
             return {key[0]: number for key, number in self._sums.items() if len(key) == 1}
 
@@ -189,7 +189,7 @@ class Recorder:
 
 
 class Interval(NamedTuple):
-    """What was recorded between two looks.
+    """The records between two looks.
 
     :param series: of the operations that were done.
     :param amounts: what was measured.
@@ -212,7 +212,7 @@ class Interval(NamedTuple):
 
 
 class Reader:
-    """Hands out what was recorded since it was last asked: each exporter has one of its own. For one thread.
+    """Hands out the records since the last call: each exporter has a reader of its own. For one thread.
 
     :param level: says the degradation level now.
     :param lost_shards: says how many shards are lost now.
@@ -237,7 +237,7 @@ class Reader:
         self._last_level = 0
 
     def take(self) -> Interval:
-        """What is new."""
+        """Return what was recorded since the last call."""
         series, amounts, counters = self._recorder.series(), self._recorder.amounts(), self._recorder.counters()
         done = {operation: s.since(self._series.get(operation, _NOTHING)) for operation, s in series.items()}
         measured = {what: _added(counts, self._amounts.get(what, {})) for what, counts in amounts.items()}
@@ -261,7 +261,7 @@ class Reader:
 
 
 def _added(now: Mapping[T, int], before: Mapping[T, int]) -> dict[T, int]:
-    """What numbers have grown by, of those that have."""
+    """Return by how much numbers have grown, without those that have not."""
     return {key: number - before.get(key, 0) for key, number in now.items() if number != before.get(key, 0)}
 
 
@@ -270,7 +270,7 @@ _LEVELS = {f"level_{number}": number for number in range(5)}
 
 
 def count_level(recorder: Recorder, level: int) -> None:
-    """The degradation level moved to `level`: a reader must not miss it, however short it lasts."""
+    """Count that the degradation level moved to `level`, so that a reader does not miss it, however short it lasts."""
     recorder.count(f"level_{level}")
 
 
@@ -279,12 +279,12 @@ _BEGAN = "flask_langpont_session.began"
 
 
 def note_beginning(environ: dict[str, Any]) -> None:
-    """A request begins."""
+    """Note in a request's environ when it began."""
     environ[_BEGAN] = time.perf_counter()
 
 
 def record_request(recorder: Recorder, environ: dict[str, Any], outcome: str) -> None:
-    """A request ends, of which that was noted. Only the first end counts."""
+    """Record the end of a request whose beginning was noted. Only the first end counts."""
     began = environ.pop(_BEGAN, None)
     if began is not None:
         recorder.observe("request", "all", "none", outcome, time.perf_counter() - began)

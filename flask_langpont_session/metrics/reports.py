@@ -1,4 +1,4 @@
-"""Where requests and the recovery say what happened: it is counted, sent as an event, and logged."""
+"""Counts, logs and sends as an event what requests and the recovery report."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class Reports:
             self.in_use.ended(digest)
 
     def payload(self, changes: Mapping[str, CategoryChange]) -> None:
-        """These changes of categories were stored: measure their bytes."""
+        """Measure the bytes of changes that were stored, by category."""
         for name, change in changes.items():
             if change.sets:
                 size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
                 self.recorder.noting("payload", name)(size)
 
     def rejected(self, category: str, key: str | None, reason: str) -> None:
-        """A change could not be stored at save time, when no view is there to be told any more."""
+        """Report a change that could not be stored by a save, when no view is there to be told any more."""
         what = f"session key {key!r}" if key else f"session data of category {category!r}"
         log.error(
             "%s was not stored (%s); the old data is kept",
@@ -86,7 +86,7 @@ class Reports:
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
 
     def shared(self, outdated: Mapping[tuple[str, Basis], int], left_out: int) -> None:
-        """Copies were shared with the other workers of the host.
+        """Note that copies were shared with the other workers of the host.
 
         :param outdated: category and basis of values that waited → how many of them gave way to a copy.
         :param left_out: how many copies there was no room for. Nothing is lost: a request whose session is among them
@@ -105,7 +105,7 @@ class Reports:
                 )
 
     def database_went_back(self, commits: int) -> None:
-        """The database lacks commits that it had confirmed; what is known of them was made good.
+        """Report commits that the database had confirmed and lacks; what is known of them was made good.
 
         :param commits: how many.
         """
@@ -124,7 +124,7 @@ class Reports:
             )
 
     def journal_failed(self, error: StoreError) -> None:
-        """The journal could not be read or written."""
+        """Report that the journal could not be read or written."""
         if error.error_class is ErrorClass.DATA:
             # One session's value, for example something else than a number that was to be counted up.
             self.recorder.count("journal_rejected")
@@ -143,7 +143,8 @@ class Reports:
             )
 
     def journal_busy(self, error: StoreError) -> None:
-        """The journal did not say in time what it holds. Nothing is lost by it: the request goes by what it knows."""
+        """Report that the journal did not say in time what it holds. Nothing is lost: the request goes by what it
+        knows."""
         self.recorder.count("journal_errors")
         if self._journal_failure.is_due(f"reading: {error.cause}"):
             log.warning(

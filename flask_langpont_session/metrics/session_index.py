@@ -1,10 +1,10 @@
-"""How many sessions are in use: an index in Redis that the workers keep up beside the requests.
+"""Counts the sessions in use: an index in Redis that the workers keep up beside the requests.
 
-A request only notes, in this worker's memory, of which session a store has just confirmed or prolonged the life. That
-is rarer than requests, and shared: a use that one worker has noted is none for the others. A thread brings the notes to
-a few sorted sets, ``{prefix}:active:{<number>}`` (the braces around the number are literal: the hash tag that spreads
+A request only notes, in this worker's memory, the session whose life a store has just confirmed or prolonged. That is
+rarer than requests, and shared: a use that one worker has noted is none for the others. A thread brings the notes to a
+few sorted sets, ``{prefix}:active:{<number>}`` (the braces around the number are literal: the hash tag that spreads
 them over a cluster): member is the beginning of a digest, score the moment, by the Redis clock in ms, at which the
-session is over unless it is used again. How many lie in the future is the answer; nothing is ever scanned.
+session is over unless it is used again. The number of scores in the future is the answer; nothing is ever scanned.
 
 The worker that ends a session gives it a score beyond all times, and that stands for a while: another worker's note of
 an earlier use, brought later, cannot bring it back, because scores only ever grow (``ZADD GT``).
@@ -52,7 +52,7 @@ _DIGITS = {
 
 
 class SessionsInUse(NamedTuple):
-    """What one look found.
+    """The result of one look.
 
     :param number: sessions in use; None: Redis could not tell.
     """
@@ -61,18 +61,18 @@ class SessionsInUse(NamedTuple):
 
 
 class Redis(Protocol):
-    """What this needs of a store."""
+    """The part of a store that the index uses."""
 
     @property
     def prefix(self) -> str:
-        """First part of every key."""
+        """Return the first part of every key."""
 
     def run_commands(self, commands: Sequence[tuple[Any, ...]], *, timeout: float) -> list[Any]:
         """Run commands on keys of one cluster slot in one round trip."""
 
 
 class Notes:
-    """What the requests of one worker note. Nothing here waits for anything.
+    """The notes of one worker's requests. Nothing here waits for anything.
 
     :param clock: monotonic seconds.
     """
@@ -83,15 +83,15 @@ class Notes:
         renew_in_children(self, Notes._begin)
 
     def _begin(self) -> None:
-        """As new: the parent of a forked child brings its notes itself."""
+        """Begin anew in a forked child: its parent brings the parent's notes."""
         self._lock = threading.Lock()
         self._served: dict[str, float] = {}
         self._ended: set[str] = set()
 
     def served(self, digest: str, life_ms: int) -> None:
-        """Note that a session was used, and ends unless it is used again within `life_ms` milliseconds. Not said of
-        every use: when Redis has prolonged an anonymous one's life, or the database was asked about a signed-in one.
-        When there are too many notes it is left for the next time."""
+        """Note that a session was used, and ends unless it is used again within `life_ms` milliseconds. Called not at
+        every use, but when Redis has prolonged an anonymous session's life, or the database was asked about a signed-in
+        one. When there are too many notes, this one is left for the next time."""
         with self._lock:
             if len(self._served) < MOST_NOTES:
                 self._served[digest] = self._clock() + life_ms / 1000
@@ -104,8 +104,8 @@ class Notes:
                 self._ended.add(digest)
 
     def take(self) -> tuple[dict[str, float], set[str]]:
-        """All that was noted: digest → the moment at which that session's life ends, and the digests of those that are
-        over. None of it is here any more."""
+        """Return all notes, and forget them: digest → the moment at which that session's life ends, and the digests of
+        sessions that are over."""
         with self._lock:
             served, self._served = self._served, {}
             ended, self._ended = self._ended, set()
@@ -122,7 +122,7 @@ class Notes:
 
 
 class _Index:
-    """The sorted sets. All methods raise :class:`StoreError`.
+    """The index: sorted sets in Redis. All methods raise :class:`StoreError`.
 
     :param interval: seconds between two updates of a worker.
     """
@@ -135,7 +135,7 @@ class _Index:
         self._linger_ms = int(interval * 2000) + 60_000
 
     def look(self, may_lead: bool) -> tuple[int, bool]:
-        """The Redis clock in ms, and whether this worker is to publish and to clear up."""
+        """Return the Redis clock in ms, and whether this worker is to publish and to clear up."""
         commands: list[tuple[Any, ...]] = [("TIME",)]
         if may_lead:
             commands.append(("SET", f"{self.name}:lease", secrets.token_hex(8), "NX", "PX", self._lease_ms))
@@ -143,7 +143,7 @@ class _Index:
         return int(seconds) * 1000 + int(micros) // 1000, any(lease)
 
     def scores(self, lives: Mapping[str, float], ended: Iterable[str], now_ms: int) -> list[dict[str, int]]:
-        """Of each bucket: member → score.
+        """Return for each bucket: member → score.
 
         :param lives: digest → seconds that are left of a session's life.
         """
@@ -155,8 +155,8 @@ class _Index:
         return scores
 
     def tend(self, bucket: int, scores: dict[str, int], now_ms: int, leads: bool) -> tuple[int, int]:
-        """How many sessions of a bucket are in use, and how many have run out: the leader takes these out, and those
-        that were ended."""
+        """Bring scores to a bucket. Return how many of its sessions are in use, and how many have run out: the leader
+        takes these out, and those that were ended."""
         key = f"{self.name}:{{{bucket}}}"
         commands = list(_additions(key, scores))
         if commands or leads:
@@ -169,7 +169,7 @@ class _Index:
 
 
 class ActiveSessions:
-    """Brings the notes of one worker to the index, and tells what came of them.
+    """Brings the notes of one worker to the index, and knows the number of sessions in use.
 
     :param recorder: is told of the sessions that have run out, by the one worker that publishes.
     :param is_up: whether requests use that Redis at the moment.
@@ -196,18 +196,18 @@ class ActiveSessions:
         renew_in_children(self, ActiveSessions._begin)
 
     def _begin(self) -> None:
-        """As new: a forked child has not looked yet."""
+        """Begin anew in a forked child, which has not looked yet."""
         self.reading: SessionsInUse | None = None
         self._to_publish: int | None = None
         self._failing = Failing()
 
     @property
     def number(self) -> int | None:
-        """Sessions in use when this worker last looked; None: not known."""
+        """Return the sessions in use when this worker last looked; None: not known."""
         return self.reading.number if self.reading else None
 
     def take(self) -> int | None:
-        """The number, once, if this worker is the one to publish it; None: it is another, or the number is not
+        """Return the number, once, if this worker is the one to publish it; None: it is another, or the number is not
         known."""
         number, self._to_publish = self._to_publish, None
         return number
@@ -232,7 +232,8 @@ class ActiveSessions:
         self._say(None)
 
     def _bring(self, served: dict[str, float], ended: set[str], may_lead: bool) -> tuple[int, bool]:
-        """How many sessions are in use, and whether this worker is to publish it."""
+        """Bring notes to the index. Return how many sessions are in use, and whether this worker is to publish that
+        number."""
         now_ms, leads = self._index.look(may_lead)
         now, number = self._clock(), 0
         scores = self._index.scores({digest: ends - now for digest, ends in served.items()}, ended, now_ms)

@@ -25,5 +25,5 @@ from pkgutil import iter_modules
 
 
 def versions() -> list[str]:
-    """The names of the modules here, in order: of every version of the tables."""
+    """Return the names of the modules here, in order: of every version of the tables."""
     return sorted(module.name for module in iter_modules(__path__))

@@ -56,11 +56,11 @@ _NO_PAD = "utf8mb4_nopad_bin"
 
 
 def _exact_text(length: int, collation: str = "utf8mb4_bin") -> sa.String:
-    """MySQL compares text without regard to case unless told otherwise."""
+    """Return a type of text that is compared exactly: MySQL disregards case unless told otherwise."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
 
 
 def _payload() -> sa.Text:
-    """MySQL's TEXT holds 64 KiB, in the character set of the database."""
+    """Return the type of the payload: MySQL's TEXT holds 64 KiB, in the character set of the database."""
     return sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")

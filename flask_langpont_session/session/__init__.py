@@ -1,1 +1,1 @@
-"""What a view holds in its hands, by Flask's contract."""
+"""The session as a view sees it, by Flask's contract."""

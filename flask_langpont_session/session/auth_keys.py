@@ -1,5 +1,5 @@
-"""What setting, changing or removing a key of auth means: a sign-in, a sign-out, a grant, or just data; and what
-of the session goes along where it takes another id."""
+"""The rules for keys of auth: which change is a sign-in, a sign-out, a grant or plain data, and which data a session
+takes along to another id."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class AuthKeys:
         self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
     def is_to_be_stored(self, key: str, value: Any, encoded: bytes) -> bool:
-        """What setting an auth key means: a sign-in, a sign-out, a change of rights, or just data."""
+        """Return whether a value that is set to an auth key is to be stored; begin the sign-in, sign-out or grant that
+        it means."""
         settings = self._work.repository.settings
         is_right = key in settings.privilege_key_patterns
         if key in settings.user_key_patterns:
@@ -80,15 +81,15 @@ class AuthKeys:
         return True
 
     def _begins_to_live_shorter(self, key: str, encoded: bytes) -> bool:
-        """See :func:`.begins_to_live_shorter`. An id that was made in this request will do."""
+        """Return :func:`.begins_to_live_shorter`, but False where this request has made another id already."""
         if self._ids.identity.minted is not None:
             return False
         return begins_to_live_shorter(self._ids.life, self._work.stored(AUTH), {key: encoded})
 
     def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
-        """Whether a value that is assigned to a user key is news of the user whom that key names already: the dict that
-        this session gave out, changed; or, where the key is a right as well, a value that names no user (a token that
-        was refreshed)."""
+        """Return whether a value that is assigned to a user key is news of the same user, and no sign-in: the dict that
+        this session gave out, changed; or, where the key is a right as well, a value that names no user (a refreshed
+        token)."""
         if self._work.kind != SIGNED_IN or not self._work.has(key):
             return False
         if value is self._work.now.values[key] and isinstance(value, (dict, list)):
@@ -96,18 +97,17 @@ class AuthKeys:
         return user is None and key in self._work.repository.settings.privilege_key_patterns
 
     def _shows_no_rights(self) -> bool:
-        """Whether this request can only show a visitor: rights are then not withdrawn by saying that there are none.
-
-        Flask-Login says so to every visitor with data, on each page and inside error pages. Refused, all would be.
+        """Return whether this request can only show a visitor: assigning "no rights" then withdraws none. Flask-Login
+        does so for every visitor with data, on each page and inside error pages; to refuse it would fail all of them.
         """
         is_lost_sign_in = self._ids.target is not self._ids.origin and not self._ids.scope.can(DATABASE, WRITE)
         return self._work.is_in_doubt or is_lost_sign_in
 
     def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
-        """From here on this request speaks for a new id; what may be carried over is taken along.
+        """Give the request a new session id, and take along what may be carried over.
 
-        Of a session of another user, or of one that cannot be verified, that is what outlives a sign-out. Of one
-        without a user its tokens of OAuth libraries, too: they name the user.
+        From a session of another user, or one that cannot be verified, only what outlives a sign-out is taken along.
+        From a session without a user, the tokens of OAuth libraries as well: they name the user.
 
         :param user_key: the key that is set; empty: it is a right.
         :param user: the user whom it names; None: none, which is never the one before.
@@ -141,20 +141,20 @@ class AuthKeys:
             self._give_back()
 
     def _users(self) -> Mapping[str, str | None]:
-        """The user keys that are set, with the users whom they name."""
+        """Return the user keys that are set, with the users whom they name."""
         work, now = self._work, self._work.now
         keys = {*work.stored(AUTH), *now.values, *now.assigned, *(work.load().former or ())}
         keys.intersection_update(work.repository.settings.user_keys)
         return {key: user_of(self._before_changes(key)) for key in keys if work.has(key)}
 
     def _has_rights(self) -> bool:
-        """Whether the database says, at this moment, that this is a session which is signed in."""
+        """Return whether the database says at this moment that this session is signed in."""
         work = self._work
         is_signed_in = work.kind == SIGNED_IN and work.ids.target is work.ids.origin and not work.unverified
         return is_signed_in and fresh_row(self._work) is not None
 
     def _give_back(self) -> None:
-        """A later user key says that the session was another user's after all: what was taken from it goes again."""
+        """Drop what was taken from the session: a later user key says that the session was another user's after all."""
         _, taken = self._taken_from
         stays = self._work.repository.settings.carry_on_sign_out
         for key, encoded in taken.items():
@@ -179,14 +179,17 @@ class AuthKeys:
             raise self._work.repository.row_writes.refused()
 
     def _grant(self) -> None:
-        """The save changes users or rights of a session that is known to be signed in."""
+        """Note that the save changes users or rights of a session that is known to be signed in.
+
+        :raises GrantRefused: the database cannot decide about it.
+        """
         self._require_arbiter()
         if self._work.unverified:
             raise self._work.repository.row_writes.refused()
         self._work.grants = True
 
     def delete(self, key: str) -> None:
-        """Remove a key, of whatever category. Of auth that may be a sign-out.
+        """Remove a key, of whatever category. A key of auth may mean a sign-out.
 
         :raises KeyError: there is none.
         """
@@ -198,7 +201,8 @@ class AuthKeys:
             work.delete(key)
 
     def _is_sign_out(self, key: str) -> bool:
-        """What removing an auth key means. Returns whether the session ended by it."""
+        """Do what the removal of an auth key means: a sign-out, a grant, or nothing. Return whether the session
+        ended."""
         settings = self._work.repository.settings
         if key in settings.user_key_patterns:
             self.sign_out()
@@ -221,8 +225,8 @@ class AuthKeys:
         return self._work.repository.settings.is_identity(key)
 
     def decide_about_rights(self, change: CategoryChange) -> None:
-        """A right, or what is told of a user, that was changed inside its value is a grant, as one that was assigned; a
-        visitor has none. Another user is not made so: that takes a new id.
+        """Treat a right, or data about a user, that was changed inside its value as a grant, like an assigned one; a
+        visitor has none. Such a change never names another user: that takes a new id.
 
         :raises GrantRefused: the database does not decide about it.
         """
@@ -254,7 +258,7 @@ class AuthKeys:
                 self._grant()
 
     def _before_changes(self, key: str) -> Any:
-        """The value of a key of auth without what was changed inside of it since it was assigned or read."""
+        """Return the value of an auth key without the changes made inside of it since it was assigned or read."""
         now = self._work.now
         encoded = now.assigned.get(key) or now.saved.get(key) or self._work.stored(AUTH).get(key)
         return decode(encoded) if encoded else None
@@ -307,7 +311,7 @@ class AuthKeys:
             self._ids.identity.rename(row)
 
     def confirm(self) -> None:
-        """The user has just given proof of being that user: note the moment, and give the session a new id.
+        """Note that the user has just proved to be that user, and give the session a new id.
 
         :raises Unauthorized: no user is signed in.
         :raises GrantRefused: the database does not answer.
@@ -324,7 +328,7 @@ class AuthKeys:
 
 
 def carry(work: Work, categories: Collection[str], features: Collection[str] = ()) -> Carried:
-    """The present data of some categories, and of some features. Defaults shown in an outage are not data."""
+    """Return the present data of some categories, and of some features. Defaults shown in an outage are not data."""
     features = [name for name in features if name in work.repository.table.features]
     if not (categories or features):
         return {}
@@ -341,15 +345,16 @@ def carry(work: Work, categories: Collection[str], features: Collection[str] = (
 
 
 def hides_some(work: Work, categories: Collection[str]) -> bool:
-    """Whether there is data of some categories that this request is not shown in an outage, or may be."""
+    """Return whether some categories have data, or may have, that this request is not shown because of an outage."""
     loaded = work.load()
     found = map(loaded.of, categories)
     return any(each.gap and (each.gap.whole or (each.beneath or NO_COPY).fields) for each in found)
 
 
 def restart(work: Work, kind: str | None, categories: Collection[str], also: Carried = NO_FIELDS) -> None:
-    """Begin anew under another id (of `kind`), or under none, with the present data of some categories. Where that
-    may not be known as a whole the journal brings it to the other id, and what this request changes comes behind.
+    """Begin anew under another id (of `kind`), or under none, with the present data of some categories. A category that
+    this request may not know completely is taken to the other id by the journal, and the request's own changes follow
+    it.
 
     :param also: other data that is to be stored there.
     """
@@ -373,8 +378,8 @@ def restart(work: Work, kind: str | None, categories: Collection[str], also: Car
 
 
 def _incomplete(work: Work, categories: Collection[str]) -> tuple[str, ...]:
-    """Of the categories that are taken along to another id, those that this request may not know as a whole: in an
-    outage some of it is not shown, or would not be kept."""
+    """Return those of the categories to take along that this request may not know completely: in an outage some of
+    their data is not shown, or would not be kept."""
     ids = work.ids
     if ids.identity.minted is not None:  # nothing is stored under that id yet
         return tuple(name for name in ids.identity.carries if name in categories)

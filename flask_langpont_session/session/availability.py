@@ -1,4 +1,5 @@
-"""What each feature gets in one request: by the table, at its level, and by what could be read."""
+"""Behaviour, source and availability of each feature in one request: by the table, its level, and what could be
+read."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from .work import Work
 
 
 def is_available(work: Work, feature: Feature) -> bool:
-    """Whether a feature can be used, see :meth:`.Session.available`."""
+    """Return whether a feature can be used, see :meth:`.Session.available`."""
     effect = EFFECTS.get(_behaviour(work, feature))
     if effect is None:
         return True
@@ -21,7 +22,7 @@ def is_available(work: Work, feature: Feature) -> bool:
 
 
 def explain(work: Work) -> list[FeatureReport]:
-    """What every feature gets, and from which store."""
+    """Return for every feature its behaviour, source and availability in this request."""
     loaded = work.load()
     return [
         FeatureReport(

@@ -1,4 +1,4 @@
-"""What one request changed in its session, key by key. Knows encodings and limits; no store, no policy."""
+"""The changes that one request made in its session, key by key. Knows encodings and limits; no store, no policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Carried = Mapping[str, bytes]
 
 
 class SessionLimits(NamedTuple):
-    """What a session may hold.
+    """Limits of what a session may hold.
 
     :param bytes: per category; `fields`: likewise.
     :param depth: levels of nesting in a value.
@@ -58,29 +58,29 @@ class Changes:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing was read, changed or saved."""
+        """Return whether nothing was read, changed or saved."""
         return not (self.values or self.assigned or self.deleted or self.saved)
 
     @property
     def may_have_changed(self) -> bool:
-        """Whether anything was changed, or could be inside of a value."""
+        """Return whether a value was changed, or could have been changed inside."""
         if self.assigned or self.deleted or self.increments:
             return True
         return not IMMUTABLE.issuperset(map(type, self.values.values()))
 
     def __contains__(self, key: str) -> bool:
-        """Whether this request gave the key a value."""
+        """Return whether this request gave the key a value."""
         return key in self.assigned or key in self.increments
 
     def encode(self, key: str, value: Any) -> bytes:
-        """The bytes of a value.
+        """Return the bytes of a value.
 
         :raises SessionValueError: it cannot be stored.
         """
         return encode(key, value, max_depth=self._limits.depth)
 
     def assign(self, key: str, value: Any, encoded: bytes) -> None:
-        """The key has this value from now on."""
+        """Give the key a value, which is to be stored."""
         self.values[key] = value
         self.assigned[key] = encoded
         self._bytes += len(key) * 4 + len(encoded)
@@ -89,14 +89,14 @@ class Changes:
         self.increments.pop(key, None)
 
     def delete(self, key: str, *, stored: bool) -> None:
-        """The key is gone from now on; if it is stored, there too."""
+        """Remove the key, in the store as well if it is stored."""
         for changed in (self.values, self.assigned, self.increments, self.saved):
             changed.pop(key, None)
         if stored:
             self.deleted.add(key)
 
     def add(self, key: str, by: int, total: int) -> None:
-        """The server is to add `by`; the view sees `total`."""
+        """Note that the server is to add `by`; the view sees `total`."""
         self.increments[key] = self.increments.get(key, 0) + by
         self.values[key] = total
 
@@ -120,7 +120,8 @@ class Changes:
         self._bytes = sum(map(len, self.assigned)) * 4 + sum(map(len, self.assigned.values()))
 
     def forget_read(self, category: str | None, stored: Callable[[str], bytes | None]) -> None:
-        """The stored fields of a category (None: of all) are about to be read again; what was changed stays.
+        """Forget the values read of a category (None: of all), whose stored fields are about to be read again; changes
+        stay.
 
         :param stored: the value of a key as it was read.
         """
@@ -132,7 +133,7 @@ class Changes:
                 self.saved.pop(key, None)
 
     def mark_saved(self, changes: Mapping[str, CategoryChange]) -> None:
-        """All of it is saved, as well as could be: none of it is to be stored again.
+        """Note that all changes are saved, as well as could be, so that none of them is stored again.
 
         :param changes: what :meth:`by_category` made of it.
         """
@@ -144,7 +145,8 @@ class Changes:
         self.increments.clear()
 
     def check_size(self, key: str, encoded: bytes, category: str, loaded: Loaded | None) -> None:
-        """Before anything is sent: an oversized command looks like a dead server to a client.
+        """Check the size of a category before anything is sent: to a client, an oversized command looks like a dead
+        server.
 
         :param category: of the key.
         :raises SessionTooLarge: with this value the category would be over a limit.
@@ -180,8 +182,8 @@ class Changes:
         is_unknown: Callable[[str], bool],
         former: Mapping[str, Former] | None = None,
     ) -> dict[str, CategoryChange]:
-        """Everything that is to be stored, changes inside of values included. What is written goes to the category of
-        its feature, and is taken away from where it was; what is added to goes where the number is.
+        """Return all changes to store, those inside of values included. A key is written to the category of its
+        feature, and removed from where it was; an increment goes to the category that has the number.
 
         :param stored: the stored value of a key.
         :param is_unknown: whether a key's stored value could not be read.
@@ -209,8 +211,8 @@ class Changes:
         return dict(changes)
 
     def _take_away(self, changes: dict[str, CategoryChange], former: Mapping[str, Former]) -> None:
-        """Take what is written out of the category where it was: from now on it lies in that of its feature. A value
-        that is older than the one there goes with the next change: nothing would tell later which of both is older."""
+        """Remove written keys from the category where they were, since they move to that of their feature. A value
+        older than the one there goes with the next change: later, nothing would tell which of both is older."""
         for key, at in former.items():
             home = self._table.feature_of(key).category
             written = changes[home].writes if home in changes else ()
@@ -218,7 +220,8 @@ class Changes:
                 changes.setdefault(at.category, CategoryChange(0)).deletes.add(key)
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
-        """What grew inside of values since they were assigned; the server refuses what adds up with stored data."""
+        """Drop a change of a category that grew over the limit inside of its values since they were assigned, and
+        report it. The server refuses a change that is too large only together with stored data."""
         size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
         if size > self._limits.bytes:
             self._reject(
@@ -227,7 +230,7 @@ class Changes:
             change.sets.clear()
 
     def _changed_inside(self, stored: Callable[[str], bytes | None]) -> dict[str, bytes]:
-        """Values that were changed in place since they were read or assigned."""
+        """Return the values that were changed in place since they were read or assigned."""
         changed: dict[str, bytes] = {}
         if IMMUTABLE.issuperset(map(type, self.values.values())):
             return changed
@@ -238,7 +241,7 @@ class Changes:
         return changed
 
     def _encode_again(self, key: str, value: Any, stored: Callable[[str], bytes | None]) -> bytes | None:
-        """The encoding of a value that may have changed; None: it did not, or it cannot be stored any more."""
+        """Return the encoding of a value that may have changed; None: it has not, or it cannot be stored any more."""
         before = self.assigned.get(key) or self.saved.get(key) or stored(key)
         if before is not None and is_same(value, before):
             return None
@@ -255,14 +258,14 @@ class Changes:
         return encoded
 
     def _ours(self, key: str, stored: bytes) -> bytes | None:
-        """What we would write for a stored value: another writer may format the same value differently."""
+        """Return our encoding of a stored value: another writer may format the same value differently."""
         try:
             return self.encode(key, decode(stored))
         except (SessionValueError, UnreadableValue):
             return None
 
     def carry(self, key: str, stored: bytes | None) -> bytes | None:
-        """The encoding under which a key is taken along to another id; None: it cannot be stored.
+        """Return the encoding under which a key is taken along to another id; None: it cannot be stored.
 
         A value that cannot be stored any more is taken along as it was stored last.
         """
@@ -277,7 +280,8 @@ class Changes:
 
 
 def _is_equal(stored: Any, value: Any) -> bool:
-    """Whether a value is as it was stored. An application's object, or an array, may fail on the question."""
+    """Return whether a value equals the stored one. An application's object, or an array, may fail to compare:
+    False."""
     try:
         return bool(stored == value)
     except Exception:  # of any class: the application's own code runs here. Taken for changed, it is looked at again

@@ -45,12 +45,13 @@ class CookieSigner:
         self._named = {_name_of(key): key for key in self._keys}
 
     def mint(self, kind: str, *, permanent: bool, now: float) -> SessionId:
-        """A new session id of one kind."""
+        """Return a new session id of one kind."""
         sid = base64url(secrets.token_bytes(SID_BYTES))
         return SessionId(sid, kind, permanent, int(now), self._keys[0])
 
     def dump(self, session_id: SessionId, permanent: bool | None = None, now: float | None = None) -> str:
-        """The value to send, signed by the newest key. The CSRF token stays what it is, whichever key that was.
+        """Return the cookie's value, signed by the newest key. The CSRF token stays the same, whichever key it was
+        derived from.
 
         :param permanent: whether the browser keeps it; `now`: when it is sent, seconds since 1970. None: as it says.
         """
@@ -60,16 +61,17 @@ class CookieSigner:
         return f"{payload}.{_signature(self._sign_with[0], payload)}"
 
     def load(self, values: Iterable[str]) -> SessionId | None:
-        """The first value with a good signature; None when there is none. Never raises."""
+        """Return the id in the first value with a good signature; None: no value has one. Never raises."""
         return next(filter(None, map(self._load_one, values)), None)
 
     def known(self, name: str, header: str) -> SessionId | None:
-        """What was remembered of a whole Cookie header: a browser sends the same one with every request."""
+        """Return the id remembered for a whole Cookie header; None: none. A browser sends the same header with every
+        request."""
         return self._headers[name].get(header)
 
     def remember(self, name: str, header: str, found: SessionId) -> None:
-        """A Cookie header has just one cookie of this name, with this id and a good signature. The value of one without
-        other cookies, which change more often, need not be remembered beside it."""
+        """Remember the id that a Cookie header leads to: the header has just one cookie of this name, with a good
+        signature. If it has no other cookie, which change more often, the value need not be remembered as well."""
         if len(header) <= _LONGEST_HEADER:
             headers = self._headers[name]
             if len(headers) >= _MOST_VERIFIED:
@@ -105,13 +107,13 @@ def _hmac(key: bytes, message: bytes) -> bytes:
 
 
 def _signature(derived: bytes, payload: str) -> str:
-    """As itsdangerous has it."""
+    """Return the signature as itsdangerous makes it."""
     return base64url(_hmac(derived, payload.encode("ascii")))
 
 
 @lru_cache(maxsize=64)
 def _name_of(key: bytes) -> str:
-    """By what a cookie names a key. It tells no more of the key than the signature does."""
+    """Return the name by which a cookie refers to a key. It tells no more of the key than the signature does."""
     return base64url(_hmac(key, _KEY_NAME))[:_KEY_NAME_LENGTH]
 
 
@@ -121,5 +123,6 @@ def _cached_signer(keys: tuple[str | bytes, ...]) -> CookieSigner:
 
 
 def signer_for(secret_key: str | bytes, fallbacks: Sequence[str | bytes] | None) -> CookieSigner:
-    """The signer for an application's present keys. Flask's keys are read live, making a signer is not free."""
+    """Return the signer for an application's present keys. Flask's keys are read live, but making a signer is not
+    free."""
     return _cached_signer((secret_key, *(fallbacks or ())))

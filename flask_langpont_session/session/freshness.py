@@ -1,4 +1,4 @@
-"""What the database says in this very request of the session that it speaks for."""
+"""Asking the database anew, within one request, about the request's session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fresh_row(work: Work) -> AuthRow | None:
 
 
 def _load_anew(work: Work, origin: SessionId) -> Loaded:
-    """Ask the database what it says of the session, whatever was read before."""
+    """Read the session from the database again, whatever was read before."""
     before = work.loaded
     if before is not None:
         work.now.forget_read(AUTH, work.stored_value)
@@ -39,7 +39,8 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
 
 
 def _row_of_before(work: Work) -> AuthRow | None:
-    """Of a session that this request gave another id: what the database says of the one it has still."""
+    """Return what the database says of the id that the session still has there, though this request gave it another
+    id."""
     before = work.ids.origin
     loaded = work.repository.reads.load(before, work.ids.scope, work.ids.life, fresh=True) if before else None
     if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:

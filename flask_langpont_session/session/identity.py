@@ -1,4 +1,4 @@
-"""Which id a request's session goes by: a state machine, which decides nothing and reads nothing."""
+"""The id of a request's session as a state machine, which decides nothing and reads nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_READ: Any = object()
 
 
 class IdState(Enum):
-    """Under which id the session's data belongs."""
+    """States: under which id the session's data belongs."""
 
     KEPT = "kept"  # the id that came with the request; none, if none came
     MINTED = "minted"  # an id made in this request
@@ -24,7 +24,7 @@ class IdState(Enum):
 
 
 class Event(Enum):
-    """What happens to it."""
+    """Events: what happens to the session's id."""
 
     MINT = "mint"  # another id: a sign-in, a visitor's first data, or what a sign-out leaves
     RENAME = "rename"  # the id that was just made is for the same session
@@ -91,41 +91,41 @@ class Identity:
 
     @property
     def is_as_it_came(self) -> bool:
-        """Whether the request goes by what its cookie said, and has done nothing else."""
+        """Return whether the session has the id and state that its cookie gave it."""
         return self.state is IdState.KEPT and not self.has_moved
 
     @property
     def is_untouched(self) -> bool:
-        """Whether, beyond that, a save has nothing to do about the id."""
+        """Return whether :attr:`is_as_it_came`, and a save has nothing to do about the id."""
         return self.is_as_it_came and not (self.must_end or self.must_wipe or self.is_restarted)
 
     @property
     def is_signed_out(self) -> bool:
-        """Whether it was signed out since it came, or moved."""
+        """Return whether the session was signed out since it came, or moved."""
         return self.state in _SIGNED_OUT
 
     @property
     def was_signed_out(self) -> bool:
-        """Whether this request signed it out at any time."""
+        """Return whether this request signed the session out at any time."""
         return self.is_signed_out or self._was_signed_out
 
     @property
     def signs_in(self) -> bool:
-        """Whether the id that was made is of a signed-in session."""
+        """Return whether the id made in this request is of a signed-in session."""
         return self.minted is not None and self.minted.kind == SIGNED_IN
 
     def mint(self, sid: SessionId) -> None:
-        """It has this id from here on."""
+        """Give the session an id that was just made."""
         self._to(Event.MINT)
         self.minted, self.row = sid, None
 
     def rename(self, row: AuthRow) -> None:
-        """The id that was just made is for the same session, with this row."""
+        """Note that the id that was just made is for the same session, with this row."""
         self._to(Event.RENAME)
         self.row = row
 
     def end(self, *, is_over: bool) -> None:
-        """Signed out: the save has to end the origin.
+        """Sign the session out: the save has to end the origin.
 
         :param is_over: it is already, as the request has learned; the origin's shadow is gone on with.
         """
@@ -134,11 +134,11 @@ class Identity:
             self._to(Event.END)
 
     def end_elsewhere(self) -> None:
-        """Signed out, by another cookie than ours: there is nothing of ours to end."""
+        """Sign the session out, which came by another cookie than ours: nothing of ours has to end."""
         self._to(Event.END)
 
     def restart(self, carries: tuple[str, ...], *, wipes: bool) -> None:
-        """Data begins anew: of the id that is made next, or of the origin.
+        """Begin with new data: of the id that is made next, or of the origin.
 
         :param carries: categories of the origin that the journal brings along.
         :param wipes: what is stored under the origin goes.
@@ -147,24 +147,24 @@ class Identity:
         self.carries, self.is_restarted, self.must_wipe = carries, True, wipes
 
     def drop(self) -> None:
-        """Without the id that was made."""
+        """Give up the id that was made."""
         self._to(Event.DROP)
         self.minted = self.row = None
 
     def take_back(self) -> None:
-        """What was to be saved is not: the session is again what is stored."""
+        """Give up everything that was to be saved: the session is as it is stored."""
         self.drop()
         self.carries = ()
         self.must_end = self.must_wipe = self.is_restarted = False
 
     def mark_saved(self) -> None:
-        """A save is done."""
+        """Note that a save is done."""
         self._to(Event.SAVE)
         self.row, self.carries = None, ()
         self.must_end = self.must_wipe = False
 
     def move(self) -> None:
-        """From here on it is as if the request had come with the id that was made, or without one."""
+        """Go on as if the request had come with the id that was made, or without one."""
         if not self.has_moved:
             self.came_with, self.has_moved = self.origin, True
         self._was_signed_out = self.was_signed_out
@@ -172,12 +172,13 @@ class Identity:
         self.origin, self.minted, self.is_restarted = self.minted, None, False
 
     def stand_in(self, sid: SessionId) -> None:
-        """From here on it is as if the request had come with the id of an old session that was taken over."""
+        """Go on as if the request had come with the id of an old session that was taken over."""
         self.origin = self.came_with = sid
         self.has_moved = True
 
     def came_too_late(self) -> None:
-        """The session ended meanwhile: it is what came. The row stays: the response may show what it said."""
+        """Go back to the id that came, because the session ended meanwhile. The row stays: the response may show what
+        it said."""
         self._to(Event.DROP)
         self.minted = None
         self.has_moved, self.came_with = False, None
@@ -187,7 +188,7 @@ class Identity:
 
 
 def drawing() -> str:
-    """The transitions as a Mermaid state diagram, for the docs; what changes nothing is left out."""
+    """Return the transitions as a Mermaid state diagram, for the docs, without those that change nothing."""
     lines = [
         f"    {before.value} --> {after.value}: {event.value}"
         for (before, event), after in TRANSITIONS.items()

@@ -51,7 +51,7 @@ LARGEST_STEP = 10**17
 
 
 def _look(session: Session, key: str) -> Seen | None:
-    """Return what the straight line shows of a session; None: the stores are to be asked, or have no such key."""
+    """Return what the straight line shows of a session; None: the stores must be asked, or do not keep such a key."""
     ids = session.ids
     if ids.context.kind_of(key) is not KeyKind.STORED:
         return None
@@ -74,7 +74,7 @@ def _begin_work(session: Session) -> Work:
 
 
 def _shown_on_line(context: SessionContext, seen: Seen, key: str) -> Any:
-    """Return what the straight line shows of a key; :data:`LONG_WAY`: that is not all there is to it.
+    """Return the value of a key from the straight line; :data:`LONG_WAY`: the straight line cannot answer for it.
 
     :raises KeyError: it has no value.
     """
@@ -102,13 +102,13 @@ def _not_countable(key: str, category: str) -> str:
 
 
 class DictLike(SessionMixin):
-    """A session that is no dict, with what else applications do with a dict: copy it, and join it with another.
+    """A session that is no dict, but can be copied and joined with a dict like one.
 
     A copy, by whatever means, is a dict of what the session has now: nothing that is done with it reaches the session.
     """
 
     def copy(self) -> dict[str, Any]:
-        """What is in it now, as a dict."""
+        """Return the session's present content as a dict."""
         return dict(self)
 
     def __copy__(self) -> dict[str, Any]:
@@ -172,17 +172,17 @@ class Session(DictLike):
 
     @property
     def digest(self) -> str | None:
-        """The name under which this session is stored, listed and revoked; None: it has no id yet."""
+        """Return the name under which this session is stored, listed and revoked; None: it has no id yet."""
         return self.ids.target.digest if self.ids.target else None
 
     @property
     def new(self) -> bool:  # type: ignore[override]
-        """Whether no session id came with the request."""
+        """Return whether no session id came with the request."""
         return self.ids.cookies_id is None
 
     @property
     def ended(self) -> bool:
-        """Whether this request signed the session out."""
+        """Return whether this request signed the session out."""
         return self.ids.identity.was_signed_out
 
     def __getitem__(self, key: str) -> Any:
@@ -256,7 +256,8 @@ class Session(DictLike):
             self.special.delete(key, kind)
 
     def pop(self, key: str, *default: Any) -> Any:
-        """As of any mapping. Of a session that is over or cannot be verified, removing a user key is a sign-out too."""
+        """Remove a key and return its value, as of any mapping. Where the session is over or cannot be verified,
+        removing a user key is a sign-out, too."""
         if key in self.work.repository.settings.user_key_patterns:
             self.work.load()
             if self.work.is_in_doubt:
@@ -282,7 +283,7 @@ class Session(DictLike):
         self._auth_keys.regenerate()
 
     def confirm(self) -> None:
-        """The user has just given proof of being that user, by entering the password again for example: note the moment
+        """Note that the user has just proved to be that user, for example by entering the password again
         (:attr:`authenticated_at`), and give the session a new id with the same data; the old id is dead afterwards.
 
         >>> if check_password(form["password"]): session.confirm()      # doctest: +SKIP
@@ -297,10 +298,9 @@ class Session(DictLike):
 
     @property
     def authenticated_at(self) -> datetime | None:
-        """When the user last gave proof of being that user, by signing in or by :meth:`confirm`; by the database's
-        clock, with a zone. None: no user is signed in (or only since this request), or it is not known: the session was
-        taken over from before, or Flask-Login knows the user by a remember cookie only.
-        """
+        """Return the time when the user last proved to be that user, by signing in or by :meth:`confirm`; by the
+        database's clock, with a zone. None: no user is signed in (or only since this request), or the time is not
+        known: the session was taken over from before, or Flask-Login knows the user by a remember cookie only."""
         row = self.work.row
         at_ms = None if row is None else authenticated_at(row)
         return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
@@ -392,7 +392,7 @@ class Session(DictLike):
         return loaded.of(name).source == PRIMARY
 
     def category(self, name: str) -> CategoryView:
-        """The keys of one category as a mapping of their own.
+        """Return the keys of one category as a mapping of their own.
 
         :raises KeyError: there is no such category.
         """
@@ -400,47 +400,48 @@ class Session(DictLike):
         return CategoryView(self, table, table.categories[name].name)
 
     def available(self, feature: str) -> bool:
-        """Whether a feature can be used in this request: the table lets it be used at this level, and what this
-        session has of it could be read. Else a page can hide it, and what it writes may not last.
+        """Return whether a feature can be used in this request: the table allows it at this level, and the session's
+        data for it could be read. If not, a page can hide it, and what it writes may not last.
 
         :raises KeyError: there is no such feature.
         """
         return is_available(self.work, self.work.repository.table.features[feature])
 
     def explain(self) -> list[FeatureReport]:
-        """What every feature gets in this request, and from which store."""
+        """Return for every feature what it gets in this request, and from which store."""
         return explain(self.work)
 
     @property
     def level(self) -> int:
-        """The degradation level this request is at, 0 (normal) to 4 (minimal)."""
+        """Return the degradation level of this request, 0 (normal) to 4 (minimal)."""
         return self.ids.scope.level
 
     @property
     def level_name(self) -> str:
-        """Its name."""
+        """Return the name of the level."""
         return LEVELS[self.level]
 
     @property
     def fallback_mode(self) -> bool:
-        """Whether this request is at a level above 0, and auth came from the database or from a local copy instead of
-        Redis."""
+        """Return whether this request is at a level above 0, and auth came from the database or from a local copy
+        instead of Redis."""
         return self.level > 0 and self.work.load().of(AUTH).source in ("database", "local")
 
     @property
     def emergency_mode(self) -> bool:
-        """Whether neither Redis nor the database answers (level 4)."""
+        """Return whether neither Redis nor the database answers (level 4)."""
         return self.level == 4
 
     @property
     def unverified(self) -> bool:
-        """Whether no store could say if this session is signed in: it is shown as anonymous and kept as it is."""
+        """Return whether no store could say if this session is signed in: it is shown as anonymous and kept as it
+        is."""
         return self.work.unverified
 
     def was_displaced(self) -> bool:
-        """Whether this browser's session ended because its user signed in elsewhere, and may have only so many
+        """Return whether this browser's session ended because its user signed in elsewhere, and may have only so many
         sessions (MAX_SESSIONS_PER_USER), or ended it on another device (:meth:`.LangPontSession.revoke_others`). True
-        is said once, so that a page can tell it. Asks the database, of a session that is over only."""
+        is said once, so that a page can tell the user. Asks the database, and only for a session that is over."""
         origin = self.work.ids.origin
         if origin is None or origin.kind != SIGNED_IN or self.work.load().verdict is not Verdict.DEAD:
             return False
@@ -448,11 +449,12 @@ class Session(DictLike):
 
     @property
     def label(self) -> str | None:
-        """What its user knows this session by, in the list of their devices; None: it has no label, or no user.
+        """Return the label by which its user knows this session in the list of their devices; None: no label, or no
+        user.
 
-        Reading and setting it asks the database, at once. What is set is cut to 100 characters of one line; None, or
-        nothing but blanks, takes it away. In a request that signs a user in it goes with the sign-in. That of a visitor
-        is not kept.
+        Reading and setting the label asks the database, at once. A label is cut to 100 characters of one line; None, or
+        nothing but blanks, removes it. In a request that signs a user in it goes with the sign-in. A visitor's is not
+        kept.
 
         :raises LangPontSessionError: the database does not answer; the label is what it was.
         """
@@ -473,7 +475,7 @@ class Session(DictLike):
 
     @property
     def modified(self) -> bool:
-        """Whether a key was set or removed. Changes inside a value are found at the save, without this."""
+        """Return whether a key was set or removed. Changes inside a value are found at the save, without this."""
         return self.work.forced or bool(self.work.changes) or self.work.ids.permanence_changed
 
     @modified.setter
@@ -482,7 +484,7 @@ class Session(DictLike):
 
     @property
     def permanent(self) -> bool:
-        """Whether the browser keeps the session when it is closed; stands in the cookie."""
+        """Return whether the browser keeps the session when it is closed; stands in the cookie."""
         return self.ids.permanent
 
     @permanent.setter

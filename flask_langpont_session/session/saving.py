@@ -20,7 +20,7 @@ _STORED = Saved(stored=True)
 
 
 class Saving:
-    """Makes the plan of a save, has it carried out, and goes on from there.
+    """Makes the plan of a save, has it carried out, and takes its result into the session.
 
     :param decide_about_rights: see :meth:`.AuthKeys.decide_about_rights`.
     :ivar places: category → where the last save put its data.
@@ -35,11 +35,10 @@ class Saving:
         self._row: AuthRow | None = None
 
     def plan(self, changes: dict[str, CategoryChange] | None = None) -> Plan | None:
-        """What a save has to do; None when there is nothing to write.
+        """Return the plan of a save; None: there is nothing to write. A visitor without an id gets one if there is data
+        to keep.
 
         :param changes: if they are known already.
-
-        A visitor without an id gets one here if there is something to keep.
         """
         level = self._ids.scope.level  # before anything is read for the save itself
         ids, identity = self._ids, self._ids.identity
@@ -89,7 +88,7 @@ class Saving:
         return changes
 
     def finish(self) -> Saved | None:
-        """Store what changed, at the end of the request: a plain change on the straight line. As :meth:`save`."""
+        """Store the changes at the end of the request: a plain change on the straight line. As :meth:`save`."""
         ids, work = self._ids, self._work
         origin, now = ids.origin, work.now
         if origin is None or not ids.identity.is_untouched or ids.chosen_permanent is not None or now.saved:
@@ -110,7 +109,7 @@ class Saving:
         return _STORED
 
     def save(self, changes: dict[str, CategoryChange] | None = None, sent: Sent | None = None) -> Saved | None:
-        """Store what changed since the last save; None: there was nothing to do.
+        """Store the changes since the last save; None: there was nothing to do.
 
         :param changes: if they are known already.
         :param sent: see :attr:`.Plan.sent`.
@@ -134,8 +133,8 @@ class Saving:
         return saved
 
     def _keep_nothing(self) -> Saved | None:
-        """What a request changes while its old session cannot be taken over lasts for the request: an id of its own
-        would have the old session forgotten."""
+        """Report the request's changes as rejected; they last for the request. Its old session cannot be taken over
+        yet, and an id of its own would make the browser forget the old session."""
         changes = self._all_changes()
         if not changes:
             return None
@@ -150,7 +149,7 @@ class Saving:
         return saved
 
     def _mark_saved(self, changes: Mapping[str, CategoryChange], saved: Saved) -> None:
-        """The save is done: `changes` are part of what this request sees, and are not to be stored again."""
+        """Take `changes` into what this request sees, since they are saved, and do not store them again."""
         work, ids, identity = self._work, self._ids, self._ids.identity
         self._was_stored = self._was_stored or saved.stored
         self._row = saved.row or self._row
@@ -171,15 +170,14 @@ class Saving:
             loaded.show(name, apply_change(loaded.of(name).shown, change))
 
     def _go_on(self) -> None:
-        """From here on it is as if the request had come with the id that was made, but for the cookie, which is still
-        to be sent."""
+        """Go on as if the request had come with the id that was made; only its cookie is still to be sent."""
         self._ids.identity.move()
         sid = self._ids.origin
         if sid is not None and sid.kind == SIGNED_IN:
             self._work.before, self._work.loaded = self._work.loaded, None  # a further change of auth needs its row
 
     def row_of(self, digest: str) -> AuthRow | None:
-        """The row of this session, as it was written or read in this request; None: it has none that is believed.
+        """Return the row of this session, as this request wrote or read it; None: it has none that is believed.
 
         :param digest: under which it goes on.
         """
@@ -187,18 +185,20 @@ class Saving:
         return written if written is not None and written.digest == digest else self._work.row
 
     def _keep_permanence(self) -> None:
-        """The database did not hear of the permanent flag: it stays what the cookie says until it is set again."""
+        """Forget the permanent flag that the database did not get: until it is set again, the flag is what the cookie
+        says."""
         self._ids.chosen_permanent = self._ids.saved_permanent = None
 
     @property
     def is_worth_a_cookie(self) -> bool:
-        """Whether the minted id leads anywhere: to stored data, to a user, or to a CSRF token that was given out."""
+        """Return whether the minted id leads anywhere: to stored data, to a user, or to a CSRF token that was given
+        out."""
         signs_in = self._ids.minted is not None and self._ids.minted.kind == SIGNED_IN
         is_stored = self._was_stored or self._ids.adopted is not None
         return is_stored or self._ids.wants_cookie or signs_in
 
     @property
     def signed_in_anew(self) -> bool:
-        """Whether this request signed a user in, other than by taking over an old session."""
+        """Return whether this request signed a user in, other than by taking over an old session."""
         minted = self._ids.minted
         return minted is not None and minted.kind == SIGNED_IN and minted is not self._ids.adopted

@@ -45,7 +45,10 @@ class SpecialKeys:
         self._meanwhile = ""  # the CSRF token that is shown while an old session cannot be taken over
 
     def get(self, key: str, kind: KeyKind) -> Any:
-        """:raises KeyError: it has no value."""
+        """Return the value of a key.
+
+        :raises KeyError: it has no value.
+        """
         if kind is KeyKind.TRANSIENT:
             if key == REMEMBER and key not in self.transient and self._is_to_stay_visitor():
                 return LET_BE
@@ -55,7 +58,7 @@ class SpecialKeys:
         return self.csrf_token(key) if kind is KeyKind.TOKEN else self._kept(key)
 
     def has(self, key: str, kind: KeyKind) -> bool:
-        """Whether it has a value. Asking must not make a session."""
+        """Return whether a key has a value. Asking does not make a session."""
         if kind is KeyKind.TRANSIENT:
             return key in self.transient
         if kind is KeyKind.PERMANENT:
@@ -65,7 +68,7 @@ class SpecialKeys:
         return key != AUTHENTICATED_AT and self._work.load().row is not None
 
     def set(self, key: str, kind: KeyKind, value: Any) -> None:
-        """Give it a value. That of a CSRF token is what it is, and what the package keeps of the session stays."""
+        """Set a key. A CSRF token cannot be given another value, nor what the package itself keeps of the session."""
         if kind is KeyKind.TRANSIENT:
             self.transient[key] = value
         elif kind is KeyKind.PERMANENT:
@@ -74,18 +77,21 @@ class SpecialKeys:
             self.csrf_token(key)
 
     def delete(self, key: str, kind: KeyKind) -> None:
-        """:raises KeyError: it lasts for the request only, and has no value."""
+        """Remove a key; only the permanent flag, and what lasts for the request, can be removed.
+
+        :raises KeyError: it lasts for the request only, and has no value.
+        """
         if kind is KeyKind.TRANSIENT:
             del self.transient[key]
         elif kind is KeyKind.PERMANENT:
             self._ids.chosen_permanent = False
 
     def _is_to_stay_visitor(self) -> bool:
-        """Whether Flask-Login is not to sign this request in by the remember cookie.
+        """Return whether Flask-Login must not sign this request in by the remember cookie.
 
-        While the database is known to be down that is put off instead of refused: the visitor is anonymous for now, and
-        the cookie stays. In the browser of a session that ended for a limit or on another device the cookie goes: that
-        session would be back with the next page, and end another one for it.
+        While the database is known to be down, the sign-in is put off instead of refused: the visitor is anonymous for
+        the moment, and the cookie stays. If the browser's session ended for a limit or on another device, the cookie
+        goes: else the session would be back with the next page, and end another one for it.
         """
         cookie = self._cookie()
         if not cookie.is_there:
@@ -98,26 +104,29 @@ class SpecialKeys:
         return cookie.is_read if displaced is None else displaced
 
     def forget_user(self) -> None:
-        """The user signs out: Flask-Login is to delete the remember cookie, or the next page would sign the user in."""
+        """Have Flask-Login delete the remember cookie at a sign-out: it would sign the user in again with the next
+        page."""
         if self._cookie().is_there:
             self.transient[REMEMBER] = LET_BE
 
     @property
     def is_by_remember_cookie(self) -> bool:
-        """Whether what signs this request in is the remember cookie, and not a password."""
+        """Return whether this request is signed in by the remember cookie instead of a password."""
         fresh = self._work.now.assigned.get(FLASK_LOGINS_FRESH)
         return self._cookie().is_there and fresh is not None and is_only_remembered({FLASK_LOGINS_FRESH: fresh})
 
     def _was_displaced(self) -> bool | None:
-        """None: the database does not answer."""
+        """Return whether the session of the cookie ended for a limit or on another device; None: the database does not
+        answer."""
         work, origin = self._work, self._ids.origin
         if origin is None or origin.kind != SIGNED_IN or work.load().verdict is not Verdict.DEAD:
             return False
         return work.repository.row_writes.was_displaced(origin.digest, self._ids.scope)
 
     def csrf_token(self, key: str) -> str:
-        """Derived from the session id: nothing is stored, and it works at every level. While an old session is about,
-        that of the old one, if it was taken over with one: forms of either are good for both."""
+        """Return the CSRF token, which is derived from the session id: nothing is stored, and it works at every level.
+        Beside an old session it is the token of the old one, if that was taken over with one: forms of either are good
+        for both."""
         if self._ids.target is None and (put_off := self._ids.put_off):
             self._meanwhile = put_off.token or self._meanwhile or self._work.context.mint(ANONYMOUS, False).csrf_token()
             return self._meanwhile  # without a cookie: else the old session would never be looked at again

@@ -1,4 +1,5 @@
-"""What a session shows of itself: one category as a mapping, what each feature got, and how it is listed."""
+"""Values that show a session: one category as a mapping, the report about a feature, and an entry in the list of
+sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from ..policy.values import UserSession
 
 @dataclass(frozen=True, slots=True)
 class FeatureReport:
-    """What one feature gets in this request.
+    """The behaviour, source and availability of one feature in this request.
 
     :param feature: its name; `category`: the name of the category that has its keys.
     :param priority: how little an outage may take away from it: ``critical``, ``high``, ``medium`` or ``low``.
@@ -59,7 +60,7 @@ class SessionInfo:
 
     @classmethod
     def of(cls, found: UserSession) -> SessionInfo:
-        """What a row says."""
+        """Return the entry for a row."""
         row = found.row
         times = (row.created_at, row.idle_expires_at, row.absolute_expires_at, found.seen_at or row.created_at)
         began, idle, absolute, seen = (datetime.fromtimestamp(ms / 1000, UTC) for ms in times)

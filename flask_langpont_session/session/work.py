@@ -1,5 +1,5 @@
-"""One request's session: under which id it was found and is saved, how long it lives, what is known of it and what was
-changed."""
+"""The state of one request's session: the ids under which it was found and is saved, its lifetime, and what is known of
+it and was changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What the extension gives the sessions of an application, instead of them knowing Flask.
+    """The part of the extension that an application's sessions use, so that they need not know Flask.
 
     :param mint: makes a session id of a kind (``a``/``u``) with a permanent flag.
     :param life: the life of a session by its permanent flag.
@@ -60,7 +60,7 @@ class SessionContext:
 
 
 class Adopted(NamedTuple):
-    """What became of an old session that came with a request.
+    """The outcome for an old session that came with a request.
 
     :param sid: under which it goes on; None: it cannot be taken over yet, because a store does not answer.
     :param scope: the request's way through the stores, which may have used up some of its time.
@@ -73,13 +73,14 @@ class Adopted(NamedTuple):
 
 
 class OldSession(Protocol):
-    """What a request brings along of sessions that the application had before."""
+    """The old session of a request: one that the application had before this package."""
 
     def take_over(self) -> Adopted | None:
-        """Have it go on under an id of ours. Asked once, of a request without one. None: there is nothing to do so."""
+        """Continue the old session under an id of ours. Asked once, for a request without one. None: there is none to
+        continue."""
 
     def ends_with(self, session: Session, is_gone: bool) -> bool:
-        """Have it be over, if this request ended what it went on as. Whether its cookies are to go.
+        """End the old session if this request ended the one that continues it. Return whether its cookies are to go.
 
         :param is_gone: whether the session's own cookie goes.
         """
@@ -122,8 +123,8 @@ class Ids:
 
     @property
     def origin(self) -> SessionId | None:
-        """The session id whose records this request works with: the one that came with it, if its signature is good;
-        after a save under another id, that one."""
+        """Return the session id whose records this request works with: the one that came with it, if its signature is
+        good; after a save under another id, that other id."""
         identity = self.identity
         if identity.origin is NOT_READ:
             identity.origin = self._cookie()
@@ -132,7 +133,7 @@ class Ids:
         return identity.origin
 
     def take_over(self, adopted: Adopted | None) -> None:
-        """From here on it is as if the request had come with the id of the old session that was taken over."""
+        """Go on as if the request had come with the id of the old session that was taken over."""
         if adopted is None:
             return
         if adopted.sid is None:
@@ -144,7 +145,7 @@ class Ids:
 
     @property
     def target(self) -> SessionId | None:
-        """The session id this request's data belongs to."""
+        """Return the session id to which this request's data belongs."""
         identity = self.identity
         if identity.minted is not None or identity.is_signed_out:
             return identity.minted
@@ -152,13 +153,13 @@ class Ids:
 
     @property
     def minted(self) -> SessionId | None:
-        """The session id made in this request, if one was."""
+        """Return the session id made in this request, if one was."""
         identity = self.identity
         return identity.minted or (identity.origin if identity.has_moved else None)
 
     @property
     def cookies_id(self) -> SessionId | None:
-        """The session id that came with the request."""
+        """Return the session id that came with the request."""
         return self.identity.came_with if self.identity.has_moved else self.origin
 
     def mint(self, kind: str) -> SessionId:
@@ -177,12 +178,13 @@ class Ids:
 
     @property
     def life(self) -> Life:
-        """How long this session lives."""
+        """Return the lifetime of this session."""
         return self.context.life(self.permanent)
 
     @property
     def permanent(self) -> bool:
-        """Whether the browser keeps the session when it is closed; stands in the cookie."""
+        """Return whether the browser keeps the session when it is closed: as this request chose, else as its cookie
+        says."""
         if self.chosen_permanent is not None:
             return self.chosen_permanent
         origin = self.origin
@@ -190,7 +192,7 @@ class Ids:
 
     @property
     def permanence_changed(self) -> bool:
-        """Whether this request made the session permanent, or not permanent any more."""
+        """Return whether this request made the session permanent, or not permanent any more."""
         if self.chosen_permanent is None:
             return False
         came_with = self.cookies_id
@@ -204,8 +206,8 @@ class Ids:
 
 
 class Work:
-    """What one request knows of its session, and what it has changed: the part that the mapping, the rules of auth and
-    the save share.
+    """The knowledge of one request about its session, and the changes it made: shared by the mapping, the rules of auth
+    and the save.
 
     :param ids: under which it is stored.
     :ivar now: what this request has changed so far.
@@ -239,12 +241,12 @@ class Work:
 
     @property
     def changes(self) -> Changes | None:
-        """The same; None: nothing was read or changed by now."""
+        """Return :attr:`now` without making it; None: this request has not read or changed a value."""
         return self.__dict__.get("now")
 
     @property
     def kind(self) -> str:
-        """``u`` only for a session that is, or may be, signed in: a dead one is anonymous."""
+        """Return ``u`` only for a session that is, or may be, signed in: a dead one is anonymous."""
         minted = self.ids.identity.minted
         if minted is not None:
             return minted.kind
@@ -253,20 +255,22 @@ class Work:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether this request learned that its id is dead or cannot be verified; its cookie is left as it is."""
+        """Return whether this request learned that its id is dead or cannot be verified; its cookie is left as it
+        is."""
         verdict = self.loaded.verdict if self.loaded and self.ids.target is self.ids.origin else None
         return verdict in (Verdict.DEAD, Verdict.UNVERIFIABLE)
 
     @property
     def unverified(self) -> bool:
-        """Whether no store could say if this session is signed in: it is shown as anonymous and kept as it is."""
+        """Return whether no store could say if this session is signed in: it is shown as anonymous and kept as it
+        is."""
         if self.ids.identity.minted is not None:  # it is of another id than the one that came
             return False
         return self.ids.target is self.ids.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether there is nothing that a save could have to do, as nearly always."""
+        """Return whether a save would have nothing to do, as is nearly always so."""
         identity, changes = self.ids.identity, self.changes
         if changes is not None and changes.may_have_changed:
             return False
@@ -276,7 +280,7 @@ class Work:
 
     @property
     def showed_auth(self) -> bool:
-        """Whether this response may show what only the signed-in user should see."""
+        """Return whether this response may show what only the signed-in user should see."""
         if self.ids.identity.row or (self.loaded is not None and self.loaded.row):
             return True
         minted = self.ids.minted
@@ -284,13 +288,13 @@ class Work:
 
     @property
     def row(self) -> AuthRow | None:
-        """What is known of the signed-in session that this request speaks for, under whatever id; None: there is none,
-        or it begins with this request."""
+        """Return the row of the signed-in session that this request speaks for, under whatever id; None: there is none,
+        or the session begins with this request."""
         identity = self.ids.identity
         return identity.row if identity.row and identity.minted else self.load().row
 
     def known_row(self) -> AuthRow | None:
-        """The same.
+        """Return :attr:`row`.
 
         :raises LangPontSessionError: no store can say whether there is one.
         """
@@ -316,12 +320,13 @@ class Work:
         return self.loaded
 
     def own_loaded(self) -> Loaded:
-        """What was loaded, to be changed: other requests may be shown the same until then."""
+        """Return what was loaded as this request's own copy, which it may change: before, other requests may share
+        it."""
         self.loaded = self.load().own()
         return self.loaded
 
     def stored(self, category: str) -> Fields:
-        """The stored fields of one category as far as this request may see them."""
+        """Return the stored fields of one category as far as this request may see them."""
         loaded = self.loaded or self._load()
         found = loaded.categories.get(category)
         if found is not None:
@@ -332,7 +337,7 @@ class Work:
         return loaded.of(category).shown
 
     def stored_value(self, key: str) -> bytes | None:
-        """The stored value of a key as far as this request may see it; None: there is none.
+        """Return the stored value of a key as far as this request may see it; None: there is none.
 
         :raises KeyError: no feature claims it.
         """
@@ -342,15 +347,18 @@ class Work:
         return found.get(key)
 
     def feature_of(self, key: str) -> Feature:
-        """:raises KeyError: no feature claims it."""
+        """Return the feature of a key.
+
+        :raises KeyError: no feature claims it.
+        """
         return self.repository.table.feature_of(key)
 
     def is_unknown(self, key: str) -> bool:
-        """Whether the stores may have a value of a key that this request could not read."""
+        """Return whether the stores may have a value of a key that this request could not read."""
         return self.loaded is not None and self.loaded.is_unknown(self.feature_of(key), key)
 
     def decode(self, key: str) -> Any:
-        """The value that is assigned, or stored.
+        """Return the value that is assigned, or stored.
 
         :raises KeyError: there is none, or it cannot be read.
         """
@@ -368,7 +376,8 @@ class Work:
             raise KeyError(key) from None
 
     def note_unreadable(self, key: str) -> None:
-        """One damaged value is no reason to fail a page: it reads as absent, and writing it again heals it."""
+        """Report a damaged value, which reads as absent: it is no reason to fail a page, and writing it again heals
+        it."""
         self.repository.recorder.count("unreadable_values")
         log.warning(
             "session key %r holds a value that cannot be read; it counts as absent",
@@ -377,7 +386,7 @@ class Work:
         )
 
     def value(self, key: str) -> Any:
-        """The value of a key that is kept in a category.
+        """Return the value of a key that is kept in a category.
 
         :raises KeyError: it has none, or one that cannot be read.
         """
@@ -391,7 +400,7 @@ class Work:
         return values[key]
 
     def has(self, key: str) -> bool:
-        """Whether :meth:`value` gives one."""
+        """Return whether :meth:`value` gives a value."""
         try:
             self.value(key)
         except KeyError:
@@ -399,7 +408,7 @@ class Work:
         return True
 
     def is_kept(self, key: str) -> bool:
-        """Whether a key has a value that is stored, or is to be."""
+        """Return whether a key has a value that is stored, or is to be."""
         return key in self.now or (key not in self.now.deleted and self.stored_value(key) is not None)
 
     def delete(self, key: str) -> None:
@@ -415,7 +424,7 @@ class Work:
         self.now.delete(key, stored=key not in self.now.deleted and self.stored_value(key) is not None)
 
     def warn_if_closed(self, key: str | None = None) -> None:
-        """Something is about to be changed after the last save: say so in the log.
+        """Log a warning if the request's last save is done: only a flush would still store the change about to be made.
 
         :param key: None: the whole session is signed out, emptied or given another id.
         """
@@ -428,14 +437,14 @@ class Work:
             )
 
     def take_back(self) -> None:
-        """A grant was refused: what was to be saved with it is gone, and what is stored is read again."""
+        """Give up what was to be saved, because a grant was refused, and have what is stored read again."""
         self.ids.identity.take_back()
         self.loaded, self.grants, self.confirms = None, False, False
         self.now.restart({})
         self.context.on_new_id()
 
     def came_too_late(self) -> None:
-        """The session ended before this request could save: it is what it would be now."""
+        """Show the session as dead, because it ended before this request could save."""
         self.ids.identity.came_too_late()
         self.loaded = Loaded(Verdict.DEAD)
         self.now.restart({})
@@ -452,7 +461,7 @@ def _on_line(work: Work, origin: SessionId) -> Loaded | None:
 
 
 def place_of(work: Work, key: str) -> str:
-    """The category in which a key lies, if it is stored; nearly always that of its feature.
+    """Return the category in which a key lies, if it is stored; nearly always that of its feature.
 
     :raises KeyError: no feature claims it.
     """
@@ -464,13 +473,13 @@ def place_of(work: Work, key: str) -> str:
 
 
 def places_of(work: Work, category: str) -> set[str]:
-    """The categories in which keys of one lie; nearly always that alone."""
+    """Return the categories in which keys of one category lie; nearly always that category alone."""
     former = work.load().former or {}
     return {category, *(at.category for key, at in former.items() if work.feature_of(key).category == category)}
 
 
 def present(work: Work) -> dict[str, bytes | None]:
-    """The keys that have a value, each with its encoding; None: it is neither stored nor assigned."""
+    """Return the keys that have a value, each with its encoding; None: it is neither stored nor assigned."""
     changes, table = work.now, work.repository.table
     present: dict[str, bytes | None] = {}
     for name in table.categories:
@@ -493,7 +502,7 @@ def present(work: Work) -> dict[str, bytes | None]:
 
 
 def readable_keys(work: Work) -> list[str]:
-    """Those whose value can be read; all of them are, now."""
+    """Return the keys whose value can be read, and decode all of them."""
     found, values = present(work), work.now.values
     for key, raw in found.items():
         if key not in values and raw is not None:

@@ -26,7 +26,8 @@ DECADES = (1000, 100, 10, 1, 0.1)
 
 
 class Rectangle(NamedTuple):
-    """Seconds from the left, and parts of :data:`HEIGHT` from above. `kind`: the class in the stylesheet."""
+    """A rectangle: seconds from the left, and parts of :data:`HEIGHT` from above. `kind`: the class in the
+    stylesheet."""
 
     x: float
     y: float
@@ -55,7 +56,7 @@ class Chart(NamedTuple):
 
 
 class Period(NamedTuple):
-    """For how long there was a level, seconds since 1970."""
+    """A period of one level, seconds since 1970."""
 
     level: int
     began: float
@@ -63,12 +64,12 @@ class Period(NamedTuple):
 
 
 def charts(facts: Facts) -> list[Chart]:
-    """All four."""
+    """Return all four charts."""
     return [_levels(facts), _latency(facts), _answers(facts), _journal(facts)]
 
 
 def periods(facts: Facts) -> list[Period]:
-    """The levels there were, oldest first; the first one may have begun before."""
+    """Return the levels there were, oldest first; the first one may have begun before."""
     ends = [*(change.at for change in facts.changes[1:]), facts.now]
     found = (Period(change.level, change.at, end) for change, end in zip(facts.changes, ends, strict=True))
     return [period for period in found if period.ended > facts.now - facts.span]
@@ -122,7 +123,7 @@ def _slowest(facts: Facts, store: str) -> str:
 
 
 def _height_of(amount: float) -> float:
-    """Milliseconds on a logarithmic scale, a fifth of the height to a decade."""
+    """Return the height of milliseconds on a logarithmic scale, a fifth of the height to a decade."""
     row = HEIGHT / len(DECADES)
     return min(max((math.log10(DECADES[0]) - math.log10(max(amount, 1e-3))) * row, 1), HEIGHT - 1)
 
@@ -173,7 +174,7 @@ def _journal(facts: Facts) -> Chart:
 
 
 def _columns(facts: Facts) -> Iterator[tuple[float, float, Slice]]:
-    """Left edge and width of each column, as far as it lies in the time that is shown."""
+    """Yield left edge and width of each column, as far as it lies in the time that is shown."""
     left = facts.now - facts.span
     for began, ended, part in parts(facts, COLUMNS):
         x = max(began - left, 0.0)
@@ -183,25 +184,25 @@ def _columns(facts: Facts) -> Iterator[tuple[float, float, Slice]]:
 
 
 def parts(facts: Facts, number: int) -> Iterator[tuple[float, float, Slice]]:
-    """Begin and end of each of so many equal parts of the time of which anything is remembered, oldest first."""
+    """Yield begin and end of each of so many equal parts of the time of which anything is remembered, oldest first."""
     width = max(facts.span / number, STEP)
     for began, slices in groupby(facts.slices, key=lambda one: one.began // width * width):
         yield began, began + width, together(list(slices))
 
 
 def _scale(most: int) -> tuple[list[str], list[float]]:
-    """Labels and lines at the top and in the middle."""
+    """Return labels and lines at the top and in the middle."""
     return [f"{most:,}", f"{most // 2:,}"], [HEIGHT / 2]
 
 
 def _rounded(most: int) -> int:
-    """An even number of two digits at most that is as much at least."""
+    """Return an even number of two digits at most that is as much at least."""
     step = 2 * int(10 ** max(len(str(most)) - 2, 0))
     return max(math.ceil(most / step) * step, 2)
 
 
 def duration(seconds: float) -> str:
-    """In words."""
+    """Return a duration in words."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -209,5 +210,5 @@ def duration(seconds: float) -> str:
 
 
 def milliseconds(amount: float | None) -> str:
-    """In words; None: there is none."""
+    """Return milliseconds in words; None: there is none."""
     return "–" if amount is None else f"{amount:g} ms"

@@ -1,4 +1,4 @@
-"""What the status page tells, as plain values."""
+"""The facts on the status page, as plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..metrics.history import LevelChange, Slice
 
 
 class Process(NamedTuple):
-    """Which process speaks.
+    """The process that serves the page.
 
     :param host: its name.
     :param began: since when it remembers what happened, seconds since 1970.
@@ -43,7 +43,7 @@ class Store(NamedTuple):
 
 
 class FeatureNow(NamedTuple):
-    """What one feature gets at the level of now.
+    """The behaviour of one feature at the present level.
 
     :param gets: in plain words.
     """
@@ -56,7 +56,7 @@ class FeatureNow(NamedTuple):
 
 
 class Shards(NamedTuple):
-    """Of Redis. `lost_share`: the share (0–1) of all sessions that lies on those that are lost."""
+    """The shards of Redis. `lost_share`: the share (0–1) of all sessions that lies on those that are lost."""
 
     lost: int
     total: int
@@ -64,7 +64,7 @@ class Shards(NamedTuple):
 
 
 class Journal(NamedTuple):
-    """Of this host.
+    """The journal of this host.
 
     :param waiting: how many changes wait; None: it cannot be read.
     :param oldest: seconds that the oldest of them has waited; None: none does, or none bears a time.
@@ -75,7 +75,7 @@ class Journal(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """All of it.
+    """All facts on the page.
 
     :param now: seconds since 1970.
     :param level: of the process now; of several shards, of the worst.

@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def render(facts: Facts) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     whole = together(facts.slices) if facts.slices else Slice(facts.now)
     total = whole.answers.total()
     return _template().render(
@@ -64,7 +64,7 @@ def render(facts: Facts) -> str:
 
 
 def _rows(facts: Facts) -> list[Row]:
-    """The same in numbers, newest first."""
+    """Return the last hour in numbers, newest first."""
     found = []
     for began, ended, part in parts(facts, _ROWS):
         levels = [period.level for period in periods(facts) if period.began < ended and period.ended > began]
@@ -80,7 +80,8 @@ def _times(part: Slice, store: str) -> list[str]:
 
 @cache
 def _template() -> Template:
-    """Of an environment of our own: the application's has its own globals, which may look at the session."""
+    """Return the template, from an environment of our own: the application's has its own globals, which may look at the
+    session."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -98,5 +99,5 @@ def _clock(at: float) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A narrow column may break a name after its underscores."""
+    """Let a name break after its underscores, for narrow columns."""
     return Markup("_<wbr>").join(name.split("_"))

@@ -1,1 +1,1 @@
-"""What knows nothing of sessions: threads, forks, files, waiting."""
+"""Tools that know nothing of sessions: threads, forks, files, waiting."""

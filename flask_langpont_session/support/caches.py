@@ -57,7 +57,7 @@ class Recent(Generic[K, V]):
         self._sum = 0
 
     def get(self, key: K) -> V | None:
-        """What is kept under a key; None: nothing."""
+        """Return the value under a key; None: there is none."""
         found = self._young.get(key)
         if found is None:
             found = self._old.get(key)

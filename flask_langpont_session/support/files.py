@@ -52,7 +52,8 @@ def create_private(path: Path) -> None:
 
 
 def open_private(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """A descriptor of a file of this user's, which has mode 0600 from then on. Not for files that SQLite has open.
+    """Return a descriptor of a file of this user's, which has mode 0600 from then on. Not for files that SQLite has
+    open.
 
     :raises UnsafeFile: it is a symbolic link, no regular file, or another user's.
     :raises OSError: it cannot be opened.
@@ -96,11 +97,11 @@ class PrivateNumbers:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Return the size in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def reserve(self, size: int) -> None:
-        """Have room for so many bytes, where the system can do that: no write among them fails for want of it.
+        """Reserve room for so many bytes, where the system can do that: no write among them fails for want of it.
 
         :raises OSError: there is no room.
         """
@@ -113,7 +114,7 @@ class PrivateNumbers:
                 raise
 
     def claim(self, most: int) -> None:
-        """Have a number below `most` that no other opening of the file has, in any process: until this one is closed,
+        """Claim a number below `most` that no other opening of the file has, in any process, until this one is closed
         or its process is killed. `most` itself: there is none, or this system has no such locks."""
         for self.claimed in range(most):
             with suppress(OSError):
@@ -122,11 +123,11 @@ class PrivateNumbers:
         self.claimed = most
 
     def read(self, place: int, size: int) -> bytes:
-        """Less than was asked for: the file ends there."""
+        """Return bytes from a place; fewer than were asked for: the file ends there."""
         return os.pread(self._descriptor, size, place)
 
     def write(self, place: int, content: bytes) -> None:
-        """Put something in its place.
+        """Put bytes at a place.
 
         :raises OSError: there is no room.
         """
@@ -135,8 +136,8 @@ class PrivateNumbers:
 
     @contextmanager
     def locked(self, place: int, size: int) -> Iterator[bool]:
-        """Keep all others out that ask for a lock of that place, and yield whether they are: not if one of them holds
-        it for longer than this waits, or there are no locks here."""
+        """Lock a place against all others that ask for its lock, and yield whether that succeeded: not if one of them
+        holds the lock for longer than this waits, or there are no locks here."""
         if not self._threads.acquire(timeout=_PATIENCE):  # the lock of a file is one of all threads of a process
             yield False
             return
@@ -170,7 +171,7 @@ def _open_nameless() -> int:
 
 
 def check_private(path: Path) -> None:
-    """Look at a file that SQLite is to open; that there is none is fine.
+    """Check a file that SQLite is to open; no file at all is fine.
 
     :raises UnsafeFile: it is a symbolic link, no regular file, or another user's.
     """
@@ -186,7 +187,7 @@ def make_private(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """A folder may be known by a symbolic link that this user or the administrator has made.
+    """Check a folder, which may be known by a symbolic link that this user or the administrator has made.
 
     :raises UnsafeFile: another user has made it.
     """

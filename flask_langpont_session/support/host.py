@@ -1,4 +1,4 @@
-"""Work that one process of a host does for all of them: which one it is, and what the others leave for it.
+"""Work that one process of a host does for all of them: the election of that process, and the messages of the others.
 
 A folder with a lock and a file for each message. The system takes the lock back from a process that is killed, and a
 message appears and disappears as a whole: it is taken once, whatever happens to the process that takes it.
@@ -31,7 +31,7 @@ _PAUSE = 0.02
 
 
 class HostWork:
-    """One such work, as one process sees it. For one thread, but for :attr:`leads`.
+    """A work for all processes of a host, as one process sees it. For one thread, but for :attr:`leads`.
 
     Where the folder cannot be used, each process leads, which means that it works for itself alone; the log says so
     once.
@@ -61,15 +61,15 @@ class HostWork:
         self._numbers = itertools.count()
 
     def _renew(self) -> None:
-        """In a forked child: its parent goes on leading, and the child's copy of the lock must not outlive it."""
+        """Give up the child's copy of the lock in a forked child: its parent goes on leading."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
         self._begin()
 
     def lead(self) -> bool:
-        """Whether this process is to do the work: it is the first that asks, or the one that led is gone. It leads
-        until it ends or resigns."""
+        """Return whether this process is to do the work: it is the first that asks, or the one that led is gone. It
+        leads until it ends or resigns."""
         try:
             self.leads = self._folder is None or self._holds(self._folder)
         except OSError as error:
@@ -134,17 +134,17 @@ class HostWork:
 
     @property
     def is_shared(self) -> bool:
-        """Whether this process leads others, or would: it does not work for itself for want of a folder."""
+        """Return whether this process leads others, or would, rather than works for itself for want of a folder."""
         return self._lock is not None
 
     @property
     def waits(self) -> bool:
-        """Whether a message of this process was not taken yet."""
+        """Return whether a message of this process was not taken yet."""
         return any(path.exists() for path in self._left)
 
     def succeeds(self, seconds: float = 1.0) -> bool:
-        """At the end of this process: whether it leads after all, once the one that leads has had so long to take what
-        this one has left. All processes of a host may end together, and the one that led be the first."""
+        """Return, at the end of this process, whether it leads after all, once the leader has had time to take what
+        this process has left. All processes of a host may end together, and the leader be the first."""
         until = self._clock() + seconds
         while self.waits and not self.lead():
             if self._clock() > until:
@@ -181,7 +181,7 @@ class HostWork:
             self._say(error)
 
     def kept(self) -> bytes:
-        """What the process that led before has kept; empty: nothing."""
+        """Return what the previous leader has kept; empty: nothing."""
         if self._folder is None or self._lock is None:
             return b""
         with suppress(OSError):
@@ -215,7 +215,7 @@ def _make(folder: Path) -> None:
 
 
 def _is_open_as(descriptor: int, path: Path) -> bool:
-    """Whether the file is still the one of that name: another one has locks of its own."""
+    """Return whether an open file still has that name: another file of the name has locks of its own."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -233,7 +233,7 @@ def _read(path: Path) -> bytes:
 
 
 def _taken(path: Path) -> bytes | None:
-    """A message, which is this process' from now on; None: another one was first."""
+    """Return a message, which is this process' from now on; None: another process was first."""
     try:
         message = _read(path)
         path.unlink()
@@ -254,5 +254,5 @@ def _words(error: OSError) -> str:
 
 
 def beside(journal: str | Path | None, work: str) -> Path | None:
-    """The folder of a work, beside the journal of the host; None: the host has none."""
+    """Return the folder of a work, beside the journal of the host; None: the host has none."""
     return Path(f"{Path(journal).resolve()}-workers") / work if journal else None

@@ -1,4 +1,4 @@
-"""How late this process is: the time in which it wanted to go on and had no turn, because another thread held the
+"""The lateness of this process: the time in which it wanted to go on and had no turn, because another thread held the
 interpreter's lock or another process the processor.
 
 A store that answers at once looks slow to a process that does not come to read the answer. So all waits for stores end
@@ -101,14 +101,14 @@ class Lag:
             self._runs, self._state = False, (late, math.inf)
 
     def overtime(self) -> None:
-        """A wait goes on after its time."""
+        """Note that a wait goes on after its time."""
         self.overtimes += 1
         for event in tuple(self.on_overtime):
             event.set()
 
     def late(self, now: float | None = None) -> float:
-        """Seconds that this process has been late since it began. Only the difference between two looks means
-        something: it is what of the time between them did not count.
+        """Return the seconds that this process has been late since it began. Only the difference between two calls
+        means something: the part of the time between them that did not count.
 
         :param now: of :attr:`clock`, if it is at hand.
         """
@@ -118,24 +118,25 @@ class Lag:
         return late if now <= due else late + now - due
 
     def passed(self) -> float:
-        """The time of this process: seconds that do not pass while it is late. Only differences mean something."""
+        """Return the time of this process: seconds that do not pass while it is late. Only differences mean
+        something."""
         now = self.clock()
         return now - self.late(now)
 
     @property
     def rests(self) -> bool:
-        """Whether nothing has been waited for in the last second."""
+        """Return whether nothing has been waited for in the last second."""
         return self._state[1] == math.inf
 
     @property
     def longest(self) -> float:
-        """Seconds: the longest lateness of the last one or two seconds. 0 while nothing is waited for."""
+        """Return the longest lateness of the last one or two seconds, in seconds. 0 while nothing is waited for."""
         due = self._state[1]
         return max(*self._longest, self.clock() - due if due < math.inf else 0.0)
 
     def is_late(self, seconds: float, since: float) -> bool:
-        """Whether this process, and not what it waited for, may be the reason why a wait was in vain. One thread may
-        wait for its turn much longer than another: what the last second or two were like counts, too.
+        """Return whether this process, and not what it waited for, may be the reason why a wait was in vain. One thread
+        may wait for its turn much longer than another: the last second or two count, too.
 
         :param seconds: that were waited.
         :param since: what :meth:`late` said before that.
@@ -144,20 +145,20 @@ class Lag:
 
     @property
     def is_behind(self) -> bool:
-        """Whether this process was late in the last second or two."""
+        """Return whether this process was late in the last second or two."""
         return self.pace < 1 - LATE
 
     @property
     def pace(self) -> float:
-        """The share of the last one or two seconds that passed for this process: 1 while it is never late."""
+        """Return the share of the last one or two seconds that passed for this process: 1 while it is never late."""
         now, (began, late) = self.clock(), self._began[0]
         if self._state[1] == math.inf or now - began < TICK:
             return 1.0
         return 1 - max(0.0, self.late(now) - late) / (now - began)
 
     def with_overtime(self, seconds: float) -> float:
-        """What to give a wait that has to be over after so many seconds, also where it goes on because this process is
-        late. Such a wait may end early, so that nothing follows from it by itself."""
+        """Return the seconds to give a wait so that it is over after `seconds` even where it goes on because this
+        process is late. Such a wait may end early, so that nothing follows from it by itself."""
         return seconds if self.pace > ON_TIME else seconds / (1 + TIMES)
 
     def _run(self) -> None:
@@ -198,7 +199,7 @@ NEVER = Lag()
 
 
 def of(clock: Callable[[], float]) -> Lag:
-    """The lag that goes with a clock."""
+    """Return the lag that goes with a clock."""
     return PROCESS if clock is PROCESS.clock else NEVER
 
 
@@ -217,7 +218,7 @@ class Deadline:
         self.renew(at, attends=attends)
 
     def renew(self, at: float, *, attends: bool = True) -> None:
-        """Another wait begins."""
+        """Begin another wait."""
         self.at = at
         self._began = began = self._lag.clock()
         self._late = self._lag.attend(began, at) if attends else self._lag.late(began)
@@ -225,16 +226,16 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, lag: Lag | None = None, *, attends: bool = True) -> Deadline:
-        """The end of a wait that begins now."""
+        """Return the end of a wait that begins now."""
         return cls((PROCESS if lag is None else lag).clock() + seconds, lag, attends=attends)
 
     @property
     def late(self) -> float:
-        """Seconds that this process was late since the wait began."""
+        """Return the seconds that this process was late since the wait began."""
         return max(0.0, self._lag.late() - self._late)
 
     def left(self) -> float:
-        """Seconds that are left, at least; not more than 0: it is over."""
+        """Return the seconds that are left, at least; not more than 0: the wait is over."""
         now = self._lag.clock()
         left = self.at - now
         if left > 0 or self._is_extended or not self._lag.is_late(now - self._began, self._late):
@@ -260,7 +261,7 @@ class Deadline:
 
 
 def no_answer(seconds: float, late: float) -> str:
-    """What happened, for people.
+    """Return a sentence, for people, that there was no answer in time.
 
     :param seconds: that were waited for an answer, as it was meant.
     :param late: seconds that this process was late meanwhile.

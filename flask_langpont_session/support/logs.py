@@ -1,4 +1,4 @@
-"""What the lines of the log have in common: their data for logs in JSON, and when the same is not said again."""
+"""Common parts of the log's lines: their data for logs in JSON, and keeping the same line from being repeated."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 
 def fields(event: str, /, **data: object) -> dict[str, object]:
-    """The data of a line, for ``extra=``. The names begin with ``langpont_``, so that they meet no attribute of a log
-    record and no field of the application.
+    """Return the data of a line, for ``extra=``. The names begin with ``langpont_``, so that they meet no attribute of
+    a log record and no field of the application.
 
     >>> fields("store_slow", store="primary")
     {'langpont_event': 'store_slow', 'langpont_store': 'primary'}
@@ -21,9 +21,9 @@ def fields(event: str, /, **data: object) -> dict[str, object]:
 
 
 class Once:
-    """Says the same once in so many seconds, where each request may meet it.
+    """Lets the same thing be logged once in so many seconds, where each request may meet it.
 
-    Threads that meet it at the same moment may both say it: there is no lock, which a process that is forked meanwhile
+    Threads that meet it at the same moment may both log it: there is no lock, which a process that is forked meanwhile
     would have for ever.
 
     :param clock: seconds.
@@ -35,7 +35,7 @@ class Once:
         self._said: dict[str, float] = {}
 
     def is_due(self, what: str = "") -> bool:
-        """Whether it is to be said now. If so, it counts as said.
+        """Return whether the thing is to be logged now. If so, it counts as logged.
 
         :param what: of several things, of which each is said once; a closed set.
         """
@@ -47,7 +47,8 @@ class Once:
 
 
 class Failing:
-    """Whether something fails that is tried again and again: said when it begins, and when it is over. For one thread.
+    """The state of something that is tried again and again: to log when it begins to fail, and when that is over. For
+    one thread.
 
     :ivar problem: why it fails; None: it works, or was not tried yet.
     """
@@ -56,7 +57,7 @@ class Failing:
         self.problem: str | None = None
 
     def begins(self, problem: str = "") -> bool:
-        """It fails. Whether that is new: it worked before, or failed for another reason.
+        """Note a failure. Return whether it is new: the last try worked, or failed for another reason.
 
         :param problem: why; always the same one where another reason is not to be said.
         """
@@ -64,6 +65,6 @@ class Failing:
         return problem != before
 
     def ends(self) -> bool:
-        """It works. Whether that is new."""
+        """Note that it works. Return whether that is new."""
         before, self.problem = self.problem, None
         return before is not None

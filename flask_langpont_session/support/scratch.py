@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Scratch:
-    """Made when it is asked for; goes with this object, or at the end of the process that made it.
+    """A folder that is made when it is first asked for, and removed with this object, or at the end of the process.
 
     :ivar users: called before it goes: they end what still uses it.
     """
@@ -22,7 +22,7 @@ class Scratch:
 
     @property
     def path(self) -> Path:
-        """The folder. No other user may look into it."""
+        """Return the folder. No other user may look into it."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix="langpont-session-"))
             weakref.finalize(self, _remove, self._path, os.getpid(), self.users)

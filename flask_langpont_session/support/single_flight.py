@@ -25,7 +25,7 @@ class _Unanswered(FlightLate):
 
 
 class _Flight(Generic[T]):
-    """One question under way."""
+    """A question under way."""
 
     def __init__(self) -> None:
         self.landed = threading.Event()
@@ -34,12 +34,12 @@ class _Flight(Generic[T]):
 
 
 def wait_for(landed: threading.Event, seconds: float) -> bool:
-    """Wait for the end of a question; whether it came in time."""
+    """Wait for the end of a question. Return whether it came in time."""
     return Deadline.after(seconds).wait(landed.wait)
 
 
 class SingleFlight(Generic[T]):
-    """Usable from any thread. A forked child begins with none under way.
+    """Asks one question per key at a time. Usable from any thread. A forked child begins with none under way.
 
     :param wait: how a thread waits for another one's question: as :func:`wait_for`.
     """
@@ -54,7 +54,7 @@ class SingleFlight(Generic[T]):
         self._under_way: dict[str, _Flight[T]] = {}
 
     def ask(self, key: str, question: Callable[[float], T], timeout: float) -> tuple[T, bool]:
-        """The answer, and whether another thread asked for it, before this call.
+        """Return the answer, and whether another thread asked for it, before this call.
 
         :param question: called, with the seconds that it may take, unless it is under way for that key. What it raises
             is raised in all threads that wait, unless it was a time-out or an interruption: then one of them asks anew.

@@ -58,7 +58,7 @@ class PeriodicThread:
         _alive.add(self)
 
     def _reset(self) -> None:
-        """As new: a forked child has neither the thread nor the lock's holder."""
+        """Begin anew: a forked child has neither the thread nor the lock's holder."""
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._is_ending = False
@@ -90,7 +90,7 @@ class PeriodicThread:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the work is done for the last time."""
+        """Return whether the work is done for the last time."""
         return self._is_ending
 
     def pace(self, interval: float) -> None:

@@ -22,7 +22,7 @@ TIMEOUT = 1
 
 
 def configure() -> None:
-    """As Django's documentation has it, with persistent connections to the database and 1 s time-outs."""
+    """Configure Django as its documentation has it, with persistent connections to the database and 1 s time-outs."""
     database = urlsplit(from_environment(DATABASE_URL))
     settings.configure(
         SECRET_KEY=SECRET_KEY,
@@ -55,37 +55,37 @@ def configure() -> None:
 
 
 def create_app() -> Any:
-    """The WSGI application."""
+    """Return the WSGI application."""
     configure()
     return get_wsgi_application()
 
 
 def live(request: HttpRequest) -> HttpResponse:
-    """That the server runs."""
+    """Answer that the server runs."""
     return HttpResponse("ok")
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
-    """As :func:`django.contrib.auth.login` does: a new id, then the user."""
+    """Sign in as :func:`django.contrib.auth.login` does: a new id, then the user."""
     request.session.cycle_key()
     request.session[USER] = request.POST["user"]
     return read(request)
 
 
 def read(request: HttpRequest) -> HttpResponse:
-    """What the session has."""
+    """Answer the content of the session."""
     return JsonResponse(shown(request.session))
 
 
 def write(request: HttpRequest, what: str) -> HttpResponse:
-    """One more number in a list."""
+    """Add one number to a list."""
     key = LISTS[what]
     request.session[key] = [*request.session.get(key, []), int(request.POST["number"])]
     return read(request)
 
 
 def sign_out(request: HttpRequest) -> HttpResponse:
-    """As :func:`django.contrib.auth.logout` does."""
+    """Sign out as :func:`django.contrib.auth.logout` does."""
     request.session.flush()
     return read(request)
 

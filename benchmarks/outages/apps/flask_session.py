@@ -14,7 +14,8 @@ TIMEOUT = 1.0
 
 
 def create_app() -> Flask:
-    """A client made by ``from_url`` tries nothing again; one made by ``Redis(host=…)`` would do so ten times."""
+    """Return the application. A client made by ``from_url`` tries nothing again; one made by ``Redis(host=…)`` would do
+    so ten times."""
     app = Flask(__name__)
     app.config["SECRET_KEY"] = SECRET_KEY
     app.config["SESSION_TYPE"] = "redis"

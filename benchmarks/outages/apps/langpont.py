@@ -18,14 +18,14 @@ TOOK = "X-Took"
 
 
 def create_app() -> Flask:
-    """Every setting that is not an address has its default."""
+    """Return the application; every setting that is not an address has its default."""
     app = _configured()
     add_pages(app, regenerate=lambda: None)  # a sign-in has a new id by itself
     return app
 
 
 def create_timed_app() -> Flask:
-    """The same; every answer says at which level it was made and how long that took."""
+    """Return the same application; every answer says at which level it was made and how long that took."""
     app = _configured()
     add_pages(app, regenerate=lambda: None, level=lambda: live().level)
     app.wsgi_app = _Timed(app.wsgi_app)  # type: ignore[method-assign]

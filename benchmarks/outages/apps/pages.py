@@ -23,17 +23,17 @@ which it mirrors to SQL, and the second is data of priority ``high``. To the oth
 
 
 def shown(session: Mapping[str, Any]) -> dict[str, Any]:
-    """What every page answers."""
+    """Return what every page answers."""
     return {"user": session.get(USER), **{name: list(session.get(key, [])) for name, key in LISTS.items()}}
 
 
 def from_environment(name: str) -> str:
-    """What the report says to its applications."""
+    """Return a value that the report gives its applications."""
     return os.environ[name]
 
 
 def add_pages(app: Flask, regenerate: Callable[[], None], level: Callable[[], int] | None = None) -> None:
-    """Sign in, read, write, sign out.
+    """Add pages: sign in, read, write, sign out.
 
     :param regenerate: gives the session a new id; called at sign-in.
     :param level: what is answered as ``level`` besides, for measurements.
