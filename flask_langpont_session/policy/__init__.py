@@ -1,1 +1,1 @@
-"""What is decided, and from what: no module in here reads or writes anything, and time is an argument."""
+"""Rules and the values they decide from. No module in here reads or writes anything, and time is an argument."""

@@ -72,11 +72,11 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Whether requests may use the store."""
+        """Return whether requests may use the store."""
         return self.opened_at is None
 
     def succeeded(self, asked_at: float) -> None:
-        """A request was answered. Says nothing while the breaker is open: that answer may be an old one.
+        """Note that a request was answered. While the breaker is open this says nothing: the answer may be an old one.
 
         :param asked_at: monotonic seconds, when it asked.
         """
@@ -89,7 +89,7 @@ class Breaker:
             self._failures = 0
 
     def note_slow(self, now: float) -> bool:
-        """Note that a call that succeeded took too long. Returns whether so many did that the monitor should look why.
+        """Note that a call that succeeded took too long. Return whether so many did that the monitor should look why.
 
         :param now: monotonic seconds.
         """
@@ -102,7 +102,7 @@ class Breaker:
             return True
 
     def failed(self, now: float, cause: str, *, at_once: bool) -> bool:
-        """A request failed. Returns True when this failure opened the breaker.
+        """Note that a request failed. Return whether this failure opened the breaker.
 
         :param now: monotonic seconds.
         :param cause: what happened, for operators: an error class, never a driver's text.
@@ -119,11 +119,11 @@ class Breaker:
             return True
 
     def renew_lock(self) -> None:
-        """In a forked child: the thread that held it is not there."""
+        """Replace the lock in a forked child, where the thread that held it does not exist."""
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """The monitor found the store healthy, and everything that waited for it has been replayed."""
+        """Close the breaker and forget the failures: the monitor found the store healthy."""
         with self._lock:
             self.opened_at, self.cause, self._failures, self._window = None, "", 0, None
 
@@ -150,12 +150,12 @@ class Breakers:
         self._put(stores)
 
     def renew_locks(self) -> None:
-        """In a forked child: the threads that held them are not there."""
+        """Replace the locks in a forked child, where the threads that held them do not exist."""
         for breaker in self.by_access.values():
             breaker.renew_lock()
 
     def arrange(self, role: str, shards: Iterable[str]) -> bool:
-        """The shards that one role's stores are on were found, or became others. Whether they are others.
+        """Take over the shards of one role's stores. Return whether they differ from before.
 
         A shard that was not known is as the whole was while no shard was known, and the whole, if there are none any
         more, as the worst of them: the end of an outage has to be told.
@@ -185,11 +185,11 @@ class Breakers:
         return new
 
     def count(self) -> None:
-        """One was opened or closed."""
+        """Count the open breakers anew, after one was opened or closed."""
         self.open = sum(not breaker.closed for breaker in self.by_access.values())
 
     def accesses(self, shard: str, *, only_closed: bool = False) -> frozenset[Access]:
-        """By role, as a session on that shard sees them."""
+        """Return the accesses of a session on that shard, by role instead of by store."""
         return frozenset(
             (role_of(store), way)
             for (store, way), breaker in self.by_access.items()
@@ -197,17 +197,17 @@ class Breakers:
         )
 
     def of(self, store: str) -> list[Breaker]:
-        """Those of a store."""
+        """Return the breakers of a store: reads, then writes; of an unknown store, none."""
         read = self.by_access.get((store, READ))
         return [] if read is None else [read, self.by_access[store, WRITE]]
 
     def open_accesses(self) -> frozenset[Access]:
-        """Those that requests do not use at the moment."""
+        """Return the accesses that requests do not use at the moment."""
         if not self.open:
             return frozenset()
         return frozenset(access for access, breaker in self.by_access.items() if not breaker.closed)
 
     def cause(self, store: str) -> ErrorClass | None:
-        """Why requests do not use a store, in one direction at least; None: they do, in both."""
+        """Return why requests do not use a store, in one direction at least; None: they use it in both."""
         causes = (ErrorClass.__members__.get(breaker.cause) for breaker in self.of(store))
         return next((cause for cause in causes if cause is not None), None)

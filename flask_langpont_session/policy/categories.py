@@ -1,4 +1,4 @@
-"""Which session key belongs where: categories, their features, and the keys each feature claims.
+"""The routing of session keys: categories, their features, and the keys each feature claims.
 
 Pure: no I/O, no clock, no Flask. A key is claimed by its exact name or by a pattern with a ``*`` at its beginning or
 end; the longest claim wins. Everything here is configuration, read by ``config/categories.py``.
@@ -40,7 +40,7 @@ MOST_KEYS = 4096
 
 
 class Priority(StrEnum):
-    """How much an outage may take away from a feature."""
+    """Rank of a feature: how much an outage may take away from it."""
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -50,7 +50,7 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """What a group of session keys is for.
+    """A named group of session keys in one category.
 
     :param name: unique over all categories.
     :param category: name of the category the keys are stored in.
@@ -221,11 +221,11 @@ class CategoryTable:
         raise KeyError(key)
 
     def __contains__(self, key: str) -> bool:
-        """Whether a feature claims `key`. Stored keys may have lost theirs when the table was changed."""
+        """Return whether a feature claims `key`. A stored key may have none: the table was changed since."""
         return self.claims_all or self._is_claimed(key, but_not="")
 
     def is_unclaimed(self, key: str) -> bool:
-        """Whether no feature claims `key`, but for a bare ``*``: probably a key that the table forgot."""
+        """Return whether no feature claims `key`, except by a bare ``*``: probably a key that the table forgot."""
         return not self._is_claimed(key, but_not="*")
 
     def _is_claimed(self, key: str, but_not: str) -> bool:
@@ -236,8 +236,7 @@ class CategoryTable:
         )
 
     def strays_in(self, category: str, keys: Iterable[str]) -> Sequence[str]:
-        """Return which of the keys that are stored in a category belong to another one: the table was another when they
-        were stored."""
+        """Return which of the keys stored in a category belong to another one, because the table was changed since."""
         known = self.at_home.get(category)
         if known is None:  # another release has it, and its keys stay there
             return ()
@@ -260,12 +259,12 @@ class CategoryTable:
         return key in self and self.feature_of(key).category != category
 
     def features_in(self, category: str) -> tuple[Feature, ...]:
-        """The features of one category."""
+        """Return the features of one category."""
         return tuple(f for f in self.features.values() if f.category == category)
 
 
 class KeyKind(Enum):
-    """Where the value of a key is."""
+    """The place of a key's value."""
 
     STORED = "stored"  # in a category
     TRANSIENT = "transient"  # in this request only

@@ -1,4 +1,4 @@
-"""Which stores answer, and the level that follows. No I/O.
+"""The health of the stores, and the level that follows from it. No I/O.
 
 A session sees the stores of its own shard only: a shard that is lost is lost for its own sessions, and for no others.
 """
@@ -28,7 +28,7 @@ _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
 
 @dataclass(frozen=True, slots=True)
 class HealthSnapshot:
-    """What one request believes of the stores; it only ever loses some, never gains.
+    """The stores that one request may use. During the request stores are only taken away, never added.
 
     :param up: the accesses whose breaker was closed when the request began, minus those that failed it since.
     :param outage_age: seconds since Redis last answered reads.
@@ -59,17 +59,17 @@ class HealthSnapshot:
         object.__setattr__(self, "level", level)
 
     def can(self, store: str, direction: str = READ) -> bool:
-        """Whether this request may still use that store in that direction."""
+        """Return whether this request may still use that store in that direction."""
         return (store, direction) in self.up
 
     def without(self, store: str, *directions: str) -> HealthSnapshot:
-        """The snapshot after a failure."""
+        """Return the snapshot after a failure."""
         lost = {(store, direction) for direction in directions}
         return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
 
 
 class Limits(NamedTuple):
-    """When a store is lost, and how long a copy is of use.
+    """Thresholds: when a store counts as lost, and how long a local copy may be used.
 
     :param threshold: cheap failures in a row that open a breaker.
     :param local_ttl: seconds a local copy may be used; the age of an outage at which level 2 becomes 3.
@@ -83,7 +83,7 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """What is told of the stores' health. None of these may raise or block.
+    """Callbacks for changes of the stores' health. None of them may raise or block.
 
     :param level_changed: called with (old level, new level) after the level changed.
     :param store_lost: called with (the last error, directions) when breakers of a store opened.
@@ -102,7 +102,7 @@ class Listeners:
 
 
 class Shards(NamedTuple):
-    """Where sessions lie.
+    """The distribution of sessions over the shards of the primary.
 
     :param locate: digest → the shard its session lies on.
     :param share: shard → the share of all sessions (0–1) that lies on it.
@@ -113,7 +113,7 @@ class Shards(NamedTuple):
 
 
 class Health:
-    """What requests believe of the stores.
+    """The health of all stores, as the requests of this process use it.
 
     :param stores: names of the stores there are (a deployment may have no replica).
     :param clock: monotonic seconds.
@@ -150,16 +150,16 @@ class Health:
 
     @property
     def breakers(self) -> Mapping[Access, Breaker]:
-        """By store and direction."""
+        """Return all breakers, by store and direction."""
         return self._breakers.by_access
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """Of the primary."""
+        """Return the shards of the primary."""
         return self._breakers.shards
 
     def arrange(self, role: str, shards: Iterable[str]) -> None:
-        """The shards that one role's stores are on were found, or became others, see :meth:`.Breakers.arrange`."""
+        """Take over the shards of one role's stores, see :meth:`.Breakers.arrange`."""
         with self._lock:
             if self._breakers.arrange(role, shards):
                 self._note_whole()
@@ -171,7 +171,7 @@ class Health:
         self._whole = {shard: HealthSnapshot(self._breakers.accesses(shard), 0.0, ttl) for shard in self.shards}
 
     def snapshot(self, shard: str | None = None) -> HealthSnapshot:
-        """What a request that begins now may believe.
+        """Return the snapshot for a request that begins at this moment.
 
         :param shard: where its session lies; None: the worst there is.
         """
@@ -188,37 +188,37 @@ class Health:
 
     @property
     def best_shard(self) -> str:
-        """A shard that is as well as any, for a session that lies nowhere yet."""
+        """Return a shard that is as well as any, for a session that lies on none yet."""
         shards = self.shards
         return min(shards, key=lambda shard: self.snapshot(shard).level) if self._breakers.open else shards[0]
 
     @property
     def level(self) -> int:
-        """The level now; of several shards, of the worst."""
+        """Return the present level; of several shards, that of the worst."""
         return self.snapshot().level
 
     @property
     def lost_shards(self) -> tuple[str, ...]:
-        """The shards whose primary does not take both reads and writes."""
+        """Return the shards whose primary does not take both reads and writes."""
         if not self._breakers.open:
             return ()
         return tuple(shard for shard in self.shards if not self.is_whole(f"{PRIMARY}{shard}"))
 
     @property
     def lost_share(self) -> float:
-        """The share of all sessions (0–1) that lies on those."""
+        """Return the share of all sessions (0–1) that lies on lost shards."""
         return sum(map(self._share, self.lost_shards))
 
     def cause(self, store: str) -> ErrorClass | None:
-        """Why requests do not use a store, in one direction at least; None: they do, in both."""
+        """Return why requests do not use a store, in one direction at least; None: they use it in both."""
         return self._breakers.cause(store)
 
     def is_whole(self, store: str) -> bool:
-        """Whether requests use a store, in both directions."""
+        """Return whether requests use a store in both directions."""
         return not self.open_stores() & {(store, READ), (store, WRITE)}
 
     def succeeded(self, store: str, direction: str, took: float = 0.0, asked_at: float = -math.inf) -> None:
-        """A store answered a request.
+        """Note that a store answered a request.
 
         :param took: seconds.
         :param asked_at: monotonic seconds, when it asked.
@@ -249,23 +249,23 @@ class Health:
         return ways
 
     def answers(self, store: str) -> int:
-        """How many requests a store has answered, about: whether it grows says whether it answers."""
+        """Return about how many requests a store has answered. While the number grows, the store answers."""
         found = self._breakers.of(store)
         return found[0].answers + found[1].answers if found else 0
 
     def doubted(self, store: str) -> None:
-        """A store did not answer a process that was late itself: the monitor has to say whose fault it is."""
+        """Have the monitor probe a store that did not answer a process that was late itself: either may be at fault."""
         if (store, READ) in self.breakers:
             self._listeners.store_failed(store)
 
     def _opens(self, error: StoreError, direction: str) -> bool:
-        """Count an error. Whether it opened the breaker."""
+        """Count an error. Return whether it opened the breaker."""
         at_once = error.timed_out or error.error_class in _AT_ONCE
         breaker = self.breakers.get((error.store, direction))
         return breaker is not None and breaker.failed(self.clock(), error.error_class.name, at_once=at_once)
 
     def close(self, store: str, directions: Collection[str]) -> None:
-        """For the monitor only: the store is healthy again and nothing waits for it."""
+        """Close the breakers of a store that is healthy again. For the monitor only."""
         now, away = self.clock(), 0.0
         for breaker in filter(None, (self.breakers.get((store, way)) for way in directions)):
             away = max(away, now - (now if breaker.opened_at is None else breaker.opened_at))
@@ -274,16 +274,16 @@ class Health:
         self._listeners.store_back(store, sorted(directions), away)
 
     def open_stores(self) -> frozenset[Access]:
-        """The accesses that requests do not use at the moment."""
+        """Return the accesses that requests do not use at the moment."""
         return self._breakers.open_accesses()
 
     @property
     def lost_stores(self) -> frozenset[str]:
-        """The stores that requests do not use at the moment, in one direction at least."""
+        """Return the stores that requests do not use at the moment, in one direction at least."""
         return frozenset(store for store, _ in self.open_stores())
 
     def usable(self) -> dict[Access, bool]:
-        """Role and direction → whether requests use all stores of that role so. A replica is only read."""
+        """Return role and direction → whether requests use all stores of that role so. A replica is only read."""
         found: dict[Access, bool] = {}
         for (store, way), breaker in self.breakers.items():
             access = role_of(store), way
@@ -292,12 +292,12 @@ class Health:
         return found
 
     def down(self) -> dict[str, bool]:
-        """Role → whether requests do without a store of that role, in one direction at least."""
+        """Return role → whether requests do without a store of that role, in one direction at least."""
         usable = self.usable()
         return {role: not all(used for (of, _), used in usable.items() if of == role) for role, _ in usable}
 
     def age_outage(self, seconds: float) -> None:
-        """Redis does not answer since so much longer already. For tests: an old outage has a level of its own."""
+        """Make the outage of Redis so many seconds older. For tests: an old outage has a level of its own."""
         self._redis_lost_at = {shard: at - seconds for shard, at in self._redis_lost_at.items()}
         self.refresh()
 

@@ -1,4 +1,4 @@
-"""What a session is called: the secret id in the cookie, its digest everywhere else, and its kind."""
+"""The names of a session: the secret id in the cookie, its digest everywhere else, and its kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def digest_of(sid: str) -> str:
-    """The only form in which a session id is stored, logged (shortened) or shown: 43 characters of SHA-256.
+    """Return the only form in which a session id is stored, logged (shortened) or shown: 43 characters of SHA-256.
 
     256 random bits need no key, so that no key rotation can lose them.
     """
@@ -26,7 +26,7 @@ def digest_of(sid: str) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether this has the form of a digest."""
+    """Return whether a text has the form of a digest."""
     return bool(_DIGEST.fullmatch(text))
 
 
@@ -53,11 +53,11 @@ class SessionId:
         object.__setattr__(self, "digest", digest_of(self.sid))
 
     def csrf_token(self, *, shadow: bool = False) -> str:
-        """The session's CSRF token. That of a shadow is another one, so that forms of a dead session are dead."""
+        """Return the session's CSRF token. A shadow has another one: forms of a dead session are dead."""
         message = _CSRF + (b"-shadow" if shadow else b"") + self.sid.encode()
         return hmac.new(self.secret, message, hashlib.sha256).hexdigest()
 
 
 def base64url(raw: bytes) -> str:
-    """Letters, digits, ``-`` and ``_``; no padding."""
+    """Return bytes as base64 of letters, digits, ``-`` and ``_``; no padding."""
     return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode("ascii")

@@ -38,7 +38,7 @@ read."""
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """How long a copy may be believed. All in milliseconds.
+    """Terms on which a copy of auth data may be believed. All in milliseconds.
 
     :param verify_ms: with everything healthy, ask the database this often; 0: every time.
     :param grace_ms: with the database down, how old a confirmation may be after an incident.
@@ -49,13 +49,13 @@ class LeaseTerms:
 
     @property
     def tombstone_ms(self) -> int:
-        """How long the end of a session is remembered in Redis, and beyond the life of copies in a worker: as long as
+        """Return how long Redis remembers the end of a session, and a worker beyond the life of its copies: as long as
         anything may believe, or write, what was true before."""
         return max(TOMBSTONE_MS, self.verify_ms + self.grace_ms + LONGEST_REQUEST_MS)
 
     @property
     def renewal_ms(self) -> int:
-        """How often a tombstone that the database does not know of is written again: several times in its life."""
+        """Return how often a tombstone that the database does not know of is written again in its life."""
         return max(_SHORTEST_RENEWAL_MS, min((self.verify_ms + self.grace_ms) // 2, self.tombstone_ms // 4))
 
 
@@ -73,15 +73,15 @@ class Life:
     is_permanent: bool = field(default=False, kw_only=True)
 
     def of(self, payload: Fields) -> Life:
-        """The life of a session with this auth data: one that is privileged may live shorter."""
+        """Return the life of a session with this auth data: a privileged one may be shorter."""
         return self
 
     def left_of(self, row: AuthRow) -> int:
-        """How long a record of this row may lie in Redis."""
+        """Return how long a record of this row may lie in Redis, milliseconds."""
         return max(1, min(self.of(row.payload).idle_ms, row.absolute_expires_at - row.read_at))
 
     def is_extension_due(self, row: AuthRow, now_ms: int) -> bool:
-        """Whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
+        """Return whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
         left = row.idle_expires_at - now_ms
         return (
             left < self.of(row.payload).idle_ms * (1 - EXTEND_AFTER) and row.idle_expires_at < row.absolute_expires_at
@@ -106,42 +106,42 @@ class Copy(NamedTuple):
 
     @property
     def age_ms(self) -> int:
-        """Time since the confirmation."""
+        """Return the time since the confirmation."""
         return self.now_ms - self.confirmed_ms
 
     @property
     def is_unbroken(self) -> bool:
-        """Whether nothing can have been lost between the confirmation and now."""
+        """Return whether nothing can have been lost between the confirmation and now."""
         return self.confirmed_ms > self.trust_since_ms
 
     @property
     def is_current(self) -> bool:
-        """Whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
+        """Return whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
         return self.row.version >= self.min_version
 
     def is_younger_than(self, ms: int) -> bool:
-        """Whether it was confirmed at most so long ago, and not in the future: that would never run out."""
+        """Return whether the confirmation is at most that old, and not in the future, where it would never run out."""
         return -CLOCK_TOLERANCE_MS <= self.age_ms <= ms
 
     @property
     def is_sound(self) -> bool:
-        """Whether it may be believed at all without a question: this worker knows of nothing newer, nothing can have
-        been lost since its confirmation, and that was not in the future."""
+        """Return whether the copy may be believed at all without a question: this worker knows of nothing newer,
+        nothing can have been lost since the confirmation, and that was not in the future."""
         return self.is_current and self.is_unbroken and self.age_ms >= -CLOCK_TOLERANCE_MS
 
     @property
     def is_in_time(self) -> bool:
-        """Whether neither expiry has passed."""
+        """Return whether neither expiry has passed."""
         return self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
 
 
 def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
-    """Whether a copy in Redis may be used without asking the database."""
+    """Return whether a copy in Redis may be used without asking the database."""
     return copy.is_sound and copy.now_ms < lease_ends(copy.row, copy.confirmed_ms, life, terms)
 
 
 def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -> int:
-    """From when on the database is to be asked about a row, milliseconds by the clock of its confirmation.
+    """Return from when on the database is to be asked about a row, milliseconds by the clock of its confirmation.
 
     One of these moments: VERIFY_INTERVAL has passed; one of its expiries has come; a quarter of the idle time has
     passed, and the database is asked to move the expiry on the way.
@@ -155,7 +155,7 @@ def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -
 
 
 def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool) -> bool:
-    """Whether a copy in a healthy Redis may be used although the database does not answer.
+    """Return whether a copy in a healthy Redis may be used although the database does not answer.
 
     An unbroken view carries it for an hour. After an incident only GRACE counts.
 
@@ -166,10 +166,10 @@ def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool)
 
 
 def survives_everything_down(copy: Copy, terms: LeaseTerms, *, privileged: bool) -> bool:
-    """Whether this worker's own copy may be used although neither Redis nor the database answers."""
+    """Return whether this worker's own copy may be used although neither Redis nor the database answers."""
     return not privileged and copy.is_current and copy.is_in_time and copy.is_younger_than(terms.grace_ms)
 
 
 def was_just_asked(copy: Copy) -> bool:
-    """While Redis is unhealthy: whether this worker asked the database so recently that it need not do so again."""
+    """Return whether this worker asked the database so recently that it need not ask again while Redis is unhealthy."""
     return copy.is_current and copy.is_in_time and copy.is_younger_than(DEGRADED_VERIFY_MS)

@@ -1,4 +1,4 @@
-"""What an outage means: the levels, and what each priority gets at each level.
+"""The decision table: the levels of an outage, and what each priority gets at each level.
 
 This file may not do I/O, read a clock or know of a store: it knows four facts and three tables. Argue with a cell here.
 """
@@ -22,7 +22,7 @@ LEVELS: Mapping[int, str] = {
 
 
 class Behaviour(StrEnum):
-    """What a feature gets."""
+    """A cell of the decision table: what a feature gets at a level."""
 
     PRIMARY = "primary"
     DATABASE_FALLBACK = "database_fallback"
@@ -33,7 +33,7 @@ class Behaviour(StrEnum):
 
 
 class Shown(StrEnum):
-    """What a feature shows while no Redis answers."""
+    """The source of what a feature shows while no Redis answers."""
 
     NOTHING = "nothing"
     COPY = "copy"  # what this host has kept of it
@@ -41,7 +41,7 @@ class Shown(StrEnum):
 
 
 class Effect(NamedTuple):
-    """What a behaviour does to a feature outside of auth.
+    """The effect of a behaviour on a feature outside of auth.
 
     :param shown: while no Redis answers.
     :param written: where it is kept what a request writes.
@@ -93,7 +93,7 @@ ALLOWED: Mapping[Priority, frozenset[Behaviour]] = {
 
 
 def level(*, reads: bool, writes: bool, database: bool, outage_age: float, local_ttl: float) -> int:
-    """The degradation level.
+    """Return the degradation level.
 
     :param reads: some Redis (the primary or a replica) answers reads.
     :param writes: the primary takes writes.
@@ -109,7 +109,7 @@ def level(*, reads: bool, writes: bool, database: bool, outage_age: float, local
 
 
 def build_behaviours(configured: Mapping[str, Mapping[int, str]]) -> tuple[Mapping[Priority, Row], list[str]]:
-    """The default table with the configured cells put over it.
+    """Return the default table with the configured cells put over it.
 
     :param configured: priority → level → behaviour; only the cells that differ. A level may be a text, as JSON has it.
     :return: the table, and one sentence for every mistake.

@@ -1,4 +1,4 @@
-"""Which sessions are privileged, by their rights, and how much shorter these live."""
+"""Privileged sessions: which rights make them, and how much shorter they live."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Privileges:
         self._absolute_ms = absolute_ms
 
     def are_in(self, payload: Fields) -> bool:
-        """Whether a session with this data is privileged."""
+        """Return whether a session with this auth data is privileged."""
         return any(value in self._roles and key in self._keys for key, value in payload.items())
 
     def idle_ms(self, payload: Fields, idle_ms: int) -> int:
-        """The idle time of a session with this data.
+        """Return the idle time of a session with this auth data.
 
         :param idle_ms: of one that is not privileged.
         """
         return idle_ms if self._idle_ms is None or not self.are_in(payload) else min(idle_ms, self._idle_ms)
 
     def life(self, idle_ms: int, absolute_ms: int, *, is_permanent: bool = False) -> Life:
-        """The life of sessions, where those that are privileged live shorter if they are to.
+        """Return the life of sessions, in which privileged ones live shorter if they are to.
 
         :param idle_ms: of one that is not privileged; `absolute_ms`: likewise.
         :param is_permanent: of those that are permanent.
@@ -53,8 +53,8 @@ class Privileges:
 
 
 def begins_to_live_shorter(life: Life, before: Fields, after: Fields) -> bool:
-    """Whether a session becomes privileged, and lives shorter for it. It takes another id then: of the one that it has,
-    a later idle expiry may be anywhere.
+    """Return whether a change makes a session privileged and its life shorter for it. It takes another id then, because
+    a later idle expiry of the present id may be anywhere.
 
     :param life: of sessions.
     :param before: its auth data; `after`: the same after a change.

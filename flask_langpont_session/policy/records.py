@@ -17,7 +17,7 @@ NO_COPY = CategoryCopy(0, NO_FIELDS)
 
 
 class Verdict(StrEnum):
-    """What is known of a session's auth."""
+    """The state of a session's auth, as far as it is known."""
 
     ANONYMOUS = "anonymous"  # kind a: there is nothing to know
     VALID = "valid"
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 
 class Kept(StrEnum):
-    """Where saved data is. The later, the worse."""
+    """The place where saved data is. The later, the worse."""
 
     DATABASE = "database"  # for good
     REDIS = "redis"  # where it belongs; as durable as that server
@@ -35,12 +35,12 @@ class Kept(StrEnum):
 
     @classmethod
     def worst(cls, places: Iterable[Kept]) -> Kept | None:
-        """None: there are none."""
+        """Return the worst of several places; None: there are none."""
         return max(places, key=tuple(cls).index, default=None)
 
 
 class Gap(NamedTuple):
-    """What of a category could not be read: not shown is not the same as not there.
+    """The part of a category that could not be read: not shown is not the same as not there.
 
     :param whole: no store answered and there is no copy.
     :param hidden: features that the table does not show in this outage.
@@ -54,7 +54,7 @@ class Gap(NamedTuple):
     guesses: Set[str] = frozenset()
 
     def covers(self, feature: str, key: str) -> bool:
-        """Whether the stores may have another value of a key than the one that is shown."""
+        """Return whether the stores may have another value of a key than the one that is shown."""
         return key in self.guesses or (key not in self.kept and (self.whole or feature in self.hidden))
 
 
@@ -91,7 +91,7 @@ class CategoryState(NamedTuple):
 
     @property
     def stored(self) -> CategoryCopy:
-        """What was read."""
+        """Return what was read, without what is laid over it."""
         return self.beneath or CategoryCopy(self.version, self.shown)
 
 
@@ -121,16 +121,16 @@ class Loaded:
 
     @classmethod
     def verified(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
-        """A session of kind u, with its auth category filled in and the others still missing."""
+        """Return a session of kind u, with its auth category filled in and the others still missing."""
         auth = CategoryState(row.payload, row.version, source) if row else CategoryState(source=source)
         return cls(verdict, {AUTH: auth}, row=row, now_ms=now_ms)
 
     def own(self) -> Loaded:
-        """What its request may change."""
+        """Return the object that its request may change: this one."""
         return self
 
     def of(self, category: str) -> CategoryState:
-        """What was found of a category; of one that was not loaded: nothing."""
+        """Return what was found of a category; :data:`NOT_LOADED` if it was not loaded."""
         return self.categories.get(category, NOT_LOADED)
 
     def show(self, category: str, fields: Fields) -> None:
@@ -140,8 +140,8 @@ class Loaded:
             self.former = {key: at for key, at in self.former.items() if key in self.of(at.category).shown} or None
 
     def keep_from(self, before: Loaded, names: Collection[str]) -> None:
-        """Put what was loaded before of some categories in the place of this. What could not be read now, or is to be
-        wiped, is so still."""
+        """Take over some categories from an earlier loading. What could not be read this time, or is to be wiped, stays
+        so."""
         for name in names:
             now, kept = self.of(name), before.categories[name]
             self.categories[name] = kept._replace(gap=kept.gap or now.gap, is_wiped=kept.is_wiped or now.is_wiped)
@@ -152,11 +152,11 @@ class Loaded:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether something of a category could not be read."""
+        """Return whether something of a category could not be read."""
         return any(state.gap for state in self.categories.values())
 
     def is_unknown(self, feature: Feature, key: str) -> bool:
-        """Whether the stores may have another value of a key than the one that is shown."""
+        """Return whether the stores may have another value of a key than the one that is shown."""
         home = self.of(feature.category)
         if home.gap is not None and (home.gap.covers(feature.name, key) or key in home.gap.kept):
             return home.gap.covers(feature.name, key)
@@ -167,20 +167,20 @@ class Loaded:
         )
 
     def source_of(self, feature: Feature) -> str:
-        """Where the data of a feature is from: a store, or ``journal``, ``default``, ``request``, ``none``."""
+        """Return where the data of a feature is from: a store, or ``journal``, ``default``, ``request``, ``none``."""
         if feature.name == CSRF_FEATURE:
             return "request"
         return self.exceptions.get(feature.name) or self.of(feature.category).source
 
     @property
     def shadow(self) -> bool:
-        """Whether the data is that of the anonymous shadow: the session itself is dead."""
+        """Return whether the data is that of the anonymous shadow: the session itself is dead."""
         return self.verdict is Verdict.DEAD
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a save has to do.
+    """Everything that one save has to do.
 
     :param origin: the id whose records exist.
     :param target: the id the data is for; the same, a minted one, or None (nothing is kept).
@@ -226,25 +226,25 @@ class Plan:
         self.is_new = self.target is not None and self.target is not self.origin
 
     def note_kept(self, names: Iterable[str], place: Kept) -> None:
-        """Data of some categories is there now. Where parts of one are in several places, the worst counts."""
+        """Note where the data of some categories is. Where parts of one are in several places, the worst counts."""
         for name in names:
             self.kept[name] = Kept.worst([place, self.kept[name]]) or place if name in self.kept else place
 
     @property
     def leaves(self) -> bool:
-        """Whether an anonymous session gives up its id for another one. At a sign-in its data is left to run out."""
+        """Return whether an anonymous session gives up its id for another one. At a sign-in its data runs out."""
         if not self.is_new or self.origin is None or self.target is None:
             return False
         return self.origin.kind == self.target.kind == ANONYMOUS and not self.ends
 
     @property
     def is_for_shadow(self) -> bool:
-        """Whether the target is known to be dead, so that only its anonymous shadow can be written."""
+        """Return whether the target is known to be dead, so that only its anonymous shadow can be written."""
         return self.loaded is not None and self.loaded.shadow and not self.is_new
 
 
 class Note(NamedTuple):
-    """By what an old session is known to be taken over, see :mod:`~flask_langpont_session.adoption.adopter`.
+    """The mark by which a session that was taken over is known, see :mod:`~flask_langpont_session.adoption.adopter`.
 
     :param digest: of what tells it from all others.
     :param life_ms: how long it may be of use yet, at most.
@@ -271,7 +271,7 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """How logging a user out everywhere ended.
+    """The outcome of logging a user out everywhere.
 
     :param durable: the database knows it; else this host keeps it and tells the database later.
     :param sessions: how many living sessions were ended, as far as is known: while the database does not answer, those
@@ -283,7 +283,7 @@ class Revoked:
 
 
 def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
-    """The fields after a change."""
+    """Return the fields after a change."""
     after = dict(change.sets) if change.wipe else {**fields, **change.sets}
     if change.deletes or change.increments:
         apply_writes(after, dict.fromkeys(change.deletes), change.increments)
@@ -291,7 +291,7 @@ def apply_change(fields: Fields, change: CategoryChange) -> dict[str, bytes]:
 
 
 def difference(before: Fields, after: Fields) -> CategoryChange:
-    """The change that makes the one of the other."""
+    """Return the change that turns the first fields into the second."""
     sets = {key: value for key, value in after.items() if before.get(key) != value}
     return CategoryChange(0, sets=sets, deletes=before.keys() - after.keys())
 

@@ -47,7 +47,7 @@ strings are interned, and has floats to the last bit."""
 
 
 class _WrongValue(Exception):
-    """What is wrong with a value, before it is known where in the session it stands."""
+    """A value cannot be stored. Raised before it is known where in the session the value stands."""
 
     def __init__(self, reason: str, error: type[SessionValueError] = UnsupportedValue) -> None:
         self.reason = reason
@@ -63,7 +63,7 @@ class _WrongValue(Exception):
 
 
 def encode(key: str, value: object, *, max_depth: int = 32) -> bytes:
-    """The field for a session value.
+    """Return the field for a session value.
 
     :param key: the session key, for the error only.
     :param max_depth: lists, dicts and tuples allowed inside each other.
@@ -85,7 +85,7 @@ def encode(key: str, value: object, *, max_depth: int = 32) -> bytes:
 
 
 def is_readable(data: bytes) -> bool:
-    """Whether :func:`decode` gives the value of a field."""
+    """Return whether :func:`decode` can read a field."""
     try:
         decode(data)
     except UnreadableValue:
@@ -94,7 +94,7 @@ def is_readable(data: bytes) -> bool:
 
 
 def decode(data: bytes) -> Any:
-    """The session value for a field.
+    """Return the session value of a field.
 
     Of an object's duplicate keys the last counts, and numbers or nesting beyond what :func:`encode` accepts are read
     as they are, as long as the JSON is valid: only the writer needs those limits.
@@ -119,8 +119,8 @@ def decode(data: bytes) -> Any:
 
 
 def is_same(value: Any, data: bytes) -> bool:
-    """Whether a value is what :func:`decode` gives of a field, down to the types of its parts. False: it may be so all
-    the same. This walks through both without a step of Python for each part, as comparing encodings would take."""
+    """Return True if a value equals what :func:`decode` gives of a field, down to the types of its parts; False if that
+    is not known. Both are walked through in C: to compare encodings takes a step of Python for each part."""
     try:
         return marshal.dumps(value, _EXACT) == marshal.dumps(decode(data), _EXACT)
     except (ValueError, UnreadableValue):  # it holds something else than Python's own plain types
@@ -128,7 +128,7 @@ def is_same(value: Any, data: bytes) -> bool:
 
 
 def check_key(key: object) -> str:
-    """The key, if a session can have it.
+    """Return the key, if a session can have it.
 
     :raises UnsupportedValue: not a str, not text, or beginning with "@" (those fields are the package's own).
     """
@@ -142,7 +142,7 @@ def check_key(key: object) -> str:
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether there is half of a character in it, as browsers cut an emoji: UTF-8 has no form for that."""
+    """Return whether a text has half of a character, as browsers cut an emoji: UTF-8 has no form for that."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -150,7 +150,7 @@ def has_lone_surrogate(text: str) -> bool:
 
 
 def _as_flask(value: Any, left: int) -> Any:
-    """The form of a value whose type is none of ours."""
+    """Return the form of a value whose type is none of ours."""
     try:
         plain = _plain(value)
     except Exception as error:  # the application's own code, or Flask's JSON, which says TypeError
@@ -160,7 +160,7 @@ def _as_flask(value: Any, left: int) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What Flask's serializer stores instead, asked in the same order, as an object of one of our types.
+    """Return what Flask's serializer stores instead, tried in the same order, as an object of one of our types.
 
     :raises Exception: it cannot store it.
     """
@@ -221,7 +221,7 @@ def _dict(value: dict[Any, Any], left: int) -> dict[str, Any]:
 
 
 def _changes(places: Iterable[tuple[Any, Any]], left: int) -> dict[Any, Any] | None:
-    """The items that need another form, by place. The loop that the time of `encode` is spent in."""
+    """Yield the items that need another form, by place. The time of `encode` is spent in this loop."""
     if left <= 0:
         raise _WrongValue("nested too deeply, or containing itself", SessionTooLarge)
     changed: dict[Any, Any] | None = None
@@ -241,7 +241,7 @@ def _changes(places: Iterable[tuple[Any, Any]], left: int) -> dict[Any, Any] | N
 
 
 def _key_text(key: object) -> str:
-    """A dict key as JSON has it: ``1`` as "1", None as "null". Of keys that become the same the last counts."""
+    """Return a dict key as JSON has it: ``1`` as "1", None as "null". Of keys that become the same the last counts."""
     try:
         [text] = json.loads(json.dumps({key: None}))
     except (TypeError, ValueError):
@@ -250,7 +250,7 @@ def _key_text(key: object) -> str:
 
 
 def _escaped(form: Any) -> str:
-    """The form of a value with a lone surrogate (half an emoji, cut by a browser), which UTF-8 cannot carry."""
+    """Return the form of a value with a lone surrogate (half an emoji, cut by a browser), which UTF-8 cannot carry."""
     return json.dumps(form, separators=(",", ":"))
 
 
@@ -326,7 +326,7 @@ def _is_escaped(value: Any) -> bool:
 
 
 def _unescaped(text: Any) -> Any:
-    """The decoded JSON value of an escaped form, if it is one that had to be escaped."""
+    """Return the decoded JSON value of an escaped form, if it is one that had to be escaped."""
     if type(text) is not str:
         raise UnreadableValue("a tag with content that is not ours")
     form = json.loads(text)
@@ -339,7 +339,7 @@ def _unescaped(text: Any) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """The value that a decoded JSON value stands for. Containers are changed in place: no other code has them yet."""
+    """Return the value of decoded JSON. Containers are changed in place: no other code has them yet."""
     if type(value) is dict and _looks_like_tag(value):
         [(tag, content)] = value.items()
         return _untagged(tag, content)
@@ -366,7 +366,7 @@ def _untagged(tag: str, content: Any) -> Any:
 
 
 def _from_text(text: str, to_text: Callable[[Any], str], from_text: Callable[[str], Any]) -> Any:
-    """Only the one form that is written is read: the parsers of the standard library accept many."""
+    """Return a tag's value. Only the one form that is written is read: the standard library's parsers accept many."""
     try:
         value = from_text(text)
         if to_text(value) == text:

@@ -1,5 +1,5 @@
-"""Which user a session is of, and when that user last gave proof of being that user: by signing in, or by entering a
-password again."""
+"""The user of a session, and the moment of the last proof of being that user: a sign-in, or a password entered
+again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ID_CLAIMS = ("sub", "id")
 
 
 def user_of(value: Any) -> str | None:
-    """The user's id as text; None: the value names no user.
+    """Return the user's id as text; None: the value names no user.
 
     Of a dict it is ``sub`` or ``id``, in the dict itself or in its ``userinfo``, where Authlib puts the claims into a
     token. A list names none.
@@ -29,7 +29,7 @@ def user_of(value: Any) -> str | None:
 
 
 def means_no_user(value: Any) -> bool:
-    """Whether a value says that there is no user: None, False, an empty text or dict. The number 0 may be an id."""
+    """Return whether a value names no user: None, False, an empty text or dict. The number 0 may be an id."""
     return not value and (type(value) is bool or not isinstance(value, (int, float)))
 
 
@@ -41,7 +41,7 @@ _FALSE = b"false"
 
 
 def noted(payload: Fields, at_ms: int) -> dict[str, bytes]:
-    """A row's data with that moment. Where it has none, the session's beginning counts.
+    """Return a row's data with the moment of the last proof. Without one, the session's beginning counts.
 
     :param at_ms: milliseconds since 1970 by the database's clock; 0: not known.
     """
@@ -49,21 +49,21 @@ def noted(payload: Fields, at_ms: int) -> dict[str, bytes]:
 
 
 def is_only_remembered(payload: Fields) -> bool:
-    """Whether Flask-Login knows the user by a remember cookie only."""
+    """Return whether Flask-Login knows the user by a remember cookie only."""
     return payload.get(FLASK_LOGINS_FRESH) == _FALSE
 
 
 def authenticated_at(row: AuthRow) -> int | None:
-    """That moment, in milliseconds since 1970 by the database's clock; None: it is not known, or the user was only
-    remembered."""
+    """Return when the user last gave proof, milliseconds since 1970 by the database's clock; None: that is not known,
+    or the user was only remembered."""
     said = row.payload.get(AUTHENTICATED_AT, b"%d" % row.created_at)
     at_ms = int(said) if said.isdigit() else 0
     return None if at_ms == 0 or is_only_remembered(row.payload) else at_ms
 
 
 def is_recent(row: AuthRow, max_age: float) -> bool:
-    """Return whether that was at most so many seconds before the database read the row. A moment that is yet to come,
-    because the database's clock was set back, is not known to be recent."""
+    """Return whether the last proof was at most so many seconds before the database read the row. A moment that is yet
+    to come, because the database's clock was set back, is not known to be recent."""
     at_ms = authenticated_at(row)
     return at_ms is not None and -CLOCK_TOLERANCE_MS <= row.read_at - at_ms <= max_age * 1000
 

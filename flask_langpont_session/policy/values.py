@@ -1,4 +1,4 @@
-"""What every store speaks: records as values, and errors by class.
+"""The common language of the stores: records as values, and errors by class.
 
 A store translates its driver's errors into :class:`StoreError` where they happen; the rest of the package knows
 error *classes* and nothing of any driver. ``None`` always means "there is no such record"; "the store did not
@@ -38,7 +38,7 @@ class Wait(float):
 
 
 class ErrorClass(StrEnum):
-    """What kind of failure it was. Those in :data:`~.health.HEALTH_CLASSES` say something of the health of a store."""
+    """The kind of a failure. The kinds in :data:`~.health.HEALTH_CLASSES` say something of the health of a store."""
 
     UNREACHABLE = "U"
     BUSY = "B"
@@ -55,17 +55,17 @@ HEALTH_CLASSES = frozenset(ErrorClass) - {ErrorClass.TOPOLOGY, ErrorClass.DATA, 
 
 
 def words_of(error_class: ErrorClass) -> str:
-    """As it may stand in a sentence."""
+    """Return an error class as it may stand in a sentence."""
     return error_class.name.lower().replace("_", " ")
 
 
 def role_of(store: str) -> str:
-    """What a store is for: ``primary``, ``replica`` or ``database``."""
+    """Return the role of a store: ``primary``, ``replica`` or ``database``."""
     return store.partition(":")[0]
 
 
 def shard_of(store: str) -> str:
-    """The shard that a store belongs to."""
+    """Return the shard that a store belongs to."""
     return store[len(role_of(store)) :]
 
 
@@ -94,22 +94,22 @@ class StoreError(LangPontSessionError):
 
     @property
     def why(self) -> str:
-        """What happened, for people."""
+        """Return what happened, for people."""
         return f"{words_of(self.error_class)} ({self.cause})"
 
     @property
     def log_data(self) -> dict[str, str]:
-        """What a line of the log says of it in ``extra=``."""
+        """Return the error's data for ``extra=`` of a line of the log."""
         return {"store": self.store, "cause": self.error_class.name.lower(), "detail": self.cause}
 
     @property
     def concerns_health(self) -> bool:
-        """Whether a breaker should hear of this error."""
+        """Return whether the error counts for a circuit breaker."""
         return self.error_class in HEALTH_CLASSES
 
 
 class RowState(StrEnum):
-    """What the database says of a session of kind u."""
+    """The state of a session of kind u in the database."""
 
     VALID = "valid"
     DEAD = "dead"
@@ -145,8 +145,8 @@ class AuthRow:
     read_at: int
 
     def read_as(self, payload: Fields, read_at: int) -> AuthRow:
-        """The same row, read at another moment. Half of what :func:`dataclasses.replace` takes, and nearly all reads of
-        a store make one."""
+        """Return the same row, read at another moment. Takes half as long as :func:`dataclasses.replace`, and nearly
+        all reads of a store make one."""
         return AuthRow(
             self.digest,
             self.user_id,
@@ -162,7 +162,7 @@ class AuthRow:
 
     @property
     def state(self) -> RowState:
-        """Dead counts before expired: a dead session stays dead whatever its times say."""
+        """Return the row's state. Dead counts before expired: a dead session stays dead whatever its times say."""
         if not self.live:
             return RowState.DEAD
         if self.read_at >= self.absolute_expires_at:
@@ -172,8 +172,8 @@ class AuthRow:
         return RowState.VALID
 
     def lives_on(self, margin_ms: int) -> bool:
-        """Return whether a session that was ended lives nevertheless: it may be idle, and its life in all is not used
-        up, by more than two clocks differ."""
+        """Return whether a session that was ended lives nevertheless: it may be idle, but its absolute expiry is
+        further away than two clocks differ."""
         return self.state in (RowState.VALID, RowState.IDLE_EXPIRED) and (
             self.read_at + margin_ms < self.absolute_expires_at
         )
@@ -186,13 +186,13 @@ class JustEnded(AuthRow):
 
     @classmethod
     def of(cls, row: AuthRow) -> Self:
-        """The row after that."""
+        """Return the row after its end."""
         known = {field.name: getattr(row, field.name) for field in fields(row)}
         return cls(**{**known, "live": False, "version": row.version + 1})
 
 
 class Limit(NamedTuple):
-    """How many sessions a user may have at a time.
+    """The most sessions that a user may have at a time.
 
     :param most: sessions, at least 1.
     :param ends_oldest: those that are too many end, the oldest first; else a sign-in is refused.
@@ -239,7 +239,7 @@ class ChangedRows(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the database has of many sessions.
+    """The rows that the database has of many sessions.
 
     :param rows: digest → row, of those that have one.
     :param damaged: digests of those that have one which cannot be read: nothing follows from it.
@@ -269,7 +269,7 @@ class CategoryCopy(NamedTuple):
 
 
 class RecordRef(NamedTuple):
-    """Whose data is meant.
+    """The name of a session's data: of the session itself, or of its shadow.
 
     :param digest: of the session.
     :param kind: of the session; ``a`` of a shadow.
@@ -282,7 +282,7 @@ class RecordRef(NamedTuple):
 
 
 class SharedCopy(NamedTuple):
-    """What a worker has of a category, to be shared with the other workers of its host.
+    """A worker's copy of a category, to be shared with the other workers of its host.
 
     :ivar age: seconds for which it has known this version, or one as new.
     :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there. Then
@@ -299,7 +299,7 @@ class SharedCopy(NamedTuple):
 
 
 class Basis(StrEnum):
-    """What a value that waits was made from."""
+    """The knowledge from which a value that waits was made."""
 
     BLIND = "blind"  # nothing: the key was not read. The last write wins, by its time
     SEEN = "seen"  # the value that was there at a known version. It wins unless the field was written since
@@ -308,7 +308,7 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """What the workers of this host know of the Redis server behind an endpoint.
+    """The knowledge of this host's workers about the Redis server behind an endpoint.
 
     :param identity: what it says it is; new after every start of a server process.
     :param trust_since_ms: when it was last found to be another server, or to have lost data, milliseconds since 1970
@@ -323,7 +323,7 @@ class ServerRecord:
     number: int
 
     def outdates(self, known: ServerRecord | None) -> bool:
-        """Whether this is news to a worker that knows `known`.
+        """Return whether this is news to a worker that knows `known`.
 
         A worker that does not know of an incident yet must not hide it from workers that start now: trust is never
         dated back. (A failover to a server with a slow clock is not kept for a while; a worker that starts then learns
@@ -334,12 +334,12 @@ class ServerRecord:
         return self.number > known.number or not self.is_same_as(known)
 
     def is_same_as(self, known: ServerRecord | None) -> bool:
-        """Whether nothing has happened in between: only the canary's number may differ."""
+        """Return whether nothing has happened in between: only the canary's number may differ."""
         return known is not None and replace(known, number=self.number) == self
 
 
 class Operation(StrEnum):
-    """What is to be done with one field, or with all fields of a category."""
+    """The kind of a change to one field, or to all fields of a category."""
 
     SET = "set"
     DELETE = "del"
@@ -380,7 +380,7 @@ class CategoryChange:
 
     @property
     def writes(self) -> dict[str, bytes | None]:
-        """Sets and deletions together; None: deleted."""
+        """Return sets and deletions together; None: deleted."""
         return {**self.sets, **dict.fromkeys(self.deletes)}
 
 
@@ -398,7 +398,7 @@ _PREFIXES = {4: 24, 6: 48}
 
 
 class Device(NamedTuple):
-    """What is stored of a device, beside its session.
+    """The data about a device that is stored beside its session.
 
     :param label: for its user to know it by; None: none.
     :param network: from where the user signed in; None: that is not stored.
@@ -427,8 +427,8 @@ class UserSession(NamedTuple):
 
 
 def clean_label(text: str) -> str | None:
-    """A label as it is stored and shown: one line of at most :data:`LONGEST_LABEL` characters, without what controls a
-    terminal or turns the text around. None: nothing is left."""
+    """Return a label as it is stored and shown: one line of at most :data:`LONGEST_LABEL` characters, without what
+    controls a terminal or turns the text around. None: nothing is left."""
     visible = "".join(_visible(character) for character in text[:_MOST_READ])
     return " ".join(visible.split())[:LONGEST_LABEL].rstrip() or None
 
@@ -441,7 +441,7 @@ def _visible(character: str) -> str:
 
 
 def network_of(address: str | None) -> str | None:
-    """The network of an IP address, with the rest of the address cut off.
+    """Return the network of an IP address, with the rest of the address cut off.
 
     >>> network_of("203.0.113.77"), network_of("2001:db8:1:2::3")
     ('203.0.113.0/24', '2001:db8:1::/48')

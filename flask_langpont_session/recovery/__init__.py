@@ -1,1 +1,1 @@
-"""What goes on beside requests: looking after the stores, and bringing them what they missed."""
+"""The work beside requests: looking after the stores, and bringing them what they missed."""

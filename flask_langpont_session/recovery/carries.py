@@ -1,4 +1,4 @@
-"""Data that sessions have under former ids is brought to the present ones."""
+"""Carries: the data that sessions have under former ids is brought to the present ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONG_AGO = 1
 
 
 class Carries(Step):
-    """Brings data to the present ids of sessions, which could not be read when they were given those."""
+    """Brings to the present ids of sessions the data that could not be read when they were given those."""
 
     def __init__(self, backend: Backend, pushes: Pushes, copies: MergedCopies, giving_back: GivingBack) -> None:
         super().__init__(backend)
@@ -35,7 +35,7 @@ class Carries(Step):
         self._giving_back = giving_back
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingCarry]]:
-        """Yield those whose shards answer. While Redis is to be given back what it lost, none."""
+        """Yield the carries whose shards answer. While Redis is to be given back what it lost, none."""
         if not reach.redis or self._giving_back.holds(reach):
             return
         for page in steps.pages(self._journal.pending_carries):
@@ -71,8 +71,8 @@ class Carries(Step):
         return bool(done)
 
     def give_up(self, entry: PendingCarry, error: Exception) -> bool:
-        """Give up one that cannot be carried, and return True: what is there stays where it is, until it runs out or
-        its id's end takes it away."""
+        """Give up a carry that cannot be done, and return True: its data stays where it is, until it runs out or its
+        id's end takes it away."""
         steps.give_up(self._backend, entry.digest, entry.kind, entry.categories, error)
         self._journal.forget_carries([entry])
         return True
@@ -121,7 +121,7 @@ class Carries(Step):
     def _carried(
         self, entries: Sequence[PendingCarry], merges: Mapping[PendingCarry, Sequence[Merge]]
     ) -> Sent[PendingCarry]:
-        """Send the merges of some entries, and return how Redis has answered to each: as to the one that went worst.
+        """Send the merges of some entries, and return the reply of Redis to each entry: the worst one to its merges.
 
         :raises StoreError: one of them failed.
         """
@@ -166,7 +166,7 @@ def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
 
 
 def _with_records(merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, list[Merge]]:
-    """Return merges of which, where data of several former ids goes to one session, the first one of a category begins
+    """Return the merges. Where data of several former ids goes to one session, the first merge of a category begins
     with the record of whichever has one. It tells which writes of this host are in the data: else what waits, and was
     made from that data, would be a conflict with it."""
     records: dict[tuple[str, str], MergeStep] = {}

@@ -81,14 +81,14 @@ class _Doubt(NamedTuple):
 
 @dataclass
 class _Pass:
-    """Once through all that is to be given back: what of the journal was looked at, and how much there was."""
+    """One pass through all that is to be given back: what of the journal was looked at, and how much was given."""
 
     after: int = 0
     given: int = 0
 
 
 class Refill(Step):
-    """Gives back what one worker has."""
+    """Gives Redis back the copies that one worker has."""
 
     is_ordered = True
 
@@ -137,8 +137,8 @@ class Refill(Step):
         return self._wanted | (self._unverified if reach.database else set())
 
     def _want_again(self, shards: Set[str]) -> None:
-        """Want after all what was left because a shard did not answer, and what was tried together with it. Of a shard
-        that is no more, such as the slots that had none, any may have the sessions by now."""
+        """Begin again with what was left because a shard did not answer, and what was tried together with it. Of a
+        shard that is no more, such as the slots that had none, any may have the sessions by now."""
         with self._lock:
             if not self._left.issubset(shards):
                 self._wanted |= self._left
@@ -173,7 +173,7 @@ class Refill(Step):
             yield [held for held in batch if reach.has(held.copy.digest)]
 
     def _own(self, shards: Set[str]) -> list[_Dated]:
-        """Return this worker's, those that were used lately first."""
+        """Return this worker's copies, those that were used lately first."""
         locate = self._backend.health.locate
         own = [copy for copy in self._backend.memory.held() if locate(copy.digest) in shards]
         return sorted(self._dated(own), key=lambda held: -held.seen_at)
@@ -217,7 +217,7 @@ class Refill(Step):
         return False
 
     def give_up(self, entry: _Dated, error: Exception) -> bool:
-        """Leave one that cannot be given back, for a reason that is not known."""
+        """Leave a copy that cannot be given back, for a reason that is not known."""
         self._leave(1, f"{type(error).__name__} in {steps.place_of(error)}")
         return True
 
@@ -273,8 +273,8 @@ class Refill(Step):
             self.doubts.append(_Doubt(given.digest, given.category, given.copy.version, seen))
 
     def _living(self, digests: Set[str], database: bool) -> set[str]:
-        """Return those of signed-in sessions that have a live auth record in Redis; the database says it of those that
-        were lost."""
+        """Return which signed-in sessions have a live auth record in Redis; of sessions that Redis lost, the database
+        says so."""
         asked = sorted(digests)
         answers = dict(zip(asked, self._backend.primary.auths(asked, timeout=steps.TIMEOUT), strict=True))
         living = {digest for digest, answer in answers.items() if answer.auth and answer.auth.row}
@@ -287,7 +287,7 @@ class Refill(Step):
 
 
 class LossCount(Step):
-    """Counts where no worker of the host had the latest copy, when all of them have given back what they have."""
+    """Counts copies that were not the latest on this host, when all of its workers have given back what they have."""
 
     is_ordered = True
 
@@ -309,7 +309,7 @@ class LossCount(Step):
 
 
 class GivingBack:
-    """One worker among those of its host that give back what they have.
+    """One of the workers of a host that give Redis back what they have.
 
     :param clock: monotonic seconds.
     :ivar refill: gives back what this worker has.
@@ -333,12 +333,12 @@ class GivingBack:
             self._said = None
 
     def join(self) -> None:
-        """Be one of the workers that the others of the host wait for, before this one has anything to give back."""
+        """Become one of the workers that the others of the host wait for, before this one has anything to give back."""
         self._tell({})
 
     def begin(self, shard: str, well_until_ms: int) -> None:
-        """From now on a shard may have less than this host: it was exchanged for another server, or lost data. Usable
-        from any thread, and does not block.
+        """Note that a shard may have less than this host from now on: it was exchanged for another server, or lost
+        data. Usable from any thread, and does not block.
 
         :param well_until_ms: by its clock, when it is known to have had everything; 0: it is not known.
         """
@@ -392,8 +392,8 @@ class GivingBack:
         return (place in self._backend.lacks or place in self._overdue) and self.refill.waits_for(*place)
 
     def _look_at(self, place: Place, mark: str | None, words: Sequence[Mapping[str, str]] | None) -> None:
-        """End it if all workers of the host are through with the server that this one knows, and after a time also if
-        only this one is.
+        """End the giving back to a place if all workers of the host are through with the server that this one knows,
+        and after a time also if only this one is.
 
         :param mark: names the server, if this worker is through with it.
         :param words: of the other workers; None: they cannot be read.
@@ -408,8 +408,8 @@ class GivingBack:
             self._overdue.add(place)
 
     def _is_behind(self, place: Place, mark: str | None, words: Sequence[Mapping[str, str]]) -> bool:
-        """Return whether another worker knows of a loss that this one does not know of. One that has said nothing of a
-        server has not looked at it yet.
+        """Return whether another worker knows of a loss that this one does not know of. A worker that has said nothing
+        of a server has not looked at it yet.
 
         :param mark: names the server that this worker knows.
         """
@@ -417,15 +417,15 @@ class GivingBack:
         return bool(mark) and not is_noted and any(word.get(_name(*place), mark) != mark for word in words)
 
     def holds(self, reach: Reach) -> bool:
-        """Return whether changes of sessions have to wait, because something is to be given back before them. Those of
-        users wait for the database in any case."""
+        """Return whether changes of sessions have to wait, because something is to be given back before them. Changes
+        of users' sessions wait for the database in any case."""
         self.go_on()
         lacks = list(self._backend.lacks)
         return any(shard in reach.shards and (reach.database or kind == ANONYMOUS) for shard, kind in lacks)
 
     def holds_now(self, reach: Reach) -> bool:
-        """Return the same of what was read from the journal just now, after a look whether a shard lost data: a worker
-        must not merge what another one has kept because it had noticed that.
+        """Return whether changes that were read from the journal just now have to wait, after a look whether a shard
+        lost data: a worker must not merge what another one has kept because it had noticed that.
 
         :raises StoreError: one does not answer.
         """
@@ -439,12 +439,12 @@ class GivingBack:
         return bool(self._overdue)
 
     def _marks(self) -> Mapping[str, str]:
-        """Shard → which server it is, and since which loss, of those at which this worker has looked."""
+        """Return shard → its server and its last loss, for the shards at which this worker has looked."""
         shards = map(shard_of, self._backend.primary.endpoints)
         return {shard: mark for shard in shards if not (mark := self._mark_of(shard)).endswith(" ")}
 
     def _mark_of(self, shard: str) -> str:
-        """The same of one; it ends with a space if this worker has not looked yet since which loss."""
+        """Return the server of one shard and its last loss; with a space at the end: no look for that was made."""
         return self._backend.primary.endpoints[PRIMARY + shard].server_identity.mark
 
     def _tell(self, done: Mapping[str, str]) -> bool:

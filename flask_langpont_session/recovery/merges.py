@@ -1,4 +1,4 @@
-"""Changes of sessions that wait in the journal are merged into what the stores have, field by field.
+"""Merges: the changes of sessions that wait in the journal are brought into what the stores have, field by field.
 
 What waits for one category of one session is sent together, many categories in a round trip. Ordinary auth keys of
 users go to the database, by compare-and-set.
@@ -69,8 +69,8 @@ class MergedCopies:
         return self._clock() - max(self._announced_at, self.recovered_at) < LINGER
 
     def refresh(self, merged: Mapping[tuple[str, str], str]) -> list[SharedCopy]:
-        """Keep categories as they are now: if the server that has merged them is lost before its replica has them, no
-        other worker may have them, and nothing else tells of what was wiped.
+        """Keep categories as they are after a merge: if the server that has merged them is lost before its replica has
+        them, no other worker may have them, and nothing else tells of what was wiped.
 
         :param merged: digest and category → kind of the session.
         :return: those to be published for the other workers of this host.
@@ -93,8 +93,8 @@ class MergedCopies:
 
 
 class Merges(Step):
-    """Changes that were kept during an outage. Numbers are added where there is none, unless a worker was waited for in
-    vain that may have one to give back: such an addition is in doubt then.
+    """Merges changes that were kept during an outage. Numbers are added where there is none, unless a worker was waited
+    for in vain that may have one to give back: such an addition is in doubt then.
 
     :param now_ms: milliseconds since 1970 by the host's clock.
     :ivar nothing_waits: since a store came back, nothing has waited any more.
@@ -122,8 +122,8 @@ class Merges(Step):
         self._losses.note(Loss.MERGE_DROPPED, Cause.DAMAGED_ENTRY, known)
 
     def recovered(self) -> None:
-        """A store is back: how long something has waited is counted until now, however long it takes to merge it, and
-        whatever fails meanwhile."""
+        """Note that a store is back: how long something has waited is counted until now, however long it takes to merge
+        it, and whatever fails meanwhile."""
         if self.nothing_waits:
             self._as_of_ms, self.nothing_waits = self._now_ms(), False
 
@@ -176,8 +176,8 @@ class Merges(Step):
     def _each_apart(
         self, merge: Callable[[Sequence[_Group]], set[PendingWrite]], groups: Sequence[_Group]
     ) -> set[PendingWrite]:
-        """Merge some groups together; if that fails in a way that is not known, each for itself. One that fails alone
-        is given up, and the others go on."""
+        """Merge some groups together; if that fails in a way that is not known, each for itself. A group that fails
+        alone is given up, and the others go on."""
         try:
             return merge(groups)
         except StoreError:
@@ -201,7 +201,7 @@ class Merges(Step):
     def _forget(
         self, entries: Collection[PendingWrite], copies: Sequence[SharedCopy] = (), applied: Sequence[PendingWrite] = ()
     ) -> None:
-        """These are done. If the disk has no room to note that, this worker remembers it."""
+        """Take entries that are done out of the journal. If the disk has no room for that, remember them."""
         numbers = {entry.seq for entry in entries}
         for shared in (copies, ()):  # what siblings are shown may have no room where the deletions have
             try:
@@ -255,22 +255,22 @@ class Merges(Step):
         return set(done)
 
     def _note_version(self, group: _Group, version: int) -> None:
-        """Before what was merged leaves the journal: what a worker has from before lacks it."""
+        """Note a merge's version before its entries leave the journal: what a worker has from before lacks it."""
         of_category = group[0].digest, group[0].category
         self._backend.register.note_version(*of_category, version)
         if any(entry.operation is Operation.WIPE for entry in group):
             self._backend.register.note_wipe(*of_category, version)
 
     def _send_unless_lost(self, groups: Sequence[_Group], reach: Reach) -> Sent[_Group]:
-        """Send what waits for some categories. Where Redis has less than this host has seen, only if it has not lost
-        that: it has run out then."""
+        """Send what waits for some categories. Where Redis has less than this host has seen, send it only if Redis has
+        not lost data: what it had has run out then."""
         less, sent = split(self._send(groups), "less")
         if less and not self._giving_back.holds_now(reach):
             sent += self._send(less, whatever_is_there=True)
         return sent
 
     def _send(self, groups: Sequence[_Group], *, whatever_is_there: bool = False) -> Sent[_Group]:
-        """Send what waits for some categories, all in one round trip. What was sent of each, and what became of it.
+        """Send what waits for some categories in one round trip. Return what was sent of each, and the reply.
 
         From before it is sent each entry is marked with the id of its write: should the answer be lost, the next try
         knows by it what Redis has, and adds nothing twice. What was written again meanwhile is left for the next try.
@@ -305,7 +305,7 @@ class Merges(Step):
                 self._losses.note(Loss.MERGE_DROPPED, Cause[outcome.name], entry.category)
 
     def _merge_auth(self, group: _Group) -> set[PendingWrite]:
-        """Ordinary auth keys, written while the database was down; rights never wait here. All of them are done."""
+        """Merge ordinary auth keys into their row, and return the entries, all done. Rights never wait here."""
         try:
             row = self._pushes.push_one(group[0].digest)
         except StoreError as error:
@@ -327,7 +327,7 @@ class Merges(Step):
         return self._drop(group, Cause.SESSION_OVER)
 
     def _is_right(self, key: str) -> bool:
-        """Users and rights never wait here: where one does, it was not put there by this package."""
+        """Return whether a key is a user or a right. This package lets none wait here."""
         return self._backend.settings.is_identity(key)
 
     def _update(self, row: AuthRow, change: CategoryChange) -> bool:
@@ -358,25 +358,25 @@ class Merges(Step):
 
 
 def _used_id(group: _Group) -> str:
-    """The id under which entries of a category were sent before; empty: they were not. Under the same one again: else
-    what fails for long would be followed by more and more ids."""
+    """Return the id under which entries of a category were sent before; empty: they were not. They are sent under the
+    same one again: else what fails for long would be followed by more and more ids."""
     return next((entry.doubts.split()[-1] for entry in group if entry.doubts), "")
 
 
 def _made_from_what_was_read(group: _Group, outcomes: Sequence[Outcome]) -> Iterator[PendingWrite]:
-    """Yield those that were applied, and of which it is known what they were made from."""
+    """Yield the entries that were applied, and of which it is known what they were made from."""
     for entry, outcome in zip(group, outcomes, strict=True):
         if outcome is Outcome.APPLIED and entry.basis is Basis.SEEN and entry.operation is not Operation.ADD:
             yield entry
 
 
 def _is_for_database(entry: PendingWrite) -> bool:
-    """Auth of a user is what the database says."""
+    """Return whether an entry goes to the database: auth of a user is what the database says."""
     return entry.category == AUTH and entry.kind == SIGNED_IN and not entry.shadow
 
 
 def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
-    """Entries by the category of one session that they are for, each in their order."""
+    """Return the entries by the category of one session that they are for, each in their order."""
     groups: dict[tuple[str, bool, str], list[PendingWrite]] = {}
     for entry in entries:
         groups.setdefault((entry.digest, entry.shadow, entry.category), []).append(entry)
@@ -384,7 +384,7 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
 
 
 def guard_of(entry: PendingWrite | PendingCarry) -> str:
-    """Return on which condition Redis takes it, see ``record.lua``."""
+    """Return the condition on which Redis takes an entry, see ``record.lua``."""
     is_shadow = isinstance(entry, PendingWrite) and entry.shadow
     return "alive" if entry.kind == SIGNED_IN and not is_shadow else "free"
 
@@ -392,7 +392,7 @@ def guard_of(entry: PendingWrite | PendingCarry) -> str:
 def merge_of(
     backend: Backend, digest: str, category: str, kind: str, steps: Sequence[MergeStep], guard: str, life_ms: int = 0
 ) -> Merge:
-    """A merge into a category.
+    """Return a merge into a category.
 
     :param life_ms: how long it lives; 0: as :meth:`.Backend.life_of_kept` says.
     """
@@ -400,7 +400,7 @@ def merge_of(
 
 
 def _step(entry: PendingWrite, is_in_doubt: bool) -> MergeStep:
-    """Return what Redis is told of a change.
+    """Return a change as Redis is told of it.
 
     :param is_in_doubt: whether an addition to what is not there may have been made before.
     """
@@ -424,6 +424,6 @@ _MODES = {Basis.BLIND: TIME, Basis.SEEN: SINCE, Basis.UNSEEN: ABSENT}
 
 
 def _may_apply(write: PendingWrite, row: AuthRow) -> bool:
-    """A field is applied unless it was written since the host saw the row, as the merge script has it for Redis."""
+    """Return whether a field was not written since the host saw the row: the merge script's rule for Redis."""
     now = row.payload.get(write.field)
     return row.version == write.moment or now in (write.base, write.value)

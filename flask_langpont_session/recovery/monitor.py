@@ -44,7 +44,7 @@ _LEAST_WAIT = 0.01
 
 
 class Round(NamedTuple):
-    """What one round has found before it probes.
+    """The findings of one round before it probes.
 
     :param lost: the names of the stores that requests do not use.
     :param waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
@@ -91,7 +91,7 @@ class Monitor:
             notices.monitor = self
 
     def _renew(self) -> None:
-        """As new: a forked child has neither the threads nor the locks' holders, nor what its parent knows."""
+        """Begin anew in a forked child, without the threads, the locks' holders and the knowledge of its parent."""
         self.recovery.reset()
         self.outages.reset()
         self.probes.reset()
@@ -126,11 +126,11 @@ class Monitor:
 
     @property
     def has_looked(self) -> bool:
-        """Whether this process has looked at every store once: before that it is not known that all is well."""
+        """Return whether this process has looked at every store once: before that it is not known that all is well."""
         return self._first_look.is_set()
 
     def wait_for_first_look(self, seconds: float) -> None:
-        """Wait until then, or until so much time has passed."""
+        """Wait until this process has looked at every store, or until so much time has passed."""
         self._first_look.wait(seconds)
 
     def stop(self) -> None:
@@ -143,19 +143,19 @@ class Monitor:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing happens beside requests while this is open: for an operator's look at the stores, and for tests that
-        switch them off."""
+        """Let nothing happen beside requests while this is open: for an operator's look at the stores, and for tests
+        that switch them off."""
         with self._ticking, self.recovery.paused():
             yield
 
     def suspect(self, store: str) -> None:
-        """A request met a failure: look at that store now instead of waiting for more requests to meet it."""
+        """Look at a store at once, because a request met a failure, instead of waiting for more requests to meet it."""
         if threading.current_thread() is not self._thread:
             self.probes.of(store).is_suspect = True
             self._wake.set()
 
     def suspect_slowness(self, store: str) -> None:
-        """Requests had to wait too long for too many answers: look whether it is the store."""
+        """Look whether a store is slow, because requests had to wait too long for too many answers."""
         self.probes.of(store).may_be_slow = True
         self._wake.set()
 
@@ -192,13 +192,13 @@ class Monitor:
         return rests
 
     def tick(self) -> None:
-        """One round of everything: :meth:`watch`, and a slice of the replay. For tests that drive it without the
+        """Make one round of everything: :meth:`watch`, and a slice of the replay. For tests that drive it without the
         threads; a store that comes back has by then what waited for it, if that is not much."""
         self.watch()
         self.recovery.run_once()
 
     def watch(self) -> None:
-        """One round: look at stores, and close the breakers of those that answer again."""
+        """Make one round: look at stores, and close the breakers of those that answer again."""
         with self._ticking:
             self._watch()
             self._first_look.set()
@@ -224,23 +224,23 @@ class Monitor:
 
 
 class Notices:
-    """Passes on what requests and connections notice of the stores. The monitor needs all stores, and some of what it
-    needs tells it things: so this is made first, and the monitor last. Until then there is nothing to pass on: it
-    begins by looking at every store."""
+    """Passes on to the monitor what requests and connections notice of the stores. The monitor needs all stores, and
+    some of what it needs tells it things: so this is made first, and the monitor last. Until then there is nothing to
+    pass on: the monitor begins by looking at every store."""
 
     monitor: Monitor | None = None
 
     def suspect(self, store: str) -> None:
-        """A call to that store failed, or it lacks what it had."""
+        """Note that a call to that store failed, or that it lacks what it had."""
         if self.monitor is not None:
             self.monitor.suspect(store)
 
     def suspect_slowness(self, store: str) -> None:
-        """Too many answers of that store came too late."""
+        """Note that too many answers of that store came too late."""
         if self.monitor is not None:
             self.monitor.suspect_slowness(store)
 
     def note_incident(self, shard: str = ONLY) -> None:
-        """Redis was exchanged for another server, or lost data."""
+        """Note that Redis was exchanged for another server, or lost data."""
         if self.monitor is not None:
             self.monitor.recovery.note_incident(shard)

@@ -26,7 +26,7 @@ _LOOK_AT_JOURNAL = 1.0
 
 
 class Outages:
-    """The copies that this worker shares with the others of its host in an outage.
+    """Announces outages to the other workers of the host, and shares this worker's copies with them.
 
     :param clock: monotonic seconds.
     :ivar waiting: what waits in the host's journal, as of a second ago; None: it cannot be read.
@@ -40,7 +40,7 @@ class Outages:
         self.reset()
 
     def reset(self) -> None:
-        """As new: a forked child has announced nothing."""
+        """Begin anew: a forked child has announced nothing."""
         self._silent: frozenset[str] = frozenset()
         self._is_first = True
         self._to_share: list[SharedCopy] = []
@@ -49,7 +49,7 @@ class Outages:
         self.waiting: Waiting | None = NOTHING_WAITS
 
     def share(self) -> None:
-        """When no Redis answers any more: let the host's other workers have this one's copies, once."""
+        """Share this worker's copies, once, when no Redis of a shard answers; announce that for as long as it lasts."""
         health = self._backend.health
         silent = frozenset(shard for shard in health.shards if health.snapshot(shard).reader is None)
         if begun := silent - self._silent:
@@ -89,13 +89,13 @@ class Outages:
                 return
 
     def siblings_are_in_trouble(self) -> bool:
-        """Whether another worker of the host has announced an outage since this was asked last."""
+        """Return whether an outage is announced, and the journal was changed by another worker since the last call."""
         if not ask_journal(self._journal.changed, "monitor") or ask_journal(self._journal.is_empty, "monitor"):
             return False
         return bool(ask_journal(self._board.outages, "monitor"))
 
     def note_waiting(self) -> None:
-        """So that a health page can say it without asking the file."""
+        """Note what waits in the journal, so that a health page can say it without asking the file."""
         is_empty = ask_journal(self._journal.is_empty, "monitor")
         if is_empty is not False:
             self.waiting, self._next_look = NOTHING_WAITS if is_empty else None, 0.0

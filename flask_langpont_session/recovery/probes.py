@@ -1,4 +1,4 @@
-"""Whether each store answers: what probing it has found so far, and when it is probed next.
+"""The probes of the stores: what probing each of them has found so far, and when it is probed next.
 
 Requests may open a breaker, only probes close one: two good ones in a row over new connections. A store that requests
 do not use is probed for ever, with full jitter up to 1 s (3 s, if it refuses this worker); one that they use is sent a
@@ -52,7 +52,7 @@ _BOTH = frozenset({READ, WRITE})
 
 @dataclass
 class StoreProbe:
-    """What probing one store has found so far, and when it is probed next. It is told the time.
+    """The state of probing one store: what was found so far, and when it is probed next. Time is an argument.
 
     :ivar good: good probes in a row of a store that is lost.
     :ivar pause: seconds that the pause before the next probe takes at most.
@@ -91,12 +91,12 @@ class StoreProbe:
         self.next_at = now + uniform(_LEAST_PAUSE, self.pause)
 
     def recovered(self) -> None:
-        """Requests use the store again: the next outage begins with short pauses."""
+        """Begin with short pauses again: requests use the store, and this is for the next outage."""
         self.good, self.pause, self.next_at = 0, _LEAST_PAUSE, 0.0
 
 
 class ProbeAnswer(NamedTuple):
-    """What a store said to a probe.
+    """A store's answer to a probe.
 
     :ivar ways: the directions in which it answers.
     :ivar took: seconds that it was waited for; None: not measured.
@@ -123,24 +123,24 @@ class Prober:
         self.reset()
 
     def reset(self) -> None:
-        """As new: one canary per process, workers must not read each other's."""
+        """Begin with a new canary: there is one per process, and workers must not read each other's."""
         self._canary_key = f"{self._backend.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._overtimes = self.lag.overtimes
 
     def take_overtime(self) -> bool:
-        """Whether a wait has gone on after its time since this was asked last."""
+        """Return whether a wait has gone on after its time since the last call."""
         before, self._overtimes = self._overtimes, self.lag.overtimes
         return before != self._overtimes
 
     def took_too_long(self, took: float, late: float) -> bool:
-        """Whether it was the store that took a probe so many seconds.
+        """Return whether a probe took too many seconds, and the store is the cause rather than this process.
 
         :param late: what this process had been late before it, see :meth:`Lag.late`.
         """
         return took > self._slow and not self.lag.is_late(took, late)
 
     def confirm_slow(self, store: str) -> bool:
-        """Ask several times whether it is slow, while this process itself is not held up."""
+        """Return whether a store is slow: ask it several times, while this process itself is not held up."""
         for _ in range(SLOW_PROBES):
             late = self.lag.late()
             try:
@@ -153,7 +153,7 @@ class Prober:
         return True
 
     def look(self, store: str) -> ProbeAnswer:
-        """One probe. A late process repeats one that it had no answer to while requests had theirs.
+        """Probe a store. A late process repeats a probe that had no answer while requests had theirs.
 
         :raises StoreError: the store's, or of class L: this process has not found out.
         """
@@ -170,18 +170,18 @@ class Prober:
         return self.ask(store, whole)
 
     def _has_answered_since(self, store: str, began: float) -> bool:
-        """Whether a request had an answer for which it asked after that. One that asked before, and came to read its
-        answer later, says nothing of the store as it is now."""
+        """Return whether a request had an answer for which it asked after a moment. One that asked before, and came to
+        read its answer later, says nothing of the store as it is now."""
         return any(breaker.asked_at > began for (name, _), breaker in self._health.breakers.items() if name == store)
 
     def patience_with(self, store: str) -> float:
-        """Seconds. A late process waits longer by itself, and shall know soon all the same; but a call of the database
-        has to wait for its turn again and again."""
+        """Return for how many seconds a store is waited for. A late process waits longer by itself, and shall know soon
+        all the same; but a call of the database has to wait for its turn again and again."""
         role = role_of(store)
         return self.patience[role] if role == DATABASE else self.lag.with_overtime(self.patience[role])
 
     def ask(self, store: str, timeout: float) -> ProbeAnswer:
-        """One call.
+        """Probe a store once, and return its answer.
 
         :param timeout: seconds.
         :raises StoreError: the store answers in no direction.
@@ -231,17 +231,17 @@ class Probes:
         self.reset()
 
     def reset(self) -> None:
-        """As new: a forked child has looked at no store yet."""
+        """Begin anew: a forked child has looked at no store yet."""
         self._probes: dict[str, StoreProbe] = {}
         self._next_canary = 0.0
         self.prober.reset()
 
     def of(self, store: str) -> StoreProbe:
-        """The probe of one store. Usable from any thread."""
+        """Return the probe of one store. Usable from any thread."""
         return self._probes.get(store) or self._probes.setdefault(store, StoreProbe(store))
 
     def until_next(self) -> float | None:
-        """Seconds until a store that is lost is to be probed; None: none is."""
+        """Return the seconds until a store that is lost is to be probed; None: none is."""
         moments = [probe.next_at for probe in list(self._probes.values()) if probe.next_at]
         return min(moments) - self._clock() if moments else None
 
@@ -253,7 +253,7 @@ class Probes:
     # -- stores that requests use --------------------------------------------------------------------------------------
 
     def look_at_suspects(self) -> None:
-        """Canaries: to all stores now and then, at once to those that failed here or on this host."""
+        """Send canaries: to all stores now and then, at once to those that failed here or on this host."""
         lost = self._health.lost_stores
         for probe in self._take_suspects(lost):
             if probe.name not in lost:  # those have probes of their own
@@ -269,7 +269,7 @@ class Probes:
                 self._health.failed(StoreError(probe.name, ErrorClass.UNREACHABLE, "Slow", timed_out=True), READ)
 
     def _take_suspects(self, lost: Collection[str]) -> list[StoreProbe]:
-        """Those that a canary is to be sent to now."""
+        """Return the probes of stores that are suspected now, which are not suspected any more after this."""
         stores = {store for store, _ in self._health.breakers}
         used = [self.of(store) for store in stores]  # a new one is suspect
         for probe in self._those_to_look_at(used, lost):
@@ -284,7 +284,7 @@ class Probes:
         return sorted(suspects, key=lambda probe: role_of(probe.name) == DATABASE)  # which may take its time
 
     def _those_to_look_at(self, used: list[StoreProbe], lost: Collection[str]) -> list[StoreProbe]:
-        """Those that a canary is due for, whether or not a call to them failed."""
+        """Return the probes for which a canary is due, whether or not a call to their store failed."""
         if due := self.is_canary_due:
             interval = self._backend.settings.health_interval
             self._next_canary = self._clock() + (min(interval, _ANXIOUS) if lost else interval)
@@ -351,8 +351,8 @@ class Probes:
                 probe.failed(self._clock(), self._rng.uniform)
 
     def _has_told_of_losses(self, store: str, ways: Collection[str]) -> bool:
-        """Look whether a primary lost data while it was not used, before anything is read there, or merged. Whether it
-        has said so."""
+        """Look whether a primary lost data while it was not used, before anything is read there, or merged. Return
+        whether it has answered."""
         if role_of(store) != PRIMARY or WRITE not in ways:
             return True
         self._forget_connections(store)

@@ -99,7 +99,7 @@ class Steps(NamedTuple):
 
     @classmethod
     def of(cls, backend: Backend, clock: Callable[[], float], now_ms: Callable[[], int]) -> Steps:
-        """Return those of a worker that has the stores of an application."""
+        """Return the steps of a worker that has the stores of an application."""
         pushes, copies, queue = Pushes(backend), MergedCopies(backend, clock), backend.journal.revocations
         giving_back = GivingBack(backend, Refill(backend, pushes), clock)
         lost_commits = LostCommits(backend)
@@ -165,7 +165,7 @@ class Recovery:
         self._thread.ensure_started()
 
     def look_every(self, seconds: float) -> None:
-        """Look so often from now on at what is to be done."""
+        """Look for work every so many seconds from now on."""
         self._thread.pace(seconds)
 
     def stop(self) -> None:
@@ -176,7 +176,7 @@ class Recovery:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is done while this is open, but by the thread that opened it."""
+        """Do nothing while this is open, but in the thread that opened it."""
         with self._turn:
             yield
 
@@ -188,8 +188,8 @@ class Recovery:
     # -- what is noticed of the stores ---------------------------------------------------------------------------------
 
     def note_incident(self, shard: str = ONLY) -> None:
-        """Redis was exchanged for another server, or lost data: what changed lately is brought to it again, and what
-        this worker holds. Usable from any thread, and does not block."""
+        """Note that Redis was exchanged for another server, or lost data: what changed lately is brought to it again,
+        and what this worker holds. Usable from any thread, and does not block."""
         since, well_until_ms = self._last_good.get(shard, (self._began, 0))
         self.incident_since(since, [shard])
         self.steps.giving_back.begin(shard, well_until_ms)
@@ -214,8 +214,8 @@ class Recovery:
         self._last_good[shard] = self._clock(), canary.now_ms
 
     def recovered(self, store: str, since: float) -> None:
-        """Requests use a store again that was away since a moment (monotonic seconds): Redis may not know what changed
-        meanwhile, and the database may have gone back."""
+        """Note that requests use a store again that was away since a moment (monotonic seconds): Redis may not know
+        what changed meanwhile, and the database may have gone back."""
         if role_of(store) == PRIMARY:
             self.incident_since(since, [shard_of(store)])
         elif role_of(store) == DATABASE:
@@ -236,7 +236,7 @@ class Recovery:
     # -- a slice of everything -----------------------------------------------------------------------------------------
 
     def run_once(self, seconds: float = SLICE) -> bool:
-        """One slice of everything that is to be done now. Public so that tests can drive it without the thread.
+        """Do one slice of everything that is to be done now. Public so that tests can drive it without the thread.
 
         :param seconds: for each kind of work; what is under way then is ended.
         :return: whether there is nothing more that this worker could do at once.
@@ -295,7 +295,7 @@ class Recovery:
         return progress.is_through and is_renewed
 
     def _go_on(self, steps: Sequence[Step], reach: Reach, seconds: float, *, alone: bool = False) -> Progress:
-        """Go on with some kinds of work; what fails is to be done again. An error that is not known stops no others.
+        """Go on with some kinds of work; what fails is to be done again. An error that is not known stops nothing else.
 
         :param alone: they belong to one worker of the host at a time, which may be another one.
         """
@@ -333,7 +333,7 @@ class Recovery:
         )
 
     def _look_at(self, error: StoreError) -> None:
-        """Have the store probed: much work that fails says little of what requests ask for, a canary does."""
+        """Have an error's store probed: much work that fails says little of what requests ask for, a canary does."""
         if error.store != "journal":
             self._suspect(error.store)
 

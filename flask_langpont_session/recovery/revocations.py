@@ -21,7 +21,7 @@ _LAST_LOOKS = 30.0
 
 
 class MissedRevocations(Step):
-    """Tells the stores of dead sessions: the database first, for it is what other hosts ask.
+    """Tells the stores of dead sessions: the database first, for other hosts ask that one.
 
     Of a session whose data is still to be carried Redis gets the tombstone, and the entry waits until it can take the
     data away.
@@ -62,7 +62,7 @@ class MissedRevocations(Step):
         return bool(to_database or to_redis)
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
-        """Return the version of each dead row; 0: there is none."""
+        """Revoke sessions in the database, and return the version of each dead row; 0: there is none."""
         ended = self._database.revoke_many(digests, timeout=steps.TIMEOUT)
         dead = {each.digest: each.version for each in ended}
         later = dead.keys() - set(digests)  # the session had been given another id
@@ -80,7 +80,7 @@ class MissedRevocations(Step):
         return steps.ask_journal(partial(steps.being_carried, self._backend), "replay") or ()
 
     def note(self, digests: Sequence[str]) -> None:
-        """Note in the journal that the database has these, and Redis has not."""
+        """Note in the journal that the database has these revocations, and Redis has not."""
         try:
             self._queue.note(*digests, in_database=True)
         except StoreError as error:
@@ -99,7 +99,7 @@ class MissedRevocations(Step):
 
 
 class MissedUserRevocations(Step):
-    """Logs users out of what began before a moment, or in an earlier epoch; later sign-ins stay.
+    """Ends all sessions of users that began before a moment, or in an earlier epoch; later sign-ins stay.
 
     :param queue: as :class:`MissedRevocations` has it.
     :param revocations: of single sessions.
@@ -115,8 +115,8 @@ class MissedUserRevocations(Step):
             yield [user]
 
     def send(self, entries: Sequence[PendingUserRevocation], reach: Reach) -> bool:
-        """End as many sessions as are done at once; the next call begins there. Return whether those were all. What is
-        for a shard that does not answer, or is to be carried, waits for itself."""
+        """End as many sessions as are done at once; the next call begins behind them. Return whether those were all.
+        What is for a shard that does not answer, or is to be carried, waits for itself."""
         [entry], being_carried = entries, self._revocations.being_carried()
         if not reach.redis:
             reached = ""
@@ -156,11 +156,11 @@ class Renewal(Step):
         self._after: int | None = None
 
     def begin(self) -> None:
-        """Write all of them once more."""
+        """Have all of these tombstones written once more."""
         self._after = 0
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
-        """Yield those that were not written since :meth:`begin`: there may be more of them than fit into a slice."""
+        """Yield revocations not renewed since :meth:`begin`: there may be more of them than fit into a slice."""
         queue = self._journal.revocations
         while self._after is not None:
             page = queue.pending(steps.PIPELINE, after=self._after, database=True, redis=False)
@@ -168,7 +168,7 @@ class Renewal(Step):
             yield page
 
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
-        """Write them, which is never done. What they had is taken away once, by :class:`MissedRevocations`."""
+        """Write tombstones, which is never done. :class:`MissedRevocations` takes the data away, once."""
         _write_tombstones(self._backend, [(e.digest, 0) for e in entries if reach.has(e.digest)], (AUTH,))
         return False
 
@@ -189,11 +189,11 @@ class LostCommits(Step):
         self._known = self._backend.reports.lost_commits
 
     def suspect(self) -> None:
-        """The database may have gone back: look at all that it has confirmed."""
+        """Look at all that the database has confirmed: it may have gone back."""
         self._reached = ""
 
     def pending(self, reach: Reach) -> Iterator[Sequence[str]]:
-        """Yield what is still to be looked at, while the database answers."""
+        """Yield the digests that are still to be looked at, while the database answers."""
         if self._known != self._backend.reports.lost_commits:
             self._known = self._backend.reports.lost_commits
             self.suspect()
@@ -201,13 +201,13 @@ class LostCommits(Step):
             yield self._queue.delivered(steps.PIPELINE, after=self._reached)
 
     def send(self, entries: Sequence[str], reach: Reach) -> bool:
-        """Have the database told again which of these sessions are dead, where it says that they live."""
+        """Tell what was lost among these, see :meth:`tell_lost`, and go on behind them. Return False."""
         self.tell_lost(entries)
         self._reached = entries[-1] if len(entries) == steps.PIPELINE else None
         return False
 
     def tell_lost(self, digests: Sequence[str]) -> None:
-        """Do the same."""
+        """Have the database told again which of these sessions are dead, where it says that they live."""
         rows = self._database.load_many(digests, steps.TIMEOUT).rows if digests else {}
         if lost := [digest for digest, row in rows.items() if row.lives_on(INCIDENT_MARGIN_MS)]:
             told = self._queue.tell_again(lost)

@@ -1,4 +1,4 @@
-"""Auth records in Redis are brought up to what the database says."""
+"""Pushes: auth records in Redis are brought up to what the database says."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Sent: TypeAlias = "list[tuple[U, Merged | StoreError]]"
 
 
 class Pushes(Step):
-    """Rows of which the journal says that Redis lacks them, and those that other steps meet."""
+    """Pushes rows of which the journal says that Redis lacks them, and those that other steps meet."""
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingPush]]:
         for page in steps.pages(self._journal.pending_pushes) if reach.redis and reach.database else ():
@@ -91,7 +91,7 @@ class Pushes(Step):
     def send_with_rows(
         self, send: Callable[[Sequence[U]], Sent[U]], units: Sequence[U], digest_of: Callable[[U], str], reach: Reach
     ) -> Sent[U]:
-        """Send what is for some sessions, to those that Redis has lost again after their rows were pushed.
+        """Send what is for some sessions. Where Redis has lost a session, push its row and send again.
 
         :param send: returns how Redis has answered to each.
         :param digest_of: says which session each is for.
@@ -161,7 +161,7 @@ class Resync(Step):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether some of it was begun: another worker is at it, or it failed."""
+        """Return whether something that was begun is not done: another worker is at it, or it failed."""
         return bool(self._begun)
 
     def pending(self, reach: Reach) -> Iterator[Sequence[dict[str, float]]]:
@@ -244,7 +244,7 @@ class Resync(Step):
 
 
 def split(sent: Sent[U], status: str) -> tuple[list[U], Sent[U]]:
-    """Return what Redis has answered so, and the others."""
+    """Return what Redis has answered with this status, and the others with their replies."""
     found = [isinstance(reply, Merged) and reply.status == status for _, reply in sent]
     return [unit for unit, _ in compress(sent, found)], [
         one for one, is_so in zip(sent, found, strict=True) if not is_so

@@ -63,7 +63,7 @@ class Reach(NamedTuple):
 
     @property
     def redis(self) -> bool:
-        """Whether any shard of the primary answers."""
+        """Return whether any shard of the primary answers."""
         return bool(self.shards)
 
     def has(self, digest: str) -> bool:
@@ -100,13 +100,13 @@ class Step(ABC):
         """
 
     def give_up(self, entry: Any, error: Exception) -> bool:
-        """Return whether an entry waits no more that cannot be sent, for a reason that is not known. Those that end
-        sessions stay, and are tried again."""
+        """Give up an entry that cannot be sent, for a reason that is not known, and return whether it waits no more.
+        Entries that end sessions stay, and are tried again."""
         return False
 
 
 def pages(pending: Callable[..., list[E]]) -> Iterator[list[E]]:
-    """Everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
+    """Yield everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
     after = 0
     while page := pending(PIPELINE, after=after):
         yield page

@@ -99,14 +99,14 @@ class CategoryWrites(Part):
         return sent
 
     def _stamp_of(self, row: AuthRow, loaded: Loaded | None) -> int:
-        """The Redis clock before the database said what is to be pushed; 0: unknown, and it is asked again."""
+        """Return the Redis clock before the database told what is to be pushed; 0: unknown, and it is asked again."""
         known_ms = loaded.now_ms if loaded else 0
         held = None if known_ms else self._memory.auth(row.digest)
         return self._primary.estimated_ms(held.row.digest, held.confirmed_at) if held else known_ms
 
     @staticmethod
     def _push(row: AuthRow, stamp: int, life: Life, *, exact: bool = False) -> dict[str, Any]:
-        """What a write is told that has a row to push."""
+        """Return the options by which a write pushes a row as well."""
         return {"push": (row, stamp), "push_life_ms": life.left_of(row), "push_exact": exact}
 
     def _send(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope, **options: Any) -> Sent:
@@ -140,21 +140,21 @@ class CategoryWrites(Part):
         return Sent(None if written.status == "late" else written)
 
     def _has_lost(self, ref: RecordRef, scope: RequestScope) -> bool:
-        """Return whether Redis has lost data, or may have: it is looked for."""
+        """Look whether Redis has lost data. Return whether it has, or may have."""
         primary = PRIMARY + self._backend.health.locate(ref.digest)
         looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
         return looked is None or self._backend.lack_of(ref) is not None
 
     def now(self, digest: str) -> RedisTime:
-        """The clock of the Redis that has a session. What this worker wrote there before is older than the latest of
-        it, what any worker writes from now on is younger than the earliest."""
+        """Return the clock of the Redis that has a session. What this worker wrote there before is older than the
+        latest of it, what any worker writes from now on is younger than the earliest."""
         at = self._clock()
         earliest, latest = (self._primary.estimated_ms(digest, at, latest=latest) for latest in (False, True))
         host = self._now_ms()
         return RedisTime((earliest or host) * 1000, (latest or host) * 1000)
 
     def _ask_arbiter(self, digest: str, scope: RequestScope, life: Life) -> Loaded | None:
-        """What the database says of a session; None: it did not answer."""
+        """Return what the database says of a session; None: it did not answer."""
         if not scope.can(DATABASE, READ):
             return None
         try:
@@ -164,7 +164,7 @@ class CategoryWrites(Part):
             return None
 
     def _write_shadow(self, plan: Plan, digest: str, scope: RequestScope, changes: dict[str, CategoryChange]) -> bool:
-        """The session is dead: what its late requests write is the anonymous shadow of its id, without auth."""
+        """Write late changes of a dead session to the anonymous shadow of its id, without auth."""
         if not changes:
             return False  # it was a change of auth only
         ref, sent = RecordRef(digest, ANONYMOUS, shadow=True), Sent(None)
@@ -194,7 +194,7 @@ class CategoryWrites(Part):
         sent: Sent,
         instead: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Redis did not take it, or not yet. Returns whether anything outlives the request all the same.
+        """Keep what Redis did not take, or not yet. Return whether anything outlives the request.
 
         :param instead: see :meth:`.JournalWriter.keep`.
         """
@@ -210,7 +210,7 @@ class CategoryWrites(Part):
 
     def _overtake(self, plan: Plan, ref: RecordRef, scope: RequestScope, changes: Mapping[str, CategoryChange]) -> bool:
         """Write to Redis what should wait behind what waits already, and has no room in the journal: what it takes the
-        place of goes (I33). Whether Redis has it."""
+        place of goes (I33). Return whether Redis has it."""
         if any(change.unseen for change in changes.values()) or not scope.can(PRIMARY, WRITE):
             return False
         if not self._journal_writer.take_out(ref, changes, scope):
@@ -221,8 +221,8 @@ class CategoryWrites(Part):
         return self._note_written(plan, ref, changes, written, scope)
 
     def _fits(self, plan: Plan, name: str, change: CategoryChange) -> bool:
-        """Whether a category is within its limits after a change, as far as is known here; else that is said, and the
-        change is not kept."""
+        """Return whether a category is within its limits after a change, as far as is known here. Else report the
+        change, which is not kept."""
         if plan.loaded is None or plan.is_new:
             return True
         after = apply_change(plan.loaded.of(name).shown, change)
@@ -251,7 +251,7 @@ class CategoryWrites(Part):
     def _write_the_rest(
         self, plan: Plan, ref: RecordRef, changes: Mapping[str, CategoryChange], refused: Written, scope: RequestScope
     ) -> bool:
-        """One category cannot take its change (``large``, ``no number``); the others are none the worse for it."""
+        """Write the changes of the other categories, where one cannot take its change (``large``, ``no number``)."""
         culprit = refused.category or ""
         for key in changes[culprit].writes | changes[culprit].increments:
             self._reports.rejected(culprit, key, f"category {culprit!r}: {refused.status}")
@@ -265,7 +265,7 @@ class CategoryWrites(Part):
         return self.save(plan, plan.target, scope, None)
 
     def lay_beneath(self, plan: Plan, target: SessionId, scope: RequestScope) -> bool:
-        """Give Redis data as if it had been there before; what was written since stays. Whether it has it."""
+        """Give Redis data as if it had been there before; what was written since stays. Return whether Redis has it."""
         scope = scope.to(target.digest)
         self._give_life(plan.changes, target.kind, plan)
         guard, as_of = "new" if target.kind == SIGNED_IN else "free", self.now(target.digest).earliest_us - _BEFORE_US
@@ -284,7 +284,7 @@ class CategoryWrites(Part):
         return True
 
     def carry(self, plan: Plan, scope: RequestScope) -> bool:
-        """Have the journal bring what the plan says to the target. Whether it will."""
+        """Have the journal bring what the plan says to the target. Return whether it will."""
         if not (plan.carries and plan.origin and plan.target):
             return False
         lives_ms = [self._backend.life_of(name, plan.target.kind, plan.life) for name in plan.carries]

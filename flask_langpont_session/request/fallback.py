@@ -1,4 +1,4 @@
-"""What a request may see of a category: data of the store that answered, or what the table gives instead."""
+"""The data of a category that a request may see: that of the store that answered, or what the table gives instead."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Fallback:
         self.kept_locally = frozenset(f.category for f in self.table.features.values() if self._is_kept_locally(f))
 
     def behaviour(self, feature: Feature, kind: str, level: int) -> Behaviour:
-        """What a feature gets. Auth keys of an anonymous session have no SQL row: they count as high."""
+        """Return what a feature gets. Auth keys of an anonymous session have no SQL row: they count as high."""
         anonymous_auth = feature.category == AUTH and kind != SIGNED_IN
         return self._settings.behaviour(Priority.HIGH if anonymous_auth else feature.priority, level)
 
@@ -45,7 +45,7 @@ class Fallback:
     def show_answer(
         self, loaded: Loaded, name: str, ref: RecordRef, reply: RedisReply, *, level: int, overlay: Overlay | None
     ) -> None:
-        """Put into `loaded` what Redis answered for one category. What the primary said is worth a local copy.
+        """Put into `loaded` what Redis answered for one category, and keep a local copy of what the primary said.
 
         :param overlay: what the journal knows beyond it; None: nothing.
         """
@@ -128,7 +128,7 @@ class Fallback:
     def _lay_over_carried(
         self, loaded: Loaded, name: str, kind: str, found: CategoryState, level: int, overlay: Overlay
     ) -> None:
-        """The same of a category of which more is on its way from a former id."""
+        """Lay the journal's changes over a category of which more is on its way from a former id."""
         known, copy = overlay.copies.get(name), found.stored
         if known:
             together = {**known.fields, **copy.fields}
@@ -145,7 +145,7 @@ class Fallback:
     def show_without_answer(
         self, loaded: Loaded, name: str, ref: RecordRef, *, level: int, overlay: Overlay | None
     ) -> None:
-        """No Redis answered: the newer of this worker's copy and the host's, as far as the table allows."""
+        """Show the newer of this worker's copy and the host's, as far as the table allows: no Redis answered."""
         digest, kind = ref.digest, ref.kind
         known = _newest(self._memory.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self._register.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
@@ -171,7 +171,7 @@ class Fallback:
         answered: bool,
         is_known: bool = True,
     ) -> None:
-        """What waits in the journal, over what is shown; what the table gives instead; and what is not known."""
+        """Lay over the data what waits in the journal, and what the table gives instead; note what is not known."""
         defaulting = {
             feature.name
             for feature in self.table.features_in(name)
@@ -200,7 +200,7 @@ class Fallback:
     def _journalled(
         self, loaded: Loaded, name: str, shown: dict[str, bytes], counted: bytes, overlay: Overlay, answered: bool
     ) -> tuple[Set[str], Set[str]]:
-        """Lay what waits of a category over what is shown. Which keys it is certain of, and which it only guesses.
+        """Lay over the data what waits of a category. Return the keys that are certain by that, and the guesses.
 
         :param counted: the additions that are part of it. An answer or copy may be younger than the overlay, and have
             one that waited then.
@@ -253,8 +253,8 @@ class Fallback:
             self._memory.write(digest, name, change, version, kind=kind, found=found)
 
     def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
-        """Return whether a worker of this host has seen a later version of a category than what Redis has is as of:
-        before Redis had that, or since."""
+        """Return whether a worker of this host has seen a later version of a category than the one as of which Redis
+        has it: before Redis had that, or since."""
         if self._register.is_outdated(digest, name, there.version):
             return True
         # To the millisecond, and by another worker.
@@ -262,7 +262,7 @@ class Fallback:
         return not was_taken_for_all and self._register.is_outdated(digest, name, as_of)
 
     def copies(self, digest: str, names: Iterable[str]) -> list[SharedCopy]:
-        """What this worker has just written of a session's categories."""
+        """Return copies of what this worker has just written of a session's categories."""
         entry = self._memory.entry(digest)
         written = [copy for copy in entry.copies() if copy[0] in names] if entry else []
         return [SharedCopy(digest, name, record.copy, 0.0, held.kind, record.began) for name, record, held in written]

@@ -27,7 +27,7 @@ _MOST_PROLONGED = 4096
 
 
 class FormerPlaces:
-    """Finds such keys in what a request has loaded."""
+    """Finds keys that lie in another category than their feature's, in what a request has loaded."""
 
     def __init__(self, parts: Parts) -> None:
         self._backend = parts.backend
@@ -35,11 +35,11 @@ class FormerPlaces:
         self._prolonged: Recent[RecordRef, float] = Recent(_MOST_PROLONGED)
 
     def among(self, categories: Mapping[str, CategoryState]) -> Mapping[str, Former] | None:
-        """See :attr:`.Loaded.former`: among categories that were read, and over which nothing lies."""
+        """Return :attr:`.Loaded.former` of categories that were read, and over which nothing lies."""
         return former_in(self._backend.settings.table, categories)
 
     def note(self, loaded: Loaded, overlay: Overlay | None) -> None:
-        """Say of what was loaded where such keys lie. A category that is loaded on demand says nothing before that.
+        """Note where such keys lie. Categories that are loaded on demand say nothing before they are loaded.
 
         :param overlay: what the journal has laid over it; None: nothing.
         """
@@ -49,8 +49,8 @@ class FormerPlaces:
             loaded.defaulted -= {key for key, at in former.items() if at.counts}
 
     def prolong(self, loaded: Loaded, ref: RecordRef, scope: RequestScope, life: Life) -> None:
-        """Have what lies in a category that lives shorter than its own live as long as that. Every write that knows of
-        it does so as well, so that it is seldom needed."""
+        """Extend the life of categories in which keys of a longer-lived category lie. Every write that knows of such a
+        key does so as well, so that this is seldom needed."""
         if not loaded.former or scope.level or not scope.can(PRIMARY, WRITE):
             return
         due, now = self._prolonged.get(ref), self._backend.clock()

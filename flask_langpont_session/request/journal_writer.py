@@ -45,7 +45,7 @@ and know more."""
 
 
 class RedisTime(NamedTuple):
-    """The Redis clock at some moment, microseconds since 1970. It lies between these two: as much time as Redis' last
+    """The Redis clock at some moment, microseconds since 1970: between these two, which are as far apart as Redis' last
     answer took."""
 
     earliest_us: int
@@ -69,8 +69,8 @@ class JournalWriter:
         self._clock = clock
 
     def overlay(self, ref: RecordRef, scope: RequestScope | None = None) -> Overlay:
-        """What this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always. :data:`UNKNOWN`: the
-        journal is busy. One that cannot be used at all has nothing to say: Redis must do without it.
+        """Return what this host knows of a session beyond what Redis says; :data:`NOTHING` nearly always.
+        :data:`UNKNOWN`: the journal is busy. An unusable journal has nothing to say: Redis must do without it.
 
         :param scope: of the request, out of whose budget the wait comes.
         """
@@ -83,15 +83,15 @@ class JournalWriter:
             return UNKNOWN if is_busy(error) else NOTHING
 
     def queue_push(self, digest: str, version: int = 0, *, scope: RequestScope | None = None) -> None:
-        """Redis lacks what the database has of this session.
+        """Note that Redis lacks what the database has of this session.
 
         :param version: of its row; 0: unknown.
         """
         self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), scope)
 
     def revoke(self, *digests: str, in_database: bool, in_redis: bool, scope: RequestScope | None = None) -> bool:
-        """Keep revocations that not every store knows of yet. Whether the journal has them; if not in time, it may get
-        them later."""
+        """Keep revocations that not every store knows of yet. Return whether the journal has them; if not in time, it
+        may get them later."""
 
         def note(wait: float | None) -> None:
             self._revocations.note(*digests, in_database=in_database, in_redis=in_redis, wait=wait, stays=True)
@@ -113,7 +113,7 @@ class JournalWriter:
         self._do(note, scope)
 
     def row_changing(self, digest: str) -> int | None:
-        """This worker is about to try a compare-and-set of a session's row.
+        """Note that this worker is about to try a compare-and-set of a session's row.
 
         :return: the number of this try; None: there is no place for it, and what it makes is asked for again.
         """
@@ -124,15 +124,15 @@ class JournalWriter:
             return None
 
     def row_changed(self, digest: str, number: int | None = None) -> None:
-        """The database has another row of this session: what other workers of this host have of it is out of date.
+        """Note that the database has another row of this session: what other workers have of it is out of date.
 
         :param number: of the try that succeeded, if it was a compare-and-set.
         """
         self._do(lambda _: self._journal.file.numbers(lambda rows: rows.row_changed(digest, self._clock(), number)))
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
-        """Whether no worker of this host has changed a session's row since this copy of it was confirmed, or made by
-        this worker. False: it cannot be said."""
+        """Return whether no worker of this host has changed a session's row since this copy of it was confirmed, or
+        made by this worker. False also where that is not known."""
         digest, number = held.row.digest, held.change
         try:
             changed_at = self._journal.file.numbers(lambda rows: rows.row_changed_at(digest))
@@ -152,13 +152,13 @@ class JournalWriter:
         self._do(publish, scope)
 
     def has_writes(self, ref: RecordRef, names: Iterable[str], scope: RequestScope | None = None) -> bool:
-        """Whether data of one of these categories waits here, or may. What is written now comes after it, whether Redis
-        answers or not."""
+        """Return whether data of one of these categories waits here, or may. What is written then comes after it,
+        whether Redis answers or not."""
         overlay = self.overlay(ref, scope)
         return overlay is not NOTHING and (not overlay.is_known or any(map(overlay.has_writes, names)))
 
     def written(self, digest: str, names: Iterable[str], scope: RequestScope | None = None) -> None:
-        """Redis has taken changes of these categories directly.
+        """Share what Redis has just taken of these categories with the other workers, if the journal holds anything.
 
         While the journal holds anything, a worker of the host may not reach Redis: it shall see them, too.
         """
@@ -173,7 +173,7 @@ class JournalWriter:
             return not is_busy(error)
 
     def _did_not_say(self, error: StoreError) -> None:
-        """The journal was asked something, and not given anything to keep: that it was busy is no alert."""
+        """Report that a question to the journal failed. Nothing was to be kept: that it was busy is no alert."""
         if is_busy(error):
             self._reports.journal_busy(error)
         else:
@@ -222,7 +222,7 @@ class JournalWriter:
         return bool(entries) and self._put(plan, entries, copies, scope, instead)
 
     def _empty_copies(self, plan: Plan, ref: RecordRef, since_us: int) -> list[SharedCopy]:
-        """Of a new id the host knows that nothing is stored under it, but for what is yet to be brought there.
+        """Return empty copies of a new id, for the categories of which nothing is yet to be brought there.
 
         :param since_us: a version that is older than any write which comes after this request: else such a write would
             be taken for part of the nothing.
@@ -255,7 +255,7 @@ class JournalWriter:
 
     def take_out(self, ref: RecordRef, changes: Mapping[str, CategoryChange], scope: RequestScope | None) -> bool:
         """Take out of the journal what waits for the fields that are changed now, because Redis is about to get what
-        comes after it. Whether it is out; what is no part of these changes, and lost by that, is counted.
+        comes after it. Return whether it is out; what is no part of these changes, and lost by that, is counted.
 
         :param changes: category → change.
         """
@@ -275,15 +275,15 @@ class JournalWriter:
         return True
 
     def _note_lost(self, plan: Plan, names: Sequence[str], error: StoreError) -> None:
-        """The journal did not take something of these categories."""
+        """Report that the journal did not take something of these categories."""
         self._reports.journal_failed(error)
         plan.note_kept(names, Kept.NOWHERE)
         for name in names:
             self._reports.losses.note(Loss.WRITES_LOST, Cause.of(error), name)
 
     def carry(self, plan: Plan, now_us: int, lives_ms: Sequence[int] = (), scope: RequestScope | None = None) -> bool:
-        """The target of a plan is to have what its origin had, too, as soon as that can be read. To be called before
-        any data of the origin may go: where the origin is given up, that goes when it was brought.
+        """Keep that the target of a plan is to have what its origin had, too, as soon as that can be read. To be called
+        before any data of the origin may go: where the origin is given up, that goes when it was brought.
 
         :param now_us: the Redis clock, microseconds since 1970.
         :param lives_ms: how long each of its carried categories may lie unused.
@@ -310,8 +310,8 @@ class JournalWriter:
         return True
 
     def _known(self, plan: Plan) -> Iterator[SharedCopy]:
-        """What could be read of the data that a plan carries: it is what the target has, unless a worker of this host
-        has changed it since, for example by merging what waited when it was read."""
+        """Yield what could be read of the data that a plan carries: the target has it, unless a worker of this host has
+        changed it since, for example by merging what waited when it was read."""
         loaded, origin, target = plan.loaded, plan.origin, plan.target
         if loaded is None or origin is None or target is None:
             return
@@ -325,7 +325,7 @@ class JournalWriter:
                 yield SharedCopy(target.digest, name, copy._replace(version=version, fields=shown))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
-        """Auth of a user that may wait (no rights: those are refused before this) is kept at every level."""
+        """Return whether a key is kept beyond its request. A user's auth that may wait (no rights) always is."""
         feature = self._fallback.table.feature_of(key)
         if feature.category == AUTH and kind == SIGNED_IN:
             return True
@@ -334,7 +334,7 @@ class JournalWriter:
     def _entries(
         self, plan: Plan, ref: RecordRef, name: str, change: CategoryChange, now_us: int, doubt: str, sent_us: int
     ) -> Iterator[PendingWrite]:
-        """A change of one category as entries of the journal, in the order in which they are to be applied."""
+        """Yield a change of one category as entries of the journal, in the order in which they are to be applied."""
         doubts = f"{doubt} " if doubt else ""
 
         def entry(operation: Operation, field: str, **more: Any) -> PendingWrite:
@@ -355,7 +355,7 @@ class JournalWriter:
             yield entry(Operation.ADD, key, delta=by, **sent)
 
     def _basis(self, plan: Plan, ref: RecordRef, name: str, change: CategoryChange, key: str) -> dict[str, Any]:
-        """What a value was made from, as columns of an entry."""
+        """Return what a value was made from, as columns of an entry."""
         loaded = plan.loaded
         of_user = name == AUTH and ref.kind == SIGNED_IN
         is_elsewhere = plan.is_new and name not in plan.carries

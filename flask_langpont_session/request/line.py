@@ -33,7 +33,7 @@ _NO_KEYS: Any = frozenset()
 
 
 class Terms(NamedTuple):
-    """For how long requests may be shown what they are shown of a session.
+    """Conditions under which requests may be shown the same of a session again.
 
     :param life: of the session, as the request has it by whose question this was read.
     :param until: monotonic seconds; before that, time alone changes nothing.
@@ -48,7 +48,7 @@ class Terms(NamedTuple):
 
 
 class Seen(Loaded):
-    """What requests are shown of a session, for as long as nothing of it changes. They share it, and must not change
+    """A session as requests are shown it, for as long as nothing of it changes. They share this, and must not change
     it. Of its categories nothing is missing, and nothing of the journal's lies over them.
 
     :param copy: of which it is, with these `records`.
@@ -75,7 +75,7 @@ class Seen(Loaded):
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing of the session was written since by this worker."""
+        """Return whether this worker has written nothing of the session since."""
         return self.records is self.copy.records
 
     def own(self) -> Loaded:
@@ -114,7 +114,7 @@ def is_untouched(journal: Journal, digest: str) -> bool:
 
 
 class Line:
-    """Knows sessions of which nothing has changed since this worker read them."""
+    """Shows sessions of which nothing has changed since this worker read them."""
 
     def __init__(self, parts: Parts) -> None:
         self._backend = parts.backend

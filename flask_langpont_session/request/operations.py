@@ -1,6 +1,5 @@
-"""The calls that a request makes to a store: what each is named for the recorder, which store it asks, whether it reads
-or writes, and how long a request waits for it.
-"""
+"""The calls that a request makes to a store: the name of each for the recorder, the store it asks, whether it reads or
+writes, and how long a request waits for it."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Those there are. The name of two that do the same for a user is the same."""
+    """All calls of requests. Two that do the same for a user have the same name."""
 
     load: Operation
     load_replica: Operation
@@ -48,13 +47,13 @@ class Operations:
 
     @classmethod
     def of(cls, settings: Settings) -> Operations:
-        """With the time-outs of an application."""
+        """Return the calls with the time-outs of an application."""
         timeouts = {PRIMARY: settings.redis_timeout, REPLICA: settings.redis_timeout}
         timeouts[DATABASE] = settings.database_timeout
         return cls(**{each: Operation(*row, timeouts[row[1]]) for each, row in _OPERATIONS.items()})
 
     def loading(self, source: str) -> Operation:
-        """That which reads a session from one of the Redis servers."""
+        """Return the call that reads a session from one of the Redis servers."""
         return self.load if source == PRIMARY else self.load_replica
 
 

@@ -1,4 +1,4 @@
-"""What all that a request does over the stores is done with."""
+"""The objects that all work of a request over the stores needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .verifier import Verifier
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Shared by :class:`~.reads.Reads`, :class:`~.saves.Saves` and what those use.
+    """The objects that :class:`~.reads.Reads`, :class:`~.saves.Saves` and what those use share.
 
     :param now_ms: milliseconds since 1970.
     """
@@ -28,7 +28,7 @@ class Parts:
 
 
 class Part:
-    """Something that a request does over the stores, with all that it may need at hand."""
+    """A part of a request's work over the stores, with all that it may need at hand."""
 
     def __init__(self, parts: Parts) -> None:
         backend = self._backend = parts.backend

@@ -23,7 +23,7 @@ from .scope import RequestScope
 
 
 class Sent(NamedTuple):
-    """A write that was sent to Redis.
+    """The outcome of a write that was sent to Redis.
 
     :param written: None: it was not written, as far as is known.
     :param shown: then the session as it is since, if that is known.
@@ -52,7 +52,7 @@ def _is_plain(loaded: Loaded, names: Iterable[str]) -> bool:
 
 
 class PlainChanges:
-    """Stores what a request has changed of categories, nearly always."""
+    """Stores what a request has changed of categories, if one exchange with Redis is enough, as nearly always."""
 
     def __init__(self, parts: Parts, line: Line, begin: Callable[[str], RequestScope]) -> None:
         self._line = line
@@ -109,7 +109,7 @@ class PlainChanges:
     def _complete(
         self, changes: Mapping[str, CategoryChange], loaded: Loaded | None, kind: str, life: Life
     ) -> Mapping[str, int]:
-        """Say in each change what the server is told of it. Return the lives that the categories get."""
+        """Complete each change with what the server is told besides. Return the lives that the categories get."""
         lives = self._line.lives(tuple(changes), kind, life)
         for name, change in changes.items():
             change.life_ms = lives[name]
@@ -125,7 +125,7 @@ class PlainChanges:
         written: Written,
         lives: Mapping[str, int],
     ) -> Sent:
-        """Note what Redis has for all that go by it."""
+        """Note for the memory, the other workers and the metrics what Redis has by now, and return the outcome."""
         digest, kind = sid.digest, sid.kind
         self._reports.payload(changes)
         self._fallback.remember_write(digest, loaded, changes, written, kind)

@@ -55,7 +55,7 @@ class Reads:
     def load(
         self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False, on_line: bool = True
     ) -> Loaded:
-        """Everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
+        """Load everything a session's first touch needs, in one round trip while all is well. Never raises StoreError.
 
         :param fresh: the database is asked about auth whatever is known, and no other store is believed.
         :param on_line: it may be known without a question.
@@ -77,7 +77,7 @@ class Reads:
         reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
 
         def again() -> RedisReply | None:
-            """The journal may be less busy by now. Redis is asked after it, as ever."""
+            """Ask the journal again, which may be less busy by now, and after it Redis."""
             nonlocal overlay, reply
             overlay = self._journal_writer.overlay(ref, scope)
             self._learn(digest, overlay, scope)
@@ -102,7 +102,7 @@ class Reads:
         return loaded
 
     def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:
-        """What the journal says of a signed-in session."""
+        """Take over what the journal says of a signed-in session."""
         if overlay.revoked:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
             self._backend.memory.kill(digest)
@@ -147,7 +147,7 @@ class Reads:
         return loaded
 
     def _withhold_identity(self, loaded: Loaded) -> None:
-        """Without a row in the database there is neither user nor right, whatever a record, copy or journal says."""
+        """Withhold users and rights of a session without a row, whatever a record, copy or journal says."""
         if fields := loaded.of(AUTH).shown:
             loaded.show(AUTH, self._ordinary(fields))
 
@@ -158,7 +158,7 @@ class Reads:
         loaded.show(AUTH, shown)
 
     def _ordinary(self, fields: Mapping[str, T]) -> dict[str, T]:
-        """Auth data without users and rights: what may be stored elsewhere than in a row."""
+        """Return auth data without users and rights: what may be stored elsewhere than in a row."""
         return {key: value for key, value in fields.items() if not self._backend.settings.is_identity(key)}
 
     def _read(
@@ -217,7 +217,7 @@ class Reads:
 
     def _count_lost(self, ref: RecordRef, answer: Answer, names: Iterable[str]) -> None:
         """Count what Redis lost and was not given back: this host has seen it, and has no copy of it. What is there is
-        kept as a copy now, and so that is counted once by each worker."""
+        kept as a copy by that read, so that each worker counts a loss once."""
         for name in names:
             there = answer.records[name].copy
             latest = self._backend.register.latest_version(ref.digest, name)
@@ -226,7 +226,7 @@ class Reads:
                 self._reports.losses.lost_by_redis(name, there, latest)
 
     def _lacks(self, ref: RecordRef, name: str, record: Known, now_us: int, life_us: int) -> bool:
-        """The same of one category.
+        """Return whether the primary lacks data of one category, as :meth:`_seem_lost` does.
 
         :param now_us: the server's clock, and `life_us`: of the category, microseconds.
         """
@@ -277,8 +277,8 @@ class Reads:
         self._former.note(loaded, known)
 
     def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:
-        """Whether a replica has less than this host has seen already: this worker, or another one that has not shared
-        its copies yet. What it does not have at all it may have yet to hear of."""
+        """Return whether a replica has less than this host has seen already: this worker, or another one that has not
+        shared its copies yet. A replica may have yet to hear of what it does not have at all."""
         version = answer.records[category].copy.version
         held = self._backend.memory.category(ref.digest, category), overlay.copies.get(category)
         if not version or any(copy is not None and copy.version > version for copy in held):

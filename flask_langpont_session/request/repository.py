@@ -83,7 +83,7 @@ class SessionRepository:
         )
 
     def placed(self, mint: Callable[[], SessionId]) -> SessionId:
-        """A new session id that lies on a shard that is well, if there is one: no session has to begin in an outage."""
+        """Return a new session id on a shard that is well, if there is one: no session has to begin in an outage."""
         lost = self.backend.health.lost_shards
         sid = mint()
         if lost and len(lost) < len(self.backend.health.shards):

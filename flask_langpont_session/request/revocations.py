@@ -51,7 +51,7 @@ class Revocations(Part):
         return [digest for digest in digests if not self._ended.is_dead(digest)]
 
     def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[Ended] | None:
-        """Return which sessions are dead by that; None: the database does not answer."""
+        """Revoke a session, and return which are dead by that; None: the database does not answer."""
         return scope.attempt(self._operations.revoke, self._database.revoke, digest)
 
     def make_known(
@@ -75,7 +75,7 @@ class Revocations(Part):
         return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
 
     def is_valid(self, row: AuthRow) -> bool:
-        """Whether a row that was just read is of a session which lives, as far as this host knows."""
+        """Return whether a row that was just read is of a session which lives, as far as this host knows."""
         return row.state is RowState.VALID and not self._is_known_dead(row)
 
     def _is_known_dead(self, row: AuthRow) -> bool:
@@ -109,8 +109,8 @@ class Revocations(Part):
         return Revoked(durable=True, sessions=len(ended or ()))
 
     def _attempt(self, scope: RequestScope, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
-        """Ask for the rows of a user whose epoch is raised, which is what matters: that there are so many that it takes
-        too long must not open the database's breaker."""
+        """Ask for the rows of a user whose epoch is raised. That they are so many that it takes too long must not open
+        the database's breaker: the epoch is what matters."""
 
         def without_blame(timeout: float) -> T:
             try:
@@ -183,7 +183,7 @@ class Revocations(Part):
         return groups.values()
 
     def _write_tombstones(self, digests: Sequence[str], scope: RequestScope, in_database: bool) -> bool:
-        """Sessions of one shard. Whether it has the tombstones."""
+        """Write tombstones of sessions of one shard. Return whether the shard has them."""
         scope, names = scope.to(digests[0]), tuple(self._backend.table.categories)
         dead = [(digest, int(in_database)) for digest in digests]
         return scope.did(self._operations.write_tombstone, self._primary.push_many, [], dead, names, stamp_ms=0)
@@ -197,7 +197,7 @@ class Devices(Part):
         self._revocations = revocations
 
     def of_user(self, user_id: str, mine: str | None, scope: RequestScope) -> list[UserSession]:
-        """The valid sessions of a user, without those that this host knows to be dead, oldest first.
+        """Return the valid sessions of a user, without those that this host knows to be dead, oldest first.
 
         :param mine: digest of the session that asks; None: none does.
         :raises StoreError: the database does not answer.
@@ -208,7 +208,7 @@ class Devices(Part):
         return [found._replace(is_mine=found.row.digest in own) for found in valid]
 
     def label(self, digest: str, scope: RequestScope) -> str | None:
-        """The label of a session; None: it has none.
+        """Return the label of a session; None: it has none.
 
         :raises StoreError: the database does not answer.
         """
@@ -242,7 +242,7 @@ def _lived(ended: Iterable[Ended]) -> list[str]:
 
 
 def _followed(digest: str | None, successors: Mapping[str, str | None]) -> Sequence[str]:
-    """The digests under which a session went on: another request of the same browser may have given it another id."""
+    """Return the digests under which a session went on: its browser's requests may have given it other ids."""
     names: list[str] = []
     while digest is not None:
         names.append(digest)

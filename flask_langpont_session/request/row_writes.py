@@ -1,4 +1,4 @@
-"""Writing the rows of the database: sign-ins, new ids, changes of auth. What it does not take is refused."""
+"""Writing the rows of the database: sign-ins, new ids, changes of auth. Rights that it does not take are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RowWrites(Part):
         self._make_refusal = make_refusal
 
     def new_row(self, plan: Plan, digest: str, payload: Fields, old: str | None, scope: RequestScope) -> Created | None:
-        """The row of a minted id; the one before ends in the same transaction.
+        """Write the row of a minted id; the row before ends in the same transaction.
 
         :return: None: this was a change of id, and the session has ended meanwhile.
         :raises StoreError: the database did not answer.
@@ -70,12 +70,12 @@ class RowWrites(Part):
         return created
 
     def take_displaced(self, digest: str, scope: RequestScope) -> bool:
-        """Whether a session has ended for a sign-in of its user, or by its user on another device. True is said once;
-        False also where the database does not answer."""
+        """Return whether a session has ended for a sign-in of its user, or by its user on another device. True only
+        once; False also where the database does not answer."""
         return bool(scope.attempt(self._operations.displaced, self._database.displaced.take, digest))
 
     def was_displaced(self, digest: str, scope: RequestScope) -> bool | None:
-        """See :meth:`.Displaced.was`. None: the database does not answer."""
+        """Return the same as :meth:`.Displaced.was`. None: the database does not answer."""
         return scope.attempt(self._operations.verify, self._database.displaced.was, digest)
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
@@ -93,14 +93,14 @@ class RowWrites(Part):
 
     @staticmethod
     def _begun(plan: Plan, payload: Fields, user_id: str | None) -> dict[str, Any]:
-        """What is written of a session that begins."""
+        """Return the columns of a session that begins."""
         life = plan.life.of(payload)
         lives = {"idle_ms": life.idle_ms, "absolute_ms": life.absolute_ms}
         return {"user_id": user_id, "payload": payload, "device": plan.device, **lives}
 
     @staticmethod
     def _new_life(payload: Fields, plan: Plan) -> dict[str, int | None]:
-        """The idle time of a row that goes on, and its life in all where that is not as it was."""
+        """Return the idle time of a row that goes on, and its life in all where that is not as it was."""
         life = plan.life.of(payload)
         is_shorter = life is not plan.life
         return {
@@ -122,11 +122,11 @@ class RowWrites(Part):
         )
 
     def never_adopt(self, note: Note, scope: RequestScope) -> None:
-        """An old session is over: have the database know it, if it answers."""
+        """Have the database know that an old session is over, if it answers."""
         scope.attempt(self._operations.revoke, self._database.note_adopted, note.digest, note.life_ms)
 
     def refused(self, error: StoreError | None = None) -> GrantRefused:
-        """The answer to a grant that the database does not decide about, counted.
+        """Count a grant that the database does not decide about, and return the answer to it.
 
         :param error: what it said. That it is the data no breaker and no alert tells.
         """
@@ -148,8 +148,8 @@ class RowWrites(Part):
         *,
         is_confirmed: bool = False,
     ) -> AuthRow | None:
-        """Compare-and-set; a request that lost reloads and merges its own keys, as often as its budget lets it, for
-        another one has won each time.
+        """Change a row by compare-and-set. A request that lost reloads and merges its own keys, as often as its budget
+        lets it: another one has won each time.
 
         :param write: writes the row that follows from one; None: that one is not the present one.
         :param is_confirmed: the database said the row in this request. What Redis tells of it is believed for a while,
@@ -169,7 +169,7 @@ class RowWrites(Part):
         return None
 
     def _present(self, row: AuthRow, scope: RequestScope) -> AuthRow | None:
-        """What the database says of a row now, with the later of the idle expiries."""
+        """Return the row as the database has it now, with the later of the idle expiries."""
         current = self._reload(row.digest, scope)
         if current is not None and current.live and current.version < row.version:
             current = self._verifier.gone_back(current, Later.of(row), scope)
@@ -184,7 +184,7 @@ class RowWrites(Part):
         return scope.require(self._operations.verify, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
 
     def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
-        """The row after an update; None: it is not what it was.
+        """Return the row after an update; None: it is not at that version any more.
 
         :raises GrantRefused: the session would have to live shorter from now on, which takes another id.
         """
@@ -202,7 +202,7 @@ class RowWrites(Part):
         )
 
     def _user_of(self, payload: Fields, known: str | None = None) -> str | None:
-        """The user a payload belongs to: whom the first of USER_KEYS names that names one, as text.
+        """Return the user a payload belongs to, as text: the first that one of USER_KEYS names.
 
         :param known: whom the row belongs to, or the sign-in has named; one value that is damaged, or names none, does
             not take it from them.
@@ -218,11 +218,11 @@ class RowWrites(Part):
 
 
 class UnknownLimit(Exception):
-    """The application's callable did not say."""
+    """The application's callable did not say how many sessions a user may have."""
 
 
 def limit_of(user_id: str | None, settings: Settings) -> Limit | None:
-    """What MAX_SESSIONS_PER_USER and ON_LIMIT say of a user; None: there is no limit, as for rights without a user.
+    """Return a user's limit by MAX_SESSIONS_PER_USER and ON_LIMIT; None: there is none, as for rights without a user.
 
     :raises UnknownLimit: MAX_SESSIONS_PER_USER is a callable, and raised, or returned what is no number of sessions.
         It is logged. What is not known is not taken for no limit.

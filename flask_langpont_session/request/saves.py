@@ -19,7 +19,7 @@ from .scope import RequestScope
 
 
 class Saves(Part):
-    """Brings a request's changes home."""
+    """Brings a request's changes to the stores."""
 
     def __init__(self, parts: Parts, rows: RowWrites, categories: CategoryWrites, revocations: Revocations) -> None:
         super().__init__(parts)
@@ -28,7 +28,7 @@ class Saves(Part):
         self._revocations = revocations
 
     def save(self, plan: Plan, scope: RequestScope) -> Saved:
-        """Bring a request's changes home, database first.
+        """Store a request's changes, the database first.
 
         :raises GrantRefused: a sign-in or change of rights, and the database does not answer. Nothing was changed.
         :raises SessionLimitReached: a sign-in of a user that may have no more sessions. Nothing was changed.
@@ -104,7 +104,7 @@ class Saves(Part):
         emit(events.signed_in, events.SignedIn(name))
 
     def _came_too_late(self, plan: Plan, old: str | None, scope: RequestScope) -> Saved:
-        """The session ended while this request was about to give it another id, or to sign its user in.
+        """Return the outcome for a session that ended before it had another id, or its user was signed in.
 
         :raises GrantRefused: it was a sign-in: the user was logged out everywhere at this moment.
         """
@@ -144,7 +144,7 @@ class Saves(Part):
         return Saved(stored)
 
     def _save_auth(self, plan: Plan, scope: RequestScope) -> AuthRow | None:
-        """Update the SQL row of a session that lives. Returns the new row; None: there is nothing to push."""
+        """Update the SQL row of a session that lives. Return the new row; None: there is nothing to push."""
         if plan.is_for_shadow:
             return None  # the auth keys of an anonymous shadow are plain data
         change = plan.changes.pop(AUTH, None)
@@ -196,7 +196,7 @@ class Saves(Part):
         return rest
 
     def _count_save(self, plan: Plan, target: SessionId, names: Iterable[str] = ()) -> None:
-        """A session that began or has another id now, or an anonymous one whose data lives longer for it: it is in use.
+        """Count a new session or id, and note it as in use; also an anonymous one whose data lives longer.
 
         :param names: the categories that were saved.
         """

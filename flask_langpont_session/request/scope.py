@@ -59,7 +59,7 @@ class RequestScope:
         self.view: HealthSnapshot = health.snapshot(shard)
 
     def to(self, digest: str) -> RequestScope:
-        """The same request on its way to a session: its shard's stores, and what is left of the one budget."""
+        """Return the same request on its way to a session: its shard's stores, and what is left of the one budget."""
         shard = self._health.locate(digest)
         return self if shard == self._shard else self._branch(shard)
 
@@ -78,11 +78,11 @@ class RequestScope:
 
     @property
     def level(self) -> int:
-        """The degradation level this request is at."""
+        """Return the degradation level this request is at."""
         return self.view.level
 
     def can(self, store: str, direction: str) -> bool:
-        """Whether this request may still ask that store."""
+        """Return whether this request may still ask that store."""
         return (store, direction) in self.view.up
 
     def ask(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -114,7 +114,7 @@ class RequestScope:
         return answer
 
     def failed(self, operation: Operation, error: StoreError, allowed: float, began: float, late: float) -> StoreError:
-        """Return what an error of a store says, after health was told. The store is out for the rest of this request.
+        """Tell health of an error, and return it as it counts. The store is out for the rest of this request.
 
         :param allowed: seconds that it was waited for.
         :param began: when that began, monotonic seconds, and `late`: what :meth:`.lag.Lag.late` said then.
@@ -131,7 +131,7 @@ class RequestScope:
         return self._left[0]
 
     def require(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """As :meth:`ask`.
+        """Ask one store, as :meth:`ask` does.
 
         :raises StoreError: also where it is known that the store does not answer.
         """
@@ -140,7 +140,7 @@ class RequestScope:
         return self.ask(operation, call, *arguments, **options)
 
     def attempt(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
-        """Ask a store whose failure changes nothing but what is done next; None: it did not do it."""
+        """Ask a store whose failure changes nothing but what is done next; None: it failed."""
         if not self.can(operation.store, operation.way):
             return None
         try:
@@ -149,7 +149,7 @@ class RequestScope:
             return None
 
     def did(self, operation: Operation, call: Callable[..., object], *arguments: Any, **options: Any) -> bool:
-        """As :meth:`attempt`, for a call whose answer says nothing: whether the store did it."""
+        """Ask a store as :meth:`attempt` does, and return whether it did it: the answer says nothing."""
         if not self.can(operation.store, operation.way):
             return False
         try:
@@ -159,7 +159,7 @@ class RequestScope:
         return True
 
     def note(self, call: Callable[[float], T], share: float = 1.0) -> T:
-        """Use the host's journal. It has what is left of the budget, and what it takes comes out of that.
+        """Use the host's journal. It has what is left of the budget, and its time comes out of that.
 
         :param call: gets the seconds it may wait.
         :param share: of what is left, that it may wait at most: stores that are still to be asked need the rest.
@@ -176,21 +176,21 @@ class RequestScope:
 
     @staticmethod
     def gave_up(store: str, why: str) -> StoreError:
-        """An error of ours, not of the store: health does not count it."""
+        """Return an error of ours, not of the store: health does not count it."""
         return StoreError(store, ErrorClass.LOCAL, why)
 
     @property
     def primary_is_healthy(self) -> bool:
-        """Whether the primary takes reads and writes."""
+        """Return whether the primary takes reads and writes."""
         return self.can(PRIMARY, READ) and self.can(PRIMARY, WRITE)
 
     def _took(self, process: lag.Lag, began: float, late: float) -> float:
-        """Seconds that have passed for this process."""
+        """Return the seconds that have passed for this process."""
         now = self._clock()
         return max(0.0, now - began - process.late(now) + late)
 
     def _explained(self, error: StoreError, allowed: float, timeout: float, late: float) -> StoreError:
-        """What a time-out says. Of a store that was not given its time it says nothing, and must not open a breaker.
+        """Return a time-out as it counts: it must not open the breaker of a store that was not given its time.
 
         :param late: what :meth:`.lag.Lag.late` said before.
         """
@@ -232,20 +232,20 @@ class RedisReply(NamedTuple):
 
     @property
     def by_primary(self) -> bool:
-        """Whether the primary said it, and it is one."""
+        """Return whether the reply is the primary's, and that server says that it is one."""
         return self.answer is not None and self.source == PRIMARY and self.answer.is_primary
 
     @property
     def entry(self) -> AuthEntry | None:
-        """What it said of auth; None: nothing."""
+        """Return what the reply says of auth; None: nothing."""
         return self.answer.auth if self.answer else None
 
     @property
     def now_ms(self) -> int:
-        """The Redis clock when it was asked; 0: no Redis answered."""
+        """Return the Redis clock when it was asked; 0: no Redis answered."""
         return self.answer.now_ms if self.answer else 0
 
     @property
     def stamp_ms(self) -> int:
-        """The stamp of what the database says from now on; 0: none can be given."""
+        """Return the stamp of what the database says from then on; 0: none can be given."""
         return self.now_ms if self.by_primary else 0

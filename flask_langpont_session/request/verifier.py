@@ -39,7 +39,7 @@ _ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 
 
 class Confirmed(NamedTuple):
-    """What the database said.
+    """The database's answer about a session.
 
     :param stamp_ms: the Redis clock before it was asked; 0: unknown.
     :param began: monotonic seconds, before it was asked.
@@ -62,7 +62,7 @@ class Later(NamedTuple):
 
     @classmethod
     def of(cls, row: AuthRow) -> Later:
-        """A row that was read, or written."""
+        """Return the version of a row that was read, or written."""
         return cls(row.version, row)
 
 
@@ -101,7 +101,7 @@ class Verifier:
         again: Callable[[], RedisReply | None] | None = None,
         busy: bool = False,
     ) -> Loaded:
-        """What is known of a session of kind u that is not dead as far as this host knows.
+        """Decide what is known of a session of kind u that is not dead as far as this host knows.
 
         :param fresh: only the database may say that it is valid.
         :param again: asked where it does not answer: what Redis says since there is no need any more that the database
@@ -157,7 +157,7 @@ class Verifier:
         alone: bool = False,
         entry: AuthEntry | None = None,
     ) -> Loaded:
-        """The arbiter's word; Redis is brought up to it when `stamp_ms` (the Redis clock before this) is known.
+        """Return the database's word, and bring Redis up to it when `stamp_ms` (the Redis clock before this) is known.
 
         :param idle_seen: the idle expiry that Redis knows, see :meth:`Database.load`.
         :param alone: do not take the answer to another request's question, which began before this one.
@@ -223,7 +223,7 @@ class Verifier:
         return scope.ask(self._operations.verify, ask)
 
     def _needs_an_own_answer(self, row: AuthRow, later: Later) -> bool:
-        """Another request's question began before this one: what this worker has seen since then counts more."""
+        """Return whether a shared answer, asked for earlier, is idle-expired or older than what is known here."""
         known = max(later.version, self._ended.min_version(row.digest))
         return row.state is RowState.IDLE_EXPIRED or row.version < known
 
@@ -284,7 +284,7 @@ class Verifier:
     def write_tombstone(
         self, digest: str, version: int, scope: RequestScope, categories: Sequence[str] = (AUTH,)
     ) -> bool:
-        """Put the tombstone into Redis. Whether it is there.
+        """Put the tombstone into Redis. Return whether it is there.
 
         :param categories: whose data goes. All of it only on the word of the host that ended the session: another one
             may still have to bring some of it to the id that took its place. Behind a tombstone nothing reads it.
@@ -293,7 +293,7 @@ class Verifier:
         return scope.did(self._operations.write_tombstone, write, digest, version, categories)
 
     def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
-        """Redis has a tombstone: the row must not live on, whatever was to kill it. Once per worker and session.
+        """End the row of a session that has a tombstone in Redis, whatever was to end it. Once per worker and session.
 
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
             which the session goes on.) If the row lives, the database went back.
@@ -322,14 +322,14 @@ class Verifier:
         return Copy(row, confirmed_ms, now_ms, trust_since_ms, self._ended.min_version(row.digest))
 
     def _aged(self, held: LocalAuth) -> Copy:
-        """This worker's own copy, aged by its own clock."""
+        """Return this worker's own copy, aged by its own clock."""
         row = held.row
         min_version = self._ended.min_version(row.digest)
         return Copy(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, min_version=min_version)
 
     def _just_asked(self, digest: str, scope: RequestScope) -> Copy | None:
-        """While Redis is not healthy: what the database said a moment ago. Not from before the outage: it may be older
-        than what another worker has put into Redis; nor from before a change by another worker of this host."""
+        """Return what the database said a moment ago, while Redis is not healthy. Not from before the outage: it may be
+        older than what another worker has put into Redis; nor from before a change by another worker of this host."""
         if scope.primary_is_healthy:
             return None
         held = self._memory.auth(digest)
@@ -369,19 +369,19 @@ class Verifier:
             self._journal_writer.queue_push(row.digest, scope=scope)
 
     def _accepts(self, entry: AuthEntry) -> bool:
-        """Damaged auth data is not shown in part: the database has the whole."""
+        """Return whether auth data is undamaged. Else it is not shown in part: the database has the whole."""
         if not entry.is_readable:
             self._reports.recorder.count("records_set_aside")
             self._reports.emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
         return entry.is_readable
 
     def is_privileged(self, row: AuthRow) -> bool:
-        """Whether a privilege key has one of PRIVILEGED_ROLES as its value."""
+        """Return whether a privilege key has one of PRIVILEGED_ROLES as its value."""
         return self._settings.privileges.are_in(row.payload)
 
 
 def _idle_seen(reply: RedisReply) -> int | None:
-    """The idle expiry that Redis knows of; None: it cannot say, so that no session may be ended for being idle."""
+    """Return the idle expiry that Redis knows; None: it cannot say, and no session may be ended for being idle."""
     row = reply.entry.row if reply.entry else None
     if reply.by_primary and not (reply.answer and AUTH in reply.answer.damaged):
         return row.idle_expires_at if row else 0

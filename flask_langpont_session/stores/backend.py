@@ -43,7 +43,7 @@ that waited for Redis: what waited until then is merged by now, and no answer th
 
 
 class Lack(NamedTuple):
-    """Redis may have less of some sessions than the workers of this host.
+    """The state in which Redis may have less of some sessions than the workers of this host.
 
     :param since: when that was noticed, monotonic seconds.
     :param well_until_us: by its clock, when it is known to have had everything, microseconds since 1970; 0: it is not
@@ -90,7 +90,7 @@ class Backend:
 
     @property
     def board(self) -> Board:
-        """The board on which the workers of this host tell each other something."""
+        """Return the board on which the workers of this host tell each other something."""
         return self.journal.board
 
     @property
@@ -100,12 +100,12 @@ class Backend:
 
     @property
     def table(self) -> CategoryTable:
-        """Which key belongs to which feature and category."""
+        """Return the routing of keys: which key belongs to which feature and category."""
         return self.settings.table
 
     @property
     def recorder(self) -> Recorder:
-        """Counts and measures."""
+        """Return the recorder, which counts and measures."""
         return self.reports.recorder
 
     def now_ms(self) -> int:
@@ -113,8 +113,8 @@ class Backend:
         return int(self.journal.clock() * 1000)
 
     def find_stores(self, timeout: float) -> list[str]:
-        """The names of all servers of Redis; of a cluster that is found those of its shards, each with a primary and a
-        replica.
+        """Return the names of all servers of Redis; of a cluster that is found those of its shards, each with a primary
+        and a replica.
 
         :param timeout: seconds for each node that is asked.
         """
@@ -124,7 +124,7 @@ class Backend:
         return [*(self.primary.endpoints or [PRIMARY]), *replicas]
 
     def endpoint(self, name: str) -> Endpoint:
-        """The Redis behind a name as health has it: a server, or that of one shard of a cluster.
+        """Return the Redis behind a name as health has it: a server, or that of one shard of a cluster.
 
         :raises StoreError: that shard is not known, or not any more.
         """
@@ -134,7 +134,7 @@ class Backend:
         return endpoint
 
     def _ttl(self, category: str) -> int | None:
-        """One that this release does not know, but another one has written, lives as long as the session."""
+        """Return a category's TTL. A category of another release, unknown here, lives as long as the session."""
         known = self.table.categories.get(category)
         return known.ttl if known else None
 
@@ -167,14 +167,14 @@ class Backend:
         return self.lacks.get((self.health.locate(ref.digest), ref.kind))
 
     def life_of(self, category: str, kind: str, life: Life) -> int:
-        """Milliseconds a category's data may lie unused: its own TTL, cut to the session's life. A visitor's session
-        has no end of its own unless it is permanent: its data lives as long as that with the longest TTL."""
+        """Return the milliseconds a category's data may lie unused: its own TTL, cut to the session's life. A visitor's
+        session has no end of its own unless it is permanent: its data lives as long as that with the longest TTL."""
         ttl = self._ttl(category)
         whole = life.idle_ms if kind == SIGNED_IN or life.is_permanent else self._anonymous_ms
         return whole if ttl is None else min(ttl * 1000, whole)
 
     def lives_of_former(self, former: Mapping[str, Former], kind: str, life: Life) -> Mapping[str, int]:
-        """Category → how long its record has to live for keys that lie in it and belong to one which lives longer.
+        """Return category → how long its record has to live for keys in it that belong to a longer-lived one.
 
         :param former: see :attr:`.Loaded.former`.
         """
@@ -186,14 +186,14 @@ class Backend:
         return lives
 
     def life_of_kept(self, category: str, kind: str) -> int:
-        """The same for what this host has kept of a session without knowing how long that lives; 0: as long as its
-        record in Redis, see :class:`.Merge`."""
+        """Return :meth:`life_of` data that this host has kept of a session without knowing how long that lives; 0: as
+        long as its record in Redis, see :class:`.Merge`."""
         lives_with_session = kind == SIGNED_IN and self._ttl(category) is None
         return 0 if lives_with_session else self.life_of(category, kind, self.settings.life)
 
     @property
     def near_connections(self) -> int:
-        """Connections of this process' near cache."""
+        """Return how many connections this process' near cache has."""
         return sum(part.near.connections for part in self.primary.endpoints.values() if part.near)
 
     def is_over(self, digest: str) -> None:

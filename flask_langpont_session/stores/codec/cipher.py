@@ -64,7 +64,7 @@ class Cipher:
         return AESGCM(_expanded(self._keys[key], _VALUES + digest.encode()))
 
     def seal(self, digest: str, category: str, field: str, value: bytes, version: int = 0) -> bytes:
-        """A value for its place; each time another text.
+        """Return a value sealed for its place; each time another text.
 
         :param digest: of the session.
         :param version: of the row that it is part of; 0: it is part of none.
@@ -74,8 +74,8 @@ class Cipher:
     def seal_again(
         self, digest: str, category: str, field: str, value: bytes, version: int = 0, *, before: bytes
     ) -> bytes:
-        """A value that was sealed for another place. It is the same text wherever that is done, so that parts of a
-        session that are brought to another id at different times can be compared there as they could be before.
+        """Return a value for its place that was sealed for another. It is the same text wherever that is done: parts of
+        a session that are brought to another id at different times can be compared there as before.
 
         The nonce is pseudo-random and follows from all that makes this text: it is another one for any other.
 
@@ -91,11 +91,11 @@ class Cipher:
         return head + nonce + self._of_session(self._newest, digest).encrypt(nonce, value, head + place)
 
     def lacks_the_key_of(self, sealed: bytes) -> bool:
-        """Whether a value names a key, and none of these has that name."""
+        """Return whether a value names a key, and none of the cipher's keys has that name."""
         return sealed[:1] == FORMAT and len(sealed) >= OVERHEAD and sealed[len(FORMAT) : _HEAD] not in self._keys
 
     def open(self, digest: str, category: str, field: str, sealed: bytes, version: int = 0) -> bytes:
-        """The value that was sealed for this place.
+        """Return the value that was sealed for this place.
 
         :raises UnreadableValue: it was not, or it was changed.
         :raises UnknownKey: it was, by none of the keys.
@@ -116,10 +116,10 @@ class Cipher:
 
 
 def _place(digest: str, category: str, field: str, version: int) -> bytes:
-    """Of different places it is different: only a field may have a NUL in it."""
+    """Return the associated data of a place. It is unambiguous: only a field may have a NUL in it."""
     return f"{digest}\0{category}\0{version}\0{field}".encode()
 
 
 def _expanded(key: bytes, info: bytes) -> bytes:
-    """The first block of HKDF-Expand, which is all of a key of 32 bytes."""
+    """Return the first block of HKDF-Expand, which is all of a key of 32 bytes."""
     return hmac.digest(key, info + b"\x01", "sha256")

@@ -26,11 +26,11 @@ _FEWEST_DIFFERENT = 16
 
 
 class BadKey(ValueError):
-    """This is no key. Its text says why, without quoting it."""
+    """A value is no key. The text says why, without quoting it."""
 
 
 def read_key(given: Any) -> bytes:
-    """The key that a person has written.
+    """Return the key that a person has written.
 
     :param given: 32 bytes, or their text in base64 (43 characters, of either alphabet) or in hexadecimal (64).
     :raises BadKey: it is something else, or was made by a person instead of a random generator.
@@ -64,13 +64,13 @@ def _from_text(given: Any) -> bytes:
 
 
 def key_id(key: bytes) -> bytes:
-    """Two bytes by which a value names the key that it is sealed with. They say nothing of the key that helps to find
-    it."""
+    """Return two bytes by which a value names the key that it is sealed with. They say nothing of the key that helps to
+    find it."""
     return sha256(b"flask-langpont-session key id\0" + key).digest()[:2]
 
 
 def problems_of(given: Sequence[Any], also: Sequence[Any] = ()) -> list[str]:
-    """What is wrong with a list of keys, newest first.
+    """Return what is wrong with a list of keys, newest first: one sentence for each problem.
 
     :param also: secrets that serve another purpose, such as SECRET_KEY.
     """

@@ -33,7 +33,7 @@ class Codec:
 
     def to_store_once(self, digest: str, category: str, fields: dict[str, bytes]) -> Fields:
         """Return what a store gets of changed values, which remember it in place: however often they are sent or kept,
-        it is the same text. By that it is told whether a store has it."""
+        the text is the same. By that text it is told whether a store has them."""
         return fields
 
     def row_to_store(self, digest: str, payload: Fields, version: int) -> Fields:

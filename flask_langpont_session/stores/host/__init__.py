@@ -1,1 +1,1 @@
-"""What the workers of one host share: the journal of an outage, in files."""
+"""The files that the workers of one host share: the journal, the board and the register."""

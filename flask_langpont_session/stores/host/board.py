@@ -83,7 +83,7 @@ class Board:
         self._file.transaction(lambda db: db.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (what, now)))
 
     def outages(self) -> Mapping[str, int]:
-        """What fails, and when it was last announced, milliseconds since 1970."""
+        """Return the stores whose outage was announced → when last, milliseconds since 1970."""
         with self._file.connected() as db:
             return dict(db.execute("SELECT what, at_ms FROM outages ORDER BY what").fetchall())
 
@@ -135,7 +135,7 @@ class Board:
         return outdated
 
     def shared_copies(self, limit: int = 1000, *, after: int = 0) -> Mapping[int, SharedCopy]:
-        """What the workers of this host have published, by number.
+        """Return the copies that the workers of this host have published, by number.
 
         :param after: only those with a higher number.
         """
@@ -143,7 +143,7 @@ class Board:
             return shared_copies(db, limit, after, self._now_ms(), self._codec)
 
     def clear_copies(self) -> None:
-        """The outage is over: the copies have no use any more."""
+        """Delete all published copies: the outage is over, and they have no use any more."""
         sql = "DELETE FROM copies WHERE rowid IN (SELECT rowid FROM copies LIMIT ?)"
 
         def clear(db: sqlite3.Connection) -> int:
@@ -175,7 +175,7 @@ class Board:
         return self._file.aside(claim, REPLAY_SECONDS)
 
     def end_resync(self, claimant: str, done: ResyncRound | None) -> None:
-        """Give the claim back.
+        """Give the claim of :meth:`claim_resync` back.
 
         :param done: what was done; None: it failed, and a worker has to do it again.
         """
@@ -193,8 +193,8 @@ class Board:
     # -- servers -------------------------------------------------------------------------------------------------------
 
     def server(self, endpoint: str, *, wait: float | None = None) -> ServerRecord | None:
-        """What the workers of this host know of the Redis server behind an endpoint. Not an entry: it waits for
-        nothing."""
+        """Return what the workers of this host know of the Redis server behind an endpoint. It is no entry of the
+        journal: it waits for nothing."""
         with self._file.connected(wait) as db:
             return read_server(db, endpoint)
 

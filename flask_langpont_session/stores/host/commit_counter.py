@@ -28,7 +28,7 @@ _CHANGE = struct.Struct("=Q")
 
 
 def counter_path(path: Path) -> Path:
-    """Beside the journal itself, as SQLite's own files, also for a process that knows its folder by a link."""
+    """Return the file beside the journal itself, as SQLite's own are, also if its folder is known by a link."""
     return Path(f"{path.resolve()}-gen")
 
 
@@ -114,8 +114,8 @@ class CommitCounter:
         return self._get(_CHANGES + _place_of(digest)) == _CHANGE.pack(number)
 
     def row_changed_at(self, digest: str) -> float:
-        """Return when that was last, or later: of a session whose place is taken by another one, and where the file was
-        made or cut off since."""
+        """Return when a session's row was last changed, or a later moment: where another session has taken its place,
+        and where the file was made or cut off since."""
         return float(_MOMENT.unpack(self._get(_MOMENTS + _place_of(digest)))[0])
 
     def _number(self) -> int:

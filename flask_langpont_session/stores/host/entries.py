@@ -1,4 +1,4 @@
-"""What the journal keeps: its tables, and their rows as values.
+"""The contents of the journal: its tables, and their rows as values.
 
 A field that waits for Redis is one row however often it is written; an addition that was sent, whose outcome is
 unknown, stays a row of its own. :func:`put_write` says what remains of what waits when more is written.
@@ -139,13 +139,13 @@ class ResyncRound:
     began_ms: int
 
     def covers(self, wanted: ResyncRound) -> bool:
-        """Whether nothing is left to be done."""
+        """Return whether this round leaves nothing of another one to be done."""
         reaches_back, is_later = self.since_ms <= wanted.since_ms, self.began_ms >= wanted.began_ms
         return self.server == wanted.server and reaches_back and is_later
 
 
 class Claim(StrEnum):
-    """Which worker is to do what only one of a host has to do."""
+    """The answer to a worker that wants to do what only one worker of a host has to do."""
 
     MINE = "mine"
     TAKEN = "taken"  # another worker is at it
@@ -205,7 +205,7 @@ class Overlay:
     is_known: bool = True
 
     def has_writes(self, category: str) -> bool:
-        """Whether data of a category waits here: what is written after it must not reach Redis before it."""
+        """Return whether data of a category waits here: what is written after it must not reach Redis before it."""
         return any(category in waiting for waiting in (self.writes, self.deltas, self.wiped, self.carried))
 
 
@@ -324,15 +324,15 @@ def of_field(db: sqlite3.Connection, entry: PendingWrite) -> list[PendingWrite]:
 
 
 def _put_wipe(db: sqlite3.Connection, place: tuple[str, bool, str], wipe: PendingWrite) -> None:
-    """It takes the place of all that waits. It may have come late: what was acknowledged after it, by a worker that did
-    not know of it, stays."""
+    """Keep a wipe, in the place of all that waits. It may have come late: what was acknowledged after it, by a worker
+    that did not know of it, stays."""
     db.execute(f"DELETE FROM writes WHERE {_CATEGORY} AND at_ms <= ?", (*place, wipe.at_ms))
     if not _is_wiped(db, place):
         db.execute(_INSERT, _values(wipe))
 
 
 def _has_seen(waiting: Sequence[PendingWrite], is_wiped: bool, guess: PendingWrite) -> bool:
-    """Whether a value that was made without knowing what the stores have was made from what is known here of them."""
+    """Return whether a guess (a value made without knowing what the stores have) was made from what waits here."""
     if is_wiped and not waiting:
         return guess.base is None
     return all(row.operation is not Operation.ADD and row.value == guess.base for row in waiting)
@@ -343,7 +343,7 @@ def _is_wiped(db: sqlite3.Connection, place: tuple[str, bool, str]) -> bool:
 
 
 def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingWrite:
-    """What is to be kept when a field that waits is set or deleted."""
+    """Return the change to be kept when a field that waits is set or deleted."""
     value = next((row for row in waiting if row.operation is not Operation.ADD), None)
     doubts = new.doubts + "".join(row.doubts for row in waiting if row.doubts not in new.doubts)
     if value is None or new.basis is Basis.BLIND or _knows_more(new, value):
@@ -353,13 +353,13 @@ def _in_place_of(waiting: Sequence[PendingWrite], new: PendingWrite) -> PendingW
 
 
 def _knows_more(new: PendingWrite, waiting: PendingWrite) -> bool:
-    """Whether a value was made from what the stores have, and one that waits without knowing that. Where the stores do
-    not say what they have, the one that waits is shown, and what is made from it is UNSEEN as well."""
+    """Return whether a value was made from what the stores have, and one that waits without knowing that. Where the
+    stores do not say what they have, the one that waits is shown, and what is made from it is UNSEEN as well."""
     return new.basis is Basis.SEEN and waiting.basis is Basis.UNSEEN
 
 
 def _with_addition(waiting: Sequence[PendingWrite], new: PendingWrite) -> tuple[list[PendingWrite], PendingWrite]:
-    """What an addition takes the place of, and what is to be kept then.
+    """Return the rows whose place an addition takes, and the change to be kept then.
 
     :raises StoreError: of class DATA: what waits is no whole number.
     """
@@ -418,8 +418,8 @@ def put_copy(
 
 
 def oldest_writes(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[PendingWrite], dict[int, str]]:
-    """The fields that wait, the one that was written longest ago first, from behind that number; and the numbers of
-    rows that are damaged, with the category that stands there."""
+    """Return the fields that wait, the one written longest ago first, from behind a number; and the numbers of damaged
+    rows, with the category that stands there."""
     rows = db.execute(f"SELECT {_COLUMNS} FROM writes WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)).fetchall()
     entries = {row: _understood(row) for row in rows}
     damaged = {row[0]: str(row[_NAMES.index("category")]) for row, entry in entries.items() if entry is None}
@@ -457,8 +457,8 @@ def unmarked(db: sqlite3.Connection, entries: Sequence[PendingWrite]) -> list[Pe
 
 
 def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int, codec: Codec) -> Overlay:
-    """All of one session, or of its anonymous shadow; copies are never published of one. Of a value that cannot be
-    opened it is not known what it was to change.
+    """Return all that waits for one session, or for its anonymous shadow, of which copies are never published. Of a
+    value that cannot be opened it is not known what it was to change.
 
     :param copies_since_ms: copies that were known last before then are too old, milliseconds since 1970.
     """
@@ -491,7 +491,7 @@ def read_overlay(db: sqlite3.Connection, ref: RecordRef, copies_since_ms: int, c
 
 
 def _carried(db: sqlite3.Connection, digest: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Categories that are brought to a session or from it, and those that it has given up."""
+    """Return the categories that are brought to a session or from it, and those that it has given up."""
     sql = "SELECT categories, lives_ms, origin = ? AND left_us FROM carries WHERE digest = ? OR origin = ?"
     rows = [(_lives(*texts), is_left) for *texts, is_left in db.execute(sql, (digest, digest, digest))]
     given_up = frozenset(name for names, is_left in rows if is_left for name in names)
@@ -510,7 +510,7 @@ def _lives(categories: str, lives_ms: str) -> dict[str, int]:
 
 
 def _as_texts(lives: Mapping[str, int]) -> tuple[str, str]:
-    """The opposite of :func:`_lives`."""
+    """Return the lives of categories as they are kept: the opposite of :func:`_lives`."""
     return "\n".join(lives), "\n".join(map(str, lives.values()))
 
 
@@ -520,7 +520,7 @@ def as_stored(entry: PendingWrite, codec: Codec) -> PendingWrite:
 
 
 def as_known(entry: PendingWrite, codec: Codec) -> PendingWrite:
-    """Return a change that is kept as this process knows it."""
+    """Return a kept change as this process knows it, with its values opened."""
     return _by(codec.value_from_store, codec.value_from_store, entry)
 
 
@@ -579,7 +579,7 @@ def put_carry(
 def take_carry_back(
     db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Sequence[str], codec: Codec
 ) -> None:
-    """The session keeps its former id, and no response named the present one: see :func:`put_carry`."""
+    """Undo :func:`put_carry`: the session keeps its former id, and no response named the present one."""
     db.execute("DELETE FROM carries WHERE origin = ? AND digest = ?", (origin, digest))
     db.execute("UPDATE carries SET digest = ? WHERE digest = ?", (origin, digest))
     for name in categories:
@@ -624,7 +624,7 @@ def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> Pe
 
 
 def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[PendingCarry], dict[int, str]]:
-    """The oldest first, from behind that number; and the numbers of rows that are damaged."""
+    """Return the carries that wait, the oldest first, from behind a number; and the numbers of damaged rows."""
     sql = """SELECT seq, origin, digest, kind, left_us, categories, lives_ms FROM carries
         WHERE seq > ? ORDER BY seq LIMIT ?"""
     found = []
@@ -646,7 +646,7 @@ def _pushed_version(db: sqlite3.Connection, digest: str) -> int:
 
 
 def is_revoked(db: sqlite3.Connection, digest: str) -> bool:
-    """Whether a revocation of this session waits."""
+    """Return whether a revocation of this session waits."""
     return db.execute("SELECT 1 FROM revocations WHERE digest = ?", (digest,)).fetchone() is not None
 
 
@@ -694,7 +694,7 @@ def put_user_revocation(db: sqlite3.Connection, user_id: str, until_ms: int, epo
 
 
 def read_server(db: sqlite3.Connection, endpoint: str) -> ServerRecord | None:
-    """What is known of an endpoint."""
+    """Return what is known of the server behind an endpoint; None: nothing."""
     sql = "SELECT identity, trust_since_ms, generation, number FROM servers WHERE endpoint = ?"
     row = db.execute(sql, (endpoint,)).fetchone()
     return row and ServerRecord(*row)
@@ -721,7 +721,7 @@ def _copies(db: sqlite3.Connection, digest: str, since_ms: int, codec: Codec) ->
 
 
 def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int, codec: Codec) -> dict[int, SharedCopy]:
-    """Those that are published, by number."""
+    """Return the published copies, by number."""
     sql = """SELECT rowid, digest, category, version, fields, additions, kind, at_ms FROM copies
         WHERE rowid > ? ORDER BY rowid LIMIT ?"""
     return {
@@ -739,12 +739,12 @@ def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int, c
 
 
 def delete(table: str, numbers: Sequence[int], db: sqlite3.Connection) -> None:
-    """Entries of a kind, by number."""
+    """Delete entries of a kind, by number."""
     db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(number,) for number in numbers])
 
 
 def _fields(blob: bytes) -> dict[str, bytes] | None:
-    """None: they are damaged."""
+    """Return the fields of a copy; None: they are damaged."""
     try:
         return msgspec.msgpack.decode(blob, type=dict[str, bytes])
     except (msgspec.MsgspecError, TypeError, ValueError):
@@ -752,7 +752,7 @@ def _fields(blob: bytes) -> dict[str, bytes] | None:
 
 
 def _understood(row: tuple[Any, ...]) -> PendingWrite | None:
-    """None: the row is damaged; what it was to change is not known."""
+    """Return a row as a change; None: the row is damaged, and what it was to change is not known."""
     try:
         return _pending_write(row)
     except (TypeError, ValueError):

@@ -92,7 +92,7 @@ class JournalFile:
 
     @contextmanager
     def connected(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
-        """The connection for reading, for this thread alone."""
+        """Yield the connection for reading, for this thread alone."""
         # What was not told how long to wait is no request, and may look again and again while all is idle.
         deadline = _deadline(wait, attends=wait is not None)
         with brisk, self._lent(self.reader, deadline) as db:
@@ -101,7 +101,7 @@ class JournalFile:
 
     @contextmanager
     def snapshot(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
-        """The same, for several questions about one moment."""
+        """Yield the connection for reading, for several questions about one moment."""
         with self.connected(wait) as db:
             db.execute("BEGIN DEFERRED")
             with completed(db):
@@ -137,13 +137,13 @@ class JournalFile:
         return self._done(Task(work, _deadline(wait), forced=forced, is_entry=True, stays=stays, room=room))
 
     def aside(self, work: Work[T], wait: float | None = None) -> T:
-        """The same without being forced, for what is no entry: requests that ask whether there are entries are not made
-        to look again."""
+        """Have something written that is no entry, not forced to the disk: requests that ask whether there are entries
+        are not made to look again."""
         deadline = _deadline(wait, attends=False)  # no request waits for it, and idle workers write such
         return self._done(Task(work, deadline, forced=False, is_entry=False, room=Room.RESERVED))
 
     def open(self) -> None:
-        """Make sure that it can be written, in this thread: a server that forks next has no thread more than before."""
+        """Make sure that the file can be written, in this thread: a server that forks next has no more threads."""
         task = Task(lambda db: None, _deadline(None), forced=True, is_entry=True)
         written = self._execute([task])
         _deliver(self.writer.place, written)
@@ -158,7 +158,7 @@ class JournalFile:
         return task.result()
 
     def _serve(self, task: Task[Any]) -> None:
-        """In the writing thread: write this, and all that has come until it is this process' turn."""
+        """Write a task, and all that have come until it is this process' turn. Called by the writing thread."""
         tasks = [task]
         try:
             # Nothing is put beside the file before it is known that it is a journal.
@@ -175,7 +175,7 @@ class JournalFile:
             _deliver(self.writer.place, written)
 
     def _execute(self, tasks: Sequence[Task[Any]]) -> list[Task[Any]]:
-        """Together if that goes, else each for itself.
+        """Execute tasks in one transaction if that works, else each for itself.
 
         :return: those that are committed; the others have failed, or were given up.
         """
@@ -191,8 +191,8 @@ class JournalFile:
         return written
 
     def _together(self, tasks: Sequence[Task[Any]]) -> tuple[list[Task[Any]], list[Task[Any]]]:
-        """In one transaction: those that were done, and those that failed and whose part was taken back. What fails
-        alone is raised."""
+        """Execute tasks in one transaction. Return those that were done, and those that failed and whose part was taken
+        back. A task that fails alone raises."""
         with self._lent(self.writer, Deadline(max(task.until for task in tasks), attends=False)) as db:
             if not begun(db, "BEGIN IMMEDIATE", lambda: any(task.is_waited_for for task in tasks)):
                 raise busy()
@@ -221,8 +221,8 @@ class JournalFile:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether this is now the only one of all processes and threads that is in here; it waits for none. A process
-        that is killed in here is out of it."""
+        """Yield whether this is the only one of all processes and threads in this block. Waits for none. A process that
+        is killed in the block has left it."""
         if not self._alone.acquire(blocking=False):
             yield False
             return
@@ -239,7 +239,7 @@ class JournalFile:
             return self._sole.taken()
 
     def renew(self) -> None:
-        """In a forked child: what it has inherited is its parent's."""
+        """Begin anew in a forked child: what it has inherited is its parent's."""
         self._alone = threading.Lock()
         for lock in (self._sole, self._queue):
             if lock:
@@ -286,14 +286,14 @@ class JournalFile:
         return True
 
     def _turn_of_host(self, until: float) -> AbstractContextManager[bool]:
-        """Whether it is this process' turn to write. For fairness only: SQLite has locks of its own, but none that is
-        handed on."""
+        """Wait for this process' turn to write, and yield whether it has come. For fairness only: SQLite's own locks
+        are not handed on in turn."""
         return self._queue.waited(lambda: time.monotonic() < until) if self._queue else nullcontext(True)
 
     # -- asking without SQLite -----------------------------------------------------------------------------------
 
     def state(self) -> tuple[CommitCounter, bytes] | None:
-        """Equal to an earlier one if there was no commit since; None: SQLite has to be asked. Takes no lock.
+        """Return what equals an earlier answer if there was no commit since; None: ask SQLite. Takes no lock.
 
         Nothing is equal across opening the file anew: the answer has the counter itself in it, by identity.
         """
@@ -308,7 +308,7 @@ class JournalFile:
         return None if number is None else (counter, number)
 
     def numbers(self, ask: Callable[[CommitCounter], T], wait: float | None = None) -> T:
-        """What the numbers say that the processes share, of a file that is open; else it is opened."""
+        """Return what `ask` gets from the numbers that the processes share. The file is opened if it is not open."""
         try:
             counter = self._counter
             if counter is None or self._pid != os.getpid():
@@ -319,8 +319,8 @@ class JournalFile:
             raise store_error(error) from error
 
     def others_state(self) -> tuple[int, int]:
-        """Differs from an earlier one if another process may have committed since. On the way, requests are made cheap
-        again after a process was killed while it wrote."""
+        """Return what differs from an earlier answer if another process may have committed since. On the way, make
+        requests cheap again after a process was killed while it wrote."""
         with self._lent(self.writer, _deadline(None, attends=False)) as db:
             self._tidy(db)
             # By the connection for writing: this process' own commits count for nothing there.
@@ -342,7 +342,7 @@ class JournalFile:
 
     @contextmanager
     def _lent(self, side: Side, deadline: Deadline) -> Iterator[sqlite3.Connection]:
-        """A connection, for this thread alone."""
+        """Yield a connection, for this thread alone."""
         with side.taken(deadline):
             try:
                 self._refuse_if_inherited()
@@ -362,14 +362,14 @@ class JournalFile:
                 raise store_error(error) from error
 
     def _refuse_if_inherited(self) -> None:
-        """Forked by C code that runs none of Python's hooks, with a connection open: there is no safe way on, for this
-        process would write where no other looks. (After Journal.open() nothing is open: a server which forks like this
-        works all the same.)"""
+        """Raise if C code that runs none of Python's hooks has forked this process with a connection open. There is no
+        safe way on: this process would write where no other looks. (After Journal.open() nothing is open: a server
+        which forks like this works all the same.)"""
         if any(side.is_inherited() for side in self.sides.all):
             raise StoreError("journal", ErrorClass.LOCAL, "forked while open")
 
     def _shared_numbers(self) -> CommitCounter:
-        """Not before it is known that the file is a journal, and that something may be put beside it."""
+        """Return the commit counter. Not before the file is known to be a journal, beside which it may be put."""
         counter = self._counter
         if counter is None or self._pid != os.getpid():
             counter = CommitCounter(self.path)
@@ -378,7 +378,7 @@ class JournalFile:
         return counter
 
     def _let_go(self) -> None:
-        """A thread that holds a connection goes on with it; the next one opens its own."""
+        """Have the next call open its own connection. A thread that holds one goes on with it."""
         self._counter = None
         self._age += 1
 
@@ -414,8 +414,8 @@ def _fail(tasks: Sequence[Task[Any]], error: Exception) -> None:
 
 
 def _deliver(path: Path | None, tasks: Sequence[Task[Any]]) -> None:
-    """These are committed: for the next process, and safe from the death of this one. Not yet from that of the
-    machine."""
+    """Finish committed tasks, the forced ones after the disk has them. By the commit the next process sees them, and
+    the death of this one loses none; that of the machine may."""
     forced = [task for task in tasks if task.forced]
     for task in tasks:
         if not task.forced:
@@ -443,7 +443,7 @@ def _force(path: Path) -> None:
 
 
 def _beside_reserve(path: Path | None, work: Work[T]) -> Work[T]:
-    """The same work, which takes none of the room that the reserve needs."""
+    """Return the same work, which takes none of the room that the reserve needs."""
 
     def add(db: sqlite3.Connection) -> T:
         if not Reserve(path).hold():
@@ -465,7 +465,7 @@ def _makes_room(file: JournalFile, task: Task[Any], error: Exception) -> bool:
 
 
 def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> bool:
-    """Whether a lock of the host was free; then it is held until the end of `ends`.
+    """Take a lock of the host until the end of `ends`. Return whether it was free.
 
     :raises StoreError: its file cannot be used.
     """
@@ -476,7 +476,7 @@ def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> 
 
 
 def _do(db: sqlite3.Connection, task: Task[Any]) -> bool:
-    """Execute one of several tasks in a transaction; whether it is done. What one that fails has done is taken back.
+    """Execute one of several tasks in a transaction. Return whether it is done; else what it did is taken back.
 
     :raises Exception: SQLite has taken back what the others have done, too.
     """

@@ -177,7 +177,7 @@ def _open_former(path: Path, until: float) -> sqlite3.Connection | None:
 
 
 def _connect(path: Path, patience: float = 0.0) -> sqlite3.Connection:
-    """To a file that is there; none is made."""
+    """Return a connection to a file that is there; none is made."""
     name = f"file:{quote(str(path))}?mode=rw"
     return sqlite3.connect(name, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
 

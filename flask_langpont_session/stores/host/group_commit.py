@@ -42,10 +42,10 @@ _BRISK = 0.0001
 
 
 class Brisk:
-    """While a thread has the journal, the others of this process give the interpreter back soon. Every statement lets
-    go of it: where many threads compute, a transaction that waits for them each time would keep other processes, and a
-    question the other threads of this one, out for half a second. The interpreter has one interval for all threads, and
-    several may have a journal at a time: the last one that ends sets it back.
+    """Makes the threads of this process give the interpreter back soon while one of them has the journal. Every
+    statement lets go of it: where many threads compute, a transaction that waits for them each time would keep other
+    processes, and a question the other threads of this one, out for half a second. The interpreter has one interval for
+    all threads, and several may have a journal at a time: the last one that ends sets it back.
 
     It has no lock. A signal handler may interrupt a thread anywhere in here, and wait for another one that comes here.
     """
@@ -68,7 +68,7 @@ class Brisk:
         self._end()
 
     def renew(self) -> None:
-        """A forked child has none of the threads that use it."""
+        """Begin anew in a forked child, which has none of the threads that use the journal."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._users.clear()
@@ -86,12 +86,12 @@ _BUSY = "SQLITE_BUSY"
 
 
 def busy() -> StoreError:
-    """Time was up before anything was done."""
+    """Return the error that time was up before anything was done."""
     return StoreError("journal", ErrorClass.UNREACHABLE, _BUSY)
 
 
 def is_busy(error: StoreError) -> bool:
-    """Whether the journal would have answered, had there been more time."""
+    """Return whether the journal would have answered, had there been more time."""
     return error.timed_out or error.cause.startswith(_BUSY)
 
 
@@ -146,7 +146,7 @@ class Task(Generic[T]):
     # -- the thread that waits
 
     def result(self) -> T:
-        """Wait for it.
+        """Wait for the task, and return its result.
 
         :raises StoreError: UNREACHABLE. Without `timed_out`, it was given up and will not be done; with it, it was
             under way when time was up, or stays to be done, and may happen or not.
@@ -170,21 +170,21 @@ class Task(Generic[T]):
 
     @property
     def until(self) -> float:
-        """Monotonic seconds: how long it is waited for at most, should this process be late."""
+        """Return until when the task is waited for at most, should this process be late: monotonic seconds."""
         return self._deadline.at + (_PERSISTENCE if self._stays else MORE)
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether it is worth being begun."""
+        """Return whether the task is worth being begun: it was not given up, and time is not up."""
         return (self._is_taken or not self._decided.locked()) and time.monotonic() < self.until
 
     def take_up(self) -> bool:
-        """Whether it is to be done; from now on it cannot be given up. To be called before all that follows."""
+        """Take up the task, unless it was given up, and return whether. To be called before all that follows."""
         self._is_taken = self._is_taken or self._decided.acquire(blocking=False)
         return self._is_taken
 
     def execute(self, connection: sqlite3.Connection) -> None:
-        """Do it; what it raises is raised."""
+        """Do the work; what it raises is raised."""
         assert self._work is not None
         self._value = self._work(connection)
 
@@ -211,7 +211,7 @@ class Writer:
         self.renew()
 
     def renew(self) -> None:
-        """In a forked child: what waits is for the parent to write, and the thread is the parent's."""
+        """Begin anew in a forked child: what waits is for the parent to write, and the thread is the parent's."""
         brisk.renew()
         self._pid = os.getpid()
         self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
@@ -256,7 +256,7 @@ class Writer:
         thread.join(timeout)
 
     def more(self) -> list[Task[Any]]:
-        """The tasks that have come meanwhile."""
+        """Return the tasks that have come meanwhile, at most :data:`MOST_TOGETHER`."""
         tasks: list[Task[Any]] = []
         try:
             while len(tasks) < MOST_TOGETHER:

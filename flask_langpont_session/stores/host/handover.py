@@ -183,7 +183,7 @@ def _rows(db: sqlite3.Connection, columns: str, table: str) -> list[tuple[Any, .
 
 
 def _put_row(table: str, columns: str, row: tuple[Any, ...], db: sqlite3.Connection) -> None:
-    """Unless it is there already."""
+    """Insert a row, unless it is there already."""
     names = columns.split(", ")
     there = db.execute(f"SELECT 1 FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in names)}", row).fetchone()
     if there is None:
@@ -202,13 +202,13 @@ def _bring_what_is_known(former: sqlite3.Connection, own: Path) -> None:
 
 
 def _copy_delivered(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """The ends of sessions that both stores have are known for as long as a store might lose them."""
+    """Copy the ends of sessions that both stores have: they are known for as long as a store might lose them."""
     rows = source.execute("SELECT digest, at_ms FROM delivered").fetchall()
     target.executemany("INSERT OR IGNORE INTO delivered VALUES (?, ?)", rows)
 
 
 def _numbers(db: sqlite3.Connection) -> dict[str, int]:
-    """The highest number that was given in each table."""
+    """Return the highest number that was given in each table."""
     return dict(db.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
 
 

@@ -91,7 +91,7 @@ class Carry(NamedTuple):
 
     @property
     def lives(self) -> Mapping[str, int]:
-        """Category → its life; 0: as the table says."""
+        """Return category → its life; 0: as the table says."""
         return dict(zip(self.categories, self.lives_ms or [0] * len(self.categories), strict=True))
 
 
@@ -164,18 +164,18 @@ class Journal:
         return self.file.shrink()
 
     def alone(self) -> AbstractContextManager[bool]:
-        """For what only one worker of the host may do at a time: whether it is this one. Waits for no other."""
+        """Yield whether this worker may do what only one worker of the host may do at a time. Waits for no other."""
         return self.file.alone()
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
     def is_empty(self, wait: float | None = None) -> bool:
-        """Whether no write, revocation or push waits, no copy is published and no outage announced: no worker of this
-        host has anything to say of any session, or to hear. Costs about a microsecond."""
+        """Return whether no write, revocation or push waits, no copy is published and no outage announced: no worker of
+        this host has anything to tell or to learn of any session. Costs about a microsecond."""
         return self._last_look.seen(wait).is_empty
 
     def is_silent_about(self, digest: str, wait: float | None = None) -> bool:
-        """Whether there is nothing of this session. While much waits, False: :meth:`overlay` tells.
+        """Return whether the journal has nothing of this session. While much waits, False: :meth:`overlay` tells.
 
         Costs about a microsecond. While a few sessions have something here, the requests of all others do not wait for
         the connection.
@@ -184,40 +184,40 @@ class Journal:
         return named is not None and digest not in named
 
     def changed(self) -> bool:
-        """Whether another process committed anything since the last call. True at the first call."""
+        """Return whether another process committed anything since the last call. True at the first call."""
         return self._last_look.changed()
 
     def overlay(self, ref: RecordRef, *, wait: float | None = None) -> Overlay:
-        """Everything this host knows about a session, or about its anonymous shadow, at one moment."""
+        """Return everything this host knows about a session, or about its anonymous shadow, at one moment."""
         with self.file.snapshot(wait) as db:
             return read_overlay(db, ref, int((self.clock() - self._limits.copies_ttl) * 1000), self.codec)
 
     def counts(self) -> Mapping[str, int]:
-        """How many ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``, ``outages``
-        there are."""
+        """Return the numbers of ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``
+        and ``outages``."""
         tables = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies", "outages")
         with self.file.snapshot() as db:
             return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
 
     def waiting(self) -> Waiting:
-        """How much waits for a store, and since when."""
+        """Return how much waits for a store, and since when."""
         with self.file.snapshot() as db:
             return _shown(self.clock, read_waiting(db))
 
     def summary(self) -> Summary:
-        """The same by kind, with how many sessions it is for and how large the file is."""
+        """Return what waits by kind, with how many sessions it is for and how large the file is."""
         with self.file.snapshot() as db:
             found = read_summary(db, _bytes(self.file.reader.place, db))
         return found._replace(kinds={kind: _shown(self.clock, waiting) for kind, waiting in found.kinds.items()})
 
     def of_session(self, digest: str, user_id: str | None, created_ms: int) -> Mapping[str, Waiting]:
-        """What there is of one session, by kind, see :func:`.read_session`."""
+        """Return what the journal has of one session, by kind, see :func:`.read_session`."""
         with self.file.snapshot() as db:
             found = read_session(db, digest, user_id, created_ms)
         return {kind: _shown(self.clock, waiting) for kind, waiting in found.items()}
 
     def find(self, beginning: str) -> set[str]:
-        """The digests of sessions for which there is anything, that begin so."""
+        """Return the digests with this beginning of sessions for which there is anything."""
         with self.file.connected() as db:
             return find_sessions(db, beginning)
 
@@ -284,7 +284,7 @@ class Journal:
         return [as_known(entry, self.codec) for entry in left_out]
 
     def pending_writes(self, limit: int = 1000, *, after: int = 0) -> list[PendingWrite]:
-        """The changes that wait, the one that was made longest ago first.
+        """Return the changes that wait, the one that was made longest ago first.
 
         :param after: only those with a higher number (`seq`).
         """
@@ -303,12 +303,12 @@ class Journal:
         return [entry for entry in entries if entry.seq not in sealed]
 
     def can_read(self, entry: PendingWrite) -> bool:
-        """Whether this process understands what an entry is to change; else it waits for another process that does: it
-        is sealed by a key that this one does not have."""
+        """Return whether this process understands what an entry is to change. Else the entry waits for a process that
+        does: it is sealed by a key that this one does not have."""
         return not any(map(self.codec.lacks_key_of, (entry.value, entry.base)))
 
     def mark_sent(self, entries: Mapping[PendingWrite, str], moments_ms: Mapping[str, int]) -> list[PendingWrite]:
-        """These are about to be sent to Redis: from here on it may have them. Not forced to the disk.
+        """Mark entries that are about to be sent to Redis: from here on it may have them. Not forced to the disk.
 
         :param entries: with the id under which each is sent.
         :param moments_ms: digest → the clock of the server that has it, milliseconds since 1970.
@@ -343,7 +343,7 @@ class Journal:
         *,
         applied: Iterable[PendingWrite] = (),
     ) -> Shared:
-        """These are done, one way or the other. A field that was written again since it was read from here stays.
+        """Forget entries that are done. A field that was written again since it was read from here stays.
 
         :param applied: those that a store has now. What took their place here meanwhile was made from
             them: without that it would be a conflict with them.
@@ -366,7 +366,7 @@ class Journal:
         return self.file.transaction(forget, REPLAY_SECONDS, room=Room.RESERVED)
 
     def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
-        """The data under former ids that waits to be brought to present ones, the oldest first.
+        """Return the data under former ids that waits to be brought to present ones, the oldest first.
 
         :param after: only those with a higher number (`seq`).
         """
@@ -376,7 +376,7 @@ class Journal:
         return entries
 
     def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
-        """These are done."""
+        """Forget carries that are done."""
         _delete(self.file, "carries", [entry.seq for entry in entries])
 
     # -- pushes --------------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ class Journal:
         self.file.transaction(lambda db: put_push(db, digest, version), wait, forced=False)
 
     def pending_pushes(self, limit: int = 1000, *, after: int = 0) -> list[PendingPush]:
-        """The oldest sessions that wait for a push.
+        """Return the oldest sessions that wait for a push.
 
         :param after: only those with a higher number (`seq`).
         """
@@ -402,7 +402,7 @@ class Journal:
         return [PendingPush(*row) for row in rows]
 
     def forget_push(self, *entries: PendingPush) -> None:
-        """These pushes are done. One that was queued since then stays."""
+        """Forget pushes that are done. One that was queued since then stays."""
         _delete(self.file, "pushes", [entry.seq for entry in entries])
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ def journal_at(
     limits: JournalLimits | None = None,
     codec: Codec = PLAIN,
 ) -> Journal:
-    """The journal in a file, with its board.
+    """Return the journal in a file, with its board.
 
     :param path: of the file; its folder is created if only that one is missing. None: kept in this process' memory, for
         as long as the process lives.
@@ -454,14 +454,14 @@ def journal_at(
 
 
 def _shown(clock: Callable[[], float], waiting: Waiting) -> Waiting:
-    """Return the same with a time that can be compared with the wall clock."""
+    """Return what waits with a time that can be compared with the wall clock."""
     if waiting.oldest_ms is None or not isinstance(clock, HostClock):
         return waiting
     return waiting._replace(oldest_ms=clock.shown(waiting.oldest_ms))
 
 
 def _time_left(wait: float | None) -> Callable[[], float | None]:
-    """What is left of a wait that begins now; None: it has no end of its own."""
+    """Return a function that says what is left of a wait that begins now; None: it has no end of its own."""
     if wait is None:
         return lambda: None
     end = time.monotonic() + wait
@@ -469,7 +469,7 @@ def _time_left(wait: float | None) -> Callable[[], float | None]:
 
 
 def _bytes(path: Path | None, db: sqlite3.Connection) -> int:
-    """Of the file, and of what has not been moved into it yet."""
+    """Return the size of the file, with what has not been moved into it yet."""
     if path is None:
         return one(db, "PRAGMA page_count") * one(db, "PRAGMA page_size")
     files = (path, Path(f"{path}-wal"))

@@ -1,4 +1,4 @@
-"""What was last seen of the journal's file, kept in memory until a process of this host commits something."""
+"""The last look at the journal's file, kept in memory until a process of this host commits something."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK = f"""SELECT EXISTS (SELECT 1 FROM outages), EXISTS (SELECT 1 FROM user_re
 
 
 class Seen(NamedTuple):
-    """What was seen of the file.
+    """The outcome of a look at the file.
 
     :param state: of the file then; None: it may have changed already.
     :param is_empty: whether there was nothing.
@@ -49,7 +49,7 @@ class LastLook:
         self._others: object = None
 
     def seen(self, wait: float | None) -> Seen:
-        """What there is now. Costs about a microsecond if nothing was committed since the last look."""
+        """Return what there is at the moment. Costs about a microsecond if nothing was committed since."""
         state, known = self._file.state(), self._seen
         if state is not None and state == known.state:
             return known
@@ -63,7 +63,7 @@ class LastLook:
         return known
 
     def changed(self) -> bool:
-        """Whether another process committed anything since the last call. True at the first call."""
+        """Return whether another process committed anything since the last call. True at the first call."""
         before, self._others = self._others, self._file.others_state()
         if self._others != before:
             # A program that takes the counter's file away, or writes without it (an older release during an upgrade,
@@ -72,7 +72,7 @@ class LastLook:
         return self._others != before
 
     def forget(self) -> None:
-        """Look again at the next call."""
+        """Have the next call look again."""
         self._seen = _NOTHING
 
 

@@ -1,4 +1,4 @@
-"""How much the journal keeps, of whom: visitors and copies can never take the room that signed-in users' data needs."""
+"""The limits of the journal: visitors and copies can never take the room that signed-in users' data needs."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _PARTS = {
 
 
 def _bytes(row: str, *columns: str) -> str:
-    """SQL: of some columns of a row."""
+    """Return SQL for the bytes of some columns of a row."""
     return " + ".join(f"coalesce(length(CAST({row}.{column} AS BLOB)), 0)" for column in columns)
 
 
 def _room(row: str, *columns: str) -> str:
-    """SQL: bytes that a row takes in the file at most, with its part of an index: a small one may be alone on a page
-    that it fills by half, a large one has pages of its own, the last one of which is nearly empty."""
+    """Return SQL for the bytes that a row takes in the file at most, with its part of an index: a small one may be
+    alone on a page that it fills by half, a large one has pages of its own, the last one of which is nearly empty."""
     content = _bytes(row, *columns)
     return f"min(2 * ({content}), {content} + 6000) + 200"
 
 
 def _trigger(table: str, event: str, *steps: tuple[str, str]) -> str:
-    """Kept, not counted: counting 100,000 rows at every write would cost more than the write itself. (Of what INSERT OR
-    REPLACE deletes no trigger hears.)"""
+    """Return a trigger that keeps the sizes: counting 100,000 rows at every write would cost more than the write
+    itself. (Of what INSERT OR REPLACE deletes no trigger hears.)"""
     updates = ""
     for row, sign in steps:
         part, condition = _PARTS[table][0], _PARTS[table][1].format(row=row)
@@ -93,7 +93,7 @@ class Sizes(NamedTuple):
         return (self.entries - self.copy_entries, self.bytes, self.visitor_entries, self.visitor_bytes, self.copy_bytes)
 
     def has_grown(self, before: Sizes) -> bool:
-        """In either way."""
+        """Return whether there are more entries or more bytes than before."""
         return self.entries > before.entries or self.bytes > before.bytes
 
 
@@ -119,7 +119,7 @@ class JournalLimits:
     def adding(
         self, work: Callable[[sqlite3.Connection], T], session: tuple[str, bool] | None = None
     ) -> Callable[[sqlite3.Connection], T]:
-        """The same work, which fails if it makes more of what is too much.
+        """Return the same work, which fails if it adds to what exceeds a limit.
 
         :param session: which one is written to, and whether it is its shadow.
         :return: raises StoreError of class LOCAL with the name of the setting as cause.
@@ -135,7 +135,7 @@ class JournalLimits:
         return add
 
     def fitting(self, db: sqlite3.Connection, work: Callable[[], T]) -> T | None:
-        """Do a part of a transaction; if it makes more of what is too much, it is taken back.
+        """Do a part of a transaction. If it adds to what exceeds a limit, it is taken back.
 
         :return: None: it was.
         """
@@ -154,8 +154,8 @@ class JournalLimits:
         return result
 
     def _check(self, db: sqlite3.Connection, before: Sizes) -> bool:
-        """Return whether there is more than before. What adds nothing, such as a field that is written again, goes on
-        in a full journal."""
+        """Raise if something exceeds its limit and has grown. Return whether anything has grown. What adds nothing,
+        such as a field that is written again, goes on in a full journal."""
         after = _sizes(db)
         all_of_it = self.entries, self.bytes
         of_visitors = self.visitor_share * self.entries, self.visitor_share * self.bytes
@@ -169,7 +169,7 @@ class JournalLimits:
         return has_grown
 
     def _check_file(self, db: sqlite3.Connection, after: Sizes) -> None:
-        """Where much was taken out again pages may be filled worse than reckoned, but hardly by half."""
+        """Raise if the file is too large. Pages may be filled worse than reckoned, but hardly by half."""
         if 2 * after.bytes > self.bytes and _in_use(db) > self.bytes:
             raise _reached("MAX_BYTES")
 

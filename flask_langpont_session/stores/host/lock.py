@@ -26,7 +26,7 @@ class HostLock:
 
     @contextmanager
     def waited(self, goes_on: Callable[[], bool]) -> Iterator[bool]:
-        """Wait for it in the system's queue, in which all processes have their turn, and hold it until the end.
+        """Wait for the lock in the system's queue, in which all processes have their turn, and hold it until the end.
 
         :param goes_on: asked, where the system's queue cannot be used, about once in a millisecond.
         :return: whether it is held; False: it does not go on.
@@ -42,7 +42,7 @@ class HostLock:
 
     @contextmanager
     def taken(self) -> Iterator[bool]:
-        """Whether it was free; then it is held until the end."""
+        """Take the lock if it is free, until the end. Yield whether it was free."""
         with self._opened() as descriptor:
             yield takes(descriptor)
 
@@ -61,15 +61,15 @@ class HostLock:
                 os.close(descriptor)
 
     def forget(self) -> None:
-        """In a forked child: its parent goes on holding it."""
+        """Close the openings in a forked child: its parent goes on holding the lock."""
         descriptors, self._descriptors = self._descriptors, set()
         for descriptor in descriptors:
             os.close(descriptor)
 
 
 def _threads_are_native() -> bool:
-    """Whether a thread that waits in the system keeps no other one from running. Where greenlets are in their place, it
-    would keep all."""
+    """Return whether a thread that waits in the system lets the others run. A greenlet in its place would stop them
+    all."""
     return isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 

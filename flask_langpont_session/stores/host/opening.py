@@ -87,8 +87,7 @@ def _takes(connection: sqlite3.Connection, statement: str) -> bool:
 
 @contextmanager
 def completed(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is executed inside a transaction that has begun is committed at its end, and taken back if anything
-    fails."""
+    """Commit at the end what is executed inside a transaction that has begun, or roll it back if anything fails."""
     try:
         yield
         connection.execute("COMMIT")
@@ -98,7 +97,7 @@ def completed(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def one(connection: sqlite3.Connection, sql: str) -> int:
-    """The one number that a statement asks for."""
+    """Return the one number that a statement asks for."""
     row = connection.execute(sql).fetchone()
     return int(row[0])
 
@@ -116,12 +115,12 @@ def is_well(error: Exception) -> bool:
 
 
 def code_of(error: Exception) -> int:
-    """SQLite's primary result code; 0: not an error of SQLite."""
+    """Return SQLite's primary result code; 0: not an error of SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def store_error(error: Exception) -> StoreError:
-    """One of :data:`FAILURES` as the rest of the package knows it."""
+    """Return one of :data:`FAILURES` as the rest of the package knows it."""
     if isinstance(error, UnsafeFile):
         return StoreError("journal", ErrorClass.UNREACHABLE, str(error))
     # The name SQLite or the system gives the error says what is wrong, and unlike the text it quotes nothing.
@@ -132,7 +131,7 @@ def store_error(error: Exception) -> StoreError:
 
 
 def full() -> StoreError:
-    """There is no room on the disk."""
+    """Return the error that there is no room on the disk."""
     return StoreError("journal", ErrorClass.WRITE_REFUSED, "SQLITE_FULL")
 
 
@@ -144,12 +143,12 @@ def is_full(error: Exception) -> bool:
 
 
 def log_path(path: Path) -> Path:
-    """The file that SQLite writes commits to."""
+    """Return the file that SQLite writes commits to."""
     return Path(f"{path.resolve()}-wal")
 
 
 def lock_path(path: Path) -> Path:
-    """The file at which processes queue up to write."""
+    """Return the file at which processes queue up to write."""
     return Path(f"{path.resolve()}-lock")
 
 
@@ -159,7 +158,7 @@ def files_of(path: Path | None) -> list[Path]:
 
 
 def _make_place(path: Path) -> None:
-    """SQLite itself follows no links to its -wal and -shm; the check says what is wrong, and looks at their owner."""
+    """Make the file. Links to its -wal and -shm, which SQLite does not follow, and other owners are refused before."""
     check_folder(path.parent)
     with suppress(FileExistsError):
         path.parent.mkdir(mode=0o700)
@@ -212,7 +211,7 @@ def add_columns(connection: sqlite3.Connection, until: float) -> None:
 
 
 def complete(connection: sqlite3.Connection) -> None:
-    """The same within a transaction."""
+    """Give a file what :func:`add_columns` does, within a transaction."""
     for statement in _lacking(connection):
         connection.execute(statement)
 

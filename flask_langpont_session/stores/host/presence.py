@@ -64,14 +64,14 @@ class Presence:
             return self._words_in(self._path) if self._path.parent.is_dir() else []
 
     def end(self) -> None:
-        """Be no worker any more, as after the end of the process. Never raises."""
+        """Stop being a worker, as after the end of the process. Never raises."""
         if self._own is not None:
             with suppress(OSError):
                 self._own.unlink()
         self.forget()
 
     def forget(self) -> None:
-        """In a forked child: its parent goes on."""
+        """Let go of the file in a forked child: its parent goes on."""
         self._words.pop(self, None)
         if self._own is not None:
             os.close(self._descriptor)
@@ -85,7 +85,7 @@ class Presence:
 
     @staticmethod
     def _word_in(path: Path) -> str | None:
-        """None: its worker has ended, and the file is removed."""
+        """Return the word in a worker's file; None: its worker has ended, and the file is removed."""
         with suppress(FileNotFoundError), os.fdopen(open_private(path, os.O_RDWR), "rb", 0) as file:
             if not takes(file.fileno()):
                 return file.read(_LONGEST).decode(errors="replace")
@@ -94,7 +94,7 @@ class Presence:
 
 
 def _held(journal: Path) -> tuple[Path, int]:
-    """A new file, and the descriptor by which it is locked."""
+    """Make a file and lock it. Return the file, and the descriptor by which it is locked."""
     while True:
         path = journal.with_name(f"{journal.name}-worker-{secrets.token_hex(8)}")
         descriptor = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)

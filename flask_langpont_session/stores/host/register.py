@@ -66,12 +66,12 @@ _FORMER_ID = 8
 
 
 def register_path(journal: Path) -> Path:
-    """Beside the journal itself, also for a process that knows its folder by a link."""
+    """Return the file beside the journal itself, also for a process that knows its folder by a link."""
     return Path(f"{journal.resolve()}-register")
 
 
 class Register:
-    """What the workers of a host tell each other of sessions. It costs about a microsecond to read or note something.
+    """Numbers by which a host's workers tell each other of sessions. To read or note one costs about a microsecond.
 
     None of its methods raises. Where the file cannot be used, nothing is kept that needs change ids, and no version is
     known; that the journal's folder cannot be used is said where something has to be kept in it.
@@ -231,8 +231,8 @@ class _Versions:
         self._places = range(first, _WORDS)
 
     def note(self, digest: str, category: str, version: int) -> None:
-        """That of a server whose clock is behind, after a failover, may be lower than what is noted: what is noted
-        stays, and until its clock is there too, copies count as outdated."""
+        """Note a version, unless a higher one is noted. The version of a server whose clock is behind, after a
+        failover, may be lower: what is noted stays, and until that clock has caught up, copies count as outdated."""
         bucket, word = _place_of(digest, category, self._buckets)
         file, word, bucket = self._numbers(), word | version, self._at + bucket * _BUCKET.size
         words = _read(file, bucket)

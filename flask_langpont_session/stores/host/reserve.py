@@ -27,7 +27,7 @@ class Reserve:
         self._path = Path(f"{path}-reserve") if path else None
 
     def hold(self) -> bool:
-        """Allocate it, unless it is. False: there is no room for it."""
+        """Allocate the reserve, unless it is there. Return False: there is no room for it."""
         if self._path is None or not hasattr(os, "posix_fallocate"):
             return True
         with suppress(FileNotFoundError):
@@ -45,7 +45,7 @@ class Reserve:
         return True
 
     def give_back(self) -> bool:
-        """Make room by cutting it off. Whether there was anything of it."""
+        """Make room by cutting the reserve off. Return whether there was anything of it."""
         if self._path is None:
             return False
         with suppress(OSError):

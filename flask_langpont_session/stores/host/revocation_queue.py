@@ -191,7 +191,7 @@ class RevocationQueue:
         return self._file.transaction(tell, REPLAY_SECONDS, room=Room.RESERVED)
 
     def forget_delivered(self, digests: Sequence[str]) -> None:
-        """Nothing that could revive these sessions is left."""
+        """Forget delivered revocations: nothing that could revive these sessions is left."""
 
         def forget(db: sqlite3.Connection) -> None:
             db.executemany("DELETE FROM delivered WHERE digest = ?", [(digest,) for digest in digests])
@@ -202,14 +202,14 @@ class RevocationQueue:
         return int(self._clock() * 1000)
 
     def is_revoked(self, digest: str, *, wait: float | None = None) -> bool:
-        """Whether a revocation of this session waits here."""
+        """Return whether a revocation of this session waits here."""
         with self._file.connected(wait) as db:
             return is_revoked(db, digest)
 
     def pending(
         self, limit: int = 1000, *, database: bool = True, redis: bool = True, after: int = 0
     ) -> list[PendingRevocation]:
-        """The oldest revocations that one of these stores lacks.
+        """Return the oldest revocations that one of these stores lacks.
 
         :param after: only those with a higher number (`seq`).
         :param database: those the database lacks; `redis`: those Redis lacks. Entries that wait for a store which does
@@ -253,7 +253,7 @@ class RevocationQueue:
         self.has_held = True
 
     def pending_users(self, limit: int = 1000, *, redis: bool = True) -> list[PendingUserRevocation]:
-        """The users that are still to be logged out everywhere, the one that was noted longest ago first.
+        """Return the users that are still to be logged out everywhere, the one that was noted longest ago first.
 
         :param redis: also those of whom only Redis has to be told.
         """
@@ -269,13 +269,13 @@ class RevocationQueue:
         ]
 
     def advance_user(self, entry: PendingUserRevocation) -> None:
-        """Note how far it is. One that was noted again since then begins anew. What is lost of this when the machine
-        loses its power is done twice."""
+        """Note how far the end of a user's sessions has come. A user that was noted again since then begins anew. What
+        is lost of this when the machine loses its power is done twice."""
         sql = "UPDATE user_revocations SET in_database = ?, reached = ? WHERE seq = ?"
         self._file.aside(lambda db: db.execute(sql, (entry.in_database, entry.reached, entry.seq)), REPLAY_SECONDS)
 
     def forget_user(self, entry: PendingUserRevocation) -> None:
-        """All that follows from it is done. One that was noted again since then stays."""
+        """Forget a user, when all that follows from the entry is done. One that was noted again since then stays."""
         gone = partial(delete, "user_revocations", [entry.seq])
         self._file.transaction(gone, REPLAY_SECONDS, room=Room.RESERVED)
 

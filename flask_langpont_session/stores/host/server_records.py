@@ -1,4 +1,4 @@
-"""What the workers of a host know together of a Redis server, kept in the host's journal.
+"""The shared view of a Redis server: a record by all workers of the host, kept in the host's journal.
 
 A new worker takes over the others' view instead of distrusting every session once; an unreadable journal costs just
 that.
@@ -28,7 +28,7 @@ class HostMemory:
         self._endpoint = endpoint
 
     def recall(self) -> ServerRecord | None:
-        """What any worker of this host noted last; None: nothing, or the journal cannot be read."""
+        """Return what any worker of this host noted last; None: nothing, or the journal cannot be read."""
         try:
             return self._board.server(self._endpoint)
         except StoreError as error:

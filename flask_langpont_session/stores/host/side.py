@@ -39,7 +39,7 @@ class Side:
 
     @contextmanager
     def taken(self, deadline: Deadline) -> Iterator[None]:
-        """Alone on this side.
+        """Have this side alone, until the end.
 
         :raises StoreError: the other threads took all the time there is.
         """
@@ -52,7 +52,7 @@ class Side:
             turn.release()
 
     def connect(self, age: int, until: float) -> sqlite3.Connection:
-        """The connection; another one if the file was let go of since (`age` is another one)."""
+        """Return the connection; another one if the file was let go of since (`age` is another one)."""
         if self.connection is not None and self._age != age:
             self.close()
         if self.connection is None:
@@ -73,7 +73,7 @@ class Side:
             self._patience = milliseconds
 
     def close(self) -> None:
-        """Never raises. To be called with :meth:`taken`, or where there are no other threads."""
+        """Close the connection. Never raises. To be called with :meth:`taken`, or where there are no other threads."""
         if self._path is not None and self.is_inherited():
             # Closing it here could remove the log that the parent writes to.
             return
@@ -93,7 +93,7 @@ class Side:
         return self.connection is not None and not self.is_of_former and self._file != _identity(self.place)
 
     def is_inherited(self) -> bool:
-        """Whether the connection was opened by a process that this one was forked from."""
+        """Return whether the connection was opened by a process that this one was forked from."""
         return self.connection is not None and self._pid != os.getpid()
 
 

@@ -1,4 +1,4 @@
-"""What waits in the journal, in numbers: for operators. Reads only; no key, no value and no digest is in it."""
+"""The journal in numbers, for operators. Reads only; no key, no value and no digest is in them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Waiting(NamedTuple):
     oldest_ms: int | None
 
     def oldest_seconds(self, now: float) -> float | None:
-        """For how long the oldest has waited.
+        """Return for how many seconds the oldest has waited; None: there is none.
 
         :param now: seconds since 1970.
         """
@@ -77,18 +77,18 @@ class Summary(NamedTuple):
 
 
 def read_waiting(db: sqlite3.Connection) -> Waiting:
-    """All that waits for a store, together. Quick, however much that is."""
+    """Return all that waits for a store, together. Quick, however much that is."""
     return together(_kind(db, kind) for kind in KINDS if kind != "copies")
 
 
 def together(parts: Iterable[Waiting]) -> Waiting:
-    """The sum, and the oldest of all."""
+    """Return the sum, and the oldest of all."""
     entries, times = zip(*parts, strict=True)
     return Waiting(sum(entries), min((at_ms for at_ms in times if at_ms is not None), default=None))
 
 
 def read_summary(db: sqlite3.Connection, bytes: int) -> Summary:
-    """One look at everything."""
+    """Return everything in the journal, in numbers."""
     sessions = dict(db.execute(_SESSIONS).fetchall())
     return Summary({kind: _kind(db, kind) for kind in KINDS}, sessions.get(1, 0), sessions.get(0, 0), bytes)
 
@@ -100,7 +100,7 @@ def _kind(db: sqlite3.Connection, kind: str) -> Waiting:
 
 
 def read_session(db: sqlite3.Connection, digest: str, user_id: str | None, created_ms: int) -> dict[str, Waiting]:
-    """What there is of one session, by kind. Of its user: what ends all sessions that are as old as this one.
+    """Return what waits for one session, by kind. For its user: what ends all sessions that are as old as this one.
 
     :param created_ms: when the session began, milliseconds since 1970.
     """
@@ -109,5 +109,5 @@ def read_session(db: sqlite3.Connection, digest: str, user_id: str | None, creat
 
 
 def find_sessions(db: sqlite3.Connection, beginning: str) -> set[str]:
-    """The digests here that begin so."""
+    """Return the digests here with this beginning."""
     return {digest for (digest,) in db.execute(_BEGINNING, {"beginning": beginning, "length": len(beginning)})}

@@ -1,4 +1,4 @@
-"""Sessions and users that this worker knows to be over. That must outlive every copy that could revive them."""
+"""Sessions and users that this worker knows to be over, for longer than any copy could revive them."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class _MinVersions(TTLCache[str, tuple[int, float], float]):
     any_died = False
 
     def of(self, digest: str) -> int:
-        """0: none is known."""
+        """Return the highest version of a session that was seen; 0: none is known."""
         return self.get(digest, _NO_VERSION)[0]
 
     def raise_to(self, digest: str, version: int) -> bool:
-        """There is a row of this version. Whether that is news."""
+        """Note that there is a row of this version. Return whether that is news."""
         is_news = self.of(digest) < version
         if is_news:
             self[digest] = version, self.timer()
         return is_news
 
     def kill(self, digest: str) -> None:
-        """The session is dead."""
+        """Note that a session is dead."""
         self.any_died = True
         self[digest] = DEAD, self.timer()
 
@@ -78,7 +78,7 @@ class SignedOutUsers:
             return self._users.get(row.user_id or "", _NOT_SIGNED_OUT)
 
     def note(self, user_id: str, until_ms: int, epoch: int) -> bool:
-        """Sessions created until then, or in an earlier epoch, are over. Whether that is news."""
+        """Note that sessions created until then, or in an earlier epoch, are over. Return whether that is news."""
         with self._lock:
             known = self._users.get(user_id, _NOT_SIGNED_OUT)
             ended = max(until_ms, known[0]), max(epoch, known[1])
@@ -100,7 +100,7 @@ class SignedOutUsers:
         return row.user_epoch < epoch and row.created_at > max(until_ms, since_ms)
 
     def go_back(self, row: AuthRow) -> None:
-        """The user is in the epoch of this row again. What began before the other one stays over."""
+        """Note that the user is in the epoch of this row again. What began before the other one stays over."""
         until_ms, _, since_ms = self._of(row)
         with self._lock:
             self._users[row.user_id or ""] = max(until_ms, since_ms), row.user_epoch, since_ms
@@ -118,7 +118,7 @@ class DatabaseClock:
         self._ahead_ms: float | None = None
 
     def note(self, read_at: int, asked_at: float) -> None:
-        """The database said how late it was.
+        """Note what time the database said it was.
 
         :param read_at: milliseconds since 1970.
         :param asked_at: monotonic seconds, before it was asked.
@@ -126,7 +126,7 @@ class DatabaseClock:
         self._ahead_ms = read_at - (self._since() - self._clock() + asked_at) * 1000
 
     def latest_ms(self) -> int:
-        """Return how late it is at the latest, milliseconds since 1970; 0: it has not said so."""
+        """Return the database's clock at the latest, milliseconds since 1970; 0: it has not told it."""
         return 0 if self._ahead_ms is None else math.ceil(self._ahead_ms + self._since() * 1000)
 
 
@@ -171,7 +171,7 @@ class Ended:
         self.signed_out = SignedOutUsers(self._lock, self._now_ms)
 
     def min_version(self, digest: str) -> int:
-        """The highest version of a session's row that this worker has seen; DEAD for one that has ended."""
+        """Return the highest version of a session's row that this worker has seen; DEAD for one that has ended."""
         if digest not in self._min_versions:  # nearly every session has been what it is since its sign-in
             return 0
         with self._lock:
@@ -179,23 +179,23 @@ class Ended:
 
     @property
     def evicted_at(self) -> float:
-        """Monotonic seconds. A copy that was confirmed before may be older than a minimum version that is forgotten."""
+        """Return since when confirmed copies are as new as all forgotten minimum versions, monotonic seconds."""
         return self._min_versions.evicted_at
 
     def raise_min_version(self, digest: str, version: int) -> None:
-        """There is a row of this version: what is kept of an older one is out of date."""
+        """Note that there is a row of this version: what is kept of an older one is out of date."""
         with self._lock:
             if self._min_versions.raise_to(digest, version):
                 self.news += 1
 
     def kill(self, digest: str) -> None:
-        """The session is dead."""
+        """Note that a session is dead."""
         with self._lock:
             self._min_versions.kill(digest)
             self.news += 1
 
     def is_dead(self, digest: str) -> bool:
-        """Return whether this worker knows that the session is dead. It stays so as long as the bounds allow."""
+        """Return whether this worker knows that the session is dead. That is known for as long as the bounds allow."""
         if not self._min_versions.any_died:
             return False
         with self._lock:

@@ -57,7 +57,7 @@ _NEVER = -math.inf
 
 @dataclass(frozen=True, slots=True)
 class LocalAuth:
-    """What the database said of a session, and when.
+    """The database's word on a session, and its moment.
 
     :param row: the row; its `read_at` goes with `confirmed_at`.
     :param confirmed_at: seconds by the monotonic clock, taken before the database was asked.
@@ -81,7 +81,7 @@ class _Held(NamedTuple):
 
 
 class _Missed(NamedTuple):
-    """What the primary does not have any more, as it seems: until it is known whether it lost data.
+    """A record that the primary seems not to have any more, until it is known whether it lost data.
 
     :param at: when that was noticed, monotonic seconds.
     """
@@ -92,7 +92,7 @@ class _Missed(NamedTuple):
 
 
 class Entry:
-    """What is known of one session. Each part is replaced as a whole, and may be read without the lock.
+    """All that this worker keeps of one session. Each part is replaced as a whole, and may be read without the lock.
 
     :ivar records: category → what a primary said of it, or took.
     :ivar held: category → since when, of those that an outage may show.
@@ -111,7 +111,7 @@ class Entry:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all of it: another thread may have found it just now."""
+        """Forget everything: another thread may have found the entry just now."""
         self.records: Mapping[str, Known] = NO_RECORDS
         self.held: Mapping[str, _Held] = _NOTHING
         self.missed: Mapping[str, _Missed] = _NOTHING
@@ -137,7 +137,7 @@ class Entry:
                 copy.records = packed if len(said) == len(records) else Packed(packed.data, _record, tuple(said))
 
     def unpack(self) -> None:
-        """Be ready for a request. With the lock."""
+        """Make the entry ready for a request. With the lock."""
         if isinstance(packed := self.records, Packed):
             self.records, self.held = packed.opened(), dict(self.held.items())
             for copy in self.near:
@@ -154,7 +154,7 @@ class Entry:
         return [(name, missed.record, missed.held) for name, missed in self.missed.items()]
 
     def weigh(self) -> None:
-        """Count its size anew. Nothing that several parts have counts twice."""
+        """Count the entry's size anew. Nothing that several parts have counts twice."""
         kept = self.records
         if isinstance(kept, Packed):
             size = _ENTRY + len(kept.data)
@@ -192,7 +192,7 @@ class _Entries(Recent[str, Entry]):
         return entry
 
     def of(self, digest: str) -> Entry:
-        """Return that of a session, not packed; a new one is to be put as soon as it has something."""
+        """Return the entry of a session, not packed; a new one is to be put as soon as it has something."""
         entry = self.get(digest)
         if entry is None:
             entry = Entry()
@@ -261,7 +261,7 @@ class Memory:
         self._any_missed = False
 
     def _drop(self, entries: Iterable[Entry]) -> None:
-        """There is no room for these."""
+        """Count the sessions in use among entries for which there is no room."""
         used_since = self._clock() - IN_USE
         for entry in entries:
             latest = [held.kept_at for held in tuple(entry.held.values())]  # another thread may be putting one
@@ -269,12 +269,12 @@ class Memory:
 
     @property
     def sessions(self) -> int:
-        """Return how many are kept."""
+        """Return how many sessions are kept."""
         return len(self._entries)
 
     @property
     def used(self) -> int:
-        """Return how many bytes they take, about."""
+        """Return about how many bytes the entries take."""
         return sum(entry.weight for _, entry in self._entries.items())
 
     # -- need it be asked or sent? ---------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class Memory:
     # -- auth ------------------------------------------------------------------------------------------------------
 
     def auth(self, digest: str) -> LocalAuth | None:
-        """What the database last said of this session; None: nothing known here, or dead."""
+        """Return what the database last said of this session; None: nothing known here, or dead."""
         entry = self.entry(digest)
         return entry.auth if entry and self._clock() - entry.auth_at < self._ttl else None
 
@@ -380,7 +380,7 @@ class Memory:
     # -- may an outage show it, is it given back? ------------------------------------------------------------------
 
     def category(self, digest: str, category: str, *, before_loss: bool = False) -> CategoryCopy | None:
-        """The category as this worker last saw it; None: nothing known here, or the session is dead.
+        """Return the category as this worker last saw it; None: nothing known here, or the session is dead.
 
         :param before_loss: as it was before the primary did not have it any more, if that may have lost it.
         """
@@ -421,7 +421,7 @@ class Memory:
         return is_news
 
     def put_absent(self, digest: str, category: str, version: int, as_of: float = math.inf) -> bool:
-        """The primary said that nothing is there. That is kept, too: it is not the same as not to know.
+        """Keep that by the primary's word nothing is there: that is not the same as not to know.
 
         :param version: the moment of that, as a version.
         :param as_of: when it was asked at the earliest, monotonic seconds: what was kept since then is later.
@@ -491,7 +491,7 @@ class Memory:
         return [copy for copy in [*self._listed(Entry.lost), *self._listed(Entry.copies)] if copy.kind]
 
     def nothing_was_lost(self, before: float, concerns: Callable[[str], bool]) -> None:
-        """What the primary did not have any more was really over.
+        """Forget what the primary did not have any more: it was really over.
 
         :param before: monotonic seconds; what was missed later may be lost all the same.
         :param concerns: whether it is the one that has a session, by its digest.
@@ -506,12 +506,12 @@ class Memory:
                 self._any_missed = self._any_missed or bool(entry.missed)
 
     def kill(self, digest: str) -> None:
-        """The session is dead: forget it, and let nothing of it be kept again."""
+        """Forget a session that is dead, and let nothing of it be kept again."""
         self.ended.kill(digest)
         self.forget(digest)
 
     def sign_out_user(self, user_id: str, until_ms: int, epoch: int = 0) -> list[str]:
-        """The user was logged out everywhere, and not every store knows it yet.
+        """Note that a user was logged out everywhere, while not every store knows it yet.
 
         :param until_ms: sessions created until then are dead, milliseconds since 1970.
         :param epoch: those of an earlier epoch are dead too.
@@ -533,7 +533,7 @@ class Memory:
                 entry.clear()
 
     def forget_category(self, digest: str, category: str) -> None:
-        """Drop a category of which it is not known any more what it is."""
+        """Drop a category whose present content is not known any more."""
         with self._lock:
             if (entry := self.opened(digest)) and category in entry.held:
                 entry.held = {name: held for name, held in entry.held.items() if name != category}
@@ -552,7 +552,7 @@ class Memory:
         self._entries.put(digest, entry, entry.weight)
 
     def _copy(self, digest: str, category: str) -> tuple[Known, _Held] | None:
-        """What is known of a category; None: nothing, or it was not confirmed for too long."""
+        """Return the record of a category; None: there is none, or it was not confirmed for too long."""
         entry = self.entry(digest)
         held = entry.held.get(category) if entry else None
         is_young = held is not None and self._clock() - held.kept_at < self._ttl
@@ -570,7 +570,7 @@ class Memory:
 def _written(
     digest: str, known: Mapping[str, Known], changes: Mapping[str, CategoryChange], versions: Mapping[str, Change]
 ) -> Mapping[str, Known]:
-    """Return what there is of the categories that were written; none: of one of them it is not known.
+    """Return the records of the categories that were written; none at all, if one of them is not known.
 
     :param known: what there was, as far as is known.
     """

@@ -1,4 +1,4 @@
-"""How the record of a signed-in session is described: its field ``@m``, see ``scripts/auth.lua``."""
+"""The description of a signed-in session's record: its field ``@m``, see ``scripts/auth.lua``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...policy.values import AuthRow
 
 
 class AuthMeta(NamedTuple):
-    """What a description says. Moments are milliseconds by the server's clock.
+    """The content of a description. Moments are milliseconds by the server's clock.
 
     :param version: of the row; of a tombstone: 0, if the database does not know of it.
     :param stamp: when the database was asked for it; this and what follows is 0 of a tombstone.
@@ -26,7 +26,7 @@ class AuthMeta(NamedTuple):
 
 
 def live(row: AuthRow, stamp: int) -> str:
-    """The description of a row.
+    """Return the description of a row.
 
     :param stamp: when the database was asked for it.
     """
@@ -35,7 +35,7 @@ def live(row: AuthRow, stamp: int) -> str:
 
 
 def dead(digest: str, version: int) -> str:
-    """The description of a tombstone.
+    """Return the description of a tombstone.
 
     :param version: of the dead row; 0: the database does not know of it.
     """
@@ -43,7 +43,7 @@ def dead(digest: str, version: int) -> str:
 
 
 def said(digest: str, meta: bytes) -> AuthMeta | None:
-    """What a description says; None: it is none of this session."""
+    """Return the content of a description; None: it is none of this session."""
     if meta[:_OWN] != digest[:_OWN].encode():
         return None
     if found := _LIVE.fullmatch(meta, _OWN):

@@ -46,7 +46,7 @@ class Route:
         self._choice = CHANCE.randrange(1 << 16)
 
     def __call__(self) -> tuple[Address, bool]:
-        """Where the server is by now, and whether it speaks TLS.
+        """Return the present address of the server, and whether it speaks TLS.
 
         :raises ConnectionError: there is none.
         """
@@ -56,16 +56,16 @@ class Route:
         return servers[self._choice % len(servers)], self._tls()
 
     def leads_to(self, host: str, port: int) -> bool:
-        """Whether that server is still at an end of this way."""
+        """Return whether that server is still at an end of this way."""
         return (host, port) in self._servers()
 
     def doubt(self) -> None:
-        """That server could not be used: the next connection tries another one, if there is one."""
+        """Have the next connection try another server, if there is one: the last one could not be used."""
         self._choice += 1
 
 
 def to_shard(directory: ClusterTopology, number: int, *, is_master: bool) -> Route:
-    """The way to the primary of a shard, or to one of its replicas."""
+    """Return the way to the primary of a shard, or to one of its replicas."""
 
     def servers() -> Sequence[Address]:
         place = directory.map.places.get(number) if directory.map else None
@@ -84,7 +84,7 @@ class RoutedConnection(SSLConnection):
         super().__init__(**options)
 
     def leads_there(self) -> bool:
-        """Whether its server is one of those that it is to find."""
+        """Return whether the server of this connection is still one that it is to find."""
         return self._route.leads_to(self.host, self.port)
 
     def _connect(self) -> Any:
@@ -103,7 +103,7 @@ class RoutedConnection(SSLConnection):
 def make_pool(
     route: Route, *, waits: Mapping[str, Any], options: Mapping[str, Any], **pool_options: Any
 ) -> BlockingConnectionPool:
-    """A pool whose every new connection goes where its route leads by then.
+    """Return a pool whose every new connection goes where its route leads by then.
 
     :param waits: time-outs, retries and what introduces a connection.
     :param options: credentials, and what TLS needs.
@@ -115,7 +115,7 @@ def make_pool(
 
 
 def may_read(introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The same ``redis_connect_func`` for replicas, which else send every reader to their primary."""
+    """Return the same ``redis_connect_func`` for replicas, which else send every reader to their primary."""
 
     def greet(connection: Any) -> None:
         introduce(connection)
@@ -145,12 +145,12 @@ class ShardEndpoint(Endpoint):
 
     @property
     def canary_key(self) -> str:
-        """Where the canary lies; elsewhere when that slot has gone to another shard."""
+        """Return the key of the canary; another one when its slot has gone to another shard."""
         return f"{self.prefix}:canary:{{{tag_of(self._slot)}}}"
 
     @property
     def canary_place(self) -> str:
-        """Its slot."""
+        """Return the slot of the canary, with which its ids begin."""
         return f"{self._slot}:"
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
@@ -176,8 +176,8 @@ class ShardEndpoint(Endpoint):
 
 
 def leads_there(connection: Any) -> bool:
-    """Whether a connection leads to a server of its shard still: one that handed over to another primary lives on, and
-    sends all there over each connection that there is."""
+    """Return whether a connection leads to a server of its shard still: one that handed over to another primary lives
+    on, and redirects all that is asked over its connections."""
     return bool(connection.leads_there())
 
 
@@ -205,7 +205,7 @@ def _digest(of: RecordRef | AuthRow | Merge | Restore) -> str:
 
 
 def _key_of(commands: Sequence[tuple[Any, ...]]) -> str:
-    """A key that plain commands are about; they are all in one slot. Without one, any shard will do."""
+    """Return a key that plain commands are about; they are all in one slot. Without one, any shard will do."""
     return next((str(command[1]) for command in commands if len(command) > 1), "")
 
 
@@ -240,11 +240,11 @@ class ClusterStore:
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
-        """The servers of the shards, by name."""
+        """Return the servers of the shards, by name."""
         return {store.name: store.endpoint for store in self._shards.all}
 
     def find_shards(self, timeout: float) -> None:
-        """Ask one node after the other, while no shard is known.
+        """Find the shards, if none is known: ask one node after the other.
 
         :param timeout: seconds for each.
         :raises StoreError: no node answers.
@@ -253,7 +253,7 @@ class ClusterStore:
 
     @property
     def homeless(self) -> int:
-        """How many of the :data:`SLOTS` no shard has, as far as is known."""
+        """Return how many of the :data:`SLOTS` no shard has, as far as is known."""
         return self._directory.map.homeless if self._directory.map is not None else 0
 
     # -- one session -----------------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ class ClusterStore:
         together: Callable[[RedisStore, Sequence[Item]], Sequence[T]],
         alone: Callable[[Item], T],
     ) -> list[T]:
-        """Return what became of each item.
+        """Do something with each item on its shard, and return the results in the order of the items.
 
         :param together: does some items on their shard.
         :param alone: does one whose slot is on its way to another shard.
@@ -386,14 +386,14 @@ class ClusterStore:
 
     @property
     def in_use(self) -> int:
-        """Connections to all shards that are in use at this moment."""
+        """Return how many connections to all shards are in use at this moment."""
         return sum(store.in_use for store in self._shards.all)
 
     def take_most_in_use(self) -> int:
-        """The most connections to one shard that were in use at a time since this was last asked."""
+        """Return the most connections to one shard that were in use at a time since the last call."""
         return max((store.take_most_in_use() for store in self._shards.all), default=0)
 
     def forget_connections(self) -> None:
-        """Drop idle connections."""
+        """Drop the connections to all shards."""
         for store in self._shards.all:
             store.forget_connections()

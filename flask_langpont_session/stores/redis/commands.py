@@ -1,4 +1,4 @@
-"""What is sent to Redis: the scripts of the package, and the commands that call them. Pure: no I/O.
+"""The commands that are sent to Redis, and the scripts of the package that they call. Pure: no I/O.
 
 Key: ``{prefix}:{category}:{<digest>}`` (the braces around the digest are literal: the hash tag), for the anonymous
 shadow of a dead session with ``:anon`` behind it. Fields: session key → encoded value. Fields that begin with ``@``
@@ -36,7 +36,7 @@ PROBE_LIMITS = Limits(16, 4096, PROBE_MS)
 
 
 def new_write_id() -> str:
-    """Seven characters by which a record remembers one write: whether it was done can be seen there afterwards."""
+    """Return seven characters by which a record remembers one write, so that it can be seen whether it was done."""
     return os.urandom(4).hex()[1:]
 
 
@@ -54,7 +54,7 @@ class Command(NamedTuple):
 
 
 def plain(*parts: Any, fits: Callable[[Any], bool]) -> Command:
-    """A command that is no script."""
+    """Return a command that is no script."""
     return Command(pack(parts), fits)
 
 
@@ -72,7 +72,7 @@ class Script:
         self.fits = fits
 
     def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Command:
-        """The command that runs it."""
+        """Return the command that runs the script."""
         number = len(keys)
         return Command(
             self.packed(keys, arguments),
@@ -81,11 +81,11 @@ class Script:
         )
 
     def packed(self, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
-        """The same as it goes over the wire, for a caller that knows what can be answered."""
+        """Return the bytes of that command on the wire, for a caller that knows what can be answered."""
         return pack(("EVALSHA", self.sha, len(keys), *keys, *arguments))
 
     def spelled_out(self, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
-        """The same for a server that does not know it yet."""
+        """Return the bytes of the command for a server that does not know the script yet."""
         return pack(("EVAL", self.text, len(keys), *keys, *arguments))
 
 
@@ -113,7 +113,7 @@ CLOCK = plain("TIME", fits=_is_time)
 
 
 class Guarded(NamedTuple):
-    """What every command says that changes categories.
+    """Arguments of every command that changes categories.
 
     :param limits: what a category may hold.
     :param deadline_ms: by the server's clock; what arrives later does nothing. 0: none.
@@ -127,7 +127,7 @@ class Guarded(NamedTuple):
     is_kept_near: bool = False
 
     def head(self, guard: str, digest: str) -> str:
-        """What a script that changes categories has first, see ``guard.lua``."""
+        """Return the first argument of a script that changes categories, see ``guard.lua``."""
         limits, last_ms = self.limits, self.deadline_ms or _NO_DEADLINE
         whose = f"{digest[:11]}{_MUST_BE[guard]}{self.write_id}{self.is_kept_near:d}"
         return f"{whose}{limits.bytes:07x}{limits.fields:04x}{last_ms:013}999{limits.empty_ms}"
@@ -154,11 +154,11 @@ class Commands:
         self._tombstone_ms = tombstone_ms
 
     def key(self, category: str, digest: str, shadow: bool = False) -> str:
-        """The Redis key of one category of one session."""
+        """Return the Redis key of one category of one session."""
         return f"{self.prefix}:{category}:{{{digest}}}{':anon' if shadow else ''}"
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping[str, Known] = NO_RECORDS) -> Command:
-        """Reads categories.
+        """Return the command that reads categories.
 
         :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).
         :param known: category → what the reader has of it already.
@@ -168,14 +168,14 @@ class Commands:
         return self.reading(keys, (*lives_ms.values(), *marks))
 
     def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded) -> Command:
-        """Writes changed fields of categories. Should it remain unknown what became of this, the changes are kept as
-        they were sent."""
+        """Return the command that writes changed fields of categories. Should its outcome remain unknown, the changes
+        are kept as they were sent."""
         return self.writing(*self.writes(ref, changes, guard, said))
 
     def writes(
         self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded
     ) -> tuple[list[str], list[Any]]:
-        """The keys and arguments of the same."""
+        """Return the keys and arguments of :meth:`write`."""
         digest, shadow, prefix = ref.digest, ":anon" if ref.shadow else "", self.prefix
         if self._codec.overhead:
             said = self._within(said, changes)
@@ -186,7 +186,7 @@ class Commands:
         return keys, arguments
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:
-        """Puts a row into its auth hash.
+        """Return the command that puts a row into its auth hash.
 
         :param exact: the row's idle expiry counts even if an earlier one was later.
         """
@@ -198,7 +198,7 @@ class Commands:
         return PUSH([self.key(AUTH, row.digest)], arguments)
 
     def tombstone(self, digest: str, version: int, categories: Sequence[str]) -> Command:
-        """Leaves a tombstone and removes the session's data.
+        """Return the command that leaves a tombstone and removes the session's data.
 
         :param version: of the dead row; 0: the database does not know of it.
         """
@@ -207,7 +207,7 @@ class Commands:
         return WRITE_TOMBSTONE([self.key(n, digest) for n in names], [meta, self._tombstone_ms])
 
     def merge(self, merge: Merge | Restore, said: Guarded) -> Command:
-        """Brings what a host kept of one category into it. Whatever id the values had, they are for this one now."""
+        """Return the command that brings what a host kept of a category into it, whatever id the values had."""
         shadow, said = isinstance(merge, Merge) and merge.shadow, self._within(said, [merge.category])
         if isinstance(merge, Merge) and merge.write_id:
             said = said._replace(write_id=merge.write_id)
@@ -230,25 +230,25 @@ class Commands:
         return step._replace(value=value, base=None if base is None else self._codec.base_to_store(*place, base))
 
     def _within(self, said: Guarded, categories: Iterable[str]) -> Guarded:
-        """The limits are for what the application stores, not for what the codec adds to as many fields as allowed."""
+        """Raise the limits by what the codec adds: they are for what the application stores."""
         if not any(map(self._codec.seals, categories)):
             return said
         limits = said.limits
         return said._replace(limits=limits._replace(bytes=limits.bytes + self._codec.overhead * limits.fields))
 
     def extend_idle(self, digest: str, idle_ms: int) -> Command:
-        """Moves the idle expiry of a live auth record."""
+        """Return the command that moves the idle expiry of a live auth record."""
         return EXTEND_IDLE([self.key(AUTH, digest)], [idle_ms])
 
     def quarantine(self, ref: RecordRef, category: str, *, only_foreign: bool) -> Command:
-        """Moves a damaged record out of the way."""
+        """Return the command that moves a damaged record out of the way."""
         key = self.key(category, ref.digest, ref.shadow)
         return QUARANTINE([key, f"{key}:aside"], [QUARANTINE_MS, ref.digest if only_foreign else ""])
 
 
 def probing(key: str, value: str) -> list[Command]:
-    """A real write and read back. It runs every command that the scripts of requests do, and asks for them in the same
-    way: a right that only they needed would open the breaker again at once."""
+    """Return the commands of a real write and read back. They are all that the scripts of requests run, asked for in
+    the same way: a right that only those needed would open the breaker again at once."""
     change = CategoryChange(PROBE_MS, sets={"probe": value.encode()}, deletes={"none"}, increments={"count": 1})
     write_id = new_write_id()
     head = Guarded(PROBE_LIMITS, 0, write_id).head("free", key)

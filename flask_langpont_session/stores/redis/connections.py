@@ -62,7 +62,7 @@ class Asking:
         return [self._read_reply() for _ in range(count)]
 
     def is_quiet(self) -> bool:
-        """Whether it is connected, and nothing came that was not asked for."""
+        """Return whether the connection is open, and nothing came that was not asked for."""
         return self._sock is not None and not self.can_read()  # type: ignore[attr-defined]
 
     def _read_reply(self) -> Any:
@@ -98,7 +98,7 @@ class Bounded(Asking):
 
 
 class Resolving(driver_connection.Connection):
-    """Connects to the addresses that are known of a name, one after the other, and asks no resolver."""
+    """Connects to the known addresses of a name, one after the other, and asks no resolver."""
 
     deadline: Deadline
     names: DnsCache
@@ -143,7 +143,7 @@ class Resolving(driver_connection.Connection):
 
 @cache
 def bounded(kind: type) -> type:
-    """A connection class as it is used here."""
+    """Return a connection class as this package uses it."""
     if not issubclass(kind, AbstractConnection) or issubclass(kind, Asking):
         return kind
     if not kind._connect.__module__.startswith(("redis.", __name__.partition(".")[0])):
@@ -155,8 +155,8 @@ def bounded(kind: type) -> type:
 
 
 class _Room:
-    """How many connections are open, and how many may be: fewer for a while, where the server had as many clients as it
-    takes.
+    """The numbers of open connections: how many there are, and how many there may be. These are fewer for a while,
+    where the server had as many clients as it takes.
 
     :param limit: of open connections.
     :param clock: monotonic seconds.
@@ -170,15 +170,15 @@ class _Room:
         self.relax()
 
     def relax(self) -> None:
-        """As many as ever."""
+        """Allow as many as ever."""
         self._for_now, self._until = self._limit, 0.0
 
     def restrain(self, number: int) -> None:
-        """No more than so many, for a while."""
+        """Allow no more than so many, for a while."""
         self._for_now, self._until = max(1, number), self._clock() + RESTRAINT
 
     def allowed(self) -> int:
-        """How many there may be now."""
+        """Return how many there may be at the moment."""
         return self._for_now if self._clock() < self._until else self._limit
 
 
@@ -215,7 +215,7 @@ class Pool:
         self.begin()
 
     def begin(self) -> None:
-        """As new. In a forked child the parent's connections are left to the parent."""
+        """Begin without connections. In a forked child the parent's are left to the parent."""
         self.idle = []
         self._free = threading.Condition()
         self._waiting = 0
@@ -225,22 +225,22 @@ class Pool:
 
     @property
     def patience(self) -> float:
-        """Seconds that are waited for a connection to become free."""
+        """Return for how many seconds a connection is awaited to become free."""
         return getattr(self.source, "timeout", 0.05) or 0.0
 
     @property
     def in_use(self) -> int:
-        """Connections that are in use at this moment."""
+        """Return how many connections are in use at this moment."""
         return max(0, self._room.open - len(self.idle))
 
     def take_most_in_use(self) -> int:
-        """The most connections that were in use at a time since this was last asked."""
+        """Return the most connections that were in use at a time since the last call."""
         room = self._room
         most, room.most_used = room.most_used, self.in_use
         return max(most, room.most_used)
 
     def take(self, until: float) -> Any:
-        """A connection that is ready.
+        """Return a connection that is ready.
 
         :param until: monotonic seconds; waiting for a free one and making one end then.
         :raises redis.exceptions.MaxConnectionsError: none became free in time.
@@ -277,7 +277,7 @@ class Pool:
             self._waited(clock() - began)
 
     def _wait_for_one(self, deadline: Deadline) -> Any:
-        """A connection that was given back just now; None: one may be made, and is counted already."""
+        """Return a connection that was given back just now; None: one may be made, and is counted already."""
         room = self._room
         with self._free:
             self._waiting += 1
@@ -311,7 +311,7 @@ class Pool:
         return connection
 
     def new(self) -> Any:
-        """A connection beside the pool, not connected yet."""
+        """Return a connection beside the pool, not connected yet."""
         kind = bounded(self.source.connection_class)
         options = dict(self.source.connection_kwargs)
         if issubclass(kind, Bounded):
@@ -358,7 +358,7 @@ class Pool:
 
 
 def _place_of(options: Mapping[str, Any]) -> str:
-    """Host and port, or the path of a socket; empty: neither is known yet."""
+    """Return host and port, or the path of a socket; empty: neither is known yet."""
     if options.get("host"):
         return f"{options['host']}:{options.get('port', 6379)}"
     return str(options.get("path") or "")
@@ -384,7 +384,7 @@ def bound(connection: Any, until: float) -> None:
 
 
 def doubt(connection: Any) -> None:
-    """The server that a connection led to is not the one that is wanted."""
+    """Note that the server a connection led to is not the one that is wanted."""
     address = getattr(connection, "address", None)
     if address is not None:
         connection.names.doubt(connection.host, connection.port, address)

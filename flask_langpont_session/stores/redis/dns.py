@@ -40,14 +40,14 @@ _FRESH = 0.05
 
 
 class SocketAddress(NamedTuple):
-    """Where to connect to, as ``getaddrinfo`` says it."""
+    """An address to connect to, as ``getaddrinfo`` gives it."""
 
     family: int
     place: Any
 
 
 class _Name:
-    """One name and port."""
+    """A host name and port, with their addresses."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -84,7 +84,7 @@ class DnsCache:
             name.looked_at = -math.inf
 
     def addresses(self, host: str, port: int, until: float) -> tuple[SocketAddress, ...]:
-        """Where a name leads to, the address that is tried first as the first.
+        """Return the addresses of a name, the one to be tried first as the first.
 
         :param until: monotonic seconds. Until then the first answer is waited for.
         :raises TimeoutError: there was no answer in time.
@@ -102,7 +102,7 @@ class DnsCache:
         return name.addresses
 
     def doubt(self, host: str, port: int, address: SocketAddress) -> None:
-        """The server at an address is not the one that is wanted: another is tried first, and the name looked up."""
+        """Note that an address leads to a wrong server: another is tried first, and the name looked up."""
         name = self._names.get((host, port))
         if name is None:
             return
@@ -114,7 +114,7 @@ class DnsCache:
             self._look_up(name)
 
     def look(self, lost: bool) -> None:
-        """Look up again what it is time for. Returns at once; for the monitor, every round.
+        """Look up again the names whose time has come. Returns at once; for the monitor, every round.
 
         :param lost: the store does not answer: it may be somewhere else by now.
         """
@@ -186,7 +186,7 @@ _KEPT = {False: "", True: "; its last address is used"}
 
 
 def _literal(host: str, port: int) -> SocketAddress | None:
-    """The address that is written where a name might stand; None: it is a name."""
+    """Return the address that is written where a name might stand; None: it is a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host)

@@ -14,7 +14,7 @@ from .server_identity import Canary
 
 
 class Endpoint:
-    """What has a health of its own: a single server, or that of one shard.
+    """A server with a health of its own: the only one, or that of one shard.
 
     :param link: the way to it.
     :param prefix: first part of every key.
@@ -31,17 +31,17 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """Where the server is, or was when it was reached last, for people."""
+        """Return where the server is, or was when it was reached last, for people."""
         return self.link.connections.address or "not found yet"
 
     @property
     def canary_key(self) -> str:
-        """Where the canary lies."""
+        """Return the key of the canary."""
         return f"{self.prefix}:canary"
 
     @property
     def canary_place(self) -> str:
-        """What the ids of its canaries begin with, where the canary may have to lie elsewhere some day."""
+        """Return the beginning of its canaries' ids, where the canary may have to lie under another key some day."""
         return ""
 
     def look_at_canary(self, known: Canary | None, *, timeout: float) -> Canary:
@@ -56,12 +56,12 @@ class Endpoint:
         return Canary(str(canary_id, "ascii"), int(now), now_ms)
 
     def time_ms(self, *, timeout: float) -> int:
-        """The server's clock, milliseconds since 1970."""
+        """Return the server's clock, milliseconds since 1970."""
         [(seconds, micros)] = self.link.run([CLOCK], timeout)
         return int(seconds) * 1000 + int(micros) // 1000
 
     def probe(self, key: str, value: str, *, timeout: float) -> float:
-        """A real write and read back over a new connection, as the monitor needs to close a breaker.
+        """Write and read back over a new connection, as the monitor needs to close a breaker.
 
         :return: seconds between question and answer; connecting does not count.
         :raises StoreError: it failed, or another value came back.
@@ -69,7 +69,7 @@ class Endpoint:
         return self.link.over_a_new_one(probing(key, value), timeout)
 
     def probe_read(self, *, timeout: float) -> float:
-        """A real read over a new connection, as requests read.
+        """Read over a new connection, as requests read.
 
         :return: seconds between question and answer.
         :raises StoreError: it failed.

@@ -1,4 +1,4 @@
-"""What a driver error means: one table from redis-py's exceptions and Redis' codes to the classes the rest knows.
+"""The meaning of driver errors: one table from redis-py's exceptions and Redis' codes to the classes the rest knows.
 
 Errors that are in no table count as unreachable: a server that says what we do not understand is not used.
 """
@@ -16,7 +16,7 @@ from ...policy.values import ErrorClass, StoreError
 
 
 def _newer(name: str) -> tuple[type[Exception], ...]:
-    """An exception that older versions of redis-py do not have, and do not raise."""
+    """Return an exception class that older versions of redis-py neither have nor raise; empty there."""
     return (getattr(driver, name),) if hasattr(driver, name) else ()
 
 
@@ -96,17 +96,17 @@ _PIPELINE = " of pipeline caused error: "
 
 
 def classify(error: Exception) -> ErrorClass:
-    """The error class of a driver error. What is not known counts as unreachable."""
+    """Return the error class of a driver error. What is not known counts as unreachable."""
     return _known(error) or ErrorClass.UNREACHABLE
 
 
 def is_known(error: Exception) -> bool:
-    """Whether an error stands in the tables."""
+    """Return whether an error stands in the tables."""
     return _known(error) is not None
 
 
 def is_full(error: Exception) -> bool:
-    """Whether the server has as many clients as it takes."""
+    """Return whether the server has as many clients as it takes."""
     return "max number of clients reached" in str(error)
 
 
@@ -135,7 +135,7 @@ def _known(error: Exception) -> ErrorClass | None:
 
 
 def _refused_by_tls(error: BaseException) -> str | None:
-    """What TLS refused, for people; None: it refused nothing."""
+    """Return what TLS refused, for people; None: it refused nothing."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _CERTIFICATE.get(getattr(cause, "verify_code", 0), _NOT_TRUSTED)
@@ -147,7 +147,7 @@ def _refused_by_tls(error: BaseException) -> str | None:
 
 
 def _missing_right(error: Exception) -> str | None:
-    """What the user may not do, for people; None: it is not about that."""
+    """Return what the user may not do, for people; None: the error is not about that."""
     text = str(error).rpartition(_PIPELINE)[2]
     if found := _NO_RIGHT.search(text):
         return f"right: +{found[1]} is missing; {_RIGHTS}"
@@ -157,7 +157,7 @@ def _missing_right(error: Exception) -> str | None:
 
 
 def _refused_password(error: Exception) -> str | None:
-    """What was wrong with what a connection signed in by, for people; None: it is not about that, or is not told."""
+    """Return what was wrong with a connection's sign-in, for people; None: it is not about that, or does not say."""
     text = str(error)
     if any(says in text for says in _NO_PASSWORD):
         return "no password was sent"
@@ -175,7 +175,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError:
-    """A driver error as the rest of the package sees it: by class, without its text (which may quote values).
+    """Return a driver error as the rest of the package sees it: by class, without its text (which may quote values).
 
     :param sent: the command had left: unless the server itself refused it, it may have been done.
     """

@@ -49,7 +49,7 @@ class Unsuitable(Exception):
 
 @dataclass(slots=True, eq=False)
 class Copy:
-    """What was read of a session. Threads share it. A write over the connection that vouches for it replaces the
+    """The answer about a session. Threads share it. A write over the connection that vouches for it replaces the
     records, then the change id: a thread that finds the one that counts finds the records of it, or later ones.
 
     :param lives_ms: what was asked for.
@@ -79,7 +79,7 @@ class Copy:
 
 
 class Lane:
-    """Such a connection, and what was read over it. Any thread may look at what is kept; one at a time asks.
+    """A connection that reports changes, and what was read over it. Any thread may look; one at a time asks.
 
     :param memory: of this worker.
     :ivar asked_at: when the last question was asked that was answered, monotonic seconds.
@@ -99,7 +99,7 @@ class Lane:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection."""
+        """Return whether there is a connection."""
         return self._peek is not None
 
     def open(self, connection: Any) -> None:
@@ -128,8 +128,8 @@ class Lane:
         self._free.append(connection)
 
     def is_up_to_date(self) -> bool:
-        """Whether all that has arrived of changes is known. Not while a question is under way: its thread may have
-        taken a message that it has not read yet."""
+        """Return whether all that has arrived of changes is known. Not while a question is under way: its thread may
+        have taken a message that it has not read yet."""
         peek = self._peek
         if peek is None:
             return False
@@ -146,7 +146,7 @@ class Lane:
         return self.is_open
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
-        """What is kept of a session. It counts only if it is vouched for still after :meth:`is_up_to_date`."""
+        """Return what is kept of a session. It counts only if it is vouched for still after :meth:`is_up_to_date`."""
         entry, over = self.memory.opened(digest), self.over
         for copy in entry.near if entry is not None else ():
             if copy.over is over and copy.kind == kind and (copy.lives_ms is lives_ms or copy.lives_ms == lives_ms):
@@ -154,7 +154,7 @@ class Lane:
         return None
 
     def turn(self) -> Turn | None:
-        """The use of the connection, over which all that has arrived was read; None: it is in use, or there is none."""
+        """Take the connection, over which all that has arrived was read; None: it is in use, or there is none."""
         try:
             connection = self._free.pop()
         except IndexError:
@@ -183,7 +183,7 @@ class Lane:
             entry.put_near(())
 
     def give_back(self, connection: Any) -> None:
-        """A turn is over. What lies behind the last reply is read before anything is looked up again."""
+        """End a turn. What lies behind the last reply is read before anything is looked up again."""
         if self._is_over or not connection._sock.hear(arrived=False):
             self.close(connection)
         else:
@@ -192,7 +192,7 @@ class Lane:
                 self.end()
 
     def close(self, connection: Any) -> None:
-        """Its connection is not good any more: nothing is known of changes, so that nothing is kept."""
+        """Close a connection that is not good any more: nothing is known of changes, so that nothing is kept."""
         self._forget()
         peek, self._peek = self._peek, None
         connection.disconnect()
@@ -200,7 +200,7 @@ class Lane:
             peek.close()
 
     def end(self) -> None:
-        """Not to be used any more. What is under way ends as it would."""
+        """Have the lane not be used any more. What is under way ends as it would."""
         self._is_over = True
         if turn := self.turn():
             turn.end()
@@ -211,7 +211,7 @@ class Lane:
         self.over = object()
 
     def on_message(self, message: list[Any]) -> None:
-        """A message of the server. Any but the names of keys that have changed is none that was asked for."""
+        """Take in the server's message: names of keys that changed. After any other nothing is vouched for."""
         keys = message[1] if len(message) == 2 and message[0] == b"invalidate" else None
         if type(keys) is not list or not _BYTES.issuperset(map(type, keys)):  # all of them
             self._named = None
@@ -237,16 +237,16 @@ class Turn:
         self.connection: Any = connection
 
     def take(self, until: float) -> Any:
-        """The connection."""
+        """Return the connection."""
         if self.connection is None:
             raise driver.ConnectionError("the connection was closed")
         return self.connection
 
     def put_back(self, connection: Any) -> None:
-        """Every reply to what was asked over it was read."""
+        """Do nothing: every reply to what was asked over the connection was read."""
 
     def drop(self, connection: Any) -> None:
-        """It is not good any more."""
+        """Close the connection: it is not good any more."""
         self.connection = None
         self._lane.close(connection)
 
@@ -258,8 +258,8 @@ class Turn:
         versions: Mapping[str, Change],
         change_ids: ChangeIds,
     ) -> bool:
-        """End it with a write of a session: have what is kept be as new, and note the write for the other workers of
-        this host, whatever came of it.
+        """End the turn with a write of a session: have what is kept be as new, and note the write for the other workers
+        of this host, whatever came of it.
 
         The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
         the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
@@ -281,7 +281,7 @@ class Turn:
         return bool(is_held)
 
     def end(self) -> None:
-        """Let others use it."""
+        """Let others use the connection."""
         if self.connection is not None:
             self._lane.give_back(self.connection)
 
@@ -295,6 +295,6 @@ class _Peek(socket.socket):
 
 
 def _digest_of(key: bytes) -> str:
-    """Of a key as :meth:`.Commands.key` makes it; something else names no session."""
+    """Return the digest in a key as :meth:`.Commands.key` makes it; of another key, a text that names no session."""
     begin, end = key.find(b"{"), key.rfind(b"}")
     return str(key[begin + 1 : end], "ascii", "replace")

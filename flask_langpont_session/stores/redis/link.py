@@ -35,7 +35,7 @@ Understand = Callable[[Sequence[Any], Server], bool]
 
 
 class Source(Protocol):
-    """Where a call gets its connection from, and where that goes afterwards: the link's pool, or a turn on a lane."""
+    """The owner of connections, which lends one to a call: the link's pool, or a turn on a lane."""
 
     def take(self, until: float) -> Any: ...
 
@@ -45,7 +45,7 @@ class Source(Protocol):
 
 
 class Reports(NamedTuple):
-    """What a link tells of itself.
+    """Callbacks by which a link tells of itself.
 
     :param waited: the seconds until a connection was there, each time none lay ready.
     :param surprised: the name of an error that stands in no table; it counts as unreachable.
@@ -99,7 +99,7 @@ class Link:
         self.connections.begin()
 
     def announcing(self, command: bytes) -> Link:
-        """A way of its own to the same server, on which a command stands before each other one."""
+        """Return another link to the same server, on which a command stands before each other one."""
         link = Link(
             self.name,
             self.connections.source,
@@ -173,7 +173,7 @@ class Link:
         refusals: bool,
         source: Source | None,
     ) -> list[Any]:
-        """The same, as part of what has to end at a moment."""
+        """Run commands as :meth:`run` does, as part of what has to end at a moment."""
         if not commands:
             return []
         source = source or self.connections
@@ -207,7 +207,7 @@ class Link:
     def _exchange(
         self, commands: Sequence[Command], timeout: float, end: _End, understand: Understand | None, source: Source
     ) -> tuple[list[Any], bool]:
-        """The replies, and whether there are errors of the server among them.
+        """Return the replies, and whether there are errors of the server among them.
 
         :param end: of all waits, that for a connection included.
         """
@@ -321,7 +321,7 @@ class Link:
         return took
 
     def beside(self, timeout: float) -> Any:
-        """A connection beside the pool, connected and greeted.
+        """Return a connection beside the pool, connected and greeted.
 
         :param timeout: seconds.
         :raises Exception: whatever redis-py raises where none can be made.
@@ -332,15 +332,15 @@ class Link:
         return connection
 
     def forget_connections(self) -> None:
-        """Drop the connections there are, so that the next ones go to the server that answers now. That it refuses us
-        is said, though the one before may have done so, too."""
+        """Drop the connections there are, so that the next ones go to the server that answers by then. If that one
+        refuses us it is logged, though the one before may have done so, too."""
         self._refusal = ""
         self.on_forget()
         self.connections.forget()
 
     def is_usable(self, connection: Any) -> bool:
-        """Whether a connection leads to the right server still. Not after a failover, if it is to the server that was
-        the primary before."""
+        """Return whether a connection leads to the right server still. After a failover, one to the former primary does
+        not."""
         known = self.server_identity
         server = getattr(connection, "langpont_server", known.server)
         if server is not known.server and known.trust_since(server) == NEVER_MS:
@@ -348,8 +348,8 @@ class Link:
         return self._leads_there(connection)
 
     def _look_at_role(self, connection: Any) -> None:
-        """A primary that says it is a replica was one until a failover, which its name may have followed by now. It is
-        read meanwhile."""
+        """Doubt the address of a primary that says it is a replica: it was one until a failover, which its name may
+        have followed by now. It is read meanwhile."""
         server = getattr(connection, "langpont_server", None)
         if role_of(self.name) == PRIMARY and server is not None and not server.is_primary:
             doubt(connection)
@@ -362,7 +362,7 @@ class Link:
         return _End(timeout + to_connect, to_connect, self._lag)
 
     def translated(self, error: Exception, *, sent: bool, greeting: bool = False, reading: bool = True) -> StoreError:
-        """The error for the rest of the package; what is in no table is counted and said.
+        """Return the error for the rest of the package; what is in no table is reported.
 
         :param sent: the command had left.
         :param greeting: no user's data was involved yet, so none can be to blame.
@@ -384,7 +384,7 @@ class Link:
 
 
 class _End:
-    """When all waits of a call end. The time in which this process is late meanwhile does not count.
+    """The moment at which all waits of a call end. Time in which this process is late meanwhile does not count.
 
     :param seconds: until then; `to_connect`: for a new connection.
     :param lag: of this process.
@@ -401,13 +401,13 @@ class _End:
         self._late = lag.late(began)
 
     def at(self) -> float:
-        """Monotonic seconds, as far as is known now."""
+        """Return that moment as far as it is known by now, monotonic seconds."""
         now = self._lag.clock()
         return self.until + self._lag.late(now) - self._late
 
 
 def is_refusal(reply: Any) -> bool:
-    """Whether a reply is an error of the server."""
+    """Return whether a reply is an error of the server."""
     return isinstance(reply, Exception)
 
 

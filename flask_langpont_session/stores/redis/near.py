@@ -44,7 +44,7 @@ _SHARE_OF_LIFE = 0.1
 
 
 class Hit(NamedTuple):
-    """What is known of a session without a question.
+    """An answer of the near cache: what is known of a session without a question.
 
     :param at: now, monotonic seconds.
     :param trust_since_ms: since when that server's stamps count for this worker, as of now.
@@ -56,17 +56,17 @@ class Hit(NamedTuple):
 
     @property
     def now_ms(self) -> int:
-        """The server's clock by now: so late or later."""
+        """Return the server's clock by now, at the earliest."""
         return self.copy.now_ms + int((self.at - self.copy.answered_at) * 1000)
 
     @property
     def latest_ms(self) -> int:
-        """And so late or earlier. Between the two lies as much time as the answer took."""
+        """Return the server's clock by now, at the latest. Between the two lies as much time as the answer took."""
         return self.copy.now_ms + int((self.at - self.copy.asked_at) * 1000) + 1
 
 
 class NearCache:
-    """What was read of the sessions of one server. Usable from any thread; a forked child begins with nothing.
+    """The near cache of one server's sessions. Usable from any thread; a forked child begins with nothing.
 
     :param link: to the server.
     :param change_ids: of what workers of this host have changed.
@@ -110,15 +110,15 @@ class NearCache:
 
     @property
     def connections(self) -> int:
-        """How many there are beside the pool."""
+        """Return how many connections there are beside the pool."""
         return sum(lane.is_open for lane in self.lanes)
 
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Return monotonic seconds."""
         return self._clock()
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
-        """What is known of a session; None: the server has to be asked."""
+        """Return what is known of a session; None: the server has to be asked."""
         digest = ref.digest
         lane = self._lane_of(digest)
         if lane is None or ref.shadow:
@@ -141,7 +141,7 @@ class NearCache:
         return None if trusted == NEVER_MS else Hit(copy, now, trusted)  # never: it is not the primary any more
 
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
-        """To be asked for before a server is asked; None: what it answers cannot be kept."""
+        """Return a question whose answer may be kept; None: it may not. To be called before the server is asked."""
         lane = None if ref.shadow else self._lane_of(ref.digest)
         change_id = self._change_ids.of(ref.digest) if lane else None
         if lane is None or change_id is None:
@@ -176,13 +176,13 @@ class NearCache:
             reading.lane.keep(reading.ref.digest, copy)
 
     def writing(self, digest: str) -> Turn | None:
-        """To be asked for before categories of a session are written; None: its lane is in use. Then the write goes
-        another way, and what is kept is no hit any more."""
+        """Take the lane of a session before its categories are written; None: it is in use. Then the write goes another
+        way, and what is kept is no hit any more."""
         lane = self._lane_of(digest)
         return None if lane is None else self._turn(lane)
 
     def attend(self) -> None:
-        """Make what connections are missing, and read what has arrived over those that there are. Not in requests."""
+        """Make the connections that are missing, and read what has arrived over the others. Not in requests."""
         if not self._is_wanted:
             return
         if self._crowded >= _CROWDED and self.number < MOST_LANES:
@@ -200,7 +200,7 @@ class NearCache:
                 lane.end()
 
     def why_not(self) -> str:
-        """Why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
+        """Return why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
         if not self._change_ids.are_usable():
             return "the file whose name ends in -register, beside the journal, cannot be used"
         lane = Lane(self._memory)
@@ -224,7 +224,7 @@ class NearCache:
         return None
 
     def _turn(self, lane: Lane) -> Turn | None:
-        """The use of a lane, if it leads to the server that is to be asked."""
+        """Take a lane, if it leads to the server that is to be asked."""
         turn = lane.turn()
         if turn is not None and not self._link.is_usable(turn.connection):
             turn.drop(turn.connection)  # the next one leads there
@@ -275,10 +275,10 @@ class Reading:
         self.asked_at = cache.now()
 
     def answered(self, answer: Answer, server: Server) -> None:
-        """This is what it is."""
+        """Keep the answer, if the connection is still good."""
         if self.turn.connection is not None:
             self._cache.keep(self, answer, server)
 
     def end(self) -> None:
-        """Whatever came of it."""
+        """End the turn, whatever came of the question."""
         self.turn.end()

@@ -1,4 +1,4 @@
-"""The nodes of a Redis Cluster: which ones there are to ask, and asking them which of them has which slot."""
+"""The nodes of a Redis Cluster: where to ask, and asking them which of them has which slot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .slots import Address, Range, Servers, read_ranges
 
 
 class Nodes(NamedTuple):
-    """What was said of a cluster before it was asked.
+    """The configuration of a cluster: what is known before any node is asked.
 
     :param seeds: where to ask when nothing else is known.
     :param tls: whether the nodes speak TLS.
@@ -29,7 +29,7 @@ class Nodes(NamedTuple):
 
 
 class NodeAnswer(NamedTuple):
-    """What a node says.
+    """The answer of a node.
 
     :param epoch: the cluster's, as far as that node knows: the higher, the newer is what it says.
     :param ranges: which servers have which slots.
@@ -53,11 +53,11 @@ class NodeQueries:
         renew_in_children(self, NodeQueries._begin)
 
     def _begin(self) -> None:
-        """Workers must not ask the same node all at once."""
+        """Begin at a random seed: workers must not ask the same node all at once."""
         self._turn = CHANCE.randrange(1 << 16)
 
     def ask_a_seed(self, timeout: float) -> NodeAnswer:
-        """One of those that were named, another one each time.
+        """Ask one of the seeds, another one each time.
 
         :raises Exception: what the node's connection raised, or ValueError: it does not know.
         """
@@ -68,8 +68,8 @@ class NodeQueries:
         return self._ask(seeds[self._turn % len(seeds)], timeout)
 
     def ask_all(self, known: Collection[Address], epoch: int, timeout: float) -> NodeAnswer:
-        """One node after the other, those that are known and then the seeds, until one knows what we know; else what
-        the one says that knows most.
+        """Ask one node after the other, the known ones and then the seeds, until one knows as much as this process;
+        else return the answer of the node that knows most.
 
         :param epoch: what we know.
         :param timeout: seconds for each.

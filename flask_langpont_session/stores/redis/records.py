@@ -1,4 +1,4 @@
-"""What the scripts are told and what they answer, as values; and how one hash becomes a record.
+"""Arguments and replies of the scripts, as values; and how one hash becomes a record.
 
 Fields that begin with ``@`` are ours; ``commands.py`` lists them.
 """
@@ -20,7 +20,7 @@ from . import auth_meta
 
 
 class Answer(NamedTuple):
-    """What one read found. A category that is not there has version 0 and no fields.
+    """The outcome of one read. A category that is not there has version 0 and no fields.
 
     :param now_ms: the server's clock before the read.
     :param auth: None: no auth record there (or an unusable one, see `damaged`).
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
     @property
     def categories(self) -> Mapping[str, CategoryCopy]:
-        """The fields of each category that was asked for, and their versions."""
+        """Return the fields of each category that was asked for, and their versions."""
         return {name: known.copy for name, known in self.records.items()}
 
 
@@ -93,7 +93,7 @@ class MergeStep(NamedTuple):
 
 
 class Outcome(IntEnum):
-    """What became of one step."""
+    """The outcome of one step."""
 
     CONFLICT = 0
     APPLIED = 1
@@ -103,7 +103,7 @@ class Outcome(IntEnum):
 
 
 class Limits(NamedTuple):
-    """What a category may hold.
+    """The most that a category may hold.
 
     :param empty_ms: how long a record is kept that has no fields any more. It tells that older copies are older.
     """
@@ -164,14 +164,14 @@ class Merged(NamedTuple):
 
 
 def empty_as_of(now_ms: int) -> int:
-    """The version of a category that was not there at a moment by the server's clock. It is dated back: another server
-    may be the primary next, with a clock that is behind, and what is written there then is later all the same."""
+    """Return the version of a category that was not there at a moment by the server's clock. It is dated back: the next
+    primary's clock may be behind, and what is written there then is later all the same."""
     return (now_ms - CLOCK_TOLERANCE_MS) * 1000
 
 
 def addition_id(write_id: str, number: int) -> str:
-    """The id of one of the additions that a write makes to a category, as ``record.lua`` has it. Each has its own: some
-    may be merged, and others wait.
+    """Return the id of one of the additions that a write makes to a category, as ``record.lua`` has it. Each has its
+    own: some may be merged, and others wait.
 
     :param number: from 0. There are not more ids for one write than a record remembers: the last ones share theirs.
     """
@@ -184,7 +184,7 @@ _ADDITIONS = 6
 
 
 def change_arguments(change: CategoryChange, sets: Fields) -> list[str | bytes | int]:
-    """What ``record.lua`` needs to be told of a change.
+    """Return the arguments of ``record.lua`` for a change.
 
     :param sets: what the server gets of the values that are set.
     """
@@ -209,7 +209,7 @@ class Crossed(Exception):
 
 
 def read_fits(reply: Any, keys: int) -> bool:
-    """``read.lua``: clock, a hash or an error text for each key, the life that was extended to, and until when."""
+    """Return whether ``read.lua`` replies so: clock, a hash or error for each key, life extended to, and until when."""
     if not (
         type(reply) is list and len(reply) == keys + 3 and type(reply[0]) is type(reply[-2]) is type(reply[-1]) is int
     ):
@@ -233,12 +233,12 @@ _OF_A_CATEGORY = (b"large", b"no number", b"less")
 
 
 def write_fits(reply: Any, keys: int) -> bool:
-    """``write.lua``: the first key is the auth hash, the others are the categories."""
+    """Return whether ``write.lua`` replies so: the first key is the auth hash, the others are the categories."""
     return written(reply, [str(number) for number in range(1, keys)]) is not None
 
 
 def merge_fits(reply: Any, keys: int) -> bool:
-    """``merge.lua``, however many steps it was given."""
+    """Return whether ``merge.lua`` replies so, however many steps it was given."""
     if type(reply) is list and reply and reply[0] == b"merged":
         known = len(reply) > 1 and all(type(part) is int for part in reply[1:])
         return known and all(0 <= outcome < len(Outcome) for outcome in reply[2:])
@@ -246,7 +246,7 @@ def merge_fits(reply: Any, keys: int) -> bool:
 
 
 def canary_fits(reply: Any, keys: int) -> bool:
-    """``canary.lua``."""
+    """Return whether ``canary.lua`` replies so."""
     if not (type(reply) is list and [type(part) for part in reply] == [int, bytes, int]):
         return False
     return bool(reply[1].isascii())
@@ -257,22 +257,22 @@ TOMBSTONES = (b"dead", b"ended")
 
 
 def push_fits(reply: Any, keys: int) -> bool:
-    """``push.lua``."""
+    """Return whether ``push.lua`` replies so."""
     return reply in (b"pushed", b"older", *TOMBSTONES)
 
 
 def tombstone_fits(reply: Any, keys: int) -> bool:
-    """``write_tombstone.lua``."""
+    """Return whether ``write_tombstone.lua`` replies so."""
     return bool(reply == b"buried")
 
 
 def number_fits(reply: Any, keys: int) -> bool:
-    """``extend_idle.lua`` and ``quarantine.lua``."""
+    """Return whether ``extend_idle.lua`` or ``quarantine.lua`` replies so."""
     return type(reply) is int
 
 
 def _status_fits(reply: Any, numbers: Mapping[bytes, int]) -> bool:
-    """A status with as many numbers behind it as it is followed by."""
+    """Return whether a reply is a status with as many numbers behind it as that status has."""
     if not (type(reply) is list and reply and type(reply[0]) is bytes):
         return False
     return numbers.get(reply[0]) == len(reply) - 1 and all(type(part) is int for part in reply[1:])
@@ -286,7 +286,7 @@ def answer(
     known: Mapping[str, Known] = NO_RECORDS,
     codec: Codec = PLAIN,
 ) -> Answer:
-    """What a reply to ``read.lua`` says.
+    """Return what a reply to ``read.lua`` says.
 
     :param known: what the reader said that it has.
     :param codec: of the values.
@@ -319,14 +319,14 @@ def answer(
 
 
 def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
-    """In the place of a hash: that the reader has it already, or an error text."""
+    """Return the reader's own record, if its mark stands in the place of a hash; else that is an error text."""
     if known is not None and part == known.mark:
         return known
     raise Damaged if part.startswith(b"WRONGTYPE") else Crossed
 
 
 def copy_of(digest: str, name: str, reply: Sequence[Any], codec: Codec = PLAIN) -> CategoryCopy:
-    """One category as it is, and what its record says of itself. One that is not there is empty as of now."""
+    """Return one category as it is, and its record's description. If it is not there it is empty as of now."""
     said = answer(digest, (name,), "a", reply, codec=codec)
     copy = said.records[name].copy
     if not copy.version:
@@ -336,7 +336,7 @@ def copy_of(digest: str, name: str, reply: Sequence[Any], codec: Codec = PLAIN) 
 
 
 def _category(found: Sequence[bytes], digest: str, name: str, codec: Codec) -> Known:
-    """What a hash says of a category."""
+    """Return the record of a category that a hash holds."""
     if not found:
         return NOT_THERE
     flat = iter(found)
@@ -345,7 +345,7 @@ def _category(found: Sequence[bytes], digest: str, name: str, codec: Codec) -> K
 
 
 def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Known:
-    """What a hash says of a signed-in session. A record that names another digest is a crossed reply or a moved key."""
+    """Return a session's auth record from a hash. One that names another digest is a crossed reply or a moved key."""
     if not found:
         return NOT_THERE
     flat = iter(found)

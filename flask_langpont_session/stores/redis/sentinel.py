@@ -69,17 +69,17 @@ class Sentinel:
         self._kind = bounded(kind)
 
     def primary_of(self, service: str, names: DnsCache, until: float) -> Named | None:
-        """Where the primary is; None: it does not know."""
+        """Return the primary's address; None: this sentinel does not know it."""
         # While it sees to a failover only the first answer names the server that was promoted already.
         questions = ("GET-MASTER-ADDR-BY-NAME", service), ("MASTER", service)
         return self._ask(names, until, _named, *questions)
 
     def replicas_of(self, service: str, names: DnsCache, until: float) -> list[Address]:
-        """Where the replicas are that it can reach, always in the same order."""
+        """Return the addresses of the replicas that this sentinel can reach, always in the same order."""
         return self._ask(names, until, _places, ("REPLICAS", service))
 
     def listen(self, names: DnsCache, until: float) -> Listening:
-        """Have it tell of new primaries from now on, of those of all services that it knows."""
+        """Have the sentinel tell of new primaries from now on, of all services that it knows."""
         connection = self._connection(names)
         try:
             connect(connection, until)
@@ -243,7 +243,7 @@ class SentinelResolver:
         return self.sentinels[number].listen(names, self._clock() + self._patience)
 
     def _believed(self, named: Named | None) -> Address | None:
-        """The primary that is to be used, by what is known and what a sentinel has just said; None: it knows none."""
+        """Return the primary to be used, by what is known and what a sentinel just said; None: it knows none."""
         if named is None or named.epoch is None:  # without a number it says something to a new connection only
             return named and named.address
         with self._lock:
@@ -257,15 +257,15 @@ class SentinelResolver:
             return known.address
 
     def replicas(self, names: DnsCache, until: float) -> Iterator[Address]:
-        """The replicas to try, one after the other; never the primary in their place."""
+        """Return the replicas to try, one after the other; never the primary in their place."""
         found = self._ask(lambda one, end: one.replicas_of(self.service_name, names, end), until) or []
         start = self._choice % max(1, len(found))
         yield from found[start:] + found[:start]
         raise SlaveNotFoundError("no sentinel names a replica that answers")
 
     def doubt(self) -> None:
-        """The server that was named could not be used: another sentinel is asked first next time, and another replica
-        tried."""
+        """Note that the server that was named could not be used: another sentinel is asked first next time, and another
+        replica tried."""
         self._first += 1
         self._choice += 1
         with self._lock:
@@ -304,7 +304,7 @@ class _Switched(driver.ConnectionError):
 
 
 class _Managed(Bounded):
-    """What redis-py's classes lack: a deadline for the questions too, a look at the role, and the doubt."""
+    """A connection with what redis-py's lack: a deadline for the questions too, a look at the role, and the doubt."""
 
     connection_pool: SentinelResolver
     names: DnsCache
@@ -354,7 +354,7 @@ class SentinelConnection(_Managed, SentinelManagedConnection, Resolving):
 
 
 class TLSConnection(_Managed, SentinelManagedSSLConnection, Resolving):
-    """The same with TLS."""
+    """A connection to the primary or to a replica, with TLS."""
 
 
 def make_pool(
@@ -366,7 +366,7 @@ def make_pool(
     tls_options: Mapping[str, Any],
     **pool_options: Any,
 ) -> BlockingConnectionPool:
-    """A pool whose every new connection finds its server through the sentinels.
+    """Return a pool whose every new connection finds its server through the sentinels.
 
     :param waits: time-outs, retries and what introduces a connection, as for a server whose place is known.
     :param options: further ones of the connections to the servers; they win over the URL's.

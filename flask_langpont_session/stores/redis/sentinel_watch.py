@@ -111,7 +111,7 @@ class SentinelWatch:
         poll.poll(seconds * 1000)
 
     def look(self, seconds: float) -> None:
-        """One turn: hear what the sentinels tell, ask them, and end the connections if there is another primary.
+        """Make one round: hear what the sentinels tell, ask them, and end the connections if there is another primary.
 
         :param seconds: to wait for something that they tell.
         """

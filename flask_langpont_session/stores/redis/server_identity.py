@@ -1,4 +1,4 @@
-"""Noticing that a Redis server may be older than the database: which server is it, and since when do we know it?
+"""Noticing that a Redis server may be older than the database: which server is it, and since when is it trusted?
 
 Failover and restart need a new connection, and a new connection asks the server for its identity. Another answer than
 the one seen last is an incident: from that moment on no stamp from before counts, and every signed-in session is
@@ -27,7 +27,7 @@ NEVER_MS = 2**63
 
 
 class Canary(NamedTuple):
-    """What lies in a server to show that nothing was lost.
+    """A number that lies in a server to show that nothing was lost.
 
     :param canary_id: a random name, a new one after each loss; before a colon in it, where the canary lies.
     :param number: grows with every look of any worker.
@@ -40,7 +40,7 @@ class Canary(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it lies, if it may lie in several places."""
+        """Return where the canary lies, if it may lie in several places."""
         return self.canary_id.rpartition(":")[0]
 
 
@@ -58,24 +58,24 @@ class Server:
 
 
 class Memory(Protocol):
-    """Where the workers of a host keep what they know of a server, so that a new one need not begin with nothing."""
+    """The place where a host's workers keep what they know of a server: a new one need not begin with nothing."""
 
     def recall(self) -> ServerRecord | None:
-        """What was noted last; None: nothing, or it cannot be read."""
+        """Return what was noted last; None: nothing, or it cannot be read."""
 
     def note(self, record: ServerRecord) -> None:
-        """Note it; must not raise."""
+        """Note what is known of the server. Must not raise."""
 
 
 class Forgetful:
-    """No memory: every worker begins with an incident."""
+    """A memory without content: every worker begins with an incident."""
 
     def recall(self) -> ServerRecord | None:
-        """Nothing."""
+        """Return None: nothing is known."""
         return None
 
     def note(self, record: ServerRecord) -> None:
-        """Nothing is noted."""
+        """Note nothing."""
 
 
 SET_FORWARD_MS = 10_000
@@ -90,7 +90,7 @@ _DRIFT = 0.0005
 
 
 class _Ahead(NamedTuple):
-    """How far a server's clock is ahead of this process's monotonic one, in milliseconds.
+    """The lead of a server's clock over this process's monotonic one, in milliseconds.
 
     :param least: so far at least, and `most`: at most.
     :param at_ms: when that was so, by the monotonic clock.
@@ -102,7 +102,7 @@ class _Ahead(NamedTuple):
     at_ms: float
 
     def after(self, before: _Ahead) -> _Ahead:
-        """Both are true, but for the time between them. Where they cannot be, a clock was set, and this one counts.
+        """Combine two leads: both are true, but for the time between. Where not, a clock was set, and this one counts.
 
         What comes out lies within this one. So a clock that runs faster for a while than is thought possible here, as
         chrony may let it, is never known worse than by the last answer alone.
@@ -149,7 +149,7 @@ class ServerIdentity:
 
     @property
     def identity(self) -> str | None:
-        """Of the server seen last."""
+        """Return the identity of the server seen last."""
         return self.server.identity
 
     @property
@@ -162,18 +162,18 @@ class ServerIdentity:
 
     @property
     def is_primary(self) -> bool:
-        """Whether the server seen last is a primary."""
+        """Return whether the server seen last is a primary."""
         return self.server.is_primary
 
     def trust_since(self, server: Server) -> int:
-        """Since when (ms, that server's clock) stamps of a reply count, by the connection it came over.
+        """Return since when (ms, that server's clock) stamps of a reply count, by the connection it came over.
 
         A connection to another server than the one seen last may be to one that was demoted: it is never trusted.
         """
         return self.trust_since_ms if server.identity == self.server.identity else NEVER_MS
 
     def note_clock(self, server: Server, now_ms: int, asked_at: float) -> None:
-        """A server has just said how late it is. An answer that took long says less than one before, which still holds.
+        """Note a server's clock as just told. A slow answer says less than one before, which still holds.
 
         :param now_ms: milliseconds by its own clock.
         :param asked_at: monotonic seconds, before it was asked.
@@ -188,7 +188,7 @@ class ServerIdentity:
             self.clock_was_set(round(clock.least - before.most), now_ms)
 
     def clock_was_set(self, by_ms: int, now_ms: int) -> None:
-        """The clock of the server seen last was set.
+        """Note that the clock of the server seen last was set.
 
         :param by_ms: milliseconds forward; less than 0: back.
         :param now_ms: what it says since then.
@@ -203,14 +203,14 @@ class ServerIdentity:
 
     @property
     def expected_canary(self) -> Canary | None:
-        """The canary that has to lie there, or a later one. None does if the clock was set forward: then the look at it
-        writes a new one, by which the other workers notice."""
+        """Return the canary that has to lie there, or a later one. None does if the clock was set forward: then the
+        look at it writes a new one, by which the other workers notice."""
         canary = self.canary
         return canary._replace(number=canary.number + _MORE_THAN_ANY) if canary and self.was_set else canary
 
     def estimated_ms(self, at: float, *, latest: bool = False) -> int:
-        """The clock of the server seen last at some moment, milliseconds since 1970, without asking it. 0: it has not
-        said how late it is.
+        """Return the clock of the server seen last at some moment, milliseconds since 1970, without asking it. 0: it
+        has not said what time it is.
 
         :param at: monotonic seconds.
         :param latest: it was that late or earlier; else that late or later. Between the two lies as much time as the
@@ -222,7 +222,7 @@ class ServerIdentity:
         return int(at * 1000 + (clock.most if latest else clock.least))
 
     def observe(self, identity: str | None, *, now_ms: int, is_primary: bool) -> Server:
-        """A server introduced itself. Returns what to believe of the connection.
+        """Note that a server introduced itself. Return what to believe of the connection.
 
         :param identity: see :class:`Server`. None: every connection may lead to another server, and nothing
             confirmed before this one counts.
@@ -249,7 +249,7 @@ class ServerIdentity:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Meanwhile nothing of what the host's workers know of the server is read or noted."""
+        """Read and note nothing meanwhile of what the host's workers know of the server."""
         memory, self._memory = self._memory, Forgetful()
         try:
             yield
@@ -257,7 +257,7 @@ class ServerIdentity:
             self._memory = memory
 
     def saw(self, canary: Canary) -> bool:
-        """The canary was looked at. Whether it says that data was lost.
+        """Note a look at the canary. Return whether it says that data was lost.
 
         Any other generation than the one seen last is a loss: the worker that noticed it first wrote a new one, and
         must not hide it from the others. One that lies elsewhere says nothing of the one before.
@@ -274,7 +274,7 @@ class ServerIdentity:
         return lost
 
     def introduce(self, connection: Any) -> None:
-        """redis-py's ``redis_connect_func``: greet, then ask which server answers. One round trip per new
+        """Greet, then ask which server answers: redis-py's ``redis_connect_func``. One round trip per new
         connection."""
         try:
             connection.on_connect()
@@ -301,8 +301,8 @@ class ServerIdentity:
         self.note_clock(connection.langpont_server, now_ms, asked_at)
 
     def _takes_over(self, identity: str | None, known: ServerRecord | None, now_ms: int) -> bool:
-        """A new worker goes on where the others of its host are, if they know this server. Its clock may have been set
-        back since."""
+        """Go on where the other workers of the host are, if they know this server. Its clock may have been set back
+        since."""
         if known is None or known.identity != identity:
             return False
         self.trust_since_ms = min(known.trust_since_ms, now_ms)
@@ -323,7 +323,7 @@ class ServerIdentity:
 
 
 def identity_of(server: Mapping[str, str], replication: Mapping[str, str]) -> str | None:
-    """The identity of a server, so that it is another one after whatever may have given it older data.
+    """Return the identity of a server, so that it is another one after whatever may have given it older data.
 
     A start gives it another run id. A replica has the replication id of its primary: another one, another history. A
     primary changes its own when it is promoted, but also when its first replica comes, and an hour after its last one

@@ -70,15 +70,15 @@ class Shards:
 
     @property
     def all(self) -> Collection[RedisStore]:
-        """The stores of all shards, in the order of their numbers."""
+        """Return the stores of all shards, in the order of their numbers."""
         return self._stores.values()
 
     def get(self, number: int) -> RedisStore | None:
-        """The store of a shard, if it has one."""
+        """Return the store of a shard; None: it has none."""
         return self._stores.get(number)
 
     def of(self, number: int) -> RedisStore:
-        """The store of a shard.
+        """Return the store of a shard.
 
         :raises StoreError: it has none.
         """
@@ -88,14 +88,14 @@ class Shards:
         return store
 
     def asking(self, number: int) -> RedisStore:
-        """The store of a shard, for keys that are still on their way to it."""
+        """Return the store of a shard, for keys that are still on their way to it."""
         store = self._asking.get(number)
         if store is None:
             store = self._asking[number] = self.of(number).announcing(_ASKING)
         return store
 
     def find(self, timeout: float) -> None:
-        """Ask one node after the other, while no shard is known.
+        """Find the shards, if none is known: ask one node after the other.
 
         :param timeout: seconds for each.
         :raises StoreError: no node answers.
@@ -105,7 +105,7 @@ class Shards:
                 self._directory.refresh(timeout)
 
     def known(self, timeout: float) -> SlotMap:
-        """The map, see :meth:`ClusterTopology.learn`.
+        """Return the map, see :meth:`ClusterTopology.learn`.
 
         :raises StoreError: no node says it.
         """
@@ -195,7 +195,7 @@ class Router:
         return self._shards.asking(number)
 
     def _wait_for(self, slot: int, error: StoreError, tries: int, ends: float) -> None:
-        """Some keys of the slot are here and some there, or are not anywhere yet.
+        """Wait a moment for a slot of which some keys are here and some there, or are not anywhere yet.
 
         :raises StoreError: it is not worth it.
         """

@@ -1,4 +1,4 @@
-"""Which shard of a cluster has which slot, and where its servers are. Pure: it is told, and asked.
+"""The map of a cluster: which shard has which slot, and where its servers are. Pure: it asks no server.
 
 Servers that are no cluster are one shard that has every slot, and no number.
 
@@ -51,13 +51,13 @@ class Servers:
 
     @property
     def all(self) -> frozenset[Address]:
-        """All of them."""
+        """Return all servers of the shard."""
         return frozenset((self.primary, *self.replicas))
 
 
 @dataclass(frozen=True)
 class SlotMap:
-    """What is known of a cluster.
+    """The slots and servers of a cluster, as far as they are known.
 
     :param owners: of each slot: the number of its shard, or :data:`NO_SHARD`. A single entry may be corrected in place.
     :param places: number → its servers. Numbers begin at 1, in the order of the slots when the map is the first;
@@ -69,24 +69,24 @@ class SlotMap:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether there are slots to be asked for."""
+        """Return whether there are slots to be asked for."""
         return SINGLE not in self.places
 
     def number_of(self, digest: str) -> int:
-        """The shard that has a session."""
+        """Return the shard that has a session."""
         return self.owners[key_slot(digest.encode())]
 
     @property
     def homeless(self) -> int:
-        """How many slots no shard has."""
+        """Return how many slots no shard has."""
         return self.owners.count(NO_SHARD) if NO_SHARD not in self.places else 0
 
     def at(self, address: Address) -> int | None:
-        """The shard that has a server at an address."""
+        """Return the shard that has a server at an address."""
         return next((number for number, place in self.places.items() if address in place.all), None)
 
     def with_primary(self, address: Address) -> tuple[SlotMap, int]:
-        """A map in which some shard has its primary at an address: a replica was promoted, or a shard is new."""
+        """Return a map in which some shard has its primary at an address: a replica was promoted, or a shard is new."""
         number = self.at(address)
         if number is None:
             number = max(self.places, default=0) + 1
@@ -98,12 +98,12 @@ class SlotMap:
 
 
 def name_of(number: int) -> str:
-    """How the names of a shard's stores end: ``:2``; of the only one, and while none is known, with nothing."""
+    """Return the end of the names of a shard's stores: ``:2``; nothing for the only one, and while none is known."""
     return f":{number}" if number else ""
 
 
 def single(servers: Servers) -> SlotMap:
-    """The map of what is no cluster."""
+    """Return the map of what is no cluster."""
     return SlotMap([SINGLE] * SLOTS, {SINGLE: servers})
 
 
@@ -139,7 +139,7 @@ def _address(node: Sequence[Any], asked: Address) -> Address:
 
 
 def draw(ranges: Iterable[Range], before: SlotMap | None = None) -> SlotMap:
-    """A map of what a node says, with the shards' numbers of the map before, if that was one of a cluster."""
+    """Return a map of what a node says, with the shards' numbers of the map before, if that was one of a cluster."""
     if before is not None and not before.is_cluster:
         before = None
     found: dict[Address, tuple[Servers, list[tuple[int, int]]]] = {}
@@ -176,8 +176,8 @@ def _numbers(
 
 
 def moved(before: SlotMap, after: SlotMap) -> list[int]:
-    """The slots that another shard has than before, or that no shard had: what lies in them may be old. All of them if
-    it was no cluster, or is none any more."""
+    """Return the slots that another shard has than before, or that no shard had: what lies in them may be old. All of
+    them if it was no cluster, or is none any more."""
     if before.is_cluster != after.is_cluster:
         return list(range(SLOTS))
     if before.owners == after.owners:
@@ -188,5 +188,5 @@ def moved(before: SlotMap, after: SlotMap) -> list[int]:
 
 @lru_cache(maxsize=1024)
 def tag_of(slot: int) -> str:
-    """A text that, between braces in a key, puts that key into a slot."""
+    """Return a text that, between braces in a key, puts that key into a slot."""
     return next(text for text in map(str, count()) if key_slot(text.encode()) == slot)

@@ -56,17 +56,17 @@ class RedisStore:
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
-        """What has a health of its own, by name: the one server."""
+        """Return the servers with a health of their own, by name: here there is one."""
         return {self.name: self.endpoint}
 
     def find_shards(self, timeout: float) -> None:
-        """A single server has none to be found."""
+        """Do nothing: a single server has no shards to be found."""
 
     homeless = 0
     """Slots of a cluster that no shard has."""
 
     def announcing(self, command: bytes) -> RedisStore:
-        """The same store, where a command stands before each other one. It keeps nothing near."""
+        """Return the same store, where a command stands before each other one. It keeps nothing near."""
         store = copy(self)
         store.link, store.near = self.link.announcing(command), None
         return store
@@ -186,7 +186,7 @@ class RedisStore:
         return Written("written", versions, None, is_held) if versions else None
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        """Put a row into its auth hash by compare-and-set. Returns the answer of ``push.lua``."""
+        """Put a row into its auth hash by compare-and-set. Return the answer of ``push.lua``."""
         command = self.commands.push(row, stamp_ms, life_ms)
         [reply] = self._change((row.digest,), lambda deadline_ms: [command], timeout)
         return str(reply, "ascii")
@@ -255,7 +255,7 @@ class RedisStore:
         return [self.link.translated(each, sent=False) if is_refusal(each) else merged(each) for each in replies]
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        """Categories as they are, all in one round trip. One that is not there is empty as of now.
+        """Return categories as they are, all in one round trip. A category that is not there is empty as of now.
 
         :param wanted: digest and category of each.
         """
@@ -266,7 +266,7 @@ class RedisStore:
         return [records.copy_of(digest, name, reply, self._codec) for (digest, name), reply in pairs]
 
     def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
-        """The auth records of signed-in sessions, all in one round trip; no life is extended."""
+        """Return the auth records of signed-in sessions, all in one round trip; no life is extended."""
         replies = self.link.run(
             [self.commands.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}) for digest in digests], timeout
         )
@@ -274,7 +274,7 @@ class RedisStore:
         return [answer(digest, (AUTH,), SIGNED_IN, reply, codec=self._codec) for digest, reply in found]
 
     def estimated_ms(self, digest: str, at: float, *, latest: bool = False) -> int:
-        """The clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""
+        """Return the clock of the server that has a session, see :meth:`ServerIdentity.estimated_ms`."""
         return self.server_identity.estimated_ms(at, latest=latest)
 
     def quarantine(self, ref: RecordRef, category: str, *, timeout: float, only_foreign: bool = False) -> None:
@@ -293,7 +293,7 @@ class RedisStore:
         *,
         refusals: bool = False,
     ) -> list[Any]:
-        """Change sessions. That they were changed is noted for the other workers of this host, whatever came of it.
+        """Change sessions, and note for the other workers of this host that they were changed, whatever came of it.
 
         A server answers the clients that get something from it at a time in any order. With a question in front, whose
         answer is sent first, those that keep a session are told of the change before its writer has its answer, nearly
@@ -324,11 +324,11 @@ class RedisStore:
 
     @property
     def in_use(self) -> int:
-        """Connections that are in use at this moment."""
+        """Return how many connections are in use at this moment."""
         return self.link.connections.in_use
 
     def take_most_in_use(self) -> int:
-        """The most connections that were in use at a time since this was last asked."""
+        """Return the most connections that were in use at a time since the last call."""
         return self.link.connections.take_most_in_use()
 
 

@@ -1,4 +1,4 @@
-"""Where the shards of a Redis Cluster are: what its nodes say, and when to ask them again.
+"""The places of a Redis Cluster's shards: what its nodes say, and when to ask them again.
 
 The map of the slots is learned and kept fresh by the monitor. A request uses it as it is: only the very first one of
 a process may ask one node for it.
@@ -48,7 +48,7 @@ _LAST_CHECKED = LONGEST_UNCONFIRMED_MS / 1000
 
 
 class LookTimes:
-    """When it is time to look at the map again.
+    """The times at which the map is to be looked at again.
 
     :param clock: monotonic seconds.
     """
@@ -64,11 +64,11 @@ class LookTimes:
         self._pause = _SHORTEST_PAUSE
 
     def doubt(self) -> None:
-        """Have it looked at soon."""
+        """Have the map looked at soon."""
         self._doubtful = True
 
     def start_if_due(self, lost: bool) -> bool:
-        """Whether to look now; then the doubts are over.
+        """Return whether to look now; then the doubts are over.
 
         :param lost: some shard does not answer: it may have another primary by now.
         """
@@ -84,13 +84,13 @@ class LookTimes:
         return True
 
     def looked(self) -> None:
-        """A look has ended."""
+        """Note that a look has ended."""
         # Workers that lost the same shard must not ask in step.
         self._next = self._clock() + REST - CHANCE.uniform(0, self._pause / 2)
 
 
 class ClusterTopology:
-    """Where everything is in one cluster, as far as this process knows.
+    """The map of one cluster, as far as this process knows it.
 
     :param connect: connects to a node within some seconds, to ask it for the map.
     :param clock: monotonic seconds.
@@ -125,15 +125,15 @@ class ClusterTopology:
     # -- in requests -----------------------------------------------------------------------------------------------
 
     def number_of(self, digest: str) -> int:
-        """The shard that has a session; NO_SHARD: none, or not known yet."""
+        """Return the shard that has a session; NO_SHARD: none, or not known yet."""
         return self.map.number_of(digest) if self.map is not None else NO_SHARD
 
     def locate(self, digest: str) -> str:
-        """The shard of a session, as its stores' names end."""
+        """Return the shard of a session, as its stores' names end."""
         return name_of(self.number_of(digest))
 
     def learn(self, timeout: float) -> SlotMap:
-        """The map; the first requests that need it ask one node.
+        """Return the map; the first requests that need it ask one node.
 
         :raises Exception: what the node's connection raised, or ValueError: it does not know.
         """
@@ -150,16 +150,16 @@ class ClusterTopology:
             self._lock.release()
 
     def host_of(self, store: str) -> str:
-        """Of the primary that stands behind a store of a shard."""
+        """Return the host of the primary behind a store of a shard; empty: it is not known."""
         number = int(shard_of(store)[1:] or SINGLE)
         return self.map.places[number].primary.host if self.map and number in self.map.places else ""
 
     def share(self, shard: str) -> float:
-        """The share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
+        """Return the share of all sessions (0–1) that lies on a shard, which is named as by :meth:`locate`."""
         return self.map.owners.count(int(shard[1:] or NO_SHARD)) / SLOTS if self.map is not None else 1.0
 
     def note_moved(self, slot: int, address: Address) -> int:
-        """A node said which server has a slot by now. Returns that shard."""
+        """Note which server has a slot by a node's word. Return its shard."""
         with self._lock:
             assert self.map is not None
             number = self.map.at(address)
@@ -173,14 +173,14 @@ class ClusterTopology:
             return number
 
     def note_moving(self, slot: int, address: Address) -> int | None:
-        """A node said that a slot is on its way. Returns the shard that it goes to, if that is known."""
+        """Note that a slot is on its way, by a node's word. Return the shard that it goes to, if that is known."""
         self.doubt()
         self.arrived.setdefault(slot, self._clock())
         return self.map.at(address) if self.map else None
 
     def since_arrival(self, digest: str) -> float | None:
-        """Seconds since another shard than before answers for a session; None: the same one does, as far as that still
-        matters."""
+        """Return for how many seconds another shard than before has answered for a session; None: the same one does, as
+        far as that still matters."""
         arrived = self.arrived and self.arrived.get(key_slot(digest.encode()))
         return self._clock() - arrived if arrived else None
 
@@ -205,7 +205,7 @@ class ClusterTopology:
             self._look_times.looked()
 
     def adopt_single(self) -> bool:
-        """Whether the servers are known to be no cluster: then the map is that, and no server has to be asked."""
+        """Return whether the servers are known to be no cluster: then that is the map, without a question."""
         servers = self.nodes.single()
         if servers is None:
             return False
@@ -227,14 +227,14 @@ class ClusterTopology:
             self._take_over(answer)
 
     def canary_slot(self, number: int) -> int:
-        """The first slot of a shard that is not on its way to another one."""
+        """Return the first slot of a shard that is not on its way to another one."""
         now = self._clock()
         owners = self.map.owners if self.map else ()
         own = (slot for slot, owner in enumerate(owners) if owner == number)
         return next((slot for slot in own if self._avoided.get(slot, 0.0) < now), 0)
 
     def avoid(self, slot: int) -> None:
-        """A canary cannot lie in that slot at the moment."""
+        """Have no canary lie in that slot for a while."""
         self._avoided[slot] = self._clock() + _AVOIDED
         self.doubt()
 

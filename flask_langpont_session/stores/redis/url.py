@@ -1,4 +1,4 @@
-"""The URLs by which Redis is named: what asks what a URL says, asks here.
+"""The URLs by which Redis is named: all that reads a URL uses this module.
 
 There are four kinds: a single server, read as redis-py will read it; several hosts, any of which knows the rest
 (sentinels, or nodes of a cluster); a group that AWS knows. No error quotes any of a URL: it may hold a password.
@@ -17,7 +17,7 @@ from .slots import Address
 
 
 class Kind(Enum):
-    """What a URL names."""
+    """The kind of deployment that a URL names."""
 
     SERVER = "server"
     SENTINEL = "sentinel"
@@ -26,7 +26,7 @@ class Kind(Enum):
 
 
 class Scheme(NamedTuple):
-    """What a URL's scheme says."""
+    """The meaning of a URL's scheme."""
 
     kind: Kind
     has_tls: bool
@@ -58,13 +58,13 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+", re.ASCII)
 
 
 def kind_of(url: str | None) -> Kind | None:
-    """What a URL names; None: nothing that is supported."""
+    """Return the kind of deployment that a URL names; None: nothing that is supported."""
     scheme = _scheme_of(url)
     return scheme.kind if scheme else None
 
 
 def has_tls(url: str | None) -> bool:
-    """Whether a URL asks for TLS."""
+    """Return whether a URL asks for TLS."""
     scheme = _scheme_of(url)
     return scheme is not None and scheme.has_tls
 
@@ -75,12 +75,12 @@ def _scheme_of(url: str | None) -> Scheme | None:
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a user or a password is in a URL of any kind."""
+    """Return whether a user or a password is in a URL of any kind."""
     return "@" in _authority(url)[0]
 
 
 class Options(NamedTuple):
-    """What stands at the end of a URL of any kind.
+    """The end of a URL of any kind.
 
     :param values: behind the question mark: name → what is given, as often as it is given.
     :param has_fragment: whether there is a ``#``, which ends it.
@@ -91,13 +91,13 @@ class Options(NamedTuple):
 
 
 def options_of(url: str) -> Options:
-    """What a URL says behind its hosts and its path."""
+    """Return what a URL says behind its hosts and its path."""
     before, _, fragment = url.partition("#")
     return Options(parse_qs(before.partition("?")[2], keep_blank_values=True), bool(fragment))
 
 
 def is_number(text: str) -> bool:
-    """Whether this is the number of a database."""
+    """Return whether a text is the number of a database."""
     return text.isascii() and text.isdecimal()
 
 
@@ -105,7 +105,7 @@ def is_number(text: str) -> bool:
 
 
 def read_server(url: str) -> SplitResult:
-    """The parts of the URL of a single server, as redis-py finds them.
+    """Return the parts of the URL of a single server, as redis-py finds them.
 
     :raises ValueError: it is not a URL, or its port no number.
     """
@@ -115,7 +115,7 @@ def read_server(url: str) -> SplitResult:
 
 
 def for_redis_py(url: str) -> str:
-    """The URL of a single server in a scheme that redis-py knows."""
+    """Return the URL of a single server in a scheme that redis-py knows."""
     return url.replace("valkey", "redis", 1) if url.startswith("valkey") else url
 
 
@@ -124,7 +124,7 @@ def for_redis_py(url: str) -> str:
 
 @dataclass(frozen=True)
 class SentinelUrl:
-    """What the URL of a service behind sentinels says.
+    """The content of a URL of a service behind sentinels.
 
     :param sentinels: where to ask.
     :param service: the name the sentinels know the primary by.
@@ -142,7 +142,7 @@ class SentinelUrl:
 
 @dataclass(frozen=True)
 class ClusterUrl:
-    """What the URL of a cluster says.
+    """The content of a URL of a cluster.
 
     :param seeds: nodes to ask first; any one that answers knows the others.
     :param tls: for all nodes.
@@ -200,7 +200,7 @@ def _read_many(url: str, *, called: str, port: int) -> tuple[tuple[Address, ...]
 
 
 def _authority(url: str) -> tuple[str, str, str]:
-    """What stands before the path, the path without its slash, what stands behind the question mark."""
+    """Return what stands before the path, the path without its slash, and what stands behind the question mark."""
     rest, _, query = url.partition("://")[2].partition("?")
     authority, _, path = rest.partition("/")
     return authority, path, query
@@ -218,7 +218,7 @@ def _address(text: str, called: str, port: int) -> Address:
 
 @dataclass(frozen=True)
 class GroupName:
-    """What an ``elasticache://`` or ``elasticache+serverless://`` URL says.
+    """The content of an ``elasticache://`` or ``elasticache+serverless://`` URL.
 
     :param group_id: of the replication group, or the serverless cache's name, in lower case as AWS keeps it.
     :param region: None: as boto3 finds it.

@@ -43,7 +43,7 @@ HEARS = bool(_PUSH)
 
 
 def pack(parts: tuple[Any, ...]) -> bytes:
-    """A command as it goes over the wire.
+    """Return a command as it goes over the wire.
 
     :param parts: text, bytes or numbers.
     """
@@ -85,7 +85,7 @@ class Wire:
         self.on_push: Callable[[list[Any]], None] = _of_no_interest
 
     def settimeout(self, seconds: float | None) -> None:
-        """Only a look without waiting (0) is heeded: how long to wait is said by the deadline."""
+        """Heed only a look without waiting (0): how long to wait is said by the deadline."""
         self._at_once = seconds == 0
 
     def sendall(self, data: bytes) -> None:
@@ -108,12 +108,12 @@ class Wire:
 
     @property
     def hears(self) -> bool:
-        """Whether messages that nothing was asked for are handed over: an exchange was made here, and not by redis-py's
-        parser in Python, which knows nothing of `on_push`."""
+        """Return whether messages that nothing was asked for are handed over: an exchange was made here, and not by
+        redis-py's parser in Python, which knows nothing of `on_push`."""
         return HEARS and self._reader is not None
 
     def is_quiet(self) -> bool:
-        """Whether there is nothing to read, and the other side has not closed: nothing was asked."""
+        """Return whether there is nothing to read, and the other side has not closed. Only between exchanges."""
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN | select.POLLPRI)
@@ -172,8 +172,8 @@ class Wire:
         reader.feed(self._buffer, 0, received)
 
     def hear(self, *, arrived: bool = True) -> bool:
-        """Hand over the messages that nothing was asked for, without waiting for any. Whether the connection is good
-        still. Not while an exchange is under way.
+        """Hand over the messages that nothing was asked for, without waiting for any. Return whether the connection is
+        good still. Not while an exchange is under way.
 
         :param arrived: those that have arrived meanwhile, too; else only what lies behind the last reply.
         """
@@ -201,7 +201,7 @@ class Wire:
             return False
 
     def _take(self, receive: Callable[..., Any], *arguments: Any) -> Any:
-        """What has arrived, also after the deadline: it may have come while this process was late."""
+        """Return what has arrived, also after the deadline: it may have come while this process was late."""
         if self._at_once:
             self._arm(0.0)
             return receive(*arguments)

@@ -49,7 +49,7 @@ class DeadlineExceeded(LangPontSessionError):
 
 
 class StartedLate(DeadlineExceeded):
-    """The same, but too much time went by before the call began: it says nothing about what it waits for."""
+    """The call did not end in time, and began late: this says nothing about what it waits for."""
 
 
 class GivenUp(LangPontSessionError):
@@ -60,7 +60,7 @@ _here = threading.local()
 
 
 def raise_if_given_up() -> None:
-    """To be asked by a call before it takes effect.
+    """Raise if no caller waits for this call any more. To be asked by a call before it takes effect.
 
     :raises GivenUp: its caller was told that it did not end in time.
     """
@@ -70,12 +70,12 @@ def raise_if_given_up() -> None:
 
 
 def is_call() -> bool:
-    """Whether this thread is in the middle of a call of a bulkhead."""
+    """Return whether this thread is in the middle of a call of a bulkhead."""
     return getattr(_here, "job", None) is not None
 
 
 def waiting_on(owner: object, fd: int) -> None:
-    """To be said by a call before it waits for the other side of a connection. Outside of a bulkhead it says nothing.
+    """Note that this call is about to wait for the other side of a connection. Outside of a bulkhead this does nothing.
 
     :param owner: the connection. It belongs to this call until :func:`no_longer_waiting_on`, which has to be said
         before the connection is closed or given to another call.
@@ -87,7 +87,7 @@ def waiting_on(owner: object, fd: int) -> None:
 
 
 def no_longer_waiting_on(owner: object) -> bool:
-    """From when this returns the connection's socket is left alone.
+    """Have the socket of a connection left alone from here on.
 
     :return: whether it was shut down: the connection cannot be used any more.
     """
@@ -96,7 +96,7 @@ def no_longer_waiting_on(owner: object) -> bool:
 
 
 class _Wire:
-    """The socket of a connection, also after its number may be another one's."""
+    """The socket of a connection, told from another file that got the same number since."""
 
     __slots__ = ("_fd", "_identity", "is_shut", "owner")
 
@@ -107,7 +107,7 @@ class _Wire:
         self._identity = _identity(fd)
 
     def shut_down(self) -> None:
-        """A thread that waits on it is told that the connection has ended. Does not block."""
+        """End the connection for a thread that waits on it. Does not block."""
         # The driver's own object is not safe to use from another thread, and its library closes a broken socket without
         # a word: the number may be another file's then.
         with suppress(OSError):
@@ -208,7 +208,7 @@ class Bulkhead:
         _bulkheads.add(self)
 
     def call(self, fn: Callable[[], T], timeout: float, *, queue: bool = True) -> T:
-        """What `fn` returns or raises, if it does so in time.
+        """Run `fn` on a thread of its own, and return what it returns or raise what it raises, if it ends in time.
 
         :param timeout: seconds to wait, for a slot and for the answer together; `fn` itself is not interrupted.
         :param queue: wait for a slot, too; else it must be free now.
@@ -260,7 +260,7 @@ class Bulkhead:
 
     @property
     def busy(self) -> int:
-        """Slots that are taken at the moment."""
+        """Return how many slots are taken at the moment."""
         return self._size - len(self._free)
 
     def _free_all(self) -> None:
@@ -293,7 +293,7 @@ class Bulkhead:
 
 
 def _serve(inbox: _Inbox, free: _Slots, places: threading.Semaphore, running: set[_Job[Any]]) -> None:
-    """The life of one thread. It holds no reference to its bulkhead, which may go away."""
+    """Run the calls of one thread. Holds no reference to the bulkhead, which may go away."""
     while job := _next_job(inbox, free):
         running.add(job)
         job.run()

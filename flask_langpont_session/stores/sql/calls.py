@@ -1,6 +1,5 @@
-"""How a call of the database runs: for a bounded time, on a thread of its own, begun anew where that helps, and
-whatever goes wrong becomes a :class:`StoreError`.
-"""
+"""The way a call of the database runs: for a bounded time, on a thread of its own, begun anew where that helps.
+Whatever goes wrong becomes a :class:`StoreError`."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ class Calls:
         self._complaint = Once(_SILENCE, clock)
 
     def in_request(self, work: Callable[[], T], timeout: float | None, *, writing: bool = True) -> T:
-        """A call that has more time than a request takes neither the slots nor the time-outs of requests.
+        """Run a request's call. One with more time than a request takes neither slots nor time-outs of requests.
 
         :param timeout: None: as long as a request waits.
         :param writing: what the call is for; what a read notes on the way is not that.
@@ -76,7 +75,7 @@ class Calls:
         return self._bounded(self.requests, work, self.timeout if timeout is None else timeout, writing)
 
     def read(self, ask: Callable[[Connection], T], timeout: float | None = None, *, is_patient: bool = False) -> T:
-        """Return what one statement that reads comes to.
+        """Return the result of one statement that reads.
 
         :param ask: gets the connection.
         :param timeout: see :meth:`in_request`, or, of one that is patient, :meth:`patiently`.
@@ -91,7 +90,7 @@ class Calls:
         return self.in_request(work, timeout, writing=False)
 
     def write(self, ask: Callable[[Connection], T], timeout: float | None = None, *, is_patient: bool = False) -> T:
-        """Return what a transaction that writes comes to; see :meth:`read`."""
+        """Return the result of a transaction that writes; see :meth:`read`."""
 
         def work() -> T:
             with self.connections.writing() as connection:
@@ -100,7 +99,7 @@ class Calls:
         return self.patiently(work, timeout or PATIENT_SECONDS) if is_patient else self.in_request(work, timeout)
 
     def patiently(self, work: Callable[[], T], seconds: float = PATIENT_SECONDS, *, writing: bool = True) -> T:
-        """A call of the recovery or of an operator."""
+        """Run a call of the recovery or of an operator."""
 
         def patient() -> T:
             with self.connections.patience(seconds):
@@ -109,7 +108,7 @@ class Calls:
         return self._bounded(self.patient, patient, seconds, writing)
 
     def probe(self, work: Callable[[], None], timeout: float, *, writing: bool) -> None:
-        """A call that finds out whether the database can be used."""
+        """Run a call that finds out whether the database can be used."""
 
         def hasty() -> None:
             # Half of the time: what keeps a write from being done must be told, in time, from no answer at all.
@@ -127,7 +126,7 @@ class Calls:
         self._schema.was_there = True
 
     def translated(self, error: Exception, *, writing: bool = True) -> StoreError:
-        """Return what an error is for the rest of the package. It is remembered."""
+        """Return an error as the rest of the package knows it. Remembers whether it may lead elsewhere."""
         found = store_error(error, writing=writing)
         self._was_ill = self._was_ill or leads_elsewhere(found)
         return found
@@ -168,7 +167,7 @@ class Calls:
             raise self.translated(error, writing=writing) from None
 
     def _with_tables(self, work: Callable[[], T], timeout: float) -> T:
-        """Do it; if that needs tables which are not there, and may be made, once more after that."""
+        """Do the work. If tables are missing that may be made, make them and do it once more."""
         try:
             return self._insisting(work, timeout)
         except Exception as error:
@@ -178,10 +177,10 @@ class Calls:
         return self._insisting(work, timeout)
 
     def _insisting(self, work: Callable[[], T], timeout: float) -> T:
-        """Try again what the database took back in favour of another transaction: that one gets on, and so will this,
-        though perhaps after several others. And when a lock was not free in time, if this process is late: then so is
-        its thread that has the lock. What is left of the time is all that these tries have, so that the database says
-        what keeps it, instead of being given up."""
+        """Do the work, again if the database took it back in favour of another transaction: that one gets on, and so
+        will this, though perhaps after several others. Also if a lock was not free in time while this process is late:
+        then so is its thread that has the lock. The later tries have only what is left of the time, so that the
+        database says what keeps them, instead of being given up."""
         began = PROCESS.passed()
         patience: AbstractContextManager[None] = NOTHING
         while True:

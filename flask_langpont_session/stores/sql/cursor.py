@@ -17,7 +17,7 @@ from .dialects import DRIVERS
 
 
 class Outcome(NamedTuple):
-    """What a statement came to.
+    """The result of a statement.
 
     :param row: the first one, in the order of the statement's columns; None: there is none.
     :param changed: how many rows were.
@@ -51,7 +51,7 @@ def run(connection: Connection, statement: Executable, values: Mapping[str, Any]
 
 
 def execute(connection: Connection, text: str, parameters: Any = ()) -> Outcome:
-    """The same of one that is written for the driver."""
+    """Run a statement that is written for the driver, and return its first row; see :func:`run`."""
     if _is_watched(connection):
         return _outcome(connection.exec_driver_sql(text, parameters))
     dialect, cursor = connection.dialect, connection.connection.cursor()

@@ -124,7 +124,7 @@ class Database:
     def load(
         self, digest: str, *, idle_ms: int, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
-        """The row of a session as it is when this returns, or None.
+        """Return the row of a session as it is when this returns, or None.
 
         A session in use has its idle expiry moved on the way. If the row's idle time has passed but Redis knows a
         later expiry, that counts; if it has passed for Redis too, the session is ended. Without an answer of Redis
@@ -167,7 +167,7 @@ class Database:
         device: Device = NO_DEVICE,
         timeout: float | None = None,
     ) -> Created | None:
-        """A new row, version 1. Repeating it after an unknown outcome returns the row that is there.
+        """Insert a row, version 1, and return it. Repeated after an unknown outcome, return the row that is there.
 
         :param kill: digest of a session that ends in the same transaction, and does not count.
         :param limit: what the user may have, the new session included. None: any number.
@@ -213,7 +213,7 @@ class Database:
         device: Device = NO_DEVICE,
         timeout: float | None = None,
     ) -> AuthRow | None:
-        """A new row for an old session that is taken over, and in the same transaction the note that it was.
+        """Insert a new row for an old session that is taken over, and in the same transaction the note that it was.
 
         :param note: the digest of the old session.
         :param note_ms: how long the old session may be of use yet.
@@ -254,7 +254,7 @@ class Database:
         absolute_ms: int | None = None,
         timeout: float | None = None,
     ) -> AuthRow | None:
-        """Compare-and-set. None: the row is not valid, or not at that version any more; nothing was changed.
+        """Update a row by compare-and-set. None: it is not valid, or not at that version; nothing was changed.
 
         :param seen: the version that the new payload was made from.
         :param absolute_ms: a new life in all, counted from the session's beginning. None: as it is.
@@ -316,7 +316,7 @@ class Database:
         return self.calls.write(rename, timeout)
 
     def kill(self, digest: str, timeout: float | None = None) -> int | None:
-        """End a session for ever. Returns the row's version, None if there is no row. A dead one stays as it is."""
+        """End a session for ever. Return the row's version, None if there is no row. A dead one stays as it is."""
 
         def end(connection: Connection) -> int | None:
             connection.execute(sql.KILL, {"key": digest})
@@ -415,7 +415,7 @@ class Database:
             return dead
 
         def note_and_kill(connection: Connection) -> list[str]:
-            """The epoch stays, but that the user was logged out everywhere is known from now on, see :meth:`adopt`."""
+            """Kill, and note that the user was logged out everywhere, see :meth:`adopt`. The epoch stays."""
             is_new = not (epoch or after) and connection.execute(sql.SELECT_EPOCH, values).scalar() is None
             if is_new and not connection.execute(sql.KEEP_EPOCH, values).rowcount:
                 connection.execute(sql.SAME_EPOCH, values)
@@ -425,8 +425,8 @@ class Database:
         return self.calls.in_request(lambda: inserted(self.connections, note_and_kill, kill) or [], timeout)
 
     def ended_with(self, user_id: str, epoch: int, timeout: float | None = None) -> list[str]:
-        """The digests, in their order, of the sessions of a user that were alive until the epoch became this one. Their
-        rows must not have been killed since.
+        """Return the digests, in their order, of a user's sessions that were alive until the epoch became this one.
+        Their rows must not have been killed since.
 
         :param epoch: what :meth:`kill_user` returned.
         """
@@ -434,14 +434,14 @@ class Database:
         return self.calls.read(lambda c: list(c.execute(sql.SELECT_ENDED, values).scalars()), timeout)
 
     def sessions_of(self, user_id: str, timeout: float | None = None) -> list[AuthRow]:
-        """All rows of a user, oldest first, dead and expired ones too; not what is damaged and lives."""
+        """Return all rows of a user, oldest first, dead and expired ones too; without live rows that are damaged."""
         values = {"user": user_id}
         return self.calls.read(lambda c: list(self._rows.readable(c.execute(sql.SELECT_OF_USER, values))), timeout)
 
     # -- for the recovery, the monitor and the operator ----------------------------------------------------------
 
     def load_many(self, digests: Sequence[str], timeout: float) -> Found:
-        """The rows of many sessions as they are, with one question; nothing is noted or ended.
+        """Return the rows of many sessions as they are, with one question; nothing is noted or ended.
 
         :param timeout: seconds.
         """
@@ -459,12 +459,12 @@ class Database:
         return self.calls.read(lambda c: set(c.execute(sql.SELECT_RENAMED, values).scalars()), timeout, is_patient=True)
 
     def find(self, beginning: str, timeout: float, limit: int = 2) -> list[str]:
-        """Digests of rows, dead ones too, that begin so."""
+        """Return the digests with this beginning of rows, dead ones too."""
         statement, values = sql.beginning_with(beginning), {"most": limit}
         return self.calls.read(lambda c: list(c.execute(statement, values).scalars()), timeout, is_patient=True)
 
     def describe(self, digest: str, timeout: float) -> Described | None:
-        """All that the database has of one session; nothing is noted or ended. None: it has no row."""
+        """Return all that the database has of one session; nothing is noted or ended. None: it has no row."""
 
         def ask(connection: Connection) -> Described | None:
             row = connection.execute(sql.SELECT_DESCRIBED, {"key": digest}).first()
@@ -476,8 +476,8 @@ class Database:
         return self.calls.read(ask, timeout, is_patient=True)
 
     def changed_since(self, ms_ago: int, after: Position | None = None, limit: int = 200) -> ChangedRows:
-        """Rows changed in the last milliseconds, in the order of the change; a part of them at a time. A moved idle
-        expiry is no change. Live rows that are damaged are left out: nothing follows from them.
+        """Return the rows changed in the last milliseconds, in the order of the change; a part of them at a time. A
+        moved idle expiry is no change. Live rows that are damaged are left out: nothing follows from them.
 
         :param after: what was reached with the part before, instead of `ms_ago`.
         :param limit: rows that are read at most. Fewer than that are the last: to wait for none at all would go on
@@ -494,7 +494,7 @@ class Database:
         return self.calls.read(ask, _PART_SECONDS, is_patient=True)
 
     def probe(self, timeout: float) -> None:
-        """Whether the database takes writes: one real commit, in both tables, that leaves nothing behind.
+        """Find out whether the database takes writes, by one real commit in both tables that leaves nothing behind.
 
         :raises StoreError: it does not; also at once while an earlier probe still hangs.
         """
@@ -516,7 +516,7 @@ class Database:
         self.calls.cut_off(began)
 
     def probe_read(self, timeout: float) -> None:
-        """Whether the database answers reads, whatever it does with writes.
+        """Find out whether the database answers reads, whatever it does with writes.
 
         :raises StoreError: it does not.
         """

@@ -1,4 +1,4 @@
-"""What users are shown of the sessions in which they are signed in."""
+"""The sessions of a user as they are shown to that user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .rows import Rows
 
 
 class Devices:
-    """The part of the rows that no request needs but those that show or name devices.
+    """Labels and networks of sessions, which only requests need that show or name devices.
 
     :param calls: run it.
     :param rows: read them.
@@ -22,9 +22,8 @@ class Devices:
         self._rows = rows
 
     def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
-        """All rows of a user, oldest first, dead and expired ones too. One whose payload cannot be read has none: its
-        user may end it, and another host may be able to read it.
-        """
+        """Return all rows of a user, oldest first, dead and expired ones too. A row whose payload cannot be read has
+        none: its user may end it, and another host may be able to read it."""
 
         found = self._calls.read(lambda c: c.execute(sql.SELECT_DEVICES, {"user": user_id}).all(), timeout)
         return [
@@ -35,7 +34,7 @@ class Devices:
         ]
 
     def label(self, digest: str, timeout: float | None = None) -> str | None:
-        """The label of a session; None: it has none."""
+        """Return the label of a session; None: it has none."""
         label: str | None = self._calls.read(lambda c: c.execute(sql.SELECT_LABEL, {"key": digest}).scalar(), timeout)
         return label
 

@@ -1,4 +1,4 @@
-"""What differs from one database, and from one driver, to another: tables to argue with, and what follows from them.
+"""The differences between databases, and between drivers: tables to argue with, and what follows from them.
 
 SQLite, which has no server, is in :mod:`.engines`; error codes are in :mod:`.errors`.
 """
@@ -36,7 +36,7 @@ _MYSQL = frozenset({"mysql", "mariadb"})
 
 @dataclass(frozen=True)
 class Driver:
-    """One that was run with this package.
+    """A driver that was run with this package.
 
     :param fileno: where a connection has the number of its socket. None: it has no socket.
     :param limits: its arguments that bound making a connection, in seconds.
@@ -96,7 +96,7 @@ RECOMMENDED: Mapping[str, tuple[str, str]] = {
 
 
 def advice(driver: str) -> str | None:
-    """What to say at start about a driver; None: nothing, it was run."""
+    """Return what to say at start about a driver; None: nothing, it was run with this package."""
     if driver in DRIVERS:
         return None
     return (
@@ -106,7 +106,7 @@ def advice(driver: str) -> str | None:
 
 
 def socket_of(connection: Any) -> int | None:
-    """The number of a connection's socket. None: it is closed, or the driver is not known."""
+    """Return the number of a connection's socket. None: it is closed, or the driver is not known."""
     for driver in DRIVERS.values():
         if driver.fileno is None:
             continue
@@ -119,7 +119,7 @@ def socket_of(connection: Any) -> int | None:
 
 
 def is_closed(connection: Any) -> bool:
-    """Whether the driver knows that a connection has ended."""
+    """Return whether the driver knows that a connection has ended."""
     return bool(getattr(connection, "closed", not getattr(connection, "open", True)))
 
 
@@ -127,17 +127,17 @@ def is_closed(connection: Any) -> bool:
 
 
 class _OurLimit(int):
-    """Seconds, known again as ours."""
+    """Seconds of a limit that this package has set, told by the type from one of the application's."""
 
 
 def has_limits(engine: Engine) -> bool:
-    """Whether it is known how to bound the making of a connection."""
+    """Return whether it is known how to bound the making of a connection."""
     return bool(_driver_of(engine).limits)
 
 
 def limit_connecting(dialect: Any, record: object, args: object, params: dict[str, Any]) -> None:
-    """For an engine of the application's. There is no socket to be known yet, and a driver's own limit is minutes. What
-    the engine says itself is kept."""
+    """Bound the making of a connection as the application's engine makes it. There is no socket to be known yet, and a
+    driver's own limit is minutes. What the engine says itself is kept."""
     for name in DRIVERS[dialect.driver].limits:
         # SQLAlchemy 2.0 shows the same dictionary at the next connection, which may be the application's.
         if type(params.get(name)) is _OurLimit:
@@ -160,14 +160,14 @@ def end_connecting(engine: Engine) -> None:
 
 
 def arguments(url: URL) -> dict[str, Any]:
-    """For the driver, but for what the URL says itself."""
+    """Return the arguments for the driver, without those that the URL says itself."""
     driver = DRIVERS.get(url.get_driver_name(), Driver())
     wanted: dict[str, Any] = {**dict.fromkeys(driver.limits, _OurLimit(_CONNECT_SECONDS)), **driver.arguments}
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 
 def place_of(url: URL) -> str:
-    """Which database a URL leads to, for people: never with a user, a password or an option."""
+    """Return the database that a URL leads to, for people: never with a user, a password or an option."""
     name, database = url.get_backend_name(), url.database
     if name == "sqlite":
         return f"sqlite, {database or 'in memory'}"
@@ -185,7 +185,7 @@ def _driver_of(engine: Engine) -> Driver:
 
 
 class Limits:
-    """How a server is told what a statement may take, and what else a connection needs. This one tells it nothing.
+    """Tells a server what a statement may take, and prepares connections for it. This one tells it nothing.
 
     :param ms: what a request's statement may take. None: an engine of the application's, which decides itself.
     """
@@ -195,23 +195,23 @@ class Limits:
 
     @property
     def lets_stand_alone(self) -> bool:
-        """Whether a single statement is better off without BEGIN and COMMIT, which are a round trip each."""
+        """Return whether a single statement is better off without BEGIN and COMMIT, which are a round trip each."""
         return True
 
     def alone(self, connection: Connection) -> AbstractContextManager[None]:
-        """Around statements each of which is committed at once."""
+        """Enclose statements each of which is committed at once."""
         connection.execution_options(isolation_level="AUTOCOMMIT")  # until the pool has the connection back
         return NOTHING
 
     def around(self, connection: Connection, ms: int) -> AbstractContextManager[None]:
-        """Around a transaction.
+        """Enclose a transaction.
 
         :param ms: what a statement in it may take. 0: what a request's may.
         """
         return NOTHING
 
     def inside(self, connection: Connection, ms: int) -> None:
-        """At the beginning of a transaction; see :meth:`around`."""
+        """Prepare a transaction at its beginning; see :meth:`around`."""
 
     def listen(self, engine: Engine, url: URL) -> None:
         """Have the connections of an engine of ours prepared."""
@@ -225,8 +225,8 @@ _REFUSES_OPTIONS = re.compile("unsupported startup parameter|command-line option
 
 
 class OfPostgreSQL(Limits):
-    """By start-up options, which cost nothing. A pooler (PgBouncer) refuses or ignores them, and has many clients use
-    a connection in turn: there they are set in each transaction, for that alone."""
+    """By start-up options, which cost nothing. A pooler (PgBouncer) refuses or ignores them, and has many clients use a
+    connection in turn: there they are set in each transaction, for that alone."""
 
     def __init__(self, ms: int | None) -> None:
         super().__init__(ms)
@@ -382,7 +382,7 @@ def name_mysql(engine: Engine) -> None:
 
 
 def limits_for(dialect: str, ms: int | None) -> Limits:
-    """How a server of that kind is told; see :class:`Limits`."""
+    """Return the limits for a server of that kind; see :class:`Limits`."""
     if dialect == "postgresql":
         return OfPostgreSQL(ms)
     return OfMySQL(ms) if dialect in _MYSQL else Limits(ms)

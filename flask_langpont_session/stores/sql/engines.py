@@ -61,7 +61,7 @@ _Listener = tuple[str, Callable[..., Any]]
 
 
 def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engine:
-    """An engine for :class:`~.database.Database` alone, in which every wait is bounded and no value reaches a log.
+    """Return an engine for :class:`~.database.Database` alone: every wait is bounded, no value reaches a log.
 
     :param url: for SQLAlchemy. What it says itself (`connect_timeout` …) is kept.
     :param timeout: seconds, as given to the store.
@@ -90,8 +90,8 @@ def make_engine(url: str | URL, timeout: float, *, durable: bool = True) -> Engi
 
 
 def _beside(engine: Engine) -> Engine:
-    """An engine with a pool of its own, whose connections are made and prepared as those of the application's are: by
-    the same creator, and with the listeners that the application's pool has by now."""
+    """Return an engine with a pool of its own, whose connections are made and prepared as those of the application's
+    are: by the same creator, and with the listeners that the application's pool has by now."""
     own = sa.create_engine(
         engine.url,
         module=engine.dialect.loaded_dbapi,
@@ -121,7 +121,7 @@ def _prepare_sqlite(engine: Engine, busy_ms: int, synchronous: str) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection, seconds: float) -> None:
-    """Readers and the writer do not wait for each other. Turning it on is the one thing SQLite does not wait for."""
+    """Have readers and the writer not wait for each other. To turn it on is all that SQLite does not wait for."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -174,7 +174,7 @@ class Connections:
                 event.remove(self._given, name, listener)
 
     def _listeners_there(self) -> Iterator[_Listener]:
-        """What cannot be seen from another pool. Not the functions themselves: each store has listeners of its own."""
+        """Yield listeners for the given engine: what another pool does not see. Each store has its own ones."""
         if self._is_sqlite:
             yield "begin", self._note_transaction
         elif has_limits(self.engine):
@@ -191,13 +191,13 @@ class Connections:
 
     @property
     def single_statements_stand_alone(self) -> bool:
-        """Whether one that is a transaction by itself is sent as one, see :meth:`alone`."""
+        """Return whether a statement that is a transaction by itself is sent as one, see :meth:`alone`."""
         # SQLite has no round trips that could be saved. A limit for a transaction needs one.
         return self._limits.lets_stand_alone and not (self._is_sqlite or self._allowed_ms)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """For one statement that reads."""
+        """Lend a connection for one statement that reads."""
         allowed_ms = self._allowed_ms
         is_alone = self.single_statements_stand_alone
         with (
@@ -212,7 +212,7 @@ class Connections:
 
     @contextmanager
     def alone(self, undo: sa.Executable, values: Mapping[str, Any]) -> Iterator[Connection]:
-        """For one statement that writes and is committed at once, where :attr:`single_statements_stand_alone`.
+        """Lend a connection for one write, committed at once, where :attr:`single_statements_stand_alone`.
 
         :param undo: takes back what it did, with these values.
         :raises GivenUp: the caller was told that it failed: nothing was sent, or it was taken back.
@@ -228,7 +228,7 @@ class Connections:
                 raise
 
     def writing(self) -> AbstractContextManager[Connection]:
-        """A transaction that has the lock for writing from its beginning, if the database has only one.
+        """Lend a connection for a transaction that has the lock for writing from its start, if there is only one.
 
         :raises GivenUp: the caller was told that it failed; so it has.
         """
@@ -236,11 +236,11 @@ class Connections:
         return self._transaction(wait_ms, before_commit=raise_if_given_up)
 
     def defining(self) -> AbstractContextManager[Connection]:
-        """A transaction that makes tables, whether or not a call still waits for it: others need them, too."""
+        """Lend a connection that makes tables, whether or not a call still waits for it: others need them, too."""
         return self._transaction(self._allowed_ms)
 
     def writing_without_waiting(self) -> AbstractContextManager[Connection]:
-        """For statements that say SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
+        """Lend a connection for SKIP LOCKED. SQLite has no such thing; there the wait itself is taken away."""
         return self._transaction(0)
 
     @contextmanager
@@ -305,8 +305,8 @@ class Connections:
                 time.sleep(_LOOK)  # SQLite's own waiting looks ever more rarely
 
     def beside_the_caller(self) -> AbstractContextManager[None]:
-        """For a write that another thread does while this one waits for it. A transaction that this one has open on
-        the same SQLite would keep that thread waiting until no call waits for it any more.
+        """Prepare for a write that another thread does while this one waits for it. A transaction that this one has
+        open on the same SQLite would keep that thread waiting until no call waits for it any more.
 
         :raises OwnTransaction: it has one, which has written; or it has one, and the lock could not be had in time.
         """
@@ -318,7 +318,7 @@ class Connections:
         return _naming_the_own()
 
     def _transaction_here(self) -> _Transaction | None:
-        """What the application has open in this thread."""
+        """Return the transaction that the application has open in this thread; None: there is none."""
         here = threading.get_ident()
         for transaction in list(self._transactions.values()):
             if transaction.thread == here and transaction.is_open:
@@ -337,7 +337,7 @@ class Connections:
 
     @property
     def _allowed_ms(self) -> int:
-        """What a statement of this thread may take; 0: what the engine says."""
+        """Return how long a statement of this thread may take, milliseconds; 0: as long as the engine says."""
         return getattr(self._allowed, "ms", 0)
 
     @property
@@ -349,7 +349,7 @@ class Connections:
         return _gate if self._is_sqlite else NOTHING
 
     def _check(self, connection: object, record: Any, proxy: object) -> None:
-        """Called for every connection that leaves the pool. This error makes the pool close it and open a new one."""
+        """Have the pool close a connection that has ended, or is distrusted, and open a new one, when it is lent."""
         has_ended = not self._is_sqlite and _has_ended(connection)  # a file does not end
         if has_ended or record.info.get(_BEGAN, 0.0) < self._distrusted_before:
             raise DisconnectionError
@@ -395,7 +395,7 @@ def inserted(
 
 
 class _Transaction(NamedTuple):
-    """One that the application has begun.
+    """A transaction that the application has begun.
 
     :param changes: the rows that its connection had changed before.
     """
@@ -406,13 +406,13 @@ class _Transaction(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether it holds, or may hold, a lock."""
+        """Return whether the transaction holds, or may hold, a lock."""
         connection = self.connection()
         return connection is not None and connection.in_transaction() and bool(_sqlite_of(connection).in_transaction)
 
     @property
     def has_written(self) -> bool:
-        """Whether it holds the lock for writing for certain."""
+        """Return whether the transaction holds the lock for writing for certain."""
         connection = self.connection()
         return connection is not None and bool(_sqlite_of(connection).total_changes > self.changes)
 
@@ -422,7 +422,7 @@ def _sqlite_of(connection: Connection) -> Any:
 
 
 def _share_of(seconds: float) -> int:
-    """The milliseconds after which the database itself gives up."""
+    """Return the milliseconds after which the database itself gives up."""
     return max(1, int(seconds * OWN_SHARE * 1000))
 
 
@@ -431,7 +431,7 @@ def _ms_until(moment: float) -> int:
 
 
 def _has_ended(connection: Any) -> bool:
-    """Whether the server closed a connection while it lay in the pool. Costs no round trip: nothing was asked,
+    """Return whether the server closed a connection while it lay in the pool. Costs no round trip: nothing was asked,
     so what there is to read can only be the end, or a notice after which a new connection does no harm either."""
     fd = socket_of(connection)
     if fd is None:
@@ -468,8 +468,8 @@ def _ping(ping: Callable[[Any], bool], connection: Any) -> bool:
 
 
 def _roll_back(connection: Any, record: Any, state: PoolResetState) -> None:
-    """Before a connection is back in the pool. After a commit there is nothing to be rolled back: with MariaDB that is
-    a round trip."""
+    """Roll back before a connection is back in the pool. After a commit there is nothing to be rolled back: with
+    MariaDB that is a round trip."""
     if not (record.info.pop(_COMMITTED, False) or state.terminate_only):
         connection.rollback()
 
@@ -486,7 +486,7 @@ def _note_return(connection: Any, record: Any) -> None:
 
 
 def _close_returned(connection: object, record: Any) -> None:
-    """No pool takes back what is returned late, by a call that hung."""
+    """Close a connection that a hanging call returns late: no pool takes it back."""
     record.invalidate()
 
 
@@ -496,7 +496,7 @@ def _note_close(connection: Any, record: object) -> None:
 
 @contextmanager
 def _waiting(connection: Connection, ms: int) -> Iterator[None]:
-    """SQLite: how long a connection waits for the lock meanwhile."""
+    """Set how long a connection waits for SQLite's lock meanwhile."""
     driver: Any = connection.connection.driver_connection
     [waits] = driver.execute("PRAGMA busy_timeout").fetchone()
     driver.execute(f"PRAGMA busy_timeout = {ms}")

@@ -1,4 +1,4 @@
-"""What an error of the SQL database says: a class for the rest of the package, and a name that quotes no value.
+"""The errors of the SQL database: a class for the rest of the package, and a name that quotes no value.
 
 The drivers are many and raise more than their documentation says. An error that is in no table must count against the
 database rather than end as an answer or a crash.
@@ -141,7 +141,7 @@ _MISSING_TABLE = re.compile(r"langpont_(?:sessions|users)")
 
 
 def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
-    """What kind of failure an exception of a driver, of SQLAlchemy or of our own limits is.
+    """Return the class of an exception of a driver, of SQLAlchemy or of our own limits.
 
     :param writing: whether it was met by a transaction that writes.
     """
@@ -151,27 +151,27 @@ def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
 
 
 def lacks_tables(exc: BaseException) -> bool:
-    """Whether the database answers, and has not been given its tables."""
+    """Return whether the database answers, and has not been given its tables."""
     return classify(exc) is _N
 
 
 def leads_elsewhere(error: StoreError) -> bool:
-    """Whether connections that are open now should not be used again."""
+    """Return whether connections that are open now should not be used again."""
     return error.error_class in _LEADS_ELSEWHERE
 
 
 def was_taken_back(exc: BaseException) -> bool:
-    """Whether the database rolled a transaction back that would do no harm a moment later."""
+    """Return whether the database rolled a transaction back that would do no harm a moment later."""
     return any(sign in _TAKEN_BACK for sign in signs(exc))
 
 
 def waited_for_a_lock(exc: BaseException) -> bool:
-    """Whether this is how a write ends that waited for SQLite's lock."""
+    """Return whether a write may have failed because it waited too long for SQLite's lock."""
     return any(sign in _WAITED_FOR_A_LOCK for sign in signs(exc))
 
 
 def store_error(exc: Exception, *, writing: bool) -> StoreError:
-    """Return what an exception is for the rest of the package; see :func:`classify`."""
+    """Return an exception as the rest of the package knows it; see :func:`classify`."""
     if isinstance(exc, StoreError):
         return exc
     error_class = classify(exc, writing=writing)
@@ -182,7 +182,7 @@ def store_error(exc: Exception, *, writing: bool) -> StoreError:
 
 
 def signs(exc: BaseException) -> Iterator[object]:
-    """What the table may know an error by, the most specific first."""
+    """Yield the signs by which the tables may know an error, the most specific first."""
     origin = getattr(exc, "orig", None) or exc  # not everything comes through SQLAlchemy
     if state := getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None):  # psycopg, psycopg2
         yield from (state, state[:2])
@@ -197,7 +197,7 @@ def signs(exc: BaseException) -> Iterator[object]:
 
 
 def _cause(exc: Exception) -> str:
-    """The name of the error. Of its text, which may quote values, only the name of a table of ours that is missing."""
+    """Return an error's name. Of its text, which may quote values, only the name of a table of ours that is missing."""
     origin = exc.orig if isinstance(exc, DBAPIError) else None
     if isinstance(exc, OwnTransaction):
         return str(exc)
@@ -210,6 +210,6 @@ def _cause(exc: Exception) -> str:
 
 
 def _number(origin: BaseException) -> int | None:
-    """What MariaDB and MySQL call the error. The system's own numbers (`errno`) are smaller than all of theirs."""
+    """Return the error's number in MariaDB and MySQL. The system's own (`errno`) are smaller than all of theirs."""
     first = origin.args[0] if origin.args else None
     return first if type(first) is int and first >= 1000 else None

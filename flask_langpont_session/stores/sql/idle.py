@@ -1,6 +1,5 @@
-"""What a read does to the row that it has found: it moves the idle expiry of a session in use, and ends one that was
-idle for too long.
-"""
+"""The effects of a read on the row that it has found: a session in use has its idle expiry moved, and one that was idle
+for too long ends."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 
 
 def after_read(connections: Connections, rows: Rows, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
-    """The row after what a read does to it.
+    """Return the row after the effects of a read on it.
 
     :param row: as it was read, by a connection that is back in the pool: one call never holds two.
     :param idle_ms: the idle time; 0: the expiry is not moved.
@@ -69,7 +68,7 @@ def _noted(
     row: AuthRow,
     changed: AuthRow,
 ) -> AuthRow:
-    """The row as it is after a statement that changes it into `changed`, unless it is not what it was."""
+    """Return the row after a statement that makes it `changed`; as it is, if it is locked or was changed."""
     with connections.writing_without_waiting() as connection:
         if not run(connection, sql.LOCK_FOR_READER, {"key": row.digest}).row:
             return row
@@ -79,7 +78,7 @@ def _noted(
 
 
 def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
-    """The row as it is with the later of the idle expiries that the database and Redis have."""
+    """Return the row with the later of the idle expiries that the database and Redis have."""
     later = min(idle_seen or 0, row.absolute_expires_at)
     if later <= row.idle_expires_at or row.state not in _ENDS_BY_IDLENESS:
         return row
@@ -87,7 +86,7 @@ def _by_later_expiry(row: AuthRow, idle_seen: int | None) -> AuthRow:
 
 
 def _idle_expiry(row: AuthRow, idle_ms: int) -> int:
-    """The idle expiry of a row that is in use, moved if that is due."""
+    """Return the idle expiry of a row that is in use, moved if that is due."""
     is_due = row.idle_expires_at - row.read_at < idle_ms * (1 - EXTEND_AFTER)
     moved = min(row.read_at + idle_ms, row.absolute_expires_at)
     return max(row.idle_expires_at, moved) if is_due else row.idle_expires_at

@@ -42,8 +42,8 @@ _MARKS = sa.select(_s.payload).where(_s.user_id == _name, _is_on)
 
 
 class DatabaseNotes:
-    """In the database. All methods raise :class:`StoreError`, also when other calls than those of requests keep it
-    busy; for threads beside the requests.
+    """Notes in the database. All methods raise :class:`StoreError`, also when other calls than those of requests keep
+    it busy; for threads beside the requests.
 
     :param calls: of the database.
     """
@@ -52,27 +52,27 @@ class DatabaseNotes:
         self._calls = calls
 
     def take(self, name: str, holder: str, seconds: float) -> bool:
-        """Note a holder, unless there is another one. Whether it is this one from now on."""
+        """Note a holder, unless there is another one. Return whether it holds the note from now on."""
         return self._note(_RENEW_OWN, f"@told {name}", None, holder, seconds)
 
     def is_held(self, name: str) -> bool:
-        """Whether there is a holder."""
+        """Return whether a note has a holder."""
         return self._calls.read(lambda c: c.execute(_HELD, {"key": _short(f"@told {name}")}).first()) is not None
 
     def drop(self, name: str) -> None:
-        """Forget the holder."""
+        """Forget the holder of a note."""
         self._end(f"@told {name}")
 
     def mark(self, name: str, holder: str, seconds: float) -> None:
-        """Add one to those that see it."""
+        """Add a mark of a holder to a name: that host sees the incident."""
         self._note(_RENEW, f"@seen {name} {holder}", _group(name), holder, seconds)
 
     def unmark(self, name: str, holder: str) -> None:
-        """Take one out."""
+        """End the mark of a holder."""
         self._end(f"@seen {name} {holder}")
 
     def marks(self, name: str) -> set[str]:
-        """Those that see it."""
+        """Return the holders whose marks a name has."""
         return self._calls.read(lambda c: set(c.execute(_MARKS, {"name": _group(name)}).scalars()))
 
     def _note(self, renew: sa.Update, note: str, group: str | None, holder: str, seconds: float) -> bool:
@@ -98,7 +98,7 @@ class DatabaseNotes:
 
 
 def _short(note: str) -> str:
-    """As the digest of a session is long, with a sign that none has."""
+    """Return the key of a note: as long as a session's digest, with a sign that no digest has."""
     return f"@{sha256(note.encode()).hexdigest()[:42]}"
 
 

@@ -20,7 +20,7 @@ _from_text = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Rows:
-    """Reads rows, and what was written.
+    """Turns rows into values, and back.
 
     :param codec: of the payloads' values.
     """
@@ -37,7 +37,7 @@ class Rows:
         return msgspec.json.encode({key: msgspec.Raw(value) for key, value in stored.items()}).decode()
 
     def _payload(self, digest: str, text: str, version: int, *, live: bool) -> Fields | None:
-        """Return what a text says; None: it is damaged."""
+        """Return the payload that a text stands for; None: it is damaged."""
         try:
             stored = {key: bytes(value) for key, value in _from_text(text).items()}
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -45,7 +45,7 @@ class Rows:
         return self._codec.row_from_store(digest, stored, version, live=live)
 
     def value(self, row: Sequence[Any], *, may_be_damaged: bool = False) -> AuthRow:
-        """Return what one of the SELECT statements found. The dead are dead also when their payload is damaged.
+        """Return a row of a SELECT statement as a value. The dead are dead also when their payload is damaged.
 
         :param may_be_damaged: so are those that live, and have none then.
         :raises StoreError: of class DATA: the payload of one that lives cannot be read.

@@ -41,17 +41,17 @@ class Schema:
                     raise
 
     def missing(self) -> list[str]:
-        """Names of the tables that are not there."""
+        """Return the names of the tables that are not there."""
         with self._connections.reading() as connection:
             there = set(sa.inspect(connection).get_table_names())
         return [name for name in sql.METADATA.tables if name not in there]
 
     def can_mend(self, error: Exception) -> bool:
-        """Whether a call failed because tables are missing that may be made."""
+        """Return whether a call failed because tables are missing that may be made."""
         return lacks_tables(error) and self._may_make()
 
     def mend(self) -> None:
-        """Make what a call did not find. That it cannot be made is logged: the call says by itself what it lacks."""
+        """Make the tables that a call did not find. A failure is only logged: the call says by itself what it lacks."""
         try:
             self.create()
         except SQLAlchemyError as error:

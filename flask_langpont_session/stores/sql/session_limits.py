@@ -32,7 +32,7 @@ class _NewUser(Exception):  # the same: there is no row to lock yet
 
 
 class Displaced:
-    """What a user is told of a session that ended for another sign-in.
+    """Sessions that ended for another one, or by their user on another device, of which the user is to be told.
 
     :param calls: run it.
     """
@@ -41,11 +41,11 @@ class Displaced:
         self._calls = calls
 
     def take(self, digest: str, timeout: float | None = None) -> bool:
-        """Whether a session has ended for a sign-in of its user. True is said once."""
+        """Return whether the session's user ended it by signing in or on another device. True is said once."""
         return self._calls.write(lambda c: run(c, sql.TAKE_DISPLACED, {"key": digest}).changed > 0, timeout)
 
     def was(self, digest: str, timeout: float | None = None) -> bool:
-        """The same, however often it was said; but not of one that ended for a limit as soon as it had begun."""
+        """Return the same, however often; but not if it ended for a limit as soon as it had begun."""
         return self._calls.read(lambda c: run(c, sql.SELECT_DISPLACED, {"key": digest}).row is not None, timeout)
 
 
@@ -79,7 +79,7 @@ def inserted_within(
 
 
 def _make_room(connection: Connection, row: AuthRow, limit: Limit) -> Sequence[Ended]:
-    """The sessions that were ended for a new one.
+    """End the sessions that are too many beside a new one, and return them.
 
     :raises _NoRoom: there is no room, and nothing is to be ended.
     """

@@ -1,4 +1,4 @@
-"""The tables of the SQL database, and what one can ask of them; what their rows mean is in :mod:`.rows`.
+"""The tables of the SQL database, and the statements about them; what their rows mean is in :mod:`.rows`.
 
 All times are milliseconds since 1970 by the database's clock, the only one all hosts share. Every statement may be
 repeated after an unknown outcome.
@@ -20,7 +20,7 @@ from ...policy.values import LONGEST_LABEL, Ended
 
 
 class now_ms(FunctionElement[int]):
-    """Milliseconds since 1970 by the database's clock, when the statement began."""
+    """Return SQL for the milliseconds since 1970 by the database's clock, when the statement began."""
 
     type = sa.BigInteger()
     inherit_cache = True
@@ -53,13 +53,13 @@ NO_PAD, NO_PAD_OF_MYSQL = "utf8mb4_nopad_bin", "utf8mb4_0900_bin"
 
 
 def _exact_text(length: int, collation: str = "utf8mb4_bin") -> sa.String:
-    """MySQL compares text without regard to case unless told otherwise: two digests, or two users, would be one."""
+    """Return text that MySQL, too, compares with regard to case: else two digests, or two users, would be one."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation=collation)
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
 
 
 def _payload() -> sa.Text:
-    """MySQL's TEXT holds 64 KiB, in the character set of the database: in latin1 no name in Japanese."""
+    """Return a long type: MySQL's TEXT holds 64 KiB, in the database's character set (in latin1 no Japanese)."""
     return sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
@@ -117,7 +117,7 @@ USERS = sa.Table(
 
 
 def metadata_for(dialect: Dialect) -> sa.MetaData:
-    """The tables as one server takes them.
+    """Return the tables as one server takes them.
 
     :param dialect: of a connection: only there MySQL differs from MariaDB.
     """
@@ -133,8 +133,8 @@ def metadata_for(dialect: Dialect) -> sa.MetaData:
 
 
 def _epoch_of(user_id: ColumnElement[Any]) -> ColumnElement[int]:
-    """The user's epoch. A user that was never logged out everywhere has no row, and epoch 0, as has one for
-    whom only the time was noted."""
+    """Return SQL for a user's epoch. A user that was never logged out everywhere has no row, and epoch 0, as has one
+    for whom only the time was noted."""
     stored = sa.select(USERS.c.epoch).where(USERS.c.user_id == user_id).scalar_subquery()
     return sa.func.coalesce(stored, sa.literal_column("0"), type_=sa.BigInteger())
 
@@ -156,7 +156,7 @@ _s = SESSIONS.c
 
 
 def _row(live: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
-    """What :class:`~.rows.Rows` needs, in the order of :class:`.AuthRow`."""
+    """Return the columns that :class:`~.rows.Rows` needs, in the order of :class:`.AuthRow`."""
     return (
         _s.digest,
         _s.user_id,
@@ -219,8 +219,8 @@ INSERT_ADOPTED = SESSIONS.insert().values(
 
 
 def _update_statement(absolute: ColumnElement[int]) -> sa.Update:
-    """Compare-and-set. A session that is dead by epoch is not updated either, else a new epoch could be written over
-    it."""
+    """Return a compare-and-set. A session that is dead by epoch is not updated either, else a new epoch could be
+    written over it."""
     return (
         SESSIONS.update()
         .where(_s.digest == _digest, _s.version == sa.bindparam("seen"), _s.live)
@@ -266,7 +266,7 @@ RENAME = (
 
 
 def _successor_statement(absolute: ColumnElement[int]) -> sa.Insert:
-    """The same session under another digest. It is as old as it was, and dies with what its predecessor dies with."""
+    """Return the INSERT of a session under another digest: as old as before, ended by what ends its predecessor."""
     columns = {
         "digest": sa.bindparam("successor", type_=sa.String()),
         "user_id": _s.user_id,
@@ -382,13 +382,13 @@ class Locked(NamedTuple):
 
 
 def beginning_with(text: str) -> sa.Select[str]:
-    """Digests that begin so, case included. Where no index can help with that, the whole table is read."""
+    """Return a query of digests that begin so, case included. Without a fitting index it reads the whole table."""
     like = _s.digest.startswith(text, autoescape=True)  # whose case does not count in SQLite
     return sa.select(_s.digest).where(like, sa.func.substr(_s.digest, 1, len(text)) == text).limit(_most)
 
 
 def end(connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_THESE, **values: Any) -> list[Locked]:
-    """End sessions for ever, in a transaction of their caller's. Returns those that have a row.
+    """End sessions for ever, in a transaction of their caller's. Return those that have a row.
 
     :param kill: the statement, with what `values` it needs besides.
     """

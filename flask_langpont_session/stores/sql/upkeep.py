@@ -31,20 +31,20 @@ class Upkeep:
         self._schema.was_there = True
 
     def missing_tables(self) -> list[str]:
-        """Names of the tables that are not there."""
+        """Return the names of the tables that are not there."""
         return self._calls.patiently(self._schema.missing, writing=False)
 
     @property
     def had_tables(self) -> bool:
-        """Whether they were there once, as far as this process knows."""
+        """Return whether the tables were there once, as far as this process knows."""
         return self._schema.was_there
 
     def count_old(self, grace_ms: int) -> int:
-        """How many rows :meth:`purge` would delete, in all."""
+        """Return how many rows :meth:`purge` would delete, in all."""
         return self._calls.read(lambda c: c.execute(sql.COUNT_OLD, {"ms": grace_ms}).scalar_one(), is_patient=True)
 
     def purge(self, grace_ms: int, limit: int = 1000) -> int:
-        """Delete rows whose life in all ended longer than `grace_ms` ago. Returns how many: `limit` means: again."""
+        """Delete rows whose life in all ended longer than `grace_ms` ago. Return how many: `limit` means: again."""
 
         def delete(connection: Connection) -> int:
             digests = connection.execute(sql.SELECT_OLD, {"ms": grace_ms, "most": limit}).scalars().all()
