@@ -2,7 +2,7 @@
 
 Prints each place where an old word is left, and fails if there is one. It looks at the names that all code defines, at
 its comments, docstrings and log messages, and at the pages. The words of today are in
-``docs/explanation/glossary.md``.
+``docs/explanation/glossary.md``. A docstring that does not begin by saying what is there fails as well.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ PAGES = ("README.md", "CHANGES.md", "CONTRIBUTING.md", "docs", "infra", "tests/R
 PERSONS = re.compile(r"\b(?:who|nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
 """Words for persons, which the code once had for processes, requests and servers. The package has none of them: where a
 line is about a person, it says "the user" or "an operator"."""
+
+
+RIDDLES = frozenset({"What", "Whether", "Of", "Those", "That", "How", "Who", "Where", "When", "Which"})
+"""First words of docstrings after which a reader has to guess what is done or returned."""
 
 
 class OldWord(NamedTuple):
@@ -139,6 +143,15 @@ def prose_of(source: str) -> Iterator[tuple[int, str]]:
             yield text.lineno, text.value
 
 
+def riddles_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Return the docstrings of a module that begin with a word of `RIDDLES`, with the lines of what they describe."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            words = (ast.get_docstring(node) or "").split(maxsplit=1)
+            if words and words[0].rstrip(".:,") in RIDDLES:
+                yield getattr(node, "lineno", 1), words[0]
+
+
 def _logged(node: ast.AST) -> ast.expr | None:
     """Return the text that ``log.warning(…)`` and the like log."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
@@ -154,8 +167,11 @@ def old_words() -> Iterator[Place]:
             continue
         for line, text in prose_of(source):
             yield from in_prose(where, line, text)
-        for line, name in ((1, path.stem), *names_of(ast.parse(source))):
+        tree = ast.parse(source)
+        for line, name in ((1, path.stem), *names_of(tree)):
             yield from in_name(where, line, name)
+        for line, word in riddles_of(tree):
+            yield Place(where, line, word, "a sentence that says what is done, or what this is")
     for path in (file for page in PAGES for file in _markdown(ROOT / page)):
         yield from in_prose(path.relative_to(ROOT).as_posix(), 1, path.read_text(encoding="utf-8"))
 

@@ -37,3 +37,9 @@ def test_old_words_are_found_in_names_that_are_made_of_several() -> None:
     assert sorted((place.line, place.found) for place in found) == [
         (7, "OldFence"), (8, "floor"), (11, "heard"), (11, "set_aside"), (12, "_settled")
     ]  # fmt: skip
+
+
+def test_a_docstring_says_what_is_done() -> None:
+    """The first word tells whether it does."""
+    source = '"""Of."""\nclass A:\n    """Part of."""\n    def b(self):\n        """Whether so."""'
+    assert sorted(words.riddles_of(ast.parse(source))) == [(1, "Of."), (4, "Whether")]
