@@ -110,8 +110,11 @@ class RowWrites(Part):
 
     def adopted_row(self, plan: Plan, digest: str, payload: Fields, note: Note, scope: RequestScope) -> AuthRow | None:
         user_id = self._user_of(payload)
-        if user_id is not None and user_id in self._journal_writer.overlay(RecordRef(digest, SIGNED_IN), scope).users:
+        overlay = self._journal_writer.overlay(RecordRef(digest, SIGNED_IN), scope)
+        if user_id in overlay.users:
             return None  # this host has logged the user out everywhere, and the database has yet to hear of it
+        if not overlay.is_known:
+            raise scope.gave_up("journal", "BusyJournal")  # it may have: the next request asks again
         return scope.require(
             self._operations.sign_in,
             self._database.adopt,

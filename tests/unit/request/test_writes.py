@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.policy.described import Change
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import Kept, Loaded, Verdict
+from flask_langpont_session.policy.records import Kept, Loaded, Note, Verdict
 from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
 from flask_langpont_session.stores.redis.records import Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
@@ -308,3 +309,23 @@ def test_of_a_former_id_all_is_wiped_that_the_replay_does_not_wipe(
     assert stage.repository.saves.save(plan, stage.begin()).stored
     names = set(stage.repository.table.categories) - ({"ui"} if is_kept else set())
     assert wiped(stage) == {(visitor.digest, name) for name in names}
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_an_old_session_is_adopted_only_if_this_host_can_say_that_its_user_was_not_logged_out(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    """The adopted row is younger than the log-out everywhere that the database has yet to be told of."""
+    adopted: list[str] = []
+    monkeypatch.setattr(stage.database, "adopt", lambda digest, **_: adopted.append(digest), raising=False)
+    stage.journal.revocations.note_user("7", until_ms=NOW_MS)
+    if is_busy:
+        monkeypatch.setattr(stage.journal, "overlay", _is_busy)
+    plan = stage.plan(None, NEW, changes={"auth": changed(_user_id=b'"7"')})
+    with pytest.raises(StoreError, match="BusyJournal") if is_busy else nullcontext():
+        assert stage.repository.saves.adopt(plan, Note("old", 1000), stage.begin()).ended
+    assert adopted == []
+
+
+def _is_busy(*_: Any, **__: Any) -> None:
+    raise StoreError("journal", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
