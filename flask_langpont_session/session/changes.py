@@ -220,14 +220,13 @@ class Changes:
                 changes.setdefault(at.category, CategoryChange(0)).deletes.add(key)
 
     def _drop_oversized(self, category: str, change: CategoryChange) -> None:
-        """Drop a change of a category that grew over the limit inside of its values since they were assigned, and
-        report it. The server refuses a change that is too large only together with stored data."""
+        """Drop the largest values of a category that grew over the limit inside of its values since they were assigned,
+        and report each. The server refuses a change that is too large only together with stored data."""
         size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
-        if size > self._limits.bytes:
-            self._reject(
-                category, max(change.sets, key=lambda key: len(change.sets[key])), f"{size} bytes are too many"
-            )
-            change.sets.clear()
+        while size > self._limits.bytes:
+            key = max(change.sets, key=lambda key: len(change.sets[key]))
+            self._reject(category, key, f"{size} bytes are too many")
+            size -= len(key) + len(change.sets.pop(key))
 
     def _changed_inside(self, stored: Callable[[str], bytes | None]) -> dict[str, bytes]:
         """Return the values that were changed in place since they were read or assigned."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,16 +201,21 @@ def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valke
 
 
 def test_what_could_not_be_stored_is_nowhere(app: Flask, client: Any) -> None:
-    """It grew inside the value, so no assignment could refuse it."""
+    """It grew inside the value, so no assignment could refuse it. What was stored beside it, is."""
 
-    def grow() -> Any:
+    def grow(*others: str) -> Any:
         session["input_text"] = long = ["x"]
+        for key in others:
+            session[key] = "small"
         long[0] *= 70_000
         return [session.flush(), dict(session.kept)]
 
     view(app, grow)
     assert client.post("/do").json == ["nowhere", {"translation": "nowhere"}]
+    view(app, partial(grow, "context_info"))
+    assert client.post("/do").json == ["redis", {"translation": "redis"}]
     assert client.get("/get/input_text").json["value"] == "before"
+    assert client.get("/get/context_info").json["value"] == "small"
 
 
 def test_nothing_to_save_is_none(app: Flask, client: Any, primary: Valkey) -> None:
