@@ -128,10 +128,13 @@ class Fleet:
             return Say.UNKNOWN
         if any(found):
             return Say.WAIT
-        if not any(list(self._ask(lambda notes: notes.is_held(name)))):
+        if not (held := list(self._ask(lambda notes: notes.is_held(name)))):
+            return Say.UNKNOWN
+        if not any(held):
             return Say.DROP
-        is_granted = all(self._ask(lambda notes: notes.take(_end_of(name), host, CLAIM)))
-        return Say.TELL if is_granted else Say.WAIT
+        if not (granted := list(self._ask(lambda notes: notes.take(_end_of(name), host, CLAIM)))):
+            return Say.UNKNOWN
+        return Say.TELL if all(granted) else Say.WAIT
 
     def called_off(self, name: str) -> None:
         """Note that this host has called an incident off: no other one needs to."""

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from flask_langpont_session import events
 from flask_langpont_session.alerts.alerts import TERMS, Alerts
 from flask_langpont_session.alerts.conditions import Conditions
-from flask_langpont_session.alerts.fleet import Fleet
+from flask_langpont_session.alerts.fleet import Fleet, Say
 from flask_langpont_session.alerts.incidents import Terms
 from flask_langpont_session.alerts.messages import Sender
 from flask_langpont_session.alerts.of_host import HostIncidents
@@ -97,6 +97,32 @@ class Worker:
         """An event, told at once, without starting a thread."""
         self.alerts.conditions.happened(LOST)
         self.round()
+
+
+# -- the other hosts ---------------------------------------------------------------------------------------------------
+
+
+class FailingNotes(MemoryNotes):
+    """A store that answers so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(lambda: START)
+        self.calls, self.knows = calls, False
+
+    def _now(self) -> float:
+        self.calls -= 1
+        self.is_up = self.calls >= 0
+        return super()._now()
+
+
+@pytest.mark.parametrize("calls", [0, 2, 3])
+def test_an_incident_stays_where_the_store_stops_to_answer_between_two_questions(calls: int) -> None:
+    """It is neither dropped nor called off by two hosts."""
+    notes = FailingNotes(2)
+    fleet = Fleet([notes.store])
+    assert fleet.on_firing("name", "web-1") is Say.TELL
+    notes.calls = calls
+    assert fleet.on_resolved("name", "web-1") is Say.UNKNOWN
 
 
 # -- topics ------------------------------------------------------------------------------------------------------------
