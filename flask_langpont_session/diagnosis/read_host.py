@@ -16,6 +16,8 @@ from ..stores.host.forms import file_in_use, path_of, unread
 from .facts import File, Host, WebServer, Worker
 from .findings import Unknown
 
+_UNREADABLE = "the options of gunicorn cannot be read"
+
 _NOT_LINUX = "only Linux tells which processes have a file open"
 
 
@@ -110,7 +112,10 @@ def web_server_of(process: Path) -> WebServer | Unknown:
     if not any(Path(argument).name == "gunicorn" for argument in arguments[:3]):
         return Unknown(f"what serves ({_program(arguments)}) is not gunicorn, or does not show its options")
     given = next((text.partition("=")[2] for text in variables if text.startswith("GUNICORN_CMD_ARGS=")), "")
-    return gunicorn([*shlex.split(given), *arguments[1:]], folder)
+    try:
+        return gunicorn([*shlex.split(given), *arguments[1:]], folder)
+    except ValueError:  # quotes that do not end
+        return Unknown(_UNREADABLE)
 
 
 def _program(arguments: Sequence[str]) -> str:
@@ -131,7 +136,7 @@ def gunicorn(arguments: Sequence[str], folder: Path) -> WebServer | Unknown:
     try:
         given, _ = parser.parse_known_args(list(arguments))
     except (argparse.ArgumentError, SystemExit):
-        return Unknown("the options of gunicorn cannot be read")
+        return Unknown(_UNREADABLE)
     said = dict(_said_in(folder / given.config.removeprefix("file:")))
     timeout: Any = given.timeout if given.timeout is not None else said.get("timeout", 30)
     threads: Any = given.threads or said.get("threads", 1)

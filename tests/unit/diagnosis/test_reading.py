@@ -114,6 +114,8 @@ def test_a_process_that_hides_is_not_known(tmp_path: Path) -> None:
     renamed = process(tmp_path / "1", "gunicorn:§worker§[shop:app]".replace("§", " "))
     (renamed / "cmdline").write_text("gunicorn: worker [shop:app]\0")
     assert isinstance(web_server_of(renamed), Unknown)
+    unreadable = process(tmp_path / "3", "/venv/bin/gunicorn shop:app", variables="GUNICORN_CMD_ARGS=--env 'A=1")
+    assert isinstance(web_server_of(unreadable), Unknown)
     assert isinstance(web_server_of(tmp_path / "2"), Unknown)
     assert isinstance(workers_of(tmp_path / "journal", tmp_path / "no-proc"), Unknown)
 
