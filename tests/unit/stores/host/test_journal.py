@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,6 +23,7 @@ from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIE
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
+from flask_langpont_session.stores.host.opening import DeletedJournal
 from flask_langpont_session.support import files as private_file
 from tests.support.clock import Clock
 from tests.support.journals import (
@@ -251,6 +253,24 @@ def test_a_lock_whose_file_cannot_be_used_is_an_error_of_the_journal(tmp_path: P
             with journal.alone():
                 raise AssertionError
     assert caught.value.store == "journal"
+    journal.close()
+
+
+def test_d34_a_deleted_file_is_noticed_also_if_it_was_missed_while_it_was_opened_anew(tmp_path: Path) -> None:
+    """The monitor has a connection of its own, which finds no file at just that moment."""
+    folder = tmp_path / "folder"
+    journal = journal_at(folder / "journal")
+    write(journal, a=b"1")
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="FileNotFound"):
+        journal.file.shrink()
+    folder.unlink()
+    write(journal, b=b"1")
+    with pytest.raises(DeletedJournal):
+        journal.shrink()
+    write(journal, c=b"1")
+    assert not journal.shrink()
     journal.close()
 
 
