@@ -453,6 +453,7 @@ def test_a_forked_child_publishes_its_own(moto: str, primary: Valkey, tmp_path: 
     assert statistics(catalogue.SESSIONS_CREATED)["Sum"] == 5
 
 
+@pytest.mark.real_time("the end of a process waits 1.8 seconds for what it publishes")
 def test_workers_publish_what_is_left_at_sigterm(moto: str, primary: Valkey, tmp_path: Path) -> None:
     """Each worker publishes what it has counted in one request or two, also if it was forked with a loaded
     application."""
