@@ -18,8 +18,7 @@ csrf = CSRFProtect()
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """Return the application, configured by environment variables that begin with ``FLASK_``, and by `config` over
-    them."""
+    """Return the application, configured by environment variables ``FLASK_…``, and by `config` over them."""
     app = Flask(__name__)
     # The table is configuration: a page that changes its language in an outage would look broken, so the language is
     # worth a local copy, which the default (medium) would not give it.

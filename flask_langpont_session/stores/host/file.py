@@ -83,7 +83,6 @@ class JournalFile:
         self._counter: CommitCounter | None = None
         self._pid = 0
         self._age = 0
-        self._was_gone = False
         self._alone = threading.Lock()
         self._sole = HostLock(counter_path(path)) if path else None
         self._queue = HostLock(lock_path(path)) if path else None
@@ -249,12 +248,6 @@ class JournalFile:
         # Only those in memory are open still. What is in the parent's memory is for the parent to merge, once.
         self.close()
 
-    def is_gone(self) -> bool:
-        """Return whether the file was deleted that this process had open, also if it has opened another one since the
-        last call."""
-        was_gone, self._was_gone = self._was_gone, False
-        return was_gone or self.writer.is_gone() or self.reader.is_gone()
-
     def shrink(self) -> bool:
         """Keep the files small: copy what is committed from the log to the file, and if most of the file is free, give
         a portion of it back to the system. Meant to be called again and again by a thread that may wait for the disk:
@@ -364,7 +357,7 @@ class JournalFile:
                 # The next call begins anew: the file may be repaired or replaced by then. Not if the file is well: on a
                 # full disk reading goes on, but opened anew it might find no room for its index.
                 if self.path is not None and not is_well(error):
-                    self._was_gone = self._was_gone or any(each.is_gone() for each in self.sides.all)
+                    self.sides.was_gone = self.sides.is_gone()
                     self._let_go()
                     side.close()
                 raise store_error(error) from error

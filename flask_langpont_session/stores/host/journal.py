@@ -156,7 +156,7 @@ class Journal:
         :return: whether there may be more; next time, after others were let in.
         :raises DeletedJournal: once; the next call of any kind makes the journal anew.
         """
-        if self.file.is_gone():
+        if self.file.sides.is_gone():
             self.file.close()
             self.board.register.close()
             self._last_look.forget()  # but not the revocations that it did not take

@@ -104,12 +104,13 @@ class Sides:
         keep that waiting.
     :ivar something_waits: in the journal, as far as this process knows. Where nothing does, the file of the former form
         is let go of after each call.
+    :ivar was_gone: see :meth:`is_gone`.
     :ivar has_met_former: one has led to the file of the former form. From then on a worker of the former release may
         know of something newer than this process has, even when that file is gone.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.something_waits = self.has_met_former = False
+        self.something_waits = self.has_met_former = self.was_gone = False
         self.write = Side(path, "write")
         self.read = self.write if path is None else Side(path, "read")
         self.shrink = self.write if path is None else Side(path, "shrink")
@@ -118,6 +119,12 @@ class Sides:
     def all(self) -> Sequence[Side]:
         """Return each of them."""
         return self.write, self.read, self.shrink
+
+    def is_gone(self) -> bool:
+        """Return whether the file of one of them was deleted, also if it has been opened anew since the last call that
+        returned this."""
+        was_gone, self.was_gone = self.was_gone, False
+        return was_gone or any(side.is_gone() for side in self.all)
 
     def lead_elsewhere(self) -> bool:
         """Return whether one is to be closed where there is a file of the former form."""
