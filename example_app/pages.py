@@ -64,7 +64,7 @@ def logout() -> ResponseReturnValue:
 
 @pages.route("/devices", methods=["GET", "POST"])
 def devices() -> ResponseReturnValue:
-    """List where the user is signed in. A POST ends other sessions, given a fresh password; 503 without the database."""
+    """List where the user is signed in. A POST ends others, given a fresh password; 503 without the database."""
     if not current_user.is_authenticated:
         return redirect(url_for("pages.index"), 303)
     try:
