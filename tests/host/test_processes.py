@@ -327,7 +327,9 @@ def test_a_journal_in_memory_begins_anew_in_a_child() -> None:
     journal.close()
 
 
-@pytest.mark.real_time("where a thread has a lock at the moment of a fork without hooks, the child waits for it for ever")
+@pytest.mark.real_time(
+    "a thread may have a lock at the moment of a fork without hooks, and the child waits for it for ever"
+)
 def test_a_fork_without_hooks_is_refused_but_for_open(path: Path) -> None:
     """A child made by C code may not use an open connection; after open() alone there is none to inherit."""
     script = """
