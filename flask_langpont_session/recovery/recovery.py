@@ -183,7 +183,7 @@ class Recovery:
     def _work(self) -> None:
         # Without a pause while there is more to do: others get the interpreter, and the journal, between two slices.
         while not self._thread.is_ending and not self.run_once():
-            time.sleep(_LET_OTHERS_IN)  # a pause, no wait: what is next is there already
+            time.sleep(_LET_OTHERS_IN)  # the next slice waits for nothing: other threads and workers come first
 
     # -- what is noticed of the stores ---------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ CASES = [
 
 @pytest.mark.parametrize(("row", "engine", "database"), CASES)
 def test_a_fault(row: Row, site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """The fault happens, nobody is logged out, sees another's data or an error, and afterwards all is as promised."""
+    """The fault happens, no user is logged out, sees another's data or an error, and afterwards all is as promised."""
     prove(row, site, caplog)
 
 

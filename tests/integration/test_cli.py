@@ -73,7 +73,7 @@ def test_init_db_makes_the_tables_and_may_run_again(bare: Flask) -> None:
 
 
 def test_status_names_missing_tables(bare: Flask) -> None:
-    """The database answers, but nobody could sign in: exit code 1 and the command that helps."""
+    """The database answers, but no user could sign in: exit code 1 and the command that helps."""
 
     def assert_missing(table: str) -> None:
         for arguments in (["status"], ["status", "--json"]):
@@ -492,7 +492,7 @@ def test_a_session_is_revoked_by_its_name(make_app: MakeApp) -> None:
 
 
 def test_a_user_is_revoked_by_name(make_app: MakeApp) -> None:
-    """All of theirs, and nobody else's."""
+    """The user's sessions, and no others."""
     app = make_app()
     clients, other = [sign_in(app) for _ in range(2)], sign_in(app, "8")
     result = run(app, "sessions", "revoke", "--user", "7")

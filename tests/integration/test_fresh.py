@@ -251,7 +251,7 @@ def outage(request: pytest.FixtureRequest, postgres: Postgres, proxy: FaultProxy
 
 
 def test_i2_without_the_database_nothing_is_fresh(outage: Outage) -> None:
-    """I2, I9: nobody is signed in for the rest of that request; the session and its cookie are none the worse."""
+    """I2, I9: no user is signed in for the rest of that request; the session and its cookie are none the worse."""
     client = sign_in(outage.app, lang="jp")
     outage.begin()
     for _ in range(2):  # while it is found out, and when it is known
@@ -624,7 +624,7 @@ def test_with_everything_down_a_guarded_view_does_not_run(outage: Outage, primar
 
 
 def test_a_guarded_view_needs_our_session(tmp_path: Any) -> None:
-    """With Flask's own session nobody could say: that is a mistake, not a visitor who is sent away."""
+    """With Flask's own session there is no answer: that is a mistake, not a visitor who is sent away."""
     plain = Flask("plain", instance_path=str(tmp_path))
     plain.config.update(TESTING=True, SECRET_KEY="test key of the test suite, 32+ bytes")
 

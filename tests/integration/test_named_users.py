@@ -100,15 +100,15 @@ def test_it_signs_in_with_a_row_of_its_user(app: Flask) -> None:
 
 def test_assigning_no_user_is_a_sign_out(app: Flask) -> None:
     """Assigning no user signs the user out, as removing the key does."""
-    nobodies: list[Any] = [None, "", {}, [], False]
-    for nobody in nobodies:
+    no_users: list[Any] = [None, "", {}, [], False]
+    for no_user in no_users:
         client = signed_in(app, user=ALICE)
-        assert client.post("/set", json={"user": nobody}).status_code == 200
+        assert client.post("/set", json={"user": no_user}).status_code == 200
         assert client.get("/all").json == {}
         assert not row(app, client.digest)["live"]
         visitor: Any = app.test_client()
         with captured_events(app) as seen:
-            assert new_cookie(visitor, visitor.post("/set", json={"user": nobody})) is None
+            assert new_cookie(visitor, visitor.post("/set", json={"user": no_user})) is None
         assert seen == []
 
 
@@ -122,15 +122,15 @@ def test_signing_out_works_with_the_database_down(app: Flask) -> None:
             assert browser(app, client.cookie).get("/all").json == {}
 
 
-@pytest.mark.parametrize("nobody", [None, {}])
-def test_saying_that_there_is_no_user_ends_no_session_that_cannot_be_verified(app: Flask, nobody: Any) -> None:
+@pytest.mark.parametrize("no_user", [None, {}])
+def test_saying_that_there_is_no_user_ends_no_session_that_cannot_be_verified(app: Flask, no_user: Any) -> None:
     """Applications may do so for each visitor without a user: in an outage of both stores that may be any user."""
     client = signed_in(app, user=ALICE)
     with switched_off(app, "primary"), switched_off(app, "database"):
         stranger = browser(app, client.cookie)  # of a session that this worker has to forget first
         parts(app).backend.memory.clear()
         assert stranger.get("/get/user").json["value"] is None
-        assert stranger.post("/set", json={"user": nobody}).status_code == 200
+        assert stranger.post("/set", json={"user": no_user}).status_code == 200
     assert client.get("/get/user").json["value"] == ALICE
 
 
@@ -283,7 +283,7 @@ def test_a_token_that_was_withdrawn_elsewhere_is_not_taken_along(app: Flask, mak
 
 
 def test_only_redis_makes_no_user_of_a_dict(app: Flask) -> None:
-    """With the database down nobody is signed in by a dict."""
+    """With the database down a dict signs no user in."""
     client: Any = app.test_client()
     with switched_off(app, "database"):
         assert client.post("/set", json={"user": ALICE}).status_code == 503

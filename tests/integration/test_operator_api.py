@@ -273,7 +273,7 @@ def test_what_is_no_digest_is_a_mistake(site: Site) -> None:
 
 
 def test_i1_a_user_is_logged_out_everywhere(site: Site, primary: Valkey) -> None:
-    """I1: of all sessions on all hosts, and of nobody else's. Signing in again works."""
+    """I1: of all the user's sessions on all hosts, and of no others. Signing in again works."""
     clients = [site.signed_in_everywhere(on=app) for app in site.all]
     other = site.signed_in_everywhere("70")
     with resting(*site.all), captured_events(site.worker) as events:

@@ -45,7 +45,7 @@ def test_a_benchmark_runs(program: str) -> None:
 
 
 def test_one_outage_of_real_servers_becomes_a_row_with_its_proof() -> None:
-    """This package alone, one outage: nobody gets an error, nobody is logged out, no sign-out is undone."""
+    """This package alone, one outage: no user gets an error or is logged out, no sign-out is undone."""
     with staged((LANGPONT,)) as stage:
         assert compare_bodies(stage) == 10
         row = run.outage(stage, OUTAGES[0], replace(QUICK, watched=(2.0, 8.0)), seed=1)

@@ -40,7 +40,7 @@ def one_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def site(one_site: Site) -> Site:
-    """Return both hosts, with everything running and known to run, and nobody signed in."""
+    """Return both hosts, with everything running and known to run, and no user signed in."""
     one_site.heal()
     one_site.forget_sessions()
     return one_site

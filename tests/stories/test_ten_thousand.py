@@ -1,4 +1,4 @@
-"""Redis loses everything, nobody loses their login."""
+"""Redis loses everything, and all users stay signed in."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def cluster(running: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def url(cluster: Cluster) -> str:
-    """Return the URL of the cluster for the user who has the documented rights and no others."""
+    """Return the URL of the cluster for the user that has only the documented rights."""
     return cluster.url.replace("://", f"://{acl.USER}:{acl.PASSWORD}@")
 
 
@@ -79,7 +79,7 @@ on_one_engine = pytest.mark.parametrize("running", ["valkey"], indirect=True)
 
 @on_one_engine
 def test_a_shard_that_fails_over_is_lost_and_found_alone(app: Flask, cluster: Cluster) -> None:
-    """Under running requests the other shards stay at level 0, nobody is signed out, no answer is 5xx; a logout from
+    """Under running requests the other shards stay at level 0, no user is signed out, no answer is 5xx; a logout from
     meanwhile holds, and a text from meanwhile is merged."""
     crowd = Crowd(app, cluster, each=3)
     wait_until_well(crowd)
@@ -132,7 +132,7 @@ NO_TEXT = {"value": None, "present": False}
 @on_one_engine
 def test_a_dead_shard_disturbs_no_other(app: Flask, cluster: Cluster) -> None:
     """Both nodes are killed: its sessions live on from the database, new ones begin elsewhere, and take along what they
-    may; revived, all is well, and nobody is signed out by what it forgot."""
+    may; revived, all is well, and no user is signed out by what it forgot."""
     crowd = Crowd(app, cluster, each=4)
     wait_until_well(crowd)
     before = identities(app)
@@ -170,7 +170,7 @@ def test_a_dead_shard_disturbs_no_other(app: Flask, cluster: Cluster) -> None:
 
 
 def test_slots_move_under_running_requests(app: Flask, cluster: Cluster) -> None:
-    """MOVED, ASK and TRYAGAIN are met; nothing is lost, nobody is signed out, no breaker opens, no canary cries."""
+    """MOVED, ASK and TRYAGAIN are met; nothing is lost, no user is signed out, no breaker opens, no canary cries."""
     crowd = Crowd(app, cluster)
     wait_until_well(crowd)
     one = crowd.of[0][0]

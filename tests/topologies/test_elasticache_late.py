@@ -176,7 +176,7 @@ def test_cluster_mode_that_aws_could_not_tell_at_the_start_needs_no_restart(
 def test_a_group_that_was_made_anew_in_the_other_mode_is_found(
     make_app: MakeApp, account: Account, cluster: list[Valkey], single: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """First without cluster mode, then in it, then without it again: nobody is signed out."""
+    """First without cluster mode, then in it, then without it again: no user is signed out."""
     account.make_single(single)
     app = make_app(REDIS_URL=URL)
     visitor = sign_in(app, "7")

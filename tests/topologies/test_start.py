@@ -41,7 +41,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def test_an_application_starts_while_everything_is_down(
     make_app: MakeApp, server: Valkey, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """It serves at once: nobody is signed in, nobody can be, no cookie is touched. All comes back by itself."""
+    """It serves at once: no user is signed in or can sign in, no cookie is touched. All comes back by itself."""
     with Valkey(tmp_path / "replica", replica_of=server, appendonly=False) as replica:
         settings = {"REDIS_URL": server.url, "REPLICA_URL": replica.url, "DATABASE_URL": emptied(postgres)}
         user = sign_in(make_app(**settings), "7", lang="jp", input_text="before")
