@@ -30,6 +30,11 @@ def look(browser: Browser, worker: Worker, level: int | None = None) -> Any:
     return _shown(browser.at(worker.url).get("/look"), level)
 
 
+def whole(shown: dict[str, object]) -> tuple[object, ...]:
+    """Return the values of priority ``high``."""
+    return shown["list"], shown["count"], shown["text"]
+
+
 def _shown(answer: Answer, level: int | None) -> Any:
     assert answer.ok, (answer.status, answer.body)
     shown = answer.json
