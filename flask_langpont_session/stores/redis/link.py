@@ -16,7 +16,7 @@ from redis.connection import ConnectionPool
 from ...policy.health import PRIMARY
 from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
-from ...support.lag import PROCESS, Lag
+from ...support.lag import LEAST_WAIT, PROCESS, Lag
 from ...support.logs import fields
 from .commands import CLOCK, Command
 from .connections import Pool, bound, connect, doubt
@@ -25,9 +25,6 @@ from .errors import is_known, translate
 from .server_identity import NEVER_MS, Server, ServerIdentity
 
 log = logging.getLogger(__name__)
-
-LEAST = 0.005
-"""Seconds. With less left than this nothing is tried a second time."""
 
 T = TypeVar("T")
 
@@ -139,7 +136,7 @@ class Link:
         server_ms = reply[1]
         self.server_identity.note_clock(self.server_identity.server, server_ms, end.began)
         left = min(timeout, end.at() - self._clock())
-        if left < LEAST:
+        if left < LEAST_WAIT:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
         return self.run(commands(server_ms + int(left * 1000)), left, refusals=refusals, source=source)
 
@@ -182,27 +179,39 @@ class Link:
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
             self.forget_connections()
             left = end.at() - self._clock()
-            if left > LEAST:
+            if left > LEAST_WAIT:
                 source, end = self.connections, _End(left, end.connected_until - end.began, self._lag)
                 replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused:
-            for number, reply in enumerate(replies):
-                if isinstance(reply, driver.NoScriptError):
-                    end = self._end(timeout)
-                    replies[number] = reply = self._spelled_out(commands[number], timeout, end, understand, source)
-                if is_refusal(reply) and not refusals:
-                    raise self.translated(reply, sent=False)
+            self._spell_out(commands, replies, timeout, end, understand, source)
+        for reply in replies if is_refused and not refusals else ():
+            if is_refusal(reply):
+                raise self.translated(reply, sent=False)
         return replies
 
-    def _spelled_out(
-        self, command: Command, timeout: float, end: _End, understand: Understand | None, source: Source
-    ) -> Any:
-        if command.spelled_out is None:
-            return driver.NoScriptError("no script was called")
-        [reply], _ = self._exchange([Command(command.spelled_out(), command.fits)], timeout, end, understand, source)
-        if isinstance(reply, driver.NoScriptError):
-            raise self.translated(reply, sent=False)
-        return reply
+    def _spell_out(
+        self,
+        commands: Sequence[Command],
+        replies: list[Any],
+        timeout: float,
+        end: _End,
+        understand: Understand | None,
+        source: Source,
+    ) -> None:
+        """Put the replies of scripts that the server did not know in the place of what it said: the first of them is
+        sent as its text, by which the server knows that of the others, too."""
+        while unknown := [number for number, reply in enumerate(replies) if type(reply) is driver.NoScriptError]:
+            first, *others = [commands[number] for number in unknown]
+            if end.at() - self._clock() < LEAST_WAIT:
+                raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
+            if first.spelled_out is None:
+                raise self.translated(driver.NoScriptError("no script was called"), sent=False)
+            again = [Command(first.spelled_out(), first.fits), *others]
+            found, _ = self._exchange(again, timeout, end, understand, source)
+            if type(found[0]) is driver.NoScriptError:
+                raise self.translated(found[0], sent=False)
+            for number, reply in zip(unknown, found, strict=True):
+                replies[number] = reply
 
     def _exchange(
         self, commands: Sequence[Command], timeout: float, end: _End, understand: Understand | None, source: Source

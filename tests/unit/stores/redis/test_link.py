@@ -90,6 +90,44 @@ def test_a_script_that_is_not_known_is_spelled_out(link: Link, server: Server) -
     assert server.received == [b"by its name", b"its text"]
 
 
+UNKNOWN = driver.NoScriptError("")
+
+
+def script(name: bytes) -> Command:
+    return Command(b"+" + name, lambda reply: reply == name, lambda: b"text of " + name)
+
+
+def test_of_scripts_that_are_not_known_the_first_is_spelled_out(link: Link, server: Server) -> None:
+    """By its text the server knows the others that call it. They are sent together, in the same order."""
+    server.says = [UNKNOWN, b"b", UNKNOWN, UNKNOWN, b"a", b"a", UNKNOWN, b"c"]
+    assert link.run([*map(script, (b"a", b"b", b"a", b"c"))], 1.0) == [b"a", b"b", b"a", b"c"]
+    assert server.received == [b"+a+b+a+c", b"text of a+a+c", b"text of c"]
+
+
+@pytest.mark.parametrize(
+    ("takes", "deadlines", "is_done"),
+    [(0.3, [1001.0, 1001.2, 1001.2], True), (0.6, [1001.0, 1001.2], False), (1.197, [1001.0], False)],
+)
+def test_a_script_that_is_not_known_gets_no_time_of_its_own(
+    link: Link, server: Server, clock: Clock, takes: float, deadlines: list[float], is_done: bool
+) -> None:
+    """I12: a request waits for all tries together for as long as for one. What had no time was not done."""
+
+    def pass_time() -> None:
+        clock.now += takes
+
+    server.before_answer = pass_time
+    server.says = [UNKNOWN, UNKNOWN, b"a", UNKNOWN, b"c"]
+    commands, timeout = [script(b"a"), script(b"c")], Wait(1.0, 1.2)
+    if is_done:
+        assert link.run(commands, timeout) == [b"a", b"c"]
+    else:
+        with pytest.raises(StoreError, match="LateCommand") as caught:
+            link.run(commands, timeout)
+        assert (caught.value.error_class, caught.value.sent) == (ErrorClass.LOCAL, False)
+    assert server.deadlines == [pytest.approx(deadline) for deadline in deadlines]
+
+
 def test_a_server_that_was_the_primary_is_left_once(link: Link, server: Server) -> None:
     """The one that is it now is found by connecting anew."""
     server.says = [driver.ReadOnlyError(""), b"PONG"]

@@ -25,6 +25,7 @@ class Server:
     :ivar made: how many connections there were.
     :ivar deadlines: until when each answer was waited for, monotonic seconds; `connected_until`: each new connection.
     :ivar refuses: raised in place of a new connection.
+    :ivar before_answer: called before each answer.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Server:
         self.deadlines: list[float] = []
         self.connected_until: list[float] = []
         self.refuses: Exception | None = None
+        self.before_answer: Callable[[], None] = lambda: None
 
 
 class Connection:
@@ -61,6 +63,7 @@ class Connection:
     def exchange(self, data: bytes, count: int) -> list[Any]:
         self.server.received.append(data)
         self.server.deadlines.append(self.deadline.at)
+        self.server.before_answer()
         replies = [self.server.says.pop(0) for _ in range(count)]
         for reply in replies:
             if isinstance(reply, Exception) and not isinstance(reply, driver.ResponseError):
