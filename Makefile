@@ -98,7 +98,6 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks --write
 	$(BIN)/python -m benchmarks --write --delay 0.25 --only read-one --only change-one --only read-change --only read-one-50k
-	$(BIN)/python -m benchmarks.write_cost --write
 	$(BIN)/python -m benchmarks.encryption --write
 	$(BIN)/python -m benchmarks.memory --write
 

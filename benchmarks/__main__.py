@@ -25,7 +25,6 @@ from .cores import CORES, pin
 from .measure import BARE, OURS, REFERENCE, Lane
 from .network import Network
 from .page import BENCHMARKS, write_into
-from .plain import WithoutProtocol
 from .report import Results, as_json, markdown
 from .scenarios import SCENARIOS, Scenario
 
@@ -90,7 +89,6 @@ def staged(databases: set[str], cores: str = "apart", delay: float = 0.0) -> Ite
             name: Ours(url, database, folder / f"ours-{name}") for name, database in urls.items()
         }
         more: list[Contestant] = [
-            WithoutProtocol(url, urls["sqlite"], folder / "plain"),
             OursWithoutNearCache(url, urls["sqlite"], folder / "asking"),
         ]
         for contestant in (*ours.values(), *more):

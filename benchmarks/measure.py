@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Environ = dict[str, Any]
 
-BARE, REFERENCE, OURS, ASKING, PLAIN = "bare", "flask-session", "ours", "ours-asking", "plain"
+BARE, REFERENCE, OURS, ASKING = "bare", "flask-session", "ours", "ours-asking"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .measure import ASKING, BARE, OURS, PLAIN, REFERENCE, Lane, Traffic
+from .measure import ASKING, BARE, OURS, REFERENCE, Lane, Traffic
 from .page import table
 from .scenarios import SIZES, Scenario, bytes_of
 
@@ -32,12 +32,12 @@ class Results:
     outages: int = 0
     delay: float = 0.0
 
-    def ratio(self, scenario: Scenario, contestant: str, *, added: bool, against: str = REFERENCE) -> float | None:
-        """Return a contestant's time against another's; None if there is none or they did not answer the same.
+    def ratio(self, scenario: Scenario, contestant: str, *, added: bool) -> float | None:
+        """Return a contestant's time against Flask-Session's; None if they did not answer the same.
 
         :param added: what the session adds: bare Flask's time is taken off both.
         """
-        lane, reference, bare = (self.lanes.get((scenario.name, name)) for name in (contestant, against, BARE))
+        lane, reference, bare = (self.lanes.get((scenario.name, name)) for name in (contestant, REFERENCE, BARE))
         if not (lane and reference and bare and lane.agrees_with(reference)):
             return None
         off = bare.microseconds if added else 0.0
@@ -65,7 +65,6 @@ def markdown(results: Results) -> str:
         _bodies(results),
         "### Targets: a whole request, against Flask-Session with its defaults\n",
         _targets(results),
-        *_by_protocol(results),
         "### Ratios to Flask-Session with its defaults: whole request / what the session adds\n",
         _by_scenario(results, lambda scenario, name: _both_ratios(results, scenario, name)),
         "### Medians, µs per request\n",
@@ -112,21 +111,6 @@ def _met(results: Results, scenario: Scenario, contestant: str, target: float | 
     if target is None:
         return ["–", _number(whole), "–"]
     return [f"≤ {target:.2f}", _number(whole), "–" if whole is None else "yes" if whole <= target else "**no**"]
-
-
-def _by_protocol(results: Results) -> list[str]:
-    title = "### The protocol: this package without its near cache against the same with plain scripts\n"
-    return [] if results.delay else [title, _protocol(results)]
-
-
-def _protocol(results: Results) -> str:
-    rows = []
-    for scenario in results.scenarios:
-        whole, added = (results.ratio(scenario, ASKING, added=added, against=PLAIN) for added in (False, True))
-        if whole is not None and scenario.protocol_target is not None:
-            met = "yes" if whole <= scenario.protocol_target else "**no**"
-            rows.append([scenario.title, f"≤ {scenario.protocol_target:.2f}", _number(whole), _number(added), met])
-    return table(["scenario", "target", "whole request", "what the session adds", "met"], rows)
 
 
 def _by_scenario(results: Results, cell: Any) -> str:

@@ -88,8 +88,6 @@ class Scenario:
     :param path: the page asked for.
     :param size: the session it finds, a key of :data:`SIZES`.
     :param database: the SQL engine behind the sessions that have one.
-    :param protocol_target: what the whole request may take without the near cache, as a share of the same without the
-        protocol.
     :param visitor: every request comes with a fresh anonymous session instead of one signed-in session for all.
     """
 
@@ -98,37 +96,33 @@ class Scenario:
     path: str
     size: str = "1 KB"
     targets: Targets = Targets()
-    protocol_target: float | None = None
     database: str = "sqlite"
     visitor: bool = False
 
 
 SCENARIOS = (
     Scenario("untouched", "session untouched", "/untouched", targets=Targets(0.11, 0.11)),
-    Scenario("read-one", "read one auth key", "/read-one", targets=Targets(0.14, 0.50, 0.03), protocol_target=1.10),
-    Scenario("read-all", "read all", "/read-all", targets=Targets(0.18, 0.70), protocol_target=1.10),
+    Scenario("read-one", "read one auth key", "/read-one", targets=Targets(0.14, 0.50, 0.03)),
+    Scenario("read-all", "read all", "/read-all", targets=Targets(0.18, 0.70)),
     Scenario(
         "change-one",
         "change one ui key, unread",
         "/change-one",
         targets=Targets(0.55, 0.60, 0.55),
-        protocol_target=1.10,
     ),
     Scenario(
         "read-change",
         "read one auth key, change one ui key",
         "/read-change",
         targets=Targets(0.62, 1.20, 0.48),
-        protocol_target=1.10,
     ),
-    Scenario("page", "page that reads four keys of all categories", "/page", protocol_target=1.10),
+    Scenario("page", "page that reads four keys of all categories", "/page"),
     Scenario(
         "read-one-50k",
         "50 KB: read one auth key",
         "/read-one",
         "50 KB",
         targets=Targets(0.10, 0.42, 0.03),
-        protocol_target=1.10,
     ),
     Scenario(
         "change-one-50k",
@@ -136,7 +130,6 @@ SCENARIOS = (
         "/change-one",
         "50 KB",
         targets=Targets(0.42, 0.42),
-        protocol_target=1.10,
     ),
     Scenario("sign-in-sqlite", "sign-in, SQLite", "/sign-in", targets=Targets(2.5), visitor=True),
     Scenario(

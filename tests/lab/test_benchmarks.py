@@ -28,9 +28,7 @@ PROGRAMS = {
     "benchmarks.memory --quick": r"\| \d",
     "benchmarks.replay --entries 400": '"sessions": 100',
     "benchmarks.scale --quick": r"\| shards of `cache.r7g.large` \|",
-    "benchmarks.session_work --calls 5 --rounds 1": r"\| a mix of these \| 2 \| \d",
     "benchmarks.throughput --quick --client own --near-cache on": r"\| read and change \|",
-    "benchmarks.write_cost --quick": r"\| 256 \| \d",
 }
 """What is run → what is printed, among other things. All of them end with an error where something was not there that
 their figures are about."""
