@@ -15,7 +15,8 @@ from statistics import median
 from time import process_time
 from typing import Any
 
-from flask_langpont_session.policy.values import CategoryChange, RecordRef
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.stores.codec.cipher import Cipher
 from flask_langpont_session.stores.codec.plain import PLAIN
 from flask_langpont_session.stores.codec.sealing import SealingCodec

@@ -15,7 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from flask_langpont_session.policy.values import Operation, StoreError
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 
 from .slow_disk import slow_disk

@@ -25,10 +25,12 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import Loaded, Plan, Verdict
-from flask_langpont_session.policy.values import CategoryChange, ErrorClass, StoreError
+from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.plans import Plan
 from flask_langpont_session.recovery.rows import Pushes
 
 AWAY = 1.0

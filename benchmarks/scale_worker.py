@@ -22,10 +22,13 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
-from flask_langpont_session.policy.records import Plan, Verdict
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef
+from flask_langpont_session.policy.loaded import Verdict
+from flask_langpont_session.policy.plans import Plan
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.redis.commands import Commands, Guarded, new_write_id
 
 from .scenarios import SIZES, data_of

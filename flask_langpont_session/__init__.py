@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from .extension import LangPontSession
     from .policy.categories import DEFAULT_CATEGORIES
-    from .policy.records import Kept, Revoked
+    from .policy.plans import Kept, Revoked
     from .session.mapping import Session
     from .session.values import FeatureReport, SessionInfo
 
@@ -56,11 +56,11 @@ _PLACES = {
     "ConfirmationRequired": "exceptions",
     "FeatureReport": "session.values",
     "GrantRefused": "exceptions",
-    "Kept": "policy.records",
+    "Kept": "policy.plans",
     "LangPontSession": "extension",
     "LangPontSessionError": "exceptions",
     "Refused": "exceptions",
-    "Revoked": "policy.records",
+    "Revoked": "policy.plans",
     "Session": "session.mapping",
     "SessionInfo": "session.values",
     "SessionLimitReached": "exceptions",

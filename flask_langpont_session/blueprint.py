@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.routing import Rule
 
+from .policy.errors import ErrorClass, words_of
 from .policy.health import DATABASE, READ, WRITE
 from .policy.levels import LEVELS
-from .policy.values import ErrorClass, words_of
 from .support.lag import PROCESS
 from .support.logs import fields
 

@@ -32,9 +32,9 @@ from .exceptions import ConfigError, GrantRefused
 from .metrics.incident_log import IncidentLog
 from .metrics.recorder import Reader, Recorder
 from .metrics.reports import Reports
+from .policy.errors import ErrorClass, StoreError, role_of, shard_of, words_of
 from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
 from .policy.leases import EXTEND_AFTER
-from .policy.values import ErrorClass, StoreError, role_of, shard_of, words_of
 from .recovery.monitor import Monitor, Notices, Round
 from .request.repository import SessionRepository
 from .stores.backend import Backend, SessionStore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Request, has_request_context, request
 
-from .policy.values import NO_DEVICE, Device, clean_label, network_of
+from .policy.devices import NO_DEVICE, Device, clean_label, network_of
 from .support.logs import fields
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from .exceptions import LangPontSessionError, Refused, SessionLimitReached
 from .metrics.recorder import Recorder, note_beginning, record_request
 from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
-from .policy.records import Life, Revoked
+from .policy.leases import Life
+from .policy.plans import Revoked
 from .session.cookies import CookieSigner, signer_for
 from .session.identity import NOT_READ
 from .session.mapping import Session

@@ -18,9 +18,9 @@ from werkzeug.exceptions import HTTPException
 
 from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS
 from .config.settings import Settings
+from .policy.errors import role_of, words_of
 from .policy.health import DATABASE, READ, REPLICA, WRITE, Health
 from .policy.levels import LEVELS
-from .policy.values import role_of, words_of
 from .status_page import page
 from .status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
 from .support.lag import PROCESS

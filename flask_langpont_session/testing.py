@@ -27,9 +27,9 @@ from .config.checks import PREFIX
 from .config.settings import ALONE, PATIENCE
 from .exceptions import ConfigError
 from .extension import EXTENSION, applications, arrange, state_of
+from .policy.errors import ErrorClass, StoreError, role_of
 from .policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from .policy.levels import LEVELS
-from .policy.values import ErrorClass, StoreError, role_of
 
 _PATIENCE = 2.0
 """Seconds; a store that is really out of order is left to the monitor."""

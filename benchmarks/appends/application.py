@@ -21,8 +21,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from flask_langpont_session import LangPontSession, events, session
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.policy.values import RecordRef, StoreError
 
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
 """Environment variables: the configuration as JSON, the file for the counters, and the port."""

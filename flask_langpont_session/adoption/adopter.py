@@ -33,16 +33,19 @@ from itsdangerous import BadData, BadSignature, Signer, URLSafeTimedSerializer, 
 from ..config.settings import Settings
 from ..exceptions import SessionValueError
 from ..policy.categories import AUTH, CSRF_FEATURE, PERMANENT
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId, digest_of
-from ..policy.records import Life, Note, Verdict
+from ..policy.leases import Life
+from ..policy.loaded import Verdict
+from ..policy.plans import Note
 from ..policy.users import means_no_user, user_of
-from ..policy.values import ErrorClass, StoreError, Wait
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
 from ..session.mapping import Session
 from ..session.work import Adopted, SessionContext
 from ..stores.redis.store import RedisStore
+from ..support.lag import Wait
 from ..support.logs import fields
 from .old_records import NotReadable, read
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from .. import events
 from ..metrics.recorder import Recorder
+from ..policy.errors import ErrorClass, role_of, shard_of
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
-from ..policy.values import ErrorClass, role_of, shard_of
 from ..support.forks import renew_in_children
 from . import table
 from .incidents import Details, Sightings

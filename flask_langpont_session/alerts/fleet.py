@@ -14,7 +14,7 @@ from enum import Enum, auto
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..policy.values import StoreError
+from ..policy.errors import StoreError
 from ..support.logs import fields
 
 if TYPE_CHECKING:

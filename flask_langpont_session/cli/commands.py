@@ -16,8 +16,8 @@ from ..config.explanations import key_lines, table_lines
 from ..diagnosis.cures import cure_of
 from ..diagnosis.stores_now import StoreAnswer, ask_store
 from ..extension import NotSetUp, state_of
+from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, PRIMARY
-from ..policy.values import ErrorClass, StoreError, role_of
 from ..stores.host.forms import archive, file_in_use, unread
 from ..stores.host.journal import Summary, Waiting
 from ..stores.host.summary import together

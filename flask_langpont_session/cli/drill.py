@@ -19,8 +19,8 @@ from ..config.checks import PREFIX
 from ..config.settings import ALONE
 from ..exceptions import ConfigError
 from ..extension import arrange, state_of
+from ..policy.errors import StoreError
 from ..policy.levels import LEVELS
-from ..policy.values import StoreError
 from .signals import interrupting, undisturbed
 from .words import in_ms
 

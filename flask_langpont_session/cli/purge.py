@@ -11,7 +11,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..extension import state_of
-from ..policy.values import StoreError
+from ..policy.errors import StoreError
 from ..stores.sql.database import Database
 from .signals import interruptions
 from .words import counted

@@ -15,10 +15,10 @@ from ..build import State
 from ..diagnosis.findings import Unknown
 from ..events import EndedBy
 from ..extension import state_of
+from ..policy.errors import StoreError
 from ..policy.ids import is_digest
-from ..policy.records import Revoked
+from ..policy.plans import Revoked
 from ..policy.users import authenticated_at
-from ..policy.values import StoreError
 from ..session.values import SessionInfo
 from ..stores.host.journal import Waiting
 from .words import PATIENCE, age_of, counted, lasting, waiting_as_json

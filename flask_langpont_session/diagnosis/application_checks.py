@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config.checks import PREFIX
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY
-from ..policy.values import ErrorClass, StoreError
 from .cures import cure_of
 from .facts import Facts, Server, WebServer
 from .findings import Finding, Outcome, Unknown, failure, known, ok, warning

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..config.checks import PREFIX
+from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
-from ..policy.values import ErrorClass, StoreError, role_of
 
 _SETTINGS = {PRIMARY: "REDIS_URL", REPLICA: "REPLICA_URL", DATABASE: "DATABASE_URL"}
 """Which setting says where a store is; of others it is named as they are."""

@@ -9,8 +9,8 @@ from sqlalchemy.schema import CreateIndex
 
 from .. import migrations
 from ..config.checks import PREFIX
+from ..policy.errors import ErrorClass, role_of
 from ..policy.health import PRIMARY
-from ..policy.values import ErrorClass, role_of
 from ..stores.sql import tables as sql
 from ..stores.sql.errors import BRING_BACK
 from .cures import cure_of

@@ -8,8 +8,8 @@ from pathlib import Path
 from flask import Flask
 
 from ..policy.categories import AUTH
+from ..policy.errors import StoreError
 from ..policy.leases import INCIDENT_MARGIN_MS
-from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..stores.sql.tables import METADATA
 from .facts import Database, Facts, Unclaimed

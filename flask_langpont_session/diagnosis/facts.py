@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..config.settings import Settings
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE
-from ..policy.values import StoreError
 from .findings import Unknown
 
 

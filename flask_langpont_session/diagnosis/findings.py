@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ..policy.values import ErrorClass, StoreError
+from ..policy.errors import ErrorClass, StoreError
 
 if TYPE_CHECKING:
     from .facts import Facts

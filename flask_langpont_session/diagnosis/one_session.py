@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from ..policy.categories import AUTH
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY, REPLICA
 from ..policy.ids import is_digest
 from ..policy.leases import EXTEND_AFTER, Life
-from ..policy.values import AuthRow, ErrorClass, RowState, StoreError
+from ..policy.rows import AuthRow, RowState
 from ..stores.backend import Backend, SessionStore
 from ..stores.host.forms import is_there
 from ..stores.host.journal import Journal, Waiting

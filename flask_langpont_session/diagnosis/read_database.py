@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..policy.values import ErrorClass, StoreError
+from ..policy.errors import ErrorClass, StoreError
 from ..stores.sql import tables as sql
 from ..stores.sql.database import Database as Store
 from ..stores.sql.dialects import place_of, socket_of

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from ..policy.values import ErrorClass, StoreError, shard_of
+from ..policy.errors import ErrorClass, StoreError, shard_of
 from ..stores.backend import Backend
 from ..stores.redis.commands import plain
 from ..stores.redis.endpoint import Endpoint

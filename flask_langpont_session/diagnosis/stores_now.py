@@ -6,8 +6,8 @@ import time
 from typing import NamedTuple
 
 from ..exceptions import LangPontSessionError
+from ..policy.errors import StoreError, role_of
 from ..policy.health import DATABASE, PRIMARY
-from ..policy.values import StoreError, role_of
 from ..stores.backend import Backend
 from ..stores.redis.slots import SLOTS
 

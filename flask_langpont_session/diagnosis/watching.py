@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from ..policy import levels
+from ..policy.errors import StoreError, role_of, shard_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
 from ..policy.levels import LEVELS
-from ..policy.values import StoreError, role_of, shard_of
 from ..stores.backend import Backend
 from ..stores.host.forms import is_there
 from ..stores.host.journal import Waiting

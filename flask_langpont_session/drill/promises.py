@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..config.settings import Settings
 from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Feature
 from ..policy.levels import AS_COPY, EFFECTS, Behaviour
-from ..policy.records import Kept
+from ..policy.plans import Kept
 
 MARK = "langpont_drill"
 """Stands in keys and values of a drill."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..policy.values import ErrorClass
+from ..policy.errors import ErrorClass
 from . import catalogue
 from .recorder import Amounts, Interval, Observation, Series
 

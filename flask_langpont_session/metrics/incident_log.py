@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..policy.breaker import DATABASE
+from ..policy.errors import StoreError
 from ..policy.levels import LEVELS
-from ..policy.values import StoreError
 from ..support.logs import fields
 from .losses import Loss
 from .recorder import Recorder, count_level

@@ -11,7 +11,9 @@ from enum import StrEnum
 from blinker import Signal
 
 from .. import events
-from ..policy.values import Basis, CategoryCopy, ErrorClass, StoreError
+from ..policy.changes import Basis
+from ..policy.copies import CategoryCopy
+from ..policy.errors import ErrorClass, StoreError
 from .recorder import Recorder
 
 

@@ -11,7 +11,8 @@ from blinker import Signal
 
 from .. import events
 from ..events import EndedBy
-from ..policy.values import Basis, CategoryChange, ErrorClass, StoreError
+from ..policy.changes import Basis, CategoryChange
+from ..policy.errors import ErrorClass, StoreError
 from ..support.logs import Once, fields
 from .losses import Losses
 from .recorder import Recorder

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from ..policy.values import StoreError
+from ..policy.errors import StoreError
 from ..support.forks import renew_in_children
 from ..support.logs import Failing, fields
 from .recorder import Recorder

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .values import ErrorClass, role_of, shard_of
+from .errors import ErrorClass, role_of, shard_of
 
 PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
 READ, WRITE = "read", "write"

@@ -21,7 +21,7 @@ from .breaker import READ as READ
 from .breaker import REPLICA as REPLICA
 from .breaker import WRITE as WRITE
 from .breaker import Access, Breaker, Breakers
-from .values import ErrorClass, StoreError, role_of
+from .errors import ErrorClass, StoreError, role_of
 
 _AT_ONCE = frozenset({ErrorClass.IDENTITY_REFUSED, ErrorClass.NO_TABLES})
 

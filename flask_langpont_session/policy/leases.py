@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .values import AuthRow, Fields
+from .changes import Fields
+from .rows import AuthRow
 
 LONGEST_UNCONFIRMED_MS = 3_600_000
 """The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""

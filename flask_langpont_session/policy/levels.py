@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from .categories import Priority
-from .records import Kept
+from .plans import Kept
 
 LEVELS: Mapping[int, str] = {
     0: "normal",  # the primary takes reads and writes

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .categories import KeyPatterns
+from .changes import Fields
 from .leases import Life
 from .serializer import encode
-from .values import Fields
 
 
 class Privileges:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from .categories import AUTHENTICATED_AT, KeyPatterns
+from .changes import Fields
 from .leases import CLOCK_TOLERANCE_MS
-from .values import AuthRow, Fields
+from .rows import AuthRow
 
 _ID_CLAIMS = ("sub", "id")
 """Where a dict has the user's id: as OpenID Connect calls it, and as others do."""

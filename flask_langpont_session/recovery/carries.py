@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..metrics.losses import Cause, Loss
+from ..policy.changes import Operation
+from ..policy.copies import CategoryCopy, RecordRef
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS
-from ..policy.values import CategoryCopy, ErrorClass, Operation, RecordRef, StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import WIPED_FIELD, PendingCarry
 from ..stores.redis.commands import new_write_id

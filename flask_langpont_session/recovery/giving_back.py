@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..policy.copies import SharedCopy
+from ..policy.errors import ErrorClass, StoreError, shard_of
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.values import ErrorClass, SharedCopy, StoreError, shard_of
 from ..stores.backend import Backend, Lack
 from ..stores.host.forms import is_there
 from ..stores.host.group_commit import is_busy

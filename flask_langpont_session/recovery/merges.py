@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
-from ..policy.described import Known, began_as_of
+from ..policy.changes import Basis, CategoryChange, Operation, apply_change
+from ..policy.copies import Known, SharedCopy, began_as_of
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
-from ..policy.records import apply_change
-from ..policy.values import AuthRow, Basis, CategoryChange, ErrorClass, Operation, SharedCopy, StoreError
+from ..policy.rows import AuthRow
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingCarry, PendingWrite
 from ..stores.host.opening import is_full

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..policy.copies import SharedCopy
+from ..policy.errors import StoreError
 from ..policy.health import PRIMARY
-from ..policy.values import SharedCopy, StoreError
 from ..stores.backend import Backend
 from ..stores.host.board import PORTION
 from ..stores.host.group_commit import is_busy

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
-from ..policy.values import ErrorClass, StoreError, role_of
 from ..stores.backend import Backend
 from ..support.lag import Lag
 from ..support.logs import fields

@@ -28,8 +28,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
+from ..policy.errors import ErrorClass, StoreError, role_of, shard_of
 from ..policy.health import DATABASE, ONLY, PRIMARY
-from ..policy.values import ErrorClass, StoreError, role_of, shard_of
 from ..stores.backend import Backend
 from ..stores.host.opening import is_full
 from ..stores.host.revocation_queue import RevocationQueue

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from ..policy.categories import AUTH
+from ..policy.errors import StoreError
 from ..policy.leases import INCIDENT_MARGIN_MS
-from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingRevocation, PendingUserRevocation
 from ..stores.host.revocation_queue import RevocationQueue

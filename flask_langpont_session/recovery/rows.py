@@ -13,9 +13,10 @@ from typing import TypeAlias, TypeVar
 
 from ..events import short
 from ..policy.categories import AUTH
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, ONLY, PRIMARY
 from ..policy.leases import INCIDENT_MARGIN_MS
-from ..policy.values import AuthRow, ErrorClass, Found, Position, RowState, StoreError
+from ..policy.rows import AuthRow, Found, Position, RowState
 from ..stores.backend import Backend
 from ..stores.host.entries import Claim, PendingPush, ResyncRound
 from ..stores.redis.records import Answer, Merged

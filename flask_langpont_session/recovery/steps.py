@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from .. import events
 from ..metrics.losses import Cause, Loss
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE, ONLY
 from ..policy.ids import SIGNED_IN
-from ..policy.values import StoreError
 from ..stores.backend import Backend
 from ..stores.host.entries import PendingCarry, PendingPush, PendingRevocation
 from ..support.logs import fields

@@ -6,10 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
+from ..policy.changes import CategoryChange, apply_change
+from ..policy.copies import CategoryCopy, RecordRef
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import Kept, Life, Loaded, Plan, apply_change
-from ..policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, StoreError
+from ..policy.leases import Life
+from ..policy.loaded import Loaded
+from ..policy.plans import Kept, Plan
+from ..policy.rows import AuthRow
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merged, Restore, Written
 from .journal_writer import RedisTime

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Set
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
-from ..policy.described import Known, written_at
+from ..policy.changes import CategoryChange, apply_writes
+from ..policy.copies import NO_COPY, CategoryCopy, Known, RecordRef, SharedCopy, written_at
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
-from ..policy.records import NO_COPY, CategoryState, Gap, Loaded, apply_writes
+from ..policy.loaded import CategoryState, Gap, Loaded
 from ..policy.serializer import encode
-from ..policy.values import CategoryChange, CategoryCopy, RecordRef, SharedCopy
 from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
 from ..stores.host.register import Register

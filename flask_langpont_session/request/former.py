@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..policy.categories import AUTH, CategoryTable
-from ..policy.described import written_at
+from ..policy.copies import RecordRef, written_at
 from ..policy.health import PRIMARY, WRITE
-from ..policy.records import CategoryState, Former, Life, Loaded
-from ..policy.values import RecordRef
+from ..policy.leases import Life
+from ..policy.loaded import CategoryState, Former, Loaded
 from ..stores.host.journal import Overlay
 from ..support.caches import Recent
 from .parts import Parts

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 from ..metrics.losses import Cause, Loss
 from ..metrics.reports import Reports
 from ..policy.categories import AUTH
+from ..policy.changes import NO_FIELDS, Basis, CategoryChange, Operation
+from ..policy.copies import CategoryCopy, RecordRef, SharedCopy
+from ..policy.errors import StoreError
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING
-from ..policy.records import NO_FIELDS, Kept, Plan
-from ..policy.values import Basis, CategoryChange, CategoryCopy, Operation, RecordRef, SharedCopy, StoreError
+from ..policy.plans import Kept, Plan
 from ..stores.host.entries import WIPED_FIELD, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite

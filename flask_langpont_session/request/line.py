@@ -12,11 +12,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..policy.categories import AUTH
-from ..policy.described import Known
+from ..policy.changes import CategoryChange
+from ..policy.copies import Known, RecordRef
+from ..policy.errors import StoreError
 from ..policy.health import PRIMARY, HealthSnapshot
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import CategoryState, Former, Life, Loaded, Verdict
-from ..policy.values import AuthRow, CategoryChange, RecordRef, StoreError
+from ..policy.leases import Life
+from ..policy.loaded import CategoryState, Former, Loaded, Verdict
+from ..policy.rows import AuthRow
 from ..stores.host.journal import Journal
 from ..stores.redis.lane import Copy
 from ..stores.redis.near import Hit

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..policy.categories import AUTH
+from ..policy.changes import CategoryChange
+from ..policy.copies import RecordRef
+from ..policy.errors import StoreError
 from ..policy.health import PRIMARY, WRITE
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import Life, Loaded, Verdict
-from ..policy.values import CategoryChange, RecordRef, StoreError
+from ..policy.leases import Life
+from ..policy.loaded import Loaded, Verdict
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Written
 from ..support import lag

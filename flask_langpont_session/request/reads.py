@@ -7,16 +7,13 @@ from typing import TypeVar
 
 from .. import events
 from ..policy.categories import AUTH
-from ..policy.described import Known
+from ..policy.changes import apply_writes
+from ..policy.copies import Known, RecordRef
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import (
-    Life,
-    Loaded,
-    Verdict,
-    apply_writes,
-)
-from ..policy.values import RecordRef, StoreError
+from ..policy.leases import Life
+from ..policy.loaded import Loaded, Verdict
 from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
 from ..stores.redis.records import Answer

@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 from .. import events
 from ..events import EndedBy
 from ..policy.categories import AUTH
+from ..policy.copies import RecordRef
+from ..policy.devices import UserSession
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN
-from ..policy.records import Kept, Revoked
-from ..policy.values import AuthRow, Ended, RecordRef, RowState, StoreError, UserSession
+from ..policy.plans import Kept, Revoked
+from ..policy.rows import AuthRow, EndedSession, RowState
 from .parts import Part, Parts
 from .scope import RequestScope
 
@@ -42,15 +45,17 @@ class Revocations(Part):
         self._backend.memory.kill(digest)
         dead = self._revoke_in_database(digest, scope)
         in_database, places = dead is not None, []
-        for name, version, _ in dead or [Ended(digest, 0, lived=False)]:
-            places.append(self.make_known(name, version, scope, in_database=in_database, keeps_data=keeps_data))
+        for each in dead or [EndedSession(digest, 0, lived=False)]:
+            places.append(
+                self.make_known(each.digest, each.version, scope, in_database=in_database, keeps_data=keeps_data)
+            )
         self._reports.signed_out(here if dead is None else _lived(dead), cause, in_database=in_database)
         return places[0]
 
     def _lived_here(self, digests: Iterable[str]) -> list[str]:
         return [digest for digest in digests if not self._ended.is_dead(digest)]
 
-    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[Ended] | None:
+    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[EndedSession] | None:
         """Revoke a session, and return which are dead by that; None: the database does not answer."""
         return scope.attempt(self._operations.revoke, self._database.revoke, digest)
 
@@ -237,7 +242,7 @@ class Devices(Part):
         return Revoked(all(durable), len(others))
 
 
-def _lived(ended: Iterable[Ended]) -> list[str]:
+def _lived(ended: Iterable[EndedSession]) -> list[str]:
     return [each.digest for each in ended if each.lived]
 
 

@@ -10,13 +10,16 @@ from .. import events
 from ..config.settings import Settings
 from ..exceptions import GrantRefused, SessionLimitReached, UnreadableValue
 from ..policy.categories import AUTHENTICATED_AT
+from ..policy.changes import Fields, apply_change, difference
+from ..policy.copies import RecordRef
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import SIGNED_IN
+from ..policy.plans import Note, Plan
 from ..policy.privileges import begins_to_live_shorter
-from ..policy.records import Note, Plan, apply_change, difference
+from ..policy.rows import AuthRow, Created, Limit, RowState
 from ..policy.serializer import decode
 from ..policy.users import is_only_remembered, noted, user_of
-from ..policy.values import AuthRow, Created, ErrorClass, Fields, Limit, RecordRef, RowState, StoreError
 from ..support.logs import fields
 from .parts import Part, Parts
 from .scope import RequestScope

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from .. import events
 from ..events import EndedBy
 from ..policy.categories import AUTH
+from ..policy.changes import CategoryChange, apply_change
+from ..policy.copies import RecordRef
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.records import Kept, Note, Plan, Saved, apply_change
-from ..policy.values import AuthRow, CategoryChange, Ended, RecordRef, RowState, StoreError
+from ..policy.plans import Kept, Note, Plan, Saved
+from ..policy.rows import AuthRow, EndedSession, RowState
 from .category_writes import CategoryWrites
 from .parts import Part, Parts
 from .revocations import Revocations
@@ -86,7 +89,7 @@ class Saves(Part):
             self._revocations.displaced([each.digest for each in created.ended if each.digest != old], scope)
         return Saved(stored=True, row=row)
 
-    def _tell(self, plan: Plan, digest: str, old: str | None, ended: Sequence[Ended]) -> None:
+    def _tell(self, plan: Plan, digest: str, old: str | None, ended: Sequence[EndedSession]) -> None:
         """Tell the stores and this worker of a new row.
 
         :param old: digest of the signed-in session that it takes the place of.

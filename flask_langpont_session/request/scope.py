@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from ..metrics.recorder import Recorder
-from ..policy.described import AuthEntry
+from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
-from ..policy.values import ErrorClass, StoreError, Wait, role_of
+from ..policy.rows import AuthEntry
 from ..stores.backend import Lack
 from ..stores.redis.records import Answer
 from ..support import lag
-from ..support.lag import LEAST_WAIT, no_answer
+from ..support.lag import LEAST_WAIT, Wait, no_answer
 from .operations import Operation
 
 T = TypeVar("T")

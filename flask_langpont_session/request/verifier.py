@@ -12,20 +12,21 @@ from typing import NamedTuple
 
 from .. import events
 from ..policy.categories import AUTH
-from ..policy.described import AuthEntry
+from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.leases import (
     INCIDENT_MARGIN_MS,
     Copy,
+    Life,
     is_leased,
     lease_ends,
     survives_database_outage,
     survives_everything_down,
     was_just_asked,
 )
-from ..policy.records import Life, Loaded, Verdict
+from ..policy.loaded import Loaded, Verdict
+from ..policy.rows import AuthEntry, AuthRow, RowState
 from ..policy.users import narrowed
-from ..policy.values import AuthRow, ErrorClass, JustEnded, RowState, StoreError
 from ..stores.backend import Backend
 from ..stores.memory.ended import DEAD
 from ..stores.memory.memory import LocalAuth
@@ -201,7 +202,7 @@ class Verifier:
         if row is None and known is not None and stamp_ms:
             # No row is deleted before its life in all has ended.
             self._reports.database_went_back(int(replace(known, read_at=stamp_ms).lives_on(INCIDENT_MARGIN_MS)))
-        elif row is not None and (row.state is RowState.EXPIRED or isinstance(row, JustEnded)):
+        elif row is not None and (row.state is RowState.EXPIRED or row.was_idle):
             self._reports.signed_out([digest], events.EndedBy.EXPIRY, in_database=True)
 
     def _question(

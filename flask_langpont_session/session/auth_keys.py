@@ -10,13 +10,14 @@ from werkzeug.exceptions import Unauthorized
 
 from ..exceptions import UnsupportedValue
 from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, OAUTH_FEATURE
+from ..policy.changes import NO_FIELDS, CategoryChange
+from ..policy.copies import NO_COPY
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.loaded import Loaded, Verdict
 from ..policy.privileges import begins_to_live_shorter
-from ..policy.records import NO_COPY, NO_FIELDS, Loaded, Verdict
 from ..policy.serializer import decode, has_lone_surrogate
 from ..policy.users import FLASK_LOGINS_FRESH, means_no_user, user_of
-from ..policy.values import CategoryChange
 from .changes import Carried
 from .freshness import fresh_row
 from .work import Work, present

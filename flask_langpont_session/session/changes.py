@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
 from ..policy.categories import AUTH, CategoryTable
-from ..policy.records import NO_FIELDS, Former, Loaded
+from ..policy.changes import NO_FIELDS, CategoryChange, Fields
+from ..policy.loaded import Former, Loaded
 from ..policy.serializer import IMMUTABLE, decode, encode, is_same
-from ..policy.values import CategoryChange, Fields
 
 Carried = Mapping[str, bytes]
 """Session key → encoded value."""

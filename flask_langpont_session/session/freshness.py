@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..policy.categories import AUTH
 from ..policy.ids import SessionId
-from ..policy.records import Loaded, Verdict
-from ..policy.values import AuthRow
+from ..policy.loaded import Loaded, Verdict
+from ..policy.rows import AuthRow
 from .work import Work
 
 

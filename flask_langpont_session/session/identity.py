@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from ..policy.ids import SIGNED_IN, SessionId
-from ..policy.values import AuthRow
+from ..policy.rows import AuthRow
 
 NOT_READ: Any = object()
 """Which id came with the request was not asked yet."""

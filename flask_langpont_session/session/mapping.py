@@ -18,13 +18,14 @@ from flask.sessions import SessionMixin
 
 from ..exceptions import ConfigError, Refused, UnreadableValue, UnsupportedValue
 from ..policy.categories import AUTH, Feature, KeyKind
+from ..policy.devices import clean_label
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN, SessionId
 from ..policy.levels import LEVELS
-from ..policy.records import Kept, Verdict
+from ..policy.loaded import Verdict
+from ..policy.plans import Kept
 from ..policy.serializer import IMMUTABLE, INT_LIMIT, check_key, decode
 from ..policy.users import authenticated_at, is_recent
-from ..policy.values import clean_label
 from ..support.caches import lazy
 from .auth_keys import AuthKeys
 from .availability import explain, is_available

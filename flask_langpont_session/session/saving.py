@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..policy.categories import AUTH
+from ..policy.changes import CategoryChange, apply_change
+from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.records import Kept, Plan, Saved, apply_change
-from ..policy.values import NO_DEVICE, AuthRow, CategoryChange, Device
+from ..policy.plans import Kept, Plan, Saved
+from ..policy.rows import AuthRow
 from .identity import IdState
 from .work import Work
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE, KeyKind
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
-from ..policy.records import Verdict
+from ..policy.loaded import Verdict
 from ..policy.users import FLASK_LOGINS_FRESH, is_only_remembered
 from .work import Work
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..policy.categories import CategoryTable
-from ..policy.values import UserSession
+from ..policy.devices import UserSession
 
 
 @dataclass(frozen=True, slots=True)

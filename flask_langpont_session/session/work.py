@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..exceptions import LangPontSessionError, UnreadableValue
 from ..policy.categories import AUTH, AUTHENTICATED_AT, Feature, KeyKind, kinds_of
+from ..policy.changes import Fields
+from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.records import Life, Loaded, Verdict
+from ..policy.leases import Life
+from ..policy.loaded import Loaded, Verdict
+from ..policy.rows import AuthRow
 from ..policy.serializer import decode
-from ..policy.values import NO_DEVICE, AuthRow, Device, Fields
 from ..support.caches import lazy
 from ..support.logs import fields
 from .changes import Changes, SessionLimits

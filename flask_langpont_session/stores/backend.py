@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .. import events
 from ..policy.categories import AUTH
+from ..policy.copies import RecordRef
+from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import PRIMARY, REPLICA, Health
 from ..policy.ids import SIGNED_IN
-from ..policy.records import Former, Life
-from ..policy.values import ErrorClass, RecordRef, StoreError, role_of
+from ..policy.leases import Life
+from ..policy.loaded import Former
 from ..support.logs import fields
 from .host.board import Board
 from .host.journal import Journal

@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Self
 from weakref import WeakSet
 
 from .forks import renew_in_children
@@ -38,6 +39,23 @@ MORE, TIMES = 1.0, 5
 """By how much a wait of a late process goes on, once: at most so many seconds, and so many times what it was given. It
 is more than it was late: a thread may have to wait for its turn longer than the one that measures; and often the whole
 host is late, on which what is waited for has to run, too."""
+
+
+class Wait(float):
+    """Seconds that a call may wait for its answer.
+
+    :param whole: seconds for everything, a connection that has to be made first included.
+    """
+
+    __slots__ = ("whole",)
+
+    whole: float
+
+    def __new__(cls, seconds: float, whole: float) -> Self:
+        """Both in seconds."""
+        wait = super().__new__(cls, seconds)
+        wait.whole = whole
+        return wait
 
 
 class Lag:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import SCHEMA_VERSION
 from flask_langpont_session.stores.host.forms import path_of

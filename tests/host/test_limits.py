@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.policy.changes import Basis, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at

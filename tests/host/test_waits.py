@@ -20,7 +20,8 @@ import pytest
 
 from benchmarks.slow_disk import slow_disk
 from devservers.processes import LONG, wait_until
-from flask_langpont_session.policy.values import ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host import group_commit
 from flask_langpont_session.stores.host import lock as host_lock

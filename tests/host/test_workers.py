@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import ServerRecord
+from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journal_process import let_go, output, process
 from tests.support.journals import ref

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import ANONYMOUS, SessionId
-from flask_langpont_session.policy.records import Kept, Loaded, Verdict
-from flask_langpont_session.policy.values import Ended
+from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.plans import Kept
+from flask_langpont_session.policy.rows import EndedSession
 from flask_langpont_session.request.reads import Reads
 from flask_langpont_session.request.revocations import Revocations
 from flask_langpont_session.session.auth_keys import AuthKeys, restart
@@ -75,8 +76,8 @@ def nothing_is_revoked(revoke: Function) -> Function:
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
     """A session that another request has given another id goes on under that."""
 
-    def kill(self: Any, digest: str, timeout: float | None = None) -> list[Ended]:
-        return [Ended(digest, self.kill(digest, timeout) or 0, lived=True)]
+    def kill(self: Any, digest: str, timeout: float | None = None) -> list[EndedSession]:
+        return [EndedSession(digest, self.kill(digest, timeout) or 0, lived=True)]
 
     return kill
 

@@ -10,7 +10,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from flask_langpont_session.policy.values import Operation, StoreError
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.host.journal import Journal, PendingWrite, journal_at
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from devservers.processes import LONG, wait_until
+from flask_langpont_session.policy.changes import Fields
+from flask_langpont_session.policy.errors import StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow, Fields, StoreError
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.tables import SESSIONS
 

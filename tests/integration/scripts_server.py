@@ -12,7 +12,7 @@ from redis.connection import BlockingConnectionPool
 
 from devservers.processes import spawn
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link, Reports
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity

@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 from flask import Flask
 
-from flask_langpont_session.policy.values import Operation
+from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.stores.host.entries import PendingWrite, put_revocation, put_user_revocation, put_write
 
 from .conftest import parts

@@ -22,8 +22,8 @@ from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession, events, session
 from flask_langpont_session.adoption import adopter
 from flask_langpont_session.adoption.adopter import FlaskCookie, FlaskSessionRecord
-from flask_langpont_session.policy.records import Revoked
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.plans import Revoked
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import HANG, REFUSE, FaultProxy
 from tests.support.clock import Clock

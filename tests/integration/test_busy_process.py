@@ -21,8 +21,8 @@ from sqlalchemy.exc import OperationalError
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import StoreLost
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
-from flask_langpont_session.policy.values import StoreError
 from flask_langpont_session.support.lag import PROCESS, Lag
 from flask_langpont_session.testing import captured_events
 

@@ -20,8 +20,8 @@ from flask_langpont_session.drill.faults import Fault, Faults
 from flask_langpont_session.drill.run import Drill, NotReady, Parts
 from flask_langpont_session.drill.visits import Browser
 from flask_langpont_session.events import signed_in
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS

@@ -24,17 +24,9 @@ from sqlalchemy.engine import Engine, default
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthRow, Created, EndedSession, Limit, Position, RowState
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import (
-    AuthRow,
-    Created,
-    Ended,
-    ErrorClass,
-    Limit,
-    Position,
-    RowState,
-    StoreError,
-)
 from flask_langpont_session.stores.codec.plain import PLAIN, Codec
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database
@@ -1588,13 +1580,13 @@ def test_the_oldest_sessions_end_for_a_new_one(database: Database) -> None:
     database.kill("d5")
     created = sign_in(database, "new", absolute_ms=2 * HOUR)
     assert created is not None
-    assert created.ended == [Ended("d0", 2, lived=True)]
+    assert created.ended == [EndedSession("d0", 2, lived=True)]
     assert (created.row.digest, created.row.version, created.row.user_id) == ("new", 1, "7")
     assert replace(load(database, "new"), read_at=0) == replace(created.row, read_at=0)
     assert valid(database) == ["d1", "new"]
     lower = sign_in(database, "newer", 1)
     assert lower is not None
-    assert lower.ended == [Ended("d1", 2, lived=True), Ended("new", 2, lived=True)]
+    assert lower.ended == [EndedSession("d1", 2, lived=True), EndedSession("new", 2, lived=True)]
     assert (valid(database), valid(database, "8")) == (["newer"], ["d4"])
 
 
@@ -1609,7 +1601,7 @@ def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -
     assert load(database, "one").version == 1
     created = sign_in(database, "three", ends_oldest=False, kill="two")
     assert created is not None
-    assert (created.ended, valid(database)) == ([Ended("two", 2, lived=True)], ["one", "three"])
+    assert (created.ended, valid(database)) == ([EndedSession("two", 2, lived=True)], ["one", "three"])
 
 
 @pytest.mark.parametrize("ends_oldest", [True, False], ids=["end_oldest", "refuse"])
@@ -1828,7 +1820,7 @@ def test_a_revocation_finds_the_session_under_its_new_digest(database: Database)
     database.create(a, user_id="7", payload={}, idle_ms=60_000, absolute_ms=60_000)
     database.regenerate(a, successor=b, seen=1, payload={}, idle_ms=60_000)
     database.regenerate(b, successor=c, seen=1, payload={}, idle_ms=60_000)
-    followed = [Ended(a, 2, lived=False), Ended(b, 2, lived=False), Ended(c, 2, lived=True)]
+    followed = [EndedSession(a, 2, False, b), EndedSession(b, 2, False, c), EndedSession(c, 2, True)]
     assert database.revoke(a) == followed
     found = database.load(c, idle_ms=0)
     assert found is not None

@@ -22,7 +22,8 @@ import sqlalchemy as sa
 
 from devservers.processes import LONG, spawn, wait_until
 from devservers.servers import Postgres
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.sql import bulkhead, dialects, engines
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
@@ -410,7 +411,7 @@ def test_a_connection_that_was_shut_down_is_not_used_again(url: str, monkeypatch
 
 PROGRAM = """
     import signal, sys, time
-    from flask_langpont_session.policy.values import StoreError
+    from flask_langpont_session.policy.errors import StoreError
     from flask_langpont_session.stores.sql.database import Database
     from flask_langpont_session.stores.sql.engines import make_engine
 
@@ -455,7 +456,7 @@ def test_a_process_ends_while_its_call_hangs(url: str, proxy: FaultProxy) -> Non
 
 APPLICATION = """
     import os
-    from flask_langpont_session.policy.values import StoreError
+    from flask_langpont_session.policy.errors import StoreError
     from flask_langpont_session.stores.sql.database import Database
     from flask_langpont_session.stores.sql.engines import make_engine
 

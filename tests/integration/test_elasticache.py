@@ -35,8 +35,8 @@ from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
 from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 from .behind import run_id
 from .conftest import MakeApp, parts

@@ -14,8 +14,8 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 from .behind import browser, entry, sign_in, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts

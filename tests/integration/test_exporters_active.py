@@ -20,7 +20,7 @@ from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.metrics import session_index as active
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions, Notes
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.support.clock import Clock
 

@@ -12,7 +12,8 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import Basis, CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.policy.changes import Basis, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 from tests.support.auth_records import packed, say, unpacked

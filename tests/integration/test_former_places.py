@@ -10,7 +10,7 @@ import pytest
 from flask import Flask, session
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import Operation
+from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 

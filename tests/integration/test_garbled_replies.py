@@ -11,7 +11,10 @@ import pytest
 from redis._parsers import _HiredisParser, _RESP3Parser
 
 from devservers.processes import wait_until
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, RecordRef, StoreError
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.redis.link import Reports
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.store import RedisStore

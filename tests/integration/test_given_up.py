@@ -12,8 +12,8 @@ from flask import Flask, session
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, DEFAULT_PRIORITIES
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.carries import Carries
 from flask_langpont_session.recovery.giving_back import Refill
 from flask_langpont_session.recovery.rows import Resync

@@ -20,8 +20,8 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.events import JournalFailed, SessionRevoked
 from flask_langpont_session.metrics.recorder import NotKept
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import captured_events
 

@@ -13,7 +13,7 @@ from flask_login import logout_user
 
 from devservers.servers import Valkey
 from flask_langpont_session.extension import CONTEXT, EXTENSION
-from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.support.single_flight import SingleFlight

@@ -13,7 +13,7 @@ from flask import Flask, jsonify, session
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from tests.support.auth_records import unpacked
 
 from .behind import emptied, is_home, resting, sign_in, wait_until_home, waiting, who

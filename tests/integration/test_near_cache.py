@@ -17,7 +17,10 @@ from redis.connection import BlockingConnectionPool
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import session
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, RecordRef, StoreError
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.host.file import JournalFile
 from flask_langpont_session.stores.host.register import Register
 from flask_langpont_session.stores.memory.memory import Memory

@@ -15,7 +15,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
 from flask_langpont_session.events import EndedBy, SessionRevoked, UserRevoked
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.request import revocations
 from flask_langpont_session.testing import captured_events, switched_off
 

@@ -16,7 +16,8 @@ from redis import ConnectionPool, Redis
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.build import State
-from flask_langpont_session.policy.values import CategoryChange, Operation, RecordRef
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.stores.redis.endpoint import Endpoint

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask, flash, jsonify, request, session
 
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 
 from .behind import age_row, browser, emptied, pass_time, resting, row, sign_in, wait_until_home, wait_until_lost

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from devservers.processes import LONG
 from devservers.servers import Postgres
-from flask_langpont_session.policy.values import ErrorClass, RowState, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import RowState
 from flask_langpont_session.stores.sql.database import Database, make_engine
 
 from .behind import emptied

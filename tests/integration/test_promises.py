@@ -14,8 +14,8 @@ from flask import Flask
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
-from flask_langpont_session.policy.values import StoreError
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import FaultProxy, cut_after
 

@@ -16,7 +16,8 @@ import fakeredis
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.commands import MERGE, WRITE, Command, Guarded
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link

@@ -13,8 +13,11 @@ import pytest
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, RecordRef, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.redis.commands import MERGE, QUARANTINE_MS, READ, Script, new_write_id
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
 from flask_langpont_session.stores.redis.store import RedisStore

@@ -16,9 +16,11 @@ from flask import session
 from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.build import State
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.copies import CategoryCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, StoreError
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.recovery.steps import PIPELINE
 from flask_langpont_session.stores.host.entries import WIPED_FIELD

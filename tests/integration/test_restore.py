@@ -8,7 +8,9 @@ from itertools import permutations
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, Fields, Operation, RecordRef, StoreError
+from flask_langpont_session.policy.changes import CategoryChange, Fields, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Restore
 from flask_langpont_session.stores.redis.store import RedisStore

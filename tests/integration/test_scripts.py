@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, RecordRef, StoreError
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.redis.server_identity import Canary
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.support.auth_records import packed, say, says

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import ServerChanged
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, REPLICA
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import captured_events
 

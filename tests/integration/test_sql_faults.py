@@ -24,7 +24,7 @@ from flask.wrappers import Response
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.recovery.probes import PROBE_TIMEOUT
 from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay

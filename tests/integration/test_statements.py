@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from devservers.processes import LONG
 from devservers.servers import Postgres
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import cursor
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA

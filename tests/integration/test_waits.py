@@ -19,12 +19,12 @@ from sqlalchemy.engine import make_url
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import ServerChanged
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
 from flask_langpont_session.stores.redis import dns as resolving
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
-from flask_langpont_session.support.lag import NEVER, Lag
+from flask_langpont_session.support.lag import NEVER, Lag, Wait
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flask_langpont_session
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 
 PACKAGE = Path(flask_langpont_session.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"

@@ -145,7 +145,7 @@ def test_what_may_be_imported_is() -> None:
 
 EVERY_WAY = """
 from typing import TYPE_CHECKING
-import flask_langpont_session.policy.values
+import flask_langpont_session.policy.errors
 from flask_langpont_session.stores.sql import tables
 from .. import events
 from ..aws import client, cloud
@@ -162,7 +162,7 @@ def test_every_way_to_import_is_seen() -> None:
     """Imports are seen by name and by place, at the top, in a function and for types."""
     found = set(imports_of("config.rules", EVERY_WAY))
     now = {
-        "policy.values",
+        "policy.errors",
         "stores.sql.tables",
         "events",
         "aws.client",

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from flask_langpont_session import events
-from flask_langpont_session.policy import described, leases, privileges, users
-from flask_langpont_session.policy import values as base
+from flask_langpont_session.policy import copies, errors, leases, privileges, users
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.ids import ANONYMOUS
-from flask_langpont_session.policy.records import Loaded, Plan, Saved, Verdict
-from flask_langpont_session.policy.values import AuthRow, RecordRef, RowState
+from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.plans import Plan, Saved
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow, EndedSession, RowState
 from flask_langpont_session.recovery import giving_back, merges, recovery, rows
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
@@ -246,7 +247,7 @@ def _fresh_is_not(self: verifier.Verifier, digest: str, scope: Any, life: Any, r
 _verify = verifier.Verifier.verify
 
 
-def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) -> list[base.Ended]:
+def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) -> list[EndedSession]:
     return _revoke_in_database(self, digest, scope) or []
 
 
@@ -275,7 +276,7 @@ def _shares_every_question(
 _question = verifier.Verifier._question
 
 
-def _whosever_it_is(found: Any, digest: str, now_ms: int, codec: Any) -> described.Known:
+def _whosever_it_is(found: Any, digest: str, now_ms: int, codec: Any) -> copies.Known:
     ours = dict(zip(found[::2], found[1::2], strict=True))
     if b"@m" in ours:
         ours[b"@m"] = digest[:11].encode() + ours[b"@m"][11:]
@@ -479,7 +480,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("revocations follow a change of id", sim_database.SimDatabase, "_ids_of", lambda self, name: [name]),
     Ablation("log out everywhere follows a change of id", sim_database.Tables, "go_on_as", lambda self, digests: []),
-    Ablation("what a change of id leaves", described.AuthEntry, "in_database", property(lambda entry: False)),
+    Ablation("what a change of id leaves", AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", RevocationQueue, "note", _revoked_once),
     Ablation("a revocation before a change of id", RevocationQueue, "note", _known_by_any_word),
     Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
@@ -490,7 +491,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("rights do not wait", repository.SessionRepository, "__init__", _rights_may_wait),
     Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
     Ablation("the own digest", records, "_auth", _whosever_it_is),
-    Ablation("classes of errors", base.StoreError, "concerns_health", property(lambda error: True)),
+    Ablation("classes of errors", errors.StoreError, "concerns_health", property(lambda error: True)),
     Ablation("budget", scope.RequestScope, "_failed", _waits_for_nothing),
     Ablation("what may fail", scope.RequestScope, "attempt", scope.RequestScope.ask),
     Ablation("short digests", events, "short", lambda digest: digest),
@@ -540,7 +541,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),
-    Ablation("what was given back is as old as the copy", described, "given_back_as_of", lambda meta: 0),
+    Ablation("what was given back is as old as the copy", copies, "given_back_as_of", lambda meta: 0),
     Ablation("a loss is looked for", reads.Reads, "_seem_lost", lambda *arguments: []),
     Ablation("later versions than what was given back", fallback.Fallback, "has_seen_more", lambda *arguments: False),
     Ablation("additions wait for what is given back", giving_back.GivingBack, "holds", _holds_nothing),

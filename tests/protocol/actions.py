@@ -14,13 +14,15 @@ from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.policy import users as step_up
 from flask_langpont_session.policy.categories import AUTH, AUTHENTICATED_AT
+from flask_langpont_session.policy.changes import CategoryChange, Operation
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import INCIDENT_MARGIN_MS
+from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.plans import Kept, Plan, Saved
 from flask_langpont_session.policy.privileges import begins_to_live_shorter
-from flask_langpont_session.policy.records import Kept, Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.rows import RowState
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import CategoryChange, Operation, RowState
 from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.host.journal import PendingWrite
 

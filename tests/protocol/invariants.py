@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.policy.categories import AUTH
-from flask_langpont_session.policy.described import AuthEntry, Known
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import Known, RecordRef
+from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS, DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
-from flask_langpont_session.policy.records import Loaded, Verdict
+from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow, RowState
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RecordRef, RowState
 from flask_langpont_session.request.scope import RequestScope
 from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.server_identity import Canary

@@ -16,9 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.described import AuthEntry
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.leases import Life
-from flask_langpont_session.policy.values import AuthRow, RecordRef, StoreError
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.lane import Lane

@@ -18,9 +18,10 @@ import hiredis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from flask_langpont_session.policy.categories import AUTH
-from flask_langpont_session.policy.described import AuthEntry
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
+from flask_langpont_session.policy.rows import AuthEntry
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import probing
 from flask_langpont_session.stores.redis.endpoint import Endpoint

@@ -10,22 +10,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
+from flask_langpont_session.policy.changes import Fields
+from flask_langpont_session.policy.devices import NO_DEVICE, Device
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.leases import EXTEND_AFTER
-from flask_langpont_session.policy.values import (
-    NO_DEVICE,
+from flask_langpont_session.policy.rows import (
     AuthRow,
     ChangedRows,
     Created,
-    Device,
-    Ended,
-    ErrorClass,
-    Fields,
+    EndedSession,
     Found,
-    JustEnded,
     Limit,
     Position,
     RowState,
-    StoreError,
 )
 from flask_langpont_session.stores.sql.calls import GRACE
 from flask_langpont_session.stores.sql.engines import PATIENT_SECONDS
@@ -123,12 +120,12 @@ class Tables:
         if is_change:
             self.updated_at[row.digest] = self.now_ms
 
-    def end(self, digest: str, reason: str = "killed") -> list[Ended]:
+    def end(self, digest: str, reason: str = "killed") -> list[EndedSession]:
         """End a row for ever, if there is one."""
         row = self.row(digest)
         if row is None:
             return []
-        return [Ended(digest, self.kill(digest, reason) or 0, lived=row.state is RowState.VALID)]
+        return [EndedSession(digest, self.kill(digest, reason) or 0, lived=row.state is RowState.VALID)]
 
     def kill(self, digest: str, reason: str = "killed") -> int | None:
         """The same. Returns its version."""
@@ -279,7 +276,7 @@ class SimDatabase:
             return replace(row, idle_expires_at=expires_at)
         if idle_seen is not None:
             self.tables.end_by_idleness(digest, idle_seen)
-            return JustEnded.of(row)
+            return row.ended_as_idle()
         return row
 
     def create(
@@ -389,20 +386,20 @@ class SimDatabase:
         """Return the digests under which a session ends."""
         return self.tables.ids_of(digest)
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
+    def revoke(self, digest: str, timeout: float | None = None) -> list[EndedSession]:
         """See the package."""
 
-        def effect() -> list[Ended]:
+        def effect() -> list[EndedSession]:
             return [ended for following in self._ids_of(digest) for ended in self.tables.end(following)]
 
         return self._ask(timeout, effect)
 
     def revoke_many(
         self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
-    ) -> list[Ended]:
+    ) -> list[EndedSession]:
         """See the package."""
 
-        def effect() -> list[Ended]:
+        def effect() -> list[EndedSession]:
             ended = sorted({following for digest in digests for following in self._ids_of(digest)})
             return [each for digest in ended for each in self.tables.end(digest)]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from flask_langpont_session.policy.described import Known
+from flask_langpont_session.policy.copies import Known
 from flask_langpont_session.stores.redis import auth_meta
 from flask_langpont_session.stores.redis.records import answer
 from flask_langpont_session.stores.redis.wire import pack

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.support.single_flight import SingleFlight
 
 from .clock import Clock

@@ -23,10 +23,11 @@ from flask import Flask
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
-from flask_langpont_session.policy.described import AuthEntry
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.values import ErrorClass, RecordRef, StoreError
+from flask_langpont_session.policy.rows import AuthEntry
 from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.monitor import Monitor, Round
 from flask_langpont_session.recovery.steps import Reach

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_langpont_session.policy.values import Operation
+from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.stores.host.journal import PendingWrite
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.sql.engines import PATIENT_SECONDS
 
 Answer = Any

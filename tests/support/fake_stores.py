@@ -10,22 +10,15 @@ from typing import Any, cast
 from flask_langpont_session.events import session_revoked
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
-from flask_langpont_session.policy.described import AuthEntry, Change, Known
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import CategoryCopy, Change, Known, RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import Life
-from flask_langpont_session.policy.records import Loaded, Plan
-from flask_langpont_session.policy.values import (
-    AuthRow,
-    CategoryChange,
-    CategoryCopy,
-    Created,
-    Ended,
-    ErrorClass,
-    RecordRef,
-    RowState,
-    StoreError,
-)
+from flask_langpont_session.policy.loaded import Loaded
+from flask_langpont_session.policy.plans import Plan
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow, Created, EndedSession, RowState
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS, RequestScope
 from flask_langpont_session.stores.backend import Backend
@@ -196,16 +189,16 @@ class FakeDatabase:
         self.rows.pop(digest, None)
         return 2
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
+    def revoke(self, digest: str, timeout: float | None = None) -> list[EndedSession]:
         self._ask("revoke", digest)
         return self._end(digest)
 
-    def _end(self, digest: str) -> list[Ended]:
+    def _end(self, digest: str) -> list[EndedSession]:
         row = self.rows.get(digest)
         if row is None:
             return []
         self.rows[digest] = replace(row, live=False, version=row.version + row.live)
-        return [Ended(digest, self.rows[digest].version, row.state is RowState.VALID)]
+        return [EndedSession(digest, self.rows[digest].version, row.state is RowState.VALID)]
 
     def kill_user(self, user_id: str, timeout: float | None = None) -> int:
         self._ask("kill_user", user_id)

@@ -14,10 +14,12 @@ from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
+from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.levels import Behaviour
-from flask_langpont_session.policy.records import CategoryState, Life, Loaded, Plan, Saved, Verdict
+from flask_langpont_session.policy.loaded import CategoryState, Loaded, Verdict
+from flask_langpont_session.policy.plans import Plan, Saved
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.policy.serializer import encode
-from flask_langpont_session.policy.values import AuthRow
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.session.work import Ids, SessionContext
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from flask_langpont_session.policy.values import Operation, RecordRef, ServerRecord
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.host.entries import Overlay, PendingWrite
 from flask_langpont_session.stores.host.journal import Journal
 

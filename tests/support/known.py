@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flask_langpont_session.policy.described import Change, Known
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import CategoryCopy, Change, Known
 from flask_langpont_session.stores.memory.memory import Memory
 
 

@@ -12,8 +12,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.policy.values import CategoryChange, RecordRef, StoreError
 from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.store import RedisStore
 

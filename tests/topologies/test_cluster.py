@@ -20,8 +20,8 @@ from flask_langpont_session import events
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.metrics.session_index import BUCKETS
 from flask_langpont_session.policy.breaker import READ
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.testing import captured_events
 from tests.integration.behind import browser, sign_in, waiting
 from tests.integration.conftest import cookie_of, parts

@@ -19,8 +19,11 @@ from redis.crc import key_slot
 from devservers.processes import LONG, wait_until
 from flask_langpont_session import events
 from flask_langpont_session.policy.categories import AUTH
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import SIGNED_IN
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, RecordRef, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.records import Answer, Limits

@@ -22,7 +22,7 @@ import pytest
 from flask import Flask
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.stores.redis.commands import READ
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import SWALLOW_REPLY, FaultProxy, delay

@@ -17,16 +17,11 @@ from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.policy.values import (
-    AuthRow,
-    CategoryChange,
-    CategoryCopy,
-    ErrorClass,
-    Operation,
-    RecordRef,
-    StoreError,
-)
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.recovery.probes import GOOD_PROBES
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.endpoint import Endpoint

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from devservers.processes import wait_until
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from tests.faults.proxy import FaultProxy, flip
 from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts, redis_store

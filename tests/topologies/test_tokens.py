@@ -15,7 +15,7 @@ from redis.credentials import CredentialProvider
 
 from devservers.processes import LONG
 from devservers.servers import Valkey
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from tests.integration.behind import sign_in, wait_until_home, wait_until_lost
 from tests.integration.conftest import parts, redis_store
 

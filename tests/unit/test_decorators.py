@@ -13,7 +13,7 @@ from werkzeug.exceptions import Unauthorized
 
 from flask_langpont_session import requires_fresh
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.policy.records import Verdict
+from flask_langpont_session.policy.loaded import Verdict
 from tests.support.fakes import Maker, Repository, settings_in
 
 

@@ -10,7 +10,7 @@ from flask import Flask, Request
 
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.devices import device_reader
-from flask_langpont_session.policy.values import NO_DEVICE, Device
+from flask_langpont_session.policy.devices import NO_DEVICE, Device
 
 BROWSERS = {
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:130.0) Gecko/20100101 Firefox/130.0": "Firefox, Windows",

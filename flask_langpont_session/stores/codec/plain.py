@@ -6,7 +6,7 @@ package knows what a store has of them.
 
 from __future__ import annotations
 
-from ...policy.values import Fields
+from ...policy.changes import Fields
 
 
 class Codec:

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ...exceptions import UnreadableValue
 from ...policy.categories import AUTH
-from ...policy.values import Fields
+from ...policy.changes import Fields
 from ...support.logs import Once, fields
 from .cipher import FORMAT, OVERHEAD, Cipher, UnknownKey
 from .plain import Codec

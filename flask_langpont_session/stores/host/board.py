@@ -16,7 +16,10 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
-from ...policy.values import Basis, ServerRecord, SharedCopy, StoreError
+from ...policy.changes import Basis
+from ...policy.copies import SharedCopy
+from ...policy.errors import StoreError
+from ...policy.servers import ServerRecord
 from ..codec.plain import PLAIN, Codec
 from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile

@@ -17,8 +17,11 @@ from typing import Any
 
 import msgspec
 
+from ...policy.changes import Basis, Operation
+from ...policy.copies import CategoryCopy, RecordRef, SharedCopy
+from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS
-from ...policy.values import Basis, CategoryCopy, ErrorClass, Operation, RecordRef, ServerRecord, SharedCopy, StoreError
+from ...policy.servers import ServerRecord
 from ..codec.plain import Codec
 from .limits import SIZE_SCHEMA
 

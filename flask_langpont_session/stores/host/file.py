@@ -30,7 +30,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...policy.values import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError
 from ...support.forks import call_in_children
 from ...support.lag import Deadline
 from .commit_counter import CommitCounter, counter_path

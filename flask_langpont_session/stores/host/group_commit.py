@@ -19,7 +19,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from ...policy.values import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError
 from ...support.lag import MORE, Deadline
 from ...support.threads import start_daemon
 

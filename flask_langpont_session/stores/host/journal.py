@@ -18,7 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ...policy.values import Basis, Operation, RecordRef, SharedCopy, StoreError
+from ...policy.changes import Basis, Operation
+from ...policy.copies import RecordRef, SharedCopy
+from ...policy.errors import StoreError
 from ...support.logs import fields
 from ..codec.plain import PLAIN, Codec
 from .board import Board, Shared

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...policy.values import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError
 from ...support.files import UnsafeFile, check_folder, check_private, create_private, make_private
 from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...policy.values import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError
 from ...support.files import open_private
 from ...support.forks import renew_in_children
 from .lock import takes

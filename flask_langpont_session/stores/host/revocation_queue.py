@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from ...policy.values import StoreError
+from ...policy.errors import StoreError
 from ...support.forks import renew_in_children
 from .entries import (
     PendingRevocation,

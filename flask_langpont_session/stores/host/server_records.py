@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from ...policy.values import ServerRecord, StoreError
+from ...policy.errors import StoreError
+from ...policy.servers import ServerRecord
 from ...support.logs import fields
 from .board import Board
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cachetools import LRUCache, TTLCache
 
 from ...policy.leases import LONGEST_UNCONFIRMED_MS, TOMBSTONE_MS
-from ...policy.values import AuthRow
+from ...policy.rows import AuthRow
 from ...support.forks import renew_in_children
 from ..host.host_clock import since_start
 

@@ -19,8 +19,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...policy.described import NO_RECORDS, NOT_THERE, Change, Known, size_of, written_over
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, RecordRef, SharedCopy
+from ...policy.changes import CategoryChange, Fields
+from ...policy.copies import (
+    NO_RECORDS,
+    NOT_THERE,
+    CategoryCopy,
+    Change,
+    Known,
+    RecordRef,
+    SharedCopy,
+    size_of,
+    written_over,
+)
+from ...policy.rows import AuthRow
 from ...support.caches import Recent
 from ...support.forks import renew_in_children
 from .ended import Ended

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from ...policy.described import AuthEntry, Known
-from ...policy.values import AuthRow, CategoryCopy, Fields
+from ...policy.changes import Fields
+from ...policy.copies import CategoryCopy, Known
+from ...policy.rows import AuthEntry, AuthRow
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Packed(Mapping[str, T]):
         return self.opened().items()
 
 
-_ROW = tuple(column.name for column in fields(AuthRow) if column.name != "payload")
+_ROW = tuple(column.name for column in fields(AuthRow) if column.name not in ("payload", "was_idle"))
 
 
 def parts_of(record: Known) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from ...policy.values import AuthRow
+from ...policy.rows import AuthRow
 
 
 class AuthMeta(NamedTuple):

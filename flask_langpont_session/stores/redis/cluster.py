@@ -14,8 +14,10 @@ from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
 
 from ...policy.categories import AUTH
+from ...policy.copies import CategoryCopy, RecordRef
+from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import SIGNED_IN
-from ...policy.values import AuthRow, CategoryCopy, ErrorClass, RecordRef, StoreError
+from ...policy.rows import AuthRow
 from ...support.chance import CHANCE
 from .endpoint import Endpoint
 from .link import Link

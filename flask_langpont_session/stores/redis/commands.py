@@ -19,9 +19,10 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
-from ...policy.described import NO_RECORDS, Known
+from ...policy.changes import CategoryChange, Operation
+from ...policy.copies import NO_RECORDS, Known, RecordRef
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryChange, Operation, RecordRef
+from ...policy.rows import AuthRow
 from ..codec.plain import PLAIN, Codec
 from . import auth_meta, records
 from .records import ABSENT, Limits, Merge, MergeStep, Restore, change_arguments, merge_arguments

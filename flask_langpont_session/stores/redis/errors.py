@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import MsgspecError
 from redis import exceptions as driver
 
-from ...policy.values import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError
 
 
 def _newer(name: str) -> tuple[type[Exception], ...]:

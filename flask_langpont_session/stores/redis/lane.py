@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from redis import exceptions as driver
 
-from ...policy.described import Change, Known
-from ...policy.values import CategoryChange
+from ...policy.changes import CategoryChange
+from ...policy.copies import Change, Known
 from ..memory.memory import Entry, Memory
 from .server_identity import Server
 from .wire import Wire, pack

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
 
+from ...policy.errors import ErrorClass, StoreError, role_of
 from ...policy.health import PRIMARY
-from ...policy.values import ErrorClass, StoreError, Wait, role_of
 from ...support.forks import renew_in_children
-from ...support.lag import LEAST_WAIT, PROCESS, Lag
+from ...support.lag import LEAST_WAIT, PROCESS, Lag, Wait
 from ...support.logs import fields
 from .commands import CLOCK, Command
 from .connections import Pool, bound, connect, doubt

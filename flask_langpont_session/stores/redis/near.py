@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ...policy.values import RecordRef
+from ...policy.copies import RecordRef
 from ...support.forks import renew_in_children
 from ...support.lag import PROCESS
 from ...support.logs import fields

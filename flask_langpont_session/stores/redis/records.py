@@ -11,10 +11,11 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
-from ...policy.described import NO_RECORDS, NOT_THERE, OWN, AuthEntry, Change, Damaged, Foreign, Known, described
+from ...policy.changes import CategoryChange, Fields, Operation
+from ...policy.copies import NO_RECORDS, NOT_THERE, OWN, CategoryCopy, Change, Damaged, Foreign, Known, described
 from ...policy.leases import CLOCK_TOLERANCE_MS
+from ...policy.rows import AuthEntry, AuthRow
 from ...policy.serializer import is_readable
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, Fields, Operation
 from ..codec.plain import PLAIN, Codec
 from . import auth_meta
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
-from ...policy.values import ServerRecord
+from ...policy.servers import ServerRecord
 from ...support.forks import renew_in_children
 
 _PRIMARY_ROLE = "master"

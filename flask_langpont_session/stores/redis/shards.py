@@ -14,10 +14,10 @@ from typing import TypeVar
 from redis import exceptions as driver
 from redis.crc import key_slot
 
+from ...policy.errors import ErrorClass, StoreError
 from ...policy.health import PRIMARY
-from ...policy.values import ErrorClass, StoreError, Wait
 from ...support.chance import CHANCE
-from ...support.lag import LEAST_WAIT
+from ...support.lag import LEAST_WAIT, Wait
 from .errors import Redirected, translate
 from .slots import NO_SHARD, Address, Servers, SlotMap, name_of
 from .store import RedisStore

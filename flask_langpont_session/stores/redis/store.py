@@ -7,10 +7,12 @@ from copy import copy
 from typing import Any
 
 from ...policy.categories import AUTH
-from ...policy.described import NO_RECORDS, Change
+from ...policy.changes import CategoryChange
+from ...policy.copies import NO_RECORDS, CategoryCopy, Change, RecordRef
+from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS, SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
-from ...policy.values import AuthRow, CategoryChange, CategoryCopy, ErrorClass, RecordRef, StoreError
+from ...policy.rows import AuthRow
 from ..codec.plain import PLAIN, Codec
 from ..memory.memory import Memory
 from . import records

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from redis import exceptions as driver
 from redis.crc import key_slot
 
+from ...policy.errors import shard_of
 from ...policy.leases import LONGEST_UNCONFIRMED_MS
-from ...policy.values import shard_of
 from ...support.chance import CHANCE
 from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT

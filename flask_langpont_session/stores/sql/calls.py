@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from sqlalchemy.engine import Connection
 
-from ...policy.values import ErrorClass, StoreError, Wait
-from ...support.lag import PROCESS
+from ...policy.errors import ErrorClass, StoreError
+from ...support.lag import PROCESS, Wait
 from ...support.logs import Once, fields
 from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
 from .dialects import NOTHING

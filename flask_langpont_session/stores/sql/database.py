@@ -20,20 +20,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 
-from ...policy.values import (
-    NO_DEVICE,
-    AuthRow,
-    ChangedRows,
-    Created,
-    Device,
-    Ended,
-    ErrorClass,
-    Fields,
-    Found,
-    Limit,
-    Position,
-    StoreError,
-)
+from ...policy.changes import Fields
+from ...policy.devices import NO_DEVICE, Device
+from ...policy.errors import ErrorClass, StoreError
+from ...policy.rows import AuthRow, ChangedRows, Created, EndedSession, Found, Limit, Position
 from ..codec.plain import PLAIN, Codec
 from . import tables as sql
 from .calls import Calls
@@ -178,13 +168,13 @@ class Database:
         values = {"key": digest, "user": user_id, "fields": fields, "idle_ms": idle_ms, "absolute_ms": absolute_ms}
         values |= device._asdict()
 
-        def created(row: AuthRow | None, ended: Sequence[Ended] = ()) -> Created:
+        def created(row: AuthRow | None, ended: Sequence[EndedSession] = ()) -> Created:
             if row is None or (row.version, row.user_id, row.payload) != (1, user_id, payload):
                 raise StoreError(NAME, ErrorClass.DATA, "AnotherRow")
             return Created(row, ended)
 
         def insert(connection: Connection) -> Created:
-            ended = [] if kill is None else [each.ended for each in sql.end(connection, [kill])]
+            ended = [] if kill is None else sql.end(connection, [kill])
             return created(self._rows.inserted(connection, values), ended)
 
         def find(connection: Connection) -> Created:
@@ -325,7 +315,7 @@ class Database:
 
         return self.calls.write(end, timeout)
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[Ended]:
+    def revoke(self, digest: str, timeout: float | None = None) -> list[EndedSession]:
         """End a session for ever, under whatever digest it goes on: another request may have given it another id.
 
         :return: each row that is dead now, the one asked for first; empty if there is no row.
@@ -334,7 +324,7 @@ class Database:
 
     def revoke_many(
         self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
-    ) -> list[Ended]:
+    ) -> list[EndedSession]:
         """End sessions for ever, under whatever digests they go on, in one transaction; see :meth:`revoke`.
 
         :param by_device: their user ends them, on another device, and is to be told on those.
@@ -343,12 +333,12 @@ class Database:
 
         kill, cause = (sql.DISPLACE, {"cause": sql.DEVICE}) if by_device else (sql.KILL_THESE, {})
 
-        def end(connection: Connection) -> list[Ended]:
-            dead: dict[str, Ended] = {}
+        def end(connection: Connection) -> list[EndedSession]:
+            dead: dict[str, EndedSession] = {}
             following = set(digests)
             while following:
                 ended = sql.end(connection, following, kill, **cause)
-                dead.update((each.ended.digest, each.ended) for each in ended)
+                dead.update((each.digest, each) for each in ended)
                 following = {each.successor for each in ended if each.successor is not None}.difference(dead)
             return list(dead.values())
 

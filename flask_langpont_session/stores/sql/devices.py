@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Connection
 
-from ...policy.values import Device, UserSession
+from ...policy.devices import Device, UserSession
 from . import tables as sql
 from .calls import Calls
 from .rows import Rows

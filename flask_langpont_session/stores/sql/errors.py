@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ...policy.values import ErrorClass, StoreError
+from ...policy.errors import ErrorClass, StoreError
 from ...support.errors import LangPontSessionError
 from .bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 

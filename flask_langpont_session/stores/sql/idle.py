@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...policy.leases import EXTEND_AFTER
-from ...policy.values import AuthRow, JustEnded, RowState
+from ...policy.rows import AuthRow, RowState
 from . import tables as sql
 from .cursor import run
 from .engines import Connections
@@ -42,7 +42,7 @@ def after_read(connections: Connections, rows: Rows, row: AuthRow, idle_ms: int,
                 moved = replace(row, idle_expires_at=expires_at)
                 return _by_later_expiry(_noted(connections, rows, sql.EXTEND_IDLE, values, row, moved), idle_seen)
         elif idle_seen is not None:
-            return _noted(connections, rows, sql.KILL_IDLE, {"seen": row.version}, row, JustEnded.of(row))
+            return _noted(connections, rows, sql.KILL_IDLE, {"seen": row.version}, row, row.ended_as_idle())
     return row
 
 

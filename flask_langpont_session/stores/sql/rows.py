@@ -10,7 +10,9 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ...policy.values import AuthRow, ChangedRows, ErrorClass, Fields, Found, StoreError
+from ...policy.changes import Fields
+from ...policy.errors import ErrorClass, StoreError
+from ...policy.rows import AuthRow, ChangedRows, Found
 from ..codec.plain import PLAIN, Codec
 from . import tables as sql
 from .cursor import run

@@ -12,7 +12,8 @@ from contextlib import suppress
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from ...policy.values import AuthRow, Created, Ended, ErrorClass, Limit, StoreError
+from ...policy.errors import ErrorClass, StoreError
+from ...policy.rows import AuthRow, Created, EndedSession, Limit
 from . import tables as sql
 from .calls import Calls
 from .cursor import run
@@ -78,13 +79,13 @@ def inserted_within(
     raise StoreError(NAME, ErrorClass.BUSY, "UserErased")
 
 
-def _make_room(connection: Connection, row: AuthRow, limit: Limit) -> Sequence[Ended]:
+def _make_room(connection: Connection, row: AuthRow, limit: Limit) -> Sequence[EndedSession]:
     """End the sessions that are too many beside a new one, and return them.
 
     :raises _NoRoom: there is no room, and nothing is to be ended.
     """
     found = connection.execute(sql.SELECT_VALID, {"user": row.user_id})
-    others = [Ended(each.digest, each.version, lived=True) for each in found if each.digest != row.digest]
+    others = [EndedSession(each.digest, each.version, lived=True) for each in found if each.digest != row.digest]
     excess = others[: max(0, len(others) + 1 - limit.most)]
     if excess and not limit.ends_oldest:
         raise _NoRoom

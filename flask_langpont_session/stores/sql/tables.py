@@ -7,7 +7,7 @@ repeated after an unknown outcome.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -16,7 +16,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 
-from ...policy.values import LONGEST_LABEL, Ended
+from ...policy.devices import LONGEST_LABEL
+from ...policy.rows import EndedSession
 
 
 class now_ms(FunctionElement[int]):
@@ -371,23 +372,15 @@ FORGET_USER = USERS.delete().where(USERS.c.user_id == _user)
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-class Locked(NamedTuple):
-    """A session that was ended.
-
-    :param successor: the digest under which it went on; None: under none.
-    """
-
-    ended: Ended
-    successor: str | None
-
-
 def beginning_with(text: str) -> sa.Select[str]:
     """Return a query of digests that begin so, case included. Without a fitting index it reads the whole table."""
     like = _s.digest.startswith(text, autoescape=True)  # whose case does not count in SQLite
     return sa.select(_s.digest).where(like, sa.func.substr(_s.digest, 1, len(text)) == text).limit(_most)
 
 
-def end(connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_THESE, **values: Any) -> list[Locked]:
+def end(
+    connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_THESE, **values: Any
+) -> list[EndedSession]:
     """End sessions for ever, in a transaction of their caller's. Return those that have a row.
 
     :param kill: the statement, with what `values` it needs besides.
@@ -395,4 +388,4 @@ def end(connection: Connection, digests: Iterable[str], kill: sa.Update = KILL_T
     rows = connection.execute(LOCK_THESE, {"digests": sorted(digests)}).all()
     if rows:
         connection.execute(kill, {"digests": [row.digest for row in rows], **values})
-    return [Locked(Ended(row.digest, row.version + bool(row.live), bool(row.lived)), row.successor) for row in rows]
+    return [EndedSession(row.digest, row.version + bool(row.live), bool(row.lived), row.successor) for row in rows]

@@ -8,8 +8,8 @@ from flask_langpont_session import events
 from flask_langpont_session.alerts.conditions import Conditions
 from flask_langpont_session.alerts.table import LATENCY_WINDOW
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import READ, WRITE, Health
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 
 class Process:

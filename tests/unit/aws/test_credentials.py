@@ -27,7 +27,7 @@ from flask_langpont_session.aws.credentials import (
     read_secret,
     region_of,
 )
-from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.url import GroupName
 from tests.support.clock import Clock

@@ -33,7 +33,7 @@ from flask_langpont_session.aws.endpoints import (
     UnusableGroup,
     read,
 )
-from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.stores.redis.cluster import RoutedConnection, make_pool, to_shard
 from flask_langpont_session.stores.redis.errors import classify
 from flask_langpont_session.stores.redis.nodes import Nodes

@@ -31,7 +31,7 @@ from flask_langpont_session.diagnosis.findings import (
     Unknown,
 )
 from flask_langpont_session.diagnosis.table import CHECKS, run
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 
 from .told import (
     GOOD,

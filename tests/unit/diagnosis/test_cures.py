@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.diagnosis.cures import cure_of
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 
 PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 U, B, W, A, N = (

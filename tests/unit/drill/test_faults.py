@@ -9,7 +9,7 @@ import pytest
 from redis import exceptions as driver
 
 from flask_langpont_session.drill.faults import Fault, Faults, commands_in
-from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.stores.redis.commands import READ, Commands, plain
 from flask_langpont_session.stores.redis.wire import pack
 

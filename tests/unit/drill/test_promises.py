@@ -17,7 +17,7 @@ from flask_langpont_session.drill.promises import (
     promise,
     user_key_of,
 )
-from flask_langpont_session.policy.records import Kept
+from flask_langpont_session.policy.plans import Kept
 from tests.support.fakes import settings_in
 
 REPLICA, NO_REDIS, NO_DATABASE = Answering(True, True), Answering(False, True), Answering(True, False)

@@ -8,8 +8,8 @@ import pytest
 
 from flask_langpont_session.metrics.history import SPAN, STEP, History, LevelChange, Slice, together
 from flask_langpont_session.metrics.recorder import Reader, Recorder
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE, Health
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.support.children import in_child_of_locked
 from tests.support.clock import Clock
 

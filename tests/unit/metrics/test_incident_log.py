@@ -10,7 +10,7 @@ from flask_langpont_session.metrics.incident_log import IncidentLog
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.breaker import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 
 BOTH = (READ, WRITE)
 

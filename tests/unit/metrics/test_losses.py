@@ -9,8 +9,8 @@ import pytest
 from flask_langpont_session import events
 from flask_langpont_session.metrics.losses import CAUSES, Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import NotKept, Reader, Recorder
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.levels import LEVELS
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.records import Outcome
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Observation, Reader, Recorder, Series, count_level
-from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.policy.errors import ErrorClass
 from tests.support.children import in_child_of_locked, locked
 
 

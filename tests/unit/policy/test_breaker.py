@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session.policy.breaker import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Breakers
-from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.policy.errors import ErrorClass
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from flask_langpont_session.policy.breaker import Breaker
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import (
     DATABASE,
     PRIMARY,
@@ -18,7 +19,6 @@ from flask_langpont_session.policy.health import (
     Limits,
     Listeners,
 )
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from tests.support.clock import Clock
 
 

@@ -19,7 +19,7 @@ from flask_langpont_session.policy.leases import (
     survives_everything_down,
     was_just_asked,
 )
-from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.policy.rows import AuthRow
 
 TERMS = LeaseTerms(verify_ms=60_000, grace_ms=300_000)
 LIFE = Life(idle_ms=3_600_000, absolute_ms=43_200_000)

@@ -19,7 +19,7 @@ from flask_langpont_session.policy.levels import (
     build_behaviours,
     level,
 )
-from flask_langpont_session.policy.records import Kept
+from flask_langpont_session.policy.plans import Kept
 
 ROOT = Path(__file__).parents[3]
 

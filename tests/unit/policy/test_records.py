@@ -5,20 +5,12 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session.policy.categories import Feature, Priority
+from flask_langpont_session.policy.changes import CategoryChange, apply_change, apply_writes, difference
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from flask_langpont_session.policy.records import (
-    CategoryState,
-    Gap,
-    Kept,
-    Life,
-    Loaded,
-    Plan,
-    Verdict,
-    apply_change,
-    apply_writes,
-    difference,
-)
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
+from flask_langpont_session.policy.leases import Life
+from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
+from flask_langpont_session.policy.plans import Kept, Plan
 
 LIFE = Life(1000, 9000)
 VISITOR, OTHER = (SessionId(name, ANONYMOUS, False, 1, b"secret") for name in ("one", "other"))

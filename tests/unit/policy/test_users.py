@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 
 from flask_langpont_session.policy.categories import DEFAULT_PRIVILEGE_KEYS, DEFAULT_USER_KEYS, KeyPatterns
+from flask_langpont_session.policy.changes import Fields
 from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.policy.users import authenticated_at, is_recent, means_no_user, narrowed, noted, user_of
-from flask_langpont_session.policy.values import AuthRow, Fields
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_langpont_session.policy.values import LONGEST_LABEL, clean_label, network_of
+from flask_langpont_session.policy.devices import LONGEST_LABEL, clean_label, network_of
 
 
 @pytest.mark.parametrize(

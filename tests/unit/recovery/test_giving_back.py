@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.giving_back import PATIENCE, GivingBack
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.server_identity import Canary, ServerIdentity

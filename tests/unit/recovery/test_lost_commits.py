@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import AuthRow, Found
+from flask_langpont_session.policy.rows import AuthRow, Found
 from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.revocations import LastLooks, LostCommits
 from flask_langpont_session.recovery.steps import Reach

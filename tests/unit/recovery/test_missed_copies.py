@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.stores.memory.memory import Memory
 from tests.support.clock import Clock
 from tests.support.known import known, wrote

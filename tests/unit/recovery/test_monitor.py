@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from devservers.processes import LONG, wait_until
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery import monitor as module
 from flask_langpont_session.recovery.monitor import Monitor, Notices, Round
 from flask_langpont_session.recovery.outages import NOTHING_WAITS

@@ -11,8 +11,9 @@ from flask import Flask
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.copies import CategoryCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, StoreError
 from flask_langpont_session.recovery.monitor import Monitor, Notices, Round
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
 from tests.support.known import known

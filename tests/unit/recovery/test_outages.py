@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from flask_langpont_session import events
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, READ, REPLICA, WRITE
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, SharedCopy, StoreError
 from flask_langpont_session.recovery import outages as outages_of_host
 from flask_langpont_session.recovery.outages import Outages
 from flask_langpont_session.stores.host.board import Shared

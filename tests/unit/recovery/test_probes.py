@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.probes import GOOD_PROBES, LATE_PROBES, ProbeAnswer, Prober, Probes, StoreProbe
 from tests.support.clock import Clock
 

@@ -18,20 +18,10 @@ import pytest
 from flask_langpont_session.events import ChangesGivenUp, WritesNotKept
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
-from flask_langpont_session.policy.described import AuthEntry
-from flask_langpont_session.policy.values import (
-    AuthRow,
-    Basis,
-    CategoryCopy,
-    ChangedRows,
-    Ended,
-    ErrorClass,
-    Found,
-    Operation,
-    Position,
-    SharedCopy,
-    StoreError,
-)
+from flask_langpont_session.policy.changes import Basis, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow, ChangedRows, EndedSession, Found, Position
 from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.recovery import Progress, Recovery
 from flask_langpont_session.recovery.steps import AT_ONCE, BATCH, PIPELINE, Reach
@@ -175,11 +165,12 @@ class Stores:
         self.tell("kill", digest)
         return 4
 
-    def revoke_many(self, digests: Sequence[str], *, timeout: float) -> list[Ended]:
+    def revoke_many(self, digests: Sequence[str], *, timeout: float) -> list[EndedSession]:
         for digest in digests:
             self.check("kill", digest)
-        dead = [Ended(digest, self.kill(digest, timeout=timeout) or 0, lived=True) for digest in digests]
-        return dead + [Ended(later, 2, lived=True) for digest in digests for later in self.goes_on_as.get(digest, [])]
+        dead = [EndedSession(digest, self.kill(digest, timeout=timeout) or 0, lived=True) for digest in digests]
+        later = [name for digest in digests for name in self.goes_on_as.get(digest, [])]
+        return dead + [EndedSession(name, 2, lived=True) for name in later]
 
     def load_many(self, digests: Sequence[str], *, timeout: float) -> Found:
         rows = {digest: self.rows[digest] for digest in digests if digest in self.rows}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, SharedCopy, StoreError
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.recovery.giving_back import Refill
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.stores.redis.records import Merged, Restore

@@ -12,8 +12,8 @@ from flask import Flask
 
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.stores.sql.bulkhead import Bulkhead
 from flask_langpont_session.stores.sql.database import Database

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.policy.categories import Priority
-from flask_langpont_session.policy.described import Change, Known
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import CategoryCopy, Change, Known, RecordRef
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
-from flask_langpont_session.policy.records import CategoryState, Gap, Loaded, Verdict
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy, RecordRef
+from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from flask_langpont_session.policy.categories import CategoryTable
-from flask_langpont_session.policy.described import written_at
-from flask_langpont_session.policy.records import CategoryState, Former, Gap, Life, Loaded, Verdict
-from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.policy.copies import RecordRef, written_at
+from flask_langpont_session.policy.leases import Life
+from flask_langpont_session.policy.loaded import CategoryState, Former, Gap, Loaded, Verdict
 from flask_langpont_session.request.former import FormerPlaces, former_in
 from flask_langpont_session.request.journal_writer import NOTHING
 from flask_langpont_session.stores.host.journal import Overlay

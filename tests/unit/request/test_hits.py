@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from flask_langpont_session.policy.described import AuthEntry, Known
+from flask_langpont_session.policy.copies import CategoryCopy, Known
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import CategoryState, Verdict
-from flask_langpont_session.policy.values import AuthRow, CategoryCopy
+from flask_langpont_session.policy.loaded import CategoryState, Verdict
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.redis.lane import Copy, Lane
 from flask_langpont_session.stores.redis.near import Hit
 from flask_langpont_session.stores.redis.server_identity import Server

@@ -16,17 +16,13 @@ from flask_langpont_session import events
 from flask_langpont_session.metrics.losses import Cause, Loss, Losses
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
+from flask_langpont_session.policy.changes import Basis, CategoryChange, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef, SharedCopy
 from flask_langpont_session.policy.ids import SessionId, digest_of
-from flask_langpont_session.policy.records import CategoryState, Gap, Life, Loaded, Plan, Verdict
-from flask_langpont_session.policy.values import (
-    AuthRow,
-    Basis,
-    CategoryChange,
-    CategoryCopy,
-    Operation,
-    RecordRef,
-    SharedCopy,
-)
+from flask_langpont_session.policy.leases import Life
+from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
+from flask_langpont_session.policy.plans import Plan
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.request.fallback import Fallback
 from flask_langpont_session.request.journal_writer import JournalWriter, RedisTime
 from flask_langpont_session.stores.host.entries import WIPED_FIELD

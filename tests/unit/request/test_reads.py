@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from flask_langpont_session import events
-from flask_langpont_session.policy.described import AuthEntry
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import Verdict
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.loaded import Verdict
+from flask_langpont_session.policy.rows import AuthEntry
 from flask_langpont_session.stores.host.group_commit import busy
 from tests.support.entries import value
 from tests.support.fake_stores import LIFE, NOW_MS, Stage, a_row, changed

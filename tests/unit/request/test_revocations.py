@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import Revoked
-from flask_langpont_session.policy.values import RecordRef
+from flask_langpont_session.policy.plans import Revoked
 from tests.support.fake_stores import NOW_MS, Stage, a_row
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, Listeners
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.request.operations import Operation
 from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
 from flask_langpont_session.support import lag

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.policy.described import Change
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import Change
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.records import Kept, Loaded, Note, Verdict
-from flask_langpont_session.policy.values import CategoryChange, ErrorClass, Operation, StoreError
+from flask_langpont_session.policy.loaded import Loaded, Verdict
+from flask_langpont_session.policy.plans import Kept, Note
 from flask_langpont_session.stores.redis.records import Written
 from tests.support.fake_stores import LOST, NOW_MS, Stage, a_row, changed
 

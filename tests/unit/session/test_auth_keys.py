@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused, UnsupportedValue
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
-from flask_langpont_session.policy.records import Gap, Verdict
-from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.policy.loaded import Gap, Verdict
 from flask_langpont_session.session.auth_keys import carry, hides_some, restart
 from flask_langpont_session.session.mapping import Session
 from tests.support.fakes import Maker, Repository

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session.policy.levels import Behaviour
-from flask_langpont_session.policy.records import Gap
+from flask_langpont_session.policy.loaded import Gap
 from flask_langpont_session.session.availability import explain, is_available
 from flask_langpont_session.session.mapping import Session
 from tests.support.fakes import Maker, Repository

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.ids import SessionId
-from flask_langpont_session.policy.values import AuthRow
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.session.identity import NOT_READ, TRANSITIONS, Event, Identity, IdState, drawing
 
 CAME = SessionId("came", "u", False, 1, b"secret")

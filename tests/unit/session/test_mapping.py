@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import UnsupportedValue
-from flask_langpont_session.policy.records import Kept, Saved, Verdict
+from flask_langpont_session.policy.loaded import Verdict
+from flask_langpont_session.policy.plans import Kept, Saved
 from flask_langpont_session.session.mapping import Session
 from tests.support.fakes import Maker, Repository
 

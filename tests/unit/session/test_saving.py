@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
-from flask_langpont_session.policy.records import Former, Saved
+from flask_langpont_session.policy.loaded import Former
+from flask_langpont_session.policy.plans import Saved
 from tests.support.fakes import Maker, Repository
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.described import Change, Known
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, RecordRef, SharedCopy
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import CategoryCopy, Change, Known, RecordRef, SharedCopy
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.memory.ended import DEAD, DatabaseClock, Ended
 from flask_langpont_session.stores.memory.memory import LARGEST_SHARE, LocalAuth, Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane
@@ -761,7 +762,7 @@ def test_a_fork_under_load_leaves_no_lock_behind() -> None:
     """Children forked while other threads use the memory can use theirs at once."""
     script = """
         import os, threading, warnings
-        from flask_langpont_session.policy.values import CategoryCopy
+        from flask_langpont_session.policy.copies import CategoryCopy
         from flask_langpont_session.stores.memory.memory import Memory
         warnings.simplefilter("ignore")
         memory, stop = Memory(ttl=1800), threading.Event()

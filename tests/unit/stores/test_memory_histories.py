@@ -9,8 +9,8 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_langpont_session.policy.described import NOT_THERE, Change, Known
-from flask_langpont_session.policy.values import CategoryChange, CategoryCopy
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import NOT_THERE, CategoryCopy, Change, Known
 from flask_langpont_session.stores.memory import memory as module
 from flask_langpont_session.stores.memory.memory import Memory
 from tests.support.clock import Clock

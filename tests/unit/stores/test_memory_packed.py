@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.described import NOT_THERE, AuthEntry, Known
-from flask_langpont_session.policy.values import AuthRow, CategoryCopy, RecordRef
+from flask_langpont_session.policy.copies import NOT_THERE, CategoryCopy, Known, RecordRef
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.memory import memory as module
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 from flask_langpont_session.metrics.prometheus import Collectors, Standing
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.session_index import BUCKETS, ActiveSessions
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
-from flask_langpont_session.policy.values import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.endpoint import Endpoint

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from msgspec import Raw, json
 
 from devservers.processes import LONG
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, Limit, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthRow, Limit
 from flask_langpont_session.stores.sql import tables
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.rows import Rows

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import Basis, CategoryCopy, SharedCopy
+from flask_langpont_session.policy.changes import Basis
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from tests.support.codecs import OTHER_KEY, sealing

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, CategoryCopy, Operation, RecordRef
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.codec.cipher import OVERHEAD
 from flask_langpont_session.stores.codec.plain import PLAIN
 from flask_langpont_session.stores.redis import auth_meta

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ServerRecord, SharedCopy
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import Basis, Operation, StoreError
+from flask_langpont_session.policy.changes import Basis, Operation
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION, PendingWrite
 from flask_langpont_session.stores.host.forms import CLOSED, archive, file_in_use, open_journal, path_of, unread
 from flask_langpont_session.stores.host.handover import hand_over

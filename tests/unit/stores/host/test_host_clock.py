@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
 from flask_langpont_session.stores.host.host_clock import HostClock, since_start, start_of_host
 from flask_langpont_session.stores.host.journal import Journal, journal_at

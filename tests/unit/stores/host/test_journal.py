@@ -16,7 +16,9 @@ from types import SimpleNamespace
 import pytest
 
 from devservers.processes import LONG, wait_until
-from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.policy.changes import Basis, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
 from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush

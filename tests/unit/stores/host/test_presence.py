@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import StoreError
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.host import presence
 from flask_langpont_session.stores.host.lock import takes
 from flask_langpont_session.stores.host.presence import Presence

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.entries import Overlay, PendingUserRevocation
 from flask_langpont_session.stores.host.journal import Journal
 from tests.support.clock import Clock

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.values import ServerRecord
+from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.host.server_records import HostMemory
 

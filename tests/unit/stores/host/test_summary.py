@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import CategoryCopy, Operation, SharedCopy
+from flask_langpont_session.policy.changes import Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite, Waiting, journal_at
 from flask_langpont_session.stores.host.summary import KINDS
 from tests.support.clock import Clock

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import Basis, CategoryCopy, ErrorClass, Operation, SharedCopy, StoreError
+from flask_langpont_session.policy.changes import Basis, Operation
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits

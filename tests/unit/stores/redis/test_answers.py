@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.described import AuthEntry, Change, Known
-from flask_langpont_session.policy.values import AuthRow, CategoryCopy
+from flask_langpont_session.policy.copies import CategoryCopy, Change, Known
+from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.redis.auth_meta import AuthMeta, dead, live
 from flask_langpont_session.stores.redis.auth_meta import said as said_by
 from flask_langpont_session.stores.redis.records import Crossed, Written, answer, write_fits, written

@@ -16,9 +16,11 @@ from redis.crc import key_slot
 from flask_langpont_session.config.settings import load_settings
 from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, Limits, Shards
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
-from flask_langpont_session.policy.values import AuthRow, ErrorClass, RecordRef, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.recovery.recovery import Recovery
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request.operations import Operation

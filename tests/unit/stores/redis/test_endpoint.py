@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.cluster import ShardEndpoint
 from flask_langpont_session.stores.redis.commands import Command
 from flask_langpont_session.stores.redis.endpoint import Endpoint

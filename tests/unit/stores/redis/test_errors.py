@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions as driver
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
-from flask_langpont_session.policy.values import HEALTH_CLASSES, ErrorClass, StoreError
+from flask_langpont_session.policy.errors import HEALTH_CLASSES, ErrorClass, StoreError
 from flask_langpont_session.stores.redis.errors import BY_CODE, classify, is_full, is_known, translate
 
 U, B, W, A = (

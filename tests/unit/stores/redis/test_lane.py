@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from flask_langpont_session.policy.described import Known
-from flask_langpont_session.policy.values import CategoryCopy
+from flask_langpont_session.policy.copies import CategoryCopy, Known
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
 from flask_langpont_session.stores.redis.server_identity import Server

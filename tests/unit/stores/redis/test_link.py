@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from redis import exceptions as driver
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.redis.commands import Command, plain
 from flask_langpont_session.stores.redis.link import Link, Reports
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
+from flask_langpont_session.support.lag import Wait
 from tests.support.clock import Clock
 
 from .told_server import Pool, Server, ToldLag

@@ -11,7 +11,7 @@ from redis import connection as plain
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool
 
-from flask_langpont_session.policy.values import ErrorClass
+from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.stores.redis.connections import UNASKED, connect
 from flask_langpont_session.stores.redis.dns import DnsCache
 from flask_langpont_session.stores.redis.errors import classify

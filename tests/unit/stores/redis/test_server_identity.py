@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import NoPermissionError
 
-from flask_langpont_session.policy.values import ServerRecord
+from flask_langpont_session.policy.servers import ServerRecord
 from flask_langpont_session.stores.redis.server_identity import (
     NEVER_MS,
     SET_FORWARD_MS,

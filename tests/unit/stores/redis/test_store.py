@@ -9,7 +9,10 @@ import hiredis
 import pytest
 from redis import exceptions as driver
 
-from flask_langpont_session.policy.values import AuthRow, CategoryChange, ErrorClass, Operation, RecordRef, StoreError
+from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.redis import commands
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link

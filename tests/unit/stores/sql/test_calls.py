@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from devservers.processes import LONG
-from flask_langpont_session.policy.values import ErrorClass, StoreError, Wait
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import calls as module
 from flask_langpont_session.stores.sql.bulkhead import Bulkhead
 from flask_langpont_session.stores.sql.calls import Calls
 from flask_langpont_session.stores.sql.engines import OWN_SHARE
 from flask_langpont_session.stores.sql.errors import OwnTransaction
-from flask_langpont_session.support.lag import PROCESS, Lag
+from flask_langpont_session.support.lag import PROCESS, Lag, Wait
 from tests.support.clock import Clock
 from tests.support.fake_sql import Connections, Schema, fails_first, refused
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import Created, Ended, ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import Created, EndedSession
 from flask_langpont_session.stores.sql import database as module
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.database import Database
@@ -65,7 +66,7 @@ def create(database: Database, **more: Any) -> Any:
 def test_a_new_row_is_never_idle_for_longer_than_it_lives(database: Database, connections: Connections) -> None:
     """The session that ends for the new row ends in the same transaction."""
     connections.answers = {sql.LOCK_THESE: [[locked("other")]], sql.INSERT: 1, sql.SELECT_ONE: [[stored()]]}
-    assert create(database, kill="other") == Created(ROW, [Ended("other", 2, lived=True)])
+    assert create(database, kill="other") == Created(ROW, [EndedSession("other", 2, lived=True)])
     assert connections.statements == [sql.LOCK_THESE, sql.KILL_THESE, sql.INSERT, sql.SELECT_ONE]
     assert connections.asked[1][1] == {"digests": ["other"]}
     inserted = connections.asked[2][1]
@@ -145,7 +146,7 @@ def test_a_new_id_has_a_row_only_if_the_old_one_was_ended_for_it(
 def test_a_revocation_follows_a_session_through_its_ids(database: Database, connections: Connections) -> None:
     """Another request may have given it another one; a digest without a row ends that."""
     connections.answers = {sql.LOCK_THESE: [[locked("a", live=False, successor="b")], [locked("b", successor="c")], []]}
-    assert database.revoke("a") == [Ended("a", 1, lived=False), Ended("b", 2, lived=True)]
+    assert database.revoke("a") == [EndedSession("a", 1, False, "b"), EndedSession("b", 2, True, "c")]
     asked = [values["digests"] for statement, values in connections.asked if statement is sql.KILL_THESE]
     assert asked == [["a"], ["b"]]
     assert connections.lent == ["writing"]
@@ -159,7 +160,7 @@ def test_many_revocations_are_one_transaction(database: Database, connections: C
     """Rows that are dead already keep their version; a circle of successors ends, too."""
     first = [locked("a", live=True, successor="c"), locked("b", live=False)]
     connections.answers = {sql.LOCK_THESE: [first, [locked("c", live=True, successor="a")]]}
-    ended = [Ended("a", 2, lived=True), Ended("b", 1, lived=False), Ended("c", 2, lived=True)]
+    ended = [EndedSession("a", 2, True, "c"), EndedSession("b", 1, False), EndedSession("c", 2, True, "a")]
     assert database.revoke_many(["b", "a"]) == ended
     asked = [values["digests"] for statement, values in connections.asked if statement is sql.LOCK_THESE]
     assert asked == [["a", "b"], ["c"]]

@@ -9,7 +9,7 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import HEALTH_CLASSES, ErrorClass, StoreError
+from flask_langpont_session.policy.errors import HEALTH_CLASSES, ErrorClass, StoreError
 from flask_langpont_session.stores.sql.bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 from flask_langpont_session.stores.sql.errors import (
     CLASSES,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flask_langpont_session.policy.values import AuthRow, RowState
+from flask_langpont_session.policy.rows import AuthRow, RowState
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.idle import after_read, note_use
 from flask_langpont_session.stores.sql.rows import Rows

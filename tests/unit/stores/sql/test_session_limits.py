@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import Created, ErrorClass, Limit, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.rows import Created, Limit
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.session_limits import inserted_within
 from tests.support.fake_sql import ROW, Connections

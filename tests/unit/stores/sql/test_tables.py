@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.rows import Rows
 from tests.support.fake_sql import ROW, Connections, stored

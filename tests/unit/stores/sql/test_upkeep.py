@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.values import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import tables as sql
 from flask_langpont_session.stores.sql.upkeep import Upkeep
 from tests.support.fake_sql import Calls, Connections, Schema

@@ -7,23 +7,60 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .records import apply_change
-from .values import AuthRow, CategoryChange, CategoryCopy, Fields
+from .changes import NO_FIELDS, CategoryChange, Fields, apply_change
+from .rows import AuthEntry
 
 
-class AuthEntry(NamedTuple):
-    """The content of an auth hash: a tombstone, or a row with the moment the database confirmed it.
+class RecordRef(NamedTuple):
+    """The name of a session's data: of the session itself, or of its shadow.
 
-    :param row: None for a tombstone.
-    :param confirmed_ms: the stamp, by the Redis clock.
-    :param in_database: of a tombstone: the database had the revocation when it was left.
-    :param is_readable: every value of the row can be decoded.
+    :param digest: of the session.
+    :param kind: of the session; ``a`` of a shadow.
+    :param shadow: the anonymous shadow of a session that is dead is meant.
     """
 
-    row: AuthRow | None
-    confirmed_ms: int = 0
-    in_database: bool = False
-    is_readable: bool = True
+    digest: str
+    kind: str
+    shadow: bool = False
+
+
+class CategoryCopy(NamedTuple):
+    """The data of one category as of one version.
+
+    :param version: microseconds by the Redis clock: when it was written last, or, of one that was not there, when that
+        was seen. It grows for ever; 0: not known.
+    :param meta: what the record says of itself, see ``record.lua``; where that is asked for.
+    :param additions: the ids of the latest additions that are part of it, 20 bytes each: 7 of the id, then its time.
+        What waits in the journal under one of them is not added to the copy again.
+    :param given_back: of what Redis was given back after a loss: the version of the copy that it was given last, which
+        is all that it knows of the time before. 0: it was given none.
+    """
+
+    version: int
+    fields: Fields
+    meta: bytes = b""
+    additions: bytes = b""
+    given_back: int = 0
+
+
+NO_COPY = CategoryCopy(0, NO_FIELDS)
+
+
+class SharedCopy(NamedTuple):
+    """A worker's copy of a category, to be shared with the other workers of its host.
+
+    :ivar age: seconds for which it has known this version, or one as new.
+    :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there. Then
+        there is nothing that could be given back to Redis.
+    :ivar began: if the category began from nothing, as of when at the latest, as a version; 0: it did not.
+    """
+
+    digest: str
+    category: str
+    copy: CategoryCopy
+    age: float = 0.0
+    kind: str = ""
+    began: int = 0
 
 
 class Known(NamedTuple):
