@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +37,6 @@ PATIENCE = 30.0
 """Seconds after which a worker that has the incidents and takes no messages is not waited for."""
 
 TERMS = Terms()
-"""All but the repetition, which is a setting."""
 
 
 class Alerts:
@@ -47,10 +45,9 @@ class Alerts:
     :param tick: seconds between looks, and between looks for something to send.
     """
 
-    def __init__(self, conditions: Conditions, outgoing: Outgoing, recorder: Recorder, tick: float) -> None:
+    def __init__(self, conditions: Conditions, outgoing: Outgoing, tick: float) -> None:
         self.conditions = conditions
         self.outgoing = outgoing
-        self._recorder = recorder
         self._looking = PeriodicThread("alerts", self._begin_to_look, tick)
         self._sending = PeriodicThread("alerts-sender", self._begin_to_send, tick)
 
@@ -64,8 +61,7 @@ class Alerts:
         """
         takes, found = self.outgoing.topics.takes, self.conditions.look().items()
         sightings = {key: details for key, details in found if takes(alert_of(key).severity)}
-        if suppressed := self.outgoing.incidents.look(sightings, last=last):
-            self._recorder.count("alerts_suppressed", suppressed)
+        self.outgoing.incidents.look(sightings, last=last)
 
     def _begin_to_send(self) -> Callable[[], None]:
         self.outgoing.begin()
@@ -102,10 +98,10 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder, s
     """
     client.load()
     work = HostWork(beside(settings.journal, "alerts"), "alerts", PATIENCE)
-    incidents = HostIncidents(work, replace(TERMS, repeat=settings.alert_repeat))
+    incidents = HostIncidents(work, TERMS)
     sender = partial(sender_here, settings.environment, settings.service, settings.alert_runbook)
     outgoing = Outgoing(incidents, Topics(settings.alert_topics), sender, Fleet(stores), recorder)
-    alerts = Alerts(Conditions(health, recorder, time.monotonic), outgoing, recorder, TICK)
+    alerts = Alerts(Conditions(health, recorder, time.monotonic), outgoing, TICK)
     for signal in WITHOUT_STATE:
         signal.connect(alerts.happened, app)
     # A worker without events of its own has a look too: another one that saw something may have died.

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 CLAIM = 60.0
 """Seconds for which a host has claimed to tell an incident, unless it says that it has told it."""
 
+HELD = 14_400.0
+"""Seconds for which the others know that a host has told an incident, unless one that sees it says so again."""
+
 MARK = 60.0
 """Seconds after which a host that does not say so any more does not see an incident any more."""
 
@@ -105,16 +108,17 @@ class Fleet:
             answered = True
         return Say.TELL if answered else Say.UNKNOWN
 
-    def told(self, name: str, host: str, seconds: float) -> None:
-        """Note that this host has told an incident: no other one needs to for so many seconds."""
-        for _ in self._ask(lambda notes: notes.take(name, host, seconds)):
-            pass
+    def go_on(self, name: str, host: str, held: float) -> None:
+        """Note that this host sees an incident, and for how long no other one needs to tell it: not at all (0), if it
+        has not said that it would; :data:`CLAIM` seconds, if it tries to; :data:`HELD`, if it was told."""
 
-    def go_on(self, names: Iterable[str], host: str) -> None:
-        """Note that this host still sees these incidents."""
-        for name in names:
-            for _ in self._ask(lambda notes, name=name: notes.mark(name, host, MARK)):  # type: ignore[misc]
-                pass
+        def note(notes: Notes) -> None:
+            notes.mark(name, host, MARK)
+            if held:
+                notes.take(name, host, held)
+
+        for _ in self._ask(note):
+            pass
 
     def on_resolved(self, name: str, host: str) -> Say:
         """Decide whether this host, which sees an incident no longer, is to call it off."""

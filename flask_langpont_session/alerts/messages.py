@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
-from .incidents import AlertState, Notice
-from .table import Alert, Severity
+from .incidents import AlertState, Notice, alert_of
+from .table import CALM, Alert, Severity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LONGEST_SUBJECT = 99
 _LONGEST_TEXT = 300
@@ -78,14 +78,13 @@ class Message:
         return json.dumps(texts)
 
 
-def compose(
-    notice: Notice, alert: Alert, sender: Sender, *, test: bool = False, severity: Severity | None = None
-) -> Message:
+def compose(notice: Notice, sender: Sender, *, test: bool = False, severity: Severity | None = None) -> Message:
     """Return a message for people (subject) and programs (body, attributes).
 
     :param test: the message is marked as a test, so that no operator gets up for it.
     :param severity: in place of the alert's own; for tests.
     """
+    alert = alert_of(notice.key)
     severity = severity or alert.severity
     mark = "[TEST] " if test else ""
     word = "RESOLVED" if notice.state is AlertState.RESOLVED else severity.upper()
@@ -96,7 +95,7 @@ def compose(
         "environment": _name(sender.environment),
         "service": _name(sender.service),
         "alert": alert.name,
-        "dedup_key": dedup_key(notice.key, sender, alone=notice.alone),
+        "dedup_key": dedup_key(notice.key, sender, alone=notice.is_alone),
     }
     facts = {"schema_version": SCHEMA_VERSION, "title": alert.title, **attributes, **_facts(notice, alert, sender)}
     if test:
@@ -128,13 +127,11 @@ def _sentences(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "This is a test. Nothing has happened."
     if facts["state"] == AlertState.FIRING:
         yield f"{facts['severity'].capitalize()} since {_for_people(facts['since'])} ({where})."
+    elif seconds := round(facts["duration_seconds"]):
+        yield f"It lasted {timedelta(seconds=seconds)}, from {_for_people(facts['since'])} on ({where})."
     else:
-        seconds = timedelta(seconds=round(facts["duration_seconds"]))
-        yield f"It lasted {seconds}, from {_for_people(facts['since'])} on ({where})."
-    if facts.get("repeated"):
-        yield "It was told before, and goes on."
-    if held := facts["counts"]["suppressed"]:
-        yield f"{held} earlier {'incident was' if held == 1 else 'incidents were'} not told: there were too many."
+        again = f"in the {CALM / 60:g} minutes after {_for_people(facts['since'])}"
+        yield f"It was seen once, and not again {again} ({where})."
 
 
 def _for_people(moment: str) -> str:
@@ -174,21 +171,19 @@ def dedup_key(key: str, sender: Sender, *, alone: bool = False) -> str:
 
 
 def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:
+    incident = notice.incident
     facts: dict[str, Any] = {
-        "since": _time(notice.since),
-        "at": _time(notice.at),
+        "since": _time(incident.since),
+        "at": _time(incident.told_at or incident.since),
         "host": safe_text(sender.host),
         "pid": sender.pid,
-        "counts": {"suppressed": notice.suppressed, "fired_lately": notice.firings},
-        "details": safe_details(notice.details),
+        "details": safe_details(incident.details),
         "what_users_see": alert.users_see,
         "what_to_do": alert.to_do,
         "runbook": f"{safe_text(sender.runbook)}#{alert.name}",
     }
     if notice.state is AlertState.RESOLVED:
-        facts["duration_seconds"] = round(notice.seen - notice.since, 1)
-    if notice.repeated:
-        facts["repeated"] = True
+        facts["duration_seconds"] = round(incident.seen - incident.since, 1)
     return facts
 
 

@@ -18,7 +18,7 @@ from ..support.forks import renew_in_children
 from ..support.host import HostWork
 from ..support.logs import fields
 from . import incidents
-from .incidents import Details, Host, Notice, Sightings, Terms
+from .incidents import Details, Host, Incident, Notice, Sightings, Terms
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +63,14 @@ class HostIncidents:
         """Return the name by which other hosts know this one."""
         return self._host.name
 
-    def look(self, sightings: Sightings, *, last: bool = False) -> int:
+    def look(self, sightings: Sightings, *, last: bool = False) -> None:
         """Report what this worker sees now.
 
         :param last: the process ends.
-        :return: how many messages the limits held back.
         """
         if not self.work.lead() and self._hands_over(sightings):
             if not last or not sightings or not self.work.succeeds():
-                return 0
+                return
             sightings = {}
         now = self.clock()
         with self.changed():
@@ -79,12 +78,12 @@ class HostIncidents:
             # A clock that is set back must not leave an incident burning until it has caught up.
             since = self.leads_since = now if self.leads_since is None else min(self.leads_since, now)
             seen = {**self._others(), **sightings}
-            return incidents.step(self._host, seen, now, self.terms, now - since)
+            incidents.step(self._host, seen, now, self.terms, now - since)
 
     def _hands_over(self, sightings: Sightings) -> bool:
         """Hand sightings, and own incidents, to the worker that leads. Return False where this one has to go on by
         itself."""
-        own = None if self._host.is_idle else self._host
+        own = self._host if self._host.incidents else None
         message = _Seen({key: dict(details) for key, details in sightings.items()}, own)
         if (sightings or own) and not self.work.leave(msgspec.json.encode(message)):
             return False
@@ -116,16 +115,16 @@ class HostIncidents:
 
     def take(self) -> Notice | None:
         """Return the message to be sent now; None: there is none."""
-        if not self._host.queue:
+        if not self._host.incidents:
             return None
         with self.changed():
-            notice = incidents.take(self._host, self.clock(), self.terms)
-            return None if notice is None else msgspec.structs.replace(notice)  # the other thread goes on with its own
+            return incidents.take(self._host, self.clock(), self.terms)
 
-    def burning(self) -> list[str]:
-        """See :func:`incidents.burning`."""
+    def shared(self) -> dict[str, Incident]:
+        """Return the incidents of all hosts together that fired and are not over on this host."""
         with self._lock:
-            return incidents.burning(self._host)
+            own = self._host.incidents
+            return {key: own[key] for key in own if incidents.is_shared(key, own[key])}
 
     @contextmanager
     def changed(self) -> Iterator[Host]:
@@ -133,7 +132,7 @@ class HostIncidents:
         with self._lock:
             yield self._host
             # Nothing is kept of a host that never had an incident.
-            if self.work.is_shared and (self._kept or not self._host.is_idle):
+            if self.work.is_shared and (self._kept or self._host.incidents):
                 now = msgspec.json.encode(self._host)
                 if now != self._kept:
                     self.work.keep(now)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from ..metrics.recorder import Recorder
 from ..support.logs import Failing, fields
-from .fleet import MARK, Fleet, Say
-from .incidents import AlertState, Notice, alert_of, dismiss, note_alone, note_outcome, postpone
+from .fleet import CLAIM, HELD, MARK, Fleet, Say
+from .incidents import AlertState, Incident, Notice, alert_of, note_outcome, postpone
 from .messages import Sender, compose, dedup_key
 from .of_host import HostIncidents
 from .table import TEST, Severity
@@ -54,10 +54,6 @@ class Outgoing:
         """Begin anew; called in each process, when its thread starts there."""
         self._failing = Failing()
         self._marked_at = -math.inf
-        # Names of incidents that this host has claimed and not told yet, or of which no store has said since then
-        # whether another one has told them (never: it has).
-        self._claimed: set[str] = set()
-        self._unknown_since: dict[str, float] = {}
 
     def send(self) -> None:
         """Send what is due, and say to the other hosts what goes on here."""
@@ -66,57 +62,47 @@ class Outgoing:
         now = self.incidents.clock()
         if not 0 <= now - self._marked_at < MARK / 4:
             self._marked_at = now
-            names = {self._name_of(key) for key in self.incidents.burning()}
-            self._claimed &= names
-            self._unknown_since = {name: at for name, at in self._unknown_since.items() if name in names}
-            self.fleet.go_on(names - self._claimed, self.incidents.name)
-            for name in self._claimed:
-                self.fleet.on_firing(name, self.incidents.name)
+            for key, incident in self.incidents.shared().items():
+                self.fleet.go_on(self._name_of(key), self.incidents.name, _held(incident))
 
     def _attend(self, notice: Notice) -> None:
         name = self._name_of(notice.key)
         say = self._on_firing(notice, name) if notice.state is AlertState.FIRING else self._on_resolved(notice, name)
         if say is Say.TELL:
-            if self._tell(notice) and not notice.alone:
+            if self._tell(notice) and not notice.is_alone:
                 self._told(notice, name)
         elif say is Say.DROP:
             with self.incidents.changed() as host:
-                dismiss(host, notice.serial)
+                host.incidents.pop(notice.key, None)
         else:
             until = self.incidents.clock() + (_SOON if say is Say.UNKNOWN else self.incidents.terms.retry)
             with self.incidents.changed() as host:
-                postpone(host, notice.serial, until)
+                postpone(host, notice.key, until)
 
     def _told(self, notice: Notice, name: str) -> None:
-        self._claimed.discard(name)
         if notice.state is AlertState.FIRING:
-            self.fleet.told(name, self.incidents.name, self.incidents.terms.repeat)
+            self.fleet.go_on(name, self.incidents.name, HELD)
         else:
             self.fleet.called_off(name)
 
     def _on_resolved(self, notice: Notice, name: str) -> Say:
-        if notice.alone:
-            return Say.TELL if notice.tried else Say.DROP
+        if notice.is_alone:
+            return Say.TELL if notice.incident.tried else Say.DROP
         return self.fleet.on_resolved(name, self.incidents.name)
 
     def _on_firing(self, notice: Notice, name: str) -> Say:
         if self.fleet.is_muted():
             return Say.WAIT
-        if notice.alone:
+        if notice.is_alone:
             return Say.TELL
         say = self.fleet.on_firing(name, self.incidents.name)
-        if say is Say.UNKNOWN:
-            now, terms = self.incidents.clock(), self.incidents.terms
-            if now - self._unknown_since.setdefault(name, now) < terms.alone_after * terms.pace:
-                return say
-            with self.incidents.changed() as host:
-                note_alone(host, notice.key)
-            notice.alone = True
-            return Say.TELL
-        self._unknown_since[name] = math.inf
-        if say is Say.TELL:
-            self._claimed.add(name)
-        return say
+        answered, terms = notice.incident.answered or say is not Say.UNKNOWN, self.incidents.terms
+        waited = self.incidents.clock() - (notice.incident.told_at or 0)
+        notice.incident.alone = not answered and waited >= terms.alone_after * terms.pace
+        with self.incidents.changed() as host:
+            if incident := host.incidents.get(notice.key):
+                incident.answered, incident.alone = answered, notice.incident.alone
+        return Say.TELL if notice.incident.alone else say
 
     def _name_of(self, key: str) -> str:
         return dedup_key(key, self._sender())
@@ -126,10 +112,8 @@ class Outgoing:
         if not self.topics.takes(Severity(severity)):
             return None
         now, arn = self.incidents.clock(), self.topics.of(Severity(severity))
-        notice = Notice(
-            serial=0, key=TEST.name, state=AlertState.FIRING, since=now, at=now, seen=now, suppressed=0, firings=1
-        )
-        message = compose(notice, TEST, self._sender(), test=True, severity=Severity(severity))
+        notice = Notice(TEST.name, AlertState.FIRING, Incident(since=now, seen=now, told_at=now))
+        message = compose(notice, self._sender(), test=True, severity=Severity(severity))
         try:
             self.topics.publish(arn, message)
         except NotSent as error:
@@ -142,7 +126,7 @@ class Outgoing:
         self._note(problem)
         now, terms = self.incidents.clock(), self.incidents.terms
         with self.incidents.changed() as host:
-            lost = note_outcome(host, notice.serial, now, terms, sent=problem is None)
+            lost = note_outcome(host, notice, now, terms, sent=problem is None)
         self._recorder.count("alerts_failed" if problem else "alerts_sent")
         data = {"alert": notice.key, "severity": alert_of(notice.key).severity.value, "state": notice.state.value}
         what = tuple(data.values())
@@ -152,7 +136,7 @@ class Outgoing:
             log.error(
                 "alert %s (%s): %s could not be sent, and is given up", *what, extra=fields("alert_given_up", **data)
             )
-        elif notice.attempts == 0:
+        elif notice.incident.attempts == 0:
             log.error(
                 "alert %s (%s): %s could not be sent; it is tried again", *what, extra=fields("alert_not_sent", **data)
             )
@@ -163,9 +147,8 @@ class Outgoing:
 
         :return: why it was not sent, in words; None: it was.
         """
-        alert = alert_of(notice.key)
         try:
-            self.topics.publish(self.topics.of(alert.severity), compose(notice, alert, self._sender()))
+            self.topics.publish(self.topics.of(alert_of(notice.key).severity), compose(notice, self._sender()))
         except NotSent as error:
             return error.problem
         except Exception as error:
@@ -185,3 +168,10 @@ class Outgoing:
                 problem,
                 extra=fields("alerts_refused", cause=problem),
             )
+
+
+def _held(incident: Incident) -> float:
+    """Return for how many seconds other hosts need not tell an incident that this one sees."""
+    if not incident.tried:
+        return 0.0
+    return HELD if incident.waiting is None else CLAIM

@@ -37,9 +37,7 @@ class Alert:
     :param to_do: what an operator does first.
     :param family: alerts of one family report the same trouble at different severities; only the worst one is sent.
     :param fires_after: seconds for which the condition must hold before the alert is sent.
-    :param heals_after: seconds without the condition, on every worker of the host, after which it is over.
-    :param happens_once: it is an event, not a state: the alert is active at once, and over `heals_after` seconds after
-        the last time.
+    :param happens_once: it is an event, not a state: the alert is active at once.
     :param is_of_one_host: each host has an incident of its own; else all hosts have one together.
     """
 
@@ -51,7 +49,6 @@ class Alert:
     to_do: str
     family: str = ""
     fires_after: float = 5.0
-    heals_after: float = 30.0
     happens_once: bool = False
     is_of_one_host: bool = False
 
@@ -62,11 +59,11 @@ SLOW_WARNING_MS, SLOW_CRITICAL_MS = 50, 100
 LATENCY_WINDOW = 30.0
 """Seconds: the percentile is that of the operations of one such interval."""
 
-QUIET = 300.0
-"""Seconds after which an alert of an event is over, if the event has not happened again."""
+CALM = 300.0
+"""Seconds after which an alert is over if no worker has seen its condition again."""
 
-_event = partial(Alert, fires_after=0, heals_after=QUIET, happens_once=True)
-_latency = partial(Alert, family="latency", fires_after=60, heals_after=60)
+_event = partial(Alert, fires_after=0, happens_once=True)
+_latency = partial(Alert, family="latency", fires_after=60)
 
 _CHECK_REDIS = (
     "Run `flask langpont status`. Check state, events and engine log of the ElastiCache group, and the security groups."
@@ -212,16 +209,11 @@ ALERTS = tuple(value for value in list(globals().values()) if isinstance(value, 
 
 def alert_lines() -> list[str]:
     """Return the table as Markdown, one line each."""
-    heads = ["alert", "severity", "active when", "for", "over after", "what users see", "what to do"]
+    heads = ["alert", "severity", "active when", "for", "what users see", "what to do"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for alert in ALERTS:
         after = "at once" if alert.happens_once else f"{alert.fires_after:g} s"
-        lines.append(
-            _row(
-                [f"`{alert.name}`", alert.severity, alert.condition, after, f"{alert.heals_after:g} s",
-                 alert.users_see, alert.to_do]
-            )
-        )  # fmt: skip
+        lines.append(_row([f"`{alert.name}`", alert.severity, alert.condition, after, alert.users_see, alert.to_do]))
     return lines
 
 

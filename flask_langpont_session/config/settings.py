@@ -164,7 +164,6 @@ class Settings:
     metrics_url: str | None = _setting(None, checks.optional(checks.page_like("/metrics")))
     metrics_registry: Any = _setting(None, checks.registry)
     alert_topics: Mapping[str, str] = _setting(dict, checks.topics)
-    alert_repeat: float = _setting(14_400, checks.number(60, 2_592_000, _SECONDS))
     alert_runbook: str = _setting("docs/operations.md", checks.text)
     adopt: Sequence[str] = _setting(list, checks.some_of(FLASK_COOKIE, FLASK_SESSION, FLASK_SESSION_PICKLE))
     adopt_cookie_name: str = _setting("session", checks.text)
@@ -239,7 +238,10 @@ def _problem(setting: dataclasses.Field[Any], value: Any) -> str | None:
     return problem
 
 
-_FORMER = dict.fromkeys(("local_cache_size", "read_cache_bytes"), "MEMORY_BYTES bounds all that a process keeps")
+_FORMER = {
+    **dict.fromkeys(("local_cache_size", "read_cache_bytes"), f"{PREFIX}MEMORY_BYTES bounds all that a process keeps"),
+    "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
+}
 """Names that settings had → what to do instead."""
 
 
@@ -247,7 +249,7 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     if name in _FORMER:
-        return f" any more; {PREFIX}{_FORMER[name]}"
+        return f" any more; {_FORMER[name]}"
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
 

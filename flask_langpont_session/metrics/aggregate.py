@@ -234,8 +234,8 @@ COUNTS = (
     ),
     Exported(
         "dropped",
-        "Metrics and alerts that were not sent.",
-        _by_label(cloudwatch=catalogue.METRICS_DROPPED.word, alerts=catalogue.ALERTS_SUPPRESSED.word),
+        "Metrics that were not sent.",
+        _by_label(cloudwatch=catalogue.METRICS_DROPPED.word),
         ("sink",),
         otel="",
     ),

@@ -135,7 +135,6 @@ PROCESS_LAG = _waited(
     "processor.",
 )
 METRICS_DROPPED = Metric("MetricsDropped", "Data that CloudWatch did not accept; published when it accepts data again.")
-ALERTS_SUPPRESSED = _counted("AlertsSuppressed", "Alerts that were not sent because of the rate limit.")
 ALERTS_FAILED = _counted("AlertsFailed", "Failed attempts to send an alert by SNS; each is repeated.")
 HEARTBEAT = Metric("Heartbeat", "1 per worker process and interval: shows that the worker runs.")
 

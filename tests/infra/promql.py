@@ -29,7 +29,7 @@ VALUES: Mapping[str, set[str]] = {
     "le": {str(bound) for bound in SECONDS},
     "event": {"created", "regenerated", "ended", "expired"},
     "to": {"open", "closed"},
-    "sink": {"cloudwatch", "alerts"},
+    "sink": {"cloudwatch"},
 }
 """Label → the values that an expression may ask for."""
 

@@ -8,25 +8,23 @@ import unicodedata
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_langpont_session.alerts.incidents import AlertState, Notice
+from flask_langpont_session.alerts.incidents import AlertState, Incident, Notice
 from flask_langpont_session.alerts.messages import Message, Sender, compose, safe_text
-from flask_langpont_session.alerts.table import ALERTS, REDIS_CONNECTION_FAILED, TEST, Alert, Severity
+from flask_langpont_session.alerts.table import ALERTS, REDIS_CONNECTION_FAILED, Alert, Severity
 
-NOTICE = Notice(
-    serial=1,
-    key="redis-connection-failed",
-    state=AlertState.FIRING,
+INCIDENT = Incident(
     since=1_790_000_000.0,
-    at=1_790_000_005.0,
+    told_at=1_790_000_005.0,
     seen=1_790_000_065.25,
-    suppressed=2,
-    firings=3,
     details={"store": "primary", "cause": "unreachable"},
 )
+NOTICE = Notice("redis-connection-failed", AlertState.FIRING, INCIDENT)
+OVER = NOTICE._replace(state=AlertState.RESOLVED)
 SENDER = Sender("production", "LangPont", "web-1", 4711, "https://wiki.example/operations")
 
 
@@ -36,7 +34,7 @@ def parts(message: Message) -> tuple[str, dict[str, Any], dict[str, str]]:
 
 def test_an_alarm_reads_like_this() -> None:
     """Subject for people, attributes for filters, a body for programs."""
-    subject, body, attributes = parts(compose(NOTICE, REDIS_CONNECTION_FAILED, SENDER))
+    subject, body, attributes = parts(compose(NOTICE, SENDER))
     assert subject == "[CRITICAL] Redis connection failed (LangPont production)"
     assert attributes == {
         "severity": "critical",
@@ -47,14 +45,13 @@ def test_an_alarm_reads_like_this() -> None:
         "dedup_key": "production/LangPont/redis-connection-failed",
     }
     assert body == {
-        "schema_version": 1,
+        "schema_version": 2,
         "title": "Redis connection failed",
         **attributes,
         "since": "2026-09-21T14:13:20+00:00",
         "at": "2026-09-21T14:13:25+00:00",
         "host": "web-1",
         "pid": 4711,
-        "counts": {"suppressed": 2, "fired_lately": 3},
         "details": {"store": "primary", "cause": "unreachable"},
         "what_users_see": REDIS_CONNECTION_FAILED.users_see,
         "what_to_do": REDIS_CONNECTION_FAILED.to_do,
@@ -65,12 +62,11 @@ def test_an_alarm_reads_like_this() -> None:
 def test_people_get_words() -> None:
     """The text is for e-mail, and for whatever SNS knows besides."""
     alert = REDIS_CONNECTION_FAILED
-    texts = json.loads(compose(NOTICE, alert, SENDER).by_protocol)
+    texts = json.loads(compose(NOTICE, SENDER).by_protocol)
     assert texts["default"] == (
         "Redis connection failed\n"
         "\n"
         "Critical since 2026-09-21 14:13:20 UTC (LangPont production, told by host web-1).\n"
-        "2 earlier incidents were not told: there were too many.\n"
         "\n"
         f"What users see: {alert.users_see}\n"
         f"What to do: {alert.to_do}\n"
@@ -80,22 +76,23 @@ def test_people_get_words() -> None:
         "Key: production/LangPont/redis-connection-failed\n"
     )
     assert "email" not in texts and texts["sqs"] == texts["lambda"] == texts["firehose"]
-    over = json.loads(compose(replaced(state=AlertState.RESOLVED), alert, SENDER).by_protocol)["default"]
+    over = json.loads(compose(OVER, SENDER).by_protocol)["default"]
     assert over.startswith(
         "Over: Redis connection failed\n\nIt lasted 0:01:05, from 2026-09-21 14:13:20 UTC on (LangPont production, "
     )
     assert "What to do" not in over
-    again = json.loads(compose(replaced(repeated=True), TEST, SENDER, test=True).by_protocol)["default"]
-    assert "This is a test. Nothing has happened.\n" in again
-    assert "It was told before, and goes on.\n" in again
+    tested = json.loads(compose(NOTICE._replace(key="test"), SENDER, test=True).by_protocol)["default"]
+    assert "This is a test. Nothing has happened.\n" in tested
+    short = Notice("data-lost", AlertState.RESOLVED, Incident(since=INCIDENT.since, seen=INCIDENT.since))
+    once = "It was seen once, and not again in the 5 minutes after 2026-09-21 14:13:20 UTC (LangPont production, "
+    assert once in json.loads(compose(short, SENDER).by_protocol)["default"]
 
 
 def test_chat_channels_get_a_custom_notification() -> None:
     """The form is that of Amazon Q Developer in chat applications (AWS Chatbot); the end stands in the thread of the
     alarm."""
     firing, resolved = (
-        json.loads(json.loads(compose(notice, REDIS_CONNECTION_FAILED, SENDER).by_protocol)["https"])
-        for notice in (NOTICE, replaced(state=AlertState.RESOLVED))
+        json.loads(json.loads(compose(notice, SENDER).by_protocol)["https"]) for notice in (NOTICE, OVER)
     )
     assert wrong_in(firing) == wrong_in(resolved) == []
     assert firing["content"]["title"] == "[CRITICAL] Redis connection failed (LangPont production)"
@@ -106,10 +103,6 @@ def test_chat_channels_get_a_custom_notification() -> None:
 
 
 DEDUP_KEY = "production/LangPont/redis-connection-failed"
-
-
-def replaced(**change: Any) -> Notice:
-    return Notice(**{f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__} | change)
 
 
 def wrong_in(notification: dict[str, Any]) -> list[str]:
@@ -135,14 +128,13 @@ def wrong_in(notification: dict[str, Any]) -> list[str]:
 
 def test_a_message_of_a_host_alone_has_the_host_in_its_key() -> None:
     """Another host's recovery must not call it off."""
-    message = compose(replaced(alone=True), REDIS_CONNECTION_FAILED, SENDER)
+    message = compose(NOTICE._replace(incident=msgspec.structs.replace(INCIDENT, alone=True)), SENDER)
     assert message.attributes["dedup_key"] == f"{DEDUP_KEY}/web-1"
 
 
 def test_a_recovery_says_how_long_it_was() -> None:
     """It has the key and severity of its alarm, so that it reaches the same people."""
-    recovery = replaced(state=AlertState.RESOLVED)
-    subject, body, attributes = parts(compose(recovery, REDIS_CONNECTION_FAILED, SENDER))
+    subject, body, attributes = parts(compose(OVER, SENDER))
     assert subject == "[RESOLVED] Redis connection failed (LangPont production)"
     assert (attributes["state"], attributes["severity"]) == ("resolved", "critical")
     assert attributes["dedup_key"] == "production/LangPont/redis-connection-failed"
@@ -151,7 +143,9 @@ def test_a_recovery_says_how_long_it_was() -> None:
 
 def test_a_test_message_is_marked() -> None:
     """The mark is in the subject and in the body, and the message is an alert of its own."""
-    subject, body, attributes = parts(compose(NOTICE, TEST, SENDER, test=True, severity=Severity.EMERGENCY))
+    subject, body, attributes = parts(
+        compose(NOTICE._replace(key="test"), SENDER, test=True, severity=Severity.EMERGENCY)
+    )
     assert subject.startswith("[TEST] [EMERGENCY] ")
     assert body["test"] is True
     assert (attributes["alert"], attributes["severity"]) == ("test", "emergency")
@@ -161,8 +155,8 @@ def test_values_are_in_no_key_and_no_subject() -> None:
     """Two measurements of one incident are one incident for every receiver."""
     messages = []
     for limit in (51.7, 99.9):
-        fields = {f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__}
-        messages.append(compose(Notice(**fields | {"details": {"ms": limit}}), REDIS_CONNECTION_FAILED, SENDER))
+        measured = msgspec.structs.replace(INCIDENT, details={"ms": limit})
+        messages.append(compose(NOTICE._replace(incident=measured), SENDER))
     assert messages[0].subject == messages[1].subject
     assert messages[0].attributes == messages[1].attributes
     assert messages[0].body != messages[1].body
@@ -172,7 +166,7 @@ def test_values_are_in_no_key_and_no_subject() -> None:
 def test_every_subject_fits(name: str) -> None:
     """Nothing of the title is cut off with the usual names."""
     [alert] = [alert for alert in ALERTS if alert.name == name]
-    subject = compose(NOTICE, alert, SENDER, test=True).subject
+    subject = compose(NOTICE._replace(key=name), SENDER, test=True).subject
     assert alert.title in subject
     assert subject.endswith("(LangPont production)")
 
@@ -215,10 +209,9 @@ def test_whatever_is_in_it_sns_takes_it(
     environment: str, service: str, host: str, details: dict[str, Any], alert: Alert, state: AlertState, test: bool
 ) -> None:
     """SNS' limits, and plain ASCII: moto and old e-mail programs would let more through."""
-    fields = {f: getattr(NOTICE, f) for f in NOTICE.__struct_fields__}
     sender = replace(SENDER, environment=environment, service=service, host=host)
-    notice = Notice(**fields | {"details": details, "state": state, "key": alert.name})
-    message = compose(notice, alert, sender, test=test)
+    notice = Notice(alert.name, state, msgspec.structs.replace(INCIDENT, details=details))
+    message = compose(notice, sender, test=test)
     assert re.fullmatch(r"[!-~][ -~]{0,98}", message.subject)
     assert re.fullmatch(r"[ -~\n]+", message.by_protocol)
     texts = json.loads(message.by_protocol, parse_constant=pytest.fail)

@@ -134,7 +134,6 @@ DEFAULTS: dict[str, Any] = {
     "METRICS_URL": None,
     "METRICS_REGISTRY": None,
     "ALERT_TOPICS": {},
-    "ALERT_REPEAT": 14_400,
     "ALERT_RUNBOOK": "docs/operations.md",
     "ADOPT": [],
     "ADOPT_COOKIE_NAME": "session",
@@ -252,7 +251,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
                      {"info": "arn:aws:sqs:eu-west-1:123456789012:t"}, {"info": "arn:aws:sns:eu-west-1:1234:t"},
                      {"info": "arn:aws:sns:eu-west-1:123456789012:t.fifo"}, {"info": "arn:aws:sns::123456789012:t"},
                      {"info": "arn:aws:sns:eu-west-1:123456789012:t\n"}, {7: "arn:aws:sns:eu-west-1:123456789012:t"}),
-    "ALERT_REPEAT": (59, 2_592_001, "14400", None),
     "ALERT_RUNBOOK": ("", None, 1),
     "ADOPT": (None, "flask-cookie", 7, ["flask"], ["flask-session", "pickle"], [7]),
     "ADOPT_COOKIE_NAME": ("", None, 7),
@@ -430,13 +428,18 @@ def test_an_unknown_setting_is_an_error_with_a_suggestion(load: Load, name: str,
         assert problem.endswith(f"did you mean {PREFIX}{meant}?")
 
 
-@pytest.mark.parametrize("name", ["LOCAL_CACHE_SIZE", "READ_CACHE_BYTES"])
-def test_a_former_name_says_what_to_set(load: Load, name: str) -> None:
-    """A configuration that was made for it does not quietly lose its bound."""
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("LOCAL_CACHE_SIZE", f"{PREFIX}MEMORY_BYTES bounds all that a process keeps"),
+        ("READ_CACHE_BYTES", f"{PREFIX}MEMORY_BYTES bounds all that a process keeps"),
+        ("ALERT_REPEAT", "an alert is sent once and called off; the receiver repeats it, by its dedup_key"),
+    ],
+)
+def test_a_former_name_says_what_to_do(load: Load, name: str, instead: str) -> None:
+    """A configuration that was made for it does not quietly lose what it asked for."""
     [problem] = problems_of(load, **{name: 1})
-    assert problem == (
-        f"{PREFIX}{name}: there is no such setting any more; {PREFIX}MEMORY_BYTES bounds all that a process keeps"
-    )
+    assert problem == f"{PREFIX}{name}: there is no such setting any more; {instead}"
 
 
 def test_keys_of_others_are_left_alone(load: Load) -> None:
