@@ -189,9 +189,8 @@ def read_session(backend: Backend, digest: str, lives: Iterable[Life]) -> OneSes
     """
     described = _known(backend.database.describe, digest, PATIENCE)
     row = described.row if isinstance(described, Described) else None
-    user_id, created_ms = (row.user_id, row.created_at) if row else (None, 0)
     journal = journal_there(backend)
-    waits = _known(journal.of_session, digest, user_id, created_ms) if journal else None
+    waits = _known(journal.of_session, digest, row) if journal else None
     return OneSession(digest, described, _in_redis(backend, digest), waits, tuple(lives))
 
 

@@ -74,8 +74,6 @@ class _Doubt(NamedTuple):
     :param seen: the latest version.
     """
 
-    digest: str
-    category: str
     version: int
     seen: int
 
@@ -107,7 +105,7 @@ class Refill(Step):
         self._waiting: Iterator[_Dated] = iter(())
         self._pass = _Pass()
         self._failures = 0
-        self.doubts: list[_Doubt] = []
+        self.doubts: dict[tuple[str, str], _Doubt] = {}
 
     def ask_for(self, shard: str, well_us: int) -> None:
         """Begin to give back what a shard may have lost.
@@ -271,7 +269,7 @@ class Refill(Step):
             return
         is_changed = version >= self._backend.primary.estimated_ms(given.digest, sent_at) * 1000
         if is_changed or version < seen:
-            self.doubts.append(_Doubt(given.digest, given.category, given.copy.version, seen))
+            self.doubts[given.digest, given.category] = _Doubt(given.copy.version, seen)
 
     def _living(self, digests: Set[str], database: bool) -> set[str]:
         """Return which signed-in sessions have a live auth record in Redis; of sessions that Redis lost, the database
@@ -296,16 +294,15 @@ class LossCount(Step):
         self._backend = backend
         self._doubts = refill.doubts
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[_Doubt]]:
+    def pending(self, reach: Reach) -> Iterator[Sequence[tuple[str, str]]]:
         yield from steps.parts([] if self._backend.lacks else list(self._doubts))
 
-    def send(self, entries: Sequence[_Doubt], reach: Reach) -> bool:
-        places = [(doubt.digest, doubt.category) for doubt in entries]
-        copies = self._backend.primary.copies(places, timeout=steps.TIMEOUT)
-        for doubt, copy in zip(entries, copies, strict=True):
+    def send(self, entries: Sequence[tuple[str, str]], reach: Reach) -> bool:
+        copies = self._backend.primary.copies(entries, timeout=steps.TIMEOUT)
+        for place, copy in zip(entries, copies, strict=True):
+            doubt = self._doubts.pop(place)
             if copy.meta:  # else the session is over
-                self._backend.reports.losses.lost_by_redis(doubt.category, copy, doubt.seen, doubt.version)
-        del self._doubts[: len(entries)]
+                self._backend.reports.losses.lost_by_redis(place[1], copy, doubt.seen, doubt.version)
         return False
 
 

@@ -3,7 +3,7 @@ database has lost which went back to an earlier state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from ..stores.backend import Backend
 from ..stores.host.entries import PendingRevocation, PendingUserRevocation
 from ..stores.host.revocation_queue import RevocationQueue
 from . import steps
-from .steps import Reach, Step
+from .steps import Pages, Reach, Step
 
 _LAST_LOOKS = 30.0
 """Seconds between two looks for revocations whose tombstones expire soon."""
@@ -35,7 +35,7 @@ class MissedRevocations(Step):
         # Those whose tombstone Redis has, while their data is still to be carried.
         self._behind_tombstone: set[str] = set()
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
+    def pending(self, reach: Reach) -> Iterable[Sequence[PendingRevocation]]:
         return steps.pages(partial(self._queue.pending, database=reach.database, redis=reach.redis))
 
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
@@ -109,6 +109,8 @@ class MissedUserRevocations(Step):
         super().__init__(backend)
         self._queue = queue
         self._revocations = revocations
+        # By number of the entry: up to which digest the database has what follows, while no Redis answers.
+        self._in_database: dict[int, str] = {}
 
     def pending(self, reach: Reach) -> Iterator[Sequence[PendingUserRevocation]]:
         for user in self._queue.pending_users(steps.BATCH, redis=reach.redis) if reach.database else ():
@@ -117,13 +119,10 @@ class MissedUserRevocations(Step):
     def send(self, entries: Sequence[PendingUserRevocation], reach: Reach) -> bool:
         """End as many sessions as are done at once; the next call begins behind them. Return whether those were all.
         What is for a shard that does not answer, or is to be carried, waits for itself."""
-        [entry], being_carried = entries, self._revocations.being_carried()
+        [entry] = entries
         if not reach.redis:
-            reached = ""
-            while digests := self._kill_some(entry, reached):
-                reached = digests[-1]
-            self._queue.advance_user(replace(entry, in_database=True))
-            return True
+            return self._end_in_database(entry)
+        being_carried = self._revocations.being_carried()
         for _ in range(steps.AT_ONCE):
             digests = self._kill_some(entry, entry.reached)
             if not digests:
@@ -137,6 +136,16 @@ class MissedUserRevocations(Step):
             self._journal.revocations.note_delivered(*(digest for digest in digests if digest not in later))
             entry = replace(entry, reached=digests[-1])
             self._queue.advance_user(entry)
+        return False
+
+    def _end_in_database(self, entry: PendingUserRevocation) -> bool:
+        for _ in range(steps.AT_ONCE):
+            digests = self._kill_some(entry, self._in_database.get(entry.seq, ""))
+            if not digests:
+                self._queue.advance_user(replace(entry, in_database=True))
+                self._in_database.pop(entry.seq, None)
+                return True
+            self._in_database[entry.seq] = digests[-1]
         return False
 
     def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
@@ -153,19 +162,15 @@ class Renewal(Step):
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
-        self._after: int | None = None
+        self._pages = Pages(partial(self._journal.revocations.pending, database=True, redis=False))
 
     def begin(self) -> None:
         """Have all of these tombstones written once more."""
-        self._after = 0
+        self._pages.begin()
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[PendingRevocation]]:
-        """Yield revocations not renewed since :meth:`begin`: there may be more of them than fit into a slice."""
-        queue = self._journal.revocations
-        while self._after is not None:
-            page = queue.pending(steps.PIPELINE, after=self._after, database=True, redis=False)
-            self._after = page[-1].seq if len(page) == steps.PIPELINE else None
-            yield page
+    def pending(self, reach: Reach) -> Iterable[Sequence[PendingRevocation]]:
+        """Return revocations not renewed since :meth:`begin`: there may be more of them than fit into a slice."""
+        return self._pages
 
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
         """Write tombstones, which is never done. :class:`MissedRevocations` takes the data away, once."""
@@ -185,25 +190,27 @@ class LostCommits(Step):
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
         self._queue = self._journal.revocations
-        self._reached: str | None = None
+        self._pages = Pages(self._queue.delivered, str, "")
         self._known = self._backend.reports.lost_commits
 
     def suspect(self) -> None:
         """Look at all that the database has confirmed: it may have gone back."""
-        self._reached = ""
+        self._pages.begin()
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[str]]:
-        """Yield the digests that are still to be looked at, while the database answers."""
+    def pending(self, reach: Reach) -> Iterable[Sequence[str]]:
+        """Return the digests that are still to be looked at, while the database answers."""
         if self._known != self._backend.reports.lost_commits:
             self._known = self._backend.reports.lost_commits
             self.suspect()
-        while reach.database and self._reached is not None:
-            yield self._queue.delivered(steps.PIPELINE, after=self._reached)
+        return self._pages if reach.database else ()
 
     def send(self, entries: Sequence[str], reach: Reach) -> bool:
-        """Tell what was lost among these, see :meth:`tell_lost`, and go on behind them. Return False."""
-        self.tell_lost(entries)
-        self._reached = entries[-1] if len(entries) == steps.PIPELINE else None
+        """Tell what was lost among these, see :meth:`tell_lost`. Return False. What fails is begun anew."""
+        try:
+            self.tell_lost(entries)
+        except StoreError:
+            self.suspect()
+            raise
         return False
 
     def tell_lost(self, digests: Sequence[str]) -> None:

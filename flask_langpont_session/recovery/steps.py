@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .. import events
 from ..metrics.losses import Cause, Loss
@@ -19,7 +19,6 @@ from ..policy.errors import StoreError
 from ..policy.health import DATABASE, ONLY
 from ..policy.ids import SIGNED_IN
 from ..stores.backend import Backend
-from ..stores.host.entries import PendingCarry, PendingPush, PendingRevocation
 from ..support.logs import fields
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,12 @@ AT_ONCE = 10
 """Batches of one user's rows until other things have their turn again."""
 
 T = TypeVar("T")
-E = TypeVar("E", PendingCarry, PendingPush, PendingRevocation)
+E = TypeVar("E")
+
+
+def _number(entry: Any) -> int:
+    """Return the number of an entry of the journal."""
+    return int(entry.seq)
 
 
 class Reach(NamedTuple):
@@ -88,7 +92,7 @@ class Step(ABC):
         self._losses = backend.reports.losses
 
     @abstractmethod
-    def pending(self, reach: Reach) -> Iterator[Sequence[Any]]:
+    def pending(self, reach: Reach) -> Iterable[Sequence[Any]]:
         """Yield the entries that wait for stores that answer, as many at a time as are sent together."""
 
     @abstractmethod
@@ -105,14 +109,33 @@ class Step(ABC):
         return False
 
 
-def pages(pending: Callable[..., list[E]]) -> Iterator[list[E]]:
-    """Yield everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
-    after = 0
-    while page := pending(PIPELINE, after=after):
-        yield page
-        if len(page) < PIPELINE:
-            return
-        after = page[-1].seq
+class Pages(Generic[E]):
+    """Leads once through all that waits, a page at a time, over as many slices as that takes.
+
+    :param read: returns at most so many entries, `after` the place of another one.
+    :param place_of: returns the place of an entry; `first` is that before all others.
+    """
+
+    def __init__(self, read: Callable[..., list[E]], place_of: Callable[[E], Any] = _number, first: Any = 0) -> None:
+        self._read, self._place_of, self._first = read, place_of, first
+        self._after: Any = None
+
+    def begin(self) -> Pages[E]:
+        """Begin before the first entry, and return this."""
+        self._after = self._first
+        return self
+
+    def __iter__(self) -> Iterator[list[E]]:
+        while self._after is not None:
+            page = self._read(PIPELINE, after=self._after)
+            self._after = self._place_of(page[-1]) if len(page) == PIPELINE else None
+            if page:
+                yield page
+
+
+def pages(read: Callable[..., list[E]]) -> Pages[E]:
+    """Return everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
+    return Pages(read).begin()
 
 
 def parts(entries: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from ...policy.changes import Basis, Operation
 from ...policy.copies import RecordRef, SharedCopy
 from ...policy.errors import StoreError
+from ...policy.rows import AuthRow
 from ...support.logs import fields
 from ..codec.plain import PLAIN, Codec
 from .board import Board, Shared
@@ -212,10 +213,10 @@ class Journal:
             found = read_summary(db, _bytes(self.file.reader.place, db))
         return found._replace(kinds={kind: _shown(self.clock, waiting) for kind, waiting in found.kinds.items()})
 
-    def of_session(self, digest: str, user_id: str | None, created_ms: int) -> Mapping[str, Waiting]:
+    def of_session(self, digest: str, row: AuthRow | None) -> Mapping[str, Waiting]:
         """Return what the journal has of one session, by kind, see :func:`.read_session`."""
         with self.file.snapshot() as db:
-            found = read_session(db, digest, user_id, created_ms)
+            found = read_session(db, digest, row)
         return {kind: _shown(self.clock, waiting) for kind, waiting in found.items()}
 
     def find(self, beginning: str) -> set[str]:

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ...policy.rows import AuthRow
+
 KINDS = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies")
 """Tables of entries. Copies wait for nothing: the workers of the host show them to users while Redis is away."""
 
@@ -29,8 +31,8 @@ _OF_SESSION = {
     "writes": "SELECT count(*), min(at_ms) FROM writes WHERE digest = :digest",
     "carries": "SELECT count(*), min(at_ms) FROM carries WHERE digest = :digest OR origin = :digest",
     "revocations": "SELECT count(*), min(at_ms) FROM revocations WHERE digest = :digest",
-    "user_revocations": """SELECT count(*), min(until_ms) FROM user_revocations
-        WHERE user_id = :user_id AND until_ms >= :created_ms""",
+    "user_revocations": """SELECT count(*), min(nullif(until_ms, 0)) FROM user_revocations
+        WHERE user_id = :user_id AND (until_ms >= :created_ms OR epoch > :epoch)""",
     "pushes": "SELECT count(*), NULL FROM pushes WHERE digest = :digest",
     "copies": "SELECT count(*), NULL FROM copies WHERE digest = :digest",
 }
@@ -99,12 +101,14 @@ def _kind(db: sqlite3.Connection, kind: str) -> Waiting:
     return Waiting(entries, oldest[0] if oldest else None)
 
 
-def read_session(db: sqlite3.Connection, digest: str, user_id: str | None, created_ms: int) -> dict[str, Waiting]:
+def read_session(db: sqlite3.Connection, digest: str, row: AuthRow | None) -> dict[str, Waiting]:
     """Return what waits for one session, by kind. For its user: what ends all sessions that are as old as this one.
 
-    :param created_ms: when the session began, milliseconds since 1970.
+    :param row: of the session; None: it has none.
     """
-    values = {"digest": digest, "user_id": user_id, "created_ms": created_ms}
+    values: dict[str, str | int | None] = {"digest": digest, "user_id": None, "created_ms": 0, "epoch": 0}
+    if row is not None:
+        values |= {"user_id": row.user_id, "created_ms": row.created_at, "epoch": row.user_epoch}
     return {kind: Waiting(*db.execute(sql, values).fetchone()) for kind, sql in _OF_SESSION.items()}
 
 

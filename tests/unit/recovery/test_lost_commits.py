@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.rows import AuthRow, Found
 from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.revocations import LastLooks, LostCommits
@@ -95,6 +97,17 @@ def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker
     assert (worker.asked, worker.waiting()) == ([2, 2], ENDED[1:4])
     assert worker.run(100)
     assert (worker.asked, worker.waiting(), worker.told_again) == ([2, 2, 1], ENDED[1:], 4)
+
+
+def test_what_it_did_not_answer_is_asked_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.living = {*ENDED}
+    worker.lost_commits.suspect()
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "load_many", Mock(side_effect=StoreError("database", ErrorClass.UNREACHABLE, "Test")))
+        with pytest.raises(StoreError):
+            worker.run(100)
+    assert worker.run(100)
+    assert worker.waiting() == ENDED
 
 
 def test_it_is_suspected_as_well_by_what_a_request_has_found(worker: Worker) -> None:

@@ -470,6 +470,18 @@ def test_a_user_with_many_rows_keeps_no_other_work_waiting(host: Host) -> None:
     assert host.waiting() == {}
 
 
+def test_a_user_with_many_rows_keeps_no_other_work_waiting_without_redis_either(host: Host) -> None:
+    """Each of two such users goes on where it was."""
+    host.stores.of_user = [f"{number:043}" for number in range(AT_ONCE * BATCH + 1)]
+    for user in ("7", "8"):
+        host.journal.revocations.note_user(user, until_ms=123)
+    for _ in range(2):
+        host.run(redis=False)
+        of_seven = [after for user, *_, after in host.told_about("kill_user_until") if user == "7"]
+    assert of_seven == host.stores.of_user[-2:]
+    assert host.run(redis=False) == []
+
+
 def test_an_interrupted_user_goes_on_where_it_was(host: Host) -> None:
     """Sessions that Redis has not been told of are not left out."""
     host.stores.of_user = [f"{number:043}" for number in range(BATCH + 1)]

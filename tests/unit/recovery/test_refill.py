@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.metrics.losses import Losses
+from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.recovery.giving_back import Refill
+from flask_langpont_session.recovery.giving_back import LossCount, Refill
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.stores.redis.records import Merged, Restore
 
@@ -36,6 +38,9 @@ class Shards:
         self.published: dict[int, SharedCopy] = {}
         self.unreadable = 0
         self.now = 0.0
+        # The latest version that the host has seen of each category.
+        self.latest = 0
+        self.recorder = Recorder()
         held = [SharedCopy(digest, "ui", COPY, kind="a") for digest in ("a1", "a2", "b1", "b2")]
         backend: Any = SimpleNamespace(
             memory=SimpleNamespace(held=lambda: held, category=lambda digest, name: None),
@@ -47,11 +52,15 @@ class Shards:
             life_of_kept=lambda category, kind: 1_000_000,
             limits=None,
             register=SimpleNamespace(
-                is_wiped_since=lambda digest, *_: digest in self.wiped, latest_version=lambda digest, category: 0
+                is_wiped_since=lambda digest, *_: digest in self.wiped,
+                latest_version=lambda digest, category: self.latest,
             ),
+            lacks={},
+            reports=SimpleNamespace(losses=Losses(self.recorder, lambda *event: None)),
         )
         no_pushes: Any = None  # no user is signed in
         self.refill = Refill(backend, no_pushes)
+        self.loss_count = LossCount(backend, self.refill)
         for shard in self.shards:
             self.refill.ask_for(shard, 0)
 
@@ -84,7 +93,13 @@ class Shards:
         if self.dead & {self.locate(restore.digest) for restore in wanted}:
             raise StoreError("primary", ErrorClass.UNREACHABLE, "ConnectionError")
         self.given |= {restore.digest for restore in wanted}
-        return [Merged("merged")] * len(wanted)
+        return [Merged("merged", restore.copy.version) for restore in wanted]
+
+    def estimated_ms(self, digest: str, at: float) -> int:
+        return 1
+
+    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
+        return [CategoryCopy(COPY.version, {}, meta=b"described")] * len(wanted)
 
 
 @pytest.fixture
@@ -120,6 +135,17 @@ def test_what_was_left_before_the_loss_was_noticed_is_given_back(shards: Shards)
     shards.run("a", "b")
     assert shards.given == {"a1", "a2", "b1", "b2"}
     assert not shards.refill.is_wanted
+
+
+def test_what_no_worker_has_any_more_is_counted_once(shards: Shards) -> None:
+    """However often this worker's older copies are given back, as when Redis is emptied again meanwhile."""
+    shards.latest = COPY.version + 1
+    for _ in range(2):
+        shards.refill.ask_for("a", 0)
+        shards.run("a")
+    for doubts in shards.loss_count.pending(Reach(frozenset("a"), True)):
+        shards.loss_count.send(doubts, Reach(frozenset("a"), True))
+    assert shards.recorder.counters() == {"writes_lost": 2}, "one of each session"
 
 
 def test_what_was_wiped_since_is_not_given_back(shards: Shards) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite, Waiting, journal_at
 from flask_langpont_session.stores.host.summary import KINDS
 from tests.support.clock import Clock
@@ -69,6 +70,21 @@ def test_a_session_is_counted_once_whatever_waits_for_it(journal: Journal) -> No
     journal.revocations.note("E")
     journal.board.publish_copies([SharedCopy("F", "ui", CategoryCopy(1, {}))])
     assert (journal.summary().signed_in, journal.summary().visitors) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("until_ms", "epoch", "found"),
+    [(1_000, 0, Waiting(1, 1_000)), (999, 0, Waiting(0, None)), (0, 4, Waiting(1, None)), (0, 3, Waiting(0, None))],
+    ids=["as old", "younger", "an earlier epoch", "the same epoch"],
+)
+def test_what_ends_all_sessions_of_a_user_is_found_for_each(
+    journal: Journal, until_ms: int, epoch: int, found: Waiting
+) -> None:
+    """A user is logged out everywhere up to a time, or by an epoch that the database has raised."""
+    journal.revocations.note_user("7", until_ms=until_ms, epoch=epoch)
+    row = AuthRow("A", "7", 1, True, {}, 3, 1_000, 0, 0, 0)
+    assert journal.of_session("A", row)["user_revocations"] == found
+    assert journal.of_session("A", None)["user_revocations"].entries == 0
 
 
 def test_an_age_is_never_below_nought() -> None:
