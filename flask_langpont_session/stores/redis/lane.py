@@ -139,11 +139,10 @@ class Lane:
             return bool(self._free)  # to be asked after the look
         except OSError:
             return False
-        turn = self.turn()
-        if turn is None:
-            return False
-        turn.end()
-        return self.is_open
+        connection = self.take()
+        if connection is not None:
+            self.give_back(connection)
+        return self.is_open and connection is not None
 
     def find(self, digest: str, lives_ms: Mapping[str, int], kind: str) -> Copy | None:
         """Return what is kept of a session. It counts only if it is vouched for still after :meth:`is_up_to_date`."""
@@ -153,8 +152,9 @@ class Lane:
                 return copy
         return None
 
-    def turn(self) -> Turn | None:
-        """Take the connection, over which all that has arrived was read; None: it is in use, or there is none."""
+    def take(self) -> Any:
+        """Return the connection, over which all that has arrived was read, for one call at a time; None: it is in use,
+        or there is none. To be given back, or closed."""
         try:
             connection = self._free.pop()
         except IndexError:
@@ -164,13 +164,40 @@ class Lane:
             self.close(connection)
             return None
         self._named = set()
-        return Turn(self, connection)
+        return connection
 
     def keep(self, digest: str, copy: Copy) -> None:
-        """Keep what was just read, unless it was named since it was asked for. Only in a turn."""
+        """Keep what was just read, unless it was named since it was asked for. Before the connection is given back."""
         if self._named is not None and digest not in self._named:
             others = [other for other in self.copies(self.memory.entry(digest)) if other.lives_ms != copy.lives_ms]
             self.memory.put_near(digest, (copy, *others))
+
+    def wrote(
+        self,
+        digest: str,
+        changes: Mapping[str, CategoryChange],
+        versions: Mapping[str, Change],
+        change_ids: ChangeIds,
+    ) -> bool:
+        """Have what is kept be as new as a write of a session over this connection, and note the write for the other
+        workers of this host, whatever came of it. Before the connection is given back.
+
+        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
+        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
+
+        :param versions: of each category that was written, before and after it; none: it failed, or may have.
+        :return: whether an outage may show what the write has left.
+        """
+        is_held = None
+        try:
+            copies = self.copies(self.memory.entry(digest))
+            change_id = change_ids.change(digest, copies[0].change_id if copies else None)
+            if versions and change_id is not None:
+                is_held = self.memory.rewrite(digest, copies, changes, versions, change_id)
+        finally:
+            if is_held is None:
+                self.drop(digest)
+        return bool(is_held)
 
     def copies(self, entry: Entry | None) -> list[Copy]:
         """Return what this connection vouches for of a session."""
@@ -178,18 +205,18 @@ class Lane:
         return [] if entry is None else [copy for copy in entry.near if copy.over is over]
 
     def drop(self, digest: str) -> None:
-        """Vouch for nothing of a session. Only in a turn."""
+        """Vouch for nothing of a session. Before the connection is given back."""
         if (entry := self.memory.entry(digest)) is not None:
             entry.put_near(())
 
     def give_back(self, connection: Any) -> None:
-        """End a turn. What lies behind the last reply is read before anything is looked up again."""
-        if self._is_over or not connection._sock.hear(arrived=False):
+        """Let others use the connection, all of whose replies were read."""
+        if self._is_over:
             self.close(connection)
-        else:
-            self._free.append(connection)
-            if self._is_over:  # meanwhile, and its connection was not there to be closed
-                self.end()
+            return
+        self._free.append(connection)
+        if self._is_over:  # meanwhile, and its connection was not there to be closed
+            self.end()
 
     def close(self, connection: Any) -> None:
         """Close a connection that is not good any more: nothing is known of changes, so that nothing is kept."""
@@ -202,8 +229,8 @@ class Lane:
     def end(self) -> None:
         """Have the lane not be used any more. What is under way ends as it would."""
         self._is_over = True
-        if turn := self.turn():
-            turn.end()
+        if (connection := self.take()) is not None:
+            self.close(connection)
 
     def _forget(self) -> None:
         self._named = None
@@ -222,68 +249,6 @@ class Lane:
             if self._named is not None:
                 self._named.add(digest)
             self.drop(digest)
-
-
-class Turn:
-    """The use of a lane's connection for one call, as a source of connections for :class:`.Link`.
-
-    :ivar connection: None: it was not good, and is closed.
-    """
-
-    __slots__ = ("_lane", "connection")
-
-    def __init__(self, lane: Lane, connection: Any) -> None:
-        self._lane = lane
-        self.connection: Any = connection
-
-    def take(self, until: float) -> Any:
-        """Return the connection."""
-        if self.connection is None:
-            raise driver.ConnectionError("the connection was closed")
-        return self.connection
-
-    def put_back(self, connection: Any) -> None:
-        """Do nothing: every reply to what was asked over the connection was read."""
-
-    def drop(self, connection: Any) -> None:
-        """Close the connection: it is not good any more."""
-        self.connection = None
-        self._lane.close(connection)
-
-    def wrote(
-        self,
-        digest: str,
-        entry: Entry | None,
-        changes: Mapping[str, CategoryChange],
-        versions: Mapping[str, Change],
-        change_ids: ChangeIds,
-    ) -> bool:
-        """End the turn with a write of a session: have what is kept be as new, and note the write for the other workers
-        of this host, whatever came of it.
-
-        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
-        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
-
-        :param entry: what is known of the session; None: nothing.
-        :param versions: of each category that was written, before and after it; none: it failed, or may have.
-        :return: whether an outage may show what the write has left.
-        """
-        lane, is_held = self._lane, None
-        try:
-            copies = lane.copies(entry)
-            change_id = change_ids.change(digest, copies[0].change_id if copies else None)
-            if versions and change_id is not None:
-                is_held = lane.memory.rewrite(digest, copies, changes, versions, change_id)
-        finally:  # also when a signal handler or a greenlet's end raises here
-            if is_held is None:
-                lane.drop(digest)
-            self.end()
-        return bool(is_held)
-
-    def end(self) -> None:
-        """Let others use the connection."""
-        if self.connection is not None:
-            self._lane.give_back(self.connection)
 
 
 class _Peek(socket.socket):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
@@ -22,11 +22,10 @@ from .commands import CLOCK, Command
 from .connections import Pool, bound, connect, doubt
 from .dns import DnsCache
 from .errors import is_known, translate
+from .records import Written, written
 from .server_identity import NEVER_MS, Server, ServerIdentity
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Understand = Callable[[Sequence[Any], Server], bool]
 
@@ -267,33 +266,27 @@ class Link:
         replies = connection.exchange(b"".join([command.packed for command in commands]), len(commands))
         return replies
 
-    def over(self, turn: Source, packed: bytes, understand: Callable[[Any], T | None], until: float) -> T | Exception:
-        """Run a script over a connection that is at hand, with one wait and no second try. A question for the clock
-        stands in front, see :meth:`.RedisStore.write`.
+    def write(self, connection: Any, packed: bytes, names: Sequence[str], until: float) -> Written | None:
+        """Write categories over a connection that is at hand, with one wait and no second try. A question for the clock
+        stands in front, see :meth:`.RedisStore._change`.
 
-        :param turn: gets the connection back if it is not good any more.
         :param packed: the command.
-        :param understand: gets the reply; None: the command has no such reply.
+        :param names: of the categories.
         :param until: monotonic seconds.
-        :return: what that says, or an error of the server: then nothing was done.
+        :return: None: the server refused it.
         :raises StoreError: the server did not answer: what became of it is not known.
         """
-        clean, connection = False, turn.take(until)
         try:
             connection.deadline.renew(until)
             now, reply = connection.exchange(CLOCK.packed + packed, 2)
-            said: T | Exception | None = understand(reply) or (reply if is_refusal(reply) else None)
+            done = written(reply, names)
             is_in_step = (type(now) is list and len(now) == 2) or is_refusal(now)  # a busy server refuses both
-            if said is None or not is_in_step:
+            if not is_in_step or (done is None and not is_refusal(reply)):
                 raise driver.InvalidResponse("no reply that this command has")
-            clean = True
-            return said
+            return done
         except Exception as error:
             doubt(connection)
             raise self.translated(error, sent=True, reading=False) from None
-        finally:
-            if not clean:
-                turn.drop(connection)
 
     def over_a_new_one(self, commands: Sequence[Command], timeout: float) -> float:
         """Ask over a connection that is closed afterwards.

@@ -10,7 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from redis import exceptions as driver
 
 from ...policy.copies import RecordRef
 from ...support.forks import renew_in_children
@@ -18,7 +20,7 @@ from ...support.lag import PROCESS
 from ...support.logs import fields
 from ..memory.memory import Memory
 from .connections import RESTRAINT
-from .lane import ChangeIds, Copy, Lane, Turn, Unsuitable
+from .lane import ChangeIds, Copy, Lane, Unsuitable
 from .link import Link
 from .records import Answer
 from .server_identity import NEVER_MS, Server
@@ -120,7 +122,7 @@ class NearCache:
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
         """Return what is known of a session; None: the server has to be asked."""
         digest = ref.digest
-        lane = self._lane_of(digest)
+        lane = self.lane_of(digest)
         if lane is None or ref.shadow:
             return None
         copy = lane.find(digest, lives_ms, ref.kind)
@@ -142,15 +144,15 @@ class NearCache:
 
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
         """Return a question whose answer may be kept; None: it may not. To be called before the server is asked."""
-        lane = None if ref.shadow else self._lane_of(ref.digest)
+        lane = None if ref.shadow else self.lane_of(ref.digest)
         change_id = self._change_ids.of(ref.digest) if lane else None
         if lane is None or change_id is None:
             return None
-        turn = self._turn(lane)
-        if turn is None:
+        connection = self.take(lane)
+        if connection is None:
             self._crowded += lane.is_open
             return None
-        return Reading(self, ref, lives_ms, lane, turn, change_id)
+        return Reading(self, ref, lives_ms, lane, connection, change_id)
 
     def keep(self, reading: Reading, answer: Answer, server: Server) -> None:
         """Keep what was read over a lane, if it may be."""
@@ -174,12 +176,6 @@ class NearCache:
                 reading.lane.over,
             )
             reading.lane.keep(reading.ref.digest, copy)
-
-    def writing(self, digest: str) -> Turn | None:
-        """Take the lane of a session before its categories are written; None: it is in use. Then the write goes another
-        way, and what is kept is no hit any more."""
-        lane = self._lane_of(digest)
-        return None if lane is None else self._turn(lane)
 
     def attend(self) -> None:
         """Make the connections that are missing, and read what has arrived over the others. Not in requests."""
@@ -216,20 +212,21 @@ class NearCache:
         for lane in lanes:
             lane.end()
 
-    def _lane_of(self, digest: str) -> Lane | None:
+    def lane_of(self, digest: str) -> Lane | None:
+        """Return the lane of a session; None: there is none yet."""
         lanes = self.lanes
         if lanes:
             return lanes[hash(digest) % len(lanes)]
         self._is_wanted = True
         return None
 
-    def _turn(self, lane: Lane) -> Turn | None:
-        """Take a lane, if it leads to the server that is to be asked."""
-        turn = lane.turn()
-        if turn is not None and not self._link.is_usable(turn.connection):
-            turn.drop(turn.connection)  # the next one leads there
+    def take(self, lane: Lane) -> Any:
+        """Return the connection of a lane, if it leads to the server that is to be asked; None: it is in use."""
+        connection = lane.take()
+        if connection is not None and not self._link.is_usable(connection):
+            lane.close(connection)  # the next one leads there
             return None
-        return turn
+        return connection
 
     def _open(self, lane: Lane) -> None:
         connection, rest = None, RESTRAINT
@@ -256,29 +253,47 @@ class NearCache:
 
 
 class Reading:
-    """One question over a lane, whose answer may be kept.
+    """One question over a lane, whose answer may be kept: for :class:`.Link` the source of its connection.
 
-    :param turn: the use of the lane's connection.
+    :param connection: that of the lane, until the end of the question.
     """
 
-    __slots__ = ("_cache", "asked_at", "change_id", "lane", "lives_ms", "ref", "turn")
-
     def __init__(
-        self, cache: NearCache, ref: RecordRef, lives_ms: Mapping[str, int], lane: Lane, turn: Turn, change_id: bytes
+        self,
+        cache: NearCache,
+        ref: RecordRef,
+        lives_ms: Mapping[str, int],
+        lane: Lane,
+        connection: Any,
+        change_id: bytes,
     ) -> None:
         self._cache = cache
         self.ref = ref
         self.lives_ms = lives_ms
         self.lane = lane
-        self.turn = turn
         self.change_id = change_id
         self.asked_at = cache.now()
+        self._connection = connection
+
+    def take(self, until: float) -> Any:
+        """Return the connection."""
+        if self._connection is None:
+            raise driver.ConnectionError("the connection was closed")
+        return self._connection
+
+    def put_back(self, connection: Any) -> None:
+        """Do nothing: the question may have a second part."""
+
+    def drop(self, connection: Any) -> None:
+        """Close the connection: it is not good any more."""
+        self._connection = None
+        self.lane.close(connection)
 
     def answered(self, answer: Answer, server: Server) -> None:
-        """Keep the answer, if the connection is still good."""
-        if self.turn.connection is not None:
-            self._cache.keep(self, answer, server)
+        """Keep the answer, if it may be kept."""
+        self._cache.keep(self, answer, server)
 
     def end(self) -> None:
-        """End the turn, whatever came of the question."""
-        self.turn.end()
+        """Let others use the connection, whatever came of the question."""
+        if self._connection is not None:
+            self.lane.give_back(self._connection)

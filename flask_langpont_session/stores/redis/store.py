@@ -107,7 +107,7 @@ class RedisStore:
             self.link.run([command], timeout, understand)
         else:
             try:
-                self.link.run([command], timeout, understand, source=reading.turn)
+                self.link.run([command], timeout, understand, source=reading)
             finally:
                 reading.end()
         if answers[-1].is_primary:
@@ -170,21 +170,24 @@ class RedisStore:
         :return: None: nothing was written, or that connection is in use.
         :raises StoreError: what became of it is not known.
         """
-        change_ids = self._change_ids
-        turn = self.near.writing(ref.digest) if self.near and change_ids else None
-        if turn is None or change_ids is None:
+        digest, change_ids, near = ref.digest, self._change_ids, self.near
+        lane = near.lane_of(digest) if near and change_ids else None
+        if not near or not change_ids or not lane or (connection := near.take(lane)) is None:
             return None
-        digest, names, versions, is_held = ref.digest, tuple(changes), NOTHING, False
-        entry, now = self.memory.entry(digest), self.server_identity.clock()
+        versions, is_clean = NOTHING, False
         try:
+            entry, now = self.memory.entry(digest), self.server_identity.clock()
             by_now = self.server_identity.estimated_ms(now)
             is_near = entry is not None and bool(entry.near)
             said = Guarded(limits, by_now and by_now + int(timeout * 1000), write_id, is_near)
             packed = self.commands.writing.packed(*self.commands.writes(ref, changes, guard, said))
-            reply = self.link.over(turn, packed, lambda reply: written(reply, names), now + timeout)
-            versions = reply.versions if type(reply) is Written else NOTHING
+            done = self.link.write(connection, packed, tuple(changes), now + timeout)
+            versions, is_clean = done.versions if done else NOTHING, True
         finally:
-            is_held = turn.wrote(digest, entry, changes, versions, change_ids)
+            try:
+                is_held = lane.wrote(digest, changes, versions, change_ids)
+            finally:  # also when a signal handler or a greenlet's end raises here
+                (lane.give_back if is_clean else lane.close)(connection)
         return Written("written", versions, None, is_held) if versions else None
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:

@@ -7,6 +7,7 @@ script and one reply, and the machinery of a client's commands costs more than t
 from __future__ import annotations
 
 import select
+import socket
 import ssl
 from collections.abc import Callable
 from time import monotonic
@@ -117,11 +118,11 @@ class Wire:
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN | select.POLLPRI)
-        has_more = self._reader is not None and self._reader.has_data()
-        return not (has_more or self._poll.poll(0) or self.pending())
+        return not (self._poll.poll(0) or self.pending() or (self._reader is not None and self._reader.has_data()))
 
     def exchange(self, data: bytes, count: int, to_error: Callable[[str], Exception]) -> list[Any]:
-        """Send commands and read their replies. Needs hiredis.
+        """Send commands and read their replies. Needs hiredis. Messages that nothing was asked for and came with them
+        are handed over, too: no look at the socket would see them. After a reply too many the connection is ended.
 
         :param count: how many replies there will be.
         :param to_error: makes the driver's exception of an error reply, which stands among the replies.
@@ -138,13 +139,15 @@ class Wire:
                 raise TimeoutError
             self._arm(left)
             self._send(data)
-            self._feed(reader, is_armed=True)  # what is asked here was not answered before
-            while len(replies) < count:
+            self._feed(reader, self._receive)  # what is asked here was not answered before
+            while True:
                 reply = reader.gets(False)
                 kind = type(reply)
                 if kind is list or kind is bytes:
                     replies.append(reply)
                 elif reply is _MORE:
+                    if len(replies) >= count and not self.pending():
+                        break
                     self._feed(reader)
                 elif isinstance(reply, Exception) and not isinstance(reply, _ANSWERS):
                     raise reply
@@ -152,31 +155,31 @@ class Wire:
                     self.on_push(reply)
                 else:
                     replies.append(reply)
+            if len(replies) > count:
+                del replies[count:]
+                self._socket.shutdown(socket.SHUT_RDWR)
         except TimeoutError:
             raise driver.TimeoutError("no answer within the time for it") from None
         except OSError as error:
             raise driver.ConnectionError("the connection has failed") from error
         return replies
 
-    def _feed(self, reader: Any, *, is_armed: bool = False) -> None:
+    def _feed(self, reader: Any, receive: Callable[..., Any] | None = None) -> None:
         """Read what has arrived.
 
-        :param is_armed: the socket waits for as long as is left.
+        :param receive: reads it, if the socket waits for as long as is left.
         """
         try:
-            received = self._receive(self._buffer) if is_armed else self._take(self._receive, self._buffer)
+            received = receive(self._buffer) if receive else self._take(self._receive, self._buffer)
         except _NOT_YET:  # there may be more time than was thought
             received = self._take(self._receive, self._buffer)
         if not received:
             raise driver.ConnectionError("the server has closed the connection")
         reader.feed(self._buffer, 0, received)
 
-    def hear(self, *, arrived: bool = True) -> bool:
-        """Hand over the messages that nothing was asked for, without waiting for any. Return whether the connection is
-        good still. Not while an exchange is under way.
-
-        :param arrived: those that have arrived meanwhile, too; else only what lies behind the last reply.
-        """
+    def hear(self) -> bool:
+        """Hand over the messages that nothing was asked for and that have arrived. Return whether the connection is
+        good still. Not while an exchange is under way."""
         reader = self._reader
         if reader is None:
             return True
@@ -187,8 +190,6 @@ class Wire:
                     self.on_push(reply)
                 elif reply is not _MORE:
                     return False  # no question is open
-                elif not (arrived or self.pending()):
-                    return True
                 else:
                     self._arm(0.0)
                     received = self._receive(self._buffer)

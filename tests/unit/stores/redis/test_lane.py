@@ -81,12 +81,11 @@ def copy(lane: Lane, *names: str) -> Copy:
 
 def read(lane: Lane, server: socket.socket, *arrives: bytes, digest: str = OURS, name: str = "ui") -> None:
     """A read of a category: what arrives until its reply is there, the reply included."""
-    turn = lane.turn()
-    assert turn is not None
+    connection = lane.take()
     server.sendall(b"".join(arrives))
-    turn.connection.exchange(b"*1\r\n$4\r\nPING\r\n", 1)
+    connection.exchange(b"*1\r\n$4\r\nPING\r\n", 1)
     lane.keep(digest, copy(lane, name))
-    turn.end()
+    lane.give_back(connection)
 
 
 def has(lane: Lane, digest: str = OURS) -> bool:
@@ -106,6 +105,12 @@ def test_what_is_named_behind_the_reply_is_not_kept(lane: Lane, server: socket.s
     """It lies in the parser then, where no look at the socket sees it."""
     read(lane, server, PONG, changed(OURS))
     assert not has(lane)
+
+
+def test_a_reply_too_many_ends_the_connection(lane: Lane, server: socket.socket) -> None:
+    """It would answer the next question."""
+    read(lane, server, PONG, b"+stray\r\n")
+    assert not has(lane) and not lane.is_open
 
 
 def test_half_a_message_behind_the_reply_counts_when_it_is_whole(lane: Lane, server: socket.socket) -> None:
@@ -149,7 +154,7 @@ def test_a_connection_that_is_not_good_any_more_vouches_for_nothing(
     else:
         server.sendall(arrives)
     assert not has(lane) and not lane.is_open
-    assert lane.turn() is None and lane.asked_at == -math.inf
+    assert lane.take() is None and lane.asked_at == -math.inf
 
 
 @pytest.mark.parametrize("arrives", [None, b"+stray\r\n"])
@@ -160,7 +165,7 @@ def test_what_is_not_good_any_more_is_not_asked(lane: Lane, server: socket.socke
         server.shutdown(socket.SHUT_RDWR)
     else:
         server.sendall(arrives)
-    assert lane.turn() is None and not lane.is_open
+    assert lane.take() is None and not lane.is_open
 
 
 def test_what_was_named_before_a_question_does_not_concern_its_answer(lane: Lane, server: socket.socket) -> None:
@@ -186,30 +191,19 @@ def test_a_look_never_waits(ends: tuple[socket.socket, socket.socket]) -> None:
 def test_while_a_question_is_under_way_nothing_is_vouched_for(lane: Lane, server: socket.socket) -> None:
     """Its thread may have taken a message out of the socket that it has not read yet."""
     read(lane, server, PONG)
-    turn = lane.turn()
-    assert turn is not None and not has(lane) and lane.turn() is None
+    connection = lane.take()
+    assert connection is not None and not has(lane) and lane.take() is None
     server.sendall(changed(OTHER))
     assert not has(lane)
-    turn.end()
+    lane.give_back(connection)
     assert has(lane)
 
 
-def test_a_turn_whose_connection_was_not_good_ends_the_lane(lane: Lane, server: socket.socket) -> None:
-    read(lane, server, PONG)
-    turn = lane.turn()
-    assert turn is not None
-    turn.drop(turn.connection)
-    turn.end()
-    assert turn.connection is None and not lane.is_open and not has(lane)
-
-
 def test_a_lane_that_is_not_used_any_more_closes_its_connection_when_it_can(lane: Lane) -> None:
-    turn = lane.turn()
-    assert turn is not None
-    connection = turn.connection
+    connection = lane.take()
     lane.end()
     assert not connection.is_closed
-    turn.end()
+    lane.give_back(connection)
     assert connection.is_closed and not lane.is_open
 
 
@@ -221,11 +215,10 @@ def test_a_lane_that_ends_while_its_connection_is_given_back_closes_it(lane: Lan
             lane.end()
             super().append(connection)
 
-    turn = lane.turn()
-    assert turn is not None
+    connection = lane.take()
     lane._free = Late()
-    turn.end()
-    assert turn.connection.is_closed and not lane.is_open
+    lane.give_back(connection)
+    assert connection.is_closed and not lane.is_open
 
 
 def test_a_copy_is_of_what_was_asked_for(lane: Lane, server: socket.socket) -> None:

@@ -262,35 +262,35 @@ def test_what_the_server_calls_late_is_sent_again_if_it_is_in_time(
 BUSY = driver.ResponseError("BUSY a script does not end")
 
 
+CLOCK, DONE = [b"1", b"2"], b"written%016d%b%016d" % (1, b"d" * 8, 2)
+
+
 @pytest.mark.parametrize(
-    ("said", "reply"),
+    ("said", "status"),
     [
-        ([[b"1", b"2"], b"PONG"], b"PONG"),
-        ([[b"1", b"2"], BUSY], BUSY),
-        ([BUSY, BUSY], BUSY),
-        ([driver.NoPermissionError("NOPERM"), b"PONG"], b"PONG"),
-        ([b"PONG", [b"1", b"2"]], None),
-        ([[b"1", b"2"], b"no pong"], None),
-        ([driver.TimeoutError("late")], None),
+        ([CLOCK, DONE], "written"),
+        ([CLOCK, [b"dead"]], "dead"),
+        ([CLOCK, BUSY], None),
+        ([BUSY, BUSY], None),
+        ([driver.NoPermissionError("NOPERM"), DONE], "written"),
+        ([DONE, CLOCK], "in doubt"),
+        ([CLOCK, b"no reply to a write"], "in doubt"),
+        ([driver.TimeoutError("late")], "in doubt"),
     ],
 )
-def test_a_command_over_a_connection_at_hand_was_done_refused_or_is_in_doubt(
-    link: Link, server: Server, said: list[Any], reply: Any
+def test_a_write_over_a_connection_at_hand_was_done_refused_or_is_in_doubt(
+    link: Link, server: Server, said: list[Any], status: str | None
 ) -> None:
-    """A refusal is no doubt: nothing was written, and the connection goes on."""
+    """A refusal is no doubt: nothing was written."""
     server.says = said
-
-    def understand(said: Any) -> Any:
-        return said if PING.fits(said) else None
-
-    if reply is None:
+    connection = link.connections.take(1.0)
+    if status == "in doubt":
         with pytest.raises(StoreError) as caught:
-            link.over(link.connections, PING.packed, understand, 1.0)
-        assert caught.value.error_class is ErrorClass.UNREACHABLE
-        assert link.connections.in_use == 0
+            link.write(connection, b"a write", ["ui"], 1.0)
+        assert (caught.value.error_class, caught.value.sent) == (ErrorClass.UNREACHABLE, True)
     else:
-        assert link.over(link.connections, PING.packed, understand, 1.0) is reply
-        assert link.connections.in_use == 1
+        done = link.write(connection, b"a write", ["ui"], 1.0)
+        assert (done and done.status) == status
 
 
 def test_a_command_may_stand_before_each_other_one(link: Link, server: Server) -> None:
