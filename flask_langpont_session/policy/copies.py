@@ -161,6 +161,22 @@ def written_at(meta: bytes, name: str) -> int:
         return 0  # damaged: nothing is known of it
 
 
+def rewritten(digest: str, base: Known, change: CategoryChange, version: Change) -> Known:
+    """Return what the record of a category is after a write, with its mark; :data:`NOT_THERE`: that is not known.
+
+    :param base: what is known of it.
+    """
+    if change.wipe or not base.mark:
+        base = NOT_THERE
+    # An increment is added by the server: its form of the number may be another one.
+    if change.increments or not (change.wipe or version.before == base.copy.version):
+        return NOT_THERE
+    try:
+        return described(digest, version.meta, apply_change(base.copy.fields, change))
+    except ValueError:
+        return NOT_THERE
+
+
 def written_over(digest: str, base: Known, change: CategoryChange, version: Change) -> Known:
     """Return what the record of a category is after a write.
 
@@ -173,7 +189,7 @@ def written_over(digest: str, base: Known, change: CategoryChange, version: Chan
             record = described(digest, version.meta, fields)
         except ValueError:
             pass
-        else:  # an increment is added by the server: its form of the number may be another one
+        else:
             return record._replace(mark=b"") if change.increments else record
     copy = base.copy._replace(version=version.after if is_whole else base.copy.version, fields=fields)
     return Known(b"", copy, began=base.began)

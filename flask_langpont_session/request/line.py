@@ -55,7 +55,7 @@ class Seen(Loaded):
     it. Of its categories nothing is missing, and nothing of the journal's lies over them.
 
     :param copy: of which it is, with these `records`.
-    :ivar values: key → value, of those that requests have decoded and that cannot be changed in place.
+    :param values: key → value, of those that requests have decoded and that cannot be changed in place.
     """
 
     __slots__ = ("copy", "records", "terms", "values")
@@ -68,13 +68,14 @@ class Seen(Loaded):
         copy: Copy,
         records: Mapping[str, Known],
         terms: Terms,
+        values: dict[str, Any],
     ) -> None:
         self.verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
         # A change that was not made to an own copy fails, instead of being shown to other requests.
         self.categories = MappingProxyType(categories)  # type: ignore[assignment]
         self.exceptions, self.defaulted, self.now_ms = _NONE, _NO_KEYS, 0
         self.row, self.former, self.copy, self.records, self.terms = row, former, copy, records, terms
-        self.values: dict[str, Any] = {}
+        self.values = values
 
     @property
     def is_current(self) -> bool:
@@ -89,15 +90,13 @@ class Seen(Loaded):
         to be looked at."""
         if self.former:
             return None
-        categories, records = dict(self.categories), self.copy.records
-        after = Seen(categories, self.row, None, self.copy, records, self.terms)
-        after.values.update(self.values)
+        records, categories, values = self.copy.records, dict(self.categories), dict(self.values)
         for name, change in changes.items():
             if name in categories:
                 categories[name] = _state(records[name])
-            for key in (*change.sets, *change.deletes, *change.increments):
-                after.values.pop(key, None)
-        return after
+            for key in (*change.sets, *change.deletes):
+                values.pop(key, None)
+        return Seen(categories, self.row, None, self.copy, records, self.terms, values)
 
 
 def _state(record: Known, then: int = 0) -> CategoryState:
@@ -204,4 +203,4 @@ class Line:
             ordinary = {key: value for key, value in auth.shown.items() if not is_identity(key)}
             categories[AUTH] = auth._replace(shown=ordinary)
         former = self._former.among(categories)
-        return Seen(categories, row, former, hit.copy, records, Terms(life, until, news, hit.trust_since_ms))
+        return Seen(categories, row, former, hit.copy, records, Terms(life, until, news, hit.trust_since_ms), {})

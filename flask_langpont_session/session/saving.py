@@ -104,8 +104,8 @@ class Saving:
         self._was_stored = work.forced = True
         self.places = dict.fromkeys(changes, Kept.REDIS)
         now.mark_saved(changes)
-        if work.loaded is not None and sent.shown is not None:
-            work.loaded = sent.shown
+        if work.loaded is not None and sent.written.shown is not None:
+            work.loaded = sent.written.shown
         elif work.loaded is not None:
             self._show(changes)
         return _STORED

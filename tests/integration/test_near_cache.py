@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,9 +95,9 @@ class Worker:
 
     def change(self, change: CategoryChange) -> None:
         changes, write_id = {"ui": change}, new_write_id()
-        written = self.store.write_near(REF, changes, "free", LIMITS, WAIT, write_id) or self.store.write(
-            REF, changes, guard="free", limits=LIMITS, timeout=WAIT, write_id=write_id
-        )
+        written = self.store.write_near(
+            REF.digest, changes, "free", LIMITS, time.monotonic() + WAIT, write_id
+        ) or self.store.write(REF, changes, guard="free", limits=LIMITS, timeout=WAIT, write_id=write_id)
         assert written.status == "written"
 
     def warm(self) -> None:

@@ -82,7 +82,7 @@ class FakeRedis:
     def near(self) -> Any:
         return self
 
-    def write_near(self, ref: RecordRef, *arguments: Any) -> None:
+    def write_near(self, digest: str, *arguments: Any) -> None:
         return None
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "write": lambda: [
             store.write(USER, ui, guard="alive", **options) for _ in range(2)
         ],
-        "write_near": lambda: store.write_near(USER, ui, "alive", options["limits"], LONG, new_write_id()),
+        "write_near": lambda: store.write_near(
+            DIGEST, ui, "alive", options["limits"], time.monotonic() + LONG, new_write_id()
+        ),
         "read": lambda: store.read(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG),
         "near": lambda: found(store),
         "extend_idle": lambda: store.extend_idle(DIGEST, 2 * HOUR, timeout=LONG),

@@ -28,6 +28,7 @@ from ...policy.copies import (
     Known,
     RecordRef,
     SharedCopy,
+    rewritten,
     size_of,
     written_over,
 )
@@ -314,23 +315,28 @@ class Memory:
         """
         with self._lock:
             entry, now, grown, is_held = self._entries.of(digest), self._clock(), 0, True
-            written, seen = _written(digest, entry.records, changes, versions), entry.seen
-            if not written:
-                return None
+            known, held, seen = entry.records, entry.held, entry.seen
+            written: dict[str, Known] = {}
+            for name, version in versions.items():
+                change, before = changes[name], known.get(name, NOT_THERE)
+                written[name] = after = rewritten(digest, before, change, version)
+                if not after.mark:
+                    return None
+                grown += size_of(after.mark) - (size_of(before.mark) if before.mark else -_RECORD)
+                if version.before and name in held:
+                    held = {**held, name: _Held(now, held[name].kind)}
+                else:
+                    is_held = False
             if seen is not None and not (seen.copy in near and seen.is_current):
                 seen = None  # another thread made it of what there was before an earlier write
             for copy in near:
-                copy.records = {**copy.records, **{name: written[name] for name in written if name in copy.records}}
+                said = dict(copy.records)
+                for name in written.keys() & said.keys():
+                    said[name] = written[name]
+                copy.records = said
                 copy.change_id = change_id
-            entry.seen = None if seen is None else seen.since(changes)
-            for name, record in written.items():
-                known = entry.records.get(name, NOT_THERE)
-                grown += size_of(record.mark) - (size_of(known.mark) if known.mark else -_RECORD)
-                if (held := entry.held.get(name)) is None or not versions[name].before:
-                    is_held = False
-                else:
-                    entry.held = {**entry.held, name: _Held(now, held.kind)}
-            entry.records = {**entry.records, **written}
+            entry.records = {**known, **written}
+            entry.held, entry.seen = held, None if seen is None else seen.since(changes)
             if grown:
                 entry.weight += grown
                 self._entries.put(digest, entry, entry.weight)
@@ -576,26 +582,6 @@ class Memory:
         young = [part for part in all_of if now - part[3].kept_at < self._ttl]
         young.sort(key=lambda part: -part[3].kept_at)
         return [SharedCopy(d, name, r.copy, now - held.kept_at, held.kind, r.began) for d, name, r, held in young]
-
-
-def _written(
-    digest: str, known: Mapping[str, Known], changes: Mapping[str, CategoryChange], versions: Mapping[str, Change]
-) -> Mapping[str, Known]:
-    """Return the records of the categories that were written; none at all, if one of them is not known.
-
-    :param known: what there was, as far as is known.
-    """
-    written = {}
-    for name, version in versions.items():
-        change, base = changes[name], known.get(name, NOT_THERE)
-        if change.wipe:
-            base = NOT_THERE
-        elif version.before != (base.copy.version if base.mark else 0):
-            return NO_RECORDS
-        written[name] = record = written_over(digest, base if base.mark else NOT_THERE, change, version)
-        if not record.mark:
-            return NO_RECORDS
-    return written
 
 
 _NOT_HELD = None, ""

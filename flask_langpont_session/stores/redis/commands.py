@@ -129,9 +129,9 @@ class Guarded(NamedTuple):
 
     def head(self, guard: str, digest: str) -> str:
         """Return the first argument of a script that changes categories, see ``guard.lua``."""
-        limits, last_ms = self.limits, self.deadline_ms or _NO_DEADLINE
+        (fields, size, empty_ms), last_ms = self.limits, self.deadline_ms or _NO_DEADLINE
         whose = f"{digest[:11]}{_MUST_BE[guard]}{self.write_id}{self.is_kept_near:d}"
-        return f"{whose}{limits.bytes:07x}{limits.fields:04x}{last_ms:013}999{limits.empty_ms}"
+        return f"{whose}{size:07x}{fields:04x}{last_ms:013}999{empty_ms}"
 
 
 _MUST_BE = {"alive": "L", "new": "N", "free": "F"}
@@ -144,10 +144,7 @@ class Commands:
     :param prefix: first part of every key.
     :param tombstone_ms: the life of a tombstone.
     :param codec: of the values: no script reads one, but for what is added to.
-    :cvar reading: the script that reads; `writing`: the one that writes.
     """
-
-    reading, writing = READ, WRITE
 
     def __init__(self, prefix: str, tombstone_ms: int = TOMBSTONE_MS, codec: Codec = PLAIN) -> None:
         self.prefix = prefix
@@ -166,24 +163,27 @@ class Commands:
         """
         marks = [known[name].mark if name in known else b"" for name in lives_ms] if known else ()
         keys = [self.key(name, ref.digest, ref.shadow) for name in lives_ms]
-        return self.reading(keys, (*lives_ms.values(), *marks))
+        return READ(keys, (*lives_ms.values(), *marks))
 
     def write(self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded) -> Command:
         """Return the command that writes changed fields of categories. Should its outcome remain unknown, the changes
         are kept as they were sent."""
-        return self.writing(*self.writes(ref, changes, guard, said))
+        return WRITE(*self.writes(ref.digest, changes, guard, said, ":anon" if ref.shadow else ""))
 
     def writes(
-        self, ref: RecordRef, changes: Mapping[str, CategoryChange], guard: str, said: Guarded
+        self, digest: str, changes: Mapping[str, CategoryChange], guard: str, said: Guarded, behind: str = ""
     ) -> tuple[list[str], list[Any]]:
-        """Return the keys and arguments of :meth:`write`."""
-        digest, shadow, prefix = ref.digest, ":anon" if ref.shadow else "", self.prefix
-        if self._codec.overhead:
+        """Return the keys and arguments of :meth:`write`.
+
+        :param behind: stands behind the keys of the categories.
+        """
+        prefix, codec = self.prefix, self._codec
+        if codec.overhead:
             said = self._within(said, changes)
         keys, arguments = [f"{prefix}:auth:{{{digest}}}"], list[Any]([said.head(guard, digest)])
         for name, change in changes.items():
-            keys.append(f"{prefix}:{name}:{{{digest}}}{shadow}")
-            arguments += change_arguments(change, self._codec.to_store_once(digest, name, change.sets))
+            keys.append(f"{prefix}:{name}:{{{digest}}}{behind}")
+            arguments += change_arguments(change, codec.to_store_once(digest, name, change.sets))
         return keys, arguments
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, exact: bool = False) -> Command:

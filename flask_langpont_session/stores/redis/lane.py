@@ -175,6 +175,7 @@ class Lane:
     def wrote(
         self,
         digest: str,
+        entry: Entry | None,
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
         change_ids: ChangeIds,
@@ -185,12 +186,13 @@ class Lane:
         The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
         the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
 
+        :param entry: what was known of the session before; None: nothing.
         :param versions: of each category that was written, before and after it; none: it failed, or may have.
         :return: whether an outage may show what the write has left.
         """
         is_held = None
         try:
-            copies = self.copies(self.memory.entry(digest))
+            copies = self.copies(entry)
             change_id = change_ids.change(digest, copies[0].change_id if copies else None)
             if versions and change_id is not None:
                 is_held = self.memory.rewrite(digest, copies, changes, versions, change_id)

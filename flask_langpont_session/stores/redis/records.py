@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -50,7 +51,8 @@ class Answer(NamedTuple):
         return {name: known.copy for name, known in self.records.items()}
 
 
-class Written(NamedTuple):
+@dataclass(slots=True)
+class Written:
     """The outcome of a write.
 
     :param status: ``written``, ``dead`` (a tombstone refused it), ``gone`` (no auth record there), ``late`` (it arrived
@@ -58,12 +60,14 @@ class Written(NamedTuple):
         culprit: of the last one there is less than :attr:`CategoryChange.since`).
     :param versions: category → its versions.
     :param is_held: whether an outage may show what was written, as this worker has noted it.
+    :param shown: then what requests are shown of the session since, if it is known.
     """
 
     status: str
-    versions: Mapping[str, Change] = {}
+    versions: Mapping[str, Change] = field(default_factory=dict)
     category: str | None = None
     is_held: bool = False
+    shown: Any = None
 
 
 SINCE, TIME, ABSENT = "since", "time", "absent"

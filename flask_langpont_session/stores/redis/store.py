@@ -16,7 +16,7 @@ from ...policy.rows import AuthRow
 from ..codec.plain import PLAIN, Codec
 from ..memory.memory import Memory
 from . import records
-from .commands import CLOCK, Command, Commands, Guarded, plain
+from .commands import CLOCK, WRITE, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
 from .lane import ChangeIds
 from .link import is_refusal
@@ -158,37 +158,38 @@ class RedisStore:
 
     def write_near(
         self,
-        ref: RecordRef,
+        digest: str,
         changes: Mapping[str, CategoryChange],
         guard: str,
         limits: Limits,
-        timeout: float,
+        until: float,
         write_id: str,
     ) -> Written | None:
         """Write as :meth:`write` does, over the connection by which the session is kept near, so that it stays there.
 
+        :param until: monotonic seconds.
         :return: None: nothing was written, or that connection is in use.
         :raises StoreError: what became of it is not known.
         """
-        digest, change_ids, near = ref.digest, self._change_ids, self.near
+        change_ids, near = self._change_ids, self.near
         lane = near.lane_of(digest) if near and change_ids else None
         if not near or not change_ids or not lane or (connection := near.take(lane)) is None:
             return None
-        versions, is_clean = NOTHING, False
+        entry, done, is_clean = self.memory.entry(digest), None, False
         try:
-            entry, now = self.memory.entry(digest), self.server_identity.clock()
-            by_now = self.server_identity.estimated_ms(now)
-            is_near = entry is not None and bool(entry.near)
-            said = Guarded(limits, by_now and by_now + int(timeout * 1000), write_id, is_near)
-            packed = self.commands.writing.packed(*self.commands.writes(ref, changes, guard, said))
-            done = self.link.write(connection, packed, tuple(changes), now + timeout)
-            versions, is_clean = done.versions if done else NOTHING, True
+            deadline_ms = self.server_identity.estimated_ms(until)
+            said = Guarded(limits, deadline_ms, write_id, entry is not None and bool(entry.near))
+            packed = WRITE.packed(*self.commands.writes(digest, changes, guard, said))
+            done, is_clean = self.link.write(connection, packed, tuple(changes), until), True
         finally:
             try:
-                is_held = lane.wrote(digest, changes, versions, change_ids)
+                is_held = lane.wrote(digest, entry, changes, done.versions if done else NOTHING, change_ids)
             finally:  # also when a signal handler or a greenlet's end raises here
                 (lane.give_back if is_clean else lane.close)(connection)
-        return Written("written", versions, None, is_held) if versions else None
+        if done is None or not done.versions:
+            return None
+        done.is_held, done.shown = is_held, entry.seen if entry else None
+        return done
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Return the answer of ``push.lua``."""

@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
+from itertools import repeat
 from time import monotonic
 from typing import Any
 
@@ -34,6 +35,7 @@ _NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 
 _BUFFER = 65536
 _MORE: Any = object()
+_USUAL = frozenset({list, bytes})
 _PUSH = tuple(filter(None, [getattr(hiredis, "PushNotification", None)]))
 
 IS_FAST = hiredis is not None
@@ -132,47 +134,55 @@ class Wire:
         if reader is None:
             reader = self._reader = hiredis.Reader(driver.InvalidResponse, to_error, notEnoughData=_MORE)
             self._buffer = bytearray(_BUFFER)
-        replies: list[Any] = []
         try:
             left = self._deadline.left()
             if left < 0:
                 raise TimeoutError
             self._arm(left)
             self._send(data)
-            self._feed(reader, self._receive)  # what is asked here was not answered before
-            while True:
-                reply = reader.gets(False)
-                kind = type(reply)
-                if kind is list or kind is bytes:
-                    replies.append(reply)
-                elif reply is _MORE:
-                    if len(replies) >= count and not self.pending():
-                        break
-                    self._feed(reader)
-                elif isinstance(reply, Exception) and not isinstance(reply, _ANSWERS):
-                    raise reply
-                elif isinstance(reply, _PUSH):  # a message that nothing was asked for
-                    self.on_push(reply)
-                else:
-                    replies.append(reply)
-            if len(replies) > count:
-                del replies[count:]
-                self._socket.shutdown(socket.SHUT_RDWR)
+            try:
+                received = self._receive(self._buffer)  # what is asked here was not answered before
+            except _NOT_YET:
+                received = 0  # there may be more time than was thought
+            if received:
+                reader.feed(self._buffer, 0, received)
+            else:
+                self._feed(reader)
+            found = [*map(reader.gets, repeat(False, count + 1))]
+            if found[-1] is not _MORE or not _USUAL.issuperset(map(type, found[:-1])) or self.pending():
+                return self._sorted(reader, found, count)
         except TimeoutError:
             raise driver.TimeoutError("no answer within the time for it") from None
         except OSError as error:
             raise driver.ConnectionError("the connection has failed") from error
+        del found[-1]
+        return found
+
+    def _sorted(self, reader: Any, found: list[Any], count: int) -> list[Any]:
+        """Return the replies among what was read and what is still to come."""
+        replies: list[Any] = []
+        while True:
+            reply = found.pop(0) if found else reader.gets(False)
+            if reply is _MORE:
+                if found:
+                    continue
+                if len(replies) >= count and not self.pending():
+                    break
+                self._feed(reader)
+            elif isinstance(reply, Exception) and not isinstance(reply, _ANSWERS):
+                raise reply
+            elif isinstance(reply, _PUSH):  # a message that nothing was asked for
+                self.on_push(reply)
+            else:
+                replies.append(reply)
+        if len(replies) > count:
+            del replies[count:]
+            self._socket.shutdown(socket.SHUT_RDWR)
         return replies
 
-    def _feed(self, reader: Any, receive: Callable[..., Any] | None = None) -> None:
-        """Read what has arrived.
-
-        :param receive: reads it, if the socket waits for as long as is left.
-        """
-        try:
-            received = receive(self._buffer) if receive else self._take(self._receive, self._buffer)
-        except _NOT_YET:  # there may be more time than was thought
-            received = self._take(self._receive, self._buffer)
+    def _feed(self, reader: Any) -> None:
+        """Read what has arrived."""
+        received = self._take(self._receive, self._buffer)
         if not received:
             raise driver.ConnectionError("the server has closed the connection")
         reader.feed(self._buffer, 0, received)
