@@ -237,7 +237,6 @@ class Ours(Contestant):
             # Patience costs nothing while all is well. With the defaults, a busy machine would be an outage, and an
             # outage is not what is measured.
             "REDIS_TIMEOUT": 3.0,
-            "REDIS_CONNECT_TIMEOUT": 3.0,
             "DATABASE_TIMEOUT": 3.0,
             "REQUEST_BUDGET": 5.0,
             **near_cache.setting(on=self.near),

@@ -32,6 +32,7 @@ from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.loaded import Loaded, Verdict
 from flask_langpont_session.policy.plans import Plan
 from flask_langpont_session.recovery.rows import Pushes
+from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 
 AWAY = 1.0
 """Seconds for which the database does not answer."""
@@ -71,7 +72,7 @@ def application(folder: Path, primary: Valkey, database_url: str, entries: int) 
         LANGPONT_SESSION_DATABASE_URL=database_url,
         LANGPONT_SESSION_JOURNAL=str(folder / "journal.sqlite3"),
         LANGPONT_SESSION_MEMORY_BYTES=8_000_000,
-        LANGPONT_SESSION_JOURNAL_MAX_ENTRIES=2 * entries + 1,
+        LANGPONT_SESSION_JOURNAL_MAX_BYTES=(2 * entries + 1) * BYTES_OF_AN_ENTRY,
     )
     LangPontSession(app)
     state = state_of(app)

@@ -65,7 +65,7 @@ IDLE = 3600.0
 """``IDLE_TIMEOUT``, seconds: the row of a session in use is written once in a quarter of it."""
 
 JOURNAL_ENTRIES = 100_000
-"""``JOURNAL_MAX_ENTRIES``."""
+"""Of ``JOURNAL_MAX_BYTES``, its default."""
 
 
 @dataclass(frozen=True)
@@ -403,9 +403,9 @@ class Plan:
         yield Part(
             "journal, all shards away",
             f"{kept:,.0f} entries a second per host",
-            f"{JOURNAL_ENTRIES:,} entries (`JOURNAL_MAX_ENTRIES`)",
+            f"{JOURNAL_ENTRIES:,} entries (`JOURNAL_MAX_BYTES`)",
             f"{lasts} of an outage; with one shard of {self.shards} away {self.shards} times as long",
-            "a larger `JOURNAL_MAX_ENTRIES` and `JOURNAL_MAX_BYTES`, or more hosts: each has a journal of its own",
+            "a larger `JOURNAL_MAX_BYTES`, or more hosts: each has a journal of its own",
         )
         yield Part(
             "metrics",

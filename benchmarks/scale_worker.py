@@ -117,8 +117,7 @@ class Worker:
             "ABSOLUTE_TIMEOUT": YEAR,
             "VERIFY_INTERVAL": 86_400,
             "GRACE": 0,
-            **dict.fromkeys(("REDIS_TIMEOUT", "REDIS_CONNECT_TIMEOUT", "DATABASE_TIMEOUT", "REQUEST_BUDGET"), PATIENCE),
-            "SLOW_MS": int(1000 * PATIENCE),
+            **dict.fromkeys(("REDIS_TIMEOUT", "DATABASE_TIMEOUT", "REQUEST_BUDGET"), PATIENCE),
             **settings,
         }
         self._app.config["SECRET_KEY"] = "a key of the benchmarks, 32 bytes or more"

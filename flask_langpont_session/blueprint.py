@@ -3,7 +3,7 @@
 "Ready" is every process but one whose database has no tables yet.
 
 200 at every level: all hosts share the stores, and a 503 would take every one of them out of the load balancer at
-once. ``?fail_at=4`` (or HEALTH_FAIL_LEVEL) makes it 503 from that level on, for monitors that only read the status.
+once. ``?fail_at=4`` makes it 503 from that level on, for monitors that only read the status.
 
 These routes give way to those of the application at the same path, whenever it adds them.
 """
@@ -96,7 +96,7 @@ def health_blueprint(state_now: Callable[[], State]) -> Blueprint:
         report = health_report(state)
         state.ensure_started()  # a process that serves nothing else must notice outages too
         response = _uncached(jsonify(report))
-        fail_at = request.args.get("fail_at", default=state.settings.health_fail_level, type=int)
+        fail_at = request.args.get("fail_at", type=int)
         if fail_at is not None and report["level"] >= fail_at:
             response.status_code = 503
         return response

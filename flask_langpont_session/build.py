@@ -42,7 +42,7 @@ from .stores.codec.plain import PLAIN, Codec
 from .stores.host.board import Board
 from .stores.host.forms import file_in_use, unread
 from .stores.host.journal import Journal, journal_at
-from .stores.host.limits import JournalLimits
+from .stores.host.limits import BYTES_OF_AN_ENTRY, JournalLimits
 from .stores.host.register import Register
 from .stores.host.server_records import HostMemory
 from .stores.memory.ended import Ended
@@ -344,7 +344,7 @@ def _health(
     health = Health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or store.endpoints), DATABASE],
-        limits=Limits(settings.failure_threshold, settings.local_cache_ttl, settings.slow_ms / 1000),
+        limits=Limits(local_ttl=settings.local_cache_ttl, slow=settings.slow),
         listeners=Listeners(level_changed, store_lost, store_back, notices.suspect, notices.suspect_slowness),
         shards=Shards(directory.locate, directory.share) if directory else Shards(),
     )
@@ -399,7 +399,7 @@ def _flask_session(app: Flask, settings: Settings) -> Source:
 
     server_identity = ServerIdentity()
     pool = _pool_of(app.config["SESSION_REDIS"], settings, server_identity)
-    link = Link("old", pool, server_identity=server_identity, connect_timeout=settings.redis_connect_timeout)
+    link = Link("old", pool, server_identity=server_identity, connect_timeout=settings.redis_timeout)
     return FlaskSessionRecord(
         app,
         RedisStore(Endpoint(link, prefix="")),
@@ -517,7 +517,7 @@ class _RedisStores:
         settings = self.settings
         places = (
             (PRIMARY, settings.redis_url, settings.redis_client),
-            (REPLICA, _replica_url(settings), settings.replica_client),
+            (REPLICA, _replica_url(settings), None),
         )
         stores: dict[str, SessionStore] = {}
         for name, url, client in places:
@@ -561,7 +561,7 @@ class _RedisStores:
             pool,
             server_identity=identity,
             reports=LinkReports(_waits_for(role, self.recorder), _surprises_of(role, self.recorder)),
-            connect_timeout=settings.redis_connect_timeout,
+            connect_timeout=settings.redis_timeout,
             leads_there=cluster.leads_there if shard else lambda connection: True,
         )
         change_ids = self.change_ids if settings.near_categories else None
@@ -584,7 +584,7 @@ class _RedisStores:
 
 def _replica_url(settings: Settings) -> str | None:
     """Return the URL of the replica. Sentinels know the replicas too, so they need not be named."""
-    if settings.replica_url or settings.replica_client is not None:
+    if settings.replica_url:
         return settings.replica_url
     return settings.redis_url if kind_of(settings.redis_url) is Kind.SENTINEL else None
 
@@ -624,7 +624,7 @@ def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -
     return BlockingConnectionPool(  # type: ignore[no-untyped-call]
         connection_class=pool.connection_class,
         max_connections=settings.redis_max_connections,
-        timeout=settings.redis_pool_timeout,
+        timeout=settings.pool_timeout,
         **{**place, **_waits(settings, server_identity.introduce)},
     )
 
@@ -633,7 +633,7 @@ def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, An
     """Return the options that keep a connection from hanging a request, and from being believed unasked."""
     return {
         "socket_timeout": settings.redis_timeout,
-        "socket_connect_timeout": settings.redis_connect_timeout,
+        "socket_connect_timeout": settings.redis_timeout,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "decode_responses": False,
@@ -659,7 +659,7 @@ def _tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def _size(settings: Settings) -> dict[str, Any]:
-    return {"max_connections": settings.redis_max_connections, "timeout": settings.redis_pool_timeout}
+    return {"max_connections": settings.redis_max_connections, "timeout": settings.pool_timeout}
 
 
 def make_pool(
@@ -724,11 +724,8 @@ _REMEDY = (
 def _journal(settings: Settings, codec: Codec) -> Journal:
     path = Path(settings.journal) if settings.journal else None
     limits = JournalLimits(
-        entries=settings.journal_max_entries,
+        entries=settings.journal_max_bytes // BYTES_OF_AN_ENTRY,
         bytes=settings.journal_max_bytes,
-        session_entries=settings.journal_session_entries,
-        session_bytes=settings.journal_session_bytes,
-        visitor_share=settings.journal_visitor_share,
         copies_ttl=settings.local_cache_ttl,
     )
     journal = journal_at(path, limits=limits, codec=codec)

@@ -67,7 +67,7 @@ class UnsupportedValue(SessionValueError, TypeError):
 
 
 class SessionTooLarge(SessionValueError, ValueError):
-    """The value would push its category over ``MAX_CATEGORY_BYTES``, ``MAX_FIELDS`` or ``MAX_DEPTH``."""
+    """The value would push its category over ``MAX_CATEGORY_BYTES``, 256 keys, or 32 levels of nesting."""
 
 
 class UnreadableValue(LangPontSessionError, ValueError):

@@ -41,7 +41,6 @@ _ELSEWHERE: Mapping[str, Any] = {
     "REDIS_URL": None,
     "REPLICA_URL": None,
     "REDIS_CLIENT": None,
-    "REPLICA_CLIENT": None,
     "REDIS_TOKEN": None,
     "REDIS_TOKEN_SECRET": None,
     "REDIS_IAM_USER": None,

@@ -24,10 +24,8 @@ SETTINGS: dict[str, Any] = {"HEALTH_INTERVAL": 0.5, "VERIFY_INTERVAL": VERIFY_IN
 
 PATIENT: dict[str, Any] = {
     "REDIS_TIMEOUT": 3.0,
-    "REDIS_CONNECT_TIMEOUT": 3.0,
     "DATABASE_TIMEOUT": 3.0,
     "REQUEST_BUDGET": 6.0,
-    "SLOW_MS": 3000,
 }
 """Where nothing shall fail: a busy machine that lets a store wait is no fault."""
 

@@ -141,7 +141,7 @@ def _drill_of(app: Flask, state: State) -> Iterator[Drill]:
     from ..drill.faults import Faults, Undrillable  # not paid for by workers
     from ..drill.run import Drill, NotReady, NotWell, Parts
 
-    faults = Faults(state.backend, slow=1.5 * state.settings.slow_ms / 1000)
+    faults = Faults(state.backend, slow=1.5 * state.settings.slow)
     parts = Parts(app, state.backend, state.repository, state.monitor)
     try:
         state.backend.primary.find_shards(2.0)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from flask import current_app, has_app_context
 
-from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, MOST_KEYS, PERMANENT, Priority
+from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, MOST_KEYS, PERMANENT, TRANSIENT_KEYS, Priority
 from ..policy.levels import LEVELS, LOSING, Behaviour
 from ..support.logs import fields
 from .checks import PREFIX
@@ -153,8 +153,8 @@ def _special(settings: Settings, key: str) -> str | None:
     csrf = settings.table.features.get(CSRF_FEATURE)
     if key.startswith("@"):
         return "keys that begin with '@' are reserved; assigning it is an error"
-    if key in settings.transient_key_patterns:
-        return "lives for one request and is never stored (TRANSIENT_KEYS)"
+    if key in TRANSIENT_KEYS:
+        return "lives for one request and is never stored"
     if key == PERMANENT:
         return "stands in the cookie, as session.permanent"
     if key in KEPT_BY_THE_PACKAGE:

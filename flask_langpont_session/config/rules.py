@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from ..exceptions import SessionValueError
-from ..policy.categories import AUTH, CategoryTable
+from ..policy.categories import AUTH, TRANSIENT_KEYS, CategoryTable
 from ..policy.serializer import check_key, encode
 from ..stores.redis.url import Kind, has_credentials, has_tls, kind_of
 from ..stores.sql.dialects import RECOMMENDED, REFUSED
@@ -92,7 +92,7 @@ def _lives(settings: Settings) -> Iterator[_Relation]:
 def _waits(settings: Settings) -> Iterator[_Relation]:
     """Yield the rules about what one request may wait for."""
     budget = f"more than REQUEST_BUDGET ({settings.request_budget:g} s), all that one request may wait for"
-    for name in ("redis_timeout", "redis_connect_timeout", "redis_pool_timeout", "database_timeout"):
+    for name in ("redis_timeout", "database_timeout"):
         seconds = getattr(settings, name)
         text = f"{name.upper()}: {seconds:g} s alone is {budget}"
         yield _Relation({name, "request_budget"}, seconds > settings.request_budget, text)
@@ -102,14 +102,9 @@ def _servers(settings: Settings) -> Iterator[_Relation]:
     """Yield the rules about the two settings of which one names a store."""
     kind = kind_of(settings.redis_url)
     if kind is Kind.CLUSTER or kind is Kind.GROUP:
-        for name in ("replica_url", "replica_client"):
-            text = f"{name.upper()}: the replicas of a {kind.value} are found with its primaries; leave this out"
-            yield _Relation({"redis_url", name}, getattr(settings, name) is not None, text)
-    for url, ready in (
-        ("redis_url", "redis_client"),
-        ("replica_url", "replica_client"),
-        ("database_url", "database_engine"),
-    ):
+        text = f"REPLICA_URL: the replicas of a {kind.value} are found with its primaries; leave this out"
+        yield _Relation({"redis_url", "replica_url"}, settings.replica_url is not None, text)
+    for url, ready in (("redis_url", "redis_client"), ("database_url", "database_engine")):
         are_both = bool(getattr(settings, url)) and getattr(settings, ready) is not None
         yield _Relation({url, ready}, are_both, f"{url.upper()} and {ready.upper()}: give one of them")
 
@@ -173,10 +168,10 @@ def _default_problems(settings: Settings) -> list[str]:
 
 def _default_problem(settings: Settings, key: Any, value: Any) -> str | None:
     try:
-        encode(check_key(key), value, max_depth=settings.max_depth)
+        encode(check_key(key), value)
     except SessionValueError as error:
         return error.reason
-    if key in settings.transient_key_patterns:
+    if key in TRANSIENT_KEYS:
         return "a transient key has no default; it is never stored"
     category = _category_of(settings.table, key)
     if category is None:
@@ -418,7 +413,7 @@ def _aws_problems(settings: Settings) -> list[str]:
     if not given or given == ["REDIS_TOKEN"]:
         return []
     [way] = given
-    if settings.redis_client is not None or settings.replica_client is not None:
+    if settings.redis_client is not None:
         return [f"{PREFIX}{way}: a ready client brings its own credentials; give one of them"]
     urls = {name.upper(): getattr(settings, name) for name in ("redis_url", "replica_url")}
     known = {name: url for name, url in urls.items() if url and not checks.redis_url_problems(name.lower(), url)}

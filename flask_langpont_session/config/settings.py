@@ -39,11 +39,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Mapping[str, float] = {
     "redis_timeout": 10.0,
-    "redis_connect_timeout": 10.0,
-    "redis_pool_timeout": 10.0,
     "database_timeout": 10.0,
     "request_budget": 20.0,
-    "slow_ms": 60_000,
 }
 """Settings of applications under test: that a machine is busy must not look like an outage."""
 
@@ -84,11 +81,8 @@ class Settings:
     redis_url: str | None = _setting(None, checks.optional(checks.text))
     replica_url: str | None = _setting(None, checks.optional(checks.text))
     redis_client: Any = _setting(None, checks.client)  # a ready client object instead of the URL; fakeredis too
-    replica_client: Any = _setting(None, checks.client)
     redis_timeout: float = _setting(0.2, checks.number(0.001, 60, _SECONDS))
-    redis_connect_timeout: float = _setting(0.2, checks.number(0.001, 60, _SECONDS))
     redis_max_connections: int = _setting(50, checks.integer(1, 10_000, "connections"))
-    redis_pool_timeout: float = _setting(0.05, checks.number(0, 60, _SECONDS))
     redis_token: str | None = _setting(None, checks.optional(checks.text))
     redis_token_secret: str | None = _setting(None, checks.optional(checks.text))  # name or ARN in Secrets Manager
     redis_iam_user: str | None = _setting(None, checks.optional(checks.cache_user))
@@ -104,11 +98,7 @@ class Settings:
     # "": in the instance folder; None: in memory only
     journal: str | Path | None = _setting("", checks.optional(checks.path))
     journal_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
-    journal_max_entries: int = _setting(100_000, checks.integer(1, 100_000_000, "entries"))
-    journal_max_bytes: int = _setting(268_435_456, checks.integer(1_048_576, 1_099_511_627_776, "bytes"))
-    journal_session_entries: int = _setting(4_000, checks.integer(1, 100_000_000, "entries"))
-    journal_session_bytes: int = _setting(1_048_576, checks.integer(64, 1_099_511_627_776, "bytes"))
-    journal_visitor_share: float = _setting(0.5, checks.number(0, 0.5, "a share"))
+    journal_max_bytes: int = _setting(268_435_456, checks.integer(8_192, 1_099_511_627_776, "bytes"))
     categories: Mapping[str, Any] = _setting(
         lambda: DEFAULT_CATEGORIES, checks.tables("category → {'ttl': seconds, 'features': {feature: [keys]}}")
     )
@@ -122,7 +112,6 @@ class Settings:
     user_keys: Sequence[str] = _setting(DEFAULT_USER_KEYS, checks.names)
     privilege_keys: Sequence[str] = _setting(DEFAULT_PRIVILEGE_KEYS, checks.names)
     privileged_roles: Sequence[str] = _setting(("admin",), checks.names)
-    transient_keys: Sequence[str] = _setting(("_remember*",), checks.names)
     # newest first; of each 32 bytes, or their text in base64 or hexadecimal
     encryption_keys: Sequence[str | bytes] = _setting(list, checks.encryption_keys, repr=False)
     encrypted_categories: Sequence[str] | None = _setting(None, checks.optional(checks.names))  # None: all
@@ -146,14 +135,9 @@ class Settings:
     cookie_resend: str = _setting("due", checks.one_of("due", "flask"))
     request_budget: float = _setting(0.3, checks.number(0.01, 60, _SECONDS))
     health_interval: float = _setting(30, checks.number(0.05, 3600, _SECONDS))
-    failure_threshold: int = _setting(3, checks.integer(1, 1000, "failures"))
-    slow_ms: int = _setting(100, checks.integer(1, 60_000, "milliseconds"))
     max_category_bytes: int = _setting(65_536, checks.integer(64, 16_777_216, "bytes"))
-    max_fields: int = _setting(256, checks.integer(1, 4096, "fields"))
-    max_depth: int = _setting(32, checks.integer(1, 128, "levels"))
     key_prefix: str = _setting("session", checks.prefix)
     health_url_prefix: str | None = _setting("/healthz", checks.optional(checks.page_like("/healthz")))
-    health_fail_level: int | None = _setting(None, checks.optional(checks.integer(1, 4, "a level")))
     drill_socket: str | Path | None = _setting(None, checks.optional(checks.socket_path))
     status_page: Callable[[Request], bool] | None = _setting(None, checks.guard)  # says which requests may see it
     environment: str = _setting("production", checks.dimension)
@@ -175,12 +159,22 @@ class Settings:
     behaviour_table: Mapping[Priority, Row] = field(init=False)
     user_key_patterns: KeyPatterns = field(init=False)
     privilege_key_patterns: KeyPatterns = field(init=False)
-    transient_key_patterns: KeyPatterns = field(init=False)
     lease_terms: LeaseTerms = field(init=False)
     near_categories: frozenset[str] = field(init=False, repr=False)
     privileges: Privileges = field(init=False, repr=False)
     sealed_categories: frozenset[str] = field(init=False, repr=False)  # which are encrypted
     life: Life = field(init=False)
+
+    @property
+    def slow(self) -> float:
+        """Return the seconds above which an answer of Redis counts as slow: half of REDIS_TIMEOUT."""
+        return self.redis_timeout / 2
+
+    @property
+    def pool_timeout(self) -> float:
+        """Return the seconds that a request waits for a free connection to Redis: a quarter of REDIS_TIMEOUT, so that
+        time is left for the answer."""
+        return self.redis_timeout / 4
 
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
         """Return the behaviour that the decision table has for a priority at a level."""
@@ -238,18 +232,32 @@ def _problem(setting: dataclasses.Field[Any], value: Any) -> str | None:
     return problem
 
 
-_FORMER = {
-    **dict.fromkeys(("local_cache_size", "read_cache_bytes"), f"{PREFIX}MEMORY_BYTES bounds all that a process keeps"),
+_FORMER: Mapping[str, str] = {
+    "local_cache_size": f"{PREFIX}MEMORY_BYTES bounds all that a process keeps",
+    "read_cache_bytes": f"{PREFIX}MEMORY_BYTES bounds all that a process keeps",
+    "redis_connect_timeout": f"{PREFIX}REDIS_TIMEOUT is the longest wait for a connection, too",
+    "redis_pool_timeout": f"a quarter of {PREFIX}REDIS_TIMEOUT is the longest wait for a free connection",
+    "replica_client": f"give {PREFIX}REPLICA_URL",
+    "slow_ms": f"an answer that takes longer than half of {PREFIX}REDIS_TIMEOUT counts as slow",
+    "failure_threshold": "three quick failures in a row open a circuit breaker",
+    "journal_max_entries": f"{PREFIX}JOURNAL_MAX_BYTES bounds the entries, too: one for each 2,684 bytes",
+    "journal_session_entries": "4,000 changed keys of one session wait at most",
+    "journal_session_bytes": "1 MiB of changes of one session waits at most",
+    "journal_visitor_share": "all visitors together take half of the journal at most",
+    "transient_keys": "keys of Flask-Login that last for one request are known; use flask.g for others",
+    "max_fields": "a category has 256 keys at most",
+    "max_depth": "lists, dicts and tuples are nested 32 levels at most",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
+    "health_fail_level": "let the monitor ask for the level, as in /healthz?fail_at=4",
 }
-"""Names that settings had → what to do instead."""
+"""Names that settings had → what bounds or does it instead."""
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     if name in _FORMER:
-        return f" any more; {_FORMER[name]}"
+        return f" any more: {_FORMER[name]}; leave it out"
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
 
@@ -287,7 +295,7 @@ def _under_test(values: Mapping[str, Any], scratch: Scratch) -> dict[str, Any]:
         filled["journal"] = None
     longest = filled.get("request_budget", PATIENCE["request_budget"])
     for name, patient in PATIENCE.items():
-        filled.setdefault(name, patient if name == "slow_ms" else min(patient, longest))
+        filled.setdefault(name, min(patient, longest))
     return filled
 
 
@@ -313,7 +321,6 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         "behaviour_table": behaviours,
         "user_key_patterns": KeyPatterns(settings.user_keys),
         "privilege_key_patterns": patterns,
-        "transient_key_patterns": KeyPatterns(settings.transient_keys),
         "privileges": privileges,
         "life": privileges.life(settings.idle_timeout * 1000, settings.absolute_timeout * 1000),
         "lease_terms": LeaseTerms(int(settings.verify_interval * 1000), int(settings.grace * 1000)),

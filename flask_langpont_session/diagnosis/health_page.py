@@ -72,6 +72,6 @@ def _read(question: Request, timeout: float) -> bytes:
             return bytes(answer.read(_MOST))
     except HTTPError as refusal:
         with refusal:
-            if refusal.code != 503:  # which HEALTH_FAIL_LEVEL makes of a report
+            if refusal.code != 503:  # which ``fail_at`` makes of a report
                 raise
             return refusal.read(_MOST)

@@ -163,7 +163,7 @@ class Door:
         fault, seconds = _asked(text)
         if not self._is_at_it.acquire(blocking=False):
             raise DrillRefused("there is a drill in this worker already")
-        faults = Faults(self._backend, slow=1.5 * self._backend.settings.slow_ms / 1000)
+        faults = Faults(self._backend, slow=1.5 * self._backend.settings.slow)
         try:
             with faults.laid():
                 log.warning(

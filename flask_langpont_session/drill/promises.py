@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..config.settings import Settings
-from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, Feature
+from ..policy.categories import AUTH, CSRF_FEATURE, KEPT_BY_THE_PACKAGE, PERMANENT, TRANSIENT_KEYS, Feature
 from ..policy.levels import AS_COPY, EFFECTS, Behaviour
 from ..policy.plans import Kept
 
@@ -55,7 +55,7 @@ def key_of(settings: Settings, feature: Feature) -> str | None:
     if feature.name == CSRF_FEATURE:
         return None
     for key in (claimed.replace("*", MARK) for claimed in feature.keys):
-        is_special = key in KEPT_BY_THE_PACKAGE or key == PERMANENT or key in settings.transient_key_patterns
+        is_special = key in KEPT_BY_THE_PACKAGE or key == PERMANENT or key in TRANSIENT_KEYS
         if not is_special and not settings.is_identity(key) and settings.table.feature_of(key) is feature:
             return key
     return None

@@ -62,7 +62,7 @@ _PACE = 1.0
 """Seconds from one round over all features to the next."""
 
 _BUSY = (
-    ": ten answers within two seconds tell a slow store, which a drill has with a SLOW_MS of 130 at most; and a "
+    ": ten answers within two seconds tell a slow store, which a drill has with a REDIS_TIMEOUT of 0.26 at most; and a "
     "process that waits for the processor itself takes no store for slow"
 )
 

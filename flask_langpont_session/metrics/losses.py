@@ -41,7 +41,7 @@ class Cause(StrEnum):
     GIVEN_UP = "given up"  # bringing it to a store fails in a way that the package does not know, and would again
     DAMAGED_ENTRY = "damaged entry"  # what the journal has of it cannot be read, or decrypted
     DAMAGED_ROW = "damaged row"  # the row of the session in the database cannot be read
-    LARGE = "large"  # with it the category would be over MAX_CATEGORY_BYTES or MAX_FIELDS
+    LARGE = "large"  # with it the category would be over MAX_CATEGORY_BYTES or 256 keys
     IN_DOUBT = "in doubt"  # an addition that may have been made before; it is not made twice
     NO_NUMBER = "no number"  # what was to be added to is no whole number, or the sum is too large to be one
     LEVEL_1 = "level 1"  # the table keeps this feature for the request only at this level

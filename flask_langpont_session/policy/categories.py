@@ -35,6 +35,9 @@ no value for a view."""
 KEPT_BY_THE_PACKAGE = frozenset({"session_created", "last_activity", AUTHENTICATED_AT})
 """Read-only keys: an assignment is ignored, so that code which sets them by hand keeps working."""
 
+MAX_FIELDS = 256
+"""Keys in one category of one session."""
+
 MOST_KEYS = 4096
 """Keys of which it is remembered where they belong. There are few, unless an application makes them from data."""
 
@@ -179,6 +182,10 @@ class KeyPatterns:
         )
 
 
+TRANSIENT_KEYS = KeyPatterns(["_remember*"])
+"""Keys that last for one request and are never stored: Flask-Login's word that it has to set or clear its cookie."""
+
+
 @dataclass(frozen=True)
 class CategoryTable:
     """The whole routing of keys.
@@ -273,17 +280,14 @@ class KeyKind(Enum):
     KEPT = "kept"  # in what the package itself knows of the session
 
 
-def kinds_of(table: CategoryTable, transient: KeyPatterns) -> Callable[[str], KeyKind]:
-    """Tells the kind of a key. Remembers it, because each access to a session asks.
-
-    :param transient: keys that last for the request only.
-    """
+def kinds_of(table: CategoryTable) -> Callable[[str], KeyKind]:
+    """Return a function that tells the kind of a key. It remembers it, because each access to a session asks."""
     csrf = table.features.get(CSRF_FEATURE)
     tokens = frozenset(csrf.keys if csrf else ())
 
     @lru_cache(MOST_KEYS)
     def kind_of(key: str) -> KeyKind:
-        if key in transient:
+        if key in TRANSIENT_KEYS:
             return KeyKind.TRANSIENT
         if key == PERMANENT:
             return KeyKind.PERMANENT

@@ -68,6 +68,10 @@ class HealthSnapshot:
         return HealthSnapshot(self.up - lost, self.outage_age, self.local_ttl, self.lost_at)
 
 
+FAILURES = 3
+"""Quick failures in a row (refused, reset) that open a breaker."""
+
+
 class Limits(NamedTuple):
     """Thresholds: when a store counts as lost, and how long a local copy may be used.
 
@@ -76,7 +80,7 @@ class Limits(NamedTuple):
     :param slow: seconds above which a call to a Redis is a slow one.
     """
 
-    threshold: int = 3
+    threshold: int = FAILURES
     local_ttl: float = 1800
     slow: float = math.inf
 

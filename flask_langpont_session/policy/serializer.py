@@ -62,19 +62,22 @@ class _WrongValue(Exception):
         return self.error(key, self.reason, path)
 
 
-def encode(key: str, value: object, *, max_depth: int = 32) -> bytes:
+MAX_DEPTH = 32
+"""Lists, dicts and tuples allowed inside each other."""
+
+
+def encode(key: str, value: object) -> bytes:
     """Return the field for a session value.
 
     :param key: the session key, for the error only.
-    :param max_depth: lists, dicts and tuples allowed inside each other.
     :raises UnsupportedValue: Flask's serializer cannot store it either. Says where and which type, never the value.
-    :raises SessionTooLarge: nested deeper than `max_depth`, or containing itself.
+    :raises SessionTooLarge: nested deeper than MAX_DEPTH, or containing itself.
     """
     kind = type(value)
     try:
         form = value
         if not (kind is str or kind is bool or value is None):
-            form = _WRITERS.get(kind, _as_flask)(value, max_depth)
+            form = _WRITERS.get(kind, _as_flask)(value, MAX_DEPTH)
         return b"%b" % _to_json(form)  # msgspec's own bytes may have half as much room again, which a worker would keep
     except UnicodeEncodeError:
         return _to_json({_ESCAPED: _escaped(form)})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..policy.errors import ErrorClass, StoreError, role_of
-from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
+from ..policy.health import DATABASE, FAILURES, PRIMARY, READ, REPLICA, WRITE
 from ..stores.backend import Backend
 from ..support.lag import Lag
 from ..support.logs import fields
@@ -116,7 +116,7 @@ class Prober:
         self._backend = backend
         self._health = backend.health
         self.lag = lag
-        self._slow = backend.settings.slow_ms / 1000
+        self._slow = backend.settings.slow
         redis = max(PROBE_TIMEOUT, backend.settings.redis_timeout)
         database = max(PROBE_TIMEOUT, backend.settings.database_timeout)
         self.patience = {PRIMARY: redis, REPLICA: redis, DATABASE: database}
@@ -262,7 +262,7 @@ class Probes:
             may_be_slow, probe.may_be_slow = probe.may_be_slow, False
             if may_be_slow and probe.name not in lost and self.prober.confirm_slow(probe.name):
                 log.warning(
-                    "session store %s answers, but takes longer than SLOW_MS",
+                    "session store %s answers, but takes longer than half of REDIS_TIMEOUT",
                     probe.name,
                     extra=fields("store_slow", store=probe.name),
                 )
@@ -299,7 +299,7 @@ class Probes:
 
     def _send_canary(self, store: str) -> None:
         # As often as it takes to open a breaker: an idle worker must notice an outage as surely as a busy one.
-        for _ in range(self._backend.settings.failure_threshold):
+        for _ in range(FAILURES):
             try:
                 self.prober.look(store)
                 break

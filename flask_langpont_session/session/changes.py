@@ -21,12 +21,10 @@ class SessionLimits(NamedTuple):
     """Limits of what a session may hold.
 
     :param bytes: per category; `fields`: likewise.
-    :param depth: levels of nesting in a value.
     """
 
     bytes: int
     fields: int
-    depth: int
 
 
 _no_change = partial(CategoryChange, 0)
@@ -77,7 +75,7 @@ class Changes:
 
         :raises SessionValueError: it cannot be stored.
         """
-        return encode(key, value, max_depth=self._limits.depth)
+        return encode(key, value)
 
     def assign(self, key: str, value: Any, encoded: bytes) -> None:
         """Give the key a value, which is to be stored."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..exceptions import LangPontSessionError, UnreadableValue
-from ..policy.categories import AUTH, AUTHENTICATED_AT, Feature, KeyKind, kinds_of
+from ..policy.categories import AUTH, AUTHENTICATED_AT, MAX_FIELDS, Feature, KeyKind, kinds_of
 from ..policy.changes import Fields
 from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
@@ -57,8 +57,8 @@ class SessionContext:
 
     def __post_init__(self) -> None:
         settings = self.repository.settings
-        limits = SessionLimits(settings.max_category_bytes, settings.max_fields, settings.max_depth)
-        object.__setattr__(self, "kind_of", kinds_of(settings.table, settings.transient_key_patterns))
+        limits = SessionLimits(settings.max_category_bytes, MAX_FIELDS)
+        object.__setattr__(self, "kind_of", kinds_of(settings.table))
         object.__setattr__(self, "limits", limits)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .. import events
-from ..policy.categories import AUTH
+from ..policy.categories import AUTH, MAX_FIELDS
 from ..policy.copies import RecordRef
 from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import PRIMARY, REPLICA, Health
@@ -88,7 +88,7 @@ class Backend:
         longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
         self._anonymous_ms = longest * 1000
         empty_ms = (max(settings.local_cache_ttl, settings.journal_ttl) + _EMPTY_AFTER_ALL) * 1000
-        self.limits = Limits(settings.max_fields, settings.max_category_bytes, empty_ms)
+        self.limits = Limits(MAX_FIELDS, settings.max_category_bytes, empty_ms)
 
     @property
     def board(self) -> Board:

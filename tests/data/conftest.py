@@ -19,10 +19,8 @@ pytest.register_assert_rewrite("tests.data.support")
 
 PATIENT: dict[str, Any] = {
     "REDIS_TIMEOUT": 2.0,
-    "REDIS_CONNECT_TIMEOUT": 2.0,
     "DATABASE_TIMEOUT": 2.0,
     "REQUEST_BUDGET": 4.0,
-    "SLOW_MS": 2000,
     "HEALTH_INTERVAL": 0.2,
     "VERIFY_INTERVAL": 1,
 }

@@ -17,6 +17,7 @@ from benchmarks.appends.hosts import LONG, Stage, Worker
 from devservers.processes import wait_until
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.host.forms import path_of
+from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 from tests.faults.proxy import REFUSE
 
 from .conftest import HostMaker
@@ -59,7 +60,7 @@ def test_d7_strangers_cannot_crowd_out_users(host: HostMaker) -> None:
     features = dict(categories["translation"]["features"])
     features["translation_state"] = [*features["translation_state"], "note*"]
     categories["translation"]["features"] = features
-    with host(workers=2, CATEGORIES=categories, JOURNAL_MAX_ENTRIES=10_000) as a:
+    with host(workers=2, CATEGORIES=categories, JOURNAL_MAX_BYTES=10_000 * BYTES_OF_AN_ENTRY) as a:
         here, sibling = a.workers
         browser = session_of("user", here)
         look(browser, sibling, 0)

@@ -21,7 +21,7 @@ from .proxy import HANG, REFUSE, RESET, STALL_REPLY, SWALLOW_REPLY, cut_after, d
 
 TIME_OUT, AT_ONCE, REFUSAL, SLOW = 1, 1, 3, 0
 """How many failed calls each thread may pay for until no request asks the store any more: one that takes its time or
-says that it is refused, or as many cheap ones as FAILURE_THRESHOLD says. Slow calls do not fail."""
+says that it is refused, or as many cheap ones as open a breaker (three). Slow calls do not fail."""
 
 KEPT = frozenset({"primary", "replica", "local", "lease", "database"})
 """Sources of what a visitor sees as it was. The others: ``journal`` (only what was written since), ``default``,
@@ -107,12 +107,12 @@ READ_ONLY: Mapping[str, Any] = {"classes": REFUSED, "translation": "primary", "u
 """Writes fail, reads go on."""
 WITHOUT_BOTH: Mapping[str, Any] = {"level": 2, "lost": BOTH, "translation": "local", "ui": "default"}
 """No Redis answers."""
-WAITED_FOR: Mapping[str, Any] = {"pays": TIME_OUT, "config": {"REDIS_TIMEOUT": 0.4, "REDIS_CONNECT_TIMEOUT": 0.4}}
+WAITED_FOR: Mapping[str, Any] = {"pays": TIME_OUT, "config": {"REDIS_TIMEOUT": 0.4}}
 """A request waits for a time-out, and a long one would only be waited for longer."""
 OWN_USER: Mapping[str, Any] = {"before": faults.app_user, "config": {"REDIS_URL": faults.signed_in_url}}
 NAMED: Mapping[str, Any] = {
     "before": names.named,
-    "config": {"REDIS_URL": names.url, "REDIS_TIMEOUT": 0.4, "REDIS_CONNECT_TIMEOUT": 0.4, "SINGLE_HOST": True},
+    "config": {"REDIS_URL": names.url, "REDIS_TIMEOUT": 0.4, "SINGLE_HOST": True},
 }
 HTTP = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
@@ -120,7 +120,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(1, "connection refused", faults.wire(REFUSE, "primary")),
     Row(1, "connections refused by both", faults.wire(REFUSE, "primary", "replica"), **WITHOUT_BOTH),
     Row(2, "hang", faults.stopped, **WAITED_FOR),
-    Row(3, "slow", faults.wire(delay(0.2), "primary"), config={"SLOW_MS": 100}, pays=SLOW,
+    Row(3, "slow", faults.wire(delay(0.2), "primary"), pays=SLOW,
         before=faults.on_time),
     Row(4, "black hole", faults.wire(HANG, "primary"), **WAITED_FOR),
     Row(5, "SYN black hole", faults.full_backlog, **WAITED_FOR),
@@ -162,7 +162,7 @@ REDIS_ROWS: tuple[Row, ...] = (
     Row(41, "writes paused", faults.paused, **WAITED_FOR),
     Row(42, "scripts forgotten", faults.forgotten_scripts, **AS_BEFORE),
     Row(43, "no free connection", faults.wire(delay(0.15), "primary"), **{**AS_BEFORE, "classes": frozenset({"local"})},
-        flickers=True, bites=5, config={"REDIS_MAX_CONNECTIONS": 1, "REDIS_POOL_TIMEOUT": 0.05}),
+        flickers=True, bites=5, config={"REDIS_MAX_CONNECTIONS": 1, "REDIS_TIMEOUT": 0.5}),
     Row(45, "starved threads", faults.starved_threads, **AS_BEFORE),
     Row(47, "clock a day ahead", faults.skewed(86_400.0), **AS_BEFORE),
     Row(47, "clock a day behind", faults.skewed(-86_400.0), **AS_BEFORE),

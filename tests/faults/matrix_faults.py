@@ -26,6 +26,7 @@ from devservers.processes import LONG, release, wait_until
 from devservers.servers import Valkey
 from devservers.valkey import SHORT
 from flask_langpont_session import extension
+from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.recovery import monitor
 from flask_langpont_session.request import repository
 from flask_langpont_session.stores.host import journal
@@ -311,8 +312,9 @@ def snapshot_fails(site: Site) -> Iterator[Evidence]:
 
 @contextmanager
 def on_time(_: Site) -> Iterator[None]:
-    """Let this process never be late, however busy the machine is: a late process blames no store for being slow."""
-    with never_late():
+    """Let this process never be late, however busy the machine is: a late process blames no store for being slow. And
+    let an answer be slow long before it is too late."""
+    with never_late(), patch.object(Settings, "slow", 0.1):
         yield
 
 

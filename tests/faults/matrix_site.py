@@ -32,10 +32,8 @@ SECRET_KEY = f"key-of-the-fault-matrix-{secrets.token_hex(16)}"
 
 PATIENT: Mapping[str, Any] = {
     "REDIS_TIMEOUT": 1.5,
-    "REDIS_CONNECT_TIMEOUT": 1.5,
     "DATABASE_TIMEOUT": 1.0,
     "REQUEST_BUDGET": 4.0,
-    "SLOW_MS": 1000,
     "DEFAULTS": {"theme": DEFAULT_THEME},
 }
 """What takes no busy machine for a fault. A row that is about one of these says so."""

@@ -85,13 +85,13 @@ def test_visitors_cannot_crowd_out_users(make: Callable[..., Journal]) -> None:
     """D7, I23: strangers fill their share and no more, in any form; what users write is kept, and known keys too."""
     journal = make(entries=100, visitor_share=0.5)
     write(journal, "user", text=b"1")
-    assert fill(lambda n: write(journal, f"stranger{n}", kind="a", a=b"1")) == ("JOURNAL_VISITOR_SHARE is reached", 50)
-    assert is_full(lambda: write(journal, "user", shadow=True, a=b"1")) == "JOURNAL_VISITOR_SHARE is reached"
+    assert fill(lambda n: write(journal, f"stranger{n}", kind="a", a=b"1")) == ("the share of visitors is reached", 50)
+    assert is_full(lambda: write(journal, "user", shadow=True, a=b"1")) == "the share of visitors is reached"
     counting = [addition("e", "n", 1, kind="a")]
-    assert is_full(lambda: journal.put(counting)) == "JOURNAL_VISITOR_SHARE is reached"
+    assert is_full(lambda: journal.put(counting)) == "the share of visitors is reached"
     write(journal, "stranger0", kind="a", a=b"2")
     assert [publish(journal, f"c{number}") for number in range(200)] == [0] * 200  # copies are limited in bytes
-    assert fill(lambda n: write(journal, f"user{n}", a=b"1")) == ("JOURNAL_MAX_ENTRIES is reached", 49)
+    assert fill(lambda n: write(journal, f"user{n}", a=b"1")) == ("the most entries is reached", 49)
     write(journal, "user", text=b"2")
     journal.revocations.note("someone")
     journal.forget_writes(journal.pending_writes(10))
@@ -102,7 +102,7 @@ def test_the_ids_that_visitors_give_up_are_part_of_their_share(make: Callable[..
     """I23: each change of an id in an outage waits here. A change of a user's id has the room of users."""
     journal = make(entries=100, visitor_share=0.5)
     taken = fill(lambda n: journal.carry(Carry(f"old{n}", f"new{n}", "a", ["ui"], 1)))
-    assert taken == ("JOURNAL_VISITOR_SHARE is reached", 50)
+    assert taken == ("the share of visitors is reached", 50)
     assert fill(lambda n: journal.carry(Carry(f"was{n}", f"is{n}", "u", ["ui"])))[1] == 50
     journal.forget_carries(journal.pending_carries())
     journal.carry(Carry("old", "new", "a", ["ui"]))
@@ -119,7 +119,7 @@ def test_visitors_cannot_crowd_out_users_by_size(make: Callable[..., Journal], p
             refused.add(error.cause)
         if number % 40 == 0:
             write(journal, f"user{number}", text=b"x" * 50_000)
-    assert refused == {"JOURNAL_VISITOR_SHARE is reached"}
+    assert refused == {"the share of visitors is reached"}
     assert sum(entry.kind == "u" for entry in journal.pending_writes()) == 10
     assert in_use(path) <= 4 * MEGABYTE
 
@@ -149,12 +149,12 @@ def test_one_session_cannot_take_it_all(make: Callable[..., Journal]) -> None:
     makes less of it is taken."""
     journal = make(session_entries=3, session_bytes=1000)
     write(journal, "d", a=b"1", b=b"1")
-    assert is_full(lambda: write(journal, "d", c=b"1", e=b"1")) == "JOURNAL_SESSION_ENTRIES is reached"
+    assert is_full(lambda: write(journal, "d", c=b"1", e=b"1")) == "the most entries of a session is reached"
     assert journal.counts()["writes"] == 2
     write(journal, "d", shadow=True, c=b"1", e=b"1")
     write(journal, "d", a=b"x" * 990, b=None)
-    assert is_full(lambda: write(journal, "d", b=b"x" * 100)) == "JOURNAL_SESSION_BYTES is reached"
-    assert is_full(lambda: write(journal, "d", a=b"x" * 1000)) == "JOURNAL_SESSION_BYTES is reached"
+    assert is_full(lambda: write(journal, "d", b=b"x" * 100)) == "the most bytes of a session is reached"
+    assert is_full(lambda: write(journal, "d", a=b"x" * 1000)) == "the most bytes of a session is reached"
     write(journal, "d", a=b"x" * 980)
     write(journal, "e", a=b"x" * 990)
     journal = make(session_bytes=10)
@@ -289,7 +289,7 @@ def test_the_log_does_not_grow_without_end(make: Callable[..., Journal], path: P
 def test_a_journal_in_memory_has_limits_too() -> None:
     """A journal in memory keeps to its limits, and may be told to shrink, to no use."""
     journal = journal_at(None, limits=JournalLimits(entries=2))
-    assert fill(lambda n: write(journal, f"d{n}", a=b"1")) == ("JOURNAL_MAX_ENTRIES is reached", 2)
+    assert fill(lambda n: write(journal, f"d{n}", a=b"1")) == ("the most entries is reached", 2)
     assert not journal.shrink()
     journal.close()
 
@@ -302,5 +302,5 @@ def test_what_adds_nothing_goes_on_where_there_is_more_than_may_be(path: Path) -
     journal = journal_at(path, limits=JournalLimits(entries=2, bytes=500))
     write(journal, "d", a=b"2")
     assert [entry.value for entry in journal.pending_writes()] == [b"1", b"1", b"2"]
-    assert is_full(lambda: write(journal, "d", e=b"1")) == "JOURNAL_MAX_ENTRIES is reached"
+    assert is_full(lambda: write(journal, "d", e=b"1")) == "the most entries is reached"
     journal.close()

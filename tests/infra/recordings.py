@@ -31,10 +31,10 @@ CALM, DURING, AFTER = 8, 20, 36
 VISITS = 4
 """After so many looks users do something again: a quiet site."""
 
-PATIENT = {"REDIS_TIMEOUT": 3.0, "REDIS_CONNECT_TIMEOUT": 3.0, "DATABASE_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0}
+PATIENT = {"REDIS_TIMEOUT": 3.0, "DATABASE_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0}
 """A busy machine that lets a store wait is no fault of the store."""
 
-HASTY = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "SLOW_MS": 100}
+HASTY = {"REDIS_TIMEOUT": 0.2}
 """For outages in which no answer comes."""
 
 
@@ -152,7 +152,7 @@ def _outages() -> dict[str, Outage]:
         "full journal": lost(
             "Redis is away, and the journal is full",
             away,
-            config={"JOURNAL_MAX_ENTRIES": 4},
+            config={"JOURNAL_MAX_BYTES": 4 * 2_684},
             fires=without_redis | {"LangPontWritesLost"},
         ),
         # A look falls into a second by chance only; what matters is that one does not wake a person.
@@ -189,7 +189,6 @@ class Site:
             "DATABASE_URL": servers.before_database.instead_of(stage.database.url),
             "JOURNAL": str(folder / "journal.sqlite3"),
             "HEALTH_INTERVAL": 0.2,
-            "SLOW_MS": 2000,
             "METRICS": ["prometheus"],
             "METRICS_URL": "/metrics",
             "METRICS_REGISTRY": CollectorRegistry(),

@@ -136,11 +136,10 @@ def patient_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
 MakeApp = Callable[..., Flask]
 
 
-PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REDIS_CONNECT_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0}
-SLOW_MS = 2000
+PATIENT = {"DATABASE_TIMEOUT": 3.0, "REDIS_TIMEOUT": 3.0, "REQUEST_BUDGET": 6.0}
 """A busy machine that lets a store wait is no fault of the store: only tests of hangs have short waits of their own."""
 
-SHORT_WAITS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2}
+SHORT_WAITS = {"REDIS_TIMEOUT": 0.2}
 """The defaults, for tests in which Redis hangs."""
 
 
@@ -185,7 +184,6 @@ def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mappi
             "DATABASE_URL": sqlite_url,
             "JOURNAL": str(tmp_path / "journal.sqlite3"),
             **{name: min(seconds, budget) for name, seconds in PATIENT.items()},
-            "SLOW_MS": SLOW_MS,
             **encryption,
             **config,
         }

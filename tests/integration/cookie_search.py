@@ -30,7 +30,7 @@ LIFE_SECONDS = 10 * 86_400
 CONFIG: dict[str, Any] = {
     "PERMANENT_SESSION_LIFETIME": LIFE_SECONDS,
     # A busy machine is no outage.
-    **dict.fromkeys(("REDIS_TIMEOUT", "REDIS_CONNECT_TIMEOUT", "DATABASE_TIMEOUT", "REQUEST_BUDGET"), 30),
+    **dict.fromkeys(("REDIS_TIMEOUT", "DATABASE_TIMEOUT", "REQUEST_BUDGET"), 30),
 }
 """What the searched applications are made with."""
 

@@ -20,7 +20,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.support.patience import wait_for_the_journal
 
-from .conftest import PATIENT, SLOW_MS
+from .conftest import PATIENT
 from .unix_socket import UnixConnection
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ class Gunicorn:
         options += ["--config", str(CONFIGURATION)]
         options += ["--worker-tmp-dir", str(folder), "--no-control-socket", *(["--preload"] if preload else [])]
         patience = {name: str(seconds) for name, seconds in PATIENT.items()}
-        settings = {"REDIS_URL": redis, "SLOW_MS": str(SLOW_MS), **patience, **config}
+        settings = {"REDIS_URL": redis, **patience, **config}
         self._process = spawn(
             [sys.executable, "-m", "gunicorn", *options, "tests.integration.exporters_site:create_app()"],
             log=folder / "log",

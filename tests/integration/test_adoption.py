@@ -29,7 +29,7 @@ from tests.faults.proxy import HANG, REFUSE, FaultProxy
 from tests.support.clock import Clock
 
 from .behind import digest, row
-from .conftest import PATIENT, SLOW_MS, close, parts, unforced
+from .conftest import PATIENT, close, parts, unforced
 from .old_site import KEY, NEW, OLD, Browser, MakeShop, old_app, said, settings_for, shop
 
 DAMAGED = (b"", b"\xff", b"\x80\x04", b"[1, 2]", b"7", b'{"a":', b"\xc1" * 50, b"\x90" * 5000, pickle.dumps(7))
@@ -46,7 +46,7 @@ def make_shop(primary: Valkey, sqlite_url: str, tmp_path: Path) -> Iterator[Make
         config = {**settings_for(kind, primary.url), **config}
         app = Flask("new", instance_path=str(tmp_path))
         app.config.update(SECRET_KEY=KEY, TESTING=True)
-        settings = {"REDIS_URL": primary.url, "DATABASE_URL": sqlite_url, **PATIENT, "SLOW_MS": SLOW_MS}
+        settings = {"REDIS_URL": primary.url, "DATABASE_URL": sqlite_url, **PATIENT}
         settings["JOURNAL"] = str(tmp_path / "journal.sqlite3")
         for name, value in {**settings, **config}.items():
             is_ours = not name.startswith(("SESSION_", "SECRET_", "PERMANENT_"))
@@ -558,7 +558,7 @@ def test_without_the_old_store_all_wait(
     monkeypatch.setattr(adopter, "time", SimpleNamespace(monotonic=clock))
     old = old_app("flask-session", primary.url)
     client = settings_for("flask-session", proxy.instead_of(primary.url))["SESSION_REDIS"]
-    new = make_shop("flask-session", SESSION_REDIS=client, REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
+    new = make_shop("flask-session", SESSION_REDIS=client, REDIS_TIMEOUT=0.2)
     user, visitor = Browser().visit(old, "tea"), Browser().visit(old, "rice")
     assert user.post(old, "/remember/7") == 200 and "remember_token" in user.cookies
     proxy.impose(fault)

@@ -31,7 +31,7 @@ from .conftest import MakeApp, parts
 
 pytestmark = pytest.mark.real_time("how soon a process that computes notices what it waits for")
 
-DEFAULTS = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.3}
+DEFAULTS = {"REDIS_TIMEOUT": 0.2, "DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.3}
 COMPUTING, USERS = 4, 4
 ENOUGH = 60
 """Answers, of all users together."""
@@ -113,7 +113,7 @@ def lost_at(app: Flask, store: str) -> float:
 @pytest.fixture
 def make_busy(make_app: MakeApp) -> Callable[..., Flask]:
     """Applications with the waits that are the defaults."""
-    return lambda **config: make_app(**{**DEFAULTS, "SLOW_MS": 100, **config})
+    return lambda **config: make_app(**{**DEFAULTS, **config})
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -204,7 +204,7 @@ def socket(tmp_path: Path) -> Path:
 @pytest.fixture
 def worker(make_app: MakeApp, socket: Path, primary: Valkey, tmp_path: Path) -> Flask:
     """Return a worker that can be drilled, and has served a request; the shop in `tmp_path` has its configuration."""
-    app = make_app(DRILL_SOCKET=str(socket), REDIS_TIMEOUT=0.2, REDIS_CONNECT_TIMEOUT=0.2)
+    app = make_app(DRILL_SOCKET=str(socket), REDIS_TIMEOUT=0.2)
     client: Any = app.test_client()
     wait_until(lambda: client.get("/healthz").json["status"] == "ok", "that it has looked")
     write_shop(tmp_path, REDIS_URL=primary.url, DRILL_SOCKET=str(socket))

@@ -145,7 +145,7 @@ def test_the_page_is_found_by_the_sites_address() -> None:
         (lambda: {"level": "high", "stores": {}}, "what it says is no health report"),
         (lambda: ({"level": 4, "stores": {}}, 503), None),
     ],
-    ids=["not found", "no JSON", "no report", "HEALTH_FAIL_LEVEL"],
+    ids=["not found", "no JSON", "no report", "fail_at"],
 )
 def test_what_is_no_report_is_said(page: Callable[[], Any], problem: str | None) -> None:
     app = Flask("other")

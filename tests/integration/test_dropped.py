@@ -21,7 +21,7 @@ from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from tests.support.children import in_child
 
-from .conftest import PATIENT, SLOW_MS, add_views
+from .conftest import PATIENT, add_views
 from .leftover_threads import (
     threads,
 )
@@ -42,7 +42,6 @@ def make(primary: Valkey, tmp_path: Path) -> Make:
             "REDIS_URL": primary.url,
             "DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.sqlite3'}",
             "JOURNAL": str(tmp_path / "journal.sqlite3"),
-            "SLOW_MS": SLOW_MS,
             **PATIENT,
             **config,
         }

@@ -15,7 +15,7 @@ from flask import Flask, session
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
+from flask_langpont_session.policy.health import DATABASE, FAILURES, PRIMARY, READ
 
 from .behind import browser, entry, sign_in, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, cookie_of, parts
@@ -165,7 +165,7 @@ def test_data_of_signed_in_sessions_waits_for_the_word_of_the_database(
     client, dead, other = sign_in(app, input_text="mine"), sign_in(app, input_text="x"), visitor(app, input_text="x")
     browser(hosts[1], dead.cookie).post("/logout")
     state = parts(app)
-    for _ in range(state.settings.failure_threshold):
+    for _ in range(FAILURES):
         state.health.failed(StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test", timed_out=True), READ)
     empty(primary)
     state.monitor.recovery.look_for_losses(PRIMARY, 1.0)

@@ -473,7 +473,7 @@ def test_an_encrypted_number_cannot_be_added_to(make_app: MakeApp, raw: Any) -> 
 
 def test_limits_are_those_of_what_the_application_stores(make_app: MakeApp) -> None:
     """The bytes that encryption adds do not count: a category that is full without it is full with it."""
-    app = make_app(MAX_CATEGORY_BYTES=4000, MAX_FIELDS=100, **KEYS)
+    app = make_app(MAX_CATEGORY_BYTES=4000, **KEYS)
     client = app.test_client()
     values = {f"key{number:02}": "x" * 32 for number in range(100)}  # 39 bytes each, 31 more when they are sealed
     assert client.post("/set", json=values).status_code == 200

@@ -230,18 +230,6 @@ def test_fail_at_makes_it_503_from_that_level_on(make_app: MakeApp, stores: tupl
             assert client.get(f"{url}?fail_at=1").status_code == 200
 
 
-def test_the_level_to_fail_at_can_be_configured(make_app: MakeApp) -> None:
-    """HEALTH_FAIL_LEVEL is the default, which a request may still override either way."""
-    app = make_app(HEALTH_FAIL_LEVEL=2)
-    client = awake(app)
-    assert client.get("/healthz").status_code == 200
-    with switched_off(app, "primary"):
-        assert client.get("/healthz").status_code == 503
-        assert client.get("/healthz?fail_at=4").status_code == 200
-        assert client.get("/healthz?fail_at=nonsense").status_code == 503
-        assert client.get("/healthz/live").status_code == client.get("/healthz/ready").status_code == 200
-
-
 # -- where it is -------------------------------------------------------------------------------------------------------
 
 

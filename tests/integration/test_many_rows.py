@@ -14,6 +14,7 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.health import FAILURES
 from tests.support.auth_records import unpacked
 
 from .behind import emptied, is_home, resting, sign_in, wait_until_home, waiting, who
@@ -203,7 +204,7 @@ def test_very_many_changed_rows_keep_no_breaker_open(site: Site, primary: Valkey
     worker = parts(site.worker)
     with resting(*site.all):
         primary.kill()
-        for _ in range(worker.settings.failure_threshold):
+        for _ in range(FAILURES):
             worker.health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "Test"), "read")
         assert worker.health.open_stores()
         primary.start()
@@ -226,11 +227,11 @@ def test_changed_rows_that_cannot_be_had_keep_no_breaker_open(site: Site, monkey
 
     with resting(*site.all):
         monkeypatch.setattr(worker.backend.database, "changed_since", too_slow)
-        for _ in range(worker.settings.failure_threshold):
+        for _ in range(FAILURES):
             worker.health.failed(StoreError("database", ErrorClass.UNREACHABLE, "Test"), "read")
         while worker.health.open_stores():
             worker.monitor.tick()
-        for _ in range(2 * worker.settings.failure_threshold):
+        for _ in range(2 * FAILURES):
             worker.monitor.tick()
             assert not worker.health.open_stores()
         assert not is_up_to_date(site.worker)

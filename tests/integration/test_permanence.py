@@ -14,6 +14,7 @@ from flask import Flask, flash, jsonify, request, session
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.health import FAILURES
 from flask_langpont_session.testing import switched_off
 
 from .behind import age_row, browser, emptied, pass_time, resting, row, sign_in, wait_until_home, wait_until_lost
@@ -81,7 +82,7 @@ def test_d14_a_database_that_takes_no_writes(make_app: MakeApp) -> None:
     client = sign_in(app)
     state = parts(app)
     with state.monitor.paused():
-        for _ in range(state.settings.failure_threshold):
+        for _ in range(FAILURES):
             state.health.failed(StoreError("database", ErrorClass.WRITE_REFUSED, "ReadOnly"), "write")
         assert state.health.open_stores() == {("database", "write")}
         for _ in range(2):

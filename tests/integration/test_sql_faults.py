@@ -25,6 +25,7 @@ from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.health import FAILURES
 from flask_langpont_session.recovery.probes import PROBE_TIMEOUT
 from flask_langpont_session.stores.sql.database import Database
 from tests.faults.proxy import HANG, REFUSE, RESET, SWALLOW_REPLY, Fault, FaultProxy, delay
@@ -295,7 +296,7 @@ def test_a_request_that_waits_for_a_locked_row_keeps_no_other_waiting(
     with parts(app).monitor.paused(), locker.connect() as connection, connection.begin():
         row = {"digest": user.digest}
         connection.execute(sa.text("SELECT * FROM langpont_sessions WHERE digest = :digest FOR UPDATE"), row)
-        for _ in range(parts(app).settings.failure_threshold):
+        for _ in range(FAILURES):
             assert user.post("/set", json={"user_role": "editor"}).status_code == 503
         assert lost(app) == NONE
         assert answers(app)

@@ -217,13 +217,10 @@ def test_a_configuration_of_production_may_be_put_under_it(make: Make) -> None:
 # -- outages -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("replica", [False, True], ids=["primary alone", "with a replica"])
-def test_every_level_can_be_had(make: Make, replica: bool) -> None:
+def test_every_level_can_be_had(make: Make) -> None:
     """Signing in needs the database, a signed-in user stays so, and afterwards all is well."""
     app = make()
     configure(app)
-    if replica:
-        app.config[PREFIX + "REPLICA_CLIENT"] = app.config[PREFIX + "REDIS_CLIENT"]
     LangPontSession(app)
     client: Any = app.test_client()
     assert client.post("/login/7").status_code == 200

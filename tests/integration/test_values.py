@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from devservers.servers import Valkey
 from flask_langpont_session import SessionTooLarge, SessionValueError, UnsupportedValue
 from flask_langpont_session.events import ValueRejected
+from flask_langpont_session.policy.categories import MAX_FIELDS
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 
@@ -326,11 +327,12 @@ def test_one_field_too_many(make_app: MakeApp, way: str, status: int) -> None:
 
 def test_a_counter_too_many(make_app: MakeApp) -> None:
     """An increment can make a field too."""
-    app = with_views(make_app(MAX_FIELDS=2))
+    app = with_views(make_app())
     client = app.test_client()
-    client.post("/set", json={"source_lang": "ja", "target_lang": "en"})
-    assert client.post("/count/usage_count").status_code < 500
-    assert client.get("/all").json == {"source_lang": "ja", "target_lang": "en"}
+    most = {f"key{number}": number for number in range(MAX_FIELDS)}
+    client.post("/set", json=most)
+    assert client.post("/count/one_more").status_code < 500
+    assert client.get("/all").json == most
     assert_untouched(app)
 
 

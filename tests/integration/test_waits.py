@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
@@ -34,7 +35,7 @@ from .conftest import MakeApp, parts, redis_store
 from .tls import Authority, TlsFront
 
 NAME = "redis.test"
-QUICK = {"REDIS_TIMEOUT": 0.2, "REDIS_CONNECT_TIMEOUT": 0.2, "REQUEST_BUDGET": 0.3, "DATABASE_TIMEOUT": 0.25}
+QUICK = {"REDIS_TIMEOUT": 0.2, "REQUEST_BUDGET": 0.3, "DATABASE_TIMEOUT": 0.25}
 HANGS = 10.0
 """Seconds: thirty times a request's budget. Only a wait for something without an end needs more."""
 
@@ -316,7 +317,7 @@ def test_tls_checks_the_name_and_not_the_address(
             resolver.ports = [front.port]
             app = make_app(
                 REDIS_URL=f"rediss://{NAME}:6380/0", REDIS_CA_FILE=str(authority.certificate), SINGLE_HOST=True,
-                JOURNAL=str(tmp_path / f"{expected}.sqlite3"), REDIS_TIMEOUT=1, REDIS_CONNECT_TIMEOUT=1,
+                JOURNAL=str(tmp_path / f"{expected}.sqlite3"), REDIS_TIMEOUT=1,
             )  # fmt: skip
             browser = app.test_client()
             wait_until(lambda browser=browser, expected=expected: level(browser) == expected, str(expected))  # type: ignore[misc]
@@ -415,7 +416,7 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
 
 def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
     """Row 43: class L; a connection that is given back goes to the request that waits."""
-    app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_POOL_TIMEOUT=60, REQUEST_BUDGET=60)
+    app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_TIMEOUT=60, REQUEST_BUDGET=60)
     store = redis_store(app)
     held = store.link.connections.take(time.monotonic() + LONG)
     with pytest.raises(StoreError) as caught:
@@ -427,12 +428,13 @@ def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app
 
 
 def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
-    pair: tuple[Valkey, Valkey], make_app: MakeApp
+    pair: tuple[Valkey, Valkey], make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 30: class U for the request that met it; then those that are there have to do."""
     one, _ = pair
     one.start()
-    app = make_app(REDIS_URL=one.url, REDIS_POOL_TIMEOUT=0.01)
+    monkeypatch.setattr(Settings, "pool_timeout", 0.01)
+    app = make_app(REDIS_URL=one.url)
     store = redis_store(app)
     with one.client() as admin, parts(app).monitor.paused():
         store.endpoint.time_ms(timeout=LONG)
@@ -455,9 +457,12 @@ def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
             admin.config_set("maxclients", allowed)
 
 
-def test_a_slow_server_is_left_alone_until_it_is_quick(make_app: MakeApp, proxy: FaultProxy) -> None:
+def test_a_slow_server_is_left_alone_until_it_is_quick(
+    make_app: MakeApp, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 3: no call fails, half of ten take too long, two probes find the same: as if it were not there."""
-    patient = {"REDIS_TIMEOUT": 5, "REDIS_CONNECT_TIMEOUT": 5, "REQUEST_BUDGET": 30, "SLOW_MS": 60}
+    patient = {"REDIS_TIMEOUT": 5, "REQUEST_BUDGET": 30}
+    monkeypatch.setattr(Settings, "slow", 0.06)
     app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, NEAR_CACHE=(), **patient)  # each asks it
     browser, *others = browsers = [app.test_client() for _ in range(4)]
     for each in browsers:
@@ -484,7 +489,7 @@ def test_connections_of_every_origin_are_made_alike(make_app: MakeApp, primary: 
     elif how != "url":
         client = redis.Redis(port=primary.port, decode_responses=True, protocol=3 if how == "protocol 3" else 2)
         config = {"REDIS_URL": ..., "REDIS_CLIENT": client}
-    app = make_app(**config, REDIS_POOL_TIMEOUT=0.07)
+    app = make_app(**config, REDIS_TIMEOUT=0.28)
     store = redis_store(app)
     connection = store.link.connections.new()
     assert connection.retry.get_retries() == 0

@@ -92,7 +92,6 @@ def settings_of(profile: str) -> Settings:
     values = {
         **PROFILES[profile],
         "HEALTH_INTERVAL": 5,
-        "FAILURE_THRESHOLD": 2,
         "LOCAL_CACHE_TTL": 60,
         "JOURNAL": None,
         "JOURNAL_TTL": 120,
@@ -217,7 +216,7 @@ class Worker:
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],
-            limits=Limits(settings.failure_threshold, settings.local_cache_ttl),
+            limits=Limits(2, settings.local_cache_ttl),
             listeners=Listeners(
                 store_lost=lambda error, ways: world.promises.lost(error.store, error.error_class.name.lower()),
                 store_failed=lambda store: self.monitor.suspect(store),

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from devservers.processes import wait_until
+from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Server, Valkey
 from devservers.web import WebServer
 from flask_langpont_session.stores.sql.tables import METADATA
@@ -33,7 +33,7 @@ WORKERS, THREADS = 4, 4
 VERIFY_INTERVAL = 1
 """Seconds. As short as it may be, so that the database is asked often enough to be missed."""
 
-RECOVERY = 30.0
+RECOVERY = LONG
 """Seconds from the end of all faults within which all has to be well: the goal is two, on a machine of one's own."""
 
 _MARK = "soak:mark"

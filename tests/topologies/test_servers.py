@@ -36,7 +36,6 @@ def served(folder: Path, redis: Valkey, worker_class: str, preload: bool) -> Ite
         "HEALTH_INTERVAL": 0.2,
         "REQUEST_BUDGET": 10,
         "REDIS_TIMEOUT": 2,
-        "REDIS_CONNECT_TIMEOUT": 2,
         "DATABASE_TIMEOUT": 5,
     }
     config = {f"LANGPONT_SESSION_{name}": value for name, value in settings.items()}

@@ -175,7 +175,7 @@ def test_tls_and_none_do_not_understand_each_other(
     make: Callable[..., Flask], servers: Servers, scheme: str, server: str
 ) -> None:
     """Class U; a server without TLS waits for the rest of a request, so it is the time-out that ends it."""
-    app = make(f"{scheme}://{HOST}:{servers[server].port}/0", REDIS_CONNECT_TIMEOUT=0.3)
+    app = make(f"{scheme}://{HOST}:{servers[server].port}/0")
     refused = refusal(app)
     assert refused.error_class is ErrorClass.UNREACHABLE
     browser = sign_in(app, "7")

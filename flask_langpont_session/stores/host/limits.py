@@ -11,6 +11,9 @@ from ...policy.errors import ErrorClass, StoreError
 
 T = TypeVar("T")
 
+BYTES_OF_AN_ENTRY = 2_684
+"""Of the journal's bytes: 100,000 entries in 256 MiB. An entry takes less, unless values are large."""
+
 _COPIES_SHARE = 0.25
 """Of everything. Copies show what was; what waits to be merged comes first."""
 
@@ -74,7 +77,17 @@ _OF_SESSION = f"""SELECT count(*), coalesce(sum({_bytes("writes", *_WRITE[2:])})
     FROM writes WHERE digest = ? AND shadow = ?"""
 
 
-_NAMES = ("MAX_ENTRIES", "MAX_BYTES", "VISITOR_SHARE", "VISITOR_SHARE", "MAX_BYTES")
+_NAMES = (
+    "the most entries",
+    "JOURNAL_MAX_BYTES",
+    "the share of visitors",
+    "the share of visitors",
+    "JOURNAL_MAX_BYTES",
+)
+
+
+_BYTES, _VISITORS = "JOURNAL_MAX_BYTES", "the share of visitors"
+_NAMES = ("the most entries", _BYTES, _VISITORS, _VISITORS, _BYTES)
 
 
 class Sizes(NamedTuple):
@@ -122,7 +135,7 @@ class JournalLimits:
         """Return the same work, which fails if it adds to what exceeds a limit.
 
         :param session: which one is written to, and whether it is its shadow.
-        :return: raises StoreError of class LOCAL with the name of the setting as cause.
+        :return: raises StoreError of class LOCAL with the limit as cause.
         """
 
         def add(db: sqlite3.Connection) -> T:
@@ -171,14 +184,14 @@ class JournalLimits:
     def _check_file(self, db: sqlite3.Connection, after: Sizes) -> None:
         """Raise if the file is too large. Pages may be filled worse than reckoned, but hardly by half."""
         if 2 * after.bytes > self.bytes and _in_use(db) > self.bytes:
-            raise _reached("MAX_BYTES")
+            raise _reached(_BYTES)
 
     def _check_session(self, db: sqlite3.Connection, digest: str, shadow: bool) -> None:
         entries, taken = db.execute(_OF_SESSION, (digest, shadow)).fetchone()
         if entries > self.session_entries:
-            raise _reached("SESSION_ENTRIES")
+            raise _reached("the most entries of a session")
         if taken > self.session_bytes:
-            raise _reached("SESSION_BYTES")
+            raise _reached("the most bytes of a session")
 
 
 def _sizes(db: sqlite3.Connection) -> Sizes:
@@ -193,4 +206,4 @@ def _in_use(db: sqlite3.Connection) -> int:
 
 
 def _reached(name: str) -> StoreError:
-    return StoreError("journal", ErrorClass.LOCAL, f"JOURNAL_{name} is reached")
+    return StoreError("journal", ErrorClass.LOCAL, f"{name} is reached")

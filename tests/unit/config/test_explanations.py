@@ -20,7 +20,7 @@ def said_of(folder: Path, key: str, **config: Any) -> list[str]:
     ("key", "said"),
     [
         ("@live", "reserved"),
-        ("_flashes_of_this_request", "TRANSIENT_KEYS"),
+        ("_remember_seconds", "lives for one request"),
         ("_permanent", "session.permanent"),
         ("session_created", "an assignment is ignored"),
         ("csrf_token", "derived from the session id"),
@@ -35,7 +35,7 @@ def test_a_key_that_is_not_stored_as_others_is_told_in_a_line(tmp_path: Path, ke
         }
         for name, spec in DEFAULT_CATEGORIES.items()
     }
-    [line] = said_of(tmp_path, key, TRANSIENT_KEYS=("_flashes_of_this_request",), CATEGORIES=without_the_rest)
+    [line] = said_of(tmp_path, key, CATEGORIES=without_the_rest)
     assert line.startswith(f"{key}: ") and said in line
 
 

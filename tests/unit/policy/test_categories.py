@@ -270,5 +270,5 @@ def test_what_a_message_offers_is_accepted() -> None:
 )
 def test_each_key_has_a_kind(tmp_path: Path, key: str, kind: KeyKind) -> None:
     settings = settings_in(tmp_path)
-    kind_of = kinds_of(settings.table, settings.transient_key_patterns)
+    kind_of = kinds_of(settings.table)
     assert [kind_of(key), kind_of(key)] == [kind, kind]

@@ -13,7 +13,7 @@ from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.health import DATABASE, FAILURES, PRIMARY, READ, WRITE
 from flask_langpont_session.recovery.monitor import Monitor, Notices, Round
 from flask_langpont_session.recovery.outages import NOTHING_WAITS
 from tests.support.known import known
@@ -67,7 +67,7 @@ def test_each_round_says_what_it_has_found(state: State) -> None:
     monitor = Monitor(state.backend, attend=rounds.append)
     monitor.watch()
     for way in (READ, WRITE):
-        for _ in range(state.settings.failure_threshold):
+        for _ in range(FAILURES):
             state.health.failed(LOST, way)
     monitor.watch()
     assert [found.lost for found in rounds] == [set(), {DATABASE}]

@@ -105,7 +105,7 @@ class Place:
         nothing = lambda *arguments, **options: None  # noqa: E731
         backend = SimpleNamespace(
             health=self.health,
-            settings=SimpleNamespace(health_interval=INTERVAL, failure_threshold=3),
+            settings=SimpleNamespace(health_interval=INTERVAL),
             database=self,
             endpoint=lambda name: SimpleNamespace(link=SimpleNamespace(forget_connections=nothing)),
             reports=SimpleNamespace(emit=nothing),
@@ -332,7 +332,7 @@ class LateProcess:
             health=SimpleNamespace(
                 breakers={(error.store, READ): self._breaker, ("another", READ): SimpleNamespace(asked_at=99.0)}
             ),
-            settings=SimpleNamespace(slow_ms=100, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
+            settings=SimpleNamespace(slow=0.1, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
             primary=SimpleNamespace(find_shards=lambda timeout: None),
             database=self,
             endpoint=lambda name: self,

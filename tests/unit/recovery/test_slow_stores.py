@@ -28,7 +28,7 @@ def monitor(tmp_path: Any) -> Iterator[Monitor]:
     app = Flask("app", instance_path=str(tmp_path))
     app.config.update(
         TESTING=True, SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_CLIENT=fakeredis.FakeRedis(),
-        LANGPONT_SESSION_SLOW_MS=100,
+        LANGPONT_SESSION_REDIS_TIMEOUT=0.2,
     )  # fmt: skip
     LangPontSession(app)
     state_of(app).backend.database.upkeep.create_tables()

@@ -145,7 +145,7 @@ def test_a_tag_leads_to_its_slot(slot: int) -> None:
     assert key_slot(f"session:canary:{{{tag_of(slot)}}}".encode()) == slot == key_slot(tag_of(slot).encode())
 
 
-@pytest.mark.parametrize("name", ["REPLICA_URL", "REPLICA_CLIENT"])
+@pytest.mark.parametrize("name", ["REPLICA_URL"])
 def test_replicas_of_a_cluster_are_not_named(name: str, tmp_path: Path) -> None:
     """They are found; another one would never be asked."""
     app = Flask("app", instance_path=str(tmp_path))
