@@ -199,13 +199,12 @@ class Link:
     ) -> None:
         """Put the replies of scripts that the server did not know in the place of what it said: the first of them is
         sent as its text, by which the server knows that of the others, too."""
-        while unknown := [number for number, reply in enumerate(replies) if type(reply) is driver.NoScriptError]:
-            first, *others = [commands[number] for number in unknown]
+        texts = {number: one.spelled_out for number, one in enumerate(commands) if one.spelled_out is not None}
+        while unknown := [number for number in texts if type(replies[number]) is driver.NoScriptError]:
             if end.at() - self._clock() < LEAST_WAIT:
                 raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
-            if first.spelled_out is None:
-                raise self.translated(driver.NoScriptError("no script was called"), sent=False)
-            again = [Command(first.spelled_out(), first.fits), *others]
+            first, *others = unknown
+            again = [Command(texts[first](), commands[first].fits), *(commands[number] for number in others)]
             found, _ = self._exchange(again, timeout, end, understand, source)
             if type(found[0]) is driver.NoScriptError:
                 raise self.translated(found[0], sent=False)
