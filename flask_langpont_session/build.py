@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from .adoption.adopter import Adoption, Source
     from .alerts.alerts import Alerts
     from .aws.cloud import Cloud
-    from .drill.door import Door
     from .metrics.exporting import Exporting
     from .metrics.history import History
     from .metrics.session_index import ActiveSessions
@@ -100,7 +99,6 @@ class State:
     alerts: Alerts | None = None
     exporting: Exporting | None = None
     adoption: Adoption | None = None
-    door: Door | None = None
     history: History | None = None
     watch: SentinelWatch | None = None
     scratch: Scratch | None = None
@@ -112,16 +110,12 @@ class State:
         self.monitor.ensure_started()
         if self.exporting is not None:
             self.exporting.ensure_started()
-        if self.door is not None:
-            self.door.ensure_open()
 
     def close(self) -> None:
         """End the threads that run beside the requests, after they have published and told what is left, and let go of
         connections and files. May be called again. A process that ends, and an application that is dropped, do it by
         themselves. A later request would begin with connections anew, but without these threads.
         """
-        if self.door is not None:
-            self.door.close()
         if self.exporting is not None:
             self.exporting.stop()
         if self.alerts is not None:
@@ -194,19 +188,10 @@ def build(app: Flask, recorder: Recorder | None) -> State:
         alerts=_alerts(app, settings, recorder, backend),
         exporting=_exporting(active, backend, monitor),
         adoption=_adoption(app, settings, repository),
-        door=_door(settings, backend, monitor),
         history=history,
         watch=watch,
         scratch=scratch,
     )
-
-
-def _door(settings: Settings, backend: Backend, monitor: Monitor) -> Door | None:
-    if settings.drill_socket is None:
-        return None
-    from .drill.door import Door  # not paid for where no drill can be asked for
-
-    return Door(Path(settings.drill_socket), backend, monitor.suspect)
 
 
 def _codec(settings: Settings) -> Codec:

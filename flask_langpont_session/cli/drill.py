@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from flask import Flask, current_app
@@ -18,7 +17,7 @@ from ..build import State
 from ..config.checks import PREFIX
 from ..config.settings import ALONE
 from ..exceptions import ConfigError
-from ..extension import arrange, state_of
+from ..extension import arrange
 from ..policy.errors import StoreError
 from ..policy.levels import LEVELS
 from .signals import interrupting, undisturbed
@@ -45,24 +44,16 @@ class NoDrill(click.ClickException):
 @click.argument("fault", type=click.Choice([*_FAULTS, "all"]))
 @click.option("--for", "seconds", default=30.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds.")
 @click.option("--yes", is_flag=True, help="Also where the application is neither in debug nor under test.")
-@click.option("--site", is_flag=True, help="In a worker that serves the site, of which DRILL_SOCKET tells.")
-@click.option("--worker", type=int, help="With --site: its process id; else it is the first one.")
 @with_appcontext
-def drill(fault: str, seconds: float, yes: bool, site: bool, worker: int | None) -> None:
+def drill(fault: str, seconds: float, yes: bool) -> None:
     """Let this process lose a store, and say what each feature of the table gets before, during and after: from where,
     how quickly, and whether the table promises that.
 
     Only the connections of this process fail; the site goes on as before. The sessions are of a user of the drill's own
     and are deleted at the end, also by Ctrl-C and SIGTERM. Exit code 0 if each feature got what is promised, 1 if not,
     2 if there was no drill, 130 if it was interrupted.
-
-    With --site a worker that serves the site loses the store, for 300 s at most: for staging.
     """
-    settings = state_of().settings
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    if site or worker is not None:
-        _on_site(settings.drill_socket, fault, seconds, yes, worker)
-        return
     if not (yes or app.debug or app.testing):
         raise NoDrill(_NEEDS_YES)
     is_well = True
@@ -71,52 +62,6 @@ def drill(fault: str, seconds: float, yes: bool, site: bool, worker: int | None)
             is_well = _one(made, name, seconds) and is_well
     if not is_well:
         raise SystemExit(1)
-
-
-def _on_site(path: str | Path | None, fault: str, seconds: float, yes: bool, worker: int | None) -> None:
-    from ..drill import door
-    from ..drill.faults import Fault
-
-    if path is None:
-        raise NoDrill("LANGPONT_SESSION_DRILL_SOCKET is not set, for the workers neither: no drill can be made in them")
-    if fault == "all":
-        raise NoDrill("in a worker that serves a site one drill is made at a time: name it")
-    if not yes:
-        raise NoDrill("users of this worker get what they would get in an outage: say --yes if you want that")
-    workers = door.workers_at(Path(path))
-    if not workers or worker not in (None, *workers):
-        raise NoDrill(f"no such worker listens at {path}: it does so from its first request on, as its own user")
-    pid = workers[0] if worker is None else worker
-    has_been_lost, message = False, dict[str, Any]()
-    try:
-        with interrupting(), closing(door.ask(Path(path), pid, Fault(fault), seconds)) as messages:
-            for message, said in _changes(messages):
-                has_been_lost = has_been_lost or bool(message["lost"])
-                if said:
-                    click.echo(f"worker {pid}: {said}")
-    except door.DrillRefused as error:
-        raise NoDrill(f"worker {pid}: {error}") from None
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"worker {pid} does not answer any more: {error}") from None
-    except KeyboardInterrupt:
-        click.echo("Interrupted: the drill is over.", err=True)
-        raise SystemExit(130) from None
-    if not has_been_lost:
-        click.echo(f"worker {pid}: it has not noticed anything; a longer drill, or one with users, may show more")
-    is_well = message.get("is_over", False) and not message["lost"]
-    click.echo(f"worker {pid}: {'all is well again' if is_well else 'not all is well again; see its log'}")
-    if not (has_been_lost and is_well):
-        raise SystemExit(1)
-
-
-def _changes(messages: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield each message, and what is new in it, for people; empty: nothing."""
-    before, began = "", time.monotonic()
-    for message in messages:
-        lost = f", not used: {', '.join(message['lost'])}" if message["lost"] else ""
-        now = f"level {message['level']} {LEVELS[message['level']]}{lost}"
-        yield message, f"after {time.monotonic() - began:.1f} s {now}" if now != before else ""
-        before = now
 
 
 @contextmanager

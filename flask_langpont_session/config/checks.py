@@ -7,7 +7,6 @@ URL with a password, an ARN) is never quoted.
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
@@ -210,16 +209,6 @@ def moment_of(value: Any) -> datetime | None:
 
 def path(name: str, value: Any) -> str | None:
     return None if isinstance(value, (str, Path)) else f"{name}: a path or None, not {type(value).__name__}"
-
-
-_LONGEST_SOCKET = 95
-"""Bytes: a socket's path may have 107, and a process id stands behind it."""
-
-
-def socket_path(name: str, value: Any) -> str | None:
-    if not isinstance(value, (str, Path)) or not str(value) or len(os.fsencode(value)) > _LONGEST_SOCKET:
-        return f"{name}: a path of {_LONGEST_SOCKET} bytes at most, or None, not {value!r}"
-    return None
 
 
 def prefix(name: str, value: Any) -> str | None:

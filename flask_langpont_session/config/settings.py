@@ -48,12 +48,12 @@ ALONE: Mapping[str, Any] = {
     "metrics": [],
     "metrics_url": None,
     "metrics_registry": None,
+    "metrics_emf_agent": None,
     "alert_topics": {},
     "adopt": [],
-    "drill_socket": None,
 }
-"""Settings of an application that is not the site, as in tests and drills: it publishes nothing, sends no alerts, takes
-no sessions over, and cannot be asked for a drill."""
+"""Settings of an application that is not the site, as in tests and drills: it publishes nothing, sends no alerts and
+takes no sessions over."""
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
@@ -138,7 +138,6 @@ class Settings:
     max_category_bytes: int = _setting(65_536, checks.integer(64, 16_777_216, "bytes"))
     key_prefix: str = _setting("session", checks.prefix)
     health_url_prefix: str | None = _setting("/healthz", checks.optional(checks.page_like("/healthz")))
-    drill_socket: str | Path | None = _setting(None, checks.optional(checks.socket_path))
     status_page: Callable[[Request], bool] | None = _setting(None, checks.guard)  # says which requests may see it
     environment: str = _setting("production", checks.dimension)
     service: str = _setting("LangPont", checks.dimension)
@@ -247,6 +246,7 @@ _FORMER: Mapping[str, str] = {
     "transient_keys": "keys of Flask-Login that last for one request are known; use flask.g for others",
     "max_fields": "a category has 256 keys at most",
     "max_depth": "lists, dicts and tuples are nested 32 levels at most",
+    "drill_socket": "`flask langpont drill` is of a copy of the application; in staging, stop a store for a while",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
     "health_fail_level": "let the monitor ask for the level, as in /healthz?fail_at=4",
 }

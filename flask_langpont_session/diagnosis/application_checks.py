@@ -162,20 +162,6 @@ def environment(facts: Facts) -> Iterator[Finding]:
         yield ok(f"{name}; no debug mode, no TESTING")
 
 
-def drill_socket(facts: Facts) -> Iterator[Finding]:
-    about, settings = facts.application, facts.application.settings
-    is_for_users = not environments_in(settings.environment) & {"staging", "development", "testing"}
-    if settings.drill_socket is not None and is_for_users and not (about.is_debug or about.is_testing):
-        yield warning(
-            f"DRILL_SOCKET is set, and ENVIRONMENT is {settings.environment!r}: workers can be told to lose a store",
-            f"leave out {PREFIX}DRILL_SOCKET; if this is staging, set {PREFIX}ENVIRONMENT = 'staging'",
-        )
-    elif settings.drill_socket is not None:
-        yield ok(f"workers can be asked for a drill; ENVIRONMENT is {settings.environment!r}")
-    else:
-        yield ok("workers cannot be asked for a drill")
-
-
 # -- cookie ------------------------------------------------------------------------------------------------------------
 
 

@@ -170,11 +170,6 @@ CHECKS: tuple[Check, ...] = (
         "one environment must not use the data of another one, nor show its errors to users",
     ),
     Check(
-        application.drill_socket,
-        "`DRILL_SOCKET` is not set where users are served",
-        "at that socket the workers' own user can have a worker lose a store",
-    ),
-    Check(
         application.cookie,
         "`Secure`, `HttpOnly`, `SameSite`, domain and name of the session cookie",
         "what gets the cookie has the session",

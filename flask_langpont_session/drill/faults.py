@@ -6,7 +6,6 @@ database's pool lends none while it is to be away.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -49,19 +48,14 @@ class Undrillable(Exception):
 class Faults:
     """The faults of one application's stores.
 
+    :ivar present: the fault that is on; None: all is well.
     :param slow: seconds by which an answer comes late.
     """
 
     def __init__(self, backend: Backend, slow: float) -> None:
         self._backend = backend
         self._slow = slow
-        self._present: Fault | None = None
-        self._until = math.inf
-
-    @property
-    def present(self) -> Fault | None:
-        """Return the fault that is on; None: all is well."""
-        return self._present if time.monotonic() < self._until else None
+        self.present: Fault | None = None
 
     @contextmanager
     def laid(self) -> Iterator[None]:
@@ -103,16 +97,13 @@ class Faults:
         finally:
             sa.event.remove(database.engine, "checkout", refuse)
 
-    def begin(self, fault: Fault, until: float = math.inf) -> None:
-        """Begin a fault.
-
-        :param until: monotonic seconds; it ends then by itself.
-        """
-        self._present, self._until = fault, until
+    def begin(self, fault: Fault) -> None:
+        """Begin a fault."""
+        self.present = fault
 
     def end(self) -> None:
         """End the fault."""
-        self._present = None
+        self.present = None
 
     # -- asked by connections ------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
@@ -26,7 +25,7 @@ from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.host.journal import Journal
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 
-from .behind import emptied, resting, row, sign_in, wait_for_level
+from .behind import emptied, resting, row, sign_in
 from .conftest import MakeApp, parts
 from .flask_command import RunningCommand, run_flask
 from .shop import run, write_shop
@@ -80,8 +79,9 @@ def test_each_feature_gets_what_the_table_promises(
 
 def test_without_a_replica_the_level_is_2(primary: Valkey, tmp_path: Path) -> None:
     """The level is 2 without a replica. In debug, no leave is asked for; a feature that the table lets go shows its
-    DEFAULTS."""
-    write_shop(tmp_path, REDIS_URL=primary.url, DEFAULTS={"lang": "en"}, MAX_SESSIONS_PER_USER=1)
+    DEFAULTS; and a drill publishes nothing of its own."""
+    emf: dict[str, Any] = {"METRICS": ["emf"], "METRICS_EMF_AGENT": "udp://127.0.0.1:9"}
+    write_shop(tmp_path, REDIS_URL=primary.url, DEFAULTS={"lang": "en"}, MAX_SESSIONS_PER_USER=1, **emf)
     done = run_flask(tmp_path, ["--app", "shop", "--debug", *DRILL, "primary-down", "--for", "0"], 120)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "  level 2 local_cache, noticed after " in done.stdout
@@ -191,81 +191,3 @@ def test_no_drill_is_made_in_an_outage(tmp_path: Path) -> None:
     done = run_flask(tmp_path, ["--app", "shop", "--debug", *DRILL, "hang", "--for", "0"], 200)
     assert done.returncode == 2
     assert "before the drill not all is well: primary" in done.stderr
-
-
-# -- in a worker that serves the site ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def socket(tmp_path: Path) -> Path:
-    return tmp_path / "drills"
-
-
-@pytest.fixture
-def worker(make_app: MakeApp, socket: Path, primary: Valkey, tmp_path: Path) -> Flask:
-    """Return a worker that can be drilled, and has served a request; the shop in `tmp_path` has its configuration."""
-    app = make_app(DRILL_SOCKET=str(socket), REDIS_TIMEOUT=0.2)
-    client: Any = app.test_client()
-    wait_until(lambda: client.get("/healthz").json["status"] == "ok", "that it has looked")
-    write_shop(tmp_path, REDIS_URL=primary.url, DRILL_SOCKET=str(socket))
-    return app
-
-
-def drill_on_site(folder: Path, fault: str, seconds: str, *more: str) -> RunningCommand:
-    return RunningCommand(folder, ["--app", "shop", *DRILL, fault, "--site", "--for", seconds, *more])
-
-
-def test_a_worker_of_the_site_is_drilled(worker: Flask, make_app: MakeApp, tmp_path: Path) -> None:
-    """Its users get what they would get in an outage; those of other workers notice nothing."""
-    client, other = sign_in(worker), sign_in(make_app())
-    command = drill_on_site(tmp_path, "primary-down", "2", "--yes")
-    wait_for_level(worker, 2)
-    assert client.get("/who").json == {"user": "7", "level": 2, "lang": None}
-    assert other.get("/who").json["level"] == 0
-    done = command.answer(LONG)
-    assert done.returncode == 0, done.stderr
-    said = [line.removeprefix(f"worker {os.getpid()}: ") for line in done.stdout.splitlines()]
-    assert re.fullmatch(r"after \d+\.\d s level 2 local_cache, not used: primary read, primary write", said[-3])
-    assert re.fullmatch(r"after \d+\.\d s level 0 normal", said[-2])
-    assert said[-1] == "all is well again"
-    assert parts(worker).health.level == 0
-
-
-def test_a_drill_ends_with_the_command(worker: Flask, tmp_path: Path) -> None:
-    """The drill ends however the command ends. Meanwhile no second one begins in this worker."""
-    command = drill_on_site(tmp_path, "hang", "300", "--yes")
-    wait_for_level(worker, 2)
-    second = run(worker, "drill", "hang", "--site", "--yes")
-    assert (second.exit_code, "there is a drill in this worker already" in second.output) == (2, True)
-    command.process.send_signal(signal.SIGKILL)
-    wait_for_level(worker, 0)
-
-
-def test_only_the_workers_user_may_ask(worker: Flask, socket: Path) -> None:
-    """The socket is there once the worker serves, and goes with it."""
-    place = socket.with_name(f"{socket.name}-{os.getpid()}")
-    assert place.stat().st_mode & 0o777 == 0o600
-    parts(worker).close()
-    assert not place.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["hang", "--site"], "say --yes"),
-        (["hang", "--site", "--yes", "--for", "301"], "300 s at most"),
-        (["all", "--site", "--yes"], "one drill is made at a time"),
-        (["hang", "--worker", "1", "--yes"], "no such worker"),
-    ],
-)
-def test_what_is_not_drilled_on_a_site(worker: Flask, arguments: list[str], complaint: str) -> None:
-    """Exit code 2, and all is well."""
-    result = run(worker, "drill", *arguments)
-    assert (result.exit_code, complaint in result.output) == (2, True), result.output
-    assert parts(worker).health.level == 0
-
-
-def test_a_site_is_not_drilled_unless_that_is_switched_on(make_app: MakeApp) -> None:
-    """By default nothing listens."""
-    result = run(make_app(), "drill", "hang", "--site", "--yes")
-    assert (result.exit_code, "DRILL_SOCKET is not set" in result.output) == (2, True)

@@ -289,7 +289,6 @@ CONFIGURED: list[tuple[str, str, dict[str, Any], str]] = [
     ("journal-file", "warning", {"JOURNAL": None}, "JOURNAL is None"),
     ("near-cache", "ok", {"NEAR_CACHE": ()}, "switched off"),
     ("grace", "warning", {"LOCAL_CACHE_TTL": 120}, "users are signed out after 120 s"),
-    ("drill-socket", "warning", {"DRILL_SOCKET": "/run/shop/drills"}, "ENVIRONMENT is 'production'"),
 ]
 
 

@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "operations.md"
 INLINE = re.compile(r"`flask (?:--app \w+ )?langpont ([^`…]+)`|^\$? ?flask (?:--app \w+ )?langpont (.+)$", re.MULTILINE)
 
 RUN_HERE = {"doctor", "status", "sessions", "purge", "journal", "drill"}
-ELSEWHERE = {"alert-test": "test_alerts", "watch": "test_cli_watch", "drill --site": "test_cli_drill"}
+ELSEWHERE = {"alert-test": "test_alerts", "watch": "test_cli_watch"}
 """Commands whose blocks are not run here → the module that runs them, against servers of their own."""
 
 _SHAPES = [

@@ -170,8 +170,9 @@ PRODUCTION = {
     "REDIS_TOKEN": "secret",
     "DATABASE_URL": "postgresql+psycopg://u@db.internal/app",
     "REQUEST_BUDGET": 0.3,
-    "METRICS": ["prometheus"],
+    "METRICS": ["prometheus", "emf"],
     "METRICS_URL": "/metrics",
+    "METRICS_EMF_AGENT": "tcp://127.0.0.1:25888",
 }
 
 

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "session": {"policy", "request", "support"},
     "alerts": {"aws", "config", "metrics", "policy", "support"},
     "adoption": {"config", "policy", "request", "session", "stores/redis", "support"},
-    "drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql", "support"},
+    "drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql"},
     "migrations": set(),
     "diagnosis": {"config", "migrations", "policy", "stores", "stores/host", "stores/redis", "stores/sql"},
     "status_page": {"metrics", "policy"},

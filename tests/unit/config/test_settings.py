@@ -111,7 +111,6 @@ DEFAULTS: dict[str, Any] = {
     "MAX_CATEGORY_BYTES": 65_536,
     "KEY_PREFIX": "session",
     "HEALTH_URL_PREFIX": "/healthz",
-    "DRILL_SOCKET": None,
     "STATUS_PAGE": None,
     "ENVIRONMENT": "production",
     "SERVICE": "LangPont",
@@ -210,7 +209,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "MAX_CATEGORY_BYTES": (63, 16_777_217, 100.0),
     "KEY_PREFIX": ("", "a{b", "a}", "a b", "a*", "a\n", "é", 7, None),
     "HEALTH_URL_PREFIX": ("", "healthz", "/", 7, "/<id>", "/health z"),
-    "DRILL_SOCKET": ("", 7, "/" + "x" * 95, True),
     "STATUS_PAGE": (True, "app:may_see", 7, an_async_guard),
     "ENVIRONMENT": ("", None, 7, " ", "é", "two\nlines", "x" * 1025),
     "SERVICE": ("", None, 7, "  ", "ラングポント"),
@@ -408,6 +406,7 @@ def test_an_unknown_setting_is_an_error_with_a_suggestion(load: Load, name: str,
         ("READ_CACHE_BYTES", f"{PREFIX}MEMORY_BYTES bounds all that a process keeps"),
         ("REDIS_CONNECT_TIMEOUT", f"{PREFIX}REDIS_TIMEOUT is the longest wait for a connection, too"),
         ("MAX_DEPTH", "lists, dicts and tuples are nested 32 levels at most"),
+        ("ALERT_REPEAT", "an alert is sent once and called off; the receiver repeats it, by its dedup_key"),
     ],
 )
 def test_a_former_name_says_what_to_set(load: Load, name: str, says: str) -> None:

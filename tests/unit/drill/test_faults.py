@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -65,10 +64,3 @@ def test_a_server_that_does_not_answer_is_not_asked(fault: Fault, error: type[Ex
     with pytest.raises(error):
         faults.on_exchange(lambda data, count: asked.append(data) or [], SET, 1, lambda: 0.0)  # type: ignore[func-returns-value]
     assert asked == []
-
-
-def test_a_fault_ends_by_itself() -> None:
-    """A fault ends whatever became of what has begun it."""
-    faults = Faults(backend=None, slow=0.0)  # type: ignore[arg-type]
-    faults.begin(Fault.HANG, until=-math.inf)
-    assert faults.present is None
