@@ -21,17 +21,17 @@ from flask.wrappers import Request, Response
 from .blueprint import health_blueprint, health_report, yielding
 from .devices import device_reader
 from .exceptions import LangPontSessionError, Refused, SessionLimitReached
-from .metrics.recorder import Recorder, note_beginning, record_request
+from .metrics.recorder import BEGAN, Recorder, record_request
 from .policy.categories import CSRF_FEATURE
 from .policy.ids import SIGNED_IN, SessionId, is_digest
 from .policy.leases import Life
 from .policy.plans import Revoked
+from .session.context import RememberCookie, SessionContext
 from .session.cookies import CookieSigner, signer_for
-from .session.identity import NOT_READ
-from .session.mapping import Session
-from .session.special_keys import RememberCookie
+from .session.mapping import NOT_LOOKED, NOT_READ, Session
+from .session.saving import Saving
+from .session.special_keys import SpecialKeys
 from .session.values import SessionInfo
-from .session.work import SessionContext
 from .support.logs import fields
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from .build import State
     from .config.settings import Settings
-    from .request.line import Seen
     from .request.repository import SessionRepository
 
 log = logging.getLogger(__name__)
@@ -111,50 +110,40 @@ class LangPontSession(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Session | None:
         """Return a session that has looked at nothing yet; None without a SECRET_KEY, so that Flask explains it."""
-        note_beginning(request.environ)
-        secret_key = app.secret_key  # which a class may have as an attribute, beside the configuration
-        if not secret_key:
+        request.environ[BEGAN] = time.perf_counter()
+        if not app.secret_key:  # which a class may have as an attribute, beside the configuration
             return None
         state = state_of(app)
         state.ensure_started()
         context: SessionContext = app.extensions[CONTEXT]
-        session = Session(
-            context,
-            partial(self._read_cookie, app, request, secret_key, state.recorder),
-            partial(_remember_cookie, app, request),
-            None if state.adoption is None else state.adoption.of(request, context),
-        )
-        session.environ = request.environ
-        return session
+        return Session(context, request, None if state.adoption is None else state.adoption.of(request, context))
 
     def save_session(self, app: Flask, session: SessionMixin | None, response: Response) -> None:
         """Store what changed and send the cookie if it is due. Never raises for a store; may run twice."""
         if not isinstance(session, Session):
             return  # opening failed, or Flask made its null session
-        repository = session.ids.context.repository
-        its = vars(session)
-        if "work" in its or _may_be_due(session, repository.settings):
+        repository = session.context.repository
+        if session.begun is not None or _may_be_due(session, repository.settings):
             self._close(app, repository, session, response)
-        else:
-            session.ids.is_closed = True
-            if "seen" in its or session.accessed:
-                seen: Seen | None = its.get("seen")
-                _vary_on_cookie(response, is_private=seen is not None and seen.row is not None)
+        elif session.seen is not NOT_LOOKED and session.seen is not None:
+            _vary_on_cookie(response, is_private=session.seen.row is not None)
+        elif session.accessed:
+            _vary_on_cookie(response, is_private=False)
+        session.is_closed = True
         if response.is_streamed and _is_still_to_be_made(response):
             _vary_on_stream(session, response)
-        record_request(repository.recorder, session.environ, "ok")
+        record_request(repository.recorder, session.request.environ, "ok")
 
     def _close(self, app: Flask, repository: SessionRepository, session: Session, response: Response) -> None:
         work = session.work
         try:
             is_stored = work.is_unchanged or self._save(app, repository.recorder, session, response)
         finally:
-            session.ids.is_closed = True
+            work.is_closed = True
         if not is_stored:
             return
         done = self._send_cookie(app, repository.settings, session, response)
-        old = session.ids.old
-        if old is not None and old.ends_with(session, done == _DELETED):
+        if work.old is not None and work.old.ends_with(session, done == _DELETED):
             done = self._delete_old_cookie(app, repository.settings, response)
         is_private = bool(done) or work.showed_auth
         if is_private or session.accessed:
@@ -165,10 +154,10 @@ class LangPontSession(SessionInterface):
         """Store the changes. Return False if that was refused, which the response says now."""
         began = time.perf_counter()
         try:
-            saved = session.saving.finish()
+            saved = Saving(session.work).finish()
         except Refused as refused:
             _replace_response(response, _refusal(app, refused))
-            if isinstance(refused, SessionLimitReached) and session.special.is_by_remember_cookie:
+            if isinstance(refused, SessionLimitReached) and SpecialKeys(session).is_by_remember_cookie:
                 _delete_remember_cookie(app, response)
             outcome = "refused"
         else:
@@ -178,45 +167,22 @@ class LangPontSession(SessionInterface):
         recorder.noting("request_save", "all", "none", outcome)(time.perf_counter() - began)
         return outcome != "refused"
 
-    def _read_cookie(
-        self, app: Flask, request: Request, secret_key: str | bytes, recorder: Recorder
-    ) -> SessionId | None:
-        header = request.environ.get("HTTP_COOKIE")
-        if not header:
-            return None
-        signer = signer_for(secret_key, app.config["SECRET_KEY_FALLBACKS"])
-        name = self.get_cookie_name(app)
-        known = signer.known(name, header)
-        if known is not None:
-            return known
-        values = request.cookies.getlist(name)
-        if not values:
-            return None
-        if len(values) > 1:
-            recorder.count("duplicate_cookies")
-        found = signer.load(values)
-        if found is None:
-            recorder.count("bad_cookies")
-        elif len(values) == 1:
-            signer.remember(name, header, found)
-        return found
-
     def _send_cookie(self, app: Flask, settings: Settings, session: Session, response: Response) -> str:
         """Send or delete the cookie. An unchanged id is not sent again, so that a late answer cannot undo a newer
         cookie (docs/guarantees.md).
 
         :return: what was done: it was :data:`_SET` or :data:`_DELETED`; empty: nothing.
         """
-        ids, is_flask_mode = session.ids, settings.cookie_resend == "flask"
-        target = ids.target
-        if not ids.identity.is_as_it_came:
-            if target is not None and ids.minted is target:
-                if session.saving.is_worth_a_cookie:
+        work, is_flask_mode = session.work, settings.cookie_resend == "flask"
+        target = work.target
+        if not work.is_as_it_came:
+            if target is not None and work.made is target:
+                if work.is_worth_a_cookie:
                     return self._set_cookie(app, session, response, target)
                 return self._delete_cookie(app, response) if session.ended else ""
             if session.ended:
                 return self._delete_cookie(app, response)
-        if is_flask_mode and session.modified and ids.origin is not None and not session:
+        if is_flask_mode and session.modified and work.origin is not None and not session:
             return self._delete_cookie(app, response)  # Flask deletes that of a session that was modified to be empty
         if target is not None:
             is_due = self._is_due_in_flask if is_flask_mode else self._is_due
@@ -227,8 +193,8 @@ class LangPontSession(SessionInterface):
     @staticmethod
     def _is_due(app: Flask, session: Session, target: SessionId) -> bool:
         work = session.work
-        if not work.ids.permanence_changed:
-            if target.kind == SIGNED_IN or not work.ids.permanent:
+        if not work.permanence_changed:
+            if target.kind == SIGNED_IN or not work.permanent:
                 return False  # a user's lasts as long as the session can: a late renewal would undo a newer sign-in
             if time.time() - target.issued_at <= app.permanent_session_lifetime.total_seconds() / 10:
                 return False
@@ -263,9 +229,9 @@ class LangPontSession(SessionInterface):
     def get_expiration_time(self, app: Flask, session: SessionMixin) -> datetime | None:
         """Return when the cookie of a permanent session ends: a user's with the session, however much that is used
         until then, because it is not sent again; a visitor's as Flask's."""
-        target = session.ids.target if isinstance(session, Session) and session.permanent else None
+        target = session.work.target if isinstance(session, Session) and session.permanent else None
         if target is not None and target.kind == SIGNED_IN:
-            row = cast(Session, session).saving.row_of(target.digest)
+            row = Saving(cast(Session, session).work).row_of(target.digest)
             if row is not None:
                 return datetime.fromtimestamp(row.absolute_expires_at / 1000, UTC)
         return super().get_expiration_time(app, session)
@@ -318,13 +284,13 @@ class LangPontSession(SessionInterface):
         :raises LangPontSessionError: the database does not answer: which there are is not known.
         """
         session = cast(Session, current_session._get_current_object())  # type: ignore[attr-defined]
-        if session.ids.identity.signs_in:
+        work = session.work
+        if work.signs_in:
             session.flush()
-        row = session.work.known_row()
+        row = work.known_row()
         if row is None or row.user_id is None:
             return Revoked(durable=True, sessions=0)
-        repository = session.ids.context.repository
-        return repository.devices.revoke_others(row.user_id, row.digest, only, session.ids.scope)
+        return work.repository.devices.revoke_others(row.user_id, row.digest, only, work.scope)
 
     def revoke_user(self, user_id: object, app: Flask | None = None) -> Revoked:
         """Log a user out everywhere: every session that began until now ends for ever.
@@ -442,23 +408,23 @@ def _own_digest(repository: SessionRepository) -> str | None:
     """Return the digest of the session that came with the request; None: there is no request to this application, or it
     brought none."""
     session = current_session._get_current_object() if has_request_context() else None  # type: ignore[attr-defined]
-    if not isinstance(session, Session) or session.ids.context.repository is not repository:
+    if not isinstance(session, Session) or session.context.repository is not repository:
         return None
-    origin = session.ids.origin
+    origin = session.work.origin
     return None if origin is None else origin.digest
 
 
 def _may_be_due(session: Session, settings: Settings) -> bool:
-    """Return whether a cookie may have to be sent for a session of which the request has changed nothing."""
-    ids = session.ids
-    if settings.cookie_resend == "flask":
-        return ids.permanent or not ids.identity.is_as_it_came
-    if not session.accessed and ids.identity.origin is NOT_READ:
-        return False  # the request has not even looked at it
-    origin = ids.origin if ids.identity.origin is NOT_READ else ids.identity.origin
-    if origin is not None and origin.permanent and origin.kind != SIGNED_IN:
-        return True
-    return not ids.identity.is_as_it_came
+    """Return whether a cookie may have to be sent for a session that the request has at most read."""
+    is_flask_mode = settings.cookie_resend == "flask"
+    origin = session.origin
+    if origin is NOT_READ:
+        if not (session.accessed or is_flask_mode):
+            return False
+        origin = session.read_cookie()
+    if origin is None:
+        return is_flask_mode and session.old is not None  # which may be taken over
+    return origin.permanent and (is_flask_mode or origin.kind != SIGNED_IN)
 
 
 def _vary_on_cookie(response: Response, *, is_private: bool) -> None:
@@ -467,12 +433,12 @@ def _vary_on_cookie(response: Response, *, is_private: bool) -> None:
 
     :param is_private: they shall not keep it at all (ASVS 14.3.2), unless a view that knows better has set its own.
     """
-    # Looked for and added in the list itself: a fraction of what it costs to have each header's text taken apart.
-    present = {name.lower(): value for name, value in response.headers}
-    if "vary" not in present:
-        response.headers.add("Vary", "Cookie")
-    elif present["vary"] != "Cookie":
+    # Looked for in the list itself: a fraction of what it costs to have each header's text taken apart.
+    present = set(map(str.lower, dict(iter(response.headers))))
+    if "vary" in present:
         response.vary.add("Cookie")
+    else:
+        response.headers.add("Vary", "Cookie")
     if is_private and "cache-control" not in present:
         response.headers.add("Cache-Control", "no-store")
 
@@ -485,7 +451,7 @@ def _is_still_to_be_made(response: Response) -> bool:
 def _vary_on_stream(session: Session, response: Response) -> None:
     """Say that a streamed response depends on the cookie: it may look at the session for the first time after its
     headers were sent. The cookie tells if the session may be a user's; no store is asked."""
-    origin = session.ids.origin
+    origin = session.work.origin if session.begun else session.read_cookie()
     _vary_on_cookie(response, is_private=origin is not None and origin.kind == SIGNED_IN)
 
 
@@ -516,8 +482,30 @@ def _replace_response(response: Response, page: Response) -> None:
 
 
 def _signer(app: Flask) -> CookieSigner:
-    assert app.secret_key is not None  # open_session gave no session without one
-    return signer_for(app.secret_key, app.config["SECRET_KEY_FALLBACKS"])
+    secret_key = app.secret_key
+    assert secret_key is not None  # open_session gave no session without one
+    return signer_for(secret_key, app.config["SECRET_KEY_FALLBACKS"])
+
+
+def _read_cookie(app: Flask, recorder: Recorder, request: Request) -> SessionId | None:
+    header = request.environ.get("HTTP_COOKIE")
+    if not header:
+        return None
+    signer, name = _signer(app), app.session_interface.get_cookie_name(app)
+    known = signer.known(name, header)
+    if known is not None:
+        return known
+    values = request.cookies.getlist(name)
+    if not values:
+        return None
+    if len(values) > 1:
+        recorder.count("duplicate_cookies")
+    found = signer.load(values)
+    if found is None:
+        recorder.count("bad_cookies")
+    elif len(values) == 1:
+        signer.remember(name, header, found)
+    return found
 
 
 def _context(app: Flask, state: State) -> SessionContext:
@@ -538,12 +526,14 @@ def _context(app: Flask, state: State) -> SessionContext:
 
     return SessionContext(
         state.repository,
-        lambda kind, permanent: _signer(its).mint(kind, permanent=permanent, now=time.time()),
-        life,
-        lambda: _forget_csrf(state.settings),
-        UnclaimedKeys(state.settings).note,
-        device_reader(state.settings),
-        lambda: _confirm_to_flask_login(its),
+        cookie=partial(_read_cookie, its, state.recorder),
+        mint=lambda kind, permanent: _signer(its).mint(kind, permanent=permanent, now=time.time()),
+        life=life,
+        on_new_id=lambda: _forget_csrf(state.settings),
+        on_use=UnclaimedKeys(state.settings).note,
+        remember_cookie=partial(_remember_cookie, its),
+        device=device_reader(state.settings),
+        on_confirm=lambda: _confirm_to_flask_login(its),
     )
 
 

@@ -42,8 +42,10 @@ from ..policy.plans import Note
 from ..policy.users import means_no_user, user_of
 from ..request.repository import SessionRepository
 from ..request.scope import RequestScope
+from ..session.context import Adopted, SessionContext
 from ..session.mapping import Session
-from ..session.work import Adopted, SessionContext
+from ..session.saving import Saving
+from ..session.special_keys import SpecialKeys
 from ..stores.redis.store import RedisStore
 from ..support.lag import Wait
 from ..support.logs import fields
@@ -109,14 +111,14 @@ class BroughtAlong:
         :param is_gone: whether the session's own cookie goes: the next request would begin with the old one again.
         :return: whether the cookies are to go.
         """
-        is_over = is_gone or session.ended or (session.saving.signed_in_anew and self._is_anothers(session))
+        is_over = is_gone or session.ended or (session.work.signed_in_anew and self._is_anothers(session))
         if is_over:
-            self._adoption.end(self._cookies, session.work.ids.scope)
+            self._adoption.end(self._cookies, session.work.scope)
         return is_over
 
     def _is_anothers(self, session: Session) -> bool:
         try:
-            old = self._adoption.find(self._cookies, session.work.ids.scope)
+            old = self._adoption.find(self._cookies, session.work.scope)
         except StoreError:
             return True
         if old is None or not self._adoption.is_signed_in(old):
@@ -293,7 +295,7 @@ class Adoption:
         later = Adopted(None, scope, self._token_of(old))
         if self.is_signed_in(old) and not scope.can(DATABASE, WRITE):
             return later
-        plan = self._new_session(old, context, scope).saving.plan()
+        plan = Saving(self._new_session(old, context, scope).work).plan()
         if plan is None or plan.target is None:
             return None
         saved = self._repository.saves.adopt(plan, self._note(old), scope)
@@ -369,11 +371,15 @@ class Adoption:
                 return sid
             return replace(sid, sid=self._derived_id(old, kind))
 
-        its = replace(context, mint=mint)
-        session = Session(its, lambda: None, scope=scope)
+        def begin() -> Session:
+            session = Session(replace(context, cookie=lambda request: None, mint=mint), None)
+            session.work.way = scope
+            return session
+
+        session = begin()
         if not self._fill(session, old, lambda key: True):
             # Without the user nothing that belongs to the user is taken along.
-            session = Session(its, lambda: None, scope=scope)
+            session = begin()
             self._fill(session, old, lambda key: self._category_of(key) != AUTH)
         return session
 
@@ -393,7 +399,7 @@ class Adoption:
                 if key in users:
                     return False
         if token := self._token_of(old):
-            session.special.bring_token(token)
+            SpecialKeys(session).bring_token(token)
         return True
 
     def _category_of(self, key: Any) -> str | None:

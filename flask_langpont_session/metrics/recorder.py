@@ -9,13 +9,13 @@ percentile, and few enough numbers to send.
 from __future__ import annotations
 
 import threading
-import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
+from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 from ..support.forks import renew_in_children
@@ -112,15 +112,15 @@ class Recorder:
 
     def observe(self, name: str, category: str, source: str, outcome: str, seconds: float) -> None:
         """Record one operation."""
-        self._note((name, category, source, outcome), seconds)
+        self.add((name, category, source, outcome), seconds)
 
     def measure(self, name: str, of: str, amount: float) -> None:
         """Record one amount, see :class:`Measure`."""
-        self._note((name, of), amount)
+        self.add((name, of), amount)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter, for example ``bad_cookies``."""
-        self._note((name,), by)
+        self.add((name,), by)
 
     def noting(self, *key: str) -> Callable[[float], None]:
         """Return a function that records one kind in a fraction of the time, for what happens once in a request: each
@@ -133,9 +133,13 @@ class Recorder:
     def count_loss(self, what: str, cause: str, category: str, by: int = 1) -> None:
         """Count changes of sessions that are not kept, in all and by cause and category. See :mod:`.losses`."""
         self.count(what, by)
-        self._note((what, cause, category), by)
+        self.add((what, cause, category), by)
 
-    def _note(self, key: tuple[str, ...], amount: float) -> None:
+    def add(self, key: tuple[str, ...], amount: float) -> None:
+        """Record one amount of one kind.
+
+        :param key: as of :meth:`noting`, one of a :class:`NotKept` too.
+        """
         # The thread that holds the lock may have been suspended with it, and then all threads that record would wait
         # for that one, again and again. So none waits: each writes down what is to be added, for one that has the lock.
         noted = self._noted[key]
@@ -274,17 +278,12 @@ def count_level(recorder: Recorder, level: int) -> None:
     recorder.count(f"level_{level}")
 
 
-_BEGAN = "flask_langpont_session.began"
-"""Where in a request's environ it stands when it began: seconds by :func:`time.perf_counter`."""
-
-
-def note_beginning(environ: dict[str, Any]) -> None:
-    """Note in a request's environ when it began."""
-    environ[_BEGAN] = time.perf_counter()
+BEGAN = "flask_langpont_session.began"
+"""The place in a request's environ of when it began: seconds by :func:`time.perf_counter`."""
 
 
 def record_request(recorder: Recorder, environ: dict[str, Any], outcome: str) -> None:
-    """Record the end of a request whose beginning was noted. Only the first end counts."""
-    began = environ.pop(_BEGAN, None)
+    """Record the end of a request whose beginning is in its environ. Only the first end counts."""
+    began = environ.pop(BEGAN, None)
     if began is not None:
-        recorder.observe("request", "all", "none", outcome, time.perf_counter() - began)
+        recorder.add(("request", "all", "none", outcome), perf_counter() - began)

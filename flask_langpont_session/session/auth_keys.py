@@ -3,7 +3,7 @@ takes along to another id."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from werkzeug.exceptions import Unauthorized
@@ -16,10 +16,11 @@ from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.loaded import Loaded, Verdict
 from ..policy.privileges import begins_to_live_shorter
-from ..policy.serializer import decode, has_lone_surrogate
+from ..policy.serializer import decode, encode, has_lone_surrogate
 from ..policy.users import FLASK_LOGINS_FRESH, means_no_user, user_of
 from .changes import Carried
 from .freshness import fresh_row
+from .special_keys import forget_user
 from .work import Work, present
 
 LONGEST_USER_ID = 255
@@ -36,17 +37,10 @@ def _checked_user(key: str, value: Any) -> str | None:
 
 
 class AuthKeys:
-    """The rules of users and rights, for one request's session.
+    """The rules of users and rights, for one request's session."""
 
-    :param on_sign_out: called when the session of a user is ended by this request.
-    """
-
-    def __init__(self, work: Work, on_sign_out: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, work: Work) -> None:
         self._work = work
-        self._ids = work.ids
-        self._on_sign_out = on_sign_out
-        # At a sign-in: the users of the session before, and what was carried over from it.
-        self._taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
 
     def is_to_be_stored(self, key: str, value: Any, encoded: bytes) -> bool:
         """Return whether a value that is set to an auth key is to be stored; begin the sign-in, sign-out or grant that
@@ -69,7 +63,7 @@ class AuthKeys:
                 self._begin_sign_in()
             # A visitor has no rights; saying so is worth no record. It is visible in this request.
             return not is_right or bool(value)
-        is_known = self._ids.identity.minted is None and self._ids.target is self._ids.origin
+        is_known = self._work.minted is None and self._work.target is self._work.origin
         is_stored = is_known and self._work.stored(AUTH).get(key) == encoded
         if is_stored and key not in self._work.now:
             return False  # said again is not changed: no transaction, and no refusal in an outage
@@ -83,9 +77,9 @@ class AuthKeys:
 
     def _begins_to_live_shorter(self, key: str, encoded: bytes) -> bool:
         """Return :func:`.begins_to_live_shorter`, but False where this request has made another id already."""
-        if self._ids.identity.minted is not None:
+        if self._work.minted is not None:
             return False
-        return begins_to_live_shorter(self._ids.life, self._work.stored(AUTH), {key: encoded})
+        return begins_to_live_shorter(self._work.life, self._work.stored(AUTH), {key: encoded})
 
     def _tells_more_of_user(self, key: str, value: Any, user: str | None) -> bool:
         """Return whether a value that is assigned to a user key is news of the same user, and no sign-in: the dict that
@@ -101,7 +95,7 @@ class AuthKeys:
         """Return whether this request can only show a visitor: assigning "no rights" then withdraws none. Flask-Login
         does so for every visitor with data, on each page and inside error pages; to refuse it would fail all of them.
         """
-        is_lost_sign_in = self._ids.target is not self._ids.origin and not self._ids.scope.can(DATABASE, WRITE)
+        is_lost_sign_in = self._work.target is not self._work.origin and not self._work.scope.can(DATABASE, WRITE)
         return self._work.is_in_doubt or is_lost_sign_in
 
     def _begin_sign_in(self, user_key: str = "", user: str | None = None) -> None:
@@ -116,10 +110,12 @@ class AuthKeys:
         self._require_arbiter()
         self._work.grants = True
         self._work.named = user
-        if self._work.now.is_blank and self._ids.origin is None and self._ids.put_off is None:  # nothing to take along
+        if (
+            self._work.now.is_blank and self._work.origin is None and self._work.put_off is None
+        ):  # nothing to take along
             restart(self._work, SIGNED_IN, ())
-            self._taken_from = {}, {}
-        elif self._ids.identity.row or not self._ids.identity.signs_in:
+            self._work.taken_from = {}, {}
+        elif self._work.renamed_row or not self._work.signs_in:
             users, settings = self._users(), self._work.repository.settings
             is_anothers = self._work.unverified or (bool(users) and (user is None or users.get(user_key) != user))
             features: tuple[str, ...] = () if is_anothers else (DURABLE_FEATURE,)
@@ -127,7 +123,7 @@ class AuthKeys:
                 features = (DURABLE_FEATURE, OAUTH_FEATURE)
             if is_anothers:
                 # That the other one is to be remembered says nothing of this one.
-                self._ids.chosen_permanent = bool(self._ids.chosen_permanent)
+                self._work.chosen_permanent = bool(self._work.chosen_permanent)
             of_user, besides = dict[str, bytes](), carry(self._work, (), features)
             if self._work.kind != SIGNED_IN:
                 # What a request says of its user before it names the user belongs to that user. What a signed-in
@@ -137,8 +133,8 @@ class AuthKeys:
             categories = settings.carry_on_sign_out if is_anothers else settings.carry_on_sign_in
             restart(self._work, SIGNED_IN, categories, {**besides, **of_user})
             taken = {key: value for key, value in self._work.now.assigned.items() if key not in of_user}
-            self._taken_from = users, {} if is_anothers else taken
-        elif self._taken_from[0].get(user_key, user) != user:
+            self._work.taken_from = users, {} if is_anothers else taken
+        elif self._work.taken_from[0].get(user_key, user) != user:
             self._give_back()
 
     def _users(self) -> Mapping[str, str | None]:
@@ -151,22 +147,22 @@ class AuthKeys:
     def _has_rights(self) -> bool:
         """Return whether the database says at this moment that this session is signed in."""
         work = self._work
-        is_signed_in = work.kind == SIGNED_IN and work.ids.target is work.ids.origin and not work.unverified
+        is_signed_in = work.kind == SIGNED_IN and work.target is work.origin and not work.unverified
         return is_signed_in and fresh_row(self._work) is not None
 
     def _give_back(self) -> None:
         """Drop what was taken from the session: a later user key says that the session was another user's after all."""
-        _, taken = self._taken_from
+        _, taken = self._work.taken_from
         stays = self._work.repository.settings.carry_on_sign_out
         for key, encoded in taken.items():
             if self._work.feature_of(key).category not in stays and self._work.now.assigned.get(key) == encoded:
                 self._work.now.delete(key, stored=False)
-        carries = self._ids.identity.carries
+        carries = self._work.carries
         for name in [name for name in carries if name not in stays]:
             self._give_back_stored(name)
-        self._ids.identity.carries = tuple(name for name in carries if name in stays)
-        self._ids.chosen_permanent = bool(self._ids.chosen_permanent)
-        self._taken_from = {}, {}
+        self._work.carries = tuple(name for name in carries if name in stays)
+        self._work.chosen_permanent = bool(self._work.chosen_permanent)
+        self._work.taken_from = {}, {}
 
     def _give_back_stored(self, category: str) -> None:
         loaded = self._work.own_loaded()
@@ -176,7 +172,7 @@ class AuthKeys:
                 self._work.now.delete(key, stored=False)
 
     def _require_arbiter(self) -> None:
-        if not self._ids.scope.can(DATABASE, WRITE):
+        if not self._work.scope.can(DATABASE, WRITE):
             raise self._work.repository.row_writes.refused()
 
     def _grant(self) -> None:
@@ -232,7 +228,7 @@ class AuthKeys:
         :raises GrantRefused: the database does not decide about it.
         """
         assigned, kind = self._work.now.assigned, self._work.kind
-        asks_by_itself = self._ids.identity.signs_in and self._work.grants  # the save, as it makes a row
+        asks_by_itself = self._work.signs_in and self._work.grants  # the save, as it makes a row
         for key, encoded in list(change.sets.items()):
             is_as_assigned = kind == SIGNED_IN and encoded == assigned.get(key)
             if (is_as_assigned and asks_by_itself) or not self._is_identity(key):
@@ -271,7 +267,7 @@ class AuthKeys:
 
     def sign_out(self) -> None:
         """End the session; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
-        self._on_sign_out()
+        forget_user(self._work)
         self.end(self._work.repository.settings.carry_on_sign_out)
 
     def end(self, keeps: Collection[str]) -> None:
@@ -280,36 +276,36 @@ class AuthKeys:
         :param keeps: categories whose data goes on in a new anonymous one.
         """
         # That this one was to be remembered says nothing of the next one. What is carried is minted without it.
-        self._ids.chosen_permanent = False
+        self._work.chosen_permanent = False
         is_something_kept = bool(carry(self._work, keeps)) or hides_some(self._work, keeps)
-        identity, origin = self._ids.identity, self._ids.origin
-        signed_in_now = identity.signs_in
+        work, origin = self._work, self._work.origin
+        signed_in_now = work.signs_in
         if origin and origin.kind == SIGNED_IN:
             # Of a session that is over the cookie is left alone: the browser may have a newer one by now. It is ended
             # all the same, because it may go on under an id that another request gave it.
-            identity.end(is_over=self._ids.target is origin and self._work.load().shadow)
-        elif self._ids.put_off is not None:
-            identity.end_elsewhere()  # by the old session's own cookie, which goes
-        leaves = identity.is_signed_out or signed_in_now
-        if leaves or identity.must_end:
-            self._on_sign_out()
-        restart(self._work, ANONYMOUS if leaves and is_something_kept else None, keeps)
-        self._work.forced = True
+            work.end(is_over=work.target is origin and work.load().shadow)
+        elif work.put_off is not None:
+            work.end_elsewhere()  # by the old session's own cookie, which goes
+        leaves = work.is_signed_out or signed_in_now
+        if leaves or work.must_end:
+            forget_user(self._work)
+        restart(work, ANONYMOUS if leaves and is_something_kept else None, keeps)
+        work.forced = True
 
     def regenerate(self) -> None:
         """Give the session a new id with the same data; the old id is dead afterwards.
 
         :raises GrantRefused: the session is signed in and the database does not answer.
         """
-        if self._ids.target is None or (self._ids.target is self._ids.origin and self._work.load().shadow):
+        if self._work.target is None or (self._work.target is self._work.origin and self._work.load().shadow):
             return  # there is no id that could be replaced; a dead one stays where it is
         kind = self._work.kind
         if kind == SIGNED_IN:
             self._grant()
-        row = self._work.load().row if self._ids.identity.minted is None else self._ids.identity.row
+        row = self._work.load().row if self._work.minted is None else self._work.renamed_row
         restart(self._work, kind, self._work.repository.table.categories)
         if row is not None:
-            self._ids.identity.rename(row)
+            self._work.rename(row)
 
     def confirm(self) -> None:
         """Note that the user has just proved to be that user, and give the session a new id.
@@ -317,14 +313,14 @@ class AuthKeys:
         :raises Unauthorized: no user is signed in.
         :raises GrantRefused: the database does not answer.
         """
-        work, identity = self._work, self._ids.identity
+        work = self._work
         if work.kind != SIGNED_IN:
             raise Unauthorized
-        if not identity.signs_in or identity.row is not None:  # a sign-in of this very request is the proof
+        if not work.signs_in or work.renamed_row is not None:  # a sign-in of this very request is the proof
             self.regenerate()
             work.confirms = True
         if work.has(FLASK_LOGINS_FRESH) and work.value(FLASK_LOGINS_FRESH) is False:
-            work.now.assign(FLASK_LOGINS_FRESH, True, work.now.encode(FLASK_LOGINS_FRESH, True))
+            work.now.assign(FLASK_LOGINS_FRESH, True, encode(FLASK_LOGINS_FRESH, True))
         work.context.on_confirm()
 
 
@@ -363,17 +359,17 @@ def restart(work: Work, kind: str | None, categories: Collection[str], also: Car
     carried = carry(work, [name for name in categories if name not in incomplete])
     for name in incomplete:
         work.stored(name)  # what is loaded on demand cannot be later on
-    before, ids = work.loaded, work.ids
+    before = work.loaded
     # Of a session that is dead its anonymous shadow is gone on with.
-    is_in_shadow = ids.target is ids.origin and before is not None and before.shadow
+    is_in_shadow = work.target is work.origin and before is not None and before.shadow
     verdict = Verdict.DEAD if kind is None and is_in_shadow else Verdict.ANONYMOUS
     work.now.restart({**carried, **also}, incomplete)
     work.loaded = Loaded(verdict, now_ms=before.now_ms if before else 0)
     if before is not None:
         work.loaded.keep_from(before, incomplete)
-    ids.identity.restart(incomplete, wipes=kind is None)
+    work.restart(incomplete, wipes=kind is None)
     if kind:
-        ids.mint(kind)
+        work.give_id(kind)
     else:
         work.context.on_new_id()
 
@@ -381,10 +377,9 @@ def restart(work: Work, kind: str | None, categories: Collection[str], also: Car
 def _incomplete(work: Work, categories: Collection[str]) -> tuple[str, ...]:
     """Return those of the categories to take along that this request may not know completely: in an outage some of
     their data is not shown, or would not be kept."""
-    ids = work.ids
-    if ids.identity.minted is not None:  # nothing is stored under that id yet
-        return tuple(name for name in ids.identity.carries if name in categories)
+    if work.minted is not None:  # nothing is stored under that id yet
+        return tuple(name for name in work.carries if name in categories)
     loaded = work.load() if categories else None
-    if loaded is None or ids.origin is None or loaded.shadow or (ids.scope.level == 0 and not loaded.has_gaps):
+    if loaded is None or work.origin is None or loaded.shadow or (work.scope.level == 0 and not loaded.has_gaps):
         return ()
     return tuple(name for name in categories if name != AUTH or work.kind != SIGNED_IN)

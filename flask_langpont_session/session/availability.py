@@ -38,4 +38,4 @@ def explain(work: Work) -> list[FeatureReport]:
 
 
 def _behaviour(work: Work, feature: Feature) -> Behaviour:
-    return work.repository.fallback.behaviour(feature, work.kind, work.ids.scope.level)
+    return work.repository.fallback.behaviour(feature, work.kind, work.scope.level)

@@ -5,45 +5,32 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue
-from ..policy.categories import AUTH, CategoryTable
+from ..policy.categories import AUTH, MAX_FIELDS
 from ..policy.changes import NO_FIELDS, CategoryChange, Fields
 from ..policy.loaded import Former, Loaded
 from ..policy.serializer import IMMUTABLE, decode, encode, is_same
+from .context import SessionContext
 
 Carried = Mapping[str, bytes]
 """Session key → encoded value."""
-
-
-class SessionLimits(NamedTuple):
-    """Limits of what a session may hold.
-
-    :param bytes: per category; `fields`: likewise.
-    """
-
-    bytes: int
-    fields: int
 
 
 _no_change = partial(CategoryChange, 0)
 
 
 class Changes:
-    """Values as the view sees them, and which of them are to be stored.
-
-    :param reject: told (category, key, reason) of a change that turns out at the save to be impossible to store.
-    """
+    """Values as the view sees them, and which of them are to be stored."""
 
     read_all = False
-    # What was assigned, in bytes and fields, at most: a bound that only grows.
-    _bytes = _fields = 0
+    _bytes = 0  # of what was assigned, at most: a bound that only grows
 
-    def __init__(self, table: CategoryTable, limits: SessionLimits, reject: Callable[[str, str, str], None]) -> None:
-        self._table = table
-        self._limits = limits
-        self._reject = reject
+    def __init__(self, context: SessionContext) -> None:
+        self._repository = context.repository
+        self._table = context.repository.table
+        self._most_bytes = context.repository.settings.max_category_bytes
         self.values: dict[str, Any] = {}
         self.assigned: dict[str, bytes] = {}
         self.deleted: set[str] = set()
@@ -70,19 +57,28 @@ class Changes:
         """Return whether this request gave the key a value."""
         return key in self.assigned or key in self.increments
 
-    def encode(self, key: str, value: Any) -> bytes:
-        """Return the bytes of a value.
+    def encode_fitting(self, key: str, value: Any, category: str, loaded: Loaded | None) -> bytes:
+        """Return the bytes of a value for which there is room in a category, before anything is sent: to a client, an
+        oversized command looks like a dead server.
 
-        :raises SessionValueError: it cannot be stored.
+        :raises SessionValueError: it cannot be stored, or with it the category would be over a limit.
         """
-        return encode(key, value)
+        encoded = encode(key, value)
+        # The bound tells nearly always that there is room; only else is it worth to count.
+        size, count = self._bytes + len(key) * 4 + len(encoded), len(self.assigned) + 1
+        known = NO_FIELDS if loaded is None else loaded.of(category).shown
+        if known:
+            size += sum(map(len, known)) * 4 + sum(map(len, known.values()))
+            count += len(known)
+        if size > self._most_bytes or count > MAX_FIELDS:
+            self._count_size(key, encoded, category, known)
+        return encoded
 
     def assign(self, key: str, value: Any, encoded: bytes) -> None:
         """Give the key a value, which is to be stored."""
         self.values[key] = value
         self.assigned[key] = encoded
         self._bytes += len(key) * 4 + len(encoded)
-        self._fields += 1
         self.deleted.discard(key)
         self.increments.pop(key, None)
 
@@ -114,7 +110,6 @@ class Changes:
         self.increments = {key: by for key, by in self.increments.items() if stays(key)}
         self.saved = {key: value for key, value in self.saved.items() if stays(key)}
         self.deleted = set(filter(stays, self.deleted))
-        self._fields = len(self.assigned)
         self._bytes = sum(map(len, self.assigned)) * 4 + sum(map(len, self.assigned.values()))
 
     def forget_read(self, category: str | None, stored: Callable[[str], bytes | None]) -> None:
@@ -142,22 +137,6 @@ class Changes:
         self.deleted.clear()
         self.increments.clear()
 
-    def check_size(self, key: str, encoded: bytes, category: str, loaded: Loaded | None) -> None:
-        """Check the size of a category before anything is sent: to a client, an oversized command looks like a dead
-        server.
-
-        :param category: of the key.
-        :raises SessionTooLarge: with this value the category would be over a limit.
-        """
-        # The bound tells nearly always that there is room; only else is it worth to count.
-        size, count = self._bytes + len(key) * 4 + len(encoded), self._fields + 1
-        known = NO_FIELDS if loaded is None else loaded.of(category).shown
-        if known:
-            size += sum(map(len, known)) * 4 + sum(map(len, known.values()))
-            count += len(known)
-        if size > self._limits.bytes or count > self._limits.fields:
-            self._count_size(key, encoded, category, known)
-
     def _count_size(self, key: str, encoded: bytes, category: str, stored: Fields) -> None:
         sizes = {name: len(value) for name, value in stored.items()}
         for name, value in self.assigned.items():
@@ -167,12 +146,10 @@ class Changes:
             sizes.pop(gone, None)
         sizes[key] = len(encoded)
         size = sum(sizes.values()) + sum(len(name.encode()) for name in sizes)
-        if size > self._limits.bytes:
-            raise SessionTooLarge(
-                key, f"category {category!r} would have {size} bytes, {self._limits.bytes} are allowed"
-            )
-        if len(sizes) > self._limits.fields:
-            raise SessionTooLarge(key, f"category {category!r} would have more than {self._limits.fields} fields")
+        if size > self._most_bytes:
+            raise SessionTooLarge(key, f"category {category!r} would have {size} bytes, {self._most_bytes} are allowed")
+        if len(sizes) > MAX_FIELDS:
+            raise SessionTooLarge(key, f"category {category!r} would have more than {MAX_FIELDS} fields")
 
     def by_category(
         self,
@@ -199,7 +176,7 @@ class Changes:
         if former and changes:
             self._take_away(changes, former)
         for name, change in changes.items():
-            if inside or self._bytes > self._limits.bytes:
+            if inside or self._bytes > self._most_bytes:
                 self._drop_oversized(name, change)
             if self.read_all or self.read:
                 written = change.sets.keys() | change.deletes
@@ -221,9 +198,9 @@ class Changes:
         """Drop the largest values of a category that grew over the limit inside of its values since they were assigned,
         and report each. The server refuses a change that is too large only together with stored data."""
         size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
-        while size > self._limits.bytes:
+        while size > self._most_bytes:
             key = max(change.sets, key=lambda key: len(change.sets[key]))
-            self._reject(category, key, f"{size} bytes are too many")
+            self._repository.backend.reports.rejected(category, key, f"{size} bytes are too many")
             size -= len(key) + len(change.sets.pop(key))
 
     def _changed_inside(self, stored: Callable[[str], bytes | None]) -> dict[str, bytes]:
@@ -243,10 +220,10 @@ class Changes:
         if before is not None and is_same(value, before):
             return None
         try:
-            encoded = self.encode(key, value)
+            encoded = encode(key, value)
         except SessionValueError as error:
             if before is None or not _is_equal(decode(before), value):
-                self._reject(self._table.feature_of(key).category, key, error.reason)
+                self._repository.backend.reports.rejected(self._table.feature_of(key).category, key, error.reason)
             return None
         if encoded == before or (
             before is not None and key not in self.assigned and encoded == self._ours(key, before)
@@ -257,7 +234,7 @@ class Changes:
     def _ours(self, key: str, stored: bytes) -> bytes | None:
         """Return our encoding of a stored value: another writer may format the same value differently."""
         try:
-            return self.encode(key, decode(stored))
+            return encode(key, decode(stored))
         except (SessionValueError, UnreadableValue):
             return None
 
@@ -269,9 +246,9 @@ class Changes:
         if key not in self.values:
             return self.assigned.get(key, stored)
         try:
-            return self.encode(key, self.values[key])
+            return encode(key, self.values[key])
         except SessionValueError as error:
-            self._reject(self._table.feature_of(key).category, key, error.reason)
+            self._repository.backend.reports.rejected(self._table.feature_of(key).category, key, error.reason)
             self.values.pop(key)
             return stored
 

@@ -15,12 +15,11 @@ def fresh_row(work: Work) -> AuthRow | None:
     :return: the row of the session; None: it is not signed in, or only since this request.
     :raises GrantRefused: this request gave the session another id, and the database does not answer.
     """
-    ids = work.ids
-    if ids.identity.row:
+    if work.renamed_row:
         return _row_of_before(work)
-    if ids.origin is None or ids.identity.is_restarted or ids.target is not ids.origin:
+    if work.origin is None or work.is_restarted or work.target is not work.origin:
         return None
-    return _load_anew(work, ids.origin).row
+    return _load_anew(work, work.origin).row
 
 
 def _load_anew(work: Work, origin: SessionId) -> Loaded:
@@ -28,7 +27,7 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
     before = work.loaded
     if before is not None:
         work.now.forget_read(AUTH, work.stored_value)
-    loaded = work.repository.reads.load(origin, work.ids.scope, work.ids.life, fresh=True)
+    loaded = work.repository.reads.load(origin, work.scope, work.life, fresh=True)
     if before is not None and before.shadow == loaded.shadow:
         # What was read of other categories stays as it was read: changes are found by comparing with it.
         loaded.keep_from(before, before.categories.keys() - {AUTH})
@@ -41,8 +40,8 @@ def _load_anew(work: Work, origin: SessionId) -> Loaded:
 def _row_of_before(work: Work) -> AuthRow | None:
     """Return what the database says of the id that the session still has there, though this request gave it another
     id."""
-    before = work.ids.origin
-    loaded = work.repository.reads.load(before, work.ids.scope, work.ids.life, fresh=True) if before else None
+    before = work.origin
+    loaded = work.repository.reads.load(before, work.scope, work.life, fresh=True) if before else None
     if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
         raise work.repository.row_writes.refused()
     if loaded is None or loaded.row is None:

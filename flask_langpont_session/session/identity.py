@@ -1,16 +1,18 @@
-"""The id of a request's session as a state machine, which decides nothing and reads nothing."""
+"""The ids of one request's session: a state machine, with what its cookie says and what the request chose."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..policy.ids import SIGNED_IN, SessionId
+from ..policy.leases import Life
 from ..policy.rows import AuthRow
+from .context import Adopted, OldSession, SessionContext
 
-NOT_READ: Any = object()
-"""Which id came with the request was not asked yet."""
+if TYPE_CHECKING:
+    from ..request.scope import RequestScope
 
 
 class IdState(Enum):
@@ -63,12 +65,13 @@ _SIGNED_OUT = IdState.ENDED, IdState.REPLACED  # no set: in two members it is lo
 
 
 class Identity:
-    """The id of one request's session.
+    """The id of one request's session. Decides nothing and reads nothing.
 
+    :param origin: the id whose records the request works with: the one that came with it, if its signature is good;
+        after a save under another id, that other id.
     :ivar state: see :data:`TRANSITIONS`.
-    :ivar origin: the id whose records the request works with: the one that came, or was moved to; `NOT_READ` at first.
     :ivar minted: the id that was made, in the states that have one.
-    :ivar row: the origin's row, in the state RENAMED.
+    :ivar renamed_row: the origin's row, in the state RENAMED.
     :ivar carries: categories of the origin that the journal brings to the minted id.
     :ivar is_restarted: what is stored under the origin is not this session's data any more.
     :ivar must_end: the save has to end the origin.
@@ -76,11 +79,10 @@ class Identity:
     :ivar came_with: where it has moved, the id that came with the request.
     """
 
-    # How it begins. Of the class: most requests change none of it, and a session is made for each.
+    # How it begins. Of the class: most requests change none of it.
     state = IdState.KEPT
-    origin: SessionId | None = NOT_READ
     minted: SessionId | None = None
-    row: AuthRow | None = None
+    renamed_row: AuthRow | None = None
     carries: tuple[str, ...] = ()
     is_restarted = False
     must_end = False
@@ -88,6 +90,24 @@ class Identity:
     has_moved = False
     came_with: SessionId | None = None
     _was_signed_out = False
+
+    def __init__(self, origin: SessionId | None) -> None:
+        self.origin = origin
+
+    @property
+    def target(self) -> SessionId | None:
+        """Return the session id to which this request's data belongs."""
+        return self.minted if self.minted is not None or self.is_signed_out else self.origin
+
+    @property
+    def made(self) -> SessionId | None:
+        """Return the session id made in this request, if one was, also after the move to it."""
+        return self.minted or (self.origin if self.has_moved else None)
+
+    @property
+    def cookies_id(self) -> SessionId | None:
+        """Return the session id that came with the request."""
+        return self.came_with if self.has_moved else self.origin
 
     @property
     def is_as_it_came(self) -> bool:
@@ -117,12 +137,12 @@ class Identity:
     def mint(self, sid: SessionId) -> None:
         """Give the session an id that was just made."""
         self._to(Event.MINT)
-        self.minted, self.row = sid, None
+        self.minted, self.renamed_row = sid, None
 
     def rename(self, row: AuthRow) -> None:
         """Note that the id that was just made is for the same session, with this row."""
         self._to(Event.RENAME)
-        self.row = row
+        self.renamed_row = row
 
     def end(self, *, is_over: bool) -> None:
         """Sign the session out: the save has to end the origin.
@@ -149,9 +169,9 @@ class Identity:
     def drop(self) -> None:
         """Give up the id that was made."""
         self._to(Event.DROP)
-        self.minted = self.row = None
+        self.minted = self.renamed_row = None
 
-    def take_back(self) -> None:
+    def drop_all(self) -> None:
         """Give up everything that was to be saved: the session is as it is stored."""
         self.drop()
         self.carries = ()
@@ -160,7 +180,7 @@ class Identity:
     def mark_saved(self) -> None:
         """Note that a save is done."""
         self._to(Event.SAVE)
-        self.row, self.carries = None, ()
+        self.renamed_row, self.carries = None, ()
         self.must_end = self.must_wipe = False
 
     def move(self) -> None:
@@ -176,7 +196,7 @@ class Identity:
         self.origin = self.came_with = sid
         self.has_moved = True
 
-    def came_too_late(self) -> None:
+    def go_back(self) -> None:
         """Go back to the id that came, because the session ended meanwhile. The row stays: the response may show what
         it said."""
         self._to(Event.DROP)
@@ -185,6 +205,97 @@ class Identity:
 
     def _to(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
+
+
+class Ids(Identity):
+    """The ids of one request's session, what its cookie says, and the request's way through the stores.
+
+    :ivar old: the old session whose cookie the request carries as well; None: it carries none.
+    :ivar adopted: the id of an old session that was taken over in this request.
+    :ivar put_off: what became of one that could not be, because a store does not answer.
+    :ivar chosen_permanent: what this request said of it; `saved_permanent`: what the last save stored. None: nothing.
+    :ivar wants_cookie: a token of the id was given out, so that the browser must have the cookie that goes with it.
+    :ivar was_stored: a save has stored something.
+    :ivar way: the request's way through the stores, if it is on it already.
+    """
+
+    old: OldSession | None = None
+    adopted: SessionId | None = None
+    put_off: Adopted | None = None
+    chosen_permanent: bool | None = None
+    saved_permanent: bool | None = None
+    wants_cookie = False
+    was_stored = False
+    way: RequestScope | None = None
+
+    context: SessionContext
+
+    def take_over(self, old: OldSession) -> None:
+        """Go on as if the request had come with the id of an old session, if that can be taken over."""
+        adopted = old.take_over()
+        if adopted is None:
+            return
+        if adopted.sid is None:
+            self.way, self.put_off = adopted.scope, adopted
+        else:
+            self.way = adopted.scope.to(adopted.sid.digest)
+            self.adopted = adopted.sid
+            self.stand_in(adopted.sid)
+
+    def give_id(self, kind: str) -> SessionId:
+        """Make a session id of one kind, to which this request's data belongs from here on."""
+        sid = self.context.repository.placed(lambda: self.context.mint(kind, self.permanent))
+        self.mint(sid)
+        self.wants_cookie = False  # a token that was given out is of the id before
+        self.context.on_new_id()
+        return sid
+
+    @property
+    def scope(self) -> RequestScope:
+        """Return this request's way through the stores."""
+        if self.way is None:
+            self.way = self.context.repository.begin(digest=self.origin.digest if self.origin else None)
+        return self.way
+
+    @property
+    def life(self) -> Life:
+        """Return the lifetime of this session."""
+        return self.context.life(self.permanent)
+
+    @property
+    def permanent(self) -> bool:
+        """Return whether the browser keeps the session when it is closed: as this request chose, else as its cookie
+        says."""
+        if self.chosen_permanent is not None:
+            return self.chosen_permanent
+        return self.origin is not None and self.origin.permanent
+
+    @property
+    def permanence_changed(self) -> bool:
+        """Return whether this request made the session permanent, or not permanent any more."""
+        if self.chosen_permanent is None:
+            return False
+        came_with = self.cookies_id
+        return self.chosen_permanent != bool(came_with and came_with.permanent)
+
+    @property
+    def must_save_permanence(self) -> bool:
+        if self.saved_permanent is None:
+            return self.chosen_permanent is not None and self.permanence_changed
+        return self.permanent != self.saved_permanent
+
+    @property
+    def is_worth_a_cookie(self) -> bool:
+        """Return whether the id that was made leads anywhere: to stored data, to a user, or to a CSRF token that was
+        given out."""
+        signs_in = self.made is not None and self.made.kind == SIGNED_IN
+        return self.was_stored or self.adopted is not None or self.wants_cookie or signs_in
+
+    @property
+    def signed_in_anew(self) -> bool:
+        """Return whether this request signed a user in, other than by taking over an old session."""
+        made = self.made
+        return made is not None and made.kind == SIGNED_IN and made is not self.adopted
 
 
 def drawing() -> str:

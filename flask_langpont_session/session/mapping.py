@@ -9,7 +9,7 @@ sign-out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -26,20 +26,22 @@ from ..policy.loaded import Verdict
 from ..policy.plans import Kept
 from ..policy.serializer import IMMUTABLE, INT_LIMIT, check_key, decode
 from ..policy.users import authenticated_at, is_recent
-from ..support.caches import lazy
 from .auth_keys import AuthKeys
 from .availability import explain, is_available
+from .context import OldSession, SessionContext
 from .freshness import fresh_row
 from .saving import Saving
-from .special_keys import NO_COOKIE, RememberCookie, SpecialKeys
+from .special_keys import SpecialKeys
 from .values import CategoryView, FeatureReport
-from .work import Ids, OldSession, SessionContext, Work, place_of, places_of, readable_keys
+from .work import Work, place_of, places_of, readable_keys
 
 if TYPE_CHECKING:
     from ..request.line import Seen
-    from ..request.scope import RequestScope
 
 log = logging.getLogger(__name__)
+
+NOT_READ: Any = object()
+"""The cookie of the request was not read yet."""
 
 NOT_LOOKED: Any = object()
 """The request has not asked for anything of its session."""
@@ -53,24 +55,29 @@ LARGEST_STEP = 10**17
 
 def _look(session: Session, key: str) -> Seen | None:
     """Return what the straight line shows of a session; None: the stores must be asked, or do not keep such a key."""
-    ids = session.ids
-    if ids.context.kind_of(key) is not KeyKind.STORED:
+    context = session.context
+    if context.kind_of(key) is not KeyKind.STORED:
         return None
-    origin = ids.origin
-    line = ids.context.repository.line
-    session.seen = None if origin is None else line.read(origin, ids.context.life(origin.permanent))
+    origin = session.read_cookie()
+    if origin is None:
+        return None
+    session.seen = context.repository.line.read(origin, context.life(origin.permanent))
     session.keys_read = []
     return session.seen
 
 
 def _begin_work(session: Session) -> Work:
-    """Return a new work, which goes on from what the straight line has shown."""
-    work, seen, session.seen = Work(session.ids), session.seen, None
+    """Begin the work of a request, which goes on from what the straight line has shown."""
+    origin, seen, old = session.read_cookie(), session.seen, session.old
+    work = session.begun = Work(session.context, session.request, origin)
+    work.old, work.transient, work.is_closed, session.seen = old, session.transient, session.is_closed, None
     if seen is None:
         work.is_off_line = True
     elif seen is not NOT_LOOKED:
         work.loaded = seen
         work.now.read.update(session.keys_read)
+    if origin is None and old is not None and not session.is_closed:
+        work.take_over(old)
     return work
 
 
@@ -136,55 +143,56 @@ class Session(DictLike):
     :attr:`emergency_mode`, :attr:`unverified`) and can :meth:`increment`, :meth:`flush`, :meth:`regenerate` and
     :meth:`sign_out`.
 
-    :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
-    :param remember_cookie: says whether the request carries Flask-Login's.
+    :param request: that the session is of; the context reads its cookies.
     :param old: the old session whose cookie the request carries as well; None: it carries none.
-    :param scope: this request's way through the stores, if it is on it already.
-    :ivar environ: of the request, for the interface.
-    :ivar ids: under which it is stored; for the interface, as the next three.
+    :ivar origin: the session id in the request's cookie, once that was read.
     :ivar seen: what the straight line shows of the session; None: nothing, or the request has its own :attr:`work`.
     :ivar keys_read: of that.
-    :ivar work: what the request knows and has changed.
-    :ivar special: keys that are answered without the data of their category.
-    :ivar saving: what a save does, and what the response has to say of the session.
+    :ivar begun: the :attr:`work`, as soon as it has begun: most requests to a site touch no session, and most that do
+        only read it.
+    :ivar transient: keys that last for the request only.
+    :ivar is_closed: the response is on its way: no old session is taken over any more.
     """
 
     accessed = False
-    environ: dict[str, Any]
+    is_closed = False
+    origin: SessionId | None = NOT_READ
     seen: Seen | None = NOT_LOOKED
+    begun: Work | None = None
     keys_read: list[str]
 
-    def __init__(
-        self,
-        context: SessionContext,
-        cookie: Callable[[], SessionId | None],
-        remember_cookie: Callable[[], RememberCookie] = lambda: NO_COOKIE,
-        old: OldSession | None = None,
-        scope: RequestScope | None = None,
-    ) -> None:
-        self.ids = Ids(context, cookie, old, scope)
-        self._remember_cookie = remember_cookie
+    def __init__(self, context: SessionContext, request: Any, old: OldSession | None = None) -> None:
+        self.context = context
+        self.request = request
+        self.old = old
+        self.transient: dict[str, Any] = {}
 
-    # When they are first needed: most requests to a site touch no session, and most that do only read it.
-    work = lazy(lambda session: _begin_work(session))
-    special = lazy(lambda session: SpecialKeys(session.work, session._remember_cookie))
-    saving = lazy(lambda session: Saving(session.work, lambda change: session._auth_keys.decide_about_rights(change)))
-    _auth_keys = lazy(lambda session: AuthKeys(session.work, lambda: session.special.forget_user()))
+    def read_cookie(self) -> SessionId | None:
+        """Return the session id that the request's cookie brings; None: it brings none, or a forged one."""
+        if self.origin is NOT_READ:
+            self.origin = self.context.cookie(self.request)
+        return self.origin
+
+    @property
+    def work(self) -> Work:
+        """Return what the request knows of its session and has changed; for the interface."""
+        return self.begun or _begin_work(self)
 
     @property
     def digest(self) -> str | None:
         """Return the name under which this session is stored, listed and revoked; None: it has no id yet."""
-        return self.ids.target.digest if self.ids.target else None
+        target = self.work.target
+        return target.digest if target else None
 
     @property
     def new(self) -> bool:  # type: ignore[override]
         """Return whether no session id came with the request."""
-        return self.ids.cookies_id is None
+        return self.work.cookies_id is None
 
     @property
     def ended(self) -> bool:
         """Return whether this request signed the session out."""
-        return self.ids.identity.was_signed_out
+        return self.work.was_signed_out
 
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
@@ -193,21 +201,21 @@ class Session(DictLike):
         if seen is not None:
             self.keys_read.append(key)
             values = seen.values
-            value = values[key] if key in values else _shown_on_line(self.ids.context, seen, key)
+            value = values[key] if key in values else _shown_on_line(self.context, seen, key)
             if value is not LONG_WAY:
                 return value
-        work = self.work
-        kind = work.context.kind_of(key)
+        kind = self.context.kind_of(key)
         if kind is not KeyKind.STORED:
-            return self.special.get(key, kind)
+            return SpecialKeys(self).get(key, kind)
+        work = self.work
         values = work.now.values
         return values[key] if key in values else work.value(key)
 
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str):
             return False
-        kind = self.work.context.kind_of(key)
-        return self.work.has(key) if kind is KeyKind.STORED else self.special.has(key, kind)
+        kind = self.context.kind_of(key)
+        return self.work.has(key) if kind is KeyKind.STORED else SpecialKeys(self).has(key, kind)
 
     def __iter__(self) -> Iterator[str]:
         # A value that cannot be read counts as absent here too: a loop must be able to look every key up.
@@ -226,16 +234,15 @@ class Session(DictLike):
         return f"<Session {state}, {len(self.work.now.assigned)} keys set>"
 
     def __setitem__(self, key: str, value: Any) -> None:
-        key, work = check_key(key), self.work
-        kind = work.context.kind_of(key)
+        kind = self.context.kind_of(check_key(key))
         if kind is not KeyKind.STORED:
-            self.special.set(key, kind, value)
+            SpecialKeys(self).set(key, kind, value)
             return
-        encoded = work.now.encode(key, value)
+        work = self.work
         category = self._feature_to_store(key).category
-        work.now.check_size(key, encoded, category, work.loaded)
+        encoded = work.now.encode_fitting(key, value, category, work.loaded)
         work.warn_if_closed(key)
-        if category == AUTH and not self._auth_keys.is_to_be_stored(key, value, encoded):
+        if category == AUTH and not AuthKeys(self.work).is_to_be_stored(key, value, encoded):
             work.now.values[key] = value
             return
         work.context.on_use(key)
@@ -250,11 +257,11 @@ class Session(DictLike):
             ) from None
 
     def __delitem__(self, key: str) -> None:
-        kind = self.work.context.kind_of(key)
+        kind = self.context.kind_of(key)
         if kind is KeyKind.STORED:
-            self._auth_keys.delete(key)
+            AuthKeys(self.work).delete(key)
         else:
-            self.special.delete(key, kind)
+            SpecialKeys(self).delete(key, kind)
 
     def pop(self, key: str, *default: Any) -> Any:
         """Remove a key and return its value, as of any mapping. Where the session is over or cannot be verified,
@@ -268,12 +275,12 @@ class Session(DictLike):
     def clear(self) -> None:
         """Forget everything. For a signed-in session this is a sign-out; nothing is carried over."""
         self.work.warn_if_closed()
-        self._auth_keys.end(())
+        AuthKeys(self.work).end(())
 
     def sign_out(self) -> None:
         """End the session for ever; what ``CARRY_ON_SIGN_OUT`` names lives on in a new anonymous one."""
         self.work.warn_if_closed()
-        self._auth_keys.sign_out()
+        AuthKeys(self.work).sign_out()
 
     def regenerate(self) -> None:
         """Give the session a new id with the same data; the old id is dead afterwards.
@@ -281,7 +288,7 @@ class Session(DictLike):
         :raises GrantRefused: the session is signed in and the database does not answer.
         """
         self.work.warn_if_closed()
-        self._auth_keys.regenerate()
+        AuthKeys(self.work).regenerate()
 
     def confirm(self) -> None:
         """Note that the user has just proved to be that user, for example by entering the password again
@@ -295,7 +302,7 @@ class Session(DictLike):
         :raises GrantRefused: the database does not answer. The old moment stays, and so does the old id.
         """
         self.work.warn_if_closed()
-        self._auth_keys.confirm()
+        AuthKeys(self.work).confirm()
 
     @property
     def authenticated_at(self) -> datetime | None:
@@ -349,18 +356,19 @@ class Session(DictLike):
             the user has too many sessions (:class:`.SessionLimitReached`). What was to be saved is taken back: the
             session is again what is stored.
         """
-        self.saving.places = {}
+        work = self.work
+        work.places = {}
         try:
-            saved = None if self.work.is_unchanged else self.saving.save()
+            saved = None if work.is_unchanged else Saving(work).save()
         except Refused:
-            self.work.take_back()
+            work.take_back()
             raise
-        return None if saved is None else Kept.worst(self.saving.places.values())
+        return None if saved is None else Kept.worst(work.places.values())
 
     @property
     def kept(self) -> Mapping[str, Kept]:
         """Category → where the data is that the last :meth:`flush` saved of it."""
-        return dict(self.saving.places)
+        return dict(self.work.places)
 
     def fresh(self, category: str = AUTH, *, max_age: float | None = None) -> bool:
         """Ask again, whatever was read before: from here on this request sees what the store that decides says now.
@@ -384,12 +392,12 @@ class Session(DictLike):
         if name == AUTH:
             row = fresh_row(work)
             return row is not None and (max_age is None or is_recent(row, max_age))
-        if work.ids.origin is None or work.ids.identity.is_restarted or work.ids.target is not work.ids.origin:
+        if work.origin is None or work.is_restarted or work.target is not work.origin:
             return True
         loaded = work.own_loaded()
         work.now.forget_read(name, work.stored_value)
         for place in places_of(work, name) - {AUTH}:
-            work.repository.reads.load_more(work.ids.origin, work.ids.scope, work.ids.life, loaded, place, fresh=True)
+            work.repository.reads.load_more(work.origin, work.scope, work.life, loaded, place, fresh=True)
         return loaded.of(name).source == PRIMARY
 
     def category(self, name: str) -> CategoryView:
@@ -415,7 +423,7 @@ class Session(DictLike):
     @property
     def level(self) -> int:
         """Return the degradation level of this request, 0 (normal) to 4 (minimal)."""
-        return self.ids.scope.level
+        return self.work.scope.level
 
     @property
     def level_name(self) -> str:
@@ -443,10 +451,10 @@ class Session(DictLike):
         """Return whether this browser's session ended because its user signed in elsewhere, and may have only so many
         sessions (MAX_SESSIONS_PER_USER), or ended it on another device (:meth:`.LangPontSession.revoke_others`). True
         is said once, so that a page can tell the user. Asks the database, and only for a session that is over."""
-        origin = self.work.ids.origin
+        origin = self.work.origin
         if origin is None or origin.kind != SIGNED_IN or self.work.load().verdict is not Verdict.DEAD:
             return False
-        return self.work.repository.row_writes.take_displaced(origin.digest, self.work.ids.scope)
+        return self.work.repository.row_writes.take_displaced(origin.digest, self.work.scope)
 
     @property
     def label(self) -> str | None:
@@ -460,10 +468,10 @@ class Session(DictLike):
         :raises LangPontSessionError: the database does not answer; the label is what it was.
         """
         work = self.work
-        if work.ids.identity.signs_in and work.label is not None:
+        if work.signs_in and work.label is not None:
             return work.label
         row = work.known_row()
-        return None if row is None else work.repository.devices.label(row.digest, work.ids.scope)
+        return None if row is None else work.repository.devices.label(row.digest, work.scope)
 
     @label.setter
     def label(self, value: str | None) -> None:
@@ -472,12 +480,12 @@ class Session(DictLike):
         work, label = self.work, None if value is None else clean_label(value)
         work.label, row = label, work.known_row()
         if row is not None:
-            work.repository.devices.set_label(row.digest, label, work.ids.scope)
+            work.repository.devices.set_label(row.digest, label, work.scope)
 
     @property
     def modified(self) -> bool:
         """Return whether a key was set or removed. Changes inside a value are found at the save, without this."""
-        return self.work.forced or bool(self.work.changes) or self.work.ids.permanence_changed
+        return self.work.forced or bool(self.work.now) or self.work.permanence_changed
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -486,8 +494,8 @@ class Session(DictLike):
     @property
     def permanent(self) -> bool:
         """Return whether the browser keeps the session when it is closed; stands in the cookie."""
-        return self.ids.permanent
+        return self.work.permanent
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
-        self.work.ids.chosen_permanent = bool(value)
+        self.work.chosen_permanent = bool(value)

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE, KeyKind
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.loaded import Verdict
+from ..policy.serializer import encode
 from ..policy.users import FLASK_LOGINS_FRESH, is_only_remembered
+from .context import RememberCookie
 from .work import Work
 
-
-class RememberCookie(NamedTuple):
-    """Flask-Login's remember cookie: a sign-in that the request does not ask for.
-
-    :param is_there: the request carries it.
-    :param is_read: it is a GET, HEAD or OPTIONS: a page that a visitor may see as well.
-    """
-
-    is_there: bool = False
-    is_read: bool = False
-
-
-NO_COOKIE = RememberCookie()
+if TYPE_CHECKING:
+    from .mapping import Session
 
 REMEMBER, LET_BE = "_remember", "clear"
 """Flask-Login asks ``session.get("_remember") != "clear"`` before it signs a visitor in by the remember cookie."""
 
 
+def _remember_cookie(of: Session | Work) -> RememberCookie:
+    return of.context.remember_cookie(of.request)
+
+
+def forget_user(work: Work) -> None:
+    """Have Flask-Login delete the remember cookie at a sign-out: it would sign the user in again with the next
+    page."""
+    if _remember_cookie(work).is_there:
+        work.transient[REMEMBER] = LET_BE
+
+
 class SpecialKeys:
-    """CSRF token, permanent flag, times of the session, and what lasts for the request only.
+    """CSRF token, permanent flag, times of the session, and what lasts for the request only."""
 
-    :param cookie: says whether the request carries Flask-Login's remember cookie.
-    """
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
-    def __init__(self, work: Work, cookie: Callable[[], RememberCookie]) -> None:
-        self._work = work
-        self._ids = work.ids
-        self._cookie = cookie
-        self.transient: dict[str, Any] = {}
-        self._meanwhile = ""  # the CSRF token that is shown while an old session cannot be taken over
+    @property
+    def _work(self) -> Work:
+        return self._session.work
 
     def get(self, key: str, kind: KeyKind) -> Any:
         """Return the value of a key.
@@ -50,29 +48,29 @@ class SpecialKeys:
         :raises KeyError: it has no value.
         """
         if kind is KeyKind.TRANSIENT:
-            if key == REMEMBER and key not in self.transient and self._is_to_stay_visitor():
+            if key == REMEMBER and key not in self._session.transient and self._is_to_stay_visitor():
                 return LET_BE
-            return self.transient[key]
+            return self._session.transient[key]
         if kind is KeyKind.PERMANENT:
-            return self._ids.permanent
+            return self._work.permanent
         return self.csrf_token(key) if kind is KeyKind.TOKEN else self._kept(key)
 
     def has(self, key: str, kind: KeyKind) -> bool:
         """Return whether a key has a value. Asking does not make a session."""
         if kind is KeyKind.TRANSIENT:
-            return key in self.transient
+            return key in self._session.transient
         if kind is KeyKind.PERMANENT:
-            return self._ids.permanent
+            return self._work.permanent
         if kind is KeyKind.TOKEN:
-            return self._ids.target is not None or self._ids.put_off is not None
+            return self._work.target is not None or self._work.put_off is not None
         return key != AUTHENTICATED_AT and self._work.load().row is not None
 
     def set(self, key: str, kind: KeyKind, value: Any) -> None:
         """Set a key. A CSRF token cannot be given another value, nor what the package itself keeps of the session."""
         if kind is KeyKind.TRANSIENT:
-            self.transient[key] = value
+            self._session.transient[key] = value
         elif kind is KeyKind.PERMANENT:
-            self._ids.chosen_permanent = bool(value)
+            self._work.chosen_permanent = bool(value)
         elif kind is KeyKind.TOKEN:
             self.csrf_token(key)
 
@@ -82,9 +80,9 @@ class SpecialKeys:
         :raises KeyError: it lasts for the request only, and has no value.
         """
         if kind is KeyKind.TRANSIENT:
-            del self.transient[key]
+            del self._session.transient[key]
         elif kind is KeyKind.PERMANENT:
-            self._ids.chosen_permanent = False
+            self._work.chosen_permanent = False
 
     def _is_to_stay_visitor(self) -> bool:
         """Return whether Flask-Login must not sign this request in by the remember cookie.
@@ -93,51 +91,48 @@ class SpecialKeys:
         the moment, and the cookie stays. If the browser's session ended for a limit or on another device, the cookie
         goes: else the session would be back with the next page, and end another one for it.
         """
-        cookie = self._cookie()
+        cookie = _remember_cookie(self._session)
         if not cookie.is_there:
             return False
-        if self._ids.put_off is not None or not self._ids.scope.can(DATABASE, WRITE):
+        if self._work.put_off is not None or not self._work.scope.can(DATABASE, WRITE):
             return cookie.is_read
         displaced = self._was_displaced()
         if displaced:
-            self.transient[REMEMBER] = LET_BE  # which has Flask-Login delete the cookie
+            self._session.transient[REMEMBER] = LET_BE  # which has Flask-Login delete the cookie
         return cookie.is_read if displaced is None else displaced
-
-    def forget_user(self) -> None:
-        """Have Flask-Login delete the remember cookie at a sign-out: it would sign the user in again with the next
-        page."""
-        if self._cookie().is_there:
-            self.transient[REMEMBER] = LET_BE
 
     @property
     def is_by_remember_cookie(self) -> bool:
         """Return whether this request is signed in by the remember cookie instead of a password."""
         fresh = self._work.now.assigned.get(FLASK_LOGINS_FRESH)
-        return self._cookie().is_there and fresh is not None and is_only_remembered({FLASK_LOGINS_FRESH: fresh})
+        is_remembered = fresh is not None and is_only_remembered({FLASK_LOGINS_FRESH: fresh})
+        return is_remembered and _remember_cookie(self._session).is_there
 
     def _was_displaced(self) -> bool | None:
         """Return whether the session of the cookie ended for a limit or on another device; None: the database does not
         answer."""
-        work, origin = self._work, self._ids.origin
+        work, origin = self._work, self._work.origin
         if origin is None or origin.kind != SIGNED_IN or work.load().verdict is not Verdict.DEAD:
             return False
-        return work.repository.row_writes.was_displaced(origin.digest, self._ids.scope)
+        return work.repository.row_writes.was_displaced(origin.digest, self._work.scope)
 
     def csrf_token(self, key: str) -> str:
         """Return the CSRF token, which is derived from the session id: nothing is stored, and it works at every level.
         Beside an old session it is the token of the old one, if that was taken over with one: forms of either are good
         for both."""
-        if self._ids.target is None and (put_off := self._ids.put_off):
-            self._meanwhile = put_off.token or self._meanwhile or self._work.context.mint(ANONYMOUS, False).csrf_token()
-            return self._meanwhile  # without a cookie: else the old session would never be looked at again
-        target = self._ids.target or self._ids.mint(ANONYMOUS)
-        self._ids.wants_cookie = True
-        if self._ids.old is not None and target is self._ids.origin and (token := self._token_brought_along(key)):
+        work = self._work
+        if work.target is None and (put_off := work.put_off):
+            if not work.token_meanwhile:  # without a cookie: else the old session would never be looked at again
+                work.token_meanwhile = put_off.token or work.context.mint(ANONYMOUS, False).csrf_token()
+            return work.token_meanwhile
+        target = work.target or work.give_id(ANONYMOUS)
+        work.wants_cookie = True
+        if work.old is not None and target is work.origin and (token := self._token_brought_along(key)):
             return token
-        if target is self._ids.identity.minted or target.kind == ANONYMOUS:
+        if target is work.minted or target.kind == ANONYMOUS:
             return target.csrf_token()
         # A session that is dead or cannot be verified gets what an anonymous visitor would have, and no more.
-        return target.csrf_token(shadow=self._work.load().verdict is not Verdict.VALID)
+        return target.csrf_token(shadow=work.load().verdict is not Verdict.VALID)
 
     def _token_brought_along(self, key: str) -> str | None:
         if self._work.load().verdict not in (Verdict.VALID, Verdict.ANONYMOUS) or key not in self._work.stored(AUTH):
@@ -147,7 +142,7 @@ class SpecialKeys:
     def bring_token(self, token: str) -> None:
         """Store the CSRF token of an old session, which is to be taken over with it."""
         for key in self._work.repository.table.features[CSRF_FEATURE].keys:
-            self._work.now.assign(key, token, self._work.now.encode(key, token))
+            self._work.now.assign(key, token, encode(key, token))
 
     def _kept(self, key: str) -> datetime:
         row = self._work.load().row
@@ -156,5 +151,5 @@ class SpecialKeys:
         if key == "session_created":
             at_ms = row.created_at
         else:
-            at_ms = row.idle_expires_at - self._ids.life.of(row.payload).idle_ms
+            at_ms = row.idle_expires_at - self._work.life.of(row.payload).idle_ms
         return datetime.fromtimestamp(at_ms / 1000, UTC)

@@ -1,300 +1,114 @@
-"""The state of one request's session: the ids under which it was found and is saved, its lifetime, and what is known of
-it and was changed."""
+"""The state of one request's session: what is known of it, and what the request has changed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from ..exceptions import LangPontSessionError, UnreadableValue
-from ..policy.categories import AUTH, AUTHENTICATED_AT, MAX_FIELDS, Feature, KeyKind, kinds_of
+from ..policy.categories import AUTH, AUTHENTICATED_AT, Feature
 from ..policy.changes import Fields
-from ..policy.devices import NO_DEVICE, Device
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
-from ..policy.leases import Life
 from ..policy.loaded import Loaded, Verdict
+from ..policy.plans import Kept
 from ..policy.rows import AuthRow
 from ..policy.serializer import decode
-from ..support.caches import lazy
 from ..support.logs import fields
-from .changes import Changes, SessionLimits
-from .identity import NOT_READ, Identity
-
-if TYPE_CHECKING:
-    from ..request.repository import SessionRepository
-    from ..request.scope import RequestScope
-    from .mapping import Session
+from .changes import Carried, Changes
+from .context import SessionContext
+from .identity import Ids
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionContext:
-    """The part of the extension that an application's sessions use, so that they need not know Flask.
+class Work(Ids):
+    """The work of one request on its session: its ids, what is known of it, and what was changed; shared by the
+    mapping, the rules of auth and the save.
 
-    :param mint: makes a session id of a kind (``a``/``u``) with a permanent flag.
-    :param life: the life of a session by its permanent flag.
-    :param on_new_id: called when a new id replaced the old one (Flask-WTF's cached token must go).
-    :param on_use: called with each key that is given a value.
-    :param device: what is to be stored of the device that sends this request; asked at a sign-in.
-    :param on_confirm: called when the user has given proof of being that user (Flask-Login takes the session for stale
-        until it is told).
-    :ivar kind_of: tells what becomes of a key.
-    :ivar limits: what a session may hold.
-    """
-
-    repository: SessionRepository
-    mint: Callable[[str, bool], SessionId]
-    life: Callable[[bool], Life]
-    on_new_id: Callable[[], None]
-    on_use: Callable[[str], None]
-    device: Callable[[], Device] = lambda: NO_DEVICE
-    on_confirm: Callable[[], None] = lambda: None
-    kind_of: Callable[[str], KeyKind] = field(init=False, repr=False)
-    limits: SessionLimits = field(init=False)
-
-    def __post_init__(self) -> None:
-        settings = self.repository.settings
-        limits = SessionLimits(settings.max_category_bytes, MAX_FIELDS)
-        object.__setattr__(self, "kind_of", kinds_of(settings.table))
-        object.__setattr__(self, "limits", limits)
-
-
-class Adopted(NamedTuple):
-    """The outcome for an old session that came with a request.
-
-    :param sid: under which it goes on; None: it cannot be taken over yet, because a store does not answer.
-    :param scope: the request's way through the stores, which may have used up some of its time.
-    :param token: the CSRF token that forms of the old session have, if one is known.
-    """
-
-    sid: SessionId | None
-    scope: RequestScope
-    token: str | None = None
-
-
-class OldSession(Protocol):
-    """The old session of a request: one that the application had before this package."""
-
-    def take_over(self) -> Adopted | None:
-        """Continue the old session under an id of ours. Asked once, for a request without one. None: there is none to
-        continue."""
-
-    def ends_with(self, session: Session, is_gone: bool) -> bool:
-        """End the old session if this request ended the one that continues it. Return whether its cookies are to go.
-
-        :param is_gone: whether the session's own cookie goes.
-        """
-
-
-class Ids:
-    """The ids of one request's session, what its cookie says, and the request's way through the stores.
-
-    :param cookie: reads the session id from the request's cookie; called once, when it is first needed.
-    :param old: the old session whose cookie the request carries as well; None: it carries none.
-    :param scope: this request's way through the stores, if it is on it already.
-    :ivar adopted: the id of an old session that was taken over in this request.
-    :ivar put_off: what became of one that could not be, because a store does not answer.
-    :ivar chosen_permanent: what this request said of it; `saved_permanent`: what the last save stored. None: nothing.
-    :ivar wants_cookie: a token of the id was given out, so that the browser must have the cookie that goes with it.
-    :ivar is_closed: the response is on its way: no old session is taken over any more.
-    """
-
-    # How it begins. Of the class: most requests change none of it, and a session is made for each.
-    adopted: SessionId | None = None
-    put_off: Adopted | None = None
-    chosen_permanent: bool | None = None
-    saved_permanent: bool | None = None
-    wants_cookie = False
-    is_closed = False
-
-    def __init__(
-        self,
-        context: SessionContext,
-        cookie: Callable[[], SessionId | None],
-        old: OldSession | None = None,
-        scope: RequestScope | None = None,
-    ) -> None:
-        self.context = context
-        self._cookie = cookie
-        self.old = old
-        self.identity = Identity()
-        if scope is not None:
-            self.scope = scope
-
-    @property
-    def origin(self) -> SessionId | None:
-        """Return the session id whose records this request works with: the one that came with it, if its signature is
-        good; after a save under another id, that other id."""
-        identity = self.identity
-        if identity.origin is NOT_READ:
-            identity.origin = self._cookie()
-            if identity.origin is None and self.old is not None and not self.is_closed:
-                self.take_over(self.old.take_over())
-        return identity.origin
-
-    def take_over(self, adopted: Adopted | None) -> None:
-        """Go on as if the request had come with the id of the old session that was taken over."""
-        if adopted is None:
-            return
-        if adopted.sid is None:
-            self.scope, self.put_off = adopted.scope, adopted
-        else:
-            self.scope = adopted.scope.to(adopted.sid.digest)
-            self.adopted = adopted.sid
-            self.identity.stand_in(adopted.sid)
-
-    @property
-    def target(self) -> SessionId | None:
-        """Return the session id to which this request's data belongs."""
-        identity = self.identity
-        if identity.minted is not None or identity.is_signed_out:
-            return identity.minted
-        return self.origin
-
-    @property
-    def minted(self) -> SessionId | None:
-        """Return the session id made in this request, if one was."""
-        identity = self.identity
-        return identity.minted or (identity.origin if identity.has_moved else None)
-
-    @property
-    def cookies_id(self) -> SessionId | None:
-        """Return the session id that came with the request."""
-        return self.identity.came_with if self.identity.has_moved else self.origin
-
-    def mint(self, kind: str) -> SessionId:
-        sid = self.context.repository.placed(lambda: self.context.mint(kind, self.permanent))
-        self.identity.mint(sid)
-        self.wants_cookie = False  # a token that was given out is of the id before
-        self.context.on_new_id()
-        return sid
-
-    @lazy
-    def scope(self) -> RequestScope:
-        """This request's way through the stores."""
-        origin = self.origin
-        begun: RequestScope | None = self.__dict__.get("scope")  # the origin may have been found on it
-        return begun or self.context.repository.begin(digest=origin.digest if origin else None)
-
-    @property
-    def life(self) -> Life:
-        """Return the lifetime of this session."""
-        return self.context.life(self.permanent)
-
-    @property
-    def permanent(self) -> bool:
-        """Return whether the browser keeps the session when it is closed: as this request chose, else as its cookie
-        says."""
-        if self.chosen_permanent is not None:
-            return self.chosen_permanent
-        origin = self.origin
-        return origin is not None and origin.permanent
-
-    @property
-    def permanence_changed(self) -> bool:
-        """Return whether this request made the session permanent, or not permanent any more."""
-        if self.chosen_permanent is None:
-            return False
-        came_with = self.cookies_id
-        return self.chosen_permanent != bool(came_with and came_with.permanent)
-
-    @property
-    def must_save_permanence(self) -> bool:
-        if self.saved_permanent is None:
-            return self.chosen_permanent is not None and self.permanence_changed
-        return self.permanent != self.saved_permanent
-
-
-class Work:
-    """The knowledge of one request about its session, and the changes it made: shared by the mapping, the rules of auth
-    and the save.
-
-    :param ids: under which it is stored.
     :ivar now: what this request has changed so far.
     :ivar is_off_line: the straight line does not know this session: the stores are to be asked.
     :ivar before: once a save has stored this session under another id: what of it has been read.
     :ivar grants: the save changes users or rights.
     :ivar confirms: the save notes that the user has just given proof of being that user.
     :ivar named: the user whom this request's sign-in named last; a token that is refreshed afterwards may name none.
+    :ivar taken_from: at a sign-in: the users of the session before, and what was carried over from it.
     :ivar forced: it was said to be modified.
     :ivar label: for the session that this request signs in, instead of one that is made; None: there is no other.
+    :ivar is_closed: the response is on its way.
+    :ivar places: category → where the last save put its data.
+    :ivar written: the row, as a save has written it.
+    :ivar transient: keys that last for the request only.
+    :ivar token_meanwhile: the CSRF token that is shown while an old session cannot be taken over.
     """
 
-    # How it begins. Of the class: most requests change little of it, and a session is made for each.
+    # How it begins. Of the class: most requests change little of it.
     loaded: Loaded | None = None
     before: Loaded | None = None
     is_off_line = False
     grants = False
     confirms = False
     named: str | None = None
+    taken_from: tuple[Mapping[str, str | None], Carried] = {}, {}
     forced = False
     label: str | None = None
+    is_closed = False
+    places: Mapping[str, Kept] = {}
+    written: AuthRow | None = None
+    token_meanwhile = ""
+    transient: dict[str, Any]
 
-    def __init__(self, ids: Ids) -> None:
-        self.ids = ids
-        self.context = ids.context
-        self.repository = ids.context.repository
-
-    now = lazy(
-        lambda work: Changes(work.repository.table, work.context.limits, work.repository.backend.reports.rejected)
-    )
-
-    @property
-    def changes(self) -> Changes | None:
-        """Return :attr:`now` without making it; None: this request has not read or changed a value."""
-        return self.__dict__.get("now")
+    def __init__(self, context: SessionContext, request: Any, origin: SessionId | None) -> None:
+        self.context = context
+        self.request = request
+        self.origin = origin
+        self.repository = context.repository
+        self.now = Changes(context)
 
     @property
     def kind(self) -> str:
         """Return ``u`` only for a session that is, or may be, signed in: a dead one is anonymous."""
-        minted = self.ids.identity.minted
+        minted = self.minted
         if minted is not None:
             return minted.kind
-        target = self.ids.target
+        target = self.target
         return ANONYMOUS if target is None or self.load().shadow else target.kind
 
     @property
     def is_in_doubt(self) -> bool:
         """Return whether this request learned that its id is dead or cannot be verified; its cookie is left as it
         is."""
-        verdict = self.loaded.verdict if self.loaded and self.ids.target is self.ids.origin else None
+        verdict = self.loaded.verdict if self.loaded and self.target is self.origin else None
         return verdict in (Verdict.DEAD, Verdict.UNVERIFIABLE)
 
     @property
     def unverified(self) -> bool:
         """Return whether no store could say if this session is signed in: it is shown as anonymous and kept as it
         is."""
-        if self.ids.identity.minted is not None:  # it is of another id than the one that came
+        if self.minted is not None:  # it is of another id than the one that came
             return False
-        return self.ids.target is self.ids.origin and self.load().verdict is Verdict.UNVERIFIABLE
+        return self.target is self.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     @property
     def is_unchanged(self) -> bool:
         """Return whether a save would have nothing to do, as is nearly always so."""
-        identity, changes = self.ids.identity, self.changes
-        if changes is not None and changes.may_have_changed:
+        if self.now.may_have_changed or self.minted is not None or self.must_end or self.must_wipe:
             return False
-        if identity.minted is not None or identity.must_end or identity.must_wipe:
-            return False
-        return not self.ids.must_save_permanence
+        return not self.must_save_permanence
 
     @property
     def showed_auth(self) -> bool:
         """Return whether this response may show what only the signed-in user should see."""
-        if self.ids.identity.row or (self.loaded is not None and self.loaded.row):
+        if self.renamed_row or (self.loaded is not None and self.loaded.row):
             return True
-        minted = self.ids.minted
-        return minted is not None and minted.kind == SIGNED_IN
+        made = self.made
+        return made is not None and made.kind == SIGNED_IN
 
     @property
     def row(self) -> AuthRow | None:
         """Return the row of the signed-in session that this request speaks for, under whatever id; None: there is none,
         or the session begins with this request."""
-        identity = self.ids.identity
-        return identity.row if identity.row and identity.minted else self.load().row
+        return self.renamed_row if self.renamed_row and self.minted else self.load().row
 
     def known_row(self) -> AuthRow | None:
         """Return :attr:`row`.
@@ -309,13 +123,12 @@ class Work:
         return self.loaded or self._load()
 
     def _load(self) -> Loaded:
-        identity = self.ids.identity
-        origin = None if identity.is_restarted or identity.is_signed_out else self.ids.origin
+        origin = None if self.is_restarted or self.is_signed_out else self.origin
         if origin is None:
-            self.loaded = Loaded(Verdict.UNVERIFIABLE if self.ids.put_off else Verdict.ANONYMOUS)
+            self.loaded = Loaded(Verdict.UNVERIFIABLE if self.put_off else Verdict.ANONYMOUS)
         else:
             self.loaded = _on_line(self, origin) or self.repository.reads.load(
-                origin, self.ids.scope, self.ids.life, on_line=not self.is_off_line
+                origin, self.scope, self.life, on_line=not self.is_off_line
             )
         before, self.before = self.before, None
         if before is not None and not self.loaded.shadow:
@@ -334,9 +147,9 @@ class Work:
         found = loaded.categories.get(category)
         if found is not None:
             return found.shown
-        if not self.ids.identity.is_restarted and self.ids.origin:
+        if not self.is_restarted and self.origin:
             loaded = self.own_loaded()
-            self.repository.reads.load_more(self.ids.origin, self.ids.scope, self.ids.life, loaded, category)
+            self.repository.reads.load_more(self.origin, self.scope, self.life, loaded, category)
         return loaded.of(category).shown
 
     def stored_value(self, key: str) -> bytes | None:
@@ -431,7 +244,7 @@ class Work:
 
         :param key: None: the whole session is signed out, emptied or given another id.
         """
-        if self.ids.is_closed:
+        if self.is_closed:
             log.warning(
                 "session%s was changed after the response had been sent (a streaming response?): it is not stored, "
                 "unless session.flush() does so",
@@ -441,14 +254,14 @@ class Work:
 
     def take_back(self) -> None:
         """Give up what was to be saved, because a grant was refused, and have what is stored read again."""
-        self.ids.identity.take_back()
+        self.drop_all()
         self.loaded, self.grants, self.confirms = None, False, False
         self.now.restart({})
         self.context.on_new_id()
 
     def came_too_late(self) -> None:
         """Show the session as dead, because it ended before this request could save."""
-        self.ids.identity.came_too_late()
+        self.go_back()
         self.loaded = Loaded(Verdict.DEAD)
         self.now.restart({})
         self.context.on_new_id()
@@ -456,9 +269,9 @@ class Work:
 
 def _on_line(work: Work, origin: SessionId) -> Loaded | None:
     """Return what the straight line shows, before the request is on its way through the stores."""
-    if work.is_off_line or "scope" in vars(work.ids):
+    if work.is_off_line or work.way is not None:
         return None
-    seen = work.repository.line.read(origin, work.ids.life)
+    seen = work.repository.line.read(origin, work.life)
     work.is_off_line = seen is None
     return seen
 

@@ -62,8 +62,7 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
     def end_and_delete(self: Any, *carried: Any) -> None:
         end(self, *carried)
-        identity = self._work.ids.identity
-        identity.state = IdState.REPLACED if identity.minted else IdState.ENDED
+        self._work.state = IdState.REPLACED if self._work.minted else IdState.ENDED
 
     return end_and_delete
 

@@ -100,7 +100,7 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
 
 def _sid(app: Flask, client: Any) -> Any:
     with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
-        return session.work.ids.origin  # type: ignore[attr-defined]
+        return session.work.origin  # type: ignore[attr-defined]
 
 
 class Shared(SingleFlight[Confirmed]):

@@ -12,7 +12,7 @@ from flask_langpont_session import FeatureReport, LangPontSession, Revoked, Sess
 
 APPLICATION = Path(__file__).parents[1] / "typing" / "application.py"
 
-FLASKS = {"close", "special", "saving", "work"}
+FLASKS = {"begun", "close", "is_closed", "origin", "read_cookie", "seen", "work"}
 """Of :class:`Session`: what only the session interface uses."""
 
 

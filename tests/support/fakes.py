@@ -20,8 +20,8 @@ from flask_langpont_session.policy.loaded import CategoryState, Loaded, Verdict
 from flask_langpont_session.policy.plans import Plan, Saved
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.policy.serializer import encode
+from flask_langpont_session.session.context import SessionContext
 from flask_langpont_session.session.mapping import Session
-from flask_langpont_session.session.work import Ids, SessionContext
 
 FAR = 4_000_000_000_000
 LIFE = Life(1_000_000, 9_000_000)
@@ -152,16 +152,17 @@ class Maker:
 
     def session(self, cookie: SessionId | None = None) -> Session:
         """Return the session of one request."""
-        return Session(self.context, lambda: cookie)
-
-    def ids(self, cookie: SessionId | None = None) -> Ids:
-        """Return the ids of one request."""
-        return Ids(self.context, lambda: cookie)
+        return Session(self.context, cookie)
 
     @property
     def context(self) -> SessionContext:
         return SessionContext(
-            cast(Any, self.repository), self._mint, lambda permanent: LIFE, self._forget, self.used.append
+            cast(Any, self.repository),
+            cookie=lambda request: request,  # a request is its cookie
+            mint=self._mint,
+            life=lambda permanent: LIFE,
+            on_new_id=self._forget,
+            on_use=self.used.append,
         )
 
     def _mint(self, kind: str, permanent: bool) -> SessionId:

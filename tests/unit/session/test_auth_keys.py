@@ -12,6 +12,8 @@ from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.loaded import Gap, Verdict
 from flask_langpont_session.session.auth_keys import carry, hides_some, restart
 from flask_langpont_session.session.mapping import Session
+from flask_langpont_session.session.saving import Saving
+from flask_langpont_session.session.special_keys import SpecialKeys
 from tests.support.fakes import Maker, Repository
 
 USER: dict[str, dict[str, Any]] = {
@@ -25,7 +27,7 @@ def test_setting_a_user_key_is_a_sign_in_under_another_id(maker: Maker, reposito
     session["_user_id"] = "7"
     [minted] = maker.minted
     assert (minted.kind, session.digest, maker.forgotten) == (SIGNED_IN, minted.digest, 1)
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.is_new, plan.grants, plan.ends) == (True, True, False)
     assert plan.changes["auth"].sets == {"_user_id": b'"7"'}
@@ -72,7 +74,7 @@ def test_what_is_said_again_is_no_change(maker: Maker, repository: Repository) -
     repository.lose_database()
     session["user_role"] = "editor"
     session["daily_limit"] = 1
-    assert session.saving.save() is None
+    assert Saving(session.work).save() is None
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -87,7 +89,7 @@ def test_removing_the_user_ends_the_session(maker: Maker, repository: Repository
     sid = repository.has(maker.sid("u", "u"), **USER)
     session = maker.session(sid)
     del session["_user_id"]
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.origin, plan.ends) == (sid, True)
     assert plan.target is None or plan.target.kind == ANONYMOUS
@@ -97,7 +99,7 @@ def test_removing_a_right_beside_a_user_is_a_change_of_rights(maker: Maker, repo
     session = maker.session(repository.has(maker.sid("u", "u"), **USER))
     del session["user_role"]
     assert not session.ended
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.grants, plan.changes["auth"].deletes) == (True, {"user_role"})
 
@@ -111,7 +113,7 @@ def test_a_session_that_is_over_or_in_doubt_ends_when_its_user_is_removed(
     repository.verdicts[sid.digest] = verdict
     session = maker.session(sid)
     session.pop("_user_id", None)
-    session.saving.save()
+    Saving(session.work).save()
     assert [plan.ends for plan in repository.plans] == [True]
 
 
@@ -120,7 +122,7 @@ def test_a_right_that_was_changed_inside_of_its_value_is_a_grant(maker: Maker, r
     session["identity.roles"].append("admin")
     repository.refuses = True
     with pytest.raises(GrantRefused):
-        session.saving.save()
+        Saving(session.work).save()
 
 
 def test_a_visitor_has_no_rights(maker: Maker, repository: Repository) -> None:
@@ -128,14 +130,14 @@ def test_a_visitor_has_no_rights(maker: Maker, repository: Repository) -> None:
     session = maker.session(repository.has(maker.sid("a")))
     session["logged_in"] = False
     assert session["logged_in"] is False
-    assert session.saving.save() is None
+    assert Saving(session.work).save() is None
 
 
 def test_a_new_id_of_the_same_session_brings_its_row_along(maker: Maker, repository: Repository) -> None:
     sid = repository.has(maker.sid("u", "u"), **USER)
     session = maker.session(sid)
     session.regenerate()
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.origin, plan.renames, plan.grants) == (sid, repository.rows[sid.digest], True)
     assert set(plan.changes["auth"].sets) == set(USER["auth"])
@@ -169,7 +171,7 @@ def test_what_is_carried_is_as_the_request_sees_it(session: Session) -> None:
 
 
 def test_a_default_and_a_csrf_token_are_no_data(session: Session) -> None:
-    session.special.bring_token("of an old session")
+    SpecialKeys(session).bring_token("of an old session")
     session.work.load().defaulted.add("lang")
     assert carry(session.work, ["auth", "ui"]) == {}
     session["lang"] = "ja"
@@ -189,9 +191,9 @@ def test_what_is_not_shown_may_be_there(session: Session, gap: Gap, is_beneath: 
 
 def test_what_is_known_as_a_whole_is_stored_anew(session: Session, maker: Maker) -> None:
     restart(session.work, ANONYMOUS, ["ui"], {"theme": b'"dark"'})
-    assert session.work.ids.target is maker.minted[0]
+    assert session.work.target is maker.minted[0]
     assert session.work.now.assigned == {"lang": b'"ja"', "theme": b'"dark"'}
-    assert session.work.ids.identity.carries == ()
+    assert session.work.carries == ()
     assert dict(session) == {"lang": "ja", "theme": "dark"}
 
 
@@ -199,18 +201,18 @@ def test_what_may_not_be_known_as_a_whole_is_brought_by_the_journal(session: Ses
     repository.scope.level = 1
     session["theme"] = "dark"
     restart(session.work, ANONYMOUS, ["ui", "translation"])
-    assert list(session.work.ids.identity.carries) == ["ui", "translation"]
+    assert list(session.work.carries) == ["ui", "translation"]
     assert session.work.now.assigned == {"theme": b'"dark"'}
     assert dict(session) == {"lang": "ja", "input_text": "x", "theme": "dark"}
     for categories in (["ui"], ["ui", "translation"]):  # once it is left behind it is not brought by a later id
         restart(session.work, ANONYMOUS, categories)
-    assert list(session.work.ids.identity.carries) == ["ui"]
+    assert list(session.work.carries) == ["ui"]
 
 
 def test_without_another_id_nothing_is_brought(session: Session, repository: Repository, maker: Maker) -> None:
     repository.scope.level = 1
     restart(session.work, None, ["ui"])
-    assert (session.work.ids.identity.carries, maker.minted) == ((), [])
+    assert (session.work.carries, maker.minted) == ((), [])
     assert maker.forgotten == 1
 
 

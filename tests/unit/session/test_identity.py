@@ -10,7 +10,7 @@ import pytest
 
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.rows import AuthRow
-from flask_langpont_session.session.identity import NOT_READ, TRANSITIONS, Event, Identity, IdState, drawing
+from flask_langpont_session.session.identity import TRANSITIONS, Event, Identity, IdState, drawing
 
 CAME = SessionId("came", "u", False, 1, b"secret")
 NEW, OTHER = SessionId("new", "u", False, 2, b"secret"), SessionId("other", "a", False, 3, b"secret")
@@ -20,14 +20,7 @@ ARCHITECTURE = Path(__file__).parents[3] / "docs" / "explanation" / "architectur
 
 @pytest.fixture
 def identity() -> Identity:
-    made = Identity()
-    made.origin = CAME
-    return made
-
-
-def target(identity: Identity) -> SessionId | None:
-    """Return the id under which the session is saved."""
-    return identity.minted or (None if identity.is_signed_out else identity.origin)
+    return Identity(CAME)
 
 
 def test_every_state_can_be_reached_and_left() -> None:
@@ -82,20 +75,16 @@ def test_what_is_not_in_the_table_is_refused(identity: Identity, before: IdState
             HAPPEN[event](identity)
 
 
-def test_a_request_begins_without_having_asked() -> None:
-    assert Identity().origin is NOT_READ
-
-
 def test_a_sign_in(identity: Identity) -> None:
     """Another id, whose data begins anew; after the save it is as if the request had come with it."""
     identity.restart(("ui",), wipes=False)
     identity.mint(NEW)
-    assert (identity.state, target(identity), identity.carries) == (IdState.MINTED, NEW, ("ui",))
+    assert (identity.state, identity.target, identity.carries) == (IdState.MINTED, NEW, ("ui",))
     assert identity.signs_in
     assert not identity.must_end
     identity.mark_saved()
     identity.move()
-    assert (identity.state, target(identity), identity.came_with, identity.carries) == (IdState.KEPT, NEW, CAME, ())
+    assert (identity.state, identity.target, identity.came_with, identity.carries) == (IdState.KEPT, NEW, CAME, ())
     assert not identity.is_restarted
 
 
@@ -104,19 +93,19 @@ def test_a_new_id_for_the_same_session(identity: Identity) -> None:
     identity.restart((), wipes=False)
     identity.mint(NEW)
     identity.rename(ROW)
-    assert (identity.state, identity.row) == (IdState.RENAMED, ROW)
+    assert (identity.state, identity.renamed_row) == (IdState.RENAMED, ROW)
     identity.mark_saved()
-    assert (identity.state, identity.row, target(identity)) == (IdState.MINTED, None, NEW)
+    assert (identity.state, identity.renamed_row, identity.target) == (IdState.MINTED, None, NEW)
 
 
 def test_a_sign_out_leaves_no_id(identity: Identity) -> None:
     identity.end(is_over=False)
     identity.restart((), wipes=True)
-    assert (identity.state, target(identity)) == (IdState.ENDED, None)
+    assert (identity.state, identity.target) == (IdState.ENDED, None)
     assert (identity.must_end, identity.must_wipe) == (True, True)
     identity.mark_saved()
     identity.move()
-    assert (identity.state, target(identity), identity.was_signed_out) == (IdState.KEPT, None, True)
+    assert (identity.state, identity.target, identity.was_signed_out) == (IdState.KEPT, None, True)
     assert not identity.must_end
 
 
@@ -124,7 +113,7 @@ def test_a_sign_out_that_keeps_data_leaves_an_anonymous_id(identity: Identity) -
     identity.end(is_over=False)
     identity.restart((), wipes=False)
     identity.mint(OTHER)
-    assert (identity.state, target(identity), identity.must_end) == (IdState.REPLACED, OTHER, True)
+    assert (identity.state, identity.target, identity.must_end) == (IdState.REPLACED, OTHER, True)
 
 
 def test_a_sign_in_after_a_sign_out_that_is_refused_leaves_it_signed_out(identity: Identity) -> None:
@@ -133,15 +122,15 @@ def test_a_sign_in_after_a_sign_out_that_is_refused_leaves_it_signed_out(identit
     identity.restart((), wipes=True)
     identity.restart((), wipes=False)
     identity.mint(NEW)
-    identity.take_back()
-    assert (identity.state, target(identity)) == (IdState.ENDED, None)
+    identity.drop_all()
+    assert (identity.state, identity.target) == (IdState.ENDED, None)
 
 
 def test_a_refused_sign_in_goes_on_with_what_came(identity: Identity) -> None:
     identity.restart(("ui",), wipes=False)
     identity.mint(NEW)
-    identity.take_back()
-    assert (identity.state, target(identity), identity.carries) == (IdState.KEPT, CAME, ())
+    identity.drop_all()
+    assert (identity.state, identity.target, identity.carries) == (IdState.KEPT, CAME, ())
     assert not identity.is_restarted
 
 
@@ -149,7 +138,7 @@ def test_a_session_that_is_over_already_keeps_its_id(identity: Identity) -> None
     """Its anonymous shadow is emptied; the save ends the session all the same."""
     identity.end(is_over=True)
     identity.restart((), wipes=True)
-    assert (identity.state, target(identity), identity.must_end, identity.must_wipe) == (IdState.KEPT, CAME, True, True)
+    assert (identity.state, identity.target, identity.must_end, identity.must_wipe) == (IdState.KEPT, CAME, True, True)
 
 
 def test_a_session_that_ended_meanwhile_is_what_came(identity: Identity) -> None:
@@ -160,14 +149,14 @@ def test_a_session_that_ended_meanwhile_is_what_came(identity: Identity) -> None
     identity.move()
     identity.restart((), wipes=False)
     identity.mint(OTHER)
-    identity.came_too_late()
-    assert (identity.state, target(identity)) == (IdState.KEPT, NEW)
+    identity.go_back()
+    assert (identity.state, identity.target) == (IdState.KEPT, NEW)
     assert (identity.has_moved, identity.came_with) == (False, None)
 
 
 def test_an_old_session_that_was_taken_over_came_with_its_new_id(identity: Identity) -> None:
     identity.stand_in(NEW)
-    assert (identity.state, target(identity), identity.has_moved, identity.came_with) == (IdState.KEPT, NEW, True, NEW)
+    assert (identity.state, identity.target, identity.has_moved, identity.came_with) == (IdState.KEPT, NEW, True, NEW)
 
 
 def test_the_docs_draw_the_table() -> None:

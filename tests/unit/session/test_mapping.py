@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,9 +44,7 @@ def test_everything_comes_with_the_first_key(maker: Maker, repository: Repositor
 
 def test_a_cookie_is_read_when_it_is_needed_and_once(maker: Maker) -> None:
     asked: list[int] = []
-    session = maker.session()
-    session.work.ids._cookie = lambda: asked.append(1)
-    assert not session.modified
+    session = Session(replace(maker.context, cookie=asked.append), 1)
     assert asked == []
     assert "lang" not in session
     assert session.new

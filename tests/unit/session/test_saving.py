@@ -7,6 +7,7 @@ import pytest
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.loaded import Former
 from flask_langpont_session.policy.plans import Saved
+from flask_langpont_session.session.saving import Saving
 from tests.support.fakes import Maker, Repository
 
 
@@ -21,7 +22,7 @@ def test_what_changes_nothing_saves_nothing(maker: Maker, repository: Repository
         assert session["cart"] == []
     elif deed == "sets what is there":
         session["daily_limit"] = 1
-    assert session.saving.save() is None
+    assert Saving(session.work).save() is None
     assert repository.plans == []
 
 
@@ -31,7 +32,7 @@ def test_only_changed_keys_are_saved_by_category(maker: Maker, repository: Repos
     )
     session["lang"] = "en"
     del session["input_text"]
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert {name: (dict(change.sets), set(change.deletes)) for name, change in plan.changes.items()} == {
         "ui": ({"lang": b'"en"'}, set()),
@@ -44,7 +45,7 @@ def test_a_change_inside_of_a_value_is_found(maker: Maker, repository: Repositor
     session = maker.session(repository.has(maker.sid("a"), data={"cart": [1]}))
     session["cart"].append(2)
     assert not session.modified
-    session.saving.save()
+    Saving(session.work).save()
     assert repository.plans[0].changes["data"].sets == {"cart": b"[1,2]"}
     assert session.modified
 
@@ -54,29 +55,29 @@ def test_what_was_read_before_it_was_written_is_told(maker: Maker, repository: R
     session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}))
     session["lang"] += "!"
     session["theme"] = "dark"
-    session.saving.save()
+    Saving(session.work).save()
     assert repository.plans[0].changes["ui"].seen == {"lang"}
 
 
 def test_a_visitor_gets_an_id_with_the_first_data(maker: Maker, repository: Repository) -> None:
     session = maker.session()
     assert session.get("lang") is None
-    assert session.saving.save() is None
+    assert Saving(session.work).save() is None
     assert maker.minted == []
     session["lang"] = "ja"
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.origin, plan.target, plan.is_new) == (None, maker.minted[0], True)
-    assert session.saving.is_worth_a_cookie
+    assert session.work.is_worth_a_cookie
 
 
 def test_nothing_is_saved_twice(maker: Maker, repository: Repository) -> None:
     session = maker.session(repository.has(maker.sid("a")))
     session["lang"] = "ja"
-    session.saving.save()
-    assert session.saving.save() is None
+    Saving(session.work).save()
+    assert Saving(session.work).save() is None
     session["theme"] = "dark"
-    session.saving.save()
+    Saving(session.work).save()
     assert [set(plan.changes["ui"].sets) for plan in repository.plans] == [{"lang"}, {"theme"}]
 
 
@@ -84,7 +85,7 @@ def test_clear_empties_every_category(maker: Maker, repository: Repository) -> N
     session = maker.session(repository.has(maker.sid("a"), ui={"lang": "ja"}))
     session.clear()
     session["theme"] = "dark"
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert {name for name, change in plan.changes.items() if change.wipe} == set(repository.table.categories)
     assert plan.changes["ui"].sets == {"theme": b'"dark"'}
@@ -95,19 +96,19 @@ def test_a_change_of_permanence_changes_the_row(maker: Maker, repository: Reposi
     sid = repository.has(maker.sid("u", "u", permanent=not permanent), auth={"_user_id": "7"})
     session = maker.session(sid)
     session.permanent = permanent
-    session.saving.save()
+    Saving(session.work).save()
     [plan] = repository.plans
     assert (plan.permanence_changed, list(plan.changes)) == (True, ["auth"])
-    assert session.saving.save() is None
+    assert Saving(session.work).save() is None
 
 
 def test_a_session_that_ended_meanwhile_is_what_came(maker: Maker, repository: Repository) -> None:
     repository.outcome = Saved(stored=False, ended=True)
     session = maker.session(repository.has(maker.sid("u", "u"), auth={"_user_id": "7"}))
     session["daily_limit"] = 5
-    session.saving.save()
+    Saving(session.work).save()
     assert "_user_id" not in session
-    assert not session.saving.is_worth_a_cookie
+    assert not session.work.is_worth_a_cookie
 
 
 @pytest.mark.parametrize(("kind", "shows"), [(SIGNED_IN, True), (ANONYMOUS, False)])
@@ -129,7 +130,7 @@ def test_what_is_written_is_taken_away_from_where_it_was(maker: Maker, repositor
     session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1], "wishes": [2]}, data={}))
     session.work.own_loaded().former = {"cart": Former("ui", True), "wishes": Former("ui", True)}
     session["cart"].append(2)
-    session.saving.save()
+    Saving(session.work).save()
     changes = repository.plans[0].changes
     assert changes["data"].sets == {"cart": b"[1,2]"}
     assert (changes["ui"].sets, changes["ui"].deletes, changes["ui"].seen) == ({}, {"cart"}, {"cart"})
@@ -144,9 +145,9 @@ def test_what_is_older_than_a_value_in_its_own_category_goes_with_the_next_chang
     session = maker.session(repository.has(maker.sid("a"), ui={"cart": [1]}, data={"cart": [2]}))
     session.work.own_loaded().former = {"cart": Former("ui", False)}
     assert session["cart"] == [2]
-    assert session.saving.save() is None
+    assert Saving(session.work).save() is None
     session["theme"] = "dark"
-    session.saving.save()
+    Saving(session.work).save()
     change = repository.plans[0].changes["ui"]
     assert (change.sets, change.deletes) == ({"theme": b'"dark"'}, {"cart"})
 
@@ -156,5 +157,5 @@ def test_what_belongs_to_auth_is_not_taken_away_by_other_changes(maker: Maker, r
     session = maker.session(repository.has(maker.sid("a"), ui={"daily_limit": 1}))
     session.work.own_loaded().former = {"daily_limit": Former("ui", False)}
     session["theme"] = "dark"
-    session.saving.save()
+    Saving(session.work).save()
     assert repository.plans[0].changes["ui"].deletes == set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask_langpont_session.support.caches import Recent, lazy
+from flask_langpont_session.support.caches import Recent
 
 
 def filled(*keys: str) -> Recent[str, str]:
@@ -65,21 +65,3 @@ def test_what_is_too_large_is_not_kept() -> None:
     kept.put("a", "small", 2)
     kept.put("a", "large", 3)
     assert kept.items() == []
-
-
-class Page:
-    def __init__(self) -> None:
-        self.made = 0
-
-    @lazy
-    def text(self) -> list[str]:
-        self.made += 1
-        return []
-
-
-def test_it_is_made_once_for_each_object() -> None:
-    page, other = Page(), Page()
-    assert page.made == 0
-    assert page.text is page.text
-    assert page.text is not other.text
-    assert (page.made, other.made) == (1, 1)
