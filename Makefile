@@ -106,16 +106,17 @@ freshness: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.freshness --write
 
-# Requests a second under gunicorn, beside Flask-Session and Flask's cookie session: fifteen minutes. By wrk, if it is
-# installed.
+# Requests a second under gunicorn, beside Flask-Session and Flask's cookie session: fifteen minutes. Needs wrk.
 throughput: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.throughput --write
 
-# More sessions, larger ones, more workers, more shards; writes docs/explanation/scaling.md. A few minutes.
+# More sessions, larger ones, more workers, more shards, and what ten million sessions need by that; writes
+# docs/explanation/scaling.md. A few minutes.
 scale: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.scale --write
+	$(BIN)/python -m benchmarks.plan --write
 
 # The same outages for this package, Flask-Session and Django's cached_db; writes the table in docs/outages.md.
 outage-report: $(INSTALLED)

@@ -1,52 +1,55 @@
-"""The contestants: six ways to have (or not to have) a session, each behind the same Flask application."""
+"""The contestants: ways to have (or not to have) a session, each behind the same Flask application."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import redis
 from flask import Flask, session
-from flask.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
+from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
+from flask_session import Session
 from flask_session.redis import RedisSessionInterface
-from msgspec import json
 
 from flask_langpont_session import LangPontSession
+from flask_langpont_session.config.settings import PATIENCE
 from flask_langpont_session.events import level_changed
 from flask_langpont_session.extension import state_of
 
-from . import near_cache
-from .measure import ASKING, OURS, Reply, call, environ_for
-from .scenarios import SIZES, VALUE, Meeting, add_pages
+from .scenarios import VALUE, Meeting, add_pages
+from .wsgi import Reply, call, environ_for
+
+SECRET_KEY = "a key of the benchmarks, 32 bytes or more"
 
 
 class Contestant:
     """A Flask application with one kind of session.
 
-    :param redis_url: the server all contestants share.
+    :param redis_url: of the server that all contestants share.
+    :param folder: for files of its own.
+    :param database_url: of the SQL database; empty: SQLite in the folder.
     """
 
     name = ""
     label = ""
+    #: Bytes of the largest session that fits; None: any.
     limit: int | None = None
-    """Largest session that fits, in bytes."""
-
+    #: How often a store was lost or found again: with any, the run says nothing.
     outages = 0
-    """How often a store was lost or found again: with any, the run says nothing."""
 
-    def __init__(self, redis_url: str) -> None:
-        self.redis_url = redis_url
+    def __init__(self, redis_url: str, folder: Path, database_url: str = "") -> None:
+        self.redis_url, self.folder = redis_url, folder
+        self.database_url = database_url or f"sqlite:///{folder / 'sessions.sqlite3'}"
         self.meeting = Meeting()
         self.app = Flask(__name__)
-        self.app.config["SECRET_KEY"] = "a key of the benchmarks, 32 bytes or more"
+        self.app.config["SECRET_KEY"] = SECRET_KEY
         self.set_up()
         add_pages(self.app, self.regenerate, self.meeting)
 
     def set_up(self) -> None:
-        """Install the session interface."""
+        """Install the session interface; Flask's own is there already."""
 
     def regenerate(self) -> None:
         """Give the session a new id at sign-in."""
@@ -56,8 +59,7 @@ class Contestant:
 
     def begin(self, data: Mapping[str, Any]) -> str:
         """Store a new session with this data. Return the Cookie header that leads to it."""
-        reply = self.get("/fill", value=data)
-        return reply.cookie or ""
+        return self.get("/fill", value=data).cookie or ""
 
     def get(self, path: str, cookie: str = "", value: object = "theme-000") -> Reply:
         """Make one request. :raises RuntimeError: it did not succeed."""
@@ -65,9 +67,6 @@ class Contestant:
         if reply.status != "200 OK":
             raise RuntimeError(f"{self.name}: {path} answered {reply.status}")
         return reply
-
-
-# -- without a server ----------------------------------------------------------------------------------------------
 
 
 class _PlainSession(dict[str, Any], SessionMixin):
@@ -93,8 +92,7 @@ class Bare(Contestant):
     name, label = "bare", "bare Flask, no session"
 
     def set_up(self) -> None:
-        self._sessions = _NoSessions()
-        self.app.session_interface = self._sessions
+        self._sessions = self.app.session_interface = _NoSessions()
 
     def begin(self, data: Mapping[str, Any]) -> str:
         cookie = f"number={len(self._sessions.dicts)}"
@@ -108,12 +106,6 @@ class SignedCookie(Contestant):
     name, label = "cookie", "Flask's cookie session"
     limit = 4093
 
-    def set_up(self) -> None:
-        self.app.session_interface = SecureCookieSessionInterface()
-
-
-# -- with a server -------------------------------------------------------------------------------------------------
-
 
 class FlaskSession(Contestant):
     """Flask-Session on Redis with its defaults."""
@@ -121,8 +113,6 @@ class FlaskSession(Contestant):
     name, label = "flask-session", "Flask-Session, defaults"
 
     def set_up(self) -> None:
-        from flask_session import Session
-
         self.app.config["SESSION_TYPE"] = "redis"
         self.app.config["SESSION_REDIS"] = redis.Redis.from_url(self.redis_url)
         Session(self.app)
@@ -143,103 +133,23 @@ class FlaskSessionUnrefreshed(FlaskSession):
         super().set_up()
 
 
-class _HashSession(dict[str, Any], SessionMixin):
-    def __init__(self, sid: str, data: Mapping[str, Any]) -> None:
-        super().__init__(data)
-        self.sid = sid
-        self.left: str | None = None
-        self.changed: set[str] = set()
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        self.changed.add(key)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        super().update(*args, **kwargs)
-        self.changed.update(dict(*args, **kwargs))
-
-
-class _HashSessions(SessionInterface):
-    """Three hashes, read and prolonged in one pipeline; changed fields go out in another. It guards against nothing."""
-
-    life = 3600
-    category_of: Mapping[str, str] = {key: name for name, data in SIZES["1 KB"].items() for key in data}
-    categories = tuple(SIZES["1 KB"])
-
-    def __init__(self, url: str) -> None:
-        self.client = redis.Redis.from_url(url)
-
-    def open_session(self, app: Flask, request: Request) -> _HashSession:
-        sid = request.cookies.get("session")
-        if not sid:
-            return _HashSession(secrets.token_urlsafe(32), {})
-        pipeline = self.client.pipeline(transaction=False)
-        for category in self.categories:
-            pipeline.hgetall(f"hand:{category}:{{{sid}}}")
-        for category in self.categories:
-            pipeline.expire(f"hand:{category}:{{{sid}}}", self.life)
-        hashes = pipeline.execute()[: len(self.categories)]
-        return _HashSession(sid, {name.decode(): json.decode(raw) for found in hashes for name, raw in found.items()})
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        assert isinstance(session, _HashSession)
-        response.vary.add("Cookie")
-        if not session.changed:
-            return
-        changes: dict[str, dict[str, bytes]] = {}
-        for key in session.changed:
-            changes.setdefault(self.category_of.get(key, "ui"), {})[key] = json.encode(session[key])
-        pipeline = self.client.pipeline(transaction=False)
-        for category, fields in changes.items():
-            pipeline.hset(f"hand:{category}:{{{session.sid}}}", mapping=fields)  # type: ignore[arg-type]
-            pipeline.expire(f"hand:{category}:{{{session.sid}}}", self.life)
-        if session.left:
-            pipeline.delete(*(f"hand:{category}:{{{session.left}}}" for category in self.categories))
-        pipeline.execute()
-        response.set_cookie("session", session.sid, httponly=True)
-
-
-class HandWritten(Contestant):
-    """By hand: the least that a session in three hashes has to do, without SQL."""
-
-    name, label = "by-hand", "written by hand: 3 HGETALL + 3 EXPIRE (+ HSET + EXPIRE)"
-
-    def set_up(self) -> None:
-        self.app.session_interface = _HashSessions(self.redis_url)
-
-    def regenerate(self) -> None:
-        found: Any = session
-        found.left, found.sid = found.sid, secrets.token_urlsafe(32)
-        found.changed.update(found)
-
-
 class Ours(Contestant):
-    """This package.
+    """This package."""
 
-    :param folder: for its journal.
-    """
-
-    name, label = OURS, "**flask_langpont_session**"
-    near = True
-    """Whether it uses the near cache."""
-
-    def __init__(self, redis_url: str, database_url: str, folder: Path) -> None:
-        self._database_url = database_url
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(redis_url)
+    name, label = "ours", "**flask_langpont_session**"
+    near_cache: tuple[str, ...] | None = None
+    """The setting: which categories are in it; None: all."""
 
     def set_up(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "REDIS_URL": self.redis_url,
-            "DATABASE_URL": self._database_url,
-            "JOURNAL": str(self._folder / "journal.sqlite3"),
+            "DATABASE_URL": self.database_url,
+            "JOURNAL": str(self.folder / "journal.sqlite3"),
             # Patience costs nothing while all is well. With the defaults, a busy machine would be an outage, and an
             # outage is not what is measured.
-            "REDIS_TIMEOUT": 3.0,
-            "DATABASE_TIMEOUT": 3.0,
-            "REQUEST_BUDGET": 5.0,
-            **near_cache.setting(on=self.near),
+            **{name.upper(): value for name, value in PATIENCE.items()},
+            "NEAR_CACHE": self.near_cache,
         }
         self.app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(self.app)
@@ -250,20 +160,22 @@ class Ours(Contestant):
         self.outages += 1
 
     def close(self) -> None:
-        state = state_of(self.app)
-        state.monitor.stop()
-        state.backend.database.engine.dispose()
-        state.backend.journal.close()
+        state_of(self.app).close()
 
 
 class OursWithoutNearCache(Ours):
     """This package, which then asks Redis at each read."""
 
-    name, label = ASKING, "… without the near cache"
-    near = False
+    name, label = "ours-asking", "… without the near cache"
+    near_cache: tuple[str, ...] | None = ()
 
 
-def without_sql(redis_url: str) -> list[Contestant]:
-    """Return all contestants but ours, in the order of the report."""
-    kinds: tuple[type[Contestant], ...] = (Bare, SignedCookie, FlaskSession, FlaskSessionUnrefreshed, HandWritten)
-    return [kind(redis_url) for kind in kinds]
+KINDS: tuple[type[Contestant], ...] = (
+    Bare,
+    SignedCookie,
+    FlaskSession,
+    FlaskSessionUnrefreshed,
+    OursWithoutNearCache,
+    Ours,
+)
+"""All of them, in the order of the report."""

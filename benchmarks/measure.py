@@ -1,88 +1,23 @@
-"""The ways of measuring: one WSGI call, blocks of calls in interleaved rounds, the server's counters, threads."""
+"""The ways of measuring: blocks of requests in interleaved rounds, the server's counters, threads."""
 
 from __future__ import annotations
 
 import gc
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.cookies import SimpleCookie
 from statistics import median
 from threading import Barrier
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 
+from .contestants import Contestant
+from .page import say
 from .scenarios import VALUE, Scenario, bytes_of, data_of
-
-if TYPE_CHECKING:
-    from .contestants import Contestant
-
-Environ = dict[str, Any]
-
-BARE, REFERENCE, OURS, ASKING = "bare", "flask-session", "ours", "ours-asking"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer to a request."""
-
-    status: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    @property
-    def cookie(self) -> str | None:
-        """Return the Cookie header a browser would send from now on; None: no cookie was set."""
-        for name, value in self.headers:
-            if name == "Set-Cookie":
-                return "; ".join(f"{key}={morsel.value}" for key, morsel in SimpleCookie(value).items())
-        return None
-
-
-def environ_for(path: str, cookie: str) -> Environ:
-    """Return the WSGI environ of a GET."""
-    return {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path,
-        "QUERY_STRING": "",
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": "127.0.0.1",
-        "HTTP_HOST": "localhost",
-        "HTTP_COOKIE": cookie,
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-
-
-def call(app: Callable[..., Iterable[bytes]], environ: Environ) -> Reply:
-    """Make one request, all in: what a WSGI server would do with the application."""
-    started: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[..., object]:
-        started.append((status, headers))
-        return started.append
-
-    body = app(environ.copy(), start_response)
-    try:
-        content = b"".join(body)
-    finally:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
-    return Reply(*started[0], content)
-
+from .wsgi import Environ, call, environ_for
 
 # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -157,7 +92,7 @@ def fits(contestant: Contestant, scenario: Scenario) -> bool:
     return contestant.limit is None or size <= contestant.limit
 
 
-def run_rounds(lanes: Sequence[Lane], *, rounds: int, calls: int, progress: Callable[[str], None]) -> None:
+def run_rounds(lanes: Sequence[Lane], rounds: int, calls: int) -> None:
     """Run all lanes in every round, so that whatever else the machine does hits all of them alike."""
     for lane in lanes:
         lane.begin()
@@ -166,7 +101,7 @@ def run_rounds(lanes: Sequence[Lane], *, rounds: int, calls: int, progress: Call
         lane.bodies.clear()
     with _no_collection():
         for number in range(rounds):
-            progress(f"round {number + 1} of {rounds}")
+            say(f"round {number + 1} of {rounds}")
             for lane in _rotated(lanes, number):
                 lane.run(calls // 4 if lane.scenario.visitor else calls, warm_up=2)
     for lane in lanes:
@@ -199,50 +134,45 @@ def _no_collection() -> Iterator[None]:
 
 # -- traffic -------------------------------------------------------------------------------------------------------
 
-_SCRIPTS = ("evalsha", "eval")
-
 
 @dataclass(frozen=True)
 class Traffic:
     """The cost of one request on the wire, by the server's own counters.
 
-    :param commands: name → how many the client sent.
+    :param commands: that the client sent; those within a script are not its own.
     """
 
     round_trips: float
-    commands: Mapping[str, float]
+    commands: float
     bytes_out: float
     bytes_in: float
 
 
-def traffic(lane: Lane, admin: redis.Redis, calls: int) -> Traffic:
-    """Return the traffic of a request, from the counters before and after some requests. The scripts' inner commands
-    are not the client's and do not count."""
+def traffic(lane: Lane, admin: redis.Redis, calls: int = 20) -> Traffic:
+    """Return the traffic of a request, from the counters before and after some requests."""
     environs = [lane.environ(number) for number in range(calls)]
     nothing = _counted(admin, lambda: None)
     total = _counted(admin, lambda: [call(lane.contestant.app.wsgi_app, environ) for environ in environs])
     spent = {name: (total[name] - nothing.get(name, 0)) / calls for name in total}
-    commands = {name.removeprefix("cmdstat_"): value for name, value in spent.items() if name.startswith("cmdstat_")}
-    commands = {name: round(count, 1) for name, count in commands.items() if count >= 0.05}
-    if any(name in commands for name in _SCRIPTS):
-        commands = {name: commands[name] for name in _SCRIPTS if name in commands}
+    sent = {name: round(value, 1) for name, value in spent.items() if name.startswith("cmdstat_") and value >= 0.05}
+    scripts = {name: value for name, value in sent.items() if name.startswith("cmdstat_eval")}
     # A large request takes the server several reads, a large reply several writes; never both for one round trip.
     trips = min(spent["total_reads_processed"], spent["total_writes_processed"])
+    commands = sum((scripts or sent).values())
     return Traffic(round(trips, 1), commands, spent["total_net_input_bytes"], spent["total_net_output_bytes"])
 
 
 def _counted(admin: redis.Redis, action: Callable[[], object]) -> dict[str, float]:
     before = _counters(admin)
     action()
-    after = _counters(admin)
-    return {name: value - before.get(name, 0) for name, value in after.items()}
+    return {name: value - before.get(name, 0) for name, value in _counters(admin).items()}
 
 
-def _counters(admin: redis.Redis) -> dict[str, float]:
+def _counters(admin: redis.Redis) -> Mapping[str, float]:
     stats: Any = admin.info("stats")
     commands: Any = admin.info("commandstats")
-    names = ("total_reads_processed", "total_writes_processed", "total_net_input_bytes", "total_net_output_bytes")
-    return {name: stats[name] for name in names} | {name: entry["calls"] for name, entry in commands.items()}
+    counted = {name: value for name, value in stats.items() if name.startswith("total_")}
+    return counted | {name: entry["calls"] for name, entry in commands.items()}
 
 
 # -- lost updates --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ PATIENCE = 5.0
 """Seconds for an answer: a busy machine is no outage."""
 
 
-class Order(msgspec.Struct):
+@dataclass(frozen=True)
+class Order:
     """An order to a worker.
 
     :param work: a key of :data:`WORK`, or ``fill``, ``index``, ``return``.
@@ -69,7 +71,8 @@ class Order(msgspec.Struct):
     seconds: float = 0.0
 
 
-class Report(msgspec.Struct):
+@dataclass(frozen=True)
+class Report:
     """The result of an order.
 
     :param took: microseconds of each operation, in their order.

@@ -24,9 +24,9 @@ from devservers.web import PROJECT
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
 
+from ..browser import Browser
 from ..slow_disk import slow_disk
 from . import application
-from .browser import Browser
 
 LONG = 60.0
 """Seconds until something that has to happen counts as not happening: the machine may be busy."""

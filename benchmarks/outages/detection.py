@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from devservers.processes import wait_until
 from tests.faults import proxy
 
-from .apps.langpont import TOOK
-from .apps.pages import LISTS
-from .browser import Answer, Browser
+from ..browser import Answer, Browser
+from ..page import say, table
 from .faults import OUTAGES
-from .stage import LANGPONT, THREADS, Stage, staged
+from .flask_apps import LEVEL, LISTS, TOOK
+from .stage import THREADS, TIMED, Stage, staged
 
 DEAR = 0.05
 """Seconds from which on a request has paid for the outage; a healthy one takes a few milliseconds."""
@@ -25,17 +26,20 @@ DEAR = 0.05
 PAUSE = 0.01
 """Seconds between two requests of one browser: they shall find the machine idle, not each other."""
 
-_PATIENCE = 30.0
 _QUIET = 0.5
 """Seconds of load before an outage and after its end: what it costs is held against the former."""
+
+_LASTS = 1.0
+"""Seconds of an outage after it was noticed."""
 
 _RATHER_OFTEN = 10
 """One request in so many writes, so that there is something to merge."""
 
 _BY_NAME = {outage.name: outage for outage in OUTAGES}
 _Causing = Callable[[Stage, list[str]], AbstractContextManager[None]]
+Kind = tuple[str, _Causing, float]
 
-KINDS: Sequence[tuple[str, _Causing, float]] = (
+KINDS: Sequence[Kind] = (
     ("connections refused", _BY_NAME["refused"].causing, 0.1),
     ("connections reset", _BY_NAME["reset"].causing, 0.1),
     ("something else answers", _BY_NAME["garbage"].causing, 0.1),
@@ -47,18 +51,49 @@ KINDS: Sequence[tuple[str, _Causing, float]] = (
 """Title, cause, and the goal for its detection in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One answer.
+def _level(answer: Answer) -> int:
+    return int(answer.headers.get(LEVEL, -1))
 
-    :param took: seconds in the application, session and all; the browser's own time is ``ended - began``.
-    """
 
-    began: float
-    ended: float
-    status: int
-    level: int
-    took: float
+def _took(answer: Answer) -> float:
+    """Return the seconds in the application, session and all."""
+    return float(answer.headers.get(TOOK, "nan"))
+
+
+class Stampede:
+    """A context manager: as many browsers as the worker has threads ask again and again."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.seen: list[Answer] = []
+        self._over = threading.Event()
+
+    def __enter__(self) -> Stampede:
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._asking = [self._pool.submit(self._ask, number) for number in range(THREADS)]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        for asking in self._asking:
+            asking.result()
+
+    def _ask(self, number: int) -> None:
+        browser = Browser(self.url)
+        wait_until(lambda: browser.send("/sign-in", user=f"user-{number}").ok, "a sign-in")
+        turn = 0
+        while not self._over.wait(PAUSE):
+            turn += 1
+            if turn % _RATHER_OFTEN:
+                self.seen.append(browser.get("/read"))
+            else:
+                self.seen.append(browser.send(f"/write/{list(LISTS)[1]}", number=str(turn % 7)))
+
+    def until(self, condition: Callable[[int], bool], what: str) -> None:
+        """Wait for an answer that began after now and was given at such a level."""
+        now = time.monotonic()
+        wait_until(lambda: any(s.began > now and condition(_level(s)) for s in self.seen[-200:]), what, pause=0.005)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,83 +117,28 @@ class Measured:
     recovered: float
 
 
-class Stampede:
-    """A context manager: as many browsers as the worker has threads ask again and again."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.seen: list[Seen] = []
-        self._over = threading.Event()
-
-    def __enter__(self) -> Stampede:
-        self._pool = ThreadPoolExecutor(THREADS)
-        self._asking = [self._pool.submit(self._ask, number) for number in range(THREADS)]
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._over.set()
-        self._pool.shutdown()
-        for asking in self._asking:
-            asking.result()
-
-    def _ask(self, number: int) -> None:
-        browser = Browser(self.url)
-        self._until(lambda: browser.send("/sign-in", user=f"user-{number}").ok, "a sign-in")
-        turn = 0
-        while not self._over.is_set():
-            turn += 1
-            time.sleep(PAUSE)
-            if turn % _RATHER_OFTEN:
-                self._note(browser.get("/read"))
-            else:
-                what = list(LISTS)[1]
-                self._note(browser.send(f"/write/{what}", number=str(turn % 7)))
-
-    def _note(self, answer: Answer) -> None:
-        level = answer.json["level"] if answer.ok else -1
-        self.seen.append(Seen(answer.began, answer.ended, answer.status, level, float(answer.headers.get(TOOK, "nan"))))
-
-    def until(self, condition: Callable[[Seen], bool], what: str) -> None:
-        """Wait for an answer that began after now."""
-        now = time.monotonic()
-        self._until(lambda: any(s.began > now and condition(s) for s in self.seen[-200:]), what)
-
-    @staticmethod
-    def _until(condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {_PATIENCE:g} s: {what}")
-            time.sleep(0.005)
-
-
-def measure(stage: Stage, causing: _Causing, seconds: float) -> Measured:
-    """Measure one outage of so many seconds."""
+def measure(stage: Stage, causing: _Causing) -> Measured:
+    """Measure one outage."""
     [site] = stage.sites.values()
     with Stampede(site.url) as stampede:
-        stampede.until(lambda s: s.level == 0, "level 0 before the outage")
+        stampede.until(lambda level: level == 0, "level 0 before the outage")
         time.sleep(_QUIET)
         began = time.monotonic()
         with causing(stage, []):
-            stampede.until(lambda s: s.level > 0, "a degraded level")
-            time.sleep(seconds)
+            stampede.until(lambda level: level > 0, "a degraded level")
+            time.sleep(_LASTS)
             healing = time.monotonic()
-        stampede.until(lambda s: s.level == 0, "level 0 after the outage")
+        stampede.until(lambda level: level == 0, "level 0 after the outage")
         time.sleep(_QUIET)
-    return summary(stampede.seen, began, healing)
-
-
-def summary(seen: Sequence[Seen], began: float, healing: float) -> Measured:
-    """Return the figures of one outage."""
-    degraded = [s for s in seen if s.ended > began and s.level > 0]
+    seen = stampede.seen
+    degraded = [s for s in seen if s.ended > began and _level(s) > 0]
     detected = min(s.ended for s in degraded)
-    onset = [s for s in seen if s.ended > began and s.began <= detected]
     return Measured(
         detected=detected - began,
-        paid=sum(s.took > DEAR for s in onset),
-        dearest=max(s.took for s in seen if s.ended > began),
-        before=_p99(s.took for s in seen if s.ended < began),
-        after=_p99(s.took for s in seen if detected < s.began < healing),
+        paid=sum(_took(s) > DEAR for s in seen if s.ended > began and s.began <= detected),
+        dearest=max(_took(s) for s in seen if s.ended > began),
+        before=_p99(_took(s) for s in seen if s.ended < began),
+        after=_p99(_took(s) for s in seen if detected < s.began < healing),
         errors=sum(s.status != 200 for s in seen),
         recovered=max(0.0, max(s.ended for s in degraded) - healing),
     )
@@ -168,25 +148,25 @@ def _p99(took: Iterable[float]) -> float:
     return statistics.quantiles(took, n=100)[98]
 
 
-def report(times: int, seconds: float, say: Callable[[str], None]) -> str:
-    """Measure all kinds of outage, each so often. Return a Markdown table: medians, and the worst in brackets."""
-    columns = ["detected, s", "goal", "requests that paid", "dearest, s", "p99 before / after, ms", "level 0 after, s"]
-    lines = [f"| outage | {' | '.join([*columns, '5xx'])} |", "| --- |" + " ---: |" * 7]
-    with staged((LANGPONT,), application="create_timed_app", workers=1) as stage:
-        for title, causing, goal in KINDS:
+def markdown(kinds: Sequence[Kind], times: int) -> str:
+    """Measure these kinds of outage, each so often. Return a table: medians, and the worst in brackets."""
+    rows = []
+    with staged((TIMED,), workers=1) as stage:
+        for title, causing, goal in kinds:
             found = []
             for turn in range(times):
                 say(f"{title}, {turn + 1} of {times}")
-                found.append(measure(stage, causing, seconds))
-            lines.append(_line(title, goal, found))
-    return "\n".join(lines) + "\n"
+                found.append(measure(stage, causing))
+            rows.append([title, *_cells(goal, found)])
+    head = ["outage", "detected, s", "goal", "requests that paid", "dearest, s", "p99 before / after, ms"]
+    return table([*head, "level 0 after, s", "5xx"], rows)
 
 
-def _line(title: str, goal: float, found: Sequence[Measured]) -> str:
+def _cells(goal: float, found: Sequence[Measured]) -> list[str]:
     def both(values: Sequence[float], digits: int) -> str:
         return f"{statistics.median(values):.{digits}f} ({max(values):.{digits}f})"
 
-    cells = [
+    return [
         both([m.detected for m in found], 3),
         f"≤ {goal:g}",
         both([m.paid for m in found], 0),
@@ -195,4 +175,3 @@ def _line(title: str, goal: float, found: Sequence[Measured]) -> str:
         both([m.recovered for m in found], 2),
         str(sum(m.errors for m in found)),
     ]
-    return f"| {title} | {' | '.join(cells)} |"

@@ -113,17 +113,16 @@ def _flushed(stage: Stage, proof: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _refusing_writes(
-    stage: Stage, proof: list[str], *, begin: Callable[[Any], object], end: Callable[[Any], object], code: str
-) -> Iterator[None]:
+def _refusing_writes(stage: Stage, proof: list[str], *, begin: str, end: str, code: str) -> Iterator[None]:
+    """:param begin: the command that begins it; `end`: the one that ends it."""
     with stage.redis.client() as redis:
         before = _errors(redis, code)
-        begin(redis)
+        redis.execute_command(*begin.split())
     try:
         yield
     finally:
         with stage.redis.client() as redis:
-            end(redis)
+            redis.execute_command(*end.split())
             times = _errors(redis, code) - before
     _must(times, f"answers {code}")
     proof.append(f"the server answered {times} × `{code}`")
@@ -144,23 +143,6 @@ def _has_mark(stage: Stage) -> bool:
         return bool(redis.exists(MARK))
 
 
-def _follow_no_server(redis: Any) -> None:
-    redis.execute_command("REPLICAOF", "127.0.0.1", "1")
-
-
-def _lead(redis: Any) -> None:
-    redis.execute_command("REPLICAOF", "NO", "ONE")
-
-
-def _fill(redis: Any) -> None:
-    redis.config_set("maxmemory-policy", "noeviction")
-    redis.config_set("maxmemory", 1)
-
-
-def _empty(redis: Any) -> None:
-    redis.config_set("maxmemory", 0)
-
-
 OUTAGES = (
     Outage("refused", "Redis refuses connections", _refusing),
     Outage("hang", "Redis hangs (SIGSTOP)", _frozen),
@@ -175,17 +157,11 @@ OUTAGES = (
     Outage(
         "readonly",
         "the primary becomes a read-only replica",
-        partial(_refusing_writes, begin=_follow_no_server, end=_lead, code="READONLY"),
+        partial(_refusing_writes, begin="REPLICAOF 127.0.0.1 1", end="REPLICAOF NO ONE", code="READONLY"),
     ),
     Outage(
         "oom",
         "Redis is out of memory (noeviction)",
-        partial(_refusing_writes, begin=_fill, end=_empty, code="OOM"),
+        partial(_refusing_writes, begin="CONFIG SET maxmemory 1", end="CONFIG SET maxmemory 0", code="OOM"),
     ),
 )
-
-
-def lasting(outage: Outage, seconds: float) -> None:
-    """Wait while it lasts."""
-    if outage.lasts:
-        time.sleep(seconds)

@@ -12,8 +12,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from .apps.pages import LISTS
-from .browser import Answer, Browser
+from ..browser import Answer, Browser
+from .flask_apps import LISTS
 from .history import OLD_COOKIE, READ, SIGN_OUT, Event
 
 PAUSE = (0.1, 0.2)

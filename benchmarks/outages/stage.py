@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +19,8 @@ from devservers.web import PROJECT, WebServer
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
 
-from .apps import pages
-from .browser import Browser
+from ..browser import Browser
+from . import flask_apps
 
 WORKERS, THREADS = 2, 4
 
@@ -29,13 +29,13 @@ WORKERS, THREADS = 2, 4
 class System:
     """One way to keep sessions.
 
-    :param module: in :mod:`benchmarks.outages.apps`; has ``create_app()``.
+    :param application: where gunicorn finds it.
     :param packages: whose versions the report names.
     :param configured: how, in a sentence of the report.
     """
 
     name: str
-    module: str
+    application: str
     packages: Sequence[str]
     configured: str
     prepare: Callable[[Stage], None] = lambda stage: None
@@ -58,9 +58,9 @@ class Stage:
     def environment(self, name: str) -> Mapping[str, str]:
         """Return the environment of a system's processes."""
         return os.environ | {
-            pages.REDIS_URL: self.proxy.instead_of(self.redis.url),
-            pages.DATABASE_URL: self.database.url,
-            pages.JOURNAL: str(self.folder / name / "journal.sqlite3"),
+            flask_apps.REDIS_URL: self.proxy.instead_of(self.redis.url),
+            flask_apps.DATABASE_URL: self.database.url,
+            flask_apps.JOURNAL: str(self.folder / name / "journal.sqlite3"),
         }
 
 
@@ -72,42 +72,44 @@ def _langpont_tables(stage: Stage) -> None:
 
 def _django_tables(stage: Stage) -> None:
     log = stage.folder / "migrate.log"
-    command = [sys.executable, "-m", "benchmarks.outages.apps.django"]
-    if spawn(command, log=log, cwd=PROJECT, env=stage.environment("django")).wait() != 0:
+    command = [sys.executable, "-m", "benchmarks.outages.django_app"]
+    if spawn(command, log=log, cwd=PROJECT, env=stage.environment(DJANGO.name)).wait() != 0:
         raise ServerError(f"Django's migration failed: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _by(factory: Callable[[], object]) -> str:
+    return f"{factory.__module__}:{factory.__name__}()"
 
 
 LANGPONT = System(
     "flask_langpont_session",
-    "langpont",
+    _by(flask_apps.create_langpont),
     ("flask-langpont-session", "flask"),
     "every setting but the addresses has its default (a request waits at most 0.3 s for all stores together)",
     _langpont_tables,
 )
 FLASK_SESSION = System(
     "Flask-Session",
-    "flask_session",
+    _by(flask_apps.create_flask_session),
     ("flask-session", "cachelib", "msgspec"),
     "`SESSION_TYPE = 'redis'` and `Redis.from_url(…)` as its documentation has it (such a client tries nothing again), "
     "with `socket_timeout` and `socket_connect_timeout` of 1 s; `regenerate()` at sign-in; everything else by default",
 )
 DJANGO = System(
     "Django cached_db",
-    "django",
+    "benchmarks.outages.django_app:create_app()",
     ("django",),
     "`cached_db` over Django's `RedisCache` with both time-outs at 1 s, and PostgreSQL with persistent connections, "
     "health checks and `connect_timeout` 1 s; `cycle_key()` at sign-in, `flush()` at sign-out",
     _django_tables,
 )
 SYSTEMS = (LANGPONT, FLASK_SESSION, DJANGO)
+TIMED = replace(LANGPONT, application=_by(flask_apps.create_timed))
 
 
 @contextmanager
-def staged(systems: Sequence[System], *, application: str = "create_app", workers: int = WORKERS) -> Iterator[Stage]:
-    """Start the servers, and the systems on them; end all of it afterwards.
-
-    :param application: the factory in the systems' modules.
-    """
+def staged(systems: Sequence[System], workers: int = WORKERS) -> Iterator[Stage]:
+    """Start the servers, and the systems on them; end all of it afterwards."""
     with ExitStack() as ends:
         folder = Path(ends.enter_context(TemporaryDirectory(prefix="outages-")))
         redis = ends.enter_context(Valkey(folder / "redis"))
@@ -117,12 +119,12 @@ def staged(systems: Sequence[System], *, application: str = "create_app", worker
         for system in systems:
             system.prepare(stage)
             site = stage.sites[system.name] = WebServer(
-                folder / system.module,
+                folder / system.name,
                 workers=workers,
                 threads=THREADS,
                 preload=False,
-                env=stage.environment(system.module),
-                application=f"benchmarks.outages.apps.{system.module}:{application}()",
+                env=stage.environment(system.name),
+                application=system.application,
             )
             ends.callback(site.kill)
             site.start()
@@ -150,6 +152,6 @@ def compare_bodies(stage: Stage) -> int:
 def _scope(browser: Browser, user: str) -> list[object]:
     answers = [browser.get("/read"), browser.send("/sign-in", user=user), browser.get("/read")]
     for number in (1, 2):
-        answers += [browser.send(f"/write/{what}", number=str(number)) for what in pages.LISTS]
+        answers += [browser.send(f"/write/{what}", number=str(number)) for what in flask_apps.LISTS]
     answers += [browser.get("/read"), browser.send("/sign-out"), browser.get("/read")]
     return [(answer.status, answer.json if answer.ok else None) for answer in answers]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.appends.browser import Answer, Browser
 from benchmarks.appends.hosts import Worker
 from benchmarks.appends.verdict import WRITES
+from benchmarks.browser import Answer, Browser
 from devservers.processes import wait_until
 from tests.faults.proxy import REFUSE
 

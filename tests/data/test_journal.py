@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import LONG, Stage, Worker
+from benchmarks.browser import Browser
 from devservers.processes import wait_until
 from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.host.forms import path_of

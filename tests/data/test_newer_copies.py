@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import Host, Stage, Worker
+from benchmarks.browser import Browser
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.stores.host.journal import journal_at

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from benchmarks.appends.browser import Browser
 from benchmarks.appends.hosts import Worker
+from benchmarks.browser import Browser
 from devservers.processes import wait_until
 
 from .conftest import HostMaker

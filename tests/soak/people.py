@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
-from benchmarks.outages.browser import NO_ANSWER, Answer, Browser
+from benchmarks.browser import NO_ANSWER, Answer, Browser
 from tests.stories.ledger import OUT
 from tests.stories.visitor import COOKIE
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from benchmarks.outages.browser import Answer, Browser
+from benchmarks.browser import Answer, Browser
 from flask_langpont_session.policy.ids import digest_of
 from tests.stories.ledger import OUT, state_of
 from tests.stories.visitor import COOKIE

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.outages.browser import Answer, Browser
+from benchmarks.browser import Answer, Browser
 from tests.stories.ledger import OUT
 from tests.stories.visitor import COOKIE
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.appends.application import CONFIG
-from benchmarks.appends.browser import Answer, Browser
+from benchmarks.browser import Answer, Browser
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from devservers.web import WebServer

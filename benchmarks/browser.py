@@ -12,6 +12,9 @@ from urllib.parse import urlencode, urlsplit
 
 FORM = "application/x-www-form-urlencoded"
 
+COOKIE = "session"
+"""The name of the session cookie, unless an application is told another one."""
+
 NO_ANSWER = 0
 """The status of a request whose connection broke or that was given up."""
 
@@ -61,6 +64,15 @@ class Browser:
         """Return another browser with a copy of the cookies as they are now: a thief, or a page that was opened
         before."""
         return type(self)(url or self.url, dict(self.cookies))
+
+    def at(self, url: str) -> Self:
+        """Return the same browser, with the same cookie jar, at another address."""
+        return type(self)(url, self.cookies)
+
+    @property
+    def cookie(self) -> str | None:
+        """Return the value of the session cookie."""
+        return self.cookies.get(COOKIE)
 
     def get(self, path: str) -> Answer:
         """Ask for a page."""

@@ -1,10 +1,11 @@
 """Django's ``cached_db`` sessions: Django's own RedisCache, and its session table.
 
-``python -m benchmarks.outages.apps.django`` makes the table.
+``python -m benchmarks.outages.django_app`` makes the table.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,15 +16,12 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
-from .pages import DATABASE_URL, LISTS, REDIS_URL, SECRET_KEY, USER, from_environment, shown
-
-TIMEOUT = 1
-"""Seconds, of every time-out that can be set."""
+from .flask_apps import DATABASE_URL, LISTS, REDIS_URL, SECRET_KEY, TIMEOUT, USER, shown
 
 
 def configure() -> None:
     """Configure Django as its documentation has it, with persistent connections to the database and 1 s time-outs."""
-    database = urlsplit(from_environment(DATABASE_URL))
+    database = urlsplit(os.environ[DATABASE_URL])
     settings.configure(
         SECRET_KEY=SECRET_KEY,
         ALLOWED_HOSTS=["*"],
@@ -34,7 +32,7 @@ def configure() -> None:
         CACHES={
             "default": {
                 "BACKEND": "django.core.cache.backends.redis.RedisCache",
-                "LOCATION": from_environment(REDIS_URL),
+                "LOCATION": os.environ[REDIS_URL],
                 "OPTIONS": {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT},
             }
         },
