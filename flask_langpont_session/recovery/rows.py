@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import compress
 from typing import TypeAlias, TypeVar
@@ -16,9 +15,10 @@ from ..policy.categories import AUTH
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, ONLY, PRIMARY
 from ..policy.leases import INCIDENT_MARGIN_MS
-from ..policy.rows import AuthRow, Found, Position, RowState
+from ..policy.rows import AuthRow, Found, RowState
 from ..stores.backend import Backend
-from ..stores.host.entries import Claim, PendingPush, ResyncRound
+from ..stores.host.board import ResyncRound
+from ..stores.host.entries import PendingPush
 from ..stores.redis.records import Answer, Merged
 from ..support.logs import fields
 from . import steps
@@ -26,8 +26,8 @@ from .steps import Reach, Step
 
 log = logging.getLogger(__name__)
 
-_HOLD_MS = 6_000
-"""Seconds for which the other workers of a host wait for one that was killed while it pushed changed rows."""
+_PATIENCE = 6.0
+"""Seconds for which a worker waits for another one of its host that does it, and may hang."""
 
 _NOTED_WITHIN_MS = 30_000
 """Milliseconds after a change of id for which what waits for the former one stays. The request tells the database
@@ -130,7 +130,7 @@ class Pushes(Step):
 class Resync(Step):
     """Tells Redis of every row that changed while it may have been away, or may have lost or restored data.
 
-    One worker per host does it; for the others it is done when that one is.
+    The workers of a host do it together, one at a time: each goes on where another one was.
 
     :param now_ms: milliseconds since 1970; `clock`: monotonic seconds.
     """
@@ -142,12 +142,11 @@ class Resync(Step):
         self._board = backend.board
         self._now_ms = now_ms
         self._clock = clock
-        self._name = f"{os.getpid()} {id(self)}"  # of this worker
         self._lock = threading.Lock()
         self._incidents: dict[str, float] = {}
         self._begun: dict[str, float] = {}
-        self._round: ResyncRound | None = None
-        self._reached: Position | None = None
+        self._round = ResyncRound("", 0, 0)
+        self._waits_since: float | None = None
 
     def incident_since(self, moment: float, shards: Collection[str]) -> None:
         """Note that what changed since a moment (monotonic seconds) may not be known to these shards of Redis."""
@@ -200,48 +199,44 @@ class Resync(Step):
         known = [self._backend.endpoint(f"{PRIMARY}{shard}").server_identity for shard in shards]
         server = " ".join(f"{one.identity} {one.canary.canary_id if one.canary else ''}" for one in known)
         wanted = ResyncRound(server, since_ms=now_ms - ms_ago, began_ms=now_ms - ms_ago)
-        claim = self._claim(wanted)
-        if claim is not Claim.MINE:
-            return claim is Claim.DONE
-        if self._round is None or not self._round.covers(wanted):
-            self._round = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=now_ms)
-            self._reached = None
-        try:
-            is_done = self._push_some(wanted, ms_ago + INCIDENT_MARGIN_MS, shards)
-        except StoreError:
-            self._end_round(None)
-            raise
-        if is_done:
-            self._end_round(self._round)
-            self._round = None
-        return is_done
+        with ExitStack() as ends:
+            return self._is_mine(ends) and self._go_on(wanted, shards)
 
-    def _end_round(self, done: ResyncRound | None) -> None:
-        with suppress(StoreError):  # the claim lapses by itself
-            self._board.end_resync(self._name, done)
+    def _is_mine(self, ends: ExitStack) -> bool:
+        """Return whether this worker is to do it until the end: no other one is at it, or that one hangs. Without a
+        journal every worker does it, which costs more and does no harm."""
+        is_alone = True
+        with suppress(StoreError):
+            is_alone = ends.enter_context(self._journal.alone())
+        self._waits_since = None if is_alone else self._waits_since or self._clock()
+        return self._waits_since is None or self._clock() >= self._waits_since + _PATIENCE
 
-    def _claim(self, wanted: ResyncRound) -> Claim:
-        try:
-            return self._board.claim_resync(self._name, wanted, _HOLD_MS)
-        except StoreError:  # without a journal every worker does it, which costs more and does no harm
-            return Claim.MINE
+    def _go_on(self, wanted: ResyncRound, shards: Sequence[str]) -> bool:
+        with suppress(StoreError):
+            if (latest := self._board.resync_round()).covers(wanted):
+                self._round = latest
+        if not self._round.covers(wanted):
+            self._round = replace(wanted, since_ms=wanted.since_ms - INCIDENT_MARGIN_MS, began_ms=self._now_ms())
+        if not self._round.is_done:
+            self._push_some(shards)
+            with suppress(StoreError):  # the other workers do it, too
+                self._board.note_resync(self._round)
+        return self._round.is_done
 
-    def _push_some(self, wanted: ResyncRound, ms_ago: int, shards: Sequence[str]) -> bool:
-        """Push as many of the rows as are done at once, from where it was, and return whether those were all."""
-        locate = self._backend.health.locate
+    def _push_some(self, shards: Sequence[str]) -> None:
+        """Push as many of the rows as are done at once, from where the round is."""
+        locate, ms_ago = self._backend.health.locate, self._now_ms() - self._round.since_ms
         endpoints = [self._backend.endpoint(f"{PRIMARY}{shard}") for shard in shards]
         for _ in range(steps.AT_ONCE):
             # Each has its own clock; by the one that is behind, nothing counts as younger than it is.
             stamp_ms = min(endpoint.time_ms(timeout=steps.TIMEOUT) for endpoint in endpoints)
-            changed, reached = self._database.changed_since(ms_ago, self._reached, steps.PIPELINE)
+            changed, reached = self._database.changed_since(ms_ago, self._round.reached, steps.PIPELINE)
             # Their data stays until it runs out, or the host that ended them removes it: the journal of another host
             # may still have to bring it to the id that took the place of this one. Behind a tombstone nothing reads it.
             tell_redis(self._backend, [row for row in changed if locate(row.digest) in shards], [], stamp_ms)
-            if reached is None:
-                return True
-            self._reached = reached
-            self._claim(wanted)  # again, which prolongs it
-        return False
+            self._round = replace(self._round, reached=reached, is_done=reached is None)
+            if self._round.is_done:
+                return
 
 
 def split(sent: Sent[U], status: str) -> tuple[list[U], Sent[U]]:

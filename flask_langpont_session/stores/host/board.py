@@ -1,8 +1,8 @@
 """The board on which the worker processes of a host tell each other something, beside what waits for the stores.
 
 It is kept in the file of the journal, and beside it: the outages that were announced, the copies that are shared, what
-was changed last (:class:`.Register`), which worker resyncs Redis after an incident, which workers live, and what is
-known of the Redis servers.
+was changed last (:class:`.Register`), how far Redis was told of what changed around an incident, which workers live,
+and what is known of the Redis servers.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+
 from ...policy.changes import Basis
 from ...policy.copies import SharedCopy
 from ...policy.errors import StoreError
+from ...policy.rows import Position
 from ...policy.servers import ServerRecord
 from ..codec.plain import PLAIN, Codec
-from .entries import Claim, ResyncRound, put_copy, put_server, read_server, shared_copies
+from .entries import put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
 from .group_commit import Room
 from .host_clock import HostClock
@@ -46,6 +50,28 @@ class Shared(NamedTuple):
 
     outdated: Outdated
     left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncRound:
+    """A round of bringing what changed around an incident to Redis: what is wanted, or what this host does of it.
+
+    :param server: which server, and which canary of it, it is brought to.
+    :param since_ms: from when on changed rows are in it, milliseconds since 1970 by the host's clock.
+    :param began_ms: when it began; of one that is wanted: when at the earliest, for it must follow the incident.
+    :param reached: up to which row it has come; None: it is at its beginning, or done.
+    """
+
+    server: str
+    since_ms: int
+    began_ms: int
+    reached: Position | None = None
+    is_done: bool = False
+
+    def covers(self, wanted: ResyncRound) -> bool:
+        """Return whether this round, when it is done, leaves nothing of another one to be done."""
+        reaches_back, is_later = self.since_ms <= wanted.since_ms, self.began_ms >= wanted.began_ms
+        return self.server == wanted.server and reaches_back and is_later
 
 
 class Board:
@@ -155,43 +181,20 @@ class Board:
         while self._file.transaction(clear, REPLAY_SECONDS, room=Room.RESERVED):
             pass
 
-    # -- the claim to resync Redis -------------------------------------------------------------------------------------
+    # -- what changed around an incident -------------------------------------------------------------------------------
 
-    def claim_resync(self, claimant: str, wanted: ResyncRound, hold_ms: int) -> Claim:
-        """Ask to be the one worker of this host that brings what changed around an incident to Redis.
+    def resync_round(self) -> ResyncRound:
+        """Return the latest round of this host, done or not."""
+        with self._file.connected() as db:
+            [text] = db.execute("SELECT round FROM settlement").fetchone()
+        with suppress(msgspec.MsgspecError):  # none yet, or it is damaged
+            return msgspec.json.decode(text, type=ResyncRound)
+        return ResyncRound("", 0, 0)
 
-        :param claimant: names the worker; the one that holds the claim prolongs it by asking again.
-        :param hold_ms: the claim lapses then, so that a killed worker keeps no other waiting for longer.
-        """
-        now = self._now_ms()
-
-        def claim(db: sqlite3.Connection) -> Claim:
-            row = db.execute("SELECT server, since_ms, began_ms, claimant, claimed_until_ms FROM settlement").fetchone()
-            done, holder, until_ms = ResyncRound(*row[:3]), row[3], row[4]
-            if done.covers(wanted):
-                return Claim.DONE
-            if holder not in ("", claimant) and now < until_ms:
-                return Claim.TAKEN
-            db.execute("UPDATE settlement SET claimant = ?, claimed_until_ms = ?", (claimant, now + hold_ms))
-            return Claim.MINE
-
-        return self._file.aside(claim, REPLAY_SECONDS)
-
-    def end_resync(self, claimant: str, done: ResyncRound | None) -> None:
-        """Give the claim of :meth:`claim_resync` back.
-
-        :param done: what was done; None: it failed, and a worker has to do it again.
-        """
-
-        def end(db: sqlite3.Connection) -> None:
-            sql = "UPDATE settlement SET claimant = '', claimed_until_ms = 0 WHERE claimant = ?"
-            if db.execute(sql, (claimant,)).rowcount and done is not None:
-                db.execute(
-                    "UPDATE settlement SET server = ?, since_ms = ?, began_ms = ?",
-                    (done.server, done.since_ms, done.began_ms),
-                )
-
-        self._file.aside(end, REPLAY_SECONDS)
+    def note_resync(self, latest: ResyncRound) -> None:
+        """Note how far the latest round has come. When the machine loses its power, some of it is done twice."""
+        text = msgspec.json.encode(latest).decode()
+        self._file.aside(lambda db: db.execute("UPDATE settlement SET round = ?", (text,)), REPLAY_SECONDS)
 
     # -- servers -------------------------------------------------------------------------------------------------------
 

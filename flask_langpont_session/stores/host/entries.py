@@ -11,7 +11,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
@@ -34,6 +33,7 @@ FORMER_VERSION = 8
 ADDED: Mapping[str, tuple[str, ...]] = {
     "writes": ("life_ms INTEGER NOT NULL DEFAULT 0",),
     "carries": ("lives_ms TEXT NOT NULL DEFAULT ''",),
+    "settlement": ("round TEXT NOT NULL DEFAULT ''",),
 }
 """Table → the columns that make the own form of the former one. Each needs a default: a worker of the former release,
 which may have the same file open, names only the columns that it knows."""
@@ -126,33 +126,6 @@ class PendingPush:
 
     seq: int
     digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class ResyncRound:
-    """A round of bringing what changed around an incident to Redis: what is to be done, or was done by this host.
-
-    :param server: which server, and which canary of it, it was brought to.
-    :param since_ms: from when on changed rows are in it, milliseconds since 1970 by the host's clock.
-    :param began_ms: when it began; of one to be done: when at the earliest, for it must follow the incident.
-    """
-
-    server: str
-    since_ms: int
-    began_ms: int
-
-    def covers(self, wanted: ResyncRound) -> bool:
-        """Return whether this round leaves nothing of another one to be done."""
-        reaches_back, is_later = self.since_ms <= wanted.since_ms, self.began_ms >= wanted.began_ms
-        return self.server == wanted.server and reaches_back and is_later
-
-
-class Claim(StrEnum):
-    """The answer to a worker that wants to do what only one worker of a host has to do."""
-
-    MINE = "mine"
-    TAKEN = "taken"  # another worker is at it
-    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)

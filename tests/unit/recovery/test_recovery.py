@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -26,7 +27,7 @@ from flask_langpont_session.recovery import steps
 from flask_langpont_session.recovery.recovery import Progress, Recovery
 from flask_langpont_session.recovery.steps import AT_ONCE, BATCH, PIPELINE, Reach
 from flask_langpont_session.stores.backend import Backend
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
 from flask_langpont_session.stores.host.journal import Carry, journal_at
 from flask_langpont_session.stores.host.opening import full
 from flask_langpont_session.stores.memory.memory import Memory
@@ -507,15 +508,16 @@ def test_what_changed_around_an_incident_is_brought_to_redis(host: Host) -> None
 
 
 def test_many_changed_rows_keep_no_other_work_waiting(host: Host) -> None:
-    """After some of them others have their turn; then it goes on where it was, and each is pushed once."""
+    """After some of them others have their turn; then it goes on where it was, in any worker, and each is pushed once.
+    A worker that noticed the incident a little earlier needs no round of its own."""
     host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
     assert not host.resync.push_changes(5000)
-    sibling = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_resync("sibling", sibling, 1000) is Claim.TAKEN  # meanwhile, too
+    host.begin_anew()
     host.now += 1000
-    assert host.resync.push_changes(6000)
+    assert host.resync.push_changes(30_000)
     assert host.pushed()[0] == [r.digest for r in host.stores.changed]
-    assert host.journal.board.claim_resync("sibling", sibling, 1000) is Claim.DONE
+    assert host.resync.push_changes(30_000) and host.pushed() == ([], [])
+    assert not host.resync.push_changes(90_000) and host.pushed()[0], "this is longer ago than what was done"
 
 
 def test_another_server_is_told_everything(host: Host) -> None:
@@ -529,29 +531,47 @@ def test_another_server_is_told_everything(host: Host) -> None:
     assert host.pushed()[0] == [r.digest for r in host.stores.changed]
 
 
-def test_what_changed_is_pushed_by_one_worker_of_a_host(host: Host) -> None:
-    """While another is at it, it is not done; when that one is done, it is."""
+def test_what_changed_is_pushed_by_one_worker_at_a_time(host: Host) -> None:
+    """While another one is at it, it waits; one that hangs is passed over."""
     host.stores.changed = [row(A)]
-    wanted = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_resync("sibling", wanted, 1000) is Claim.MINE
+    with host.journal.alone():
+        for host.seconds in (1.0, 6.9):
+            assert not host.resync.push_changes(5000)
+        host.seconds = 7.0
+        assert host.resync.push_changes(5000)
+    assert host.pushed()[0] == [A]
+
+
+def test_another_incident_is_another_round(host: Host) -> None:
+    """A later loss of the same server as well: what was done before is lost with it."""
+    host.stores.changed = [row(A)]
+    assert host.resync.push_changes(1000)
+    host.now += 5000
+    assert host.resync.push_changes(1000)
+    assert host.pushed()[0] == [A, A]
+
+
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_an_interrupted_round_goes_on_where_it_was(
+    host: Host, monkeypatch: pytest.MonkeyPatch, has_journal: bool
+) -> None:
+    """Each worker does it for itself where the journal cannot be used."""
+    host.stores.changed = [row(f"{number:043}") for number in range(AT_ONCE * PIPELINE + 1)]
+    if not has_journal:
+        unusable = Mock(side_effect=StoreError("journal", ErrorClass.UNREACHABLE, "Test"))
+        for owner, name in (
+            (host.journal.file, "alone"),
+            (host.journal.file, "connected"),
+            (host.journal.file, "aside"),
+        ):
+            monkeypatch.setattr(owner, name, unusable)
     assert not host.resync.push_changes(5000)
-    host.journal.board.end_resync("sibling", replace(wanted, began_ms=host.now))
-    assert host.resync.push_changes(5000)
-    assert host.stores.told == []
-
-
-def test_an_interrupted_round_is_given_back(host: Host) -> None:
-    """The next worker does it again."""
-    host.stores.failing = {"write_tombstone", "push"}
-    host.stores.changed = [row(A)]
+    host.stores.failing = {"push"}
     with pytest.raises(StoreError):
         host.resync.push_changes(5000)
-    wanted = ResyncRound("x ", since_ms=host.now - 5000, began_ms=host.now - 5000)
-    assert host.journal.board.claim_resync("sibling", wanted, 1000) is Claim.MINE
-    host.journal.board.end_resync("sibling", None)
     host.stores.failing = set()
     assert host.resync.push_changes(5000)
-    assert host.stores.told[-1] == ("push", A, 500)
+    assert host.pushed()[0] == [r.digest for r in host.stores.changed]
 
 
 def test_all_tombstones_that_only_this_host_answers_for_are_renewed(host: Host) -> None:

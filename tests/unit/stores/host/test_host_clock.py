@@ -10,7 +10,7 @@ import pytest
 
 from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, Claim, PendingWrite, ResyncRound
+from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
 from flask_langpont_session.stores.host.host_clock import HostClock, since_start, start_of_host
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from tests.support.journals import blind_write, ref
@@ -136,24 +136,6 @@ def test_a_clear_takes_what_was_written_before_it(machine: Machine, journal: Jou
     machine.passes(1)
     journal.put([blind_write("a", b"2")])
     assert journal.overlay(ref("d")).writes == {"translation": {"a": b"2"}}
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_claim_lapses_in_its_time(machine: Machine, journal: Journal, step: int) -> None:
-    """The claim of a worker that was killed keeps the others only for its time, and a round from before an incident
-    does not count."""
-    wanted = ResyncRound("server", since_ms=0, began_ms=int(journal.clock() * 1000))
-    assert journal.board.claim_resync("killed", wanted, 6_000) is Claim.MINE
-    machine.wall += step
-    assert journal.board.claim_resync("other", wanted, 6_000) is Claim.TAKEN
-    machine.passes(7)
-    assert journal.board.claim_resync("other", wanted, 6_000) is Claim.MINE
-    began = int(journal.clock() * 1000)
-    journal.board.end_resync("other", ResyncRound("server", since_ms=0, began_ms=began))
-    machine.wall -= 2 * step
-    machine.passes(1)
-    later = replace(wanted, began_ms=int(journal.clock() * 1000))
-    assert journal.board.claim_resync("other", later, 6_000) is Claim.MINE
 
 
 @pytest.mark.parametrize("step", STEPS)
