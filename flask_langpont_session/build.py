@@ -39,12 +39,11 @@ from .recovery.monitor import Monitor, Notices, Round
 from .request.repository import SessionRepository
 from .stores.backend import Backend, SessionStore
 from .stores.codec.plain import PLAIN, Codec
-from .stores.host.board import Board
+from .stores.host.board import Board, HostMemory
 from .stores.host.forms import file_in_use, unread
 from .stores.host.journal import Journal, journal_at
 from .stores.host.limits import BYTES_OF_AN_ENTRY, JournalLimits
 from .stores.host.register import Register
-from .stores.host.server_records import HostMemory
 from .stores.memory.ended import Ended
 from .stores.memory.memory import Memory
 from .stores.redis import cluster, connections, sentinel

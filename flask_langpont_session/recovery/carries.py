@@ -12,7 +12,7 @@ from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS
 from ..stores.backend import Backend
-from ..stores.host.entries import WIPED_FIELD, PendingCarry
+from ..stores.host.entries import WIPED_FIELD, Carry
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, TIME, Merge, Merged, MergeStep
 from . import steps
@@ -36,14 +36,14 @@ class Carries(Step):
         self._copies = copies
         self._giving_back = giving_back
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[PendingCarry]]:
+    def pending(self, reach: Reach) -> Iterator[Sequence[Carry]]:
         """Yield the carries whose shards answer. While Redis is to be given back what it lost, none."""
         if not reach.redis or self._giving_back.holds(reach):
             return
         for page in steps.pages(self._journal.pending_carries):
             yield from _unchained(carry for carry in page if reach.has(carry.origin) and reach.has(carry.digest))
 
-    def send(self, entries: Sequence[PendingCarry], reach: Reach) -> bool:
+    def send(self, entries: Sequence[Carry], reach: Reach) -> bool:
         """Bring what sessions had under former ids to the present ones, where nothing is there, and return whether any
         is done."""
         wanted = [(entry.origin, name) for entry in entries for name in entry.categories]
@@ -72,14 +72,14 @@ class Carries(Step):
         self._backend.reports.shared(*self._backend.board.publish_copies(self._copies.refresh(changed)))
         return bool(done)
 
-    def give_up(self, entry: PendingCarry, error: Exception) -> bool:
+    def give_up(self, entry: Carry, error: Exception) -> bool:
         """Give up a carry that cannot be done, and return True: its data stays where it is, until it runs out or its
         id's end takes it away."""
         steps.give_up(self._backend, entry.digest, entry.kind, entry.categories, error)
         self._journal.forget_carries([entry])
         return True
 
-    def _brought(self, entry: PendingCarry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
+    def _brought(self, entry: Carry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
         """Return merges that bring what lies under a former id; where Redis has lost that, what this host knew of it.
 
         :param copies: the digest of the former id and a category → what Redis has there.
@@ -87,9 +87,8 @@ class Carries(Step):
         known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
         left = {name: _newer(copies[entry.origin, name], known.get(name)) for name in entry.categories}
         left = {name: self._without_others(name, copy, entry.categories) for name, copy in left.items()}
-        lives = dict(zip(entry.categories, entry.lives_ms, strict=True))
         return [
-            merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry), lives[name])
+            merge_of(self._backend, entry.digest, name, entry.kind, steps, guard_of(entry), entry.lives[name])
             for name, copy in left.items()
             if (steps := _steps_of(copy))
         ]
@@ -104,7 +103,7 @@ class Carries(Step):
         fields = {key: value for key, value in copy.fields.items() if key not in stays}
         return copy._replace(fields=fields) if stays else copy
 
-    def _wipe(self, entries: Sequence[PendingCarry]) -> None:
+    def _wipe(self, entries: Sequence[Carry]) -> None:
         """Wipe what former ids had that were given up.
 
         :raises StoreError: they may have it still. To be done again, with all that was carried.
@@ -120,9 +119,7 @@ class Carries(Step):
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
             self._backend.register.note_wipe(entry.origin, name, reply.version)
 
-    def _carried(
-        self, entries: Sequence[PendingCarry], merges: Mapping[PendingCarry, Sequence[Merge]]
-    ) -> Sent[PendingCarry]:
+    def _carried(self, entries: Sequence[Carry], merges: Mapping[Carry, Sequence[Merge]]) -> Sent[Carry]:
         """Send the merges of some entries, and return the reply of Redis to each entry: the worst one to its merges.
 
         :raises StoreError: one of them failed.
@@ -167,7 +164,7 @@ def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
     return [MergeStep(Operation.RECORD, value=copy.meta), *fields] if copy.meta else fields
 
 
-def _with_records(merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[PendingCarry, list[Merge]]:
+def _with_records(merges: Mapping[Carry, Sequence[Merge]]) -> dict[Carry, list[Merge]]:
     """Return the merges. Where data of several former ids goes to one session, the first merge of a category begins
     with the record of whichever has one. It tells which writes of this host are in the data: else what waits, and was
     made from that data, would be a conflict with it."""
@@ -185,10 +182,10 @@ def _with_records(merges: Mapping[PendingCarry, Sequence[Merge]]) -> dict[Pendin
     return {entry: [begun(merge) for merge in some] for entry, some in merges.items()}
 
 
-def _unchained(carries: Iterable[PendingCarry]) -> Iterator[list[PendingCarry]]:
+def _unchained(carries: Iterable[Carry]) -> Iterator[list[Carry]]:
     """Yield carries in their order, those that can be done together in one list: none is from where another one
     goes."""
-    together: list[PendingCarry] = []
+    together: list[Carry] = []
     for carry in carries:
         if any(carry.origin == before.digest for before in together):
             yield together

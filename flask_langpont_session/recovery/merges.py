@@ -20,7 +20,7 @@ from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.rows import AuthRow
 from ..stores.backend import Backend
-from ..stores.host.entries import PendingCarry, PendingWrite
+from ..stores.host.entries import Carry, PendingWrite
 from ..stores.host.opening import is_full
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep, Outcome
@@ -384,7 +384,7 @@ def _by_category(entries: Iterable[PendingWrite]) -> list[list[PendingWrite]]:
     return list(groups.values())
 
 
-def guard_of(entry: PendingWrite | PendingCarry) -> str:
+def guard_of(entry: PendingWrite | Carry) -> str:
     """Return the condition on which Redis takes an entry, see ``record.lua``."""
     is_shadow = isinstance(entry, PendingWrite) and entry.shadow
     return "alive" if entry.kind == SIGNED_IN and not is_shadow else "free"

@@ -36,11 +36,11 @@ from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
 from flask_langpont_session.request.verifier import Confirmed
 from flask_langpont_session.stores.backend import Backend
+from flask_langpont_session.stores.host.board import HostMemory
 from flask_langpont_session.stores.host.group_commit import Room
 from flask_langpont_session.stores.host.host_clock import HostClock
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
-from flask_langpont_session.stores.host.server_records import HostMemory
 from flask_langpont_session.stores.memory.ended import DatabaseClock, Ended
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis import near

@@ -7,6 +7,7 @@ and what is known of the Redis servers.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from ...policy.copies import SharedCopy
 from ...policy.errors import StoreError
 from ...policy.rows import Position
 from ...policy.servers import ServerRecord
+from ...support.logs import fields
 from ..codec.plain import PLAIN, Codec
 from .entries import put_copy, put_server, read_server, shared_copies
 from .file import REPLAY_SECONDS, JournalFile
@@ -33,9 +35,13 @@ from .limits import JournalLimits
 from .presence import Presence
 from .register import Register
 
+log = logging.getLogger(__name__)
+
 PORTION = 200
 """Copies that are written or deleted at a time: a request that has to note a logout meanwhile must not wait for all of
 them."""
+
+_IF_IT_GOES_ON = "If this line comes again and again, check LANGPONT_SESSION_JOURNAL and its disk"
 
 Outdated: TypeAlias = "Counter[tuple[str, Basis]]"
 """Category and basis of values that waited → how many of them lost against what was shared."""
@@ -219,3 +225,40 @@ class Board:
 
     def _now_ms(self) -> int:
         return int(self.clock() * 1000)
+
+
+class HostMemory:
+    """The view that the workers of a host share of one Redis server, see :class:`.ServerIdentity`. A new worker takes
+    it over instead of distrusting every session once, which is what an unreadable journal costs.
+
+    :param endpoint: ``primary`` or ``replica``.
+    """
+
+    def __init__(self, board: Board, endpoint: str) -> None:
+        self._board = board
+        self._endpoint = endpoint
+
+    def recall(self) -> ServerRecord | None:
+        """Return what any worker of this host noted last; None: nothing, or the journal cannot be read."""
+        try:
+            return self._board.server(self._endpoint)
+        except StoreError as error:
+            log.warning(
+                "what this host knows of the %s cannot be read (%s): this worker verifies each signed-in session once "
+                "by the database. %s",
+                *(self._endpoint, error, _IF_IT_GOES_ON),
+                extra=fields("server_record_unread", endpoint=self._endpoint, **error.log_data),
+            )
+            return None
+
+    def note(self, record: ServerRecord) -> None:
+        """Keep it for the other workers. Never raises."""
+        try:
+            self._board.remember_server(self._endpoint, record)
+        except StoreError as error:
+            log.warning(
+                "what this worker knows of the %s could not be noted for the other workers of its host (%s): one that "
+                "starts now verifies each signed-in session once by the database. It is noted again by itself. %s",
+                *(self._endpoint, error, _IF_IT_GOES_ON),
+                extra=fields("server_record_unwritten", endpoint=self._endpoint, **error.log_data),
+            )

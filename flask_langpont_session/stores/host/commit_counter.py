@@ -13,13 +13,13 @@ from pathlib import Path
 
 from ...support.files import PrivateNumbers
 
-_WORD = 8
+WORD = 8
 _PLACES = 1024
 """For what is known of the rows of all sessions. Two that share a place cost a question more, and hide nothing."""
 
-_MOMENTS = _WORD
-_CHANGES = _WORD * (1 + _PLACES)
-SIZE = _WORD * (1 + 2 * _PLACES)
+_MOMENTS = WORD
+_CHANGES = WORD * (1 + _PLACES)
+SIZE = WORD * (1 + 2 * _PLACES)
 _HALF = 0xFFFF_FFFF
 
 _COUNT = struct.Struct("=I")
@@ -59,17 +59,18 @@ class CommitCounter:
     :meth:`row_changed` and :meth:`row_changing`.
 
     :param path: of the journal; None: this process has them for itself.
+    :ivar numbers: the file.
     :raises OSError: there is no room for them, or the file is not this user's own.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._file = PrivateNumbers(path and counter_path(path))
-        if self._file.size < SIZE:
+        self.numbers = PrivateNumbers(path and counter_path(path))
+        if self.numbers.size < SIZE:
             self._fill()
 
     def committed(self) -> bytes | None:
         """Return what is equal to an earlier answer if there was no commit since; None: one may be about to happen."""
-        word = self._file.read(0, _WORD)
+        word = self.numbers.read(0, WORD)
         return word if word and word[:4] == word[4:] else None
 
     def begin(self) -> int:
@@ -78,20 +79,20 @@ class CommitCounter:
         :return: its number, for :meth:`end`.
         """
         number = (self._number() + 1) & _HALF
-        self._file.write(0, _COUNT.pack(number))
+        self.numbers.write(0, _COUNT.pack(number))
         return number
 
     def end(self, number: int) -> None:
         """Note that the transaction is committed or taken back."""
         if self._number() == number:
-            self._file.write(4, _COUNT.pack(number))
+            self.numbers.write(4, _COUNT.pack(number))
 
     def row_changing(self, digest: str) -> int:
         """Note that the row of a session is about to be changed by compare-and-set; to be called before each try.
 
         :return: a number for this change, see :meth:`is_last_change`.
         """
-        number = os.urandom(_WORD)
+        number = os.urandom(WORD)
         self._put(_CHANGES + _place_of(digest), number)
         return int(_CHANGE.unpack(number)[0])
 
@@ -122,16 +123,16 @@ class CommitCounter:
         return int(_COUNT.unpack(self._get(0)[:4])[0])
 
     def _get(self, place: int) -> bytes:
-        word = self._file.read(place, _WORD)
-        if len(word) < _WORD:  # not read again: the file may have been cut off again
-            word = self._fill()[place : place + _WORD]
+        word = self.numbers.read(place, WORD)
+        if len(word) < WORD:  # not read again: the file may have been cut off again
+            word = self._fill()[place : place + WORD]
         return word
 
     def _put(self, place: int, word: bytes) -> None:
         # Behind the end of a file that was cut off, a hole would come before it: "never changed" of all rows.
-        if self._file.size < SIZE:
+        if self.numbers.size < SIZE:
             self._fill()
-        self._file.write(place, word)
+        self.numbers.write(place, word)
 
     def _fill(self) -> bytes:
         """Make the file whole, or whole again, and return what it says: nothing is known of the rows, which may all
@@ -139,10 +140,10 @@ class CommitCounter:
         began = int.from_bytes(os.urandom(4))
         # Unequal: a transaction may be under way that began before.
         numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
-        content = numbers + _MOMENT.pack(time.monotonic()) * _PLACES + os.urandom(_WORD * _PLACES)
-        self._file.write(0, content)
+        content = numbers + _MOMENT.pack(time.monotonic()) * _PLACES + os.urandom(WORD * _PLACES)
+        self.numbers.write(0, content)
         return content
 
 
 def _place_of(digest: str) -> int:
-    return zlib.crc32(digest.encode()) % _PLACES * _WORD
+    return zlib.crc32(digest.encode()) % _PLACES * WORD

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -128,25 +128,30 @@ class PendingPush:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class PendingCarry:
-    """Data that a session had under another id, which could not be read when it was given this one.
+class Carry(NamedTuple):
+    """Data of some categories that a session had under a former id and is to have under the present one, where it has
+    none of that name.
 
     :param origin: the digest of the former id.
-    :param kind: of the present one.
-    :param categories: whose fields are to be there as well, where it has none of that name.
-    :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is to be wiped
-        when it was brought. 0: it is left to run out, or is revoked.
-    :param lives_ms: of each category how long its data may lie unused, milliseconds; 0: as the table says.
+    :param digest: of the present one, whose kind it is.
+    :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is wiped when it
+        was brought, and not shown any more. 0: it is left to run out, or is revoked.
+    :param lives_ms: of each category how long its data may lie unused, milliseconds; none, or 0: as the table says.
+    :param seq: its number; 0: it is not kept yet.
     """
 
-    seq: int
     origin: str
     digest: str
     kind: str
-    categories: tuple[str, ...]
-    left_us: int
-    lives_ms: tuple[int, ...]
+    categories: Sequence[str]
+    left_us: int = 0
+    lives_ms: Sequence[int] = ()
+    seq: int = 0
+
+    @property
+    def lives(self) -> Mapping[str, int]:
+        """Return category → its life; 0: as the table says."""
+        return dict(zip(self.categories, self.lives_ms or [0] * len(self.categories), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,22 +522,14 @@ Stays = Callable[[PendingWrite], bool]
 
 
 def put_carry(
-    db: sqlite3.Connection,
-    origin: str,
-    digest: str,
-    kind: str,
-    lives: Mapping[str, int],
-    left_us: int,
-    *,
-    now_ms: int,
-    codec: Codec,
-    stays: Stays = lambda entry: False,
+    db: sqlite3.Connection, carry: Carry, *, now_ms: int, codec: Codec, stays: Stays = lambda entry: False
 ) -> list[PendingWrite]:
     """Keep that what a session has under a former id is to be brought to the present one. What waits of it here waits
     for the present one from now on.
 
     :return: what waited for the present one and is not kept, see :func:`put_write`.
     """
+    (origin, digest, kind, *_), lives, left_us = carry, carry.lives, carry.left_us
 
     def move(entry: PendingWrite) -> PendingWrite:
         return entry if stays(entry) else _moved(entry, digest, kind, codec)
@@ -552,10 +549,9 @@ def put_carry(
     return left_out
 
 
-def take_carry_back(
-    db: sqlite3.Connection, origin: str, digest: str, kind: str, categories: Sequence[str], codec: Codec
-) -> None:
+def take_carry_back(db: sqlite3.Connection, carry: Carry, codec: Codec) -> None:
     """Undo :func:`put_carry`: the session keeps its former id, and no response named the present one."""
+    origin, digest, kind, categories, *_ = carry
     db.execute("DELETE FROM carries WHERE origin = ? AND digest = ?", (origin, digest))
     db.execute("UPDATE carries SET digest = ? WHERE digest = ?", (origin, digest))
     for name in categories:
@@ -599,14 +595,14 @@ def _wipe_of_former(digest: str, category: str, left_us: int, now_ms: int) -> Pe
     )
 
 
-def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[PendingCarry], dict[int, str]]:
+def oldest_carries(db: sqlite3.Connection, limit: int, after: int) -> tuple[list[Carry], dict[int, str]]:
     """Return the carries that wait, the oldest first, from behind a number; and the numbers of damaged rows."""
     sql = """SELECT seq, origin, digest, kind, left_us, categories, lives_ms FROM carries
         WHERE seq > ? ORDER BY seq LIMIT ?"""
     found = []
     for seq, origin, digest, kind, left_us, *texts in db.execute(sql, (after, limit)):
         lives = _lives(*texts)
-        found.append(PendingCarry(seq, origin, digest, kind, tuple(lives), left_us, tuple(lives.values())))
+        found.append(Carry(origin, digest, kind, tuple(lives), left_us, tuple(lives.values()), seq))
     return [carry for carry in found if carry.categories], {c.seq: "" for c in found if not c.categories}
 
 

@@ -72,6 +72,7 @@ class JournalFile:
     :param path: the file as the settings name it, see :mod:`.forms`; its folder is created if only that one is missing.
         None: a database in memory, which is empty again after :meth:`close`, and in a forked child.
     :ivar sides: its connections.
+    :ivar counter: of commits; None: the next call opens it.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -80,7 +81,7 @@ class JournalFile:
         self.writer, self.reader = self.sides.write, self.sides.read
         self._shrunk = (0, 0)  # how the file was when there was nothing more to shrink
         self._writers = Writer(self._serve)
-        self._counter: CommitCounter | None = None
+        self.counter: CommitCounter | None = None
         self._pid = 0
         self._age = 0
         self._alone = threading.Lock()
@@ -223,20 +224,15 @@ class JournalFile:
     def alone(self) -> Iterator[bool]:
         """Yield whether this is the only one of all processes and threads in this block. Waits for none. A process that
         is killed in the block has left it."""
-        if not self._alone.acquire(blocking=False):
-            yield False
-            return
-        try:
-            with ExitStack() as ends:
-                yield _held(ends, self._sole_on_host)
-        finally:
-            self._alone.release()
-
-    def _sole_on_host(self) -> AbstractContextManager[bool]:
-        if self._sole is None:
-            return nullcontext(True)
-        with self._lent(self.reader, _deadline(None)):  # which makes the file that is locked
-            return self._sole.taken()
+        with ExitStack() as ends:
+            if self._sole is None:
+                if is_alone := self._alone.acquire(blocking=False):
+                    ends.callback(self._alone.release)
+            else:
+                with self._lent(self.reader, _deadline(None)):
+                    pass  # which makes the file that is locked
+                is_alone = _held(ends, self._sole.taken)
+            yield is_alone
 
     def renew(self) -> None:
         """Begin anew in a forked child: what it has inherited is its parent's."""
@@ -292,25 +288,10 @@ class JournalFile:
 
     # -- asking without SQLite -----------------------------------------------------------------------------------
 
-    def state(self) -> tuple[CommitCounter, bytes] | None:
-        """Return what equals an earlier answer if there was no commit since; None: ask SQLite. Takes no lock.
-
-        Nothing is equal across opening the file anew: the answer has the counter itself in it, by identity.
-        """
-        counter = self._counter
-        # A child that was forked by C code still has its parent's; connected() tells it so.
-        if counter is None or self._pid != os.getpid():
-            return None
-        try:
-            number = counter.committed()
-        except OSError:
-            return None
-        return None if number is None else (counter, number)
-
     def numbers(self, ask: Callable[[CommitCounter], T], wait: float | None = None) -> T:
         """Return what `ask` gets from the numbers that the processes share. The file is opened if it is not open."""
         try:
-            counter = self._counter
+            counter = self.counter
             if counter is None or self._pid != os.getpid():
                 with self._lent(self.reader, _deadline(wait)):
                     counter = self._shared_numbers()
@@ -327,7 +308,7 @@ class JournalFile:
             return _state_by(self.writer, db)
 
     def _tidy(self, db: sqlite3.Connection) -> None:
-        counter = self._counter
+        counter = self.counter
         if counter is None or counter.committed() is not None:
             return
         # A process that is alive and writes holds the lock, and needs no help. It is not waited for: requests would be
@@ -371,16 +352,16 @@ class JournalFile:
 
     def _shared_numbers(self) -> CommitCounter:
         """Return the commit counter. Not before the file is known to be a journal, beside which it may be put."""
-        counter = self._counter
+        counter = self.counter
         if counter is None or self._pid != os.getpid():
             counter = CommitCounter(self.path)
             # The other threads look at the counter without a lock: it comes last.
-            self._pid, self._counter = os.getpid(), counter
+            self._pid, self.counter = os.getpid(), counter
         return counter
 
     def _let_go(self) -> None:
         """Have the next call open its own connection. A thread that holds one goes on with it."""
-        self._counter = None
+        self.counter = None
         self._age += 1
 
     def close(self) -> None:

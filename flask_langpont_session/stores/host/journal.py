@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ...policy.changes import Basis, Operation
 from ...policy.copies import RecordRef, SharedCopy
@@ -27,8 +26,8 @@ from ..codec.plain import PLAIN, Codec
 from .board import Board, Shared
 from .entries import (
     FIELD,
+    Carry,
     Overlay,
-    PendingCarry,
     PendingPush,
     PendingRevocation,
     PendingUserRevocation,
@@ -62,7 +61,6 @@ __all__ = [
     "Carry",
     "Journal",
     "Overlay",
-    "PendingCarry",
     "PendingPush",
     "PendingRevocation",
     "PendingUserRevocation",
@@ -73,29 +71,6 @@ __all__ = [
 ]
 
 _NOW_MADE_FROM = f"UPDATE writes SET base = ? WHERE {FIELD} AND seq > ? AND basis = ? AND moment = ? AND base IS ?"
-
-
-class Carry(NamedTuple):
-    """Data of some categories that a session had under a former id and is to have under the present one.
-
-    :param origin: the digest of the former id.
-    :param digest: of the present one, whose kind it is.
-    :param left_us: when the former id was given up, microseconds by the Redis clock: what it had then is wiped when it
-        was brought, and not shown any more. 0: it is left to run out.
-    :param lives_ms: of each category how long its data may lie unused, milliseconds; none: as the table says.
-    """
-
-    origin: str
-    digest: str
-    kind: str
-    categories: Sequence[str]
-    left_us: int = 0
-    lives_ms: Sequence[int] = ()
-
-    @property
-    def lives(self) -> Mapping[str, int]:
-        """Return category → its life; 0: as the table says."""
-        return dict(zip(self.categories, self.lives_ms or [0] * len(self.categories), strict=True))
 
 
 class Journal:
@@ -273,15 +248,13 @@ class Journal:
         """
         now = int(self.clock() * 1000)
         left = _time_left(wait)
-        put = self._limits.adding(
-            lambda db: put_carry(db, *carry[:3], carry.lives, carry.left_us, now_ms=now, codec=self.codec, stays=stays)
-        )
+        put = self._limits.adding(lambda db: put_carry(db, carry, now_ms=now, codec=self.codec, stays=stays))
         try:
             left_out = self.file.transaction(put, wait, stays=not carry.left_us, room=Room.GROWING)
         except StoreError as error:
             if carry.left_us and error.timed_out:  # its commit was under way
                 with suppress(StoreError):
-                    self.file.transaction(lambda db: take_carry_back(db, *carry[:4], self.codec), 0.0, stays=True)
+                    self.file.transaction(lambda db: take_carry_back(db, carry, self.codec), 0.0, stays=True)
             raise
         self.board.add_copies(copies(), left())
         return [as_known(entry, self.codec) for entry in left_out]
@@ -368,7 +341,7 @@ class Journal:
 
         return self.file.transaction(forget, REPLAY_SECONDS, room=Room.RESERVED)
 
-    def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[PendingCarry]:
+    def pending_carries(self, limit: int = 1000, *, after: int = 0) -> list[Carry]:
         """Return the data under former ids that waits to be brought to present ones, the oldest first.
 
         :param after: only those with a higher number (`seq`).
@@ -378,7 +351,7 @@ class Journal:
         _remove(self, "carries", damaged)
         return entries
 
-    def forget_carries(self, entries: Iterable[PendingCarry]) -> None:
+    def forget_carries(self, entries: Iterable[Carry]) -> None:
         """Forget carries that are done."""
         _delete(self.file, "carries", [entry.seq for entry in entries])
 

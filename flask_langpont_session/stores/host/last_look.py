@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import NamedTuple
 
-from .commit_counter import CommitCounter
+from .commit_counter import WORD, CommitCounter
 from .file import JournalFile
 
 _MOST_NAMED = 50
@@ -26,17 +28,20 @@ _LOOK = f"""SELECT EXISTS (SELECT 1 FROM outages), EXISTS (SELECT 1 FROM user_re
 class Seen(NamedTuple):
     """The outcome of a look at the file.
 
-    :param state: of the file then; None: it may have changed already.
+    :param counter: of commits, and `word`: what it said then; None: the file may have changed already.
+    :param pid: of the process that has looked.
     :param is_empty: whether there was nothing.
     :param named: the sessions of which there was anything; None: there are too many, or it concerns any session.
     """
 
-    state: tuple[CommitCounter, bytes] | None
+    counter: CommitCounter | None
+    word: bytes
+    pid: int
     is_empty: bool
     named: frozenset[str] | None
 
 
-_NOTHING = Seen(None, False, None)
+_NOTHING = Seen(None, b"", 0, False, None)
 
 
 class LastLook:
@@ -50,17 +55,34 @@ class LastLook:
 
     def seen(self, wait: float | None) -> Seen:
         """Return what there is at the moment. Costs about a microsecond if nothing was committed since."""
-        state, known = self._file.state(), self._seen
-        if state is not None and state == known.state:
+        if self._is_current(known := self._seen):
             return known
         with self._file.connected(wait) as db:
-            # The state is read first: a commit between the two reads makes the next call look again. Another thread may
-            # have looked while this one waited for the connection.
-            state, known = self._file.state(), self._seen
-            if state is None or state != known.state:
-                known = self._seen = _seen(state, *db.execute(_LOOK).fetchone())
+            # The counter is read first: a commit between the two reads makes the next call look again. Another thread
+            # may have looked while this one waited for the connection.
+            counter, word = self._file.counter, None
+            with suppress(OSError):
+                word = None if counter is None else counter.committed()
+            if not self._is_current(known := self._seen):
+                known = self._seen = _seen(
+                    None if word is None else counter, word or b"", *db.execute(_LOOK).fetchone()
+                )
                 self._file.sides.something_waits = not known.is_empty
         return known
+
+    def _is_current(self, known: Seen) -> bool:
+        """Return whether nothing was committed since a look, and the file is not opened anew. Takes no lock."""
+        counter = known.counter
+        try:
+            # A child that was forked by C code still has its parent's; connected() tells it so.
+            return (
+                counter is not None
+                and counter is self._file.counter
+                and counter.numbers.read(0, WORD) == known.word
+                and known.pid == os.getpid()
+            )
+        except OSError:
+            return False
 
     def changed(self) -> bool:
         """Return whether another process committed anything since the last call. True at the first call."""
@@ -76,8 +98,8 @@ class LastLook:
         self._seen = _NOTHING
 
 
-def _seen(state: tuple[CommitCounter, bytes] | None, outages: int, users: int, sessions: str) -> Seen:
+def _seen(counter: CommitCounter | None, word: bytes, outages: int, users: int, sessions: str) -> Seen:
     """:param sessions: how many entries of sessions there are, at least, and of which sessions."""
     number, *named = sessions.split(",")
-    is_empty = not (outages or users or named)
-    return Seen(state, is_empty, None if users or int(number) > _MOST_NAMED else frozenset(named))
+    are_named = not users and int(number) <= _MOST_NAMED
+    return Seen(counter, word, os.getpid(), not (outages or users or named), frozenset(named) if are_named else None)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flask_langpont_session.policy.servers import ServerRecord
+from flask_langpont_session.stores.host.board import HostMemory
 from flask_langpont_session.stores.host.journal import journal_at
-from flask_langpont_session.stores.host.server_records import HostMemory
 
 RECORD = ServerRecord("a", 1000, "g", 7)
 
