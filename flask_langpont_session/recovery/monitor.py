@@ -82,22 +82,21 @@ class Monitor:
     ) -> None:
         self.backend = backend
         self._attend = attend
-        self.recovery = Recovery(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
-        self.outages = Outages(backend, clock=clock)
-        self.probes = Probes(backend, Prober(backend, lag), self.recovery, self.outages, clock=clock, rng=rng or CHANCE)
-        self._reset()
-        renew_in_children(self, Monitor._renew)
+
+        def parts() -> tuple[Recovery, Outages, Probes]:
+            recovery = Recovery(backend, suspect=self.suspect, clock=clock, now_ms=now_ms)
+            outages, prober = Outages(backend, clock=clock), Prober(backend, lag)
+            return recovery, outages, Probes(backend, prober, recovery, outages, clock=clock, rng=rng or CHANCE)
+
+        self._new_parts = parts
+        self._begin()
+        renew_in_children(self, Monitor._begin)
         if notices is not None:
             notices.monitor = self
 
-    def _renew(self) -> None:
-        """Begin anew in a forked child, without the threads, the locks' holders and the knowledge of its parent."""
-        self.recovery.reset()
-        self.outages.reset()
-        self.probes.reset()
-        self._reset()
-
-    def _reset(self) -> None:
+    def _begin(self) -> None:
+        """Begin with nothing; a forked child has neither the threads nor the knowledge of its parent."""
+        self.recovery, self.outages, self.probes = self._new_parts()
         self._lock = threading.Lock()
         self._ticking = threading.RLock()
         self._wake = threading.Event()

@@ -38,10 +38,6 @@ class Outages:
         self._journal = backend.journal
         self._board = backend.board
         self._clock = clock
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew: a forked child has announced nothing."""
         self._silent: frozenset[str] = frozenset()
         self._is_first = True
         self._to_share: list[SharedCopy] = []

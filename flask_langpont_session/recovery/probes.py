@@ -120,10 +120,7 @@ class Prober:
         redis = max(PROBE_TIMEOUT, backend.settings.redis_timeout)
         database = max(PROBE_TIMEOUT, backend.settings.database_timeout)
         self.patience = {PRIMARY: redis, REPLICA: redis, DATABASE: database}
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin with a new canary: there is one per process, and workers must not read each other's."""
+        # There is a canary per process: workers must not read each other's.
         self._canary_key = f"{self._backend.settings.key_prefix}:canary:{secrets.token_hex(4)}"
         self._overtimes = self.lag.overtimes
 
@@ -228,13 +225,8 @@ class Probes:
         self._outages = outages
         self._clock = clock
         self._rng = rng
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew: a forked child has looked at no store yet."""
         self._probes: dict[str, StoreProbe] = {}
         self._next_canary = 0.0
-        self.prober.reset()
 
     def of(self, store: str) -> StoreProbe:
         """Return the probe of one store. Usable from any thread."""

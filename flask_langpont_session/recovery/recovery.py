@@ -145,10 +145,6 @@ class Recovery:
         self._clock = clock
         self._now_ms = now_ms or backend.now_ms
         self._thread = PeriodicThread("replay", lambda: self._work, _PAUSE)
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin with nothing: a forked child has neither the locks' holders nor its parent's copies."""
         self._turn = threading.RLock()
         self._next_renewal = 0.0
         self._next_drain = 0.0

@@ -54,8 +54,8 @@ class Rounds:
         self.meanwhile: Callable[[], object] = lambda: None
         self.notices, self.lag, self.health = Notices(), Lag(), stage.health
         self._begun = threading.Semaphore(0)
-        calls = SimpleNamespace(end_overdue=None)
-        vars(stage.database).update(calls=calls)
+        self._stage = stage
+        vars(stage.database).update(calls=SimpleNamespace(end_overdue=None))
         self.monitor = Monitor(
             stage.backend,
             notices=self.notices,
@@ -64,7 +64,13 @@ class Rounds:
             now_ms=lambda: NOW_MS,
             lag=self.lag,
         )
-        monitor = self.monitor
+        vars(stage.health).update(refresh=self._step("refresh", stage.health.refresh))
+        self.note_steps()
+
+    def note_steps(self) -> None:
+        """Have the steps note that it is their turn; those of a forked child are others."""
+        monitor, stage = self.monitor, self._stage
+        calls: Any = vars(stage.database)["calls"]
         for thing, names in (
             (calls, ["end_overdue"]),
             (stage.recorder, ["measure"]),
@@ -75,7 +81,6 @@ class Rounds:
         ):
             for name in names:
                 setattr(thing, name, self._step(name))
-        vars(stage.health).update(refresh=self._step("refresh", stage.health.refresh))
 
     def _step(self, name: str, work: Callable[[], None] = lambda: None) -> Callable[..., None]:
         def step(*arguments: Any, **options: Any) -> None:
@@ -383,6 +388,7 @@ def test_a_forked_child_begins_anew(rounds: Rounds) -> None:
     def work() -> bool:
         begun = monitor.has_looked, monitor.is_stopping, monitor.probes.of(PRIMARY).is_suspect, threads()
         knows_nothing = monitor.outages.waiting == NOTHING_WAITS
+        rounds.note_steps()
         monitor.ensure_started()
         has_thread = rounds.next_round() and len(threads()) == 1
         rounds.lag.overtime()
