@@ -158,9 +158,9 @@ def known(digest: str) -> ResponseReturnValue:
     found: dict[str, Any] = {}
     for name in backend.table.categories:
         [there] = backend.primary.copies([(digest, name)], timeout=1.0)
-        if there.meta:
+        if there.mark:
             wiped = backend.register.is_wiped_since(digest, name, there.version)
-            meta = there.meta.decode(errors="replace").replace("\1", " ")
+            meta = there.mark.decode(errors="replace").replace("\1", " ")
             found[f"finds {name} in Redis"] = f"{sorted(there.fields)}, {meta}, host has wiped it since: {wiped}"
         if own := backend.memory.category(digest, name):
             found[f"has a copy of {name}"] = f"{own.version} {sorted(own.fields)}"

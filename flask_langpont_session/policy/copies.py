@@ -25,25 +25,33 @@ class RecordRef(NamedTuple):
 
 
 class CategoryCopy(NamedTuple):
-    """The data of one category as of one version.
+    """The record of one category as of one version, as a store or this host has it.
 
     :param version: microseconds by the Redis clock: when it was written last, or, of one that was not there, when that
-        was seen. It grows for ever; 0: not known.
-    :param meta: what the record says of itself, see ``record.lua``; where that is asked for.
+        was seen. It grows for ever; 0: nothing is there, or it is not known.
+    :param mark: how the server describes the record, see ``record.lua``, which names just this content; empty: that is
+        not known.
     :param additions: the ids of the latest additions that are part of it, 20 bytes each: 7 of the id, then its time.
         What waits in the journal under one of them is not added to the copy again.
     :param given_back: of what Redis was given back after a loss: the version of the copy that it was given last, which
         is all that it knows of the time before. 0: it was given none.
+    :param began: if it began from nothing, as of when at the latest, as its version; 0: it did not.
+    :param auth: of a signed-in session's auth hash: what that says. The row's `read_at` is when it was read first.
     """
 
     version: int
     fields: Fields
-    meta: bytes = b""
+    mark: bytes = b""
     additions: bytes = b""
     given_back: int = 0
+    began: int = 0
+    auth: AuthEntry | None = None
 
 
-NO_COPY = CategoryCopy(0, NO_FIELDS)
+NOT_THERE = CategoryCopy(0, NO_FIELDS)
+"""Nothing, or nothing of ours."""
+
+NO_RECORDS: Mapping[str, CategoryCopy] = {}
 
 
 class SharedCopy(NamedTuple):
@@ -52,7 +60,6 @@ class SharedCopy(NamedTuple):
     :ivar age: seconds for which it has known this version, or one as new.
     :ivar kind: of the session: ``a`` anonymous, ``u`` signed in. Empty: that is not known, or nothing was there. Then
         there is nothing that could be given back to Redis.
-    :ivar began: if the category began from nothing, as of when at the latest, as a version; 0: it did not.
     """
 
     digest: str
@@ -60,27 +67,6 @@ class SharedCopy(NamedTuple):
     copy: CategoryCopy
     age: float = 0.0
     kind: str = ""
-    began: int = 0
-
-
-class Known(NamedTuple):
-    """The record of one category, as a reader has it.
-
-    :param mark: how the record is described, which names just this content; empty: it has none.
-    :param auth: of a signed-in session's auth hash: what that says. The row's `read_at` is when it was read first.
-    :param began: if it began from nothing, as of when at the latest, as its version; 0: it did not.
-    """
-
-    mark: bytes
-    copy: CategoryCopy
-    auth: AuthEntry | None = None
-    began: int = 0
-
-
-NOT_THERE = Known(b"", CategoryCopy(0, {}))
-"""Nothing, or nothing of ours."""
-
-NO_RECORDS: Mapping[str, Known] = {}
 
 
 class Change(NamedTuple):
@@ -117,7 +103,7 @@ _FROM_SOMETHING = frozenset({b"*wiped*", b"*copied", b"-------"})
 """Authors of a horizon that are no write which began a record from nothing."""
 
 
-def described(digest: str, meta: bytes, fields: Fields) -> Known:
+def described(digest: str, meta: bytes, fields: Fields) -> CategoryCopy:
     """Return the record of a category that has these fields, and is described so.
 
     :raises ValueError: this describes no record of that session.
@@ -127,19 +113,14 @@ def described(digest: str, meta: bytes, fields: Fields) -> Known:
         raise Foreign if len(meta) >= _META and meta[:OWN] != own else Damaged
     _, stamp, horizon, author, additions = found.groups()
     given_back = given_back_as_of(meta) if author in _GIVEN_BACK else 0
-    copy = CategoryCopy(int(stamp), fields, b"", additions, given_back)
-    return Known(meta, copy, None, 0 if author in _FROM_SOMETHING else int(horizon))
+    began = 0 if author in _FROM_SOMETHING else int(horizon)
+    return CategoryCopy(int(stamp), fields, meta, additions, given_back, began)
 
 
 def size_of(meta: bytes) -> int:
     """Return how many bytes the fields of a record have that is described so, as the server has them, with their
     names."""
     return int(meta[_AUTHOR:_BYTES], 16)
-
-
-def began_as_of(meta: bytes) -> int:
-    """Return :attr:`Known.began` of a record that is described so."""
-    return 0 if meta[_LAG:_AUTHOR] in _FROM_SOMETHING else int(meta[_STAMP:_HORIZON])
 
 
 def given_back_as_of(meta: bytes) -> int:
@@ -161,7 +142,7 @@ def written_at(meta: bytes, name: str) -> int:
         return 0  # damaged: nothing is known of it
 
 
-def rewritten(digest: str, base: Known, change: CategoryChange, version: Change) -> Known:
+def rewritten(digest: str, base: CategoryCopy, change: CategoryChange, version: Change) -> CategoryCopy:
     """Return what the record of a category is after a write, with its mark; :data:`NOT_THERE`: that is not known.
 
     :param base: what is known of it.
@@ -169,21 +150,21 @@ def rewritten(digest: str, base: Known, change: CategoryChange, version: Change)
     if change.wipe or not base.mark:
         base = NOT_THERE
     # An increment is added by the server: its form of the number may be another one.
-    if change.increments or not (change.wipe or version.before == base.copy.version):
+    if change.increments or not (change.wipe or version.before == base.version):
         return NOT_THERE
     try:
-        return described(digest, version.meta, apply_change(base.copy.fields, change))
+        return described(digest, version.meta, apply_change(base.fields, change))
     except ValueError:
         return NOT_THERE
 
 
-def written_over(digest: str, base: Known, change: CategoryChange, version: Change) -> Known:
+def written_over(digest: str, base: CategoryCopy, change: CategoryChange, version: Change) -> CategoryCopy:
     """Return what the record of a category is after a write.
 
     :param base: what it was before, as far as is known.
     """
-    fields = apply_change(base.copy.fields, change)
-    is_whole = base.copy.version in (0, version.before)
+    fields = apply_change(base.fields, change)
+    is_whole = base.version in (0, version.before)
     if is_whole and version.meta:
         try:
             record = described(digest, version.meta, fields)
@@ -191,5 +172,4 @@ def written_over(digest: str, base: Known, change: CategoryChange, version: Chan
             pass
         else:
             return record._replace(mark=b"") if change.increments else record
-    copy = base.copy._replace(version=version.after if is_whole else base.copy.version, fields=fields)
-    return Known(b"", copy, began=base.began)
+    return base._replace(version=version.after if is_whole else base.version, fields=fields, mark=b"")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from .categories import AUTH, CSRF_FEATURE, Feature
 from .changes import NO_FIELDS, Fields
-from .copies import CategoryCopy
+from .copies import NOT_THERE, CategoryCopy
 from .rows import AuthRow
 
 
@@ -56,26 +56,28 @@ class CategoryState(NamedTuple):
     """One category as it was found.
 
     :param shown: session key → encoded value, as this request may see it.
-    :param version: of what was read; 0: nothing could be.
+    :param copy: what was read, without what the journal and the configured defaults lay over it. One that is not there
+        has the version as of which that was said.
     :param source: store that answered.
-    :param beneath: what was read, without what the journal and the configured defaults lay over it; None: nothing is.
     :param gap: what of it could not be read; None: all could.
     :param is_wiped: it is shown without what a wipe is to remove, which waits in the journal.
-    :param mark: how the record describes itself that was read; empty: that is not known.
     """
 
     shown: Fields = NO_FIELDS
-    version: int = 0
+    copy: CategoryCopy = NOT_THERE
     source: str = "none"
-    beneath: CategoryCopy | None = None
     gap: Gap | None = None
     is_wiped: bool = False
-    mark: bytes = b""
+
+    @classmethod
+    def of(cls, copy: CategoryCopy, source: str) -> Self:
+        """Return a category over which nothing lies."""
+        return cls(copy.fields, copy, source)
 
     @property
-    def stored(self) -> CategoryCopy:
-        """Return what was read, without what is laid over it."""
-        return self.beneath or CategoryCopy(self.version, self.shown)
+    def is_as_read(self) -> bool:
+        """Return whether nothing lies over what was read, and nothing of that is missing."""
+        return self.shown is self.copy.fields and self.gap is None and not self.is_wiped
 
 
 NOT_LOADED = CategoryState()
@@ -105,7 +107,7 @@ class Loaded:
     @classmethod
     def verified(cls, verdict: Verdict, now_ms: int, row: AuthRow | None = None, source: str = "none") -> Loaded:
         """Return a session of kind u, with its auth category filled in and the others still missing."""
-        auth = CategoryState(row.payload, row.version, source) if row else CategoryState(source=source)
+        auth = CategoryState.of(CategoryCopy(row.version, row.payload), source) if row else CategoryState(source=source)
         return cls(verdict, {AUTH: auth}, row=row, now_ms=now_ms)
 
     def own(self) -> Loaded:

@@ -95,7 +95,7 @@ class Carries(Step):
 
     def _is_less(self, digest: str, category: str, copy: CategoryCopy) -> bool:
         """Return whether this host has seen more of a category than Redis has."""
-        return (copy.version if copy.meta else 0) < self._backend.register.latest_version(digest, category)
+        return (copy.version if copy.mark else 0) < self._backend.register.latest_version(digest, category)
 
     def _without_others(self, category: str, copy: CategoryCopy, carried: Sequence[str]) -> CategoryCopy:
         """Return a copy without the keys of other categories, which go along with theirs."""
@@ -149,7 +149,7 @@ class Carries(Step):
 def _newer(there: CategoryCopy, known: CategoryCopy | None) -> CategoryCopy:
     """Return the copy of Redis, unless this host knew more: a former id is over, and nothing of it is given back to a
     Redis that lost data."""
-    if known is None or (there.meta and not (known.fields and known.version > there.version)):
+    if known is None or (there.mark and not (known.fields and known.version > there.version)):
         return there
     return known
 
@@ -161,7 +161,7 @@ def _wipe_at(moment_us: int) -> MergeStep:
 def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
     """Return the steps that bring what was there under a former id, where nothing is under the present one."""
     fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
-    return [MergeStep(Operation.RECORD, value=copy.meta), *fields] if copy.meta else fields
+    return [MergeStep(Operation.RECORD, value=copy.mark), *fields] if copy.mark else fields
 
 
 def _with_records(merges: Mapping[Carry, Sequence[Merge]]) -> dict[Carry, list[Merge]]:

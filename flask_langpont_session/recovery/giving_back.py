@@ -242,7 +242,7 @@ class Refill(Step):
             if left_ms > 0 or not life_ms:
                 guard = "alive" if copy.kind == SIGNED_IN else "free"
                 # What began before the loss knows all that there was.
-                is_partial = copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
+                is_partial = copy.copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
                 wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
         seen = [register.latest_version(each.digest, each.category) for each in wanted]
         sent_at = self._backend.clock()
@@ -301,7 +301,7 @@ class LossCount(Step):
         copies = self._backend.primary.copies(entries, timeout=steps.TIMEOUT)
         for place, copy in zip(entries, copies, strict=True):
             doubt = self._doubts.pop(place)
-            if copy.meta:  # else the session is over
+            if copy.mark:  # else the session is over
                 self._backend.reports.losses.lost_by_redis(place[1], copy, doubt.seen, doubt.version)
         return False
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
 from ..policy.changes import Basis, CategoryChange, Operation, apply_change
-from ..policy.copies import Known, SharedCopy, began_as_of
+from ..policy.copies import CategoryCopy, SharedCopy
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
@@ -87,9 +87,9 @@ class MergedCopies:
         shared = []
         for (digest, category), copy in zip(wanted, copies, strict=True):
             kind = merged[digest, category]
-            began = began_as_of(copy.meta) if copy.meta else copy.version  # what is not there may have been lost
-            memory.put_category(digest, category, Known(copy.meta, copy, began=began), kind=kind, as_of=asked_at)
-            shared.append(SharedCopy(digest, category, copy, kind=kind, began=began))
+            copy = _with_beginning(copy)
+            memory.put_category(digest, category, copy, kind=kind, as_of=asked_at)
+            shared.append(SharedCopy(digest, category, copy, kind=kind))
         return shared if self.are_needed() else []
 
 
@@ -356,6 +356,11 @@ class Merges(Step):
             )
             self._forget(entries)
         return set(entries)
+
+
+def _with_beginning(copy: CategoryCopy) -> CategoryCopy:
+    """Return a copy as it was read behind a merge: what is not there may have been lost before."""
+    return copy if copy.mark else copy._replace(began=copy.version)
 
 
 def _used_id(group: _Group) -> str:

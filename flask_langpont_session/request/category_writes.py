@@ -50,7 +50,7 @@ class CategoryWrites(Part):
         if plan.loaded and not (plan.is_new or plan.loaded.shadow):
             for name, change in changes.items():
                 found = plan.loaded.of(name)
-                change.since = found.version if found.mark and found.source == PRIMARY else 0
+                change.since = found.copy.version if found.copy.mark and found.source == PRIMARY else 0
         if plan.sent is not None:  # Redis may have it, or get it yet
             return self._keep_for_later(plan, ref, scope, changes, row, plan.sent)
         waits = bool(changes) and self._must_wait(ref, changes, scope, is_new=plan.is_new)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Set
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
 from ..policy.changes import CategoryChange, apply_writes
-from ..policy.copies import NO_COPY, CategoryCopy, Known, RecordRef, SharedCopy, written_at
+from ..policy.copies import NOT_THERE, CategoryCopy, RecordRef, SharedCopy, written_at
 from ..policy.health import PRIMARY
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
@@ -51,32 +51,31 @@ class Fallback:
         """
         answer = reply.answer
         assert answer is not None
-        record = answer.records[name]
-        version = record.copy.version or empty_as_of(answer.now_ms)
+        there = answer.records[name]
+        seen = there if there.version else there._replace(version=empty_as_of(answer.now_ms))
         is_carried = overlay is not None and name in overlay.carried
         if reply.lack is not None and not is_carried and name in self.kept_locally:
             held = self._held(ref, name, reply.lack, overlay)
-            if not self._is_whole(ref, name, record, held, reply.lack):
-                self._show_with_copy(loaded, name, ref, record, held, level=level, overlay=overlay)
+            if not self._is_whole(ref, name, there, held, reply.lack):
+                self._show_with_copy(loaded, name, ref, there, held, level=level, overlay=overlay)
                 return
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
-            self._remember(ref, name, record, version, reply.asked_at)
+            self._remember(ref, name, seen, reply.asked_at, is_there=bool(there.version))
+        found = CategoryState.of(seen, reply.source)
         if not level and overlay is None:
-            loaded.categories[name] = CategoryState(record.copy.fields, version, reply.source, mark=record.mark)
-            return
-        found = CategoryState(record.copy.fields, version, reply.source, record.copy, mark=record.mark)
-        if overlay is not None and is_carried:
+            loaded.categories[name] = found
+        elif overlay is not None and is_carried:
             self._lay_over_carried(loaded, name, ref.kind, found, level, overlay)
         else:
             self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True)
 
-    def _remember(self, ref: RecordRef, name: str, record: Known, version: int, asked_at: float) -> None:
-        if record.copy.version:
-            is_news = self._memory.put_category(ref.digest, name, record, kind=ref.kind, as_of=asked_at)
+    def _remember(self, ref: RecordRef, name: str, seen: CategoryCopy, asked_at: float, *, is_there: bool) -> None:
+        if is_there:
+            is_news = self._memory.put_category(ref.digest, name, seen, kind=ref.kind, as_of=asked_at)
         else:
-            is_news = self._memory.put_absent(ref.digest, name, version, asked_at)
+            is_news = self._memory.put_absent(ref.digest, name, seen.version, asked_at)
         if is_news:
-            self._register.note_version(ref.digest, name, version)
+            self._register.note_version(ref.digest, name, seen.version)
 
     def _held(self, ref: RecordRef, name: str, lack: Lack, overlay: Overlay | None) -> CategoryCopy | None:
         """Return this host's copy of a category that Redis may have lost; None: the host does not know."""
@@ -90,10 +89,9 @@ class Fallback:
         is_doubtful = not held.fields and held.version > lack.well_until_us
         return None if is_doubtful and self._register.is_outdated(digest, name, 0) else held
 
-    def _is_whole(self, ref: RecordRef, name: str, record: Known, held: CategoryCopy | None, lack: Lack) -> bool:
+    def _is_whole(self, ref: RecordRef, name: str, there: CategoryCopy, held: CategoryCopy | None, lack: Lack) -> bool:
         """Return whether Redis has all that this host knows of a category, though it may have lost data."""
-        there = record.copy
-        if not there.version or record.began > lack.well_until_us:
+        if not there.version or there.began > lack.well_until_us:
             return False
         as_of = there.given_back if is_given_back_since(there, held) else there.version
         return (held is None or held.version <= as_of) and not self.has_seen_more(ref.digest, name, there, as_of)
@@ -103,7 +101,7 @@ class Fallback:
         loaded: Loaded,
         name: str,
         ref: RecordRef,
-        record: Known,
+        there: CategoryCopy,
         held: CategoryCopy | None,
         *,
         level: int,
@@ -111,14 +109,13 @@ class Fallback:
     ) -> None:
         """Show the host's copy of a category, and over it what was written since the loss. A key that is in neither is
         unknown if another worker may have it."""
-        there = record.copy
         copy = there if held is None else held
         if held is not None and there.version > held.version:
             # What Redis was given back of it may be older.
-            later = {key for key in there.fields if written_at(record.mark, key) > held.version}
+            later = {key for key in there.fields if written_at(there.mark, key) > held.version}
             together = {**held.fields, **{key: there.fields[key] for key in later}}
             copy = CategoryCopy(there.version, together, additions=held.additions + there.additions)
-        found = CategoryState(copy.fields, copy.version, "local", copy)
+        found = CategoryState.of(copy, "local")
         self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True, is_known=held is not None)
         laid = loaded.categories[name]
         as_of = there.given_back or there.version
@@ -129,11 +126,11 @@ class Fallback:
         self, loaded: Loaded, name: str, kind: str, found: CategoryState, level: int, overlay: Overlay
     ) -> None:
         """Lay the journal's changes over a category of which more is on its way from a former id."""
-        known, copy = overlay.copies.get(name), found.stored
+        known, copy = overlay.copies.get(name), found.copy
         if known:
             together = {**known.fields, **copy.fields}
-            copy = CategoryCopy(known.version, together, additions=known.additions + copy.additions)
-            found = found._replace(shown=together, version=known.version or found.version, beneath=copy)
+            copy = CategoryCopy(known.version or copy.version, together, additions=known.additions + copy.additions)
+            found = CategoryState.of(copy, found.source)
         self._lay_over(loaded, name, found, level, kind, overlay, answered=True)
         if known is None:
             # What is there stays; what is not may be brought from the former id yet.
@@ -150,13 +147,13 @@ class Fallback:
         known = _newest(self._memory.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self._register.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
-        copy = known or NO_COPY
+        copy = known or NOT_THERE
         shown = {
             key: value
             for key, value in copy.fields.items()
             if key in self.table and self.behaviour(self.table.feature_of(key), kind, level) in AS_COPY
         }
-        found = CategoryState(shown, copy.version, "local", copy)
+        found = CategoryState(shown, copy, "local")
         self._lay_over(loaded, name, found, level, kind, overlay, answered=False, is_known=known is not None)
 
     def _lay_over(
@@ -182,9 +179,9 @@ class Fallback:
         if overlay is not None and name in overlay.wiped:
             # Nothing is made of what is beneath it. It may have been merged by the time at which Redis was asked: then
             # what Redis has at this version is not nothing.
-            found = CategoryState(source=found.source, beneath=NO_COPY, is_wiped=True)
+            found = CategoryState(source=found.source, is_wiped=True)
         shown = dict(found.shown)
-        counted = found.stored.additions
+        counted = found.copy.additions
         kept, guesses = self._journalled(loaded, name, shown, counted, overlay, answered) if overlay else _NOTHING
         hidden = frozenset() if answered else defaulting
         is_known = is_known and (overlay is None or overlay.is_known)
@@ -249,7 +246,7 @@ class Fallback:
                 # as a part of it otherwise.
                 self._memory.put_absent(digest, name, version.after - 1)
             # What the journal lays over it is still to be merged: kept as part of the copy it would be laid twice.
-            found = None if loaded is None else loaded.of(name).stored
+            found = None if loaded is None else loaded.of(name).copy
             self._memory.write(digest, name, change, version, kind=kind, found=found)
 
     def has_seen_more(self, digest: str, name: str, there: CategoryCopy, as_of: int) -> bool:
@@ -265,7 +262,7 @@ class Fallback:
         """Return copies of what this worker has just written of a session's categories."""
         entry = self._memory.entry(digest)
         written = [copy for copy in entry.copies() if copy[0] in names] if entry else []
-        return [SharedCopy(digest, name, record.copy, 0.0, held.kind, record.began) for name, record, held in written]
+        return [SharedCopy(digest, name, record, 0.0, held.kind) for name, record, held in written]
 
 
 def is_given_back_since(there: CategoryCopy, held: CategoryCopy | None) -> bool:

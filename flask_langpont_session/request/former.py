@@ -101,4 +101,4 @@ def _is_later_at(
 
 
 def _written_at(state: CategoryState, key: str) -> int:
-    return written_at(state.mark, key) if state.mark else state.version
+    return written_at(state.copy.mark, key) if state.copy.mark else state.copy.version

@@ -319,12 +319,11 @@ class JournalWriter:
             return
         for name in plan.carries:
             found = loaded.of(name)
-            version, is_lost = found.version, found.gap is not None and found.gap.whole
-            if version and not is_lost and not self._board.register.is_outdated(origin.digest, name, version):
-                copy = found.stored
+            copy, is_lost = found.copy, found.gap is not None and found.gap.whole
+            if copy.version and not is_lost and not self._board.register.is_outdated(origin.digest, name, copy.version):
                 stays = self._fallback.table.left_behind(name, copy.fields, plan.carries)
                 shown = {key: value for key, value in copy.fields.items() if key not in stays} if stays else copy.fields
-                yield SharedCopy(target.digest, name, copy._replace(version=version, fields=shown))
+                yield SharedCopy(target.digest, name, copy._replace(fields=shown))
 
     def _outlives_request(self, key: str, kind: str, level: int) -> bool:
         """Return whether a key is kept beyond its request. A user's auth that may wait (no rights) always is."""
@@ -369,7 +368,7 @@ class JournalWriter:
         found = loaded.of(name)
         if not (of_user or key in change.seen) or found.is_wiped:
             return {}
-        return {"basis": Basis.SEEN, "moment": found.version, "base": found.shown.get(key)}
+        return {"basis": Basis.SEEN, "moment": found.copy.version, "base": found.shown.get(key)}
 
     def _do(self, call: Callable[[float | None], object], scope: RequestScope | None = None) -> bool:
         try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..policy.categories import AUTH
 from ..policy.changes import CategoryChange
-from ..policy.copies import Known, RecordRef
+from ..policy.copies import CategoryCopy, RecordRef
 from ..policy.errors import StoreError
 from ..policy.health import PRIMARY, HealthSnapshot
 from ..policy.ids import SIGNED_IN, SessionId
@@ -66,7 +66,7 @@ class Seen(Loaded):
         row: AuthRow | None,
         former: Mapping[str, Former] | None,
         copy: Copy,
-        records: Mapping[str, Known],
+        records: Mapping[str, CategoryCopy],
         terms: Terms,
         values: dict[str, Any],
     ) -> None:
@@ -99,12 +99,12 @@ class Seen(Loaded):
         return Seen(categories, self.row, None, self.copy, records, self.terms, values)
 
 
-def _state(record: Known, then: int = 0) -> CategoryState:
+def _state(record: CategoryCopy, then: int = 0) -> CategoryState:
     """Return what is shown of a record.
 
     :param then: the version of one that is not there.
     """
-    return CategoryState(record.copy.fields, record.copy.version or then, PRIMARY, mark=record.mark)
+    return CategoryState.of(record if record.version else record._replace(version=then), PRIMARY)
 
 
 def is_untouched(journal: Journal, digest: str) -> bool:
@@ -197,10 +197,10 @@ class Line:
             if leased is None or self._ended.is_dead(sid.digest):
                 return None
             row, until = leased
-            categories[AUTH] = CategoryState(row.payload, row.version, PRIMARY)
+            categories[AUTH] = CategoryState.of(CategoryCopy(row.version, row.payload), PRIMARY)
         elif AUTH in categories:  # without a row there is neither user nor right
-            is_identity, auth = self._backend.settings.is_identity, categories[AUTH]
-            ordinary = {key: value for key, value in auth.shown.items() if not is_identity(key)}
-            categories[AUTH] = auth._replace(shown=ordinary)
+            is_identity, auth = self._backend.settings.is_identity, categories[AUTH].copy
+            ordinary = {key: value for key, value in auth.fields.items() if not is_identity(key)}
+            categories[AUTH] = CategoryState.of(auth._replace(fields=ordinary), PRIMARY)
         former = self._former.among(categories)
         return Seen(categories, row, former, hit.copy, records, Terms(life, until, news, hit.trust_since_ms), {})

@@ -45,9 +45,7 @@ def _is_plain(loaded: Loaded, names: Iterable[str]) -> bool:
     if type(loaded) is Seen:
         return True
     found = [loaded.categories[name] for name in names if name in loaded.categories]
-    return all(
-        each.source == PRIMARY and each.gap is None and each.beneath is None and not each.is_wiped for each in found
-    )
+    return all(each.source == PRIMARY and each.is_as_read for each in found)
 
 
 class PlainChanges:
@@ -90,8 +88,8 @@ class PlainChanges:
         lives, write_id = self._line.lives(tuple(changes), kind, life), new_write_id()
         for name, change in changes.items():
             change.life_ms = lives[name]
-            if loaded is not None and (found := loaded.categories.get(name)) and found.mark:
-                change.since = found.version
+            if loaded is not None and (found := loaded.categories.get(name)) and found.copy.mark:
+                change.since = found.copy.version
         late, guard = self._lag.late(began := self._clock()), "alive" if kind == SIGNED_IN else "free"
         try:
             written = home.write_near(digest, changes, guard, self._backend.limits, began + timeout, write_id)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from .. import events
 from ..policy.categories import AUTH
 from ..policy.changes import apply_writes
-from ..policy.copies import Known, RecordRef
+from ..policy.copies import CategoryCopy, RecordRef
 from ..policy.errors import StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
@@ -145,8 +145,10 @@ class Reads:
 
     def _withhold_identity(self, loaded: Loaded) -> None:
         """Withhold users and rights of a session without a row, whatever a record, copy or journal says."""
-        if fields := loaded.of(AUTH).shown:
-            loaded.show(AUTH, self._ordinary(fields))
+        if (found := loaded.of(AUTH)).shown:
+            ordinary = found.copy._replace(fields=self._ordinary(found.copy.fields))
+            loaded.categories[AUTH] = found._replace(copy=ordinary)
+            loaded.show(AUTH, self._ordinary(found.shown))
 
     def _show_what_waits(self, loaded: Loaded, writes: Mapping[str, bytes | None]) -> None:
         """Show auth keys that wait in the journal for the database; users and rights are not taken from there."""
@@ -216,20 +218,19 @@ class Reads:
         """Count what Redis lost and was not given back: this host has seen it, and has no copy of it. What is there is
         kept as a copy by that read, so that each worker counts a loss once."""
         for name in names:
-            there = answer.records[name].copy
+            there = answer.records[name]
             latest = self._backend.register.latest_version(ref.digest, name)
             is_known = there.given_back or self._backend.memory.category(ref.digest, name) is not None
             if not (is_known or self._backend.register.is_wiped_since(ref.digest, name, latest - 1000)):
                 self._reports.losses.lost_by_redis(name, there, latest)
 
-    def _lacks(self, ref: RecordRef, name: str, record: Known, now_us: int, life_us: int) -> bool:
+    def _lacks(self, ref: RecordRef, name: str, there: CategoryCopy, now_us: int, life_us: int) -> bool:
         """Return whether the primary lacks data of one category, as :meth:`_seem_lost` does.
 
         :param now_us: the server's clock, and `life_us`: of the category, microseconds.
         """
-        there, began = record.copy, record.began
         kept_us = self._backend.settings.local_cache_ttl * 1_000_000
-        if there.version and began <= now_us - kept_us and not there.given_back:  # nearly all there are
+        if there.version and there.began <= now_us - kept_us and not there.given_back:  # nearly all there are
             return False
         held = self._backend.memory.category(ref.digest, name)
         if there.given_back:
@@ -237,7 +238,7 @@ class Reads:
             if not is_given_back_since(there, held):
                 return False
         else:
-            since, until = now_us - life_us, began or now_us
+            since, until = now_us - life_us, there.began or now_us
         if there.given_back and (held is None or held.version <= since):  # it may be this worker's older copy
             return self._fallback.has_seen_more(ref.digest, name, there, since)
         if held is None:
@@ -276,7 +277,7 @@ class Reads:
     def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:
         """Return whether a replica has less than this host has seen already: this worker, or another one that has not
         shared its copies yet. A replica may have yet to hear of what it does not have at all."""
-        version = answer.records[category].copy.version
+        version = answer.records[category].version
         held = self._backend.memory.category(ref.digest, category), overlay.copies.get(category)
         if not version or any(copy is not None and copy.version > version for copy in held):
             return True

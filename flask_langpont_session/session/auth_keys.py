@@ -11,7 +11,6 @@ from werkzeug.exceptions import Unauthorized
 from ..exceptions import UnsupportedValue
 from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, OAUTH_FEATURE
 from ..policy.changes import NO_FIELDS, CategoryChange
-from ..policy.copies import NO_COPY
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..policy.loaded import Loaded, Verdict
@@ -345,7 +344,7 @@ def hides_some(work: Work, categories: Collection[str]) -> bool:
     """Return whether some categories have data, or may have, that this request is not shown because of an outage."""
     loaded = work.load()
     found = map(loaded.of, categories)
-    return any(each.gap and (each.gap.whole or (each.beneath or NO_COPY).fields) for each in found)
+    return any(each.gap and (each.gap.whole or each.copy.fields) for each in found)
 
 
 def restart(work: Work, kind: str | None, categories: Collection[str], also: Carried = NO_FIELDS) -> None:

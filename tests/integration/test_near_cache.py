@@ -81,14 +81,14 @@ class Worker:
 
     def read(self, lives: dict[str, int] = LIVES) -> dict[str, bytes]:
         answer = self.store.read(REF, lives, timeout=WAIT)
-        return {key: value for copy in answer.categories.values() for key, value in copy.fields.items()}
+        return {key: value for copy in answer.records.values() for key, value in copy.fields.items()}
 
     def known(self, lives: dict[str, int] = LIVES) -> dict[str, bytes] | None:
         """Return the fields that the near cache has without asking; None: it has nothing."""
         hit = self.near.find(REF, lives)
         if hit is None:
             return None
-        return {key: value for known in hit.copy.records.values() for key, value in known.copy.fields.items()}
+        return {key: value for known in hit.copy.records.values() for key, value in known.fields.items()}
 
     def write(self, **values: str) -> None:
         self.change(CategoryChange(LIFE, sets={key: value.encode() for key, value in values.items()}))

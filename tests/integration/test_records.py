@@ -221,14 +221,14 @@ def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
         return write(store, **changes).versions["ui"][:2]
 
     def merged(*steps: MergeStep) -> tuple[int, int]:
-        before = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].version
+        before = store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].version
         return before, merge(store, *steps).version
 
     last = 0
     for number, step in enumerate(steps):
         before, after = step()
         assert (before, after > before) == (last, True), number
-        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].version == after
+        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].version == after
         assert abs(store.endpoint.time_ms(timeout=WAIT) - after // 1000) < 10_000
         assert_counted(client)
         last = after
@@ -360,7 +360,7 @@ def test_any_name_can_be_noted(store: RedisStore, client: Any, name: str) -> Non
 
 
 def assert_counted_bytes(store: RedisStore, client: Any) -> None:
-    fields = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields
+    fields = store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields
     size = sum(len(name.encode()) + len(value) for name, value in fields.items())
     found = client.hget(key("ui"), "@m")
     assert (int(found[53:60], 16), int(found[60:64], 16)) == (size, len(fields))
@@ -543,7 +543,7 @@ def test_a_merge_into_a_record_that_is_not_ours_applies_everything(store: RedisS
     merged = merge(store, *steps)
     assert merged.outcomes == (APPLIED,) * 5
     assert data(client) == {"a": "9", "c": "1", "n": "2", "z2": "1"}
-    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].version == merged.version
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].version == merged.version
     assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).damaged == ()
     assert_counted(client)
     assert 0 < client.pttl(key("ui")) <= LIFE
@@ -967,10 +967,10 @@ def test_additions_outlive_a_wipe(store: RedisStore, client: Any) -> None:
 def test_a_read_tells_which_additions_are_in_what_it_found(store: RedisStore) -> None:
     """The read tells so, lest what waits in a journal and was made already is shown twice."""
     stamp(store, "write.1", sets={"a": b"1"})
-    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].additions == b""
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].additions == b""
     stamp(store, "write.2", increments={"n": 1})
     merge(store, add("n", 1, "added.1"))
-    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].additions
+    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].additions
     assert [found[at : at + 7] for at in range(0, len(found), 20)] == [b"write.2", b"added.1"]
 
 
@@ -1170,7 +1170,7 @@ def test_copies_are_categories_as_they_are(store: RedisStore) -> None:
     first = stamp(store, sets={"a": b"1"})
     found, absent = store.copies([(DIGEST, "ui"), (DIGEST, "translation")], timeout=WAIT)
     assert found[:2] == (first, {"a": b"1"})
-    assert found.meta.startswith(DIGEST[:8].encode())
+    assert found.mark.startswith(DIGEST[:8].encode())
     assert absent.fields == {}
     assert abs(absent.version // 1000 - store.endpoint.time_ms(timeout=WAIT)) < 10_000
     wiped = stamp(store, wipe=True)

@@ -163,7 +163,7 @@ def test_the_shadow_has_records_of_its_own(store: RedisStore, raw: Any) -> None:
     given(store, "tombstone")
     write(store, shadow=True, ui=change(sets={"lang": b"1"}))
     assert not raw.exists(key("ui"))
-    assert store.read(RecordRef(DIGEST, "a", shadow=True), {"ui": 0}, timeout=WAIT).categories["ui"].fields == {
+    assert store.read(RecordRef(DIGEST, "a", shadow=True), {"ui": 0}, timeout=WAIT).records["ui"].fields == {
         "lang": b"1"
     }
     assert says(raw, key("auth"))["@live"] == "0"
@@ -224,7 +224,7 @@ def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
     assert raw.hkeys(key("ui")) == ["@m"]
     assert (second.before, third.before) == (first.after, second.after)
     assert first.after < second.after < third.after
-    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"]
+    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"]
     assert (found.version, found.fields) == (third.after, {})
 
 
@@ -517,7 +517,7 @@ def test_nothing_there_is_an_answer(store: RedisStore) -> None:
     """A miss is version 0 and no fields; it is not an error, and nothing is damaged."""
     answer = store.read(USER, {"auth": LIFE, "ui": LIFE}, timeout=WAIT)
     assert answer.auth is None
-    assert (answer.categories["ui"].version, dict(answer.categories["ui"].fields)) == (0, {})
+    assert (answer.records["ui"].version, dict(answer.records["ui"].fields)) == (0, {})
     assert answer.damaged == ()
     assert abs(answer.now_ms - store.endpoint.time_ms(timeout=WAIT)) < 2000
 
@@ -530,7 +530,7 @@ def test_a_damaged_record_does_not_hide_its_neighbours(store: RedisStore, raw: A
     answer = store.read(USER, {"auth": LIFE, "translation": LIFE, "ui": LIFE}, timeout=WAIT)
     assert set(answer.damaged) == {"auth", "translation"}
     assert answer.auth is None
-    assert answer.categories["ui"].fields == {"lang": b"1"}
+    assert answer.records["ui"].fields == {"lang": b"1"}
 
 
 @pytest.mark.parametrize(("setting", "value", "normal"), [("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")])
@@ -542,7 +542,7 @@ def test_a_server_that_refuses_writes_still_answers_reads(
     raw.pexpire(key("ui"), LIFE // 2)  # so that the read would extend it
     raw.config_set(setting, value)
     try:
-        assert store.read(VISITOR, {"ui": LIFE}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+        assert store.read(VISITOR, {"ui": LIFE}, timeout=WAIT).records["ui"].fields == {"lang": b"1"}
         with pytest.raises(StoreError) as caught:
             write(store, ui=change(sets={"lang": b"2"}))
         assert caught.value.error_class is ErrorClass.WRITE_REFUSED
@@ -569,7 +569,7 @@ def test_a_server_that_forgot_the_scripts_is_sent_them(store: RedisStore, raw: A
     operations = (
         lambda: write(store, "alive", push=(row(), 1), ui=change(sets={"b": b"1"})),
         lambda: merge(store, step("set", "a", b"1"), guard="alive").outcomes,
-        lambda: dict(store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields),
+        lambda: dict(store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields),
         lambda: store.quarantine(VISITOR, "ui", timeout=WAIT),
         lambda: store.write_tombstone(DIGEST, 2, ("auth",), timeout=WAIT),
     )  # fmt: skip
@@ -601,13 +601,13 @@ def test_what_is_known_is_not_sent_again(store: RedisStore, raw: Any) -> None:
     write(store, "alive", ui=change(sets={"lang": b"2"}))
     later = read()
     assert hashes_sent(raw) == before + 1
-    assert later.categories["ui"].fields == {"lang": b"2"}
+    assert later.records["ui"].fields == {"lang": b"2"}
     assert later.records["translation"] is first.records["translation"]
     store.push(row(version=2), 2, LIFE, timeout=WAIT)
     entry = read().auth
     assert entry is not None and entry.row is not None and entry.row.version == 2
     before = hashes_sent(raw)
-    assert read(anew=True).categories == read().categories
+    assert read(anew=True).records == read().records
     assert hashes_sent(raw) == before + 3
 
 
@@ -628,7 +628,7 @@ def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw
             if loss == "another type":
                 raw.set(key(name), "x")
     found = store.read(USER, {"auth": 0, "ui": 0}, timeout=WAIT)
-    assert found.categories["ui"].fields == {}
+    assert found.records["ui"].fields == {}
     assert (found.auth is not None and found.auth.row is None) == (loss == "tombstone")
     assert found.damaged == (("auth", "ui") if loss == "another type" else ())
 
@@ -649,7 +649,7 @@ def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: R
         with pytest.raises(StoreError) as caught:
             store.link.run(commands, WAIT)
         assert caught.value.error_class is ErrorClass.DATA
-        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields == {"lang": b"1"}
     assert raw.info("stats")["total_connections_received"] == connections
 
 
@@ -668,7 +668,7 @@ def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, sto
         server.thaw()
     raw.ping()
     assert store.endpoint.time_ms(timeout=WAIT) > 1_000_000_000_000
-    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).categories["ui"].fields == {"lang": b"1"}
+    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields == {"lang": b"1"}
 
 
 def test_the_server_identity_learns_which_server_answers(server: Valkey, store: RedisStore, raw: Any) -> None:

@@ -249,7 +249,7 @@ def test_an_addition_that_is_part_of_the_copy_is_not_made_again(
     write_id = new_write_id()
     change = {"ui": CategoryChange(LIFE_MS, increments={"usage": 3})}
     server.store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
-    [copy] = server.store.read(VISITOR, {"ui": 0}, timeout=5).categories.values()
+    [copy] = server.store.read(VISITOR, {"ui": 0}, timeout=5).records.values()
     server.empty()
     if written:
         server.write(theme="light")
@@ -265,7 +265,7 @@ def test_an_addition_to_what_was_written_after_the_loss_is_made(server: Server) 
     write_id = new_write_id()
     change = {"ui": CategoryChange(LIFE_MS, increments={"usage": 3})}
     server.store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=5, write_id=write_id)
-    [copy] = server.store.read(VISITOR, {"ui": 0}, timeout=5).categories.values()
+    [copy] = server.store.read(VISITOR, {"ui": 0}, timeout=5).records.values()
     server.empty()
     server.write(usage="1")
     again = MergeStep(Operation.ADD, "usage", 3, write_id, moment=copy.version)

@@ -95,8 +95,8 @@ def _stamps_after_the_read(
 _push = verifier.Verifier._push
 
 
-def _began_when_it_was_wiped(meta: bytes) -> int:
-    return int(meta[8:24])
+def _began_when_it_was_wiped(copy: copies.CategoryCopy) -> copies.CategoryCopy:
+    return copy._replace(began=int(copy.mark[8:24] or copy.version))
 
 
 def _update_whatever_the_version(self: sim_database.SimDatabase, digest: str, *, seen: int, **rest: Any) -> Any:
@@ -276,7 +276,7 @@ def _shares_every_question(
 _question = verifier.Verifier._question
 
 
-def _whosever_it_is(found: Any, digest: str, now_ms: int, codec: Any) -> copies.Known:
+def _whosever_it_is(found: Any, digest: str, now_ms: int, codec: Any) -> copies.CategoryCopy:
     ours = dict(zip(found[::2], found[1::2], strict=True))
     if b"@m" in ours:
         ours[b"@m"] = digest[:11].encode() + ours[b"@m"][11:]
@@ -423,7 +423,7 @@ _must_wait = category_writes.CategoryWrites._must_wait
 
 
 def _nothing_is_nothing(self: reads.Reads, ref: RecordRef, category: str, answer: Any, overlay: Any) -> bool:
-    has_some = bool(answer.records[category].copy.version)
+    has_some = bool(answer.records[category].version)
     return has_some and _is_behind(self, ref, category, answer, overlay)
 
 
@@ -537,7 +537,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("copies are as old as their confirmation", memory.Memory, "_copy", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", lambda self, merged: []),
-    Ablation("a wipe knows of all that was before", merges, "began_as_of", _began_when_it_was_wiped),
+    Ablation("a wipe knows of all that was before", merges, "_with_beginning", _began_when_it_was_wiped),
     Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),
     Ablation("a record that began after a loss is a part", fallback.Fallback, "_is_whole", lambda *arguments: True),

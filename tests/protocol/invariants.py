@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.changes import CategoryChange
-from flask_langpont_session.policy.copies import Known, RecordRef
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
@@ -60,9 +60,9 @@ SILENCE_MS = 1000
 """For so long, at most, another host does not see a change (docs/guarantees.md)."""
 
 
-def _content(known: Known) -> tuple[Any, ...]:
+def _content(known: CategoryCopy) -> tuple[Any, ...]:
     """Return the part of a record that a session shows."""
-    return known.mark, known.copy.fields, known.auth is not None and known.auth.row is None
+    return known.mark, known.fields, known.auth is not None and known.auth.row is None
 
 
 def as_list(value: bytes | None) -> list[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from flask_langpont_session.policy.copies import Known
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.stores.redis import auth_meta
 from flask_langpont_session.stores.redis.records import answer
 from flask_langpont_session.stores.redis.wire import pack
@@ -137,7 +137,7 @@ def is_live(record: Record | None) -> bool:
     return record is not None and record.auth is not None and record.auth.is_live
 
 
-def known_of(key: Key, kind: str, record: Record | None) -> Known:
+def known_of(key: Key, kind: str, record: Record | None) -> CategoryCopy:
     """Return the answer that a reader gets about a record."""
     return answer(key.digest, (key.category,), kind, [0, record.flat if record else [], 0, -1]).records[key.category]
 

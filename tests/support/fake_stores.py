@@ -11,7 +11,7 @@ from flask_langpont_session.events import session_revoked
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.changes import CategoryChange
-from flask_langpont_session.policy.copies import CategoryCopy, Change, Known, RecordRef
+from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
@@ -103,7 +103,7 @@ class FakeRedis:
         digest, kind, shadow = ref
         self._ask("read", digest, "shadow" if shadow else kind)
         found = {} if shadow else self.data.get(digest, {})
-        records = {name: Known(b"", CategoryCopy(5 if name in found else 0, found.get(name, {}))) for name in lives_ms}
+        records = {name: CategoryCopy(5 if name in found else 0, found.get(name, {})) for name in lives_ms}
         damaged, self.damaged = tuple(self.damaged), []
         entry = self.entries.get(digest) if kind == SIGNED_IN else None
         return Answer(NOW_MS, entry, records, damaged, is_primary=self.is_primary, trust_since_ms=self.trust_since_ms)

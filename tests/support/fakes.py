@@ -12,6 +12,7 @@ from flask import Flask
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.exceptions import GrantRefused
 from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.health import DATABASE, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
 from flask_langpont_session.policy.leases import Life
@@ -114,7 +115,7 @@ class Repository:
         is_withheld = name == "auth" and loaded.verdict in (Verdict.DEAD, Verdict.UNVERIFIABLE)
         data = {} if is_withheld else self.stored.get(sid.digest, {}).get(name, {})
         shown = {key: encode(key, value) for key, value in data.items()}
-        loaded.categories[name] = CategoryState(shown, 1, "primary")
+        loaded.categories[name] = CategoryState.of(CategoryCopy(1, shown), "primary")
 
     def save(self, plan: Plan, scope: Scope) -> Saved:
         if self.refuses and (plan.grants or (plan.is_new and plan.target and plan.target.kind == SIGNED_IN)):

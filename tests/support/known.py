@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from flask_langpont_session.policy.changes import CategoryChange
-from flask_langpont_session.policy.copies import CategoryCopy, Change, Known
+from flask_langpont_session.policy.copies import CategoryCopy, Change
 from flask_langpont_session.stores.memory.memory import Memory
 
 
-def known(copy: CategoryCopy, *, began: int | None = None, mark: bytes = b"") -> Known:
-    """Return a record.
+def known(copy: CategoryCopy, *, began: int = 0, mark: bytes = b"") -> CategoryCopy:
+    """Return a record."""
+    return copy._replace(mark=mark, began=began)
 
-    :param began: None: perhaps not before its version.
-    """
-    return Known(mark, copy, began=copy.version if began is None else began)
+
+def content(copy: CategoryCopy | None) -> CategoryCopy | None:
+    """Return a copy without what it says of its record."""
+    return copy and CategoryCopy(copy.version, copy.fields, additions=copy.additions)
 
 
 def wrote(memory: Memory, digest: str, category: str, before: int, after: int, kind: str = "", **sets: bytes) -> None:

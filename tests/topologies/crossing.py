@@ -44,7 +44,7 @@ def fill(store: RedisStore, count: int, name: str = "") -> list[str]:
 
 def read(store: RedisStore, digest: str, timeout: float = PATIENCE) -> bytes | None:
     """Return a session's language as a request would be shown it."""
-    return store.read(RecordRef(digest, "a"), _LIVES, timeout=timeout).categories["ui"].fields.get("lang")
+    return store.read(RecordRef(digest, "a"), _LIVES, timeout=timeout).records["ui"].fields.get("lang")
 
 
 class Readers:

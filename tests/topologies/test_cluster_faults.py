@@ -339,9 +339,9 @@ def test_a_sign_in_is_replaced_while_its_slot_moves(on_its_way: ClusterStore) ->
 
 def test_a_category_begins_anew_while_its_slot_moves(on_its_way: ClusterStore) -> None:
     """``session.clear()`` with something behind it; what an older copy elsewhere says is known to be older."""
-    before = read(on_its_way, "ui").categories["ui"]
+    before = read(on_its_way, "ui").records["ui"]
     write(on_its_way, wipe=True, sets={"theme": b'"light"'})
-    after = read(on_its_way, "ui").categories["ui"]
+    after = read(on_its_way, "ui").records["ui"]
     assert after.fields == {"theme": b'"light"'}
     assert after.version > before.version
 

@@ -151,7 +151,7 @@ def test_a_crossed_reply_is_not_believed(store: RedisStore, digests: list[str]) 
     connection.is_quiet = lambda: True  # the reply is late enough
     answer = store.read(RecordRef(mine, "a"), {"auth": 0, "translation": 0, "ui": 0}, timeout=PATIENCE)
     assert answer.foreign == ("ui",)
-    assert not any(copy.fields for copy in answer.categories.values())
+    assert not any(copy.fields for copy in answer.records.values())
     assert read(store, mine) == mine.encode()
     assert read(store, other) == other.encode()
 

@@ -700,10 +700,9 @@ def shared_copies(db: sqlite3.Connection, limit: int, after: int, now_ms: int, c
         number: SharedCopy(
             digest,
             category,
-            CategoryCopy(version, codec.from_store(digest, category, fields), additions=additions),
+            CategoryCopy(version, codec.from_store(digest, category, fields), additions=additions, began=version),
             age=(now_ms - at_ms) / 1000,
             kind=kind,
-            began=version,
         )
         for number, digest, category, version, blob, additions, kind, at_ms in db.execute(sql, (after, limit))
         if (fields := _fields(blob)) is not None

@@ -25,7 +25,6 @@ from ...policy.copies import (
     NOT_THERE,
     CategoryCopy,
     Change,
-    Known,
     RecordRef,
     SharedCopy,
     rewritten,
@@ -98,7 +97,7 @@ class _Missed(NamedTuple):
     :param at: when that was noticed, monotonic seconds.
     """
 
-    record: Known
+    record: CategoryCopy
     held: _Held
     at: float
 
@@ -124,7 +123,7 @@ class Entry:
 
     def clear(self) -> None:
         """Forget everything: another thread may have found the entry just now."""
-        self.records: Mapping[str, Known] = NO_RECORDS
+        self.records: Mapping[str, CategoryCopy] = NO_RECORDS
         self.held: Mapping[str, _Held] = _NOTHING
         self.missed: Mapping[str, _Missed] = _NOTHING
         self.put_near(())
@@ -157,11 +156,11 @@ class Entry:
                     is_part = said.data is packed.data
                     copy.records = {name: self.records[name] for name in said} if is_part else said.opened()
 
-    def copies(self) -> list[tuple[str, Known, _Held]]:
+    def copies(self) -> list[tuple[str, CategoryCopy, _Held]]:
         """Return what an outage may show."""
         return [(name, self.records[name], held) for name, held in self.held.items()]
 
-    def lost(self) -> list[tuple[str, Known, _Held]]:
+    def lost(self) -> list[tuple[str, CategoryCopy, _Held]]:
         """Return what the primary does not have any more."""
         return [(name, missed.record, missed.held) for name, missed in self.missed.items()]
 
@@ -316,7 +315,7 @@ class Memory:
         with self._lock:
             entry, now, grown, is_held = self._entries.of(digest), self._clock(), 0, True
             known, held, seen = entry.records, entry.held, entry.seen
-            written: dict[str, Known] = {}
+            written: dict[str, CategoryCopy] = {}
             for name, version in versions.items():
                 change, before = changes[name], known.get(name, NOT_THERE)
                 written[name] = after = rewritten(digest, before, change, version)
@@ -342,7 +341,7 @@ class Memory:
                 self._entries.put(digest, entry, entry.weight)
             return is_held
 
-    def note(self, ref: RecordRef, found: Mapping[str, Known]) -> None:
+    def note(self, ref: RecordRef, found: Mapping[str, CategoryCopy]) -> None:
         """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""
         if ref.shadow or self.ended.is_dead(ref.digest):
             return
@@ -405,12 +404,12 @@ class Memory:
             entry = self.opened(digest)
             missed = entry.missed.get(category) if entry and before_loss else None
             if missed is not None and self._clock() - missed.held.kept_at < self._ttl:
-                return missed.record.copy
+                return missed.record
             found = self._copy(digest, category)
-        return found[0].copy if found else None
+        return found[0] if found else None
 
     def put_category(
-        self, digest: str, category: str, record: Known, *, kind: str = "", as_of: float = -math.inf
+        self, digest: str, category: str, record: CategoryCopy, *, kind: str = "", as_of: float = -math.inf
     ) -> bool:
         """Keep a category that was read as a whole, unless a higher version is kept or it is dead.
 
@@ -426,10 +425,9 @@ class Memory:
                     self._keep(digest, category, record, kind)
                 return True
             known, held = found  # what is kept is not dead: kill() takes it away
-            copy = record.copy
-            if known.copy.version > copy.version and held.kept_at > as_of:
+            if known.version > record.version and held.kept_at > as_of:
                 return False
-            is_news = known.copy.version != copy.version or known.copy.fields != copy.fields
+            is_news = known.version != record.version or known.fields != record.fields
             if is_news or record.mark != known.mark:
                 self._keep(digest, category, record, kind or held.kind)
             else:
@@ -446,7 +444,7 @@ class Memory:
         """
         with self._lock:
             found = self._copy(digest, category)
-            if found is not None and not found[0].copy.fields:
+            if found is not None and not found[0].fields:
                 entry = self._entries.of(digest)
                 entry.held = {**entry.held, category: found[1]._replace(kept_at=self._clock())}  # it is so still
                 return False
@@ -457,7 +455,7 @@ class Memory:
                 self._any_missed = True
                 entry = self._entries.of(digest)
                 entry.missed = {**entry.missed, category: _Missed(*found, self._clock())}
-            self._keep(digest, category, Known(b"", CategoryCopy(version, _NO_FIELDS), began=version), "")
+            self._keep(digest, category, CategoryCopy(version, _NO_FIELDS, began=version), "")
         if is_missing:
             self.on_missing(digest)
         return found is not None and not is_missing
@@ -483,12 +481,12 @@ class Memory:
         """
         with self._lock:
             kept = self._copy(digest, category)
-            if kept is not None and kept[0].copy.version >= version.after:
+            if kept is not None and kept[0].version >= version.after:
                 return  # it contains the write already
             if change.wipe or not version.before:
-                base = Known(b"", CategoryCopy(0, _NO_FIELDS), began=0 if change.wipe else version.after)
+                base = CategoryCopy(0, _NO_FIELDS, began=0 if change.wipe else version.after)
             elif found is not None and found.version == version.before:
-                base = Known(b"", found, began=kept[0].began if kept else version.after)
+                base = found._replace(began=kept[0].began if kept else version.after)
             elif kept is not None:
                 base = kept[0]
             else:
@@ -561,38 +559,38 @@ class Memory:
         with self._lock:
             self._entries.clear()
 
-    def _keep(self, digest: str, category: str, record: Known, kind: str) -> None:
+    def _keep(self, digest: str, category: str, record: CategoryCopy, kind: str) -> None:
         entry = self._entries.of(digest)
         entry.records = {**entry.records, category: record}
         entry.held = {**entry.held, category: _Held(self._clock(), kind)}
         entry.weigh()
         self._entries.put(digest, entry, entry.weight)
 
-    def _copy(self, digest: str, category: str) -> tuple[Known, _Held] | None:
+    def _copy(self, digest: str, category: str) -> tuple[CategoryCopy, _Held] | None:
         """Return the record of a category; None: there is none, or it was not confirmed for too long."""
         entry = self.entry(digest)
         held = entry.held.get(category) if entry else None
         is_young = held is not None and self._clock() - held.kept_at < self._ttl
         return (entry.records[category], held) if entry and held and is_young else None
 
-    def _listed(self, of: Callable[[Entry], Iterable[tuple[str, Known, _Held]]]) -> list[SharedCopy]:
+    def _listed(self, of: Callable[[Entry], Iterable[tuple[str, CategoryCopy, _Held]]]) -> list[SharedCopy]:
         now = self._clock()
         with self._lock:
             all_of = [(digest, *part) for digest, entry in self._entries.items() for part in of(entry)]
         young = [part for part in all_of if now - part[3].kept_at < self._ttl]
         young.sort(key=lambda part: -part[3].kept_at)
-        return [SharedCopy(d, name, r.copy, now - held.kept_at, held.kind, r.began) for d, name, r, held in young]
+        return [SharedCopy(d, name, record, now - held.kept_at, held.kind) for d, name, record, held in young]
 
 
 _NOT_HELD = None, ""
 
 
-def _packed(records: Mapping[str, Known], held: Mapping[str, _Held] = _NOTHING) -> Packed[Known]:
+def _packed(records: Mapping[str, CategoryCopy], held: Mapping[str, _Held] = _NOTHING) -> Packed[CategoryCopy]:
     parts = {name: (*held.get(name, _NOT_HELD), *parts_of(record)) for name, record in records.items()}
     return Packed(marshal.dumps(parts), _record)
 
 
-def _record(kept_at: float | None, kind: str, *parts: Any) -> Known:
+def _record(kept_at: float | None, kind: str, *parts: Any) -> CategoryCopy:
     return record_of(*parts)
 
 
@@ -600,16 +598,16 @@ def _held(kept_at: float | None, kind: str, *parts: Any) -> _Held | None:
     return None if kept_at is None else _Held(kept_at, kind)
 
 
-def _is_part(said: Mapping[str, Known], records: Mapping[str, Known]) -> bool:
+def _is_part(said: Mapping[str, CategoryCopy], records: Mapping[str, CategoryCopy]) -> bool:
     """Return whether all of an answer is kept. Of what was not there a version is kept."""
     return said.keys() <= records.keys() and all(
-        record == (kept := records[name]) or (record == NOT_THERE and not (kept.mark or kept.copy.fields))
+        record == (kept := records[name]) or (record == NOT_THERE and not (kept.mark or kept.fields))
         for name, record in said.items()
     )
 
 
-def _weight(record: Known) -> int:
-    return _RECORD + _bytes_of(record.copy.fields) if record.copy.fields else _ABSENT
+def _weight(record: CategoryCopy) -> int:
+    return _RECORD + _bytes_of(record.fields) if record.fields else _ABSENT
 
 
 def _bytes_of(fields: Fields) -> int:

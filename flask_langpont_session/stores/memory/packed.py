@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from ...policy.changes import Fields
-from ...policy.copies import CategoryCopy, Known
+from ...policy.copies import CategoryCopy
 from ...policy.rows import AuthEntry, AuthRow
 
 T = TypeVar("T")
@@ -52,20 +52,18 @@ class Packed(Mapping[str, T]):
 _ROW = tuple(column.name for column in fields(AuthRow) if column.name not in ("payload", "was_idle"))
 
 
-def parts_of(record: Known) -> tuple[Any, ...]:
+def parts_of(record: CategoryCopy) -> tuple[Any, ...]:
     """Return the parts of a record, see :func:`record_of`."""
-    mark, (version, content, *rest), auth, began = record
+    version, content, *rest, auth = record
     row = auth and auth.row and tuple(getattr(auth.row, column) for column in _ROW)
-    return mark, began, auth and (row, *auth[1:]), version, dict(content), *rest
+    return auth and (row, *auth[1:]), version, dict(content), *rest
 
 
-def record_of(
-    mark: bytes, began: int, auth: tuple[Any, ...] | None, version: int, content: Fields, *rest: Any
-) -> Known:
+def record_of(auth: tuple[Any, ...] | None, version: int, content: Fields, *rest: Any) -> CategoryCopy:
     """Return the record that has these parts. What a row has beside its columns is the content of its record."""
     entry = None
     if auth is not None:
         columns, *said = auth
         row = None if columns is None else AuthRow(payload=content, **dict(zip(_ROW, columns, strict=True)))
         entry = AuthEntry(row, *said)
-    return Known(mark, CategoryCopy(version, content, *rest), entry, began)
+    return CategoryCopy._make((version, content, *rest, entry))

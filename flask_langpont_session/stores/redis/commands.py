@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange, Operation
-from ...policy.copies import NO_RECORDS, Known, RecordRef
+from ...policy.copies import NO_RECORDS, CategoryCopy, RecordRef
 from ...policy.leases import TOMBSTONE_MS
 from ...policy.rows import AuthRow
 from ..codec.plain import PLAIN, Codec
@@ -155,7 +155,9 @@ class Commands:
         """Return the Redis key of one category of one session."""
         return f"{self.prefix}:{category}:{{{digest}}}{':anon' if shadow else ''}"
 
-    def read(self, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping[str, Known] = NO_RECORDS) -> Command:
+    def read(
+        self, ref: RecordRef, lives_ms: Mapping[str, int], known: Mapping[str, CategoryCopy] = NO_RECORDS
+    ) -> Command:
         """Return the command that reads categories.
 
         :param lives_ms: category → the life to extend it to when a quarter has passed (0: leave it).

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from redis import exceptions as driver
 
 from ...policy.changes import CategoryChange
-from ...policy.copies import Change, Known
+from ...policy.copies import CategoryCopy, Change
 from ..memory.memory import Entry, Memory
 from .server_identity import Server
 from .wire import Wire, pack
@@ -68,7 +68,7 @@ class Copy:
     lives_ms: Mapping[str, int]
     kind: str
     now_ms: int
-    records: Mapping[str, Known]
+    records: Mapping[str, CategoryCopy]
     asked_at: float
     answered_at: float
     until: float

@@ -159,7 +159,7 @@ class NearCache:
         asked_at = reading.asked_at
         reading.lane.asked_at = asked_at
         life = self._longest if answer.due_ms < 0 else min(self._longest, answer.due_ms / 1000)
-        is_there = self._keeps_absence or any(record.copy.version for record in answer.records.values())
+        is_there = self._keeps_absence or any(record.version for record in answer.records.values())
         is_sound = answer.is_primary and not answer.damaged and is_there
         if is_sound and life > 0:
             copy = Copy(

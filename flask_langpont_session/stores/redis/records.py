@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange, Fields, Operation
-from ...policy.copies import NO_RECORDS, NOT_THERE, OWN, CategoryCopy, Change, Damaged, Foreign, Known, described
+from ...policy.copies import NO_RECORDS, NOT_THERE, OWN, CategoryCopy, Change, Damaged, Foreign, described
 from ...policy.leases import CLOCK_TOLERANCE_MS
 from ...policy.rows import AuthEntry, AuthRow
 from ...policy.serializer import is_readable
@@ -37,18 +37,13 @@ class Answer(NamedTuple):
 
     now_ms: int
     auth: AuthEntry | None
-    records: Mapping[str, Known]
+    records: Mapping[str, CategoryCopy]
     damaged: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     is_primary: bool = True
     trust_since_ms: int = 0
     moved_ms: int = 0
     due_ms: int = 0
-
-    @property
-    def categories(self) -> Mapping[str, CategoryCopy]:
-        """Return the fields of each category that was asked for, and their versions."""
-        return {name: known.copy for name, known in self.records.items()}
 
 
 @dataclass(slots=True)
@@ -77,7 +72,7 @@ SINCE, TIME, ABSENT = "since", "time", "absent"
 class MergeStep(NamedTuple):
     """One change that was kept during an outage, see ``merge.lua``.
 
-    :param value: the encoded value, or the number to add; of ``record``, :attr:`CategoryCopy.meta`.
+    :param value: the encoded value, or the number to add; of ``record``, :attr:`CategoryCopy.mark`.
     :param mode: :data:`SINCE`, :data:`TIME` or :data:`ABSENT`; of an addition, its id.
     :param moment: microseconds by the server's clock: the version that the value was made from, or when it was written;
         of an addition, when it was sent first (0: never).
@@ -288,7 +283,7 @@ def answer(
     names: Sequence[str],
     kind: str,
     reply: Sequence[Any],
-    known: Mapping[str, Known] = NO_RECORDS,
+    known: Mapping[str, CategoryCopy] = NO_RECORDS,
     codec: Codec = PLAIN,
 ) -> Answer:
     """Return what a reply to ``read.lua`` says.
@@ -297,7 +292,7 @@ def answer(
     :param codec: of the values.
     :raises Crossed: it is the answer to another question.
     """
-    found: dict[str, Known] = {}
+    found: dict[str, CategoryCopy] = {}
     damaged, foreign = [], []
     for name, part in zip(names, reply[1:-2], strict=True):
         try:
@@ -323,7 +318,7 @@ def answer(
     )
 
 
-def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
+def _unchanged(part: bytes, digest: str, known: CategoryCopy | None) -> CategoryCopy:
     """Return the reader's own record, if its mark stands in the place of a hash; else that is an error text."""
     if known is not None and part == known.mark:
         return known
@@ -331,16 +326,13 @@ def _unchanged(part: bytes, digest: str, known: Known | None) -> Known:
 
 
 def copy_of(digest: str, name: str, reply: Sequence[Any], codec: Codec = PLAIN) -> CategoryCopy:
-    """Return one category as it is, and its record's description. If it is not there it is empty as of now."""
+    """Return one category as it is. If it is not there it is empty as of now."""
     said = answer(digest, (name,), "a", reply, codec=codec)
-    copy = said.records[name].copy
-    if not copy.version:
-        return CategoryCopy(empty_as_of(said.now_ms), {})
-    flat = iter(reply[1])
-    return copy._replace(meta=dict(zip(flat, flat, strict=True))[b"@m"])
+    copy = said.records[name]
+    return copy if copy.version else CategoryCopy(empty_as_of(said.now_ms), {})
 
 
-def _category(found: Sequence[bytes], digest: str, name: str, codec: Codec) -> Known:
+def _category(found: Sequence[bytes], digest: str, name: str, codec: Codec) -> CategoryCopy:
     """Return the record of a category that a hash holds."""
     if not found:
         return NOT_THERE
@@ -349,7 +341,7 @@ def _category(found: Sequence[bytes], digest: str, name: str, codec: Codec) -> K
     return described(digest, fields.pop("@m", b""), codec.from_store(digest, name, fields))
 
 
-def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Known:
+def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> CategoryCopy:
     """Return a session's auth record from a hash. One that names another digest is a crossed reply or a moved key."""
     if not found:
         return NOT_THERE
@@ -363,7 +355,7 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Kno
         raise Damaged
     fields: Fields = {name: value for name, value in everything.items() if name[:1] != "@"}
     if not said.is_live:
-        return Known(b"", CategoryCopy(said.version, fields), AuthEntry(None, in_database=said.version > 0))
+        return CategoryCopy(said.version, fields, auth=AuthEntry(None, in_database=said.version > 0))
     fields = codec.from_store(digest, AUTH, fields, said.version)
     row = AuthRow(
         digest=digest,
@@ -378,7 +370,7 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Kno
         read_at=now_ms,
     )
     entry = AuthEntry(row, said.stamp, is_readable=all(map(is_readable, fields.values())))
-    return Known(meta, CategoryCopy(said.version, fields), entry)
+    return CategoryCopy(said.version, fields, meta, auth=entry)
 
 
 def written(reply: Any, names: Sequence[str]) -> Written | None:

@@ -65,10 +65,10 @@ def test_the_source_of_a_feature_is_its_categorys_unless_it_is_an_exception() ->
 
 def test_what_was_loaded_before_takes_the_place_of_what_was_loaded_now() -> None:
     gap, other = Gap(True, frozenset()), Gap(False, frozenset({"history"}))
-    ui = CategoryState({"lang": b"1"}, 4, "local", CategoryCopy(1, {"lang": b"1"}), gap)
-    auth, translation = CategoryState({"a": b"1"}), CategoryState({}, 5, "primary")
+    ui = CategoryState({"lang": b"1"}, CategoryCopy(4, {"lang": b"2"}), "local", gap)
+    auth, translation = CategoryState({"a": b"1"}), CategoryState.of(CategoryCopy(5, {}), "primary")
     before = Loaded(Verdict.ANONYMOUS, {"ui": ui, "translation": translation, "auth": auth}, defaulted={"lang"})
-    now = Loaded(Verdict.VALID, {"ui": CategoryState({}, 9, "primary", CategoryCopy(9, {}), other, is_wiped=True)})
+    now = Loaded(Verdict.VALID, {"ui": CategoryState({}, CategoryCopy(9, {}), "primary", other, is_wiped=True)})
     now.keep_from(before, ["ui", "translation"])
     assert now.categories == {"ui": ui._replace(is_wiped=True), "translation": translation}
     assert now.defaulted == {"lang"}
@@ -76,11 +76,11 @@ def test_what_was_loaded_before_takes_the_place_of_what_was_loaded_now() -> None
 
 def test_what_could_not_be_read_now_is_not_known_by_what_was_read_before() -> None:
     gap, copy = Gap(True, frozenset()), CategoryCopy(9, {"lang": b"2"})
-    before = Loaded(Verdict.VALID, {"ui": CategoryState({"lang": b"1"}, 4, "primary")})
-    now = Loaded(Verdict.VALID, {"ui": CategoryState({}, 9, "local", copy, gap)})
+    before = Loaded(Verdict.VALID, {"ui": CategoryState.of(CategoryCopy(4, {"lang": b"1"}), "primary")})
+    now = Loaded(Verdict.VALID, {"ui": CategoryState({}, copy, "local", gap)})
     now.keep_from(before, ["ui"])
-    assert now.of("ui") == CategoryState({"lang": b"1"}, 4, "primary", gap=gap)
-    assert now.of("ui").stored == CategoryCopy(4, {"lang": b"1"})
+    assert now.of("ui") == before.of("ui")._replace(gap=gap)
+    assert now.of("ui").copy == CategoryCopy(4, {"lang": b"1"})
 
 
 def test_only_a_visitor_who_gets_another_id_leaves_one() -> None:

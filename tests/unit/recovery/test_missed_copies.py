@@ -7,7 +7,7 @@ import pytest
 from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.stores.memory.memory import Memory
 from tests.support.clock import Clock
-from tests.support.known import known, wrote
+from tests.support.known import content, known, wrote
 
 COPY = CategoryCopy(5, {"lang": b'"ja"'})
 ROOM = 30 * 2000
@@ -31,7 +31,7 @@ def test_what_is_missing_is_kept_aside_and_looked_for(clock: Clock) -> None:
     memory.put_absent("d", "ui", 9)
     memory.put_absent("d", "ui", 10)
     assert missing == ["d"]
-    assert memory.category("d", "ui") == CategoryCopy(9, {})
+    assert content(memory.category("d", "ui")) == CategoryCopy(9, {})
     assert held(memory) == [("d", COPY, "a")]
 
 
@@ -96,8 +96,8 @@ def test_a_copy_says_since_when_it_knows_what_was_there(memory: Memory) -> None:
     """A write keeps what is known of that; where nothing is known, it is not before the write."""
     memory.put_category("d", "ui", known(COPY, began=3), kind="a")
     wrote(memory, "d", "ui", 5, 6)
-    memory.put_category("e", "ui", known(COPY), kind="a")
+    memory.put_category("e", "ui", known(COPY, began=5), kind="a")
     memory.put_absent("f", "ui", 4)
     wrote(memory, "f", "ui", 0, 6, "a")
-    assert {shared.digest: shared.began for shared in memory.held()} == {"d": 3, "e": 5, "f": 6}
-    assert memory.category("d", "ui") == CategoryCopy(6, COPY.fields)
+    assert {shared.digest: shared.copy.began for shared in memory.held()} == {"d": 3, "e": 5, "f": 6}
+    assert content(memory.category("d", "ui")) == CategoryCopy(6, COPY.fields)

@@ -44,7 +44,7 @@ from flask_langpont_session.stores.redis.records import (
 )
 from tests.support.fakes import settings_in
 from tests.support.journals import ref
-from tests.support.known import known
+from tests.support.known import content, known
 
 SETTINGS = settings_in(Path(__file__).with_name("no-files"), LOCAL_CACHE_TTL=60)
 A, B, C, D = "a" * 43, "b" * 43, "c" * 43, "d" * 43
@@ -1203,7 +1203,7 @@ def test_what_was_merged_is_shown_to_all_workers_that_need_it(host: Host, needed
     host.write(A, "input_text", kind="a", shadow=True)
     host.run()
     copy = CategoryCopy(9, {"text": b"a"})
-    assert host.memory.category(A, "translation") == copy
+    assert content(host.memory.category(A, "translation")) == copy
     assert host.journal.overlay(ref(A)).copies == ({"translation": copy} if needed else {})
     assert host.waiting() == {}
 

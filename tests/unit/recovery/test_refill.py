@@ -99,7 +99,7 @@ class Shards:
         return 1
 
     def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        return [CategoryCopy(COPY.version, {}, meta=b"described")] * len(wanted)
+        return [CategoryCopy(COPY.version, {}, mark=b"described")] * len(wanted)
 
 
 @pytest.fixture

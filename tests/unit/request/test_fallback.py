@@ -11,7 +11,7 @@ import pytest
 
 from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.changes import CategoryChange
-from flask_langpont_session.policy.copies import CategoryCopy, Change, Known, RecordRef
+from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
 from flask_langpont_session.request.fallback import Fallback
@@ -20,7 +20,7 @@ from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.records import Answer, Written, empty_as_of
 from tests.support.fakes import settings_in
-from tests.support.known import known
+from tests.support.known import content, known
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000
@@ -42,7 +42,7 @@ class Shown:
     def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
-        answer = Answer(NOW_MS, None, {name: Known(b"", copy, began=copy.version)})
+        answer = Answer(NOW_MS, None, {name: copy._replace(began=copy.version)})
         reply = RedisReply(answer, "replica" if level else "primary", more.pop("asked_at", math.inf))
         self.fallback.show_answer(self.loaded, name, REF, reply, level=level, overlay=overlay)
         assert not more
@@ -97,23 +97,23 @@ def test_what_redis_answers_is_known(shown: Shown) -> None:
         shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=NOTHING)
         assert not shown.loaded.has_gaps
         assert not shown.is_unknown("lang") and not shown.is_unknown("theme")
-        assert shown.loaded.of("ui").version == 7
+        assert shown.loaded.of("ui").copy.version == 7
 
 
 def test_what_is_not_there_is_known_to_be_empty_as_of_now(shown: Shown) -> None:
     """An empty category of a primary is kept by the host, for the next outage."""
     shown.by_redis(CategoryCopy(0, {}))
-    assert (shown.loaded.of("translation").version, shown.fields()) == (empty_as_of(NOW_MS), {})
+    assert (shown.loaded.of("translation").copy.version, shown.fields()) == (empty_as_of(NOW_MS), {})
     assert not shown.is_unknown("input_text")
     shown.by_host()
-    assert shown.loaded.of("translation").version == empty_as_of(NOW_MS)
+    assert shown.loaded.of("translation").copy.version == empty_as_of(NOW_MS)
     assert not shown.is_unknown("input_text")
 
 
 def test_without_redis_and_without_a_copy_nothing_is_known(shown: Shown) -> None:
     """D5: an evicted copy, a restarted worker, the first request on this host. It is shown as empty and is not."""
     shown.by_host()
-    assert (shown.fields(), shown.loaded.of("translation").version) == ({}, 0)
+    assert (shown.fields(), shown.loaded.of("translation").copy.version) == ({}, 0)
     assert shown.is_unknown("input_text")
     gap = shown.loaded.of("translation").gap
     assert gap and gap.whole
@@ -127,7 +127,7 @@ def test_a_copy_is_known(shown: Shown, source: str) -> None:
         shown.memory.put_category("d", "translation", known(copy))
     shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else None)
     assert shown.fields() == {"input_text": b"1"}
-    assert shown.loaded.of("translation").version == 7
+    assert shown.loaded.of("translation").copy.version == 7
     assert [shown.is_unknown(key) for key in ("input_text", "source_lang", "analysis_result")] == [False, False, True]
 
 
@@ -147,7 +147,7 @@ def test_the_newer_copy_is_shown(shown: Shown, own: int | None, hosts: int | Non
     copies = {} if hosts is None else {"translation": CategoryCopy(hosts, {"input_text": b"%d" % hosts})}
     shown.by_host(overlay=overlay(copies=copies))
     assert shown.fields() == {"input_text": b"%d" % expected}
-    assert shown.loaded.of("translation").version == expected
+    assert shown.loaded.of("translation").copy.version == expected
 
 
 def test_each_behaviour_shows_the_copy_or_the_default_or_nothing(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_waits_is_laid_over_what_redis_answers(shown: Shown) -> None:
     there = {"input_text": b"1", "source_lang": b"1", "target_lang": b"1"}
     shown.by_redis(CategoryCopy(7, there), overlay=waiting)
     assert shown.fields() == {"input_text": b"2", "target_lang": b"1"}
-    assert shown.loaded.of("translation").stored.fields == there
+    assert shown.loaded.of("translation").copy.fields == there
     assert not any(map(shown.is_unknown, there))
 
 
@@ -197,7 +197,7 @@ def test_what_is_read_again_replaces_all_that_was_read_before(shown: Shown) -> N
     shown.by_redis(CategoryCopy(7, {}), overlay=waiting)
     assert shown.is_unknown("input_text")
     shown.by_redis(CategoryCopy(8, {"input_text": b"2"}))
-    assert shown.loaded.of("translation") == CategoryState({"input_text": b"2"}, 8, "primary")
+    assert shown.loaded.of("translation") == CategoryState.of(CategoryCopy(8, {"input_text": b"2"}, began=8), "primary")
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -299,17 +299,17 @@ def test_the_own_copy_follows_the_own_writes(shown: Shown, before: int, after: i
     shown.fallback.remember_write(
         "d", shown.loaded, change, Written("written", {"translation": Change(before, after)}), "a"
     )
-    assert shown.memory.category("d", "translation") == kept
+    assert content(shown.memory.category("d", "translation")) == kept
 
 
 def test_a_wipe_leaves_a_copy_of_what_was_written_with_it(shown: Shown) -> None:
     """The copy has what was written with the wipe, whatever was read before."""
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"}, wipe=True)}
     shown.fallback.remember_write("d", None, change, Written("written", {"translation": Change(8, 9)}), "a")
-    assert shown.memory.category("d", "translation") == CategoryCopy(9, {"source_lang": b"2"})
+    assert content(shown.memory.category("d", "translation")) == CategoryCopy(9, {"source_lang": b"2"})
     change = {"translation": CategoryChange(1, wipe=True)}
     shown.fallback.remember_write("d", None, change, Written("written", {"translation": Change(9, 11)}), "a")
-    assert shown.memory.category("d", "translation") == CategoryCopy(11, {})
+    assert content(shown.memory.category("d", "translation")) == CategoryCopy(11, {})
 
 
 def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
@@ -318,7 +318,9 @@ def test_what_waits_is_no_part_of_the_own_copy(shown: Shown) -> None:
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=waiting)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, Written("written", {"translation": Change(7, 9)}), "a")
-    assert shown.memory.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
+    assert content(shown.memory.category("d", "translation")) == CategoryCopy(
+        9, {"input_text": b"1", "source_lang": b"2"}
+    )
 
 
 def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Shown) -> None:
@@ -327,4 +329,6 @@ def test_a_wipe_that_may_be_merged_by_now_leaves_what_redis_answered(shown: Show
     shown.by_redis(CategoryCopy(7, {"input_text": b"1"}), overlay=wiped)
     change = {"translation": CategoryChange(1, sets={"source_lang": b"2"})}
     shown.fallback.remember_write("d", shown.loaded, change, Written("written", {"translation": Change(7, 9)}), "a")
-    assert shown.memory.category("d", "translation") == CategoryCopy(9, {"input_text": b"1", "source_lang": b"2"})
+    assert content(shown.memory.category("d", "translation")) == CategoryCopy(
+        9, {"input_text": b"1", "source_lang": b"2"}
+    )

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from flask_langpont_session.policy.categories import CategoryTable
-from flask_langpont_session.policy.copies import RecordRef, written_at
+from flask_langpont_session.policy.copies import CategoryCopy, RecordRef, written_at
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.loaded import CategoryState, Former, Gap, Loaded, Verdict
 from flask_langpont_session.request.former import FormerPlaces, former_in
@@ -37,7 +37,7 @@ def table(tmp_path: Path) -> CategoryTable:
 
 
 def state(mark: bytes = b"", version: int = 0, **shown: bytes) -> CategoryState:
-    return CategoryState(shown, version, mark=mark)
+    return CategoryState.of(CategoryCopy(version, shown, mark), "primary")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from flask_langpont_session.policy.copies import CategoryCopy, Known
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.loaded import CategoryState, Verdict
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow
@@ -20,8 +20,8 @@ from tests.support.fake_stores import NOW_MS, Stage, a_row
 
 def keep_near(stage: Stage, row: AuthRow, **ui: bytes) -> Copy:
     """Put a session into the near cache as the server has just sent it. The server is asked nothing more."""
-    records = {name: Known(b"", CategoryCopy(5, {})) for name in stage.backend.table.loaded_together}
-    records["ui"] = Known(b"", CategoryCopy(5, ui))
+    records = {name: CategoryCopy(5, {}) for name in stage.backend.table.loaded_together}
+    records["ui"] = CategoryCopy(5, ui)
     records["auth"] = records["auth"]._replace(auth=AuthEntry(row, NOW_MS))
     now = stage.clock()
     copy = Copy({}, "u", NOW_MS, records, now, now, math.inf, b"", Server(), Lane(stage.memory), None)
@@ -44,11 +44,11 @@ def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> Non
     with pytest.raises(TypeError):
         loaded.show("ui", {})
     own = loaded.own()
-    own.categories["ui"] = CategoryState({}, 9, "local")
+    own.categories["ui"] = CategoryState.of(CategoryCopy(9, {}), "local")
     own.defaulted.add("lang")
     again = stage.load(user)
     assert (again.verdict, dict(again.of("ui").shown)) == (Verdict.VALID, {"lang": b'"ja"'})
-    assert (again.of("ui").source, again.of("ui").version, again.defaulted) == ("primary", 5, set())
+    assert (again.of("ui").source, again.of("ui").copy.version, again.defaulted) == ("primary", 5, set())
     assert own.own() is own
     assert stage.redis.told == []
 
@@ -56,10 +56,10 @@ def test_a_request_changes_what_is_its_own(stage: Stage, user: SessionId) -> Non
 def test_what_was_written_since_is_shown(stage: Stage, user: SessionId) -> None:
     copy = keep_near(stage, a_row(user.digest), lang=b'"ja"')
     assert dict(stage.load(user).of("ui").shown) == {"lang": b'"ja"'}
-    records = {**copy.records, "ui": Known(b"", CategoryCopy(6, {"lang": b'"en"'}))}
+    records = {**copy.records, "ui": CategoryCopy(6, {"lang": b'"en"'})}
     give_hit(stage, user.digest, replace(copy, records=records))
     loaded = stage.load(user)
-    assert (dict(loaded.of("ui").shown), loaded.of("ui").version) == ({"lang": b'"en"'}, 6)
+    assert (dict(loaded.of("ui").shown), loaded.of("ui").copy.version) == ({"lang": b'"en"'}, 6)
 
 
 @pytest.mark.parametrize(("early", "is_asked"), [(0.01, False), (-0.01, True)])

@@ -313,7 +313,7 @@ def test_what_a_value_was_made_from_is_kept_with_it(
 ) -> None:
     """Nothing: by its time. What was read: the version, and the value in it. What could not be read: what was shown in
     its place."""
-    desk.loaded.categories["translation"] = CategoryState({"input_text": b"1"}, 7)
+    desk.loaded.categories["translation"] = CategoryState.of(CategoryCopy(7, {"input_text": b"1"}), "primary")
     assert desk.keep(2, change)
     entry = desk.kept()[-1]
     assert (entry.basis, entry.moment, entry.base, entry.value) == (basis, moment, base, b"2")
@@ -323,7 +323,7 @@ def test_what_a_value_was_made_from_is_kept_with_it(
 @pytest.mark.parametrize("how", ["new id", "nothing loaded", "of the session, for its shadow"])
 def test_what_was_read_elsewhere_is_no_base(desk: Desk, how: str) -> None:
     """It was another record."""
-    desk.loaded.categories["translation"] = CategoryState({"input_text": b"1"}, 7)
+    desk.loaded.categories["translation"] = CategoryState.of(CategoryCopy(7, {"input_text": b"1"}), "primary")
     more: dict[str, Any] = {}
     if how == "new id":
         more = {"origin": sid("e")}
@@ -339,7 +339,7 @@ def test_auth_of_a_user_is_made_from_its_row(desk: Desk) -> None:
     """Changes of auth have the version of the row as basis, whether the key was read or not: the database compares
     versions of the whole row."""
     desk.loaded = Loaded(Verdict.VALID)
-    desk.loaded.categories["auth"] = CategoryState({"daily_limit": b"1"}, 3)
+    desk.loaded.categories["auth"] = CategoryState.of(CategoryCopy(3, {"daily_limit": b"1"}), "primary")
     assert desk.keep(4, changed("daily_limit"), "auth", kind="u")
     [entry] = desk.kept()
     assert (entry.basis, entry.moment, entry.base) == (Basis.SEEN, 3, b"1")
@@ -399,7 +399,7 @@ def test_what_lies_under_a_former_id_is_carried(desk: Desk) -> None:
 @pytest.mark.parametrize("level", range(5))
 def test_what_a_request_changes_of_what_is_carried_is_kept_as_the_table_says(desk: Desk, level: int) -> None:
     """It comes behind what is carried, and was made from that."""
-    desk.loaded.categories["translation"] = CategoryState({"input_text": b"1"}, 7)
+    desk.loaded.categories["translation"] = CategoryState.of(CategoryCopy(7, {"input_text": b"1"}), "primary")
     moved: dict[str, Any] = {"origin": sid("e"), "carries": ("translation",)}
     assert desk.keep(level, changed("input_text", seen=True), **moved) is (level <= 2)
     assert [(entry.basis, entry.moment, entry.base) for entry in desk.kept()] == [(Basis.SEEN, 7, b"1")] * (level <= 2)
@@ -422,7 +422,7 @@ COUNTED = b"added.11795782953000"
 def test_the_host_knows_what_is_carried(desk: Desk, whole: bool) -> None:
     """Its requests see it under the new id, unless it could not be read."""
     there, gap = CategoryCopy(7, {"input_text": b"1"}, additions=COUNTED), Gap(True, frozenset()) if whole else None
-    desk.loaded.categories["translation"] = CategoryState({"input_text": b"2"}, 7, "primary", there, gap)
+    desk.loaded.categories["translation"] = CategoryState({"input_text": b"2"}, there, "primary", gap)
     desk.carry("ui", "translation")
     assert desk.journal.overlay(ref(DIGEST)).copies == ({} if whole else {"translation": there})
 
@@ -488,7 +488,7 @@ def test_a_guess_for_which_there_is_no_room_is_a_conflict(desk: Desk) -> None:
 
 def test_what_a_shared_copy_outdates_is_counted(desk: Desk) -> None:
     """A sibling has seen what was written since."""
-    desk.loaded.categories["translation"] = CategoryState({"input_text": b"1"}, 7)
+    desk.loaded.categories["translation"] = CategoryState.of(CategoryCopy(7, {"input_text": b"1"}), "primary")
     assert desk.keep(2, changed("input_text", seen=True))
     desk.journal_writer.publish([SharedCopy(DIGEST, "translation", CategoryCopy(8, {"input_text": b"9"}))])
     assert desk.kept() == []

@@ -183,8 +183,8 @@ def test_a_default_and_a_csrf_token_are_no_data(session: Session) -> None:
 )
 def test_what_is_not_shown_may_be_there(session: Session, gap: Gap, is_beneath: bool, hides: bool) -> None:
     loaded = session.work.load()
-    beneath = CategoryCopy(1, {"lang": b'"ja"'}) if is_beneath else None
-    loaded.categories["ui"] = loaded.of("ui")._replace(gap=gap, beneath=beneath)
+    beneath = CategoryCopy(1, {"lang": b'"ja"'} if is_beneath else {})
+    loaded.categories["ui"] = loaded.of("ui")._replace(gap=gap, copy=beneath)
     assert hides_some(session.work, ["ui", "translation"]) is hides
     assert not hides_some(session.work, ["translation"])
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_langpont_session.policy.changes import CategoryChange
-from flask_langpont_session.policy.copies import NOT_THERE, CategoryCopy, Change, Known
+from flask_langpont_session.policy.copies import NOT_THERE, CategoryCopy, Change
 from flask_langpont_session.stores.memory import memory as module
 from flask_langpont_session.stores.memory.memory import Memory
 from tests.support.clock import Clock
@@ -33,19 +33,19 @@ class Server:
     memory: Memory
     clock: Clock
     version: int = 1
-    there: Known = NOT_THERE
+    there: CategoryCopy = NOT_THERE
     history: dict[bytes, dict[str, bytes]] = field(default_factory=dict)
-    asked: list[tuple[Known, int, float]] = field(default_factory=list)
+    asked: list[tuple[CategoryCopy, int, float]] = field(default_factory=list)
     confirmed_at: float = float("-inf")
     least: int = 0
     read: CategoryCopy | None = None
 
     def write(self, by_us: bool, change: CategoryChange) -> None:
         """The change is made, by this worker or by another one."""
-        before, self.version = self.there.copy, self.version + 1
+        before, self.version = self.there, self.version + 1
         fields = dict(change.sets) if change.wipe else {**before.fields, **change.sets}
         meta = DIGEST[:8].encode() + b"%016d%016d" % (self.version, 1) + b"000000" + b"-------" + b"0" * 11
-        self.there = Known(meta, CategoryCopy(self.version, fields))
+        self.there = CategoryCopy(self.version, fields, meta)
         self.history[meta] = fields
         if by_us:
             known = self.memory.category(DIGEST, "ui")
@@ -77,7 +77,7 @@ class Server:
             self.memory.put_absent(DIGEST, "ui", version, at)
         else:
             self.memory.put_category(DIGEST, "ui", found, kind="a", as_of=at)
-            self.read = found.copy
+            self.read = found
         shown = self.memory.category(DIGEST, "ui")
         if at > self.confirmed_at and shown is not None:
             self.least = shown.version  # that nothing is there is said again: it is as of the first time
@@ -120,11 +120,11 @@ def test_four_questions_have_right_answers_after_any_history(most_open: int, ste
         entry, shown = memory.entry(DIGEST), memory.category(DIGEST, "ui")
         record = entry.records.get("ui") if entry else None
         if record is not None and record.mark:
-            assert dict(record.copy.fields) == server.history[record.mark]
+            assert dict(record.fields) == server.history[record.mark]
         if shown is not None:
             assert clock.now - server.confirmed_at < TTL
             assert server.least <= shown.version <= server.version
-            assert shown.version != server.there.copy.version or shown.fields == server.there.copy.fields
+            assert shown.version != server.there.version or shown.fields == server.there.fields
         for copy in memory.held():
             assert copy.kind == "a" and (copy.copy.fields or copy.copy.version)
     clock.now += 1
@@ -132,4 +132,4 @@ def test_four_questions_have_right_answers_after_any_history(most_open: int, ste
     server.ask()
     server.answer()
     known = memory.category(DIGEST, "ui")
-    assert known is not None and dict(known.fields) == dict(server.there.copy.fields)
+    assert known is not None and dict(known.fields) == dict(server.there.fields)

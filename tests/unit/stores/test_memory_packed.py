@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.copies import NOT_THERE, CategoryCopy, Known, RecordRef
+from flask_langpont_session.policy.copies import NOT_THERE, CategoryCopy, RecordRef
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.memory import memory as module
 from flask_langpont_session.stores.memory.memory import Memory
@@ -22,7 +22,7 @@ UI = known(CategoryCopy(4, {"theme": b'"dark"'}, b"", b"x" * 20, 3), mark=b"ui")
 RECORDS = {
     "ui": UI,
     "translation": known(CategoryCopy(5, {"text": b'"a"', "lang": b'"jp"'}), mark=b"text", began=0),
-    "auth": Known(b"auth", CategoryCopy(3, FIELDS), AuthEntry(ROW, 77, is_readable=False)),
+    "auth": CategoryCopy(3, FIELDS, b"auth", auth=AuthEntry(ROW, 77, is_readable=False)),
 }
 
 
@@ -43,7 +43,7 @@ def use_another(memory: Memory) -> None:
     memory.opened("other")
 
 
-def near(lane: Lane, **records: Known) -> Copy:
+def near(lane: Lane, **records: CategoryCopy) -> Copy:
     return Copy(dict.fromkeys(records, 1), "u", 1, records, 0.0, 0.0, 9.0, b"", Server("run"), lane, lane.over)
 
 
@@ -89,7 +89,7 @@ def test_a_session_says_the_same_when_it_is_packed_and_when_it_is_asked_for_agai
     # Of what was not there its place in the answer says the same as what is kept.
     for told in (packed, opened):
         answers: Any = told[4]
-        assert answers[0][0].pop("data").copy.fields == {}
+        assert answers[0][0].pop("data").fields == {}
     whole: Any = before[4]
     assert whole[0][0].pop("data") is NOT_THERE
     use_another(memory)
@@ -102,7 +102,7 @@ def test_the_row_of_a_sign_in_is_what_its_record_has(memory: Memory, clock: Cloc
     entry = memory.opened("d")
     assert entry is not None
     auth = entry.records["auth"]
-    assert auth.auth is not None and auth.auth.row == ROW and auth.auth.row.payload is auth.copy.fields
+    assert auth.auth is not None and auth.auth.row == ROW and auth.auth.row.payload is auth.fields
 
 
 def test_a_copy_that_differs_from_what_is_kept_stays_what_it_was(memory: Memory) -> None:

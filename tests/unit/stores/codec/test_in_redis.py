@@ -85,11 +85,11 @@ def test_a_record_of_a_category_is_opened() -> None:
     """Its description, and so its version, are what they are."""
     found = answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang"), b"theme", MARKER), codec=codec)
     assert found.damaged == ()
-    assert found.categories["ui"].version == 1
-    assert found.categories["ui"].fields["lang"] == MARKER
-    assert codec.is_damaged(found.categories["ui"].fields["theme"])
+    assert found.records["ui"].version == 1
+    assert found.records["ui"].fields["lang"] == MARKER
+    assert codec.is_damaged(found.records["ui"].fields["theme"])
     copy = copy_of(DIGEST, "ui", reply(b"@m", META, b"lang", sealed("lang")), codec)
-    assert (copy.fields, copy.meta) == ({"lang": MARKER}, META)
+    assert (copy.fields, copy.mark) == ({"lang": MARKER}, META)
 
 
 def test_a_row_is_opened_by_its_version() -> None:
@@ -125,7 +125,7 @@ def test_what_is_no_record_is_what_it_is_without_encryption(part: Any, name: str
 
 def test_what_comes_from_another_id_is_sealed_for_this_one() -> None:
     """Twice the same, so that what waits can be compared with what was brought."""
-    found = answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang")), codec=codec).categories["ui"]
+    found = answer(DIGEST, ("ui",), "a", reply(b"@m", META, b"lang", sealed("lang")), codec=codec).records["ui"]
     bring = Merge(ANOTHER, "ui", [MergeStep(Operation.SET, "lang", found.fields["lang"], ABSENT)], "free", 1)
     there = codec.value_to_store(ANOTHER, "ui", "lang", found.fields["lang"])
     assert there in commands.merge(bring, said).packed

@@ -140,7 +140,7 @@ def test_a_clear_takes_what_was_written_before_it(machine: Machine, journal: Jou
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_shared_copy_has_the_age_that_it_has(machine: Machine, journal: Journal, step: int) -> None:
-    copy = SharedCopy("d", "translation", CategoryCopy(5, {"a": b"1"}), age=20.0, kind="u", began=5)
+    copy = SharedCopy("d", "translation", CategoryCopy(5, {"a": b"1"}, began=5), age=20.0, kind="u")
     journal.board.publish_copies([copy])
     machine.wall += step
     machine.passes(10)

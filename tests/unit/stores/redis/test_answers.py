@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flask_langpont_session.policy.copies import CategoryCopy, Change, Known
+from flask_langpont_session.policy.copies import CategoryCopy, Change
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.redis.auth_meta import AuthMeta, dead, live
 from flask_langpont_session.stores.redis.auth_meta import said as said_by
@@ -14,7 +14,7 @@ from flask_langpont_session.stores.redis.records import Crossed, Written, answer
 from tests.support.auth_records import packed
 
 MINE = "m" * 43
-UI = {"ui": Known(b"m" * 8 + b"how it is described", CategoryCopy(5, {"lang": b"1"}))}
+UI = {"ui": CategoryCopy(5, {"lang": b"1"}, b"m" * 8 + b"how it is described")}
 
 
 def meta(digest: str, author: str = "-------", lately: str = "") -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from flask_langpont_session.policy.copies import CategoryCopy, Known
+from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane, Unsuitable
 from flask_langpont_session.stores.redis.server_identity import Server
@@ -74,7 +74,7 @@ def lane(ends: tuple[socket.socket, socket.socket]) -> Lane:
 
 def copy(lane: Lane, *names: str) -> Copy:
     """Return a copy of these categories, as it was read."""
-    records = {name: Known(b"", CategoryCopy(1, {"theme": b"dark"})) for name in names}
+    records = {name: CategoryCopy(1, {"theme": b"dark"}) for name in names}
     lives = dict.fromkeys(names, 1000)
     return Copy(lives, "a", 1, records, 0.0, 0.0, math.inf, b"stamp", Server("run"), lane, lane.over)
 

@@ -64,19 +64,19 @@ METHODS = {
         lambda s: s.read(RecordRef(D, "u"), {"ui": 0, "auth": 5}, timeout=WAIT),
         ("read", [key("ui"), key("auth")]),
         [1, UI, AUTH, 0, 9],
-        lambda found: found.categories["ui"].fields == {"lang": b'"jp"'} and found.auth.row.version == 3,
+        lambda found: found.records["ui"].fields == {"lang": b'"jp"'} and found.auth.row.version == 3,
     ),
     "read, shadow": Method(
         lambda s: s.read(RecordRef(D, "a", shadow=True), {"ui": 0}, timeout=WAIT),
         ("read", [key("ui") + b":anon"]),
         [1, [], 0, 9],
-        lambda found: not found.categories["ui"].fields,
+        lambda found: not found.records["ui"].fields,
     ),
     "copies": Method(
         lambda s: s.copies([(D, "ui")], timeout=WAIT),
         ("read", [key("ui")]),
         [1, UI, 0, 9],
-        lambda found: (found[0].fields, found[0].meta) == ({"lang": b'"jp"'}, META),
+        lambda found: (found[0].fields, found[0].mark) == ({"lang": b'"jp"'}, META),
     ),
     "auths": Method(
         lambda s: s.auths([D], timeout=WAIT),
@@ -270,7 +270,7 @@ def test_what_was_read_before_need_not_be_sent_again(store: RedisStore, server: 
     """Unless all of it is asked for."""
     server.says = [[1, UI, 0, 9], [2, META, 0, 9], [3, UI, 0, 9]]
     found = [store.read(REF, {"ui": 0}, timeout=WAIT, anew=anew) for anew in (False, False, True)]
-    assert [one.categories["ui"].fields for one in found] == [{"lang": b'"jp"'}] * 3
+    assert [one.records["ui"].fields for one in found] == [{"lang": b'"jp"'}] * 3
     assert [arguments for _, _, arguments in sent(server)] == [[b"0"], [b"0", META], [b"0"]]
 
 
