@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         UnsupportedValue,
     )
     from .extension import LangPontSession
-    from .policy.categories import DEFAULT_CATEGORIES
     from .policy.plans import Kept, Revoked
+    from .policy.presets import DEFAULT_CATEGORIES
     from .session.mapping import Session
     from .session.values import FeatureReport, SessionInfo
 
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "DEFAULT_CATEGORIES": "policy.categories",
+    "DEFAULT_CATEGORIES": "policy.presets",
     "ConfigError": "exceptions",
     "ConfirmationRequired": "exceptions",
     "FeatureReport": "session.values",

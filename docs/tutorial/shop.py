@@ -6,6 +6,7 @@ app = Flask(__name__)
 app.config.update(
     SECRET_KEY="only-for-trying-it-out-on-this-machine",
     LANGPONT_SESSION_REDIS_URL="redis://localhost:6379/0",
+    LANGPONT_SESSION_PRESET="application",
 )
 app.config.from_prefixed_env()  # FLASK_LANGPONT_SESSION_REDIS_URL in the environment wins
 langpont = LangPontSession(app)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from ..policy.categories import AUTH, DEFAULT_PRIORITIES, DURABLE_FEATURE, Category, CategoryTable, Feature, Priority
+from ..policy.categories import AUTH, DURABLE_FEATURE, Category, CategoryTable, Feature, Priority
+from ..policy.presets import USUAL_PRIORITIES
 
 IDENTITY_FEATURE = "identity_keys"
 """The feature of auth that has the keys of users and rights which the table does not name."""
@@ -48,7 +50,7 @@ def build_table(
     """Read the configured tables.
 
     :param categories: category → ``{"ttl": seconds or None, "on_demand": bool, "features": {name: [keys]}}``.
-    :param priorities: feature → priority, over the defaults.
+    :param priorities: feature → priority, over those of the presets.
     :param added: feature → ``{"keys": [keys], "category": name, "priority": name}``; the priority may be left out.
     :param durable: keys that are to be in auth, without being a user or a right.
     :param identity: the keys of users and rights.
@@ -138,10 +140,20 @@ class _Builder:
             verb = "is" if len(missing) == 1 else "are"
             return self.leave_out(f"{at}: {' and '.join(missing)} {verb} missing; write {_FEATURE_FORM}")
         self._refuse_unknown(at, spec, ("keys", "category", "priority"))
-        if spec["category"] not in list(self._categories):
-            known = ", ".join(self._categories)
-            return self.leave_out(f"{at}['category']: one of {known}, not {spec['category']!r}")
-        self._add("FEATURES", name, spec["category"], spec["keys"], spec.get("priority", Priority.HIGH))
+        category = spec["category"]
+        if category not in list(self._categories):
+            if problem := self._category_problem(category):
+                return self.leave_out(f"{at}['category']: {problem}")
+            self._categories[category] = Category(category, None)
+        self._add("FEATURES", name, category, spec["keys"], spec.get("priority", Priority.HIGH))
+
+    def _category_problem(self, name: Any) -> str | None:
+        """Return why a category of this name cannot be made for a feature."""
+        if not isinstance(name, str) or not name.isidentifier():
+            return f"{name!r} cannot be part of a Redis key; use letters, digits and _, no digit first"
+        if close := get_close_matches(name, self._categories, n=1):
+            return f"{name!r} is too much like {close[0]!r} to be another category; write that, or another name"
+        return None
 
     def add_to_auth(self, setting: str, feature: str, keys: Iterable[str]) -> None:
         """Add keys that are in auth because another setting says so."""
@@ -177,7 +189,7 @@ class _Builder:
     def _priority(self, setting: str, feature: str, category: str, said: Any) -> Priority:
         """Return the priority of FEATURE_PRIORITIES, else `said`, else the default."""
         allowed = (Priority.CRITICAL,) if category == AUTH else _OTHERS
-        usual = Priority.CRITICAL if category == AUTH else DEFAULT_PRIORITIES.get(feature)
+        usual = Priority.CRITICAL if category == AUTH else USUAL_PRIORITIES.get(feature)
         value = self._priorities.get(feature, said) or usual
         if value in list(allowed):
             return Priority(value)

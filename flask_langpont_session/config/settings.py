@@ -19,15 +19,13 @@ from sqlalchemy import URL, Engine
 
 from ..exceptions import ConfigError
 from ..policy.categories import (
-    DEFAULT_CATEGORIES,
-    DEFAULT_PRIVILEGE_KEYS,
-    DEFAULT_USER_KEYS,
     CategoryTable,
     KeyPatterns,
     Priority,
 )
 from ..policy.leases import LeaseTerms, Life
 from ..policy.levels import Behaviour, Row, build_behaviours
+from ..policy.presets import DEFAULT_CATEGORIES, DEFAULT_USER_KEYS, PRESETS
 from ..policy.privileges import Privileges
 from ..support.logs import fields
 from ..support.scratch import Scratch
@@ -99,6 +97,7 @@ class Settings:
     journal: str | Path | None = _setting("", checks.optional(checks.path))
     journal_ttl: int = _setting(1800, checks.integer(1, 86_400, _SECONDS))
     journal_max_bytes: int = _setting(268_435_456, checks.integer(8_192, 1_099_511_627_776, "bytes"))
+    preset: str = _setting("langpont", checks.one_of(*PRESETS))  # the table that CATEGORIES and FEATURES change
     categories: Mapping[str, Any] = _setting(
         lambda: DEFAULT_CATEGORIES, checks.tables("category → {'ttl': seconds, 'features': {feature: [keys]}}")
     )
@@ -108,9 +107,9 @@ class Settings:
     durable_keys: Sequence[str] = _setting(list, checks.names)
     feature_priorities: Mapping[str, str] = _setting(dict, checks.mapping)
     defaults: Mapping[str, Any] = _setting(dict, checks.mapping)
-    behaviours: Mapping[str, Mapping[int, str]] = _setting(dict, checks.behaviour_cells)
+    behaviours: Mapping[str, Mapping[int | str, str]] = _setting(dict, checks.behaviour_cells)
     user_keys: Sequence[str] = _setting(DEFAULT_USER_KEYS, checks.names)
-    privilege_keys: Sequence[str] = _setting(DEFAULT_PRIVILEGE_KEYS, checks.names)
+    privilege_keys: Sequence[str] = _setting(PRESETS["langpont"].privilege_keys, checks.names)
     privileged_roles: Sequence[str] = _setting(("admin",), checks.names)
     # newest first; of each 32 bytes, or their text in base64 or hexadecimal
     encryption_keys: Sequence[str | bytes] = _setting(list, checks.encryption_keys, repr=False)
@@ -263,8 +262,8 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
-    """Fill in where the stores are, for development and tests."""
-    filled = dict(values)
+    """Fill in the tables of the preset, and where the stores are, for development and tests."""
+    filled = {**_tables(values), **values}
     casual = app.debug or app.testing
     if casual and not filled.get("redis_url") and filled.get("redis_client") is None:
         filled["redis_url"] = _LOCAL_REDIS
@@ -274,6 +273,11 @@ def _with_places(values: Mapping[str, Any], app: Flask) -> dict[str, Any]:
     if filled.get("journal", "") == "":
         filled["journal"] = Path(app.instance_path) / "langpont_session_journal.sqlite3"
     return filled
+
+
+def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    preset = PRESETS[values.get("preset", "langpont")]
+    return {"categories": preset.categories, "privilege_keys": preset.privilege_keys}
 
 
 def _sqlite_in(folder: Path) -> URL:
@@ -331,6 +335,8 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         carried: Sequence[str] = getattr(settings, name)
         if carried is _FIELDS[name].default:  # another table need not have these categories
             derived[name] = tuple(category for category in carried if category in built.table.categories)
+            if name == "carry_on_sign_in":
+                derived[name] += tuple(built.table.categories.keys() - settings.categories.keys())
     _derived(settings, **derived)
     return built, [PREFIX + problem for problem in built.problems + behaviour_problems]
 

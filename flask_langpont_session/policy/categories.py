@@ -10,7 +10,6 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import lru_cache
-from typing import Any
 
 AUTH = "auth"
 """The category that is mirrored to SQL. Every table has one."""
@@ -79,82 +78,6 @@ class Category:
     name: str
     ttl: int | None
     on_demand: bool = False
-
-
-DEFAULT_CATEGORIES: Mapping[str, Mapping[str, Any]] = {
-    "auth": {
-        "ttl": None,
-        "features": {
-            "authentication": [
-                "logged_in", "authenticated", "user_id", "username", "user_role", "account_type", "daily_limit",
-                "early_access", "session_token", "_user_id", "_fresh", "_id", "identity.*",
-                "user", "fs_paa", "fs_gexp",
-            ],
-            "oauth_tokens": ["oidc_auth_token", "oidc_auth_profile", "*_oauth_token"],
-            "sign_in_steps": [
-                "_state_*", "*_oauth_state", "*_oauth_code_verifier", "tf_user_id", "tf_state", "tf_select",
-                "tf_primary_method", "tf_totp_secret", "tf_remember_login", "auth_nonce", "auth_opaque",
-            ],
-            "csrf_protection": ["csrf_token"],
-            "session_security": ["_permanent", "session_created", "last_activity"],
-        },
-    },
-    "translation": {
-        "ttl": 1800,
-        "features": {
-            "translation_state": [
-                "source_lang", "target_lang", "language_pair", "input_text", "partner_message", "context_info",
-                "translation_context",
-            ],
-            "engine_selection": ["analysis_engine", "translation_engine"],
-            "usage_tracking": ["usage_count", "last_usage_date"],
-            "analysis_cache": ["gemini_3way_analysis", "analysis_result"],
-        },
-    },
-    "ui": {
-        "ttl": 86400,
-        "features": {
-            "language_preference": ["lang", "preferred_lang", "temp_lang_override"],
-            "ui_settings": ["theme"],
-            "statistics": ["avg_rating", "bookmarked_count"],
-            "flash_messages": ["_flashes"],
-            "csrf_cookie": ["fs_cc"],
-            "temporary_data": ["next"],
-        },
-    },
-    "data": {
-        "ttl": None,
-        "features": {"other": ["fs_oauth_next", "_multipass_*", "*"]},
-    },
-}  # fmt: skip
-
-DEFAULT_USER_KEYS = ("_user_id", "user_id", "username", "user", "oidc_auth_token")
-"""The last two are dicts: what Authlib calls ``userinfo``, and the token of flask-oidc."""
-
-DEFAULT_PRIVILEGE_KEYS = (
-    "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity.*",
-    "oidc_auth_token", "*_oauth_token",
-)  # fmt: skip
-"""The token of flask-oidc is both: one that is refreshed names no user, and is a change of what its user may do."""
-
-DEFAULT_PRIORITIES: Mapping[str, str] = {
-    "authentication": "critical",
-    "csrf_protection": "critical",
-    "session_security": "critical",
-    "oauth_tokens": "critical",
-    "sign_in_steps": "critical",
-    "translation_state": "high",
-    "engine_selection": "high",
-    "usage_tracking": "high",
-    "flash_messages": "high",
-    "csrf_cookie": "high",
-    "other": "high",
-    "language_preference": "medium",
-    "ui_settings": "medium",
-    "statistics": "medium",
-    "analysis_cache": "low",
-    "temporary_data": "low",
-}
 
 
 class KeyPatterns:

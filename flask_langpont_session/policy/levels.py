@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .categories import Priority
 from .plans import Kept
@@ -108,10 +108,11 @@ def level(*, reads: bool, writes: bool, database: bool, outage_age: float, local
     return 2 if outage_age < local_ttl else 3
 
 
-def build_behaviours(configured: Mapping[str, Mapping[int, str]]) -> tuple[Mapping[Priority, Row], list[str]]:
+def build_behaviours(configured: Mapping[str, Mapping[Any, str]]) -> tuple[Mapping[Priority, Row], list[str]]:
     """Return the default table with the configured cells put over it.
 
-    :param configured: priority → level → behaviour; only the cells that differ. A level may be a text, as JSON has it.
+    :param configured: priority → level → behaviour; only the cells that differ. A level is a number, also as text (as
+        JSON has it), or its name.
     :return: the table, and one sentence for every mistake.
     """
     table: dict[Priority, dict[int, Behaviour]] = {priority: dict(row) for priority, row in BEHAVIOURS.items()}
@@ -130,7 +131,7 @@ def build_behaviours(configured: Mapping[str, Mapping[int, str]]) -> tuple[Mappi
     return table, problems
 
 
-_LEVEL_OF: Mapping[object, int] = {str(level): level for level in LEVELS}
+_LEVEL_OF: Mapping[object, int] = {name: level for level, word in LEVELS.items() for name in (str(level), word)}
 
 
 def _cell_problem(priority: str, at_level: int, behaviour: str) -> str | None:
@@ -138,7 +139,8 @@ def _cell_problem(priority: str, at_level: int, behaviour: str) -> str | None:
     if priority not in list(Priority):
         return f"{cell}: unknown priority; use one of {', '.join(Priority)}"
     if at_level not in LEVELS:
-        return f"{cell}: unknown level; use one of {', '.join(map(str, LEVELS))}"
+        known = ", ".join(f"{number} ({word})" for number, word in LEVELS.items())
+        return f"{cell}: unknown level; use one of {known}"
     if behaviour not in ALLOWED[Priority(priority)]:
         allowed = ", ".join(sorted(ALLOWED[Priority(priority)]))
         return f"{cell}: {behaviour!r} is not possible for {priority}; use one of {allowed}"

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.appends.hosts import LONG, Stage, Worker
 from benchmarks.browser import Browser
 from devservers.processes import wait_until
-from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 from tests.faults.proxy import REFUSE

@@ -226,13 +226,14 @@ def test_init_db_without_a_database_says_what_to_check(make_app: MakeApp, tmp_pa
 # -- explain -----------------------------------------------------------------------------------------------------------
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
-BEGIN, END = "<!-- flask langpont explain: begin -->\n", "<!-- flask langpont explain: end -->\n"
 
 
-def test_the_documented_table_is_what_explain_prints(make_app: MakeApp) -> None:
-    """The docs' decision table is generated: paste the output of ``flask langpont explain`` when this fails."""
-    documented = DOCS.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
-    result = run(make_app(), "explain")
+@pytest.mark.parametrize(("preset", "mark"), [("langpont", "explain"), ("application", "explain, application")])
+def test_the_documented_table_is_what_explain_prints(make_app: MakeApp, preset: str, mark: str) -> None:
+    """The docs' tables are generated: paste the output of ``flask langpont explain`` when this fails."""
+    page = DOCS.read_text(encoding="utf-8")
+    documented = page.partition(f"<!-- flask langpont {mark}: begin -->\n")[2].partition("<!-- flask")[0]
+    result = run(make_app(PRESET=preset), "explain")
     assert result.exit_code == 0
     assert documented.strip() == result.output.strip()
 

@@ -11,9 +11,9 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, DEFAULT_PRIORITIES
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES, USUAL_PRIORITIES
 from flask_langpont_session.recovery.carries import Carries
 from flask_langpont_session.recovery.giving_back import Refill
 from flask_langpont_session.recovery.rows import Resync
@@ -27,7 +27,7 @@ BOTH = (READ, WRITE)
 FORMER = {**DEFAULT_CATEGORIES, "notes": {"ttl": 3600, "features": {"notes": ["note"]}}}
 """The categories of a former release: the present one has no notes any more."""
 
-PRIORITIES = {**DEFAULT_PRIORITIES, "notes": "high"}
+PRIORITIES = {**USUAL_PRIORITIES, "notes": "high"}
 HOUR_MS = 3_600_000
 
 

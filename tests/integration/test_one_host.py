@@ -18,10 +18,10 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import session as ours
 from flask_langpont_session.policy import leases
-from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import ONLY, READ, WRITE
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.recovery import merges, outages
 from flask_langpont_session.recovery.recovery import Progress
 from flask_langpont_session.recovery.steps import Reach

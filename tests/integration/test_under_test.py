@@ -6,7 +6,7 @@ import gc
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from flask_login import FlaskLoginClient, LoginManager, UserMixin, current_user
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession
+from flask_langpont_session import LangPontSession, session
 from flask_langpont_session.config.checks import PREFIX
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.stores.redis.store import RedisStore
@@ -26,6 +26,8 @@ from flask_langpont_session.testing import app_config, closing_applications, con
 
 from .conftest import add_views
 from .leftover_threads import threads
+
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 Make = Callable[..., Flask]
 
@@ -216,6 +218,30 @@ def test_a_configuration_of_production_may_be_put_under_it(make: Make) -> None:
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cart_is_kept_at_all_levels_by_two_lines(make: Make) -> None:
+    """The example of docs/configuration.md: shown and changed at each level, and merged afterwards."""
+    app = make()
+    configure(app)
+    app.config[PREFIX + "PRESET"] = "application"
+    [example] = [
+        part for part in DOCS.read_text(encoding="utf-8").split("```python\n") if part.count("_BEHAVIOURS") == 1
+    ]
+    exec(example.partition("```")[0], {"app": app})
+    LangPontSession(app)
+
+    @app.post("/add/<item>")
+    def add(item: str) -> dict[str, Any]:
+        session.setdefault("cart", []).append(item)
+        return {"cart": session["cart"]}
+
+    client: Any = app.test_client()
+    cart: list[str] = []
+    for level in (0, 2, 4, 0):
+        with outage(app, level) if level else nullcontext():
+            cart.append(f"at {level}")
+            assert client.post(f"/add/at {level}").json == {"cart": cart}
 
 
 def test_every_level_can_be_had(make: Make) -> None:

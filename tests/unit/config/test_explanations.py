@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.config.explanations import key_lines, table_lines
-from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
+from flask_langpont_session.policy.categories import Priority
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from tests.support.fakes import settings_in
 
 

@@ -25,8 +25,9 @@ from flask_langpont_session import ConfigError, LangPontSession
 from flask_langpont_session.config import checks
 from flask_langpont_session.config.checks import PREFIX, is_local
 from flask_langpont_session.config.settings import Settings, load_settings
-from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES, Priority
+from flask_langpont_session.policy.categories import Priority
 from flask_langpont_session.policy.levels import Behaviour
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.codec.keys import SAMPLE
 from flask_langpont_session.stores.host.entries import FORMER_VERSION, SCHEMA_VERSION
 from flask_langpont_session.stores.host.forms import path_of
@@ -78,6 +79,7 @@ DEFAULTS: dict[str, Any] = {
     "LOCAL_CACHE_TTL": 1800,
     "JOURNAL_TTL": 1800,
     "JOURNAL_MAX_BYTES": 268_435_456,
+    "PRESET": "langpont",
     "CATEGORIES": DEFAULT_CATEGORIES,
     "FEATURES": {},
     "DURABLE_KEYS": [],
@@ -178,7 +180,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "CATEGORIES": ([], {}, None, {"auth": 7}, {"auth": {"features": []}}, {"auth": {}, 7: {}},
                    {"auth": {"features": {"a": "key"}}},
                    {"auth": {"features": {"a": [7]}}}, {"auth": {"ttl": 10**12, "features": {}}}),
-    "FEATURES": ([], None, {"cart": []}, {"cart": {"keys": ["c"], "category": "shop"}}),
+    "PRESET": ("flask", None, 7),
+    "FEATURES": ([], None, {"cart": []}, {"cart": {"keys": ["c"], "category": "date"}}),
     "DURABLE_KEYS": ("cart", None, [7], [""], ["a*b"]),
     "FEATURE_PRIORITIES": ([], "high", None),
     "DEFAULTS": ([("lang", "ja")], None),
@@ -567,6 +570,30 @@ def test_a_priority_is_raised_in_three_lines(load: Load) -> None:
     assert feature.priority is Priority.HIGH
     assert settings.behaviour(feature.priority, 2) is Behaviour.LOCAL_CACHE_FALLBACK
     assert settings.table.feature_of("theme").priority is Priority.MEDIUM
+
+
+def test_the_preset_of_an_application_has_no_names_of_a_product(load: Load) -> None:
+    """Its categories are auth, ui and data; names that are usual for roles are rights in it."""
+    settings = load(PRESET="application")
+    assert list(settings.table.categories) == ["auth", "ui", "data"] == list(settings.categories)
+    assert settings.carry_on_sign_in == ("ui", "data")
+    assert {f.priority for f in settings.table.features.values() if f.name in ("language", "theme")} == {Priority.HIGH}
+    assert all(map(settings.is_identity, ("user_id", "role", "is_admin", "_fresh")))
+    for key in ("input_text", "usage_count", "analysis_engine"):
+        assert settings.table.feature_of(key).name == "other"
+
+
+def test_what_is_configured_goes_before_the_preset(load: Load) -> None:
+    settings = load(PRESET="application", CATEGORIES=DEFAULT_CATEGORIES, PRIVILEGE_KEYS=["staff"])
+    assert "translation" in settings.table.categories
+    assert not settings.is_identity("role")
+
+
+def test_a_category_that_a_feature_makes_goes_with_a_visitor_who_signs_in(load: Load) -> None:
+    """As what no feature names does; an application that says what goes is taken at its word."""
+    cart = {"cart": {"keys": ["cart"], "category": "shop"}}
+    assert load(PRESET="application", FEATURES=cart).carry_on_sign_in == ("ui", "data", "shop")
+    assert load(FEATURES=cart, CARRY_ON_SIGN_IN=["ui", "data"]).carry_on_sign_in == ["ui", "data"]
 
 
 def test_a_cell_of_the_decision_table_can_be_replaced(load: Load) -> None:

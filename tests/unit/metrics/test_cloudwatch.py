@@ -37,7 +37,7 @@ from flask_langpont_session.metrics.recorder import (
     Series,
     count_level,
 )
-from flask_langpont_session.policy.categories import DEFAULT_CATEGORIES
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.request.operations import Operations
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"

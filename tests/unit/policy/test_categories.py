@@ -9,20 +9,19 @@ import pytest
 
 from flask_langpont_session.config.categories import build_table
 from flask_langpont_session.policy.categories import (
-    DEFAULT_CATEGORIES,
-    DEFAULT_PRIORITIES,
     CategoryTable,
     KeyKind,
     KeyPatterns,
     Priority,
     kinds_of,
 )
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from tests.support.fakes import settings_in
 
 
 @pytest.fixture(scope="module")
 def table() -> CategoryTable:
-    built = build_table(DEFAULT_CATEGORIES, DEFAULT_PRIORITIES)
+    built = build_table(DEFAULT_CATEGORIES, {})
     assert built.problems == []
     return built.table
 
@@ -173,6 +172,13 @@ def test_a_feature_is_added_in_one_entry() -> None:
     assert table.feature_of("lang").name == "language_preference"
 
 
+def test_a_feature_may_have_a_category_of_its_own() -> None:
+    """It lives as long as the session, as data does."""
+    table = over_default(added={"cart": {"keys": ["cart"], "category": "shop"}})
+    assert table.feature_of("cart").category == "shop"
+    assert table.categories["shop"].ttl is None
+
+
 def test_what_is_added_takes_its_keys_from_the_table() -> None:
     """An added feature takes its keys also from a feature of the table, and from its catch-all."""
     table = over_default(
@@ -214,14 +220,9 @@ def test_users_and_rights_that_the_table_forgot_are_in_auth() -> None:
         ({"added": {"cart": {"keys": ["cart"]}}}, "FEATURES['cart']: category is missing; write {'keys': [keys]"),
         ({"added": {"cart": {"priority": "high"}}}, "FEATURES['cart']: keys and category are missing"),
         ({"added": {"cart": {"keys": "cart", "category": "ui"}}}, "a list of names, not str"),
-        (
-            {"added": {"cart": {"keys": ["c"], "category": "shop"}}},
-            "['category']: one of auth, translation, ui, data, not",
-        ),
-        (
-            {"added": {"cart": {"keys": ["c"], "category": []}}},
-            "['category']: one of auth, translation, ui, data, not []",
-        ),
+        ({"added": {"cart": {"keys": ["c"], "category": "date"}}}, "'date' is too much like 'data'"),
+        ({"added": {"cart": {"keys": ["c"], "category": []}}}, "['category']: [] cannot be part of a Redis key"),
+        ({"added": {"cart": {"keys": ["c"], "category": "my-shop"}}}, "['category']: 'my-shop' cannot be part of"),
         ({"added": {"cart": {"keys": ["c"], "category": "ui", "ttl": 1}}}, "unknown entries ['ttl']"),
         ({"added": {"cart": {"keys": ["c"], "category": "ui", "priority": "critical"}}}, "all others high, medium or"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,9 +90,10 @@ def test_the_level_follows_from_four_facts(reads: bool, writes: bool, database: 
         assert found == (3 if old else 2)
 
 
-def test_one_cell_can_be_configured_and_the_others_stay() -> None:
+@pytest.mark.parametrize("at", [2, "2", "local_cache"])
+def test_one_cell_can_be_configured_and_the_others_stay(at: Any) -> None:
     """BEHAVIOURS names only what differs."""
-    table, problems = build_behaviours({"medium": {2: "local_cache_fallback"}})
+    table, problems = build_behaviours({"medium": {at: "local_cache_fallback"}})
     assert problems == []
     assert table[Priority.MEDIUM][2] == "local_cache_fallback"
     assert table[Priority.MEDIUM][1] == "default_value"
@@ -109,9 +111,15 @@ def test_critical_never_shows_what_nothing_confirmed(behaviour: str, at: int) ->
 
 @pytest.mark.parametrize(
     "configured",
-    [{"urgent": {1: "primary"}}, {"high": {7: "primary"}}, {"high": {1: "maybe"}}, {"high": "primary"}],
+    [
+        {"urgent": {1: "primary"}},
+        {"high": {7: "primary"}},
+        {"high": {"replicas": "primary"}},
+        {"high": {1: "maybe"}},
+        {"high": "primary"},
+    ],
 )
-def test_a_cell_that_does_not_exist_is_an_error(configured: dict[str, dict[int, str]]) -> None:
+def test_a_cell_that_does_not_exist_is_an_error(configured: Any) -> None:
     """Misspelt priorities, levels and behaviours are named."""
     _, problems = build_behaviours(configured)
     assert len(problems) == 1

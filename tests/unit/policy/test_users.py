@@ -8,9 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from flask_langpont_session.policy.categories import DEFAULT_PRIVILEGE_KEYS, DEFAULT_USER_KEYS, KeyPatterns
+from flask_langpont_session.policy.categories import KeyPatterns
 from flask_langpont_session.policy.changes import Fields
 from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS
+from flask_langpont_session.policy.presets import DEFAULT_USER_KEYS, PRESETS
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.policy.users import authenticated_at, is_recent, means_no_user, narrowed, noted, user_of
 
@@ -91,7 +92,7 @@ def test_a_proof_that_is_yet_to_come_is_not_recent() -> None:
     assert not is_recent(row(confirmed, read_at=4_999 - CLOCK_TOLERANCE_MS), 3)
 
 
-USERS, RIGHTS = KeyPatterns(DEFAULT_USER_KEYS), KeyPatterns(DEFAULT_PRIVILEGE_KEYS)
+USERS, RIGHTS = KeyPatterns(DEFAULT_USER_KEYS), KeyPatterns(PRESETS["langpont"].privilege_keys)
 AS_IT_WAS: Fields = {"_user_id": b'"7"', "user_role": b'"admin"', "_fresh": b"true", "daily_limit": b"3"}
 
 
