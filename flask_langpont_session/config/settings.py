@@ -23,6 +23,7 @@ from ..policy.categories import (
     KeyPatterns,
     Priority,
 )
+from ..policy.health import DATABASE, PRIMARY, REPLICA
 from ..policy.leases import LeaseTerms, Life
 from ..policy.levels import Behaviour, Row, build_behaviours
 from ..policy.presets import DEFAULT_CATEGORIES, DEFAULT_USER_KEYS, PRESETS
@@ -162,6 +163,11 @@ class Settings:
     privileges: Privileges = field(init=False, repr=False)
     sealed_categories: frozenset[str] = field(init=False, repr=False)  # which are encrypted
     life: Life = field(init=False)
+
+    @property
+    def timeouts(self) -> Mapping[str, float]:
+        """Return the role of each store → the seconds that a request waits for one answer of it."""
+        return {PRIMARY: self.redis_timeout, REPLICA: self.redis_timeout, DATABASE: self.database_timeout}
 
     @property
     def slow(self) -> float:

@@ -9,13 +9,13 @@ percentile, and few enough numbers to send.
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
-from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 from ..support.forks import renew_in_children
@@ -286,4 +286,4 @@ def record_request(recorder: Recorder, environ: dict[str, Any], outcome: str) ->
     """Record the end of a request whose beginning is in its environ. Only the first end counts."""
     began = environ.pop(BEGAN, None)
     if began is not None:
-        recorder.add(("request", "all", "none", outcome), perf_counter() - began)
+        recorder.add(("request", "all", "none", outcome), time.perf_counter() - began)

@@ -20,7 +20,7 @@ from ..stores.redis.records import Merged, Restore, Written
 from .journal_writer import RedisTime
 from .parts import Part, Parts
 from .plain_changes import Sent
-from .scope import RequestScope
+from .scope import LOOK_FOR_LOSS, SAVE, RequestScope
 
 _BEFORE_US = 3_600_000_000
 """Microseconds: the data of an old session counts as that much older than the request that takes it over, so that
@@ -124,7 +124,7 @@ class CategoryWrites(Part):
         write_id, began = new_write_id(), self._clock()
         try:
             written = scope.ask(
-                self._operations.save,
+                SAVE,
                 self._primary.write,
                 ref,
                 changes,
@@ -147,7 +147,7 @@ class CategoryWrites(Part):
     def _has_lost(self, ref: RecordRef, scope: RequestScope) -> bool:
         """Look whether Redis has lost data. Return whether it has, or may have."""
         primary = PRIMARY + self._backend.health.locate(ref.digest)
-        looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
+        looked = scope.attempt(LOOK_FOR_LOSS, self._backend.look_for_loss, primary)
         return looked is None or self._backend.lack_of(ref) is not None
 
     def now(self, digest: str) -> RedisTime:
@@ -281,7 +281,7 @@ class CategoryWrites(Part):
         if not copies:
             return False
         merge, limits = self._primary.merge_all, self._backend.limits
-        done = scope.attempt(self._operations.save, merge, copies, limits=limits, write_id=new_write_id())
+        done = scope.attempt(SAVE, merge, copies, limits=limits, write_id=new_write_id())
         if done is None or not all(isinstance(reply, Merged) and reply.status == "merged" for reply in done):
             return False
         self._reports.payload(plan.changes)

@@ -18,7 +18,7 @@ from ..policy.loaded import CategoryState, Former, Loaded
 from ..stores.host.journal import Overlay
 from ..support.caches import Recent
 from .parts import Parts
-from .scope import RequestScope
+from .scope import LOAD, RequestScope
 
 _PROLONG_EVERY = 3600.0
 """Seconds: after that it is looked again how long such a key lives."""
@@ -31,7 +31,6 @@ class FormerPlaces:
 
     def __init__(self, parts: Parts) -> None:
         self._backend = parts.backend
-        self._operation = parts.operations.load
         self._prolonged: Recent[RecordRef, float] = Recent(_MOST_PROLONGED)
 
     def among(self, categories: Mapping[str, CategoryState]) -> Mapping[str, Former] | None:
@@ -57,7 +56,7 @@ class FormerPlaces:
         lives = self._backend.lives_of_former(loaded.former, ref.kind, life)
         if lives and (due is None or now >= due):
             self._prolonged.put(ref, now + _PROLONG_EVERY, 1)
-            scope.attempt(self._operation, self._backend.primary.read, ref, lives)
+            scope.attempt(LOAD, self._backend.primary.read, ref, lives)
 
 
 def former_in(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ..stores.backend import Backend
 from .fallback import Fallback
 from .journal_writer import JournalWriter
-from .operations import Operations
 from .verifier import Verifier
 
 
@@ -24,7 +23,6 @@ class Parts:
     journal_writer: JournalWriter
     verifier: Verifier
     now_ms: Callable[[], int]
-    operations: Operations
 
 
 class Part:
@@ -40,6 +38,5 @@ class Part:
         self._ended = backend.memory.ended
         self._clock = backend.clock
         self._journal_writer = parts.journal_writer
-        self._operations = parts.operations
         self._verifier = parts.verifier
         self._now_ms = parts.now_ms

@@ -20,7 +20,7 @@ from ..stores.redis.records import Written
 from ..support import lag
 from .line import Line, Seen, is_untouched
 from .parts import Parts
-from .scope import RequestScope
+from .scope import SAVE, RequestScope
 
 
 class Sent(NamedTuple):
@@ -59,9 +59,8 @@ class PlainChanges:
         self._primary = backend.primary
         self._reports = backend.reports
         self._clock = backend.clock
-        self._operation = parts.operations.save
         self._lag = lag.of(self._clock)
-        self._note_duration = backend.recorder.noting(self._operation.name, "all", PRIMARY, "ok")
+        self._note_duration = backend.recorder.noting(SAVE.name, "all", PRIMARY, "ok")
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
 
@@ -78,7 +77,7 @@ class PlainChanges:
         :param loaded: what the request has read of the session; None: nothing.
         :param scope: the request's way through the stores, if it is on it.
         """
-        digest, kind, timeout = sid.digest, sid.kind, self._operation.timeout
+        digest, kind, timeout = sid.digest, sid.kind, self._backend.settings.redis_timeout
         if not changes or AUTH in changes or not (loaded is None or _is_plain(loaded, changes)):
             return None
         shard, home = self._health.locate(digest), self._primary.home_of(digest)
@@ -95,7 +94,7 @@ class PlainChanges:
             written = home.write_near(digest, changes, guard, self._backend.limits, began + timeout, write_id)
         except StoreError as error:
             scope = scope or self._begin(digest)
-            scope.to(digest).failed(self._operation, error, timeout, began, late)
+            scope.to(digest).failed(SAVE, error, timeout, began, late)
             return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
         if written is None:
             return None

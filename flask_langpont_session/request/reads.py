@@ -22,7 +22,7 @@ from .former import FormerPlaces
 from .journal_writer import NOTHING
 from .line import Line
 from .parts import Parts
-from .scope import RedisReply, RequestScope
+from .scope import LOAD, LOAD_REPLICA, LOOK_FOR_LOSS, QUARANTINE, RedisReply, RequestScope
 
 T = TypeVar("T")
 
@@ -44,7 +44,6 @@ class Reads:
         self._fallback = parts.fallback
         self._journal_writer = parts.journal_writer
         self._verifier = parts.verifier
-        self._operations = parts.operations
         self._others = tuple(name for name in parts.backend.table.loaded_together if name != AUTH)
         self._of_user = (AUTH, *self._others)
         self._former = FormerPlaces(parts)
@@ -172,7 +171,7 @@ class Reads:
             extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
             lives = self.line.lives(names, ref.kind, life, extends=extends)
             asked_at = self._backend.clock()
-            operation, store = self._operations.loading(source), self._backend.redis[source]
+            operation, store = LOAD if source == PRIMARY else LOAD_REPLICA, self._backend.redis[source]
             try:
                 answer = scope.ask(operation, store.read, ref, lives, anew=fresh)
             except StoreError:
@@ -186,7 +185,7 @@ class Reads:
                 lack = lack or self._backend.lack_of(ref)
                 if lack is None and extends and (names_lost := self._seem_lost(ref, answer, lives)):
                     primary = PRIMARY + self._backend.health.locate(ref.digest)
-                    looked = scope.attempt(self._operations.look_for_loss, self._backend.look_for_loss, primary)
+                    looked = scope.attempt(LOOK_FOR_LOSS, self._backend.look_for_loss, primary)
                     lack = self._backend.lack_of(ref)
                     if lack is None and looked is None:  # there was no time to look: it may have lost that
                         lack = Lack(asked_at, 0)
@@ -253,7 +252,7 @@ class Reads:
         self._reports.emit(events.record_set_aside, events.RecordSetAside(source, category))
         if source == PRIMARY:
             quarantine = self._backend.primary.quarantine
-            scope.attempt(self._operations.quarantine, quarantine, ref, category, only_foreign=foreign)
+            scope.attempt(QUARANTINE, quarantine, ref, category, only_foreign=foreign)
 
     def _show(
         self,

@@ -17,7 +17,6 @@ from ..support.single_flight import SingleFlight
 from .category_writes import CategoryWrites
 from .fallback import Fallback
 from .journal_writer import JournalWriter
-from .operations import Operations
 from .parts import Parts
 from .plain_changes import PlainChanges
 from .reads import Reads
@@ -56,9 +55,8 @@ class SessionRepository:
         self.recorder = backend.recorder
         self.fallback = Fallback(backend.settings, backend.memory, backend.register)
         journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports, clock=backend.clock)
-        operations = Operations.of(backend.settings)
-        verifier = Verifier(backend, journal_writer, operations, single_flight=single_flight)
-        parts = Parts(backend, self.fallback, journal_writer, verifier, now_ms, operations)
+        verifier = Verifier(backend, journal_writer, single_flight=single_flight)
+        parts = Parts(backend, self.fallback, journal_writer, verifier, now_ms)
         self.reads = Reads(parts)
         self.line = self.reads.line
         self.plain_changes = PlainChanges(parts, self.line, lambda digest: self.begin(digest=digest))
@@ -77,6 +75,7 @@ class SessionRepository:
         return RequestScope(
             self.backend.health,
             self.recorder,
+            self.settings.timeouts,
             self.settings.request_budget if budget is None else budget,
             self.backend.clock,
             shard,

@@ -17,7 +17,7 @@ from ..policy.ids import SIGNED_IN
 from ..policy.plans import Kept, Revoked
 from ..policy.rows import AuthRow, EndedSession, RowState
 from .parts import Part, Parts
-from .scope import RequestScope
+from .scope import LIST_SESSIONS, REVOKE, SAVE_ROW, WRITE_TOMBSTONE, RequestScope
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Revocations(Part):
 
     def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[EndedSession] | None:
         """Revoke a session, and return which are dead by that; None: the database does not answer."""
-        return scope.attempt(self._operations.revoke, self._database.revoke, digest)
+        return scope.attempt(REVOKE, self._database.revoke, digest)
 
     def make_known(
         self, digest: str, version: int, scope: RequestScope, *, in_database: bool, keeps_data: bool = False
@@ -95,7 +95,7 @@ class Revocations(Part):
         for as many as a request has time for, else by the recovery, from the journal. With the database down this
         host holds it against every session that began until now, and tells the database as soon as it answers.
         """
-        epoch = scope.attempt(self._operations.revoke, self._database.kill_user, user_id)
+        epoch = scope.attempt(REVOKE, self._database.kill_user, user_id)
         if epoch is None:
             revoked = self._revoke_user_later(user_id, scope, cause)
         else:
@@ -123,7 +123,7 @@ class Revocations(Part):
             except StoreError as error:
                 raise scope.gave_up(DATABASE, error.cause) from None
 
-        return scope.attempt(self._operations.revoke, without_blame)
+        return scope.attempt(REVOKE, without_blame)
 
     def _revoke_user_later(self, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
         # By the clock that says when sessions began. The host's may have been set, back as well.
@@ -139,7 +139,7 @@ class Revocations(Part):
 
         :return: whether the database knows it already.
         """
-        dead = scope.attempt(self._operations.revoke, self._database.revoke_many, digests, by_device=True)
+        dead = scope.attempt(REVOKE, self._database.revoke_many, digests, by_device=True)
         ended = tuple(digests if dead is None else [each.digest for each in dead])
         lived = None if dead is None else _lived(dead)
         in_redis = self._make_all_known(ended, scope, in_database=dead is not None, cause=EndedBy.USER, lived=lived)
@@ -191,7 +191,7 @@ class Revocations(Part):
         """Write tombstones of sessions of one shard. Return whether the shard has them."""
         scope, names = scope.to(digests[0]), tuple(self._backend.table.categories)
         dead = [(digest, int(in_database)) for digest in digests]
-        return scope.did(self._operations.write_tombstone, self._primary.push_many, [], dead, names, stamp_ms=0)
+        return scope.did(WRITE_TOMBSTONE, self._primary.push_many, [], dead, names, stamp_ms=0)
 
 
 class Devices(Part):
@@ -207,7 +207,7 @@ class Devices(Part):
         :param mine: digest of the session that asks; None: none does.
         :raises StoreError: the database does not answer.
         """
-        rows: list[UserSession] = scope.require(self._operations.list, self._database.devices.of_user, user_id)
+        rows: list[UserSession] = scope.require(LIST_SESSIONS, self._database.devices.of_user, user_id)
         own = _followed(mine, {found.row.digest: found.successor for found in rows})
         valid = [found for found in rows if self._revocations.is_valid(found.row)]
         return [found._replace(is_mine=found.row.digest in own) for found in valid]
@@ -217,14 +217,14 @@ class Devices(Part):
 
         :raises StoreError: the database does not answer.
         """
-        return scope.require(self._operations.list, self._database.devices.label, digest)
+        return scope.require(LIST_SESSIONS, self._database.devices.label, digest)
 
     def set_label(self, digest: str, label: str | None, scope: RequestScope) -> None:
         """Give a session that lives a label; None: it has none from then on.
 
         :raises StoreError: the database does not answer.
         """
-        scope.require(self._operations.save_row, self._database.devices.set_label, digest, label)
+        scope.require(SAVE_ROW, self._database.devices.set_label, digest, label)
 
     def revoke_others(self, user_id: str, mine: str, only: str | None, scope: RequestScope) -> Revoked:
         """End the other sessions of a user for ever. A session that is over itself ends none.

@@ -22,7 +22,7 @@ from ..policy.serializer import decode
 from ..policy.users import is_only_remembered, noted, user_of
 from ..support.logs import fields
 from .parts import Part, Parts
-from .scope import RequestScope
+from .scope import REVOKE, SAVE_ROW, SIGN_IN, TAKE_DISPLACED, VERIFY, RequestScope
 from .verifier import Later
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class RowWrites(Part):
         except UnknownLimit:
             raise self.refused() from None
         begun = self._begun(plan, payload, user_id)
-        create, sign_in = self._database.create, self._operations.sign_in
+        create, sign_in = self._database.create, SIGN_IN
         created = scope.require(sign_in, create, digest, kill=old, limit=limit, **begun)
         if created is None:
             raise SessionLimitReached
@@ -75,17 +75,17 @@ class RowWrites(Part):
     def take_displaced(self, digest: str, scope: RequestScope) -> bool:
         """Return whether a session has ended for a sign-in of its user, or by its user on another device. True only
         once; False also where the database does not answer."""
-        return bool(scope.attempt(self._operations.displaced, self._database.displaced.take, digest))
+        return bool(scope.attempt(TAKE_DISPLACED, self._database.displaced.take, digest))
 
     def was_displaced(self, digest: str, scope: RequestScope) -> bool | None:
         """Return the same as :meth:`.Displaced.was`. None: the database does not answer."""
-        return scope.attempt(self._operations.verify, self._database.displaced.was, digest)
+        return scope.attempt(VERIFY, self._database.displaced.was, digest)
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         if plan.confirms:
             payload = noted(payload, row.read_at)
         return scope.require(
-            self._operations.sign_in,
+            SIGN_IN,
             self._database.regenerate,
             row.digest,
             successor=digest,
@@ -119,7 +119,7 @@ class RowWrites(Part):
         if not overlay.is_known:
             raise scope.gave_up("journal", "BusyJournal")  # it may have: the next request asks again
         return scope.require(
-            self._operations.sign_in,
+            SIGN_IN,
             self._database.adopt,
             digest,
             note=note.digest,
@@ -129,7 +129,7 @@ class RowWrites(Part):
 
     def never_adopt(self, note: Note, scope: RequestScope) -> None:
         """Have the database know that an old session is over, if it answers."""
-        scope.attempt(self._operations.revoke, self._database.note_adopted, note.digest, note.life_ms)
+        scope.attempt(REVOKE, self._database.note_adopted, note.digest, note.life_ms)
 
     def refused(self, error: StoreError | None = None) -> GrantRefused:
         """Count a grant that the database does not decide about, and return the answer to it.
@@ -187,7 +187,7 @@ class RowWrites(Part):
         return current
 
     def _reload(self, digest: str, scope: RequestScope, idle_seen: int | None = None) -> AuthRow | None:
-        return scope.require(self._operations.verify, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
+        return scope.require(VERIFY, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
 
     def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         """Return the row after an update; None: it is not at that version any more.
@@ -198,7 +198,7 @@ class RowWrites(Part):
             self._ended.raise_min_version(row.digest, row.version)  # the next request knows, and asks for a new id
             raise self.refused()
         return scope.require(
-            self._operations.save_row,
+            SAVE_ROW,
             self._database.update,
             row.digest,
             seen=row.version,

@@ -8,18 +8,17 @@ that this process is late does not count.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ..metrics.recorder import Recorder
 from ..policy.errors import ErrorClass, StoreError, role_of
-from ..policy.health import DATABASE, ONLY, PRIMARY, READ, WRITE, Health, HealthSnapshot
+from ..policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, HealthSnapshot
 from ..policy.rows import AuthEntry
 from ..stores.backend import Lack
 from ..stores.redis.records import Answer
 from ..support import lag
 from ..support.lag import LEAST_WAIT, Wait, no_answer
-from .operations import Operation
 
 T = TypeVar("T")
 
@@ -32,26 +31,52 @@ FIRST, FIRST_ANSWERS = 0.75, 50
 Connections have to be made for them, and a Redis that is away may have used up what there was to be waited."""
 
 
+class StoreCall(NamedTuple):
+    """A kind of call that requests make to a store. Two that do the same for a user have the same name.
+
+    :param name: for the recorder.
+    :param store: the role of the store that is asked, and `way`: whether that is a ``read`` or a ``write``.
+    """
+
+    name: str
+    store: str
+    way: str
+
+
+LOAD, LOAD_REPLICA = StoreCall("load", PRIMARY, READ), StoreCall("load", REPLICA, READ)
+LOOK_FOR_LOSS, QUARANTINE = StoreCall("load", PRIMARY, WRITE), StoreCall("quarantine", PRIMARY, WRITE)
+SAVE, PUSH = StoreCall("save", PRIMARY, WRITE), StoreCall("push", PRIMARY, WRITE)
+EXTEND_IDLE = StoreCall("extend_idle", PRIMARY, WRITE)
+WRITE_TOMBSTONE = StoreCall("write_tombstone", PRIMARY, WRITE)
+VERIFY, LIST_SESSIONS = StoreCall("verify", DATABASE, READ), StoreCall("list", DATABASE, READ)
+SAVE_ROW, SIGN_IN = StoreCall("save", DATABASE, WRITE), StoreCall("sign_in", DATABASE, WRITE)
+REPAIR, REVOKE = StoreCall("repair", DATABASE, WRITE), StoreCall("revoke", DATABASE, WRITE)
+TAKE_DISPLACED = StoreCall("verify", DATABASE, WRITE)
+
+
 class RequestScope:
     """The stores as one request sees them, for sessions of one shard; see :meth:`to`.
 
+    :param timeouts: role of a store → seconds that a call to it may take, if the request has so many left.
     :param budget: seconds this request may wait for stores, all together.
     :param clock: monotonic seconds.
     :param shard: of the session it is about.
     """
 
-    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "view")
+    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "_timeouts", "view")
 
     def __init__(
         self,
         health: Health,
         recorder: Recorder,
+        timeouts: Mapping[str, float],
         budget: float,
         clock: Callable[[], float] = time.monotonic,
         shard: str = ONLY,
     ) -> None:
         self._health = health
         self._recorder = recorder
+        self._timeouts = timeouts
         self._left = [budget]  # one number for all shards
         self._clock = clock
         self._shard = shard
@@ -68,7 +93,7 @@ class RequestScope:
             self._others = {self._shard: self}
         if shard in self._others:
             return self._others[shard]
-        other = RequestScope(self._health, self._recorder, 0.0, self._clock, shard)
+        other = RequestScope(self._health, self._recorder, self._timeouts, 0.0, self._clock, shard)
         lost = [way for way in (READ, WRITE) if not self.can(DATABASE, way)]
         if lost:
             other.view = other.view.without(DATABASE, *lost)
@@ -85,15 +110,15 @@ class RequestScope:
         """Return whether this request may still ask that store."""
         return (store, direction) in self.view.up
 
-    def ask(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def ask(self, operation: StoreCall, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Ask one store.
 
-        :param call: gets the arguments and, as `timeout`, the seconds it may wait: those of the operation, cut to what
+        :param call: gets the arguments and, as `timeout`, the seconds it may wait: those of its store, cut to what
             is left of the budget, as a :class:`Wait`.
         :raises StoreError: after health was told, and the store is out for the rest of this request.
         """
-        name, store, direction, timeout = operation
-        left, clock = self._left[0], self._clock
+        name, store, direction = operation
+        left, clock, timeout = self._left[0], self._clock, self._timeouts[store]
         is_first = store == DATABASE and self._health.answers(store) < FIRST_ANSWERS
         allowed = max(FIRST, timeout) if is_first else timeout if timeout < left else left
         if allowed < LEAST_WAIT:
@@ -113,14 +138,14 @@ class RequestScope:
         self._recorder.observe(name, "all", store, "ok", took)
         return answer
 
-    def failed(self, operation: Operation, error: StoreError, allowed: float, began: float, late: float) -> StoreError:
+    def failed(self, operation: StoreCall, error: StoreError, allowed: float, began: float, late: float) -> StoreError:
         """Tell health of an error, and return it as it counts. The store is out for the rest of this request.
 
         :param allowed: seconds that it was waited for.
         :param began: when that began, monotonic seconds, and `late`: what :meth:`.lag.Lag.late` said then.
         """
         if error.timed_out:
-            error = self._explained(error, allowed, operation.timeout, late)
+            error = self._explained(error, allowed, self._timeouts[operation.store], late)
         took = self._took(lag.of(self._clock), began, late)
         self._failed(error, operation.way, operation.name, took)
         return error
@@ -130,7 +155,7 @@ class RequestScope:
         """Return how many seconds this request may still wait for stores."""
         return self._left[0]
 
-    def require(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    def require(self, operation: StoreCall, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Ask one store, as :meth:`ask` does.
 
         :raises StoreError: also where it is known that the store does not answer.
@@ -139,7 +164,7 @@ class RequestScope:
             raise self.gave_up(operation.store, "BreakerOpen")
         return self.ask(operation, call, *arguments, **options)
 
-    def attempt(self, operation: Operation, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
+    def attempt(self, operation: StoreCall, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         """Ask a store whose failure changes nothing but what is done next; None: it failed."""
         if not self.can(operation.store, operation.way):
             return None
@@ -148,7 +173,7 @@ class RequestScope:
         except StoreError:
             return None
 
-    def did(self, operation: Operation, call: Callable[..., object], *arguments: Any, **options: Any) -> bool:
+    def did(self, operation: StoreCall, call: Callable[..., object], *arguments: Any, **options: Any) -> bool:
         """Ask a store as :meth:`attempt` does, and return whether it did it: the answer says nothing."""
         if not self.can(operation.store, operation.way):
             return False

@@ -33,8 +33,7 @@ from ..stores.memory.memory import LocalAuth
 from ..stores.redis.near import Hit
 from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
-from .operations import Operations
-from .scope import RedisReply, RequestScope
+from .scope import EXTEND_IDLE, PUSH, REPAIR, VERIFY, WRITE_TOMBSTONE, RedisReply, RequestScope
 
 _ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 
@@ -74,7 +73,6 @@ class Verifier:
         self,
         backend: Backend,
         journal_writer: JournalWriter,
-        operations: Operations,
         *,
         single_flight: SingleFlight[Confirmed] | None = None,
     ) -> None:
@@ -86,7 +84,6 @@ class Verifier:
         self._memory = backend.memory
         self._ended = backend.memory.ended
         self._journal_writer = journal_writer
-        self._operations = operations
         self._reports = backend.reports
         self._clock = backend.clock
         self._single_flight: SingleFlight[Confirmed] = single_flight or SingleFlight()
@@ -221,7 +218,7 @@ class Verifier:
             except FlightLate:
                 raise StoreError(DATABASE, ErrorClass.LOCAL, "SharedQueryLate", timed_out=True) from None
 
-        return scope.ask(self._operations.verify, ask)
+        return scope.ask(VERIFY, ask)
 
     def _needs_an_own_answer(self, row: AuthRow, later: Later) -> bool:
         """Return whether a shared answer, asked for earlier, is idle-expired or older than what is known here."""
@@ -254,14 +251,14 @@ class Verifier:
         if not scope.can(DATABASE, WRITE):
             return narrow
         try:
-            is_raised = scope.ask(self._operations.repair, self._database.raise_version, row.digest, **values)
+            is_raised = scope.ask(REPAIR, self._database.raise_version, row.digest, **values)
         except StoreError:
             return narrow
         if is_raised:
             self._journal_writer.row_changed(row.digest)
             self._reports.database_went_back(1)
             return replace(narrow, version=later.version + 1)
-        current = scope.ask(self._operations.verify, self._database.load, row.digest, idle_ms=0)
+        current = scope.ask(VERIFY, self._database.load, row.digest, idle_ms=0)
         if current is None or not current.live or current.version >= later.version:
             return current
         return replace(current, payload=narrowed(current, later.row, users, rights))
@@ -275,7 +272,7 @@ class Verifier:
         users = self._ended.signed_out
         if not users.have_lost(row):
             return False
-        current = scope.attempt(self._operations.verify, self._database.load, row.digest, idle_ms=0)
+        current = scope.attempt(VERIFY, self._database.load, row.digest, idle_ms=0)
         if current is None or current.state is not RowState.VALID or not users.have_lost(current):
             return False
         users.go_back(current)
@@ -291,7 +288,7 @@ class Verifier:
             may still have to bring some of it to the id that took its place. Behind a tombstone nothing reads it.
         """
         scope, write = scope.to(digest), self._primary.write_tombstone
-        return scope.did(self._operations.write_tombstone, write, digest, version, categories)
+        return scope.did(WRITE_TOMBSTONE, write, digest, version, categories)
 
     def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
         """End the row of a session that has a tombstone in Redis, whatever was to end it. Once per worker and session.
@@ -299,17 +296,17 @@ class Verifier:
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
             which the session goes on.) If the row lives, the database went back.
         """
-        row = scope.attempt(self._operations.verify, self._database.load, digest, idle_ms=0) if in_database else None
+        row = scope.attempt(VERIFY, self._database.load, digest, idle_ms=0) if in_database else None
         if in_database and (row is None or not row.live):
             return
-        if scope.did(self._operations.repair, self._database.kill, digest):
+        if scope.did(REPAIR, self._database.kill, digest):
             self._journal_writer.row_changed(digest)
             self._reports.database_went_back(int(row is not None and row.lives_on(INCIDENT_MARGIN_MS)))
         elif not in_database:
             self._journal_writer.revoke(digest, in_database=False, in_redis=True, scope=scope)
 
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
-        return scope.attempt(self._operations.push, self._primary.push, row, stamp_ms, life.left_of(row))
+        return scope.attempt(PUSH, self._primary.push, row, stamp_ms, life.left_of(row))
 
     def _copy_of(self, entry: AuthEntry, reply: RedisReply) -> Copy | None:
         row, answer = entry.row, reply.answer
@@ -366,7 +363,7 @@ class Verifier:
     def _extend_idle(self, row: AuthRow, scope: RequestScope, life: Life) -> None:
         """Note in Redis that the session is in use; the database is told when it answers again."""
         idle_ms = life.of(row.payload).idle_ms
-        if scope.attempt(self._operations.extend_idle, self._primary.extend_idle, row.digest, idle_ms):
+        if scope.attempt(EXTEND_IDLE, self._primary.extend_idle, row.digest, idle_ms):
             self._journal_writer.queue_push(row.digest, scope=scope)
 
     def _accepts(self, entry: AuthEntry) -> bool:

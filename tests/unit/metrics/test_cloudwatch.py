@@ -9,9 +9,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
@@ -38,7 +36,7 @@ from flask_langpont_session.metrics.recorder import (
     count_level,
 )
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
-from flask_langpont_session.request.operations import Operations
+from flask_langpont_session.request import scope
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 WHOLE = {"Environment": "test", "Service": "shop"}
@@ -132,9 +130,7 @@ def test_every_question_has_a_published_word_of_the_contract() -> None:
 
     Only the list of a user's sessions, for operators, is an ``other``.
     """
-    waits: Any = SimpleNamespace(redis_timeout=0.2, database_timeout=0.25)
-    operations = Operations.of(waits)
-    asked = {getattr(operations, field.name).name for field in fields(operations)}
+    asked = {call.name for call in vars(scope).values() if isinstance(call, scope.StoreCall)}
     assert {
         "load",
         "save",

@@ -15,6 +15,7 @@ from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.loaded import CategoryState, Former, Gap, Loaded, Verdict
 from flask_langpont_session.request.former import FormerPlaces, former_in
 from flask_langpont_session.request.journal_writer import NOTHING
+from flask_langpont_session.request.scope import LOAD
 from flask_langpont_session.stores.host.journal import Overlay
 from tests.support.clock import Clock
 from tests.support.fakes import settings_in
@@ -163,7 +164,7 @@ def test_a_record_that_lives_too_short_for_it_is_prolonged_once_an_hour(
     backend = SimpleNamespace(
         clock=clock, lives_of_former=lambda former, kind, life: lives, primary=SimpleNamespace(read="read")
     )
-    places = FormerPlaces(cast(Any, SimpleNamespace(backend=backend, operations=SimpleNamespace(load="load"))))
+    places = FormerPlaces(cast(Any, SimpleNamespace(backend=backend)))
     scope = SimpleNamespace(level=level, can=lambda store, way: True, attempt=lambda *call: asked.append(call))
     loaded = Loaded(Verdict.ANONYMOUS, former={"cart": Former("ui", True)})
     began = clock.now
@@ -172,4 +173,4 @@ def test_a_record_that_lives_too_short_for_it_is_prolonged_once_an_hour(
         for digest in ("d", "e"):
             places.prolong(loaded, RecordRef(digest, "a"), cast(Any, scope), Life(1, 1))
     assert len(asked) == 2 * times
-    assert all(call[:2] == ("load", "read") and call[3] == lives for call in asked if isinstance(call, tuple))
+    assert all(call[:2] == (LOAD, "read") and call[3] == lives for call in asked if isinstance(call, tuple))

@@ -9,13 +9,12 @@ import pytest
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health, Listeners
-from flask_langpont_session.request.operations import Operation
-from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, RequestScope
+from flask_langpont_session.request.scope import FIRST, FIRST_ANSWERS, LOAD, SAVE, VERIFY, RequestScope, StoreCall
 from flask_langpont_session.support import lag
 from flask_langpont_session.support.lag import LEAST_WAIT, Lag
 from tests.support.clock import Clock
 
-SAVE = Operation("save", PRIMARY, WRITE, 0.2)
+TIMEOUTS = {PRIMARY: 0.2, REPLICA: 0.2, DATABASE: 0.25}
 
 
 def warm_up(health: Health) -> None:
@@ -32,20 +31,28 @@ class Request:
         self.health = Health([PRIMARY, REPLICA, DATABASE], clock=self.clock)
         warm_up(self.health)
         self.recorder = Recorder()
-        self.scope = RequestScope(self.health, self.recorder, budget, self.clock)
+        self.begin(budget)
         self.waits: list[float] = []
+
+    def begin(self, budget: float = 0.3) -> RequestScope:
+        """Begin anew."""
+        self.timeouts = dict(TIMEOUTS)
+        self.scope = RequestScope(self.health, self.recorder, self.timeouts, budget, self.clock)
+        return self.scope
 
     def ask(
         self,
         store: str = PRIMARY,
         direction: str = READ,
         *,
-        timeout: float = 0.2,
+        timeout: float | None = None,
         takes: float = 0.0,
         fails: ErrorClass | None = None,
         timed_out: bool = False,
     ) -> str:
-        return self.scope.ask(Operation("load", store, direction, timeout), self.call(store, takes, fails, timed_out))
+        if timeout is not None:
+            self.timeouts[store] = timeout
+        return self.scope.ask(StoreCall("load", store, direction), self.call(store, takes, fails, timed_out))
 
     def call(
         self, store: str, takes: float = 0.0, fails: ErrorClass | None = None, timed_out: bool = False
@@ -135,9 +142,9 @@ def test_a_store_that_failed_is_out_for_the_rest_of_the_request(
 def test_health_hears_of_what_concerns_it(request_: Request, error_class: ErrorClass) -> None:
     """I11: three errors in three requests; data, limits and topology open no breaker."""
     for _ in range(3):
-        scope = RequestScope(request_.health, request_.recorder, 0.3, request_.clock)
+        scope = request_.begin()
         with pytest.raises(StoreError):
-            scope.ask(Operation("load", PRIMARY, READ, 0.2), request_.call(PRIMARY, fails=error_class))
+            scope.ask(LOAD, request_.call(PRIMARY, fails=error_class))
     assert bool(request_.health.open_stores()) == (error_class.value in "UBWAN")
 
 
@@ -161,7 +168,7 @@ def test_a_view_never_grows(request_: Request) -> None:
     assert request_.health.open_stores()
     request_.health.close(PRIMARY, (READ, WRITE))
     assert not request_.scope.can(PRIMARY, READ)
-    assert RequestScope(request_.health, request_.recorder, 0.3).can(PRIMARY, READ)
+    assert RequestScope(request_.health, request_.recorder, TIMEOUTS, 0.3).can(PRIMARY, READ)
 
 
 def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> None:
@@ -213,7 +220,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> LateProcess:
 
 def time_out(request: Request, late: LateProcess, seconds: float, *, budget: float = 0.3) -> StoreError:
     """A time-out after 0.25 s of the database, in which the process was late by so much."""
-    scope = RequestScope(request.health, request.recorder, budget, request.clock)
+    scope = request.begin(budget)
 
     def answer(timeout: float) -> str:
         request.clock.now += 0.25
@@ -221,7 +228,7 @@ def time_out(request: Request, late: LateProcess, seconds: float, *, budget: flo
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
 
     with pytest.raises(StoreError) as caught:
-        scope.ask(Operation("verify", DATABASE, READ, 0.25), answer)
+        scope.ask(VERIFY, answer)
     return caught.value
 
 
@@ -262,15 +269,15 @@ def test_failures_that_are_no_time_outs_count_however_late_the_process_is(reques
     """A refusal is one however late the process is."""
     late.behind = True
     for _ in range(3):
-        scope = RequestScope(request_.health, request_.recorder, 0.3, request_.clock)
+        scope = request_.begin()
         with pytest.raises(StoreError):
-            scope.ask(Operation("load", PRIMARY, READ, 0.2), request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
+            scope.ask(LOAD, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
     assert request_.health.open_stores()
 
 
 def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateProcess) -> None:
     """Nor does it make a store a slow one; and no call uses up more than it was given."""
-    scope, waits = RequestScope(request_.health, request_.recorder, 0.3, request_.clock), list[float]()
+    scope, waits = request_.begin(), list[float]()
 
     def answer(timeout: float) -> None:
         waits.append(round(timeout, 6))
@@ -281,9 +288,10 @@ def test_lateness_does_not_come_out_of_the_budget(request_: Request, late: LateP
         waits.append(round(timeout, 6))
         request_.clock.now += 1.0
 
-    scope.ask(Operation("load", PRIMARY, READ, 0.2), answer)
-    scope.ask(Operation("verify", DATABASE, READ, 0.05), answer_late)
-    scope.ask(Operation("load", PRIMARY, READ, 0.2), answer)
+    scope.ask(LOAD, answer)
+    request_.timeouts[DATABASE] = 0.05
+    scope.ask(VERIFY, answer_late)
+    scope.ask(LOAD, answer)
     assert waits == [0.2, 0.05, 0.15]
     series = {o.source: round(s.seconds, 6) for o, s in request_.recorder.series().items()}
     assert series == {"primary": 0.2, "database": 1.0}
@@ -294,7 +302,7 @@ def fresh() -> Request:
     """A request of a process whose database has not answered yet."""
     request = Request()
     request.health = Health([PRIMARY, REPLICA, DATABASE], clock=request.clock)
-    request.scope = RequestScope(request.health, request.recorder, 0.3, request.clock)
+    request.begin()
     return request
 
 

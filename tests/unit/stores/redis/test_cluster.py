@@ -23,8 +23,7 @@ from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.recovery.recovery import Recovery
 from flask_langpont_session.recovery.steps import Reach
-from flask_langpont_session.request.operations import Operation
-from flask_langpont_session.request.scope import RequestScope
+from flask_langpont_session.request.scope import LOAD, VERIFY, RequestScope
 from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.redis.cluster import ClusterStore
 from flask_langpont_session.stores.redis.errors import translate
@@ -686,7 +685,7 @@ def test_a_request_goes_to_two_shards_with_one_budget() -> None:
     """A sign-in has to do with the old session and the new one."""
     now = [0.0]
     health = Health(ALL, shards=Shards(lambda digest: f":{digest}"), clock=lambda: now[0])
-    scope = RequestScope(health, Recorder(), 0.3, lambda: now[0], ":1")
+    scope = RequestScope(health, Recorder(), {PRIMARY: 0.2, DATABASE: 0.2}, 0.3, lambda: now[0], ":1")
     assert scope.to("1") is scope
     there = scope.to("2")
     assert there.to("1") is scope
@@ -697,10 +696,10 @@ def test_a_request_goes_to_two_shards_with_one_budget() -> None:
         raise StoreError("primary:2", ErrorClass.UNREACHABLE, "Test", timed_out=True)
 
     with pytest.raises(StoreError):
-        there.ask(Operation("load", PRIMARY, READ, 0.2), fail)
+        there.ask(LOAD, fail)
     assert (there.level, scope.level) == (1, 0)
     waited: list[float] = []
-    scope.ask(Operation("load", PRIMARY, READ, 0.2), lambda timeout: waited.append(timeout))
+    scope.ask(LOAD, lambda timeout: waited.append(timeout))
     assert waited == [pytest.approx(0.1)]
     assert health.lost_shards == (":2",)
 
@@ -708,7 +707,7 @@ def test_a_request_goes_to_two_shards_with_one_budget() -> None:
         raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "Test")
 
     with pytest.raises(StoreError):
-        scope.ask(Operation("verify", DATABASE, READ, 0.2), no_answer)
+        scope.ask(VERIFY, no_answer)
     assert not there.can(DATABASE, READ)
     assert not scope.to("3").can(DATABASE, READ)
 
