@@ -111,8 +111,8 @@ throughput: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.throughput --write
 
-# More sessions, larger ones, more workers, more shards, and what ten million sessions need by that; writes
-# docs/explanation/scaling.md. A few minutes.
+# More sessions, larger ones, and what ten million sessions need by that; writes docs/explanation/scaling.md. A few
+# minutes.
 scale: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.scale --write

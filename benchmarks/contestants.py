@@ -30,6 +30,7 @@ class Contestant:
     :param redis_url: of the server that all contestants share.
     :param folder: for files of its own.
     :param database_url: of the SQL database; empty: SQLite in the folder.
+    :param settings: of this package, without their prefix.
     """
 
     name = ""
@@ -39,8 +40,8 @@ class Contestant:
     #: How often a store was lost or found again: with any, the run says nothing.
     outages = 0
 
-    def __init__(self, redis_url: str, folder: Path, database_url: str = "") -> None:
-        self.redis_url, self.folder = redis_url, folder
+    def __init__(self, redis_url: str, folder: Path, database_url: str = "", **settings: Any) -> None:
+        self.redis_url, self.folder, self.settings = redis_url, folder, settings
         self.database_url = database_url or f"sqlite:///{folder / 'sessions.sqlite3'}"
         self.meeting = Meeting()
         self.app = Flask(__name__)
@@ -150,6 +151,7 @@ class Ours(Contestant):
             # outage is not what is measured.
             **{name.upper(): value for name, value in PATIENCE.items()},
             "NEAR_CACHE": self.near_cache,
+            **self.settings,
         }
         self.app.config.update({f"LANGPONT_SESSION_{name}": value for name, value in settings.items()})
         LangPontSession(self.app)

@@ -1,53 +1,75 @@
-"""``python -m benchmarks.journal``: how many changes a second a host's journal takes, and how long each waits.
+"""``python -m benchmarks.journal``: how many changes a second a host's journal takes, and how soon stores have them.
 
-Worker processes with threads in them write to one file, each thread one change after the other, as requests of an
-outage do. With the disk as it is, and with one that takes 6 ms for each fsync.
+Taken: eight worker processes with eight threads each write to one file, each thread one change after the other, as
+requests of an outage do. Given back: requests of an application whose Redis was killed, which is started again.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import subprocess
-import sys
-import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from devservers.processes import wait_until
+from devservers.servers import Postgres, Valkey
+from flask_langpont_session.extension import state_of
 from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
+from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 
-from .slow_disk import slow_disk
+from .contestants import Ours
+from .page import arguments, say, table
+from .workers import Process
 
-SLOW_MS = 6.0
+WORKERS, THREADS = 8, 8
+LONG = 600.0
+"""Seconds after which what is waited for counts as not happening."""
+
+KEYS = ("input_text", "partner_message", "context_info", "translation_context")
+"""What is written of each session; an entry each."""
 
 
-def work(path: Path, threads: int, writes: int) -> None:
-    """Be one worker: say ready, wait for the word, write, and print when it began and ended, and how long each write
+@dataclass(frozen=True)
+class Effort:
+    """The amount of measuring. :param writes: of all workers together; `entries`: to be given back."""
+
+    writes: int
+    entries: int
+
+
+FULL, QUICK = Effort(10_000, 100_000), Effort(640, 400)
+
+
+# -- taken -------------------------------------------------------------------------------------------------------------
+
+
+def work(program: Connection, path: Path, writes: int) -> None:
+    """Be one worker: say ready, wait for the word, write, and tell when it began and ended, and how long each write
     took, -1 for one that was not acknowledged."""
     journal = journal_at(path)
     journal.is_empty()
-    took: list[float] = []
 
-    def client(number: int) -> None:
-        for count in range(writes):
-            digest = f"{os.getpid():08x}{number:04x}{count // 4:052x}"
-            began = time.perf_counter()
-            try:
-                entry = PendingWrite(
-                    digest=digest,
-                    kind="u",
-                    category="translation",
-                    operation=Operation.SET,
-                    field=f"field{count % 4}",
-                    value=b'"%s"' % (b"x" * 100),
-                )
-                journal.put([entry])
-                took.append(time.perf_counter() - began)
-            except StoreError:
-                took.append(-1.0)
+    def client(number: int) -> list[float]:
+        return [_put(f"{os.getpid():08x}{number:04x}{count // 4:052x}", f"field{count % 4}") for count in range(writes)]
+
+    def _put(digest: str, field: str) -> float:
+        what: dict[str, Any] = {"kind": "u", "category": "translation", "operation": Operation.SET}
+        entry = PendingWrite(digest=digest, field=field, value=b'"%s"' % (b"x" * 100), **what)
+        began = time.perf_counter()
+        try:
+            journal.put([entry])
+        except StoreError:
+            return -1.0
+        return time.perf_counter() - began
 
     def tend() -> None:
         while True:  # as an application's monitor does
@@ -55,69 +77,86 @@ def work(path: Path, threads: int, writes: int) -> None:
             journal.shrink()
 
     threading.Thread(target=tend, daemon=True).start()
-    clients = [threading.Thread(target=client, args=(number,)) for number in range(threads)]
-    print("ready", flush=True)
-    sys.stdin.readline()
-    began = time.monotonic()
-    for thread in clients:
-        thread.start()
-    for thread in clients:
-        thread.join()
-    print(began, time.monotonic(), *took)
+    program.send("ready")
+    program.recv()
+    with ThreadPoolExecutor(THREADS) as pool:
+        began = time.monotonic()
+        took = [each for client in pool.map(client, range(THREADS)) for each in client]
+        program.send((began, time.monotonic(), took))
 
 
-def measure(processes: int, threads: int, writes: int, fsync_ms: float | None, folder: Path) -> str:
-    """Return one row of the table."""
-    slow = {} if fsync_ms is None else slow_disk(folder, fsync_ms)
-    if slow is None:
-        return "no C compiler: not measured"
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        path = Path(place) / "journal"
-        journal_at(path).open()
-        command = [sys.executable, "-m", "benchmarks.journal", "--worker", str(path), str(threads), str(writes)]
-        workers = [
-            subprocess.Popen(command, env=os.environ | slow, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _ in range(processes)
-        ]
-        for worker in workers:
-            assert worker.stdout is not None
-            worker.stdout.readline()
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        said = [[float(word) for word in worker.communicate()[0].split()] for worker in workers]
-        seconds = max(ended for _, ended, *_ in said) - min(began for began, *_ in said)
-        took = [each for _, _, *each_of_all in said for each in each_of_all]
-        size = sum(file.stat().st_size for file in Path(place).iterdir()) / 1e6
-    done = sorted(one for one in took if one >= 0)
-    p50, p99 = (1000 * done[int(len(done) * part)] for part in (0.5, 0.99))
-    return (
-        f"{len(done) / seconds:8,.0f} writes/s   p50 {p50:6.1f} ms   p99 {p99:6.1f} ms"
-        f"   longest {1000 * done[-1]:6.1f} ms   lost {len(took) - len(done)} of {len(took)}   files {size:.0f} MB"
-    )
+def taken(folder: Path, writes: int) -> list[str]:
+    """Return the cells of a row: writes a second, p50 and p99 in milliseconds, lost."""
+    journal_at(folder / "journal").open()
+    workers = [Process(work, folder / "journal", writes // WORKERS // THREADS) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.answer()
+    for worker in workers:
+        worker.send("go")
+    said = [worker.answer() for worker in workers]
+    for worker in workers:
+        worker.close()
+    seconds = max(ended for _, ended, _ in said) - min(began for began, _, _ in said)
+    took = sorted(each for _, _, of_one in said for each in of_one)
+    done = [each for each in took if each >= 0]
+    p50, p99 = (f"{1000 * done[int(len(done) * part)]:.1f}" for part in (0.5, 0.99))
+    return [f"{len(done) / seconds:,.0f}", p50, p99, f"{len(took) - len(done)} of {len(took)}"]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.journal", description=__doc__)
-    parser.add_argument("--clients", type=int, default=64, help="threads of all processes together")
-    parser.add_argument("--writes", type=int, default=10_000, help="of all of them together")
-    parser.add_argument("--folder", type=Path, help="on the disk to be measured")
-    parser.add_argument("--worker", nargs=3, metavar=("PATH", "THREADS", "WRITES"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        path, threads, writes = options.worker
-        work(Path(path), int(threads), int(writes))
-        return
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for fsync_ms in (None, SLOW_MS):
-            for processes in (1, 8):
-                threads = options.clients // processes
-                row = measure(processes, threads, options.writes // (threads * processes), fsync_ms, Path(folder))
-                disk = "as it is" if fsync_ms is None else f"{fsync_ms:g} ms"
-                print(f"fsync {disk:8}   {processes} x {threads:2} threads  {row}", flush=True)
+# -- given back --------------------------------------------------------------------------------------------------------
+
+
+def given_back(folder: Path, valkey: Valkey, database_url: str, entries: int) -> list[str]:
+    """Return the cells of a row: entries, entries a second, seconds until requests used Redis again."""
+    room = {"MEMORY_BYTES": 8_000_000, "JOURNAL_MAX_BYTES": (2 * entries + 1) * BYTES_OF_AN_ENTRY}
+    made = Ours(valkey.url, folder, database_url, **room)
+    state = state_of(made.app)
+    journal = state.backend.journal
+    try:
+        # Half of the sessions are signed in.
+        kinds = ({"_user_id": "1207"}, {"theme": "dark"})
+        cookies = [made.begin(kinds[number % 2]) for number in range(entries // len(KEYS))]
+        _until(journal.is_empty, "an empty journal")
+        with state.monitor.paused():
+            valkey.kill()
+            for cookie in cookies:
+                made.get("/fill", cookie, dict.fromkeys(KEYS, "a text of that session"))
+            waiting = journal.counts()["writes"]
+            valkey.start()
+        began = time.monotonic()
+        _until(lambda: not state.health.open_stores(), "Redis in use")
+        in_use = time.monotonic() - began
+        _until(lambda: not journal.counts()["writes"], "an empty journal")
+        return [f"{waiting:,}", f"{waiting / (time.monotonic() - began):,.0f}", f"{in_use:.2f}"]
+    finally:
+        made.close()
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    wait_until(condition, what, LONG, pause=0.02)
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+
+def markdown(folder: Path, effort: Effort) -> str:
+    """Measure, and return the report."""
+    say("taken")
+    head = (f"taken from {WORKERS} workers × {THREADS} threads: a second", "p50, ms", "p99, ms", "lost")
+    first = table(head, [taken(folder, effort.writes)], texts=0)
+    rows = []
+    with ExitStack() as stack:
+        postgres = stack.enter_context(Postgres(folder / "postgres"))
+        for name, url in (("SQLite", ""), ("PostgreSQL", postgres.url)):
+            say(f"given back, {name}")
+            valkey = stack.enter_context(Valkey(folder / f"valkey-{name}"))
+            rows.append([name, *given_back(folder / name, valkey, url, effort.entries)])
+    return f"{first}\n{table(('given back', 'entries', 'a second', 'Redis is used again after, s'), rows)}"
 
 
 if __name__ == "__main__":
-    main()
+    parser = arguments("benchmarks.journal", __doc__)
+    parser.add_argument("--folder", type=Path, help="on the disk to be measured")
+    options = parser.parse_args()
+    with TemporaryDirectory(prefix="journal-", dir=options.folder) as name:
+        print(markdown(Path(name), QUICK if options.quick else FULL))

@@ -1,9 +1,8 @@
-"""``python -m benchmarks.scale``: what sessions cost as there are more of them, larger ones, more workers, more shards.
+"""``python -m benchmarks.scale``: what sessions cost as there are more of them, and larger ones.
 
-Real Valkey servers and PostgreSQL on loopback. Sessions are written in the form that the store gives them, many in one
-round trip, and read and written by worker processes through the repository, without HTTP. On a machine of two cores all
-workers share one and all servers the other: figures of more workers say how it degrades. What a server can do follows
-from the processor time that it takes for an operation.
+A real Valkey and PostgreSQL on loopback. Sessions are written in the form that the store gives them, many in one round
+trip, and read and written through the repository, without HTTP. This process has one core, the servers have another.
+What a server can do follows from the processor time that it takes for an operation.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,29 +22,46 @@ import msgspec
 import psutil
 import redis
 import sqlalchemy as sa
-from redis.crc import key_slot
 
-from devservers.cluster import LONG, last_slot, running_shards, says
 from devservers.servers import Postgres, Valkey
+from flask_langpont_session.extension import state_of
+from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.policy.changes import CategoryChange
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.health import PRIMARY
+from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
+from flask_langpont_session.policy.loaded import Verdict
+from flask_langpont_session.policy.plans import Plan
+from flask_langpont_session.policy.rows import AuthRow
+from flask_langpont_session.stores.redis.commands import Commands, Guarded, new_write_id
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import SESSIONS
 
-from .cores import CORES, apart
+from .contestants import Ours
+from .cores import apart
 from .memory import used
 from .page import arguments, machine, publish, say, table
 from .plan import PAGE
-from .scale_worker import WARM, Order, Report, data_of_size, session, work
-from .workers import Process
+from .scenarios import SIZES, data_of
 
 KB = 1024
-FAILOVER_SHARDS = 3
-"""The fewest of which a majority is left when one is lost."""
+MANY = 2_000_000
+"""Bytes that are written in one round trip, at most; a hundred sessions."""
 
-NODE_TIMEOUT = 15.0
-"""``cluster-node-timeout``, seconds."""
+WARM = 20
+"""Operations after which an application is connected, and the server has the scripts; and so many sessions it
+remembers, unless they are too large for that."""
 
 _ROWS_AT_A_TIME = 5000
-_YEAR_MS = 365 * 86_400_000
+_YEAR = 365 * 86_400
+LIVES: dict[str, Any] = {
+    "MAX_CATEGORY_BYTES": 4_194_304,
+    # The sessions were never signed in: the database is not to be asked about them.
+    "IDLE_TIMEOUT": _YEAR,
+    "ABSOLUTE_TIMEOUT": _YEAR,
+    "VERIFY_INTERVAL": 86_400,
+    "GRACE": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -54,306 +71,225 @@ class Effort:
     :param seconds: of each kind of request.
     :param sizes: bytes of a session → how many.
     :param sessions: numbers of sessions of 1 KB, one after the other.
-    :param shards: numbers of them; three are among them, of which one is lost.
-    :param workers_of_shards: that use them.
-    :param stored: sessions of 1 KB that several workers and shards have.
-    :param votes: whether the other primaries vote for the new one; on a busy machine they may take a minute.
     :param rows: of the database; `calls`: of each kind.
     """
 
     seconds: float
     sizes: Mapping[int, int]
     sessions: Sequence[int]
-    workers: Sequence[int]
-    shards: Sequence[int]
-    workers_of_shards: int
-    stored: int
-    votes: bool
     rows: int
     calls: int
 
 
-_SIZES = {KB: 10_000, 10 * KB: 3000, 100 * KB: 500, KB * KB: 60}
-FULL = Effort(3.0, _SIZES, (10_000, 100_000, 1_000_000), (1, 2, 4, 8, 16), (1, 2, 3, 6), 4, 20_000, True, 100_000, 2000)
-QUICK = Effort(0.0, {KB: 40, 100 * KB: 20}, (40, 80), (1,), (3,), 1, 60, False, 50, 10)
+FULL = Effort(3.0, {KB: 10_000, 10 * KB: 3000, 100 * KB: 500, KB * KB: 60}, (10_000, 100_000, 1_000_000), 100_000, 2000)
+QUICK = Effort(0.0, {KB: 40, 100 * KB: 20}, (40, 80), 50, 10)
 
 
-# -- servers and workers -----------------------------------------------------------------------------------------------
+# -- sessions ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Servers:
-    """The shards, and what they say of themselves, added up.
+def data_of_size(size: int) -> Mapping[str, Mapping[str, bytes]]:
+    """Return category → its data, of a session that has about so many bytes as JSON: what grows is the user's
+    history."""
+    categories = {name: data_of("1 KB", name) for name in SIZES["1 KB"]}
+    if size > KB:
+        history = data_of("50 KB", "translation")["translation_context"]
+        entry = len(msgspec.json.encode(history)) / len(history)
+        entries = int((size - len(msgspec.json.encode(data_of("1 KB")))) / entry)
+        categories["translation"]["translation_context"] = list(islice(cycle(history), entries))
+    return {name: {key: msgspec.json.encode(each) for key, each in data.items()} for name, data in categories.items()}
 
-    :param clients: one of each.
-    :param replicas: one of each, in a cluster.
+
+def session(number: int) -> SessionId:
+    """Return the id of a session of a signed-in user."""
+    return SessionId(f"{number:043}", SIGNED_IN, False, int(time.time()), b"secret")
+
+
+class Application:
+    """An application on one server, and what is done with its repository; each request begins, loads or saves, and
+    ends.
+
+    :param settings: without their prefix.
     """
 
-    nodes: Sequence[Valkey]
-    clients: Sequence[redis.Redis]
-    replicas: Sequence[Valkey]
+    def __init__(self, redis_url: str, folder: Path, **settings: Any) -> None:
+        self._made = Ours(redis_url, folder, **(LIVES | settings))
+        self._state = state_of(self._made.app)
+        self._state.monitor.tick()
+        self._state.ensure_started()
 
-    @property
-    def url(self) -> str:
-        """Return the URL that leads an application to these servers."""
-        if not self.replicas:
-            return self.nodes[0].url
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+    def close(self) -> None:
+        """End what runs beside."""
+        self._made.close()
 
-    def memory(self) -> int:
-        """Return the bytes in use, without the buffers of connections."""
-        return sum(map(used, self.clients))
+    def read(self, number: int) -> None:
+        """Make a request that reads a session. :raises RuntimeError: something else than Redis has answered."""
+        sid, repository = session(number), self._state.repository
+        loaded = repository.reads.load(sid, repository.begin(digest=sid.digest), self._state.settings.life)
+        sources = {name: state.source for name, state in loaded.categories.items()}
+        if loaded.verdict is not Verdict.VALID or "database" in sources.values() or self._state.health.level:
+            raise RuntimeError(f"session {number} is {loaded.verdict} by {sources}")
 
-    def connections(self) -> int:
-        """Return the number of the workers' connections."""
-        found: list[Any] = [client.info("clients") for client in self.clients]
-        return sum(each["connected_clients"] - 1 for each in found)
+    def write(self, number: int) -> None:
+        """Make a request that changes one key of a session, without reading it. :raises RuntimeError: it was not
+        stored."""
+        sid, repository = session(number), self._state.repository
+        changes = {"ui": CategoryChange(0, sets={"theme": b'"value-%03d"' % (time.perf_counter_ns() % 1000)})}
+        scope = repository.begin(digest=sid.digest)
+        plan = Plan(sid, sid, self._state.settings.life, scope.level, changes=changes)
+        repository.saves.save(plan, scope)
+        if plan.kept.get("ui") != "redis":
+            raise RuntimeError(f"session {number} was kept in {plan.kept}")
 
-    def counters(self) -> Mapping[str, float]:
-        """Return seconds of processors, microseconds and calls of scripts, bytes."""
-        every: list[Any] = [client.info("all") for client in self.clients]
-        scripts = [found["cmdstat_evalsha"] for found in every if "cmdstat_evalsha" in found]
-        return {
-            "cpu": sum(found["used_cpu_user"] + found["used_cpu_sys"] for found in every),
-            "usec": sum(script["usec"] for script in scripts),
-            "calls": sum(script["calls"] for script in scripts),
-            "bytes_in": sum(found["total_net_input_bytes"] for found in every),
-            "bytes_out": sum(found["total_net_output_bytes"] for found in every),
+    def fill(self, numbers: range, size: int = KB) -> None:
+        """Write sessions, in the form that the store gives them, with many in one round trip."""
+        data, step = data_of_size(size), max(1, min(100, MANY // size))
+        for begin in range(numbers.start, numbers.stop, step):
+            self._write_all([session(n).digest for n in range(begin, min(begin + step, numbers.stop))], data)
+
+    def _write_all(self, digests: Sequence[str], data: Mapping[str, Mapping[str, bytes]]) -> None:
+        backend, life = self._state.backend, self._state.settings.life
+        endpoint = backend.endpoint(f"{PRIMARY}{self._state.health.locate(digests[0])}")
+        of_store = Commands(endpoint.prefix)
+        # What was confirmed in the very millisecond in which the trust in this server began is not believed.
+        now_ms = endpoint.time_ms(timeout=10.0) + 1
+        guarded = Guarded(backend.limits, 0, new_write_id())
+        changes = {
+            name: CategoryChange(backend.life_of(name, SIGNED_IN, life), sets=dict(fields))
+            for name, fields in data.items()
+            if name != "auth"
         }
+        commands = []
+        for digest in digests:
+            ends = now_ms + life.idle_ms
+            row = AuthRow(digest, digest[:8], 1, True, data["auth"], 0, now_ms, ends, ends, now_ms)
+            commands.append(of_store.push(row, now_ms, life.idle_ms))
+            commands.append(of_store.write(RecordRef(digest, SIGNED_IN), changes, "new", guarded))
+        endpoint.link.run(commands, 60.0)
+
+    def index(self, numbers: range) -> None:
+        """Put sessions into the index of those in use, as the metrics do."""
+        primary: Any = self._state.backend.primary
+        active = ActiveSessions(primary, self._state.backend.recorder, is_up=lambda: True, interval=60)
+        for number in numbers:
+            active.notes.served(session(number).digest, 3_600_000)
+        active.update(may_lead=False)
 
 
 @contextmanager
-def serving(folder: Path, shards: int | None = None) -> Iterator[Servers]:
-    """Run a single server, or a cluster of so many shards with a replica each."""
-    with ExitStack() as stack:
-        if shards is None:
-            nodes = [stack.enter_context(Valkey(folder / "valkey", appendonly=False))]
-        else:
-            timeout = ("--cluster-node-timeout", str(int(NODE_TIMEOUT * 1000)))
-            nodes = stack.enter_context(running_shards(folder, shards, timeout))
-        if len(CORES) == 2:
-            stack.enter_context(apart(*(node.pid for node in nodes)))
-        primaries = nodes[:shards]
-        clients = [stack.enter_context(node.client()) for node in primaries]
-        yield Servers(primaries, clients, nodes[len(primaries) :])
-
-
-@dataclass
-class Crew:
-    """Worker processes of one host. A context manager."""
-
-    folder: Path
-    settings: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        """Have no worker yet."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._workers: list[Process] = []
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for worker in self._workers:
-            worker.close()
-
-    def do(self, *orders: Order) -> list[Report]:
-        """Have as many workers as there are orders, and each of them do one."""
-        while len(self._workers) < len(orders):
-            # The first one makes the files that all share, and learns which server it is that they trust.
-            self._workers.append(Process(work, self.folder, self.settings))
-            self._workers[-1].answer()
-        for worker, order in zip(self._workers, orders, strict=False):
-            worker.send(order)
-        return [worker.answer() for worker in self._workers[: len(orders)]]
-
-
-def crew(folder: Path, servers: Servers, **settings: Any) -> Crew:
-    """Return the workers of a host on these servers."""
-    return Crew(folder / "host", {"REDIS_URL": servers.url, **settings})
-
-
-# -- figures -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one operation; times in microseconds.
-
-    :param script: in the script, by the server's own statistics: wall time.
-    :param server: processor time of the server, its sockets included; `client`: of the worker.
-    :param bytes_in: to the server; `bytes_out`: from it.
-    :param per_second: operations of all workers; `busy`: the share of one core that all servers took.
-    """
-
-    script: float
-    server: float
-    client: float
-    p50: float
-    p99: float
-    bytes_in: float
-    bytes_out: float
-    per_second: float
-    busy: float
-
-    def cells(self) -> list[str]:
-        """Return the cells of a table: times, then bytes."""
-        times = [f"{self.script:,.0f}", f"{self.server:,.0f}", f"{self.client:,.0f}", *self.latency()]
-        return [*times, f"{self.bytes_in:,.0f}", f"{self.bytes_out:,.0f}"]
-
-    def latency(self) -> list[str]:
-        """Return the cells of p50 and p99, in milliseconds."""
-        return [f"{self.p50 / 1000:.2f}", f"{self.p99 / 1000:.2f}"]
-
-
-def timed(servers: Servers, workers: Crew, *orders: Order) -> Cost:
-    """Measure orders that are carried out at the same time."""
-    workers.do(*(replace(order, seconds=0.0) for order in orders))
-    before, began = servers.counters(), time.perf_counter()
-    reports = workers.do(*orders)
-    seconds, after = time.perf_counter() - began, servers.counters()
-    spent = {name: after[name] - before[name] for name in before}
-    took = sorted(us for report in reports for us in report.took)
-    number = len(took)
-    return Cost(
-        script=spent["usec"] / max(1, spent["calls"]),
-        server=spent["cpu"] / number * 1e6,
-        client=sum(report.cpu for report in reports) / number * 1e6,
-        p50=took[number // 2],
-        p99=took[int(number * 0.99)],
-        bytes_in=spent["bytes_in"] / number,
-        bytes_out=spent["bytes_out"] / number,
-        per_second=sum(len(report.took) / report.seconds for report in reports),
-        busy=spent["cpu"] / seconds,
-    )
-
-
-_COSTS = ["script, µs", "Redis, CPU µs", "worker, CPU µs", "p50, ms", "p99, ms", "bytes to Redis", "bytes from it"]
+def serving(folder: Path) -> Iterator[tuple[str, redis.Redis]]:
+    """Run a server on a core of its own. Yield its URL, and a client."""
+    with Valkey(folder / "valkey", appendonly=False) as server, apart(server.pid), server.client() as client:
+        yield server.url, client
 
 
 # -- what is measured, each a table ------------------------------------------------------------------------------------
 
+_COSTS = ["script, µs", "Redis, CPU µs", "worker, CPU µs", "p50, ms", "p99, ms", "bytes to Redis", "bytes from it"]
+
+
+def timed(client: redis.Redis, request: Callable[[int], None], numbers: range, seconds: float) -> list[str]:
+    """Make requests for sessions, in turn, for so long. Return the cells of :data:`_COSTS`, which are about one
+    request."""
+    for number in islice(cycle(numbers), WARM):
+        request(number)
+    before, cpu, took = _counters(client), time.process_time(), list[float]()
+    until = time.perf_counter() + seconds
+    for number in cycle(numbers):
+        began = time.perf_counter()
+        request(number)
+        took.append(time.perf_counter() - began)
+        if began > until and len(took) >= WARM:
+            break
+    own = time.process_time() - cpu
+    spent = {name: value - before[name] for name, value in _counters(client).items()}
+    took, count = sorted(took), len(took)
+    return [
+        f"{spent['usec'] / max(1, spent['calls']):,.0f}",
+        *(f"{cpu / count * 1e6:,.0f}" for cpu in (spent["cpu"], own)),
+        *(f"{each * 1000:.2f}" for each in (took[count // 2], took[int(count * 0.99)])),
+        *(f"{spent[name] / count:,.0f}" for name in ("bytes_in", "bytes_out")),
+    ]
+
+
+def _counters(client: redis.Redis) -> Mapping[str, float]:
+    """Return seconds of processors, microseconds and calls of scripts, bytes, by the server's own statistics."""
+    found: Any = client.info("all")
+    script = found.get("cmdstat_evalsha", {"usec": 0, "calls": 0})
+    return {
+        "cpu": found["used_cpu_user"] + found["used_cpu_sys"],
+        "usec": script["usec"],
+        "calls": script["calls"],
+        "bytes_in": found["total_net_input_bytes"],
+        "bytes_out": found["total_net_output_bytes"],
+    }
+
+
+def growth(client: redis.Redis, fill: Callable[..., None], numbers: range, *size: int) -> float:
+    """Return the bytes of the server for each of these sessions."""
+    before = used(client)
+    fill(numbers, *size)
+    return (used(client) - before) / len(numbers)
+
 
 def sizes(folder: Path, effort: Effort) -> str:
-    """Measure sessions of each size. One worker has all that the package has, one no near cache, and one remembers
+    """Measure sessions of each size. One application has all that the package has, one no near cache, and one remembers
     nothing."""
     memory, costs = [], []
-    with serving(folder) as servers, ExitStack() as stack:
-        workers = stack.enter_context(crew(folder, servers))
-        asking = stack.enter_context(crew(folder, servers, NEAR_CACHE=[]))
-        forgetful = stack.enter_context(crew(folder, servers, MEMORY_BYTES=0))
-        for size, number in effort.sizes.items():
+    with serving(folder) as (url, client), ExitStack() as stack:
+        whole, asking, forgetful = (
+            Application(url, folder, **settings) for settings in ({}, {"NEAR_CACHE": ()}, {"MEMORY_BYTES": 0})
+        )
+        for application in (whole, asking, forgetful):
+            stack.callback(application.close)
+        for size, count in effort.sizes.items():
             title = f"{size // KB} KB" if size < KB * KB else f"{size // KB // KB} MB"
-            first = 1000 * size
-            loose = _growth(servers, lambda: workers.do(Order("fill", first, number, size)), number)  # noqa: B023
-            order = Order("read", first, number, size, effort.seconds)
-            known = replace(order, count=min(number, WARM))  # a worker remembers all of them, unless they are too large
-            for kind, cost in (
-                ("read", timed(servers, forgetful, order)),
-                ("read again", timed(servers, asking, known)),
-                ("read again, near cache", timed(servers, workers, known)),
-                ("write", timed(servers, workers, replace(order, work="write"))),
+            numbers, further = (range(first, first + count) for first in (1000 * size, 1000 * size + count))
+            loose = growth(client, whole.fill, numbers, size)
+            for kind, request, which in (
+                ("read", forgetful.read, numbers),
+                ("read again", asking.read, numbers[:WARM]),
+                ("read again, near cache", whole.read, numbers[:WARM]),
+                ("write", whole.write, numbers),
             ):
-                costs.append([f"{title}: {kind}", *cost.cells()])
-            servers.clients[0].config_set("hash-max-listpack-value", "1024")
-            tight = _growth(servers, lambda: workers.do(Order("fill", first + number, number, size)), number)  # noqa: B023
-            servers.clients[0].config_set("hash-max-listpack-value", "64")
-            as_json = sum(len(msgspec.json.encode(part)) for part in data_of_size(size).values())
-            memory.append([title, f"{as_json:,}", f"{number:,}", f"{loose:,.0f}", f"{tight:,.0f}"])
+                costs.append([f"{title}: {kind}", *timed(client, request, which, effort.seconds)])
+            client.config_set("hash-max-listpack-value", "1024")
+            tight = growth(client, whole.fill, further, size)
+            client.config_set("hash-max-listpack-value", "64")
+            parts = data_of_size(size).values()
+            as_json = sum(len(name) + len(value) + 4 for part in parts for name, value in part.items()) + len(parts)
+            memory.append([title, f"{as_json:,}", f"{count:,}", f"{loose:,.0f}", f"{tight:,.0f}"])
     head = ["session", "bytes as JSON", "sessions", "bytes of Redis each", "with `hash-max-listpack-value 1024`"]
     return f"{table(head, memory)}\n{table(['session, request', *_COSTS], costs)}"
 
 
-def _growth(servers: Servers, fill: Callable[[], object], number: int) -> float:
-    """Return the bytes of the servers for each further session."""
-    before = servers.memory()
-    fill()
-    return (servers.memory() - before) / number
-
-
-def numbers(folder: Path, effort: Effort) -> str:
-    """Measure more and more sessions on one server."""
+def more(folder: Path, effort: Effort) -> tuple[str, float]:
+    """Measure more and more sessions on one server; and the bytes of a session in the index of those in use."""
     rows, there = [], 0
-    with serving(folder) as servers, crew(folder, servers, MEMORY_BYTES=0) as workers:
-        empty = servers.memory()
-        for number in effort.sessions:
-            workers.do(Order("fill", there, number - there))
-            memory, there = (servers.memory() - empty) / number, number
+    with serving(folder) as (url, client), ExitStack() as stack:
+        application = Application(url, folder, MEMORY_BYTES=0)
+        stack.callback(application.close)
+        empty = used(client)
+        for count in effort.sessions:
+            application.fill(range(there, count))
+            memory, there = (used(client) - empty) / count, count
             # Of the later half: those that are asked for lie anywhere in the memory of the server.
-            order = Order("read", number // 2, number // 2, KB, effort.seconds)
-            read, write = (timed(servers, workers, replace(order, work=kind)) for kind in ("read", "write"))
-            rows.append([f"{number:,}", f"{memory:,.0f}", *read.cells()[:5], *write.cells()[:5]])
+            later = range(count // 2, count)
+            read, write = (timed(client, do, later, effort.seconds) for do in (application.read, application.write))
+            rows.append([f"{count:,}", f"{memory:,.0f}", *read[:5], *write[:5]])
+        index = growth(client, application.index, range(effort.sessions[0]))
     head = [f"{kind}: {what}" for kind in ("read", "write") for what in _COSTS[:5]]
-    return table(["sessions", "bytes of Redis each", *head], rows, texts=0)
-
-
-_LOADS = ["workers", "shards", "operations a second", "p50, ms", "p99, ms", "worker, CPU µs", "Redis, CPU µs"]
-_LOADS += ["Redis' core is busy", "connections"]
-
-
-def _load(servers: Servers, workers: Crew, number: int, order: Order) -> list[str]:
-    cost = timed(servers, workers, *[order] * number)
-    return [
-        *(str(number), str(len(servers.nodes)), f"{cost.per_second:,.0f}", *cost.latency()),
-        *(f"{cost.client:,.0f}", f"{cost.server:,.0f}", f"{cost.busy:.0%}", str(servers.connections())),
-    ]
-
-
-def more_workers(folder: Path, effort: Effort) -> tuple[str, float]:
-    """Measure more and more workers on one server; and the bytes of a session in the index of those in use."""
-    with serving(folder) as servers, crew(folder, servers) as workers:
-        workers.do(Order("fill", 0, effort.stored))
-        order = Order("mixed", 0, effort.stored, KB, effort.seconds)
-        rows = [_load(servers, workers, number, order) for number in effort.workers]
-        index = _growth(servers, lambda: workers.do(Order("index", 0, effort.stored)), effort.stored)
-    return table(_LOADS, rows, texts=0), index
-
-
-def more_shards(folder: Path, effort: Effort) -> str:
-    """Measure the same workers on more and more shards of a cluster, each with a replica; and the loss of one of three
-    primaries."""
-    rows, lost = [], ""
-    for shards in effort.shards:
-        place = folder / f"{shards}"
-        with serving(place, shards) as servers, crew(place, servers) as workers:
-            workers.do(Order("fill", 0, effort.stored))
-            order = Order("mixed", 0, effort.stored, KB, effort.seconds)
-            rows.append(_load(servers, workers, effort.workers_of_shards, order))
-            if shards == FAILOVER_SHARDS:
-                lost = _failover(servers, workers, effort)
-    return f"{table(_LOADS, rows, texts=0)}\n{lost}\n"
-
-
-def _failover(servers: Servers, workers: Crew, effort: Effort) -> str:
-    """Kill a primary, and measure until its replica takes over, which is as soon as the other primaries agree on
-    that."""
-    last = last_slot(0, FAILOVER_SHARDS)
-    first = next(n for n in range(effort.stored) if key_slot(session(n).digest.encode()) <= last)
-    killed = time.monotonic()
-    servers.nodes[0].kill()
-    if not effort.votes:
-        says(servers.replicas[0], "CLUSTER", "FAILOVER", "TAKEOVER")
-    [report] = workers.do(Order("return", first, 1, seconds=2 * LONG))
-    return (
-        f"One of three primaries is killed (`cluster-node-timeout {NODE_TIMEOUT * 1000:.0f}`): after "
-        f"{time.monotonic() - killed:.1f} s its replica stores a change. The {len(report.took):,} requests of a worker "
-        f"meanwhile are all answered, the slowest after {max(report.took) / 1000:.0f} ms, and what they change is kept "
-        "in the journal."
-    )
+    return table(["sessions", "bytes of Redis each", *head], rows, texts=0), index
 
 
 def database(folder: Path, effort: Effort, index: float) -> str:
     """Measure PostgreSQL, as the package uses it."""
-    with ExitStack() as stack:
-        server = stack.enter_context(Postgres(folder))
-        if len(CORES) == 2:
-            stack.enter_context(apart(server.pid))
+    with Postgres(folder) as server, apart(server.pid):
         store = Database(make_engine(server.url, 10.0), timeout=10.0)
-        stack.callback(store.engine.dispose)
         store.upkeep.create_tables()
-        payload = {name: msgspec.json.encode(value) for name, value in data_of_size(KB)["auth"].items()}
+        payload = data_of_size(KB)["auth"]
         row = _fill_rows(store, effort.rows, payload)
-        life: dict[str, Any] = {"idle_ms": _YEAR_MS, "absolute_ms": _YEAR_MS, "user_id": "1207"}
+        life: dict[str, Any] = {"idle_ms": _YEAR * 1000, "absolute_ms": _YEAR * 1000, "user_id": "1207"}
         step = max(1, effort.rows // effort.calls)
 
         def read(n: int) -> object:
@@ -369,6 +305,7 @@ def database(folder: Path, effort: Effort, index: float) -> str:
             ["a sign-in: PostgreSQL, CPU µs; worker, CPU µs; p50, ms", _calls(server.pid, effort.calls, create)],
             ["bytes of Redis per session in the index of sessions in use", f"{index:,.0f}"],
         ]
+        store.engine.dispose()
     return table(["PostgreSQL", "measured"], rows)
 
 
@@ -376,9 +313,8 @@ def _fill_rows(store: Database, rows: int, payload: Mapping[str, bytes]) -> floa
     """Write rows. Return the bytes of each, with its share of the indexes."""
     text = json.dumps({name: value.decode() for name, value in payload.items()})
     now = int(time.time() * 1000)
-    same = {"version": 1, "live": True, "payload": text, "user_epoch": 0}
-    same |= dict.fromkeys(("created_at", "updated_at"), now)
-    same |= dict.fromkeys(("idle_expires_at", "absolute_expires_at"), now + _YEAR_MS)
+    same = {"version": 1, "live": True, "payload": text, "user_epoch": 0, "created_at": now, "updated_at": now}
+    same |= dict.fromkeys(("idle_expires_at", "absolute_expires_at"), now + _YEAR * 1000)
     with store.engine.begin() as connection:
         for first in range(0, rows, _ROWS_AT_A_TIME):
             part = range(first, min(rows, first + _ROWS_AT_A_TIME))
@@ -405,25 +341,17 @@ def _processors(pid: int | None) -> float:
     return sum(sum(one.cpu_times()[:2]) for one in [first, *first.children(recursive=True)])
 
 
-# -- the report --------------------------------------------------------------------------------------------------------
-
-
 def markdown(effort: Effort) -> str:
     """Measure, and return the report."""
-    where = "all workers on one core, all servers on another" if len(CORES) == 2 else "all where the kernel puts them"
-    what = machine(f"loopback; {where}", "redis", "hiredis", "sqlalchemy", "psycopg")
+    what = machine("loopback; worker and servers on a core each", "redis", "hiredis", "sqlalchemy", "psycopg")
     parts = [f"{what} Load of the machine before the run: {os.getloadavg()[0]:.1f}.\n"]
     with TemporaryDirectory(prefix="benchmarks-") as name:
         folder = Path(name)
         say("sizes of sessions")
         parts += ["### Size of a session\n", sizes(folder / "sizes", effort)]
         say("numbers of sessions")
-        parts += ["### Number of sessions\n", numbers(folder / "numbers", effort)]
-        say("workers")
-        loads, index = more_workers(folder / "workers", effort)
-        parts += ["### Workers\n", loads]
-        say("shards")
-        parts += ["### Shards\n", more_shards(folder / "shards", effort)]
+        by_number, index = more(folder / "more", effort)
+        parts += ["### Number of sessions\n", by_number]
         say("database")
         parts += ["### The database\n", database(folder / "postgres", effort, index)]
     return "\n".join(parts)

@@ -23,9 +23,9 @@ from devservers.servers import Postgres, Valkey
 from devservers.web import PROJECT
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
+from tests.support.slow_disk import slow_disk
 
 from ..browser import Browser
-from ..slow_disk import slow_disk
 from . import application
 
 LONG = 60.0

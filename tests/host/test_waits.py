@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.slow_disk import slow_disk
 from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
@@ -33,6 +32,7 @@ from tests.support.children import in_child
 from tests.support.entries import addition, value
 from tests.support.journal_process import let_go, output, process
 from tests.support.journals import ref
+from tests.support.slow_disk import slow_disk
 
 SHORT = 0.05
 """Seconds that a call is given which cannot succeed."""
