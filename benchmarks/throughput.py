@@ -28,8 +28,8 @@ from devservers.server import Server, answers_http
 from devservers.servers import Valkey
 from devservers.web import PROJECT
 from flask_langpont_session.events import level_changed
+from tests.support.site.browser import Browser
 
-from .browser import Browser
 from .contestants import Contestant, FlaskSession, Ours, OursWithoutNearCache, SignedCookie
 from .network import Network
 from .page import arguments, machine, publish, say, table

@@ -1,12 +1,9 @@
 """Redis Cluster on this machine: nodes that know nothing are made one cluster."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from devservers.processes import free_port, wait_until
+from devservers.processes import wait_until
 from devservers.valkey import Valkey
 
 SLOTS = 16384
@@ -46,35 +43,3 @@ def join(nodes: Sequence[Valkey], buses: Sequence[int], shards: int) -> None:
 def _knows(node: Valkey, names: Sequence[str]) -> bool:
     known = str(says(node, "CLUSTER", "NODES"))
     return all(name in known for name in names)
-
-
-def _info(node: Valkey) -> str:
-    return str(says(node, "CLUSTER", "INFO"))
-
-
-@contextmanager
-def running_shards(folder: Path, shards: int, extra: Sequence[str] = ()) -> Iterator[list[Valkey]]:
-    """Run a cluster that keeps nothing on the disk. Yield its primaries, then a replica of each; end all its processes.
-
-    :param extra: further options of each node, as on its command line.
-    """
-    buses = [free_port() for _ in range(2 * shards)]
-    settings = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", *extra)
-    nodes = [
-        Valkey(folder / f"node{number}", appendonly=False, extra=(*settings, "--cluster-port", str(bus)))
-        for number, bus in enumerate(buses)
-    ]
-    with ExitStack() as ends:
-        for node in nodes:
-            ends.callback(node.kill)
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            list(pool.map(Valkey.start, nodes))
-        join(nodes, buses, shards)
-        wait_until(lambda: all("cluster_state:ok" in _info(node) for node in nodes), "a whole cluster")
-        wait_until(lambda: all(map(_follows, nodes[shards:])), "replicas that follow", pause=0.05)
-        yield nodes
-
-
-def _follows(replica: Valkey) -> bool:
-    info = says(replica, "INFO", "replication")
-    return bool(info["role"] == "slave" and info["master_link_status"] == "up")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from devservers.processes import wait_until
 from tests.faults import proxy
+from tests.support.site.browser import Answer, Browser
 
-from ..browser import Answer, Browser
 from ..page import say, table
 from .faults import OUTAGES
 from .flask_apps import LEVEL, LISTS, TOOK

@@ -12,7 +12,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from ..browser import Answer, Browser
+from tests.support.site.browser import Answer, Browser
+
 from .flask_apps import LISTS
 from .history import OLD_COOKIE, READ, SIGN_OUT, Event
 

@@ -18,8 +18,8 @@ from devservers.servers import Postgres, ServerError, Valkey
 from devservers.web import PROJECT, WebServer
 from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
+from tests.support.site.browser import Browser
 
-from ..browser import Browser
 from . import flask_apps
 
 WORKERS, THREADS = 2, 4

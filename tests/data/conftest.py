@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.appends.hosts import Host, Stage, staged
+from tests.support.site.hosts import Host, Stage, staged
 
 HostMaker = Callable[..., AbstractContextManager[Host]]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, Self
 
-from benchmarks.appends.hosts import Host, Worker
-from benchmarks.browser import Browser
+from tests.support.site.browser import Browser
+from tests.support.site.hosts import Host, Worker
 
 APPENDERS = 6
 """Users of each host that append."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.appends.hosts import Worker
-from benchmarks.appends.verdict import WRITES
-from benchmarks.browser import Answer, Browser
 from devservers.processes import wait_until
 from tests.faults.proxy import REFUSE
+from tests.support.site.browser import Answer, Browser
+from tests.support.site.hosts import Worker
+from tests.support.site.verdict import WRITES
 
 FIVE = [1, 2, 3, 4, 5]
 COUNTED = 3

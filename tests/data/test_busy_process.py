@@ -6,8 +6,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.appends.hosts import Stage
-from benchmarks.browser import Browser
+from tests.support.site.browser import Browser
+from tests.support.site.hosts import Stage
 
 CLIENTS = 16
 SECONDS = 4.0

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.hosts import Stage
 from devservers.processes import spawn, wait_until
 from devservers.valkey import Valkey
 from tests.support.programs import required
+from tests.support.site.hosts import Stage
 
 from .conftest import PATIENT
 from .support import COUNTED, FIVE, KINDS, at_level, home, look, send, session_of, whole

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from benchmarks.appends.hosts import Stage
 from devservers.processes import wait_until
+from tests.support.site.hosts import Stage
 
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, at_level, home, look, send, session_of, whole

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.appends.hosts import LONG, Stage, Worker
-from benchmarks.browser import Browser
 from devservers.processes import wait_until
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 from tests.faults.proxy import REFUSE
+from tests.support.site.browser import Browser
+from tests.support.site.hosts import LONG, Stage, Worker
 
 from .conftest import HostMaker
 from .support import cut, look, reported, send, session_of

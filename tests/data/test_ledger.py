@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.appends.faults import DATABASE_WAYS, WAYS, plan
-from benchmarks.appends.ledger import Life, Wrongs
+from tests.support.site.faults import DATABASE_WAYS, WAYS, plan
+from tests.support.site.ledger import Life, Wrongs
 
 
 def shown(entries: Sequence[int] = (), *, level: int = 0, **differently: Any) -> dict[str, Any]:

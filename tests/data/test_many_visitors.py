@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.appends.hosts import Stage, Worker
 from devservers.processes import wait_until
+from tests.support.site.hosts import Stage, Worker
 
 from .conftest import HostMaker
 from .support import at_level, home

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.hosts import Host, Stage, Worker
-from benchmarks.browser import Browser
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.stores.host.journal import journal_at
 from tests.faults.proxy import REFUSE
+from tests.support.site.browser import Browser
+from tests.support.site.hosts import Host, Stage, Worker
 
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, at_level, home, look, reported, send, session_of

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from benchmarks.appends.hosts import Worker
-from benchmarks.browser import Browser
 from devservers.processes import wait_until
+from tests.support.site.browser import Browser
+from tests.support.site.hosts import Worker
 
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, cut, look, send, session_of

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from benchmarks.appends.hosts import Worker
-from benchmarks.browser import Browser
+from tests.support.site.browser import Browser
+from tests.support.site.hosts import Worker
 
 from .conftest import HostMaker
 from .support import COUNTED, FIVE, KINDS, at_level, cut, home, look, send, session_of

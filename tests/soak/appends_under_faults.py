@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.run import HEALING, run
+from tests.support.site.run import HEALING, run
 
 SECONDS = float(os.environ.get("LANGPONT_SOAK_SECONDS", "20"))
 

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
-from benchmarks.browser import NO_ANSWER, Answer, Browser
 from tests.stories.ledger import OUT
 from tests.stories.visitor import COOKIE
+from tests.support.site.browser import NO_ANSWER, Answer, Browser
 
 from .story import Story
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from benchmarks.browser import Answer, Browser
 from flask_langpont_session.policy.ids import digest_of
 from tests.stories.ledger import OUT, state_of
 from tests.stories.visitor import COOKIE
+from tests.support.site.browser import Answer, Browser
 
 LAG = 4.0
 """Seconds beyond VERIFY_INTERVAL after which no worker may show a session that was signed out. Generous: a request

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.appends.actors import Crowd
-from benchmarks.appends.faults import Episode, Play, plan
-from benchmarks.appends.run import run, running
 from devservers.processes import wait_until
+from tests.support.site.actors import Crowd
+from tests.support.site.faults import Episode, Play, plan
+from tests.support.site.run import run, running
 
 
 def test_where_nothing_fails_nothing_is_found(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from benchmarks.browser import Answer, Browser
 from tests.stories.ledger import OUT
 from tests.stories.visitor import COOKIE
+from tests.support.site.browser import Answer, Browser
 
 from .logs import look_at_the_log
 from .people import Crowd

@@ -7,7 +7,7 @@ import os
 
 from flask import Flask
 
-from benchmarks.appends import application
+from tests.support.site import application
 
 
 def create_app() -> Flask:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.appends.application import CONFIG
-from benchmarks.browser import Answer, Browser
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from devservers.web import WebServer
+from tests.support.site.application import CONFIG
+from tests.support.site.browser import Answer, Browser
 
 AT_ONCE = 24
 """Requests; more than one worker has of anything that it makes one of."""

@@ -1,6 +1,6 @@
 """One worker process: pages that read, append, count and clear, and what this worker counted, in a file.
 
-``python -m benchmarks.appends.application`` serves until it is ended. It sees no more of the package than any
+``python -m tests.support.site.application`` serves until it is ended. It sees no more of the package than any
 application does; :func:`known` and the functions at its end are the exceptions.
 """
 
@@ -25,10 +25,11 @@ from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.ids import digest_of
 
+from .browser import COOKIE
+
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
 """Environment variables: the configuration as JSON, the file for the counters, and the port."""
 
-COOKIE = "session"
 USER = "_user_id"
 LIST, BLIND, TEXT, COUNT, LOOK = "translation_context", "source_lang", "input_text", "usage_count", "theme"
 """Keys of the default table: all but the last are of priority ``high`` and in one category; the last is ``medium``."""

@@ -11,9 +11,9 @@ from typing import Any
 from devservers.processes import wait_until
 from flask_langpont_session.metrics.losses import Cause
 
-from ..browser import Browser
 from .actors import Actor, Clear, Crowd
 from .application import LIST
+from .browser import Browser
 from .findings import Finding, reports_of, short
 from .hosts import LONG, Worker
 from .ledger import Wrongs

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from tests.faults.proxy import HANG, REFUSE, RESET, STALL_REPLY, SWALLOW_REPLY, Fault, FaultProxy, delay, hold_request
 
-from ..browser import Browser
 from .actors import Crowd
+from .browser import Browser
 from .hosts import Stage, Worker
 
 WAYS = (REFUSE, RESET, HANG, delay(0.3), STALL_REPLY, SWALLOW_REPLY, hold_request(0.5))

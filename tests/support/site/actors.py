@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from ..browser import Answer, Browser
-from .application import COOKIE
+from .browser import COOKIE, Answer, Browser
 from .findings import Finding, short
 from .hosts import Host, Worker
 from .ledger import Life

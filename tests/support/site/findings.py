@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask_langpont_session.policy.ids import digest_of
 
-from ..browser import Browser
 from .application import Report
+from .browser import Browser
 
 if TYPE_CHECKING:
     from .actors import Actor

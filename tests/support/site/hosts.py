@@ -25,8 +25,8 @@ from flask_langpont_session.stores.sql.tables import METADATA
 from tests.faults.proxy import FaultProxy
 from tests.support.slow_disk import slow_disk
 
-from ..browser import Browser
 from . import application
+from .browser import Browser
 
 LONG = 60.0
 """Seconds until something that has to happen counts as not happening: the machine may be busy."""
@@ -90,7 +90,7 @@ class Worker(Server):
         self._proxies.close()
 
     def state(self) -> Any:
-        """Return the worker's own report, see :func:`benchmarks.appends.application.state`."""
+        """Return the worker's own report, see :func:`tests.support.site.application.state`."""
         answer = Browser(self.url).get("/state")
         assert answer.ok, answer.body
         return answer.json

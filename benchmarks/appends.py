@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .faults import LANES, LOSS
-from .run import run
+from tests.support.site.faults import LANES, LOSS
+from tests.support.site.run import run
 
 
 def main() -> int:
