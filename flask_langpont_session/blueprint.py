@@ -3,7 +3,8 @@
 "Ready" is every process but one whose database has no tables yet.
 
 200 at every level: all hosts share the stores, and a 503 would take every one of them out of the load balancer at
-once. ``?fail_at=4`` makes it 503 from that level on, for monitors that only read the status.
+once. ``?fail_at=4`` makes it 503 from that level on, and ``?fail_at=logins`` while users cannot sign in, for monitors
+that only read the status.
 
 These routes give way to those of the application at the same path, whenever it adds them.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.routing import Rule
 
+from .policy.causes import cause_of
 from .policy.errors import ErrorClass, words_of
 from .policy.health import DATABASE, READ, WRITE
 from .policy.levels import LEVELS
@@ -36,6 +38,9 @@ _FIRST_LOOK = 1.0
 
 _STATUS = {0: "ok", 1: "degraded", 2: "degraded", 3: "degraded", 4: "critical"}
 
+LOGINS = "logins"
+"""Value of ``fail_at``: the page answers 503 where users cannot sign in."""
+
 
 def health_report(state: State) -> dict[str, Any]:
     """Return the health of this process' session stores, as JSON-ready values; of several shards the worst one's
@@ -44,13 +49,15 @@ def health_report(state: State) -> dict[str, Any]:
     view = health.snapshot()
     level, lost = view.level, health.open_stores()
     waiting, memory = state.monitor.outages.waiting, state.backend.memory
+    logins = view.can(DATABASE, WRITE)
+    status = "degraded" if level == 0 and not logins else _STATUS[level]
     return {
-        "status": _STATUS[level] if state.monitor.has_looked else "starting",
+        "status": status if state.monitor.has_looked else "starting",
         "level": level,
         "level_name": LEVELS[level],
         "since": datetime.fromtimestamp(state.health.since, UTC).isoformat(timespec="seconds"),
-        "logins": view.can(DATABASE, WRITE),
-        "database": "ok" if (cause := health.cause(DATABASE)) is None else words_of(cause),
+        "logins": logins,
+        "database": "ok" if (error := health.error(DATABASE)) is None else words_of(error.error_class),
         "process_lag_ms": round(PROCESS.longest * 1000),
         "categories": {
             name: {f.name: state.settings.behaviour(f.priority, level) for f in state.settings.table.features_in(name)}
@@ -59,6 +66,9 @@ def health_report(state: State) -> dict[str, Any]:
         "stores": {
             store: {"read": (store, READ) not in lost, "write": (store, WRITE) not in lost}
             for store in sorted({store for store, _ in health.breakers})
+        },
+        "causes": {
+            store: cause_of(error).word for store in sorted(health.lost_stores) if (error := health.error(store))
         },
         "shards": {
             "lost": len(health.lost_shards),
@@ -77,10 +87,19 @@ def health_report(state: State) -> dict[str, Any]:
     }
 
 
+def fails(report: Mapping[str, Any], fail_at: str) -> bool:
+    """Return whether a report is as bad as a monitor has asked for: a level, or :data:`LOGINS`."""
+    if fail_at == LOGINS:
+        return not report["logins"]
+    return fail_at.isdecimal() and report["level"] >= int(fail_at)
+
+
 def is_set_up(state: State) -> bool:
     """Return False if the database says that it has no tables, and this process has never seen them. No user could sign
     in: the deployment is not finished. If they disappear later, that is an outage, which all hosts have at once."""
-    return state.backend.database.upkeep.had_tables or state.health.cause(DATABASE) is not ErrorClass.NO_TABLES
+    error = state.health.error(DATABASE)
+    lacks_tables = error is not None and error.error_class is ErrorClass.NO_TABLES
+    return state.backend.database.upkeep.had_tables or not lacks_tables
 
 
 def health_blueprint(state_now: Callable[[], State]) -> Blueprint:
@@ -96,8 +115,7 @@ def health_blueprint(state_now: Callable[[], State]) -> Blueprint:
         report = health_report(state)
         state.ensure_started()  # a process that serves nothing else must notice outages too
         response = _uncached(jsonify(report))
-        fail_at = request.args.get("fail_at", type=int)
-        if fail_at is not None and report["level"] >= fail_at:
+        if fails(report, request.args.get("fail_at", "")):
             response.status_code = 503
         return response
 

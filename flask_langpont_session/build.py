@@ -329,7 +329,14 @@ def _health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or store.endpoints), DATABASE],
         limits=Limits(local_ttl=settings.local_cache_ttl, slow=settings.slow),
-        listeners=Listeners(level_changed, store_lost, store_back, notices.suspect, notices.suspect_slowness),
+        listeners=Listeners(
+            level_changed,
+            store_lost,
+            store_back,
+            notices.suspect,
+            notices.suspect_slowness,
+            incidents.cause_changed,
+        ),
         shards=Shards(directory.locate, directory.share) if directory else Shards(),
     )
     if directory is not None:
@@ -399,11 +406,11 @@ def _refusals(app: Flask, health: Health) -> Callable[[], GrantRefused]:
     its = weakref.ref(app)
 
     def refusal() -> GrantRefused:
-        refused, app, cause = GrantRefused(), its(), health.cause(DATABASE)
-        if app is not None and app.debug and cause is not None:
-            command = "init-db" if cause is ErrorClass.NO_TABLES else "status"
+        refused, app, error = GrantRefused(), its(), health.error(DATABASE)
+        if app is not None and app.debug and error is not None:
+            command = "init-db" if error.error_class is ErrorClass.NO_TABLES else "status"
             refused.description += (
-                f" In debug: the session database: {words_of(cause)}; run `flask langpont {command}`."
+                f" In debug: the session database: {words_of(error.error_class)}; run `flask langpont {command}`."
             )
         return refused
 

@@ -18,7 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS
 from .config.settings import Settings
-from .policy.errors import role_of, words_of
+from .policy.causes import cause_of
+from .policy.errors import role_of
 from .policy.health import DATABASE, READ, REPLICA, WRITE, Health
 from .policy.levels import LEVELS
 from .status_page import page
@@ -131,11 +132,14 @@ def _stores(health: Health, now: float) -> Iterator[Store]:
     lost = health.open_stores()
     for name in sorted({store for store, _ in health.breakers}):
         opened = [at for way in (READ, WRITE) if (at := health.breakers[name, way].opened_at) is not None]
-        cause = health.cause(name)
+        error = health.error(name)
+        cause = None if error is None else cause_of(error)
         yield Store(
             name,
             reads=(name, READ) not in lost,
             writes=None if role_of(name) == REPLICA else (name, WRITE) not in lost,
-            cause=None if cause is None else words_of(cause),
+            cause=None if cause is None else cause.word,
+            cure="" if cause is None else cause.does,
+            link="" if cause is None else cause.link,
             since=now - (health.clock() - min(opened)) if opened else None,
         )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from .. import events
 from ..metrics.recorder import Recorder
+from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, role_of, shard_of
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from ..support.forks import renew_in_children
@@ -87,7 +88,8 @@ class Conditions:
         lost = self._health.open_stores()
         for store in sorted({store for store, _ in lost}):
             causes = {way: self._health.breakers[store, way].cause for name, way in lost if name == store}
-            details = {"store": store, "cause": " ".join(sorted(set(causes.values()))).lower()}
+            error = self._health.error(store)
+            details = {"store": store} if error is None else {"store": store, "cause": cause_of(error).word}
             if ErrorClass.IDENTITY_REFUSED.name in causes.values():
                 yield f"{table.AUTH_FAILED.name}/{store}", details
             elif READ in causes or role_of(store) != PRIMARY:

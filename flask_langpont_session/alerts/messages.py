@@ -88,7 +88,9 @@ def compose(notice: Notice, sender: Sender, *, test: bool = False, severity: Sev
     severity = severity or alert.severity
     mark = "[TEST] " if test else ""
     word = "RESOLVED" if notice.state is AlertState.RESOLVED else severity.upper()
-    subject = f"{mark}[{word}] {alert.title} ({sender.service} {sender.environment})"
+    cause = safe_text(notice.incident.details.get("cause", "")) if notice.state is AlertState.FIRING else ""
+    title = f"{alert.title}: {cause}" if cause else alert.title
+    subject = f"{mark}[{word}] {title} ({sender.service} {sender.environment})"
     attributes = {
         "severity": severity.value,
         "state": notice.state.value,

@@ -13,9 +13,9 @@ from flask.cli import AppGroup, with_appcontext
 from ..build import State
 from ..config.checks import SEVERITIES
 from ..config.explanations import key_lines, table_lines
-from ..diagnosis.cures import cure_of
 from ..diagnosis.stores_now import StoreAnswer, ask_store
 from ..extension import NotSetUp, state_of
+from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, PRIMARY
 from ..stores.host.forms import archive, file_in_use, unread
@@ -110,7 +110,7 @@ def _cures(state: State, found: Mapping[str, StoreAnswer]) -> Iterator[str]:
     names: dict[str, list[str]] = {}
     for name, answer in found.items():
         if answer.error is not None:
-            names.setdefault(str(cure_of(answer.error, _file_of(state.backend.database))), []).append(name)
+            names.setdefault(str(cause_of(answer.error, _file_of(state.backend.database))), []).append(name)
     for cure, those in names.items():
         yield f"{', '.join(those)}: {cure}"
     if found[DATABASE].problem:

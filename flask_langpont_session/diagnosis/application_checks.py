@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config.checks import PREFIX
+from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY
-from .cures import cure_of
 from .facts import Facts, Server, WebServer
 from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
 
@@ -319,7 +319,7 @@ def stores(facts: Facts) -> Iterator[Finding]:
             answers.append(name)
             continue
         error = store.error or StoreError(name, ErrorClass.UNREACHABLE, store.why)
-        yield failure(store.why.removeprefix(f"{name}: "), str(cure_of(error)))._replace(subject=name)
+        yield failure(store.why.removeprefix(f"{name}: "), str(cause_of(error)))._replace(subject=name)
     if facts.homeless:
         cure = "give them to a shard: redis-cli --cluster fix"
         yield failure(f"{facts.homeless} slots of the cluster have no shard", cure)._replace(subject=PRIMARY)

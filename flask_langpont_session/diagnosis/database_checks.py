@@ -9,11 +9,11 @@ from sqlalchemy.schema import CreateIndex
 
 from .. import migrations
 from ..config.checks import PREFIX
+from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, role_of
 from ..policy.health import PRIMARY
 from ..stores.sql import tables as sql
 from ..stores.sql.errors import BRING_BACK
-from .cures import cure_of
 from .facts import Column, Database, Facts, Server
 from .findings import Finding, Outcome, Unknown, failure, guarded, known, ok, warning
 from .host_checks import NETWORKED
@@ -125,7 +125,7 @@ def database_writes(database: Database, facts: Facts) -> Iterator[Finding]:
     elif refusal.error_class is ErrorClass.NO_TABLES:
         yield Finding(Outcome.SKIPPED, refusal.cause)
     else:
-        cure = cure_of(refusal, database.file.path if database.file else None)
+        cure = cause_of(refusal, database.file.path if database.file else None)
         yield failure(f"it takes no writes: {refusal.why}; sign-ins are refused (503)", str(cure))
 
 

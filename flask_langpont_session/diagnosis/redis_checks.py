@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 
 from ..config.checks import PREFIX
+from ..policy.causes import MORE_MEMORY, PROMOTE
 from ..policy.errors import role_of, shard_of
 from ..policy.health import PRIMARY, REPLICA
-from .cures import MORE_MEMORY, PROMOTE
 from .facts import Facts, Server, Transport
 from .findings import CannotTell, Finding, Outcome, Unknown, failure, guarded, known, ok, warning
 from .rights import KEYS, as_acl

@@ -94,9 +94,10 @@ class Look:
 
     @property
     def is_well(self) -> bool:
-        """Return whether every page and every store reports no problem, at level 0."""
+        """Return whether every page and every store reports no problem, at level 0, and users can sign in."""
         problems = [page.problem for page in self.pages] + [answer.problem for answer in self.stores.values()]
-        return self.level == 0 and not any(problems) and not isinstance(self.journal, Unknown)
+        refused = self.level > 0 or self.refuses_sign_ins
+        return not refused and not any(problems) and not isinstance(self.journal, Unknown)
 
     def unused(self, store: str) -> list[str]:
         """Return the directions in which a worker says that requests do not use a store."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, request_tearing_down
 
+from ..policy.health import down
 from ..support.host import HostWork, beside
 from ..support.threads import PeriodicThread, end_all
 from .recorder import Reader, Recorder
@@ -168,7 +170,7 @@ class Exporting:
 
     def _reader(self) -> Reader:
         health = self._health
-        return Reader(self._recorder, lambda: health.level, lambda: len(health.lost_shards), health.down)
+        return Reader(self._recorder, lambda: health.level, lambda: len(health.lost_shards), partial(down, health))
 
     def install(self, app: Flask) -> None:
         """Register the page, if there is one, and publish at the end of requests, if figures are published then."""

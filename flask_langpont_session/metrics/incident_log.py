@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..policy.breaker import DATABASE
+from ..policy.causes import cause_of
 from ..policy.errors import StoreError
 from ..policy.levels import LEVELS
 from ..support.logs import fields
@@ -56,9 +57,17 @@ class IncidentLog:
             self._before = self._counters()
         address, users = self._address(error.store), self._users(level, lost)
         log.warning(
-            "session store %s (%s) is lost for %s: %s; see `flask langpont status`. Level %d %s: %s",
-            *(error.store, address, _in_words(ways), error.why, level, LEVELS[level], users),
+            "session store %s (%s) is lost for %s: %s; %s. Level %d %s: %s",
+            *(error.store, address, _in_words(ways), error.why, cause_of(error).told, level, LEVELS[level], users),
             extra=fields("store_lost", **error.log_data, address=address, ways=sorted(ways), level=level),
+        )
+
+    def cause_changed(self, error: StoreError) -> None:
+        """Log that a store which is lost cannot be used for another reason than before."""
+        log.warning(
+            "session store %s is still lost, for another reason: %s; %s",
+            *(error.store, error.why, cause_of(error).told),
+            extra=fields("store_cause_changed", **error.log_data),
         )
 
     def back(self, store: str, ways: Sequence[str], seconds: float, level: int) -> None:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .errors import ErrorClass, role_of, shard_of
+from .errors import StoreError, role_of, shard_of
 
 PRIMARY, REPLICA, DATABASE = "primary", "replica", "database"
 READ, WRITE = "read", "write"
@@ -57,13 +57,14 @@ class Breaker:
 
     :param threshold: cheap failures in a row that open it; half of the calls in a window do, too, where answers come in
         between. A time-out opens it at once: the next request would have to wait as long again.
+    :param error: why it is open: the last that was met.
     :param answers: that requests had, about.
     :param asked_at: monotonic seconds, when the latest request that had an answer asked for it.
     """
 
     threshold: int = 3
     opened_at: float | None = None
-    cause: str = ""
+    error: StoreError | None = None
     answers: int = 0
     asked_at: float = -math.inf
     _failures: int = 0
@@ -101,11 +102,15 @@ class Breaker:
             self._window = None  # what was looked at need not be looked at again at every call
             return True
 
-    def failed(self, now: float, cause: str, *, at_once: bool) -> bool:
+    @property
+    def cause(self) -> str:
+        """Return the name of the class of errors for which it is open; empty: it is not."""
+        return "" if self.error is None else self.error.error_class.name
+
+    def failed(self, now: float, error: StoreError, *, at_once: bool) -> bool:
         """Note that a request failed. Return whether this failure opened the breaker.
 
         :param now: monotonic seconds.
-        :param cause: what happened, for operators: an error class, never a driver's text.
         :param at_once: do not count, open.
         """
         with self._lock:
@@ -115,8 +120,14 @@ class Breaker:
             bad = at_once or self._failures >= self.threshold or window.is_bad(window.failed)
             if self.opened_at is not None or not bad:
                 return False
-            self.opened_at, self.cause = now, cause
+            self.opened_at, self.error = now, error
             return True
+
+    def renew(self, error: StoreError) -> bool:
+        """Note that a probe met another error while the breaker was open. Return whether that is of another class."""
+        with self._lock:
+            before, self.error = self.error, error if self.opened_at is not None else None
+            return self.error is not None and before is not None and before.error_class is not error.error_class
 
     def renew_lock(self) -> None:
         """Replace the lock in a forked child, where the thread that held it does not exist."""
@@ -125,7 +136,7 @@ class Breaker:
     def close(self) -> None:
         """Close the breaker and forget the failures: the monitor found the store healthy."""
         with self._lock:
-            self.opened_at, self.cause, self._failures, self._window = None, "", 0, None
+            self.opened_at, self.error, self._failures, self._window = None, None, 0, None
 
     def _window_at(self, now: float) -> _Window:
         window = self._window
@@ -181,7 +192,7 @@ class Breakers:
         new, role = Breaker(self._threshold), role_of(store)
         for (other, direction), before in self.by_access.items():
             if not before.closed and direction == way and role == role_of(other) and role in (store, other):
-                new.opened_at, new.cause = before.opened_at, before.cause
+                new.opened_at, new.error = before.opened_at, before.error
         return new
 
     def count(self) -> None:
@@ -207,7 +218,6 @@ class Breakers:
             return frozenset()
         return frozenset(access for access, breaker in self.by_access.items() if not breaker.closed)
 
-    def cause(self, store: str) -> ErrorClass | None:
+    def error(self, store: str) -> StoreError | None:
         """Return why requests do not use a store, in one direction at least; None: they use it in both."""
-        causes = (ErrorClass.__members__.get(breaker.cause) for breaker in self.of(store))
-        return next((cause for cause in causes if cause is not None), None)
+        return next((breaker.error for breaker in self.of(store) if breaker.error is not None), None)

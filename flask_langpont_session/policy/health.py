@@ -91,6 +91,7 @@ class Listeners:
 
     :param level_changed: called with (old level, new level) after the level changed.
     :param store_lost: called with (the last error, directions) when breakers of a store opened.
+    :param cause_changed: called with the error when probes find a store that is lost for another reason than before.
     :param store_back: called with (the store, directions, seconds) when they closed after so long.
     :param store_failed: called with the store at every failure that concerns health: the monitor should look at it, so
         that an outage is noticed without waiting for more requests to fail.
@@ -103,6 +104,7 @@ class Listeners:
     store_back: Callable[[str, Sequence[str], float], None] = lambda store, ways, seconds: None
     store_failed: Callable[[str], None] = lambda store: None
     store_is_slow: Callable[[str], None] = lambda store: None
+    cause_changed: Callable[[StoreError], None] = lambda error: None
 
 
 class Shards(NamedTuple):
@@ -213,9 +215,10 @@ class Health:
         """Return the share of all sessions (0–1) that lies on lost shards."""
         return sum(map(self._share, self.lost_shards))
 
-    def cause(self, store: str) -> ErrorClass | None:
-        """Return why requests do not use a store, in one direction at least; None: they use it in both."""
-        return self._breakers.cause(store)
+    def error(self, store: str) -> StoreError | None:
+        """Return why requests do not use a store, in one direction at least, as the last probe found it; None: they use
+        it in both."""
+        return self._breakers.error(store)
 
     def is_whole(self, store: str) -> bool:
         """Return whether requests use a store in both directions."""
@@ -266,7 +269,15 @@ class Health:
         """Count an error. Return whether it opened the breaker."""
         at_once = error.timed_out or error.error_class in _AT_ONCE
         breaker = self.breakers.get((error.store, direction))
-        return breaker is not None and breaker.failed(self.clock(), error.error_class.name, at_once=at_once)
+        return breaker is not None and breaker.failed(self.clock(), error, at_once=at_once)
+
+    def renew_cause(self, error: StoreError, *ways: str) -> None:
+        """Take over why a store that is lost cannot be used, as a probe has found it. For the monitor only."""
+        if not error.concerns_health:
+            return
+        opened = [breaker for way in ways if (breaker := self.breakers.get((error.store, way))) is not None]
+        if sum(breaker.renew(error) for breaker in opened):
+            self._listeners.cause_changed(error)
 
     def close(self, store: str, directions: Collection[str]) -> None:
         """Close the breakers of a store that is healthy again. For the monitor only."""
@@ -295,11 +306,6 @@ class Health:
                 found[access] = found.get(access, True) and breaker.closed
         return found
 
-    def down(self) -> dict[str, bool]:
-        """Return role → whether requests do without a store of that role, in one direction at least."""
-        usable = self.usable()
-        return {role: not all(used for (of, _), used in usable.items() if of == role) for role, _ in usable}
-
     def age_outage(self, seconds: float) -> None:
         """Make the outage of Redis so many seconds older. For tests: an old outage has a level of its own."""
         self._redis_lost_at = {shard: at - seconds for shard, at in self._redis_lost_at.items()}
@@ -318,3 +324,9 @@ class Health:
         if old != self._level:
             self.since = self._now()
             self._listeners.level_changed(old, self._level)
+
+
+def down(health: Health) -> dict[str, bool]:
+    """Return role → whether requests do without a store of that role, in one direction at least."""
+    usable = health.usable()
+    return {role: not all(used for (of, _), used in usable.items() if of == role) for role, _ in usable}

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..policy.causes import SLOW
 from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, FAILURES, PRIMARY, READ, REPLICA, WRITE
 from ..stores.backend import Backend
@@ -48,6 +49,10 @@ _ANXIOUS = 2.0
 """Seconds between canaries to the remaining stores while one is lost."""
 
 _BOTH = frozenset({READ, WRITE})
+
+
+def _slow(store: str) -> StoreError:
+    return StoreError(store, ErrorClass.UNREACHABLE, SLOW, timed_out=True)
 
 
 @dataclass
@@ -198,6 +203,7 @@ class Prober:
             place.probe_read(timeout=timeout)
             if (store, WRITE) not in self._health.open_stores():
                 self._health.failed(error, WRITE)
+            self._health.renew_cause(error, WRITE)
             return ProbeAnswer(frozenset({READ}))
 
 
@@ -258,7 +264,7 @@ class Probes:
                     probe.name,
                     extra=fields("store_slow", store=probe.name),
                 )
-                self._health.failed(StoreError(probe.name, ErrorClass.UNREACHABLE, "Slow", timed_out=True), READ)
+                self._health.failed(_slow(probe.name), READ)
 
     def _take_suspects(self, lost: Collection[str]) -> list[StoreProbe]:
         """Return the probes of stores that are suspected now, which are not suspected any more after this."""
@@ -332,9 +338,13 @@ class Probes:
         except StoreError as error:
             if (probe.name, READ) not in self._health.open_stores():  # it was lost for writing alone
                 self._health.failed(error, READ)
+            self._health.renew_cause(error, READ, WRITE)
         took = self._clock() - began if answer.took is None else answer.took
         recovered = answer.ways & {way for name, way in self._health.open_stores() if name == probe.name}
-        if not recovered or self.prober.took_too_long(took, late):
+        is_slow = bool(recovered) and self.prober.took_too_long(took, late)
+        if is_slow:
+            self._health.renew_cause(_slow(probe.name), READ, WRITE)
+        if not recovered or is_slow:
             probe.failed(self._clock(), self._rng.uniform, refused=self._is_refused(probe.name))
         elif probe.succeeded(self._clock()):
             if self._has_told_of_losses(probe.name, answer.ways):

@@ -40,6 +40,8 @@ class Store(NamedTuple):
     writes: bool | None
     cause: str | None
     since: float | None
+    cure: str = ""
+    link: str = ""
 
 
 class FeatureNow(NamedTuple):

@@ -187,9 +187,9 @@ def test_an_outage_of_redis_is_told_and_called_off(aws: Aws, make_alerting: Make
     arrived(aws, all_of_it, *firing, *resolved, *changed)
     assert sorted(aws.told(pager)) == sorted(firing)
     [message] = [m for m in aws.messages(pager) if attribute(m, "alert") == "redis-connection-failed"]
-    assert message["Subject"] == "[CRITICAL] Redis connection failed (LangPont production)"
+    assert message["Subject"] == "[CRITICAL] Redis connection failed: refuses connections (LangPont production)"
     body = json.loads(message["Message"])
-    assert body["details"] == {"store": "primary", "cause": "unreachable"}
+    assert body["details"] == {"store": "primary", "cause": "refuses connections"}
     assert attribute(message, "dedup_key") == body["dedup_key"] == "production/LangPont/redis-connection-failed"
 
 

@@ -143,8 +143,8 @@ def test_status_with_a_store_down(make_app: MakeApp, primary: Valkey) -> None:
         assert "primary    unreachable" in result.output
         assert "database   ok" in result.output
         assert result.output.splitlines()[-1] == (
-            "primary: check that LANGPONT_SESSION_REDIS_URL is right, that its server runs and that it can be reached "
-            "from here; see docs/operations.md#redis-connection-failed"
+            "primary: start its server; or correct the port in LANGPONT_SESSION_REDIS_URL; see "
+            "docs/operations.md#redis-connection-failed"
         )
         found = json.loads(run(app, "status", "--json").output)
         assert found["database"] == "ok"

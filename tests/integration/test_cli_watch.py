@@ -118,7 +118,7 @@ def test_one_look_from_a_host_without_a_page(tmp_path: Path, primary: Valkey) ->
     finally:
         primary.start()
     assert done.returncode == 1
-    assert "  level 2 local_cache, as found from here  primary unreachable (ConnectionError)" in done.stdout
+    assert "  level 2 local_cache, as found from here  primary unreachable (refuses connections)" in done.stdout
     assert list(tmp_path.glob("langpont_session_journal*")) == []
 
 

@@ -77,9 +77,11 @@ def test_the_page_says_what_the_table_says(make_app: MakeApp, primary: Valkey, l
     assert 0 <= report.pop("process_lag_ms") < 60_000
     assert set(report) == {
         "status", "level", "level_name", "since", "logins", "database", "categories", "stores", "shards", "near_cache",
-        "memory", "journal",
+        "memory", "journal", "causes",
     }  # fmt: skip
     assert report["shards"] == {"lost": int(level > 0), "total": 1, "lost_share": float(level > 0)}
+    lost = {store for store, ways in report["stores"].items() if not all(ways.values())}
+    assert set(report["causes"]) == lost
     assert (report["status"], report["level"], report["level_name"]) == (STATUS[level], level, LEVELS[level])
     assert report["logins"] is (level != 4)
     assert (report["database"] == "ok") is (level != 4)
@@ -228,6 +230,17 @@ def test_fail_at_makes_it_503_from_that_level_on(make_app: MakeApp, stores: tupl
             assert client.get(f"/healthz?fail_at={nonsense}").status_code == 200
         for url in PAGES[1:]:
             assert client.get(f"{url}?fail_at=1").status_code == 200
+
+
+def test_refused_sign_ins_are_degraded_and_a_monitor_may_ask_for_them(make_app: MakeApp) -> None:
+    """Without the database the level is 0, and users cannot sign in: a monitor that reads only the status can tell."""
+    app = make_app()
+    client = awake(app)
+    assert client.get("/healthz?fail_at=logins").status_code == 200
+    with switched_off(app, "database"):
+        response = client.get("/healthz?fail_at=logins")
+        assert (response.status_code, response.json["status"], response.json["level"]) == (503, "degraded", 0)
+        assert client.get("/healthz?fail_at=1").status_code == 200
 
 
 # -- where it is -------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_what_the_page_says_with_and_without_redis(make_app: MakeApp, primary: V
     text = words(client.get("/healthz/status").text).replace("_ ", "_")
     for said in (
         "Level 2 local_cache",
-        "primary lost lost unreachable, for ",
+        "primary lost lost refuses connections, for ",
         "database used used –",
         "Users can sign in.",
         "ui_settings ui medium what DEFAULTS says; what is written is gone with the request default_value",

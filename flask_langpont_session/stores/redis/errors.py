@@ -6,12 +6,14 @@ Errors that are in no table count as unreachable: a server that says what we do 
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 
 from msgspec import MsgspecError
 from redis import exceptions as driver
 
+from ...policy import causes
 from ...policy.errors import ErrorClass, StoreError
 
 
@@ -72,11 +74,11 @@ _TLS_TRANSPORT = ("record mac", "decode error", "internal error", "unexpected me
 
 # What a certificate was refused for (OpenSSL's X509_V_ERR_…), for people.
 _CERTIFICATE: Mapping[int, str] = {
-    10: "certificate: expired",
+    10: causes.EXPIRED,
     62: "certificate: of another host name; see the host in LANGPONT_SESSION_REDIS_URL",
     64: "certificate: of another address; see the host in LANGPONT_SESSION_REDIS_URL",
 }
-_NOT_TRUSTED = "certificate: not trusted; see LANGPONT_SESSION_REDIS_CA_FILE"
+_NOT_TRUSTED = f"{causes.NOT_TRUSTED}; see LANGPONT_SESSION_REDIS_CA_FILE"
 _OWN_CERTIFICATE = (
     "TLS: refused by the server, or a file is unusable; see LANGPONT_SESSION_REDIS_URL and …_REDIS_CA_FILE"
 )
@@ -161,11 +163,23 @@ def _refused_password(error: Exception) -> str | None:
     text = str(error)
     if any(says in text for says in _NO_PASSWORD):
         return "no password was sent"
-    return "wrong password or user" if any(says in text for says in _WRONG_PASSWORD) else None
+    return causes.PASSWORD if any(says in text for says in _WRONG_PASSWORD) else None
 
 
 def _refused_identity(error: Exception) -> str | None:
     return _refused_by_tls(error) or _missing_right(error) or _refused_password(error)
+
+
+def _why_unreachable(error: Exception) -> str | None:
+    """Return why no connection could be made, for people; None: the error does not say."""
+    if is_full(error):
+        return causes.USED_UP
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return causes.NO_NAME
+        if isinstance(cause, ConnectionRefusedError):
+            return causes.REFUSED
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -184,7 +198,7 @@ def translate(store: str, error: Exception, *, sent: bool = False) -> StoreError
     timed_out = isinstance(error, (driver.TimeoutError, TimeoutError))
     refused = isinstance(error, (driver.ResponseError, driver.BusyLoadingError, driver.AuthenticationError))
     error_class = classify(error)
-    cause = error_class is ErrorClass.IDENTITY_REFUSED and _refused_identity(error)
+    cause = _refused_identity(error) if error_class is ErrorClass.IDENTITY_REFUSED else _why_unreachable(error)
     return StoreError(store, error_class, cause or type(error).__name__, timed_out=timed_out, sent=sent and not refused)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ...policy import causes
 from ...policy.errors import ErrorClass, StoreError
 from ...support.errors import LangPontSessionError
 from .bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
@@ -53,7 +54,8 @@ CLASSES: Mapping[object, ErrorClass] = {
     "40": _B,  # deadlock, serialization failure: rolled back
     "42501": _A,  # insufficient privilege
     "42P01": _N,  # undefined table
-    "53": _B,  # insufficient resources, too many connections
+    "53": _B,  # insufficient resources
+    "53300": _B,  # too many connections
     "53100": _W,  # disk full
     "54": _D,  # a value or statement beyond the server's limits
     "55P03": _W,  # another transaction has the lock, and did not give it back in time
@@ -110,6 +112,26 @@ CLASSES: Mapping[object, ErrorClass] = {
 """What an error says about the database. The most specific sign counts; what is not here is class U, the careful one:
 no connection, a statement that took too long, a file that is no database, a bug of a driver."""
 
+_SAID = (
+    ("password authentication failed", causes.PASSWORD, _A),
+    ("no pg_hba.conf entry", causes.PASSWORD, _A),
+    ("too many clients", causes.USED_UP, _B),
+    ("too many connections", causes.USED_UP, _B),
+    ("remaining connection slots", causes.USED_UP, _B),
+    ("the database system is starting up", "starting up", _B),
+    ("failed to resolve host", causes.NO_NAME, _U),
+    ("could not translate host name", causes.NO_NAME, _U),
+    ("Name or service not known", causes.NO_NAME, _U),
+    ("Connection refused", causes.REFUSED, _U),
+    ("certificate has expired", causes.EXPIRED, _A),
+    ("certificate expired", causes.EXPIRED, _A),
+    ("certificate verify failed", causes.NOT_TRUSTED, _A),
+)
+"""What the text of an error holds that a driver meets while it connects, for which it has no code → in our words, and
+its class. The first that fits counts."""
+
+_NO_CONNECTION_LEFT = frozenset({"53300", 1040, 1203})
+
 _WHILE_READING: Mapping[object, ErrorClass] = {1969: _U, _W: _B}
 """What keeps a database from taking writes does not keep it from reading, as a rule. What meets it with a read (a file
 that is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads. By the same
@@ -147,6 +169,8 @@ def classify(exc: BaseException, *, writing: bool = True) -> ErrorClass:
     """
     sign = next((sign for sign in signs(exc) if sign in CLASSES), Exception)
     error_class = CLASSES[sign]
+    if error_class is _U and (said := _said(exc)):
+        error_class = said[1]
     return error_class if writing else _WHILE_READING.get(sign, _WHILE_READING.get(error_class, error_class))
 
 
@@ -205,8 +229,22 @@ def _cause(exc: Exception) -> str:
         return type(exc).__name__
     if lacks_tables(exc) and (table := _MISSING_TABLE.search(str(origin))):
         return f"{table[0]} is not there; {BRING_BACK}"
+    if any(sign in _NO_CONNECTION_LEFT for sign in signs(exc)):
+        return causes.USED_UP
+    if (said := _said(exc)) and classify(exc) is said[1]:
+        return said[0]
     number = _number(origin)
     return getattr(origin, "sqlite_errorname", None) or type(origin).__name__ + (f" {number}" if number else "")
+
+
+def _said(exc: BaseException) -> tuple[str, ErrorClass] | None:
+    """Return what a driver said that could not connect, in our words, and its class; None: it has a code, or says
+    something else."""
+    origin = getattr(exc, "orig", None) or exc
+    if getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None):
+        return None
+    text = str(origin) if isinstance(exc, DBAPIError) else ""
+    return next(((word, kind) for says, word, kind in _SAID if says in text), None)
 
 
 def _number(origin: BaseException) -> int | None:

@@ -92,7 +92,7 @@ def test_refused_credentials_are_told_apart(process: Process, store: str) -> Non
     found = process.conditions.look()
     assert f"auth-failed/{store}" in found
     assert not [name for name in found if name.endswith("connection-failed")]
-    assert found[f"auth-failed/{store}"] == {"store": store, "cause": "identity_refused"}
+    assert found[f"auth-failed/{store}"] == {"store": store, "cause": "refuses the password"}
 
 
 def test_details_say_store_cause_and_level(process: Process) -> None:

@@ -21,7 +21,7 @@ INCIDENT = Incident(
     since=1_790_000_000.0,
     told_at=1_790_000_005.0,
     seen=1_790_000_065.25,
-    details={"store": "primary", "cause": "unreachable"},
+    details={"store": "primary", "cause": "does not answer"},
 )
 NOTICE = Notice("redis-connection-failed", AlertState.FIRING, INCIDENT)
 OVER = NOTICE._replace(state=AlertState.RESOLVED)
@@ -35,7 +35,7 @@ def parts(message: Message) -> tuple[str, dict[str, Any], dict[str, str]]:
 def test_an_alarm_reads_like_this() -> None:
     """Subject for people, attributes for filters, a body for programs."""
     subject, body, attributes = parts(compose(NOTICE, SENDER))
-    assert subject == "[CRITICAL] Redis connection failed (LangPont production)"
+    assert subject == "[CRITICAL] Redis connection failed: does not answer (LangPont production)"
     assert attributes == {
         "severity": "critical",
         "state": "firing",
@@ -52,7 +52,7 @@ def test_an_alarm_reads_like_this() -> None:
         "at": "2026-09-21T14:13:25+00:00",
         "host": "web-1",
         "pid": 4711,
-        "details": {"store": "primary", "cause": "unreachable"},
+        "details": {"store": "primary", "cause": "does not answer"},
         "what_users_see": REDIS_CONNECTION_FAILED.users_see,
         "what_to_do": REDIS_CONNECTION_FAILED.to_do,
         "runbook": "https://wiki.example/operations#redis-connection-failed",
@@ -71,7 +71,7 @@ def test_people_get_words() -> None:
         f"What users see: {alert.users_see}\n"
         f"What to do: {alert.to_do}\n"
         "\n"
-        "Details: store primary, cause unreachable\n"
+        "Details: store primary, cause does not answer\n"
         "Runbook: https://wiki.example/operations#redis-connection-failed\n"
         "Key: production/LangPont/redis-connection-failed\n"
     )
@@ -95,11 +95,11 @@ def test_chat_channels_get_a_custom_notification() -> None:
         json.loads(json.loads(compose(notice, SENDER).by_protocol)["https"]) for notice in (NOTICE, OVER)
     )
     assert wrong_in(firing) == wrong_in(resolved) == []
-    assert firing["content"]["title"] == "[CRITICAL] Redis connection failed (LangPont production)"
+    assert firing["content"]["title"] == "[CRITICAL] Redis connection failed: does not answer (LangPont production)"
     assert firing["content"]["nextSteps"][0] == REDIS_CONNECTION_FAILED.to_do
     assert firing["metadata"]["threadId"] == resolved["metadata"]["threadId"] == DEDUP_KEY
     assert (firing["metadata"]["eventType"], resolved["metadata"]["eventType"]) == ("firing", "resolved")
-    assert firing["metadata"]["additionalContext"]["cause"] == "unreachable"
+    assert firing["metadata"]["additionalContext"]["cause"] == "does not answer"
 
 
 DEDUP_KEY = "production/LangPont/redis-connection-failed"

@@ -351,7 +351,7 @@ def test_what_stops_the_site_comes_before_advice() -> None:
     names = [check.name for check in CHECKS]
     now = {"stores", "write-endpoint", "eviction", "redis-rights", "tables", "database-writes", "database-rights"}
     assert set(names[: len(now)]) == now
-    assert {"secret-key", "secret-key-fallbacks", "environment", "drill-socket", "cookie"} < set(names[-6:])
+    assert {"secret-key", "secret-key-fallbacks", "environment", "cookie"} < set(names[-5:])
 
 
 def test_a_store_that_refuses_a_password_is_told_from_one_that_is_away() -> None:

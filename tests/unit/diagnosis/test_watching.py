@@ -20,6 +20,10 @@ def page(level: int, **used: bool) -> Page:
     return Page(PAGE, 0.001, {"level": level, "stores": {"primary": {"read": True, "write": True} | used}})
 
 
+def refusing_sign_ins() -> Page:
+    return page(0)._replace(report={**page(0).report, "logins": False})
+
+
 def look(*pages: Page, **of: Any) -> Look:
     stores = {"primary": of.get("primary", OK), "replica": of.get("replica", OK), "database": of.get("database", OK)}
     journal, announced = of.get("journal", Waiting(0, None)), of.get("announced", ())
@@ -49,6 +53,7 @@ def test_the_level_is_the_workers_where_any_says_one(seen: Look, level: int) -> 
     [
         look(database=LOST),
         look(page(1)),
+        look(refusing_sign_ins()),
         look(Page(PAGE, 0.1, {}, "it does not answer")),
         look(journal=Unknown("it cannot be read")),
     ],

@@ -56,7 +56,9 @@ def test_one_line_says_that_a_store_is_lost(desk: Desk) -> None:
     }  # fmt: skip
     assert desk.said() == [
         "session store primary (primary.example:1) is lost for reads and writes: unreachable (no answer within "
-        "250 ms); see `flask langpont status`. Level 2 local_cache: what 2 gives"
+        "250 ms); does not answer: its server hangs, is busy (SLOWLOG GET, its processor, swap), or something on the "
+        "way drops what is sent (a security group, a firewall); or LANGPONT_SESSION_REDIS_URL is not its address; see "
+        "docs/operations.md#redis-connection-failed. Level 2 local_cache: what 2 gives"
     ]
 
 

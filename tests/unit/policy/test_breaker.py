@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_langpont_session.policy.breaker import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Breakers
-from flask_langpont_session.policy.errors import ErrorClass
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def breakers() -> Breakers:
 
 
 def lose(breakers: Breakers, store: str, way: str, cause: ErrorClass = ErrorClass.UNREACHABLE) -> None:
-    breakers.by_access[store, way].failed(1000.0, cause.name, at_once=True)
+    breakers.by_access[store, way].failed(1000.0, StoreError(store, cause, "Test"), at_once=True)
     breakers.count()
 
 
@@ -35,7 +35,8 @@ def test_a_shard_that_is_found_in_an_outage_of_the_whole_is_lost_too(breakers: B
     lose(breakers, PRIMARY, READ)
     breakers.arrange(PRIMARY, [":1", ":2"])
     assert breakers.open_accesses() == {("primary:1", READ), ("primary:2", READ)}
-    assert breakers.cause("primary:2") is ErrorClass.UNREACHABLE
+    error = breakers.error("primary:2")
+    assert error is not None and error.error_class is ErrorClass.UNREACHABLE
 
 
 def test_a_further_shard_is_well_though_another_is_lost(breakers: Breakers) -> None:
@@ -43,7 +44,7 @@ def test_a_further_shard_is_well_though_another_is_lost(breakers: Breakers) -> N
     lose(breakers, "primary:1", WRITE)
     breakers.arrange(PRIMARY, [":1", ":2"])
     assert breakers.open_accesses() == {("primary:1", WRITE)}
-    assert (breakers.open, breakers.cause("primary:2")) == (1, None)
+    assert (breakers.open, breakers.error("primary:2")) == (1, None)
 
 
 def test_the_whole_is_lost_if_one_of_the_shards_was(breakers: Breakers) -> None:

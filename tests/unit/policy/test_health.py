@@ -18,8 +18,11 @@ from flask_langpont_session.policy.health import (
     HealthSnapshot,
     Limits,
     Listeners,
+    down,
 )
 from tests.support.clock import Clock
+
+ERROR = StoreError(PRIMARY, ErrorClass.UNREACHABLE, "Test")
 
 
 def fail(health: Health, store: str, kind: ErrorClass = ErrorClass.UNREACHABLE, *, hang: bool = False) -> None:
@@ -35,18 +38,18 @@ def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
     """An answer in between starts the count anew."""
     breaker = Breaker(threshold=3)
     for _ in range(2):
-        assert not breaker.failed(1.0, "U", at_once=False)
+        assert not breaker.failed(1.0, ERROR, at_once=False)
     breaker.succeeded(0.0)
     for _ in range(2):
-        assert not breaker.failed(2.0, "U", at_once=False)
-    assert breaker.failed(3.0, "U", at_once=False)
+        assert not breaker.failed(2.0, ERROR, at_once=False)
+    assert breaker.failed(3.0, ERROR, at_once=False)
     assert (breaker.closed, breaker.opened_at) == (False, 3.0)
 
 
 def test_an_answer_does_not_close_an_open_breaker() -> None:
     """Only the monitor closes: the answer may be that of a request sent before."""
     breaker = Breaker(threshold=1)
-    breaker.failed(1.0, "U", at_once=False)
+    breaker.failed(1.0, ERROR, at_once=False)
     breaker.succeeded(0.0)
     assert not breaker.closed
     breaker.close()
@@ -58,7 +61,7 @@ def test_only_one_of_many_threads_opens_a_breaker() -> None:
     breaker = Breaker(threshold=3)
     opened: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: opened.append(breaker.failed(1.0, "U", at_once=True))) for _ in range(20)
+        threading.Thread(target=lambda: opened.append(breaker.failed(1.0, ERROR, at_once=True))) for _ in range(20)
     ]
     for thread in threads:
         thread.start()
@@ -169,12 +172,12 @@ def test_half_of_the_calls_failing_opens_though_never_enough_in_a_row() -> None:
     opened = []
     for number in range(10):
         if number % 2:
-            opened.append(breaker.failed(1.0 + number / 100, "U", at_once=False))
+            opened.append(breaker.failed(1.0 + number / 100, ERROR, at_once=False))
         else:
             breaker.succeeded(0.0)
     assert opened == [False] * 4 + [False]  # the first good call was before the first bad one, and is not counted
     breaker.succeeded(0.0)
-    assert breaker.failed(1.2, "U", at_once=False)
+    assert breaker.failed(1.2, ERROR, at_once=False)
 
 
 def test_a_share_counts_within_two_seconds_only() -> None:
@@ -182,7 +185,7 @@ def test_a_share_counts_within_two_seconds_only() -> None:
     breaker = Breaker(threshold=3)
     for number in range(100):
         breaker.succeeded(0.0)
-        assert not breaker.failed(float(number), "U", at_once=False)
+        assert not breaker.failed(float(number), ERROR, at_once=False)
     assert breaker.closed
 
 
@@ -190,7 +193,7 @@ def test_few_failures_among_many_calls_mean_nothing() -> None:
     """A third is not half."""
     breaker = Breaker(threshold=3)
     for _ in range(50):
-        assert not breaker.failed(1.0, "U", at_once=False)
+        assert not breaker.failed(1.0, ERROR, at_once=False)
         for _ in range(2):
             breaker.succeeded(0.0)
     assert breaker.closed
@@ -246,9 +249,28 @@ def test_what_requests_use_is_said_by_role_and_direction() -> None:
     health = Health([f"{PRIMARY}:1", f"{PRIMARY}:2", f"{REPLICA}:1", DATABASE])
     both = {(store, way): True for store in (PRIMARY, DATABASE) for way in (READ, WRITE)}
     assert health.usable() == {**both, (REPLICA, READ): True}
-    assert health.down() == {PRIMARY: False, REPLICA: False, DATABASE: False}
+    assert down(health) == {PRIMARY: False, REPLICA: False, DATABASE: False}
     for _ in range(3):
         fail(health, f"{PRIMARY}:2", ErrorClass.WRITE_REFUSED)
         fail(health, f"{REPLICA}:1")
     assert health.usable() == {**both, (PRIMARY, WRITE): False, (REPLICA, READ): False}
-    assert health.down() == {PRIMARY: True, REPLICA: True, DATABASE: False}
+    assert down(health) == {PRIMARY: True, REPLICA: True, DATABASE: False}
+
+
+def test_the_cause_of_an_outage_is_the_present_one(clock: Clock) -> None:
+    """A store that comes back and refuses the password is not called unreachable any more. Another class is told once;
+    when it began stays, and what says nothing of the store changes nothing."""
+    changed: list[StoreError] = []
+    health = Health([PRIMARY, DATABASE], clock=clock, listeners=Listeners(cause_changed=changed.append))
+    refused = StoreError(PRIMARY, ErrorClass.IDENTITY_REFUSED, "wrong password or user")
+    health.renew_cause(refused, READ, WRITE)
+    assert health.error(PRIMARY) is None
+    fail(health, PRIMARY, hang=True)
+    began = health.breakers[PRIMARY, READ].opened_at
+    clock.now += 5
+    for error in (refused, refused, StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")):
+        health.renew_cause(error, READ, WRITE)
+    assert health.error(PRIMARY) is refused
+    assert (changed, health.breakers[PRIMARY, READ].opened_at) == ([refused], began)
+    health.close(PRIMARY, (READ, WRITE))
+    assert health.error(PRIMARY) is None

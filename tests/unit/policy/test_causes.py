@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.diagnosis.cures import cure_of
+from flask_langpont_session.policy.causes import cause_of
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
@@ -30,7 +30,7 @@ CURES = [
     ("primary:1", W, "OutOfMemoryError", "its memory is full: raise maxmemory"),
     ("primary", W, "ResponseError", "MISCONF"),
     ("primary", A, "wrong password or user", "correct the password or user in LANGPONT_SESSION_REDIS_URL"),
-    ("replica", A, "certificate: expired", "give the server a certificate"),
+    ("replica", A, "certificate: expired", "renew the certificate of its server"),
     ("primary", A, "right: +hset is missing", "redis-rights"),
     (
         "database",
@@ -38,7 +38,7 @@ CURES = [
         "OperationalError",
         "check that LANGPONT_SESSION_DATABASE_URL is right, and owner and mode of its file",
     ),
-    ("database", B, "OperationalError 1040", "too many connections"),
+    ("database", B, "has no connection left", "max_connections"),
     ("database", W, "SQLITE_BUSY", "`fuser /var/lib/shop.sqlite3`"),
     ("database", W, "SQLITE_READONLY_DBMOVED", "may not write /var/lib/shop.sqlite3"),
     ("database", W, "SQLITE_FULL", "make room on the disk of /var/lib/shop.sqlite3"),
@@ -52,7 +52,7 @@ CURES = [
 @pytest.mark.parametrize(("store", "error_class", "cause", "says"), CURES)
 def test_each_cause_has_its_own_cure(store: str, error_class: ErrorClass, cause: str, says: str) -> None:
     """The cure names the setting or the file that it is about."""
-    cure = cure_of(StoreError(store, error_class, cause), "/var/lib/shop.sqlite3")
+    cure = cause_of(StoreError(store, error_class, cause), "/var/lib/shop.sqlite3")
     assert says in cure.does
     assert not re.search(r"[{}]", cure.does)
 
@@ -63,4 +63,4 @@ def test_every_section_is_on_the_page() -> None:
     stores = (PRIMARY, REPLICA, DATABASE, "journal")
     causes = {cause for _, _, cause, _ in CURES}
     errors = [StoreError(store, kind, cause) for store in stores for kind in ErrorClass for cause in causes]
-    assert {cure_of(error).section for error in errors} <= there
+    assert {cause_of(error).section for error in errors} <= there

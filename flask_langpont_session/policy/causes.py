@@ -1,0 +1,251 @@
+"""The causes for which a store cannot do its work: a word for each, what helps, and where to read on. The log, the
+status page, ``status``, ``doctor`` and the alerts take their words from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .errors import ErrorClass, StoreError, role_of, words_of
+
+DATABASE, PRIMARY, REPLICA = "database", "primary", "replica"
+
+PREFIX = "LANGPONT_SESSION_"
+
+_SETTINGS = {PRIMARY: "REDIS_URL", REPLICA: "REPLICA_URL", DATABASE: "DATABASE_URL"}
+"""Which setting says where a store is; of others it is named as they are."""
+
+
+MORE_MEMORY = (
+    "raise maxmemory (CONFIG SET maxmemory BYTES, and in the server's own configuration; of ElastiCache: a larger "
+    "node), or make room: what else uses the server, shorter IDLE_TIMEOUT and TTLs of categories"
+)
+"""Of a Redis that has none left."""
+
+
+PROMOTE = (
+    "promote it (`REPLICAOF NO ONE`) if it was demoted by mistake, or have {setting} name the primary (of "
+    "ElastiCache: master.…, or elasticache://)"
+)
+"""Of a replica, where a primary should be."""
+
+
+class Cause(NamedTuple):
+    """A cause.
+
+    :param word: what is wrong with the store, in a few words; one of a fixed set.
+    :param does: what helps: a sentence without its full stop.
+    :param section: of docs/operations.md.
+    """
+
+    word: str
+    does: str
+    section: str
+
+    def __str__(self) -> str:
+        return f"{self.does}; see {self.link}"
+
+    @property
+    def told(self) -> str:
+        """Return its word and what helps."""
+        return f"{self.word}: {self}"
+
+    @property
+    def link(self) -> str:
+        """Return where to read on."""
+        return f"docs/operations.md#{self.section}"
+
+
+_W, _A = ErrorClass.WRITE_REFUSED, ErrorClass.IDENTITY_REFUSED
+_REDIS = (PRIMARY, REPLICA)
+
+_HANGS = (
+    "its server hangs, is busy (SLOWLOG GET, its processor, swap), or something on the way drops what is sent (a "
+    "security group, a firewall); or {setting} is not its address"
+)
+
+REFUSED = "refuses connections"
+NO_NAME = "its name does not resolve"
+USED_UP = "has no connection left"
+PASSWORD = "wrong password or user"
+EXPIRED = "certificate: expired"
+NOT_TRUSTED = "certificate: not trusted"
+SLOW = "Slow"
+"""What errors of stores say that several kinds of stores have in common (:attr:`.StoreError.cause`)."""
+
+_Row = tuple[Sequence[str], ErrorClass | None, tuple[str, ...], str, str]
+"""Roles, class (None: any), how the error's cause begins (empty: however it does), its word, and what helps: with
+``{setting}``, that says where the store is, and ``{file}``, of SQLite."""
+
+_ALL = (PRIMARY, REPLICA, DATABASE)
+_UNHEARD = ("TimeoutError", "no answer", "DeadlineExceeded", "ConnectionTimeout", "QueryCanceled")
+
+_ROWS: tuple[_Row, ...] = (
+    (
+        _ALL,
+        None,
+        (NO_NAME,),
+        NO_NAME,
+        "correct the host name in {setting}, or the resolver of this host (/etc/resolv.conf)",
+    ),
+    (
+        _ALL,
+        None,
+        (USED_UP,),
+        USED_UP,
+        "find what uses its connections (CLIENT LIST, pg_stat_activity, SHOW PROCESSLIST), or raise its limit "
+        "(maxclients, max_connections)",
+    ),
+    (
+        _ALL,
+        None,
+        (REFUSED,),
+        REFUSED,
+        "start its server; or correct the port in {setting}",
+    ),
+    (
+        _ALL,
+        None,
+        (EXPIRED,),
+        "its certificate has expired",
+        "renew the certificate of its server, and have the server load it",
+    ),
+    (
+        _ALL,
+        _A,
+        ("certificate:", "TLS:"),
+        "its certificate is not trusted",
+        "give the server a certificate that is trusted and names its host, or correct the setting that is named",
+    ),
+    (
+        _ALL,
+        None,
+        (SLOW,),
+        "is slow",
+        "look at its processor and slow log (SLOWLOG GET), and whether it is in the same zone as this host",
+    ),
+    (_REDIS, ErrorClass.UNREACHABLE, _UNHEARD, "does not answer", _HANGS),
+    (
+        (DATABASE,),
+        ErrorClass.UNREACHABLE,
+        _UNHEARD,
+        "does not answer in time",
+        "look for long transactions and locks, its processor and disk; or something on the way drops what is sent (a "
+        "security group, a firewall)",
+    ),
+    (_REDIS, _W, ("ReadOnlyError",), "is a replica", f"it is a replica: {PROMOTE}"),
+    (_REDIS, _W, ("OutOfMemoryError",), "has no memory left", f"its memory is full: {MORE_MEMORY}"),
+    (
+        _REDIS,
+        _W,
+        (),
+        "refuses writes",
+        "it refuses writes for a reason of its own: its log, INFO persistence (MISCONF: it cannot write to its disk) "
+        "and INFO replication (NOREPLICAS: too few replicas follow)",
+    ),
+    (
+        _REDIS,
+        ErrorClass.BUSY,
+        (),
+        "is busy",
+        "wait: it reads its data from the disk or runs a long script; INFO persistence says how far it is",
+    ),
+    (
+        _REDIS,
+        _A,
+        ("right:",),
+        "its user lacks a right",
+        "give its user what it lacks; `flask langpont doctor --only redis-rights` prints the command",
+    ),
+    (
+        _REDIS,
+        _A,
+        (),
+        "refuses the password",
+        f"correct the password or user in {{setting}} (or {PREFIX}REDIS_TOKEN, where that has it), then restart the "
+        "workers one after the other",
+    ),
+    (
+        (DATABASE,),
+        _A,
+        ("InsufficientPrivilege", "OperationalError 1142", "OperationalError 1143", "OperationalError 1227"),
+        "its user lacks a right",
+        "give its user what it lacks; `flask langpont doctor --only database-rights` prints it",
+    ),
+    (
+        (DATABASE,),
+        _A,
+        (),
+        "refuses the password",
+        "correct the password or user in {setting}, or give that user its rights; then restart the workers one after "
+        "the other",
+    ),
+    (
+        (DATABASE,),
+        _W,
+        ("SQLITE_BUSY", "SQLITE_LOCKED"),
+        "is locked",
+        "another process holds the lock on {file}: find it (`fuser {file}`, `lsof {file}`) and end its transaction; do "
+        "not delete the file or its -wal or -journal",
+    ),
+    (
+        (DATABASE,),
+        _W,
+        ("SQLITE_READONLY",),
+        "may not be written",
+        "the workers' user may not write {file}: correct owner and mode of it and of its folder",
+    ),
+    ((DATABASE,), _W, ("SQLITE_FULL",), "its disk is full", "make room on the disk of {file}"),
+    ((DATABASE,), ErrorClass.NO_TABLES, (), "has no tables", "look for the tables before empty ones are made"),
+    (
+        (DATABASE,),
+        ErrorClass.BUSY,
+        (),
+        "is busy",
+        "it has too many connections or too little memory, or something locks the whole file: find what uses it",
+    ),
+    (
+        (DATABASE,),
+        _W,
+        ("DiskFull",),
+        "its disk is full",
+        "make room on its disk",
+    ),
+    (
+        (DATABASE,),
+        _W,
+        (),
+        "refuses writes",
+        "have {setting} name the writer endpoint; after a failover, the new primary; look for a full disk, and "
+        "for what locks the tables",
+    ),
+)
+"""The first that fits counts."""
+
+_OF_SERVER = "that its server runs and that it can be reached from here"
+_OF_FILE = "and owner and mode of its file, and the room on its disk"
+
+
+def cause_of(error: StoreError, file: str | None = None) -> Cause:
+    """Return the cause that an error tells of.
+
+    :param file: of SQLite.
+    """
+    role, kind = role_of(error.store), error.error_class
+    setting, section = PREFIX + _SETTINGS.get(role, role.upper()), _section(role, kind)
+    for roles, error_class, causes, word, does in _ROWS:
+        if role in roles and error_class in (None, kind) and error.cause.startswith(causes or ""):
+            return Cause(word, does.format(setting=setting, file=file or "its file"), section)
+    is_file = role not in _SETTINGS or (role == DATABASE and file is not None)
+    does = f"check that {setting} is right, {_OF_FILE if is_file else _OF_SERVER}"
+    return Cause(words_of(kind), does, section)
+
+
+def _section(role: str, kind: ErrorClass) -> str:
+    """Return the section of the page, which is named after the alert of such an error."""
+    if kind is _A and role in _SETTINGS:
+        return "auth-failed"
+    if kind is _W and role in _REDIS:
+        return "redis-writes-refused"
+    name = "redis" if role == PRIMARY or (role == REPLICA and kind is ErrorClass.BUSY) else role
+    return f"{name}-connection-failed" if role in _SETTINGS else f"{role}-failed"

@@ -1,0 +1,123 @@
+"""The causes of outages, by real servers: each has its own word, the same everywhere, and it is the present one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+import sqlalchemy as sa
+
+from devservers.processes import free_port, wait_until
+from devservers.servers import Postgres, Valkey
+from flask_langpont_session.policy.causes import cause_of
+from flask_langpont_session.policy.errors import StoreError
+from flask_langpont_session.policy.health import DATABASE, PRIMARY
+
+from .behind import emptied, sign_in
+from .conftest import MakeApp, parts
+
+WORDS = {
+    "nothing listens": "refuses connections",
+    "no such name": "its name does not resolve",
+    "wrong password": "refuses the password",
+    "too many connections": "has no connection left",
+}
+
+
+@pytest.fixture
+def ends() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def postgres_with(fault: str, postgres: Postgres, ends: ExitStack) -> str:
+    """Return an address of a PostgreSQL with a fault."""
+    url = sa.make_url(emptied(postgres))
+    if fault == "nothing listens":
+        url = url.set(port=free_port())
+    elif fault == "no such name":
+        url = url.set(host="no-such-host.invalid")
+    elif fault == "wrong password":
+        url = url.set(password="another")
+    else:
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CREATE ROLE crowd LOGIN PASSWORD 'crowd' CONNECTION LIMIT 0")
+
+        def drop() -> None:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("DROP ROLE crowd")
+
+        ends.callback(drop)
+        url = url.set(username="crowd", password="crowd")
+    return url.render_as_string(hide_password=False)
+
+
+def valkey_with(fault: str, primary: Valkey, ends: ExitStack) -> str:
+    """Return an address of a Valkey with a fault."""
+    if fault == "nothing listens":
+        return f"redis://127.0.0.1:{free_port()}/0"
+    if fault == "no such name":
+        return "redis://no-such-host.invalid:6379/0"
+    admin = ends.enter_context(primary.client())
+    if fault == "wrong password":
+        admin.config_set("requirepass", "another")
+        ends.callback(admin.config_set, "requirepass", "")
+        return primary.url.replace("redis://", "redis://:wrong@")
+    known = admin.config_get("maxclients")["maxclients"]
+    admin.config_set("maxclients", len(admin.client_list()))
+    ends.callback(admin.config_set, "maxclients", known)
+    return primary.url
+
+
+def error_of(ask: Callable[[], object]) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        ask()
+    return caught.value
+
+
+@pytest.mark.parametrize("fault", WORDS)
+def test_a_database_says_why(make_app: MakeApp, postgres: Postgres, ends: ExitStack, fault: str) -> None:
+    url = postgres_with(fault, postgres, ends)
+    error = error_of(lambda: make_app(DATABASE_URL=url))  # which makes tables
+    assert cause_of(error).word == WORDS[fault], error
+
+
+@pytest.mark.parametrize("fault", WORDS)
+def test_a_redis_says_why(make_app: MakeApp, primary: Valkey, ends: ExitStack, fault: str) -> None:
+    app = make_app(REDIS_URL=valkey_with(fault, primary, ends), SINGLE_HOST=True)
+    endpoint = parts(app).backend.endpoint(PRIMARY)
+    until = time.monotonic() + 30
+
+    def said() -> str:
+        return cause_of(error_of(lambda: endpoint.probe_read(timeout=10.0))).word
+
+    # A name is looked up in a thread of its own, which a first question may not wait for.
+    wait_until(lambda: said() == WORDS[fault] or time.monotonic() > until, WORDS[fault])
+    assert said() == WORDS[fault]
+
+
+def test_the_cause_is_the_present_one(
+    make_app: MakeApp, primary: Valkey, ends: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Redis that refuses the password and then goes away, or comes back and refuses it, is called what it is now: by
+    the health page too, and the log says so once for each change."""
+    app = make_app(HEALTH_INTERVAL=0.1)
+    client = sign_in(app)
+    admin = ends.enter_context(primary.client())
+    admin.config_set("requirepass", "another")
+    admin.client_kill_filter(_type="normal", skipme=True)
+    client.get("/who")
+
+    def causes() -> object:
+        return client.get("/healthz").json["causes"]
+
+    wait_until(lambda: causes() == {PRIMARY: "refuses the password"}, "the password")
+    primary.kill()
+    wait_until(lambda: causes() == {PRIMARY: "refuses connections"}, "that it is away")
+    assert caplog.text.count("session store primary is still lost, for another reason: unreachable (") == 1
+    primary.start()
+    wait_until(lambda: causes() == {}, "that it is back")
+    assert parts(app).health.error(DATABASE) is None
