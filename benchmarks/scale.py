@@ -293,7 +293,7 @@ def database(folder: Path, effort: Effort, index: float) -> str:
         step = max(1, effort.rows // effort.calls)
 
         def read(n: int) -> object:
-            return store.load(session(n * step % effort.rows).digest, idle_ms=0)
+            return store.load(session(n * step % effort.rows).digest)
 
         def create(n: int) -> object:
             return store.create(session(effort.rows + n).digest, payload=payload, **life)

@@ -124,7 +124,7 @@ class Pushes(Step):
         seen = answer.auth.row.idle_expires_at if answer.auth and answer.auth.row else 0
         if seen <= max(answer.now_ms, row.idle_expires_at) or row.state not in (RowState.VALID, RowState.IDLE_EXPIRED):
             return row
-        return self._database.load(row.digest, idle_ms=0, idle_seen=seen, timeout=steps.TIMEOUT) or row
+        return self._database.load(row.digest, idle_seen=seen, timeout=steps.TIMEOUT) or row
 
 
 class Resync(Step):

@@ -187,7 +187,7 @@ class RowWrites(Part):
         return current
 
     def _reload(self, digest: str, scope: RequestScope, idle_seen: int | None = None) -> AuthRow | None:
-        return scope.require(VERIFY, self._database.load, digest, idle_ms=0, idle_seen=idle_seen)
+        return scope.require(VERIFY, self._database.load, digest, idle_seen=idle_seen)
 
     def compare_and_set(self, row: AuthRow, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         """Return the row after an update; None: it is not at that version any more.

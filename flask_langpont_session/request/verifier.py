@@ -258,7 +258,7 @@ class Verifier:
             self._journal_writer.row_changed(row.digest)
             self._reports.database_went_back(1)
             return replace(narrow, version=later.version + 1)
-        current = scope.ask(VERIFY, self._database.load, row.digest, idle_ms=0)
+        current = scope.ask(VERIFY, self._database.load, row.digest)
         if current is None or not current.live or current.version >= later.version:
             return current
         return replace(current, payload=narrowed(current, later.row, users, rights))
@@ -272,7 +272,7 @@ class Verifier:
         users = self._ended.signed_out
         if not users.have_lost(row):
             return False
-        current = scope.attempt(VERIFY, self._database.load, row.digest, idle_ms=0)
+        current = scope.attempt(VERIFY, self._database.load, row.digest)
         if current is None or current.state is not RowState.VALID or not users.have_lost(current):
             return False
         users.go_back(current)
@@ -296,7 +296,7 @@ class Verifier:
         :param in_database: the database knew it before: nothing waits for it. (It may have been a change of id, after
             which the session goes on.) If the row lives, the database went back.
         """
-        row = scope.attempt(VERIFY, self._database.load, digest, idle_ms=0) if in_database else None
+        row = scope.attempt(VERIFY, self._database.load, digest) if in_database else None
         if in_database and (row is None or not row.live):
             return
         if scope.did(REPAIR, self._database.kill, digest):

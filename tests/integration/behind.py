@@ -76,7 +76,7 @@ def stored(server: Valkey, category: str, cookie: str | None) -> dict[str, str]:
 
 def row_of(app: Flask, cookie: str | None) -> Any:
     """The row of the session of a cookie."""
-    return parts(app).backend.database.load(digest(cookie), idle_ms=0)
+    return parts(app).backend.database.load(digest(cookie))
 
 
 def row(app: Flask, name: str) -> Mapping[str, Any]:

@@ -39,7 +39,9 @@ def update(database: Database, seen: int, digest: str = "digest", **changes: Any
     return database.update(digest, seen=seen, **(values | changes))
 
 
-def load(database: Database, digest: str = "digest", idle_ms: int = 0, idle_seen: int | None = None) -> AuthRow:
+def load(
+    database: Database, digest: str = "digest", idle_ms: int | None = None, idle_seen: int | None = None
+) -> AuthRow:
     row = database.load(digest, idle_ms=idle_ms, idle_seen=idle_seen)
     assert row is not None
     return row

@@ -167,7 +167,7 @@ def until_requests_are_answered(database: Database) -> None:
     deadline = time.monotonic() + LONG
     while True:
         try:
-            database.load("nobody", idle_ms=0)
+            database.load("nobody")
             return
         except StoreError:
             assert time.monotonic() < deadline
@@ -231,7 +231,7 @@ def test_no_row_is_none_and_not_an_error(database: Database) -> None:
 def test_digests_differ_by_case(database: Database) -> None:
     """A digest is compared letter by letter."""
     create(database, "digest")
-    assert database.load("DIGEST", idle_ms=0) is None
+    assert database.load("DIGEST") is None
 
 
 @sealed_too
@@ -381,7 +381,7 @@ def test_an_update_counts_the_version(database: Database) -> None:
     began = time.monotonic()
     row = update(database, 1, payload={"user_id": b"8"}, user_id="8")
     took_ms = (time.monotonic() - began) * 1000
-    assert row == load(database, idle_ms=0) or (row and row.read_at)
+    assert row == load(database) or (row and row.read_at)
     assert row is not None
     assert (row.version, row.payload, row.user_id) == (2, {"user_id": b"8"}, "8")
     assert HOUR - took_ms - 1 <= row.idle_expires_at - row.read_at <= HOUR, "MariaDB reads the row after the update"
@@ -808,7 +808,7 @@ def test_reading_does_not_write_before_that(database: Database) -> None:
     """One write in a quarter of the idle time is enough."""
     created = create(database, idle_ms=HOUR * 76 // 100)
     assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
-    assert load(database, idle_ms=0).idle_expires_at == created.idle_expires_at
+    assert load(database).idle_expires_at == created.idle_expires_at
 
 
 @on_sqlite
@@ -870,7 +870,7 @@ def test_an_idle_expiry_that_only_redis_has_is_written_as_it_is_s1(database: Dat
     later = in_ms(HOUR)
     for digest, idle_ms in (("expired", -1000), ("valid", HOUR // 2)):
         create(database, digest, idle_ms=idle_ms)
-        row = load(database, digest, idle_ms=0, idle_seen=later)
+        row = load(database, digest, idle_seen=later)
         assert (row.state, row.idle_expires_at) == (RowState.VALID, later)
         assert load(database, digest).idle_expires_at == later
 
@@ -1154,7 +1154,7 @@ def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
     database = make_database()
     assert database.upkeep.missing_tables() == ["langpont_sessions", "langpont_users"]
     with pytest.raises(StoreError) as caught:
-        database.load("digest", idle_ms=0)
+        database.load("digest")
     assert caught.value.why == f"no tables (langpont_sessions is not there; {BRING_BACK})"
     assert caught.value.error_class is ErrorClass.NO_TABLES
     assert caught.value.concerns_health
@@ -1166,13 +1166,13 @@ def test_missing_tables_are_named(make_database: MakeDatabase) -> None:
         USERS.drop(connection)
     assert database.upkeep.missing_tables() == ["langpont_users"]
     with pytest.raises(StoreError, match="langpont_users is not there"):
-        database.load("digest", idle_ms=0)
+        database.load("digest")
 
 
 def test_tables_may_be_made_when_they_are_needed(make_database: MakeDatabase) -> None:
     """Tables are made by the call that needs them first, several at once included; also if they are gone again."""
     workers = [make_database(makes_tables=lambda: True) for _ in range(4)]
-    found = together(*(partial(worker.load, "digest", idle_ms=0) for worker in workers))
+    found = together(*(partial(worker.load, "digest") for worker in workers))
     assert found == [None] * 4
     for table in (USERS, SESSIONS):
         with workers[0].engine.begin() as connection:
@@ -1187,7 +1187,7 @@ def test_a_call_that_was_given_up_makes_the_tables_all_the_same(make_database: M
     """A disk that is slow once must not make every later request begin anew."""
     database = make_database(makes_tables=lambda: True)
     with pytest.raises(StoreError):
-        database.load("digest", idle_ms=0, timeout=0.00001)
+        database.load("digest", timeout=0.00001)
     wait_until(lambda: not database.upkeep.missing_tables(), "the tables are there")
 
 
@@ -1352,7 +1352,7 @@ def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     for url in (f"sqlite:///{path}", f"sqlite:///{tmp_path}/no/folder/x.sqlite3"):
         database = Database(make_engine(url, LONG))
         with pytest.raises(StoreError) as caught:
-            database.load("digest", idle_ms=0)
+            database.load("digest")
         assert caught.value.error_class is ErrorClass.UNREACHABLE
         database.close()
 
@@ -1393,7 +1393,7 @@ def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick
             on_postgres.calls.timeout = own
             began = time.monotonic()
             with pytest.raises(StoreError):
-                on_postgres.load("digest", idle_ms=0, timeout=asked)
+                on_postgres.load("digest", timeout=asked)
             assert time.monotonic() - began < LONG / 2
     finally:
         sick_postgres.thaw()
@@ -1427,7 +1427,7 @@ def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Databas
         connection.close()
     sick_postgres.kill()
     with pytest.raises(StoreError) as caught:
-        on_postgres.load("digest", idle_ms=0)
+        on_postgres.load("digest")
     assert caught.value.error_class is ErrorClass.UNREACHABLE
     assert not caught.value.timed_out
     with pytest.raises(StoreError):
@@ -1448,7 +1448,7 @@ def test_a_restart_that_was_not_noticed_costs_nothing(on_postgres: Database, sic
     sick_postgres.kill()
     sick_postgres.start()
     for _ in range(4):
-        assert on_postgres.load("digest", idle_ms=0, timeout=LONG) is None
+        assert on_postgres.load("digest", timeout=LONG) is None
     assert on_postgres.kill("digest", timeout=LONG) is None
 
 
@@ -1457,7 +1457,7 @@ def test_a_wrong_password_is_an_error(sick_postgres: Postgres) -> None:
     url = sa.make_url(sick_postgres.url).set(password="sesame")
     database = Database(make_engine(url.render_as_string(hide_password=False), LONG))
     with pytest.raises(StoreError) as caught:
-        database.load("digest", idle_ms=0)
+        database.load("digest")
     assert caught.value.concerns_health
     assert "sesame" not in str(caught.value)
     database.close()
@@ -1489,7 +1489,7 @@ def test_rights_that_are_missing_are_a_refused_identity(on_postgres: Database, s
     url = sa.make_url(sick_postgres.url).set(username="stranger", password="sesame")
     stranger = Database(make_engine(url.render_as_string(hide_password=False), LONG), timeout=LONG)
     with pytest.raises(StoreError, match="InsufficientPrivilege") as caught:
-        stranger.load("digest", idle_ms=0)
+        stranger.load("digest")
     assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
     stranger.close()
 
@@ -1717,7 +1717,7 @@ def test_a_pool_that_is_empty_is_our_own_limit(database_url: str) -> None:
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
     database = Database(engine, timeout=LONG)
     database.upkeep.create_tables()
-    calls: list[Callable[[], object]] = [lambda: database.load("digest", idle_ms=0), lambda: database.probe(LONG)]
+    calls: list[Callable[[], object]] = [lambda: database.load("digest"), lambda: database.probe(LONG)]
     for call in calls:
         with database.engine.connect(), pytest.raises(StoreError, match="TimeoutError") as caught:
             call()
@@ -1822,7 +1822,7 @@ def test_a_revocation_finds_the_session_under_its_new_digest(database: Database)
     database.regenerate(b, successor=c, seen=1, payload={}, idle_ms=60_000)
     followed = [EndedSession(a, 2, False, b), EndedSession(b, 2, False, c), EndedSession(c, 2, True)]
     assert database.revoke(a) == followed
-    found = database.load(c, idle_ms=0)
+    found = database.load(c)
     assert found is not None
     assert found.state is RowState.DEAD
     assert database.revoke("x" * 43) == []
@@ -1911,7 +1911,7 @@ def test_the_death_of_an_old_digest_is_not_that_of_the_session(database: Databas
     database.create(a, user_id="7", payload={}, idle_ms=60_000, absolute_ms=60_000)
     database.regenerate(a, successor=b, seen=1, payload={}, idle_ms=60_000)
     database.kill(a)
-    found = database.load(b, idle_ms=0)
+    found = database.load(b)
     assert found is not None
     assert found.state is RowState.VALID
 

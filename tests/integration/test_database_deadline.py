@@ -125,7 +125,7 @@ def until_it_answers(database: Database) -> None:
     def answers() -> bool:
         try:
             database.probe(1.0)
-            return bool(database.load("digest", idle_ms=0))
+            return bool(database.load("digest"))
         except StoreError:
             return False
 
@@ -165,7 +165,7 @@ def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
     if is_warm:
         warm(database)
     with proxy.failing(HANG):
-        errors = in_threads(20, lambda: database.load("digest", idle_ms=0))
+        errors = in_threads(20, lambda: database.load("digest"))
         causes = [error.cause for error in errors if isinstance(error, StoreError)]
         assert len(causes) == 20
         assert (sum(map(causes.count, GIVEN_UP)), causes.count("NoFreeSlot")) == (SLOTS, 20 - SLOTS)
@@ -175,7 +175,7 @@ def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
     until_it_answers(database)
     wait_until(lambda: database.calls.requests.busy == 0, "free slots")
     database.calls.timeout = LONG
-    rows = in_threads(SLOTS, lambda: database.load("digest", idle_ms=0))
+    rows = in_threads(SLOTS, lambda: database.load("digest"))
     assert [type(row) for row in rows] == [AuthRow] * SLOTS
 
 
@@ -184,7 +184,7 @@ def test_the_probe_has_a_deadline_of_its_own_on_a_black_hole(database: Database,
     """All slots of the requests are lost, and the probe still finds out, in time, when the database is back."""
     warm(database)
     with proxy.failing(HANG):
-        in_threads(SLOTS, lambda: database.load("digest", idle_ms=0))
+        in_threads(SLOTS, lambda: database.load("digest"))
         [error] = in_threads(1, lambda: database.probe(SHORT))
         until_swallowed(proxy, SLOTS + 1)
         assert isinstance(error, StoreError)
@@ -247,9 +247,9 @@ def lost_replies(proxy: FaultProxy) -> int:
 
 
 LANES: dict[str, Callable[[Database], object]] = {
-    "requests": lambda database: database.load("digest", idle_ms=0),
+    "requests": lambda database: database.load("digest"),
     "probes": lambda database: database.probe(SHORT),
-    "patient": lambda database: database.load("digest", idle_ms=0, timeout=2 * SHORT),
+    "patient": lambda database: database.load("digest", timeout=2 * SHORT),
 }
 
 
@@ -285,7 +285,7 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
     until_overdue_calls_end(database, lane)
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     database.calls.timeout = LONG
-    assert database.load("digest", idle_ms=0)
+    assert database.load("digest")
     database.probe(LONG)
     database.close()
     database.engine.dispose()
@@ -306,7 +306,7 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     """SQLAlchemy asks the first one of an engine for the server's version, before any call has it."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
     sa.event.listen(database.engine, "connect", partial(swallow, proxy), insert=True, once=True)
-    [error] = in_threads(1, lambda: database.load("digest", idle_ms=0))
+    [error] = in_threads(1, lambda: database.load("digest"))
     assert isinstance(error, StoreError)
     wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     proxy.heal()
@@ -321,7 +321,7 @@ def test_an_engine_without_a_limit_for_connecting_has_one_here(url: str, proxy: 
     """There is no connection yet that could be shut down."""
     database = Database(shared_engine(url), timeout=SHORT, concurrency=1)
     with proxy.failing(SWALLOW_REPLY):
-        in_threads(1, lambda: database.load("digest", idle_ms=0))
+        in_threads(1, lambda: database.load("digest"))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     wait_until(lambda: database.calls.requests.busy == 0, "a free slot")
     until_it_answers(database)
@@ -334,7 +334,7 @@ def test_a_good_probe_ends_at_once_what_was_given_up_before(url: str, proxy: Fau
     database = Database(make_engine(url, SHORT), timeout=SHORT, concurrency=1)
     warm(database)
     with proxy.failing(SWALLOW_REPLY):
-        in_threads(1, lambda: database.load("digest", idle_ms=0))
+        in_threads(1, lambda: database.load("digest"))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     database.calls.end_overdue(LONG * 100)
     assert database.calls.requests.busy == 1
@@ -417,12 +417,12 @@ PROGRAM = """
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     database = Database(make_engine(sys.argv[1], 0.25), timeout=30)
-    database.load("digest", idle_ms=0)
+    database.load("digest")
     database.calls.timeout = 0.25
     print("ready", flush=True)
     sys.stdin.readline()
     try:
-        database.load("digest", idle_ms=0)
+        database.load("digest")
     except StoreError as error:
         print(error.cause, flush=True)
     while True:  # signal.pause() could begin just after the signal has come
@@ -464,7 +464,7 @@ APPLICATION = """
 
     def application(environ, start_response):
         try:
-            answer = database.load("digest", idle_ms=0).state.value
+            answer = database.load("digest").state.value
         except StoreError as error:
             answer = error.cause
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])

@@ -282,7 +282,7 @@ def test_a_session_that_another_request_gave_a_new_id_is_still_ones_own(make_sit
     late = browser(app, mine.cookie)
     assert late.get("/who").json["user"] == "7"
     database = parts(app).backend.database
-    row = database.load(mine.digest, idle_ms=0)
+    row = database.load(mine.digest)
     assert row is not None
     successor, seen, payload = "s" * 43, row.version, row.payload
     with resting(app):  # which would tell that the old id is dead

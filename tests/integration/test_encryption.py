@@ -150,7 +150,7 @@ def test_auth_that_waits_for_the_database_is_sealed_too(make_app: MakeApp, postg
     wait_until_home(app)
     assert MARKER.encode() not in in_database(postgres.url)
     assert user.get("/get/draft").json["value"] == f"{MARKER} in the outage"
-    row = parts(app).backend.database.load(user.digest, idle_ms=0)
+    row = parts(app).backend.database.load(user.digest)
     assert row is not None and row.payload["draft"] == f'"{MARKER} in the outage"'.encode()
 
 

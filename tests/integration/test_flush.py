@@ -383,7 +383,7 @@ def test_a_sign_in_and_a_sign_out_of_one_request(app: Flask, client: Any, flushe
 
     view(app, pay)
     response = client.post("/do")
-    row = parts(app).backend.database.load(response.json, idle_ms=0)
+    row = parts(app).backend.database.load(response.json)
     assert row is None or not row.live
     assert client.get("/all").json == {"lang": "jp"}
 

@@ -80,7 +80,7 @@ def changed_elsewhere(app: Flask, name: str | None, **payload: bytes) -> None:
     """Write auth keys of a session as another host, without telling Redis."""
     assert name
     database = elsewhere(app)
-    now = database.load(name, idle_ms=0)
+    now = database.load(name)
     assert now
     assert database.update(
         name, seen=now.version, payload={**now.payload, **payload}, user_id=now.user_id, idle_ms=3_600_000

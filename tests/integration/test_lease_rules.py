@@ -121,7 +121,7 @@ def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) ->
     client = sign_in(app)
     backend = parts(app).backend
     database = elsewhere(app)
-    old = database.load(client.digest, idle_ms=0)
+    old = database.load(client.digest)
     assert isinstance(old, AuthRow)
     payload = {**old.payload, "user_role": b'"guest"'}
     assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
@@ -138,7 +138,7 @@ def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
     """With the minimum version it says what this worker knows: one question for all."""
     client = sign_in(app)
     backend = parts(app).backend
-    known = backend.database.load(client.digest, idle_ms=0)
+    known = backend.database.load(client.digest)
     backend.memory.ended.raise_min_version(client.digest, 1)
     serve_by(app, SessionRepository(backend, single_flight=Shared(Confirmed(known, 0, time.monotonic()))))
     redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts

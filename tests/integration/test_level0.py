@@ -244,7 +244,7 @@ def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) ->
     client: Any = app.test_client()
     cookie = cookie_of(client.post("/set", json={"early_access": True})) or ""
     assert ".u" in cookie
-    row = parts(app).backend.database.load(digest_of(cookie.split(".")[0]), idle_ms=0)
+    row = parts(app).backend.database.load(digest_of(cookie.split(".")[0]))
     assert row is not None
     assert row.user_id is None
 

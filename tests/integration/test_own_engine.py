@@ -50,7 +50,7 @@ def test_the_pool_of_the_application_is_never_used(engine: sa.Engine) -> None:
     one, two = Database(engine, timeout=LONG), Database(engine, timeout=LONG)
     for database in (one, two):
         database.probe(LONG)
-        assert database.load("nobody", idle_ms=0) is None
+        assert database.load("nobody") is None
     event = LISTENED_TO[engine.dialect.name]
     there = listeners(engine)
     assert len(there[event]) == len(before[event]) + 2
@@ -98,7 +98,7 @@ def test_a_pool_that_the_application_has_emptied_is_its_own_affair(database_url:
     database.upkeep.create_tables()
     with engine.connect():
         database.probe(LONG)
-        assert database.load("digest", idle_ms=0) is None
+        assert database.load("digest") is None
     database.close()
     engine.dispose()
 

@@ -358,8 +358,8 @@ def test_connections_that_the_server_closed_cost_no_request_anything(
 
 LANES: tuple[Callable[[Database], object], ...] = (
     lambda database: database.probe(TIMEOUT),  # the first: later ones would trust no connection that is open
-    lambda database: database.load("digest", idle_ms=0, timeout=2 * TIMEOUT),
-    lambda database: database.load("digest", idle_ms=0),
+    lambda database: database.load("digest", timeout=2 * TIMEOUT),
+    lambda database: database.load("digest"),
 )
 """Calls of the probe, of patient callers, and of requests."""
 
@@ -507,7 +507,7 @@ def test_a_sign_out_in_an_own_transaction_holds(shared: Flask) -> None:
     assert not revoked.durable
     assert user.get("/who").json["user"] is None
     wait_until_home(shared)
-    row = parts(shared).backend.database.load(user.digest, idle_ms=0)
+    row = parts(shared).backend.database.load(user.digest)
     assert row is not None
     assert not row.live
 

@@ -75,7 +75,7 @@ def calls(database: Database, digest: str) -> list[Any]:
     assert updated is not None
     assert found.idle_expires_at == updated.idle_expires_at > found.read_at >= created.created_at > 0
     said = [(row.digest, row.user_id, row.version, row.live, dict(row.payload)) for row in (created, updated, found)]
-    return [*said, database.load("unknown", idle_ms=0), update(database, 1, digest), database.kill(digest)]
+    return [*said, database.load("unknown"), update(database, 1, digest), database.kill(digest)]
 
 
 def test_sqlalchemy_does_not_run_what_it_has_compiled(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ KILLS = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
 CALLS: dict[str, Callable[[Database], object]] = {
     "alone": lambda database: create(database, "digest"),
     "in a transaction": lambda database: create(database, "digest", kill="other"),
-    "a read": lambda database: database.load("digest", idle_ms=0),
+    "a read": lambda database: database.load("digest"),
 }
 
 

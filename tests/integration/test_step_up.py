@@ -380,7 +380,7 @@ def test_a_request_that_knows_an_older_row_does_not_make_a_session_privileged(ma
     @app.post("/promote-late")
     def promote_late() -> str:
         assert session["user_role"] == "admin"
-        now = database.load(client.digest, idle_ms=0)
+        now = database.load(client.digest)
         assert now
         withdrawn = {**now.payload, "user_role": b'"user"'}
         assert database.update(client.digest, seen=now.version, payload=withdrawn, user_id="1", idle_ms=HOUR)

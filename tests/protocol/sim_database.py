@@ -257,12 +257,12 @@ class SimDatabase:
     # -- the methods of Database ---------------------------------------------------------------------------------------
 
     def load(
-        self, digest: str, *, idle_ms: int, idle_seen: int | None = None, timeout: float | None = None
+        self, digest: str, *, idle_ms: int | None = None, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
         """See the package."""
         return self._ask(timeout, lambda: self._load(digest, idle_ms, idle_seen))
 
-    def _load(self, digest: str, idle_ms: int, idle_seen: int | None) -> AuthRow | None:
+    def _load(self, digest: str, idle_ms: int | None, idle_seen: int | None) -> AuthRow | None:
         row = self.tables.row(digest)
         if row is None or row.state not in (RowState.VALID, RowState.IDLE_EXPIRED):
             return row
@@ -270,7 +270,9 @@ class SimDatabase:
         later = max(row.idle_expires_at, min(idle_seen or 0, row.absolute_expires_at))
         row = replace(row, idle_expires_at=later)
         if row.state is RowState.VALID:
-            expires_at = _idle_expiry(row, self._idle_of(row.payload, idle_ms))
+            expires_at = row.idle_expires_at
+            if idle_ms is not None:
+                expires_at = _idle_expiry(row, self._idle_of(row.payload, idle_ms))
             if expires_at > stored.idle_expires_at:
                 self.tables.put(replace(stored, idle_expires_at=expires_at), is_change=False)
             return replace(row, idle_expires_at=expires_at)

@@ -112,7 +112,7 @@ class Database:
     # -- for requests --------------------------------------------------------------------------------------------
 
     def load(
-        self, digest: str, *, idle_ms: int, idle_seen: int | None = None, timeout: float | None = None
+        self, digest: str, *, idle_ms: int | None = None, idle_seen: int | None = None, timeout: float | None = None
     ) -> AuthRow | None:
         """Return the row of a session as it is when this returns, or None.
 
@@ -124,7 +124,7 @@ class Database:
         nothing is ended, but a later expiry counts all the same. The next read tries again.
 
         :param idle_ms: the idle time of most sessions; the expiry is moved when more than a quarter of that of this
-            one has passed. 0: never.
+            one has passed. None: this is no use of the session.
         :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
         """
 
@@ -137,8 +137,9 @@ class Database:
                 return None
             row = self._rows.value(found)
             # After the reading connection is back in the pool: one call never holds two.
-            read = after_read(self.connections, self._rows, row, self._idle_of(row.payload, idle_ms), idle_seen)
-            if after_ms is not None and idle_ms and read.idle_expires_at == row.idle_expires_at:
+            idle = None if idle_ms is None else self._idle_of(row.payload, idle_ms)
+            read = after_read(self.connections, self._rows, row, idle, idle_seen)
+            if after_ms is not None and idle is not None and read.idle_expires_at == row.idle_expires_at:
                 note_use(self.connections, self._rows, read, found[-1] or 0, after_ms)
             return read
 

@@ -22,11 +22,13 @@ _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 """What a row may be whose idle expiry still decides something."""
 
 
-def after_read(connections: Connections, rows: Rows, row: AuthRow, idle_ms: int, idle_seen: int | None) -> AuthRow:
+def after_read(
+    connections: Connections, rows: Rows, row: AuthRow, idle_ms: int | None, idle_seen: int | None
+) -> AuthRow:
     """Return the row after the effects of a read on it.
 
     :param row: as it was read, by a connection that is back in the pool: one call never holds two.
-    :param idle_ms: the idle time; 0: the expiry is not moved.
+    :param idle_ms: the idle time; None: the expiry is moved no further than Redis has it.
     :param idle_seen: the idle expiry that Redis has, milliseconds since 1970. 0: it has none. None: no answer.
     """
     stored, row = row.idle_expires_at, _by_later_expiry(row, idle_seen)
@@ -36,7 +38,7 @@ def after_read(connections: Connections, rows: Rows, row: AuthRow, idle_ms: int,
     # the answer back: the next read tries again, and the probe finds out about the database.
     with suppress(SQLAlchemyError):
         if row.state is RowState.VALID:
-            expires_at = _idle_expiry(row, idle_ms)
+            expires_at = row.idle_expires_at if idle_ms is None else _idle_expiry(row, idle_ms)
             if expires_at > stored:
                 values = {"ms": expires_at, "seen": stored}
                 moved = replace(row, idle_expires_at=expires_at)

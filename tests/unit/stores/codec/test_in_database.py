@@ -62,7 +62,7 @@ def test_every_way_to_make_and_change_a_row(database: Database) -> None:
     assert adopted is not None and adopted.payload == PAYLOAD
     assert "marzipan" not in stored(database)
     for digest, payload in ((ANOTHER, more), (THIRD, PAYLOAD)):
-        loaded, described = database.load(digest, idle_ms=0), database.describe(digest, LONG)
+        loaded, described = database.load(digest), database.describe(digest, LONG)
         assert loaded is not None and loaded.payload == payload
         assert described is not None and described.row.payload == payload
     found = database.load_many([DIGEST, ANOTHER, THIRD], LONG)
@@ -71,7 +71,7 @@ def test_every_way_to_make_and_change_a_row(database: Database) -> None:
     assert [row.payload for row in database.sessions_of("8")] == [PAYLOAD]
     assert [found.row.payload for found in database.devices.of_user("8")] == [PAYLOAD]
     assert more in [row.payload for row in database.changed_since(1_000_000).rows]
-    assert database.load("x" * 43, idle_ms=0) is None and database.describe("x" * 43, LONG) is None
+    assert database.load("x" * 43) is None and database.describe("x" * 43, LONG) is None
     assert database.update(DIGEST, seen=7, payload=more, user_id="7", idle_ms=60_000) is None
 
 
@@ -86,7 +86,7 @@ def test_a_row_that_was_changed_behind_its_back_is_damaged(database: Database) -
         connection.execute(
             sa.text("UPDATE langpont_sessions SET payload = :p WHERE digest = :d"), {"p": payload, "d": DIGEST}
         )
-    for ask in (lambda: database.load(DIGEST, idle_ms=0), lambda: database.describe(DIGEST, LONG)):
+    for ask in (lambda: database.load(DIGEST), lambda: database.describe(DIGEST, LONG)):
         with pytest.raises(StoreError) as caught:
             ask()
         assert (caught.value.error_class, caught.value.cause) == (ErrorClass.DATA, "UnreadablePayload")
@@ -100,7 +100,7 @@ def test_a_row_that_was_changed_behind_its_back_is_damaged(database: Database) -
     found = database.load_many([DIGEST, ANOTHER], LONG)
     assert (set(found.rows), found.damaged) == ({ANOTHER}, {DIGEST})
     assert database.kill(DIGEST) == 2
-    dead = database.load(DIGEST, idle_ms=0)
+    dead = database.load(DIGEST)
     assert dead is not None and not dead.live and dead.payload == {}
 
 
