@@ -143,7 +143,7 @@ class LangPontSession(SessionInterface):
         if not is_stored:
             return
         done = self._send_cookie(app, repository.settings, session, response)
-        if work.old is not None and work.old.ends_with(session, done == _DELETED):
+        if session.old is not None and session.old.ends_with(session, done == _DELETED):
             done = self._delete_old_cookie(app, repository.settings, response)
         is_private = bool(done) or work.showed_auth
         if is_private or session.accessed:

@@ -210,7 +210,6 @@ class Identity:
 class Ids(Identity):
     """The ids of one request's session, what its cookie says, and the request's way through the stores.
 
-    :ivar old: the old session whose cookie the request carries as well; None: it carries none.
     :ivar adopted: the id of an old session that was taken over in this request.
     :ivar put_off: what became of one that could not be, because a store does not answer.
     :ivar chosen_permanent: what this request said of it; `saved_permanent`: what the last save stored. None: nothing.
@@ -219,7 +218,6 @@ class Ids(Identity):
     :ivar way: the request's way through the stores, if it is on it already.
     """
 
-    old: OldSession | None = None
     adopted: SessionId | None = None
     put_off: Adopted | None = None
     chosen_permanent: bool | None = None

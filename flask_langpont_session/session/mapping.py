@@ -68,16 +68,16 @@ def _look(session: Session, key: str) -> Seen | None:
 
 def _begin_work(session: Session) -> Work:
     """Begin the work of a request, which goes on from what the straight line has shown."""
-    origin, seen, old = session.read_cookie(), session.seen, session.old
+    origin, seen = session.read_cookie(), session.seen
     work = session.begun = Work(session.context, session.request, origin)
-    work.old, work.transient, work.is_closed, session.seen = old, session.transient, session.is_closed, None
+    work.transient, work.is_closed, session.seen = session.transient, session.is_closed, None
     if seen is None:
         work.is_off_line = True
     elif seen is not NOT_LOOKED:
         work.loaded = seen
         work.now.read.update(session.keys_read)
-    if origin is None and old is not None and not session.is_closed:
-        work.take_over(old)
+    if origin is None and session.old is not None and not session.is_closed:
+        work.take_over(session.old)
     return work
 
 
@@ -234,7 +234,8 @@ class Session(DictLike):
         return f"<Session {state}, {len(self.work.now.assigned)} keys set>"
 
     def __setitem__(self, key: str, value: Any) -> None:
-        kind = self.context.kind_of(check_key(key))
+        key = check_key(key)
+        kind = self.context.kind_of(key)
         if kind is not KeyKind.STORED:
             SpecialKeys(self).set(key, kind, value)
             return

@@ -127,7 +127,7 @@ class SpecialKeys:
             return work.token_meanwhile
         target = work.target or work.give_id(ANONYMOUS)
         work.wants_cookie = True
-        if work.old is not None and target is work.origin and (token := self._token_brought_along(key)):
+        if self._session.old is not None and target is work.origin and (token := self._token_brought_along(key)):
             return token
         if target is work.minted or target.kind == ANONYMOUS:
             return target.csrf_token()
