@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def test_a_cookie_is_read_when_it_is_needed_and_once(maker: Maker) -> None:
     assert "lang" not in session
     assert session.new
     assert asked == [1]
+
+
+class Keys(StrEnum):
+    THEME = "theme"
+
+
+def test_a_key_of_an_enumeration_is_its_text(maker: Maker) -> None:
+    session = maker.session()
+    session[Keys.THEME] = "dark"
+    assert [type(key) for key in session.work.now.assigned] == [str]
+    assert session["theme"] == "dark"
 
 
 def test_a_key_is_text(maker: Maker) -> None:
