@@ -20,6 +20,15 @@ log = logging.getLogger(__name__)
 _MOST_NOTED = 256
 """Unclaimed keys that are logged at most: an application that makes up keys must not fill memory or logs."""
 
+_NAMES_A_USER = frozenset({"id", "uid", "email", "login", "account", "account_id", "userid", "current_user"})
+_GIVES_A_RIGHT = frozenset(
+    {
+        *("role", "roles", "admin", "is_admin", "staff", "is_staff", "is_superuser", "superuser"),
+        *("permissions", "scopes", "groups", "access_token", "token"),
+    }
+)
+"""Names that usually mean so, where no table says it. Such a key outlives a sign-out of its user elsewhere."""
+
 WHAT_IT_GETS: Mapping[Behaviour, str] = {
     Behaviour.PRIMARY: "Redis",
     Behaviour.DATABASE_FALLBACK: "what the row in the database says",
@@ -57,12 +66,24 @@ class UnclaimedKeys:
         feature = self._settings.table.feature_of(key)
         log.log(
             logging.WARNING if has_app_context() and current_app.debug else logging.INFO,
-            "no feature names session key %r. %s To name it, and to change that: app.config[%r] = %s",
+            "no feature names session key %r. %s%s To name it, and to change that: app.config[%r] = %s",
             key,
+            identity_advice(key),
             _fate(self._settings, key),
             *_setting(self._settings, key, feature.priority),
             extra=fields("key_unclaimed", key=key, category=feature.category, priority=feature.priority.value),
         )
+
+
+def identity_advice(key: str) -> str:
+    """Return a sentence with a space behind it, about a key whose name looks as if it named the user or gave a right;
+    else an empty text."""
+    name = key.lower()
+    if name in _NAMES_A_USER:
+        return f"If it names the signed-in user, add it to {PREFIX}USER_KEYS: no row in the database stands behind it. "
+    if name in _GIVES_A_RIGHT:
+        return f"If it gives a right, add it to {PREFIX}PRIVILEGE_KEYS: no row in the database stands behind it. "
+    return ""
 
 
 def _fate(settings: Settings, key: str) -> str:
@@ -173,4 +194,7 @@ def _meaning(settings: Settings, key: str) -> str:
         return "a right: every change of it needs the database"
     if settings.table.feature_of(key).category == AUTH:
         return "data: of a signed-in user in the database, of a visitor in Redis alone"
-    return f"data, in Redis alone{'; no feature names it' if settings.table.is_unclaimed(key) else ''}"
+    if not settings.table.is_unclaimed(key):
+        return "data, in Redis alone"
+    advice = identity_advice(key).rstrip(" .")
+    return f"data, in Redis alone; no feature names it{f'. {advice}' if advice else ''}"

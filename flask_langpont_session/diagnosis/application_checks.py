@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config.checks import PREFIX
+from ..config.explanations import identity_advice
 from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY
@@ -303,6 +304,9 @@ def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
             f"no feature names {names}{more} (in {found.sessions} sessions that changed today)",
             f"name them in {PREFIX}FEATURES; `flask langpont explain KEY` says what happens to each",
         )
+        for key in found.keys:
+            if advice := identity_advice(key):
+                yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
     elif found.sessions:
         yield ok(f"none in {found.sessions} sessions that changed today")
     else:

@@ -47,6 +47,8 @@ def test_a_key_that_is_not_stored_as_others_is_told_in_a_line(tmp_path: Path, ke
         ("user_role", "a right: every change of it needs the database"),
         ("lang", "data, in Redis alone"),
         ("strange", "data, in Redis alone; no feature names it"),
+        ("uid", "data, in Redis alone; no feature names it. If it names the signed-in user, add it to"),
+        ("Roles", "data, in Redis alone; no feature names it. If it gives a right, add it to"),
     ],
 )
 def test_what_a_key_means(tmp_path: Path, key: str, meaning: str) -> None:

@@ -266,6 +266,7 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("journal-workers", FAILURE, with_workers(Worker(7, 0, GUNICORN), Worker(8, 1000, GUNICORN)), "users 0, 1000"),
     ("journal-workers", SKIPPED, with_workers(), "no worker runs"),
     ("unclaimed-keys", WARNING, replace(GOOD, unclaimed=Unclaimed(3, ("basket", "seen"))), "'basket', 'seen'"),
+    ("unclaimed-keys", WARNING, replace(GOOD, unclaimed=Unclaimed(3, ("is_admin",))), "name of 'is_admin'"),
     ("unclaimed-keys", SKIPPED, replace(GOOD, unclaimed=Unclaimed(0, ())), "no signed-in session"),
 ]  # fmt: skip
 
