@@ -475,7 +475,7 @@ def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | Non
         source = cluster.make_pool(cluster.Route(lambda: (address,), nodes.tls), waits=waits, options=nodes.options)
         connection = Pool(source, names).new()
         connections.connect(connection, time.monotonic() + timeout)
-        connections.bound(connection, time.monotonic() + timeout)
+        connection.deadline.renew(time.monotonic() + timeout)
         return connection
 
     return ClusterTopology(nodes, connect)

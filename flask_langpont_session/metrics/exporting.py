@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..policy.health import Health
     from ..stores.backend import SessionStore
+    from ..stores.redis.connections import Pool
     from .figures import Figures
     from .prometheus import Standing
     from .publisher import Publisher, Sink
@@ -85,7 +86,7 @@ class Exporting:
         from .figures import figures
 
         def take() -> Figures:
-            in_use = max(store.take_most_in_use() for store in self._stores)
+            in_use = max((pool.take_most_in_use() for store in self._stores for pool in _pools(store)), default=0)
             return figures(reader.take(), active=self.active.take(), in_use=in_use)
 
         return take
@@ -153,7 +154,7 @@ class Exporting:
         return PeriodicThread(OTEL, begin, otel.INTERVAL)
 
     def _in_use(self) -> dict[str, int]:
-        return {store.name: store.in_use for store in self._stores}
+        return {store.name: sum(pool.in_use for pool in _pools(store)) for store in self._stores}
 
     def _standing(self) -> Standing:
         from .prometheus import Standing
@@ -187,3 +188,7 @@ class Exporting:
     def stop(self) -> None:
         """Publish what is left and end. For tests and orderly exits; a process that ends does it by itself."""
         end_all(self.threads)
+
+
+def _pools(store: SessionStore) -> list[Pool]:
+    return [endpoint.link.connections for endpoint in store.endpoints.values()]

@@ -263,4 +263,4 @@ def _write_tombstones(backend: Backend, dead: Sequence[tuple[str, int]], names: 
     :param names: the categories in whose place they are.
     """
     for some in steps.parts(dead):
-        backend.primary.push_many([], some, names, stamp_ms=0, timeout=steps.TIMEOUT)
+        backend.primary.push_many(some, names, stamp_ms=0, timeout=steps.TIMEOUT)

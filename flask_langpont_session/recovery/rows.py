@@ -263,4 +263,4 @@ def tell_redis(backend: Backend, rows: Sequence[AuthRow], rowless: Sequence[tupl
         if row.state is RowState.VALID
     ]
     # Of auth alone: what else a session has is taken away where nothing of it is to be carried any more.
-    backend.primary.push_many(live, [*over, *rowless], (AUTH,), stamp_ms=stamp_ms, timeout=steps.TIMEOUT)
+    backend.primary.push_many([*live, *over, *rowless], (AUTH,), stamp_ms=stamp_ms, timeout=steps.TIMEOUT)

@@ -191,7 +191,7 @@ class Revocations(Part):
         """Write tombstones of sessions of one shard. Return whether the shard has them."""
         scope, names = scope.to(digests[0]), tuple(self._backend.table.categories)
         dead = [(digest, int(in_database)) for digest in digests]
-        return scope.did(WRITE_TOMBSTONE, self._primary.push_many, [], dead, names, stamp_ms=0)
+        return scope.did(WRITE_TOMBSTONE, self._primary.push_many, dead, names, stamp_ms=0)
 
 
 class Devices(Part):

@@ -17,7 +17,6 @@ from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
 from flask_langpont_session.stores.redis.commands import READ
-from flask_langpont_session.stores.redis.connections import bound
 from flask_langpont_session.testing import captured_events, switched_off
 from tests.faults.proxy import STALL_REPLY, FaultProxy
 from tests.support.auth_records import say, says
@@ -385,7 +384,7 @@ def ask_for(app: Flask, digest: str, *categories: str) -> None:
     """Send another request's question over the next connection, and go away before the reply is there."""
     store = redis_store(app)
     connection = store.link.connections.take(time.monotonic() + LONG)
-    bound(connection, time.monotonic() + LONG)
+    connection.deadline.renew(time.monotonic() + LONG)
     keys = [store.key(name, digest) for name in categories]
     command = ("EVALSHA", READ.sha, len(keys), *keys, *[0 for _ in keys])
     connection.send_packed_command(connection.pack_commands([command]), check_health=False)

@@ -52,14 +52,10 @@ METHODS: dict[str, tuple[Call, Any]] = {
     ),
     "push": (lambda s: s.push(ROW, 1, 60_000, timeout=WAIT), b"pushed"),
     "write_tombstone": (lambda s: s.write_tombstone(D, 1, ("auth", "ui"), timeout=WAIT), b"buried"),
-    "push_many": (lambda s: s.push_many([(ROW, 1)], [], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
+    "push_many": (lambda s: s.push_many([(ROW, 1)], ("auth",), stamp_ms=1, timeout=WAIT), b"older"),
     "extend_idle": (lambda s: s.extend_idle(D, 1000, timeout=WAIT), 17),
     "canary": (lambda s: s.endpoint.look_at_canary(None, timeout=WAIT), [1, b"generation", 2]),
-    "merge": (
-        lambda s: s.merge(MERGES[0], limits=LIMITS, timeout=WAIT, write_id="write.1"),
-        [b"merged", 5, 1, 0],
-    ),
-    "merge late": (lambda s: s.merge(MERGES[0], limits=LIMITS, timeout=WAIT, write_id="write.1"), [b"late", 7]),
+    "merge late": (lambda s: s.merge_all(MERGES[:1], limits=LIMITS, timeout=WAIT, write_id="write.1"), [b"late", 7]),
     "merge_all": (
         lambda s: s.merge_all(MERGES, limits=LIMITS, timeout=WAIT, write_id="write.1"),
         [b"merged", 5, 4, 3],
@@ -188,7 +184,7 @@ def test_nothing_but_a_store_error_comes_out(store: RedisStore, server: StrangeS
                 "AttributeError",
             }:
                 assert not store.link.connections.idle, f"kept after {odd[:40]!r}"
-        assert store.in_use == 0
+        assert store.link.connections.in_use == 0
     assert errors
 
 
@@ -238,7 +234,7 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     with pytest.raises(KeyboardInterrupt):
         store.extend_idle(D, 1, timeout=5)
     assert store.link.connections.idle == []
-    assert store.in_use == 0
+    assert store.link.connections.in_use == 0
     assert store.extend_idle(D, 1, timeout=5) == 1
 
 

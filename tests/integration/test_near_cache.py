@@ -286,7 +286,7 @@ def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None
     for change in (
         lambda: worker.store.push(row, 1, LIFE, timeout=WAIT),
         lambda: worker.store.extend_idle(DIGEST, LIFE, timeout=WAIT),
-        lambda: worker.store.push_many([(row, LIFE)], [], ["ui"], stamp_ms=2, timeout=WAIT),
+        lambda: worker.store.push_many([(row, LIFE)], ["ui"], stamp_ms=2, timeout=WAIT),
         lambda: worker.store.quarantine(REF, "ui", timeout=WAIT),
         lambda: worker.store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=WAIT),
     ):
@@ -302,7 +302,7 @@ def test_a_touch_that_is_due_is_made(worker: Worker, raw: Any) -> None:
     warm = worker.seconds
     for seconds, is_known in ((0.24, True), (0.26, False)):
         worker.seconds = warm + LIFE / 1000 * seconds
-        worker.near.lanes[0].asked_at = worker.near.now()  # another session is asked for all the time
+        worker.near.lanes[0].asked_at = worker.seconds  # another session is asked for all the time
         assert (worker.known() is not None) == is_known
 
 

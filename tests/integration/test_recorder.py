@@ -138,17 +138,17 @@ def test_waits_for_a_connection_are_measured_where_there_was_none(app: Flask) ->
 
 def test_connections_in_use_are_counted(app: Flask) -> None:
     """Now, and the most at a time since the last look."""
-    store = redis_store(app)
-    seen = []
+    store, seen = redis_store(app), []
+    pool = store.link.connections
 
     def meanwhile(replies: object, server: object) -> bool:
-        seen.append(store.in_use)
+        seen.append(pool.in_use)
         store.endpoint.time_ms(timeout=5)
         return True
 
     store.link.run([commands.plain("TIME", fits=lambda reply: True)], 5, meanwhile)
-    assert (seen, store.in_use) == ([1], 0)
-    assert (store.take_most_in_use(), store.take_most_in_use()) == (2, 0)
+    assert (seen, pool.in_use) == ([1], 0)
+    assert (pool.take_most_in_use(), pool.take_most_in_use()) == (2, 0)
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------

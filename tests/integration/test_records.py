@@ -163,7 +163,11 @@ def stamp(store: RedisStore, write_id: str = "write.1", **changes: Any) -> int:
 
 
 def merge(store: RedisStore, *steps: MergeStep, write_id: str = "merge.1", limits: Limits = LIMITS) -> Merged:
-    return store.merge(Merge(DIGEST, "ui", steps, "free", LIFE), limits=limits, timeout=WAIT, write_id=write_id)
+    merges = [Merge(DIGEST, "ui", steps, "free", LIFE)]
+    [merged] = store.merge_all(merges, limits=limits, timeout=WAIT, write_id=write_id)
+    if isinstance(merged, StoreError):
+        raise merged
+    return merged
 
 
 def outcomes(store: RedisStore, *steps: MergeStep, **more: Any) -> list[Outcome]:
@@ -1085,7 +1089,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
     stamp(store, sets={"a": b"1", "n": b"1"})
     then_ms = store.endpoint.time_ms(timeout=WAIT)
     steps = [wipe(then_ms * 1000 + 250_000), put("b", b"1", then_ms * 1000), add("n", 3)]
-    sent, run = [], store.link.run_until
+    sent, run = [], store.link.run
 
     def half_late(calls: Any, *arguments: Any, **options: Any) -> Any:
         """The second packet is the first that is in time as a whole."""
@@ -1094,7 +1098,7 @@ def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, 
         return [replies[0], [b"late", now_ms]] if len(sent) == 1 else replies
 
     merges = [Merge(DIGEST, "ui", steps, "free", LIFE), Merge("e" * 43, "ui", [add("n", 1)], "free", LIFE)]
-    store.link.run_until = half_late  # type: ignore[method-assign, assignment]
+    store.link.run = half_late  # type: ignore[method-assign, assignment]
     found = store.merge_all(merges, limits=LIMITS, timeout=15 * WAIT, write_id="merge.1")
     assert len(sent) == 2
     assert [merged.outcomes for merged in found if isinstance(merged, Merged)] == [(APPLIED,) * 3, (APPLIED,)]
@@ -1134,8 +1138,8 @@ def test_what_is_stuck_in_the_socket_of_a_stopped_server_does_nothing(
             if how == "write":
                 store.write(VISITOR, change, guard="free", limits=LIMITS, timeout=0.1, write_id="stuck.1")
             else:
-                merges = Merge(DIGEST, "ui", steps, "free", LIFE)
-                store.merge(merges, limits=LIMITS, timeout=0.1, write_id="stuck.1")
+                merges = [Merge(DIGEST, "ui", steps, "free", LIFE)]
+                store.merge_all(merges, limits=LIMITS, timeout=0.1, write_id="stuck.1")
         assert (caught.value.timed_out, caught.value.sent) == (True, True)
     finally:
         server.thaw()

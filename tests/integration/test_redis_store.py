@@ -96,7 +96,10 @@ def addition(name: str, by: int, token: str | None = None) -> MergeStep:
 
 def merge(store: RedisStore, *steps: MergeStep, guard: str = "free", limits: tuple[int, int] = LIMITS[:2]) -> Merged:
     whole = Merge(DIGEST, "ui", steps, guard, LIFE)
-    return store.merge(whole, limits=Limits(*limits, EMPTY), timeout=WAIT, write_id=new_write_id())
+    [merged] = store.merge_all([whole], limits=Limits(*limits, EMPTY), timeout=WAIT, write_id=new_write_id())
+    if isinstance(merged, StoreError):
+        raise merged
+    return merged
 
 
 def data(raw: Any, category: str = "ui") -> dict[str, str]:

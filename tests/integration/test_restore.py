@@ -236,7 +236,9 @@ def test_what_waited_is_merged_into_what_came_back(server: Server, late: bool) -
         MergeStep(Operation.SET, "lang", b"en", moment=version, base=b"ja"),
         MergeStep(Operation.ADD, "usage", 1, "token01"),
     ]
-    server.store.merge(Merge(SID, "ui", steps, "free", LIFE_MS), limits=LIMITS, timeout=5, write_id=new_write_id())
+    server.store.merge_all(
+        [Merge(SID, "ui", steps, "free", LIFE_MS)], limits=LIMITS, timeout=5, write_id=new_write_id()
+    )
     assert server.fields == {"lang": b"en", "usage": b"5", "theme": b"dark"}
 
 
@@ -256,7 +258,7 @@ def test_an_addition_that_is_part_of_the_copy_is_not_made_again(
     restore = Restore(SID, "ui", copy, "free", LIFE_MS, is_partial)
     again = MergeStep(Operation.ADD, "usage", 3, write_id, moment=copy.version)
     for merge in restore, Merge(SID, "ui", [again], "free", LIFE_MS):
-        server.store.merge(merge, limits=LIMITS, timeout=5, write_id=new_write_id())
+        server.store.merge_all([merge], limits=LIMITS, timeout=5, write_id=new_write_id())
     assert server.fields == {"usage": b"3", **({"theme": b"light"} if written else {})}
 
 
@@ -270,5 +272,5 @@ def test_an_addition_to_what_was_written_after_the_loss_is_made(server: Server) 
     server.write(usage="1")
     again = MergeStep(Operation.ADD, "usage", 3, write_id, moment=copy.version)
     for merge in Restore(SID, "ui", copy, "free", LIFE_MS), Merge(SID, "ui", [again], "free", LIFE_MS):
-        server.store.merge(merge, limits=LIMITS, timeout=5, write_id=new_write_id())
+        server.store.merge_all([merge], limits=LIMITS, timeout=5, write_id=new_write_id())
     assert server.fields == {"usage": b"4"}

@@ -291,7 +291,7 @@ def test_a_connection_that_was_in_use_when_all_were_forgotten_is_not_kept(make_a
     assert store.link.connections.take(time.monotonic() + LONG) is connection
     store.forget_connections()
     store.link.connections.put_back(connection)
-    assert (store.link.connections.idle, store.in_use, connection._sock) == ([], 0, None)
+    assert (store.link.connections.idle, store.link.connections.in_use, connection._sock) == ([], 0, None)
 
 
 def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -> None:
@@ -424,7 +424,7 @@ def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app
     assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.LOCAL, False)
     threading.Timer(0.05, store.link.connections.put_back, (held,)).start()
     assert store.endpoint.time_ms(timeout=Wait(LONG, LONG))
-    assert store.in_use == 0
+    assert store.link.connections.in_use == 0
 
 
 def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
@@ -528,7 +528,7 @@ def test_connections_that_were_closed_while_they_lay_idle_fail_no_request(make_a
             admin.client_kill_filter(_type="normal", skipme=True)
         wait_until(lambda: all(select.select([one._sock], [], [], 0)[0] for one in held), "the ends to arrive here")
         assert store.endpoint.time_ms(timeout=LONG)
-        assert (store.in_use, len(store.link.connections.idle)) == (0, 1)
+        assert (store.link.connections.in_use, len(store.link.connections.idle)) == (0, 1)
 
 
 @pytest.mark.real_time("what hangs is given up within a bound")

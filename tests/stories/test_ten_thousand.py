@@ -90,7 +90,7 @@ def sign_in(site: Site, users: Sequence[str]) -> list[Login]:
     assert len(rows) == len(users)
     for at in range(0, len(rows), AT_ONCE):
         some = [(row, HOUR_MS) for row in rows[at : at + AT_ONCE]]
-        backend.primary.push_many(some, [], [], stamp_ms=stamp_ms, timeout=5)
+        backend.primary.push_many(some, [], stamp_ms=stamp_ms, timeout=5)
     close(app)
     return [Login(user, sid.digest, f"{COOKIE}={signer.dump(sid)}") for sid, user in zip(ids, users, strict=True)]
 

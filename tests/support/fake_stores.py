@@ -124,10 +124,9 @@ class FakeRedis:
         self._ask("write_tombstone", digest, version)
         self.entries[digest] = AuthEntry(None, in_database=bool(version))
 
-    def push_many(
-        self, rows: Sequence[Any], dead: Sequence[tuple[str, int]], categories: Sequence[str], **options: Any
-    ) -> None:
-        self._ask("push_many", [row.digest for row, _ in rows], list(dead))
+    def push_many(self, what: Sequence[tuple[Any, int]], categories: Sequence[str], **options: Any) -> None:
+        dead = [part for part in what if isinstance(part[0], str)]
+        self._ask("push_many", [of.digest for of, _ in what if not isinstance(of, str)], dead)
         for digest, version in dead:
             self.entries[digest] = AuthEntry(None, in_database=bool(version))
 

@@ -123,18 +123,16 @@ def calls(store: RedisStore) -> Mapping[str, Callable[[], object]]:
         "read": lambda: store.read(USER, {"auth": 4 * HOUR, "ui": 4 * HOUR}, timeout=LONG),
         "near": lambda: found(store),
         "extend_idle": lambda: store.extend_idle(DIGEST, 2 * HOUR, timeout=LONG),
-        "merge": lambda: [
-            store.merge(merge, **options),
-            store.write(USER, ui, guard="alive", **options),
-        ],
         "merge_all": lambda: [
+            store.merge_all([merge], **options),
+            store.write(USER, ui, guard="alive", **options),
             store.merge_all([merge, wipe], **options),
             store.merge_all([Restore(DIGEST, "ui", CategoryCopy(2**52, {"lang": b'"jp"'}), "alive", HOUR)], **options),
         ],
         "auths": lambda: store.auths([DIGEST], timeout=LONG),
         "copies": lambda: store.copies([(DIGEST, "ui")], timeout=LONG),
         "quarantine": lambda: store.quarantine(USER, "ui", timeout=LONG),
-        "push_many": lambda: store.push_many([(row(), HOUR)], [(OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
+        "push_many": lambda: store.push_many([(row(), HOUR), (OTHER, 1)], ["auth", "ui"], stamp_ms=2, timeout=LONG),
         "write_tombstone": lambda: store.write_tombstone(DIGEST, 2, ["auth", "ui"], timeout=LONG),
         "look_at_canary": lambda: store.endpoint.look_at_canary(None, timeout=LONG),
         "probe": lambda: store.endpoint.probe(f"{store.prefix}:canary:x", "x", timeout=LONG),
@@ -197,7 +195,6 @@ def test_everything_that_is_asked_of_a_store_is_tried_here(store: RedisStore) ->
         "find_shards",
         "home_of",
         "estimated_ms",
-        "take_most_in_use",
         "forget_connections",
     }
 

@@ -7,22 +7,21 @@ Where the shards are is known by :mod:`.topology`, which of them a call goes to 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
 
-from ...policy.categories import AUTH
-from ...policy.copies import CategoryCopy, RecordRef
+from ...policy.copies import RecordRef
 from ...policy.errors import ErrorClass, StoreError
-from ...policy.ids import SIGNED_IN
 from ...policy.rows import AuthRow
 from ...support.chance import CHANCE
 from .endpoint import Endpoint
 from .link import Link
 from .near import NearCache
-from .records import Answer, Limits, Merge, Merged, Restore
+from .records import Answer
 from .server_identity import Canary
 from .shards import Router, Shards
 from .slots import Address, tag_of
@@ -184,7 +183,7 @@ def leads_there(connection: Any) -> bool:
 
 
 def _of_session(
-    method: Callable[Concatenate[RedisStore, P], T], digest_of: Callable[[Any], str]
+    method: Callable[Concatenate[RedisStore, P], T], digest_of: Callable[[Any], str] = attrgetter("digest")
 ) -> Callable[Concatenate[ClusterStore, P], T]:
     """Return a method that does what one of :class:`RedisStore` does, on the shard that has the session.
 
@@ -202,13 +201,62 @@ def _of_session(
     return ask
 
 
-def _digest(of: RecordRef | AuthRow | Merge | Restore) -> str:
-    return of.digest
+def _of_several(
+    method: Callable[Concatenate[RedisStore, P], Sequence[T]], digest_of: Callable[[Any], str], *, fails: bool = True
+) -> Callable[Concatenate[ClusterStore, P], list[T]]:
+    """Return a method that does with several things what one of :class:`RedisStore` does, in one round trip for each
+    shard, with that time-out. Where a slot is on its way to another shard each thing goes its own way.
+
+    :param digest_of: says to which session a thing belongs.
+    :param fails: as a whole, if one of those fails; else its error is among the results.
+    """
+    name = method.__name__
+
+    def ask(self: ClusterStore, /, *arguments: P.args, **options: P.kwargs) -> list[T]:
+        items, *others = cast(list[Any], arguments)
+        timeout = cast(float, options["timeout"])
+
+        def together(store: RedisStore, some: Sequence[Any], left: float) -> Sequence[T]:
+            done: Sequence[T] = getattr(store, name)(some, *others, **{**options, "timeout": left})
+            return done
+
+        def alone(item: Any) -> T | StoreError:
+            def there(store: RedisStore, left: float) -> T:
+                [done] = together(store, [item], left)
+                if isinstance(done, StoreError):
+                    raise done
+                return done
+
+            try:
+                return self.router.route(digest_of(item), timeout, there)
+            except StoreError as error:
+                if fails:
+                    raise
+                return error
+
+        found: dict[int, Any] = {}
+        for number, places in sorted(self.by_shard(map(digest_of, items)).items()):
+            try:
+                done = together(self.shards.of(number), [items[place] for place in places], timeout)
+            except StoreError as error:
+                if error.error_class is not ErrorClass.TOPOLOGY:
+                    raise
+                done = [cast(T, error)] * len(places)
+            for place, each in zip(places, done, strict=True):
+                is_moving = isinstance(each, StoreError) and each.error_class is ErrorClass.TOPOLOGY
+                found[place] = alone(items[place]) if is_moving else each
+        return [found[place] for place in range(len(items))]
+
+    return ask
 
 
 def _key_of(commands: Sequence[tuple[Any, ...]]) -> str:
     """Return a key that plain commands are about; they are all in one slot. Without one, any shard will do."""
     return next((str(command[1]) for command in commands if len(command) > 1), "")
+
+
+def _digest_of_push(what: tuple[AuthRow | str, int]) -> str:
+    return what[0] if isinstance(what[0], str) else what[0].digest
 
 
 class ClusterStore:
@@ -235,15 +283,15 @@ class ClusterStore:
         self.name = name
         self.prefix = prefix
         self._directory = directory
-        self._shards = Shards(name, directory, make)
-        self.router = Router(self._shards, directory, count=count, clock=clock, sleep=sleep)
+        self.shards = Shards(name, directory, make)
+        self.router = Router(self.shards, directory, count=count, clock=clock, sleep=sleep)
 
     # -- shards ----------------------------------------------------------------------------------------------------
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Return the servers of the shards, by name."""
-        return {store.name: store.endpoint for store in self._shards.all}
+        return {store.name: store.endpoint for store in self.shards.all}
 
     def find_shards(self, timeout: float) -> None:
         """Find the shards, if none is known: ask one node after the other.
@@ -251,24 +299,34 @@ class ClusterStore:
         :param timeout: seconds for each.
         :raises StoreError: no node answers.
         """
-        self._shards.find(timeout)
+        self.shards.find(timeout)
 
     @property
     def homeless(self) -> int:
         """Return how many of the :data:`SLOTS` no shard has, as far as is known."""
         return self._directory.map.homeless if self._directory.map is not None else 0
 
-    # -- one session -----------------------------------------------------------------------------------------------
+    # -- sessions --------------------------------------------------------------------------------------------------
 
-    write = _of_session(RedisStore.write, _digest)
-    push = _of_session(RedisStore.push, _digest)
+    write = _of_session(RedisStore.write)
+    push = _of_session(RedisStore.push)
     write_tombstone = _of_session(RedisStore.write_tombstone, str)
     extend_idle = _of_session(RedisStore.extend_idle, str)
-    merge = _of_session(RedisStore.merge, _digest)
-    quarantine = _of_session(RedisStore.quarantine, _digest)
+    quarantine = _of_session(RedisStore.quarantine)
     run_commands = _of_session(RedisStore.run_commands, _key_of)
-    _copies = _of_session(RedisStore.copies, lambda wanted: wanted[0][0])
-    _read = _of_session(RedisStore.read, _digest)
+    _read = _of_session(RedisStore.read)
+
+    push_many = _of_several(RedisStore.push_many, _digest_of_push)
+    merge_all = _of_several(RedisStore.merge_all, attrgetter("digest"), fails=False)
+    copies = _of_several(RedisStore.copies, itemgetter(0))
+    auths = _of_several(RedisStore.auths, str)
+
+    def by_shard(self, digests: Iterable[str]) -> Mapping[int, Sequence[int]]:
+        """Return the number of each shard that has some of these sessions → their places among them."""
+        found: dict[int, list[int]] = {}
+        for place, digest in enumerate(digests):
+            found.setdefault(self._directory.number_of(digest), []).append(place)
+        return found
 
     def read(self, ref: RecordRef, lives_ms: Mapping[str, int], *, timeout: float, anew: bool = False) -> Answer:
         """See :class:`RedisStore`. What was confirmed before its slot came to this shard is not trusted."""
@@ -291,111 +349,9 @@ class ClusterStore:
     def _known(self, digest: str) -> RedisStore | None:
         """Return the store that has a session, as far as is known without asking."""
         known = self._directory.map
-        return self._shards.get(known.number_of(digest)) if known else None
-
-    # -- several sessions: one round trip for each shard, with that time-out ---------------------------------------
-
-    def push_many(
-        self,
-        rows: Sequence[tuple[AuthRow, int]],
-        dead: Sequence[tuple[str, int]],
-        categories: Sequence[str],
-        *,
-        stamp_ms: int,
-        timeout: float,
-    ) -> None:
-        """See :class:`RedisStore`."""
-
-        number_of = self._directory.number_of
-        for number in sorted({number_of(row.digest) for row, _ in rows} | {number_of(digest) for digest, _ in dead}):
-            own_rows = [(row, life_ms) for row, life_ms in rows if number_of(row.digest) == number]
-            own_dead = [(digest, version) for digest, version in dead if number_of(digest) == number]
-            try:
-                self._shards.of(number).push_many(own_rows, own_dead, categories, stamp_ms=stamp_ms, timeout=timeout)
-            except StoreError as error:
-                if error.error_class is not ErrorClass.TOPOLOGY:
-                    raise
-                for row, life_ms in own_rows:  # some of their slots are on their way: each goes its own
-                    self.push(row, stamp_ms, life_ms, timeout=timeout)
-                for digest, version in own_dead:
-                    self.write_tombstone(digest, version, categories, timeout=timeout)
-
-    def merge_all(
-        self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
-    ) -> list[Merged | StoreError]:
-        """See :class:`RedisStore`."""
-
-        def alone(merge: Merge | Restore) -> Merged | StoreError:
-            try:
-                return self.merge(merge, limits=limits, timeout=timeout, write_id=write_id)
-            except StoreError as error:
-                return error
-
-        return self._by_shard(
-            merges,
-            _digest,
-            lambda store, some: store.merge_all(some, limits=limits, timeout=timeout, write_id=write_id),
-            alone,
-        )
-
-    def copies(self, wanted: Sequence[tuple[str, str]], *, timeout: float) -> list[CategoryCopy]:
-        """See :class:`RedisStore`."""
-        return self._by_shard(
-            wanted,
-            lambda place: place[0],
-            lambda store, some: store.copies(some, timeout=timeout),
-            lambda place: self._copies([place], timeout=timeout)[0],
-        )
-
-    def auths(self, digests: Sequence[str], *, timeout: float) -> list[Answer]:
-        """See :class:`RedisStore`."""
-        return self._by_shard(
-            digests,
-            str,
-            lambda store, some: store.auths(some, timeout=timeout),
-            lambda digest: self.read(RecordRef(digest, SIGNED_IN), {AUTH: 0}, timeout=timeout),
-        )
-
-    def _by_shard(
-        self,
-        items: Sequence[Item],
-        digest_of: Callable[[Item], str],
-        together: Callable[[RedisStore, Sequence[Item]], Sequence[T]],
-        alone: Callable[[Item], T],
-    ) -> list[T]:
-        """Do something with each item on its shard, and return the results in the order of the items.
-
-        :param together: does some items on their shard.
-        :param alone: does one whose slot is on its way to another shard.
-        """
-        done: dict[int, T] = {}
-        numbers = [self._directory.number_of(digest_of(item)) for item in items]
-        for number in sorted(set(numbers)):
-            places = [place for place, its_number in enumerate(numbers) if its_number == number]
-            own = [items[place] for place in places]
-            try:
-                found = together(self._shards.of(number), own)
-            except StoreError as error:
-                if error.error_class is not ErrorClass.TOPOLOGY:
-                    raise
-                found = [alone(item) for item in own]
-            for place, item, each in zip(places, own, found, strict=True):
-                is_moving = isinstance(each, StoreError) and each.error_class is ErrorClass.TOPOLOGY
-                done[place] = alone(item) if is_moving else each
-        return [done[place] for place in range(len(items))]
-
-    # -- connections -----------------------------------------------------------------------------------------------
-
-    @property
-    def in_use(self) -> int:
-        """Return how many connections to all shards are in use at this moment."""
-        return sum(store.in_use for store in self._shards.all)
-
-    def take_most_in_use(self) -> int:
-        """Return the most connections to one shard that were in use at a time since the last call."""
-        return max((store.take_most_in_use() for store in self._shards.all), default=0)
+        return self.shards.get(known.number_of(digest)) if known else None
 
     def forget_connections(self) -> None:
         """Drop the connections to all shards."""
-        for store in self._shards.all:
+        for store in self.shards.all:
             store.forget_connections()

@@ -378,11 +378,6 @@ def connect(connection: Any, until: float, *, attends: bool = True) -> None:
         raise
 
 
-def bound(connection: Any, until: float) -> None:
-    """Have every wait of a connection end at a moment (monotonic seconds)."""
-    connection.deadline.renew(until)
-
-
 def doubt(connection: Any) -> None:
     """Note that the server a connection led to is not the one that is wanted."""
     address = getattr(connection, "address", None)

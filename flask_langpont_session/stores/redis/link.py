@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import exceptions as driver
 from redis.connection import ConnectionPool
@@ -19,25 +20,18 @@ from ...support.forks import renew_in_children
 from ...support.lag import LEAST_WAIT, PROCESS, Lag, Wait
 from ...support.logs import fields
 from .commands import CLOCK, Command
-from .connections import Pool, bound, connect, doubt
+from .connections import Pool, connect, doubt
 from .dns import DnsCache
 from .errors import is_known, translate
 from .records import Written, written
 from .server_identity import NEVER_MS, Server, ServerIdentity
 
+if TYPE_CHECKING:
+    from .near import Reading
+
 log = logging.getLogger(__name__)
 
 Understand = Callable[[Sequence[Any], Server], bool]
-
-
-class Source(Protocol):
-    """The owner of connections, which lends one to a call: the link's pool, or a turn on a lane."""
-
-    def take(self, until: float) -> Any: ...
-
-    def put_back(self, connection: Any) -> None: ...
-
-    def drop(self, connection: Any) -> None: ...
 
 
 class Reports(NamedTuple):
@@ -96,15 +90,7 @@ class Link:
 
     def announcing(self, command: bytes) -> Link:
         """Return another link to the same server, on which a command stands before each other one."""
-        link = Link(
-            self.name,
-            self.connections.source,
-            server_identity=self.server_identity,
-            reports=self._reports,
-            connect_timeout=self.connect_timeout,
-            leads_there=self._leads_there,
-            lag=self._lag,
-        )
+        link = copy(self)
         link._announces = command
         return link
 
@@ -114,18 +100,16 @@ class Link:
         timeout: float,
         *,
         refusals: bool = False,
-        source: Source | None = None,
     ) -> list[Any]:
         """Run scripts that do nothing after a deadline, see ``record.lua``.
 
         :param commands: gets the deadline, milliseconds by the server's clock; 0: its clock is not known here.
         :param refusals: return what the server refused among the replies.
-        :param source: of the connection, if it is not the pool.
         """
         end = self._end(timeout)
         by_now = self.server_identity.estimated_ms(end.began)
         deadline_ms = by_now and by_now + int(timeout * 1000)
-        replies = self.run_until(commands(deadline_ms), timeout, end, None, refusals, source)
+        replies = self.run(commands(deadline_ms), timeout, refusals=refusals, end=end)
         for reply in replies:
             if type(reply) is list and reply[0] == b"late":
                 break
@@ -137,7 +121,7 @@ class Link:
         left = min(timeout, end.at() - self._clock())
         if left < LEAST_WAIT:
             raise StoreError(self.name, ErrorClass.LOCAL, "LateCommand")
-        return self.run(commands(server_ms + int(left * 1000)), left, refusals=refusals, source=source)
+        return self.run(commands(server_ms + int(left * 1000)), left, refusals=refusals)
 
     def run(
         self,
@@ -146,7 +130,8 @@ class Link:
         understand: Understand | None = None,
         *,
         refusals: bool = False,
-        source: Source | None = None,
+        source: Pool | Reading | None = None,
+        end: _End | None = None,
     ) -> list[Any]:
         """Send commands in one round trip and read their replies; a server that does not know a script yet is sent its
         text.
@@ -156,23 +141,12 @@ class Link:
             they belong to another question, so that nothing this connection says can be believed any more.
         :param refusals: return what the server refused among the replies.
         :param source: of the connection, if it is not the pool.
+        :param end: of all waits, of what this is a part of.
         :raises StoreError: the server did not answer, or refused one of them.
         """
-        return self.run_until(commands, timeout, self._end(timeout), understand, refusals, source)
-
-    def run_until(
-        self,
-        commands: Sequence[Command],
-        timeout: float,
-        end: _End,
-        understand: Understand | None,
-        refusals: bool,
-        source: Source | None,
-    ) -> list[Any]:
-        """Run commands as :meth:`run` does, as part of what has to end at a moment."""
         if not commands:
             return []
-        source = source or self.connections
+        source, end = source or self.connections, end or self._end(timeout)
         replies, is_refused = self._exchange(commands, timeout, end, understand, source)
         if is_refused and _is_demoted(replies):
             # What was the primary is none any more, and has done nothing: the present one is found by connecting anew.
@@ -195,7 +169,7 @@ class Link:
         timeout: float,
         end: _End,
         understand: Understand | None,
-        source: Source,
+        source: Pool | Reading,
     ) -> None:
         """Put the replies of scripts that the server did not know in the place of what it said: the first of them is
         sent as its text, by which the server knows that of the others, too."""
@@ -212,7 +186,12 @@ class Link:
                 replies[number] = reply
 
     def _exchange(
-        self, commands: Sequence[Command], timeout: float, end: _End, understand: Understand | None, source: Source
+        self,
+        commands: Sequence[Command],
+        timeout: float,
+        end: _End,
+        understand: Understand | None,
+        source: Pool | Reading,
     ) -> tuple[list[Any], bool]:
         """Return the replies, and whether there are errors of the server among them.
 
@@ -302,7 +281,7 @@ class Link:
             if not connection.redis_connect_func:
                 self.server_identity.ask(connection)  # a ready client's connections do not introduce themselves
             began = self._lag.passed()
-            bound(connection, self._clock() + timeout)
+            connection.deadline.renew(self._clock() + timeout)
             replies = self._ask(connection, commands)
             if any(isinstance(reply, driver.NoScriptError) for reply in replies):
                 again = [Command(one.spelled_out() if one.spelled_out else one.packed, one.fits) for one in commands]

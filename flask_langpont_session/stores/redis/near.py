@@ -10,7 +10,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import exceptions as driver
 
@@ -20,10 +21,13 @@ from ...support.lag import PROCESS
 from ...support.logs import fields
 from ..memory.memory import Memory
 from .connections import RESTRAINT
-from .lane import ChangeIds, Copy, Lane, Unsuitable
+from .lane import Copy, Lane, Unsuitable
 from .link import Link
 from .records import Answer
 from .server_identity import NEVER_MS, Server
+
+if TYPE_CHECKING:
+    from ..host.register import Register
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class NearCache:
     def __init__(
         self,
         link: Link,
-        change_ids: ChangeIds,
+        change_ids: Register,
         memory: Memory,
         *,
         copies_ttl: float,
@@ -114,10 +118,6 @@ class NearCache:
     def connections(self) -> int:
         """Return how many connections there are beside the pool."""
         return sum(lane.is_open for lane in self.lanes)
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-        return self._clock()
 
     def find(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Hit | None:
         """Return what is known of a session; None: the server has to be asked."""
@@ -152,7 +152,7 @@ class NearCache:
         if connection is None:
             self._crowded += lane.is_open
             return None
-        return Reading(self, ref, lives_ms, lane, connection, change_id)
+        return Reading(ref, lives_ms, lane, connection, change_id, self._clock())
 
     def keep(self, reading: Reading, answer: Answer, server: Server) -> None:
         """Keep what was read over a lane, if it may be."""
@@ -252,48 +252,37 @@ class NearCache:
             connection.disconnect()
 
 
+@dataclass(slots=True, eq=False)
 class Reading:
     """One question over a lane, whose answer may be kept: for :class:`.Link` the source of its connection.
 
-    :param connection: that of the lane, until the end of the question.
+    :param connection: that of the lane, until the end of the question; None: it was not good, and is closed.
+    :param change_id: of the session's latest change on this host before that.
+    :param asked_at: monotonic seconds.
     """
 
-    def __init__(
-        self,
-        cache: NearCache,
-        ref: RecordRef,
-        lives_ms: Mapping[str, int],
-        lane: Lane,
-        connection: Any,
-        change_id: bytes,
-    ) -> None:
-        self._cache = cache
-        self.ref = ref
-        self.lives_ms = lives_ms
-        self.lane = lane
-        self.change_id = change_id
-        self.asked_at = cache.now()
-        self._connection = connection
+    ref: RecordRef
+    lives_ms: Mapping[str, int]
+    lane: Lane
+    connection: Any
+    change_id: bytes
+    asked_at: float
 
     def take(self, until: float) -> Any:
         """Return the connection."""
-        if self._connection is None:
+        if self.connection is None:
             raise driver.ConnectionError("the connection was closed")
-        return self._connection
+        return self.connection
 
     def put_back(self, connection: Any) -> None:
         """Do nothing: the question may have a second part."""
 
     def drop(self, connection: Any) -> None:
         """Close the connection: it is not good any more."""
-        self._connection = None
+        self.connection = None
         self.lane.close(connection)
-
-    def answered(self, answer: Answer, server: Server) -> None:
-        """Keep the answer, if it may be kept."""
-        self._cache.keep(self, answer, server)
 
     def end(self) -> None:
         """Let others use the connection, whatever came of the question."""
-        if self._connection is not None:
-            self.lane.give_back(self._connection)
+        if self.connection is not None:
+            self.lane.give_back(self.connection)

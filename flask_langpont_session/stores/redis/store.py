@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange
@@ -18,11 +18,13 @@ from ..memory.memory import Memory
 from . import records
 from .commands import CLOCK, WRITE, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
-from .lane import ChangeIds
 from .link import is_refusal
 from .near import Reading
 from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Server
+
+if TYPE_CHECKING:
+    from ..host.register import Register
 
 
 class RedisStore:
@@ -41,7 +43,7 @@ class RedisStore:
         *,
         tombstone_ms: int = TOMBSTONE_MS,
         memory: Memory | None = None,
-        change_ids: ChangeIds | None = None,
+        change_ids: Register | None = None,
         codec: Codec = PLAIN,
     ) -> None:
         self.endpoint = endpoint
@@ -88,6 +90,7 @@ class RedisStore:
         answers: list[Answer] = []
         command = self.commands.read(ref, lives_ms, known)
         asked_at = self.server_identity.clock()
+        near = self.near
         reading: Reading | None = None
 
         def understand(replies: Sequence[Any], server: Server) -> bool:
@@ -98,17 +101,15 @@ class RedisStore:
             self.server_identity.note_clock(server, found.now_ms, asked_at)
             trusted = self.server_identity.trust_since(server)
             answers.append(found._replace(is_primary=server.is_primary, trust_since_ms=trusted))
-            if reading:
-                reading.answered(answers[-1], server)
+            if near and reading:
+                near.keep(reading, answers[-1], server)
             return not found.foreign
 
-        reading = self.near.reading(ref, lives_ms) if self.near else None
-        if reading is None:
-            self.link.run([command], timeout, understand)
-        else:
-            try:
-                self.link.run([command], timeout, understand, source=reading)
-            finally:
+        reading = near.reading(ref, lives_ms) if near else None
+        try:
+            self.link.run([command], timeout, understand, source=reading)
+        finally:
+            if reading:
                 reading.end()
         if answers[-1].is_primary:
             self.memory.note(ref, answers[-1].records)
@@ -206,23 +207,22 @@ class RedisStore:
         self._change((digest,), lambda deadline_ms: [command], timeout)
 
     def push_many(
-        self,
-        rows: Sequence[tuple[AuthRow, int]],
-        dead: Sequence[tuple[str, int]],
-        categories: Sequence[str],
-        *,
-        stamp_ms: int,
-        timeout: float,
-    ) -> None:
-        """Push rows and write tombstones of dead sessions, all in one round trip.
+        self, what: Sequence[tuple[AuthRow | str, int]], categories: Sequence[str], *, stamp_ms: int, timeout: float
+    ) -> Sequence[Any]:
+        """Push rows and write tombstones of dead sessions, all in one round trip. Return the answers.
 
-        :param rows: row, life in ms; `dead`: digest, version.
+        :param what: a row and its life in milliseconds, or a digest and the version of the dead row.
+        :param categories: in whose place a tombstone is.
         :param stamp_ms: the Redis clock before the database was asked for the rows.
         """
-        commands = [self.commands.push(row, stamp_ms, life_ms) for row, life_ms in rows]
-        commands += [self.commands.tombstone(digest, version, categories) for digest, version in dead]
-        digests = [*(row.digest for row, _ in rows), *(digest for digest, _ in dead)]
-        self._change(digests, lambda deadline_ms: commands, timeout)
+        commands = [
+            self.commands.tombstone(of, number, categories)
+            if isinstance(of, str)
+            else self.commands.push(of, stamp_ms, number)
+            for of, number in what
+        ]
+        digests = [of if isinstance(of, str) else of.digest for of, _ in what]
+        return self._change(digests, lambda deadline_ms: commands, timeout)
 
     def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
         """Move the idle expiry of a live auth record to `idle_ms` from now, never past its absolute expiry.
@@ -232,13 +232,6 @@ class RedisStore:
         command = self.commands.extend_idle(digest, idle_ms)
         [moved] = self._change((digest,), lambda deadline_ms: [command], timeout)
         return int(moved)
-
-    def merge(self, merge: Merge | Restore, *, limits: Limits, timeout: float, write_id: str) -> Merged:
-        """Bring what a host kept for one category of one session into it, see :meth:`merge_all`."""
-        [merged] = self.merge_all([merge], limits=limits, timeout=timeout, write_id=write_id)
-        if isinstance(merged, StoreError):
-            raise merged
-        return merged
 
     def merge_all(
         self, merges: Sequence[Merge | Restore], *, limits: Limits, timeout: float, write_id: str
@@ -327,15 +320,6 @@ class RedisStore:
     def forget_connections(self) -> None:
         """See :meth:`.Link.forget_connections`."""
         self.link.forget_connections()
-
-    @property
-    def in_use(self) -> int:
-        """Return how many connections are in use at this moment."""
-        return self.link.connections.in_use
-
-    def take_most_in_use(self) -> int:
-        """Return the most connections that were in use at a time since the last call."""
-        return self.link.connections.take_most_in_use()
 
 
 NOTHING: Mapping[str, Change] = {}

@@ -131,18 +131,21 @@ class Stores:
             for digest, name in wanted
         ]
 
-    def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+    def push_many(self, what: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         """All of them or, if one is failing, none."""
-        told = [("push", row.digest, stamp_ms) for row, _ in rows]
-        told += [("write_tombstone", digest, version) for digest, version in dead]
-        for what in told:
-            self.check(*what)
-        for what in told:
-            self.tell(*what)
-        for row, _ in rows:
-            if self.answers.get(row.digest) == Merged("gone"):
-                del self.answers[row.digest]
-        self.tombstones += [(digest, categories) for digest, _ in dead]
+        told = [
+            ("write_tombstone", of, number) if isinstance(of, str) else ("push", of.digest, stamp_ms)
+            for of, number in what
+        ]
+        for call in told:
+            self.check(*call)
+        for call in told:
+            self.tell(*call)
+        for name, digest, _ in told:
+            if name == "write_tombstone":
+                self.tombstones.append((digest, categories))
+            elif self.answers.get(digest) == Merged("gone"):
+                del self.answers[digest]
 
     def merge_all(
         self, merges: Sequence[Merge], *, limits: Limits, timeout: float, write_id: str

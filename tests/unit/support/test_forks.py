@@ -115,12 +115,12 @@ def test_a_redis_store_leaves_its_connections_to_the_parent() -> None:
     pool.put_back(lying_ready)
 
     def work() -> bool:
-        begun = pool.idle, pool.in_use, store.take_most_in_use()
+        begun = pool.idle, pool.in_use, pool.take_most_in_use()
         own = {take(pool), take(pool)}
         return begun == ([], 0, 0) and len(own) == 2 and not own & {lying_ready, in_use}
 
     assert in_child_of_locked(pool, work)
-    assert (pool.idle, pool.in_use, store.take_most_in_use()) == ([lying_ready], 1, 2)
+    assert (pool.idle, pool.in_use, pool.take_most_in_use()) == ([lying_ready], 1, 2)
     pool.put_back(in_use)
     assert pool.idle == [lying_ready, in_use]
 

@@ -357,21 +357,12 @@ class Part:
     copies = auths = about_several
 
     def merge_all(self, merges: Any, **options: Any) -> list[Any]:
-        is_moving = self.number == 1
-        return [said(self.name, "TRYAGAIN") if is_moving else f"{each.digest} together" for each in merges]
+        """Refuse each for itself."""
+        is_moving = self.number == 1 and len(merges) > 1
+        return [said(self.name, "TRYAGAIN") if is_moving else f"{each.digest} by {self.number}" for each in merges]
 
-    def merge(self, merge: Merge, **options: Any) -> str:
-        return f"{merge.digest} alone"
-
-    def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
-        self.about_several([*(row for row, _ in rows), *(digest for digest, _ in dead)], timeout=timeout)
-
-    def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
-        self._stores.pushed.append((row.digest, life_ms, self.number))
-        return "pushed"
-
-    def write_tombstone(self, digest: str, version: int, categories: Any, *, timeout: float) -> None:
-        self._stores.pushed.append((digest, version, self.number))
+    def push_many(self, what: Any, categories: Any, **options: Any) -> list[Any]:
+        return self.about_several([of for of, _ in what], **options)
 
     @property
     def endpoint(self) -> Part:
@@ -392,7 +383,6 @@ class Stores:
         self.asked: list[tuple[int, bool]] = []
         self.timeouts: list[float] = []
         self.errors: list[str | None] = []
-        self.pushed: list[tuple[str, int, int]] = []
         self.closed: list[int] = []
         self.counted: list[str] = []
         self.nodes = known
@@ -448,16 +438,15 @@ def test_where_a_slot_is_on_its_way_each_session_goes_its_own(stores: Stores) ->
     together."""
     moving, other = [on(0), on(1)], on(5461)
     store: Any = stores.store
-    alone = store.auths([*moving, other], timeout=1)
-    assert [getattr(each, "trust_since_ms", each) for each in alone] == [5, 5, f"{other} by 2"]
+    answers = [f"{digest} by 1" for digest in moving] + [f"{other} by 2"]
+    assert store.auths([*moving, other], timeout=1) == answers
+    assert [number for number, _ in stores.asked] == [1, 1, 1, 2]
     places = [(digest, "ui") for digest in (*moving, other)]
     assert store.copies(places, timeout=1) == [f"{place} by {1 + (place[0] == other)}" for place in places]
     row = AuthRow(moving[0], "7", 3, True, {}, 0, 0, 0, 0, 0)
-    store.push_many([(row, 9)], [(moving[1], 4)], ("auth",), stamp_ms=1, timeout=1)
-    assert stores.pushed == [(moving[0], 9, 1), (moving[1], 4, 1)]
-    merges = [Merge(digest, "ui", [], "free", 1) for digest in (moving[0], other)]
-    merged = store.merge_all(merges, limits=None, timeout=1, write_id="1234567")
-    assert merged == [f"{moving[0]} alone", f"{other} together"]
+    assert store.push_many([(row, 9), (moving[1], 4)], ("auth",), stamp_ms=1, timeout=1) == answers[:2]
+    merges = [Merge(digest, "ui", [], "free", 1) for digest in (*moving, other)]
+    assert store.merge_all(merges, limits=None, timeout=1, write_id="1234567") == answers
 
 
 def test_a_slot_that_moved_is_asked_for_there_once(stores: Stores) -> None:
@@ -722,8 +711,8 @@ class Home:
         self.tombstones: list[str] = []
         self.merged: list[str] = []
 
-    def push_many(self, rows: Any, dead: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
-        self.tombstones += [digest for digest, _ in dead]
+    def push_many(self, what: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
+        self.tombstones += [digest for digest, _ in what]
 
     def kill_user_until(self, *arguments: Any, after: str, **options: Any) -> list[str]:
         return ["1a", "2b"] if not after else []
