@@ -323,7 +323,7 @@ _journal_keep = journal_writer.JournalWriter.keep
 
 
 def _looked_up_late(self: near.NearCache, reading: near.Reading, answer: records.Answer, server: Any) -> None:
-    change_id = self._change_ids.of(reading.ref.digest)
+    change_id = self.change_ids.of(reading.ref.digest)
     assert change_id is not None
     reading.change_id = change_id
     _keep(self, reading, answer, server)

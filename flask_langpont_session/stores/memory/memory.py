@@ -301,6 +301,7 @@ class Memory:
     def rewrite(
         self,
         digest: str,
+        entry: Entry | None,
         near: Sequence[Copy],
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
@@ -308,12 +309,15 @@ class Memory:
     ) -> bool | None:
         """Have what a connection vouches for, and what requests are shown of it, be as new as a write over it.
 
-        :param near: what it vouches for.
+        :param entry: what was known of the session before it; None: nothing.
+        :param near: what the connection vouches for.
         :param versions: of each category that was written, before and after it.
         :return: whether an outage may show it, too; None: of one category it is not known what there is.
         """
         with self._lock:
-            entry, now, grown, is_held = self._entries.of(digest), self._clock(), 0, True
+            if entry is None or type(entry.records) is Packed:
+                entry = self._entries.of(digest)
+            now, grown, is_held = self._clock(), 0, True
             known, held, seen = entry.records, entry.held, entry.seen
             written: dict[str, CategoryCopy] = {}
             for name, version in versions.items():

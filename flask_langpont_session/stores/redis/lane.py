@@ -188,7 +188,7 @@ class Lane:
             copies = self.copies(entry)
             change_id = change_ids.change(digest, copies[0].change_id if copies else None)
             if versions and change_id is not None:
-                is_held = self.memory.rewrite(digest, copies, changes, versions, change_id)
+                is_held = self.memory.rewrite(digest, entry, copies, changes, versions, change_id)
         finally:
             if is_held is None:
                 self.drop(digest)

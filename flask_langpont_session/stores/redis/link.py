@@ -244,7 +244,7 @@ class Link:
         replies = connection.exchange(b"".join([command.packed for command in commands]), len(commands))
         return replies
 
-    def write(self, connection: Any, packed: bytes, names: Sequence[str], until: float) -> Written | None:
+    def over(self, connection: Any, packed: bytes, names: Sequence[str], until: float) -> Written | None:
         """Write categories over a connection that is at hand, with one wait and no second try. A question for the clock
         stands in front, see :meth:`.RedisStore._change`.
 

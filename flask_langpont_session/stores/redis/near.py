@@ -97,7 +97,7 @@ class NearCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
-        self._change_ids = change_ids
+        self.change_ids = change_ids
         self._memory = memory
         self._longest = copies_ttl * _SHARE_OF_LIFE
         self._keeps_absence = keeps_absence
@@ -136,7 +136,7 @@ class NearCache:
             or not lane.is_up_to_date()
             or copy.over is not lane.over  # to be asked after the look
             or now >= copy.until
-            or self._change_ids.of(digest) != copy.change_id
+            or self.change_ids.of(digest) != copy.change_id
         ):
             return None
         trusted = self._link.server_identity.trust_since(copy.server)
@@ -145,7 +145,7 @@ class NearCache:
     def reading(self, ref: RecordRef, lives_ms: Mapping[str, int]) -> Reading | None:
         """Return a question whose answer may be kept; None: it may not. To be called before the server is asked."""
         lane = None if ref.shadow else self.lane_of(ref.digest)
-        change_id = self._change_ids.of(ref.digest) if lane else None
+        change_id = self.change_ids.of(ref.digest) if lane else None
         if lane is None or change_id is None:
             return None
         connection = self.take(lane)
@@ -197,7 +197,7 @@ class NearCache:
 
     def why_not(self) -> str:
         """Return why nothing is kept, found out over a connection of its own; empty: nothing speaks against it."""
-        if not self._change_ids.are_usable():
+        if not self.change_ids.are_usable():
             return "the file whose name ends in -register, beside the journal, cannot be used"
         lane = Lane(self._memory)
         self._open(lane)

@@ -172,19 +172,19 @@ class RedisStore:
         :return: None: nothing was written, or that connection is in use.
         :raises StoreError: what became of it is not known.
         """
-        change_ids, near = self._change_ids, self.near
-        lane = near.lane_of(digest) if near and change_ids else None
-        if not near or not change_ids or not lane or (connection := near.take(lane)) is None:
+        if (near := self.near) is None or (lane := near.lane_of(digest)) is None:
             return None
-        entry, done, is_clean = self.memory.entry(digest), None, False
+        if (connection := near.take(lane)) is None:
+            return None
+        entry, done, is_clean = self.memory.opened(digest), None, False
         try:
             deadline_ms = self.server_identity.estimated_ms(until)
             said = Guarded(limits, deadline_ms, write_id, entry is not None and bool(entry.near))
             packed = WRITE.packed(*self.commands.writes(digest, changes, guard, said))
-            done, is_clean = self.link.write(connection, packed, tuple(changes), until), True
+            done, is_clean = self.link.over(connection, packed, tuple(changes), until), True
         finally:
             try:
-                is_held = lane.wrote(digest, entry, changes, done.versions if done else NOTHING, change_ids)
+                is_held = lane.wrote(digest, entry, changes, done.versions if done else NOTHING, near.change_ids)
             finally:  # also when a signal handler or a greenlet's end raises here
                 (lane.give_back if is_clean else lane.close)(connection)
         if done is None or not done.versions:

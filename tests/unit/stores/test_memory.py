@@ -603,7 +603,9 @@ def test_a_write_that_is_told_late_takes_nothing_back(memory: Memory, before: in
     there, meta = (b"%b%016d%016d%b" % (b"d" * 8, at, at, b"000000write.100000080001") for at in (9, after))
     memory.put_category(digest, "ui", known(CategoryCopy(9, {"text": b"9"}), mark=there))
     change = CategoryChange(1, sets={"text": b"%d" % after})
-    is_held = memory.rewrite(digest, [], {"ui": change}, {"ui": Change(before, after, meta)}, b"")
+    is_held = memory.rewrite(
+        digest, memory.opened(digest), [], {"ui": change}, {"ui": Change(before, after, meta)}, b""
+    )
     assert content(memory.category(digest, "ui")) == CategoryCopy(kept, {"text": b"%d" % kept})
     assert is_held is (True if before == 9 else None)
 

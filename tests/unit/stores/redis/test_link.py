@@ -286,10 +286,10 @@ def test_a_write_over_a_connection_at_hand_was_done_refused_or_is_in_doubt(
     connection = link.connections.take(1.0)
     if status == "in doubt":
         with pytest.raises(StoreError) as caught:
-            link.write(connection, b"a write", ["ui"], 1.0)
+            link.over(connection, b"a write", ["ui"], 1.0)
         assert (caught.value.error_class, caught.value.sent) == (ErrorClass.UNREACHABLE, True)
     else:
-        done = link.write(connection, b"a write", ["ui"], 1.0)
+        done = link.over(connection, b"a write", ["ui"], 1.0)
         assert (done and done.status) == status
 
 
