@@ -1,7 +1,9 @@
 """Redis Cluster: each session on the shard that has its slot, each shard an ordinary store with a server identity
 of its own.
 
-Where the shards are is known by :mod:`.topology`, which of them a call goes to by :mod:`.shards`.
+A call goes by the map that there is (:mod:`.topology`). One that is sent elsewhere (MOVED, ASK) goes there once; a slot
+whose keys are being moved (TRYAGAIN) is asked again twice. What does not work out then is served as in an outage,
+without being one.
 """
 
 from __future__ import annotations
@@ -13,24 +15,32 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from redis import exceptions as driver
 from redis.connection import BlockingConnectionPool, SSLConnection
+from redis.crc import key_slot
 
 from ...policy.copies import RecordRef
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.rows import AuthRow
 from ...support.chance import CHANCE
+from ...support.lag import LEAST_WAIT, Wait
 from .endpoint import Endpoint
+from .errors import Redirected, translate
 from .link import Link
 from .near import NearCache
 from .records import Answer
 from .server_identity import Canary
-from .shards import Router, Shards
+from .shards import Shards
 from .slots import Address, tag_of
 from .store import RedisStore
 from .topology import ClusterTopology
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 P = ParamSpec("P")
+
+_TRIES_AGAIN = 2
+_PERSISTENT = 1.0
+"""Seconds after which a slot that is between two shards does not get better by waiting for it."""
+
+_COUNTERS = {"MovedError": "cluster_moved", "AskError": "cluster_ask", "TryAgainError": "cluster_try_again"}
 
 
 class Route:
@@ -196,7 +206,7 @@ def _of_session(
             done: T = getattr(store, name)(*arguments, **{**options, "timeout": left})
             return done
 
-        return self.router.route(digest_of(arguments[0]), cast(float, options["timeout"]), there)
+        return self.route(digest_of(arguments[0]), cast(float, options["timeout"]), there)
 
     return ask
 
@@ -228,7 +238,7 @@ def _of_several(
                 return done
 
             try:
-                return self.router.route(digest_of(item), timeout, there)
+                return self.route(digest_of(item), timeout, there)
             except StoreError as error:
                 if fails:
                     raise
@@ -284,7 +294,10 @@ class ClusterStore:
         self.prefix = prefix
         self._directory = directory
         self.shards = Shards(name, directory, make)
-        self.router = Router(self.shards, directory, count=count, clock=clock, sleep=sleep)
+        self._count = count
+        self._clock = clock
+        self._sleep = sleep
+        self._between: dict[int, float] = {}
 
     # -- shards ----------------------------------------------------------------------------------------------------
 
@@ -299,12 +312,83 @@ class ClusterStore:
         :param timeout: seconds for each.
         :raises StoreError: no node answers.
         """
-        self.shards.find(timeout)
+        if self._directory.map is None:
+            self._asked(self._directory.refresh, timeout)
+
+    def _asked(self, ask: Callable[[float], T], timeout: float) -> T:
+        try:
+            return ask(timeout)
+        except ValueError:  # a node answers, but knows of no slots yet
+            raise StoreError(self.name, ErrorClass.UNREACHABLE, "NoSlots") from None
+        except (driver.RedisError, OSError) as error:
+            raise translate(self.name, error) from None
 
     @property
     def homeless(self) -> int:
         """Return how many of the :data:`SLOTS` no shard has, as far as is known."""
         return self._directory.map.homeless if self._directory.map is not None else 0
+
+    # -- the shard that has a key ----------------------------------------------------------------------------------
+
+    def route(self, key: str, timeout: float, call: Callable[[RedisStore, float], T]) -> T:
+        """Ask the shard that has a key (of a session its digest), or where it says.
+
+        :param timeout: seconds, of all stores that are asked, one after the other.
+        """
+        slot = key_slot(key.encode())
+        ends = self._clock() + (timeout.whole if isinstance(timeout, Wait) else timeout)
+        known = self._directory.map or self._asked(self._directory.learn, timeout)
+        store = self.shards.of(known.owners[slot])
+        redirected, tries = False, 0
+        while True:
+            try:
+                done = call(store, timeout)
+            except Redirected as error:
+                self._count(_COUNTERS[error.cause])
+                if redirected or not self.shards.is_primary:
+                    raise
+                redirected = True
+                store = self._follow(store, error)
+            except StoreError as error:
+                if error.cause not in _COUNTERS:
+                    if error.error_class is ErrorClass.TOPOLOGY:  # no server has the slot, which the map does not know
+                        self._directory.doubt()
+                    raise
+                self._count(_COUNTERS[error.cause])
+                tries += 1
+                self._wait_for(slot, error, tries, ends)
+            else:
+                if self._between:
+                    self._between.pop(slot, None)
+                return done
+            left = ends - self._clock()
+            timeout = Wait(min(timeout, left), left)
+            if left < LEAST_WAIT:
+                raise StoreError(store.name, ErrorClass.TOPOLOGY, "NoTimeLeft")
+
+    def _follow(self, store: RedisStore, error: Redirected) -> RedisStore:
+        address = Address(*error.address)
+        if not address.host:
+            address = Address(self._directory.host_of(store.name), address.port)
+        if error.for_good:
+            return self.shards.of(self._directory.note_moved(error.slot, address))
+        number = self._directory.note_moving(error.slot, address)
+        if number is None:
+            raise error  # the monitor looks for it
+        return self.shards.asking(number)
+
+    def _wait_for(self, slot: int, error: StoreError, tries: int, ends: float) -> None:
+        """Wait a moment for a slot of which some keys are here and some there, or are not anywhere yet.
+
+        :raises StoreError: it is not worth it.
+        """
+        now = self._clock()
+        is_persistent = now - self._between.setdefault(slot, now) > _PERSISTENT
+        pause = CHANCE.uniform(0.025, 0.05)
+        # However long it lasts, it is the matter of one slot: no breaker is told, or the whole shard would be lost.
+        if is_persistent or tries > _TRIES_AGAIN or ends - now - pause < LEAST_WAIT:
+            raise error
+        self._sleep(pause)
 
     # -- sessions --------------------------------------------------------------------------------------------------
 
