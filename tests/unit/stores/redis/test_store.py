@@ -220,7 +220,7 @@ def test_a_reply_that_it_cannot_get_is_an_error(store: RedisStore, server: Serve
 
 @CALLS
 def test_a_refusal_is_an_error_of_its_class(store: RedisStore, server: Server, name: str) -> None:
-    """Of several merges each is refused for itself."""
+    """Each of several merges is refused for itself."""
     server.says = [driver.NoPermissionError("NOPERM")]
     with pytest.raises(StoreError) as caught:
         for done in METHODS[name].call(store):
