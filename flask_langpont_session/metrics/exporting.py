@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, request_tearing_down
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..policy.health import Health
     from ..stores.backend import SessionStore
-    from ..stores.redis.connections import Pool
     from .figures import Figures
     from .prometheus import Standing
     from .publisher import Publisher, Sink
@@ -190,5 +189,5 @@ class Exporting:
         end_all(self.threads)
 
 
-def _pools(store: SessionStore) -> list[Pool]:
+def _pools(store: SessionStore) -> list[Any]:
     return [endpoint.link.connections for endpoint in store.endpoints.values()]

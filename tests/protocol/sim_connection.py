@@ -22,11 +22,10 @@ from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.policy.rows import AuthEntry
-from flask_langpont_session.stores.host.register import Register
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import probing
 from flask_langpont_session.stores.redis.endpoint import Endpoint
-from flask_langpont_session.stores.redis.lane import Copy
+from flask_langpont_session.stores.redis.lane import ChangeIds, Copy
 from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.near import Hit, NearCache
 from flask_langpont_session.stores.redis.records import Answer
@@ -290,7 +289,7 @@ class SimStore(RedisStore):
 
     endpoint: SimEndpoint
 
-    def __init__(self, way: Way, memory: Memory | None = None, change_ids: Register | None = None) -> None:
+    def __init__(self, way: Way, memory: Memory | None = None, change_ids: ChangeIds | None = None) -> None:
         super().__init__(SimEndpoint(way), memory=memory, change_ids=change_ids)
         self.way = way
 

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from redis import exceptions as driver
 
@@ -21,9 +21,6 @@ from ...policy.copies import CategoryCopy, Change
 from ..memory.memory import Entry, Memory
 from .server_identity import Server
 from .wire import Wire, pack
-
-if TYPE_CHECKING:
-    from ..host.register import Register
 
 _TRACK = pack(("CLIENT", "TRACKING", "ON", "NOLOOP"))
 """What this connection writes itself is not told to it."""
@@ -34,6 +31,16 @@ _SERVER = Server()
 _BYTES = frozenset({bytes})
 
 _LOOK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+
+
+class ChangeIds(Protocol):
+    """See :class:`~flask_langpont_session.stores.host.register.Register`."""
+
+    def of(self, digest: str) -> bytes | None: ...
+
+    def are_usable(self) -> bool: ...
+
+    def change(self, digest: str, before: bytes | None = None) -> bytes | None: ...
 
 
 class Unsuitable(Exception):
@@ -171,7 +178,7 @@ class Lane:
         entry: Entry | None,
         changes: Mapping[str, CategoryChange],
         versions: Mapping[str, Change],
-        change_ids: Register,
+        change_ids: ChangeIds,
     ) -> bool:
         """Have what is kept be as new as a write of a session over this connection, and note the write for the other
         workers of this host, whatever came of it. Before the connection is given back.

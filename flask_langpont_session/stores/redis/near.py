@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from redis import exceptions as driver
 
@@ -21,13 +21,10 @@ from ...support.lag import PROCESS
 from ...support.logs import fields
 from ..memory.memory import Memory
 from .connections import RESTRAINT
-from .lane import Copy, Lane, Unsuitable
+from .lane import ChangeIds, Copy, Lane, Unsuitable
 from .link import Link
 from .records import Answer
 from .server_identity import NEVER_MS, Server
-
-if TYPE_CHECKING:
-    from ..host.register import Register
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +86,7 @@ class NearCache:
     def __init__(
         self,
         link: Link,
-        change_ids: Register,
+        change_ids: ChangeIds,
         memory: Memory,
         *,
         copies_ttl: float,

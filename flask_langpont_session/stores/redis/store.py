@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange
@@ -18,13 +18,11 @@ from ..memory.memory import Memory
 from . import records
 from .commands import CLOCK, WRITE, Command, Commands, Guarded, plain
 from .endpoint import Endpoint
+from .lane import ChangeIds
 from .link import is_refusal
 from .near import Reading
 from .records import Answer, Crossed, Limits, Merge, Merged, Restore, Written, answer, merged, written
 from .server_identity import Server
-
-if TYPE_CHECKING:
-    from ..host.register import Register
 
 
 class RedisStore:
@@ -43,7 +41,7 @@ class RedisStore:
         *,
         tombstone_ms: int = TOMBSTONE_MS,
         memory: Memory | None = None,
-        change_ids: Register | None = None,
+        change_ids: ChangeIds | None = None,
         codec: Codec = PLAIN,
     ) -> None:
         self.endpoint = endpoint

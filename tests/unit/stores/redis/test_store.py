@@ -172,8 +172,7 @@ def changes() -> Changes:
 @pytest.fixture
 def noting(link: Link, changes: Changes) -> RedisStore:
     """Return a store that notes what it changes, for the other workers of the host."""
-    noted: Any = changes
-    return RedisStore(Endpoint(link, prefix="session"), change_ids=noted)
+    return RedisStore(Endpoint(link, prefix="session"), change_ids=changes)
 
 
 def sent(server: Server) -> list[tuple[str, list[bytes], list[bytes]]]:
