@@ -238,6 +238,7 @@ class Host:
     :param user: id of the user that this process has.
     :param journal: the file that is in use; None: kept in memory.
     :param journal_limit: bytes that its entries may take.
+    :param forgotten: of each worker that has said so, how many sessions in use had no room in its memory.
     :param unread: files of the journal that this release cannot use, and why.
     """
 
@@ -245,6 +246,7 @@ class Host:
     journal: File | None
     journal_limit: int
     unread: tuple[tuple[str, str], ...] = ()
+    forgotten: tuple[int, ...] = ()
     workers: tuple[Worker, ...] | Unknown
 
 

@@ -104,3 +104,16 @@ def journal_workers(facts: Facts) -> Iterator[Finding]:
         servers = {worker.web_server.name for worker in workers if not isinstance(worker.web_server, Unknown)}
         kind = f" of {', '.join(sorted(servers))}" if servers else ""
         yield ok(f"{len(workers)} processes{kind} share it" if len(workers) > 1 else f"one process{kind} has it open")
+
+
+def memory(facts: Facts) -> Iterator[Finding]:
+    if facts.host.journal is None:
+        yield Finding(Outcome.SKIPPED, _IN_MEMORY)
+    elif forgotten := [number for number in facts.host.forgotten if number]:
+        yield warning(
+            f"{len(forgotten)} processes had no room for {sum(forgotten)} sessions that were in use: in an outage they "
+            "are shown less, and each has to be read again",
+            f"raise {PREFIX}MEMORY_BYTES: it takes about 3,000 bytes for each session of 1 KB that is in use",
+        )
+    else:
+        yield ok("no session in use had to go for want of room, as far as workers have said")

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..stores.host.commit_counter import counter_path
 from ..stores.host.forms import file_in_use, path_of, unread
+from ..support.host import MEMORY, beside, said
 from .facts import File, Host, WebServer, Worker
 from .findings import Unknown
 
@@ -32,8 +33,14 @@ def read_host(journal: Path | None, limit: int) -> Host:
         journal=None if journal is None else file_at(file_in_use(journal)),
         journal_limit=limit,
         unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
+        forgotten=_forgotten(journal),
         workers=() if journal is None else workers_of(journal),
     )
+
+
+def _forgotten(journal: Path | None) -> tuple[int, ...]:
+    place = beside(journal, MEMORY)
+    return () if place is None else tuple(int(word) for word in said(place) if word.isdigit())
 
 
 def file_at(path: Path) -> File:

@@ -69,6 +69,11 @@ CHECKS: tuple[Check, ...] = (
         "which processes have the journal open, and that they run as one user",
         "workers of a host tell each other by it what waits and what has changed",
     ),
+    Check(
+        host.memory,
+        "whether workers had no room (`MEMORY_BYTES`) for sessions in use",
+        "what a worker does not keep, an outage cannot show, and a Redis that lost its data is not given back",
+    ),
     _of_redis(
         redis.replication,
         "replicas follow within 5 s; primary and replica are two servers",

@@ -767,6 +767,18 @@ def test_workers_of_gunicorn(make: Make, primary: Valkey, tmp_path: Path, sqlite
     assert says["forks"][0] == "ok" and "each worker loads it for itself" in says["forks"][1]
 
 
+def test_a_memory_that_is_too_small_for_the_sessions_in_use(make: Make, primary: Valkey) -> None:
+    """Only workers know how their memories do: they say so on the host, and a command reads it."""
+    insecure = {"SESSION_COOKIE_NAME": "session", "SESSION_COOKIE_SECURE": False}
+    app = make(REDIS_URL=primary.url, MEMORY_BYTES=100_000, **insecure)
+    add_views(app)
+    assert outcome(app, "memory")[0] == "ok"
+    for _ in range(100):
+        app.test_client().post("/set", json={"input_text": "x" * 200})
+    wait_until(lambda: outcome(app, "memory")[0] == "warning", "that it has told")
+    assert "1 processes had no room for" in outcome(app, "memory")[1]
+
+
 def test_keys_that_no_feature_names(make: Make, primary: Valkey) -> None:
     """Keys of stored sessions that no feature names are listed by name, without a value."""
     app = make(REDIS_URL=primary.url, SESSION_COOKIE_NAME="session", SESSION_COOKIE_SECURE=False)

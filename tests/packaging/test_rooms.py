@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adoption": {"config", "policy", "request", "session", "stores/redis", "support"},
     "drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql"},
     "migrations": set(),
-    "diagnosis": {"config", "migrations", "policy", "stores", "stores/host", "stores/redis", "stores/sql"},
+    "diagnosis": {"config", "migrations", "policy", "stores", "stores/host", "stores/redis", "stores/sql", "support"},
     "status_page": {"metrics", "policy"},
 }
 """Folder → the folders that its modules may import, wherever in a module: the whole order, from below."""

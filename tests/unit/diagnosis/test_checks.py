@@ -263,6 +263,8 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
     ("journal-disk", WARNING, with_journal(free=104_857_600), "less than JOURNAL_MAX_BYTES"),
     ("journal-disk", SKIPPED, with_journal(file_system=Unknown("only Linux tells")), "only Linux"),
     ("journal-disk", SKIPPED, replace(GOOD, host=host(journal=None)), "None"),
+    ("memory", WARNING, replace(GOOD, host=host(forgotten=(0, 7, 5))), "2 processes had no room for 12 sessions"),
+    ("memory", SKIPPED, replace(GOOD, host=host(journal=None)), "None"),
     ("journal-workers", FAILURE, with_workers(Worker(7, 0, GUNICORN), Worker(8, 1000, GUNICORN)), "users 0, 1000"),
     ("journal-workers", SKIPPED, with_workers(), "no worker runs"),
     ("unclaimed-keys", WARNING, replace(GOOD, unclaimed=Unclaimed(3, ("basket", "seen"))), "'basket', 'seen'"),
