@@ -23,8 +23,9 @@ from lab.servers import Lab
 from tests.faults.proxy import FaultProxy
 from tests.support.auth_records import says
 from tests.support.gates import Gate
+from tests.support.site.browser import Answer
 
-from .visitor import Answer, Visitor
+from .visitor import Visitor
 
 APPLICATION = "tests.stories.application:create_app()"
 WORKERS = 4

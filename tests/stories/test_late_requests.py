@@ -33,7 +33,7 @@ def test_I7_requests_that_end_after_the_logout_revive_nothing(site: Site, deeds:
         row = site.row(digest)
         assert row["live"] is False
         watch.sees(user=None)
-        assert [request.answer().set_cookies for request in late] == [[] for _ in deeds]
+        assert [request.answer().set_cookies for request in late] == [() for _ in deeds]
         watch.follow(site.lazy.doors())
         watch.goes_on()
     assert watch.courses("user", on=site.preloaded.doors()) == [["hanako", None]]
@@ -70,7 +70,7 @@ def test_I15_requests_that_end_after_their_session_got_a_new_id_do_not_touch_it(
         assert visitor.cookies[COOKIE] != old_cookies.cookies[COOKIE]
         row = site.row(old)
         watch.sees(user=None)
-        assert [request.answer().set_cookies for request in late] == [[] for _ in deeds]
+        assert [request.answer().set_cookies for request in late] == [() for _ in deeds]
         for url in site.doors().values():
             shown = at_level_0(visitor.at(url))
             assert (shown["user"], shown["role"], shown["text"]) == ("hanako", "user", "before"), shown
@@ -92,7 +92,7 @@ def test_I15_a_late_answer_does_not_touch_the_new_id_of_an_anonymous_session(sit
     [door, late_door, *_] = site.lazy.doors().values()
     with site.held(visitor.at(late_door), "text") as late:
         assert len(visitor.at(door).send("/regenerate").set_cookies) == 1
-        assert late.answer().set_cookies == []
+        assert late.answer().set_cookies == ()
     assert visitor.digest != before
     assert {visitor.at(url).me()["text"] for url in site.doors().values()} == {"before"}
 

@@ -43,7 +43,7 @@ def test_I1_I5_a_logout_while_the_primary_is_dead_outlives_its_old_file(site: Si
         site.heal()
         watch.follow(asleep)
         watch.sees(level=0)
-        assert late.answer().set_cookies == []
+        assert late.answer().set_cookies == ()
         watch.goes_on()
     # Once each was signed in, once each was not: none went back.
     assert watch.courses("user", on=awake) == [["hanako", None]]

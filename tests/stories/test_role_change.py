@@ -64,5 +64,5 @@ def test_I4_a_role_change_on_a_host_without_redis_never_flickers(site: Site, pro
 def change_role(visitor: Visitor, role: str) -> None:
     """Change it, and see it at once on the worker that did."""
     answer = visitor.send("/role", role=role)
-    assert (answer.status, answer.set_cookies) == (200, [])
+    assert (answer.status, answer.set_cookies) == (200, ())
     assert visitor.me()["role"] == role

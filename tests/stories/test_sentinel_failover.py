@@ -119,7 +119,7 @@ def is_primary(server: Valkey) -> bool:
 
 def as_seen_at(url: str, stories: Sequence[Story]) -> dict[str, int]:
     """User → the state of the session as one worker knows it."""
-    found = Visitor(url).whose([story.visitor.cookie for story in stories])
+    found = Visitor(url).whose([story.visitor.header for story in stories])
     return {story.user: state_of(*who) for story, who in zip(stories, found, strict=True)}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from itertools import groupby
 from typing import Any, Self
 
 from devservers.processes import wait_until
+from tests.support.site.browser import NO_ANSWER
 
 from .visitor import Visitor
 
@@ -62,12 +62,8 @@ class Watch:
 
     def _look(self, visitor: Visitor, sights: list[Sight]) -> None:
         while not self._stop.wait(PAUSE):
-            try:
-                answer = visitor.get("/me")
-            except (
-                OSError,
-                HTTPException,
-            ):  # the worker was killed; those that still have to be seen are named by `sees`
+            answer = visitor.get("/me")
+            if answer.status == NO_ANSWER:  # the worker was killed; those that still have to be seen `sees` names
                 return
             shown = answer.json if answer.status == 200 else {}
             sights.append(Sight(answer.status, shown, len(answer.set_cookies)))

@@ -59,6 +59,7 @@ class Browser:
 
     url: str
     cookies: dict[str, str] = field(default_factory=dict)
+    patience: float = PATIENCE
 
     def twin(self, url: str | None = None) -> Self:
         """Return another browser with a copy of the cookies as they are now: a thief, or a page that was opened
@@ -82,12 +83,16 @@ class Browser:
         """Post a form."""
         return self._ask("POST", path, urlencode(form))
 
-    def _ask(self, method: str, path: str, body: str | None) -> Answer:
-        headers = {"Content-Type": FORM} if body is not None else {}
+    def send_json(self, path: str, content: Any) -> Answer:
+        """Post what a program says."""
+        return self._ask("POST", path, json.dumps(content), "application/json")
+
+    def _ask(self, method: str, path: str, body: str | None, kind: str = FORM) -> Answer:
+        headers = {"Content-Type": kind} if body is not None else {}
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         began = time.monotonic()
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=self.patience)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
@@ -109,16 +108,10 @@ class Worker(Server):
         self, cookies: Sequence[str | None], path: str, form: Mapping[str, str] | None = None, threads: int = 8
     ) -> list[tuple[int, Any, str | None]]:
         """Make many requests inside this worker. Return status, body and cookie of each, see the page of this name."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2 * LONG)
-        body = {"cookies": list(cookies), "threads": threads, "path": path, "form": form}
-        try:
-            connection.request("POST", "/many", json.dumps(body), {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            text = response.read().decode()
-        finally:
-            connection.close()
-        assert response.status == 200, text
-        return [(status, answer, cookie) for status, answer, cookie in json.loads(text)]
+        asked = {"cookies": list(cookies), "threads": threads, "path": path, "form": form}
+        answers = Browser(self.url, patience=2 * LONG).send_json("/many", asked)
+        assert answers.status == 200, answers.body
+        return [(status, answer, cookie) for status, answer, cookie in answers.json]
 
     def counters(self) -> dict[str, int]:
         """Return the counts of this worker's processes, those that were killed included."""
