@@ -15,10 +15,13 @@ from pathlib import Path
 # The package itself is not executed: a worker that does not load Flask starts in a fifth of the time.
 spec = importlib.util.find_spec("flask_langpont_session")
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-from flask_langpont_session.policy.changes import Operation
-from flask_langpont_session.policy.copies import RecordRef
-from flask_langpont_session.policy.errors import StoreError
-from flask_langpont_session.policy.servers import ServerRecord
+try:
+    from flask_langpont_session.policy.changes import Operation
+    from flask_langpont_session.policy.copies import RecordRef
+    from flask_langpont_session.policy.errors import StoreError
+    from flask_langpont_session.policy.servers import ServerRecord
+except ImportError:  # the former release
+    from flask_langpont_session.policy.values import Operation, RecordRef, ServerRecord, StoreError
 from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.entries import Basis
 from flask_langpont_session.stores.host import file as journal_file
