@@ -33,7 +33,7 @@ from .metrics.incident_log import IncidentLog
 from .metrics.recorder import Reader, Recorder
 from .metrics.reports import Reports
 from .policy.errors import ErrorClass, StoreError, role_of, shard_of, words_of
-from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, Limits, Listeners, Shards
+from .policy.health import DATABASE, PRIMARY, REPLICA, WRITE, Health, HealthLimits, Listeners, Shards
 from .policy.leases import EXTEND_AFTER
 from .recovery.monitor import Monitor, Notices, Round
 from .request.repository import SessionRepository
@@ -328,7 +328,7 @@ def _health(
     health = Health(
         # Which shards have replicas is known when they are found.
         [*(name for name, store in redis.items() if name == PRIMARY or store.endpoints), DATABASE],
-        limits=Limits(local_ttl=settings.local_cache_ttl, slow=settings.slow),
+        limits=HealthLimits(local_ttl=settings.local_cache_ttl, slow=settings.slow),
         listeners=Listeners(
             level_changed,
             store_lost,

@@ -25,7 +25,7 @@ from .words import PATIENCE, age_of, counted, lasting, waiting_as_json
 
 if TYPE_CHECKING:
     from ..diagnosis.one_session import InRedis, OneSession, Stored
-    from ..stores.sql.database import Described
+    from ..policy.devices import DescribedRow
 
 
 @click.group("sessions")
@@ -169,7 +169,7 @@ def _lines(found: OneSession) -> Lines:
         yield from _journal_lines(found.journal or {})
 
 
-def _row_lines(found: OneSession, described: Described) -> Lines:
+def _row_lines(found: OneSession, described: DescribedRow) -> Lines:
     row = described.row
     yield "user", "none" if row.user_id is None else row.user_id
     yield "created", _clock(row.created_at)
@@ -240,7 +240,7 @@ def _or_error(found: Any | Unknown | None, as_object: Callable[[Any], dict[str, 
     return None if found is None else as_object(found)
 
 
-def _row_as_object(described: Described) -> dict[str, Any]:
+def _row_as_object(described: DescribedRow) -> dict[str, Any]:
     row = described.row
     return {
         "state": str(row.state),

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from ..policy.categories import AUTH
+from ..policy.devices import DescribedRow
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY, REPLICA
 from ..policy.ids import is_digest
@@ -20,7 +21,6 @@ from ..stores.host.forms import is_there
 from ..stores.host.journal import Journal, Waiting
 from ..stores.redis.auth_meta import AuthMeta, said
 from ..stores.redis.commands import Commands
-from ..stores.sql.database import Described
 from .findings import Unknown
 from .read_redis import PATIENCE, by_name
 
@@ -95,7 +95,7 @@ class OneSession:
     """
 
     digest: str
-    described: Described | Unknown | None
+    described: DescribedRow | Unknown | None
     redis: InRedis | Unknown
     journal: Mapping[str, Waiting] | Unknown | None
     lives: tuple[Life, ...] = field(default=(), repr=False)
@@ -105,7 +105,7 @@ class OneSession:
         """Return the state of the session. Any store that says it has ended is right: nothing brings a session back."""
         if self._is_ended_here or (isinstance(self.redis, InRedis) and self.redis.has_tombstone):
             return SessionState.DEAD
-        if isinstance(self.described, Described):
+        if isinstance(self.described, DescribedRow):
             return self._state_by_row(self.described)
         if isinstance(self.redis, Unknown) or isinstance(self.described, Unknown):
             is_there = isinstance(self.redis, InRedis) and self.redis.auth is not None
@@ -117,7 +117,7 @@ class OneSession:
     def idle_expires_at(self) -> int:
         """Return the latest idle expiry that is known, milliseconds since 1970; 0: unknown. Redis may know of a later
         use than the row."""
-        in_row = self.described.row.idle_expires_at if isinstance(self.described, Described) else 0
+        in_row = self.described.row.idle_expires_at if isinstance(self.described, DescribedRow) else 0
         in_redis = self.redis.auth.idle_expires_at if isinstance(self.redis, InRedis) and self.redis.auth else 0
         return max(in_row, in_redis)
 
@@ -129,7 +129,7 @@ class OneSession:
         Its idle expiry is moved when a quarter of the idle time has passed. Where the idle time is as long as the life
         in all, the expiry is never moved, and only the last change is known.
         """
-        if not isinstance(self.described, Described):
+        if not isinstance(self.described, DescribedRow):
             return None
         row, updated_at = self.described.row, self.described.updated_at
         idle_ms = self._idle_ms(row, self.described.seen_at)
@@ -157,7 +157,7 @@ class OneSession:
     def _waits_here(self) -> bool:
         return isinstance(self.journal, Mapping) and any(waiting.entries for waiting in self.journal.values())
 
-    def _state_by_row(self, described: Described) -> SessionState:
+    def _state_by_row(self, described: DescribedRow) -> SessionState:
         row = described.row
         if row.state is RowState.IDLE_EXPIRED and self.idle_expires_at > row.read_at:
             return SessionState.VALID
@@ -188,7 +188,7 @@ def read_session(backend: Backend, digest: str, lives: Iterable[Life]) -> OneSes
     :param lives: what sessions of this application live for.
     """
     described = _known(backend.database.describe, digest, PATIENCE)
-    row = described.row if isinstance(described, Described) else None
+    row = described.row if isinstance(described, DescribedRow) else None
     journal = journal_there(backend)
     waits = _known(journal.of_session, digest, row) if journal else None
     return OneSession(digest, described, _in_redis(backend, digest), waits, tuple(lives))

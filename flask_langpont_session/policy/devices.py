@@ -35,18 +35,22 @@ class Device(NamedTuple):
 NO_DEVICE = Device()
 
 
-class UserSession(NamedTuple):
-    """A row, and what is only asked of the sessions of one user.
+class DescribedRow(NamedTuple):
+    """A row with what only its user or an operator asks for. Times are milliseconds since 1970 by the database's clock.
 
-    :param seen_at: when it was in use, milliseconds since 1970 by the database's clock; None: not known.
-    :param successor: the digest under which it goes on; None: under none.
-    :param is_mine: it is the session that asks.
+    :param seen_at: when its use was noted last; None: that is not known.
+    :param successor: the digest under which the session goes on; None: under none.
+    :param updated_at: when it was changed last; a moved idle expiry is no change. 0: that was not asked for.
+    :param ended_by: what ended it, where the row says so.
+    :param is_mine: it is of the session that asks.
     """
 
     row: AuthRow
     device: Device = NO_DEVICE
     seen_at: int | None = None
     successor: str | None = None
+    updated_at: int = 0
+    ended_by: str | None = None
     is_mine: bool = False
 
 

@@ -72,7 +72,7 @@ FAILURES = 3
 """Quick failures in a row (refused, reset) that open a breaker."""
 
 
-class Limits(NamedTuple):
+class HealthLimits(NamedTuple):
     """Thresholds: when a store counts as lost, and how long a local copy may be used.
 
     :param threshold: cheap failures in a row that open a breaker.
@@ -131,7 +131,7 @@ class Health:
         self,
         stores: Iterable[str],
         *,
-        limits: Limits | None = None,
+        limits: HealthLimits | None = None,
         listeners: Listeners | None = None,
         shards: Shards | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -139,7 +139,7 @@ class Health:
     ) -> None:
         self.clock = clock
         self._now = now
-        self._limits = limits or Limits()
+        self._limits = limits or HealthLimits()
         self._listeners = listeners or Listeners()
         self.locate, self._share = shards or Shards()
         self._breakers = Breakers(stores, self._limits.threshold)

@@ -89,7 +89,7 @@ class Life:
         )
 
 
-class Copy(NamedTuple):
+class Sighting(NamedTuple):
     """A copy of a session's auth row, and what its reader knows of where it lay. Milliseconds.
 
     :param confirmed_ms: when the read of the database that confirmed it began.
@@ -136,7 +136,7 @@ class Copy(NamedTuple):
         return self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
 
 
-def is_leased(copy: Copy, life: Life, terms: LeaseTerms) -> bool:
+def is_leased(copy: Sighting, life: Life, terms: LeaseTerms) -> bool:
     """Return whether a copy in Redis may be used without asking the database."""
     return copy.is_sound and copy.now_ms < lease_ends(copy.row, copy.confirmed_ms, life, terms)
 
@@ -155,7 +155,7 @@ def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -
     return ends
 
 
-def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool) -> bool:
+def survives_database_outage(copy: Sighting, terms: LeaseTerms, *, only_grace: bool) -> bool:
     """Return whether a copy in a healthy Redis may be used although the database does not answer.
 
     An unbroken view carries it for an hour. After an incident only GRACE counts.
@@ -166,11 +166,11 @@ def survives_database_outage(copy: Copy, terms: LeaseTerms, *, only_grace: bool)
     return copy.is_current and copy.is_in_time and copy.is_younger_than(bound)
 
 
-def survives_everything_down(copy: Copy, terms: LeaseTerms, *, privileged: bool) -> bool:
+def survives_everything_down(copy: Sighting, terms: LeaseTerms, *, privileged: bool) -> bool:
     """Return whether this worker's own copy may be used although neither Redis nor the database answers."""
     return not privileged and copy.is_current and copy.is_in_time and copy.is_younger_than(terms.grace_ms)
 
 
-def was_just_asked(copy: Copy) -> bool:
+def was_just_asked(copy: Sighting) -> bool:
     """Return whether this worker asked the database so recently that it need not ask again while Redis is unhealthy."""
     return copy.is_current and copy.is_in_time and copy.is_younger_than(DEGRADED_VERIFY_MS)

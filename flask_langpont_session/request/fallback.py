@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from typing import NamedTuple
 
 from ..config.settings import Settings
 from ..policy.categories import AUTH, Feature, Priority
@@ -21,6 +22,20 @@ from ..stores.redis.records import Written, empty_as_of
 from .scope import RedisReply
 
 _NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
+
+
+class Showing(NamedTuple):
+    """A session that is about to be shown to a request.
+
+    :param loaded: where it is put.
+    :param level: of the outage, as the request has met it.
+    :param overlay: what the journal knows of it beyond the stores; None: nothing.
+    """
+
+    loaded: Loaded
+    ref: RecordRef
+    level: int
+    overlay: Overlay | None
 
 
 class Fallback:
@@ -42,14 +57,9 @@ class Fallback:
     def _is_kept_locally(self, feature: Feature) -> bool:
         return any(self.behaviour(feature, kind, level) in AS_COPY for kind in ("a", SIGNED_IN) for level in LEVELS)
 
-    def show_answer(
-        self, loaded: Loaded, name: str, ref: RecordRef, reply: RedisReply, *, level: int, overlay: Overlay | None
-    ) -> None:
-        """Put into `loaded` what Redis answered for one category, and keep a local copy of what the primary said.
-
-        :param overlay: what the journal knows beyond it; None: nothing.
-        """
-        answer = reply.answer
+    def show_answer(self, to: Showing, name: str, reply: RedisReply) -> None:
+        """Show what Redis answered for one category, and keep a local copy of what the primary said."""
+        (loaded, ref, level, overlay), answer = to, reply.answer
         assert answer is not None
         there = answer.records[name]
         seen = there if there.version else there._replace(version=empty_as_of(answer.now_ms))
@@ -57,7 +67,7 @@ class Fallback:
         if reply.lack is not None and not is_carried and name in self.kept_locally:
             held = self._held(ref, name, reply.lack, overlay)
             if not self._is_whole(ref, name, there, held, reply.lack):
-                self._show_with_copy(loaded, name, ref, there, held, level=level, overlay=overlay)
+                self._show_with_copy(to, name, there, held)
                 return
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
             self._remember(ref, name, seen, reply.asked_at, is_there=bool(there.version))
@@ -65,9 +75,9 @@ class Fallback:
         if not level and overlay is None:
             loaded.categories[name] = found
         elif overlay is not None and is_carried:
-            self._lay_over_carried(loaded, name, ref.kind, found, level, overlay)
+            self._lay_over_carried(to, name, found, overlay)
         else:
-            self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True)
+            self._lay_over(to, name, found)
 
     def _remember(self, ref: RecordRef, name: str, seen: CategoryCopy, asked_at: float, *, is_there: bool) -> None:
         if is_there:
@@ -96,17 +106,7 @@ class Fallback:
         as_of = there.given_back if is_given_back_since(there, held) else there.version
         return (held is None or held.version <= as_of) and not self.has_seen_more(ref.digest, name, there, as_of)
 
-    def _show_with_copy(
-        self,
-        loaded: Loaded,
-        name: str,
-        ref: RecordRef,
-        there: CategoryCopy,
-        held: CategoryCopy | None,
-        *,
-        level: int,
-        overlay: Overlay | None,
-    ) -> None:
+    def _show_with_copy(self, to: Showing, name: str, there: CategoryCopy, held: CategoryCopy | None) -> None:
         """Show the host's copy of a category, and over it what was written since the loss. A key that is in neither is
         unknown if another worker may have it."""
         copy = there if held is None else held
@@ -116,34 +116,30 @@ class Fallback:
             together = {**held.fields, **{key: there.fields[key] for key in later}}
             copy = CategoryCopy(there.version, together, additions=held.additions + there.additions)
         found = CategoryState.of(copy, "local")
-        self._lay_over(loaded, name, found, level, ref.kind, overlay, answered=True, is_known=held is not None)
-        laid = loaded.categories[name]
+        self._lay_over(to, name, found, is_known=held is not None)
+        laid = to.loaded.categories[name]
         as_of = there.given_back or there.version
-        if held is None and laid.gap and as_of and not self.has_seen_more(ref.digest, name, there, as_of):
-            loaded.categories[name] = laid._replace(gap=laid.gap._replace(kept=laid.gap.kept | there.fields.keys()))
+        if held is None and laid.gap and as_of and not self.has_seen_more(to.ref.digest, name, there, as_of):
+            to.loaded.categories[name] = laid._replace(gap=laid.gap._replace(kept=laid.gap.kept | there.fields.keys()))
 
-    def _lay_over_carried(
-        self, loaded: Loaded, name: str, kind: str, found: CategoryState, level: int, overlay: Overlay
-    ) -> None:
+    def _lay_over_carried(self, to: Showing, name: str, found: CategoryState, overlay: Overlay) -> None:
         """Lay the journal's changes over a category of which more is on its way from a former id."""
         known, copy = overlay.copies.get(name), found.copy
         if known:
             together = {**known.fields, **copy.fields}
             copy = CategoryCopy(known.version or copy.version, together, additions=known.additions + copy.additions)
             found = CategoryState.of(copy, found.source)
-        self._lay_over(loaded, name, found, level, kind, overlay, answered=True)
+        self._lay_over(to, name, found)
         if known is None:
             # What is there stays; what is not may be brought from the former id yet.
-            laid = loaded.categories[name]
+            laid = to.loaded.categories[name]
             gap = laid.gap or Gap(True, frozenset())
             gap = gap._replace(whole=True, kept=gap.kept | copy.fields.keys())
-            loaded.categories[name] = laid._replace(gap=gap)
+            to.loaded.categories[name] = laid._replace(gap=gap)
 
-    def show_without_answer(
-        self, loaded: Loaded, name: str, ref: RecordRef, *, level: int, overlay: Overlay | None
-    ) -> None:
+    def show_without_answer(self, to: Showing, name: str) -> None:
         """Show the newer of this worker's copy and the host's, as far as the table allows: no Redis answered."""
-        digest, kind = ref.digest, ref.kind
+        digest, overlay = to.ref.digest, to.overlay
         known = _newest(self._memory.category(digest, name), overlay.copies.get(name) if overlay else None)
         if known and (self._register.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
             known = None  # a worker of this host has seen more, and has not said yet what
@@ -151,28 +147,20 @@ class Fallback:
         shown = {
             key: value
             for key, value in copy.fields.items()
-            if key in self.table and self.behaviour(self.table.feature_of(key), kind, level) in AS_COPY
+            if key in self.table and self.behaviour(self.table.feature_of(key), to.ref.kind, to.level) in AS_COPY
         }
         found = CategoryState(shown, copy, "local")
-        self._lay_over(loaded, name, found, level, kind, overlay, answered=False, is_known=known is not None)
+        self._lay_over(to, name, found, answered=False, is_known=known is not None)
 
     def _lay_over(
-        self,
-        loaded: Loaded,
-        name: str,
-        found: CategoryState,
-        level: int,
-        kind: str,
-        overlay: Overlay | None,
-        *,
-        answered: bool,
-        is_known: bool = True,
+        self, to: Showing, name: str, found: CategoryState, *, answered: bool = True, is_known: bool = True
     ) -> None:
         """Lay over the data what waits in the journal, and what the table gives instead; note what is not known."""
+        loaded, ref, level, overlay = to
         defaulting = {
             feature.name
             for feature in self.table.features_in(name)
-            if self.behaviour(feature, kind, level) in AS_DEFAULT
+            if self.behaviour(feature, ref.kind, level) in AS_DEFAULT
         }
         if not answered:
             loaded.exceptions.update(dict.fromkeys(defaulting, "default"))

@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ..metrics.losses import Cause, Loss
@@ -79,7 +80,7 @@ class JournalWriter:
         try:
             if self._journal.is_silent_about(ref.digest, _wait(scope)):
                 return NOTHING
-            return _noted(scope, lambda wait: self._journal.overlay(ref, wait=wait), _FIRST)
+            return _noted(scope, partial(self._journal.overlay, ref), _FIRST)
         except StoreError as error:
             self._did_not_say(error)
             return UNKNOWN if is_busy(error) else NOTHING
@@ -89,16 +90,13 @@ class JournalWriter:
 
         :param version: of its row; 0: unknown.
         """
-        self._do(lambda wait: self._journal.queue_push(digest, version, wait=wait), scope)
+        self._do(partial(self._journal.queue_push, digest, version), scope)
 
     def revoke(self, *digests: str, in_database: bool, in_redis: bool, scope: RequestScope | None = None) -> bool:
         """Keep revocations that not every store knows of yet. Return whether the journal has them; if not in time, it
         may get them later."""
-
-        def note(wait: float | None) -> None:
-            self._revocations.note(*digests, in_database=in_database, in_redis=in_redis, wait=wait, stays=True)
-
-        return self._do(note, scope)
+        stores = {"in_database": in_database, "in_redis": in_redis}
+        return self._do(partial(self._revocations.note, *digests, **stores, stays=True), scope)
 
     def revoke_user(
         self, user_id: str, until_ms: int = 0, *, epoch: int = 0, scope: RequestScope | None = None
@@ -108,11 +106,8 @@ class JournalWriter:
         :param until_ms: of the sessions created until then, milliseconds since 1970; the database does not know it.
         :param epoch: of the sessions of an earlier epoch; the database knows it.
         """
-
-        def note(wait: float | None) -> None:
-            self._revocations.note_user(user_id, until_ms=until_ms, epoch=epoch, wait=wait, stays=True)
-
-        self._do(note, scope)
+        ended = {"until_ms": until_ms, "epoch": epoch}
+        self._do(partial(self._revocations.note_user, user_id, **ended, stays=True), scope)
 
     def row_changing(self, digest: str) -> int | None:
         """Note that this worker is about to try a compare-and-set of a session's row.
@@ -130,7 +125,7 @@ class JournalWriter:
 
         :param number: of the try that succeeded, if it was a compare-and-set.
         """
-        self._do(lambda _: self._journal.file.numbers(lambda rows: rows.row_changed(digest, self._clock(), number)))
+        self._do(lambda wait: self._journal.file.numbers(lambda rows: rows.row_changed(digest, self._clock(), number)))
 
     def is_up_to_date(self, held: LocalAuth) -> bool:
         """Return whether no worker of this host has changed a session's row since this copy of it was confirmed, or
@@ -147,11 +142,7 @@ class JournalWriter:
 
     def publish(self, copies: Iterable[SharedCopy], scope: RequestScope | None = None) -> None:
         """Put local copies where the other workers of the host can read them."""
-
-        def publish(wait: float | None) -> None:
-            self._reports.shared(*self._board.publish_copies(copies, wait=wait))
-
-        self._do(publish, scope)
+        self._do(lambda wait: self._reports.shared(*self._board.publish_copies(copies, wait=wait)), scope)
 
     def has_writes(self, ref: RecordRef, names: Iterable[str], scope: RequestScope | None = None) -> bool:
         """Return whether data of one of these categories waits here, or may. What is written then comes after it,
@@ -243,7 +234,7 @@ class JournalWriter:
     ) -> bool:
         names = [entry.category for entry in entries]
         try:
-            for lost in _noted(scope, lambda wait: self._journal.put(entries, copies, wait=wait)):
+            for lost in _noted(scope, partial(self._journal.put, entries, copies)):
                 if not lost.seq:  # else it is an earlier request's
                     plan.note_kept([lost.category], Kept.NOWHERE)
                 self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
@@ -269,7 +260,7 @@ class JournalWriter:
             }
 
         try:
-            taken = _noted(scope, lambda wait: self._journal.file.transaction(take, wait, room=Room.RESERVED))
+            taken = _noted(scope, partial(self._journal.file.transaction, take, room=Room.RESERVED))
         except StoreError:
             return False
         for name, count in taken.items():
@@ -299,8 +290,7 @@ class JournalWriter:
         def stays(entry: PendingWrite) -> bool:
             return bool(self._fallback.table.left_behind(entry.category, (entry.field,), plan.carries))
 
-        def put(wait: float | None) -> list[PendingWrite]:
-            return self._journal.carry(carry, lambda: list(self._known(plan)), stays=stays, wait=wait)
+        put = partial(self._journal.carry, carry, lambda: list(self._known(plan)), stays=stays)
 
         try:
             for lost in _noted(scope, put):
@@ -370,7 +360,7 @@ class JournalWriter:
             return {}
         return {"basis": Basis.SEEN, "moment": found.copy.version, "base": found.shown.get(key)}
 
-    def _do(self, call: Callable[[float | None], object], scope: RequestScope | None = None) -> bool:
+    def _do(self, call: Callable[..., object], scope: RequestScope | None = None) -> bool:
         try:
             _noted(scope, call)
         except StoreError as error:
@@ -379,9 +369,9 @@ class JournalWriter:
         return True
 
 
-def _noted(scope: RequestScope | None, call: Callable[[float | None], T], share: float = 1.0) -> T:
-    """Use the journal, within the budget of a request if it is for one."""
-    return call(None) if scope is None else scope.note(call, share)
+def _noted(scope: RequestScope | None, call: Callable[..., T], share: float = 1.0) -> T:
+    """Use the journal, within the budget of a request if it is for one: `call` gets the seconds that it may `wait`."""
+    return call(wait=None) if scope is None else scope.note(lambda seconds: call(wait=seconds), share)
 
 
 def _wait(scope: RequestScope | None) -> float | None:

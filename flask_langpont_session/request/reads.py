@@ -17,7 +17,7 @@ from ..policy.loaded import Loaded, Verdict
 from ..stores.backend import Lack
 from ..stores.host.journal import Overlay
 from ..stores.redis.records import Answer
-from .fallback import is_given_back_since
+from .fallback import Showing, is_given_back_since
 from .former import FormerPlaces
 from .journal_writer import NOTHING
 from .line import Line
@@ -263,14 +263,14 @@ class Reads:
         reply: RedisReply,
         overlay: Overlay,
     ) -> None:
-        level, answer = scope.view.level, reply.answer
-        known = None if overlay is NOTHING else overlay
+        answer, known = reply.answer, None if overlay is NOTHING else overlay
+        to = Showing(loaded, ref, scope.view.level, known)
         for name in names:
             is_behind = reply.source == REPLICA and answer and self._is_behind(ref, name, answer, overlay)
             if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
-                self._fallback.show_without_answer(loaded, name, ref, level=level, overlay=known)
+                self._fallback.show_without_answer(to, name)
             else:
-                self._fallback.show_answer(loaded, name, ref, reply, level=level, overlay=known)
+                self._fallback.show_answer(to, name, reply)
         self._former.note(loaded, known)
 
     def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:

@@ -20,11 +20,11 @@ from .journal_writer import JournalWriter
 from .parts import Parts
 from .plain_changes import PlainChanges
 from .reads import Reads
-from .revocations import Devices, Revocations
+from .revocations import Revocations, UserSessions
 from .row_writes import RowWrites
 from .saves import Saves
 from .scope import RequestScope
-from .verifier import Confirmed, Verifier
+from .verifier import DatabaseWord, Verifier
 
 _MINT_TRIES = 8
 """Ids that are thrown away for a shard that answers: of two that is one in 256 requests that does not get one."""
@@ -46,7 +46,7 @@ class SessionRepository:
         backend: Backend,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        single_flight: SingleFlight[Confirmed] | None = None,
+        single_flight: SingleFlight[DatabaseWord] | None = None,
         make_refusal: Callable[[], GrantRefused] = GrantRefused,
     ) -> None:
         self.settings = backend.settings
@@ -62,7 +62,7 @@ class SessionRepository:
         self.plain_changes = PlainChanges(parts, self.line, lambda digest: self.begin(digest=digest))
         self.row_writes = RowWrites(parts, make_refusal)
         self.revocations = Revocations(parts)
-        self.devices = Devices(parts, self.revocations)
+        self.devices = UserSessions(parts, self.revocations)
         self.saves = Saves(parts, self.row_writes, CategoryWrites(parts), self.revocations)
 
     def begin(self, budget: float | None = None, digest: str | None = None) -> RequestScope:

@@ -10,14 +10,14 @@ from .. import events
 from ..events import EndedBy
 from ..policy.categories import AUTH
 from ..policy.copies import RecordRef
-from ..policy.devices import UserSession
+from ..policy.devices import DescribedRow
 from ..policy.errors import StoreError
 from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN
 from ..policy.plans import Kept, Revoked
 from ..policy.rows import AuthRow, EndedSession, RowState
 from .parts import Part, Parts
-from .scope import LIST_SESSIONS, REVOKE, SAVE_ROW, WRITE_TOMBSTONE, RequestScope
+from .scope import LIST_SESSIONS, REVOKE, SAVE_ROW, RequestScope
 
 T = TypeVar("T")
 
@@ -38,46 +38,74 @@ class Revocations(Part):
 
         :return: whether the database knows it already.
         """
-        return self.end(digest, scope, cause) is Kept.DATABASE
+        return self.end([digest], scope, cause) is Kept.DATABASE
 
-    def end(self, digest: str, scope: RequestScope, cause: EndedBy, *, keeps_data: bool = False) -> Kept:
-        here = self._lived_here([digest])
-        self._backend.memory.kill(digest)
-        dead = self._revoke_in_database(digest, scope)
-        in_database, places = dead is not None, []
-        for each in dead or [EndedSession(digest, 0, lived=False)]:
-            places.append(
-                self.make_known(each.digest, each.version, scope, in_database=in_database, keeps_data=keeps_data)
-            )
-        self._reports.signed_out(here if dead is None else _lived(dead), cause, in_database=in_database)
-        return places[0]
+    def end(
+        self,
+        digests: Sequence[str],
+        scope: RequestScope,
+        cause: EndedBy,
+        *,
+        keeps_data: bool = False,
+        by_device: bool = False,
+    ) -> Kept:
+        """End signed-in sessions for ever, as :meth:`revoke` ends one, and return where that is known.
+
+        :param keeps_data: see :meth:`make_known`.
+        :param by_device: their user ends them on another device, and is to be told on those.
+        """
+        here = self._lived_here(digests)
+        for digest in digests:
+            self._backend.memory.kill(digest)
+        dead = self._revoke_in_database(digests, scope, by_device=by_device)
+        versions = dict.fromkeys(digests, 0) | {each.digest: each.version for each in dead or ()}
+        place = self.make_known(versions, scope, in_database=dead is not None, keeps_data=keeps_data)
+        lived = here if dead is None else [each.digest for each in dead if each.lived]
+        self._reports.signed_out(lived, cause, in_database=dead is not None)
+        return place
 
     def _lived_here(self, digests: Iterable[str]) -> list[str]:
         return [digest for digest in digests if not self._ended.is_dead(digest)]
 
-    def _revoke_in_database(self, digest: str, scope: RequestScope) -> list[EndedSession] | None:
-        """Revoke a session, and return which are dead by that; None: the database does not answer."""
-        return scope.attempt(REVOKE, self._database.revoke, digest)
+    def _revoke_in_database(
+        self, digests: Sequence[str], scope: RequestScope, *, by_device: bool
+    ) -> list[EndedSession] | None:
+        """Revoke sessions, and return which are dead by that; None: the database does not answer."""
+        return scope.attempt(REVOKE, self._database.revoke_many, digests, by_device=by_device)
 
     def make_known(
-        self, digest: str, version: int, scope: RequestScope, *, in_database: bool, keeps_data: bool = False
+        self, versions: Mapping[str, int], scope: RequestScope, *, in_database: bool, keeps_data: bool = False
     ) -> Kept:
-        """Have the stores and this host hear that a session is dead.
+        """Have the stores and this host hear that sessions are dead; what does not answer hears it later.
 
-        :param keeps_data: what it had is still to be brought to another id; it goes after that.
+        :param versions: digest → version of the dead row; 0: that is not known.
+        :param keeps_data: what they had is still to be brought to another id; it goes after that.
         """
-        self._backend.is_over(digest)
-        names = (AUTH,) if keeps_data else tuple(self._backend.table.categories)
-        in_redis = self._verifier.write_tombstone(digest, max(version, int(in_database)), scope, names)
+        in_redis = self._tell_redis(versions, scope, in_database=in_database, keeps_data=keeps_data)
         is_gone = in_redis and not keeps_data
-        waits = not (in_database and is_gone) and self._journal_writer.revoke(
-            digest, in_database=in_database, in_redis=is_gone, scope=scope
+        waits = (
+            bool(versions)
+            and not (in_database and is_gone)
+            and self._journal_writer.revoke(*versions, in_database=in_database, in_redis=is_gone, scope=scope)
         )
-        if in_database and is_gone:
-            self._delivered(digest)
         if in_database:
             return Kept.DATABASE
         return Kept.JOURNAL if waits else Kept.REDIS if in_redis else Kept.NOWHERE
+
+    def _tell_redis(
+        self, versions: Mapping[str, int], scope: RequestScope, *, in_database: bool, keeps_data: bool = False
+    ) -> bool:
+        """Have this host and Redis hear that sessions are dead, and return whether Redis has all of it."""
+        by_shard: dict[str, list[tuple[str, int]]] = {}
+        for digest, version in versions.items():
+            self._backend.is_over(digest)
+            shard = self._backend.health.locate(digest)
+            by_shard.setdefault(shard, []).append((digest, max(version, int(in_database))))
+        names = (AUTH,) if keeps_data else tuple(self._backend.table.categories)
+        told = [self._verifier.write_tombstones(dead, scope, names) for dead in by_shard.values()]
+        if in_database and all(told) and not keeps_data:
+            self._delivered(*versions)
+        return all(told)
 
     def is_valid(self, row: AuthRow) -> bool:
         """Return whether a row that was just read is of a session which lives, as far as this host knows."""
@@ -107,7 +135,11 @@ class Revocations(Part):
     def _revoke_user_since(self, epoch: int, user_id: str, scope: RequestScope, cause: EndedBy) -> Revoked:
         ended = self._attempt(scope, self._database.ended_with, user_id, epoch)
         digests = self._attempt(scope, self._database.kill_user_until, user_id, 0, epoch=epoch, limit=MOST_AT_ONCE)
-        in_redis = self._make_all_known(digests or [], scope, in_database=True, cause=cause, lived=ended)
+        dead = digests or []
+        lived = self._lived_here(dead) if ended is None else [digest for digest in dead if digest in set(ended)]
+        # The dead ones too: what Redis or a copy says of them may be older.
+        in_redis = self._tell_redis(dict.fromkeys(dead, 1), scope, in_database=True)
+        self._reports.signed_out(lived, cause, in_database=True)
         self._backend.memory.sign_out_user(user_id, 0, epoch)
         if not in_redis or digests is None or len(digests) >= MOST_AT_ONCE:
             self._journal_writer.revoke_user(user_id, epoch=epoch, scope=scope)
@@ -131,83 +163,31 @@ class Revocations(Part):
         # The journal first: from then on every worker of the host knows.
         self._journal_writer.revoke_user(user_id, until_ms, scope=scope)
         digests = self._backend.memory.sign_out_user(user_id, until_ms)
-        self._make_all_known(digests, scope, in_database=False, cause=cause, lived=digests)
+        self.make_known(dict.fromkeys(digests, 0), scope, in_database=False)
+        self._reports.signed_out(digests, cause, in_database=False)
         return Revoked(durable=False, sessions=len(digests))
-
-    def end_by_device(self, digests: Sequence[str], scope: RequestScope) -> bool:
-        """End sessions for ever whose user says so on another device, as :meth:`revoke` ends one.
-
-        :return: whether the database knows it already.
-        """
-        dead = scope.attempt(REVOKE, self._database.revoke_many, digests, by_device=True)
-        ended = tuple(digests if dead is None else [each.digest for each in dead])
-        lived = None if dead is None else _lived(dead)
-        in_redis = self._make_all_known(ended, scope, in_database=dead is not None, cause=EndedBy.USER, lived=lived)
-        if not in_redis and dead is not None:
-            self._journal_writer.revoke(*ended, in_redis=False, in_database=True, scope=scope)
-        return dead is not None
 
     def displaced(self, digests: Sequence[str], scope: RequestScope) -> None:
         """Have the stores and this host hear of sessions that the database ended for a sign-in of their user."""
-        if not digests:
-            return
-        if not self._make_all_known(digests, scope, in_database=True, cause=EndedBy.LIMIT, lived=digests):
-            self._journal_writer.revoke(*digests, in_redis=False, in_database=True, scope=scope)
-
-    def _make_all_known(
-        self,
-        digests: Sequence[str],
-        scope: RequestScope,
-        *,
-        in_database: bool,
-        cause: EndedBy,
-        lived: Sequence[str] | None,
-    ) -> bool:
-        """Have the stores and this host hear of all sessions of a user that was logged out everywhere, the dead ones
-        too: what Redis or a copy says of them may be older.
-
-        :param lived: those that were valid until then; None: the database does not say.
-        :return: whether Redis has them.
-        """
-        told = self._lived_here(digests) if lived is None else [digest for digest in digests if digest in set(lived)]
-        for digest in digests:
-            self._backend.is_over(digest)
-        written = [self._write_tombstones(group, scope, in_database) for group in self._by_shard(digests)]
-        in_redis = all(written)
-        if in_database and in_redis:
-            self._delivered(*digests)
-        if digests and not in_database:
-            self._journal_writer.revoke(*digests, in_redis=in_redis, in_database=False, scope=scope)
-        self._reports.signed_out(told, cause, in_database=in_database)
-        return in_redis
-
-    def _by_shard(self, digests: Iterable[str]) -> Iterable[Sequence[str]]:
-        groups: dict[str, list[str]] = {}
-        for digest in digests:
-            groups.setdefault(self._backend.health.locate(digest), []).append(digest)
-        return groups.values()
-
-    def _write_tombstones(self, digests: Sequence[str], scope: RequestScope, in_database: bool) -> bool:
-        """Write tombstones of sessions of one shard. Return whether the shard has them."""
-        scope, names = scope.to(digests[0]), tuple(self._backend.table.categories)
-        dead = [(digest, int(in_database)) for digest in digests]
-        return scope.did(WRITE_TOMBSTONE, self._primary.push_many, dead, names, stamp_ms=0)
+        if digests:
+            self.make_known(dict.fromkeys(digests, 1), scope, in_database=True)
+            self._reports.signed_out(digests, EndedBy.LIMIT, in_database=True)
 
 
-class Devices(Part):
+class UserSessions(Part):
     """The sessions of one user. Asks the database: nothing of this is in Redis, or in a journal."""
 
     def __init__(self, parts: Parts, revocations: Revocations) -> None:
         super().__init__(parts)
         self._revocations = revocations
 
-    def of_user(self, user_id: str, mine: str | None, scope: RequestScope) -> list[UserSession]:
+    def of_user(self, user_id: str, mine: str | None, scope: RequestScope) -> list[DescribedRow]:
         """Return the valid sessions of a user, without those that this host knows to be dead, oldest first.
 
         :param mine: digest of the session that asks; None: none does.
         :raises StoreError: the database does not answer.
         """
-        rows: list[UserSession] = scope.require(LIST_SESSIONS, self._database.devices.of_user, user_id)
+        rows: list[DescribedRow] = scope.require(LIST_SESSIONS, self._database.devices.of_user, user_id)
         own = _followed(mine, {found.row.digest: found.successor for found in rows})
         valid = [found for found in rows if self._revocations.is_valid(found.row)]
         return [found._replace(is_mine=found.row.digest in own) for found in valid]
@@ -238,12 +218,8 @@ class Devices(Part):
             return Revoked(durable=True, sessions=0)
         others = [one.row.digest for one in found if not one.is_mine and only in (None, one.row.digest)]
         parts = [others[first : first + MOST_AT_ONCE] for first in range(0, len(others), MOST_AT_ONCE)]
-        durable = [self._revocations.end_by_device(part, scope) for part in parts]
-        return Revoked(all(durable), len(others))
-
-
-def _lived(ended: Iterable[EndedSession]) -> list[str]:
-    return [each.digest for each in ended if each.lived]
+        places = [self._revocations.end(part, scope, EndedBy.USER, by_device=True) for part in parts]
+        return Revoked(all(place is Kept.DATABASE for place in places), len(others))
 
 
 def _followed(digest: str | None, successors: Mapping[str, str | None]) -> Sequence[str]:

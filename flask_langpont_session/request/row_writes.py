@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from .. import events
 from ..config.settings import Settings
@@ -26,9 +26,6 @@ from .scope import REVOKE, SAVE_ROW, SIGN_IN, TAKE_DISPLACED, VERIFY, RequestSco
 from .verifier import Later
 
 log = logging.getLogger(__name__)
-
-
-T = TypeVar("T")
 
 
 class RowWrites(Part):

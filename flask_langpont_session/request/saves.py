@@ -46,7 +46,7 @@ class Saves(Part):
         is_carried = self._categories.carry(plan, scope)
         durable = True
         if plan.ends and plan.origin:
-            place = self._revocations.end(plan.origin.digest, scope, EndedBy.USER, keeps_data=bool(plan.carries))
+            place = self._revocations.end([plan.origin.digest], scope, EndedBy.USER, keeps_data=bool(plan.carries))
             plan.note_kept([AUTH], place)
             durable = place is Kept.DATABASE
         if not plan.target or not (plan.changes or plan.carries):
@@ -79,7 +79,7 @@ class Saves(Part):
         plan.note_kept([AUTH], Kept.DATABASE)
         self._categories.carry(plan, scope)
         if old:
-            self._revocations.make_known(old, 0, scope, in_database=True, keeps_data=bool(plan.carries))
+            self._revocations.make_known({old: 0}, scope, in_database=True, keeps_data=bool(plan.carries))
         elif origin:
             self._reports.no_longer_in_use(origin.digest)  # its data is left to run out
         self._tell(plan, target.digest, old, created.ended)
@@ -114,7 +114,7 @@ class Saves(Part):
         if not plan.renames:
             raise self._rows.refused()
         if old:
-            self._revocations.make_known(old, 0, scope, in_database=True)
+            self._revocations.make_known({old: 0}, scope, in_database=True)
         return Saved(stored=False, ended=True)
 
     def adopt(self, plan: Plan, note: Note, scope: RequestScope) -> Saved:
@@ -176,7 +176,7 @@ class Saves(Part):
             plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
         if updated is None or updated.state is not RowState.VALID:
-            self._revocations.make_known(row.digest, row.version, scope, in_database=True)
+            self._revocations.make_known({row.digest: row.version}, scope, in_database=True)
             return None
         self._journal_writer.row_changed(row.digest, number)
         self._memory.put_auth(updated, began, change=number)

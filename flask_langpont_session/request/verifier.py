@@ -16,8 +16,8 @@ from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
 from ..policy.leases import (
     INCIDENT_MARGIN_MS,
-    Copy,
     Life,
+    Sighting,
     is_leased,
     lease_ends,
     survives_database_outage,
@@ -38,7 +38,7 @@ from .scope import EXTEND_IDLE, PUSH, REPAIR, VERIFY, WRITE_TOMBSTONE, RedisRepl
 _ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
 
 
-class Confirmed(NamedTuple):
+class DatabaseWord(NamedTuple):
     """The database's answer about a session.
 
     :param stamp_ms: the Redis clock before it was asked; 0: unknown.
@@ -74,7 +74,7 @@ class Verifier:
         backend: Backend,
         journal_writer: JournalWriter,
         *,
-        single_flight: SingleFlight[Confirmed] | None = None,
+        single_flight: SingleFlight[DatabaseWord] | None = None,
     ) -> None:
         settings = backend.settings
         self._settings = settings
@@ -86,7 +86,7 @@ class Verifier:
         self._journal_writer = journal_writer
         self._reports = backend.reports
         self._clock = backend.clock
-        self._single_flight: SingleFlight[Confirmed] = single_flight or SingleFlight()
+        self._single_flight: SingleFlight[DatabaseWord] = single_flight or SingleFlight()
 
     def verify(
         self,
@@ -175,7 +175,7 @@ class Verifier:
             if row is not None and row.version < later.version:
                 return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
-            self.write_tombstone(digest, row.version if row else 0, scope)
+            self.write_tombstones([(digest, row.version if row else 0)], scope)
             if not is_shared:
                 self._tell_of_the_end(digest, row, later.row, stamp_ms)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
@@ -204,13 +204,13 @@ class Verifier:
 
     def _question(
         self, digest: str, scope: RequestScope, life: Life, stamp_ms: int, idle_seen: int | None, alone: bool
-    ) -> tuple[Confirmed, bool]:
-        def load(timeout: float) -> Confirmed:
+    ) -> tuple[DatabaseWord, bool]:
+        def load(timeout: float) -> DatabaseWord:
             began = self._clock()
             row = self._database.load(digest, idle_ms=life.idle_ms, idle_seen=idle_seen, timeout=timeout)
-            return Confirmed(row, stamp_ms, began)
+            return DatabaseWord(row, stamp_ms, began)
 
-        def ask(timeout: float) -> tuple[Confirmed, bool]:
+        def ask(timeout: float) -> tuple[DatabaseWord, bool]:
             if alone:
                 return load(timeout), False
             try:
@@ -279,16 +279,17 @@ class Verifier:
         self._reports.database_went_back(1)
         return True
 
-    def write_tombstone(
-        self, digest: str, version: int, scope: RequestScope, categories: Sequence[str] = (AUTH,)
+    def write_tombstones(
+        self, dead: Sequence[tuple[str, int]], scope: RequestScope, categories: Sequence[str] = (AUTH,)
     ) -> bool:
-        """Put the tombstone into Redis. Return whether it is there.
+        """Put tombstones of one shard into Redis. Return whether they are there.
 
+        :param dead: digest, version.
         :param categories: whose data goes. All of it only on the word of the host that ended the session: another one
             may still have to bring some of it to the id that took its place. Behind a tombstone nothing reads it.
         """
-        scope, write = scope.to(digest), self._primary.write_tombstone
-        return scope.did(WRITE_TOMBSTONE, write, digest, version, categories)
+        scope, push = scope.to(dead[0][0]), self._primary.push_many
+        return scope.did(WRITE_TOMBSTONE, push, dead, categories, stamp_ms=0)
 
     def _repair(self, digest: str, scope: RequestScope, *, in_database: bool = False) -> None:
         """End the row of a session that has a tombstone in Redis, whatever was to end it. Once per worker and session.
@@ -308,24 +309,24 @@ class Verifier:
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
         return scope.attempt(PUSH, self._primary.push, row, stamp_ms, life.left_of(row))
 
-    def _copy_of(self, entry: AuthEntry, reply: RedisReply) -> Copy | None:
+    def _copy_of(self, entry: AuthEntry, reply: RedisReply) -> Sighting | None:
         row, answer = entry.row, reply.answer
         if row is None or answer is None:
             return None
         return self._copy(row, entry.confirmed_ms, answer.now_ms, answer.trust_since_ms, reply.asked_at)
 
-    def _copy(self, row: AuthRow, confirmed_ms: int, now_ms: int, trust_since_ms: int, at: float) -> Copy:
+    def _copy(self, row: AuthRow, confirmed_ms: int, now_ms: int, trust_since_ms: int, at: float) -> Sighting:
         if (evicted_at := self._ended.evicted_at) > float("-inf"):
             trust_since_ms = max(trust_since_ms, now_ms - int((at - evicted_at) * 1000))
-        return Copy(row, confirmed_ms, now_ms, trust_since_ms, self._ended.min_version(row.digest))
+        return Sighting(row, confirmed_ms, now_ms, trust_since_ms, self._ended.min_version(row.digest))
 
-    def _aged(self, held: LocalAuth) -> Copy:
+    def _aged(self, held: LocalAuth) -> Sighting:
         """Return this worker's own copy, aged by its own clock."""
         row = held.row
         min_version = self._ended.min_version(row.digest)
-        return Copy(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, min_version=min_version)
+        return Sighting(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, min_version=min_version)
 
-    def _just_asked(self, digest: str, scope: RequestScope) -> Copy | None:
+    def _just_asked(self, digest: str, scope: RequestScope) -> Sighting | None:
         """Return what the database said a moment ago, while Redis is not healthy. Not from before the outage: it may be
         older than what another worker has put into Redis; nor from before a change by another worker of this host."""
         if scope.primary_is_healthy:
@@ -339,12 +340,12 @@ class Verifier:
     def _age_ms(self, held: LocalAuth) -> int:
         return int((self._clock() - held.confirmed_at) * 1000)
 
-    def _believe(self, copy: Copy, reply: RedisReply) -> Loaded:
+    def _believe(self, copy: Sighting, reply: RedisReply) -> Loaded:
         self._memory.put_auth(copy.row, reply.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
         return Loaded.verified(Verdict.VALID, reply.now_ms, copy.row, PRIMARY)
 
     def _without_database(
-        self, digest: str, scope: RequestScope, life: Life, copy: Copy | None, reply: RedisReply, *, busy: bool
+        self, digest: str, scope: RequestScope, life: Life, copy: Sighting | None, reply: RedisReply, *, busy: bool
     ) -> Loaded:
         if copy and reply.entry and self._survives(copy, busy) and self._accepts(reply.entry):
             if life.is_extension_due(copy.row, copy.now_ms):
@@ -356,7 +357,7 @@ class Verifier:
             return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
         return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
 
-    def _survives(self, copy: Copy, busy: bool) -> bool:
+    def _survives(self, copy: Sighting, busy: bool) -> bool:
         only_grace = busy or self.is_privileged(copy.row)
         return survives_database_outage(copy, self._terms, only_grace=only_grace)
 

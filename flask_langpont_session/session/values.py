@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..policy.categories import CategoryTable
-from ..policy.devices import UserSession
+from ..policy.devices import DescribedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class SessionInfo:
     is_mine: bool
 
     @classmethod
-    def of(cls, found: UserSession) -> SessionInfo:
+    def of(cls, found: DescribedRow) -> SessionInfo:
         """Return the entry for a row."""
         row = found.row
         times = (row.created_at, row.idle_expires_at, row.absolute_expires_at, found.seen_at or row.created_at)

@@ -69,14 +69,14 @@ def a_sign_out_always_deletes_the_cookie(end: Function) -> Function:
 
 def nothing_is_revoked(revoke: Function) -> Function:
     """A sign-out takes away the cookie, and no more."""
-    return lambda self, digest, scope, cause, **_: Kept.DATABASE
+    return lambda self, digests, scope, cause, **_: Kept.DATABASE
 
 
 def only_the_id_that_came_is_revoked(revoke: Function) -> Function:
     """A session that another request has given another id goes on under that."""
 
-    def kill(self: Any, digest: str, timeout: float | None = None) -> list[EndedSession]:
-        return [EndedSession(digest, self.kill(digest, timeout) or 0, lived=True)]
+    def kill(self: Any, digests: list[str], timeout: float | None = None, **_: Any) -> list[EndedSession]:
+        return [EndedSession(digest, self.kill(digest, timeout) or 0, lived=True) for digest in digests]
 
     return kill
 
@@ -128,7 +128,7 @@ ABLATIONS = {
     "C3-token": Ablation({"C3", "I15"}, SpecialKeys, "csrf_token", a_token_leaves_a_dead_id),
     "C4": Ablation({"C4", "I15"}, AuthKeys, "end", a_sign_out_always_deletes_the_cookie),
     "I5": Ablation({"I5", "I7"}, Revocations, "end", nothing_is_revoked),
-    "I5-successor": Ablation({"I5", "I7"}, Database, "revoke", only_the_id_that_came_is_revoked),
+    "I5-successor": Ablation({"I5", "I7"}, Database, "revoke_many", only_the_id_that_came_is_revoked),
     "I6": Ablation({"I6"}, Reads, "load", some_reads_find_it_dead),
     "I7": Ablation({"I7"}, RedisStore, "write", writes_are_not_guarded),
     "I8-identity": Ablation({"I8-identity"}, AuthKeys, "is_to_be_stored", a_user_key_is_plain_data),

@@ -1503,7 +1503,7 @@ ABANDONED: dict[str, Callable[[Database], Any]] = {
     "update": lambda database: update(database, 1),
     "regenerate": lambda database: regenerate(database),
     "kill": lambda database: database.kill("digest"),
-    "revoke": lambda database: database.revoke("digest"),
+    "revoke_many": lambda database: database.revoke_many(["digest"]),
     "kill_user": lambda database: database.kill_user("7"),
     "kill_user_until": lambda database: database.kill_user_until("7", in_ms(HOUR)),
 }
@@ -1821,11 +1821,11 @@ def test_a_revocation_finds_the_session_under_its_new_digest(database: Database)
     database.regenerate(a, successor=b, seen=1, payload={}, idle_ms=60_000)
     database.regenerate(b, successor=c, seen=1, payload={}, idle_ms=60_000)
     followed = [EndedSession(a, 2, False, b), EndedSession(b, 2, False, c), EndedSession(c, 2, True)]
-    assert database.revoke(a) == followed
+    assert database.revoke_many([a]) == followed
     found = database.load(c)
     assert found is not None
     assert found.state is RowState.DEAD
-    assert database.revoke("x" * 43) == []
+    assert database.revoke_many(["x" * 43]) == []
 
 
 # -- SQLite's one lock -------------------------------------------------------------------------------------------------
@@ -1894,7 +1894,7 @@ def test_d36_what_ends_is_known_from_what_was_over(database: Database, over: str
     """The end of a session that was over before is known as such, for a revocation and for a sign-in in its place."""
     create(database)
     OVER[over](database)
-    assert [ended.lived for ended in database.revoke("digest")] == [False]
+    assert [ended.lived for ended in database.revoke_many(["digest"])] == [False]
     created = database.create("next", user_id="7", payload={}, idle_ms=HOUR, absolute_ms=HOUR, kill="digest")
     assert created is not None
     assert [(ended.digest, ended.lived) for ended in created.ended] == [("digest", False)]

@@ -15,7 +15,7 @@ from devservers.servers import Valkey
 from flask_langpont_session.extension import CONTEXT, EXTENSION
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.request.repository import SessionRepository
-from flask_langpont_session.request.verifier import Confirmed
+from flask_langpont_session.request.verifier import DatabaseWord
 from flask_langpont_session.support.single_flight import SingleFlight
 from flask_langpont_session.testing import switched_off
 
@@ -103,15 +103,15 @@ def _sid(app: Flask, client: Any) -> Any:
         return session.work.origin  # type: ignore[attr-defined]
 
 
-class Shared(SingleFlight[Confirmed]):
+class Shared(SingleFlight[DatabaseWord]):
     """A single flight that gives each question another request's answer."""
 
-    def __init__(self, answer: Confirmed) -> None:
+    def __init__(self, answer: DatabaseWord) -> None:
         super().__init__()
         self.answer = answer
         self.asked: list[str] = []
 
-    def ask(self, key: str, question: Callable[[float], Confirmed], timeout: float) -> tuple[Confirmed, bool]:
+    def ask(self, key: str, question: Callable[[float], DatabaseWord], timeout: float) -> tuple[DatabaseWord, bool]:
         self.asked.append(key)
         return self.answer, True
 
@@ -127,7 +127,7 @@ def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) ->
     assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
     database.close()
     backend.memory.ended.raise_min_version(client.digest, 2)
-    before, shared = questions(app), Shared(Confirmed(old, 0, time.monotonic()))
+    before, shared = questions(app), Shared(DatabaseWord(old, 0, time.monotonic()))
     serve_by(app, SessionRepository(backend, single_flight=shared))
     assert client.get("/get/user_role").json["value"] == "guest"
     assert shared.asked == [client.digest]
@@ -140,7 +140,7 @@ def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
     backend = parts(app).backend
     known = backend.database.load(client.digest)
     backend.memory.ended.raise_min_version(client.digest, 1)
-    serve_by(app, SessionRepository(backend, single_flight=Shared(Confirmed(known, 0, time.monotonic()))))
+    serve_by(app, SessionRepository(backend, single_flight=Shared(DatabaseWord(known, 0, time.monotonic()))))
     redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts
     before = questions(app)
     assert client.get("/who").json["user"] == "7"
@@ -167,14 +167,14 @@ def test_i1_while_the_database_hears_of_a_sign_out_its_worker_shows_the_user_no_
     """The user is shown no more while the database takes its time, though the lease in Redis is good until then."""
     client = sign_in(app)
     database, shown = parts(app).backend.database, list[str | None]()
-    revoke = database.revoke
+    revoke = database.revoke_many
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         shown.append(browser(app, client.cookie).get("/who").json["user"])
         return revoke(*arguments, **options)
 
     assert client.get("/who").json["user"] == "7"
-    monkeypatch.setattr(database, "revoke", slowly)
+    monkeypatch.setattr(database, "revoke_many", slowly)
     assert client.post("/logout").status_code == 200
     assert shown == [None]
     assert not row(app, client.digest)["live"]

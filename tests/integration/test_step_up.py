@@ -268,7 +268,7 @@ def test_a_revocation_at_the_same_moment_wins(make_app: MakeApp) -> None:
     def slow_confirm() -> str:
         assert session["_user_id"] == "7"
         database = elsewhere(app)
-        database.revoke(session.digest or "")
+        database.revoke_many([session.digest or ""])
         database.close()
         session.confirm()
         return "confirmed"

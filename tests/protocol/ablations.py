@@ -69,7 +69,7 @@ def _nothing(*arguments: Any, **options: Any) -> None:
     return None
 
 
-def _lease_for_ever(copy: leases.Copy, life: leases.Life, terms: leases.LeaseTerms) -> bool:
+def _lease_for_ever(copy: leases.Sighting, life: leases.Life, terms: leases.LeaseTerms) -> bool:
     return copy.is_current and copy.is_unbroken and copy.is_in_time and not life.is_extension_due(copy.row, copy.now_ms)
 
 
@@ -209,7 +209,7 @@ def _ignores_the_canary(self: server_identity.ServerIdentity, canary: server_ide
     return False
 
 
-def _busy_is_down(self: verifier.Verifier, copy: leases.Copy, busy: bool) -> bool:
+def _busy_is_down(self: verifier.Verifier, copy: leases.Sighting, busy: bool) -> bool:
     return _survives(self, copy, False)
 
 
@@ -247,8 +247,8 @@ def _fresh_is_not(self: verifier.Verifier, digest: str, scope: Any, life: Any, r
 _verify = verifier.Verifier.verify
 
 
-def _silence_is_a_yes(self: revocations.Revocations, digest: str, scope: Any) -> list[EndedSession]:
-    return _revoke_in_database(self, digest, scope) or []
+def _silence_is_a_yes(self: revocations.Revocations, *arguments: Any, **by: Any) -> list[EndedSession]:
+    return _revoke_in_database(self, *arguments, **by) or []
 
 
 _revoke_in_database = revocations.Revocations._revoke_in_database
@@ -269,7 +269,7 @@ _repository = repository.SessionRepository.__init__
 
 def _shares_every_question(
     self: verifier.Verifier, digest: str, scope: Any, life: Any, stamp_ms: int, idle_seen: int | None, alone: bool
-) -> tuple[verifier.Confirmed, bool]:
+) -> tuple[verifier.DatabaseWord, bool]:
     return _question(self, digest, scope, life, stamp_ms, idle_seen, False)
 
 

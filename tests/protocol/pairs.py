@@ -418,7 +418,7 @@ class DatabasePair(Pair):
 
     def _revoke(self) -> None:
         if self.rng.random() < 0.5:
-            self.both("revoke", self._digest())
+            self.both("revoke_many", [self._digest()])
 
     def _kill_user(self) -> None:
         if self.rng.random() < 0.3:

@@ -125,7 +125,8 @@ class Tables:
         row = self.row(digest)
         if row is None:
             return []
-        return [EndedSession(digest, self.kill(digest, reason) or 0, lived=row.state is RowState.VALID)]
+        lived, successor = row.state is RowState.VALID, self.successors.get(digest)
+        return [EndedSession(digest, self.kill(digest, reason) or 0, lived, successor)]
 
     def kill(self, digest: str, reason: str = "killed") -> int | None:
         """The same. Returns its version."""
@@ -388,21 +389,13 @@ class SimDatabase:
         """Return the digests under which a session ends."""
         return self.tables.ids_of(digest)
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[EndedSession]:
-        """See the package."""
-
-        def effect() -> list[EndedSession]:
-            return [ended for following in self._ids_of(digest) for ended in self.tables.end(following)]
-
-        return self._ask(timeout, effect)
-
     def revoke_many(
         self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
     ) -> list[EndedSession]:
         """See the package."""
 
         def effect() -> list[EndedSession]:
-            ended = sorted({following for digest in digests for following in self._ids_of(digest)})
+            ended = dict.fromkeys(following for digest in sorted(digests) for following in self._ids_of(digest))
             return [each for digest in ended for each in self.tables.end(digest)]
 
         return self._ask(timeout, effect)

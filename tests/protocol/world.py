@@ -25,7 +25,7 @@ from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.metrics.reports import Reports
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, Limits, Listeners
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, Health, HealthLimits, Listeners
 from flask_langpont_session.policy.ids import SessionId
 from flask_langpont_session.policy.rows import AuthEntry
 from flask_langpont_session.recovery import steps
@@ -34,7 +34,7 @@ from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request import revocations
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
-from flask_langpont_session.request.verifier import Confirmed
+from flask_langpont_session.request.verifier import DatabaseWord
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.board import HostMemory
 from flask_langpont_session.stores.host.group_commit import Room
@@ -216,7 +216,7 @@ class Worker:
         stores = {store: world.redis_store(store, self, self._server_identity(store)) for store in (PRIMARY, REPLICA)}
         self.health = Health(
             [PRIMARY, REPLICA, DATABASE],
-            limits=Limits(2, settings.local_cache_ttl),
+            limits=HealthLimits(2, settings.local_cache_ttl),
             listeners=Listeners(
                 store_lost=lambda error, ways: world.promises.lost(error.store, error.error_class.name.lower()),
                 store_failed=lambda store: self.monitor.suspect(store),
@@ -234,7 +234,7 @@ class Worker:
             journal=host.journal,
             health=self.health,
         )
-        single_flight: SteppedSingleFlight[Confirmed] = SteppedSingleFlight(world.tasks)
+        single_flight: SteppedSingleFlight[DatabaseWord] = SteppedSingleFlight(world.tasks)
         self.repository = SessionRepository(self.backend, now_ms=lambda: host.wall_ms, single_flight=single_flight)
         world.births += 1
         self.monitor = Monitor(

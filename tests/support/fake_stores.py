@@ -120,15 +120,13 @@ class FakeRedis:
         self.has(row)
         return "pushed"
 
-    def write_tombstone(self, digest: str, version: int, categories: Sequence[str], *, timeout: float) -> None:
-        self._ask("write_tombstone", digest, version)
-        self.entries[digest] = AuthEntry(None, in_database=bool(version))
-
     def push_many(self, what: Sequence[tuple[Any, int]], categories: Sequence[str], **options: Any) -> None:
-        dead = [part for part in what if isinstance(part[0], str)]
-        self._ask("push_many", [of.digest for of, _ in what if not isinstance(of, str)], dead)
-        for digest, version in dead:
-            self.entries[digest] = AuthEntry(None, in_database=bool(version))
+        for of, number in what:
+            if isinstance(of, str):
+                self._ask("write_tombstone", of, number)
+                self.entries[of] = AuthEntry(None, in_database=bool(number))
+            else:
+                self._ask("push", of.digest)
 
     def extend_idle(self, digest: str, idle_ms: int, *, timeout: float) -> int:
         self._ask("extend_idle", digest)
@@ -188,9 +186,11 @@ class FakeDatabase:
         self.rows.pop(digest, None)
         return 2
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[EndedSession]:
-        self._ask("revoke", digest)
-        return self._end(digest)
+    def revoke_many(
+        self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool
+    ) -> list[EndedSession]:
+        self._ask("revoke_many", *digests)
+        return [ended for digest in digests for ended in self._end(digest)]
 
     def _end(self, digest: str) -> list[EndedSession]:
         row = self.rows.get(digest)

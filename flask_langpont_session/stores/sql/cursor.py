@@ -16,7 +16,7 @@ from sqlalchemy.sql import Executable
 from .dialects import DRIVERS
 
 
-class Outcome(NamedTuple):
+class Fetched(NamedTuple):
     """The result of a statement.
 
     :param row: the first one, in the order of the statement's columns; None: there is none.
@@ -37,7 +37,7 @@ def _compiled(dialect: Dialect, statement: Any) -> tuple[str, Sequence[str] | No
     return compiled.string, compiled.positiontup, compiled.params
 
 
-def run(connection: Connection, statement: Executable, values: Mapping[str, Any]) -> Outcome:
+def run(connection: Connection, statement: Executable, values: Mapping[str, Any]) -> Fetched:
     """Run a statement of which at most one row is wanted.
 
     :raises sqlalchemy.exc.DBAPIError: as the connection itself raises it.
@@ -50,14 +50,14 @@ def run(connection: Connection, statement: Executable, values: Mapping[str, Any]
     return execute(connection, text, parameters if order is None else tuple([parameters[name] for name in order]))
 
 
-def execute(connection: Connection, text: str, parameters: Any = ()) -> Outcome:
+def execute(connection: Connection, text: str, parameters: Any = ()) -> Fetched:
     """Run a statement that is written for the driver, and return its first row; see :func:`run`."""
     if _is_watched(connection):
         return _outcome(connection.exec_driver_sql(text, parameters))
     dialect, cursor = connection.dialect, connection.connection.cursor()
     try:
         cursor.execute(text, parameters)
-        return Outcome(cursor.fetchone() if cursor.description else None, cursor.rowcount)
+        return Fetched(cursor.fetchone() if cursor.description else None, cursor.rowcount)
     except dialect.loaded_dbapi.Error as error:
         if dialect.is_disconnect(error, connection.connection, cursor):
             connection.invalidate(error)
@@ -67,8 +67,8 @@ def execute(connection: Connection, text: str, parameters: Any = ()) -> Outcome:
         cursor.close()
 
 
-def _outcome(result: CursorResult[Any]) -> Outcome:
-    return Outcome(result.first() if result.returns_rows else None, result.rowcount)
+def _outcome(result: CursorResult[Any]) -> Fetched:
+    return Fetched(result.first() if result.returns_rows else None, result.rowcount)
 
 
 def _is_watched(connection: Connection) -> bool:

@@ -16,12 +16,12 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 
 from ...policy.changes import Fields
-from ...policy.devices import NO_DEVICE, Device
+from ...policy.devices import NO_DEVICE, DescribedRow, Device
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.rows import AuthRow, ChangedRows, Created, EndedSession, Found, Limit, Position
 from ..codec.plain import PLAIN, Codec
@@ -44,23 +44,6 @@ T = TypeVar("T")
 _PART_SECONDS = 2.0
 """What a part of a list may take. It is read through an index, in milliseconds; what waits for it probes nothing
 meanwhile."""
-
-
-class Described(NamedTuple):
-    """One row with what only operators ask for.
-
-    :param updated_at: when it was changed last, milliseconds since 1970 by the database's clock; a moved idle expiry is
-        no change.
-    :param successor: the digest under which the session goes on; None: under none.
-    :param ended_by: what ended it, where the row says so.
-    :param seen_at: when its use was noted last, likewise in milliseconds; None: that is not known.
-    """
-
-    row: AuthRow
-    updated_at: int
-    successor: str | None
-    ended_by: str | None = None
-    seen_at: int | None = None
 
 
 class Database:
@@ -316,17 +299,11 @@ class Database:
 
         return self.calls.write(end, timeout)
 
-    def revoke(self, digest: str, timeout: float | None = None) -> list[EndedSession]:
-        """End a session for ever, under whatever digest it goes on: another request may have given it another id.
-
-        :return: each row that is dead now, the one asked for first; empty if there is no row.
-        """
-        return self.revoke_many([digest], timeout)
-
     def revoke_many(
         self, digests: Sequence[str], timeout: float | None = None, *, by_device: bool = False
     ) -> list[EndedSession]:
-        """End sessions for ever, under whatever digests they go on, in one transaction; see :meth:`revoke`.
+        """End sessions for ever, under whatever digests they go on, in one transaction: another request may have given
+        one of them another id.
 
         :param by_device: their user ends them, on another device, and is to be told on those.
         :return: each row that is dead now. One that has no row is not among them.
@@ -454,15 +431,16 @@ class Database:
         statement, values = sql.beginning_with(beginning), {"most": limit}
         return self.calls.read(lambda c: list(c.execute(statement, values).scalars()), timeout, is_patient=True)
 
-    def describe(self, digest: str, timeout: float) -> Described | None:
+    def describe(self, digest: str, timeout: float) -> DescribedRow | None:
         """Return all that the database has of one session; nothing is noted or ended. None: it has no row."""
 
-        def ask(connection: Connection) -> Described | None:
+        def ask(connection: Connection) -> DescribedRow | None:
             row = connection.execute(sql.SELECT_DESCRIBED, {"key": digest}).first()
             if row is None:
                 return None
             ended_by = row.ended_by and row.ended_by.removesuffix(sql.TOLD)
-            return Described(self._rows.value(row), row.updated_at, row.successor, ended_by, row.seen_at)
+            found = DescribedRow(self._rows.value(row), seen_at=row.seen_at, successor=row.successor)
+            return found._replace(updated_at=row.updated_at, ended_by=ended_by)
 
         return self.calls.read(ask, timeout, is_patient=True)
 

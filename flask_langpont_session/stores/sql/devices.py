@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Connection
 
-from ...policy.devices import Device, UserSession
+from ...policy.devices import DescribedRow, Device
 from . import tables as sql
 from .calls import Calls
 from .rows import Rows
@@ -21,13 +21,13 @@ class Devices:
         self._calls = calls
         self._rows = rows
 
-    def of_user(self, user_id: str, timeout: float | None = None) -> list[UserSession]:
+    def of_user(self, user_id: str, timeout: float | None = None) -> list[DescribedRow]:
         """Return all rows of a user, oldest first, dead and expired ones too. A row whose payload cannot be read has
         none: its user may end it, and another host may be able to read it."""
 
         found = self._calls.read(lambda c: c.execute(sql.SELECT_DEVICES, {"user": user_id}).all(), timeout)
         return [
-            UserSession(
+            DescribedRow(
                 self._rows.value(row, may_be_damaged=True), Device(row.label, row.network), row.seen_at, row.successor
             )
             for row in found

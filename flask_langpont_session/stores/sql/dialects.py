@@ -184,7 +184,7 @@ def _driver_of(engine: Engine) -> Driver:
 # -- what a statement may take -----------------------------------------------------------------------------------------
 
 
-class Limits:
+class StatementLimits:
     """Tells a server what a statement may take, and prepares connections for it. This one tells it nothing.
 
     :param ms: what a request's statement may take. None: an engine of the application's, which decides itself.
@@ -224,7 +224,7 @@ _REFUSES_OPTIONS = re.compile("unsupported startup parameter|command-line option
 """What PgBouncer and RDS Proxy say to start-up options."""
 
 
-class OfPostgreSQL(Limits):
+class OfPostgreSQL(StatementLimits):
     """By start-up options, which cost nothing. A pooler (PgBouncer) refuses or ignores them, and has many clients use a
     connection in turn: there they are set in each transaction, for that alone."""
 
@@ -298,7 +298,7 @@ class OfPostgreSQL(Limits):
         self._by_options = False
 
 
-class OfMySQL(Limits):
+class OfMySQL(StatementLimits):
     """By variables of the connection. MariaDB ends any statement in time, MySQL only those that read; neither can wait
     less than a second for a lock. Each statement is committed at once, but behind a BEGIN: a read, or a sign-in, is one
     round trip. To bring a connection of the application's into that mode and back would cost more than it saves."""
@@ -381,11 +381,11 @@ def name_mysql(engine: Engine) -> None:
     event.listen(engine, "connect", look)
 
 
-def limits_for(dialect: str, ms: int | None) -> Limits:
-    """Return the limits for a server of that kind; see :class:`Limits`."""
+def limits_for(dialect: str, ms: int | None) -> StatementLimits:
+    """Return the limits for a server of that kind; see :class:`StatementLimits`."""
     if dialect == "postgresql":
         return OfPostgreSQL(ms)
-    return OfMySQL(ms) if dialect in _MYSQL else Limits(ms)
+    return OfMySQL(ms) if dialect in _MYSQL else StatementLimits(ms)
 
 
 def _execute(connection: Any, statement: str) -> None:

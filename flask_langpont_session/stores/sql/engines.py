@@ -54,7 +54,7 @@ _NO_TURN = nullcontext(0.0)
 _BEGAN, _COMMITTED = "langpont_began", "langpont_committed"
 
 _OWN = "langpont_own"
-"""Execution option of engines that :func:`make_engine` has made: their :class:`~.dialects.Limits`."""
+"""Execution option of engines that :func:`make_engine` has made: their :class:`~.dialects.StatementLimits`."""
 
 _Listener = tuple[str, Callable[..., Any]]
 """Name of an event, and its listener."""

@@ -9,10 +9,10 @@ import pytest
 
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.one_session import InRedis, OneSession, SessionState, Stored
+from flask_langpont_session.policy.devices import DescribedRow
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.stores.host.summary import Waiting
 from flask_langpont_session.stores.redis.auth_meta import AuthMeta
-from flask_langpont_session.stores.sql.database import Described
 from tests.support.fake_stores import NOW_MS, a_row
 
 HOUR = 3_600_000
@@ -34,7 +34,7 @@ def in_redis(auth: AuthMeta | None = None, *names: str) -> InRedis:
 
 
 def a_session(row: Any = None, redis: Any = None, journal: Any = None, updated_at: int = NOW_MS - HOUR) -> OneSession:
-    described = Described(row, updated_at, None) if row and row is not DOES_NOT_ANSWER else row
+    described = DescribedRow(row, updated_at=updated_at) if row and row is not DOES_NOT_ANSWER else row
     return OneSession("one", described, redis or in_redis(), journal, LIVES)
 
 
@@ -85,6 +85,6 @@ def test_i35_a_permanent_session_is_told_from_others_that_live_as_long_in_all(id
     lives = (Life(HOUR, 12 * HOUR), Life(8 * HOUR, 12 * HOUR))
     seen_at = NOW_MS - HOUR // 2
     row = replace(ROW, idle_expires_at=seen_at + idle_ms)
-    session = OneSession("one", Described(row, 0, None, seen_at=seen_at + late_ms), in_redis(), None, lives)
+    session = OneSession("one", DescribedRow(row, seen_at=seen_at + late_ms), in_redis(), None, lives)
     assert session.last_seen == (seen_at, idle_ms // 4)
-    assert replace(session, described=Described(row, 0, None)).last_seen is not None
+    assert replace(session, described=DescribedRow(row)).last_seen is not None

@@ -15,8 +15,8 @@ from flask_langpont_session.policy.health import (
     REPLICA,
     WRITE,
     Health,
+    HealthLimits,
     HealthSnapshot,
-    Limits,
     Listeners,
     down,
 )
@@ -209,7 +209,7 @@ def slow(clock: Clock) -> tuple[Health, list[str]]:
     """A health that knows what is slow, and the stores of which it said so."""
     said: list[str] = []
     return Health(
-        [PRIMARY, DATABASE], limits=Limits(slow=0.1), listeners=Listeners(store_is_slow=said.append), clock=clock
+        [PRIMARY, DATABASE], limits=HealthLimits(slow=0.1), listeners=Listeners(store_is_slow=said.append), clock=clock
     ), said
 
 

@@ -11,9 +11,9 @@ from flask_langpont_session.policy.leases import (
     LONGEST_REQUEST_MS,
     LONGEST_UNCONFIRMED_MS,
     TOMBSTONE_MS,
-    Copy,
     LeaseTerms,
     Life,
+    Sighting,
     is_leased,
     survives_database_outage,
     survives_everything_down,
@@ -27,9 +27,9 @@ NOW = 10_000_000_000
 ROW = AuthRow("d" * 43, "7", 3, True, {}, 0, NOW, NOW + LIFE.idle_ms, NOW + LIFE.absolute_ms, NOW)
 
 
-def copy(age: int = 0, *, trusted_for: int = NOW, min_version: int = 0, **row: int) -> Copy:
+def copy(age: int = 0, *, trusted_for: int = NOW, min_version: int = 0, **row: int) -> Sighting:
     """A copy that was confirmed `age` ms ago, of a place that was trusted since `trusted_for` ms."""
-    return Copy(replace(ROW, **row), NOW - age, NOW, NOW - trusted_for, min_version)  # type: ignore[arg-type]
+    return Sighting(replace(ROW, **row), NOW - age, NOW, NOW - trusted_for, min_version)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

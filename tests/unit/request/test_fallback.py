@@ -14,7 +14,7 @@ from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import CategoryCopy, Change, RecordRef
 from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
-from flask_langpont_session.request.fallback import Fallback
+from flask_langpont_session.request.fallback import Fallback, Showing
 from flask_langpont_session.request.scope import RedisReply
 from flask_langpont_session.stores.host.journal import Overlay, journal_at
 from flask_langpont_session.stores.memory.memory import Memory
@@ -44,12 +44,12 @@ class Shown:
         name = more.pop("name", "translation")
         answer = Answer(NOW_MS, None, {name: copy._replace(began=copy.version)})
         reply = RedisReply(answer, "replica" if level else "primary", more.pop("asked_at", math.inf))
-        self.fallback.show_answer(self.loaded, name, REF, reply, level=level, overlay=overlay)
+        self.fallback.show_answer(Showing(self.loaded, REF, level, overlay), name, reply)
         assert not more
 
     def by_host(self, *, level: int = 2, overlay: Overlay | None = None, name: str = "translation") -> None:
         """No Redis has answered."""
-        self.fallback.show_without_answer(self.loaded, name, REF, level=level, overlay=overlay)
+        self.fallback.show_without_answer(Showing(self.loaded, REF, level, overlay), name)
 
     def fields(self, name: str = "translation") -> dict[str, bytes]:
         return dict(self.loaded.of(name).shown)

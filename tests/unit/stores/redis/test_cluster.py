@@ -18,7 +18,17 @@ from flask_langpont_session.exceptions import ConfigError
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, Limits, Shards
+from flask_langpont_session.policy.health import (
+    DATABASE,
+    ONLY,
+    PRIMARY,
+    READ,
+    REPLICA,
+    WRITE,
+    Health,
+    HealthLimits,
+    Shards,
+)
 from flask_langpont_session.policy.leases import LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.recovery.recovery import Recovery
@@ -641,7 +651,7 @@ def test_the_share_of_lost_shards_is_the_share_of_the_sessions() -> None:
 def test_each_shard_has_an_outage_of_its_own_age() -> None:
     """Its local copies age from when it was lost."""
     now = [0.0]
-    health = Health([DATABASE, "primary:1", "primary:2"], limits=Limits(local_ttl=100), clock=lambda: now[0])
+    health = Health([DATABASE, "primary:1", "primary:2"], limits=HealthLimits(local_ttl=100), clock=lambda: now[0])
     lose(health, "primary:1")
     now[0] = 60
     lose(health, "primary:2")

@@ -146,7 +146,7 @@ def test_a_new_id_has_a_row_only_if_the_old_one_was_ended_for_it(
 def test_a_revocation_follows_a_session_through_its_ids(database: Database, connections: Connections) -> None:
     """Another request may have given it another one; a digest without a row ends that."""
     connections.answers = {sql.LOCK_THESE: [[locked("a", live=False, successor="b")], [locked("b", successor="c")], []]}
-    assert database.revoke("a") == [EndedSession("a", 1, False, "b"), EndedSession("b", 2, True, "c")]
+    assert database.revoke_many(["a"]) == [EndedSession("a", 1, False, "b"), EndedSession("b", 2, True, "c")]
     asked = [values["digests"] for statement, values in connections.asked if statement is sql.KILL_THESE]
     assert asked == [["a"], ["b"]]
     assert connections.lent == ["writing"]
