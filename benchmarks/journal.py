@@ -6,6 +6,7 @@ requests of an outage do. Given back: requests of an application whose Redis was
 
 from __future__ import annotations
 
+import argparse
 import os
 import threading
 import time
@@ -27,7 +28,7 @@ from flask_langpont_session.stores.host.journal import PendingWrite, journal_at
 from flask_langpont_session.stores.host.limits import BYTES_OF_AN_ENTRY
 
 from .contestants import Ours
-from .page import arguments, say, table
+from .page import say, table
 from .workers import Process
 
 WORKERS, THREADS = 8, 8
@@ -155,7 +156,8 @@ def markdown(folder: Path, effort: Effort) -> str:
 
 
 if __name__ == "__main__":
-    parser = arguments("benchmarks.journal", __doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.journal", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean little")
     parser.add_argument("--folder", type=Path, help="on the disk to be measured")
     options = parser.parse_args()
     with TemporaryDirectory(prefix="journal-", dir=options.folder) as name:
