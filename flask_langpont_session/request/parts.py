@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..stores.backend import Backend
-from .fallback import Fallback
-from .journal_writer import JournalWriter
-from .verifier import Verifier
+if TYPE_CHECKING:
+    from ..stores.backend import Backend
+    from .fallback import Fallback
+    from .journal_writer import JournalWriter
+    from .verifier import Verifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..metrics.recorder import Recorder
 from ..policy.errors import ErrorClass, StoreError, role_of
 from ..policy.health import DATABASE, ONLY, PRIMARY, READ, REPLICA, WRITE, Health, HealthSnapshot
-from ..policy.rows import AuthEntry
-from ..stores.backend import Lack
-from ..stores.redis.records import Answer
 from ..support import lag
 from ..support.lag import LEAST_WAIT, Wait, no_answer
+
+if TYPE_CHECKING:
+    from ..metrics.recorder import Recorder
+    from ..policy.rows import AuthEntry
+    from ..stores.backend import Lack
+    from ..stores.redis.records import Answer
 
 T = TypeVar("T")
 

@@ -16,25 +16,25 @@ from ..policy.ids import SIGNED_IN
 from ..policy.leases import Life
 from ..policy.loaded import Former
 from ..support.logs import fields
-from .host.board import Board
-from .host.journal import Journal
-from .host.register import Register
-from .memory.memory import Memory
-from .redis.cluster import ClusterStore
-from .redis.endpoint import Endpoint
 from .redis.records import Limits
-from .redis.server_identity import Canary
-from .redis.store import RedisStore
-from .sql.database import Database
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..metrics.recorder import Recorder
     from ..metrics.reports import Reports
     from ..policy.categories import CategoryTable
+    from .host.board import Board
+    from .host.journal import Journal
+    from .host.register import Register
+    from .memory.memory import Memory
+    from .redis.cluster import ClusterStore
+    from .redis.endpoint import Endpoint
+    from .redis.server_identity import Canary
+    from .redis.store import RedisStore
+    from .sql.database import Database
 
 
-SessionStore: TypeAlias = RedisStore | ClusterStore
+SessionStore: TypeAlias = "RedisStore | ClusterStore"
 """All sessions, in one role: in a single server, or in a cluster."""
 
 log = logging.getLogger(__name__)
