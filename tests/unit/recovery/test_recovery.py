@@ -196,7 +196,7 @@ class Stores:
         part = self.changed[begin : begin + limit]
         return ChangedRows(part, (begin + limit - 1, part[-1].digest) if len(part) == limit else None)
 
-    def load(self, digest: str, *, idle_ms: int, idle_seen: int | None, timeout: float) -> AuthRow | None:
+    def load(self, digest: str, *, idle_seen: int | None, timeout: float) -> AuthRow | None:
         if idle_seen is not None:
             self.tell("idle_seen", digest, idle_seen)
         return self.rows.get(digest)
