@@ -85,9 +85,9 @@ class Board:
 
     :param file: of the journal.
     :param clock: seconds since 1970, of all workers of the host. None: a :class:`.HostClock`.
-    :param limits: how much is kept at most, what waits in the journal included.
-    :param codec: of the values of copies.
-    :ivar clock: by which order and age are decided.
+    :param limits: how much is kept at most, in the journal and here.
+    :param codec: of the values, which are kept as the text that Redis gets.
+    :ivar clock: by which order and age are decided; `limits`, `codec`: those of the journal, too.
     :ivar register: which session was changed last, and what was seen and wiped of it.
     :ivar words: of the workers of a journal in memory, see :class:`.Presence`.
     """
@@ -101,10 +101,10 @@ class Board:
         codec: Codec = PLAIN,
     ) -> None:
         self._file = file
-        self._codec = codec
+        self.codec = codec
         self.clock = clock or HostClock(file.path)
-        self._limits = limits or JournalLimits()
-        self.register = Register(file, copies_ttl=self._limits.copies_ttl, wall=clock or time.time)
+        self.limits = limits or JournalLimits()
+        self.register = Register(file, copies_ttl=self.limits.copies_ttl, wall=clock or time.time)
         self.words: dict[Presence, str] = {}
 
     # -- outages -------------------------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ class Board:
     def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Shared:
         """Share copies within a transaction that is under way, as many as there is room for."""
         copies = list(copies)
-        found = [self._limits.fitting(db, partial(self._put_copies, db, copies))]
+        found = [self.limits.fitting(db, partial(self._put_copies, db, copies))]
         if found == [None]:
-            found = [self._limits.fitting(db, partial(self._put_copies, db, [copy])) for copy in copies]
+            found = [self.limits.fitting(db, partial(self._put_copies, db, [copy])) for copy in copies]
         return Shared(sum((outdated for outdated in found if outdated), Counter()), found.count(None))
 
     def _put_copies(self, db: sqlite3.Connection, copies: Iterable[SharedCopy]) -> Outdated:
@@ -165,7 +165,7 @@ class Board:
         now = self._now_ms()
         for shared in copies:
             is_outdated = self.register.is_outdated(shared.digest, shared.category, shared.copy.version)
-            for basis, count in put_copy(db, shared, now, self._codec, is_outdated=is_outdated).items():
+            for basis, count in put_copy(db, shared, now, self.codec, is_outdated=is_outdated).items():
                 outdated[shared.category, basis] += count
         return outdated
 
@@ -175,7 +175,7 @@ class Board:
         :param after: only those with a higher number.
         """
         with self._file.connected() as db:
-            return shared_copies(db, limit, after, self._now_ms(), self._codec)
+            return shared_copies(db, limit, after, self._now_ms(), self.codec)
 
     def clear_copies(self) -> None:
         """Delete all published copies: the outage is over, and they have no use any more."""

@@ -36,8 +36,20 @@ from ...support.lag import Deadline
 from .commit_counter import CommitCounter, counter_path
 from .group_commit import Room, Task, Work, Writer, brisk, busy
 from .lock import HostLock
-from .opening import FAILURES, begun, completed, full, is_full, is_well, lock_path, log_path, one, store_error
-from .reserve import Reserve
+from .opening import (
+    FAILURES,
+    begun,
+    completed,
+    full,
+    give_back_reserve,
+    hold_reserve,
+    is_full,
+    is_well,
+    lock_path,
+    log_path,
+    one,
+    store_error,
+)
 from .side import TURNS, Side, Sides
 
 T = TypeVar("T")
@@ -128,7 +140,7 @@ class JournalFile:
             power.
         :param stays: it is not given up when time is up, but written as soon as possible. For what may be done however
             late it is, whatever was said of it.
-        :param room: which room on the disk it may take, see :class:`~.reserve.Reserve`.
+        :param room: which room on the disk it may take, see :func:`.hold_reserve`.
         :return: what `work` returned.
         :raises StoreError: UNREACHABLE, when time was up. With `timed_out` it was under way, or stays, and may be
             written or not; without, it will never be. With `sent` alone it is written, but the disk may lose it.
@@ -253,14 +265,13 @@ class JournalFile:
         """
         if self.path is None or self._queue is None:
             return False
-        reserve = Reserve(self.path)
-        is_short = not reserve.hold()
+        is_short = not hold_reserve(self.path)
         with self._lent(self.sides.shrink, _deadline(None, attends=False)) as db:
             place = self.sides.shrink.place or self.path
             state = _state_by(self.sides.shrink, db)
             if is_short:  # on a full disk the log may have the room that the reserve lacks
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                reserve.hold()
+                hold_reserve(self.path)
             elif state == self._shrunk:
                 return False
             elif _size(log_path(place)) > _LARGE_LOG:
@@ -428,7 +439,7 @@ def _beside_reserve(path: Path | None, work: Work[T]) -> Work[T]:
     """Return the same work, which takes none of the room that the reserve needs."""
 
     def add(db: sqlite3.Connection) -> T:
-        if not Reserve(path).hold():
+        if not hold_reserve(path):
             raise full()
         return work(db)
 
@@ -440,7 +451,7 @@ def _makes_room(file: JournalFile, task: Task[Any], error: Exception) -> bool:
     if task.room is not Room.RESERVED or file.path is None or not is_full(error):
         return False
     log = log_path(file.writer.place or file.path)
-    has_more, size = Reserve(file.path).give_back(), _size(log)
+    has_more, size = give_back_reserve(file.path), _size(log)
     with suppress(StoreError), file._lent(file.writer, _deadline(None)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what stands in the log has its place in the file
     return has_more or _size(log) < size

@@ -86,8 +86,6 @@ class Journal:
     waits for no writer.
 
     :param file: where it is kept.
-    :param limits: how much is kept at most.
-    :param codec: of the values: what waits is kept as the text that Redis gets.
     :ivar file: where it is kept; without a path: in this process' memory.
     :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
@@ -97,14 +95,10 @@ class Journal:
     on_damaged: Callable[[str], None] = staticmethod(lambda category: None)
     """Called with the category of each entry that was removed because it cannot be read, as far as that can be."""
 
-    def __init__(
-        self, file: JournalFile, board: Board, *, limits: JournalLimits | None = None, codec: Codec = PLAIN
-    ) -> None:
+    def __init__(self, file: JournalFile, board: Board) -> None:
         self.file = file
-        self.codec = codec
         self.board = board
-        self.clock = board.clock
-        self._limits = limits or JournalLimits()
+        self.clock, self.codec, self._limits = board.clock, board.codec, board.limits
         self._last_look = LastLook(file)
         self.revocations = RevocationQueue(file, clock=self.clock)
 
@@ -426,7 +420,7 @@ def journal_at(
     :param codec: of the values.
     """
     file = JournalFile(path)
-    return Journal(file, Board(file, clock=clock, limits=limits, codec=codec), limits=limits, codec=codec)
+    return Journal(file, Board(file, clock=clock, limits=limits, codec=codec))
 
 
 def _shown(clock: Callable[[], float], waiting: Waiting) -> Waiting:

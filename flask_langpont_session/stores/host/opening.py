@@ -4,6 +4,7 @@ to be opened: see :mod:`.forms`."""
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...policy.errors import ErrorClass, StoreError
-from ...support.files import UnsafeFile, check_folder, check_private, create_private, make_private
+from ...support.files import UnsafeFile, check_folder, check_private, create_private, make_private, open_private
 from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -29,6 +30,10 @@ not come to that: see :meth:`JournalFile.shrink`."""
 
 _LARGEST_LOG = 8_388_608
 """Bytes to which SQLite cuts its -wal off when it begins it anew."""
+
+
+RESERVE = 524_288
+"""Bytes: what is written of one batch of entries, twice."""
 
 
 class DeletedJournal(StoreError):
@@ -150,6 +155,47 @@ def log_path(path: Path) -> Path:
 def lock_path(path: Path) -> Path:
     """Return the file at which processes queue up to write."""
     return Path(f"{path.resolve()}-lock")
+
+
+def hold_reserve(path: Path | None) -> bool:
+    """Allocate room on the disk, unless it is there, for what must be written however full it is: ends of sessions,
+    marks and deletions. While it is not whole, nothing that makes the journal grow is taken.
+
+    :param path: of the journal; None: it is in memory, and needs none.
+    :return: False: there is no room for it.
+    """
+    if path is None or not hasattr(os, "posix_fallocate"):
+        return True
+    with suppress(FileNotFoundError):
+        if _reserve_path(path).lstat().st_size >= RESERVE:
+            return True
+    try:
+        descriptor = open_private(_reserve_path(path))
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        give_back_reserve(path)  # a part of it may have been allocated, and would keep others from their room
+        return False
+    return True
+
+
+def give_back_reserve(path: Path) -> bool:
+    """Make room by cutting the reserve off: what was refused is written again. Return whether there was any of it."""
+    with suppress(OSError):
+        descriptor = open_private(_reserve_path(path), os.O_RDWR)
+        try:
+            had = os.fstat(descriptor).st_size > 0
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        return had
+    return False
+
+
+def _reserve_path(path: Path) -> Path:
+    return Path(f"{path}-reserve")
 
 
 def files_of(path: Path | None) -> list[Path]:
