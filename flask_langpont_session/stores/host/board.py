@@ -80,6 +80,9 @@ class ResyncRound:
         return self.server == wanted.server and reaches_back and is_later
 
 
+_round_of = msgspec.json.Decoder(ResyncRound).decode
+
+
 class Board:
     """The board of the workers of a host. Threads, waits and errors: see :class:`~.journal.Journal`.
 
@@ -194,7 +197,7 @@ class Board:
         with self._file.connected() as db:
             [text] = db.execute("SELECT round FROM settlement").fetchone()
         with suppress(msgspec.MsgspecError):  # none yet, or it is damaged
-            return msgspec.json.decode(text, type=ResyncRound)
+            return _round_of(text)
         return ResyncRound("", 0, 0)
 
     def note_resync(self, latest: ResyncRound) -> None:
