@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from dataclasses import fields
 
 import pytest
 
 from benchmarks import charts, plan
-from tests.support.programs import output_of
+from tests.support.programs import output_of, required
 
 PROGRAMS = {
     "benchmarks --quick --only read-one --only read-change": r"\*\*flask_langpont_session\*\* \| \d",
@@ -26,13 +25,13 @@ PROGRAMS = {
 """What is run → what is printed, among other things. All of them end with an error where something was not there that
 their figures are about."""
 
-WRK = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed (apt install wrk)")
-
 
 @pytest.mark.timeout(400)  # a few seconds of a quiet machine
-@pytest.mark.parametrize("program", [pytest.param(one, marks=[WRK] if "throughput" in one else []) for one in PROGRAMS])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_benchmark_runs(program: str) -> None:
     """A benchmark runs to its end, and prints its tables."""
+    if "throughput" in program:
+        required("wrk")
     output = output_of([sys.executable, "-m", *program.split()], 380)
     assert re.search(PROGRAMS[program], output), output
 
