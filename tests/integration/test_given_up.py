@@ -13,7 +13,7 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES, USUAL_PRIORITIES
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.recovery.carries import Carries
 from flask_langpont_session.recovery.giving_back import Refill
 from flask_langpont_session.recovery.rows import Resync
@@ -27,13 +27,12 @@ BOTH = (READ, WRITE)
 FORMER = {**DEFAULT_CATEGORIES, "notes": {"ttl": 3600, "features": {"notes": ["note"]}}}
 """The categories of a former release: the present one has no notes any more."""
 
-PRIORITIES = {**USUAL_PRIORITIES, "notes": "high"}
 HOUR_MS = 3_600_000
 
 
 @pytest.fixture
 def former(make_app: MakeApp) -> Flask:
-    return make_app(CATEGORIES=FORMER, FEATURE_PRIORITIES=PRIORITIES, HEALTH_INTERVAL=3600)
+    return make_app(CATEGORIES=FORMER, FEATURE_PRIORITIES={"notes": "high"}, HEALTH_INTERVAL=3600)
 
 
 def lose(app: Flask, *stores: str) -> None:
