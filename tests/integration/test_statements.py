@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from devservers.processes import LONG
 from devservers.servers import Postgres
+from flask_langpont_session.policy.causes import USED_UP
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.sql import cursor
 from flask_langpont_session.stores.sql.database import Database, make_engine
@@ -139,7 +140,7 @@ REFUSALS = {
     "57014": ("QueryCanceled", ErrorClass.UNREACHABLE, True),
     "55P03": ("LockNotAvailable", ErrorClass.WRITE_REFUSED, False),
     "25006": ("ReadOnlySqlTransaction", ErrorClass.WRITE_REFUSED, False),
-    "53300": ("TooManyConnections", ErrorClass.BUSY, False),
+    "53300": (USED_UP, ErrorClass.BUSY, False),
 }
 """SQLSTATE → name, class, and whether it counts as a time-out."""
 
@@ -166,7 +167,7 @@ def on_postgres(postgres: Postgres) -> Iterator[Database]:
 
 @pytest.mark.parametrize("sqlstate", REFUSALS)
 def test_a_refusal_has_the_class_that_it_always_had(on_postgres: Database, sqlstate: str) -> None:
-    """The server's own word, and nothing of its text."""
+    """The word for its cause, or the server's own, and nothing of its text."""
     name, error_class, timed_out = REFUSALS[sqlstate]
     on_postgres.calls.timeout = 0.5  # what is taken back is tried again for so long
     with pytest.raises(StoreError) as caught:

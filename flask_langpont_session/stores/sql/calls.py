@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LEAST_SHARE = 0.1
+"""Of the time of a call: with less of it left, work that was taken back is not tried again. It would end as a time-out,
+which opens the breaker of a database that answers."""
+
 _SILENCE = 60.0
 """Seconds between two log lines about the same mistake of the application."""
 
@@ -189,7 +193,8 @@ class Calls:
                     return work()
             except Exception as error:
                 left = timeout - (PROCESS.passed() - began) / OWN_SHARE
-                if left <= 0 or not (was_taken_back(error) or (PROCESS.is_behind and waited_for_a_lock(error))):
+                is_worth_a_try = was_taken_back(error) or (PROCESS.is_behind and waited_for_a_lock(error))
+                if left <= _LEAST_SHARE * timeout or not is_worth_a_try:
                     raise
             raise_if_given_up()
             patience = self.connections.patience(left)
