@@ -401,17 +401,19 @@ def _flask_session(app: Flask, settings: Settings) -> Source:
     )
 
 
-def _refusals(app: Flask, health: Health) -> Callable[[], GrantRefused]:
+def _refusals(app: Flask, health: Health) -> Callable[[str], GrantRefused]:
     """Return what makes the 503 of a sign-in; in debug it tells the developer what is wrong."""
     its = weakref.ref(app)
 
-    def refusal() -> GrantRefused:
+    def refusal(key: str) -> GrantRefused:
         refused, app, error = GrantRefused(), its(), health.error(DATABASE)
         if app is not None and app.debug and error is not None:
             command = "init-db" if error.error_class is ErrorClass.NO_TABLES else "status"
             refused.description += (
                 f" In debug: the session database: {words_of(error.error_class)}; run `flask langpont {command}`."
             )
+        if app is not None and app.debug and key:
+            refused.description += f" It has to decide about session[{key!r}], which names a user or gives a right."
         return refused
 
     return refusal

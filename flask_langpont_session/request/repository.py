@@ -47,7 +47,7 @@ class SessionRepository:
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         single_flight: SingleFlight[DatabaseWord] | None = None,
-        make_refusal: Callable[[], GrantRefused] = GrantRefused,
+        make_refusal: Callable[[str], GrantRefused] = lambda key: GrantRefused(),
     ) -> None:
         self.settings = backend.settings
         self.table = backend.table

@@ -34,7 +34,7 @@ class RowWrites(Part):
     :param make_refusal: makes the answer to a grant that the database does not decide about.
     """
 
-    def __init__(self, parts: Parts, make_refusal: Callable[[], GrantRefused]) -> None:
+    def __init__(self, parts: Parts, make_refusal: Callable[[str], GrantRefused]) -> None:
         super().__init__(parts)
         self._make_refusal = make_refusal
 
@@ -128,10 +128,11 @@ class RowWrites(Part):
         """Have the database know that an old session is over, if it answers."""
         scope.attempt(REVOKE, self._database.note_adopted, note.digest, note.life_ms)
 
-    def refused(self, error: StoreError | None = None) -> GrantRefused:
+    def refused(self, error: StoreError | None = None, key: str = "") -> GrantRefused:
         """Count a grant that the database does not decide about, and return the answer to it.
 
         :param error: what it said. That it is the data no breaker and no alert tells.
+        :param key: the session key that was set, if a view is to be told at once.
         """
         if error is not None and error.error_class is ErrorClass.DATA:
             log.error(
@@ -141,7 +142,9 @@ class RowWrites(Part):
             )
         self._reports.recorder.count("grants_refused")
         self._reports.emit(events.grant_refused, events.GrantWasRefused())
-        return self._make_refusal()
+        if key:
+            log.info("the database has to decide about session[%r]", key, extra=fields("grant_refused", key=key))
+        return self._make_refusal(key)
 
     def compete(
         self,

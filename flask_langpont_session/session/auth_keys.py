@@ -54,11 +54,13 @@ class AuthKeys:
                 return False
             user = _checked_user(key, said)
             if not self._tells_more_of_user(key, value, user):
+                self._require_arbiter(key)
                 self._begin_sign_in(key, user)
                 return True
             is_right = True
         if self._work.kind != SIGNED_IN:
             if is_right and value:
+                self._require_arbiter(key)
                 self._begin_sign_in()
             # A visitor has no rights; saying so is worth no record. It is visible in this request.
             return not is_right or bool(value)
@@ -69,6 +71,7 @@ class AuthKeys:
         if is_right:
             if not value and self._shows_no_rights():
                 return False
+            self._require_arbiter(key)
             self._grant()
             if self._begins_to_live_shorter(key, encoded):
                 self.regenerate()
@@ -106,7 +109,6 @@ class AuthKeys:
         :param user_key: the key that is set; empty: it is a right.
         :param user: the user whom it names; None: none, which is never the one before.
         """
-        self._require_arbiter()
         self._work.grants = True
         self._work.named = user
         if (
@@ -170,9 +172,13 @@ class AuthKeys:
             if key not in self._work.now.assigned:
                 self._work.now.delete(key, stored=False)
 
-    def _require_arbiter(self) -> None:
+    def _require_arbiter(self, key: str = "") -> None:
+        """Refuse what only the database decides about, if it takes no writes.
+
+        :param key: the session key that is set.
+        """
         if not self._work.scope.can(DATABASE, WRITE):
-            raise self._work.repository.row_writes.refused()
+            raise self._work.repository.row_writes.refused(key=key)
 
     def _grant(self) -> None:
         """Note that the save changes users or rights of a session that is known to be signed in.

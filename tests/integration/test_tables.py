@@ -104,7 +104,9 @@ def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: M
     assert client.get("/healthz/ready").status_code == 200
 
 
-def test_in_debug_the_503_says_what_is_wrong(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_debug_the_503_says_what_is_wrong(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """If the tables cannot be made, because the user of the database may not, the 503 says so in debug."""
     app = make(DEBUG=True)
 
@@ -114,9 +116,12 @@ def test_in_debug_the_503_says_what_is_wrong(make: Make, monkeypatch: pytest.Mon
     monkeypatch.setattr(interface(app).metadata, "create_all", refuse)
     client = app.test_client()
     assert client.get("/healthz/ready").status_code == 503
-    refused = client.post("/login/7")
+    with caplog.at_level(logging.INFO):
+        refused = client.post("/login/7")
     assert refused.status_code == 503
+    assert "the database has to decide about session['_user_id']" in [entry.getMessage() for entry in caplog.records]
     assert "In debug: the session database: no tables; run `flask langpont init-db`." in refused.text
+    assert "It has to decide about session[&#39;_user_id&#39;], which names a user" in refused.text
 
 
 # -- where they are made -----------------------------------------------------------------------------------------------

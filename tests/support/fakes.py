@@ -123,7 +123,7 @@ class Repository:
         self.plans.append(plan)
         return self.outcome
 
-    def refused(self) -> GrantRefused:
+    def refused(self, key: str = "") -> GrantRefused:
         return GrantRefused()
 
     def rejected(self, category: str, key: str | None, reason: str) -> None:
