@@ -69,6 +69,8 @@ def run(suite: Suite, environment: Environment, redis_url: str) -> bool:
     }
     plugins = ["-p", "langpont_plugin", "-p", "no:cacheprovider"]
     options = ["-o", "addopts=", "-q", "-rfE", *(f"--ignore={folder}" for folder in suite.skips)]
+    # Python 3.12 warns of what Flask-Login 0.6.3 calls, and its suite takes any warning for an error.
+    options += ["-W", "ignore:datetime.datetime.utc:DeprecationWarning"]
     done = subprocess.run(
         [environment.python, "-m", "pytest", *plugins, *options, suite.tests],
         cwd=environment.sdist(suite), env=variables, capture_output=True, text=True, timeout=_LONGEST, check=False,
