@@ -67,7 +67,9 @@ class Authority:
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, life: datetime.timedelta = _DAY
     ) -> x509.CertificateBuilder:
+        """Return a certificate to be signed, with the identifiers of both keys: Python 3.13 asks for RFC 5280."""
         now = datetime.datetime.now(datetime.UTC)
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -76,6 +78,8 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
             .not_valid_after(now + life)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(authority, critical=False)
         )
 
 
