@@ -15,10 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import click
 from blinker import Signal
 from flask import Flask
-from flask.cli import ScriptInfo
 from redis.backoff import NoBackoff
 from redis.connection import BlockingConnectionPool, ConnectionPool
 from redis.retry import Retry
@@ -27,6 +25,7 @@ from sqlalchemy.engine import make_url
 from . import events
 from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE, moment_of
 from .config.explanations import what_users_get
+from .config.rules import is_command
 from .config.settings import Settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .metrics.incident_log import IncidentLog
@@ -723,7 +722,7 @@ def _journal(settings: Settings, codec: Codec) -> Journal:
     )
     journal = journal_at(path, limits=limits, codec=codec)
     try:
-        if path is not None and not _is_command():
+        if path is not None and not is_command():
             path.parent.mkdir(parents=True, exist_ok=True)
             journal.open()
             _say_what_is_not_read(path)
@@ -741,10 +740,3 @@ def _say_what_is_not_read(journal: Path) -> None:
             *(path.name, why),
             extra=fields("journal_form_unread", file=path.name, why=why),
         )
-
-
-def _is_command() -> bool:
-    """Return whether the application is loaded by a command of ``flask`` that answers no requests: such a command makes
-    none of the workers' files unless it needs them, because its user may be another one."""
-    context = click.get_current_context(silent=True)
-    return context is not None and context.find_object(ScriptInfo) is not None and context.info_name != "run"

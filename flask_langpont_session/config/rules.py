@@ -10,7 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
 from flask import Flask
+from flask.cli import ScriptInfo
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
@@ -355,6 +357,13 @@ def _place_problem(url: URL, settings: Settings) -> str | None:
     return None
 
 
+def is_command() -> bool:
+    """Return whether the application is loaded by a command of ``flask`` that answers no requests: such a command makes
+    none of the workers' files unless it needs them, because its user may be another one."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.find_object(ScriptInfo) is not None and context.info_name != "run"
+
+
 def _journal_problems(settings: Settings) -> list[str]:
     """Check the journal's place before the file is opened, so that its problems are told together with all others."""
     if not settings.journal:
@@ -363,6 +372,8 @@ def _journal_problems(settings: Settings) -> list[str]:
     try:
         if path.is_dir():
             return [f"{PREFIX}JOURNAL: {os.fspath(path)!r} is a folder; name a file"]
+        if is_command() and not path.exists():
+            return []  # it makes none, and where it runs there may be no room for one
         place = path if path.exists() else next(p for p in path.absolute().parents if p.exists())
         usable = place is path or place.is_dir()
         if usable and os.access(place, os.R_OK | os.W_OK):

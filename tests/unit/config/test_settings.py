@@ -22,7 +22,7 @@ import valkey
 from flask import Flask
 
 from flask_langpont_session import ConfigError, LangPontSession
-from flask_langpont_session.config import checks
+from flask_langpont_session.config import checks, rules
 from flask_langpont_session.config.checks import PREFIX, is_local
 from flask_langpont_session.config.settings import Settings, load_settings
 from flask_langpont_session.policy.categories import Priority
@@ -1281,3 +1281,15 @@ def test_every_setting_is_documented_with_its_default() -> None:
         if name not in IN_WORDS
     }
     assert {name: found[name][1] for name in written} == written
+
+
+def test_a_command_needs_no_place_for_a_journal_that_is_not_there(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that makes the tables runs where nothing may be written; a worker there is refused."""
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    place = str(tmp_path / "journal.sqlite3")
+    [problem] = problems_of(load, JOURNAL=place)
+    assert "not a place where this process may write" in problem
+    monkeypatch.setattr(rules, "is_command", lambda: True)
+    assert load(JOURNAL=place).journal == place
