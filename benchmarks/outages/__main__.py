@@ -70,13 +70,13 @@ def measure(stage: Stage, outage: Outage, effort: Effort, seed: int) -> Row:
     for load in loads.values():
         load.start()
     try:
-        time.sleep(BEFORE)
+        time.sleep(BEFORE)  # the load without an outage is a part of what is measured
         began = time.monotonic()
         with outage.causing(stage, proof):
             for load in loads.values():
                 load.outage()
             healed = time.monotonic()  # of one that is over when it has happened
-            time.sleep(effort.seconds if outage.lasts else 0.0)
+            time.sleep(effort.seconds if outage.lasts else 0.0)  # how long it lasts is what the row is about
         healed = time.monotonic() if outage.lasts else healed
 
         def found(at: float) -> dict[str, Figures]:
@@ -93,11 +93,11 @@ def measure(stage: Stage, outage: Outage, effort: Effort, seed: int) -> Row:
 
 def _watch(found: Callable[[float], dict[str, Figures]], healed: float, effort: Effort) -> None:
     least, most = effort.watched
-    time.sleep(least)
+    time.sleep(least)  # what goes wrong late would be missed by one that ends with the recovery
     while time.monotonic() < healed + most:
         if all(each.recovery is not None for each in found(time.monotonic()).values()):
             return
-        time.sleep(0.25)
+        time.sleep(0.25)  # looking reads all that was noted, and takes time from the load
 
 
 # -- the report --------------------------------------------------------------------------------------------------------

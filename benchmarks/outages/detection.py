@@ -126,7 +126,7 @@ def measure(stage: Stage, causing: _Causing) -> Measured:
         began = time.monotonic()
         with causing(stage, []):
             stampede.until(lambda level: level > 0, "a degraded level")
-            time.sleep(_LASTS)
+            time.sleep(_LASTS)  # how long it lasts is what the row is about
             healing = time.monotonic()
         stampede.until(lambda level: level == 0, "level 0 after the outage")
         time.sleep(_QUIET)

@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from ..policy.causes import PREFIX as PREFIX
 from ..stores.redis.url import (
     SCHEMES,
     SENTINEL_OPTIONS,
@@ -34,8 +35,6 @@ from ..stores.redis.url import (
     read_server,
 )
 from .categories import names_problem
-
-PREFIX = "LANGPONT_SESSION_"
 
 Check = Callable[[str, Any], str | None]
 

@@ -13,21 +13,21 @@ DATABASE, PRIMARY, REPLICA = "database", "primary", "replica"
 PREFIX = "LANGPONT_SESSION_"
 
 _SETTINGS = {PRIMARY: "REDIS_URL", REPLICA: "REPLICA_URL", DATABASE: "DATABASE_URL"}
-"""Which setting says where a store is; of others it is named as they are."""
+"""Store → the setting with its address; any other store stands in a cure by its own name."""
 
 
 MORE_MEMORY = (
     "raise maxmemory (CONFIG SET maxmemory BYTES, and in the server's own configuration; of ElastiCache: a larger "
     "node), or make room: what else uses the server, shorter IDLE_TIMEOUT and TTLs of categories"
 )
-"""Of a Redis that has none left."""
+"""The cure for a Redis without free memory."""
 
 
 PROMOTE = (
     "promote it (`REPLICAOF NO ONE`) if it was demoted by mistake, or have {setting} name the primary (of "
     "ElastiCache: master.…, or elasticache://)"
 )
-"""Of a replica, where a primary should be."""
+"""The cure for a replica at the address of a primary."""
 
 
 class Cause(NamedTuple):
@@ -71,7 +71,7 @@ PASSWORD = "wrong password or user"
 EXPIRED = "certificate: expired"
 NOT_TRUSTED = "certificate: not trusted"
 SLOW = "Slow"
-"""What errors of stores say that several kinds of stores have in common (:attr:`.StoreError.cause`)."""
+"""Words of :attr:`.StoreError.cause` that errors of Redis and of databases share."""
 
 _Row = tuple[Sequence[str], ErrorClass | None, tuple[str, ...], str, str]
 """Roles, class (None: any), how the error's cause begins (empty: however it does), its word, and what helps: with

@@ -15,10 +15,10 @@ _MOST_READ = 1000
 """Characters of a label that are looked at: what is in front of the rest."""
 
 _JOINERS = "\u200c\u200d"
-"""Of the invisible characters those that words (in Persian, for example) and emoji are written with."""
+"""Invisible characters that are kept, because words (in Persian, for example) and emoji are written with them."""
 
 _PREFIXES = {4: 24, 6: 48}
-"""How much of an address is kept: what a provider gives to many, or to one house."""
+"""Version of IP → bits of an address that are kept: the part that a provider gives to many, or to one house."""
 
 
 class Device(NamedTuple):

@@ -71,7 +71,7 @@ class Plan:
     kept: dict[str, Kept] = field(default_factory=dict)
     sent: Any = None
     is_new: bool = field(init=False)
-    """Whether the target was minted in this request."""
+    """True if the target was minted in this request."""
 
     def __post_init__(self) -> None:
         self.is_new = self.target is not None and self.target is not self.origin

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 _EXTENSIONS = [
     "session_token", "_user_id", "_fresh", "_id", "identity.*", "user", "fs_paa", "fs_gexp",
 ]  # fmt: skip
-"""What extensions know a user by, and what they note about the sign-in."""
+"""Keys by which extensions know a user, and keys in which they note something about the sign-in."""
 
 _AUTH: Mapping[str, Sequence[str]] = {
     "oauth_tokens": ["oidc_auth_token", "oidc_auth_profile", "*_oauth_token"],

@@ -373,7 +373,7 @@ def test_a_host_tells_an_outage_once_though_the_worker_that_told_it_is_killed(
         wait_for(lambda: all(one.waiting is None for one in noted(kept)), lambda: "what was sent is noted")
         for pid in told:
             os.kill(pid, signal.SIGKILL)
-        time.sleep(2 * TERMS.calm)
+        time.sleep(2 * TERMS.calm)  # nothing is to come: an alert that goes on is not over after its calm
         assert len(aws.told(queue)) == 2
         primary.start()
         arrived(aws, queue, *firing, *resolved)

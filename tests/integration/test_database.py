@@ -167,7 +167,7 @@ def until_requests_are_answered(database: Database) -> None:
     deadline = time.monotonic() + LONG
     while True:
         try:
-            database.load("nobody")
+            database.load("no digest of a session")
             return
         except StoreError:
             assert time.monotonic() < deadline

@@ -624,7 +624,7 @@ def test_with_everything_down_a_guarded_view_does_not_run(outage: Outage, primar
 
 
 def test_a_guarded_view_needs_our_session(tmp_path: Any) -> None:
-    """With Flask's own session there is no answer: that is a mistake, not a visitor who is sent away."""
+    """Flask's own session cannot be asked: the view raises the mistake instead of sending the visitor away."""
     plain = Flask("plain", instance_path=str(tmp_path))
     plain.config.update(TESTING=True, SECRET_KEY="test key of the test suite, 32+ bytes")
 

@@ -50,7 +50,7 @@ def test_the_pool_of_the_application_is_never_used(engine: sa.Engine) -> None:
     one, two = Database(engine, timeout=LONG), Database(engine, timeout=LONG)
     for database in (one, two):
         database.probe(LONG)
-        assert database.load("nobody") is None
+        assert database.load("no digest of a session") is None
     event = LISTENED_TO[engine.dialect.name]
     there = listeners(engine)
     assert len(there[event]) == len(before[event]) + 2
