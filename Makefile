@@ -123,11 +123,13 @@ outage-report: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.outages --write
 
-# Ten minutes of random faults, and as many random worlds of the protocol as its tests' numbers are about.
+# Ten minutes of random faults, as many random worlds of the protocol as its tests' numbers are about, and each kept
+# schedule on real servers.
 # LANGPONT_SOAK_SEED repeats what another run has drawn.
 soak: $(INSTALLED)
 	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak tests/soak/appends_under_faults.py
-	LANGPONT_MACHINE_EXAMPLES=1000 LANGPONT_WALKS=1000 LANGPONT_WALK_SEED=$$(date +%s) $(BIN)/python -m pytest tests/protocol/test_machine.py tests/protocol/test_walks.py
+	LANGPONT_WALKS=1000 LANGPONT_WALK_SEED=$$(date +%s) $(BIN)/python -m pytest tests/protocol/test_walks.py
+	LANGPONT_REAL_SCHEDULES=100 $(BIN)/python -m pytest tests/protocol/test_real_world.py
 
 # The tests that docs/flask.md recommends, 300 times, on a machine that has twenty other things to do: ten minutes.
 busy-suite: $(INSTALLED)

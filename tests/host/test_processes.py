@@ -334,6 +334,8 @@ def test_a_fork_without_hooks_is_refused_but_for_open(path: Path) -> None:
         from flask_langpont_session.support import lag
         # CPython: the child would wait for ever for a thread that asked for the interpreter at the moment of the fork.
         lag.start_daemon = lambda *_: None
+        unwatched.set()
+        watcher.join()
         def child_says():
             if (child := ctypes.PyDLL(None).fork()) == 0:
                 try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 
-from .actions import do
+from .actions import REQUESTS, do
 from .invariants import Broken
 from .world import PROFILES, SLOTS, USERS, WORKERS, World, simulated
 
@@ -74,6 +74,20 @@ def _event(name: str, *arguments: Choice) -> Choice:
     return lambda dice: " ".join([name, *(argument(dice) for argument in arguments)])
 
 
+def _any_request(dice: Dice) -> str:
+    name = dice.rng.choice(list(REQUESTS))
+    if name == "revoke_user":
+        return f"{name} {_worker(dice)} {_user(dice)}"
+    return " ".join([name, _worker(dice), *([_user(dice)] if name == "sign_in" else []), dice.slots[0]])
+
+
+def _overlap(dice: Dice) -> str:
+    """Return a request that is somewhere on its way while another one of the same session comes and goes."""
+    stops = ["step a"] * dice.rng.randint(0, 7)
+    end = dice.rng.choice(("finish a", "give_up a", "give_up a; arrive 0", "step a"))
+    return "; ".join([f"a: {_any_request(dice)}", *stops, _any_request(dice), end])
+
+
 ALWAYS: tuple[tuple[int, Choice], ...] = (
     (20, _request("read", _worker, _slot)),
     (2, _request("read_old", _worker, _slot)),
@@ -103,6 +117,7 @@ ALWAYS: tuple[tuple[int, Choice], ...] = (
     (16, _event("step", _of(*LABELS))),
     (3, _event("finish", _of(*LABELS))),
     (3, _event("replicate", _of("1", "all"))),
+    (3, _overlap),
 )
 
 _NEEDED = (0, 3)
@@ -172,7 +187,7 @@ def parse(text: str) -> Schedule:
 
 
 def _alone(choice: Choice) -> Choice:
-    return lambda dice: choice(dice).rpartition(": ")[2]
+    return lambda dice: "; ".join(line.rpartition(": ")[2] for line in choice(dice).split("; "))
 
 
 def generate(seed: int, length: int = 80) -> Schedule:

@@ -35,11 +35,13 @@ def addition(digest, field, by=1):
     return PendingWrite(digest=digest, field=field, operation=Operation.ADD, delta=by, token="added..", **place)
 def ref(digest):
     return RecordRef(digest, "a")
+unwatched = threading.Event()
 def end_with(parent):
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    while not unwatched.wait(0.5):
+        if os.getppid() != parent:
+            os._exit(1)
+watcher = threading.Thread(target=end_with, args=(os.getppid(),), daemon=True)
+watcher.start()
 def wait():
     print("ready", flush=True)
     sys.stdin.readline()
