@@ -164,7 +164,7 @@ class CategoryWrites(Part):
             return None
         try:
             # Redis has just said that it has nothing: it knows of no later use.
-            return self._verifier.ask_database(digest, scope, life, stamp_ms=0, idle_seen=0, alone=True)
+            return self._verifier.ask_database(digest, scope, life, stamp_ms=0, idle_seen=0)
         except StoreError:
             return None
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from ..exceptions import GrantRefused
 from ..policy.ids import SessionId
 from ..stores.backend import Backend
-from ..support.single_flight import SingleFlight
 from .category_writes import CategoryWrites
 from .fallback import Fallback
 from .journal_writer import JournalWriter
@@ -24,7 +23,7 @@ from .revocations import Revocations, UserSessions
 from .row_writes import RowWrites
 from .saves import Saves
 from .scope import RequestScope
-from .verifier import DatabaseWord, Verifier
+from .verifier import Verifier
 
 _MINT_TRIES = 8
 """Ids that are thrown away for a shard that answers: of two that is one in 256 requests that does not get one."""
@@ -34,7 +33,6 @@ class SessionRepository:
     """The records of all sessions of one application: what a request asks for, by what answers it.
 
     :param now_ms: milliseconds since 1970.
-    :param single_flight: has requests that ask the database about the same session at the same time share one answer.
     :param make_refusal: makes the answer to a grant that the database does not decide about.
     :ivar fallback: says what a feature gets at a level.
     :ivar devices: the sessions of one user, as that user is shown them.
@@ -46,7 +44,6 @@ class SessionRepository:
         backend: Backend,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        single_flight: SingleFlight[DatabaseWord] | None = None,
         make_refusal: Callable[[str], GrantRefused] = lambda key: GrantRefused(),
     ) -> None:
         self.settings = backend.settings
@@ -55,7 +52,7 @@ class SessionRepository:
         self.recorder = backend.recorder
         self.fallback = Fallback(backend.settings, backend.memory, backend.register)
         journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports, clock=backend.clock)
-        verifier = Verifier(backend, journal_writer, single_flight=single_flight)
+        verifier = Verifier(backend, journal_writer)
         parts = Parts(backend, self.fallback, journal_writer, verifier, now_ms)
         self.reads = Reads(parts)
         self.line = self.reads.line

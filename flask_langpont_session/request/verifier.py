@@ -31,23 +31,10 @@ from ..stores.backend import Backend
 from ..stores.memory.ended import DEAD
 from ..stores.memory.memory import LocalAuth
 from ..stores.redis.near import Hit
-from ..support.single_flight import FlightLate, SingleFlight
 from .journal_writer import JournalWriter
 from .scope import EXTEND_IDLE, PUSH, REPAIR, VERIFY, WRITE_TOMBSTONE, RedisReply, RequestScope
 
 _ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
-
-
-class DatabaseWord(NamedTuple):
-    """The database's answer about a session.
-
-    :param stamp_ms: the Redis clock before it was asked; 0: unknown.
-    :param began: monotonic seconds, before it was asked.
-    """
-
-    row: AuthRow | None
-    stamp_ms: int
-    began: float
 
 
 class Later(NamedTuple):
@@ -69,13 +56,7 @@ class Later(NamedTuple):
 class Verifier:
     """Decides about one session at a time; remembers what it believed in the local copies."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        journal_writer: JournalWriter,
-        *,
-        single_flight: SingleFlight[DatabaseWord] | None = None,
-    ) -> None:
+    def __init__(self, backend: Backend, journal_writer: JournalWriter) -> None:
         settings = backend.settings
         self._settings = settings
         self._terms = settings.lease_terms
@@ -86,7 +67,6 @@ class Verifier:
         self._journal_writer = journal_writer
         self._reports = backend.reports
         self._clock = backend.clock
-        self._single_flight: SingleFlight[DatabaseWord] = single_flight or SingleFlight()
 
     def verify(
         self,
@@ -119,7 +99,7 @@ class Verifier:
         if scope.can(DATABASE, READ):
             try:
                 return self.ask_database(
-                    digest, scope, life, stamp_ms=reply.stamp_ms, idle_seen=_idle_seen(reply), alone=fresh, entry=entry
+                    digest, scope, life, stamp_ms=reply.stamp_ms, idle_seen=_idle_seen(reply), entry=entry
                 )
             except StoreError as error:
                 # The scope has told health. A database that is only busy excuses less than one that is down.
@@ -152,44 +132,36 @@ class Verifier:
         *,
         stamp_ms: int,
         idle_seen: int | None = None,
-        alone: bool = False,
         entry: AuthEntry | None = None,
     ) -> Loaded:
         """Return the database's word, and bring Redis up to it when `stamp_ms` (the Redis clock before this) is known.
 
         :param idle_seen: the idle expiry that Redis knows, see :meth:`Database.load`.
-        :param alone: do not take the answer to another request's question, which began before this one.
         :param entry: what Redis says.
         :raises StoreError: the database did not answer.
         """
         later = self._later(digest, entry)
-        confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone)
-        row = confirmed.row
-        if is_shared and row is not None and self._needs_an_own_answer(row, later):
-            later = self._later(digest, entry)
-            confirmed, is_shared = self._question(digest, scope, life, stamp_ms, idle_seen, alone=True)
-            row = confirmed.row
+        began = self._clock()
+        row: AuthRow | None = scope.ask(VERIFY, self._database.load, digest, idle_ms=life.idle_ms, idle_seen=idle_seen)
         if row is not None and row.version < later.version and row.state in _ALIVE:
             row = self.gone_back(row, later, scope)
-            confirmed = confirmed._replace(row=row)
             if row is not None and row.version < later.version:
                 return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
             self.write_tombstones([(digest, row.version if row else 0)], scope)
-            if not is_shared:
-                self._tell_of_the_end(digest, row, later.row, stamp_ms)
+            self._tell_of_the_end(digest, row, later.row, stamp_ms)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
         if row.state is RowState.IDLE_EXPIRED:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
             return Loaded.verified(Verdict.UNVERIFIABLE, stamp_ms)
-        self._memory.put_auth(row, confirmed.began)
-        pushed = self._push(row, scope, life, stamp_ms) if stamp_ms and not is_shared else None
+        self._memory.put_auth(row, began)
+        pushed = self._push(row, scope, life, stamp_ms) if stamp_ms else None
         if pushed in ("dead", "ended"):
             self._repair(digest, scope, in_database=pushed == "ended")
             return Loaded.verified(Verdict.DEAD, stamp_ms)
-        if not is_shared and life.is_extension_due(row, row.read_at):
+        if life.is_extension_due(row, row.read_at):
             self._extend_idle(row, scope, life)  # the database could not note the use: read-only, full, or locked
-        return Loaded.verified(Verdict.VALID, confirmed.stamp_ms, row, DATABASE)
+        return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
 
     def _tell_of_the_end(self, digest: str, row: AuthRow | None, known: AuthRow | None, stamp_ms: int) -> None:
         """Report that a session has run out, or that the database has lost the row that this host knows.
@@ -201,29 +173,6 @@ class Verifier:
             self._reports.database_went_back(int(replace(known, read_at=stamp_ms).lives_on(INCIDENT_MARGIN_MS)))
         elif row is not None and (row.state is RowState.EXPIRED or row.was_idle):
             self._reports.signed_out([digest], events.EndedBy.EXPIRY, in_database=True)
-
-    def _question(
-        self, digest: str, scope: RequestScope, life: Life, stamp_ms: int, idle_seen: int | None, alone: bool
-    ) -> tuple[DatabaseWord, bool]:
-        def load(timeout: float) -> DatabaseWord:
-            began = self._clock()
-            row = self._database.load(digest, idle_ms=life.idle_ms, idle_seen=idle_seen, timeout=timeout)
-            return DatabaseWord(row, stamp_ms, began)
-
-        def ask(timeout: float) -> tuple[DatabaseWord, bool]:
-            if alone:
-                return load(timeout), False
-            try:
-                return self._single_flight.ask(digest, load, timeout)
-            except FlightLate:
-                raise StoreError(DATABASE, ErrorClass.LOCAL, "SharedQueryLate", timed_out=True) from None
-
-        return scope.ask(VERIFY, ask)
-
-    def _needs_an_own_answer(self, row: AuthRow, later: Later) -> bool:
-        """Return whether a shared answer, asked for earlier, is idle-expired or older than what is known here."""
-        known = max(later.version, self._ended.min_version(row.digest))
-        return row.state is RowState.IDLE_EXPIRED or row.version < known
 
     def _later(self, digest: str, entry: AuthEntry | None) -> Later:
         """Return the highest version of a row that is known before the database is asked."""

@@ -13,14 +13,11 @@ from flask_login import logout_user
 
 from devservers.servers import Valkey
 from flask_langpont_session.extension import CONTEXT, EXTENSION
-from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.request.repository import SessionRepository
-from flask_langpont_session.request.verifier import DatabaseWord
-from flask_langpont_session.support.single_flight import SingleFlight
 from flask_langpont_session.testing import switched_off
 
-from .behind import browser, digest, elsewhere, questions, row, sign_in
-from .conftest import MakeApp, cookie_of, parts, redis_store
+from .behind import browser, digest, elsewhere, row, sign_in
+from .conftest import MakeApp, cookie_of, parts
 from .forms_site import refusing_writes, with_login_manager
 
 
@@ -101,50 +98,6 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
 def _sid(app: Flask, client: Any) -> Any:
     with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
         return session.work.origin  # type: ignore[attr-defined]
-
-
-class Shared(SingleFlight[DatabaseWord]):
-    """A single flight that gives each question another request's answer."""
-
-    def __init__(self, answer: DatabaseWord) -> None:
-        super().__init__()
-        self.answer = answer
-        self.asked: list[str] = []
-
-    def ask(self, key: str, question: Callable[[float], DatabaseWord], timeout: float) -> tuple[DatabaseWord, bool]:
-        self.asked.append(key)
-        return self.answer, True
-
-
-def test_i4_an_answer_to_another_thread_s_question_may_be_too_old(app: Flask) -> None:
-    """It began before this worker saw the right withdrawn: the worker asks for itself."""
-    client = sign_in(app)
-    backend = parts(app).backend
-    database = elsewhere(app)
-    old = database.load(client.digest)
-    assert isinstance(old, AuthRow)
-    payload = {**old.payload, "user_role": b'"guest"'}
-    assert database.update(client.digest, seen=1, payload=payload, user_id="7", idle_ms=3_600_000)
-    database.close()
-    backend.memory.ended.raise_min_version(client.digest, 2)
-    before, shared = questions(app), Shared(DatabaseWord(old, 0, time.monotonic()))
-    serve_by(app, SessionRepository(backend, single_flight=shared))
-    assert client.get("/get/user_role").json["value"] == "guest"
-    assert shared.asked == [client.digest]
-    assert questions(app) == before + 2
-
-
-def test_a_shared_answer_that_is_current_is_taken(app: Flask) -> None:
-    """With the minimum version it says what this worker knows: one question for all."""
-    client = sign_in(app)
-    backend = parts(app).backend
-    known = backend.database.load(client.digest)
-    backend.memory.ended.raise_min_version(client.digest, 1)
-    serve_by(app, SessionRepository(backend, single_flight=Shared(DatabaseWord(known, 0, time.monotonic()))))
-    redis_store(app).server_identity.trust_since_ms = 10**15  # no lease counts
-    before = questions(app)
-    assert client.get("/who").json["user"] == "7"
-    assert questions(app) == before + 1
 
 
 def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask, primary: Valkey) -> None:

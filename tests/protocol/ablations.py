@@ -267,13 +267,23 @@ def _rights_may_wait(self: repository.SessionRepository, *arguments: Any, **opti
 _repository = repository.SessionRepository.__init__
 
 
-def _shares_every_question(
-    self: verifier.Verifier, digest: str, scope: Any, life: Any, stamp_ms: int, idle_seen: int | None, alone: bool
-) -> tuple[verifier.DatabaseWord, bool]:
-    return _question(self, digest, scope, life, stamp_ms, idle_seen, False)
+def _says_what_it_said_before(
+    self: sim_database.SimDatabase,
+    digest: str,
+    *,
+    idle_ms: int | None = None,
+    idle_seen: int | None = None,
+    timeout: float | None = None,
+) -> AuthRow | None:
+    said: dict[str, AuthRow | None] = self.__dict__.setdefault("said", {})
+    if idle_ms is not None and digest in said:
+        return said[digest]
 
+    def effect() -> AuthRow | None:
+        said[digest] = self._load(digest, idle_ms, idle_seen)
+        return said[digest]
 
-_question = verifier.Verifier._question
+    return self._ask(timeout, effect)
 
 
 def _whosever_it_is(found: Any, digest: str, now_ms: int, codec: Any) -> copies.CategoryCopy:
@@ -489,7 +499,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("durable is what the database has", revocations.Revocations, "_revoke_in_database", _silence_is_a_yes),
     Ablation("epochs", sim_database.Tables, "raise_epoch", lambda self, user_id: self.epoch(user_id) + 1),
     Ablation("rights do not wait", repository.SessionRepository, "__init__", _rights_may_wait),
-    Ablation("an own question", verifier.Verifier, "_question", _shares_every_question),
+    Ablation("an own question", sim_database.SimDatabase, "load", _says_what_it_said_before),
     Ablation("the own digest", records, "_auth", _whosever_it_is),
     Ablation("classes of errors", errors.StoreError, "concerns_health", property(lambda error: True)),
     Ablation("budget", scope.RequestScope, "_failed", _waits_for_nothing),

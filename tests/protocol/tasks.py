@@ -8,7 +8,6 @@ give up at both places; a question that had not arrived by then may still arrive
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -17,7 +16,6 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.support.single_flight import SingleFlight
 
 from .clock import Clock
 
@@ -187,21 +185,3 @@ class Tasks:
             pass  # no caller is there to be told
         finally:
             self.current, self.is_late = outer, False
-
-
-class SteppedSingleFlight(SingleFlight[T]):
-    """Single single_flight whose waiting is a stop of the task that waits."""
-
-    def __init__(self, tasks: Tasks) -> None:
-        self._tasks = tasks
-        super().__init__(self._stop)
-
-    def _stop(self, landed: threading.Event, seconds: float) -> bool:
-        deadline = self._tasks.clock.now_ms + round(seconds * 1000)
-        while not landed.is_set():
-            task = self._tasks.current
-            gives_up = task is None or not task.stepped or self._tasks.pause("waiting") is Command.GIVE_UP
-            if gives_up or self._tasks.clock.now_ms > deadline:
-                self._tasks.clock.wait_until(deadline)
-                return False
-        return True

@@ -34,7 +34,6 @@ from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.request import revocations
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.request.scope import FIRST_ANSWERS
-from flask_langpont_session.request.verifier import DatabaseWord
 from flask_langpont_session.stores.backend import Backend
 from flask_langpont_session.stores.host.board import HostMemory
 from flask_langpont_session.stores.host.group_commit import Room
@@ -55,7 +54,7 @@ from .invariants import Promises
 from .sim_connection import SimConnection, SimNear, SimStore, Way
 from .sim_database import SERVER, SimDatabase, Tables
 from .sim_redis import Cluster, Node
-from .tasks import Path, SteppedSingleFlight, Task, Tasks
+from .tasks import Path, Task, Tasks
 
 HOSTS = ("h0", "h1")
 WORKERS = {"w0": "h0", "w1": "h0", "w2": "h1", "w3": "h1"}
@@ -234,8 +233,7 @@ class Worker:
             journal=host.journal,
             health=self.health,
         )
-        single_flight: SteppedSingleFlight[DatabaseWord] = SteppedSingleFlight(world.tasks)
-        self.repository = SessionRepository(self.backend, now_ms=lambda: host.wall_ms, single_flight=single_flight)
+        self.repository = SessionRepository(self.backend, now_ms=lambda: host.wall_ms)
         world.births += 1
         self.monitor = Monitor(
             self.backend,
