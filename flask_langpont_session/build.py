@@ -360,15 +360,8 @@ def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend
         log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic", extra=fields("no_alert_topics"))
         return None
     from .alerts.alerts import attach  # not paid for without topics
-    from .alerts.fleet import RedisNotes, Store
-    from .stores.sql.notes import DatabaseNotes
 
-    health = backend.health
-    stores = [
-        Store(DatabaseNotes(backend.database.calls), lambda: health.snapshot().can(DATABASE, WRITE)),
-        Store(RedisNotes(backend.primary), lambda: health.snapshot().can(PRIMARY, WRITE)),
-    ]
-    return attach(app, settings, health, recorder, stores)
+    return attach(app, settings, backend.health, recorder)
 
 
 def _adoption(app: Flask, settings: Settings, repository: SessionRepository) -> Adoption | None:

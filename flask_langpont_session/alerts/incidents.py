@@ -2,7 +2,8 @@
 
 An incident is *pending* while its condition holds but not yet for long enough, then it *fires* (one message), and is
 *resolved* (one message) when no worker of the host has seen the condition for :attr:`Terms.calm`. One worker has the
-:class:`Host`: it moves the incidents on, and sends their messages. An incident carries the one message that waits: a
+:class:`Host`: it moves the incidents on, and sends their messages. Other hosts have incidents of their own: repetition,
+schedules and grouping are the receivers' work. An incident carries the one message that waits: a
 recovery takes the place of an alarm that SNS has not taken by then, and survives the worker that was about to send it.
 So nothing has to be dropped, however long SNS is away, and no operator is woken for an incident that is over.
 
@@ -11,7 +12,6 @@ A worker that sees a condition says so again at every step. A worker that is kil
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -46,9 +46,6 @@ class Terms:
         to …
     :param longest_retry: this. An alarm is tried for as long as it burns, …
     :param keep: a recovery for so long.
-    :param lease: a worker that took a message and did not report within this time is believed dead.
-    :param alone_after: a message of which no store says whether another host has told it is sent after this, as that of
-        this host alone.
     """
 
     pace: float = 1
@@ -57,8 +54,6 @@ class Terms:
     retry: float = 30
     longest_retry: float = 300
     keep: float = 86_400
-    lease: float = 60
-    alone_after: float = 5
 
 
 _FOREIGN = 86_400
@@ -73,11 +68,8 @@ class Incident(msgspec.Struct):
     :param told_at: when it last had something to tell; None: it is pending.
     :param waiting: the message that SNS has not taken yet.
     :param tried: an attempt was made to send an alarm of it, so that there is something to call off.
-    :param alone: this host has told it without knowing of the others: it is called off by this host, as its own.
-    :param answered: a store has said whether another host has told it.
-    :param attempts: how often SNS did not take what waits.
-    :param not_before: when that may be tried.
-    :param taken_until: until when the worker that took it has time.
+    :param attempts: how often it was tried to send what waits.
+    :param not_before: when that may be tried again.
     """
 
     since: float
@@ -86,11 +78,8 @@ class Incident(msgspec.Struct):
     told_at: float | None = None
     waiting: AlertState | None = None
     tried: bool = False
-    alone: bool = False
-    answered: bool = False
     attempts: int = 0
     not_before: float = 0.0
-    taken_until: float = 0.0
 
     @property
     def burns(self) -> bool:
@@ -109,19 +98,10 @@ class Notice(NamedTuple):
     state: AlertState
     incident: Incident
 
-    @property
-    def is_alone(self) -> bool:
-        """Return whether it is a matter of this host."""
-        return self.incident.alone or alert_of(self.key).is_of_one_host
-
 
 class Host(msgspec.Struct):
-    """The knowledge of a host's workers about their incidents.
+    """The incidents of a host's workers together, by key."""
 
-    :param name: by which other hosts know this one; drawn once.
-    """
-
-    name: str = msgspec.field(default_factory=lambda: secrets.token_hex(6))
     incidents: dict[str, Incident] = {}
 
 
@@ -174,8 +154,6 @@ def _tidy(host: Host, now: float) -> None:
 def _see(host: Host, key: str, details: Details, now: float) -> None:
     incident = host.incidents.setdefault(key, Incident(since=now, seen=now))
     if incident.waiting is AlertState.RESOLVED:
-        if incident.taken_until > now:
-            return  # its recovery is on its way; if that arrives, the next look finds another incident
         # It goes on after all, and receivers have not answered that it was over.
         incident.tell(AlertState.FIRING, now)
         incident.waiting = None if incident.tried else AlertState.FIRING
@@ -214,54 +192,34 @@ def _is_inhibited(host: Host, key: str, now: float, terms: Terms) -> bool:
 
 
 def take(host: Host, now: float, terms: Terms) -> Notice | None:
-    """Return the message that the caller shall try to send now; no other worker gets it for the length of a lease.
-
-    An incident's messages go one after the other: a recovery must not overtake an alarm that is on its way.
-    """
+    """Return the message that the caller shall try to send now, and count the attempt: until :func:`note_sent` says
+    otherwise, it has failed, and is tried again after a pause."""
     for key in _known(host.incidents):
         incident = host.incidents[key]
-        others = now < incident.taken_until <= now + terms.lease
-        waits = now < incident.not_before <= now + terms.longest_retry
-        if incident.waiting is not None and not others and not waits:
-            incident.taken_until = now + terms.lease
-            return Notice(key, incident.waiting, msgspec.structs.replace(incident))
+        if incident.waiting is None or now < incident.not_before <= now + terms.longest_retry:
+            continue
+        incident.tried |= incident.waiting is AlertState.FIRING
+        # The exponent ends before the numbers do.
+        incident.not_before = now + min(terms.retry * 2 ** min(incident.attempts, 20), terms.longest_retry)
+        incident.attempts += 1
+        return Notice(key, incident.waiting, msgspec.structs.replace(incident))
     return None
 
 
-def note_outcome(host: Host, notice: Notice, now: float, terms: Terms, *, sent: bool) -> bool:
-    """Note what became of a message that was taken.
-
-    :return: whether it is lost: not sent, and neither to be tried again nor replaced.
-    """
-    incident = host.incidents.get(notice.key)
-    if incident is None:
-        return False
-    incident.taken_until = 0.0
-    incident.tried |= notice.state is AlertState.FIRING
-    if incident.waiting is not notice.state:
-        return False  # it was replaced meanwhile
-    is_last = notice.state is AlertState.RESOLVED
-    if sent or (is_last and now - (incident.told_at or now) >= terms.keep):
-        incident.waiting = None
-        if is_last:
-            del host.incidents[notice.key]
-        return not sent
-    # The exponent ends before the numbers do.
-    incident.not_before = now + min(terms.retry * 2 ** min(incident.attempts, 20), terms.longest_retry)
-    incident.attempts += 1
-    return False
+def note_sent(host: Host, notice: Notice) -> None:
+    """Note that SNS took a message: a recovery is the end of its incident."""
+    if notice.state is AlertState.RESOLVED:
+        del host.incidents[notice.key]
+    else:
+        host.incidents[notice.key].waiting = None
 
 
-def is_shared(key: str, incident: Incident) -> bool:
-    """Return whether an incident burns that is one of all hosts together."""
-    return is_known(key) and incident.burns and not incident.alone and not alert_of(key).is_of_one_host
-
-
-def postpone(host: Host, key: str, until: float) -> None:
-    """Put back a message that was taken and is not to be sent yet. It is looked at again, unless it is replaced
-    before."""
-    if incident := host.incidents.get(key):
-        incident.not_before, incident.taken_until = until, 0.0
+def give_up(host: Host, notice: Notice, now: float, terms: Terms) -> bool:
+    """Forget an incident whose recovery could not be sent for too long. Return whether it is forgotten."""
+    is_late = notice.state is AlertState.RESOLVED and now - (notice.incident.told_at or now) >= terms.keep
+    if is_late:
+        del host.incidents[notice.key]
+    return is_late
 
 
 def join(host: Host, own: Host) -> None:

@@ -97,7 +97,7 @@ def compose(notice: Notice, sender: Sender, *, test: bool = False, severity: Sev
         "environment": _name(sender.environment),
         "service": _name(sender.service),
         "alert": alert.name,
-        "dedup_key": dedup_key(notice.key, sender, alone=notice.is_alone),
+        "dedup_key": dedup_key(notice.key, sender),
     }
     facts = {"schema_version": SCHEMA_VERSION, "title": alert.title, **attributes, **_facts(notice, alert, sender)}
     if test:
@@ -107,7 +107,7 @@ def compose(notice: Notice, sender: Sender, *, test: bool = False, severity: Sev
         _subject(subject),
         _text(facts, alert),
         json.dumps(facts, indent=1),
-        json.dumps(_notification(subject, facts, alert)),
+        json.dumps(_notification(subject, _incident(notice.key, sender), facts, alert)),
         attributes,
     )
 
@@ -140,9 +140,9 @@ def _for_people(moment: str) -> str:
     return moment.replace("T", " ").replace("+00:00", " UTC")
 
 
-def _notification(subject: str, facts: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
+def _notification(subject: str, thread: str, facts: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
     """Return a custom notification of Amazon Q Developer in chat applications, version 1.0; a recovery stands in the
-    thread of its alarm."""
+    thread of its alarm, and so does what other hosts tell."""
     content: dict[str, Any] = {
         "textType": "client-markdown",
         "title": subject,
@@ -153,7 +153,7 @@ def _notification(subject: str, facts: Mapping[str, Any], alert: Alert) -> dict[
     context = {name: facts[name] for name in ("state", "severity", "environment", "service", "alert", "since", "host")}
     context |= {name: str(value) for name, value in facts["details"].items()}
     metadata = {
-        "threadId": facts["dedup_key"],
+        "threadId": thread,
         "summary": subject,
         "eventType": facts["state"],
         "relatedResources": [f"{facts['service']} {facts['environment']}"],
@@ -162,14 +162,15 @@ def _notification(subject: str, facts: Mapping[str, Any], alert: Alert) -> dict[
     return {"version": "1.0", "source": "custom", "content": content, "metadata": metadata}
 
 
-def dedup_key(key: str, sender: Sender, *, alone: bool = False) -> str:
-    """Return the key of an incident, the same for all its messages from every host:
-    ``environment/service/alert[/scope]``.
+def dedup_key(key: str, sender: Sender) -> str:
+    """Return the key of an incident, the same for all its messages: ``environment/service/alert[/scope]/host``. Each
+    host has incidents of its own, so that the first one that recovers does not call off those of the others."""
+    return f"{_incident(key, sender)}/{_name(sender.host)[:_LONGEST_HOST]}"
 
-    :param alone: the host does not know of others: ``…/host`` makes it an incident of its own.
-    """
-    whole = f"{_name(sender.environment)}/{_name(sender.service)}/{key}"
-    return f"{whole}/{_name(sender.host)[:_LONGEST_HOST]}" if alone else whole
+
+def _incident(key: str, sender: Sender) -> str:
+    """Return the key of what all hosts see together."""
+    return f"{_name(sender.environment)}/{_name(sender.service)}/{key}"
 
 
 def _facts(notice: Notice, alert: Alert, sender: Sender) -> dict[str, Any]:

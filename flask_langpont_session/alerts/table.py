@@ -38,7 +38,6 @@ class Alert:
     :param family: alerts of one family report the same trouble at different severities; only the worst one is sent.
     :param fires_after: seconds for which the condition must hold before the alert is sent.
     :param happens_once: it is an event, not a state: the alert is active at once.
-    :param is_of_one_host: each host has an incident of its own; else all hosts have one together.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Alert:
     family: str = ""
     fires_after: float = 5.0
     happens_once: bool = False
-    is_of_one_host: bool = False
 
 
 SLOW_WARNING_MS, SLOW_CRITICAL_MS = 50, 100
@@ -183,7 +181,6 @@ JOURNAL_FAILED = _event(
     condition="a request could not write to the journal what had to be kept",
     users_see="Nothing now. What they did during the outage, even signing out, may be undone later.",
     to_do="Check free space and permissions of the disk that LANGPONT_SESSION_JOURNAL is on.",
-    is_of_one_host=True,
 )
 CHANGES_GIVEN_UP = _event(
     name="changes-given-up",
@@ -192,7 +189,6 @@ CHANGES_GIVEN_UP = _event(
     condition="after an outage, changes of a signed-in session could not be brought to a store, and never could be",
     users_see="What they changed in the outage is gone. All else goes on.",
     to_do="Look in the log of that host for `are given up`, and report what it says as a defect of the package.",
-    is_of_one_host=True,
 )
 TEST = Alert(
     name="test",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
@@ -31,9 +31,6 @@ from .purge import purge
 from .sessions import sessions
 from .watch import watch
 from .words import PATIENCE, age_of, counted, waiting_as_json, what_waits
-
-if TYPE_CHECKING:
-    from ..alerts.outgoing import Outgoing
 
 
 class _Commands(AppGroup):
@@ -205,39 +202,28 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     yield f"{'all':20}{what_waits(_all_waiting(summary))}"
 
 
-def _outgoing() -> Outgoing:
-    if (alerts := state_of().alerts) is None:
-        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
-    return alerts.outgoing
-
-
 @langpont.command("alert-test")
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Only this one; else each, to its own topic.")
 @with_appcontext
 def alert_test(severity: str | None) -> None:
     """Send a marked test message to the topics of ALERT_TOPICS and say what became of each. Exit code 1 on failure."""
-    outgoing = _outgoing()
+    if (alerts := state_of().alerts) is None:
+        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
+    from ..alerts.table import Severity
+    from ..alerts.topics import NotSent, short_name
+
     failed = False
-    for name in [severity] if severity else SEVERITIES:
-        sent = outgoing.send_test(name)
-        failed = failed or bool(sent and sent.problem)
-        click.echo(
-            f"{name:10} {sent.topic}: {sent.problem or 'sent'}" if sent else f"{name:10} not sent: it has no topic"
-        )
+    for each in map(Severity, [severity] if severity else SEVERITIES):
+        outcome = "not sent: it has no topic"
+        if alerts.topics.takes(each):
+            try:
+                alerts.send_test(each)
+                outcome = f"{short_name(alerts.topics.of(each))}: sent"
+            except NotSent as error:
+                outcome, failed = f"{short_name(alerts.topics.of(each))}: {error.problem}", True
+        click.echo(f"{each:10} {outcome}")
     if failed:
         raise SystemExit(1)
-
-
-@langpont.command("alert-mute")
-@click.argument("minutes", type=click.IntRange(0, 1440))
-@with_appcontext
-def alert_mute(minutes: int) -> None:
-    """Have no host send alerts for so many MINUTES, a day at the most: for maintenance. 0 ends it. What is still active
-    afterwards is sent then; what is called off meanwhile was told before. Exit code 1 if no store can note it."""
-    outgoing = _outgoing()
-    if not outgoing.fleet.mute(minutes * 60):
-        raise click.ClickException("neither the database nor Redis can note it; run `flask langpont status`")
-    click.echo(f"no alerts are sent for {counted(minutes, 'minute')}" if minutes else "alerts are sent")
 
 
 @langpont.command("explain")

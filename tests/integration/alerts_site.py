@@ -17,9 +17,8 @@ from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
 from tests.support.patience import wait_for_the_journal
 
-TERMS = Terms(pace=0.06, calm=1.8, gap=1, lease=4, retry=3, alone_after=50)
-"""Pending for 0.3 s, over after 1.8 s. A worker that died while it sent is noticed after 4 s, and that no store answers
-after 3 s."""
+TERMS = Terms(pace=0.06, calm=1.8, gap=1, retry=3)
+"""Pending for 0.3 s, over after 1.8 s."""
 
 TICK = 0.05
 

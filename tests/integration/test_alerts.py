@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,12 +32,10 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.alerts import alerts as alerts_module
 from flask_langpont_session.alerts import conditions
-from flask_langpont_session.alerts.fleet import Notes, RedisNotes
 from flask_langpont_session.alerts.incidents import Incident, decode_host
 from flask_langpont_session.alerts.table import LATENCY_WINDOW
 from flask_langpont_session.aws import client as aws_client
 from flask_langpont_session.cli.commands import langpont
-from flask_langpont_session.stores.sql.notes import DatabaseNotes
 from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
 from tests.support.moto import moto_server
 
@@ -147,7 +146,7 @@ class HeldClock:
         self._held: float | None = None
         alerts = parts(app).alerts
         assert alerts is not None
-        alerts.outgoing.incidents.clock = self
+        alerts.incidents.clock = self
 
     def __call__(self) -> float:
         return time.time() - self._behind if self._held is None else self._held
@@ -190,7 +189,8 @@ def test_an_outage_of_redis_is_told_and_called_off(aws: Aws, make_alerting: Make
     assert message["Subject"] == "[CRITICAL] Redis connection failed: refuses connections (LangPont production)"
     body = json.loads(message["Message"])
     assert body["details"] == {"store": "primary", "cause": "refuses connections"}
-    assert attribute(message, "dedup_key") == body["dedup_key"] == "production/LangPont/redis-connection-failed"
+    assert attribute(message, "dedup_key") == body["dedup_key"]
+    assert body["dedup_key"] == f"production/LangPont/redis-connection-failed/{socket.gethostname()}"
 
 
 def test_all_stores_down_is_one_emergency(
@@ -232,7 +232,7 @@ def test_a_wrong_password_is_no_outage(aws: Aws, make_alerting: MakeAlerting, pr
     [message] = [
         m for m in aws.messages(queue) if "firing auth-failed" in f"{attribute(m, 'state')} {attribute(m, 'alert')}"
     ]
-    assert attribute(message, "dedup_key") == "production/LangPont/auth-failed/primary"
+    assert attribute(message, "dedup_key").startswith("production/LangPont/auth-failed/primary/")
 
 
 def test_a_slow_primary_is_told_and_gets_worse_and_better(
@@ -413,7 +413,6 @@ def test_a_message_survives_the_worker_that_is_killed_while_it_sends(primary: Va
 ENDS = """
 import sys
 
-from flask_langpont_session.alerts import alerts
 from flask_langpont_session.events import DataLost
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.support import threads
@@ -421,7 +420,7 @@ from tests.integration.alerts_site import create_app
 
 app = create_app()
 if len(sys.argv) > 1:
-    alerts.EXIT_WAIT = threads.EXIT_WAIT = float(sys.argv[1])
+    threads.EXIT_WAIT = float(sys.argv[1])
 state_of(app).alerts.happened(None, event=DataLost("primary"))
 sys.stdin.read()
 """
@@ -500,7 +499,7 @@ def test_every_event_that_tells_something_is_listened_to(make_alerting: MakeAler
     assert listened_to == {"server-changed", "data-lost", "database-went-back", "journal-failed", "changes-given-up"}
     assert not running()
     app.test_client().get("/untouched")
-    assert sorted(running()) == ["langpont-session-alerts", "langpont-session-alerts-sender"]
+    assert running() == ["langpont-session-alerts"]
 
 
 def running() -> list[str]:
@@ -519,74 +518,6 @@ def test_what_the_workers_share_lies_beside_the_journal(
     primary.kill()
     client.get("/all")
     wait_for((folder / "state").exists, lambda: list(folder.iterdir()))
-
-
-# -- hosts -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.real_time("what must not be sent has half a second to come")
-def test_an_outage_of_redis_is_told_by_one_host_and_called_off_by_the_last(
-    aws: Aws, make_alerting: MakeAlerting, primary: Valkey, postgres_url: str, tmp_path: Path
-) -> None:
-    """The database says which. Muted, neither host says anything."""
-    queue = aws.subscribe("all", {"severity": ["critical", "emergency"]})
-    apps = [
-        make_alerting(aws.topics, DATABASE_URL=postgres_url, JOURNAL=tmp_path / name / "journal.sqlite3")
-        for name in ("web-1", "web-2")
-    ]
-    clients = [app.test_client() for app in apps]
-    for client in clients:
-        client.post("/set", json={"lang": "ja"})
-    primary.kill()
-    for client in clients:
-        client.get("/all")
-    firing, resolved = ([f"critical {state} {name}" for name in OUTAGE] for state in ("firing", "resolved"))
-    arrived(aws, queue, *firing)
-    primary.start()
-    arrived(aws, queue, *firing, *resolved)
-    muted = apps[0].test_cli_runner().invoke(langpont, ["alert-mute", "5"])
-    assert (muted.exit_code, muted.output) == (0, "no alerts are sent for 5 minutes\n")
-    primary.kill()
-    for client in clients:
-        client.get("/all")
-    told = [parts(app).alerts for app in apps]
-    wait_for(
-        lambda: all(alerts is not None and alerts.outgoing.incidents.shared() for alerts in told), lambda: "incidents"
-    )
-    time.sleep(0.5)  # nothing more is to come: what would, comes within milliseconds
-    assert len(aws.told(queue)) == 4
-    ended = apps[1].test_cli_runner().invoke(langpont, ["alert-mute", "0"])
-    assert (ended.exit_code, ended.output) == (0, "alerts are sent\n")
-    wait_for(lambda: len(aws.told(queue)) >= 6, lambda: aws.told(queue))
-    assert sorted(aws.told(queue)) == sorted([*firing, *firing, *resolved])
-
-
-@pytest.mark.parametrize("kind", ["redis", "sqlite", "postgresql"])
-def test_notes_of_hosts_in_each_store(kind: str, make_app: MakeApp, postgres_url: str, primary: Valkey) -> None:
-    """A holder keeps what it holds until it ends; marks are of each host."""
-    backend = parts(make_app(**({"DATABASE_URL": postgres_url} if kind == "postgresql" else {}))).backend
-    database = backend.database
-    notes: Notes = RedisNotes(backend.primary) if kind == "redis" else DatabaseNotes(database.calls)
-    assert notes.take("a", "web-1", 60)
-    assert notes.take("a", "web-1", 60)
-    assert not notes.take("a", "web-2", 60)
-    assert notes.take("b", "web-2", 60)
-    assert notes.is_held("a") and not notes.is_held("c")
-    notes.drop("a")
-    assert not notes.is_held("a")
-    assert notes.take("a", "web-2", 0.001)
-    wait_for(lambda: notes.take("a", "web-3", 60), lambda: "the end of a note")
-    for holder in ("web-1", "web-2", "web-2", "日本"):
-        notes.mark("a", holder, 60)
-    notes.mark("a", "web-3", 0.001)
-    wait_for(lambda: notes.marks("a") == {"web-1", "web-2", "日本"}, lambda: notes.marks("a"))
-    notes.unmark("a", "web-1")
-    notes.unmark("a", "web-4")
-    assert notes.marks("a") == {"web-2", "日本"}
-    notes.mark("a", "web-1", 60)
-    assert notes.marks("a") == {"web-1", "web-2", "日本"}
-    assert notes.marks("b") == set()
-    assert database.changed_since(3_600_000).rows == []
 
 
 # -- flask langpont alert-test -----------------------------------------------------------------------------------------

@@ -45,7 +45,6 @@ def test_what_runs_beside_the_requests_ends_with_the_application(busy_app: Flask
         "langpont-session-publisher",
         "langpont-session-prometheus",
         "langpont-session-alerts",
-        "langpont-session-alerts-sender",
         "langpont-database",
         "langpont-session-journal",  # started by the monitor, which may take its time
     }

@@ -51,7 +51,8 @@ class Sent:
         }
 
     def __str__(self) -> str:
-        return f"{self.body['state']} {self.body['dedup_key'].partition('/LangPont/')[2]}"
+        key = self.body["dedup_key"].partition("/LangPont/")[2].rpartition("/")[0]
+        return f"{self.body['state']} {key}"
 
 
 class Endpoint:

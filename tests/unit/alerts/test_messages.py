@@ -25,6 +25,7 @@ INCIDENT = Incident(
 )
 NOTICE = Notice("redis-connection-failed", AlertState.FIRING, INCIDENT)
 OVER = NOTICE._replace(state=AlertState.RESOLVED)
+INCIDENT_KEY = "production/LangPont/redis-connection-failed"
 SENDER = Sender("production", "LangPont", "web-1", 4711, "https://wiki.example/operations")
 
 
@@ -42,7 +43,7 @@ def test_an_alarm_reads_like_this() -> None:
         "environment": "production",
         "service": "LangPont",
         "alert": "redis-connection-failed",
-        "dedup_key": "production/LangPont/redis-connection-failed",
+        "dedup_key": f"{INCIDENT_KEY}/web-1",
     }
     assert body == {
         "schema_version": 2,
@@ -73,7 +74,7 @@ def test_people_get_words() -> None:
         "\n"
         "Details: store primary, cause does not answer\n"
         "Runbook: https://wiki.example/operations#redis-connection-failed\n"
-        "Key: production/LangPont/redis-connection-failed\n"
+        "Key: production/LangPont/redis-connection-failed/web-1\n"
     )
     assert "email" not in texts and texts["sqs"] == texts["lambda"] == texts["firehose"]
     over = json.loads(compose(OVER, SENDER).by_protocol)["default"]
@@ -90,19 +91,16 @@ def test_people_get_words() -> None:
 
 def test_chat_channels_get_a_custom_notification() -> None:
     """The form is that of Amazon Q Developer in chat applications (AWS Chatbot); the end stands in the thread of the
-    alarm."""
+    alarm, as do the messages of other hosts."""
     firing, resolved = (
         json.loads(json.loads(compose(notice, SENDER).by_protocol)["https"]) for notice in (NOTICE, OVER)
     )
     assert wrong_in(firing) == wrong_in(resolved) == []
     assert firing["content"]["title"] == "[CRITICAL] Redis connection failed: does not answer (LangPont production)"
     assert firing["content"]["nextSteps"][0] == REDIS_CONNECTION_FAILED.to_do
-    assert firing["metadata"]["threadId"] == resolved["metadata"]["threadId"] == DEDUP_KEY
+    assert firing["metadata"]["threadId"] == resolved["metadata"]["threadId"] == INCIDENT_KEY
     assert (firing["metadata"]["eventType"], resolved["metadata"]["eventType"]) == ("firing", "resolved")
     assert firing["metadata"]["additionalContext"]["cause"] == "does not answer"
-
-
-DEDUP_KEY = "production/LangPont/redis-connection-failed"
 
 
 def wrong_in(notification: dict[str, Any]) -> list[str]:
@@ -126,18 +124,12 @@ def wrong_in(notification: dict[str, Any]) -> list[str]:
     return wrong + [name for name, value in context.items() if not isinstance(value, str)]
 
 
-def test_a_message_of_a_host_alone_has_the_host_in_its_key() -> None:
-    """Another host's recovery must not call it off."""
-    message = compose(NOTICE._replace(incident=msgspec.structs.replace(INCIDENT, alone=True)), SENDER)
-    assert message.attributes["dedup_key"] == f"{DEDUP_KEY}/web-1"
-
-
 def test_a_recovery_says_how_long_it_was() -> None:
     """It has the key and severity of its alarm, so that it reaches the same people."""
     subject, body, attributes = parts(compose(OVER, SENDER))
     assert subject == "[RESOLVED] Redis connection failed (LangPont production)"
     assert (attributes["state"], attributes["severity"]) == ("resolved", "critical")
-    assert attributes["dedup_key"] == "production/LangPont/redis-connection-failed"
+    assert attributes["dedup_key"] == f"{INCIDENT_KEY}/web-1"
     assert body["duration_seconds"] == 65.2
 
 

@@ -1,7 +1,8 @@
-"""The sending thread: SNS endpoints that fail in every way, the end of the process, several workers, several hosts."""
+"""Sending: SNS endpoints that fail in every way, the end of the process, several workers, several hosts."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -16,19 +17,16 @@ from botocore.exceptions import ClientError
 from flask_langpont_session import events
 from flask_langpont_session.alerts.alerts import TERMS, Alerts
 from flask_langpont_session.alerts.conditions import Conditions
-from flask_langpont_session.alerts.fleet import Fleet, Say
 from flask_langpont_session.alerts.incidents import Terms
 from flask_langpont_session.alerts.messages import Sender
 from flask_langpont_session.alerts.of_host import HostIncidents
-from flask_langpont_session.alerts.outgoing import Outgoing
 from flask_langpont_session.alerts.table import Severity
-from flask_langpont_session.alerts.topics import NotSent, Topics, short_name
+from flask_langpont_session.alerts.topics import Topics, short_name
 from flask_langpont_session.aws import client
 from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.health import Health
 from flask_langpont_session.support.host import HostWork
 from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
-from tests.support.notes import MemoryNotes
 
 LOST = events.DataLost("primary")
 FIRING = "firing data-lost"
@@ -51,10 +49,7 @@ def endpoint(server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 
 
 class Worker:
-    """Alerts whose clock stands still unless it is moved.
-
-    :ivar notes: what the hosts note together.
-    """
+    """Alerts whose clock stands still unless it is moved."""
 
     def __init__(
         self,
@@ -62,29 +57,25 @@ class Worker:
         *,
         topics: dict[str, str] = TOPICS,
         terms: Terms = TERMS,
-        notes: MemoryNotes | None = None,
         host: str = "web-1",
     ) -> None:
         self.now = float(START)
         self.recorder = Recorder()
-        self.health = Health(["primary", "database"])
-        self.notes = notes or MemoryNotes(lambda: self.now)
         self.work = HostWork(folder, "alerts", 30)
-        incidents = HostIncidents(self.work, terms, lambda: self.now)
-        outgoing = Outgoing(
-            incidents,
+        health = Health(["primary", "database"])
+        self.alerts = Alerts(
+            Conditions(health, self.recorder, time.monotonic),
+            HostIncidents(self.work, terms, lambda: self.now),
             Topics(topics),
             lambda: Sender("production", "LangPont", host, os.getpid(), "docs/operations.md"),
-            Fleet([self.notes.store]),
             self.recorder,
+            tick=0.02,
         )
-        conditions = Conditions(self.health, self.recorder, time.monotonic)
-        self.alerts = Alerts(conditions, outgoing, tick=0.02)
 
     def round(self) -> None:
-        """Do one round of the threads' work."""
+        """Do one round of the thread's work."""
         self.alerts.look()
-        self.alerts.outgoing.send()
+        self.alerts.send()
 
     def wait(self, seconds: float) -> None:
         """Let so much time pass, with a round every ten seconds."""
@@ -97,32 +88,6 @@ class Worker:
         """An event, told at once, without starting a thread."""
         self.alerts.conditions.happened(LOST)
         self.round()
-
-
-# -- the other hosts ---------------------------------------------------------------------------------------------------
-
-
-class FailingNotes(MemoryNotes):
-    """A store that answers so many calls."""
-
-    def __init__(self, calls: int) -> None:
-        super().__init__(lambda: START)
-        self.calls, self.knows = calls, False
-
-    def _now(self) -> float:
-        self.calls -= 1
-        self.is_up = self.calls >= 0
-        return super()._now()
-
-
-@pytest.mark.parametrize("calls", [0, 2, 3])
-def test_an_incident_stays_where_the_store_stops_to_answer_between_two_questions(calls: int) -> None:
-    """It is neither dropped nor called off by two hosts."""
-    notes = FailingNotes(2)
-    fleet = Fleet([notes.store])
-    assert fleet.on_firing("name", "web-1") is Say.TELL
-    notes.calls = calls
-    assert fleet.on_resolved("name", "web-1") is Say.UNKNOWN
 
 
 # -- topics ------------------------------------------------------------------------------------------------------------
@@ -153,7 +118,6 @@ def test_what_is_for_information_is_sent_to_a_topic_of_its_own_or_not_at_all(end
         worker.alerts.conditions.happened(changed)
         worker.round()
         assert endpoint.told() == told
-        assert (worker.alerts.outgoing.send_test("info") is None) is (not told)
 
 
 def test_a_topic_is_shown_without_its_account() -> None:
@@ -178,7 +142,7 @@ def test_a_message_arrives_as_it_was_composed(endpoint: Endpoint) -> None:
         "environment": "production",
         "service": "LangPont",
         "alert": "data-lost",
-        "dedup_key": "production/LangPont/data-lost",
+        "dedup_key": "production/LangPont/data-lost/web-1",
     }
     assert worker.recorder.counters() == {"alerts_sent": 1}
     worker.round()
@@ -221,8 +185,8 @@ def test_a_message_that_failed_is_tried_again(
     assert worker.recorder.counters() == {"alerts_failed": 2, "alerts_sent": 1}
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("flask_langpont_session")]
     assert messages == [
-        f"SNS does not accept alerts: {problem}. Check LANGPONT_SESSION_ALERT_TOPICS and the network.",
-        "alert data-lost (emergency): firing could not be sent; it is tried again",
+        f"SNS does not accept alerts: {problem}. Check LANGPONT_SESSION_ALERT_TOPICS and the network. "
+        "Alert data-lost (emergency): firing is the first that waits.",
         "SNS accepts alerts again",
     ]
     assert "arn:" not in caplog.text
@@ -320,7 +284,7 @@ def test_an_event_only_leaves_a_note(endpoint: Endpoint, monkeypatch: pytest.Mon
         worker.alerts.happened(None, event=LOST)
     wait_for(lambda: endpoint.told() == [FIRING], endpoint.told)
     worker.alerts.stop()
-    assert threads == {"langpont-session-alerts", "langpont-session-alerts-sender"}
+    assert threads == {"langpont-session-alerts"}
 
 
 def test_the_thread_outlives_what_it_does_not_know(
@@ -385,22 +349,34 @@ def test_an_alert_that_this_release_does_not_know_is_left_alone(endpoint: Endpoi
     assert b"to-come" not in worker.work.kept()
 
 
-def test_a_message_that_cannot_be_sent_does_not_come_back_at_once(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_surprise_while_sending_does_not_come_back_at_once(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unexpected error counts as a failed attempt."""
-
-    def surprise(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Topics, "publish", surprise)
+    """The attempt is counted before it is made; the thread logs the surprise and goes on."""
     worker = Worker()
-    worker.lose_data()
-    for _ in range(4):
-        worker.now += 61
+    with monkeypatch.context() as patch:
+        patch.setattr(Topics, "publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            worker.lose_data()
         worker.round()
-    assert worker.recorder.counters() == {"alerts_failed": 4}
-    assert caplog.text.count("sending an alert failed with an unexpected error") == 4
+    worker.now += 31
+    worker.round()
+    assert endpoint.told() == [FIRING]
+
+
+def test_one_message_that_is_not_taken_ends_a_round(endpoint: Endpoint) -> None:
+    """Each may take seconds; the worker looks in between, for itself and the others."""
+    worker, endpoint.behaviour = Worker(), "500"
+    for store in ("primary", "replica"):
+        worker.alerts.conditions.happened(events.ServerChanged(store))
+    worker.round()
+    assert endpoint.requests == 1
+    worker.round()
+    assert endpoint.requests == 2
+    endpoint.behaviour = "ok"
+    worker.now += 31
+    worker.round()
+    assert endpoint.told() == ["firing server-changed/primary", "firing server-changed/replica"]
 
 
 # -- workers of a host -------------------------------------------------------------------------------------------------
@@ -432,11 +408,8 @@ def test_what_a_process_could_not_send_is_sent_by_another(
         sending.start()
         wait_for(lambda: endpoint.requests == 1, lambda: endpoint.requests)
     first.work.resign()
-    second = Worker(tmp_path / "alerts", notes=first.notes)
+    second = Worker(tmp_path / "alerts")
     endpoint.behaviour = "ok"
-    second.round()
-    assert endpoint.told() == []
-    second.now += 61
     second.round()
     assert endpoint.told() == [FIRING]
     sending.join()
@@ -445,7 +418,7 @@ def test_what_a_process_could_not_send_is_sent_by_another(
 def test_an_incident_is_called_off_by_the_worker_that_follows(endpoint: Endpoint, tmp_path: Path) -> None:
     """The worker that follows calls the incident off, not before it has looked for long enough itself."""
     first = Worker(tmp_path / "alerts")
-    second = Worker(tmp_path / "alerts", notes=first.notes)
+    second = Worker(tmp_path / "alerts")
     first.lose_data()
     second.round()
     first.work.resign()
@@ -457,43 +430,12 @@ def test_an_incident_is_called_off_by_the_worker_that_follows(endpoint: Endpoint
     assert endpoint.told() == [FIRING, "resolved data-lost"]
 
 
-def test_a_worker_that_sends_goes_on_seeing(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A resolver hangs for minutes: what another worker sees meanwhile is not thought to be over."""
-    resolved, stop = threading.Event(), threading.Event()
-
-    def hang(*_: object) -> None:
-        resolved.set()
-        stop.wait(300)
-        raise NotSent("an unknown reason")
-
-    monkeypatch.setattr(Topics, "publish", hang)
-    leads, sees = Worker(tmp_path / "alerts"), Worker(tmp_path / "alerts")
-
-    def noted(what: bytes) -> bool:
-        return what in leads.work.kept()
-
-    def is_seen() -> bool:
-        sees.lose_data()
-        return noted(b'"seen":%d' % sees.now)
-
-    leads.alerts.happened(None, event=LOST)
-    assert resolved.wait(20)
-    for step in (200, 400, 600):
-        leads.now = sees.now = START + step
-        wait_for(is_seen, leads.work.kept)
-        assert not noted(b"resolved")
-    stop.set()
-    leads.alerts.stop()
-
-
 def test_what_was_told_alone_is_called_off_together(endpoint: Endpoint, tmp_path: Path) -> None:
     """The folder comes back in the middle of an incident, when another worker is there already."""
     place = tmp_path / "alerts"
     place.touch()
     worker = Worker(place)
-    other = Worker(place, notes=worker.notes)
+    other = Worker(place)
     worker.lose_data()
     assert endpoint.told() == [FIRING]
     place.unlink()
@@ -523,109 +465,17 @@ def test_the_end_of_a_worker_hands_on_what_it_has_just_seen(endpoint: Endpoint, 
 # -- hosts -------------------------------------------------------------------------------------------------------------
 
 
-class Hosts:
-    """Several hosts with one clock, which note together what they know."""
-
-    def __init__(self, endpoint: Endpoint, number: int, terms: Terms = TERMS) -> None:
-        self.notes = MemoryNotes(lambda: self.all[0].now)
-        self.all = [Worker(terms=terms, notes=self.notes, host=f"web-{n}") for n in range(number)]
-        self._endpoint = endpoint
-
-    def see(self, *numbers: int) -> None:
-        """Let these hosts notice another loss of data, as they do at each look while it goes on."""
-        for number in numbers:
-            self.all[number].alerts.conditions.happened(LOST)
-
-    def told_after(self, seconds: float, *seeing: int) -> list[str]:
-        """Return the messages that arrive while so much time passes, in steps of 5 s."""
-        before = len(self._endpoint.sent)
-        end = self.all[0].now + seconds
-        while self.all[0].now < end:
-            for worker in self.all:
-                worker.now += 5
-            self.see(*seeing)
-            for worker in self.all:
-                worker.round()
-        return self._endpoint.told()[before:]
-
-
-def test_what_all_hosts_see_is_told_once_and_called_off_by_the_last(endpoint: Endpoint) -> None:
-    hosts = Hosts(endpoint, 8)
-    assert hosts.told_after(60, *range(8)) == [FIRING]
-    assert hosts.told_after(900, *range(8)) == []
-    assert hosts.told_after(600, 7) == []
-    assert hosts.told_after(600) == ["resolved data-lost"]
-    assert endpoint.sent[-1].attributes["dedup_key"] == endpoint.sent[0].attributes["dedup_key"]
-    assert endpoint.sent[-1].body["host"] == "web-7"
-    assert hosts.told_after(1200) == []
-
-
-def test_a_host_that_dies_before_it_has_told_is_replaced(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It had claimed to tell it; and one that dies while it sees something does not keep it from being called off."""
-    hosts = Hosts(endpoint, 3)
-    dead = hosts.all[0]
-    endpoint.behaviour = "500"
-    hosts.see(0)
-    dead.round()
-    endpoint.behaviour = "ok"
-    dead.round = lambda: None  # type: ignore[method-assign]
-    assert hosts.told_after(50, 1, 2) == []
-    assert hosts.told_after(60, 1, 2) == [FIRING]
-    assert hosts.told_after(700) == ["resolved data-lost"]
-
-
-def test_without_a_store_each_host_has_an_incident_of_its_own(endpoint: Endpoint) -> None:
-    """Told after some seconds; the key has the host, so that the one that recovers first calls off its own."""
-    hosts = Hosts(endpoint, 2)
-    hosts.notes.is_up = False
-    assert hosts.told_after(5, 0, 1) == []
-    assert hosts.told_after(10, 0, 1) == [f"{FIRING}/web-0", f"{FIRING}/web-1"]
-    hosts.notes.is_up = True
-    assert hosts.told_after(600, 1) == ["resolved data-lost/web-0"]
-    assert hosts.told_after(600) == ["resolved data-lost/web-1"]
-
-
-def test_a_store_that_stumbles_makes_no_messages_more(endpoint: Endpoint) -> None:
-    """It is asked again before a host believes that it is alone."""
-    hosts = Hosts(endpoint, 2)
-    hosts.notes.is_up = hosts.notes.knows = False
-    hosts.see(0, 1)
-    for worker in hosts.all:
-        worker.round()
-    hosts.notes.is_up = True
-    assert hosts.told_after(60, 0, 1) == [FIRING]
-    hosts.notes.is_up = False
-    assert hosts.told_after(600) == []
-    hosts.notes.is_up = True
-    assert hosts.told_after(60) == ["resolved data-lost"]
-
-
-def test_the_journal_of_a_host_is_a_matter_of_that_host(endpoint: Endpoint) -> None:
-    hosts = Hosts(endpoint, 2)
-    for worker in hosts.all:
-        worker.alerts.conditions.happened(events.JournalFailed("disk full"))
-        worker.round()
-    assert [message.attributes["dedup_key"] for message in endpoint.sent] == [
-        "production/LangPont/journal-failed/web-0",
-        "production/LangPont/journal-failed/web-1",
-    ]
-
-
-def test_nothing_is_sent_while_alerts_are_muted(endpoint: Endpoint) -> None:
-    """One command mutes the alerts of all hosts, and never for ever. What was told before is called off meanwhile."""
-    hosts = Hosts(endpoint, 2)
-    assert hosts.told_after(10, 0, 1) == [FIRING]
-    fleet = hosts.all[0].alerts.outgoing.fleet
-    assert fleet.mute(1800) == 1
-    assert hosts.told_after(600) == ["resolved data-lost"]
-    hosts.all[1].alerts.conditions.happened(events.JournalFailed("disk full"))
-    assert hosts.told_after(600, 0, 1) == []
-    assert hosts.told_after(900, 0, 1) == [FIRING]
-    fleet.mute(600)
-    hosts.all[1].alerts.conditions.happened(events.JournalFailed("disk full"))
-    assert hosts.told_after(60, 0, 1) == []
-    fleet.mute(0)
-    assert hosts.told_after(60, 0, 1) == ["firing journal-failed/web-1"]
+def test_each_host_tells_what_it_sees_and_calls_off_its_own(endpoint: Endpoint) -> None:
+    """The key has the host: the first one that recovers resolves nothing of another one."""
+    first, second = Worker(host="web-1"), Worker(host="web-2")
+    first.lose_data()
+    second.lose_data()
+    first.wait(310)
+    keys = [(message.attributes["state"], message.attributes["dedup_key"]) for message in endpoint.sent]
+    one, other = (f"production/LangPont/data-lost/web-{number}" for number in (1, 2))
+    assert keys == [("firing", one), ("firing", other), ("resolved", one)]
+    threads = {json.loads(message.texts["https"])["metadata"]["threadId"] for message in endpoint.sent}
+    assert threads == {"production/LangPont/data-lost"}
 
 
 # -- the clock ---------------------------------------------------------------------------------------------------------
