@@ -127,7 +127,7 @@ outage-report: $(INSTALLED)
 # schedule on real servers.
 # LANGPONT_SOAK_SEED repeats what another run has drawn.
 soak: $(INSTALLED)
-	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak tests/soak/appends_under_faults.py
+	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak
 	LANGPONT_WALKS=1000 LANGPONT_WALK_SEED=$$(date +%s) $(BIN)/python -m pytest tests/protocol/test_walks.py
 	LANGPONT_REAL_SCHEDULES=100 $(BIN)/python -m pytest tests/protocol/test_real_world.py
 

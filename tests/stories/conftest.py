@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -44,17 +43,3 @@ def site(one_site: Site) -> Site:
     one_site.heal()
     one_site.forget_sessions()
     return one_site
-
-
-@pytest.fixture
-def figures(
-    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
-) -> Callable[[str], None]:
-    """Prints what a story has measured, also when it passes, and puts it into a JUnit report."""
-
-    def show(text: str) -> None:
-        record_property("figures", text)
-        with capsys.disabled():
-            sys.stdout.write(f"{text}\n")
-
-    return show

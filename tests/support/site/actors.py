@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from .account import OUT, Account
 from .browser import COOKIE, Answer, Browser
 from .findings import Finding, short
 from .hosts import Host, Worker
@@ -21,10 +22,13 @@ USERS, VISITORS = 12, 4
 PAUSE = 0.12
 """Seconds between two requests of one actor, on average."""
 
-GRANTS = frozenset({"sign-in", "regenerate"})
+GRANTS = frozenset({"sign-in", "regenerate", "role"})
 """What may be refused with 503 while the database does not answer; nothing else may."""
 
-SIGNED_IN = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "sign-out": 1}
+SIGNED_IN = {
+    "append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "role": 5, "fresh": 4, "grave": 3,
+    "sign-out": 1, "everywhere": 1,
+}  # fmt: skip
 SIGNED_OUT = {"append": 40, "look": 10, "count": 10, "text": 5, "sign-in": 30}
 VISITOR = {"append": 52, "look": 14, "count": 12, "text": 8, "theme": 4, "regenerate": 3, "clear": 5}
 """What an actor does next, by weight."""
@@ -52,6 +56,9 @@ class Crowd:
 
     hosts: Sequence[Host]
     seed: int
+    verify_interval: float = 1.0
+    #: Session ids that must not stand in a log.
+    secrets: set[str] = field(default_factory=set)
     down: set[Worker] = field(default_factory=set)
     #: (path, status) → how often.
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -71,7 +78,8 @@ class Crowd:
         for number in range(USERS + VISITORS):
             user = f"user-{number}" if number < USERS else None
             host = self.hosts[number % len(self.hosts)]
-            self.actors.append(Actor(self, user, host, random.Random(f"{self.seed}-{number}")))
+            name = user or f"visitor-{number}"
+            self.actors.append(Actor(self, name, user, host, random.Random(f"{self.seed}-{number}")))
         self._pool = ThreadPoolExecutor(len(self.actors))
         self._acting = [self._pool.submit(actor.live, self._over) for actor in self.actors]
         return self
@@ -88,11 +96,21 @@ class Crowd:
             self.answers[path, answer.status] += 1
             if answer.ok:
                 self.levels[answer.json["level"]] += 1
-            elif answer.status != 0 and not (answer.status == 503 and path in GRANTS):
+            elif answer.status != 0 and not (
+                answer.status == 503 and path in GRANTS and "Retry-After" in answer.headers
+            ):
                 self.errors.append(f"{path} was answered {answer.status}")
 
 
-_TOLD = ("level", "available", "user", "count", "list")
+def is_refusal(answer: Answer) -> bool:
+    """Return whether a request was refused for the time being."""
+    return answer.status == 503 and "Retry-After" in answer.headers
+
+
+LOOKS = frozenset({"look", "fresh"})
+"""Paths that are asked for and change nothing."""
+
+_TOLD = ("level", "available", "user", "role", "count", "list")
 """What a history tells of an answer."""
 
 
@@ -115,11 +133,13 @@ class Event(NamedTuple):
 class Actor:
     """One browser.
 
+    :param name: as findings have it.
     :param user: the user that signs in with it; None: a visitor.
     """
 
-    def __init__(self, crowd: Crowd, user: str | None, host: Host, chance: random.Random) -> None:
+    def __init__(self, crowd: Crowd, name: str, user: str | None, host: Host, chance: random.Random) -> None:
         self._crowd = crowd
+        self.name = name
         self.user = user
         self.host = host
         self._chance = chance
@@ -133,6 +153,9 @@ class Actor:
         self.clears: list[Clear] = []
         #: Browsers with the cookies of sessions that ended.
         self.graves: list[Browser] = []
+        self.account: Account | None = None
+        #: Accounts that ended, each with a browser that still has its cookie.
+        self.ended: list[tuple[Account, Browser]] = []
         self.acknowledged = Counter[str]()
         self.history: list[Event] = []
         #: What is wrong; none: its history need not be told.
@@ -169,6 +192,8 @@ class Actor:
         shown = self._lasting(self._ask("look"))
         if shown is not None:
             self.life.saw(shown["list"])
+            if not str(shown["blind"] or self.name).removeprefix("text of ").startswith(self.name):
+                self._broken(f"I10: shows another's text: {shown['blind']}")
             if shown["level"] == 0 and shown["theme_available"]:
                 self.life.saw_theme(shown["theme"])
             self.look_for_cleared(shown["list"])
@@ -182,7 +207,7 @@ class Actor:
 
     def _do_text(self) -> None:
         self._entries += 1
-        life, text = self.life, f"text {self._entries}"
+        life, text = self.life, f"text of {self.name}:{self._entries}"
         shown = self._lasting(self._ask("set", source_lang=text))
         if self.life is life:
             life.set_text(text, shown)
@@ -216,21 +241,62 @@ class Actor:
         answer = self._ask("sign-in", user=str(self.user))
         if answer.ok and self.browser.cookie != old.cookie:
             self.signed_in = True  # what the visitor had is carried, and left under the old id to run out
+            self.account = Account(str(self.user), self._crowd.verify_interval)
+            self._saw(self.account, answer)
         elif answer.status != 503:  # that is tried again, later
             self._abandon()
 
     def _do_sign_out(self) -> None:
         old = self.browser.twin()
-        if not self._ask("sign-out").ok:
+        answer = self._ask("sign-out")
+        if not answer.ok:
             self._abandon()
             return
         if self.browser.cookie == old.cookie:
             self.browser.cookies.pop(COOKIE, None)
-        self.graves.append(old)
-        self.signed_in, self.in_doubt = False, False
         themes = self.life.themes
-        self._begin()
+        self._ends(old, answer)
         self.life.themes |= themes  # carried to an anonymous session, which has nothing else of it
+
+    def _do_role(self) -> None:
+        account = self.account
+        assert account is not None
+        role = max(account.allowed) + 1
+        account.possible.add(role)
+        answer = self._ask("role", role=f"role-{role}")
+        if answer.ok and answer.json["user"] is not None and not answer.json["unverified"]:
+            account.promise(role, answer)
+        elif answer.ok and account is self.account:
+            self._broken("I3: a role was granted to no user")
+
+    def _do_fresh(self) -> None:
+        self._ask("fresh")
+
+    def _do_grave(self) -> None:
+        for account, browser in self.ended[-3:]:
+            answer = browser.twin(self._worker().url).get("/look")
+            self._crowd.note("look", answer)
+            if answer.ok:
+                self._saw(account, answer)
+
+    def _do_everywhere(self) -> None:
+        answer = Browser(self._worker().url).send("/everywhere", user=str(self.user))
+        self._crowd.note("everywhere", answer)
+        if answer.ok and answer.json["durable"]:
+            old = self.browser.twin()
+            self.browser.cookies.clear()
+            self._ends(old, answer)
+        else:
+            self._abandon()
+
+    def _ends(self, old: Browser, answer: Answer) -> None:
+        """The session was ended by this answer."""
+        self.graves.append(old)
+        if self.account is not None and not self.in_doubt:
+            self.account.promise(OUT, answer)
+            self.ended.append((self.account, old))
+        self._forget_user()
+        self._begin()
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -241,14 +307,35 @@ class Actor:
     def _ask(self, path: str, **form: str) -> Answer:
         worker, had_cookie, asked_at = self._worker(), self.browser.cookie is not None, time.monotonic()
         browser = self.browser.at(worker.url)
-        answer = browser.get(f"/{path}") if path == "look" else browser.send(f"/{path}", **form)
+        answer = browser.get(f"/{path}") if path in LOOKS else browser.send(f"/{path}", **form)
         self._crowd.note(path, answer)
+        self._look_at_cookies(path, answer, had_cookie=had_cookie)
         self._tell(worker, asked_at, " ".join([path, *form.values()]), answer)
-        if answer.status == 0 and not had_cookie and path != "look":
+        if answer.status == 0 and not had_cookie and path not in LOOKS:
             self._abandon()  # nothing leads to what it may have written
         if answer.ok and path != "sign-in":
             self._compare_user(answer.json)
+            if self.account is not None and not self.in_doubt and path != "sign-out":
+                self._saw(self.account, answer)
         return answer
+
+    def _saw(self, account: Account, answer: Answer) -> None:
+        """Compare an answer with what was promised of an account."""
+        for text in account.saw(answer):
+            self._broken(f"{text} (promised {account.promised}, possible {sorted(account.possible)})")
+
+    def _broken(self, text: str) -> None:
+        """Note that a promise is broken."""
+        self._crowd.errors.append(f"{self.name}: {text}")
+        self.wrong.append(Finding(text, self.browser.cookie))
+
+    def _look_at_cookies(self, path: str, answer: Answer, *, had_cookie: bool) -> None:
+        """I9, I15: no answer sets two cookies, and one that changes nothing sets none."""
+        number = len(answer.set_cookies)
+        if number > (0 if had_cookie and path in LOOKS else 1):
+            self._broken(f"I9/I15: {path} set {number} cookies")
+        if self.browser.cookie:
+            self._crowd.secrets.add(self.browser.cookie.split(".")[0])
 
     def _tell(self, worker: Worker, asked_at: float, what: str, answer: Answer) -> None:
         asked, answered = asked_at - self._crowd.began, time.monotonic() - self._crowd.began
@@ -280,8 +367,11 @@ class Actor:
         """Give up the session: it is not known under which id it goes on, if at all."""
         self._crowd.abandoned += 1
         self.browser.cookies.clear()
-        self.signed_in, self.in_doubt = False, False
+        self._forget_user()
         self._begin()
+
+    def _forget_user(self) -> None:
+        self.signed_in, self.in_doubt, self.account = False, False, None
 
     def _begin(self) -> None:
         """Begin another list."""

@@ -7,6 +7,7 @@ application does; :func:`known` and the functions at its end are the exceptions.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -30,7 +31,7 @@ from .browser import COOKIE
 CONFIG, COUNTERS, PORT = "APPENDS_CONFIG", "APPENDS_COUNTERS", "APPENDS_PORT"
 """Environment variables: the configuration as JSON, the file for the counters, and the port."""
 
-USER = "_user_id"
+USER, ROLE = "_user_id", "user_role"
 LIST, BLIND, TEXT, COUNT, LOOK = "translation_context", "source_lang", "input_text", "usage_count", "theme"
 """Keys of the default table: all but the last are of priority ``high`` and in one category; the last is ``medium``."""
 
@@ -64,6 +65,7 @@ def _about() -> dict[str, Any]:
         "pid": os.getpid(),
         "level": session.level,
         "user": session.get(USER),
+        "role": session.get(ROLE),
         "unverified": session.unverified,
         "available": session.available(FEATURE),
     }
@@ -125,7 +127,27 @@ def regenerate() -> ResponseReturnValue:
 def sign_in() -> ResponseReturnValue:
     """Sign in as ``user``."""
     session[USER] = request.form["user"]
+    session[ROLE] = "role-0"
     return _about()
+
+
+@pages.post("/role")
+def role() -> ResponseReturnValue:
+    """Give the user another role."""
+    session[ROLE] = request.form["role"]
+    return _about()
+
+
+@pages.get("/fresh")
+def fresh() -> ResponseReturnValue:
+    """Answer the session as the database has it, and whether the database answered."""
+    return {"fresh": session.fresh("auth")} | _about()
+
+
+@pages.post("/everywhere")
+def everywhere() -> ResponseReturnValue:
+    """End all sessions of ``user``, as an operator does, without a session."""
+    return {"durable": _langpont().revoke_user(request.form["user"]).durable} | _about()
 
 
 @pages.post("/sign-out")
@@ -295,6 +317,8 @@ class _Quiet(WSGIRequestHandler):
 
 def main() -> None:
     """Serve until this process is ended."""
+    logging.basicConfig(format="%(asctime)s %(process)d %(message)s")
+    logging.getLogger("flask_langpont_session").setLevel(logging.DEBUG)  # it is searched for secrets
     config = json.loads(os.environ[CONFIG])
     app = create_app(config)
     counted = Path(os.environ[COUNTERS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -75,7 +76,7 @@ def run(
     """
     with running(folder, hosts, workers, patient=not lanes, replica=replica, losses=LOSS in lanes) as (stage, made):
         every_worker = [worker for host in made for worker in host.workers]
-        with Crowd(made, seed) as crowd:
+        with Crowd(made, seed, VERIFY_INTERVAL) as crowd:
             play = Play(stage, crowd, every_worker)
             began = time.monotonic()
             play.run(
@@ -95,13 +96,24 @@ def run(
             made_verdict.wrong.append(f"{showing} times an ended id showed data in the next outage")
         if more := count_undone(made_verdict, crowd, every_worker):
             made_verdict.wrong.append(f"{more} clears were undone in the next outage")
+        made_verdict.wrong += _broken_by_logs(every_worker, crowd.secrets)
         for way in [way for worker in every_worker for way in worker.ways_to_redis]:
             way.heal()  # what is wrong is looked up there
         for actor in crowd.actors:
             for finding in (*actor.wrong, *actor.notes):
-                say(f"-- {actor.user or 'a visitor'} --")
+                say(f"-- {actor.name} --")
                 say("\n".join(explained(finding, actor, every_worker, crowd.began)))
         return made_verdict
+
+
+def _broken_by_logs(workers: Sequence[Worker], secrets: Collection[str]) -> Iterator[str]:
+    """Yield what must not stand in a worker's log: session ids, values, errors that nothing expects."""
+    for worker in workers:
+        log = worker.log.read_text(errors="replace")
+        if any(secret in log for secret in secrets) or re.search(r"text of \S+:\d+", log):
+            yield f"I14: a session id or a value stands in the log of {worker.name}"
+        if trace := re.search(r"Traceback|met an error it does not know", log):
+            yield f"an unexpected error in the log: {log[max(0, trace.start() - 500) : trace.end() + 3000]}"
 
 
 def _heal(stage: Stage, workers: Sequence[Worker]) -> float | None:

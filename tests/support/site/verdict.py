@@ -11,6 +11,7 @@ from typing import Any
 from devservers.processes import wait_until
 from flask_langpont_session.metrics.losses import Cause
 
+from .account import state_of
 from .actors import Actor, Clear, Crowd
 from .application import LIST
 from .browser import Browser
@@ -152,9 +153,14 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
             wrong.append(f"{actor.expected} is shown as {first['user']} at the end")
             actor.wrong.append(Finding(wrong[-1], actor.browser.cookie))
         return first, Wrongs()
+    if actor.account is not None and not actor.in_doubt:
+        said = [*shown, _look(actor.browser, workers[0], "/fresh")]
+        for text in actor.account.ends([state_of(each["user"], each["role"]) for each in said]):
+            wrong.append(f"{actor.name}: {text}")
+            actor.wrong.append(Finding(text, actor.browser.cookie))
     keys = ("user", "list", "count", "blind", "theme")
     if any(each[key] != first[key] for each in shown for key in keys):
-        wrong.append(f"the workers disagree about {actor.user or 'a visitor'}")
+        wrong.append(f"the workers disagree about {actor.name}")
         actor.wrong.append(Finding(f"{wrong[-1]}: {shown}", actor.browser.cookie))
     cleared = set[int]().union(*(clear.entries for clear in actor.clears))
     entries = [entry for entry in first["list"] if entry not in cleared]
@@ -165,14 +171,15 @@ def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[
     return first, verified
 
 
-def _look(browser: Browser, worker: Worker) -> Any:
-    """Return what a worker shows at level 0, which on a busy machine it may leave for a moment."""
+def _look(browser: Browser, worker: Worker, path: str = "/look") -> Any:
+    """Return what a worker shows at level 0, which on a busy machine it may leave for a moment; likewise the database
+    may answer a fresh read too late."""
     shown: list[Any] = []
 
     def is_at_level_0() -> bool:
-        answer = browser.at(worker.url).get("/look")
+        answer = browser.at(worker.url).get(path)
         shown[:] = [answer.json] if answer.ok else []
-        return answer.ok and answer.json["level"] == 0
+        return answer.ok and answer.json["level"] == 0 and answer.json.get("fresh", True)
 
     wait_until(is_at_level_0, "an answer at level 0", LONG, pause=0.05)
     return shown[0]
