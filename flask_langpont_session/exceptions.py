@@ -74,6 +74,23 @@ class UnreadableValue(LangPontSessionError, ValueError):
     """Stored bytes are not what the serializer writes: another program wrote them, or they are damaged."""
 
 
+class OutsideRequest(LangPontSessionError, RuntimeError):
+    """A session was edited outside its requests (:meth:`.LangPontSession.edit`) in a way that needs its browser.
+
+    :param cannot: what a session that is edited so cannot do.
+    """
+
+    def __init__(self, cannot: str) -> None:
+        super().__init__(
+            f"a session that is edited outside its requests cannot {cannot}: no cookie can be sent to its browser. "
+            "Let a view do it; langpont.revoke(digest) ends a session from anywhere"
+        )
+
+
+class SessionNotFound(LangPontSessionError, LookupError):
+    """There is no session with this digest, or it has ended."""
+
+
 class Refused(LangPontSessionError, HTTPException):
     """A save was refused that would have changed which user is signed in, or what that user may do. Nothing was
     changed. Unhandled, it becomes the response."""

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import weakref
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -260,6 +261,53 @@ class LangPontSession(SessionInterface):
         found = repository.devices.of_user(str(user_id), _own_digest(repository), repository.begin())
         return [SessionInfo.of(one) for one in found]
 
+    def all_sessions(
+        self, *, active_since: datetime | None = None, after: str = "", limit: int = 100, app: Flask | None = None
+    ) -> list[SessionInfo]:
+        """Return a part of all sessions in which users are signed in, in the order of their digests. Works while Redis
+        is down.
+
+        >>> page = langpont.all_sessions()                      # doctest: +SKIP
+        >>> page = langpont.all_sessions(after=page[-1].digest) # doctest: +SKIP
+
+        :param active_since: only those that were in use since then, as exact as :attr:`.SessionInfo.last_seen_at`.
+        :param after: the digest that the part before ended with.
+        :param limit: how many at most.
+        :return: nothing: there are no more.
+        :raises LangPontSessionError: the database does not answer.
+        """
+        found = state_of(app).repository.devices.all(_milliseconds(active_since), after, limit)
+        return [SessionInfo.of(one) for one in found]
+
+    def count_sessions(self, *, active_since: datetime | None = None, app: Flask | None = None) -> int:
+        """Return how many sessions :meth:`all_sessions` has in all. The database looks at every row for that.
+
+        :raises LangPontSessionError: the database does not answer.
+        """
+        return state_of(app).repository.devices.count(_milliseconds(active_since))
+
+    def edit(self, digest: str, app: Flask | None = None) -> AbstractContextManager[Session]:
+        """Read and change one session where no request of it is: in a job, a command, or on an admin page.
+
+        >>> with langpont.edit(digest) as session: session["report"] = "ready"      # doctest: +SKIP
+
+        It has the session's data as a request would see it, and stores what was changed when the block ends, by the
+        same rules; nothing if the block raises. It is no use of the session, which ends as if it had not been looked
+        at. Users and rights stay as they are: what needs another id or cookie raises :class:`OutsideRequest`.
+
+        :param digest: as ``session.digest`` was in the view that began the job, or as :meth:`sessions` says it. A
+            session that has been given another id since is found as well.
+        :raises ValueError: that is no digest.
+        :raises SessionNotFound: there is no such session, or it has ended, be it until the block ends.
+        :raises LangPontSessionError: a store does not answer that has to say whether there is one.
+        """
+        from .session.outside import edited  # not paid for by workers that do not
+
+        state = state_of(app)
+        state.ensure_started()
+        context: SessionContext = (app or current_app).extensions[CONTEXT]
+        return edited(context, _checked_digest(digest))
+
     def revoke(self, digest: str, app: Flask | None = None) -> Revoked:
         """End one session for ever, whatever is down: what does not answer now is told later, by this host.
 
@@ -268,10 +316,9 @@ class LangPontSession(SessionInterface):
         :param digest: as :meth:`sessions` and ``session.digest`` say it.
         :raises ValueError: that is no digest.
         """
-        if not is_digest(digest):
-            raise ValueError("a digest has 43 characters of A-Z, a-z, 0-9, - and _, as sessions() lists them")
         repository = state_of(app).repository
-        return Revoked(durable=repository.revocations.revoke(digest, repository.begin()), sessions=1)
+        durable = repository.revocations.revoke(_checked_digest(digest), repository.begin())
+        return Revoked(durable=durable, sessions=1)
 
     def revoke_others(self, only: str | None = None) -> Revoked:
         """End the sessions of this request's user on other devices for ever. Its own one goes on; a request that signs
@@ -402,6 +449,17 @@ def _confirm_to_flask_login(app: Flask) -> None:
         from flask_login import confirm_login
 
         confirm_login()
+
+
+def _checked_digest(digest: str) -> str:
+    if not is_digest(digest):
+        raise ValueError("a digest has 43 characters of A-Z, a-z, 0-9, - and _, as sessions() lists them")
+    return digest
+
+
+def _milliseconds(moment: datetime | None) -> int:
+    """Return a moment in milliseconds since 1970; 0: none was given."""
+    return 0 if moment is None else int(moment.timestamp() * 1000)
 
 
 def _own_digest(repository: SessionRepository) -> str | None:

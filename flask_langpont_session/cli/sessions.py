@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,22 +34,33 @@ def sessions() -> None:
 
 
 @sessions.command("list")
-@click.argument("user_id")
+@click.argument("user_id", required=False)
+@click.option("--active-within", type=click.IntRange(1), metavar="MINUTES", help="Only those in use since then.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Lines at most, of all users.")
+@click.option("--after", default="", metavar="DIGEST", help="Go on behind this line.")
 @with_appcontext
-def list_sessions(user_id: str) -> None:
-    """List the sessions in which USER_ID is signed in, oldest first."""
-    state = state_of()
+def list_sessions(user_id: str | None, active_within: int | None, limit: int, after: str) -> None:
+    """List the sessions in which USER_ID is signed in, oldest first; without USER_ID those of all users, by digest."""
+    devices = state_of().repository.devices
+    since = None if active_within is None else datetime.now(UTC) - timedelta(minutes=active_within)
+    since_ms = 0 if since is None else int(since.timestamp() * 1000)
     try:
-        rows = state.repository.devices.of_user(user_id, None, state.repository.begin(PATIENCE))
+        if user_id is None:
+            rows, whole = devices.all(since_ms, after, limit), devices.count(since_ms)
+        else:
+            rows = devices.of_user(user_id, None, state_of().repository.begin(PATIENCE))
     except StoreError as error:
         raise click.ClickException(f"the sessions cannot be listed: {error}") from None
-    for info in map(SessionInfo.of, rows):
+    found = [one for one in map(SessionInfo.of, rows) if since is None or one.last_seen_at >= since]
+    for info in found:
         click.echo(
             f"{info.digest}  since {info.created_at:%Y-%m-%d %H:%M:%S}  "
             f"until {info.idle_expires_at:%Y-%m-%d %H:%M:%S} if unused (UTC)"
+            f"{f'  user {info.user_id}' if user_id is None else ''}"
             f"{f'  {info.label}' if info.label else ''}"
         )
-    click.echo(f"{counted(len(rows), 'session')} of user {user_id}", err=True)
+    of = f"user {user_id}" if user_id is not None else f"{whole:,} in all"
+    click.echo(f"{counted(len(found), 'session')} of {of}", err=True)
 
 
 # A digest may begin with a dash.

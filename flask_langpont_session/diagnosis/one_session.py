@@ -14,8 +14,8 @@ from ..policy.devices import DescribedRow
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY, REPLICA
 from ..policy.ids import is_digest
-from ..policy.leases import EXTEND_AFTER, Life
-from ..policy.rows import AuthRow, RowState
+from ..policy.leases import EXTEND_AFTER, Life, life_of
+from ..policy.rows import RowState
 from ..stores.backend import Backend, SessionStore
 from ..stores.host.forms import is_there
 from ..stores.host.journal import Journal, Waiting
@@ -132,21 +132,11 @@ class OneSession:
         if not isinstance(self.described, DescribedRow):
             return None
         row, updated_at = self.described.row, self.described.updated_at
-        idle_ms = self._idle_ms(row, self.described.seen_at)
-        if idle_ms is None or self.idle_expires_at >= row.absolute_expires_at:
+        life = life_of(row, self.described.seen_at, self.lives)
+        if life is None or self.idle_expires_at >= row.absolute_expires_at:
             return max(row.created_at, min(updated_at, row.absolute_expires_at)), None
+        idle_ms = life.of(row.payload).idle_ms
         return max(self.idle_expires_at - idle_ms, row.created_at), int(idle_ms * EXTEND_AFTER)
-
-    def _idle_ms(self, row: AuthRow, seen_at: int | None) -> int | None:
-        """Return the idle time of the session's kind; None: it is of no kind of this application's.
-
-        Permanent sessions may live as long in all as others: the idle expiry and the note of the last use are set
-        together.
-        """
-        whole, now = row.absolute_expires_at - row.created_at, row.created_at if seen_at is None else seen_at
-        lives = [life.of(row.payload) for life in self.lives]
-        idle = [life.idle_ms for life in lives if life.absolute_ms == whole]
-        return min(idle, key=lambda ms: abs(row.idle_expires_at - ms - now), default=None)
 
     @property
     def _is_ended_here(self) -> bool:

@@ -52,6 +52,13 @@ class SessionId:
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", digest_of(self.sid))
 
+    @classmethod
+    def without_secret(cls, digest: str, kind: str, *, permanent: bool) -> SessionId:
+        """Return the name of a session for work on its records; no cookie and no token can be made of it."""
+        found = cls("", kind, permanent, 0, b"")
+        object.__setattr__(found, "digest", digest)
+        return found
+
     def csrf_token(self, *, shadow: bool = False) -> str:
         """Return the session's CSRF token. A shadow has another one: forms of a dead session are dead."""
         message = _CSRF + (b"-shadow" if shadow else b"") + self.sid.encode()

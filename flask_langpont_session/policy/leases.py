@@ -6,6 +6,7 @@ confirming read of the database *began*, so that a revocation during the read ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -67,11 +68,13 @@ class Life:
     :param idle_ms: since its last use.
     :param absolute_ms: in all.
     :param is_permanent: whether it is that of ``session.permanent``, which a visitor's data has as well.
+    :param is_use: whether reading the session is a use of it, which moves its idle expiry.
     """
 
     idle_ms: int
     absolute_ms: int
     is_permanent: bool = field(default=False, kw_only=True)
+    is_use: bool = field(default=True, kw_only=True)
 
     def of(self, payload: Fields) -> Life:
         """Return the life of a session with this auth data: a privileged one may be shorter."""
@@ -84,9 +87,22 @@ class Life:
     def is_extension_due(self, row: AuthRow, now_ms: int) -> bool:
         """Return whether a quarter of the idle time has passed since a session's idle expiry was moved last."""
         left = row.idle_expires_at - now_ms
-        return (
+        return self.is_use and (
             left < self.of(row.payload).idle_ms * (1 - EXTEND_AFTER) and row.idle_expires_at < row.absolute_expires_at
         )
+
+
+def life_of(row: AuthRow, seen_at: int | None, lives: Iterable[Life]) -> Life | None:
+    """Return the life that a session has, by its expiries; None: it is none of these.
+
+    Permanent sessions may live as long in all as others: the idle expiry and the note of the last use are set together.
+
+    :param seen_at: when its use was noted last, milliseconds since 1970; None: that is not known.
+    """
+    whole, seen_at = row.absolute_expires_at - row.created_at, row.created_at if seen_at is None else seen_at
+    fitting = [life for life in lives if life.of(row.payload).absolute_ms == whole]
+    idle = row.idle_expires_at - seen_at
+    return min(fitting, key=lambda life: abs(life.of(row.payload).idle_ms - idle), default=None)
 
 
 class Sighting(NamedTuple):

@@ -168,7 +168,7 @@ class Reads:
             source = scope.view.reader
             if source is None:
                 break
-            extends = source == PRIMARY and scope.can(PRIMARY, WRITE)
+            extends = source == PRIMARY and scope.can(PRIMARY, WRITE) and life.is_use
             lives = self.line.lives(names, ref.kind, life, extends=extends)
             asked_at = self._backend.clock()
             operation, store = LOAD if source == PRIMARY else LOAD_REPLICA, self._backend.redis[source]

@@ -192,6 +192,29 @@ class UserSessions(Part):
         valid = [found for found in rows if self._revocations.is_valid(found.row)]
         return [found._replace(is_mine=found.row.digest in own) for found in valid]
 
+    def all(self, since_ms: int, after: str, limit: int) -> list[DescribedRow]:
+        """Return a part of the valid sessions of all users, in the order of their digests; nothing: there are no more.
+
+        No request's time counts here, and health is not told: that it takes long says nothing of the database.
+
+        :param since_ms: those that were in use since then, milliseconds since 1970; 0: all.
+        :param after: digest that the part before ended with.
+        :raises StoreError: the database does not answer.
+        """
+        while True:
+            found = self._database.devices.all(since_ms, after, limit)
+            valid = [one for one in found if self._revocations.is_valid(one.row)]
+            if valid or len(found) < limit:
+                return valid
+            after = found[-1].row.digest  # all of these have ended, as this host knows already
+
+    def count(self, since_ms: int) -> int:
+        """Return how many sessions :meth:`all` finds in all parts, by the database alone.
+
+        :raises StoreError: the database does not answer.
+        """
+        return self._database.devices.count(since_ms)
+
     def label(self, digest: str, scope: RequestScope) -> str | None:
         """Return the label of a session; None: it has none.
 

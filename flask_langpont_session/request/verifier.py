@@ -141,8 +141,8 @@ class Verifier:
         :raises StoreError: the database did not answer.
         """
         later = self._later(digest, entry)
-        began = self._clock()
-        row: AuthRow | None = scope.ask(VERIFY, self._database.load, digest, idle_ms=life.idle_ms, idle_seen=idle_seen)
+        began, idle_ms = self._clock(), life.idle_ms if life.is_use else None
+        row: AuthRow | None = scope.ask(VERIFY, self._database.load, digest, idle_ms=idle_ms, idle_seen=idle_seen)
         if row is not None and row.version < later.version and row.state in _ALIVE:
             row = self.gone_back(row, later, scope)
             if row is not None and row.version < later.version:

@@ -8,7 +8,7 @@ from typing import Any
 
 from werkzeug.exceptions import Unauthorized
 
-from ..exceptions import UnsupportedValue
+from ..exceptions import OutsideRequest, UnsupportedValue
 from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, OAUTH_FEATURE
 from ..policy.changes import NO_FIELDS, CategoryChange
 from ..policy.health import DATABASE, WRITE
@@ -177,8 +177,13 @@ class AuthKeys:
 
         :param key: the session key that is set.
         """
+        self._require_browser()
         if not self._work.scope.can(DATABASE, WRITE):
             raise self._work.repository.row_writes.refused(key=key)
+
+    def _require_browser(self) -> None:
+        if self._work.context.is_outside:
+            raise OutsideRequest("sign a user in or out, change rights, or get another id")
 
     def _grant(self) -> None:
         """Note that the save changes users or rights of a session that is known to be signed in.
@@ -280,6 +285,7 @@ class AuthKeys:
 
         :param keeps: categories whose data goes on in a new anonymous one.
         """
+        self._require_browser()
         # That this one was to be remembered says nothing of the next one. What is carried is minted without it.
         self._work.chosen_permanent = False
         is_something_kept = bool(carry(self._work, keeps)) or hides_some(self._work, keeps)
@@ -304,6 +310,7 @@ class AuthKeys:
         """
         if self._work.target is None or (self._work.target is self._work.origin and self._work.load().shadow):
             return  # there is no id that could be replaced; a dead one stays where it is
+        self._require_browser()
         kind = self._work.kind
         if kind == SIGNED_IN:
             self._grant()

@@ -44,6 +44,7 @@ class SessionContext:
     :param device: what is to be stored of the device that sends this request; asked at a sign-in.
     :param on_confirm: called when the user has given proof of being that user (Flask-Login takes the session for stale
         until it is told).
+    :param is_outside: there is no browser that could be given another cookie, see :mod:`.outside`.
     :ivar kind_of: tells what becomes of a key.
     """
 
@@ -56,6 +57,7 @@ class SessionContext:
     remember_cookie: Callable[[Any], RememberCookie] = lambda request: NO_COOKIE
     device: Callable[[], Device] = lambda: NO_DEVICE
     on_confirm: Callable[[], None] = lambda: None
+    is_outside: bool = False
     kind_of: Callable[[str], KeyKind] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

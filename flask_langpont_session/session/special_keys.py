@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import OutsideRequest
 from ..policy.categories import AUTH, AUTHENTICATED_AT, CSRF_FEATURE, KeyKind
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
@@ -121,6 +122,8 @@ class SpecialKeys:
         Beside an old session it is the token of the old one, if that was taken over with one: forms of either are good
         for both."""
         work = self._work
+        if work.context.is_outside:
+            raise OutsideRequest("have a CSRF token, which is derived from the id in its cookie")
         if work.target is None and (put_off := work.put_off):
             if not work.token_meanwhile:  # without a cookie: else the old session would never be looked at again
                 work.token_meanwhile = put_off.token or work.context.mint(ANONYMOUS, False).csrf_token()

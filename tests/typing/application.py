@@ -25,11 +25,13 @@ from flask_langpont_session import (
     Kept,
     LangPontSession,
     LangPontSessionError,
+    OutsideRequest,
     Refused,
     Revoked,
     Session,
     SessionInfo,
     SessionLimitReached,
+    SessionNotFound,
     SessionTooLarge,
     SessionValueError,
     UnsupportedValue,
@@ -189,6 +191,16 @@ def sessions_of(user: int) -> list[str]:
     assert_type(revoked.durable, bool)
     assert_type(revoked.sessions, int)
     return [info.digest for info in found]
+
+
+def edit(digest: str) -> int:
+    try:
+        with extension.edit(digest, app) as edited:
+            assert_type(edited, Session)
+    except (OutsideRequest, SessionNotFound) as error:
+        assert_type(error, OutsideRequest | SessionNotFound)
+    assert_type(extension.all_sessions(active_since=datetime.now(), after=digest, limit=5), list[SessionInfo])
+    return extension.count_sessions(active_since=datetime.now(), app=app)
 
 
 def operate() -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Select
+from sqlalchemy.engine import Connection, Row
 
 from ...policy.devices import DescribedRow, Device
 from . import tables as sql
@@ -25,13 +29,31 @@ class Devices:
         """Return all rows of a user, oldest first, dead and expired ones too. A row whose payload cannot be read has
         none: its user may end it, and another host may be able to read it."""
 
-        found = self._calls.read(lambda c: c.execute(sql.SELECT_DEVICES, {"user": user_id}).all(), timeout)
-        return [
-            DescribedRow(
-                self._rows.value(row, may_be_damaged=True), Device(row.label, row.network), row.seen_at, row.successor
-            )
-            for row in found
-        ]
+        return self._described(sql.SELECT_DEVICES, {"user": user_id}, timeout)
+
+    def all(self, since_ms: int, after: str, limit: int) -> list[DescribedRow]:
+        """Return rows of valid sessions in the order of their digests, `limit` at most.
+
+        :param since_ms: those that were in use since then, milliseconds since 1970.
+        :param after: digest that the part before ended with.
+        """
+        values = {"ms": since_ms, "after": after, "most": limit}
+        return self._described(sql.SELECT_ALL, values, None, is_patient=True)
+
+    def count(self, since_ms: int) -> int:
+        """Return how many sessions are valid, of those in use since a moment in milliseconds since 1970."""
+        values = {"ms": since_ms}
+        return int(self._calls.read(lambda c: c.execute(sql.COUNT_ALL, values).scalar_one(), is_patient=True))
+
+    def _described(
+        self, statement: Select[Any], values: Mapping[str, object], timeout: float | None, *, is_patient: bool = False
+    ) -> list[DescribedRow]:
+        def described(row: Row[Any]) -> DescribedRow:
+            device = Device(row.label, row.network)
+            return DescribedRow(self._rows.value(row, may_be_damaged=True), device, row.seen_at, row.successor)
+
+        rows = self._calls.read(lambda c: c.execute(statement, values).all(), timeout, is_patient=is_patient)
+        return [*map(described, rows)]
 
     def label(self, digest: str, timeout: float | None = None) -> str | None:
         """Return the label of a session; None: it has none."""

@@ -183,7 +183,18 @@ SELECT_RENAMED = sa.select(_s.digest).where(
 SELECT_DESCRIBED = SELECT_ONE.add_columns(_s.updated_at, _s.successor, _s.ended_by, _s.seen_at)
 SELECT_IN_USE = SELECT_ONE.add_columns(_s.seen_at)
 SELECT_OF_USER = _SELECT.where(_s.user_id == _user).order_by(_s.created_at)
-SELECT_DEVICES = SELECT_OF_USER.add_columns(_s.label, _s.network, _s.seen_at, _s.successor)
+_described = _s.label, _s.network, _s.seen_at, _s.successor
+SELECT_DEVICES = SELECT_OF_USER.add_columns(*_described)
+_is_in_use = sa.and_(
+    _is_live,
+    _s.idle_expires_at > now_ms(),
+    _s.absolute_expires_at > now_ms(),
+    sa.func.coalesce(_s.seen_at, _s.created_at) >= _ms,
+)
+SELECT_ALL = _SELECT.add_columns(*_described).where(_is_in_use, _s.digest > _after).order_by(_s.digest).limit(_most)
+COUNT_ALL = (
+    sa.select(sa.func.count()).select_from(SESSIONS.outerjoin(USERS, _s.user_id == USERS.c.user_id)).where(_is_in_use)
+)
 _SELECT_BY_CHANGE = _SELECT.add_columns(_s.updated_at).order_by(_s.updated_at, _s.digest).limit(_most)
 SELECT_CHANGED = _SELECT_BY_CHANGE.where(_s.updated_at >= now_ms() - _ms)
 SELECT_CHANGED_AFTER = _SELECT_BY_CHANGE.where(_s.updated_at >= _ms, sa.or_(_s.updated_at > _ms, _s.digest > _after))
