@@ -9,6 +9,7 @@ never taken from elsewhere, and no other key of ``auth`` is.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from ..policy.categories import AUTH, CategoryTable
 from ..policy.copies import RecordRef, written_at
@@ -17,8 +18,10 @@ from ..policy.leases import Life
 from ..policy.loaded import CategoryState, Former, Loaded
 from ..stores.host.journal import Overlay
 from ..support.caches import Recent
-from .parts import Parts
 from .scope import LOAD, RequestScope
+
+if TYPE_CHECKING:
+    from .repository import SessionRepository
 
 _PROLONG_EVERY = 3600.0
 """Seconds: after that it is looked again how long such a key lives."""
@@ -29,8 +32,8 @@ _MOST_PROLONGED = 4096
 class FormerPlaces:
     """Finds keys that lie in another category than their feature's, in what a request has loaded."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._backend = parts.backend
+    def __init__(self, repository: SessionRepository) -> None:
+        self._backend = repository.backend
         self._prolonged: Recent[RecordRef, float] = Recent(_MOST_PROLONGED)
 
     def among(self, categories: Mapping[str, CategoryState]) -> Mapping[str, Former] | None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..policy.categories import AUTH
 from ..policy.changes import CategoryChange
@@ -25,7 +25,9 @@ from ..stores.redis.lane import Copy
 from ..stores.redis.near import Hit
 from ..stores.redis.records import empty_as_of
 from .former import FormerPlaces
-from .parts import Parts
+
+if TYPE_CHECKING:
+    from .repository import SessionRepository
 
 _AT_ONCE = 0.0
 """Seconds that the journal is waited for here."""
@@ -118,19 +120,19 @@ def is_untouched(journal: Journal, digest: str) -> bool:
 class Line:
     """Shows sessions of which nothing has changed since this worker read them."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._backend = parts.backend
-        self._health = parts.backend.health
-        self._journal = parts.backend.journal
-        self._primary = parts.backend.primary
-        self._memory = parts.backend.memory
-        self._ended = parts.backend.memory.ended
-        self._count_hit = partial(parts.backend.recorder.noting("near_cache_hits"), 1)
-        self._verifier = parts.verifier
-        self._former = FormerPlaces(parts)
-        self._near = parts.backend.settings.near_categories
+    def __init__(self, repository: SessionRepository) -> None:
+        self._backend = repository.backend
+        self._health = repository.backend.health
+        self._journal = repository.backend.journal
+        self._primary = repository.backend.primary
+        self._memory = repository.backend.memory
+        self._ended = repository.backend.memory.ended
+        self._count_hit = partial(repository.backend.recorder.noting("near_cache_hits"), 1)
+        self._verifier = repository.verifier
+        self._former = FormerPlaces(repository)
+        self._near = repository.backend.settings.near_categories
         self._lives: dict[tuple[tuple[str, ...], str, int, bool, bool], Mapping[str, int]] = {}
-        self._at_first = parts.backend.table.loaded_together
+        self._at_first = repository.backend.table.loaded_together
 
     def read(
         self, sid: SessionId, life: Life, view: HealthSnapshot | None = None, names: tuple[str, ...] = ()

@@ -5,8 +5,8 @@ One condition stands before it, in :meth:`PlainChanges.write`. Whatever fails th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..policy.categories import AUTH
 from ..policy.changes import CategoryChange
@@ -18,9 +18,11 @@ from ..policy.loaded import Loaded, Verdict
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Written
 from ..support import lag
-from .line import Line, Seen, is_untouched
-from .parts import Parts
+from .line import Seen, is_untouched
 from .scope import SAVE, RequestScope
+
+if TYPE_CHECKING:
+    from .repository import SessionRepository
 
 
 class Sent(NamedTuple):
@@ -51,18 +53,18 @@ def _is_plain(loaded: Loaded, names: Iterable[str]) -> bool:
 class PlainChanges:
     """Stores what a request has changed of categories, if one exchange with Redis is enough, as nearly always."""
 
-    def __init__(self, parts: Parts, line: Line, begin: Callable[[str], RequestScope]) -> None:
-        self._line = line
-        self._begin = begin
-        self._backend = backend = parts.backend
+    def __init__(self, repository: SessionRepository) -> None:
+        self._line = repository.line
+        self._begin = repository.begin
+        self._backend = backend = repository.backend
         self._health = backend.health
         self._primary = backend.primary
         self._reports = backend.reports
         self._clock = backend.clock
         self._lag = lag.of(self._clock)
         self._note_duration = backend.recorder.noting(SAVE.name, "all", PRIMARY, "ok")
-        self._fallback = parts.fallback
-        self._journal_writer = parts.journal_writer
+        self._fallback = repository.fallback
+        self._journal_writer = repository.journal_writer
 
     def write(
         self,
@@ -93,7 +95,7 @@ class PlainChanges:
         try:
             written = home.write_near(digest, changes, guard, self._backend.limits, began + timeout, write_id)
         except StoreError as error:
-            scope = scope or self._begin(digest)
+            scope = scope or self._begin(digest=digest)
             scope.to(digest).failed(SAVE, error, timeout, began, late)
             return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
         if written is None:

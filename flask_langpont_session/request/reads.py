@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .. import events
 from ..policy.categories import AUTH
@@ -21,8 +21,10 @@ from .fallback import Showing, is_given_back_since
 from .former import FormerPlaces
 from .journal_writer import NOTHING
 from .line import Line
-from .parts import Parts
 from .scope import LOAD, LOAD_REPLICA, LOOK_FOR_LOSS, QUARANTINE, RedisReply, RequestScope
+
+if TYPE_CHECKING:
+    from .repository import SessionRepository
 
 T = TypeVar("T")
 
@@ -36,17 +38,17 @@ class Reads:
     :ivar line: knows those that need no question.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.line = Line(parts)
-        self._backend = parts.backend
-        self._reports = parts.backend.reports
-        self._ended = parts.backend.memory.ended
-        self._fallback = parts.fallback
-        self._journal_writer = parts.journal_writer
-        self._verifier = parts.verifier
-        self._others = tuple(name for name in parts.backend.table.loaded_together if name != AUTH)
+    def __init__(self, repository: SessionRepository) -> None:
+        self.line = Line(repository)
+        self._backend = repository.backend
+        self._reports = repository.backend.reports
+        self._ended = repository.backend.memory.ended
+        self._fallback = repository.fallback
+        self._journal_writer = repository.journal_writer
+        self._verifier = repository.verifier
+        self._others = tuple(name for name in repository.backend.table.loaded_together if name != AUTH)
         self._of_user = (AUTH, *self._others)
-        self._former = FormerPlaces(parts)
+        self._former = FormerPlaces(repository)
 
     def load(
         self, sid: SessionId, scope: RequestScope, life: Life, *, fresh: bool = False, on_line: bool = True

@@ -13,17 +13,14 @@ from collections.abc import Callable
 from ..exceptions import GrantRefused
 from ..policy.ids import SessionId
 from ..stores.backend import Backend
-from .category_writes import CategoryWrites
 from .fallback import Fallback
 from .journal_writer import JournalWriter
-from .parts import Parts
 from .plain_changes import PlainChanges
 from .reads import Reads
 from .revocations import Revocations, UserSessions
-from .row_writes import RowWrites
-from .saves import Saves
 from .scope import RequestScope
 from .verifier import Verifier
+from .writes import RowWrites, Saves
 
 _MINT_TRIES = 8
 """Ids that are thrown away for a shard that answers: of two that is one in 256 requests that does not get one."""
@@ -50,17 +47,17 @@ class SessionRepository:
         self.table = backend.table
         self.backend = backend
         self.recorder = backend.recorder
+        self.now_ms = now_ms
         self.fallback = Fallback(backend.settings, backend.memory, backend.register)
-        journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports, clock=backend.clock)
-        verifier = Verifier(backend, journal_writer)
-        parts = Parts(backend, self.fallback, journal_writer, verifier, now_ms)
-        self.reads = Reads(parts)
+        self.journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports, clock=backend.clock)
+        self.verifier = Verifier(backend, self.journal_writer)
+        self.reads = Reads(self)
         self.line = self.reads.line
-        self.plain_changes = PlainChanges(parts, self.line, lambda digest: self.begin(digest=digest))
-        self.row_writes = RowWrites(parts, make_refusal)
-        self.revocations = Revocations(parts)
-        self.devices = UserSessions(parts, self.revocations)
-        self.saves = Saves(parts, self.row_writes, CategoryWrites(parts), self.revocations)
+        self.plain_changes = PlainChanges(self)
+        self.row_writes = RowWrites(self, make_refusal)
+        self.revocations = Revocations(self)
+        self.devices = UserSessions(self)
+        self.saves = Saves(self)
 
     def begin(self, budget: float | None = None, digest: str | None = None) -> RequestScope:
         """Begin one request over the stores.

@@ -4,7 +4,7 @@ sessions of one user, as that user is shown them, names them and ends them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import events
 from ..events import EndedBy
@@ -16,8 +16,10 @@ from ..policy.health import DATABASE
 from ..policy.ids import SIGNED_IN
 from ..policy.plans import Kept, Revoked
 from ..policy.rows import AuthRow, EndedSession, RowState
-from .parts import Part, Parts
 from .scope import LIST_SESSIONS, REVOKE, SAVE_ROW, RequestScope
+
+if TYPE_CHECKING:
+    from .repository import SessionRepository
 
 T = TypeVar("T")
 
@@ -26,12 +28,29 @@ MOST_AT_ONCE = 200
 The others are ended by the replay."""
 
 
+class Part:
+    """A part of a request's work over the stores, with all that it may need at hand."""
+
+    def __init__(self, repository: SessionRepository) -> None:
+        backend = self._backend = repository.backend
+        self._reports = backend.reports
+        self._settings = backend.settings
+        self._database = backend.database
+        self._primary = backend.primary
+        self._memory = backend.memory
+        self._ended = backend.memory.ended
+        self._clock = backend.clock
+        self._journal_writer = repository.journal_writer
+        self._verifier = repository.verifier
+        self._now_ms = repository.now_ms
+
+
 class Revocations(Part):
     """Ends sessions of one digest, or all of a user."""
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__(parts)
-        self._delivered = parts.backend.journal.revocations.note_delivered
+    def __init__(self, repository: SessionRepository) -> None:
+        super().__init__(repository)
+        self._delivered = repository.backend.journal.revocations.note_delivered
 
     def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:
         """End a signed-in session for ever: database, Redis, this worker; what does not answer hears it later.
@@ -177,9 +196,9 @@ class Revocations(Part):
 class UserSessions(Part):
     """The sessions of one user. Asks the database: nothing of this is in Redis, or in a journal."""
 
-    def __init__(self, parts: Parts, revocations: Revocations) -> None:
-        super().__init__(parts)
-        self._revocations = revocations
+    def __init__(self, repository: SessionRepository) -> None:
+        super().__init__(repository)
+        self._revocations = repository.revocations
 
     def of_user(self, user_id: str, mine: str | None, scope: RequestScope) -> list[DescribedRow]:
         """Return the valid sessions of a user, without those that this host knows to be dead, oldest first.
@@ -240,8 +259,8 @@ class UserSessions(Part):
         if not any(one.is_mine for one in found):
             return Revoked(durable=True, sessions=0)
         others = [one.row.digest for one in found if not one.is_mine and only in (None, one.row.digest)]
-        parts = [others[first : first + MOST_AT_ONCE] for first in range(0, len(others), MOST_AT_ONCE)]
-        places = [self._revocations.end(part, scope, EndedBy.USER, by_device=True) for part in parts]
+        portions = [others[first : first + MOST_AT_ONCE] for first in range(0, len(others), MOST_AT_ONCE)]
+        places = [self._revocations.end(part, scope, EndedBy.USER, by_device=True) for part in portions]
         return Revoked(all(place is Kept.DATABASE for place in places), len(others))
 
 

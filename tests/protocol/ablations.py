@@ -20,7 +20,6 @@ from flask_langpont_session.policy.rows import AuthEntry, AuthRow, EndedSession,
 from flask_langpont_session.recovery import giving_back, merges, recovery, rows
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
-    category_writes,
     fallback,
     former,
     journal_writer,
@@ -28,9 +27,9 @@ from flask_langpont_session.request import (
     reads,
     repository,
     revocations,
-    row_writes,
     scope,
     verifier,
+    writes,
 )
 from flask_langpont_session.stores import backend
 from flask_langpont_session.stores.host import entries, host_clock, journal, presence, register
@@ -346,12 +345,12 @@ def _never_touches(self: near.NearCache, reading: near.Reading, answer: records.
 _keep = near.NearCache.keep
 
 
-def _sends_again(self: category_writes.CategoryWrites, plan: Plan, *arguments: Any) -> bool:
+def _sends_again(self: writes.CategoryWrites, plan: Plan, *arguments: Any) -> bool:
     plan.sent = None
     return _save_categories(self, plan, *arguments)
 
 
-_save_categories = category_writes.CategoryWrites.save
+_save_categories = writes.CategoryWrites.save
 
 
 def _copies_stay(self: lane.Lane) -> None:
@@ -403,14 +402,14 @@ def _idle_as_any(self: verifier.Verifier, row: AuthRow, scope: Any, life: leases
     _extend_idle(self, row, scope, leases.Life(life.idle_ms, life.absolute_ms))
 
 
-_renamed = row_writes.RowWrites._renamed
+_renamed = writes.RowWrites._renamed
 
 
 def _every_change_of_id_is_a_proof(self: Any, row: AuthRow, digest: str, payload: Any, plan: Plan, scope: Any) -> Any:
     return _renamed(self, row, digest, payload, replace(plan, confirms=True), scope)
 
 
-def _written_always(self: category_writes.CategoryWrites, plan: Plan, digest: str, scope: Any, changes: Any) -> bool:
+def _written_always(self: writes.CategoryWrites, plan: Plan, digest: str, scope: Any, changes: Any) -> bool:
     self._send(RecordRef(digest, ANONYMOUS, shadow=True), changes, scope, guard="free")
     return True
 
@@ -423,13 +422,13 @@ _raise_version = sim_database.SimDatabase.raise_version
 
 
 def _sends_what_is_unseen(
-    self: category_writes.CategoryWrites, ref: RecordRef, changes: Any, scope: Any, *, is_new: bool = False
+    self: writes.CategoryWrites, ref: RecordRef, changes: Any, scope: Any, *, is_new: bool = False
 ) -> bool:
     seen = {name: replace(change, unseen=frozenset()) for name, change in changes.items()}
     return _must_wait(self, ref, seen, scope, is_new=is_new)
 
 
-_must_wait = category_writes.CategoryWrites._must_wait
+_must_wait = writes.CategoryWrites._must_wait
 
 
 def _nothing_is_nothing(self: reads.Reads, ref: RecordRef, category: str, answer: Any, overlay: Any) -> bool:
@@ -521,15 +520,15 @@ ABLATIONS: tuple[Ablation, ...] = (
             "local function written_since(name, moment)\n  do return tonumber(record.stamp) > moment end",
         ),
     ),
-    Ablation("session limit", row_writes, "limit_of", lambda user_id, settings: None),
+    Ablation("session limit", writes, "limit_of", lambda user_id, settings: None),
     Ablation("displaced sessions are made known", revocations.Revocations, "displaced", _nothing),
-    Ablation("a proof by confirmation only", row_writes.RowWrites, "_renamed", _every_change_of_id_is_a_proof),
-    Ablation("a proof goes along", row_writes, "AUTHENTICATED_AT", "none of these"),
-    Ablation("a proof is noted", row_writes, "noted", lambda payload, at_ms: payload),
+    Ablation("a proof by confirmation only", writes.RowWrites, "_renamed", _every_change_of_id_is_a_proof),
+    Ablation("a proof goes along", writes, "AUTHENTICATED_AT", "none of these"),
+    Ablation("a proof is noted", writes, "noted", lambda payload, at_ms: payload),
     Ablation("shorter lives", privileges.LifeByRights, "of", lambda self, payload: self),
     Ablation("shorter idle times", privileges.Privileges, "idle_ms", lambda self, payload, idle_ms: idle_ms),
     Ablation("shorter idle times in Redis", verifier.Verifier, "_extend_idle", _idle_as_any),
-    Ablation("another id for a shorter life", row_writes, "begins_to_live_shorter", lambda life, before, after: False),
+    Ablation("another id for a shorter life", writes, "begins_to_live_shorter", lambda life, before, after: False),
     Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),
     Ablation("a busy journal may hold something", journal_writer.JournalWriter, "has_writes", _waits_if_it_is_read),
     Ablation("levels that keep nothing", journal_writer.JournalWriter, "_outlives_request", lambda *arguments: True),
@@ -566,7 +565,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("all workers of a host give back", presence.Presence, "others", lambda self: []),
     Ablation("additions to nothing are in doubt", giving_back.GivingBack, "is_overdue", property(lambda self: False)),
-    Ablation("what could not be read waits", category_writes.CategoryWrites, "_must_wait", _sends_what_is_unseen),
+    Ablation("what could not be read waits", writes.CategoryWrites, "_must_wait", _sends_what_is_unseen),
     Ablation("what a replica lacks is unknown", reads.Reads, "_is_behind", _nothing_is_nothing),
     _script("additions are counted once", ("if is_counted(counted, mode) then", "if false then")),
     _script("late commands do nothing", ("if sub(head, 32, 47) < now then", "if false then")),
@@ -576,7 +575,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("the end of what vouches", lane.Lane, "_forget", _copies_stay),
     _script("the read behind an own write", ("if sub(head, 20, 20) == '1' then", "if false then")),
     Ablation("change ids around an own write", register.Register, "change", _any_change_id),
-    Ablation("what was sent is not sent again", category_writes.CategoryWrites, "save", _sends_again),
+    Ablation("what was sent is not sent again", writes.CategoryWrites, "save", _sends_again),
     Ablation("a hit at level 0 only", line.Line, "read", _finds_in_outages),
     Ablation("the journal before a hit", line, "is_untouched", _says_nothing),
     Ablation("lease of a hit", verifier.Verifier, "leased", _hits_for_ever),
@@ -587,7 +586,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("each entry apart", merges.Merges, "_each_apart", lambda self, merge, groups: merge(groups)),
     Ablation("revocations that the journal did not take", RevocationQueue, "_hold", _nothing),
     Ablation("log out everywhere that the journal did not take", RevocationQueue, "_hold_user", _nothing),
-    Ablation("an end behind a change of auth", category_writes.CategoryWrites, "_write_shadow", _written_always),
+    Ablation("an end behind a change of auth", writes.CategoryWrites, "_write_shadow", _written_always),
     Ablation("delivered revocations are told again", missed.LostCommits, "suspect", _nothing),
     Ablation("a last look at delivered revocations", missed.LastLooks, "pending", lambda *arguments: iter(())),
     Ablation("rights of both versions", verifier, "narrowed", lambda row, later, users, rights: dict(row.payload)),
