@@ -13,7 +13,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 from redis import ConnectionPool
 from sqlalchemy import Engine
@@ -223,16 +223,6 @@ def page_like(example: str) -> Check:
         return None
 
     return check
-
-
-def agent(name: str, value: Any) -> str | None:
-    problem = f"{name}: tcp://host:port or udp://host:port, such as tcp://127.0.0.1:25888, or None, not {value!r}"
-    try:
-        url = urlsplit(value) if isinstance(value, str) else None
-        is_whole = url is not None and url.scheme in ("tcp", "udp") and bool(url.hostname and url.port)
-    except ValueError:
-        return problem
-    return None if is_whole and url is not None and not (url.path or url.query or url.username) else problem
 
 
 def engine(name: str, value: Any) -> str | None:

@@ -392,7 +392,6 @@ def _metrics_problems(settings: Settings) -> list[str]:
     idle = [
         f"{PREFIX}{name}: nothing reads it; add {exporter!r} to METRICS, or leave this out"
         for name, exporter in (
-            ("METRICS_EMF_AGENT", "emf"),
             ("METRICS_URL", "prometheus"),
             ("METRICS_REGISTRY", "prometheus"),
         )

@@ -47,7 +47,6 @@ ALONE: Mapping[str, Any] = {
     "metrics": [],
     "metrics_url": None,
     "metrics_registry": None,
-    "metrics_emf_agent": None,
     "alert_topics": {},
     "adopt": [],
 }
@@ -143,7 +142,6 @@ class Settings:
     service: str = _setting("LangPont", checks.dimension)
     metrics: Sequence[str] = _setting(list, checks.some_of("cloudwatch", "emf", "otel", "prometheus"))
     metrics_interval: float = _setting(60, checks.number(1, LONGEST_METRICS_INTERVAL, _SECONDS))
-    metrics_emf_agent: str | None = _setting(None, checks.optional(checks.agent))
     metrics_url: str | None = _setting(None, checks.optional(checks.page_like("/metrics")))
     metrics_registry: Any = _setting(None, checks.registry)
     alert_topics: Mapping[str, str] = _setting(dict, checks.topics)
@@ -252,6 +250,7 @@ _FORMER: Mapping[str, str] = {
     "max_fields": "a category has 256 keys at most",
     "max_depth": "lists, dicts and tuples are nested 32 levels at most",
     "drill_socket": "`flask langpont drill` is of a copy of the application; in staging, stop a store for a while",
+    "metrics_emf_agent": "EMF goes to the standard output, which the CloudWatch agent can read",
     "alert_repeat": "an alert is sent once and called off; the receiver repeats it, by its dedup_key",
     "health_fail_level": "let the monitor ask for the level, as in /healthz?fail_at=4",
 }

@@ -1,5 +1,5 @@
-"""Figures as CloudWatch's embedded metric format: lines of JSON on the standard output or to the CloudWatch agent, of
-which CloudWatch Logs makes metrics. No call to AWS, no credentials: for containers and Lambda.
+"""Figures as CloudWatch's embedded metric format: lines of JSON on the standard output, of which CloudWatch Logs makes
+metrics. No call to AWS, no credentials: for containers and Lambda.
 
 In a document each metric stands once and each dimension has one value: so there is a document for all of it, and one
 for each value of a third dimension that has something to tell. They have the same namespace and dimensions as what
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import catalogue
 from .drops import Drops
@@ -30,22 +27,16 @@ MOST_METRICS = 100
 MOST_VALUES = 100
 """Of one metric in one document."""
 
-_WAIT = 0.8
-"""Seconds, for a connection to the agent and for what is sent."""
-
 Document = dict[str, Any]
 
 IN_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 """Whether this process is frozen between requests: then threads beside them do not run, and their time is unknown."""
 
 
-def documents(
-    found: Figures, *, environment: str, service: str, at_ms: int, log_group: str | None = None
-) -> Iterator[Document]:
+def documents(found: Figures, *, environment: str, service: str, at_ms: int) -> Iterator[Document]:
     """Yield figures as documents.
 
     :param at_ms: milliseconds since 1970.
-    :param log_group: where the agent is to write them; None: where the standard output goes.
     """
     groups: dict[tuple[str, str], dict[str, Counts]] = {}
     for figure, counts in found.items():
@@ -53,7 +44,7 @@ def documents(
     for (by, of), metrics in groups.items():
         dimensions = {"Environment": environment, "Service": service} | ({by: of} if by else {})
         for targets in _targets(metrics):
-            yield _document(targets, dimensions, at_ms, log_group)
+            yield _document(targets, dimensions, at_ms)
 
 
 def _targets(metrics: Mapping[str, Counts]) -> Iterator[dict[str, Any]]:
@@ -83,19 +74,16 @@ def _target(counts: Counts) -> Any:
     return values if len(values) > 1 else values[0]
 
 
-def _document(targets: Mapping[str, Any], dimensions: Mapping[str, str], at_ms: int, log_group: str | None) -> Document:
+def _document(targets: Mapping[str, Any], dimensions: Mapping[str, str], at_ms: int) -> Document:
     metrics = [{"Name": name, "Unit": BY_NAME[name].unit} for name in targets]
     directive = {"Namespace": catalogue.NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": metrics}
     about = {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}
-    if log_group is not None:
-        about["LogGroupName"] = log_group
     return {"_aws": about, **dimensions, **targets}
 
 
 class Emf:
     """Writes figures. Made and used in one thread of one process.
 
-    :param agent: ``tcp://host:port`` or ``udp://host:port`` of the CloudWatch agent; None: the standard output.
     :param clock: seconds since 1970.
     """
 
@@ -105,52 +93,23 @@ class Emf:
         *,
         environment: str,
         service: str,
-        agent: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._dimensions = {"environment": environment, "service": service}
-        self._log_group = _log_group(service, agent)
-        self._agent = agent
         self._clock = clock
-        self._drops = Drops(recorder, agent or "the standard output")
+        self._drops = Drops(recorder, "the standard output")
 
     def publish(self, found: Figures) -> None:
         """Write figures, in one attempt."""
         dropped = self._drops.number
         everything = {**found, **number(catalogue.METRICS_DROPPED, dropped)}
         at_ms = int(self._clock() * 1000)
-        made = documents(everything, **self._dimensions, at_ms=at_ms, log_group=self._log_group)
-        lines = [f"{json.dumps(one)}\n" for one in made]
+        lines = [f"{json.dumps(one)}\n" for one in documents(everything, **self._dimensions, at_ms=at_ms)]
         try:
-            if self._agent is None:
-                _to_standard_output(lines)
-            else:
-                _to_agent(self._agent, lines)
+            # All at once: what other threads print stands before or behind it.
+            sys.stdout.write("".join(lines))
+            sys.stdout.flush()
         except (OSError, ValueError) as error:  # ValueError: it is closed
             self._drops.failed(type(error).__name__, len(everything))
         else:
             self._drops.succeeded(dropped)
-
-
-def _log_group(service: str, agent: str | None) -> str | None:
-    """Return the log group's name as AWS' own libraries form it, of the characters that such a name may have."""
-    return None if agent is None else re.sub(r"[^A-Za-z0-9_/.#-]", "-", f"{service}-metrics")
-
-
-def _to_standard_output(lines: list[str]) -> None:
-    # All at once: what other threads print stands before or behind it.
-    sys.stdout.write("".join(lines))
-    sys.stdout.flush()
-
-
-def _to_agent(agent: str, lines: list[str]) -> None:
-    url = urlsplit(agent)
-    where = url.hostname or "", url.port or 0
-    if url.scheme == "tcp":
-        with socket.create_connection(where, timeout=_WAIT) as connection:
-            connection.sendall("".join(lines).encode())
-        return
-    family, kind, protocol, _, address = socket.getaddrinfo(*where, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as datagrams:
-        for line in lines:
-            datagrams.sendto(line.encode(), address)

@@ -108,8 +108,7 @@ class Exporting:
         if EMF in self._settings.metrics:
             from . import emf
 
-            agent = self._settings.metrics_emf_agent
-            writes = emf.Emf(self._recorder, environment=environment, service=service, agent=agent)
+            writes = emf.Emf(self._recorder, environment=environment, service=service)
             if emf.IN_LAMBDA:
                 self._at_end = self._publishing_at_end(writes.publish)
             else:

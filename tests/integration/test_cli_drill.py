@@ -80,8 +80,7 @@ def test_each_feature_gets_what_the_table_promises(
 def test_without_a_replica_the_level_is_2(primary: Valkey, tmp_path: Path) -> None:
     """The level is 2 without a replica. In debug, no leave is asked for; a feature that the table lets go shows its
     DEFAULTS; and a drill publishes nothing of its own."""
-    emf: dict[str, Any] = {"METRICS": ["emf"], "METRICS_EMF_AGENT": "udp://127.0.0.1:9"}
-    write_shop(tmp_path, REDIS_URL=primary.url, DEFAULTS={"lang": "en"}, MAX_SESSIONS_PER_USER=1, **emf)
+    write_shop(tmp_path, REDIS_URL=primary.url, DEFAULTS={"lang": "en"}, MAX_SESSIONS_PER_USER=1, METRICS=["emf"])
     done = run_flask(tmp_path, ["--app", "shop", "--debug", *DRILL, "primary-down", "--for", "0"], 120)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "  level 2 local_cache, noticed after " in done.stdout

@@ -174,7 +174,6 @@ PRODUCTION = {
     "REQUEST_BUDGET": 0.3,
     "METRICS": ["prometheus", "emf"],
     "METRICS_URL": "/metrics",
-    "METRICS_EMF_AGENT": "tcp://127.0.0.1:25888",
 }
 
 

@@ -118,7 +118,6 @@ DEFAULTS: dict[str, Any] = {
     "SERVICE": "LangPont",
     "METRICS": [],
     "METRICS_INTERVAL": 60,
-    "METRICS_EMF_AGENT": None,
     "METRICS_URL": None,
     "METRICS_REGISTRY": None,
     "ALERT_TOPICS": {},
@@ -217,7 +216,6 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "SERVICE": ("", None, 7, "  ", "ラングポント"),
     "METRICS": (None, "cloudwatch", 7, ["statsd"], [7]),
     "METRICS_INTERVAL": (0, 61, 300, "60", None),
-    "METRICS_EMF_AGENT": ("", "stdout", "tcp://", "tcp://host", "http://host:1", "tcp://host:x", "tcp://host:1/a", 7),
     "METRICS_URL": ("", "metrics", "/", "/metrics/", "/<path:x>", "/a b", 7),
     "METRICS_REGISTRY": (7, "registry", object()),
     "ALERT_TOPICS": (None, [], "arn:aws:sns:eu-west-1:123456789012:t",
@@ -476,7 +474,6 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
     for only, exporter in (
         ({"METRICS_URL": "/metrics"}, "prometheus"),
         ({"METRICS_REGISTRY": registry}, "prometheus"),
-        ({"METRICS_EMF_AGENT": "tcp://127.0.0.1:25888"}, "emf"),
     ):
         [problem] = problems_of(load, METRICS=["cloudwatch"], **only)
         assert problem.startswith(f"{PREFIX}{next(iter(only))}: ") and repr(exporter) in problem

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +95,6 @@ def test_an_interval_is_a_document_and_one_for_each_third_dimension() -> None:
         [["Environment", "Service", "Category"]],
     ]
     assert "LogGroupName" not in whole["_aws"]
-    assert made(found, log_group="shop-metrics")[0]["_aws"]["LogGroupName"] == "shop-metrics"
 
 
 numbers = st.dictionaries(st.integers(0, 10**6).map(float), st.integers(1, 10**9).map(float), min_size=1, max_size=250)
@@ -147,9 +143,9 @@ def test_the_validator_of_these_tests_finds_each_limit() -> None:
 FOUND: Figures = {Figure("Heartbeat"): {1.0: 2.0}}
 
 
-def an_emf(agent: str | None = None) -> tuple[Emf, Recorder]:
+def an_emf() -> tuple[Emf, Recorder]:
     recorder = Recorder()
-    return Emf(recorder, environment="test", service="my shop", agent=agent, clock=lambda: AT_MS / 1000), recorder
+    return Emf(recorder, environment="test", service="my shop", clock=lambda: AT_MS / 1000), recorder
 
 
 def test_each_document_is_a_line_of_the_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,42 +173,6 @@ def test_what_cannot_be_written_is_dropped_counted_and_said_once(
     writes.publish(FOUND)
     writes.publish(FOUND)
     assert [json.loads(line)["MetricsDropped"] for line in out.getvalue().splitlines()] == [6, 0]
-
-
-@pytest.fixture
-def tcp() -> Iterator[socket.socket]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        yield server
-
-
-def test_the_agent_gets_them_by_tcp(tcp: socket.socket) -> None:
-    """The agent gets the log group in which it is to write them."""
-    got: list[bytes] = []
-
-    def answer() -> None:
-        connection, _ = tcp.accept()
-        with connection:
-            while part := connection.recv(65_536):
-                got.append(part)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    writes, recorder = an_emf(f"tcp://127.0.0.1:{tcp.getsockname()[1]}")
-    writes.publish(FOUND)
-    thread.join()
-    [line] = b"".join(got).splitlines()
-    assert json.loads(line)["_aws"]["LogGroupName"] == "my-shop-metrics"
-    tcp.close()
-    writes.publish(FOUND)
-    assert recorder.counters() == {"metrics_dropped": 2}
-
-
-def test_the_agent_gets_them_by_udp() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(60)
-        an_emf(f"udp://127.0.0.1:{server.getsockname()[1]}")[0].publish(FOUND)
-        assert json.loads(server.recv(65_536))["Heartbeat"] == [1, 1]
 
 
 # -- an application ----------------------------------------------------------------------------------------------------
