@@ -323,7 +323,7 @@ class Adoption:
         if old is None:
             return
         if self.is_signed_in(old):
-            self._repository.row_writes.never_adopt(self._note(old), scope)
+            self._repository.saves.row_writes.never_adopt(self._note(old), scope)
         source.end(cookie, scope)
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from .former import FormerPlaces
 
 if TYPE_CHECKING:
     from .repository import SessionRepository
+    from .verifier import Verifier
 
 _AT_ONCE = 0.0
 """Seconds that the journal is waited for here."""
@@ -120,7 +121,7 @@ def is_untouched(journal: Journal, digest: str) -> bool:
 class Line:
     """Shows sessions of which nothing has changed since this worker read them."""
 
-    def __init__(self, repository: SessionRepository) -> None:
+    def __init__(self, repository: SessionRepository, verifier: Verifier) -> None:
         self._backend = repository.backend
         self._health = repository.backend.health
         self._journal = repository.backend.journal
@@ -128,7 +129,7 @@ class Line:
         self._memory = repository.backend.memory
         self._ended = repository.backend.memory.ended
         self._count_hit = partial(repository.backend.recorder.noting("near_cache_hits"), 1)
-        self._verifier = repository.verifier
+        self._verifier = verifier
         self._former = FormerPlaces(repository)
         self._near = repository.backend.settings.near_categories
         self._lives: dict[tuple[tuple[str, ...], str, int, bool, bool], Mapping[str, int]] = {}

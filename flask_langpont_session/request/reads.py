@@ -22,6 +22,7 @@ from .former import FormerPlaces
 from .journal_writer import NOTHING
 from .line import Line
 from .scope import LOAD, LOAD_REPLICA, LOOK_FOR_LOSS, QUARANTINE, RedisReply, RequestScope
+from .verifier import Verifier
 
 if TYPE_CHECKING:
     from .repository import SessionRepository
@@ -35,17 +36,18 @@ _READ_TRIES = 3
 class Reads:
     """Loads sessions.
 
+    :ivar verifier: decides whether a session of a user is valid.
     :ivar line: knows those that need no question.
     """
 
     def __init__(self, repository: SessionRepository) -> None:
-        self.line = Line(repository)
+        self.verifier = Verifier(repository.backend, repository.journal_writer)
+        self.line = Line(repository, self.verifier)
         self._backend = repository.backend
         self._reports = repository.backend.reports
         self._ended = repository.backend.memory.ended
         self._fallback = repository.fallback
         self._journal_writer = repository.journal_writer
-        self._verifier = repository.verifier
         self._others = tuple(name for name in repository.backend.table.loaded_together if name != AUTH)
         self._of_user = (AUTH, *self._others)
         self._former = FormerPlaces(repository)
@@ -84,11 +86,11 @@ class Reads:
             reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
             return reply
 
-        loaded = self._verifier.verify(digest, scope, life, reply, fresh=fresh, again=again if must_ask else None)
+        loaded = self.verifier.verify(digest, scope, life, reply, fresh=fresh, again=again if must_ask else None)
         row = loaded.row
         if row is None:
             is_dead = loaded.verdict is Verdict.DEAD or (must_ask and self._ended.is_dead(digest))
-        elif is_dead := self._ended.is_signed_out(row) and not self._verifier.has_lost_epoch(row, scope):
+        elif is_dead := self._ended.is_signed_out(row) and not self.verifier.has_lost_epoch(row, scope):
             loaded = Loaded.verified(Verdict.DEAD, reply.now_ms)
         if is_dead:
             self._backend.memory.kill(digest)

@@ -19,8 +19,7 @@ from .plain_changes import PlainChanges
 from .reads import Reads
 from .revocations import Revocations, UserSessions
 from .scope import RequestScope
-from .verifier import Verifier
-from .writes import RowWrites, Saves
+from .writes import CategoryWrites, RowWrites, Saves
 
 _MINT_TRIES = 8
 """Ids that are thrown away for a shard that answers: of two that is one in 256 requests that does not get one."""
@@ -47,17 +46,14 @@ class SessionRepository:
         self.table = backend.table
         self.backend = backend
         self.recorder = backend.recorder
-        self.now_ms = now_ms
         self.fallback = Fallback(backend.settings, backend.memory, backend.register)
         self.journal_writer = JournalWriter(backend.journal, self.fallback, backend.reports, clock=backend.clock)
-        self.verifier = Verifier(backend, self.journal_writer)
         self.reads = Reads(self)
         self.line = self.reads.line
         self.plain_changes = PlainChanges(self)
-        self.row_writes = RowWrites(self, make_refusal)
-        self.revocations = Revocations(self)
+        self.revocations = Revocations(self, now_ms)
         self.devices = UserSessions(self)
-        self.saves = Saves(self)
+        self.saves = Saves(self, CategoryWrites(self, now_ms), RowWrites(self, make_refusal))
 
     def begin(self, budget: float | None = None, digest: str | None = None) -> RequestScope:
         """Begin one request over the stores.

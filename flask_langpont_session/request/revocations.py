@@ -41,15 +41,18 @@ class Part:
         self._ended = backend.memory.ended
         self._clock = backend.clock
         self._journal_writer = repository.journal_writer
-        self._verifier = repository.verifier
-        self._now_ms = repository.now_ms
+        self._verifier = repository.reads.verifier
 
 
 class Revocations(Part):
-    """Ends sessions of one digest, or all of a user."""
+    """Ends sessions of one digest, or all of a user.
 
-    def __init__(self, repository: SessionRepository) -> None:
+    :param now_ms: milliseconds since 1970.
+    """
+
+    def __init__(self, repository: SessionRepository, now_ms: Callable[[], int]) -> None:
         super().__init__(repository)
+        self._now_ms = now_ms
         self._delivered = repository.backend.journal.revocations.note_delivered
 
     def revoke(self, digest: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> bool:

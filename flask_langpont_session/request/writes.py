@@ -48,12 +48,15 @@ nothing which any request writes meanwhile is undone by it."""
 
 
 class Saves(Part):
-    """Brings a request's changes to the stores."""
+    """Brings a request's changes to the stores.
 
-    def __init__(self, repository: SessionRepository) -> None:
+    :ivar row_writes: writes the rows of signed-in sessions.
+    """
+
+    def __init__(self, repository: SessionRepository, categories: CategoryWrites, row_writes: RowWrites) -> None:
         super().__init__(repository)
-        self._rows = repository.row_writes
-        self._categories = CategoryWrites(repository)
+        self.row_writes = row_writes
+        self._categories = categories
         self._revocations = repository.revocations
 
     def save(self, plan: Plan, scope: RequestScope) -> Saved:
@@ -95,9 +98,9 @@ class Saves(Part):
         old = origin.digest if origin and origin.kind == SIGNED_IN else None
         began = self._clock()
         try:
-            created = self._rows.new_row(plan, target.digest, payload, old, scope)
+            created = self.row_writes.new_row(plan, target.digest, payload, old, scope)
         except StoreError as error:
-            raise self._rows.refused(error) from None
+            raise self.row_writes.refused(error) from None
         if created is None or created.row.state is not RowState.VALID:
             return self._came_too_late(plan, old, scope)
         row = created.row
@@ -138,7 +141,7 @@ class Saves(Part):
         :raises GrantRefused: it was a sign-in: the user was logged out everywhere at this moment.
         """
         if not plan.renames:
-            raise self._rows.refused()
+            raise self.row_writes.refused()
         if old:
             self._revocations.make_known({old: 0}, scope, in_database=True)
         return Saved(stored=False, ended=True)
@@ -162,7 +165,7 @@ class Saves(Part):
         is_laid = self._categories.lay_beneath(plan, target, scope)
         if target.kind == SIGNED_IN:
             began = self._clock()
-            row = self._rows.adopted_row(plan, target.digest, auth.sets if auth else {}, note, scope)
+            row = self.row_writes.adopted_row(plan, target.digest, auth.sets if auth else {}, note, scope)
             if row is None:
                 return Saved(stored=False, ended=True)
             self._memory.put_auth(row, began)
@@ -191,13 +194,13 @@ class Saves(Part):
         def write(row: AuthRow) -> AuthRow | None:
             nonlocal number
             number = self._journal_writer.row_changing(row.digest)
-            return self._rows.compare_and_set(row, apply_change(row.payload, change), plan, scope)
+            return self.row_writes.compare_and_set(row, apply_change(row.payload, change), plan, scope)
 
         try:
-            updated = self._rows.compete(row, write, scope, is_confirmed=is_confirmed)
+            updated = self.row_writes.compete(row, write, scope, is_confirmed=is_confirmed)
         except StoreError as error:
             if plan.grants:
-                raise self._rows.refused(error) from None
+                raise self.row_writes.refused(error) from None
             self._keep(plan, change, row.digest, scope)
             plan.permanence_changed = False  # the row lives as long as before, and so does its cookie
             return None
@@ -473,10 +476,14 @@ def _asked(ask: Callable[[str], int | None], user_id: str) -> int | None:
 
 
 class CategoryWrites(Part):
-    """Stores what requests have changed of categories."""
+    """Stores what requests have changed of categories.
 
-    def __init__(self, repository: SessionRepository) -> None:
+    :param now_ms: milliseconds since 1970.
+    """
+
+    def __init__(self, repository: SessionRepository, now_ms: Callable[[], int]) -> None:
         super().__init__(repository)
+        self._now_ms = now_ms
         self._fallback = repository.fallback
 
     def save(self, plan: Plan, target: SessionId, scope: RequestScope, row: AuthRow | None) -> bool:

@@ -179,7 +179,7 @@ class AuthKeys:
         """
         self._require_browser()
         if not self._work.scope.can(DATABASE, WRITE):
-            raise self._work.repository.row_writes.refused(key=key)
+            raise self._work.repository.saves.row_writes.refused(key=key)
 
     def _require_browser(self) -> None:
         if self._work.context.is_outside:
@@ -192,7 +192,7 @@ class AuthKeys:
         """
         self._require_arbiter()
         if self._work.unverified:
-            raise self._work.repository.row_writes.refused()
+            raise self._work.repository.saves.row_writes.refused()
         self._work.grants = True
 
     def delete(self, key: str) -> None:

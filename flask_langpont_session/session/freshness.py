@@ -43,7 +43,7 @@ def _row_of_before(work: Work) -> AuthRow | None:
     before = work.origin
     loaded = work.repository.reads.load(before, work.scope, work.life, fresh=True) if before else None
     if loaded is not None and loaded.verdict is Verdict.UNVERIFIABLE:
-        raise work.repository.row_writes.refused()
+        raise work.repository.saves.row_writes.refused()
     if loaded is None or loaded.row is None:
         work.came_too_late()
         return None

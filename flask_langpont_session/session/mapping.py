@@ -455,7 +455,7 @@ class Session(DictLike):
         origin = self.work.origin
         if origin is None or origin.kind != SIGNED_IN or self.work.load().verdict is not Verdict.DEAD:
             return False
-        return self.work.repository.row_writes.take_displaced(origin.digest, self.work.scope)
+        return self.work.repository.saves.row_writes.take_displaced(origin.digest, self.work.scope)
 
     @property
     def label(self) -> str | None:

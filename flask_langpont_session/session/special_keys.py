@@ -115,7 +115,7 @@ class SpecialKeys:
         work, origin = self._work, self._work.origin
         if origin is None or origin.kind != SIGNED_IN or work.load().verdict is not Verdict.DEAD:
             return False
-        return work.repository.row_writes.was_displaced(origin.digest, self._work.scope)
+        return work.repository.saves.row_writes.was_displaced(origin.digest, self._work.scope)
 
     def csrf_token(self, key: str) -> str:
         """Return the CSRF token, which is derived from the session id: nothing is stored, and it works at every level.
