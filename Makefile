@@ -12,7 +12,7 @@ SMALL_SUITES := flask flask-login flask-wtf
 # 3.11 3.12 …
 PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test unit check figures pythons pictures docs diagrams small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak busy-suite clean
+.PHONY: demo test unit check figures pythons pictures docs diagrams small-suites peer-suites mysqlclient lowest environments bench freshness throughput scale outage-report soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)
@@ -130,10 +130,6 @@ soak: $(INSTALLED)
 	LANGPONT_SOAK_SECONDS=600 $(BIN)/python -m pytest tests/soak
 	LANGPONT_WALKS=1000 LANGPONT_WALK_SEED=$$(date +%s) $(BIN)/python -m pytest tests/protocol/test_walks.py
 	LANGPONT_REAL_SCHEDULES=100 $(BIN)/python -m pytest tests/protocol/test_real_world.py
-
-# The tests that docs/flask.md recommends, 300 times, on a machine that has twenty other things to do: ten minutes.
-busy-suite: $(INSTALLED)
-	LANGPONT_BUSY_PROCESSES=20 $(BIN)/python -m pytest tests/docs/test_the_suite_of_the_docs.py
 
 clean:
 	rm -rf $(VENV) .venv-suites .venv-peers .venv-lowest $(PYTHONS:%=.venv-%) dist

@@ -91,7 +91,7 @@ def test_d34_what_a_clock_that_was_set_lets_run_out_is_given_back(
         wait_until(lambda: all(worker.counters().get("DataLost") for worker in a.workers), "both noticed")
 
 
-@pytest.mark.parametrize("seconds", [10, -10, 3600, -3600, DAY, -DAY])
+@pytest.mark.parametrize("seconds", [-3600, DAY])
 def test_d25_a_step_of_the_clock_of_redis_in_an_outage(clocked: Stage, redis: ClockedValkey, seconds: int) -> None:
     """Nothing that was acknowledged is lost, and nothing that was ended is undone."""
     with clocked.host("a", 2, **PATIENT) as a:

@@ -23,7 +23,7 @@ from tests.support.site.hosts import LONG, Stage, Worker
 from .conftest import HostMaker
 from .support import cut, look, reported, send, session_of
 
-ENTRIES = 4000
+ENTRIES = 2000
 """Of the journal that is replayed."""
 
 AGAIN = 4.0

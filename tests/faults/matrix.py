@@ -228,7 +228,7 @@ ELSEWHERE: tuple[ProvedElsewhere, ...] = (
          f"{_TLS}::test_a_bit_that_was_turned_over_costs_one_command")),
     ProvedElsewhere(44, "fork",
         ("integration/test_clients.py::test_a_forked_worker_serves_with_its_own",
-         "topologies/test_start.py::test_workers_live_through_an_outage",
+         "topologies/test_servers.py::test_all_first_requests_are_answered",
          "topologies/test_crossed_replies.py::test_children_do_not_read_each_others_replies")),
 )  # fmt: skip
 """Faults that need a cluster, certificates or processes."""

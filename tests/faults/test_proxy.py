@@ -43,12 +43,6 @@ class _Echo(socketserver.StreamRequestHandler):
             self.wfile.write(line)
 
 
-class _Greeter(_Echo):
-    def handle(self) -> None:
-        self.wfile.write(b"welcome\n")
-        super().handle()
-
-
 @contextmanager
 def serving(handler: type[socketserver.StreamRequestHandler]) -> Iterator[EchoServer]:
     with EchoServer(("127.0.0.1", 0), handler) as server:
@@ -129,12 +123,3 @@ def test_each_fault_does_what_it_says() -> None:
             assert ask(one, b"again") == b"again\n"
             proxy.drop_connections()
             assert one.recv(1) == b""
-
-
-def test_a_greeting_is_the_answer_to_having_connected() -> None:
-    with serving(_Greeter) as server, FaultProxy("127.0.0.1", int(server.server_address[1]), greets=True) as proxy:
-        with proxy.failing(SWALLOW_REPLY), socket.create_connection(("127.0.0.1", proxy.port), timeout=30):
-            wait_until(lambda: proxy.hits["swallow_reply"] == 1, "the greeting")
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as client:
-            assert client.recv(100) == b"welcome\n"
-            assert ask(client, b"thanks") == b"thanks\n"

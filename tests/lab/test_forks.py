@@ -1,6 +1,5 @@
 """Programs that are forked from one that has imported them are used like any other process, and end with us."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,31 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devservers.forks import Fork
-from devservers.processes import LONG, alive, wait_until
-from tests.lab import forked
-
-
-def test_a_fork_runs_in_an_environment_and_a_session_of_its_own(tmp_path: Path) -> None:
-    """Its output is added to the log."""
-    log = tmp_path / "log"
-    log.write_text("before\n")
-    fork = Fork(forked.__name__, log=log, env={"SAYS": "here"})
-    assert fork.wait(LONG) == 0
-    assert fork.poll() == 0
-    assert log.read_text() == "before\nhere True ['SAYS']\n"
-    fork.send_signal(signal.SIGKILL)  # there is none any more that it could reach
-
-
-def test_a_fork_is_waited_for_and_killed(tmp_path: Path) -> None:
-    """A fork is waited for and killed as a subprocess is."""
-    fork = Fork(forked.__name__, log=tmp_path / "log", env={"SAYS": "wait"})
-    with pytest.raises(subprocess.TimeoutExpired):
-        fork.wait(0.01)
-    assert fork.poll() is None
-    fork.send_signal(signal.SIGKILL)
-    assert fork.wait(LONG) == -signal.SIGKILL
-
+from devservers.processes import alive, wait_until
 
 PARENT = """
 import sys

@@ -10,14 +10,12 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-import redis
 
 from devservers import processes
 from devservers.leftovers import remove_leftovers
 from devservers.postgres import postgres_program
 from devservers.processes import alive, wait_until
 from devservers.servers import Postgres, ServerError, Valkey
-from devservers.valkey import SHORT
 
 DAC_OVERRIDE = 1 << 1
 """The capability to pass over the rights of files, in /proc/PID/status."""
@@ -40,106 +38,10 @@ def connect(server: Postgres, timeout: int = 5) -> "psycopg.Connection[tuple[obj
     return psycopg.connect(address, connect_timeout=timeout, autocommit=True)
 
 
-def test_a_valkey_comes_back_at_the_same_address_with_its_data(valkey: Valkey) -> None:
-    """Killed or stopped; its append-only file is read back, and only then does start() return. Every verb may be
-    repeated."""
-    address = valkey.url
-    for end in (valkey.kill, valkey.stop):
-        with valkey.client() as client:
-            client.set("key", end.__name__)
-        end()
-        end()
-        assert not valkey.running and valkey.pid is None
-        with valkey.client() as client, pytest.raises(redis.ConnectionError):
-            client.ping()
-        valkey.start()
-        pid = valkey.pid
-        valkey.start()
-        with valkey.client() as client:
-            assert client.get("key") == end.__name__
-        assert (valkey.url, valkey.pid) == (address, pid)
-
-
-def test_without_append_only_file_a_killed_valkey_is_empty(tmp_path: Path) -> None:
-    """This is how a test gets a Redis that lost everything."""
-    with Valkey(tmp_path, appendonly=False) as server:
-        with server.client() as client:
-            client.set("key", "value")
-        server.kill()
-        server.start()
-        with server.client() as client:
-            assert client.get("key") is None
-
-
-def test_a_frozen_valkey_keeps_its_connections_and_says_nothing(valkey: Valkey) -> None:
-    """Clients run into their time-outs until it is thawed, started or stopped."""
-    with valkey.client(SHORT) as client:
-        client.ping()
-        for go_on in (valkey.thaw, valkey.start):
-            valkey.freeze()
-            assert valkey.running and valkey.frozen
-            with pytest.raises(redis.TimeoutError):
-                client.ping()
-            go_on()
-            assert not valkey.frozen
-            assert client.ping()
-    valkey.freeze()
-    valkey.stop()
-    assert not valkey.running
-
-
-def test_a_replica_has_the_data_and_follows_again_after_the_primary_was_down(tmp_path: Path) -> None:
-    """The replica finds the restarted primary by itself."""
-    with (
-        Valkey(tmp_path / "primary") as primary,
-        Valkey(tmp_path / "replica", replica_of=primary) as replica,
-        replica.client() as reader,
-    ):
-        with primary.client() as writer:
-            writer.set("key", "value")
-            assert writer.wait(1, 5000) == 1
-        assert reader.get("key") == "value"
-        primary.kill()
-        assert reader.get("key") == "value"
-        primary.start()
-        with primary.client() as writer:
-            writer.set("key", "new")
-        wait_until(lambda: bool(reader.get("key") == "new"), "replication")
-        primary.kill()
-        replica.kill()
-        replica.start()  # without a primary, it answers from its own file
-        assert reader.ping()
-
-
 def test_a_server_that_cannot_start_says_why(valkey: Valkey, tmp_path: Path) -> None:
     """A port that is taken, for instance."""
     with pytest.raises(ServerError, match="in use"):
         Valkey(tmp_path / "other", port=valkey.port).start()
-
-
-def test_a_killed_postgres_keeps_what_was_committed(postgres: Postgres) -> None:
-    """SIGKILL is not a crash of the host: commits survive although fsync is off."""
-    with connect(postgres) as connection:
-        connection.execute("CREATE TABLE t (a int)")
-        connection.execute("INSERT INTO t VALUES (7)")
-    address = postgres.url
-    postgres.kill()
-    with pytest.raises(psycopg.OperationalError):
-        connect(postgres)
-    postgres.start()
-    assert postgres.url == address
-    with connect(postgres) as connection:
-        assert connection.execute("SELECT a FROM t").fetchall() == [(7,)]
-
-
-def test_stop_ends_postgres_although_a_client_is_connected(postgres: Postgres) -> None:
-    """The client is thrown out; the stop does not wait for it."""
-    with connect(postgres) as connection:
-        process = psutil.Process(connection.info.backend_pid)
-        postgres.stop()
-        assert not alive(process)
-        with pytest.raises(psycopg.OperationalError):
-            connection.execute("SELECT 1")
 
 
 def test_freeze_reaches_every_backend_of_postgres(postgres: Postgres) -> None:
@@ -156,13 +58,6 @@ def test_freeze_reaches_every_backend_of_postgres(postgres: Postgres) -> None:
         postgres.freeze()
         postgres.kill()
         assert not alive(process)
-
-
-def test_postgres_lets_no_client_in_without_its_password(postgres: Postgres) -> None:
-    """A superuser of PostgreSQL can run programs as the server's user."""
-    address = f"postgresql://postgres:wrong@127.0.0.1:{postgres.port}/postgres"
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(address, connect_timeout=5)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has these rights one by one")

@@ -44,11 +44,13 @@ import gc
 import os
 import threading
 import time
+import weakref
 
 import pytest
 from shop import create_app
 
 ONE_PER_PROCESS = {"langpont-session-lag"}
+applications = []
 
 
 def names():
@@ -57,7 +59,9 @@ def names():
 
 @pytest.fixture
 def app(langpont_app_config):
-    return create_app(langpont_app_config)
+    made = create_app(langpont_app_config)
+    applications.append(weakref.ref(made))
+    return made
 
 
 @pytest.fixture
@@ -74,6 +78,7 @@ def nothing_is_left():
     assert names() <= ONE_PER_PROCESS
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) < 40
+    assert sum(made() is not None for made in applications) < 3 < len(applications)
 """
 
 TESTS = """
@@ -143,7 +148,7 @@ def suite(tmp_path: Path) -> Path:
 
 
 def test_a_suite_with_an_application_for_each_test(suite: Path) -> None:
-    """No server, no flag, no thread, file or connection that is left over; nothing beside the suite's own files."""
+    """No server, no flag, nothing that is left over in the process, and nothing beside the suite's own files."""
     before = set(suite.iterdir())
     done = run_suite(suite)
     assert "21 passed" in done.stdout, done.stdout + done.stderr

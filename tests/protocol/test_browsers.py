@@ -11,7 +11,7 @@ from tests.integration.cookie_ablations import ABLATIONS
 from .browsers import browse
 from .invariants import Broken
 
-WALKS = 150
+WALKS = 80
 
 
 def test_no_answer_changes_a_cookie_that_it_must_not_change() -> None:
@@ -19,7 +19,7 @@ def test_no_answer_changes_a_cookie_that_it_must_not_change() -> None:
     census: Counter[str] = Counter()
     for seed in range(WALKS):
         census += browse(seed).census
-    assert min(census["grants_refused"], census["sessions_ended"], census["sessions_regenerated"]) > 20
+    assert min(census["grants_refused"], census["sessions_ended"], census["sessions_regenerated"]) > 10
 
 
 @pytest.mark.parametrize("rule", ["C2", "C3-write", "C3-token"])

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -45,8 +44,6 @@ def me() -> ResponseReturnValue:
         "user": session.get("_user_id"),
         "role": session.get("user_role"),
         "unverified": session.unverified,
-        "text": session.get("input_text"),
-        "theme": session.get("theme"),
     }
 
 
@@ -73,59 +70,16 @@ def role() -> ResponseReturnValue:
     return me()
 
 
-@pages.post("/text")
-def text() -> ResponseReturnValue:
-    """Write something that is not auth."""
-    session["input_text"] = request.form["text"]
-    return me()
-
-
-@pages.post("/regenerate")
-def regenerate() -> ResponseReturnValue:
-    """The same session under a new id."""
-    live().regenerate()
-    return me()
-
-
 # -- held requests -----------------------------------------------------------------------------------------------------
 
 
-@pages.post("/held/<gate>/<deed>")
-def held(gate: str, deed: str) -> ResponseReturnValue:
-    """Read the session, wait until the gate opens, then do the deed: a request that is overtaken."""
+@pages.post("/held/<gate>")
+def held(gate: str) -> ResponseReturnValue:
+    """Read the session, wait until the gate opens, then write to it: a request that is overtaken."""
     before = me()
     Gate(Path(current_app.config["GATES"]), gate).wait()
-    DEEDS[deed]()
-    return {"before": before}
-
-
-def _write_ui() -> None:
     session["theme"] = "dark"
-
-
-def _write_translation() -> None:
-    session["input_text"] = "late"
-
-
-def _count() -> None:
-    live().increment("usage_count")
-
-
-def _change_role() -> None:
-    session["user_role"] = "late"
-
-
-def _regenerate() -> None:
-    live().regenerate()
-
-
-DEEDS: dict[str, Callable[[], None]] = {
-    "theme": _write_ui,
-    "text": _write_translation,
-    "count": _count,
-    "role": _change_role,
-    "regenerate": _regenerate,
-}
+    return {"before": before}
 
 
 # -- by the thousand ---------------------------------------------------------------------------------------------------

@@ -78,11 +78,11 @@ class Site:
     # -- held requests ---------------------------------------------------------------------------------------------
 
     @contextmanager
-    def held(self, visitor: Visitor, deed: str) -> Iterator[Held]:
-        """A request that has read its session and waits, while this is open, to do its deed."""
+    def held(self, visitor: Visitor) -> Iterator[Held]:
+        """A request that has read its session and waits, while this is open, to write to it."""
         gate = Gate(self.gates, f"gate-{next(self._numbers)}")
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(visitor.twin().send, f"/held/{gate.name}/{deed}")
+            answer = pool.submit(visitor.twin().send, f"/held/{gate.name}")
             opened = threading.Event()
 
             def let_go() -> None:

@@ -24,7 +24,7 @@ def test_I1_I5_a_logout_while_the_primary_is_dead_outlives_its_old_file(site: Si
     digest = visitor.digest
     (asleep_1, *awake_1), (asleep_2, *awake_2) = site.preloaded.doors().items(), site.lazy.doors().items()
     asleep, awake = dict([asleep_1, asleep_2]), dict([*awake_1, *awake_2])
-    with Watch(visitor, awake) as watch, site.held(visitor.at(awake_2[0][1]), "theme") as late:
+    with Watch(visitor, awake) as watch, site.held(visitor.at(awake_2[0][1])) as late:
         watch.sees(level=0, user="hanako")
         died = lab.primary.pid
         lab.primary.kill()

@@ -1,34 +1,27 @@
-"""A program that lives through an outage: under gevent, in two processes of one fork, or in two that were preloaded.
+"""A program of two workers, forked from one that has used its application, that live through an outage of a cluster.
 
-``python -m tests.topologies.life gevent|fork|preload REDIS_URL FOLDER``. Each worker says ``ready`` when a user is
-signed in (of a cluster: on each shard), ``degraded`` when it serves them without Redis (of a cluster: some of them
-without their primary), and ``home`` when all is as it was; and stops with another word than these.
+``python -m tests.topologies.life CLUSTER_URL FOLDER``. Each worker says ``ready`` when a user is
+signed in on each shard, ``degraded`` when it serves some of them without their primary, and ``home`` when all is as it
+was; and stops with another word than these.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-UNDER_GEVENT = sys.argv[1:2] == ["gevent"]
-if UNDER_GEVENT:
-    from gevent import monkey
+from flask import Flask
 
-    monkey.patch_all()
-
-import os  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from typing import Any  # noqa: E402
-
-from flask import Flask  # noqa: E402
-
-from flask_langpont_session import LangPontSession  # noqa: E402
-from flask_langpont_session.extension import state_of  # noqa: E402
-from tests.integration.behind import digest, is_home  # noqa: E402
-from tests.integration.conftest import add_views  # noqa: E402
-from tests.support.patience import wait_for_the_journal  # noqa: E402
-from tests.topologies.conftest import PATIENT  # noqa: E402
+from flask_langpont_session import LangPontSession
+from flask_langpont_session.extension import state_of
+from tests.integration.behind import digest, is_home
+from tests.integration.conftest import add_views
+from tests.support.patience import wait_for_the_journal
+from tests.topologies.conftest import PATIENT
 
 VISITORS = 8
 
@@ -50,7 +43,7 @@ def application(url: str, folder: str) -> Flask:
 
 
 def live(app: Flask, name: str) -> None:
-    """Play one worker, with visitors who do everything at the same time (threads, which gevent makes greenlets)."""
+    """Play one worker, with visitors who do everything at the same time."""
     health = state_of(app).health
     visitors: dict[str, Any] = {f"{name}{number}": app.test_client() for number in range(VISITORS)}
 
@@ -83,7 +76,7 @@ def live(app: Flask, name: str) -> None:
         sign_in(user, visitors[user])
     wait(lambda: all_of_them(until(0)))
     say(name, "ready")
-    wait(lambda: any(each(until(1))) if len(health.shards) > 1 else all_of_them(until(2)))
+    wait(lambda: any(each(until(1))))
     all_of_them(lambda user, browser: bool(browser.post("/set", json={"input_text": user}).status_code == 200))
     say(name, "degraded")
     wait(lambda: all_of_them(until(0)))
@@ -102,19 +95,13 @@ def say(name: str, word: str) -> None:
     os.write(1, f"{name} {word}\n".encode())
 
 
-def main(how: str, url: str, folder: str) -> None:
-    """Run one worker under gevent; else two, forked after the application had been used: both, or one beside its
-    parent."""
+def main(url: str, folder: str) -> None:
+    """Run two workers, forked after the application had been used."""
     app = application(url, folder)
-    if how == "gevent":
-        live(app, "only")
-        return
     app.test_client().post("/login/before")
     # What another thread just uses at a fork stays open in the child, where nothing uses it: that hides what is shared.
     with state_of(app).monitor.paused():
-        children = [born(app, name) for name in (("first", "second") if how == "preload" else ("child",))]
-    if how == "fork":
-        live(app, "parent")
+        children = [born(app, name) for name in ("first", "second")]
     for child in children:
         os.waitpid(child, 0)
 

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 class Program:
     """``tests.topologies.life``, and what its workers say. A context manager."""
 
-    def __init__(self, how: str, url: str, folder: Path) -> None:
-        command = [sys.executable, "-m", "tests.topologies.life", how, url, str(folder)]
+    def __init__(self, url: str, folder: Path) -> None:
+        command = [sys.executable, "-m", "tests.topologies.life", url, str(folder)]
         self._errors = folder / "errors"
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(

@@ -256,7 +256,7 @@ def test_workers_of_a_preloaded_application_have_a_cluster_each(cluster: Cluster
     parent, each notices that a node was killed, and each finds the node that was promoted."""
     workers = ["first", "second"]
     [replica] = [node for node in cluster.pair(1) if node is not cluster.primary(1)]
-    with Program("preload", cluster.url, tmp_path) as program:
+    with Program(cluster.url, tmp_path) as program:
         program.says("ready", workers)
         used = sockets(cluster, program.pid)
         assert len(used) == 1 + len(workers)

@@ -1,11 +1,10 @@
-"""Starting: with everything down, before a fork, beside another application, under gevent."""
+"""Starting: with everything down, and beside another application."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from tests.integration.behind import browser, emptied, sign_in, wait_until_home,
 from tests.integration.conftest import parts
 
 from .conftest import MakeApp
-from .program import Program
 
 
 @pytest.fixture(scope="module")
@@ -86,19 +84,3 @@ def test_applications_in_one_process_do_not_share_an_outage(make_app: MakeApp, s
         with server.client() as client, other.client() as second:
             assert {str(key).split(":")[0] for key in client.keys("*")} == {"one"}
             assert {str(key).split(":")[0] for key in second.keys("*")} == {"two"}
-
-
-@pytest.mark.parametrize(("how", "workers"), [("fork", ["parent", "child"]), ("gevent", ["only"])])
-def test_workers_live_through_an_outage(server: Valkey, tmp_path: Path, how: str, workers: list[str]) -> None:
-    """Forked after the application was used (``--preload``), or with greenlets in the place of threads: everybody
-    stays signed in, what was written meanwhile is kept, and Redis is used again."""
-    with Program(how, server.url, tmp_path) as program:
-        program.says("ready", workers)
-        server.kill()
-        program.says("degraded", workers)
-        server.start()
-        program.says("home", workers)
-        program.ends()
-    with server.client() as client:
-        saved: Any = [client.hget(key, "input_text") for key in client.keys("session:translation:*")]
-    assert len(saved) == len(set(saved)) == 8 * len(workers)
