@@ -221,13 +221,6 @@ def test_what_is_created_is_loaded(database: Database) -> None:
     assert loaded.read_at >= created.read_at >= created.created_at
 
 
-def test_no_row_is_none_and_not_an_error(database: Database) -> None:
-    """Loading, updating or killing a session that has no row returns None."""
-    assert database.load("nothing", idle_ms=HOUR) is None
-    assert update(database, 1, "nothing") is None
-    assert database.kill("nothing") is None
-
-
 def test_digests_differ_by_case(database: Database) -> None:
     """A digest is compared letter by letter."""
     create(database, "digest")
@@ -258,13 +251,6 @@ def test_a_payload_of_any_length_in_any_script_is_kept(database: Database) -> No
     assert [row.digest for row in database.sessions_of("田中")] == ["digest"]
 
 
-@on_sqlite
-def test_a_session_without_user_has_epoch_0(database: Database) -> None:
-    """Rights without a user are a row too."""
-    assert create(database, user_id=None, payload={}).user_id is None
-    assert load(database).state is RowState.VALID
-
-
 def test_expiry_is_by_the_clock_of_the_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """This host's clock may say what it likes."""
     times = {
@@ -281,43 +267,7 @@ def test_expiry_is_by_the_clock_of_the_database(database: Database, monkeypatch:
         assert row.idle_expires_at <= row.absolute_expires_at
 
 
-@on_sqlite
-def test_an_expired_row_is_neither_moved_nor_updated(database: Database) -> None:
-    """Reading an idle session too late does not bring it back, and a late write changes nothing."""
-    created = create(database, idle_ms=-1)
-    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
-    assert update(database, 1) is None
-    create(database, "old", absolute_ms=-1)
-    assert update(database, 1, "old", absolute_ms=DAY) is None
-
-
 # -- create --------------------------------------------------------------------------------------------------------
-
-
-@sealed_too
-def test_creating_again_is_harmless(database: Database) -> None:
-    """After an unknown outcome the same call returns the row that is there, and kills the old session once."""
-    create(database, "old")
-    first = create(database, kill="old")
-    again = create(database, kill="old", idle_ms=2 * HOUR)
-    assert (again.version, again.created_at, again.idle_expires_at) == (1, first.created_at, first.idle_expires_at)
-    assert (load(database, "old").version, load(database, "old").state) == (2, RowState.DEAD)
-
-
-@sealed_too
-def test_creating_over_another_row_is_refused_and_kills_nothing(database: Database) -> None:
-    """A digest that is taken is an error of data; the transaction leaves no half."""
-    create(database)
-    create(database, "old")
-    others: list[dict[str, Any]] = [{"user_id": "8"}, {"payload": {}}]
-    for changes in others:
-        with pytest.raises(StoreError, match="AnotherRow") as caught:
-            create(database, kill="old", **changes)
-        assert caught.value.error_class is ErrorClass.DATA
-    database.kill("digest")
-    with pytest.raises(StoreError, match="AnotherRow"):
-        create(database, kill="old")
-    assert load(database, "old").state is RowState.VALID
 
 
 @sealed_too
@@ -423,14 +373,6 @@ def test_what_was_written_is_said_by_the_statement_that_wrote_it(database: Datab
     assert created.live and created.version == 1 and created.payload == PAYLOAD
 
 
-def test_an_update_from_an_older_version_changes_nothing(database: Database) -> None:
-    """Compare-and-set: the loser has to load again."""
-    create(database)
-    assert update(database, 1, payload={"a": b"1"}) is not None
-    assert update(database, 1, payload={"a": b"2"}) is None
-    assert load(database).payload == {"a": b"1"}
-
-
 def test_of_two_updates_at_once_exactly_one_wins(database: Database) -> None:
     """One of the two wins on every one of many tries."""
     create(database)
@@ -506,18 +448,6 @@ def test_which_digests_were_replaced_just_now_is_known(database: Database) -> No
     assert database.renamed(asked, -HOUR, LONG) == set()
 
 
-def test_what_has_ended_gets_no_other_digest(database: Database) -> None:
-    """A session that has ended by a revocation, by its user's, or by its time gets no other digest; nothing is
-    written."""
-    for digest, changes in (("killed", {}), ("epoch", {}), ("idle", {"idle_ms": -1}), ("old", {"absolute_ms": -1})):
-        create(database, digest, user_id=digest, **changes)
-    database.kill("killed")
-    database.kill_user("epoch")
-    before = [load(database, digest).version for digest in ("killed", "epoch", "idle", "old")]
-    assert [regenerate(database, digest) for digest in ("killed", "epoch", "idle", "old", "nobody")] == [None] * 5
-    assert [load(database, digest).version for digest in ("killed", "epoch", "idle", "old")] == before
-
-
 def test_log_out_everywhere_reaches_the_successor_whatever_the_order(database: Database) -> None:
     """Another digest made at the same moment is no way out."""
     ends: tuple[Callable[[], Any], ...] = (
@@ -537,21 +467,6 @@ def test_log_out_everywhere_reaches_the_successor_whatever_the_order(database: D
 # -- the end of a session ------------------------------------------------------------------------------------------
 
 
-def test_killing_is_for_ever_and_idempotent(database: Database) -> None:
-    """It counts the version once; the row stays and says dead."""
-    create(database)
-    assert [database.kill("digest") for _ in range(3)] == [2, 2, 2]
-    assert load(database, idle_ms=HOUR).state is RowState.DEAD
-
-
-def test_an_update_never_revives_the_dead(database: Database) -> None:
-    """Neither the version from before nor the one that the kill made lets an update revive a dead session."""
-    create(database)
-    database.kill("digest")
-    assert [update(database, seen, absolute_ms=DAY) for seen in (1, 2)] == [None, None]
-    assert load(database).state is RowState.DEAD
-
-
 def test_kill_wins_over_an_update_at_the_same_time(database: Database) -> None:
     """The session is dead in the end, whatever the order."""
     for number in range(10):
@@ -561,22 +476,6 @@ def test_kill_wins_over_an_update_at_the_same_time(database: Database) -> None:
         row = load(database, digest)
         assert row.state is RowState.DEAD
         assert row.version in (2, 3)
-
-
-def test_log_out_everywhere_ends_every_session_of_that_user(database: Database) -> None:
-    """All sessions of the user end at once, by the epoch; other users and later sessions are not concerned."""
-    for digest in ("a", "b", "c"):
-        create(database, digest)
-    database.kill("c")
-    create(database, "other", user_id="8")
-    create(database, "nobody", user_id=None)
-    assert database.kill_user("7") == 1
-    assert {load(database, digest, HOUR).state for digest in "abc"} == {RowState.DEAD}
-    assert load(database, "other").state is load(database, "nobody").state is RowState.VALID
-    after = create(database, "after")
-    assert (after.state, after.user_epoch) == (RowState.VALID, 1)
-    assert database.kill_user("7") == 2
-    assert load(database, "after").state is RowState.DEAD
 
 
 def test_log_out_everywhere_costs_the_same_however_many_rows_there_are(database: Database) -> None:
@@ -673,12 +572,6 @@ def test_log_out_everywhere_for_the_first_time_twice_at_once(database: Database)
     assert create(database, "after").user_epoch == 2
 
 
-def test_killing_the_sessions_of_an_unknown_user_prepares_for_one_being_created(database: Database) -> None:
-    """There are no rows, and no error."""
-    assert database.kill_user("nobody") == 1
-    assert database.kill_user_until("nobody", in_ms(HOUR), epoch=1) == []
-
-
 def test_log_out_until_a_moment_spares_what_began_later_s7(database: Database) -> None:
     """A sign-in after that moment survives, whatever else it depends on: the epoch stays as it was."""
     for digest, ms_ago in (("old", 2 * HOUR), ("dead", 2 * HOUR), ("new", 0)):
@@ -727,16 +620,6 @@ def test_log_out_until_a_moment_counts_as_a_change(database: Database) -> None:
         connection.execute(SESSIONS.update().values(updated_at=0))
     database.kill_user_until("7", in_ms(-HOUR))
     assert [(row.digest, row.state) for row in changed(database, HOUR)] == [("old", RowState.DEAD)]
-
-
-@on_sqlite
-def test_log_out_until_a_moment_ends_rows_of_an_earlier_epoch_too(database: Database) -> None:
-    """They are dead already; both ways of dying agree."""
-    create(database)
-    database.kill_user("7")
-    assert database.kill_user_until("7", in_ms(HOUR)) == ["digest"]
-    assert (load(database).state, load(database).version) == (RowState.DEAD, 2)
-    assert epochs(database) == {"7": 1}
 
 
 def test_log_out_until_a_moment_wins_over_updates_at_the_same_time(database: Database) -> None:
@@ -794,43 +677,6 @@ def test_many_sessions_are_locked_in_one_order(postgres: Postgres) -> None:
 # -- the idle time -------------------------------------------------------------------------------------------------
 
 
-def test_reading_moves_the_idle_expiry_when_a_quarter_has_passed(database: Database) -> None:
-    """The version stays; what is returned is what is stored."""
-    create(database, idle_ms=HOUR * 74 // 100)
-    row = load(database, idle_ms=HOUR)
-    assert row.idle_expires_at == row.read_at + HOUR
-    assert row.version == 1
-    assert load(database).idle_expires_at == row.idle_expires_at
-
-
-@on_sqlite
-def test_reading_does_not_write_before_that(database: Database) -> None:
-    """One write in a quarter of the idle time is enough."""
-    created = create(database, idle_ms=HOUR * 76 // 100)
-    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
-    assert load(database).idle_expires_at == created.idle_expires_at
-
-
-@on_sqlite
-def test_the_idle_expiry_moves_up_to_the_end_of_the_session(database: Database) -> None:
-    """The expiry reaches the end of the session's life, and is not written again then."""
-    create(database, idle_ms=1000, absolute_ms=HOUR)
-    for _ in range(2):
-        row = load(database, idle_ms=2 * HOUR)
-        assert row.idle_expires_at == row.absolute_expires_at
-    assert load(database).idle_expires_at == row.absolute_expires_at
-
-
-@on_sqlite
-def test_a_dead_row_is_not_moved(database: Database) -> None:
-    """Neither the row of a revoked session nor one of an earlier epoch is moved."""
-    created = create(database, idle_ms=60_000)
-    database.kill_user("7")
-    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
-    database.kill("digest")
-    assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
-
-
 @pytest.mark.real_time("what hangs is given up within a bound")
 @pytest.mark.usefixtures("on_time")
 def test_a_read_does_not_wait_for_a_write(database: Database) -> None:
@@ -839,58 +685,6 @@ def test_a_read_does_not_wait_for_a_write(database: Database) -> None:
     with locked(database), soon():
         assert load(database, idle_ms=HOUR).idle_expires_at == created.idle_expires_at
     assert load(database, idle_ms=HOUR).idle_expires_at > created.idle_expires_at
-
-
-def test_a_session_in_use_whose_idle_expiry_is_not_due_costs_one_select(database: Database) -> None:
-    """One SELECT is all, whatever Redis knows, as long as that is no later expiry."""
-    created = create(database)
-    load(database)
-    for idle_seen in (None, 0, created.created_at - HOUR, created.idle_expires_at):
-        with statements(database) as sent:
-            row = load(database, idle_ms=HOUR, idle_seen=idle_seen)
-        assert [word for word in sent if word not in ("BEGIN", "COMMIT")] == ["SELECT"]
-        assert (row.state, row.idle_expires_at) == (RowState.VALID, created.idle_expires_at)
-
-
-@on_sqlite
-def test_the_later_idle_expiry_counts_s1(database: Database) -> None:
-    """A session that was used while the database was down is in use: it is valid again, and its row says so."""
-    create(database, idle_ms=-1000)
-    row = load(database, idle_ms=HOUR, idle_seen=in_ms(HOUR // 2))
-    assert (row.state, row.version) == (RowState.VALID, 1)
-    assert row.idle_expires_at == row.read_at + HOUR
-    stored = load(database)
-    assert (stored.state, stored.idle_expires_at) == (RowState.VALID, row.idle_expires_at)
-
-
-@on_sqlite
-def test_an_idle_expiry_that_only_redis_has_is_written_as_it_is_s1(database: Database) -> None:
-    """The later expiry of Redis is written as it is, also when reading moves nothing, and when the row had not
-    expired by itself."""
-    later = in_ms(HOUR)
-    for digest, idle_ms in (("expired", -1000), ("valid", HOUR // 2)):
-        create(database, digest, idle_ms=idle_ms)
-        row = load(database, digest, idle_seen=later)
-        assert (row.state, row.idle_expires_at) == (RowState.VALID, later)
-        assert load(database, digest).idle_expires_at == later
-
-
-@on_sqlite
-def test_an_idle_expiry_of_redis_never_lies_behind_the_end_of_the_session_s1(database: Database) -> None:
-    """The life in all is the database's alone."""
-    create(database, idle_ms=-1000, absolute_ms=HOUR)
-    for _ in range(2):
-        row = load(database, idle_ms=2 * HOUR, idle_seen=in_ms(DAY))
-        assert row.idle_expires_at == row.absolute_expires_at
-    assert load(database).idle_expires_at == row.absolute_expires_at
-
-
-@on_sqlite
-def test_an_earlier_idle_expiry_changes_nothing_s1(database: Database) -> None:
-    """If the row has a later idle expiry, that one counts."""
-    created = create(database)
-    assert load(database, idle_ms=HOUR, idle_seen=in_ms(-HOUR)).idle_expires_at == created.idle_expires_at
-    assert load(database).idle_expires_at == created.idle_expires_at
 
 
 @on_sqlite
@@ -906,33 +700,6 @@ def test_a_session_that_was_not_used_is_ended_s4(database: Database, seen_ms: in
     assert [row.version for row in changed(database, HOUR)] == [2]
     assert update(database, 2) is None
     assert database.kill("digest") == 2
-
-
-def test_without_an_answer_of_redis_an_idle_session_is_left_alone_s4(database: Database) -> None:
-    """It is not known whether it was used. Nothing is written at all."""
-    created = create(database, idle_ms=-1000)
-    load(database)
-    with statements(database) as sent:
-        row = load(database, idle_ms=HOUR)
-    assert [word for word in sent if word not in ("BEGIN", "COMMIT")] == ["SELECT"]
-    assert (row.state, row.version) == (RowState.IDLE_EXPIRED, 1)
-    assert row.idle_expires_at == created.idle_expires_at
-
-
-@on_sqlite
-@pytest.mark.parametrize("seen_ms", [-HOUR, HOUR])
-def test_what_is_dead_or_at_its_end_is_not_changed_by_what_redis_knows(database: Database, seen_ms: int) -> None:
-    """A row that is dead or at its end is neither revived nor killed again."""
-    for digest in ("killed", "epoch", "ended"):
-        times = {"absolute_ms": -1000} if digest == "ended" else {"idle_ms": -1000}
-        create(database, digest, user_id=digest, **times)
-    database.kill("killed")
-    database.kill_user("epoch")
-    before = [load(database, digest) for digest in ("killed", "epoch", "ended")]
-    after = [load(database, row.digest, HOUR, in_ms(seen_ms)) for row in before]
-    assert [row.state for row in after] == [RowState.DEAD, RowState.DEAD, RowState.EXPIRED]
-    assert [(row.version, row.idle_expires_at) for row in after] == [(r.version, r.idle_expires_at) for r in before]
-    assert [load(database, row.digest).version for row in before] == [2, 1, 1]
 
 
 def test_a_session_that_another_host_just_used_is_not_ended_s4(database: Database, make_database: MakeDatabase) -> None:

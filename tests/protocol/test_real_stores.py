@@ -1,4 +1,4 @@
-"""The simulated stores answer and keep the same as real ones: Valkey, SQLite and PostgreSQL."""
+"""The simulated stores answer and keep the same as real ones: Valkey, SQLite, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.sql.database import Database
 from flask_langpont_session.stores.sql.engines import make_engine
+from tests.integration.mariadb import MariaDB
 from tests.support.codecs import sealing
 
 from .pairs import WAIT, DatabasePair, Pair, RedisPair
@@ -30,13 +31,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "sqlite, encrypted"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", "sqlite, encrypted"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     folder = tmp_path_factory.mktemp("database")
     if request.param.startswith("sqlite"):
         yield from made(f"sqlite:///{folder / 'sessions.sqlite3'}", encrypted=request.param != "sqlite")
     else:
-        with Postgres(folder) as server:
+        with (MariaDB if request.param == "mariadb" else Postgres)(folder) as server:
             yield from made(server.url)
 
 
