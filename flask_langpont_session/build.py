@@ -26,7 +26,7 @@ from . import events
 from .config.checks import FLASK_COOKIE, FLASK_SESSION_PICKLE, moment_of
 from .config.explanations import what_users_get
 from .config.rules import is_command
-from .config.settings import Settings, load_settings
+from .config.settings import Settings, changes_of_settings, load_settings
 from .exceptions import ConfigError, GrantRefused
 from .metrics.incident_log import IncidentLog
 from .metrics.recorder import Reader, Recorder
@@ -167,12 +167,13 @@ def build(app: Flask, recorder: Recorder | None) -> State:
     health = _health(settings, redis, emit, notices, incidents, directory)
     memory.on_missing = lambda digest: notices.suspect(f"{PRIMARY}{health.locate(digest)}")
     active = _active_sessions(settings, recorder, health, redis)
-    reports = Reports(recorder, emit, None if active is None else active.notes)
+    in_use = None if active is None else active.notes
+    reports = Reports(recorder, emit, in_use, raises=partial(_is_in_development, weakref.ref(app)))
     database = _database(app, settings, codec)
     backend = Backend(settings, reports, redis=redis, database=database, memory=memory, journal=journal, health=health)
     repository = SessionRepository(backend, make_refusal=_refusals(app, health))
     history, watch = _history(settings, recorder, health), _sentinel_watch(redis, notices)
-    attendance = _Attendance(backend, incidents, cloud, directory, history, watch)
+    attendance = _Attendance(backend, incidents, cloud, directory, history, watch, [_late_settings(app)])
     monitor = Monitor(backend, notices=notices, attend=attendance)
     if scratch is not None:
         scratch.users.append(monitor.stop)
@@ -231,7 +232,10 @@ def ask_aws(settings: Settings) -> Cloud | None:
 @dataclass(frozen=True)
 class _Attendance:
     """The work of each round of the monitor beside its own: refreshing what may lead to a store that is lost (another
-    place, another token, another address), and noting the round. A part that is None has nothing to do."""
+    place, another token, another address), and noting the round. A part that is None has nothing to do.
+
+    :param once: what is done in the first round alone.
+    """
 
     backend: Backend
     incidents: IncidentLog
@@ -239,9 +243,12 @@ class _Attendance:
     directory: ClusterTopology | None
     history: History | None
     watch: SentinelWatch | None
+    once: list[Callable[[], None]]
 
     def __call__(self, found: Round) -> None:
         """Do the work of one round."""
+        while self.once:
+            self.once.pop()()
         if self.watch is not None:
             self.watch.ensure_started()
         if found.is_at_rest:
@@ -409,6 +416,27 @@ def _refusals(app: Flask, health: Health) -> Callable[[str], GrantRefused]:
         return refused
 
     return refusal
+
+
+def _is_in_development(its: weakref.ref[Flask]) -> bool:
+    app = its()
+    return app is not None and (app.debug or app.testing)
+
+
+def _late_settings(app: Flask) -> Callable[[], None]:
+    """Return a function that warns of settings which were made or changed after they had been read."""
+    its, look = weakref.ref(app), changes_of_settings(app)
+
+    def warn() -> None:
+        app = its()
+        if app is not None and (late := look(app)):
+            log.warning(
+                "%s: set after LangPontSession(app), which had read the settings; move that above it",
+                ", ".join(late),
+                extra=fields("settings_late", settings=late),
+            )
+
+    return warn
 
 
 def _emitter(app: Flask, recorder: Recorder) -> Emit:

@@ -568,7 +568,7 @@ def _read_cookie(app: Flask, recorder: Recorder, request: Request) -> SessionId 
 
 def _context(app: Flask, state: State) -> SessionContext:
     """Return the context of an application's sessions. Made once: its parts read Flask's keys when they are called."""
-    from .config.explanations import UnclaimedKeys  # by now the settings have been imported
+    from .config.explanations import KeyAdvice  # by now the settings have been imported
 
     its = cast(Flask, weakref.proxy(app))  # the application holds these: they must not hold it
     settings = state.settings
@@ -588,7 +588,7 @@ def _context(app: Flask, state: State) -> SessionContext:
         mint=lambda kind, permanent: _signer(its).mint(kind, permanent=permanent, now=time.time()),
         life=life,
         on_new_id=lambda: _forget_csrf(state.settings),
-        on_use=UnclaimedKeys(state.settings).note,
+        on_use=KeyAdvice(state.settings).note,
         remember_cookie=partial(_remember_cookie, its),
         device=device_reader(state.settings),
         on_confirm=lambda: _confirm_to_flask_login(its),

@@ -393,9 +393,8 @@ class Adoption:
             try:
                 session[key] = old.values[key]
             except SessionValueError as error:
-                self._repository.backend.reports.rejected(
-                    self._category_of(key) or "none", str(key), f"old session: {error.reason}"
-                )
+                category, why = self._category_of(key) or "none", f"old session: {error.reason}"
+                self._repository.backend.reports.rejected(category, str(key), why, is_mistake=False)
                 if key in users:
                     return False
         if token := self._token_of(old):

@@ -48,8 +48,9 @@ LEVEL_MEANS: Mapping[int, str] = {
 }
 
 
-class UnclaimedKeys:
-    """Logs once per key that the table does not name it: in debug as a warning, with the line that changes it.
+class KeyAdvice:
+    """Logs once per key that the table does not name it: in debug as a warning, with the line that changes it; and in
+    debug of a key that is a right by its name.
 
     :ivar note: to be called with each key that is given a value.
     """
@@ -60,12 +61,23 @@ class UnclaimedKeys:
         self.note: Callable[[str], None] = lru_cache(MOST_KEYS)(self._note)
 
     def _note(self, key: str) -> None:
-        if key in self._noted or len(self._noted) >= _MOST_NOTED or not self._settings.table.is_unclaimed(key):
+        if key in self._noted or len(self._noted) >= _MOST_NOTED:
+            return
+        is_in_debug = has_app_context() and current_app.debug
+        if is_in_debug and key in self._settings.privilege_key_patterns and not key.startswith("_"):
+            self._noted.add(key)
+            log.info(
+                "session[%r] gives a right, by LANGPONT_SESSION_PRIVILEGE_KEYS: only the database changes it. Without "
+                "a database the request gets a 503. If it is ordinary data, take it out of that setting",
+                key,
+                extra=fields("key_is_right", key=key),
+            )
+        if not self._settings.table.is_unclaimed(key):
             return
         self._noted.add(key)
         feature = self._settings.table.feature_of(key)
         log.log(
-            logging.WARNING if has_app_context() and current_app.debug else logging.INFO,
+            logging.WARNING if is_in_debug else logging.INFO,
             "no feature names session key %r. %s%s To name it, and to change that: app.config[%r] = %s",
             key,
             identity_advice(key),

@@ -226,6 +226,17 @@ def load_settings(app: Flask, scratch: Scratch | None = None) -> Settings:
     return settings
 
 
+def changes_of_settings(app: Flask) -> Callable[[Flask], list[str]]:
+    """Return a function that names the settings which an application has changed, or added, since now."""
+    before = dict(app.config.get_namespace(PREFIX))
+
+    def changed(app: Flask) -> list[str]:
+        now = app.config.get_namespace(PREFIX)
+        return [PREFIX + name.upper() for name in sorted({*now, *before}) if now.get(name) != before.get(name)]
+
+    return changed
+
+
 def _problem(setting: dataclasses.Field[Any], value: Any) -> str | None:
     name = PREFIX + setting.name.upper()
     if isinstance(value, str) and value in ("True", "False", "None"):

@@ -11,6 +11,7 @@ from blinker import Signal
 
 from .. import events
 from ..events import EndedBy
+from ..exceptions import SessionValueError
 from ..policy.changes import Basis, CategoryChange
 from ..policy.errors import ErrorClass, StoreError
 from ..support.logs import Once, fields
@@ -33,6 +34,7 @@ class Reports:
     :ivar lost_commits: how many commits the database has lost, as far as this process has found out.
     :param emit: called with a signal and an event; must not raise.
     :param in_use: is told which sessions are in use.
+    :param raises: whether a value that a view gave the session, and that cannot be stored, is raised as well.
     :param clock: monotonic seconds.
     """
 
@@ -42,7 +44,9 @@ class Reports:
         emit: Callable[[Signal, object], None],
         in_use: Notes | None = None,
         clock: Callable[[], float] = time.monotonic,
+        raises: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._raises = raises
         self.recorder = recorder
         self.emit = emit
         self.in_use = in_use
@@ -75,8 +79,12 @@ class Reports:
                 size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
                 self.recorder.noting("payload", name)(size)
 
-    def rejected(self, category: str, key: str | None, reason: str) -> None:
-        """Report a change that could not be stored by a save, when no view is there to be told any more."""
+    def rejected(self, category: str, key: str | None, reason: str, *, is_mistake: bool = True) -> None:
+        """Report a change that could not be stored by a save, when no view is there to be told any more.
+
+        :param is_mistake: of the application; else of what is down, or of what another program stored.
+        :raises SessionValueError: it is one, and the application is being developed or tested.
+        """
         what = f"session key {key!r}" if key else f"session data of category {category!r}"
         log.error(
             "%s was not stored (%s); the old data is kept",
@@ -85,6 +93,8 @@ class Reports:
         )
         self.recorder.count("values_rejected")
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
+        if is_mistake and self._raises():
+            raise SessionValueError(key or category, reason)
 
     def shared(self, outdated: Mapping[tuple[str, Basis], int], left_out: int) -> None:
         """Note that copies were shared with the other workers of the host.

@@ -3,13 +3,15 @@ takes along to another id."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from werkzeug.exceptions import Unauthorized
 
 from ..exceptions import OutsideRequest, UnsupportedValue
-from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, OAUTH_FEATURE
+from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, MOST_KEYS, OAUTH_FEATURE
 from ..policy.changes import NO_FIELDS, CategoryChange
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
@@ -17,10 +19,13 @@ from ..policy.loaded import Loaded, Verdict
 from ..policy.privileges import begins_to_live_shorter
 from ..policy.serializer import decode, encode, has_lone_surrogate
 from ..policy.users import FLASK_LOGINS_FRESH, means_no_user, user_of
+from ..support.logs import fields
 from .changes import Carried
 from .freshness import fresh_row
 from .special_keys import forget_user
 from .work import Work, present
+
+log = logging.getLogger(__name__)
 
 LONGEST_USER_ID = 255
 """Characters; the width of the column that sessions are found by."""
@@ -33,6 +38,18 @@ def _checked_user(key: str, value: Any) -> str | None:
             key, f"a user id has at most {LONGEST_USER_ID} characters, none of them NUL or a lone surrogate"
         )
     return user
+
+
+@lru_cache(MOST_KEYS)
+def _warn_of_nameless(key: str) -> None:
+    """Log a warning, once per key, about a sign-in of a user whom no list and no log-out everywhere can find."""
+    log.warning(
+        "session[%r] signs a user in without naming one: langpont.sessions() and revoke_user() do not find such a "
+        "session. Assign the user's id, or a dict with 'sub' or 'id'; if it is no user, take the key out of "
+        "LANGPONT_SESSION_USER_KEYS",
+        key,
+        extra=fields("user_nameless", key=key),
+    )
 
 
 class AuthKeys:
@@ -56,6 +73,8 @@ class AuthKeys:
             if not self._tells_more_of_user(key, value, user):
                 self._require_arbiter(key)
                 self._begin_sign_in(key, user)
+                if user is None:
+                    _warn_of_nameless(key)
                 return True
             is_right = True
         if self._work.kind != SIGNED_IN:

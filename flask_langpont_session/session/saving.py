@@ -135,9 +135,8 @@ class Saving:
             return None
         for name, change in changes.items():
             for key in (*change.writes, *change.increments):
-                self._work.repository.backend.reports.rejected(
-                    name, key, "the old session of this browser cannot be taken over yet"
-                )
+                why = "the old session of this browser cannot be taken over yet"
+                self._work.repository.backend.reports.rejected(name, key, why, is_mistake=False)
         self._work.places = dict.fromkeys(changes, Kept.NOWHERE)
         saved = Saved(stored=False)
         self._mark_saved(changes, saved)

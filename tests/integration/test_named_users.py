@@ -21,6 +21,18 @@ REFRESHED = {"access_token": "b", "refresh_token": "r", "expires_at": 4_000_000_
 
 
 @pytest.fixture
+def make_app(make_app: MakeApp) -> MakeApp:
+    """Applications in production: where one is developed or tested, what cannot be stored is raised."""
+
+    def make(**config: Any) -> Flask:
+        app = make_app(**config)
+        app.testing = False
+        return app
+
+    return make
+
+
+@pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     app = make_app()
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from flask import Flask, session
 
+from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import Kept, UnsupportedValue
 from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, row, sign_in
-from .conftest import MakeApp, cookie_of
+from .conftest import MakeApp, cookie_of, parts
 
 CART = '{"cart": {"keys": ["cart"], "category": "data", "priority": "high"}}'
 
@@ -124,6 +125,45 @@ def test_outside_of_debug_it_is_no_warning_and_there_is_a_bound(
             del session[f"made-up-{number}"]
     assert len(said(caplog)) == 256
     assert {record.levelno for record in caplog.records if "no feature names" in record.msg} == {logging.INFO}
+
+
+def events_of(caplog: pytest.LogCaptureFixture, *names: str) -> list[tuple[str, object]]:
+    """Return the events of the log that have one of these names, with the key or the settings that each is about."""
+    found = [vars(record) for record in caplog.records if vars(record).get("langpont_event") in names]
+    return [(one["langpont_event"], one.get("langpont_key", one.get("langpont_settings"))) for one in found]
+
+
+def test_what_a_name_or_a_value_makes_of_a_key_is_told_once(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key that is a right by its name, in debug; a sign-in of a user whom no list finds, in production too."""
+    shopper = {"keys": ["shopper"], "category": "auth", "priority": "critical"}
+    app = debugged(make_app(PRESET="application", FEATURES={"shopper": shopper}, USER_KEYS=["shopper"]))
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            client: Any = app.test_client()
+            client.post("/set", json={"shopper": {"name": "Alice"}, "cart": 1})
+            client.post("/set", json={"role": "editor"})
+            client.post("/set", json={"shopper": {"id": 7}})
+    told = [("user_nameless", "shopper"), ("key_is_right", "role")]
+    assert events_of(caplog, "user_nameless", "key_is_right") == told
+    app = debugged(make_app(PRESET="application"), False)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        app.test_client().post("/set", json={"role": "editor"})
+    assert events_of(caplog, "key_is_right") == []
+
+
+def test_a_setting_that_comes_too_late_is_told_of(make_app: MakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    """It would do nothing, and nothing would say so: new ones, changed ones and misspelt ones; not other libraries'."""
+    app = make_app()
+    app.config.update(LANGPONT_SESSION_IDLE_TIMEOUT=60, LANGPONT_SESSION_RELPICA_URL="x", OTHER=1)
+    with caplog.at_level(logging.INFO):
+        app.test_client().get("/all")
+        wait_until(lambda: parts(app).monitor.has_looked, "a first look")
+        parts(app).monitor.tick()
+    names = ["LANGPONT_SESSION_IDLE_TIMEOUT", "LANGPONT_SESSION_RELPICA_URL"]
+    assert events_of(caplog, "settings_late") == [("settings_late", names)]
 
 
 def test_without_a_catch_all_the_error_says_where_to_name_it(make_app: MakeApp) -> None:

@@ -28,6 +28,18 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
+@pytest.fixture
+def make_app(make_app: MakeApp) -> MakeApp:
+    """Applications in production: where one is developed or tested, what cannot be stored is raised."""
+
+    def make(**config: Any) -> Flask:
+        app = make_app(**config)
+        app.testing = False
+        return app
+
+    return make
+
+
 class Incomparable:
     """A value without an answer to ``==``, as arrays are."""
 
@@ -453,3 +465,21 @@ def test_nothing_of_a_bad_value_is_written_down(
     digest = digest_of(visitor.cookie.split(".")[0])
     with primary.client() as redis:
         assert redis.hget(f"session:translation:{{{digest}}}", "context_info") == "[1]"
+
+
+@pytest.mark.parametrize("mode", ["testing", "debug"])
+def test_in_development_the_response_is_the_error(make_app: MakeApp, mode: str) -> None:
+    """A developer who sees 200 and finds the value gone later looks for it in the wrong place."""
+    app = make_app()
+
+    @app.post("/spoil")
+    def spoil() -> str:
+        session["context_info"].append(object())
+        return "spoilt"
+
+    client: Any = app.test_client()
+    client.post("/set", json={"context_info": [1]})
+    setattr(app, mode, True)
+    with pytest.raises(SessionValueError, match=r"session\['context_info'\] cannot be stored: type object"):
+        client.post("/spoil")
+    assert client.get("/get/context_info").json["value"] == [1]
