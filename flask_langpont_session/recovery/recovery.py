@@ -38,7 +38,7 @@ from ..support.threads import PeriodicThread, end_all
 from .carries import Carries
 from .giving_back import GivingBack, LossCount, Refill
 from .merges import MergedCopies, Merges
-from .revocations import LastLooks, LostCommits, MissedRevocations, MissedUserRevocations, Renewal
+from .revocations import DeliveredRevocations, MissedRevocations, MissedUserRevocations, Renewal
 from .rows import Pushes, Resync
 from .steps import Reach, Step, ask_journal, place_of
 
@@ -89,8 +89,7 @@ class Steps(NamedTuple):
     unkept: Sequence[Step]
     giving_back: GivingBack
     losses: LossCount
-    lost_commits: LostCommits
-    last_looks: LastLooks
+    delivered: DeliveredRevocations
     journal: Sequence[Step]
     merges: Merges
     copies: MergedCopies
@@ -102,14 +101,12 @@ class Steps(NamedTuple):
         """Return the steps of a worker that has the stores of an application."""
         pushes, copies, queue = Pushes(backend), MergedCopies(backend, clock), backend.journal.revocations
         giving_back = GivingBack(backend, Refill(backend, pushes), clock)
-        lost_commits = LostCommits(backend)
         merges = Merges(backend, pushes, copies, giving_back, now_ms)
         return cls(
             unkept=_revocations(backend, queue.held),
             giving_back=giving_back,
             losses=LossCount(backend, giving_back.refill),
-            lost_commits=lost_commits,
-            last_looks=LastLooks(backend, lost_commits, now_ms, clock),
+            delivered=DeliveredRevocations(backend, now_ms, clock),
             journal=[*_revocations(backend, queue), Carries(backend, pushes, copies, giving_back), pushes, merges],
             merges=merges,
             copies=copies,
@@ -215,7 +212,7 @@ class Recovery:
         if role_of(store) == PRIMARY:
             self.incident_since(since, [shard_of(store)])
         elif role_of(store) == DATABASE:
-            self.steps.lost_commits.suspect()
+            self.steps.delivered.suspect()
         self.steps.copies.recovered_at = self._clock()
         self.steps.merges.recovered()
 
@@ -246,7 +243,7 @@ class Recovery:
             steps.giving_back.go_on()
             self._go_on([steps.losses], reach, seconds)
             self._keep_delivered()
-            is_looked_at = self._go_on([steps.lost_commits, steps.last_looks], reach, seconds).is_through
+            is_looked_at = self._go_on([steps.delivered], reach, seconds).is_through
             is_drained = self._drain(reach, seconds)
             self._go_on([steps.resync], reach, seconds)
             if steps.resync.is_unfinished and reach.database:  # as after an incident that is noticed now

@@ -120,41 +120,35 @@ class MissedUserRevocations(Step):
         """End as many sessions as are done at once; the next call begins behind them. Return whether those were all.
         What is for a shard that does not answer, or is to be carried, waits for itself."""
         [entry] = entries
-        if not reach.redis:
-            return self._end_in_database(entry)
-        being_carried = self._revocations.being_carried()
+        reached = entry.reached if reach.redis else self._in_database.get(entry.seq, "")
         for _ in range(steps.AT_ONCE):
-            digests = self._kill_some(entry, entry.reached)
-            if not digests:
+            digests = self._database.kill_user_until(
+                entry.user_id, entry.until_ms, steps.PATIENCE, epoch=entry.epoch, after=reached, limit=steps.BATCH
+            )
+            if not digests and reach.redis:
                 self._queue.forget_user(entry)
-                return True
-            reached_now = [digest for digest in digests if reach.has(digest)]
-            later = [digest for digest in digests if digest not in reached_now or digest in being_carried]
-            if later:
-                self._revocations.note(later)
-            self._revocations.write_tombstones([(digest, 1) for digest in reached_now], being_carried)
-            self._journal.revocations.note_delivered(*(digest for digest in digests if digest not in later))
-            entry = replace(entry, reached=digests[-1])
-            self._queue.advance_user(entry)
-        return False
-
-    def _end_in_database(self, entry: PendingUserRevocation) -> bool:
-        for _ in range(steps.AT_ONCE):
-            digests = self._kill_some(entry, self._in_database.get(entry.seq, ""))
-            if not digests:
+            elif not digests:
                 self._queue.advance_user(replace(entry, in_database=True))
                 self._in_database.pop(entry.seq, None)
+            if not digests:
                 return True
-            self._in_database[entry.seq] = digests[-1]
+            for digest in digests:
+                self._backend.is_over(digest)
+            reached = digests[-1]
+            if reach.redis:
+                self._tell_redis(digests, reach)
+                self._queue.advance_user(replace(entry, reached=reached))
+            else:
+                self._in_database[entry.seq] = reached
         return False
 
-    def _kill_some(self, entry: PendingUserRevocation, after: str) -> list[str]:
-        digests = self._database.kill_user_until(
-            entry.user_id, entry.until_ms, steps.PATIENCE, epoch=entry.epoch, after=after, limit=steps.BATCH
-        )
-        for digest in digests:
-            self._backend.is_over(digest)
-        return digests
+    def _tell_redis(self, digests: Sequence[str], reach: Reach) -> None:
+        being_carried = self._revocations.being_carried()
+        reached = [digest for digest in digests if reach.has(digest)]
+        if later := [digest for digest in digests if digest not in reached or digest in being_carried]:
+            self._revocations.note(later)
+        self._revocations.write_tombstones([(digest, 1) for digest in reached], being_carried)
+        self._journal.revocations.note_delivered(*(digest for digest in digests if digest not in later))
 
 
 class Renewal(Step):
@@ -178,53 +172,12 @@ class Renewal(Step):
         return False
 
 
-class LostCommits(Step):
-    """Tells a database the revocations again that it had confirmed, and has lost: after a failover to a server that
-    lagged, or when a backup was restored.
+class DeliveredRevocations(Step):
+    """Asks the database again about revocations that it has confirmed, and tells it those that it has lost.
 
-    Whether it has is asked when it comes back from an outage, and when a request has found a row that lacks a version.
-    """
-
-    is_ordered = True
-
-    def __init__(self, backend: Backend) -> None:
-        super().__init__(backend)
-        self._queue = self._journal.revocations
-        self._pages = Pages(self._queue.delivered, str, "")
-        self._known = self._backend.reports.lost_commits
-
-    def suspect(self) -> None:
-        """Look at all that the database has confirmed: it may have gone back."""
-        self._pages.begin()
-
-    def pending(self, reach: Reach) -> Iterable[Sequence[str]]:
-        """Return the digests that are still to be looked at, while the database answers."""
-        if self._known != self._backend.reports.lost_commits:
-            self._known = self._backend.reports.lost_commits
-            self.suspect()
-        return self._pages if reach.database else ()
-
-    def send(self, entries: Sequence[str], reach: Reach) -> bool:
-        """Tell what was lost among these, see :meth:`tell_lost`. Return False. What fails is begun anew."""
-        try:
-            self.tell_lost(entries)
-        except StoreError:
-            self.suspect()
-            raise
-        return False
-
-    def tell_lost(self, digests: Sequence[str]) -> None:
-        """Have the database told again which of these sessions are dead, where it says that they live."""
-        rows = self._database.load_many(digests, steps.TIMEOUT).rows if digests else {}
-        if lost := [digest for digest, row in rows.items() if row.lives_on(INCIDENT_MARGIN_MS)]:
-            told = self._queue.tell_again(lost)
-            self._backend.reports.database_went_back(told)
-            self._known = self._backend.reports.lost_commits
-
-
-class LastLooks(Step):
-    """Asks the database once for each revocation before its tombstones expire, which keep the session dead until then;
-    those that the database has are forgotten.
+    About all of them when it may have gone back, by a failover to a server that lagged or a restored backup: that is,
+    when it comes back from an outage, or a request has found a row that lacks a version. About each once before its
+    tombstones expire, which keep the session dead until then; what the database has then is forgotten.
 
     :param now_ms: milliseconds since 1970; ages of revocations only.
     :param clock: monotonic seconds.
@@ -232,27 +185,51 @@ class LastLooks(Step):
 
     is_ordered = True
 
-    def __init__(
-        self, backend: Backend, lost_commits: LostCommits, now_ms: Callable[[], int], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, backend: Backend, now_ms: Callable[[], int], clock: Callable[[], float]) -> None:
         super().__init__(backend)
         self._queue = self._journal.revocations
         self._lasts_ms = backend.settings.lease_terms.tombstone_ms - INCIDENT_MARGIN_MS
-        self._lost_commits = lost_commits
         self._now_ms = now_ms
         self._clock = clock
+        self._pages = Pages(self._queue.delivered, str, "")
+        self._known = self._backend.reports.lost_commits
         self._next_look = 0.0
 
+    def suspect(self) -> None:
+        """Look at all that the database has confirmed: it may have gone back."""
+        self._pages.begin()
+
+    @property
+    def is_last_look_due(self) -> bool:
+        """Return whether it is time to look for revocations whose tombstones expire soon."""
+        return self._clock() >= self._next_look
+
     def pending(self, reach: Reach) -> Iterator[Sequence[str]]:
-        while reach.database and self._clock() >= self._next_look:
-            yield self._queue.delivered(steps.PIPELINE, before_ms=self._now_ms() - self._lasts_ms)
+        """Yield the digests that are to be looked at, while the database answers."""
+        if self._known != self._backend.reports.lost_commits:
+            self._known = self._backend.reports.lost_commits
+            self.suspect()
+        if reach.database:
+            yield from self._pages
+        while reach.database and self.is_last_look_due:
+            old = self._queue.delivered(steps.PIPELINE, before_ms=self._now_ms() - self._lasts_ms)
+            if len(old) < steps.PIPELINE:
+                self._next_look = self._clock() + _LAST_LOOKS
+            if old:
+                yield old
 
     def send(self, entries: Sequence[str], reach: Reach) -> bool:
-        self._lost_commits.tell_lost(entries)
-        if entries:
-            self._queue.forget_delivered(entries)
-        if len(entries) < steps.PIPELINE:
-            self._next_look = self._clock() + _LAST_LOOKS
+        """Have the database told again which of these sessions are dead, where it says that they live, and return
+        False. What fails is begun anew."""
+        try:
+            rows = self._database.load_many(entries, steps.TIMEOUT).rows
+            if lost := [digest for digest, row in rows.items() if row.lives_on(INCIDENT_MARGIN_MS)]:
+                self._backend.reports.database_went_back(self._queue.tell_again(lost))
+                self._known = self._backend.reports.lost_commits
+        except StoreError:
+            self.suspect()
+            raise
+        self._queue.forget_delivered(entries, before_ms=self._now_ms() - self._lasts_ms)
         return False
 
 

@@ -190,11 +190,15 @@ class RevocationQueue:
 
         return self._file.transaction(tell, REPLAY_SECONDS, room=Room.RESERVED)
 
-    def forget_delivered(self, digests: Sequence[str]) -> None:
-        """Forget delivered revocations: nothing that could revive these sessions is left."""
+    def forget_delivered(self, digests: Sequence[str], *, before_ms: int) -> None:
+        """Forget those of some delivered revocations with which nothing is left that could revive these sessions.
+
+        :param before_ms: they have been delivered since before that, milliseconds since 1970 by the host's clock.
+        """
 
         def forget(db: sqlite3.Connection) -> None:
-            db.executemany("DELETE FROM delivered WHERE digest = ?", [(digest,) for digest in digests])
+            sql = "DELETE FROM delivered WHERE digest = ? AND at_ms < ?"
+            db.executemany(sql, [(digest, before_ms) for digest in digests])
 
         self._file.aside(forget, REPLAY_SECONDS)
 

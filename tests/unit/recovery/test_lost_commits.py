@@ -13,7 +13,7 @@ import pytest
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.rows import AuthRow, Found
 from flask_langpont_session.recovery import steps
-from flask_langpont_session.recovery.revocations import LastLooks, LostCommits
+from flask_langpont_session.recovery.revocations import DeliveredRevocations
 from flask_langpont_session.recovery.steps import Reach
 from flask_langpont_session.stores.host.journal import journal_at
 from tests.support.clock import Clock
@@ -48,18 +48,16 @@ class Worker:
             database=self,
             primary=None,
         )
-        self.lost_commits = LostCommits(backend)
         now_ms = lambda: int(clock.now * 1000)  # noqa: E731
-        self.last_looks = LastLooks(backend, self.lost_commits, now_ms, lambda: self.seconds)
+        self.delivered = DeliveredRevocations(backend, now_ms, lambda: self.seconds)
 
     def run(self, end: float) -> bool:
         """Look at what is to be looked at, until that is all or it is late. Whether it is all."""
         reach = Reach(frozenset(), True)
-        for step in (self.lost_commits, self.last_looks):
-            for page in step.pending(reach):
-                step.send(page, reach)
-                if self.seconds >= end:
-                    return False
+        for page in self.delivered.pending(reach):
+            self.delivered.send(page, reach)
+            if self.seconds >= end:
+                return False
         return True
 
     def load_many(self, digests: Sequence[str], timeout: float) -> Found:
@@ -92,7 +90,7 @@ def test_without_a_suspicion_nothing_is_asked(worker: Worker) -> None:
 def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker) -> None:
     """In parts, as far as the time goes."""
     worker.living = {*ENDED[1:]}
-    worker.lost_commits.suspect()
+    worker.delivered.suspect()
     assert not worker.run(2)
     assert (worker.asked, worker.waiting()) == ([2, 2], ENDED[1:4])
     assert worker.run(100)
@@ -101,7 +99,7 @@ def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker
 
 def test_what_it_did_not_answer_is_asked_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker.living = {*ENDED}
-    worker.lost_commits.suspect()
+    worker.delivered.suspect()
     with monkeypatch.context() as patched:
         patched.setattr(worker, "load_many", Mock(side_effect=StoreError("database", ErrorClass.UNREACHABLE, "Test")))
         with pytest.raises(StoreError):
