@@ -24,10 +24,9 @@ from ..policy.categories import (
     Priority,
 )
 from ..policy.health import DATABASE, PRIMARY, REPLICA
-from ..policy.leases import LeaseTerms, Life
+from ..policy.leases import LeaseTerms, Life, Privileges
 from ..policy.levels import Behaviour, Row, build_behaviours
 from ..policy.presets import DEFAULT_CATEGORIES, DEFAULT_USER_KEYS, PRESETS
-from ..policy.privileges import Privileges
 from ..support.logs import fields
 from ..support.scratch import Scratch
 from . import checks, rules

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .categories import KeyPatterns
 from .changes import Fields
 from .rows import AuthRow
+from .serializer import encode
 
 LONGEST_UNCONFIRMED_MS = 3_600_000
 """The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""
@@ -69,16 +71,21 @@ class Life:
     :param absolute_ms: in all.
     :param is_permanent: whether it is that of ``session.permanent``, which a visitor's data has as well.
     :param is_use: whether reading the session is a use of it, which moves its idle expiry.
+    :param privileges: say which sessions live shorter, and `shorter`: how long those live; None: all live alike.
     """
 
     idle_ms: int
     absolute_ms: int
     is_permanent: bool = field(default=False, kw_only=True)
     is_use: bool = field(default=True, kw_only=True)
+    privileges: Privileges | None = field(default=None, kw_only=True)
+    shorter: Life | None = field(default=None, kw_only=True)
 
     def of(self, payload: Fields) -> Life:
         """Return the life of a session with this auth data: a privileged one may be shorter."""
-        return self
+        if self.privileges is None or self.shorter is None or not self.privileges.are_in(payload):
+            return self
+        return self.shorter
 
     def left_of(self, row: AuthRow) -> int:
         """Return how long a record of this row may lie in Redis, milliseconds."""
@@ -103,6 +110,57 @@ def life_of(row: AuthRow, seen_at: int | None, lives: Iterable[Life]) -> Life | 
     fitting = [life for life in lives if life.of(row.payload).absolute_ms == whole]
     idle = row.idle_expires_at - seen_at
     return min(fitting, key=lambda life: abs(life.of(row.payload).idle_ms - idle), default=None)
+
+
+def begins_to_live_shorter(life: Life, before: Fields, after: Fields) -> bool:
+    """Return whether a change makes a session privileged and its life shorter for it. It takes another id then, because
+    a later idle expiry of the present id may be anywhere.
+
+    :param life: of sessions.
+    :param before: its auth data; `after`: the same after a change.
+    """
+    return life.of(after) is not life and life.of(before) is life
+
+
+class Privileges:
+    """A session is privileged while a privilege key of it has one of some values.
+
+    :param keys: the privilege keys.
+    :param roles: those values.
+    :param idle_ms: what a privileged session lives for at most since its last use; None: as long as any.
+    :param absolute_ms: the same, in all.
+    """
+
+    def __init__(
+        self, keys: KeyPatterns, roles: Iterable[str], idle_ms: int | None = None, absolute_ms: int | None = None
+    ) -> None:
+        self._keys = keys
+        self._roles = frozenset(encode("role", role) for role in roles)
+        self._idle_ms = idle_ms
+        self._absolute_ms = absolute_ms
+
+    def are_in(self, payload: Fields) -> bool:
+        """Return whether a session with this auth data is privileged."""
+        return any(value in self._roles and key in self._keys for key, value in payload.items())
+
+    def idle_ms(self, payload: Fields, idle_ms: int) -> int:
+        """Return the idle time of a session with this auth data.
+
+        :param idle_ms: of one that is not privileged.
+        """
+        return idle_ms if self._idle_ms is None or not self.are_in(payload) else min(idle_ms, self._idle_ms)
+
+    def life(self, idle_ms: int, absolute_ms: int, *, is_permanent: bool = False) -> Life:
+        """Return the life of sessions, in which privileged ones live shorter if they are to.
+
+        :param idle_ms: of one that is not privileged; `absolute_ms`: likewise.
+        :param is_permanent: of those that are permanent.
+        """
+        if self._idle_ms is None and self._absolute_ms is None:
+            return Life(idle_ms, absolute_ms, is_permanent=is_permanent)
+        absolute = absolute_ms if self._absolute_ms is None else min(absolute_ms, self._absolute_ms)
+        idle = min(absolute, idle_ms if self._idle_ms is None else min(idle_ms, self._idle_ms))
+        return Life(idle_ms, absolute_ms, is_permanent=is_permanent, privileges=self, shorter=Life(idle, absolute))
 
 
 class Sighting(NamedTuple):

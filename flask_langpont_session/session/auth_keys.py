@@ -15,8 +15,8 @@ from ..policy.categories import AUTH, CSRF_FEATURE, DURABLE_FEATURE, MOST_KEYS, 
 from ..policy.changes import NO_FIELDS, CategoryChange
 from ..policy.health import DATABASE, WRITE
 from ..policy.ids import ANONYMOUS, SIGNED_IN
+from ..policy.leases import begins_to_live_shorter
 from ..policy.loaded import Loaded, Verdict
-from ..policy.privileges import begins_to_live_shorter
 from ..policy.serializer import decode, encode, has_lone_surrogate
 from ..policy.users import FLASK_LOGINS_FRESH, means_no_user, user_of
 from ..support.logs import fields

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from flask_langpont_session import events
-from flask_langpont_session.policy import copies, errors, leases, privileges, users
+from flask_langpont_session.policy import copies, errors, leases, users
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.ids import ANONYMOUS
 from flask_langpont_session.policy.loaded import Loaded, Verdict
@@ -525,8 +525,8 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a proof by confirmation only", writes.RowWrites, "_renamed", _every_change_of_id_is_a_proof),
     Ablation("a proof goes along", writes, "AUTHENTICATED_AT", "none of these"),
     Ablation("a proof is noted", writes, "noted", lambda payload, at_ms: payload),
-    Ablation("shorter lives", privileges.LifeByRights, "of", lambda self, payload: self),
-    Ablation("shorter idle times", privileges.Privileges, "idle_ms", lambda self, payload, idle_ms: idle_ms),
+    Ablation("shorter lives", leases.Life, "of", lambda self, payload: self),
+    Ablation("shorter idle times", leases.Privileges, "idle_ms", lambda self, payload, idle_ms: idle_ms),
     Ablation("shorter idle times in Redis", verifier.Verifier, "_extend_idle", _idle_as_any),
     Ablation("another id for a shorter life", writes, "begins_to_live_shorter", lambda life, before, after: False),
     Ablation("one order", journal_writer.JournalWriter, "has_writes", lambda *arguments, **more: False),

@@ -6,8 +6,7 @@ import pytest
 
 from flask_langpont_session.policy.categories import KeyPatterns
 from flask_langpont_session.policy.changes import Fields
-from flask_langpont_session.policy.leases import LeaseTerms, Life, lease_ends
-from flask_langpont_session.policy.privileges import Privileges
+from flask_langpont_session.policy.leases import LeaseTerms, Life, Privileges, lease_ends
 from flask_langpont_session.policy.rows import AuthRow
 
 KEYS = KeyPatterns(["user_role", "identity*"])
