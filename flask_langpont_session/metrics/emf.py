@@ -77,8 +77,7 @@ def _target(counts: Counts) -> Any:
 def _document(targets: Mapping[str, Any], dimensions: Mapping[str, str], at_ms: int) -> Document:
     metrics = [{"Name": name, "Unit": BY_NAME[name].unit} for name in targets]
     directive = {"Namespace": catalogue.NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": metrics}
-    about = {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}
-    return {"_aws": about, **dimensions, **targets}
+    return {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, **dimensions, **targets}
 
 
 class Emf:
@@ -88,12 +87,7 @@ class Emf:
     """
 
     def __init__(
-        self,
-        recorder: Recorder,
-        *,
-        environment: str,
-        service: str,
-        clock: Callable[[], float] = time.time,
+        self, recorder: Recorder, *, environment: str, service: str, clock: Callable[[], float] = time.time
     ) -> None:
         self._dimensions = {"environment": environment, "service": service}
         self._clock = clock
@@ -103,11 +97,10 @@ class Emf:
         """Write figures, in one attempt."""
         dropped = self._drops.number
         everything = {**found, **number(catalogue.METRICS_DROPPED, dropped)}
-        at_ms = int(self._clock() * 1000)
-        lines = [f"{json.dumps(one)}\n" for one in documents(everything, **self._dimensions, at_ms=at_ms)]
+        made = documents(everything, **self._dimensions, at_ms=int(self._clock() * 1000))
+        text = "".join(f"{json.dumps(one)}\n" for one in made)
         try:
-            # All at once: what other threads print stands before or behind it.
-            sys.stdout.write("".join(lines))
+            sys.stdout.write(text)  # all at once: what other threads print stands before or behind it
             sys.stdout.flush()
         except (OSError, ValueError) as error:  # ValueError: it is closed
             self._drops.failed(type(error).__name__, len(everything))

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, request_tearing_down
 
-from ..policy.health import down
+from ..policy.causes import cause_of
+from ..policy.errors import role_of
 from ..support.host import HostWork, beside
 from ..support.threads import PeriodicThread, end_all
-from .recorder import Reader, Recorder
-from .session_index import ActiveSessions
+from .recorder import Reader, Recorder, Standing
+from .session_index import ActiveSessions, SessionsInUse
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
     from ..policy.health import Health
     from ..stores.backend import SessionStore
     from .figures import Figures
-    from .prometheus import Standing
     from .publisher import Publisher, Sink
 
 CLOUDWATCH, EMF, OTEL, PROMETHEUS = "cloudwatch", "emf", "otel", "prometheus"
@@ -76,19 +76,19 @@ class Exporting:
 
         def begin() -> Callable[[], None]:
             made = [make() for make in sinks]
-            return Publisher(self._take(self._reader()), host, made, lambda: thread.is_ending).publish
+            return Publisher(self._take(), host, made, lambda: thread.is_ending).publish
 
         thread = PeriodicThread(PUBLISHER, begin, self._settings.metrics_interval)
         return thread
 
-    def _take(self, reader: Reader) -> Callable[[], Figures]:
+    def _take(self) -> Callable[[], Figures]:
         from .figures import figures
 
-        def take() -> Figures:
-            in_use = max((pool.take_most_in_use() for store in self._stores for pool in _pools(store)), default=0)
-            return figures(reader.take(), active=self.active.take(), in_use=in_use)
+        def most_in_use() -> dict[str, int]:
+            return {store.name: max(pool.take_most_in_use() for pool in _pools(store)) for store in self._stores}
 
-        return take
+        reader = self._reader(most_in_use, self.active.take)
+        return lambda: figures(reader.take())
 
     def _sinks(self) -> list[Callable[[], Sink]]:
         environment, service = self._settings.environment, self._settings.service
@@ -120,7 +120,7 @@ class Exporting:
         process."""
         from .publisher import Publisher
 
-        return Publisher(self._take(self._reader()), HostWork(None, "metrics", math.inf), [sink], lambda: False)
+        return Publisher(self._take(), HostWork(None, "metrics", math.inf), [sink], lambda: False)
 
     def _end_of_request(self, *_: object, **__: object) -> None:
         """Publish (a receiver of Flask's signals)."""
@@ -137,9 +137,8 @@ class Exporting:
             self.page = prometheus.page(self._settings.metrics_url, registry)
 
         def begin() -> Callable[[], None]:
-            reader = self._reader()
             collectors.expect(self._settings.table.categories)
-            return prometheus.Prometheus(reader, collectors, lambda: self.active.reading, self._standing).publish
+            return partial(collectors.publish, self._reader(self._in_use, self._news()))
 
         return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)
 
@@ -147,29 +146,47 @@ class Exporting:
         from . import otel
 
         def begin() -> Callable[[], None]:
-            return otel.OpenTelemetry(self._reader(), lambda: self.active.reading, self._in_use).publish
+            instruments, reader = otel.instruments(), self._reader(self._in_use, self._news())
+            return lambda: instruments.add(reader.take())
 
         return PeriodicThread(OTEL, begin, otel.INTERVAL)
 
     def _in_use(self) -> dict[str, int]:
         return {store.name: sum(pool.in_use for pool in _pools(store)) for store in self._stores}
 
-    def _standing(self) -> Standing:
-        from .prometheus import Standing
+    def _news(self) -> Callable[[], float | None]:
+        """Return a function that gives the number of sessions in use once for each look: the most recent look counts,
+        whichever worker's it was. None: there is no news."""
+        shown: SessionsInUse | None = None
 
-        waiting, oldest = self._waiting()
-        near = [part.near for store in self._stores for part in store.endpoints.values() if part.near is not None]
-        return Standing(
-            in_use=self._in_use(),
-            usable=self._health.usable(),
-            waiting=waiting,
-            oldest=oldest,
-            near=sum(cache.connections for cache in near) if near else None,
-        )
+        def news() -> float | None:
+            nonlocal shown
+            before, shown = shown, self.active.reading
+            if shown is None or shown is before:
+                return None
+            return math.nan if shown.number is None else shown.number
 
-    def _reader(self) -> Reader:
-        health = self._health
-        return Reader(self._recorder, lambda: health.level, lambda: len(health.lost_shards), partial(down, health))
+        return news
+
+    def _reader(self, in_use: Callable[[], dict[str, int]], active: Callable[[], float | None]) -> Reader:
+        health, causes = self._health, dict[tuple[str, str], bool]()
+
+        def standing() -> Standing:
+            causes.update(dict.fromkeys(causes, False) | dict.fromkeys(_causes(health), True))
+            near = [part.near for store in self._stores for part in store.endpoints.values() if part.near is not None]
+            waiting, oldest = self._waiting()
+            return Standing(
+                lost_shards=len(health.lost_shards),
+                usable=health.usable(),
+                causes=dict(causes),
+                in_use=in_use(),
+                waiting=waiting,
+                oldest=oldest,
+                near=sum(cache.connections for cache in near) if near else None,
+                active=active(),
+            )
+
+        return Reader(self._recorder, lambda: health.level, standing)
 
     def install(self, app: Flask) -> None:
         """Register the page, if there is one, and publish at the end of requests, if figures are published then."""
@@ -186,6 +203,12 @@ class Exporting:
     def stop(self) -> None:
         """Publish what is left and end. For tests and orderly exits; a process that ends does it by itself."""
         end_all(self.threads)
+
+
+def _causes(health: Health) -> list[tuple[str, str]]:
+    """Return the role of each store that requests do without, and the word for the cause."""
+    errors = ((store, health.error(store)) for store in {store for store, _ in health.open_stores()})
+    return [(role_of(store), cause_of(error).word) for store, error in errors if error is not None]
 
 
 def _pools(store: SessionStore) -> list[Any]:

@@ -4,15 +4,16 @@ same as if each process had published its own."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from . import aggregate, catalogue
+from . import catalogue
 from .catalogue import Metric
-from .recorder import Amounts, Interval, Observation, Series
+from .recorder import Interval
 
 LARGEST = 2.0**360
 """Of a value, to either side of nought, that CloudWatch takes."""
@@ -41,72 +42,41 @@ Figures = Mapping[Figure, Counts]
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in catalogue.ALL}
 
 
-def figures(interval: Interval, *, active: int | None, in_use: int) -> Figures:
+def figures(interval: Interval) -> Figures:
     """Return the figures of one process.
 
-    A figure without `by` is always there, also as 0, so that a sum over missing data does not have to be guessed. By a
+    A count without `by` is always there, also as 0, so that a sum over missing data does not have to be guessed. By a
     third dimension there is only what happened, because each is paid for, and each store.
-
-    :param active: sessions in use; None: not known, or another process publishes it.
-    :param in_use: the most connections that were in use at a time.
     """
-    return {figure: counts for part in _all(interval, active, in_use) for figure, counts in part.items()}
+    found: dict[Figure, Counts] = {}
+    for metric in catalogue.ALL:
+        parts: dict[str, list[Any]] = {"": []}
+        for labels, value in metric.found(interval):
+            parts[""].append(value)
+            if metric.by:
+                parts.setdefault(_ascii(labels[0]), []).append(value)
+        for of, values in parts.items():
+            if counts := _counts(metric, values):
+                found[_figure(metric, of)] = counts
+    return found
 
 
-def _all(interval: Interval, active: int | None, in_use: int) -> Iterator[Figures]:
-    yield number(catalogue.HEARTBEAT, 1)
-    yield number(catalogue.FALLBACK_LEVEL, interval.level)
-    yield number(catalogue.CURRENT_LEVEL, interval.level_now)
-    yield from _in_all_and_by(catalogue.STORE_DOWN, interval.down)
-    yield number(catalogue.SHARDS_LOST, interval.lost_shards)
-    yield number(catalogue.POOL_IN_USE, in_use)
-    for metric in aggregate.COUNTERS:
-        yield number(metric, aggregate.counted(interval, metric))
-    if active is not None:
-        yield number(catalogue.ACTIVE_SESSIONS, active)
-    yield from _in_all_and_by(catalogue.FALLBACK_OPERATIONS, aggregate.fallbacks(interval))
-    for metric in catalogue.LOSSES:
-        yield from _in_all_and_by(metric, aggregate.by_cause(interval, metric))
-    operations = aggregate.by_operation(interval)
-    yield from _operations("", [observed for group in operations.values() for observed in group])
-    for word, group in operations.items():
-        yield from _operations(word, group)
-    payloads = aggregate.measured(interval, "payload")
-    yield from _distribution(catalogue.PAYLOAD_BYTES, "", payloads.values())
-    for category, sizes in payloads.items():
-        yield from _distribution(catalogue.PAYLOAD_BYTES, _ascii(category), [sizes])
-    for metric, name in ((catalogue.POOL_WAIT_TIME, "pool_wait"), (catalogue.PROCESS_LAG, "process_lag")):
-        yield from _distribution(metric, "", aggregate.measured(interval, name).values())
+def _counts(metric: Metric, values: Sequence[Any]) -> Counts:
+    """Return which values there were and how often; empty: nothing is published."""
+    if not metric.is_distribution:
+        return {within_range(sum(values)): 1.0} if values or metric.statistic == "Sum" else {}
+    whole: Counter[float] = Counter()
+    for amounts in values:
+        whole.update(amounts)
+    return {bound: within_range(times) for bound, times in whole.items()}
 
 
-def number(metric: Metric, value: int, of: str = "") -> Figures:
+def number(metric: Metric, value: int) -> Figures:
     """Return one number, as figures."""
-    return {_figure(metric, of): {within_range(value): 1.0}}
+    return {_figure(metric): {within_range(value): 1.0}}
 
 
-def _in_all_and_by(metric: Metric, numbers: Mapping[str, int]) -> Iterator[Figures]:
-    yield number(metric, sum(numbers.values()))
-    for of, times in numbers.items():
-        yield number(metric, times, of)
-
-
-def _operations(word: str, observed: Sequence[tuple[Observation, Series]]) -> Iterator[Figures]:
-    errors = sum(series.count for operation, series in observed if operation.outcome not in aggregate.FINE)
-    yield number(catalogue.OPERATIONS, sum(series.count for _, series in observed), word)
-    yield number(catalogue.ERRORS, errors, word)
-    yield from _distribution(catalogue.OPERATION_LATENCY, word, [series.durations for _, series in observed])
-
-
-def _distribution(metric: Metric, of: str, amounts: Iterable[Amounts]) -> Iterator[Figures]:
-    whole: dict[float, int] = {}
-    for part in amounts:
-        for bound, times in part.items():
-            whole[bound] = whole.get(bound, 0) + times
-    if whole:
-        yield {_figure(metric, of): {bound: within_range(times) for bound, times in whole.items()}}
-
-
-def _figure(metric: Metric, of: str) -> Figure:
+def _figure(metric: Metric, of: str = "") -> Figure:
     return Figure(metric.name, metric.by or "", of) if of else Figure(metric.name)
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Response
@@ -27,12 +27,10 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from ..policy.breaker import PRIMARY
 from ..support.forks import renew_in_children
-from . import aggregate
+from .catalogue import EXPORTED, Exported, Kind, each
 from .losses import CAUSES
 from .recorder import Interval, Reader
-from .session_index import SessionsInUse
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 """prometheus_client looks at it when it is imported, and so does this."""
@@ -49,116 +47,6 @@ BYTES = tuple(float(2**exponent) for exponent in range(6, 21, 2))
 _BUCKETS = {"s": SECONDS, "By": BYTES}
 
 _NAME = "langpont_session_"
-
-
-class Standing(NamedTuple):
-    """The state of one application's stores at a moment.
-
-    :param in_use: connections in use, by store.
-    :param usable: store and direction → whether requests use it; of several shards, all of them.
-    :param waiting: how many changes wait in the host's journal; None: it cannot be read.
-    :param oldest: seconds that the oldest of them has waited.
-    :param near: connections of the near cache; None: there is to be none.
-    """
-
-    in_use: Mapping[str, int] = {}
-    usable: Mapping[tuple[str, str], bool] = {}
-    waiting: int | None = 0
-    oldest: float = 0.0
-    near: int | None = None
-
-
-GAUGES: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
-    "pool_in_use": ("Redis connections in use at this moment.", "livesum", ("backend",)),
-    "degradation_level": ("0 normal, 1 replica, 2 local copies, 3 database, 4 minimal.", "livemax", ()),
-    "shards_lost": (
-        "Shards of Redis that do not take reads and writes; a single primary is one shard, slots that no shard has are "
-        "one more.",
-        "livemax",
-        (),
-    ),
-    "store_up": (
-        "1 while requests use a store in a direction, 0 while they do without it; of several shards, the worst.",
-        "livemin",
-        ("backend", "way"),
-    ),
-    "journal_waiting": (
-        "Changes in this host's journal that wait for a store; NaN while it cannot be read.",
-        "livemax",
-        (),
-    ),
-    "journal_oldest_seconds": (
-        "For how long the oldest change in this host's journal has waited; 0 if none waits.",
-        "livemax",
-        (),
-    ),
-    "near_cache_connections": (
-        "Connections of the near cache; nothing is shown where the configuration wants none.",
-        "livesum",
-        ("backend",),
-    ),
-    "process_lag_seconds": (
-        "How late a worker went on when it wanted to, at the most in the last second or two; rounded up to two digits.",
-        "livemax",
-        (),
-    ),
-    "active": ("Sessions in use, of all hosts together; NaN while Redis cannot tell.", "mostrecent", ()),
-}
-"""Name → text, which of several processes' values is shown, labels."""
-
-
-class _Gauges:
-    """The gauges: the worst, or the sum, over the applications of this process."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._shown = {
-            name: Gauge(_NAME + name, text, labels, multiprocess_mode=mode, registry=registry)
-            for name, (text, mode, labels) in GAUGES.items()
-        }
-        if not MULTIPROCESS:
-            # Among several processes what was not set is not shown; and this would hide what another one has set.
-            self._shown["active"].set(math.nan)
-        self._begin()
-        renew_in_children(self, _Gauges._begin)
-
-    def _begin(self) -> None:
-        """Begin anew in a forked child, which shows nothing of its parent."""
-        self._lock = threading.Lock()
-        self._states: WeakKeyDictionary[object, tuple[int, int, Standing]] = WeakKeyDictionary()
-
-    def show(self, publisher: object, level: int, lost_shards: int, standing: Standing) -> None:
-        """Show one application's present state, together with the others of this process.
-
-        :param publisher: whose it is; what it showed before is forgotten.
-        :param level: its degradation level.
-        :param lost_shards: how many it finds lost.
-        """
-        with self._lock:
-            self._states[publisher] = level, lost_shards, standing
-            states = list(self._states.values())
-            self._shown["degradation_level"].set(max(level for level, _, _ in states))
-            self._shown["shards_lost"].set(max(lost for _, lost, _ in states))
-            self._show_stores([standing for _, _, standing in states])
-
-    def _show_stores(self, all_of: Sequence[Standing]) -> None:
-        for store in {store for one in all_of for store in one.in_use}:
-            self._shown["pool_in_use"].labels(store).set(sum(one.in_use.get(store, 0) for one in all_of))
-        for store, way in {endpoint for one in all_of for endpoint in one.usable}:
-            self._shown["store_up"].labels(store, way).set(all(one.usable.get((store, way), True) for one in all_of))
-        waiting = [math.nan if one.waiting is None else one.waiting for one in all_of]
-        self._shown["journal_waiting"].set(math.nan if any(map(math.isnan, waiting)) else max(waiting))
-        self._shown["journal_oldest_seconds"].set(max(one.oldest for one in all_of))
-        if near_connections := [one.near for one in all_of if one.near is not None]:
-            self._shown["near_cache_connections"].labels(PRIMARY).set(sum(near_connections))
-
-    def show_active(self, reading: SessionsInUse) -> None:
-        """Show how many sessions are in use; NaN: not known."""
-        self._shown["active"].set(math.nan if reading.number is None else reading.number)
-
-    def add(self, interval: Interval) -> None:
-        """Show the process lag of an interval."""
-        for amounts in aggregate.measured(interval, "process_lag").values():
-            self._shown["process_lag_seconds"].set(max(amounts) * 0.001)
 
 
 class _WithoutCreated:
@@ -183,21 +71,32 @@ class _WithoutCreated:
             yield family
 
 
+def _worst(values: Sequence[float]) -> float:
+    """Return the largest value; NaN, which is not known, is worse than all."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+_FOLDS: Mapping[str, Callable[[Sequence[float]], float]] = {"livesum": sum, "livemax": _worst, "livemin": min}
+"""Mode of a gauge → the value that is shown of several applications; of any other mode, that of the latest."""
+
+
 class Collectors:
     """The collectors of this package in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         own = CollectorRegistry()
-        self._histograms = [
-            (each, Histogram(_NAME + each.name, each.text, each.labels, buckets=_BUCKETS[each.unit], registry=own))
-            for each in aggregate.HISTOGRAMS
-        ]
-        self.gauges = _Gauges(own)
-        self._counters = {
-            each.name: (each, Counter(_NAME + each.name, each.text, each.labels, registry=own))
-            for each in aggregate.COUNTS
-        }
+        self._made = {exported.name: (exported, _collector(exported, own)) for exported in EXPORTED}
+        if not MULTIPROCESS:
+            # Among several processes what was not set is not shown; and this would hide what another one has set.
+            self._made["active"][1].set(math.nan)
+        self._begin()
+        renew_in_children(self, Collectors._begin)
         registry.register(_WithoutCreated(own))
+
+    def _begin(self) -> None:
+        """Begin anew in a forked child, whose gauges show nothing of its parent."""
+        self._lock = threading.Lock()
+        self._latest: WeakKeyDictionary[Reader, Interval] = WeakKeyDictionary()
 
     def expect(self, categories: Iterable[str]) -> None:
         """Show a nought for every loss there may be: where a series begins with its first loss, `increase()` does not
@@ -205,19 +104,43 @@ class Collectors:
         for category in categories:
             for loss, causes in CAUSES.items():
                 for cause in causes:
-                    self._counters[loss][1].labels(cause, category)
+                    self._made[loss][1].labels(cause, category)
 
-    def add(self, interval: Interval) -> None:
-        """Add an interval's counts."""
-        for exported, histogram in self._histograms:
-            for labels, amounts in exported.found(interval):
-                shown = histogram.labels(*labels)
-                for amount in aggregate.each(amounts, exported.unit):
-                    shown.observe(amount)
-        self.gauges.add(interval)
-        for exported, counter in self._counters.values():
-            for labels, number in exported.found(interval):
-                (counter.labels(*labels) if labels else counter).inc(number)
+    def publish(self, reader: Reader) -> None:
+        """Add what is new since the last call, and show the present state.
+
+        :param reader: of one application; what it has shown before is forgotten.
+        """
+        interval = reader.take()
+        with self._lock:
+            self._latest[reader] = interval
+            for exported, collector in self._made.values():
+                values: dict[tuple[str, ...], list[Any]] = {}
+                for one in self._latest.values() if exported.mode in _FOLDS else (interval,):
+                    for labels, value in exported.found(one):
+                        values.setdefault(labels, []).append(value)
+                for labels, found in values.items():
+                    _add(exported, collector.labels(*labels) if labels else collector, found)
+
+
+def _collector(exported: Exported, registry: CollectorRegistry) -> Any:
+    about = _NAME + exported.name, exported.text, exported.labels
+    if exported.kind is Kind.HISTOGRAM:
+        return Histogram(*about, buckets=_BUCKETS[exported.unit], registry=registry)
+    if exported.kind is Kind.GAUGE:
+        return Gauge(*about, multiprocess_mode=exported.mode, registry=registry)  # type: ignore[arg-type]
+    return Counter(*about, registry=registry)
+
+
+def _add(exported: Exported, collector: Any, found: Sequence[Any]) -> None:
+    if exported.kind is Kind.GAUGE:
+        collector.set(_FOLDS[exported.mode](found) if exported.mode in _FOLDS else found[-1])
+    elif exported.kind is Kind.COUNTER:
+        collector.inc(sum(found))
+    else:
+        for amounts in found:
+            for amount in each(amounts, exported.unit):
+                collector.observe(amount)
 
 
 _made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
@@ -235,37 +158,6 @@ def collectors_of(registry: CollectorRegistry | None) -> Collectors:
         if found is None:
             found = _made[registry] = Collectors(registry)
     return found
-
-
-class Prometheus:
-    """Keeps the collectors up to date. Made and used in one thread of one process.
-
-    :param active: gives the latest look at the number of sessions in use; None: there was none yet.
-    :param standing: says what the stores are like now.
-    """
-
-    def __init__(
-        self,
-        reader: Reader,
-        collectors: Collectors,
-        active: Callable[[], SessionsInUse | None],
-        standing: Callable[[], Standing],
-    ) -> None:
-        self._reader = reader
-        self._collectors = collectors
-        self._active = active
-        self._standing = standing
-        self._shown: SessionsInUse | None = None
-
-    def publish(self) -> None:
-        """Add what is new since the last call, and show the present state."""
-        interval = self._reader.take()
-        self._collectors.add(interval)
-        self._collectors.gauges.show(self, interval.level, interval.lost_shards, self._standing())
-        reading = self._active()
-        if reading is not None and reading is not self._shown:
-            self._shown = reading  # each once: the most recent look counts, whichever worker's it was
-            self._collectors.gauges.show_active(reading)
 
 
 def page(url: str, registry: Any) -> Blueprint:

@@ -192,6 +192,30 @@ class Recorder:
             yield
 
 
+class Standing(NamedTuple):
+    """The state of one application at a moment.
+
+    :param lost_shards: shards of Redis that do not take reads and writes.
+    :param usable: role of a store and direction → whether requests use it; of several shards, all of them.
+    :param causes: store and the word for a cause → whether requests do without the store for it; causes that are over
+        stay among them.
+    :param in_use: connections in use, by store.
+    :param waiting: how many changes wait in the host's journal; None: it cannot be read.
+    :param oldest: seconds that the oldest of them has waited.
+    :param near: connections of the near cache; None: there is to be none.
+    :param active: sessions in use, if there is a new number to be shown; NaN: Redis cannot tell.
+    """
+
+    lost_shards: int = 0
+    usable: Mapping[tuple[str, str], bool] = {}
+    causes: Mapping[tuple[str, str], bool] = {}
+    in_use: Mapping[str, int] = {}
+    waiting: int | None = 0
+    oldest: float = 0.0
+    near: int | None = None
+    active: float | None = None
+
+
 class Interval(NamedTuple):
     """The records between two looks.
 
@@ -199,41 +223,33 @@ class Interval(NamedTuple):
     :param amounts: what was measured.
     :param counters: of those that moved.
     :param level: the highest degradation level there was.
-    :param lost_shards: shards of Redis that do not take reads and writes at its end.
     :param losses: changes of sessions that were not kept.
     :param level_now: the level at its end.
-    :param down: store → whether requests do without it at its end, in one direction at least.
+    :param standing: the state at its end.
     """
 
     series: Mapping[Observation, Series]
     amounts: Mapping[Measure, Amounts]
     counters: Mapping[str, int]
     level: int
-    lost_shards: int = 0
     losses: Mapping[NotKept, int] = {}
     level_now: int = 0
-    down: Mapping[str, bool] = {}
+    standing: Standing = Standing()
 
 
 class Reader:
     """Hands out the records since the last call: each exporter has a reader of its own. For one thread.
 
     :param level: says the degradation level now.
-    :param lost_shards: says how many shards are lost now.
-    :param down: says of each store whether requests do without it now.
+    :param standing: says what the application is like now.
     """
 
     def __init__(
-        self,
-        recorder: Recorder,
-        level: Callable[[], int],
-        lost_shards: Callable[[], int] = lambda: 0,
-        down: Callable[[], Mapping[str, bool]] = dict,
+        self, recorder: Recorder, level: Callable[[], int], standing: Callable[[], Standing] = Standing
     ) -> None:
         self._recorder = recorder
         self._level = level
-        self._lost_shards = lost_shards
-        self._down = down
+        self._standing = standing
         self._series: Mapping[Observation, Series] = {}
         self._amounts: Mapping[Measure, Amounts] = {}
         self._counters: Mapping[str, int] = {}
@@ -257,10 +273,9 @@ class Reader:
             {what: counts for what, counts in measured.items() if counts},
             moved,
             highest,
-            self._lost_shards(),
             lost,
             level,
-            self._down(),
+            self._standing(),
         )
 
 

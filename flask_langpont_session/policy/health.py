@@ -324,9 +324,3 @@ class Health:
         if old != self._level:
             self.since = self._now()
             self._listeners.level_changed(old, self._level)
-
-
-def down(health: Health) -> dict[str, bool]:
-    """Return role → whether requests do without a store of that role, in one direction at least."""
-    usable = health.usable()
-    return {role: not all(used for (of, _), used in usable.items() if of == role) for role, _ in usable}

@@ -268,7 +268,7 @@ def a_publisher() -> tuple[Publisher, Recorder]:
     recorder = Recorder()
     reader = Reader(recorder, lambda: 0)
     publisher = Publisher(
-        lambda: figures(reader.take(), active=None, in_use=0),
+        lambda: figures(reader.take()),
         HostWork(None, "metrics", 60),
         [CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect).publish],
         lambda: False,
@@ -477,7 +477,7 @@ COUNTING = """
     recorder = Recorder()
     reader = Reader(recorder, lambda: 0)
     publisher = Publisher(
-        lambda: figures(reader.take(), active=None, in_use=0),
+        lambda: figures(reader.take()),
         HostWork(Path(sys.argv[1]), "metrics", 180),
         [cloudwatch.CloudWatch(recorder, environment="test", service="shop", connect=cloudwatch.connect).publish],
         lambda: False,

@@ -18,11 +18,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.metrics.aggregate import COUNTS, HISTOGRAMS
+from flask_langpont_session.metrics.catalogue import EXPORTED, Kind
 from flask_langpont_session.metrics.losses import Cause, Loss
-from flask_langpont_session.metrics.prometheus import GAUGES, SECONDS, Prometheus, Standing, collectors_of
-from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder
-from flask_langpont_session.metrics.session_index import SessionsInUse
+from flask_langpont_session.metrics.prometheus import SECONDS, collectors_of
+from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder, Standing
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
@@ -36,14 +35,17 @@ class Site:
         self.recorder = Recorder()
         self.registry = CollectorRegistry()
         self.level = 0
-        self.reading: SessionsInUse | None = None
-        self.standing = Standing({"primary": 3})
-        self.exporter = self.another_worker()
+        self.standing = Standing(in_use={"primary": 3})
+        self._reader = Reader(self.recorder, lambda: self.level, lambda: self.standing)
 
-    def another_worker(self) -> Prometheus:
-        """Return one more exporter that shows what the same registry has."""
-        reader = Reader(self.recorder, lambda: self.level)
-        return Prometheus(reader, collectors_of(self.registry), lambda: self.reading, lambda: self.standing)
+    def publish(self) -> None:
+        """Publish what is new."""
+        collectors_of(self.registry).publish(self._reader)
+
+    def publish_of_another(self, standing: Standing) -> None:
+        """Publish the state of one more application of the same registry."""
+        self._others = Reader(Recorder(), lambda: 0, lambda: standing)
+        collectors_of(self.registry).publish(self._others)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"langpont_session_{name}", labels)
@@ -67,8 +69,8 @@ def test_operations_have_counts_and_a_histogram(site: Site) -> None:
         ("unheard of", "somewhere", "somehow", 1),
     ):
         site.recorder.observe(name, "all", source, outcome, milliseconds / 1000)
-    site.exporter.publish()
-    site.exporter.publish()
+    site.publish()
+    site.publish()
     load = {"operation": "read", "backend": "primary"}
     assert site.value("operations_total", **load, outcome="ok") == 2
     assert site.value("operations_total", **load, outcome="unreachable") == 1
@@ -97,11 +99,11 @@ def test_states_and_events(site: Site) -> None:
     }  # fmt: skip
     for counter, by in counted.items():
         site.recorder.count(counter, by)
-    site.exporter.publish()
+    site.publish()
     assert math.isnan(site.value("active") or 0)
-    site.reading = SessionsInUse(12)
+    site.standing = site.standing._replace(active=12)
     assert site.value("degradation_level") == 3
-    site.exporter.publish()
+    site.publish()
     assert (site.value("degradation_level"), site.value("active")) == (0, 12)
     for name, labels, expected in (
         ("circuit_transitions_total", {"to": "open"}, 3),
@@ -124,39 +126,38 @@ def test_states_and_events(site: Site) -> None:
 
 
 def test_the_latest_look_at_the_number_of_sessions_counts(site: Site) -> None:
-    """The latest look counts, not the latest that repeats an older one; an unknown number is shown as well."""
-    other = site.another_worker()
-    site.reading = SessionsInUse(12)
-    site.exporter.publish()
-    site.reading = SessionsInUse(15)
-    other.publish()
-    site.reading = None  # no news
-    site.exporter.publish()
+    """The latest look counts; an unknown number is shown as well."""
+    site.standing = Standing(active=12)
+    site.publish()
+    site.publish_of_another(Standing(active=15))
+    site.standing = Standing(active=None)  # no news
+    site.publish()
     assert site.value("active") == 15
-    site.reading = SessionsInUse(None)
-    site.exporter.publish()
+    site.standing = Standing(active=math.nan)
+    site.publish()
     assert math.isnan(site.value("active") or 0)
 
 
 def test_applications_of_a_process_are_shown_together(site: Site) -> None:
     """The worst level and the sum of the connections, whichever published last; not what one is no longer like."""
     site.level = 4
-    site.exporter.publish()
-    standing = Standing({"primary": 1, "replica": 2}, {("primary", "read"): True}, waiting=2, oldest=9.0, near=4)
-    healthy = Prometheus(Reader(Recorder(), lambda: 0), collectors_of(site.registry), lambda: None, lambda: standing)
-    healthy.publish()
+    site.publish()
+    readable = {("primary", "read"): True}
+    site.publish_of_another(
+        Standing(in_use={"primary": 1, "replica": 2}, usable=readable, waiting=2, oldest=9.0, near=4)
+    )
     assert site.value("degradation_level") == 4
     assert (site.value("pool_in_use", backend="primary"), site.value("pool_in_use", backend="replica")) == (4, 2)
     assert site.value("store_up", backend="primary", way="read") == 1
     assert (site.value("journal_waiting"), site.value("journal_oldest_seconds")) == (2, 9)
     assert site.value("near_cache_connections", backend="primary") == 4
-    site.standing = Standing({"primary": 3}, {("primary", "read"): False}, waiting=None)
+    site.standing = Standing(in_use={"primary": 3}, usable={("primary", "read"): False}, waiting=None)
     site.level = 0
-    site.exporter.publish()  # the worst since it published before
+    site.publish()  # the worst since it published before
     assert site.value("store_up", backend="primary", way="read") == 0
     assert math.isnan(site.value("journal_waiting") or 0)
     assert site.value("journal_oldest_seconds") == 9
-    site.exporter.publish()
+    site.publish()
     assert site.value("degradation_level") == 0
     assert site.value("pool_in_use", backend="primary") == 4
 
@@ -166,8 +167,8 @@ def test_sizes_and_waits_are_histograms(site: Site) -> None:
     for size in (100, 300, 70_000):
         site.recorder.measure("payload", "ui", size)
     site.recorder.measure("pool_wait", "primary", 40)
-    site.exporter.publish()
-    site.exporter.publish()
+    site.publish()
+    site.publish()
     assert site.value("payload_bytes_count", category="ui") == 3
     assert site.value("payload_bytes_bucket", category="ui", le="1024.0") == 2
     assert site.value("payload_bytes_sum", category="ui") == 70_400
@@ -184,8 +185,8 @@ def test_what_is_not_kept_is_counted_by_cause_and_category(site: Site) -> None:
     site.recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
     site.recorder.count_loss(Loss.REQUEST_ONLY_WRITES, Cause.LEVEL_2, "ui")
     site.recorder.count_loss(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, "translation", 3)
-    site.exporter.publish()
-    site.exporter.publish()
+    site.publish()
+    site.publish()
     assert site.value("writes_lost_total", **lost) == 2
     assert site.value("writes_lost_total", cause="journal full", category="translation") == 0
     assert site.value("request_only_writes_total", cause="level 2", category="ui") == 1
@@ -197,7 +198,7 @@ def test_what_is_not_kept_is_counted_by_cause_and_category(site: Site) -> None:
 def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
     """Base units and suffixes; labels are small closed sets, and no id is among them."""
     site.recorder.observe("load", "all", "primary", "ok", 0.001)
-    site.exporter.publish()
+    site.publish()
     families = {family.name: family for family in site.registry.collect()}
     assert all(re.fullmatch(r"langpont_session_[a-z_]+", name) for name in families)
     labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
@@ -215,11 +216,14 @@ def test_the_documented_table_is_the_code() -> None:
 
 def table() -> list[str]:
     """The collectors as Markdown, one line each."""
-    made = [("_total", "counter", *one[:2], one.labels) for one in COUNTS]
-    made += [("", "histogram", *one[:2], one.labels) for one in HISTOGRAMS]
-    made += [("", "gauge", name, text, labels) for name, (text, _, labels) in GAUGES.items()]
     rows = sorted(
-        [f"`langpont_session_{name}{end}`", kind, ", ".join(labels), text] for end, kind, name, text, labels in made
+        [
+            f"`langpont_session_{one.name}{'_total' if one.kind is Kind.COUNTER else ''}`",
+            one.kind,
+            ", ".join(one.labels),
+            one.text,
+        ]
+        for one in EXPORTED
     )
     return [f"| {' | '.join(row)} |" for row in [["metric", "type", "labels", "what it is"], ["---"] * 4, *rows]]
 
@@ -230,7 +234,7 @@ def test_no_series_says_when_another_one_began(site: Site) -> None:
     Counter("of_the_application", "Its own.", registry=site.registry)
     collectors_of(site.registry).expect(["ui"])
     site.recorder.observe("load", "all", "primary", "ok", 0.001)
-    site.exporter.publish()
+    site.publish()
     names = {sample.name for family in site.registry.collect() for sample in family.samples}
     assert [name for name in names if name.endswith("_created")] == ["of_the_application_created"]
     assert {"langpont_session_writes_lost_total", "langpont_session_operation_duration_seconds_bucket"} <= names
@@ -238,6 +242,7 @@ def test_no_series_says_when_another_one_began(site: Site) -> None:
 
 def test_a_name_that_is_taken_is_refused(site: Site) -> None:
     """A name that the application's own metrics have is refused, as prometheus_client refuses it."""
+    site.publish()
     with pytest.raises(ValueError, match="langpont_session_active"):
         Gauge("langpont_session_active", "The application's own.", registry=site.registry)
 
@@ -326,10 +331,12 @@ def test_the_page_shows_what_the_stores_are_like(make_exporting: MakeApp) -> Non
     with switched_off(app, "primary"):
         client.post("/set", json={"draft": "text"})
         lost = [f'store_up{{backend="primary",way="{way}"}} 0.0' for way in ("read", "write")]
+        lost.append('store_cause{backend="primary",cause="unreachable"} 1.0')
         parts(app).monitor.outages.note_waiting()
         wait_until(lambda: shows(*lost, well[1], "journal_waiting 1.0"), "the outage")
         assert not shows("journal_oldest_seconds 0.0")
-    wait_until(lambda: shows(*well, "journal_waiting 0.0", "journal_oldest_seconds 0.0"), "health again")
+    over = 'store_cause{backend="primary",cause="unreachable"} 0.0'
+    wait_until(lambda: shows(*well, over, "journal_waiting 0.0", "journal_oldest_seconds 0.0"), "health again")
 
 
 # -- gunicorn ----------------------------------------------------------------------------------------------------------

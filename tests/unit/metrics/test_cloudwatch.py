@@ -5,7 +5,6 @@ moto enforces no limit, so a validator of the tests' own does, and botocore's wi
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from flask_langpont_session.metrics.recorder import (
     Reader,
     Recorder,
     Series,
+    Standing,
     count_level,
 )
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
@@ -40,7 +40,22 @@ from flask_langpont_session.request import scope
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 WHOLE = {"Environment": "test", "Service": "shop"}
-DISTRIBUTIONS = [metric for metric in catalogue.ALL if metric.statistic.startswith("p")]
+DISTRIBUTIONS = [metric for metric in catalogue.ALL if metric.is_distribution]
+COUNTED = (
+    catalogue.DATABASE_LOST_COMMITS,
+    catalogue.NEAR_CACHE_HITS,
+    catalogue.SESSIONS_CREATED,
+    catalogue.SESSIONS_REGENERATED,
+    catalogue.SESSIONS_ENDED,
+    catalogue.SESSIONS_EXPIRED,
+    catalogue.GRANTS_REFUSED,
+    catalogue.VALUES_REJECTED,
+    catalogue.ALERTS_FAILED,
+)
+"""Sums of the recorder's counter of the same name."""
+
+
+USABLE = {("primary", "read"): True, ("primary", "write"): False, ("database", "read"): True}
 
 
 def found(
@@ -50,9 +65,10 @@ def found(
     active: int | None = None,
     in_use: int = 0,
     dropped: int = 0,
-    **down: bool,
+    usable: dict[tuple[str, str], bool] | None = None,
 ) -> list[Datum]:
-    own = figures(Reader(recorder, lambda: level, down=lambda: down).take(), active=active, in_use=in_use)
+    standing = Standing(usable=usable or {}, in_use={"primary": in_use, "replica": 0}, active=active)
+    own = figures(Reader(recorder, lambda: level, lambda: standing).take())
     return data({**own, **number(catalogue.METRICS_DROPPED, dropped)}, environment="test", service="shop")
 
 
@@ -85,12 +101,13 @@ def values_of(datum: Datum) -> tuple[list[float], list[float]]:
 
 
 def test_an_interval_without_anything_is_a_heartbeat_and_noughts() -> None:
-    """A missing sum always means a missing process; the number of active sessions is not known, so none is sent."""
+    """A missing sum always means a missing process; the number of active sessions is not known, so none is sent; there
+    is no store here."""
     quiet = found(Recorder())
     assert {datum["MetricName"]: datum["Value"] for datum in quiet} == {
         metric.name: 1 if metric is catalogue.HEARTBEAT else 0
         for metric in catalogue.ALL
-        if metric not in (catalogue.ACTIVE_SESSIONS, *DISTRIBUTIONS)
+        if metric not in (catalogue.ACTIVE_SESSIONS, catalogue.STORE_DOWN, *DISTRIBUTIONS)
     }
     assert all(dimensions(datum) == WHOLE for datum in quiet)
 
@@ -166,14 +183,15 @@ def test_sizes_and_waits_are_distributions() -> None:
 def test_states_and_counters_find_their_metrics() -> None:
     """Counts since the last interval are published under the names of the contract."""
     recorder = Recorder()
-    for counters in aggregate.COUNTERS.values():
-        for counter in counters:
-            recorder.count(counter, 2)
+    for metric in COUNTED:
+        recorder.count(metric.word, 2)
+    for event in ("StoreLost", "StoreRecovered", "ServerChanged", "DataLost"):
+        recorder.count(event, 2)
     for counter in ("fallback_replica", "fallback_local", "fallback_journal", "fallback_database", "bad_cookies"):
         recorder.count(counter, 3)
     figures_ = found(recorder, level=3, active=17, dropped=5)
-    for metric, counters in aggregate.COUNTERS.items():
-        assert value(figures_, metric) == 2 * len(counters)
+    assert {value(figures_, metric) for metric in (*COUNTED, catalogue.SERVER_CHANGES, catalogue.DATA_LOSSES)} == {2}
+    assert value(figures_, catalogue.CIRCUIT_TRANSITIONS) == 4
     assert value(figures_, catalogue.FALLBACK_LEVEL) == 3
     assert value(figures_, catalogue.ACTIVE_SESSIONS) == 17
     assert value(figures_, catalogue.METRICS_DROPPED) == 5
@@ -195,7 +213,7 @@ def test_the_level_is_published_as_it_is_and_at_its_worst() -> None:
 def test_each_store_is_down_or_not() -> None:
     """A store that is not down is published, too: an alarm on the absence of a figure would end late. A store that
     is not there is not."""
-    figures_ = found(Recorder(), primary=True, database=False)
+    figures_ = found(Recorder(), usable=USABLE)
     assert value(figures_, catalogue.STORE_DOWN) == 1
     by_store = {store: value(figures_, catalogue.STORE_DOWN, Store=store) for store in catalogue.STORE_VALUES}
     assert by_store == {"primary": 1, "replica": None, "database": 0}
@@ -224,7 +242,7 @@ def test_every_metric_of_the_contract_can_be_published() -> None:
     recorder.measure("payload", "ui", 100)
     recorder.measure("pool_wait", "primary", 1)
     recorder.measure("process_lag", "process", 1)
-    units = {datum["MetricName"]: datum["Unit"] for datum in found(recorder, active=1)}
+    units = {datum["MetricName"]: datum["Unit"] for datum in found(recorder, active=1, usable=USABLE)}
     assert units == {metric.name: metric.unit for metric in catalogue.ALL}
 
 
@@ -369,28 +387,34 @@ intervals = st.builds(
         bounds | whole_range,
         max_size=6,
     ),
-    st.dictionaries(words | st.sampled_from([*itertools.chain(*aggregate.COUNTERS.values())]), numbers, max_size=12),
+    st.dictionaries(words | st.sampled_from([metric.word for metric in COUNTED]), numbers, max_size=12),
     st.integers(0, 4),
-    st.just(0),
     st.dictionaries(
         st.builds(NotKept, st.sampled_from([*Loss]), st.sampled_from([*Cause]), st.from_regex(r"[^\W\d]\w{0,9}")),
         numbers,
         max_size=6,
     ),
     st.integers(0, 4),
-    st.dictionaries(st.sampled_from(catalogue.STORE_VALUES), st.booleans()),
+    st.builds(
+        Standing,
+        usable=st.dictionaries(
+            st.tuples(st.sampled_from(catalogue.STORE_VALUES), st.sampled_from(["read", "write"])), st.booleans()
+        ),
+        in_use=st.dictionaries(words, numbers),
+        active=st.none() | numbers,
+    ),
 )
 dimension = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=1024).filter(str.strip)
 
 
 @settings(max_examples=15, deadline=None)
-@given(intervals, dimension, dimension, st.none() | numbers, numbers, numbers, st.integers(1, 3))
+@given(intervals, dimension, dimension, numbers, st.integers(1, 3))
 def test_whatever_was_recorded_makes_requests_that_are_accepted(
-    interval: Interval, environment: str, service: str, active: int | None, in_use: int, dropped: int, workers: int
+    interval: Interval, environment: str, service: str, dropped: int, workers: int
 ) -> None:
     """Any words, any counts and any names that the configuration allows are accepted; and the dimensions are those
     of the contract."""
-    own = {**figures(interval, active=active, in_use=in_use), **number(catalogue.METRICS_DROPPED, dropped)}
+    own = {**figures(interval), **number(catalogue.METRICS_DROPPED, dropped)}
     everything = data(own if workers == 1 else together([own] * workers), environment=environment, service=service)
     sent = list(requests(everything))
     assert [datum for request in sent for datum in request] == everything
@@ -462,7 +486,7 @@ class Site:
         self._cloudwatch = CloudWatch(self.recorder, environment="test", service="shop", connect=self._connect)
 
     def publish(self) -> None:
-        self._cloudwatch.publish(figures(self._reader.take(), active=None, in_use=0))
+        self._cloudwatch.publish(figures(self._reader.take()))
 
     def _connect(self) -> Client:
         self.connected += 1

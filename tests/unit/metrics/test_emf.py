@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask import Flask
@@ -19,13 +18,13 @@ from flask_langpont_session.extension import state_of
 from flask_langpont_session.metrics import catalogue, emf
 from flask_langpont_session.metrics.emf import Document, Emf, documents
 from flask_langpont_session.metrics.figures import BY_NAME, Figure, Figures, figures, together
-from flask_langpont_session.metrics.recorder import Reader, Recorder
+from flask_langpont_session.metrics.recorder import Reader, Recorder, Standing
 
 AT_MS = 1_790_000_000_123
 
 
-def made(found: Figures, **more: Any) -> list[Document]:
-    return list(documents(found, environment="test", service="shop", at_ms=AT_MS, **more))
+def made(found: Figures) -> list[Document]:
+    return list(documents(found, environment="test", service="shop", at_ms=AT_MS))
 
 
 def wrong_in(document: Document) -> list[str]:
@@ -84,7 +83,7 @@ def test_an_interval_is_a_document_and_one_for_each_third_dimension() -> None:
     recorder.observe("load", "all", "primary", "ok", 0.002)
     recorder.observe("verify", "all", "database", "ok", 0.003)
     recorder.measure("payload", "ui", 120)
-    found = figures(Reader(recorder, lambda: 2).take(), active=7, in_use=1)
+    found = figures(Reader(recorder, lambda: 2, lambda: Standing(active=7)).take())
     whole, *others = made(found)
     assert whole["_aws"]["CloudWatchMetrics"][0]["Namespace"] == catalogue.NAMESPACE
     assert (whole["Environment"], whole["Service"], whole["_aws"]["Timestamp"]) == ("test", "shop", AT_MS)
@@ -94,7 +93,6 @@ def test_an_interval_is_a_document_and_one_for_each_third_dimension() -> None:
         [["Environment", "Service", "Operation"]],
         [["Environment", "Service", "Category"]],
     ]
-    assert "LogGroupName" not in whole["_aws"]
 
 
 numbers = st.dictionaries(st.integers(0, 10**6).map(float), st.integers(1, 10**9).map(float), min_size=1, max_size=250)
@@ -116,7 +114,7 @@ def test_whatever_was_counted_makes_documents_that_are_accepted(found: Figures) 
 
 def test_more_metrics_than_a_document_holds_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emf, "MOST_METRICS", 10)
-    found = figures(Reader(Recorder(), lambda: 0).take(), active=1, in_use=0)
+    found = figures(Reader(Recorder(), lambda: 0).take())
     sizes = [len(document["_aws"]["CloudWatchMetrics"][0]["Metrics"]) for document in made(found)]
     assert max(sizes) == 10 and sum(sizes) == len(found)
     assert together(map(figures_of, made(found))) == found

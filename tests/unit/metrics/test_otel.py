@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +21,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.extension import state_of
 from flask_langpont_session.metrics.losses import Cause, Loss
-from flask_langpont_session.metrics.otel import Instruments, OpenTelemetry, TracingRecorder
-from flask_langpont_session.metrics.recorder import Reader, Recorder, count_level
-from flask_langpont_session.metrics.session_index import SessionsInUse
+from flask_langpont_session.metrics.otel import Instruments, TracingRecorder, instruments
+from flask_langpont_session.metrics.recorder import Reader, Recorder, Standing, count_level
 
 Attributes = frozenset[tuple[str, Any]]
 
@@ -88,8 +88,9 @@ def test_what_was_recorded_is_in_the_instruments(sdk: Sdk) -> None:
         recorder.count(counter, 3)
     recorder.count_loss(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 4)
     count_level(recorder, 4)
-    publisher = OpenTelemetry(Reader(recorder, lambda: level), lambda: SessionsInUse(17), lambda: {"primary": 6})
-    publisher.publish()
+    standing = Standing(in_use={"primary": 6}, causes={("primary", "unreachable"): True}, active=17)
+    made, reader = instruments(), Reader(recorder, lambda: level, lambda: standing)
+    made.add(reader.take())
     points = sdk.points()
     read = {"operation": "read", "backend": "primary"}
     assert points["operations", of(**read, outcome="ok")] == 2
@@ -109,12 +110,13 @@ def test_what_was_recorded_is_in_the_instruments(sdk: Sdk) -> None:
     assert points["active", of()] == 17
     assert points["pool.in_use", of(backend="primary")] == 6
     assert points["process_lag", of()] == pytest.approx(0.03)
-    level = 0
-    publisher.publish()
-    publisher.publish()
+    assert points["store.cause", of(backend="primary", cause="unreachable")] == 1
+    level, standing = 0, Standing(active=math.nan)
+    made.add(reader.take())
+    made.add(reader.take())
     points = sdk.points()
     assert points["operations", of(**read, outcome="ok")] == 2
-    assert points["degradation_level", of()] == 0
+    assert (points["degradation_level", of()], points["active", of()]) == (0, 17)
 
 
 def test_every_instrument_is_documented(sdk: Sdk) -> None:
@@ -166,7 +168,7 @@ def test_without_an_sdk_nothing_happens() -> None:
     recorder = TracingRecorder()
     with trace.get_tracer("application").start_as_current_span("GET /"):
         recorder.observe("load", "all", "primary", "ok", 0.25)
-    OpenTelemetry(Reader(recorder, lambda: 0), lambda: None, dict).publish()
+    instruments().add(Reader(recorder, lambda: 0).take())
     assert sum(series.count for series in recorder.series().values()) == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from flask_langpont_session.metrics import catalogue
 from flask_langpont_session.metrics.figures import Figure, Figures, decode, encode, figures, together
 from flask_langpont_session.metrics.publisher import Publisher
-from flask_langpont_session.metrics.recorder import Reader, Recorder
+from flask_langpont_session.metrics.recorder import Reader, Recorder, Standing
 from flask_langpont_session.support.host import HostWork
 
 OPERATIONS, HEARTBEAT = Figure(catalogue.OPERATIONS.name), Figure(catalogue.HEARTBEAT.name)
@@ -27,7 +27,7 @@ class Worker:
         self.ends = False
         reader = Reader(self.recorder, lambda: 0)
         self.publisher = Publisher(
-            lambda: figures(reader.take(), active=None, in_use=0), self.host, [self.published.append], lambda: self.ends
+            lambda: figures(reader.take()), self.host, [self.published.append], lambda: self.ends
         )
 
     def work(self, *milliseconds: int) -> None:
@@ -80,7 +80,7 @@ def test_figures_survive_the_way_to_another_process() -> None:
     recorder = Recorder()
     recorder.observe("load", "all", "primary", "unreachable", 0.5)
     recorder.count("sessions_created", 7)
-    found = figures(Reader(recorder, lambda: 2).take(), active=3, in_use=1)
+    found = figures(Reader(recorder, lambda: 2, lambda: Standing(active=3)).take())
     assert decode(encode(found)) == found
     assert decode(encode({**found, Figure("Newer"): {1: 1}})) == found
     assert decode(b"nonsense") == decode(b"[[7]]") == {}

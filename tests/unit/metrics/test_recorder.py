@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_langpont_session.metrics.recorder import BOUNDS, Measure, Observation, Reader, Recorder, Series, count_level
+from flask_langpont_session.metrics.recorder import (
+    BOUNDS,
+    Measure,
+    Observation,
+    Reader,
+    Recorder,
+    Series,
+    Standing,
+    count_level,
+)
 from flask_langpont_session.policy.errors import ErrorClass
 from tests.support.children import in_child_of_locked, locked
 
@@ -170,13 +179,13 @@ def test_an_interval_has_its_highest_level(recorder: Recorder) -> None:
 def test_an_interval_has_the_state_at_its_end(recorder: Recorder) -> None:
     """The state at the end counts however bad it was meanwhile: what an alarm counts as a minute must not be a
     second."""
-    down = {"primary": False}
-    reader = Reader(recorder, lambda: 0, down=lambda: dict(down))
+    standing = Standing(lost_shards=1)
+    reader = Reader(recorder, lambda: 0, lambda: standing)
     count_level(recorder, 4)
     first = reader.take()
-    down["primary"] = True
-    assert (first.level, first.level_now, first.down) == (4, 0, {"primary": False})
-    assert reader.take().down == {"primary": True}
+    standing = Standing(lost_shards=2)
+    assert (first.level, first.level_now, first.standing.lost_shards) == (4, 0, 1)
+    assert reader.take().standing.lost_shards == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -18,7 +18,6 @@ from flask_langpont_session.policy.health import (
     HealthLimits,
     HealthSnapshot,
     Listeners,
-    down,
 )
 from tests.support.clock import Clock
 
@@ -249,12 +248,10 @@ def test_what_requests_use_is_said_by_role_and_direction() -> None:
     health = Health([f"{PRIMARY}:1", f"{PRIMARY}:2", f"{REPLICA}:1", DATABASE])
     both = {(store, way): True for store in (PRIMARY, DATABASE) for way in (READ, WRITE)}
     assert health.usable() == {**both, (REPLICA, READ): True}
-    assert down(health) == {PRIMARY: False, REPLICA: False, DATABASE: False}
     for _ in range(3):
         fail(health, f"{PRIMARY}:2", ErrorClass.WRITE_REFUSED)
         fail(health, f"{REPLICA}:1")
     assert health.usable() == {**both, (PRIMARY, WRITE): False, (REPLICA, READ): False}
-    assert down(health) == {PRIMARY: True, REPLICA: True, DATABASE: False}
 
 
 def test_the_cause_of_an_outage_is_the_present_one(clock: Clock) -> None:

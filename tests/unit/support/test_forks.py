@@ -16,8 +16,8 @@ import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
 
-from flask_langpont_session.metrics.prometheus import Collectors, Standing
-from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.metrics.prometheus import Collectors
+from flask_langpont_session.metrics.recorder import Reader, Recorder, Standing
 from flask_langpont_session.metrics.session_index import BUCKETS, ActiveSessions
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
@@ -234,21 +234,19 @@ def test_an_exporter_s_threads_begin_in_the_child() -> None:
 def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
     """A gauge of the child is about its own applications, and its lock is free."""
     registry = CollectorRegistry()
-    gauges, of_parent, of_child = Collectors(registry).gauges, _Publisher(), _Publisher()
-    gauges.show(of_parent, 4, 2, Standing({"primary": 5}))
+    collectors = Collectors(registry)
+    of_parent = Reader(Recorder(), lambda: 4, lambda: Standing(in_use={"primary": 5}))
+    of_child = Reader(Recorder(), lambda: 0, lambda: Standing(in_use={"primary": 1}))
+    collectors.publish(of_parent)
 
     def work() -> bool:
-        gauges.show(of_child, 0, 0, Standing({"primary": 1}))
+        collectors.publish(of_child)
         level = registry.get_sample_value("langpont_session_degradation_level")
         in_use = registry.get_sample_value("langpont_session_pool_in_use", {"backend": "primary"})
         return (level, in_use) == (0, 1)
 
-    assert in_child_of_locked(gauges, work)
+    assert in_child_of_locked(collectors, work)
     assert registry.get_sample_value("langpont_session_degradation_level") == 4
-
-
-class _Publisher:
-    """An object whose states are shown."""
 
 
 def test_counters_of_the_parent_are_not_published_twice() -> None:
