@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from devservers.processes import LONG
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import (
     LevelChanged,
@@ -48,9 +49,14 @@ def test_a_page_can_be_tested_without_redis(app: Flask, user: Any) -> None:
 def test_the_level_stays_while_the_block_is_open(app: Flask, user: Any) -> None:
     """The monitor does not find the healthy server behind the test's back."""
     with switched_off(app, "primary"):
-        for _ in range(3):
-            parts(app).monitor.tick()
+        looks = [threading.Thread(target=parts(app).monitor.watch, daemon=True) for _ in range(3)]
+        for look in looks:
+            look.start()
             assert user.get("/who").json["level"] == 2
+        assert all(look.is_alive() for look in looks)  # they wait for the end of the block
+    for look in looks:
+        look.join(LONG)
+    assert user.get("/who").json["level"] == 0
 
 
 @pytest.mark.parametrize(
