@@ -24,7 +24,7 @@ _NAMES_A_USER = frozenset({"id", "uid", "email", "login", "account", "account_id
 _GIVES_A_RIGHT = frozenset(
     {
         *("role", "roles", "admin", "is_admin", "staff", "is_staff", "is_superuser", "superuser"),
-        *("permissions", "scopes", "groups", "access_token", "token"),
+        *("permissions", "scopes", "groups", "token"),
     }
 )
 """Names that usually mean so, where no table says it. Such a key outlives a sign-out of its user elsewhere."""

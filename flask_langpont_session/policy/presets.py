@@ -1,7 +1,7 @@
 """The tables that an application begins with: ``PRESET`` names one, ``CATEGORIES`` and ``FEATURES`` change it.
 
-Both have the keys of the common extensions: Flask-Login, Flask-Principal, Flask-Security, Authlib, Flask-Dance and
-flask-oidc. Argue with a line here.
+Both have the keys of the common extensions: Flask-Login, Flask-Principal, Flask-Security, Flask-AppBuilder, Authlib,
+Flask-Dance, flask-oidc and Flask-pyoidc. Argue with a line here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ _EXTENSIONS = [
 """Keys by which extensions know a user, and keys in which they note something about the sign-in."""
 
 _AUTH: Mapping[str, Sequence[str]] = {
-    "oauth_tokens": ["oidc_auth_token", "oidc_auth_profile", "*_oauth_token"],
+    "oauth_tokens": [
+        "oidc_auth_token", "oidc_auth_profile", "*_oauth_token", "access_token", "access_token_expires_at",
+        "refresh_token", "id_token", "id_token_jwt", "userinfo", "last_authenticated", "last_session_refresh",
+        "current_provider", "oauth", "oauth_provider",
+    ],
     "sign_in_steps": [
-        "_state_*", "*_oauth_state", "*_oauth_code_verifier", "tf_user_id", "tf_state", "tf_select",
+        "_state_*", "oauth_state", "*_oauth_state", "*_oauth_code_verifier", "tf_user_id", "tf_state", "tf_select",
         "tf_primary_method", "tf_totp_secret", "tf_remember_login", "auth_nonce", "auth_opaque",
+        "auth_request", "fragment_encoded_response", "end_session_state", "saml_*",
     ],
     "csrf_protection": ["csrf_token"],
     "session_security": ["_permanent", "session_created", "last_activity"],
@@ -70,8 +75,11 @@ DEFAULT_CATEGORIES: Mapping[str, Mapping[str, Any]] = {
 DEFAULT_USER_KEYS = ("_user_id", "user_id", "username", "user", "oidc_auth_token")
 """The last two are dicts: what Authlib calls ``userinfo``, and the token of flask-oidc."""
 
-_RIGHTS = ("logged_in", "authenticated", "_fresh", "identity.*", "oidc_auth_token", "*_oauth_token")
-"""The token of flask-oidc is both: one that is refreshed names no user, and is a change of what its user may do."""
+_RIGHTS = (
+    *("logged_in", "authenticated", "_fresh", "last_authenticated", "identity.*", "oidc_auth_token", "*_oauth_token"),
+)
+"""Flask-pyoidc takes a session with ``last_authenticated`` for signed in. The token of flask-oidc is both: one that is
+refreshed names no user, and is a change of what its user may do."""
 
 
 USUAL_PRIORITIES: Mapping[str, str] = {

@@ -318,3 +318,31 @@ def test_an_id_that_no_column_holds_is_refused(app: Flask) -> None:
             pytest.raises(UnsupportedValue, match="a user id has at most 255 characters"),
         ):
             session["user"] = value
+
+
+PYOIDC = {"last_authenticated": 1, "last_session_refresh": 1, "access_token": "a", "id_token": ALICE, "userinfo": ALICE}
+"""The keys that Flask-pyoidc assigns, in its order."""
+
+
+def test_flask_pyoidc_signs_in_refreshes_and_names_its_user(app: Flask) -> None:
+    """Its sign-in is a right; the application names the user in a later request, by an id of its own, and pyoidc still
+    takes the session for signed in. Its sign-out ends the session."""
+    client = signed_in(app, current_provider="main", **PYOIDC)
+    assert row(app, client.digest)["user_id"] is None
+    refreshed = {**PYOIDC, "last_session_refresh": 2, "access_token": "b"}
+    assert new_cookie(client, client.post("/set", json=refreshed)) is None
+    cookie = new_cookie(client, client.post("/set", json={"user_id": ALICE["sub"]}))
+    assert client.get("/all").json == {"current_provider": "main", **refreshed, "user_id": ALICE["sub"]}
+    assert row(app, digest(cookie))["user_id"] == ALICE["sub"]
+    for key in ("access_token", "id_token", "last_authenticated"):
+        client.post(f"/pop/{key}")
+    assert client.get("/all").json["user_id"] == ALICE["sub"]
+    client.post("/pop/user_id")
+    assert client.get("/all").json == {}
+
+
+def test_a_visitors_tokens_are_not_carried_to_a_user(app: Flask) -> None:
+    client: Any = app.test_client()
+    client.post("/set", json={"access_token": "of the visitor", "cart": [1]})
+    client.post("/set", json={"user_id": "7"})
+    assert client.get("/all").json == {"user_id": "7", "cart": [1]}

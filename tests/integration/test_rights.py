@@ -74,6 +74,7 @@ def test_rights_that_are_given_at_once_are_all_given(make_app: MakeApp, database
 
 def test_i8_a_visitor_gets_no_right_in_place(app: Flask) -> None:
     """I8: it is not stored, and is no reason for a cookie. Assigning one is a sign-in."""
+    app.testing = False  # where it would be raised
     client: Any = app.test_client()
     response = client.post("/need/admin")
     assert (response.status_code, response.headers.getlist("Set-Cookie")) == (200, [])

@@ -88,8 +88,8 @@ DEFAULTS: dict[str, Any] = {
     "BEHAVIOURS": {},
     "USER_KEYS": ("_user_id", "user_id", "username", "user", "oidc_auth_token"),
     "PRIVILEGE_KEYS": (
-        "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "identity.*",
-        "oidc_auth_token", "*_oauth_token",
+        "user_role", "account_type", "early_access", "logged_in", "authenticated", "_fresh", "last_authenticated",
+        "identity.*", "oidc_auth_token", "*_oauth_token",
     ),
     "PRIVILEGED_ROLES": ("admin",),
     "IDLE_TIMEOUT": 3600,
