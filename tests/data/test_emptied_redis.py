@@ -36,8 +36,7 @@ def test_i25_redis_was_killed_and_comes_back_empty(stage: Stage, host: HostMaker
             )
 
 
-@pytest.mark.parametrize("reading", [False, True], ids=["unseen", "read meanwhile"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("reading", "kind"), [*zip((False, True), KINDS, strict=True)])
 def test_i25_redis_is_flushed_at_level_0(stage: Stage, host: HostMaker, kind: str, reading: bool) -> None:
     """The data is back as soon as the loss is noticed, without an outage; also if a worker has seen before that
     nothing is there."""

@@ -40,8 +40,7 @@ def start_empty(server: Valkey) -> None:
     server.start()
 
 
-@pytest.mark.parametrize("loss", ["flushed", "restarted"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("loss", "kind"), [*zip(("flushed", "restarted"), KINDS, strict=True)])
 def test_d22_from_the_loss_until_all_is_given_back_the_copies_are_shown(
     stage: Stage, host: HostMaker, kind: str, loss: str
 ) -> None:
@@ -123,10 +122,10 @@ def test_i32_an_older_copy_that_was_given_back_first_is_not_taken_for_all(
             assert look(browser, worker, 0)["list"][:6] == [*FIVE, 6]
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["it alone", "a sibling has an older copy"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("older", "kind"), [*zip((False, True), KINDS, strict=True)])
 def test_i32_what_a_killed_worker_alone_had_is_counted(stage: Stage, host: HostMaker, kind: str, older: bool) -> None:
-    """Redis is emptied, and the worker that wrote last can give nothing back any more."""
+    """Redis is emptied, and the worker that wrote last can give nothing back any more; `older`: a sibling has an older
+    copy."""
     with host(workers=2) as a:
         here, sibling = a.workers
         browser = session_of(kind, here)
@@ -228,8 +227,7 @@ def failed_over(stage: Stage, worker: Worker, other: Valkey) -> Iterator[None]:
     at_level(0, worker)
 
 
-@pytest.mark.parametrize("reading", [False, True], ids=["unseen", "read at once"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("reading", "kind"), [*zip((False, True), KINDS, strict=True)])
 def test_d23_what_a_replica_lacks_that_becomes_the_primary_is_kept(
     stage: Stage, host: HostMaker, replica: Valkey, kind: str, reading: bool
 ) -> None:

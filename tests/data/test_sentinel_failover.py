@@ -85,28 +85,3 @@ def test_d35_a_primary_that_is_well_is_left_at_the_sentinels_word(
     assert outside(lost, switches) == []
     assert outside(load.shown, switches) == []
     assert load.ended, [ended - began for began, ended in switches]
-
-
-def test_d35_a_primary_that_hung_is_not_used_when_it_wakes_up(service: Service, host: HostMaker) -> None:
-    """It believes for a while that it is one."""
-    settings = {"REDIS_URL": service.url, **BY_THE_SENTINELS_ALONE}
-    with host("a", workers=2, **settings) as a:
-        with Load([a]) as load:
-            load.go_on(SOME)
-            old, heir = service.primary, service.replica
-            with service.sentinels_cut_off(old):  # they would make it a replica as soon as it wakes up
-                old.freeze()
-                wait_until(lambda: role(heir) == "master", "the promotion")
-                load.go_on(SOME)
-                home(*a.workers)
-                well_at = time.monotonic()
-                load.go_on(SOME)
-                old.thaw()
-                assert role(old) == "master"
-                load.go_on(SOME)
-                assert not users_of(old)
-            service.wait_until_whole()
-            load.go_on(SOME)
-        home(*a.workers)
-        lost = load.lost()
-    assert not [one for one in lost if one.asked > well_at]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import cycle
 
 import pytest
 
@@ -16,8 +17,7 @@ from .support import COUNTED, FIVE, KINDS, at_level, cut, home, look, send, sess
 Way = Callable[[HostMaker, str], AbstractContextManager[tuple[Worker, Browser]]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("level", [3, 4])
+@pytest.mark.parametrize(("level", "kind"), [*zip((3, 4), KINDS, strict=True)])
 def test_d1_what_is_written_where_nothing_can_be_read_replaces_nothing(host: HostMaker, kind: str, level: int) -> None:
     """At level 3 (the copies have aged out) and 4 (the database is down, too) a list is read as empty."""
     aged = {"LOCAL_CACHE_TTL": 1} if level == 3 else {}
@@ -109,8 +109,7 @@ def new_here(host: HostMaker, kind: str) -> Iterator[tuple[Worker, Browser]]:
         assert_kept(browser, elsewhere)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", [evicted, restarted, restarted_in_the_outage, new_here])
+@pytest.mark.parametrize(("way", "kind"), [*zip((evicted, restarted, restarted_in_the_outage, new_here), cycle(KINDS))])
 def test_d5_a_session_of_which_there_is_no_copy_is_not_empty(host: HostMaker, way: Way, kind: str) -> None:
     """A page is told that the feature is not available; a list made of nothing does not replace the real one."""
     with way(host, kind) as (worker, browser):

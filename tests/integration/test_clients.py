@@ -18,13 +18,12 @@ import redis
 from flask import Flask, session
 
 from devservers.servers import Valkey
-from flask_langpont_session import LangPontSession
 from flask_langpont_session.policy.ids import digest_of
-from flask_langpont_session.testing import captured_events, switched_off
+from flask_langpont_session.testing import switched_off
 from tests.support.auth_records import unpacked
 
-from .behind import wait_for_level, wait_until_home
-from .conftest import MakeApp, close, cookie_of, parts, redis_store
+from .behind import wait_until_home
+from .conftest import MakeApp, cookie_of, parts, redis_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,29 +142,6 @@ def test_one_client_may_serve_several_applications(make_app: MakeApp, client_obj
     ]
 
 
-def test_one_extension_object_may_serve_several_applications(primary: Valkey, tmp_path: Path) -> None:
-    """``init_app`` sets the interface itself; nothing of an application is kept on the object."""
-    sessions = LangPontSession()
-    apps = []
-    for name in ("one", "two"):
-        app = Flask(name, instance_path=str(tmp_path / name))
-        app.config.update(TESTING=True, SECRET_KEY=name * 16, LANGPONT_SESSION_REDIS_URL=primary.url)
-        app.config["LANGPONT_SESSION_KEY_PREFIX"] = name
-        sessions.init_app(app)
-        assert app.session_interface is sessions
-        parts(app).backend.database.upkeep.create_tables()
-        app.add_url_rule("/", view_func=lambda: f"{session.setdefault('lang', 'jp')}{session.level}")  # type: ignore[attr-defined]
-        apps.append(app)
-    assert vars(sessions) == {}
-    assert [app.test_client().get("/").text for app in apps] == ["jp0", "jp0"]
-    with primary.client() as client:
-        assert {key.split(":")[0] for key in client.keys("*:ui:*")} == {"one", "two"}
-    with pytest.raises(RuntimeError, match="already set up"):
-        sessions.init_app(apps[0])
-    for app in apps:
-        close(app)
-
-
 # -- addresses ---------------------------------------------------------------------------------------------------------
 
 
@@ -222,32 +198,6 @@ def test_a_password_is_taken_from_url_or_token(make_app: MakeApp, guarded: Valke
         assert works(make_app(REDIS_URL=f"redis://:right@127.0.0.1:{guarded.port}/0"))
     else:
         assert works(make_app(REDIS_URL=guarded.url, REDIS_TOKEN="right"))
-
-
-@pytest.mark.parametrize("token", ["mistaken", None])
-def test_a_wrong_password_is_an_outage_that_says_so(
-    make_app: MakeApp, guarded: Valkey, token: str | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Class A opens the breaker at once; the application serves at level 2, and heals when the password is right."""
-    app = make_app(REDIS_URL=guarded.url, REDIS_TOKEN=token)
-    browser = app.test_client()
-    with captured_events(app) as seen:
-        assert browser.post("/login/7").status_code == 200
-        wait_for_level(app, 2)
-    assert browser.get("/who").json == {"user": "7", "level": 2, "lang": None}
-    causes = {getattr(event, "cause", None) for event in seen} - {None}
-    assert causes == {"identity_refused"}
-    assert "right" not in caplog.text
-    assert "mistaken" not in caplog.text
-    with redis.Redis(port=guarded.port, password="right") as client:
-        client.config_set("requirepass", token or "")
-    try:
-        wait_for_level(app, 0)
-        wait_until_home(app)
-        assert browser.get("/who").json == {"user": "7", "level": 0, "lang": None}
-    finally:
-        with redis.Redis(port=guarded.port, password=token) as client:
-            client.config_set("requirepass", "right")
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 from collections.abc import Iterator
@@ -245,19 +244,6 @@ def test_a_restart_is_noticed_with_the_first_connection(workers: Workers, primar
     assert not asks(workers.worker, client)
 
 
-def test_i3_a_reconnect_to_the_same_server_does_not_break_the_view(workers: Workers, primary: Valkey) -> None:
-    """A lease holds over it; so does the hour that Redis carries a session without the database."""
-    client = sign_in(workers.worker)
-    before, accepted = trust_since(workers.worker), connections(primary)
-    with primary.client() as redis:
-        assert redis.client_kill_filter(_type="normal", skipme=True) > 0
-    idle = redis_store(workers.worker).link.connections.idle
-    wait_until(lambda: all(select.select([c._sock], [], [], 0)[0] for c in idle), "the ends to arrive here")
-    assert not asks(workers.worker, client)
-    assert trust_since(workers.worker) == before
-    assert connections(primary) > accepted + 1
-
-
 # -- workers that start ------------------------------------------------------------------------------------------------
 
 
@@ -271,62 +257,6 @@ def test_s5_a_new_worker_of_the_host_goes_on_where_the_others_are(
         assert not asks(new, client)
         assert trust_since(new) == trust_since(workers.worker) > 0
         assert events == []
-
-
-def test_s5_a_new_worker_of_another_host_knows_nothing(
-    workers: Workers, make_app: MakeApp, tmp_path: Path, primary: Valkey
-) -> None:
-    """S5: its first connection is an incident: each session is verified once."""
-    client = sign_in(workers.worker)
-    began = now_ms(primary)
-    new = make_app(**QUICK, JOURNAL=str(tmp_path / "third host.sqlite3"))
-    with parts(new).monitor.paused():
-        assert asks(new, client)
-        assert trust_since(new) >= began > trust_since(workers.worker)
-        # A stamp of the very millisecond in which the view began does not count: then the second one does.
-        assert not (asks(new, client) and asks(new, client))
-
-
-def test_s5_an_incident_is_taken_over_too(workers: Workers, make_app: MakeApp, primary: Valkey) -> None:
-    """S5: what one worker noticed is known to a worker that starts later, whatever a sibling still believes."""
-    client = sign_in(workers.worker)
-    with primary.client() as redis:
-        snapshot = Snapshot(primary)
-        redis.flushall()
-    assert DataLost("primary") in looks(workers.worker)
-    snapshot.restore()
-    new = make_app(**QUICK)
-    with parts(new).monitor.paused():
-        assert asks(new, client)
-        assert trust_since(new) == trust_since(workers.worker) > trust_since(workers.sibling)
-
-
-def test_s5_what_was_lost_while_no_worker_ran_shows_at_the_first_look(
-    workers: Workers, make_app: MakeApp, primary: Valkey
-) -> None:
-    """S5, S9: a new worker takes over the canary too, and compares with it."""
-    looks(*workers)
-    with primary.client() as redis:
-        redis.flushall()
-    began = now_ms(primary)
-    new = make_app(**QUICK)
-    with parts(new).monitor.paused():
-        assert DataLost("primary") in looks(new)
-        assert trust_since(new) >= began
-
-
-def test_s5_a_host_whose_server_was_exchanged_meanwhile_starts_anew(
-    workers: Workers, make_app: MakeApp, primary: Valkey
-) -> None:
-    """S5: what is known of another server is worth nothing."""
-    client = sign_in(workers.worker)
-    primary.kill()
-    primary.start()
-    began = now_ms(primary)
-    new = make_app(**QUICK)
-    with parts(new).monitor.paused():
-        assert asks(new, client)
-        assert trust_since(new) >= began
 
 
 # -- read repair -------------------------------------------------------------------------------------------------------

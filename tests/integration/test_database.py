@@ -1150,42 +1150,6 @@ def test_a_frozen_postgresql_costs_one_deadline(on_postgres: Database, sick_post
     assert together(*[lambda: on_postgres.kill("digest")] * 2) == [2, 2]
 
 
-@pytest.mark.real_time("what hangs is given up within a bound")
-@pytest.mark.usefixtures("on_time")
-def test_the_wait_is_cut_to_what_the_caller_has_left(on_postgres: Database, sick_postgres: Postgres) -> None:
-    """A smaller time-out counts; a larger one than the store's own does not."""
-    sick_postgres.freeze()
-    try:
-        for own, asked in ((LONG, 0.01), (SHORT, LONG)):
-            on_postgres.calls.timeout = own
-            began = time.monotonic()
-            with pytest.raises(StoreError):
-                on_postgres.load("digest", timeout=asked)
-            assert time.monotonic() - began < LONG / 2
-    finally:
-        sick_postgres.thaw()
-    until_it_answers(on_postgres)
-
-
-@pytest.mark.real_time("what hangs is given up within a bound")
-@pytest.mark.usefixtures("on_time")
-def test_a_probe_that_hangs_is_not_joined_by_a_second(on_postgres: Database, sick_postgres: Postgres) -> None:
-    """The second fails at once, and both say that the database does not answer."""
-    sick_postgres.freeze()
-    try:
-        with pytest.raises(StoreError, match="DeadlineExceeded") as first:
-            on_postgres.probe(0.05)
-        began = time.monotonic()
-        with pytest.raises(StoreError, match="NoFreeSlot") as second:
-            on_postgres.probe(LONG)
-        assert time.monotonic() - began < LONG / 2
-        for caught in (first, second):
-            assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
-    finally:
-        sick_postgres.thaw()
-    until_it_answers(on_postgres)
-
-
 def test_after_a_restart_no_request_meets_an_old_connection(on_postgres: Database, sick_postgres: Postgres) -> None:
     """Every connection is good as soon as the probes are; no row is lost."""
     create(on_postgres)
@@ -1305,27 +1269,6 @@ def test_what_the_caller_was_told_to_have_failed_is_not_committed_later(
     assert [(row.digest, row.version) for row in database.sessions_of("7")] != before or epochs(database) == {"7": 1}
 
 
-def test_a_call_of_no_request_may_take_longer(database: Database, hasty: Database) -> None:
-    """A call with more time than a request has waits longer for a lock, and takes no slot of requests."""
-    create(database)
-    ended: list[Any] = []
-    ender = threading.Thread(target=lambda: ended.append(hasty.kill("digest", timeout=LONG)))
-    with locked(database):
-        with pytest.raises(StoreError):
-            hasty.kill("digest")
-        wait_until(lambda: not hasty.calls.requests.busy, "the end of the hasty call")
-        ender.start()
-        wait_until(lambda: hasty.calls.patient.busy == 1, "the patient call")
-        assert hasty.calls.requests.busy == 0
-        ender.join(2 * SHORT)  # longer than requests wait
-        assert ended == []
-    ender.join(LONG)
-    assert ended == [2]
-    create(database, "other")
-    with locked(database, "other"), pytest.raises(StoreError):  # its patience was its own
-        hasty.kill("other")
-
-
 # -- users that may have so many sessions ------------------------------------------------------------------------------
 
 
@@ -1376,7 +1319,7 @@ def test_a_sign_in_may_be_refused_and_changes_nothing_then(database: Database) -
 def test_sign_ins_at_once_are_never_more_than_the_limit(
     database: Database, make_database: MakeDatabase, database_url: str, ends_oldest: bool, is_borrowed: bool
 ) -> None:
-    """Twenty, of a user that has not signed in before, by two hosts. None is refused for the sake of another."""
+    """I26: twenty, of a user that has not signed in before, by two hosts. None is refused for the sake of another."""
     engines = [sa.create_engine(database_url) for _ in range(2)] if is_borrowed else []
     codec = codec_of(database_url)
     hosts = [Database(engine, timeout=LONG, concurrency=10, codec=codec) for engine in engines] or [
@@ -1476,19 +1419,6 @@ def test_a_transaction_of_the_application_is_left_alone(shared: Engine) -> None:
         connection.rollback()
     with shared.connect() as connection:
         assert connection.execute(sa.select(USERS)).all() == []
-    database.close()
-
-
-def test_a_pool_that_is_empty_is_our_own_limit(database_url: str) -> None:
-    """Class L: it says nothing about the database. Ours is as large as the application made its own."""
-    engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
-    database = Database(engine, timeout=LONG)
-    database.upkeep.create_tables()
-    calls: list[Callable[[], object]] = [lambda: database.load("digest"), lambda: database.probe(LONG)]
-    for call in calls:
-        with database.engine.connect(), pytest.raises(StoreError, match="TimeoutError") as caught:
-            call()
-        assert caught.value.error_class is ErrorClass.LOCAL
     database.close()
 
 

@@ -156,42 +156,6 @@ def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy,
     assert (error.error_class, error.cause, error.timed_out) == (ErrorClass.UNREACHABLE, "DeadlineExceeded", True)
 
 
-@on_each
-@pytest.mark.parametrize("is_warm", [False, True], ids=["connecting", "connected"])
-def test_a_black_hole_swallows_no_more_calls_than_there_are_slots(
-    database: Database, proxy: FaultProxy, is_warm: bool
-) -> None:
-    """Each call gets away, however many requests there are; later all slots are free again."""
-    if is_warm:
-        warm(database)
-    with proxy.failing(HANG):
-        errors = in_threads(20, lambda: database.load("digest"))
-        causes = [error.cause for error in errors if isinstance(error, StoreError)]
-        assert len(causes) == 20
-        assert (sum(map(causes.count, GIVEN_UP)), causes.count("NoFreeSlot")) == (SLOTS, 20 - SLOTS)
-        until_swallowed(proxy, SLOTS)
-        assert database.calls.requests.busy == SLOTS
-        assert proxy.connections <= SLOTS
-    until_it_answers(database)
-    wait_until(lambda: database.calls.requests.busy == 0, "free slots")
-    database.calls.timeout = LONG
-    rows = in_threads(SLOTS, lambda: database.load("digest"))
-    assert [type(row) for row in rows] == [AuthRow] * SLOTS
-
-
-@on_each
-def test_the_probe_has_a_deadline_of_its_own_on_a_black_hole(database: Database, proxy: FaultProxy) -> None:
-    """All slots of the requests are lost, and the probe still finds out, in time, when the database is back."""
-    warm(database)
-    with proxy.failing(HANG):
-        in_threads(SLOTS, lambda: database.load("digest"))
-        [error] = in_threads(1, lambda: database.probe(SHORT))
-        until_swallowed(proxy, SLOTS + 1)
-        assert isinstance(error, StoreError)
-        assert error.timed_out
-    until_it_answers(database)
-
-
 WRITES: dict[str, Callable[[Database], object]] = {
     "create": lambda database: create(database, "new").version,
     "create instead of": lambda database: create(database, "new", kill="digest").version,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import secrets
 import socket
 import subprocess
@@ -31,7 +30,6 @@ from redis.retry import Retry
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import ConfigError
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
 from flask_langpont_session.cli.commands import langpont
@@ -91,12 +89,6 @@ def identity(app: Flask, store: str = PRIMARY) -> str:
     return (parts(app).backend.endpoint(store).server_identity.identity or "").split(":")[0]
 
 
-def group_of(app: Flask) -> endpoints.Group:
-    primary: Any = parts(app).backend.primary
-    found: endpoints.Group = primary._directory.nodes.seeds.__self__
-    return found
-
-
 # -- discovery ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,16 +112,6 @@ def test_a_session_lives_on_the_primary_that_aws_names(
         parts(app).backend.primary.forget_connections()
         browser.post("/set", json={"lang": str(number)})
     assert aws.asked["elasticache"] == before
-
-
-@pytest.mark.parametrize("replicas", [0, 1])
-def test_where_there_are_no_replicas_there_is_no_replica_store(
-    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, with_reader: None, replicas: int
-) -> None:
-    """A single node has a reader endpoint in AWS' answer too."""
-    names.ports = {aws.create_group(replicas): primary.port}
-    stores = {store for store, _ in parts(make()).health.breakers}
-    assert stores == ({PRIMARY, REPLICA, DATABASE} if replicas else {PRIMARY, DATABASE})
 
 
 def test_a_new_process_starts_while_aws_is_down(
@@ -245,30 +227,6 @@ def test_an_application_starts_and_serves_without_aws(
     assert identity(app) == run_id(primary)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_that_is_forked_while_aws_hangs_asks_by_itself(
-    make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The thread that asks stays in the parent, as when gunicorn's ``--preload`` forks."""
-    names.ports = {aws.create_group(): primary.port}
-    monkeypatch.setattr(cloud, "START_PATIENCE", 0.05)
-    monkeypatch.setattr(aws_calls, "READ_TIMEOUT", 60)
-    with hanging() as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        app = make()
-        assert group_of(app).query.busy
-        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-        if (child := os.fork()) == 0:
-            try:
-                browser = app.test_client()
-                browser.post("/login/7")
-                wait_for_home(browser)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
-
-
 def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
     make: Callable[..., Flask], aws: Aws, names: DnsCache, primary: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,31 +239,6 @@ def test_a_group_that_does_not_exist_yet_is_found_when_it_does(
     assert who(browser)["level"] == 2
     names.ports = {aws.create_group(): primary.port}
     wait_for_home(browser)
-
-
-@pytest.mark.parametrize(
-    ("group", "config", "says"),
-    [
-        (
-            {"ClusterMode": "enabled", "NumNodeGroups": 2, "ReplicasPerNodeGroup": 1},
-            {"REDIS_URL": f"{URL}&db=2"},
-            ("it is in cluster mode", "one database, number 0"),
-        ),
-        ({}, {"REDIS_TOKEN": OLD}, ("no encryption in transit", "REDIS_TOKEN", "TransitEncryptionEnabled")),
-    ],
-    ids=["cluster mode", "a token without TLS"],
-)
-def test_a_group_that_can_never_work_is_a_configuration_error(
-    make: Callable[..., Flask], aws: Aws, group: dict[str, Any], config: dict[str, Any], says: tuple[str, ...]
-) -> None:
-    """Said at start, with the setting, as other mistakes are."""
-    aws.create_group(**group)
-    with pytest.raises(ConfigError) as caught:
-        make(**config)
-    [problem] = caught.value.problems
-    assert problem.startswith("LANGPONT_SESSION_REDIS_URL: replication group 'sessions': ")
-    assert all(text in problem for text in says)
-    assert OLD not in problem
 
 
 def test_an_application_without_aws_pays_nothing_for_it(primary: Valkey, tmp_path: Path) -> None:
@@ -473,29 +406,6 @@ def test_after_a_failover_the_name_leads_to_the_new_primary_and_nobody_is_logged
     assert refused["errorstat_READONLY"]["count"] > 0
 
 
-def test_a_group_that_was_made_anew_is_found_under_its_new_name(
-    make: Callable[..., Flask], aws: Aws, names: DnsCache, pair: tuple[Valkey, Valkey]
-) -> None:
-    """The name that was known leads nowhere any more: the monitor asks AWS, and the file is brought up to date."""
-    first, second = pair
-    with second.client() as client:
-        client.replicaof("NO", "ONE")
-    names.ports = {aws.create_group(): first.port}
-    app = make()
-    browser = app.test_client()
-    browser.post("/login/7")
-    aws.reset()
-    names.ports = {aws.create_group(): second.port}
-    first.kill()
-    wait_until(lambda: bool(who(browser)["user"] == "7") and identity(app) == run_id(second), "the new group")
-    wait_for_home(browser)
-    assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    known = group_of(make()).endpoints
-    assert known is not None
-    assert known.primary is not None
-    assert known.primary.host in names.ports
-
-
 # -- TLS and credentials -----------------------------------------------------------------------------------------------
 
 
@@ -592,24 +502,6 @@ def test_a_token_goes_over_tls_to_the_name_that_aws_gave(
     assert who(browser) == {"user": "7", "level": 0, "lang": None}
 
 
-def test_a_certificate_of_another_name_is_refused(
-    make_tls: Callable[..., Flask], aws: Aws, names: DnsCache, authority: Authority, locked: Locked
-) -> None:
-    """The certificate is refused before any token is sent: another server is not ours, though its authority is."""
-    locked.accept(OLD)
-    name = aws.create_group(replicas=0, tls=True)
-    with TlsFront(authority.context(["master.others.x.apne1.cache.amazonaws.com"]), locked.server.port) as front:
-        names.ports = {name: front.port}
-        app = make_tls(REDIS_TOKEN=OLD)
-        with pytest.raises(StoreError) as caught:
-            parts(app).backend.endpoint(PRIMARY).time_ms(timeout=5)
-        assert caught.value.error_class is ErrorClass.IDENTITY_REFUSED
-        browser = app.test_client()
-        browser.post("/login/7")
-        assert who(browser) == {"user": "7", "level": 2, "lang": None}
-        assert locked.users() == {}
-
-
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret is looked at every half second instead of every five minutes."""
@@ -657,44 +549,6 @@ def test_a_token_is_exchanged_under_load_without_a_failed_request(
     assert OLD not in caplog.text
     assert NEW not in caplog.text
     assert nowhere_in(tmp_path, OLD, NEW)
-
-
-def test_a_secret_that_is_ahead_of_the_server_fails_no_request(
-    make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked, brisk: None
-) -> None:
-    """Requests go on while the secret is new, and the server takes only the old token for a while."""
-    locked.accept(OLD)
-    aws.secrets.create_secret(Name="app/token", SecretString=OLD)
-    app = make_tls(REDIS_TOKEN_SECRET="app/token")
-    with Load(app, renew=True) as load:
-        load.goes_on(8)
-        aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW)
-        wait_until(lambda: locked.refusals > 0, "the new token, too early")
-        load.goes_on(15)
-        locked.accept(NEW)
-        load.goes_on(15)
-    assert load.failed == []
-    assert set(load.done) == {0}
-
-
-def test_a_server_that_is_ahead_of_the_secret_is_found_again(
-    make_tls: Callable[..., Flask], aws: Aws, group: str, locked: Locked
-) -> None:
-    """The old token was taken away before any worker knew the new one: an outage that ends by itself."""
-    locked.accept(OLD)
-    aws.secrets.create_secret(Name="app/token", SecretString=OLD)
-    app = make_tls(REDIS_TOKEN_SECRET="app/token")
-    browser = app.test_client()
-    browser.post("/login/7")
-    assert who(browser)["level"] == 0
-    locked.accept(NEW)
-    parts(app).backend.primary.forget_connections()
-    assert [who(browser) for _ in range(2)][-1] == {"user": "7", "level": 2, "lang": None}
-    assert app.test_client().post("/login/8").status_code == 200
-    aws.secrets.put_secret_value(SecretId="app/token", SecretString=NEW, VersionStages=["AWSPENDING"])
-    wait_for_home(browser)
-    assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    assert token_in_use(app) == NEW
 
 
 def test_without_a_token_the_application_starts_and_waits_for_one(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,7 +21,6 @@ from flask_langpont_session import ConfigError
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.one_session import read_session
 from flask_langpont_session.stores.codec.cipher import FORMAT
-from flask_langpont_session.stores.host.forms import path_of
 
 from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home
 from .conftest import MakeApp, close, cookie_of, parts
@@ -292,34 +290,19 @@ def test_rights_that_were_put_into_the_database_count_for_nothing(make_app: Make
     assert browser(fresh, admin.cookie).get("/all").json["user_role"] == "admin"
 
 
-def test_what_was_put_into_the_journal_counts_for_nothing(
-    make_app: MakeApp, primary: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """If entries of two sessions are exchanged in the journal, or replaced by plain text, no session shows them and
-    no store gets them."""
-    app = make_app(**KEYS)
-    mine, others = sign_in(app, draft="mine"), sign_in(app, "8", draft="others")
-    primary.kill()
-    notices(app, mine)
-    with resting(app):
-        for client, text in ((mine, "mine in the outage"), (others, "others in the outage")):
-            client.post("/set", json={"draft": text})
-        with sqlite3.connect(path_of(tmp_path / "journal.sqlite3")) as journal:
-            [theirs] = journal.execute("SELECT value FROM writes WHERE digest = ?", (others.digest,)).fetchone()
-            assert theirs[:1] == FORMAT
-            journal.execute("UPDATE writes SET value = ? WHERE digest = ?", (theirs, mine.digest))
-            journal.execute("UPDATE writes SET value = ? WHERE digest = ?", ('"plain"', others.digest))
-        journal.close()
-        for client in (mine, others):
-            assert "in the outage" not in client.get("/get/draft").text
-        primary.start()
-    with caplog.at_level(logging.ERROR):
-        wait_until_home(app)
-    assert "cannot be decrypted and are removed" in caplog.text
-    assert [client.get("/get/draft").json["value"] for client in (mine, others)] == ["mine", "others"]
-
-
 # -- keys that are exchanged -------------------------------------------------------------------------------------------
+
+
+def with_devices(app: Flask) -> Flask:
+    @app.post("/end-others")
+    def end_others() -> str:
+        return str(app.session_interface.revoke_others().sessions)  # type: ignore[attr-defined]
+
+    return app
+
+
+def said(caplog: pytest.LogCaptureFixture, setting: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if f"LANGPONT_SESSION_{setting}" in record.getMessage()]
 
 
 def test_keys_are_exchanged_without_a_logout(make_app: MakeApp, raw: Any) -> None:
@@ -340,28 +323,6 @@ def test_keys_are_exchanged_without_a_logout(make_app: MakeApp, raw: Any) -> Non
     too_early = make_app(ENCRYPTION_KEYS=[NEW])
     found = browser(too_early, cookie or "").get("/get/lang")
     assert (found.status_code, found.json) == (200, {"value": None, "present": False})
-
-
-def test_what_waits_is_merged_by_a_worker_that_has_its_key(make_app: MakeApp, primary: Valkey) -> None:
-    """If one of two workers of a host has the new key too early, the other merges what it can read, and loses
-    nothing of what that worker keeps in an outage."""
-    newer, older = make_app(ENCRYPTION_KEYS=[NEW, OLD]), make_app(ENCRYPTION_KEYS=[OLD])
-    user = sign_in(older, draft="before", lang="en")
-    primary.kill()
-    notices(newer, user)
-    notices(older, user)
-    with resting(newer):
-        browser(newer, user.cookie).post("/set", json={"draft": "by the newer"})
-        sibling = sign_in(older, "8")
-        sibling.post("/set", json={"draft": "by the older"})
-        primary.start()
-        journal = parts(older).backend.journal
-        wait_until(
-            lambda: [entry.field for entry in journal.pending_writes()] == ["draft"], "what it can read is merged"
-        )
-        assert sibling.get("/get/draft").json["value"] == "by the older"
-    wait_until_home(newer)
-    assert browser(newer, user.cookie).get("/get/draft").json["value"] == "by the newer"
 
 
 def test_what_was_written_before_is_read_until_the_switch_over_ends(make_app: MakeApp, raw: Any) -> None:
@@ -386,18 +347,6 @@ def test_what_was_written_before_is_read_until_the_switch_over_ends(make_app: Ma
     over = make_app(ENCRYPTION_KEYS=[NEW], ENCRYPTION_SWITCH_OVER=datetime.now(UTC))
     assert browser(over, cookie or "").get("/all").json == {"lang": MARKER}
     assert browser(over, user.cookie).get("/all").json["user_role"] == MARKER
-
-
-def with_devices(app: Flask) -> Flask:
-    @app.post("/end-others")
-    def end_others() -> str:
-        return str(app.session_interface.revoke_others().sessions)  # type: ignore[attr-defined]
-
-    return app
-
-
-def said(caplog: pytest.LogCaptureFixture, setting: str) -> list[str]:
-    return [record.getMessage() for record in caplog.records if f"LANGPONT_SESSION_{setting}" in record.getMessage()]
 
 
 def test_a_session_whose_key_is_missing_is_listed_and_can_be_ended(
@@ -433,18 +382,6 @@ def test_the_log_says_that_plain_text_is_not_read_any_more(make_app: MakeApp, ca
     assert user.digest not in caplog.text
 
 
-def test_encryption_can_be_given_up(make_app: MakeApp) -> None:
-    """With the keys and no category that is encrypted, sealed values are read, and new ones are plain."""
-    sealing = make_app(**KEYS)
-    user = sign_in(sealing, lang="ja")
-    plain = make_app(ENCRYPTED_CATEGORIES=[], **KEYS)
-    client = browser(plain, user.cookie)
-    assert client.get("/who").json == {"user": "7", "level": 0, "lang": "ja"}
-    client.post("/set", json={"user_role": "editor", "lang": "en"})
-    without = browser(make_app(), user.cookie)
-    assert without.get("/all").json == {"_user_id": "7", "_fresh": True, "user_role": "editor", "lang": "en"}
-
-
 # -- what Redis has to read --------------------------------------------------------------------------------------------
 
 
@@ -469,16 +406,6 @@ def test_an_encrypted_number_cannot_be_added_to(make_app: MakeApp, raw: Any) -> 
     client.post("/set", json={"lang": MARKER})
     assert client.get("/all").json == {"usage_count": 2, "lang": MARKER}
     assert MARKER.encode() not in in_redis(raw)
-
-
-def test_limits_are_those_of_what_the_application_stores(make_app: MakeApp) -> None:
-    """The bytes that encryption adds do not count: a category that is full without it is full with it."""
-    app = make_app(MAX_CATEGORY_BYTES=4000, **KEYS)
-    client = app.test_client()
-    values = {f"key{number:02}": "x" * 32 for number in range(100)}  # 39 bytes each, 31 more when they are sealed
-    assert client.post("/set", json=values).status_code == 200
-    assert client.get("/all").json == values
-    assert parts(app).recorder.counters().get("rejected_changes", 0) == 0
 
 
 # -- what stays as it was ----------------------------------------------------------------------------------------------

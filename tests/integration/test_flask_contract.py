@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from werkzeug.http import parse_date
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.exceptions import UnsupportedValue
 from flask_langpont_session.testing import switched_off
 
 from .behind import digest, row_of, sign_in, stored, wait_for_level
@@ -590,61 +588,6 @@ def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
             raw.popitem()
 
 
-@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy])
-def test_d31_a_copy_of_the_session_signs_no_user_out(app: Flask, way: Callable[[Any], Any]) -> None:
-    """Changes of a copy of Flask's proxy do not reach the session; a copy of Flask's own session is tied to nothing
-    either."""
-
-    @app.get("/copy")
-    def copied() -> Any:
-        made = way(session)
-        seen = dict(made)
-        made.pop("_user_id")
-        made.clear()
-        return jsonify(seen)
-
-    client = sign_in(app, lang="jp")
-    expected = {"_user_id": "7", "_fresh": True, "user_role": "user", "lang": "jp"}
-    assert client.get("/copy").json == expected
-    assert client.get("/all").json == expected
-
-
-def test_a_session_is_copied_and_joined_as_a_dict_is(app: Flask) -> None:
-    """Flask's own session is one; what is made of it has no tie to it."""
-    with app.test_request_context():
-        raw: Any = session._get_current_object()  # type: ignore[attr-defined]
-        raw["lang"] = "jp"
-        copied = raw.copy()
-        assert type(copied) is dict and copied == {"lang": "jp"}
-        assert raw | {"lang": "en", "theme": "dark"} == {"lang": "en", "theme": "dark"}
-        assert {"lang": "en", "theme": "dark"} | raw == {"lang": "jp", "theme": "dark"}
-        same = raw
-        same |= {"theme": "dark"}
-        assert same is raw and dict(raw) == {"lang": "jp", "theme": "dark"}
-        copied.clear()
-        assert raw["lang"] == "jp"
-
-
-def test_what_was_stored_behaves_as_what_was_just_set(app: Flask) -> None:
-    """Stored keys, changed keys, removed keys and increments are one mapping; metadata is no part of it."""
-    client = browser(app)
-    client.post("/set", json={"lang": "jp", "theme": "dark", "input_text": "x", "usage_count": 3})
-    with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
-        del session["theme"]
-        session["lang"] = "en"
-        session["next"] = "/"
-        ours().increment("usage_count", 2)
-        expected = {"lang": "en", "input_text": "x", "usage_count": 5, "next": "/"}
-        assert dict(session) == expected
-        assert {**session} == expected
-        assert len(session) == 4
-        assert sorted(session) == sorted(expected)
-        assert "theme" not in session
-        assert not [key for key in session if key.startswith("@")]
-        session["theme"] = "light"
-        assert session["theme"] == "light"
-
-
 def test_a_value_is_the_same_object_within_a_request(app: Flask) -> None:
     """Two reads give one list, so that a change through either is seen by both, and stored."""
 
@@ -682,40 +625,6 @@ def test_a_value_that_cannot_be_read_is_in_no_listing(app: Flask, primary: Valke
     response = client.get("/listing")
     assert response.status_code == 200
     assert response.json == {"lang": "jp"}
-
-
-@pytest.mark.parametrize("key", [7, None, ("a",), b"bytes"])
-def test_a_key_that_is_no_text_is_refused_by_name(app: Flask, key: Any) -> None:
-    """Flask stringifies silently and loses data; here the error names the key, reading it is a plain miss."""
-    with app.test_request_context():
-        with pytest.raises(UnsupportedValue):
-            session[key] = "x"
-        assert session.get(key) is None
-        assert key not in session
-        assert session.pop(key, "default") == "default"
-
-
-def test_a_category_is_a_mapping_of_its_own(app: Flask) -> None:
-    """``session.category("ui")`` reads and writes the keys of ui and no others."""
-    client = browser(app)
-    client.post("/set", json={"lang": "jp", "input_text": "x", "bookmarked_count": 1})
-    with app.test_request_context(headers={"Cookie": f"session={client.get_cookie('session').value}"}):
-        view: Any = ours().category("ui")
-        assert isinstance(view, MutableMapping)
-        assert dict(view) == {"lang": "jp", "bookmarked_count": 1}
-        assert len(view) == 2
-        assert "lang" in view
-        assert "input_text" not in view
-        assert view.get("input_text") is None
-        view["theme"] = "dark"
-        del view["lang"]
-        assert dict(session) == {"theme": "dark", "bookmarked_count": 1, "input_text": "x"}
-        with pytest.raises(KeyError, match="translation"):
-            view["input_text"] = "y"
-        view.clear()
-        assert dict(session) == {"input_text": "x"}
-        with pytest.raises(KeyError):
-            ours().category("nothing")
 
 
 def test_a_key_that_no_feature_claims_is_logged_once(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
@@ -757,100 +666,6 @@ def test_a_session_says_where_it_stands(make_app: MakeApp) -> None:
         assert user.get("/stands").json == [4, "minimal", True, True, False, keys]
         assert admin.get("/stands").json == [4, "minimal", False, True, True, []]
     assert admin.get("/stands").json == [0, "normal", False, False, False, keys]
-
-
-AVAILABLE = {
-    0: {"engine_selection": True, "language_preference": True, "analysis_cache": True, "authentication": True},
-    2: {"engine_selection": True, "language_preference": True, "analysis_cache": True, "authentication": True},
-    3: {"engine_selection": False, "language_preference": False, "analysis_cache": False, "authentication": True},
-    4: {"engine_selection": False, "language_preference": False, "analysis_cache": False, "authentication": True},
-}
-
-
-def test_a_feature_says_whether_it_is_available(make_app: MakeApp) -> None:
-    """``session.available`` follows the table; an unknown feature is an error, not an answer."""
-    app = make_app(LOCAL_CACHE_TTL=1)
-
-    @app.get("/available")
-    def available() -> Any:
-        return jsonify({name: ours().available(name) for name in AVAILABLE[0]})
-
-    client = sign_in(app)
-    assert client.get("/available").json == AVAILABLE[0]
-    with switched_off(app, "primary", "database"):
-        assert client.get("/available").json == AVAILABLE[4]
-    with switched_off(app, "primary"):
-        assert client.get("/available").json == AVAILABLE[2]
-        wait_for_level(app, 3)
-        assert client.get("/available").json == AVAILABLE[3]
-    with app.test_request_context(), pytest.raises(KeyError):
-        ours().available("nothing")
-
-
-def test_explain_shows_what_every_feature_gets_and_from_where(app: Flask) -> None:
-    """One line per feature: priority, behaviour at this level, and the store that the data came from."""
-
-    @app.get("/explain")
-    def explain() -> Any:
-        return jsonify(
-            {r.feature: [r.category, r.priority, r.behaviour, r.source, r.available] for r in ours().explain()}
-        )
-
-    client = sign_in(app)
-    client.post("/set", json={"lang": "jp", "input_text": "x"})
-    client.get("/who")
-    healthy = client.get("/explain").json
-    assert set(healthy) == set(parts(app).settings.table.features)
-    assert healthy["translation_state"] == ["translation", "high", "primary", "primary", True]
-    assert healthy["authentication"] == ["auth", "critical", "primary", "primary", True]
-    assert healthy["csrf_protection"] == ["auth", "critical", "primary", "request", True]
-    with switched_off(app, "primary"):
-        client.post("/set", json={"analysis_engine": "a"})
-        degraded = client.get("/explain").json
-    assert degraded["authentication"][2] == "database_fallback"
-    assert degraded["authentication"][3] in ("database", "local")
-    assert degraded["translation_state"] == ["translation", "high", "local_cache_fallback", "local", True]
-    assert degraded["engine_selection"] == ["translation", "high", "local_cache_fallback", "journal", True]
-    assert degraded["language_preference"] == ["ui", "medium", "default_value", "default", True]
-    assert degraded["csrf_protection"][3] == "request"
-
-
-# -- increment ---------------------------------------------------------------------------------------------------------
-
-
-def test_an_increment_is_seen_by_its_own_request(app: Flask) -> None:
-    """Missing counts as 0, several add up, negative ones subtract, and a set value is the new base."""
-    client = browser(app)
-    with client.session_transaction() as transaction:
-        raw: Any = transaction
-        assert raw.increment("usage_count") == 1
-        assert raw.increment("usage_count", 4) == 5
-        assert raw["usage_count"] == 5
-        assert "usage_count" in raw
-    with client.session_transaction() as transaction:
-        raw = transaction
-        assert raw.increment("usage_count", -2) == 3
-        raw["usage_count"] = 100
-        assert raw.increment("usage_count") == 101
-        del raw["usage_count"]
-        assert raw.increment("usage_count") == 1
-    assert client.get("/all").json == {"usage_count": 1}
-
-
-def test_only_whole_numbers_outside_auth_can_be_incremented(app: Flask) -> None:
-    """Text, floats, booleans and auth keys are errors that name the key; the stored data is unchanged."""
-    client = sign_in(app)
-    client.post("/set", json={"lang": "jp", "avg_rating": 1.5, "theme": True, "usage_count": 3})
-    with client.session_transaction() as transaction:
-        raw: Any = transaction
-        for key in ("lang", "avg_rating", "theme", "daily_limit", "_user_id"):
-            with pytest.raises(UnsupportedValue, match=key):
-                raw.increment(key)
-        for by in (1.0, True, "1", None):
-            with pytest.raises(UnsupportedValue, match="usage_count"):
-                raw.increment("usage_count", by)
-    found = client.get("/all").json
-    assert (found["lang"], found["avg_rating"], found["theme"], found["usage_count"]) == ("jp", 1.5, True, 3)
 
 
 # -- permanent sessions ------------------------------------------------------------------------------------------------

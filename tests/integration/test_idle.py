@@ -40,7 +40,6 @@ from .conftest import MakeApp, cookie_of, parts, redis_store
 
 IDLE = 3_600_000
 QUARTER = IDLE // 4
-ABSOLUTE = 43_200_000
 NOW = 30_000
 """Milliseconds: what counts as "just now" on a busy machine; far less than what these tests move."""
 
@@ -93,16 +92,6 @@ def is_about(found: int, expected: int) -> bool:
 # -- with everything healthy -------------------------------------------------------------------------------------------
 
 
-def test_a_read_in_the_first_quarter_moves_nothing(app: Flask, primary: Valkey) -> None:
-    """It costs no write: the effective idle time lies between three quarters of it and the whole."""
-    client = sign_in(app)
-    pass_time(app, primary, client.digest, QUARTER - NOW)
-    asked = questions(app)
-    assert client.get("/who").json["user"] == "7"
-    assert questions(app) == asked + 1  # the lease has run out long ago
-    assert all(is_about(found, 3 * QUARTER + NOW) for found in left(app, primary, client))
-
-
 def test_the_read_that_verifies_moves_the_expiry(app: Flask, primary: Valkey) -> None:
     """The expiry moves in the database and in Redis; the version stays, for nothing has changed."""
     client = sign_in(app)
@@ -125,20 +114,6 @@ def test_s2_a_young_lease_does_not_keep_the_expiry_from_moving(hosts: Hosts, pri
         assert who(hosts.there, client) == "7"
         assert (questions(hosts.there) > asked) is is_asked
     assert all(is_about(found, IDLE) for found in left(hosts.here, primary, client))
-
-
-def test_a_user_who_reads_now_and_then_stays_to_the_absolute_end(app: Flask, primary: Valkey) -> None:
-    """The expiry never moves past the absolute end, and asking about it again and again makes no write."""
-    client = sign_in(app)
-    passed = 0
-    while passed + 3 * QUARTER - NOW < ABSOLUTE:
-        pass_time(app, primary, client.digest, 3 * QUARTER - NOW)
-        passed += 3 * QUARTER - NOW
-        assert client.get("/who").json["user"] == "7"
-        assert all(is_about(found, min(IDLE, ABSOLUTE - passed)) for found in left(app, primary, client))
-    pass_time(app, primary, client.digest, ABSOLUTE - passed + 1)
-    assert client.get("/who").json["user"] is None
-    assert entry(primary, client.digest)["@live"] == "0"
 
 
 # -- sessions that were not used ---------------------------------------------------------------------------------------
@@ -219,17 +194,6 @@ def test_s1_the_later_expiry_counts_and_is_written_to_the_row(hosts: Hosts, prim
     assert who(hosts.there, client) == "7"
     assert all(is_about(found, IDLE - QUARTER // 2) for found in left(hosts.here, primary, client))
     assert row(hosts.here, client.digest)["live"]
-
-
-def test_s1_never_past_the_absolute_end(hosts: Hosts, primary: Valkey) -> None:
-    """S1: whatever stands in Redis, the row's own absolute expiry is the end."""
-    client = sign_in(hosts.here)
-    age_row(hosts.here, client.digest, ABSOLUTE - QUARTER)
-    age_entry(primary, client.digest, -ABSOLUTE, "@i")
-    age_entry(primary, client.digest, QUARTER, "@at")
-    assert who(hosts.there, client) == "7"
-    assert is_about(row(hosts.here, client.digest)["idle_expires_at"] - now_ms(primary), QUARTER)
-    assert row(hosts.here, client.digest)["idle_expires_at"] == row(hosts.here, client.digest)["absolute_expires_at"]
 
 
 @pytest.mark.parametrize("version", ["the same", "a higher one"])

@@ -147,24 +147,6 @@ def test_data_that_cannot_be_kept_is_no_reason_to_fail(
     assert user.get("/who").json["user"] == "7"
 
 
-def test_what_lasts_for_the_request_only_asks_for_no_room(
-    app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey, caplog: pytest.LogCaptureFixture
-) -> None:
-    """At level 4 data is for the request: that is counted, and the disk has no part in it."""
-    postgres.kill()
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 4)
-    disk.fill()
-    before = journal_errors(app)
-    assert user.post("/set", json={"input_text": "during"}).status_code == 200
-    assert user.post("/count").text == "1"
-    assert journal_errors(app) == before
-    assert parts(app).recorder.losses() == {("request_only_writes", "level 4", "translation"): 2}
-    assert "input_text" not in user.get("/all").json
-    assert alarms(caplog) == []
-
-
 def test_a_logout_with_nothing_left_but_this_worker_holds_here(
     app: Flask, user: Any, disk: Disk, postgres: Postgres, primary: Valkey
 ) -> None:
@@ -300,25 +282,6 @@ def test_i33_a_request_whose_category_waits_in_a_full_journal_writes_to_redis(
     shown = stored(primary, "translation", user.cookie)
     assert (shown["input_text"], shown["source_lang"]) == (f'"{after}"', '"ja"')
     assert of_translation(app) == []
-
-
-def test_many_failures_are_said_once_and_counted_all(
-    app: Flask, user: Any, disk: Disk, primary: Valkey, held: ExitStack, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log is not flooded by an outage: the counter and the events have every failure."""
-    primary.kill()
-    user.get("/who")
-    wait_for_level(app, 2)
-    held.enter_context(parts(app).monitor.paused())
-    disk.fill()
-    before = journal_errors(app)
-    caplog.clear()
-    with captured_events(app) as seen:
-        for number in range(5):
-            assert user.post("/set", json={"input_text": f"text {number}"}).status_code == 200
-    assert journal_errors(app) - before == 5
-    assert seen.count(JournalFailed("SQLITE_FULL")) == 5
-    assert len(alarms(caplog)) == 1
 
 
 def test_a_journal_that_is_damaged_while_it_is_used_stops_no_request(

@@ -208,36 +208,6 @@ def test_d24_a_change_of_auth_meets_the_end_of_its_session(
         assert not redis.exists(f"{behind.key(client.digest)}:anon")
 
 
-def test_a_failed_compare_and_set_merges_the_keys(make_app: MakeApp) -> None:
-    """Two requests that change different auth keys at the same time both win."""
-    app = make_app()
-    barrier = threading.Barrier(2)
-
-    @app.post("/auth/<key>")
-    def change(key: str) -> str:
-        assert session["_user_id"] == "7"
-        barrier.wait(10)
-        session[key] = "new"
-        return ""
-
-    client: Any = app.test_client()
-    cookie = cookie_of(client.post("/login/7")) or ""
-
-    def post(key: str) -> None:
-        other: Any = app.test_client()
-        other.set_cookie("session", cookie)
-        assert other.post(f"/auth/{key}").status_code == 200
-
-    threads = [threading.Thread(target=post, args=(key,)) for key in ("daily_limit", "account_type")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = client.get("/all").json
-    assert found is not None
-    assert (found["daily_limit"], found["account_type"]) == ("new", "new")
-
-
 def test_rights_without_a_user_are_a_signed_in_session_too(make_app: MakeApp) -> None:
     """I8: no right is ever backed by Redis alone; ``early_access`` for everybody with a password has a row."""
     app = make_app()
@@ -339,18 +309,3 @@ def test_fifty_parallel_changes_of_one_session_all_win(make_app: MakeApp) -> Non
         thread.join()
     found = client.get("/all").json
     assert found == {"theme": "dark", "usage_count": 50, **{f"key{n}": f"key{n}" for n in range(50)}}
-
-
-def test_the_life_is_extended_when_a_quarter_has_passed(make_app: MakeApp, primary: Valkey) -> None:
-    """A read touches the TTL only when it has sunk, and in the same round trip."""
-    # Near, a record is taken to live as long as it did until the server has said that this is changed.
-    client: Any = make_app(NEAR_CACHE=()).test_client()
-    cookie = cookie_of(client.post("/set", json={"lang": "jp"})) or ""
-    key = f"session:ui:{{{digest_of(cookie.split('.')[0])}}}"
-    with primary.client() as redis:
-        redis.pexpire(key, 80_000_000)
-        client.get("/who")
-        assert redis.pttl(key) <= 80_000_000
-        redis.pexpire(key, 60_000_000)
-        client.get("/who")
-        assert redis.pttl(key) > 86_000_000

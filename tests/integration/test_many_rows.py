@@ -175,26 +175,6 @@ def is_in_use_again(app: Flask) -> bool:
     return not parts(app).health.open_stores()
 
 
-def test_s6_all_tombstones_are_renewed_while_the_database_is_away(
-    site: Site, postgres: Postgres, primary: Valkey
-) -> None:
-    """Redis lost them; the database does not know of one of them."""
-    digests = [name(number) for number in range(1_201)]
-    worker = parts(site.worker)
-    with resting(*site.all):
-        postgres.kill()
-        worker.health.failed(StoreError("database", ErrorClass.UNREACHABLE, "Test"), "write")
-        worker.backend.journal.revocations.note(*digests, in_redis=True)
-
-        def are_renewed() -> bool:
-            worker.monitor.tick()  # which a busy machine ends before all of it is done
-            return tombstones(primary) == len(digests)
-
-        wait_until(are_renewed, "all of them")
-        assert waiting(site.worker) == len(digests)
-        postgres.start()
-
-
 # -- very many rows changed around an incident -------------------------------------------------------------------------
 
 

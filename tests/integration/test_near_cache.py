@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from redis._parsers import _RESP3Parser
 from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
@@ -266,20 +265,6 @@ def test_what_the_server_makes_of_a_write_is_asked_for(worker: Worker, is_wipe: 
     assert worker.read() == ({} if is_wipe else {"theme": b"dark", "count": b"2"})
 
 
-def test_what_is_written_while_it_is_asked_for_is_no_hit(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer's answer comes before the reader keeps what it was told."""
-    worker.warm()
-    keep = worker.near.keep
-
-    def keep_late(*arguments: Any) -> None:
-        worker.change_ids.change(DIGEST)
-        keep(*arguments)
-
-    monkeypatch.setattr(worker.near, "keep", keep_late)
-    worker.read()
-    assert worker.known() is None
-
-
 def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None:
     """Any change of a session by this worker changes what is kept of it."""
     row = AuthRow(DIGEST, "7", 1, True, {"_user_id": b'"7"'}, 2, 1000, 4_000_000_000_000, 4_000_000_000_001, 0)
@@ -402,16 +387,6 @@ def test_a_server_that_does_not_let_us_track_is_asked_each_time(
     worker.store.forget_connections()
 
 
-def test_a_clients_parser_that_hands_no_messages_over_keeps_nothing(server: Valkey, raw: Any) -> None:
-    worker = Worker(server.url, Register(JournalFile(None)))
-    worker.store.link.connections.source.connection_kwargs["parser_class"] = _RESP3Parser
-    for _ in range(3):
-        assert worker.read() == {} and worker.known() is None
-        worker.near.attend()
-    assert "hiredis" in worker.near.off
-    worker.store.forget_connections()
-
-
 def test_a_server_that_does_not_answer_holds_the_monitor_up_once() -> None:
     """It has other stores to look after."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -504,17 +479,6 @@ def test_a_sign_out_on_another_host_is_seen_as_soon_as_the_server_says_it(make_a
     here.post("/logout")
     wait_until(lambda: there.get("/who").json["user"] is None, "the message")
     wait_until(lambda: there.get("/get/input_text").json["value"] is None, "the message")
-
-
-@pytest.mark.parametrize("interval", [0, 60])
-def test_who_is_signed_in_is_kept_for_as_long_as_a_lease_lasts(make_app: MakeApp, interval: int) -> None:
-    """Without leases each request asks the database."""
-    app = make_app(VERIFY_INTERVAL=interval)
-    here = sign_in(app, input_text="text")
-    for _ in range(5):
-        parts(app).monitor.tick()
-        assert here.get("/get/input_text").json["value"] == "text"
-    assert (hits(app) > 0) == (interval > 0)
 
 
 def test_what_is_kept_and_may_not_be_believed_is_no_hit(make_app: MakeApp) -> None:

@@ -453,19 +453,6 @@ def until_sign_in_works(app: Flask) -> None:
     wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in")
 
 
-def test_i12_a_user_with_many_sessions_waits_for_the_journal_twice(site: Site, primary: Valkey) -> None:
-    """I12: for the user, and for all sessions together; each waits for the disk."""
-    clients = [site.signed_in_everywhere() for _ in range(4)]
-    journal = parts(site.worker).backend.journal
-    asked: list[str] = []
-    with resting(*site.all), switched_off(site.worker, "database"):
-        journal.file.transaction(lambda connection: connection.set_trace_callback(asked.append))
-        asked.clear()
-        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=False, sessions=len(clients))
-        assert asked.count("COMMIT") == 2
-        assert {entry.digest for entry in journal.revocations.pending()} == {client.digest for client in clients}
-
-
 def test_s7_a_user_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:
     """S7: the database is back and was not told yet: what begins now, here or elsewhere, is not meant."""
     site = pg_site

@@ -164,15 +164,6 @@ def test_a_restart_with_old_data_does_not_bring_a_session_back(
     wait_until(lambda: replay.get("/who").json["user"] is None, "verified after the reconnect")
 
 
-def test_a_blind_write_to_a_lost_session_restores_it_first(app: Flask, user: Any, primary: Valkey) -> None:
-    """Valid in SQL, gone in Redis: pushed again and tried once more."""
-    with primary.client() as redis:
-        redis.flushall()
-    user.post("/set", json={"theme": "dark"})
-    assert stored(primary, "ui", user.cookie)["theme"] == '"dark"'
-    assert stored(primary, "auth", user.cookie)["_user_id"] == '"7"'
-
-
 def test_sign_in_during_the_outage_works_and_is_pushed_later(app: Flask, primary: Valkey) -> None:
     """Grants need the arbiter, not Redis. High data is carried over through the journal."""
     client: Any = app.test_client()
@@ -450,27 +441,6 @@ def test_a_logout_of_a_session_that_cannot_be_verified_holds(app: Flask, primary
     assert not row_of(app, cookie).live
 
 
-def test_what_was_cleared_does_not_come_back_in_an_outage(app: Flask, primary: Valkey) -> None:
-    """A cleared category begins anew at version 1; the local copy of version 3 is not newer."""
-
-    @app.post("/clear")
-    def clear() -> str:
-        session.clear()
-        return ""
-
-    client: Any = app.test_client()
-    for text in ("a", "b", "old"):
-        client.post("/set", json={"input_text": text})
-        client.get("/all")
-    client.post("/clear")
-    with switched_off(app, "primary"):
-        assert client.get("/all").json == {}
-    client.post("/set", json={"input_text": "new"})
-    client.get("/all")
-    with switched_off(app, "primary"):
-        assert client.get("/all").json == {"input_text": "new"}
-
-
 def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
     """Entries for the primary are merged as soon as the primary answers, whatever else is down."""
     app = make_app(REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
@@ -505,20 +475,6 @@ def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, prim
         assert other.get("/all").status_code == 200
     assert other.post("/login/7").status_code == 200
     assert other.post("/logout").status_code == 200
-
-
-def test_auth_keys_set_before_the_user_key_belong_to_the_user(app: Flask) -> None:
-    """The order in which a login view fills the session does not matter."""
-
-    @app.post("/login_backwards")
-    def login_backwards() -> str:
-        session["daily_limit"] = 5
-        session["user_id"] = 7
-        return ""
-
-    client: Any = app.test_client()
-    client.post("/login_backwards")
-    assert client.get("/all").json == {"daily_limit": 5, "user_id": 7}
 
 
 def test_a_switch_of_user_that_is_refused_still_signs_the_first_one_out(

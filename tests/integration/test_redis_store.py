@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.policy.rows import AuthRow
-from flask_langpont_session.stores.redis.commands import MERGE, QUARANTINE_MS, READ, Script, new_write_id
+from flask_langpont_session.stores.redis.commands import QUARANTINE_MS, new_write_id
 from flask_langpont_session.stores.redis.records import Limits, Merge, Merged, MergeStep, Outcome, Written
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.support.auth_records import packed, says
@@ -634,55 +632,6 @@ def test_what_is_known_is_believed_only_while_it_is_there(store: RedisStore, raw
     assert found.records["ui"].fields == {}
     assert (found.auth is not None and found.auth.row is None) == (loss == "tombstone")
     assert found.damaged == (("auth", "ui") if loss == "another type" else ())
-
-
-def test_an_error_in_the_middle_of_a_packet_leaves_the_connection_clean(store: RedisStore, raw: Any) -> None:
-    """The replies behind an error reply are read before it is raised: the next question gets its own answer."""
-    raw.set(key("auth"), "not a hash")
-    write(store, ui=change(sets={"lang": b"1"}))
-    store.read(VISITOR, {"ui": 0}, timeout=WAIT)
-    connections = raw.info("stats")["total_connections_received"]
-    wrong = Script.__new__(Script)
-    wrong.text = b"return redis.call('LPUSH', KEYS[1], 'x')"
-    wrong.sha = sha1(wrong.text, usedforsecurity=False).hexdigest().encode()
-    failing = wrong([key("auth")], [])
-    merging = MERGE([key("auth"), key("ui")], ["alive", DIGEST, 9, 99, "", "merge.1", EMPTY, LIFE])
-    reading = READ([key("ui")], [0])
-    for commands in ([failing, reading], [reading, failing, reading], [failing, merging, reading]):
-        with pytest.raises(StoreError) as caught:
-            store.link.run(commands, WAIT)
-        assert caught.value.error_class is ErrorClass.DATA
-        assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields == {"lang": b"1"}
-    assert raw.info("stats")["total_connections_received"] == connections
-
-
-@pytest.mark.real_time("what hangs is given up within a bound")
-def test_a_reply_that_came_too_late_answers_no_other_request(server: Valkey, store: RedisStore, raw: Any) -> None:
-    """A connection is never used again after a time-out, and what was stuck in it does nothing any more."""
-    write(store, ui=change(sets={"lang": b"1"}))
-    server.freeze()
-    try:
-        began = time.monotonic()
-        with pytest.raises(StoreError) as caught:
-            write(store, timeout=0.05, ui=change(sets={"lang": b"2"}))
-        assert time.monotonic() - began < 5
-        assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.UNREACHABLE, True)
-    finally:
-        server.thaw()
-    raw.ping()
-    assert store.endpoint.time_ms(timeout=WAIT) > 1_000_000_000_000
-    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"].fields == {"lang": b"1"}
-
-
-def test_the_server_identity_learns_which_server_answers(server: Valkey, store: RedisStore, raw: Any) -> None:
-    """The first connection asks for run id, clock and role; the pool's next one finds the same server."""
-    store.endpoint.time_ms(timeout=WAIT)
-    assert str(store.server_identity.identity).startswith(f"{raw.info('server')['run_id']}:master:")
-    assert store.server_identity.is_primary
-    trusted = store.server_identity.trust_since_ms
-    store.forget_connections()
-    store.endpoint.time_ms(timeout=WAIT)
-    assert store.server_identity.trust_since_ms == trusted > 0
 
 
 @pytest.mark.parametrize("missing", ["hgetall", "hset"])

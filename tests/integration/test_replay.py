@@ -22,13 +22,9 @@ from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.recovery.monitor import Monitor
-from flask_langpont_session.recovery.steps import PIPELINE
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite
-from flask_langpont_session.stores.redis.link import Link
 from flask_langpont_session.stores.redis.store import RedisStore
-from flask_langpont_session.stores.sql.calls import Calls
-from flask_langpont_session.stores.sql.database import Database
 
 from .behind import browser, entry, row, sign_in, wait_until_home
 from .conftest import MakeApp, cookie_of, parts
@@ -239,59 +235,6 @@ def test_what_was_written_under_the_new_id_is_newer_than_what_is_carried(make_ap
 # -- many at once ------------------------------------------------------------------------------------------------------
 
 
-def test_many_revocations_take_few_round_trips(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many revocations and pushes are a transaction, a question and a round trip for each few hundred of them."""
-    app = make_app()
-    state = parts(app)
-    database, life = state.backend.database, state.settings.life
-    for number in range(3 * PIPELINE):
-        database.create(
-            name(number), user_id="7", payload={"_user_id": b'"7"'}, idle_ms=life.idle_ms, absolute_ms=life.absolute_ms
-        )
-    dead, alive = [[name(number) for number in range(3 * PIPELINE) if number % 2 == odd] for odd in (0, 1)]
-    with state.monitor.paused():
-        state.monitor.tick()
-        lose(state, PRIMARY)
-        state.backend.journal.revocations.note(*dead)
-        for digest in alive:
-            state.backend.journal.queue_push(digest)
-        state.monitor.probes.recover(PRIMARY, BOTH)
-        with (
-            slowed(Link, "run", 0, monkeypatch) as asked,
-            slowed(Calls, "_bounded", 0, monkeypatch) as questions,
-        ):
-            while state.backend.journal.counts()["revocations"] + state.backend.journal.counts()["pushes"]:
-                state.monitor.recovery.run_once()
-    assert len(asked) <= 20
-    assert len(questions) <= 20
-    answers = state.backend.primary.auths([name(number) for number in range(3 * PIPELINE)], timeout=5)
-    lives = [bool(answer.auth and answer.auth.row) for answer in answers]
-    assert lives == [number % 2 == 1 for number in range(3 * PIPELINE)]
-
-
-def test_one_that_cannot_be_merged_keeps_no_other_one_waiting(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Entries that fail together are tried one by one."""
-    app = make_app()
-    state = parts(app)
-    real = Database.revoke_many
-
-    def fails(database: Database, digests: Any, timeout: float | None = None) -> Any:
-        if name(7) in digests:
-            raise StoreError(DATABASE, ErrorClass.UNREACHABLE, "LockTimeout", timed_out=True)
-        return real(database, digests, timeout)
-
-    with state.monitor.paused():
-        state.backend.journal.revocations.note(*(name(number) for number in range(20)))
-        with monkeypatch.context() as patch:
-            patch.setattr(Database, "revoke_many", fails)
-            state.monitor.recovery.run_once()
-            assert [left.digest for left in state.backend.journal.revocations.pending()] == [name(7)]
-        state.monitor.recovery.run_once()
-        assert state.backend.journal.counts()["revocations"] == 0
-
-
 def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice ends after its time, and the next one begins with them; data goes on where it was."""
     app = make_app()
@@ -366,34 +309,6 @@ def test_setting_the_clock_of_a_host_drops_and_undoes_nothing(
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------
-
-
-def test_both_threads_outlive_any_surprise(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The monitor goes on probing and the replay goes on replaying after an error of an unknown type."""
-    app = make_app()
-    state, left = parts(app), {"watch": 3, "run_once": 3}
-
-    def surprise(part: Any, what: str) -> None:
-        real = getattr(part, what)
-
-        def surprised(*arguments: Any) -> Any:
-            left[what] -= 1
-            if left[what] >= 0:
-                raise RuntimeError("a surprise")
-            return real(*arguments)
-
-        monkeypatch.setattr(part, what, surprised)
-
-    surprise(state.monitor, "watch")
-    surprise(state.monitor.recovery, "run_once")
-    lose(state, PRIMARY)
-    state.backend.journal.put([write(name(1), "input_text", "x")])
-    state.monitor.ensure_started()
-    wait_until_home(app)
-    assert max(left.values()) < 0
-    assert "a surprise" in caplog.text
 
 
 def replays() -> set[threading.Thread]:

@@ -243,31 +243,6 @@ def test_a_cart_is_kept_at_all_levels_by_two_lines(make: Make) -> None:
             assert client.post(f"/add/at {level}").json == {"cart": cart}
 
 
-def test_every_level_can_be_had(make: Make) -> None:
-    """Signing in needs the database, a signed-in user stays so, and afterwards all is well."""
-    app = make()
-    configure(app)
-    LangPontSession(app)
-    client: Any = app.test_client()
-    assert client.post("/login/7").status_code == 200
-    for level in range(5):
-        with outage(app, level):
-            assert client.get("/who").json == {"user": "7", "level": level, "lang": None}
-            assert client.get("/healthz").json["level"] == level
-            assert app.test_client().post("/login/8").status_code == (503 if level == 4 else 200)
-        assert client.get("/who").json == {"user": "7", "level": 0, "lang": None}
-
-
-@pytest.mark.parametrize("level", [-1, 5, "2", None])
-def test_a_level_that_there_is_not_is_an_error(make: Make, level: Any) -> None:
-    """An unknown level is an error before anything happens."""
-    app = make()
-    configure(app)
-    LangPontSession(app)
-    with pytest.raises(ValueError, match="the levels are 0, 1, 2, 3, 4"), outage(app, level):
-        raise AssertionError("the block must not run")
-
-
 # -- test clients ------------------------------------------------------------------------------------------------------
 
 
@@ -288,18 +263,6 @@ def login_app(make: Make) -> Flask:
     return app
 
 
-def test_a_session_may_be_made_by_hand(login_app: Flask) -> None:
-    """``session_transaction`` signs in and out, as a view does."""
-    client = login_app.test_client()
-    with client.session_transaction() as session:
-        session["_user_id"], session["lang"] = "7", "jp"
-    assert client.get("/me").text == "7"
-    with client.session_transaction() as session:
-        assert (session["_user_id"], session["lang"]) == ("7", "jp")
-        del session["_user_id"]
-    assert client.get("/me").text == "nobody"
-
-
 @pytest.mark.parametrize("fresh", [True, False])
 def test_flask_logins_client(login_app: Flask, fresh: bool) -> None:
     """Signs in before the first request."""
@@ -312,15 +275,3 @@ def test_flask_logins_client(login_app: Flask, fresh: bool) -> None:
 
 
 # -- its end -----------------------------------------------------------------------------------------------------------
-
-
-def test_no_thread_is_left_behind(make: Make) -> None:
-    """All threads have ended when the block is left, not some time later."""
-    others = threads()
-    with closing_applications():
-        app = make()
-        configure(app)
-        LangPontSession(app)
-        assert signs_in(app)
-        assert threads() - others
-    wait_until(lambda: threads() <= others, "the end of its threads")  # one is counted for a moment after its end

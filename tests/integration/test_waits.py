@@ -32,7 +32,7 @@ from tests.faults.strange_server import StrangeServer, resp
 
 from .behind import emptied
 from .conftest import MakeApp, parts, redis_store
-from .tls import Authority, TlsFront
+from .tls import Authority
 
 NAME = "redis.test"
 QUICK = {"REDIS_TIMEOUT": 0.2, "REQUEST_BUDGET": 0.3, "DATABASE_TIMEOUT": 0.25}
@@ -143,43 +143,6 @@ def test_a_resolver_that_hangs_costs_a_request_no_more_than_its_budget(
     resolver.answering.set()
     wait_until(lambda: level(browser) == 0, "level 0")
     assert set(resolver.askers) == {"langpont-session-names"}
-
-
-def test_dns_that_fails_takes_no_server_with_it(
-    by_name: Callable[..., Flask], resolver: Resolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 34: new connections go where the name led last."""
-    app = by_name()
-    browser = app.test_client()
-    browser.post("/set", json={"lang": "jp"})
-    resolver.ports = []
-    asked = len(resolver.askers)
-    monkeypatch.setattr(resolving, "PAUSE", 0.0)
-    redis_store(app).link.names.look(lost=True)
-    wait_until(lambda: len(resolver.askers) > asked, "another look")
-    redis_store(app).forget_connections()
-    assert browser.get("/who").json == {"user": None, "level": 0, "lang": "jp"}
-
-
-def test_an_unknown_name_is_an_outage_that_heals(by_name: Callable[..., Flask], resolver: Resolver) -> None:
-    """Row 34."""
-    right, resolver.ports = resolver.ports, []
-    browser = by_name().test_client()
-    wait_until(lambda: level(browser) == 2, "level 2")
-    resolver.ports = right
-    wait_until(lambda: level(browser) == 0, "level 0")
-
-
-def test_a_name_that_leads_to_several_servers_is_good_if_one_is(
-    by_name: Callable[..., Flask], resolver: Resolver
-) -> None:
-    """Every address is tried, by a request as well: the dead one refuses at once."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and does not listen
-        resolver.ports.insert(0, closed.getsockname()[1])
-        browser = by_name().test_client()
-        browser.post("/set", json={"lang": "jp"})
-        assert level(browser) == 0
 
 
 def test_a_name_that_turns_to_another_server_is_followed(
@@ -305,25 +268,6 @@ def test_a_request_that_is_ended_leaves_its_place_to_others(make_app: MakeApp) -
     with pytest.raises(KeyboardInterrupt):
         pool.take(time.monotonic() + LONG)
     assert (pool.idle, pool.in_use) == ([], 0)
-
-
-def test_tls_checks_the_name_and_not_the_address(
-    make_app: MakeApp, resolver: Resolver, primary: Valkey, tmp_path: Any
-) -> None:
-    """The address is ours, the name is what the certificate has to say."""
-    authority = Authority(tmp_path)
-    for names, expected in (([NAME], 0), (["other.test"], 2)):
-        with TlsFront(authority.context(names), primary.port) as front:
-            resolver.ports = [front.port]
-            app = make_app(
-                REDIS_URL=f"rediss://{NAME}:6380/0", REDIS_CA_FILE=str(authority.certificate), SINGLE_HOST=True,
-                JOURNAL=str(tmp_path / f"{expected}.sqlite3"), REDIS_TIMEOUT=1,
-            )  # fmt: skip
-            browser = app.test_client()
-            wait_until(lambda browser=browser, expected=expected: level(browser) == expected, str(expected))  # type: ignore[misc]
-            parts(app).monitor.stop()
-            for store in parts(app).backend.redis.values():
-                store.forget_connections()
 
 
 def test_an_unreadable_certificate_file_refuses_and_is_no_network_failure(

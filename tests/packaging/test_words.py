@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-
 from tools import words
 
 SOURCE = '''
@@ -28,18 +26,3 @@ def test_old_words_are_found_in_sentences_that_readers_see() -> None:
     assert sorted((place.line, place.found) for place in found) == [
         (2, "Fence"), (9, "floor"), (11, "slid"), (13, "brought home")
     ]  # fmt: skip
-
-
-def test_old_words_are_found_in_names_that_are_made_of_several() -> None:
-    """Old words are found where a name is defined, not where it is used."""
-    names = words.names_of(ast.parse(SOURCE))
-    found = [place for line, name in names for place in words.in_name("a.py", line, name)]
-    assert sorted((place.line, place.found) for place in found) == [
-        (7, "OldFence"), (8, "floor"), (11, "heard"), (11, "set_aside"), (12, "_settled")
-    ]  # fmt: skip
-
-
-def test_a_docstring_says_what_is_done() -> None:
-    """The first word tells whether it does."""
-    source = '"""Of."""\nclass A:\n    """Part of."""\n    def b(self):\n        """Whether so."""'
-    assert sorted(words.riddles_of(ast.parse(source))) == [(1, "Of."), (4, "Whether")]
