@@ -35,9 +35,8 @@ from ..stores.host.opening import is_full
 from ..stores.host.revocation_queue import RevocationQueue
 from ..support.logs import Once, fields
 from ..support.threads import PeriodicThread, end_all
-from .carries import Carries
 from .giving_back import GivingBack, LossCount, Refill
-from .merges import MergedCopies, Merges
+from .merges import Carries, MergedCopies, Merges
 from .revocations import DeliveredRevocations, MissedRevocations, MissedUserRevocations, Renewal
 from .rows import Pushes, Resync
 from .steps import Reach, Step, ask_journal, place_of
