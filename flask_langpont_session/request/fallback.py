@@ -15,13 +15,11 @@ from ..policy.levels import AS_COPY, AS_DEFAULT, LEVELS, Behaviour
 from ..policy.loaded import CategoryState, Gap, Loaded
 from ..policy.serializer import encode
 from ..stores.backend import Lack
-from ..stores.host.journal import Overlay
+from ..stores.host.entries import NOTHING, Overlay
 from ..stores.host.register import Register
 from ..stores.memory.memory import Memory
 from ..stores.redis.records import Written, empty_as_of
 from .scope import RedisReply
-
-_NOTHING: tuple[Set[str], Set[str]] = (frozenset(), frozenset())
 
 
 class Showing(NamedTuple):
@@ -29,13 +27,13 @@ class Showing(NamedTuple):
 
     :param loaded: where it is put.
     :param level: of the outage, as the request has met it.
-    :param overlay: what the journal knows of it beyond the stores; None: nothing.
+    :param overlay: what the journal knows of it beyond the stores.
     """
 
     loaded: Loaded
     ref: RecordRef
     level: int
-    overlay: Overlay | None
+    overlay: Overlay
 
 
 class Fallback:
@@ -63,7 +61,7 @@ class Fallback:
         assert answer is not None
         there = answer.records[name]
         seen = there if there.version else there._replace(version=empty_as_of(answer.now_ms))
-        is_carried = overlay is not None and name in overlay.carried
+        is_carried = name in overlay.carried
         if reply.lack is not None and not is_carried and name in self.kept_locally:
             held = self._held(ref, name, reply.lack, overlay)
             if not self._is_whole(ref, name, there, held, reply.lack):
@@ -72,9 +70,9 @@ class Fallback:
         if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
             self._remember(ref, name, seen, reply.asked_at, is_there=bool(there.version))
         found = CategoryState.of(seen, reply.source)
-        if not level and overlay is None:
+        if not level and overlay is NOTHING:
             loaded.categories[name] = found
-        elif overlay is not None and is_carried:
+        elif is_carried:
             self._lay_over_carried(to, name, found, overlay)
         else:
             self._lay_over(to, name, found)
@@ -87,13 +85,11 @@ class Fallback:
         if is_news:
             self._register.note_version(ref.digest, name, seen.version)
 
-    def _held(self, ref: RecordRef, name: str, lack: Lack, overlay: Overlay | None) -> CategoryCopy | None:
+    def _held(self, ref: RecordRef, name: str, lack: Lack, overlay: Overlay) -> CategoryCopy | None:
         """Return this host's copy of a category that Redis may have lost; None: the host does not know."""
         digest = ref.digest
-        held = _newest(
-            self._memory.category(digest, name, before_loss=True), overlay.copies.get(name) if overlay else None
-        )
-        if held is None or self._register.is_outdated(digest, name, held.version) or (overlay and not overlay.is_known):
+        held = _newest(self._memory.category(digest, name, before_loss=True), overlay.copies.get(name))
+        if held is None or self._register.is_outdated(digest, name, held.version) or not overlay.is_known:
             return None
         # That nothing is there was said after the loss, perhaps, of what another worker has seen before it.
         is_doubtful = not held.fields and held.version > lack.well_until_us
@@ -140,8 +136,8 @@ class Fallback:
     def show_without_answer(self, to: Showing, name: str) -> None:
         """Show the newer of this worker's copy and the host's, as far as the table allows: no Redis answered."""
         digest, overlay = to.ref.digest, to.overlay
-        known = _newest(self._memory.category(digest, name), overlay.copies.get(name) if overlay else None)
-        if known and (self._register.is_outdated(digest, name, known.version) or (overlay and not overlay.is_known)):
+        known = _newest(self._memory.category(digest, name), overlay.copies.get(name))
+        if known and (self._register.is_outdated(digest, name, known.version) or not overlay.is_known):
             known = None  # a worker of this host has seen more, and has not said yet what
         copy = known or NOT_THERE
         shown = {
@@ -164,15 +160,15 @@ class Fallback:
         }
         if not answered:
             loaded.exceptions.update(dict.fromkeys(defaulting, "default"))
-        if overlay is not None and name in overlay.wiped:
+        if name in overlay.wiped:
             # Nothing is made of what is beneath it. It may have been merged by the time at which Redis was asked: then
             # what Redis has at this version is not nothing.
             found = CategoryState(source=found.source, is_wiped=True)
         shown = dict(found.shown)
         counted = found.copy.additions
-        kept, guesses = self._journalled(loaded, name, shown, counted, overlay, answered) if overlay else _NOTHING
+        kept, guesses = self._journalled(loaded, name, shown, counted, overlay, answered)
         hidden = frozenset() if answered else defaulting
-        is_known = is_known and (overlay is None or overlay.is_known)
+        is_known = is_known and overlay.is_known
         is_whole = not (guesses or hidden) and is_known
         gap = None if is_whole or found.is_wiped else Gap(not is_known, hidden, kept, guesses)
         for key, value in self._defaults.items():

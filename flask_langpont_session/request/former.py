@@ -16,7 +16,7 @@ from ..policy.copies import RecordRef, written_at
 from ..policy.health import PRIMARY, WRITE
 from ..policy.leases import Life
 from ..policy.loaded import CategoryState, Former, Loaded
-from ..stores.host.journal import Overlay
+from ..stores.host.entries import NOTHING, Overlay
 from ..support.caches import Recent
 from .scope import LOAD, RequestScope
 
@@ -40,10 +40,10 @@ class FormerPlaces:
         """Return :attr:`.Loaded.former` of categories that were read, and over which nothing lies."""
         return former_in(self._backend.settings.table, categories)
 
-    def note(self, loaded: Loaded, overlay: Overlay | None) -> None:
+    def note(self, loaded: Loaded, overlay: Overlay) -> None:
         """Note where such keys lie. Categories that are loaded on demand say nothing before they are loaded.
 
-        :param overlay: what the journal has laid over it; None: nothing.
+        :param overlay: what the journal has laid over it.
         """
         former = former_in(self._backend.settings.table, loaded.categories, loaded.defaulted, overlay)
         loaded.former = former
@@ -66,7 +66,7 @@ def former_in(
     table: CategoryTable,
     categories: Mapping[str, CategoryState],
     defaulted: Collection[str] = (),
-    overlay: Overlay | None = None,
+    overlay: Overlay = NOTHING,
 ) -> Mapping[str, Former] | None:
     """Return key → where it lies, for keys that lie elsewhere; None: there are none.
 
@@ -90,15 +90,13 @@ def former_in(
     return found or None
 
 
-def _is_later_at(
-    home: str, former: str, key: str, categories: Mapping[str, CategoryState], overlay: Overlay | None
-) -> bool:
+def _is_later_at(home: str, former: str, key: str, categories: Mapping[str, CategoryState], overlay: Overlay) -> bool:
     """Return whether the value of a key in the category of its feature was written as late as the one where it was."""
     if former == AUTH:  # a row, which only the writers of other tables change for such a key
         return True
-    waits = overlay.writes if overlay else {}
-    if (key in waits.get(home, ())) != (key in waits.get(former, ())):
-        return key in waits.get(home, ())
+    waits_at_home = key in overlay.writes.get(home, ())
+    if waits_at_home != (key in overlay.writes.get(former, ())):
+        return waits_at_home
     return _written_at(categories[home], key) >= _written_at(categories[former], key)
 
 

@@ -22,7 +22,7 @@ from ..policy.errors import StoreError
 from ..policy.ids import SIGNED_IN
 from ..policy.levels import WAITING
 from ..policy.plans import Kept, Plan
-from ..stores.host.entries import WIPED_FIELD, take_out
+from ..stores.host.entries import NOTHING, UNKNOWN, WIPED_FIELD, take_out
 from ..stores.host.group_commit import Room, is_busy
 from ..stores.host.journal import Carry, Journal, Overlay, PendingWrite
 from ..stores.host.opening import is_full
@@ -35,12 +35,6 @@ from .scope import LEAST_FOR_JOURNAL, RequestScope
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-"""What the journal says of nearly every session at nearly every time."""
-
-UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
-"""What is said of a session while the journal holds something, and cannot be read in time."""
 
 _FIRST = 1 / 3
 """The share of a request's time in which the journal has to say what waits: Redis and the database are asked after it,

@@ -15,11 +15,10 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN, SessionId
 from ..policy.leases import Life
 from ..policy.loaded import Loaded, Verdict
 from ..stores.backend import Lack
-from ..stores.host.journal import Overlay
+from ..stores.host.entries import NOTHING, Overlay
 from ..stores.redis.records import Answer
 from .fallback import Showing, is_given_back_since
 from .former import FormerPlaces
-from .journal_writer import NOTHING
 from .line import Line
 from .scope import LOAD, LOAD_REPLICA, LOOK_FOR_LOSS, QUARANTINE, RedisReply, RequestScope
 from .verifier import Verifier
@@ -131,7 +130,7 @@ class Reads:
         else:
             reply = self._read(ref, scope, life, (category,), fresh=fresh)
             self._show(loaded, ref, (category,), scope, reply, overlay)
-        self._former.note(loaded, None if overlay is NOTHING else overlay)
+        self._former.note(loaded, overlay)
         if ref.kind != SIGNED_IN:
             self._withhold_identity(loaded)
 
@@ -267,15 +266,14 @@ class Reads:
         reply: RedisReply,
         overlay: Overlay,
     ) -> None:
-        answer, known = reply.answer, None if overlay is NOTHING else overlay
-        to = Showing(loaded, ref, scope.view.level, known)
+        answer, to = reply.answer, Showing(loaded, ref, scope.view.level, overlay)
         for name in names:
             is_behind = reply.source == REPLICA and answer and self._is_behind(ref, name, answer, overlay)
             if answer is None or is_behind or not overlay.is_known:  # the journal may have said that it is wiped
                 self._fallback.show_without_answer(to, name)
             else:
                 self._fallback.show_answer(to, name, reply)
-        self._former.note(loaded, known)
+        self._former.note(loaded, overlay)
 
     def _is_behind(self, ref: RecordRef, category: str, answer: Answer, overlay: Overlay) -> bool:
         """Return whether a replica has less than this host has seen already: this worker, or another one that has not

@@ -14,8 +14,8 @@ from devservers.servers import Valkey
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
-from flask_langpont_session.recovery.merges import Carries
 from flask_langpont_session.recovery.giving_back import Refill
+from flask_langpont_session.recovery.merges import Carries
 from flask_langpont_session.recovery.rows import Resync
 from flask_langpont_session.stores.host.journal import Carry
 

@@ -136,7 +136,7 @@ def _forgets_the_dead(self: memory.Memory, digest: str) -> None:
 
 
 def _no_overlay(self: journal_writer.JournalWriter, ref: RecordRef, scope: Any = None) -> Any:
-    return journal_writer.NOTHING
+    return entries.NOTHING
 
 
 def _redis_knows_no_use(reply: scope.RedisReply) -> int | None:

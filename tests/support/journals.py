@@ -9,11 +9,10 @@ from dataclasses import replace
 from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.servers import ServerRecord
-from flask_langpont_session.stores.host.entries import Overlay, PendingWrite
+from flask_langpont_session.stores.host.entries import PendingWrite
 from flask_langpont_session.stores.host.journal import Journal
 
 KNOWN = ServerRecord(identity="a", trust_since_ms=100, canary_id="g", number=7)
-NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 
 
 def ref(digest: str, *, shadow: bool = False) -> RecordRef:

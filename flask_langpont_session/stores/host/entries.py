@@ -190,6 +190,13 @@ class Overlay:
         return any(category in waiting for waiting in (self.writes, self.deltas, self.wiped, self.carried))
 
 
+NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
+"""What the journal says of nearly every session at nearly every time."""
+
+UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
+"""What is said of a session while the journal holds something, and cannot be read in time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingWrite:
     """One change of a session that waits to be merged into Redis. The columns of ``writes`` are named like this.

@@ -16,13 +16,13 @@ from flask_langpont_session.policy.levels import ALLOWED, Behaviour
 from flask_langpont_session.policy.loaded import CategoryState, Gap, Loaded, Verdict
 from flask_langpont_session.request.fallback import Fallback, Showing
 from flask_langpont_session.request.scope import RedisReply
-from flask_langpont_session.stores.host.journal import Overlay, journal_at
+from flask_langpont_session.stores.host.entries import NOTHING, Overlay
+from flask_langpont_session.stores.host.journal import journal_at
 from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.records import Answer, Written, empty_as_of
 from tests.support.fakes import settings_in
 from tests.support.known import content, known
 
-NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
 NOW_MS = 1_795_782_953_000
 
 
@@ -39,7 +39,7 @@ class Shown:
         self.table = settings.table
         self.loaded = Loaded(Verdict.ANONYMOUS)
 
-    def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay | None = None, **more: Any) -> None:
+    def by_redis(self, copy: CategoryCopy, *, level: int = 0, overlay: Overlay = NOTHING, **more: Any) -> None:
         """Redis has answered; at a level above 0 a replica."""
         name = more.pop("name", "translation")
         answer = Answer(NOW_MS, None, {name: copy._replace(began=copy.version)})
@@ -47,7 +47,7 @@ class Shown:
         self.fallback.show_answer(Showing(self.loaded, REF, level, overlay), name, reply)
         assert not more
 
-    def by_host(self, *, level: int = 2, overlay: Overlay | None = None, name: str = "translation") -> None:
+    def by_host(self, *, level: int = 2, overlay: Overlay = NOTHING, name: str = "translation") -> None:
         """No Redis has answered."""
         self.fallback.show_without_answer(Showing(self.loaded, REF, level, overlay), name)
 
@@ -94,7 +94,7 @@ def test_what_redis_answers_is_known(shown: Shown) -> None:
     """Data is known at every level, what is there and what is not; also of features that the table would hide
     without Redis."""
     for level in (0, 1):
-        shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=NOTHING)
+        shown.by_redis(CategoryCopy(7, {"lang": b'"ja"'}), level=level, name="ui", overlay=overlay())
         assert not shown.loaded.has_gaps
         assert not shown.is_unknown("lang") and not shown.is_unknown("theme")
         assert shown.loaded.of("ui").copy.version == 7
@@ -125,7 +125,7 @@ def test_a_copy_is_known(shown: Shown, source: str) -> None:
     copy = CategoryCopy(7, {"input_text": b"1", "analysis_result": b"2"})
     if source == "own":
         shown.memory.put_category("d", "translation", known(copy))
-    shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else None)
+    shown.by_host(overlay=overlay(copies={"translation": copy}) if source == "sibling" else NOTHING)
     assert shown.fields() == {"input_text": b"1"}
     assert shown.loaded.of("translation").copy.version == 7
     assert [shown.is_unknown(key) for key in ("input_text", "source_lang", "analysis_result")] == [False, False, True]

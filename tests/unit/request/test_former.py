@@ -14,8 +14,8 @@ from flask_langpont_session.policy.copies import CategoryCopy, RecordRef, writte
 from flask_langpont_session.policy.leases import Life
 from flask_langpont_session.policy.loaded import CategoryState, Former, Gap, Loaded, Verdict
 from flask_langpont_session.request.former import FormerPlaces, former_in
-from flask_langpont_session.request.journal_writer import NOTHING
 from flask_langpont_session.request.scope import LOAD
+from flask_langpont_session.stores.host.entries import NOTHING
 from flask_langpont_session.stores.host.journal import Overlay
 from tests.support.clock import Clock
 from tests.support.fakes import settings_in

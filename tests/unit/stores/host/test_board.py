@@ -12,11 +12,12 @@ import pytest
 
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.servers import ServerRecord
+from flask_langpont_session.stores.host.entries import NOTHING
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
 from tests.support.clock import Clock
-from tests.support.journals import KNOWN, NOTHING, questions, ref, write
+from tests.support.journals import KNOWN, questions, ref, write
 
 
 def test_an_outage_is_announced_and_taken_back(journal: Journal, clock: Clock) -> None:

@@ -21,7 +21,7 @@ from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
-from flask_langpont_session.stores.host.entries import SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
+from flask_langpont_session.stores.host.entries import NOTHING, SCHEMA_VERSION, WIPED_FIELD, Overlay, PendingPush
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Carry, Journal, journal_at
 from flask_langpont_session.stores.host.limits import JournalLimits
@@ -30,7 +30,6 @@ from flask_langpont_session.support import files as private_file
 from tests.support.clock import Clock
 from tests.support.journals import (
     KNOWN,
-    NOTHING,
     addition,
     blind_write,
     increment,

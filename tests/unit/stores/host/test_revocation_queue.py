@@ -11,10 +11,10 @@ import pytest
 from flask_langpont_session.policy.changes import Operation
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.stores.host.entries import Overlay, PendingUserRevocation
+from flask_langpont_session.stores.host.entries import NOTHING, Overlay, PendingUserRevocation
 from flask_langpont_session.stores.host.journal import Journal
 from tests.support.clock import Clock
-from tests.support.journals import NOTHING, blind_write, increment, questions, ref, write, write_shadow
+from tests.support.journals import blind_write, increment, questions, ref, write, write_shadow
 
 
 def test_a_revocation_forgets_what_was_to_be_written(journal: Journal) -> None:
