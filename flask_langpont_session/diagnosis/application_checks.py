@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ..config.checks import PREFIX
-from ..config.explanations import identity_advice
 from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY
-from .facts import Facts, Server, WebServer
-from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
+from .facts import Facts, Server
+from .findings import Finding, Outcome, Unknown, failure, ok, warning
 
 NEW_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
 
@@ -120,19 +119,6 @@ def encryption(facts: Facts) -> Iterator[Finding]:
 
 # -- environment -------------------------------------------------------------------------------------------------------
 
-_ENVIRONMENTS: Mapping[str, frozenset[str]] = {
-    "production": frozenset({"production", "prod", "prd", "live"}),
-    "staging": frozenset({"staging", "stage", "stg", "preprod"}),
-    "development": frozenset({"development", "develop", "dev"}),
-    "testing": frozenset({"testing", "test", "tests", "qa", "ci"}),
-}
-
-
-def environments_in(text: str) -> set[str]:
-    """Return the environments that are named in a text, by their usual names."""
-    words = set(re.split(r"[^a-z]+", text.lower()))
-    return {name for name, others in _ENVIRONMENTS.items() if words & others}
-
 
 def environment(facts: Facts) -> Iterator[Finding]:
     about, bad = facts.application, False
@@ -145,20 +131,7 @@ def environment(facts: Facts) -> Iterator[Finding]:
         )
     if about.is_debug:
         bad = True
-        if environments_in(name) & {"production", "staging"}:
-            found = f"debug mode is on, and {PREFIX}ENVIRONMENT is {name!r}"
-            yield failure(found, f"leave out FLASK_DEBUG and --debug, or set {PREFIX}ENVIRONMENT = 'development'")
-        else:
-            yield warning("debug mode is on", "leave out FLASK_DEBUG and --debug where users are served")
-    mine = environments_in(name)
-    for setting, place in about.places.items():
-        other = environments_in(place) - mine
-        if mine and other:
-            bad = True
-            yield failure(
-                f"{setting} names {', '.join(sorted(other))}, and {PREFIX}ENVIRONMENT is {name!r}",
-                f"set {setting} to the place of this environment, or {PREFIX}ENVIRONMENT to its name",
-            )
+        yield warning("debug mode is on", "leave out FLASK_DEBUG and --debug where users are served")
     if not bad:
         yield ok(f"{name}; no debug mode, no TESTING")
 
@@ -239,78 +212,6 @@ def grace(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{grace:g} s, with Redis and database down")
-
-
-SHARE_OF_WORKER = 0.5
-"""Of the web server's time-out, that waiting for the stores may take: the view needs time, too."""
-
-
-def _web_servers(facts: Facts) -> list[WebServer]:
-    """Return each web server once; a command that has the journal open, too, has none.
-
-    :raises CannotTell: of no process it is known.
-    """
-    served = [worker.web_server for worker in known(facts.host.workers)]
-    seen = [server for server in served if not isinstance(server, Unknown)]
-    return list(dict.fromkeys(seen or map(known, served)))
-
-
-_NO_WORKER = "no process that can be seen has the journal open: no worker runs, or none has served a request yet"
-
-
-def worker_time_out(facts: Facts) -> Iterator[Finding]:
-    budget = facts.application.settings.request_budget
-    servers = _web_servers(facts)
-    if not servers:
-        yield Finding(Outcome.SKIPPED, _NO_WORKER)
-    for server in servers:
-        kind = "" if server.is_threaded else ", and its workers tell nothing while they serve"
-        if server.timeout and budget > server.timeout * SHARE_OF_WORKER:
-            yield failure(
-                f"{server.name} ends workers after {server.timeout:g} s{kind}; REQUEST_BUDGET is {budget:g} s",
-                f"set gunicorn's --timeout to {max(30, round(budget * 4))}, or {PREFIX}REQUEST_BUDGET lower",
-            )
-        elif not server.timeout:
-            yield warning(f"{server.name} never ends a worker that hangs", "set gunicorn's --timeout to 30")
-        else:
-            yield ok(f"{server.name} ends workers after {server.timeout:g} s; REQUEST_BUDGET is {budget:g} s")
-
-
-def forks(facts: Facts) -> Iterator[Finding]:
-    number = facts.application.engine_connections
-    if not number:
-        yield ok("no connection of DATABASE_ENGINE is open when the application is loaded; the package's are fork-safe")
-        return
-    found = f"{number} connections of DATABASE_ENGINE are open when the application is loaded"
-    cure = "have no query run while the application is made, or call engine.dispose() behind it"
-    servers = _web_servers(facts)
-    if any(server.is_preloading for server in servers):
-        yield failure(f"{found}, and gunicorn's --preload gives them to all workers", cure)
-    elif servers:
-        yield ok(f"{found}; each worker loads it for itself")
-    else:
-        yield warning(f"{found}: with gunicorn's --preload all workers would have the same", cure)
-
-
-def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
-    if not facts.application.claims_all:
-        yield ok("the table has no '*': a key that no feature names is refused")
-        return
-    found = known(facts.unclaimed)
-    if found.keys:
-        names = ", ".join(repr(key[:40]) for key in found.keys[:10])
-        more = f" and {len(found.keys) - 10} more" if len(found.keys) > 10 else ""
-        yield warning(
-            f"no feature names {names}{more} (in {found.sessions} sessions that changed today)",
-            f"name them in {PREFIX}FEATURES; `flask langpont explain KEY` says what happens to each",
-        )
-        for key in found.keys:
-            if advice := identity_advice(key):
-                yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
-    elif found.sessions:
-        yield ok(f"none in {found.sessions} sessions that changed today")
-    else:
-        yield Finding(Outcome.SKIPPED, "no signed-in session changed today that could be looked at")
 
 
 # -- all stores --------------------------------------------------------------------------------------------------------

@@ -10,13 +10,11 @@ from sqlalchemy.schema import CreateIndex
 from .. import migrations
 from ..config.checks import PREFIX
 from ..policy.causes import cause_of
-from ..policy.errors import ErrorClass, role_of
-from ..policy.health import PRIMARY
+from ..policy.errors import ErrorClass
 from ..stores.sql import tables as sql
 from ..stores.sql.errors import BRING_BACK
-from .facts import Column, Database, Facts, Server
+from .facts import Column, Database, Facts
 from .findings import Finding, Outcome, Unknown, failure, guarded, known, ok, warning
-from .host_checks import NETWORKED
 from .redis_checks import transport_findings
 
 Look = Callable[[Database, Facts], Iterator[Finding]]
@@ -135,11 +133,8 @@ def database_rights(database: Database, facts: Facts) -> Iterator[Finding]:
     if missing:
         cure = "GRANT SELECT, INSERT, UPDATE, DELETE ON langpont_sessions, langpont_users TO the user"
         yield failure(f"its user lacks {', '.join(missing)}", cure)
-    elif known(database.is_superuser):
-        cure = f"a user of its own in {PREFIX}DATABASE_URL, with SELECT, INSERT, UPDATE, DELETE on the two tables"
-        yield warning("its user is a superuser", cure)
     else:
-        yield ok("its user may do what is needed, and is no superuser")
+        yield ok("its user may do what is needed")
 
 
 @of_database
@@ -153,34 +148,6 @@ def database_tls(database: Database, facts: Facts) -> Iterator[Finding]:
 
 
 @of_database
-def pooler(database: Database, facts: Facts) -> Iterator[Finding]:
-    if database.backend != "postgresql":
-        if database.backend == "sqlite":
-            yield ok("a file has none")
-        else:
-            yield Finding(Outcome.SKIPPED, "whether there is ProxySQL, MaxScale or RDS Proxy cannot be told from here")
-        return
-    if database.is_own_engine:
-        if database.takes_options:
-            yield ok("none is seen: start-up options arrive")
-        else:
-            yield ok(
-                "there is one (PgBouncer, RDS Proxy): start-up options do not arrive, so each transaction sets its "
-                "time-outs itself, and a read takes four round trips"
-            )
-    elif known(database.is_behind_another) and database.prepares:
-        yield warning(
-            "there seems to be one, and the driver of DATABASE_ENGINE prepares statements, which fail in "
-            "transaction mode",
-            "create_engine(…, connect_args={'prepare_threshold': None}), or DATABASE_URL in place of DATABASE_ENGINE",
-        )
-    elif known(database.is_behind_another):
-        yield ok("there seems to be one; no statements are prepared")
-    else:
-        yield ok("none is seen")
-
-
-@of_database
 def lost_commits(database: Database, facts: Facts) -> Iterator[Finding]:
     lost = known(facts.lost_commits)
     if lost:
@@ -188,26 +155,3 @@ def lost_commits(database: Database, facts: Facts) -> Iterator[Finding]:
         yield failure(f"it lacks {lost} revocations that this host had told it", cure)
     else:
         yield ok("it has what this host has told it")
-
-
-@of_database
-def sqlite_hosts(database: Database, facts: Facts) -> Iterator[Finding]:
-    if database.backend != "sqlite":
-        yield ok("the database is none of one host")
-        return
-    cure = f"a database that all hosts reach: {PREFIX}DATABASE_URL = 'postgresql+psycopg://…'"
-    if database.file and database.file.file_system in NETWORKED:
-        yield failure(f"the file is on {database.file.file_system}: SQLite's locks do not work there", cure)
-        return
-    primaries = [server for name, server in facts.servers.items() if role_of(name) == PRIMARY]
-    others: set[str] = set()
-    for server in primaries:
-        if not isinstance(server, Server):
-            yield Finding(Outcome.SKIPPED, "Redis does not answer, which knows whether other hosts use it")
-            return
-        others |= known(server.other_hosts)
-    if others:
-        some = ", ".join(sorted(others)[:3])
-        yield warning(f"a SQLite file, and {len(others)} other hosts use the Redis ({some}): each decides alone", cure)
-    else:
-        yield ok("a SQLite file, and no other host uses the Redis")

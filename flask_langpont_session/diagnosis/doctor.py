@@ -7,20 +7,16 @@ from pathlib import Path
 
 from flask import Flask
 
-from ..policy.categories import AUTH
 from ..policy.errors import StoreError
 from ..policy.leases import INCIDENT_MARGIN_MS
 from ..stores.backend import Backend
-from ..stores.sql.tables import METADATA
-from .facts import Database, Facts, Unclaimed
-from .findings import DATABASE, SERVERS, SESSIONS, Unknown
+from .facts import Database, Facts
+from .findings import DATABASE, SERVERS, Unknown
 from .read_application import read_application
 from .read_database import read_database
 from .read_host import read_host
 from .read_redis import PATIENCE, read_servers
 
-_MOST_SESSIONS = 50
-_TODAY_MS = 86_400_000
 _PAGE = 200
 
 
@@ -37,12 +33,8 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
     host = read_host(Path(settings.journal) if settings.journal else None, settings.journal_max_bytes)
     servers = read_servers(backend) if SERVERS in needs else {}
     database: Database | Unknown = _NOT_ASKED
-    if needs & {DATABASE, SESSIONS}:
-        database = read_database(backend.database, is_own_engine=settings.database_engine is None)
-    unclaimed: Unclaimed | Unknown = _NOT_ASKED
-    if SESSIONS in needs:
-        has_tables = not isinstance(database, Unknown) and len(database.tables) == len(METADATA.tables)
-        unclaimed = _unclaimed(backend) if has_tables else Unknown("the database says of no session that it is there")
+    if DATABASE in needs:
+        database = read_database(backend.database)
     lost_commits: int | Unknown = _NOT_ASKED
     if DATABASE in needs and not isinstance(database, Unknown):
         lost_commits = _lost_commits(backend) if host.journal is not None and host.journal.is_there else 0
@@ -52,7 +44,6 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
         homeless=backend.primary.homeless,
         database=database,
         host=host,
-        unclaimed=unclaimed,
         lost_commits=lost_commits,
     )
 
@@ -68,18 +59,3 @@ def _lost_commits(backend: Backend) -> int | Unknown:
     except StoreError as error:
         return Unknown(f"the revocations cannot be looked at: {error}")
     return lost
-
-
-def _unclaimed(backend: Backend) -> Unclaimed | Unknown:
-    """Return the names of unclaimed keys in sessions of users that changed today; values are not looked at."""
-    table, keys = backend.table, set[str]()
-    catching = [feature.category for feature in table.features.values() if "*" in feature.keys]
-    try:
-        changed = backend.database.changed_since(_TODAY_MS, limit=_MOST_SESSIONS)
-        rows = [row for row in changed.rows if row.live]
-        wanted = [(row.digest, category) for row in rows for category in catching if category != AUTH]
-        for copy in backend.primary.copies(wanted, timeout=PATIENCE) if wanted else ():
-            keys.update(copy.fields)
-    except StoreError as error:
-        return Unknown(f"the sessions cannot be looked at: {error}")
-    return Unclaimed(len(rows), tuple(sorted(key for key in keys if table.is_unclaimed(key))))

@@ -74,9 +74,6 @@ class Application:
     :param settings: of this package.
     :param secret_key: as Flask has it.
     :param fallbacks: ``SECRET_KEY_FALLBACKS`` as it is, whatever it is.
-    :param places: setting → the part of it that may have the name of an environment in it.
-    :param engine_connections: of the application's own engine, that lie open before any request; None: it has none.
-    :param claims_all: whether the table takes keys that it does not name.
     :param encryption: None: there is no key.
     """
 
@@ -85,10 +82,7 @@ class Application:
     fallbacks: Any = field(repr=False)
     is_debug: bool
     is_testing: bool
-    places: Mapping[str, str]
     cookie: Cookie
-    engine_connections: int | None
-    claims_all: bool
     encryption: Encryption | None = None
 
 
@@ -103,13 +97,9 @@ class Server:
     :param took: seconds of the quickest answer.
     :param connecting: seconds until a new connection could be used.
     :param info: of INFO: name → value.
-    :param config: of CONFIG GET, as far as it was asked for.
     :param user: that this application is there.
-    :param needs_password: whether that user has to show one.
     :param missing: rights that the user lacks.
-    :param spare: what the user may do and need not, in words.
     :param near: why there is no near cache; empty: there is one; None: the settings say that there is to be none.
-    :param other_hosts: addresses of hosts beside this one that use the server.
     """
 
     name: str
@@ -118,13 +108,9 @@ class Server:
     clock: Clock
     transport: Transport | Unknown
     info: Mapping[str, str] | Unknown
-    config: Mapping[str, str] | Unknown
     user: str | Unknown
-    needs_password: bool | Unknown
     missing: tuple[str, ...]
-    spare: tuple[str, ...]
     near: str | None
-    other_hosts: frozenset[str] | Unknown
 
 
 # -- the database ------------------------------------------------------------------------------------------------------
@@ -153,11 +139,6 @@ class Database:
     :param indexes: the columns of each index, by table.
     :param refusal: why it takes no writes now; None: it takes them.
     :param missing: rights that its user lacks, in words.
-    :param is_superuser: its user may do everything.
-    :param is_own_engine: the connections are made by this package, not as the application's engine says.
-    :param takes_options: what a connection begins with arrives at the server. Of an own engine only.
-    :param is_behind_another: the server sees another client than this process, as behind a pooler.
-    :param prepares: its driver prepares statements on the server.
     :param file: of SQLite.
     """
 
@@ -170,11 +151,6 @@ class Database:
     indexes: Mapping[str, frozenset[tuple[str, ...]]]
     refusal: StoreError | None
     missing: tuple[str, ...] | Unknown
-    is_superuser: bool | Unknown
-    is_own_engine: bool
-    takes_options: bool
-    is_behind_another: bool | Unknown
-    prepares: bool
     file: File | None = None
 
 
@@ -206,20 +182,6 @@ class File:
     file_system: str | Unknown
 
 
-class WebServer(NamedTuple):
-    """The web server of the application.
-
-    :param timeout: seconds after which it ends a worker that does not answer. 0: never.
-    :param is_preloading: the application is loaded before the workers are forked.
-    :param is_threaded: a request does not keep its worker from telling that it lives.
-    """
-
-    name: str
-    timeout: float
-    is_preloading: bool
-    is_threaded: bool
-
-
 class Worker(NamedTuple):
     """A process of this host that has the journal open.
 
@@ -228,7 +190,6 @@ class Worker(NamedTuple):
 
     pid: int
     user: int
-    web_server: WebServer | Unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,17 +211,6 @@ class Host:
     workers: tuple[Worker, ...] | Unknown
 
 
-class Unclaimed(NamedTuple):
-    """Session keys that no feature names.
-
-    :param sessions: that were looked at.
-    :param keys: what was found in them.
-    """
-
-    sessions: int
-    keys: tuple[str, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """All facts.
@@ -275,7 +225,6 @@ class Facts:
     homeless: int
     database: Database | Unknown
     host: Host
-    unclaimed: Unclaimed | Unknown
     lost_commits: int | Unknown
 
     @property

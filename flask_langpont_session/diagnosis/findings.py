@@ -99,8 +99,8 @@ def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
         yield Finding(Outcome.SKIPPED, str(reason))
 
 
-SERVERS, DATABASE, SESSIONS = "servers", "database", "sessions"
-"""What is asked for some checks only: Redis, the database, both for some sessions of today."""
+SERVERS, DATABASE = "servers", "database"
+"""What is asked for some checks only."""
 
 
 class Check(NamedTuple):
@@ -109,7 +109,7 @@ class Check(NamedTuple):
     :param look: pure: the same facts, the same findings. One at least.
     :param looks_at: what it looks at, and what is wrong there; for the documentation.
     :param why: why it matters: a sentence.
-    :param needs: whatever has to be asked for it: :data:`SERVERS`, :data:`DATABASE`, :data:`SESSIONS`.
+    :param needs: whatever has to be asked for it: :data:`SERVERS`, :data:`DATABASE`.
     """
 
     look: Callable[[Facts], Iterable[Finding]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..config.checks import PREFIX
 from .facts import Facts, File
-from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
+from .findings import Finding, Outcome, failure, known, ok, warning
 
 NETWORKED = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs"}
@@ -101,9 +101,7 @@ def journal_workers(facts: Facts) -> Iterator[Finding]:
         cure = "run all workers and commands as one user"
         yield failure(f"processes of users {', '.join(map(str, sorted(users)))} have it open", cure)
     else:
-        servers = {worker.web_server.name for worker in workers if not isinstance(worker.web_server, Unknown)}
-        kind = f" of {', '.join(sorted(servers))}" if servers else ""
-        yield ok(f"{len(workers)} processes{kind} share it" if len(workers) > 1 else f"one process{kind} has it open")
+        yield ok(f"{len(workers)} processes share it" if len(workers) > 1 else "one process has it open")
 
 
 def memory(facts: Facts) -> Iterator[Finding]:

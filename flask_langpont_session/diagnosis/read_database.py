@@ -3,8 +3,6 @@ back, and no table is made."""
 
 from __future__ import annotations
 
-import os
-import socket
 import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -18,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..policy.errors import ErrorClass, StoreError
 from ..stores.sql import tables as sql
 from ..stores.sql.database import Database as Store
-from ..stores.sql.dialects import place_of, socket_of
+from ..stores.sql.dialects import place_of
 from ..stores.sql.errors import NAME
 from .facts import Column, Database, Transport
 from .findings import Unknown
@@ -29,11 +27,8 @@ _LOCAL = ("", "localhost", "127.0.0.1", "::1")
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
-def read_database(store: Store, *, is_own_engine: bool) -> Database | Unknown:
-    """Return the database, or why it does not answer.
-
-    :param is_own_engine: made by this package.
-    """
+def read_database(store: Store) -> Database | Unknown:
+    """Return the database, or why it does not answer."""
     url = store.engine.url
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
     if path is not None and not path.exists() and not str(path).startswith("file:"):  # to connect would make it
@@ -42,7 +37,7 @@ def read_database(store: Store, *, is_own_engine: bool) -> Database | Unknown:
             "the workers' user, which makes it empty and signs every user out"
         )
     try:
-        reader = _DatabaseReader(store, is_own_engine, path)
+        reader = _DatabaseReader(store, path)
         found = store.calls.patiently(reader.database, PATIENCE, writing=False)
     except StoreError as error:
         return Unknown(str(error), error)
@@ -63,9 +58,8 @@ def _refusal(store: Store, tables: Collection[str]) -> StoreError | None:
 
 
 class _DatabaseReader:
-    def __init__(self, store: Store, is_own_engine: bool, path: Path | None) -> None:
+    def __init__(self, store: Store, path: Path | None) -> None:
         self._store = store
-        self._is_own_engine = is_own_engine
         self._path = path
         self._backend = store.engine.url.get_backend_name()
         if self._backend == "mariadb":
@@ -85,11 +79,6 @@ class _DatabaseReader:
             indexes=indexes,
             refusal=None,
             missing=self._missing(),
-            is_superuser=self._is_superuser(),
-            is_own_engine=self._is_own_engine,
-            takes_options=self._backend != "postgresql" or self._marked(),
-            is_behind_another=self._is_behind_another(),
-            prepares=self._prepares(),
             file=None if self._path is None else file_at(self._path),
         )
 
@@ -105,10 +94,6 @@ class _DatabaseReader:
         except SQLAlchemyError as error:
             cause = type(getattr(error, "orig", None) or error).__name__
             return Unknown(f"the database does not answer that ({cause})")
-
-    def _one(self, statement: str) -> Any:
-        rows = self._ask(statement)
-        return rows if isinstance(rows, Unknown) else (rows[0][0] if rows else None)
 
     # -- what differs from database to database ------------------------------------------------------------------
 
@@ -140,15 +125,6 @@ class _DatabaseReader:
             table=sql.SESSIONS.name,
         )
         return rows if isinstance(rows, Unknown) else {str(name) for (name,) in rows}
-
-    def _is_superuser(self) -> bool | Unknown:
-        if self._path is not None:
-            return False
-        if self._backend == "postgresql":
-            found = self._one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-            return found if isinstance(found, Unknown) else bool(found)
-        has = self._mysql_rights()
-        return has if isinstance(has, Unknown) else "SUPER" in has
 
     def _with_collations(self, tables: Mapping[str, Mapping[str, Column]]) -> Mapping[str, Mapping[str, Column]]:
         if self._backend != "mysql":
@@ -192,27 +168,6 @@ class _DatabaseReader:
             checks_name=context.check_hostname if context and is_known else unsaid,
             has_credentials=bool(url.password),
         )
-
-    def _marked(self) -> bool:
-        """Return whether the server has the options that each connection of ours begins with."""
-        return bool(self._one("SELECT current_setting('langpont.options', true)") == "on")
-
-    def _is_behind_another(self) -> bool | Unknown:
-        if self._backend != "postgresql":
-            return Unknown("that is not known of this kind of database")
-        with self._store.connections.reading() as connection:
-            port = connection.execute(sa.text("SELECT inet_client_port()")).scalar()
-            fd = socket_of(connection.connection.driver_connection)
-            if port is None or fd is None:
-                return False  # a Unix socket
-            with socket.socket(fileno=os.dup(fd)) as same:
-                name = same.getsockname()
-        return isinstance(name, tuple) and bool(name[1] != port)
-
-    def _prepares(self) -> bool:
-        """Return whether the driver prepares statements on the server: psycopg 3 does, after some uses of a
-        statement."""
-        return getattr(self._driver_connection(), "prepare_threshold", None) is not None
 
 
 def _libpq(connection: Any) -> Transport:

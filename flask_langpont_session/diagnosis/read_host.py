@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import ast
 import os
-import shlex
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..stores.host.commit_counter import counter_path
 from ..stores.host.forms import file_in_use, path_of, unread
 from ..support.host import MEMORY, beside, said
-from .facts import File, Host, WebServer, Worker
+from .facts import File, Host, Worker
 from .findings import Unknown
-
-_UNREADABLE = "the options of gunicorn cannot be read"
 
 _NOT_LINUX = "only Linux tells which processes have a file open"
 
@@ -89,7 +83,7 @@ def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, 
         if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", paths):
             process = processes / name
             with suppress(OSError):
-                found.append(Worker(int(process.name), process.stat().st_uid, web_server_of(process)))
+                found.append(Worker(int(process.name), process.stat().st_uid))
     return tuple(sorted(found))
 
 
@@ -102,60 +96,3 @@ def _has_open(descriptors: str, paths: Container[str]) -> bool:
                 if os.readlink(f"{descriptors}/{descriptor}") in paths:
                     return True
     return False
-
-
-def web_server_of(process: Path) -> WebServer | Unknown:
-    """Return the web server in a process, from how it was started. Of the command and the environment only the options
-    named here are kept.
-
-    :param process: its folder in ``/proc``.
-    """
-    try:
-        arguments = (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-        variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
-        folder = Path(os.readlink(process / "cwd"))
-    except OSError:
-        return Unknown("how its workers were started cannot be seen")
-    if not any(Path(argument).name == "gunicorn" for argument in arguments[:3]):
-        return Unknown(f"what serves ({_program(arguments)}) is not gunicorn, or does not show its options")
-    given = next((text.partition("=")[2] for text in variables if text.startswith("GUNICORN_CMD_ARGS=")), "")
-    try:
-        return gunicorn([*shlex.split(given), *arguments[1:]], folder)
-    except ValueError:  # quotes that do not end
-        return Unknown(_UNREADABLE)
-
-
-def _program(arguments: Sequence[str]) -> str:
-    return Path(arguments[0].split(" ")[0]).name or "nothing"
-
-
-def gunicorn(arguments: Sequence[str], folder: Path) -> WebServer | Unknown:
-    """Return gunicorn's options: from its file, from GUNICORN_CMD_ARGS and from the command line; the last one counts.
-
-    :param folder: in which it was started.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-t", "--timeout", type=float)
-    parser.add_argument("-k", "--worker-class")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--preload", action="store_true", default=None)
-    parser.add_argument("-c", "--config", default="gunicorn.conf.py")
-    try:
-        given, _ = parser.parse_known_args(list(arguments))
-    except (argparse.ArgumentError, SystemExit):
-        return Unknown(_UNREADABLE)
-    said = dict(_said_in(folder / given.config.removeprefix("file:")))
-    timeout: Any = given.timeout if given.timeout is not None else said.get("timeout", 30)
-    threads: Any = given.threads or said.get("threads", 1)
-    worker = given.worker_class or said.get("worker_class", "sync")
-    preload = given.preload or said.get("preload_app", False)
-    return WebServer("gunicorn", float(timeout), bool(preload), worker != "sync" or threads > 1)
-
-
-def _said_in(file: Path) -> Iterator[tuple[str, object]]:
-    """Yield the constants of a configuration file. It is not run: calculated values are not seen."""
-    with suppress(OSError, SyntaxError, ValueError):
-        for statement in ast.parse(file.read_text()).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
-                names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
-                yield from ((name, statement.value.value) for name in names)

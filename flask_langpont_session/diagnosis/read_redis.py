@@ -63,12 +63,11 @@ class _ServerReader:
         took, clock = quickest(lambda: self._endpoint.time_ms(timeout=PATIENCE) / 1000)
         [info] = self._ask(("INFO",))
         [user] = self._ask(("ACL", "WHOAMI"))
-        tried = self._not_needed()
         began = time.perf_counter()
         with ExitStack() as ends:
             connection = self._connect(ends)
             connecting = time.perf_counter() - began
-            transport, own = transport_of(connection)
+            transport = transport_of(connection)
             user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
         return Server(
             name=self._endpoint.name,
@@ -77,35 +76,15 @@ class _ServerReader:
             clock=clock,
             transport=transport,
             info=_info(info),
-            config=self._config(tried[rights.CONFIGURATION]),
             user=user_name,
-            needs_password=self._needs_password(_name(user)),
             missing=self._missing(),
-            spare=tuple(what for what, reply in tried.items() if _is_allowed(reply)),
             near=None if self._endpoint.near is None else self._endpoint.near.why_not(),
-            other_hosts=other_hosts_of(tried[rights.CLIENTS], own),
         )
 
     def _ask(self, *questions: rights.Question) -> list[Any]:
         """Return the replies; an error of the server stands in the place of its reply."""
         commands = [plain(*question, fits=_anything) for question in questions]
         return self._endpoint.link.run(commands, PATIENCE, refusals=True)
-
-    def _config(self, sizes: Any) -> Mapping[str, str] | Unknown:
-        """Return the server's configuration, as far as it may be read.
-
-        :param sizes: of CONFIG GET, what was asked for to see whether it is allowed.
-        """
-        if isinstance(sizes, Exception):
-            return Unknown("the server does not let its user read the configuration (CONFIG GET)")
-        [save] = self._ask(("CONFIG", "GET", "save"))
-        return _pairs(sizes) | ({} if isinstance(save, Exception) else _pairs(save))
-
-    def _needs_password(self, user: str) -> bool | Unknown:
-        [reply] = self._ask(("ACL", "GETUSER", user)) if user else [None]
-        if isinstance(reply, Exception) or not reply:
-            return Unknown("its user may not look at itself (ACL GETUSER)")
-        return b"nopass" not in by_name(reply).get(b"flags", [])
 
     @property
     def _key(self) -> str:
@@ -121,11 +100,6 @@ class _ServerReader:
                 cause = translate(self._endpoint.name, reply).cause
                 missing.append(rights.KEYS if "right: to keys" in cause else right)
         return tuple(dict.fromkeys(missing))
-
-    def _not_needed(self) -> dict[str, Any]:
-        """Ask for rights that the user need not have. Return, by the right in words, the reply."""
-        replies = self._ask(*rights.asked(rights.NOT_NEEDED, self._key))
-        return dict(zip(rights.NOT_NEEDED, replies, strict=True))
 
     def _connect(self, ends: ExitStack) -> Any:
         """Return a connection beside the pool, for as long as `ends` lasts."""
@@ -151,37 +125,24 @@ def quickest(now: Callable[[], float]) -> tuple[float, Clock]:
     return min(answers)
 
 
-def transport_of(connection: Any) -> tuple[Transport | Unknown, str]:
-    """Return how a connection is made, and this host's address in it."""
+def transport_of(connection: Any) -> Transport | Unknown:
+    """Return how a connection is made."""
     wire = connection._sock
     if not hasattr(wire, "getpeername"):
-        return Unknown("the connections of this client say nothing of themselves"), ""
+        return Unknown("the connections of this client say nothing of themselves")
     context = getattr(wire, "context", None)
-    transport = Transport(
+    return Transport(
         is_local=wire.family == socket.AF_UNIX or _address(wire.getpeername()).startswith(_LOCAL),
         is_encrypted=context is not None,
         checks_certificate=context is not None and context.verify_mode == ssl.CERT_REQUIRED,
         checks_name=bool(context and context.check_hostname),
         has_credentials=any(getattr(connection, name, None) for name in ("password", "credential_provider")),
     )
-    return transport, _address(wire.getsockname())
 
 
 def _address(name: Any) -> str:
     """Return the host of a socket's name; empty for a Unix socket."""
     return str(name[0]) if isinstance(name, tuple) else ""
-
-
-def other_hosts_of(clients: Any, own: str) -> frozenset[str] | Unknown:
-    """Return other hosts from CLIENT LIST. Replicas and primaries are clients, too, and none of the application's."""
-    if isinstance(clients, Exception):
-        return Unknown("the server does not let its user see its clients (CLIENT LIST)")
-    hosts = set()
-    for line in bytes(clients).decode(errors="replace").splitlines():
-        said = dict(part.partition("=")[::2] for part in line.split(" "))
-        if not set(said.get("flags", "")) & set("SMO"):
-            hosts.add(said.get("addr", "").rpartition(":")[0].strip("[]"))
-    return frozenset(host for host in hosts if host and host != own and not host.startswith((*_LOCAL, "/")))
 
 
 def _anything(reply: Any) -> bool:
@@ -191,12 +152,6 @@ def _anything(reply: Any) -> bool:
 def _is_refused(reply: Any) -> bool:
     """Return whether a reply is an error for want of a right; other errors mean that the question was understood."""
     return isinstance(reply, Exception) and translate("", reply).error_class is ErrorClass.IDENTITY_REFUSED
-
-
-def _is_allowed(reply: Any) -> bool:
-    """Return whether a question was answered, or would have been by another node of a cluster. That a command does not
-    exist at all, as of ElastiCache, gives no right to it."""
-    return not isinstance(reply, Exception) or translate("", reply).error_class is ErrorClass.TOPOLOGY
 
 
 def _name(reply: Any) -> str:
@@ -209,11 +164,6 @@ def _info(reply: Any) -> Mapping[str, str] | Unknown:
         return Unknown("the server does not let its user ask how it is (INFO)")
     lines = reply.decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def _pairs(reply: Any) -> dict[str, str]:
-    pairs = by_name(reply).items()
-    return {name.decode(): value.decode(errors="replace") for name, value in pairs}
 
 
 def by_name(reply: Any) -> dict[Any, Any]:

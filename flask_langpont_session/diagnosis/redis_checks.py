@@ -11,7 +11,7 @@ from ..policy.errors import role_of, shard_of
 from ..policy.health import PRIMARY, REPLICA
 from .facts import Facts, Server, Transport
 from .findings import CannotTell, Finding, Outcome, Unknown, failure, guarded, known, ok, warning
-from .rights import KEYS, as_acl
+from .rights import KEYS
 
 Look = Callable[[Server, Facts], Iterator[Finding]]
 
@@ -77,7 +77,7 @@ def redis_tls(server: Server, facts: Facts) -> Iterator[Finding]:
     )
 
 
-# -- roles and replication ---------------------------------------------------------------------------------------------
+# -- roles ---------------------------------------------------------------------------------------------
 
 
 @of_each(PRIMARY)
@@ -97,74 +97,23 @@ def _of_which(info: Mapping[str, str]) -> str:
     return f" of {host}:{port}" if host and port else ""
 
 
-MOST_LAG = 5
-"""Seconds; as the alarm `Lag` has it."""
-
-
-@of_each(PRIMARY, REPLICA)
-def replication(server: Server, facts: Facts) -> Iterator[Finding]:
-    info = known(server.info)
-    if "role" in info and info["role"] != "master":
-        if role_of(server.name) == PRIMARY:
-            yield Finding(Outcome.SKIPPED, "it is a replica itself, see write-endpoint")
-        else:
-            yield from _following(info)
-        return
-    mates = [other for other in facts.servers.values() if isinstance(other, Server) and other is not server]
-    if any(isinstance(other.info, Mapping) and other.info.get("run_id") == info.get("run_id") for other in mates):
-        yield failure(
-            "primary and replica are one server", f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out"
-        )
-        return
-    lags = _lags(info)
-    slow = [lag for lag in lags if lag > MOST_LAG]
-    if slow:
-        yield warning(
-            f"{len(slow)} of {len(lags)} replicas are {max(slow)} s behind or more",
-            "look at the processors and the network of both; no planned failover until it has caught up",
-        )
-    elif not lags:
-        yield ok("it has no replica: an outage of it goes to level 2 at once")
-    else:
-        yield ok(f"{len(lags)} {'replica follows' if len(lags) == 1 else 'replicas follow'} within {max(lags)} s")
-
-
-def _lags(info: Mapping[str, str]) -> list[int]:
-    lags = []
-    for number in range(_number(info, "connected_slaves")):
-        line = dict(part.partition("=")[::2] for part in info.get(f"slave{number}", "").split(","))
-        lag = line.get("lag", "0")
-        lags.append(int(lag) if lag.isdecimal() else 0)
-    return lags
-
-
-def _following(info: Mapping[str, str]) -> Iterator[Finding]:
-    silent = _number(info, "master_last_io_seconds_ago") if info.get("master_link_status") == "up" else -1
-    behind = info.get("slave_read_repl_offset", ""), info.get("slave_repl_offset", "")
-    unread = int(behind[0]) - int(behind[1]) if all(text.isdecimal() for text in behind) else 0
-    if silent < 0:
-        yield failure(
-            "it does not follow its primary: what it shows grows old",
-            "INFO replication on the replica; its way to the primary, `masterauth`, and the primary's backlog",
-        )
-    elif silent > 2 * MOST_LAG:
-        cure = "look at the network between the two, and at repl-ping-replica-period (10 s)"
-        yield warning(f"nothing has come from its primary for {silent} s", cure)
-    else:
-        more = f", {unread} bytes are not applied yet" if unread > 0 else ""
-        yield ok(f"it follows its primary{more}")
-
-
 @of_each(REPLICA)
 def replica(server: Server, facts: Facts) -> Iterator[Finding]:
-    """Check that a replica follows this primary. Apart from the lag: another primary's replica is in time, and
-    wrong."""
+    """Check that a replica is one of this primary."""
     info = known(server.info)
     primary = facts.servers.get(f"{PRIMARY}{shard_of(server.name)}")
     if not isinstance(primary, Server):
         raise CannotTell("the primary does not answer")
     theirs = known(primary.info)
-    if _text(info, "master_replid") == _text(theirs, "master_replid"):
+    if "run_id" in info and info["run_id"] == theirs.get("run_id"):
+        found = "primary and replica are one server"
+        yield failure(found, f"have {PREFIX}REPLICA_URL name the reader endpoint, or leave it out")
+    elif _text(info, "role") != "master" and info.get("master_link_status") != "up":
+        yield failure(
+            "it does not follow its primary: what it shows grows old",
+            "INFO replication on the replica; its way to the primary, `masterauth`, and the primary's backlog",
+        )
+    elif _text(info, "master_replid") == _text(theirs, "master_replid"):
         yield ok("it has the primary's history")
     elif _text(info, "role") == "master":
         found = "it is a primary itself: at level 1 users would be shown another server's data"
@@ -191,11 +140,7 @@ def redis_rights(server: Server, facts: Facts) -> Iterator[Finding]:
         missing = " ".join(f"+{right}" for right in server.missing if right != KEYS and (right in MINOR) is is_minor)
         if missing:
             found.append(say(f"{user} lacks {missing}", f"ACL SETUSER {name} {missing}"))
-    spare = [*server.spare, *(["sign in without a password"] if server.needs_password is False else [])]
-    if spare:
-        cure = as_acl(prefix, metrics=bool(facts.application.settings.metrics), cluster=bool(shard_of(server.name)))
-        found.append(warning(f"{user} may also {', '.join(spare)}", f"a user of its own: {cure}"))
-    yield from found or [ok(f"{user} may do what is needed, and nothing else that was tried")]
+    yield from found or [ok(f"{user} may do what is needed")]
 
 
 # -- memory and disk ---------------------------------------------------------------------------------------------------
@@ -236,45 +181,6 @@ def _evicting(policy: str, most: int, used: int, evicted: int) -> Iterator[Findi
         found.append(warning(f"{used * 100 // most} % of maxmemory is used", cure))
     limit = f"{used * 100 // most} % of maxmemory is used" if most else "no maxmemory"
     yield from found or [ok(f"{policy}, {limit}, no key was removed")]
-
-
-LISTPACK = 1024
-"""Bytes; Memory in docs/configuration.md has what it saves."""
-
-
-@of_each(PRIMARY)
-def listpack(server: Server, facts: Facts) -> Iterator[Finding]:
-    config = known(server.config)
-    name = next((name for name in ("hash-max-listpack-value", "hash-max-ziplist-value") if name in config), None)
-    if name is None or not config[name].isdecimal():
-        raise CannotTell("CONFIG GET does not say hash-max-listpack-value")
-    if int(config[name]) < LISTPACK:
-        cure = f"CONFIG SET {name} {LISTPACK}, and in the server's own configuration or parameter group"
-        yield warning(f"{name} is {config[name]}: a session of 1 KB takes a fifth to a third more memory", cure)
-    else:
-        yield ok(f"{name} is {config[name]}")
-
-
-@of_each(PRIMARY)
-def persistence(server: Server, facts: Facts) -> Iterator[Finding]:
-    info = known(server.info)
-    for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
-        if info.get(name, "ok") != "ok":
-            cure = "make room on the server's disk, and look at its log; it may refuse all writes meanwhile"
-            yield failure(f"the last {what} could not be written", cure)
-            return
-    replicas = _number(info, "connected_slaves")
-    if _number(info, "aof_enabled"):
-        yield ok("append-only file")
-    elif replicas:
-        yield ok(f"{replicas} {'replica has' if replicas == 1 else 'replicas have'} its data, too")
-    elif known(server.config).get("save"):
-        yield ok("snapshots: a restart loses what is newer than the last one")
-    else:
-        yield warning(
-            "nothing is on a disk and there is no replica: a restart ends visitors' sessions and empties users' data",
-            "CONFIG SET appendonly yes, or a replica",
-        )
 
 
 @of_each(PRIMARY)

@@ -47,16 +47,6 @@ ON_CLUSTERS: Mapping[str, Question] = {
     "asking": ("ASKING",),
 }
 
-CONFIGURATION, CLIENTS = "read the server's configuration (CONFIG GET)", "list its clients (CLIENT LIST)"
-
-NOT_NEEDED: Mapping[str, Question] = {
-    CONFIGURATION: ("CONFIG", "GET", "hash-max-*-value"),
-    CLIENTS: ("CLIENT", "LIST"),
-    "count all keys (DBSIZE)": ("DBSIZE",),
-    "use keys of other prefixes": ("EXISTS", "another prefix"),
-}
-"""What the user may do → a question that shows it."""
-
 KEYS = "keys"
 """Stands among missing rights for the one to the keys of the package."""
 
@@ -70,9 +60,3 @@ def asked(questions: Mapping[str, Question], key: str) -> Iterator[Question]:
     """Yield the questions, with a key in its place."""
     for question in questions.values():
         yield tuple(key if part == "{key}" else part for part in question)
-
-
-def as_acl(prefix: str, *, metrics: bool, cluster: bool) -> str:
-    """Return the whole user, as docs/configuration.md has it."""
-    commands = " ".join(f"+{right}" for right in needed(metrics=metrics, cluster=cluster))
-    return f"ACL SETUSER app on >TOKEN resetkeys ~{prefix}:* resetchannels nocommands {commands}"

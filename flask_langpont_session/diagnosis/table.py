@@ -11,7 +11,7 @@ from . import database_checks as database
 from . import host_checks as host
 from . import redis_checks as redis
 from .facts import Facts
-from .findings import DATABASE, SERVERS, SESSIONS, Check, Finding, Outcome, guarded, worst
+from .findings import DATABASE, SERVERS, Check, Finding, Outcome, guarded, worst
 
 _of_redis = partial(Check, needs=(SERVERS,))
 _of_database = partial(Check, needs=(DATABASE,))
@@ -35,8 +35,8 @@ CHECKS: tuple[Check, ...] = (
     ),
     _of_redis(
         redis.redis_rights,
-        "what the user of Redis lacks, and what it may do and need not",
-        "without a right the store counts as lost; with too many, this application's host is a way to all other data",
+        "what the user of Redis lacks",
+        "without a right the store counts as lost, or is slower",
     ),
     _of_database(database.tables, "both tables are there", "without them no user can sign in"),
     _of_database(
@@ -46,8 +46,8 @@ CHECKS: tuple[Check, ...] = (
     ),
     _of_database(
         database.database_rights,
-        "what the user of the database lacks; that it is no superuser",
-        "without a right sign-ins fail; a superuser's password opens all other data",
+        "what the user of the database lacks",
+        "without a right sign-ins fail",
     ),
     _of_database(
         database.schema,
@@ -75,19 +75,9 @@ CHECKS: tuple[Check, ...] = (
         "what a worker does not keep, an outage cannot show, and a Redis that lost its data is not given back",
     ),
     _of_redis(
-        redis.replication,
-        "replicas follow within 5 s; primary and replica are two servers",
-        "what a replica does not have yet is lost in a failover, and not shown at level 1",
-    ),
-    _of_redis(
         redis.replica,
-        "`REPLICA_URL` leads to a replica of this primary",
+        "`REPLICA_URL` leads to a replica of this primary, and not to the primary itself",
         "at level 1 users are shown what the replica has",
-    ),
-    _of_redis(
-        redis.persistence,
-        "an append-only file, snapshots or a replica; the last write to the disk was good",
-        "a restart must not empty every session's data",
     ),
     _of_all_stores(
         application.clocks,
@@ -104,16 +94,6 @@ CHECKS: tuple[Check, ...] = (
         "`GRACE` is not longer than `LOCAL_CACHE_TTL`",
         "with Redis and database down a worker goes by what it has kept of a session, and that is no longer than this",
     ),
-    Check(
-        application.worker_time_out,
-        "gunicorn's `--timeout` against `REQUEST_BUDGET`, of workers that run",
-        "a worker that waits for stores must not be ended for it",
-    ),
-    Check(
-        application.forks,
-        "connections of `DATABASE_ENGINE` that are open before workers are forked (`--preload`)",
-        "two processes on one connection read each other's answers",
-    ),
     _of_database(
         database.indexes,
         "every index is there",
@@ -124,16 +104,6 @@ CHECKS: tuple[Check, ...] = (
         "the database still has the revocations that this host told it within the last hour",
         "one that lacks some went back to an earlier state: it may lack sign-ins, rights and your own data, too",
     ),
-    _of_all_stores(
-        database.sqlite_hosts,
-        "a SQLite file on a network file system, or beside a Redis that other hosts use",
-        "each host would decide alone which user a session belongs to",
-    ),
-    _of_database(
-        database.pooler,
-        "PgBouncer or RDS Proxy between, and whether the driver prepares statements",
-        "in transaction mode the next transaction may be on another server connection, without what was prepared",
-    ),
     _of_redis(
         redis.redis_tls,
         "TLS to every server that is not on this host; certificate and host name are checked",
@@ -143,11 +113,6 @@ CHECKS: tuple[Check, ...] = (
         database.database_tls,
         "TLS to a database that is not on this host; certificate and host name are checked",
         "whatever is on the way could read and change which user a session belongs to",
-    ),
-    _of_redis(
-        redis.listpack,
-        "`hash-max-listpack-value` is 1024 or more",
-        "a hash with one longer value is kept in a form that takes more memory",
     ),
     _of_redis(
         redis.near_cache,
@@ -171,19 +136,13 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         application.environment,
-        "debug mode, `TESTING`, and names of other environments in prefix, hosts and database",
-        "one environment must not use the data of another one, nor show its errors to users",
+        "debug mode and `TESTING`",
+        "users must not be shown errors, and an application under test keeps nothing for long",
     ),
     Check(
         application.cookie,
         "`Secure`, `HttpOnly`, `SameSite`, domain and name of the session cookie",
         "what gets the cookie has the session",
-    ),
-    Check(
-        application.unclaimed_keys,
-        "session keys that no feature names, in up to 50 sessions that changed today (names only)",
-        "such a key is kept as category and priority of `*` have it, which may not be what it needs",
-        needs=(SESSIONS,),
     ),
 )
 """In the order in which they are printed: first what keeps the site from working now, advice behind it."""

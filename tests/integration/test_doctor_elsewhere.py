@@ -79,17 +79,6 @@ def test_a_redis_elsewhere_whose_certificate_is_not_checked(make_app: MakeApp, a
         careless.close()
 
 
-def test_a_sqlite_file_beside_a_redis_of_several_hosts(make_app: MakeApp, far: Valkey, address: str) -> None:
-    """Another one is seen among the clients of the server."""
-    app = make_app(REDIS_URL=far.url)
-    assert told(app, "sqlite-hosts") == ["ok sqlite-hosts a SQLite file, and no other host uses the Redis"]
-    with redis.Redis(host=address, port=far.port) as other:
-        other.ping()
-        assert told(app, "sqlite-hosts") == [
-            f"warning sqlite-hosts a SQLite file, and 1 other hosts use the Redis ({address}): each decides alone"
-        ]
-
-
 @pytest.mark.parametrize("mode", ["disable", "prefer"])
 def test_a_database_elsewhere(make_app: MakeApp, postgres: Postgres, mode: str) -> None:
     """A database elsewhere is known by its name; the server of the tests has no certificate."""

@@ -17,38 +17,28 @@ from flask_langpont_session.diagnosis.facts import (
     Host,
     Server,
     Transport,
-    Unclaimed,
-    WebServer,
     Worker,
 )
 from flask_langpont_session.stores.sql import tables as sql
 
 KEY = "7f3c1e9a52b84d06f1ac93be5d72084613e8f5a9c0b7d2467e91afc3580db624"
 SECURE = Transport(is_local=False, is_encrypted=True, checks_certificate=True, checks_name=True, has_credentials=True)
-GUNICORN = WebServer("gunicorn", timeout=30, is_preloading=False, is_threaded=True)
 
 INFO = {
     "run_id": "a" * 40,
     "role": "master",
     "loading": "0",
-    "connected_slaves": "1",
-    "slave0": "ip=10.0.0.2,port=6379,state=online,offset=100,lag=0",
     "master_replid": "c" * 40,
     "maxmemory": "1000000",
     "maxmemory_policy": "volatile-lru",
     "used_memory": "100000",
     "evicted_keys": "0",
-    "aof_enabled": "1",
-    "rdb_last_bgsave_status": "ok",
-    "aof_last_write_status": "ok",
 }
 OF_REPLICA = {
     **INFO,
     "run_id": "b" * 40,
     "role": "slave",
-    "connected_slaves": "0",
     "master_link_status": "up",
-    "master_last_io_seconds_ago": "1",
 }
 
 
@@ -61,13 +51,9 @@ def server(name: str, **more: Any) -> Server:
         "clock": Clock(0.01, 0.002),
         "transport": SECURE,
         "info": INFO if name.startswith("primary") else OF_REPLICA,
-        "config": {"hash-max-listpack-value": "1024", "save": ""},
         "user": "app",
-        "needs_password": True,
         "missing": (),
-        "spare": (),
         "near": "" if name.startswith("primary") else None,
-        "other_hosts": frozenset(),
     }
     return Server(**{**values, **more})
 
@@ -93,11 +79,6 @@ def database(**more: Any) -> Database:
         },
         "refusal": None,
         "missing": (),
-        "is_superuser": False,
-        "is_own_engine": True,
-        "takes_options": True,
-        "is_behind_another": False,
-        "prepares": True,
     }
     return Database(**{**values, **more})
 
@@ -124,10 +105,7 @@ def application(**more: Any) -> Application:
         "fallbacks": [],
         "is_debug": False,
         "is_testing": False,
-        "places": {"LANGPONT_SESSION_KEY_PREFIX": "session"},
         "cookie": Cookie("__Host-session", secure=True, http_only=True, same_site="Lax", domain=None),
-        "engine_connections": None,
-        "claims_all": True,
     }
     own = {field.name for field in fields(Application)}
     settings = Settings(**{"environment": "production", **{name: more[name] for name in more.keys() - own}})
@@ -139,7 +117,7 @@ def host(**more: Any) -> Host:
         "user": 1000,
         "journal": file(),
         "journal_limit": 268_435_456,
-        "workers": (Worker(7, 1000, GUNICORN), Worker(8, 1000, GUNICORN)),
+        "workers": (Worker(7, 1000), Worker(8, 1000)),
     }
     return Host(**{**values, **more})
 
@@ -150,7 +128,6 @@ GOOD = Facts(
     homeless=0,
     database=database(),
     host=host(),
-    unclaimed=Unclaimed(12, ()),
     lost_commits=0,
 )
 
