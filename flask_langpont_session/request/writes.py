@@ -285,11 +285,11 @@ class RowWrites(Part):
     def take_displaced(self, digest: str, scope: RequestScope) -> bool:
         """Return whether a session has ended for a sign-in of its user, or by its user on another device. True only
         once; False also where the database does not answer."""
-        return bool(scope.attempt(TAKE_DISPLACED, self._database.displaced.take, digest))
+        return bool(scope.attempt(TAKE_DISPLACED, self._database.devices.take_displaced, digest))
 
     def was_displaced(self, digest: str, scope: RequestScope) -> bool | None:
-        """Return the same as :meth:`.Displaced.was`. None: the database does not answer."""
-        return scope.attempt(VERIFY, self._database.displaced.was, digest)
+        """Return the same as :meth:`.Devices.was_displaced`. None: the database does not answer."""
+        return scope.attempt(VERIFY, self._database.devices.was_displaced, digest)
 
     def _renamed(self, row: AuthRow, digest: str, payload: Fields, plan: Plan, scope: RequestScope) -> AuthRow | None:
         if plan.confirms:

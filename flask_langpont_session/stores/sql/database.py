@@ -34,7 +34,7 @@ from .errors import NAME
 from .idle import after_read, note_use
 from .rows import Rows
 from .schema import Schema
-from .session_limits import Displaced, inserted_within
+from .session_limits import inserted_within
 from .upkeep import Upkeep
 
 __all__ = ["Database", "make_engine"]
@@ -65,7 +65,6 @@ class Database:
     :ivar engine: the one that is used: that of :func:`make_engine`, or one with a pool of its own.
     :ivar connections: of that engine; each method borrows one for a transaction.
     :ivar calls: run the methods, in transactions that the connections lend.
-    :ivar displaced: tells of sessions that ended for another one.
     :ivar devices: what users are shown of their sessions.
     :ivar upkeep: makes the tables, and deletes what is not needed any more.
     """
@@ -85,7 +84,6 @@ class Database:
         schema = Schema(self.connections, makes_tables)
         self.calls = Calls(self.connections, schema, timeout=timeout, concurrency=concurrency)
         self._rows = Rows(codec)
-        self.displaced = Displaced(self.calls)
         self.devices = Devices(self.calls, self._rows)
         self.upkeep = Upkeep(self.calls, schema)
         self._notes_use_after = notes_use_after

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection, Row
 from ...policy.devices import DescribedRow, Device
 from . import tables as sql
 from .calls import Calls
+from .cursor import run
 from .rows import Rows
 
 
@@ -71,3 +72,11 @@ class Devices:
                 following = connection.execute(sql.SELECT_SUCCESSOR, {"key": following}).scalar()
 
         self._calls.write(name, timeout)
+
+    def take_displaced(self, digest: str, timeout: float | None = None) -> bool:
+        """Return whether the session's user ended it by signing in or on another device. True is said once."""
+        return self._calls.write(lambda c: run(c, sql.TAKE_DISPLACED, {"key": digest}).changed > 0, timeout)
+
+    def was_displaced(self, digest: str, timeout: float | None = None) -> bool:
+        """Return the same, however often; but not if it ended for a limit as soon as it had begun."""
+        return self._calls.read(lambda c: run(c, sql.SELECT_DISPLACED, {"key": digest}).row is not None, timeout)

@@ -15,7 +15,6 @@ from sqlalchemy.exc import IntegrityError
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.rows import AuthRow, Created, EndedSession, Limit
 from . import tables as sql
-from .calls import Calls
 from .cursor import run
 from .engines import Connections, inserted
 from .errors import NAME
@@ -30,24 +29,6 @@ class _NoRoom(Exception):  # no error: an answer that takes the transaction back
 
 class _NewUser(Exception):  # the same: there is no row to lock yet
     pass
-
-
-class Displaced:
-    """Sessions that ended for another one, or by their user on another device, of which the user is to be told.
-
-    :param calls: run it.
-    """
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-
-    def take(self, digest: str, timeout: float | None = None) -> bool:
-        """Return whether the session's user ended it by signing in or on another device. True is said once."""
-        return self._calls.write(lambda c: run(c, sql.TAKE_DISPLACED, {"key": digest}).changed > 0, timeout)
-
-    def was(self, digest: str, timeout: float | None = None) -> bool:
-        """Return the same, however often; but not if it ended for a limit as soon as it had begun."""
-        return self._calls.read(lambda c: run(c, sql.SELECT_DISPLACED, {"key": digest}).row is not None, timeout)
 
 
 def inserted_within(
