@@ -18,7 +18,7 @@ from .bulkhead import Bulkhead, NoFreeSlot, raise_if_given_up
 from .dialects import NOTHING
 from .engines import OWN_SHARE, PATIENT_SECONDS, Connections
 from .errors import NAME, OwnTransaction, leads_elsewhere, store_error, waited_for_a_lock, was_taken_back
-from .schema import Schema
+from .upkeep import Schema
 
 log = logging.getLogger(__name__)
 

@@ -33,9 +33,8 @@ from .engines import Connections, inserted, make_engine
 from .errors import NAME
 from .idle import after_read, note_use
 from .rows import Rows
-from .schema import Schema
 from .session_limits import inserted_within
-from .upkeep import Upkeep
+from .upkeep import Schema, Upkeep
 
 __all__ = ["Database", "make_engine"]
 
