@@ -96,6 +96,9 @@ OWN, _STAMP, _HORIZON, _LAG, _AUTHOR, _BYTES, _META = 8, 24, 40, 46, 53, 60, 64
 _DESCRIBED = re.compile(rb"(.{8})(\d{16})(\d{16}).{6}(.{7}).{11}([^\1]*)", re.DOTALL)
 """The same: whose record it is, stamp, horizon, author and additions."""
 
+_ADDITIONS = 6
+"""How many additions a record remembers."""
+
 _GIVEN_BACK = frozenset({b"*copied", b"*part**"})
 """Authors of a horizon that is the version of a copy."""
 
@@ -115,6 +118,14 @@ def described(digest: str, meta: bytes, fields: Fields) -> CategoryCopy:
     given_back = given_back_as_of(meta) if author in _GIVEN_BACK else 0
     began = 0 if author in _FROM_SOMETHING else int(horizon)
     return CategoryCopy(int(stamp), fields, meta, additions, given_back, began)
+
+
+def mark_of_copy(digest: str, copy: CategoryCopy) -> bytes:
+    """Return how a record would be described that was given such a copy back: nothing is known of it but that, and the
+    latest additions that are part of it."""
+    own, version, all_of = digest[:OWN].encode(), copy.version, copy.additions
+    additions = sorted({all_of[i : i + 20] for i in range(0, len(all_of), 20)}, key=lambda addition: addition[7:])
+    return b"%b%016d%016d000000*copied%011d%b" % (own, version, version, 0, b"".join(additions[-_ADDITIONS:]))
 
 
 def size_of(meta: bytes) -> int:
@@ -140,6 +151,18 @@ def written_at(meta: bytes, name: str) -> int:
         return int(stamp) - int(lag, 16) * 1000
     except ValueError:
         return 0  # damaged: nothing is known of it
+
+
+def may_be_later(meta: bytes, name: str, version: int) -> bool:
+    """Return whether a field may have been written after a version, as the description of its record says.
+
+    :param meta: of a record that is there.
+    """
+    _, is_noted, note = meta[_META:].partition(b"\1%b\1" % name.encode().replace(b"\1", b"\2"))
+    try:
+        return int(note[7:23] if is_noted else meta[_STAMP:_HORIZON]) > version
+    except ValueError:
+        return True  # damaged: nothing is known of it
 
 
 def rewritten(digest: str, base: CategoryCopy, change: CategoryChange, version: Change) -> CategoryCopy:

@@ -229,13 +229,16 @@ class Refill(Step):
 
     def _give_back(self, batch: Sequence[_Dated], database: bool) -> None:
         living = self._living({held.copy.digest for held in batch if held.copy.kind == SIGNED_IN}, database)
-        wanted, register = [], self._backend.register
+        wanted, over, register = [], list[SharedCopy](), self._backend.register
         for copy, seen_at in batch:
             age = self._backend.clock() - seen_at
             # Of what was wiped nothing need be left that tells so, when all copies of it should have gone.
             is_over = register.is_wiped_since(copy.digest, copy.category, copy.copy.version)
             is_over = is_over or age >= self._backend.settings.local_cache_ttl
-            if is_over or (copy.kind == SIGNED_IN and copy.digest not in living):
+            if is_over:
+                continue
+            if copy.kind == SIGNED_IN and copy.digest not in living:
+                over.append(copy._replace(age=age))
                 continue
             life_ms = self._backend.life_of_kept(copy.category, copy.kind)
             left_ms = life_ms - int(age * 1000)  # it was in use when it was last seen, or later
@@ -244,6 +247,7 @@ class Refill(Step):
                 # What began before the loss knows all that there was.
                 is_partial = copy.copy.began > self._well_until_us.get(self._backend.health.locate(copy.digest), 0)
                 wanted.append(Restore(copy.digest, copy.category, copy.copy, guard, max(0, left_ms), is_partial))
+        steps.take_along(self._backend, over)
         seen = [register.latest_version(each.digest, each.category) for each in wanted]
         sent_at = self._backend.clock()
         limits, write_id = self._backend.limits, new_write_id()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..metrics.losses import Cause, Loss
 from ..policy.categories import AUTH
 from ..policy.changes import Basis, CategoryChange, Operation, apply_change
-from ..policy.copies import CategoryCopy, RecordRef, SharedCopy
+from ..policy.copies import CategoryCopy, RecordRef, SharedCopy, mark_of_copy, written_at
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import PRIMARY
 from ..policy.ids import ANONYMOUS, SIGNED_IN
@@ -387,7 +387,8 @@ class Carries(Step):
         copies = dict(zip(wanted, self._redis.copies(wanted, timeout=steps.TIMEOUT), strict=True))
         if any(self._is_less(*place, copy) for place, copy in copies.items()) and self._giving_back.holds_now(reach):
             return False
-        merges = _with_records({entry: self._brought(entry, copies) for entry in entries})
+        left = {entry: self._left(entry, copies) for entry in entries}
+        merges = _with_records({entry: self._brought(entry, left[entry]) for entry in entries})
         sent = self._pushes.send_with_rows(
             lambda some: self._carried(some, merges), entries, lambda entry: entry.digest, reach
         )
@@ -397,8 +398,11 @@ class Carries(Step):
                 for name in entry.categories:
                     self._losses.note(Loss.MERGE_DROPPED, why, name)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
+        lost = list(self._lost({entry: left[entry] for entry in done}))
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
+        for _, name in lost:
+            self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name)
         being_carried = steps.being_carried(self._backend)  # of these less is there than will be
         whole = [entry for entry in done if entry.digest not in being_carried]
         changed = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
@@ -414,19 +418,35 @@ class Carries(Step):
         self._journal.forget_carries([entry])
         return True
 
-    def _brought(self, entry: Carry, copies: Mapping[tuple[str, str], CategoryCopy]) -> list[Merge]:
-        """Return merges that bring what lies under a former id; where Redis has lost that, what this host knew of it.
+    def _left(self, entry: Carry, copies: Mapping[tuple[str, str], CategoryCopy]) -> dict[str, CategoryCopy]:
+        """Return what is left under a former id; where Redis has lost that, what this host knew of it.
 
         :param copies: the digest of the former id and a category → what Redis has there.
         """
         known = self._journal.overlay(RecordRef(entry.digest, entry.kind)).copies
-        left = {name: _newer(copies[entry.origin, name], known.get(name)) for name in entry.categories}
-        left = {name: self._without_others(name, copy, entry.categories) for name, copy in left.items()}
+        return {name: _newer(copies[entry.origin, name], known.get(name)) for name in entry.categories}
+
+    def _brought(self, entry: Carry, left: Mapping[str, CategoryCopy]) -> list[Merge]:
+        """Return merges that bring what is left under a former id."""
+        kept = {name: self._without_others(name, copy, entry.categories) for name, copy in left.items()}
         return [
             merge_of(self._backend, entry.digest, name, entry.kind, steps, _guard_of(entry), entry.lives[name])
-            for name, copy in left.items()
-            if (steps := _steps_of(copy))
+            for name, copy in kept.items()
+            if (steps := _steps_of(entry.origin, copy))
         ]
+
+    def _lost(self, done: Mapping[Carry, Mapping[str, CategoryCopy]]) -> Iterator[tuple[str, str]]:
+        """Yield digest and category of what this host has seen more of than was left anywhere."""
+        register, now = self._backend.register, self._backend.clock()
+        for entry, left in done.items():
+            now_us = self._redis.estimated_ms(entry.origin, now) * 1000
+            for name, copy in left.items():
+                latest = register.latest_version(entry.origin, name)
+                life_ms = entry.lives[name] or self._backend.life_of_kept(name, entry.kind)
+                has_run_out = life_ms and latest < now_us - life_ms * 1000
+                is_whole = (copy.version if copy.mark or copy.fields else 0) >= latest
+                if not (is_whole or has_run_out or register.is_wiped_since(entry.origin, name, latest - 1000)):
+                    yield entry.origin, name
 
     def _is_less(self, digest: str, category: str, copy: CategoryCopy) -> bool:
         """Return whether this host has seen more of a category than Redis has."""
@@ -560,20 +580,24 @@ def _may_apply(write: PendingWrite, row: AuthRow) -> bool:
 
 def _newer(there: CategoryCopy, known: CategoryCopy | None) -> CategoryCopy:
     """Return the copy of Redis, unless this host knew more: a former id is over, and nothing of it is given back to a
-    Redis that lost data."""
-    if known is None or (there.mark and not (known.fields and known.version > there.version)):
+    Redis that lost data, but for what was given back before."""
+    if known is None or not (known.fields or not there.mark):
         return there
-    return known
+    if there.mark and (known.version == there.version or known.version <= (there.given_back or there.version)):
+        return there
+    later = {key: value for key, value in there.fields.items() if written_at(there.mark, key) > known.version}
+    return known._replace(fields={**known.fields, **later}, additions=known.additions + there.additions)
 
 
 def _wipe_at(moment_us: int) -> MergeStep:
     return MergeStep(Operation.WIPE, WIPED_FIELD, b"", TIME, moment_us, acknowledged=moment_us)
 
 
-def _steps_of(copy: CategoryCopy) -> list[MergeStep]:
+def _steps_of(digest: str, copy: CategoryCopy) -> list[MergeStep]:
     """Return the steps that bring what was there under a former id, where nothing is under the present one."""
     fields = [MergeStep(Operation.SET, *field, ABSENT, acknowledged=_LONG_AGO) for field in copy.fields.items()]
-    return [MergeStep(Operation.RECORD, value=copy.mark), *fields] if copy.mark else fields
+    mark = copy.mark or (mark_of_copy(digest, copy) if copy.fields else b"")
+    return [MergeStep(Operation.RECORD, value=mark), *fields] if mark else fields
 
 
 def _with_records(merges: Mapping[Carry, Sequence[Merge]]) -> dict[Carry, list[Merge]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..policy.categories import AUTH
+from ..policy.copies import SharedCopy
 from ..policy.errors import StoreError
 from ..policy.leases import INCIDENT_MARGIN_MS
 from ..stores.backend import Backend
@@ -41,6 +42,8 @@ class MissedRevocations(Step):
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
         """Tell the stores that answer, and return whether any was told."""
         being_carried = self.being_carried()
+        going_on = [entry.digest for entry in entries if entry.digest in being_carried]
+        steps.take_along(self._backend, [copy for digest in going_on for copy in self._copies_of(digest)])
         for entry in entries:
             self._backend.memory.kill(entry.digest)
             self._backend.reports.no_longer_in_use(entry.digest)
@@ -60,6 +63,12 @@ class MissedRevocations(Step):
             self._behind_tombstone.difference_update(whole)
             self._queue.mark_done(*whole, in_redis=True)
         return bool(to_database or to_redis)
+
+    def _copies_of(self, digest: str) -> list[SharedCopy]:
+        """Return what this worker has of a session."""
+        entry, now = self._backend.memory.entry(digest), self._backend.clock()
+        found = entry.copies() if entry else []
+        return [SharedCopy(digest, name, record, now - held.kept_at, held.kind) for name, record, held in found]
 
     def _revoke_in_database(self, digests: Sequence[str]) -> dict[str, int]:
         """Revoke sessions in the database, and return the version of each dead row; 0: there is none."""

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from .. import events
 from ..metrics.losses import Cause, Loss
+from ..policy.copies import SharedCopy
 from ..policy.errors import StoreError
 from ..policy.health import DATABASE, ONLY
 from ..policy.ids import SIGNED_IN
@@ -168,6 +169,27 @@ def being_carried(backend: Backend) -> frozenset[str]:
     """
     waiting = (carry for page in pages(backend.journal.pending_carries) for carry in page)
     return frozenset(digest for carry in waiting for digest in (carry.origin, carry.digest))
+
+
+def take_along(backend: Backend, copies: Sequence[SharedCopy]) -> None:
+    """Share this worker's copies of sessions that go on under other ids as what is known of those: of a former id
+    nothing is given back to Redis, and the worker that has made the new one may have known less.
+
+    :param copies: of whichever sessions are over.
+    """
+    if not copies:
+        return
+    carries = {carry.origin: carry for page in pages(backend.journal.pending_carries) for carry in page}
+    known = []
+    for copy in copies:
+        carry = carries.get(copy.digest)
+        if carry is None or copy.category not in carry.categories:
+            continue
+        if not backend.register.is_wiped_since(copy.digest, copy.category, copy.copy.version):
+            stays = backend.table.left_behind(copy.category, copy.copy.fields, carry.categories)
+            fields = {key: value for key, value in copy.copy.fields.items() if key not in stays}
+            known.append(copy._replace(digest=carry.digest, kind="", copy=copy.copy._replace(fields=fields)))
+    backend.reports.shared(*backend.board.publish_copies(known))
 
 
 def give_up(backend: Backend, digest: str, kind: str, categories: Sequence[str], error: Exception) -> None:

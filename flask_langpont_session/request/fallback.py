@@ -59,7 +59,7 @@ class Fallback:
         """Show what Redis answered for one category, and keep a local copy of what the primary said."""
         (loaded, ref, level, overlay), answer = to, reply.answer
         assert answer is not None
-        there = answer.records[name]
+        there = self._unless_wiped(ref, name, answer.records[name]) if reply.lack else answer.records[name]
         seen = there if there.version else there._replace(version=empty_as_of(answer.now_ms))
         is_carried = name in overlay.carried
         if reply.lack is not None and not is_carried and name in self.kept_locally:
@@ -76,6 +76,10 @@ class Fallback:
             self._lay_over_carried(to, name, found, overlay)
         else:
             self._lay_over(to, name, found)
+
+    def _unless_wiped(self, ref: RecordRef, name: str, there: CategoryCopy) -> CategoryCopy:
+        """Return what a Redis that may have lost data has of a category; nothing, if this host has wiped that."""
+        return NOT_THERE if self._register.is_wiped_since(ref.digest, name, there.version) else there
 
     def _remember(self, ref: RecordRef, name: str, seen: CategoryCopy, asked_at: float, *, is_there: bool) -> None:
         if is_there:

@@ -287,11 +287,13 @@ class JournalWriter:
         put = partial(self._journal.carry, carry, lambda: list(self._known(plan)), stays=stays)
 
         try:
-            for lost in _noted(scope, put):
-                self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
+            left_out, outdated = _noted(scope, put)
         except StoreError as error:
             self._note_lost(plan, plan.carries, error)
             return False
+        for lost in left_out:
+            self._reports.losses.note(Loss.MERGE_CONFLICTS, Cause.MADE_WITHOUT_READING, lost.category)
+        self._reports.losses.outdated(outdated)
         plan.note_kept(plan.carries, Kept.JOURNAL)
         return True
 

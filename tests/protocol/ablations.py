@@ -17,7 +17,7 @@ from flask_langpont_session.policy.ids import ANONYMOUS
 from flask_langpont_session.policy.loaded import Loaded, Verdict
 from flask_langpont_session.policy.plans import Plan, Saved
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow, EndedSession, RowState
-from flask_langpont_session.recovery import giving_back, merges, recovery, rows
+from flask_langpont_session.recovery import giving_back, merges, recovery, rows, steps
 from flask_langpont_session.recovery import revocations as missed
 from flask_langpont_session.request import (
     fallback,
@@ -546,6 +546,14 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("copies are as old as their confirmation", memory.Memory, "_copy", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
     Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", lambda self, merged: []),
+    _script(
+        "a wipe of what was given back",
+        ("local is_of_copy = since == nil and", "local is_of_copy = false and"),
+    ),
+    Ablation("what was wiped is not shown", fallback.Fallback, "_unless_wiped", lambda self, ref, name, there: there),
+    Ablation("what other workers know goes along", steps, "take_along", _nothing),
+    Ablation("what is lost on the way to another id is counted", merges.Carries, "_lost", lambda self, done: ()),
+    Ablation("the additions of a copy go along", merges, "mark_of_copy", lambda digest, copy: b""),
     Ablation("a wipe knows of all that was before", merges, "_with_beginning", _began_when_it_was_wiped),
     Ablation("what began after a loss is a part", giving_back, "Restore", _gives_back_as_whole),
     Ablation("newer copies stand", backend.Backend, "lack_of", lambda self, ref: None),

@@ -478,6 +478,47 @@ def _rename(
         world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
 
 
+def regenerate(world: World, task: Task, worker: Worker, slot: str) -> None:
+    """The session goes on under another id, with what the request knows of it; a visitor's gives its id up."""
+    browser = world.slots[slot]
+    origin = browser.sid
+    if origin is None:
+        return
+    scope, is_user = worker.repository.begin(), origin.kind == SIGNED_IN
+    loaded = _look(world, task, worker, origin, scope)
+    if loaded.shadow or (is_user and not (loaded.verdict is Verdict.VALID and scope.can(DATABASE, WRITE))):
+        return
+    world.tasks.pause("view")
+    target, names = world.mint(origin.kind), CARRIED if is_user else (AUTH, *CARRIED)
+    carries = names if scope.level or loaded.has_gaps else ()
+    taken = [AUTH] * is_user + [name for name in names if name not in carries and loaded.of(name).shown]
+    known = Loaded(Verdict.ANONYMOUS, now_ms=loaded.now_ms)
+    known.keep_from(loaded, carries)
+    plan = Plan(
+        origin,
+        target,
+        world.settings.life,
+        scope.level,
+        loaded=known,
+        changes={name: CategoryChange(0, sets=dict(loaded.of(name).shown)) for name in taken},
+        renames=loaded.row,
+        grants=is_user,
+        carries=carries,
+    )
+    task.notes["new"] = target.digest
+    world.promises.increments[target.digest] += world.promises.increments[origin.digest]
+    world.promises.carries(origin.digest, target.digest)
+    if is_user:
+        world.promises.replaces(origin.digest)
+    else:
+        world.promises.leaves(origin.digest, target.digest)
+    saved = _save(world, task, worker, plan, scope)
+    if saved is not None and saved.stored and not saved.ended:
+        browser.sids.append(target)
+    if saved is not None and is_user:
+        world.promises.has_replaced(worker.name, worker.host.name, origin.digest)
+
+
 def secure(world: World, task: Task, worker: Worker, slot: str) -> None:
     """A request for what needs a password that was entered not long ago."""
     sid = world.slots[slot].sid
@@ -498,9 +539,9 @@ REQUESTS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 ELSEWHERE: dict[str, Callable[..., None]] = {
-    request.__name__: request for request in (append_elsewhere, blind_elsewhere, finds_last)
+    request.__name__: request for request in (append_elsewhere, blind_elsewhere, finds_last, regenerate)
 }
-"""Of kept schedules only: workers with different tables beside each other."""
+"""Of kept schedules only: workers with different tables beside each other, and ids that visitors give up."""
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -801,6 +842,15 @@ def _kept(world: World, slot: str) -> None:
         promises.violate("I32", f"{lacks} additions were made to nothing, which Redis had lost, and none is reported")
 
 
+def _left(world: World, slot: str) -> None:
+    """Redis has no data under the ids that a visitor has given up (I20)."""
+    for sid in world.slots[slot].sids[:-1]:
+        for category in CARRIED if sid.kind != SIGNED_IN else ():
+            record = world.cluster.primary.own(Key(category, sid.digest))
+            if record is not None and record.data:
+                world.promises.violate("I20", f"an id that was given up still has data of {category}")
+
+
 def _list_of(world: World, name: str, slot: str) -> tuple[set[int], bool] | None:
     """Return the session's list as a worker shows it, and whether the list is complete. None: there is no session."""
     worker, sid, seen = world.workers[name], world.slots[slot].sid, list[Loaded]()
@@ -929,6 +979,7 @@ EVENTS: dict[str, Callable[..., object]] = {
     "rest": _rest,
     "set_clock": lambda world, name, ms: _set_clock(world, name, int(ms)),
     "kept": _kept,
+    "left": _left,
     "shown": _shown,
     "unknown": _unknown,
     "doubts": _doubts,

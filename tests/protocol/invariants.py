@@ -399,6 +399,13 @@ class Promises:
         self.counted[target] = self.counted[origin]
         self.appended[target] |= self.appended[origin]
 
+    def leaves(self, origin: str, target: str) -> None:
+        """A visitor gives up an id: what is under it may go."""
+        self.written[target] |= self.written[origin]
+        if origin in self.cleared:
+            self.cleared[target] = set(self.cleared[origin])
+        self.cleared.setdefault(origin, set()).update(self.written[origin])
+
     def clears(self, digest: str) -> None:
         """A visitor begins to clear its session."""
         self.cleared.setdefault(digest, set())

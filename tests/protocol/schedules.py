@@ -83,9 +83,99 @@ _EMPTIED_FOR_ONE_OF_TWO = """
 """
 """The host of two workers has an addition that waits, and one of them has all that the primary lost."""
 
+_ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS = """
+    sign_in w0 alice s0
+    tick all
+    append w0 s0
+    {fault}
+    kill primary            # its replica has not heard of that
+    fail_over
+    regenerate w1 s0        # which has never seen the list
+    rest
+    {check}
+"""
+
 KEPT = (
+    _kept(
+        "what other workers know goes along",
+        "I30",
+        _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS.format(fault="", check="shown w1 s0"),
+    ),
+    _kept(
+        "what is lost on the way to another id is counted",
+        "I25",
+        _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS.format(fault="crash w0", check="kept s0"),
+    ),
     _kept("the worker that merged something keeps it", "I25", _CLEARED_RIGHT_BEFORE_A_FAILOVER.format(reader="w0")),
     _kept("a wipe knows of all that was before", "I25", _CLEARED_RIGHT_BEFORE_A_FAILOVER.format(reader="w1")),
+    _kept(
+        "what was wiped is not shown",
+        "I25",
+        """
+        visit w0 s0
+        append w0 s0
+        tick all
+        replicate all
+        clear w0 s0
+        kill primary            # its replica has not heard of that
+        fail_over
+        append w0 s0
+        rest
+        kept s0
+        """,
+    ),
+    _kept(
+        "a wipe of what was given back",
+        "I20",
+        """
+        profile exact
+        visit w0 s0
+        append w0 s0
+        tick all
+        cut w0 A
+        regenerate w0 s0        # what is there is still to be carried
+        regenerate w1 s0        # and goes along; the id between is to be wiped
+        b: tick w1
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b
+        step b                  # what was carried came there
+        flush
+        finish b
+        rest                    # and it is given back
+        left s0
+        """,
+    ),
+    _kept(
+        "the additions of a copy go along",
+        "merge",
+        """
+        sign_in w0 alice s0
+        add w0 s0
+        tick all
+        a: add w0 s0
+        step a
+        step a
+        step a
+        step a
+        give_up a               # its answer is lost: it waits in the journal
+        finish a
+        read w1 s0              # and w1 has seen it
+        kill primary
+        recover
+        regenerate w1 s0
+        start primary empty
+        heal
+        """,
+    ),
     _kept(
         "lease",
         "I3",

@@ -41,6 +41,9 @@ LOAD_BEARING = {
     "newer copies stand", "what was given back is as old as the copy", "later versions than what was given back",
     "what no worker has any more is counted", "what was not given back is counted",
     "what was seen is there", "a loss is looked for before a merge",
+    "a wipe of what was given back", "what was wiped is not shown",
+    "what other workers know goes along", "what is lost on the way to another id is counted",
+    "the additions of a copy go along",
     "a loss is looked for", "all workers of a host give back", "what could not be read waits",
 }  # fmt: skip
 """Parts without a mark of their own that the protocol cannot do without. What siblings overlay is S11."""

@@ -148,12 +148,14 @@ class Board:
             left_out += shared.left_out
         return Shared(outdated, left_out)
 
-    def add_copies(self, copies: Sequence[SharedCopy], wait: float | None) -> None:
-        """Share what is known of a session of which something was kept. Never raises: without the copies less is known,
-        and nothing that was written is lost."""
+    def add_copies(self, copies: Sequence[SharedCopy], wait: float | None) -> Outdated:
+        """Share what is known of a session of which something was kept, and return what gave way to it. Never raises:
+        without the copies less is known, and nothing that was written is lost."""
         if copies:
             with suppress(StoreError):
-                self._file.transaction(partial(self.put_copies, copies), wait, forced=False, room=Room.GROWING)
+                put = partial(self.put_copies, copies)
+                return self._file.transaction(put, wait, forced=False, room=Room.GROWING).outdated
+        return Counter()
 
     def put_copies(self, copies: Iterable[SharedCopy], db: sqlite3.Connection) -> Shared:
         """Share copies within a transaction that is under way, as many as there is room for."""

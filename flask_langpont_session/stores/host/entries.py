@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...policy.changes import Basis, Operation
-from ...policy.copies import CategoryCopy, RecordRef, SharedCopy
+from ...policy.copies import CategoryCopy, RecordRef, SharedCopy, may_be_later
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS
 from ...policy.servers import ServerRecord
@@ -387,17 +387,19 @@ def put_copy(
         db.execute(_CONFIRM_COPY, (known_since_ms, digest, category, copy.version, known_since_ms))
         return lost
     waiting = db.execute(
-        """SELECT seq, field, value, basis, base, doubts FROM writes
+        """SELECT seq, field, value, basis, base, doubts, moment FROM writes
         WHERE digest = ? AND shadow = 0 AND category = ? AND (basis = ? AND moment < ? OR basis = ?)""",
         (digest, category, Basis.SEEN, copy.version, Basis.UNSEEN),
     ).fetchall()
-    for seq, name, value, basis, base, doubts in waiting:
+    for seq, name, value, basis, base, doubts, moment in waiting:
         now = stored.get(name)
         if basis == Basis.UNSEEN:
             has_lost = now not in (None, value) and not is_outdated
         else:
             has_lost = now not in (base, value)
-            if not has_lost:
+            if has_lost and copy.mark:  # what Redis was given back may be older than what the value was made from
+                has_lost = may_be_later(copy.mark, name, moment)
+            elif not has_lost:
                 db.execute("UPDATE writes SET moment = ?, base = ? WHERE seq = ?", (copy.version, now, seq))
         if has_lost and not doubts:  # else it may be this host's own: the merge finds out
             db.execute("DELETE FROM writes WHERE seq = ?", (seq,))

@@ -23,7 +23,7 @@ from ...policy.errors import StoreError
 from ...policy.rows import AuthRow
 from ...support.logs import fields
 from ..codec.plain import PLAIN, Codec
-from .board import Board, Shared
+from .board import Board, Outdated, Shared
 from .entries import (
     FIELD,
     Carry,
@@ -230,7 +230,7 @@ class Journal:
         *,
         stays: Stays = lambda entry: False,
         wait: float | None = None,
-    ) -> list[PendingWrite]:
+    ) -> tuple[list[PendingWrite], Outdated]:
         """Keep that what a session has under a former id is to be brought to the present one. What waits of it here
         waits for the present one from now on. If there is no time, it is done as soon as there is, unless the former id
         is given up by it: then the session keeps that id, and what it has.
@@ -238,7 +238,8 @@ class Journal:
         :param copies: says what is known of that data, see :meth:`.Board.publish_copies`. Asked when nothing waits for
             the former id any more: until then another worker may merge it.
         :param stays: says which changes of these categories go on waiting for the former id.
-        :return: changes under the present id that are not kept, as of :meth:`put`.
+        :return: changes under the present id that are not kept, as of :meth:`put`; and how many of those that wait gave
+            way to the copies, see :func:`.put_copy`.
         """
         now = int(self.clock() * 1000)
         left = _time_left(wait)
@@ -250,8 +251,8 @@ class Journal:
                 with suppress(StoreError):
                     self.file.transaction(lambda db: take_carry_back(db, carry, self.codec), 0.0, stays=True)
             raise
-        self.board.add_copies(copies(), left())
-        return [as_known(entry, self.codec) for entry in left_out]
+        outdated = self.board.add_copies(copies(), left())
+        return [as_known(entry, self.codec) for entry in left_out], outdated
 
     def pending_writes(self, limit: int = 1000, *, after: int = 0) -> list[PendingWrite]:
         """Return the changes that wait, the one that was made longest ago first.

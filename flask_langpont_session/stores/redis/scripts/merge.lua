@@ -104,8 +104,13 @@ local function apply(operation, name, value, mode, moment, base, doubtful, ackno
       local author = written_lately(record, field)
       -- What this wipe's own merge has put behind it stays, should that have been done before, and its reply been lost.
       local is_ours = author and (author == write_id or string.find(doubtful, author, 1, true))
-      if record.old[field] and not is_ours and written_since(field, moment, true, doubtful) == false then
+      local since = written_since(field, moment, true, doubtful)
+      -- A copy that was given back is as new as the record was when it was read, not as its fields were. It goes, with
+      -- what of this journal was part of it: that waits still, behind the wipe.
+      local is_of_copy = since == nil and (horizon_author == RESTORED or horizon_author == PART)
+      if record.old[field] and not is_ours and (since == false or is_of_copy) then
         put(record, field, false, nil)
+        counted = is_of_copy and '' or counted
       end
     end
     local latest = moment

@@ -17,7 +17,7 @@ import pytest
 
 from devservers.processes import LONG, wait_until
 from flask_langpont_session.policy.changes import Basis, Operation
-from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
+from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy, mark_of_copy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.host.commit_counter import SIZE, CommitCounter
@@ -328,10 +328,26 @@ def test_what_was_written_under_another_id_comes_behind_what_is_brought_there_la
     journal.put([blind_write("a", b"1", digest="old"), blind_write("b", b"1", digest="old")])
     unseen = replace(blind_write("a", b"2", digest="new"), basis=Basis.UNSEEN)
     journal.put([unseen, blind_write("b", b"2", digest="new")])
-    [left_out] = journal.carry(Carry("old", "new", "a", [unseen.category]))
+    [left_out], _ = journal.carry(Carry("old", "new", "a", [unseen.category]))
     assert (left_out.field, left_out.value) == ("a", b"2")
     assert journal.overlay(ref("new")).writes == {unseen.category: {"a": b"1", "b": b"2"}}
     assert journal.overlay(ref("old")).writes == {}
+
+
+@pytest.mark.parametrize(("given_back", "stays"), [(100, True), (200, True), (250, False)])
+def test_a_value_gives_way_to_what_may_be_later_than_what_it_was_made_from(
+    journal: Journal, given_back: int, stays: bool
+) -> None:
+    """A copy of a record that Redis was given back is as old as what it was given, and a value that gives way to it
+    under another id is counted."""
+    new = "n" * 43
+    made = replace(blind_write("a", b"2", digest="old"), basis=Basis.SEEN, moment=200, base=b"1")
+    journal.put([made])
+    copy = CategoryCopy(300, {"a": b"0"}, mark_of_copy(new, CategoryCopy(given_back, {})))
+    shared = SharedCopy(new, made.category, copy)
+    _, outdated = journal.carry(Carry("old", new, "a", [made.category]), lambda: [shared])
+    assert journal.overlay(ref(new)).writes == ({made.category: {"a": b"2"}} if stays else {})
+    assert outdated == ({} if stays else {(made.category, Basis.SEEN): 1})
 
 
 def test_an_id_that_was_given_up_shows_nothing(journal: Journal) -> None:
