@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -312,36 +311,6 @@ def test_forms_survive_a_rotation_of_keys_while_the_old_key_is_a_fallback(app: F
     assert refused.status_code == 400
     assert cookie_of(refused) is None
     assert client.get("/who").json["user"] is None
-
-
-@pytest.mark.parametrize("renewed_by", ["the date", "the flag", "COOKIE_RESEND"])
-def test_the_token_of_a_page_that_renews_its_cookie_after_a_rotation_is_good(
-    make_form_app: MakeFormApp, monkeypatch: pytest.MonkeyPatch, renewed_by: str
-) -> None:
-    """The cookie is signed by the new key and still says from which one its token is derived: the forms of that page,
-    and those from before, are good as long as the old key is a fallback."""
-    app = make_form_app(
-        COOKIE_RESEND="flask" if renewed_by == "COOKIE_RESEND" else "due", PERMANENT_SESSION_LIFETIME=1000
-    )
-    app.config["WTF_CSRF_SECRET_KEY"] = "a key for Flask-WTF alone, 32+ bytes"
-
-    @app.get("/permanent-form")
-    def permanent_form() -> str:
-        session.permanent = True
-        return render_template_string(PAGE, form=Form())
-
-    client = browser(app)
-    before = token_in(client.get("/form" if renewed_by == "the flag" else "/permanent-form"))
-    app.config.update(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=[OLD])
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 101)
-    page = client.get("/permanent-form")
-    assert cookie_of(page)
-    for token in (before, token_in(page), form_of(client)):
-        assert post(client, token).status_code == 200
-    app.config.update(SECRET_KEY_FALLBACKS=[])  # the cookie is signed by the new key: it outlives the old one
-    assert post(client, before).status_code == 400
-    assert post(client, form_of(client)).status_code == 200
 
 
 def test_flask_wtf_signs_with_the_newest_key_only(app: Flask) -> None:

@@ -394,35 +394,3 @@ def test_i10_a_record_of_another_session_is_quarantined(workers: Workers, primar
         assert 0 < redis.pttl(f"{key(mine.digest)}:aside") <= 86_400_000
     assert entry(primary, mine.digest)["_user_id"] == '"7"'
     assert who(workers.worker, other) == "8"
-
-
-@pytest.mark.parametrize("how", ["write", "merge"])
-def test_i10_a_foreign_record_is_not_adopted_by_a_write(workers: Workers, primary: Valkey, how: str) -> None:
-    """I10: no request reads it before the write: its data is not shown under the digest that it does not carry."""
-    app = workers.worker
-    client, stranger = sign_in(app), sign_in(app, "8", source_lang="the stranger's")
-    with primary.client() as redis:
-        redis.copy(key(stranger.digest, "translation"), key(client.digest, "translation"))
-    if how == "write":
-        assert client.post("/set", json={"target_lang": "ja"}).status_code == 200
-    else:
-        with switched_off(app, "primary"):
-            client.post("/set", json={"target_lang": "ja"})
-        wait_until_home_by_hand(app)
-    kept = entry(primary, client.digest, "translation")
-    assert (kept["@m"][:8], kept["target_lang"]) == (client.digest[:8], '"ja"')
-    assert "source_lang" not in kept
-    assert entry(primary, stranger.digest, "translation")["source_lang"] == '"the stranger\'s"'
-
-
-def test_i10_a_foreign_tombstone_ends_no_session(workers: Workers, primary: Valkey) -> None:
-    """I10: it lies under another session's key, and says nothing of that one."""
-    app = workers.worker
-    client, stranger = sign_in(app), sign_in(app, "8")
-    browser(app, stranger.cookie).post("/logout")
-    with primary.client() as redis:
-        redis.copy(key(stranger.digest), key(client.digest), replace=True)
-    assert client.post("/set", json={"lang": "jp"}).status_code == 200
-    assert who(app, client) == "7"
-    assert row(app, client.digest)["live"]
-    assert entry(primary, client.digest)["@d"] == client.digest[:11]

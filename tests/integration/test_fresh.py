@@ -508,21 +508,6 @@ def test_another_category_is_read_again(app: Flask, primary: Valkey) -> None:
     assert found["source_lang"] == "ja"
 
 
-def test_an_anonymous_session_can_ask_too(app: Flask, primary: Valkey) -> None:
-    """Its categories are as good as any."""
-
-    @app.get("/again")
-    def again() -> Any:
-        assert session["lang"] == "jp"
-        with primary.client() as redis:
-            redis.hset(key(session.digest, "ui"), "lang", '"en"')
-        return jsonify(fresh=session.fresh("ui"), lang=session["lang"])
-
-    client: Any = app.test_client()
-    client.post("/set", json={"lang": "jp"})
-    assert client.get("/again").json == {"fresh": True, "lang": "en"}
-
-
 def test_without_the_primary_no_category_is_fresh(app: Flask, primary: Valkey) -> None:
     """The answer says so; what the table keeps in an outage (high) is shown, what the request changed stays."""
 

@@ -13,9 +13,8 @@ from redis._parsers import _HiredisParser, _RESP3Parser
 from devservers.processes import wait_until
 from flask_langpont_session.policy.changes import CategoryChange, Operation
 from flask_langpont_session.policy.copies import RecordRef
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.rows import AuthRow
-from flask_langpont_session.stores.redis.link import Reports
 from flask_langpont_session.stores.redis.records import Limits, Merge, MergeStep
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.strange_server import GREETING, StrangeServer, resp
@@ -202,23 +201,6 @@ def test_a_wrong_service_on_the_port_is_an_outage(make_app: MakeApp, server: Str
     assert outcomes - {"local"} <= {"unreachable"}  # "local": a machine so busy that this process was late itself
 
 
-def test_an_unknown_error_is_counted_and_fails_closed(server: StrangeServer) -> None:
-    """An error that stands in no table is unreachable, and is logged."""
-    surprises: list[str] = []
-    server.say(lambda command: b"-ODD something new\r\n" if command == "EVALSHA" else None)
-    with store_on(server.url(), reports=Reports(surprised=surprises.append)) as store:
-        with pytest.raises(StoreError) as caught:
-            store.extend_idle(D, 1, timeout=5)
-        assert caught.value.error_class is ErrorClass.UNREACHABLE
-        assert surprises == ["ResponseError"]
-        server.say(lambda command: b":1\r\n" if command == "HELLO" else None)
-        store.forget_connections()
-        with pytest.raises(StoreError) as caught:
-            store.extend_idle(D, 1, timeout=5)
-    assert (caught.value.error_class, surprises[1:]) == (ErrorClass.UNREACHABLE, ["AttributeError"])
-    assert not caught.value.sent
-
-
 def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     store: RedisStore, server: StrangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,16 +218,6 @@ def test_what_ends_a_thread_is_not_caught_and_leaves_no_connection(
     assert store.link.connections.idle == []
     assert store.link.connections.in_use == 0
     assert store.extend_idle(D, 1, timeout=5) == 1
-
-
-def test_a_busy_server_keeps_its_connections(store: RedisStore, server: StrangeServer) -> None:
-    """Class B: it is there, the reply was whole, and a storm of new connections is the last that it needs."""
-    for code in (b"-LOADING Redis is loading\r\n", b"-BUSY running a script\r\n", b"-MASTERDOWN Link is down\r\n"):
-        server.say(lambda command, code=code: code if command == "EVALSHA" else None)  # type: ignore[misc]
-        with pytest.raises(StoreError) as caught:
-            store.extend_idle(D, 1, timeout=5)
-        assert (caught.value.error_class, caught.value.sent) == (ErrorClass.BUSY, False)
-        assert len(store.link.connections.idle) == 1
 
 
 def test_the_depth_of_a_reply_does_no_harm(server: StrangeServer) -> None:

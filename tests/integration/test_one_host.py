@@ -264,31 +264,6 @@ def field(server: Valkey, client: Any, key: str) -> str:
     return entry(server, client.digest, "translation")[key]
 
 
-def test_additions_that_wait_are_counted_once(make_app: MakeApp, proxy: FaultProxy, primary: Valkey) -> None:
-    """A worker that writes while they wait for the merge does not keep them as part of its own copy."""
-
-    def counting(app: Flask) -> Flask:
-        @app.post("/count")
-        def count() -> str:
-            return str(session.increment("usage_count"))  # type: ignore[attr-defined]
-
-        return app
-
-    healthy, cut_off = counting(make_app()), counting(make_app(REDIS_URL=proxy.instead_of(primary.url)))
-    client = sign_in(healthy, usage_count=1)
-    here, there = browser(healthy, client.cookie), browser(cut_off, client.cookie)
-    assert there.get("/get/usage_count").json["value"] == 1
-    with parts(healthy).monitor.paused():  # nothing is merged meanwhile
-        lose_the_primary(cut_off, proxy, there)
-        assert [there.post("/count").text for _ in range(2)] == ["2", "3"]
-        assert here.post("/count").text == "4"
-        with switched_off(healthy, "primary"):
-            assert here.get("/get/usage_count").json["value"] == 4
-            assert here.post("/count").text == "5"
-    wait_until(lambda: waiting(healthy) == 0, "the merge")
-    assert here.get("/get/usage_count").json["value"] == 5
-
-
 @pytest.mark.parametrize("bringing", ["before Redis is asked", "after Redis was asked"])
 @pytest.mark.parametrize("kind", ["signed in", "anonymous", "on demand"])
 def test_what_is_merged_while_redis_is_asked_is_seen_once(
@@ -373,33 +348,6 @@ def test_a_change_of_auth_in_the_outage_is_seen_by_the_next_request(make_app: Ma
         assert here.get("/get/daily_limit").json["value"] == 7
 
 
-def test_what_a_worker_has_changed_itself_it_need_not_ask_for(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It knows what it made; once another worker has changed that, it asks."""
-    monkeypatch.setattr(leases, "DEGRADED_VERIFY_MS", 60_000)  # however slow this machine is
-    one, other = make_app(), make_app()
-    client = sign_in(one)
-    here, there = browser(one, client.cookie), browser(other, client.cookie)
-    database, asked = parts(one).backend.database, list[str]()
-    load = database.load
-
-    def noted(digest: str, **how: Any) -> Any:
-        asked.append(digest)
-        return load(digest, **how)
-
-    monkeypatch.setattr(database, "load", noted)
-    with switched_off(one, "primary"), switched_off(other, "primary"):
-        for limit in (1, 3):
-            assert here.post("/set", json={"daily_limit": limit}).status_code == 200
-            asked.clear()
-            assert here.get("/get/daily_limit").json["value"] == limit
-            assert asked == []
-            assert there.post("/set", json={"daily_limit": limit + 1}).status_code == 200
-            assert here.get("/get/daily_limit").json["value"] == limit + 1
-            assert len(asked) == 1
-
-
 def test_what_a_worker_knows_from_before_the_outage_does_not_count(make_app: MakeApp) -> None:
     """A change that another worker has told Redis of since counts, however short ago this worker was told of the one
     before."""
@@ -442,29 +390,6 @@ def test_a_worker_that_finds_a_session_dead_in_redis_tells_one_that_cannot_reach
     parts(healthy).backend.primary.write_tombstone(here.digest, 9, ("auth", "translation", "ui"), timeout=3.0)
     assert here.get("/who").json["user"] is None
     assert there.get("/who").json["user"] is None
-
-
-def test_the_loser_of_a_race_that_tried_again_is_seen_by_the_winner(
-    make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first try was announced before the winner's, the second one after it."""
-    healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
-    here = sign_in(healthy, daily_limit=0)
-    there = browser(cut_off, here.cookie)
-    lose_the_primary(cut_off, proxy, there)
-    database, tries = parts(healthy).backend.database, list[int]()
-    update = database.update
-
-    def late(digest: str, **how: Any) -> Any:
-        tries.append(how["seen"])
-        if len(tries) == 1:
-            assert there.post("/set", json={"daily_limit": 1}).status_code == 200
-        return update(digest, **how)
-
-    monkeypatch.setattr(database, "update", late)
-    assert here.post("/set", json={"daily_limit": 2}).status_code == 200
-    assert tries == [tries[0], tries[0] + 1]
-    assert there.get("/get/daily_limit").json["value"] == 2
 
 
 def test_what_a_worker_that_reaches_redis_writes_is_seen_by_one_that_does_not(

@@ -359,30 +359,6 @@ def test_s8_rows_that_are_dead_already_are_pushed_too(site: Site, primary: Valke
 # -- Redis is killed, and comes back with what it had ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whom", ["session", "user"])
-def test_i1_a_revocation_outlives_a_redis_that_comes_back_with_the_session(
-    site: Site, primary: Valkey, whom: str
-) -> None:
-    """I1, I4, I5: its append-only file has the session alive. No worker shows it, before, during or after."""
-    client = site.signed_in_everywhere()
-    new = site.start_another()
-    with resting(*site.all, new):
-        primary.kill()
-        done = revoke(site.worker, client, whom)
-        assert done == Revoked(durable=True, sessions=1)
-        assert "unreachable" in outcomes(site.worker, "primary")
-        assert waiting(site.sibling) == 1
-        assert site.users(client, *site.host, new) == [None] * 3
-        primary.start()
-        assert entry(primary, client.digest)["@live"] == "1"
-        assert entry(primary, client.digest)["_user_id"] == '"7"'
-        assert site.users(client, *site.all, new) == [None] * 4
-    wait_until_home(*site.all, new)
-    assert entry(primary, client.digest)["@live"] == "0"
-    assert site.users(client, *site.all, new) == [None] * 4
-    assert sign_in(site.worker)
-
-
 def revoke(app: Flask, client: Any, whom: str) -> Revoked:
     """End a session by its name, or by its user's."""
     if whom == "session":
@@ -476,26 +452,6 @@ def test_s7_a_user_who_signs_in_after_that_moment_stays(pg_site: Site, postgres:
         assert row(site.worker, client.digest)["live"]
         assert site.users(client, *site.all) == ["7"] * 3
     assert {info.digest for info in operator(site.worker).sessions("7", site.worker)} == {c.digest for c in after}
-
-
-def test_s8_dead_rows_are_pushed_by_the_journal_too(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
-    """S8: another host ended a session and died before Redis was told; then this user is logged out everywhere."""
-    site = pg_site
-    client = site.signed_in_everywhere()
-    with resting(*site.all):  # or one whose first look is late would bring it to Redis
-        database = elsewhere(site.worker)
-        database.kill(client.digest)
-        database.close()
-        age_row(site.worker, client.digest, 3_600_000, "updated_at")  # too long ago to be brought along with the outage
-    new = site.start_another()  # which knows no session
-    with resting(*site.all, new):
-        postgres.kill()
-        assert operator(new).revoke_user("7", new) == Revoked(durable=False, sessions=0)
-        assert entry(primary, client.digest)["@live"] == "1"
-        postgres.start()
-    wait_until_home(*site.all)
-    assert entry(primary, client.digest)["@live"] == "0"
-    assert who(site.elsewhere, client) is None
 
 
 @pytest.mark.parametrize("whom", ["session", "user"])

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from devservers.processes import LONG
 from devservers.servers import Postgres
-from flask_langpont_session.stores.sql import dialects
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 
@@ -146,17 +145,6 @@ def test_an_engine_of_ours_sees_what_others_have_committed(mariadb: MariaDB) -> 
             0,
         )
     database.close()
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_driver_that_was_never_run_is_named_at_start(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, known: bool
-) -> None:
-    """The driver is named once, and no other one."""
-    if not known:
-        monkeypatch.setattr(dialects, "DRIVERS", {})
-    make_app()
-    assert caplog.text.count("'pysqlite' was never run with this package") == (not known)
 
 
 def test_a_user_whom_the_engine_has_no_form_for_is_in_the_log(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,10 +16,8 @@ from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.build import State
 from flask_langpont_session.policy.changes import Operation
-from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, WRITE
-from flask_langpont_session.policy.ids import SIGNED_IN
 from flask_langpont_session.recovery.monitor import Monitor
 from flask_langpont_session.stores.host.entries import WIPED_FIELD
 from flask_langpont_session.stores.host.journal import Carry, Journal, PendingWrite
@@ -316,24 +313,6 @@ def replays() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "langpont-session-replay"}
 
 
-def test_a_forked_child_replays_for_itself(make_app: MakeApp) -> None:
-    """A child has threads of its own for the replay; its parent's are not there."""
-    app = make_app()
-    state, others = parts(app), replays()
-    state.monitor.ensure_started()
-    wait_until(lambda: bool(replays() - others), "the replay's thread")
-    state.backend.journal.put([write(name(1), "input_text", "x")])
-    with state.monitor.paused():
-        child = os.fork()
-        if not child:
-            state.monitor.ensure_started()
-            deadline = time.monotonic() + LONG
-            while state.backend.journal.counts()["writes"] and time.monotonic() < deadline:
-                time.sleep(0.01)
-            os._exit(int(state.backend.journal.counts()["writes"]))
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The replay of a large journal ends in the middle; what is left waits."""
     app = make_app()
@@ -347,17 +326,3 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
         state.monitor.stop()
         assert replays() <= others
     assert state.backend.journal.counts()["writes"] > 0
-
-
-def test_copies_say_whose_they_are(make_app: MakeApp) -> None:
-    """Copies that other workers published have all that is needed to give them back."""
-    app = make_app()
-    client = sign_in(app, input_text="mine")
-    with parts(app).monitor.paused():
-        client.get("/get/input_text")
-        parts(app).backend.board.publish_copies(parts(app).backend.memory.live_categories())
-        shared = parts(app).backend.board.shared_copies().values()
-        assert {(copy.digest, copy.category, copy.kind) for copy in shared} >= {
-            (client.digest, "translation", SIGNED_IN)
-        }
-        assert all(isinstance(copy.copy, CategoryCopy) for copy in shared)

@@ -97,32 +97,6 @@ def test_a_session_lives_on_the_primary_that_the_sentinels_name(app: Flask, serv
     wait_until(lambda: keys(service.replica) == keys(service.primary) != set(), "the replica's copy")
 
 
-def test_sentinels_that_are_lost_are_passed_over(make: Callable[..., Flask], service: Service) -> None:
-    """One is dead, one hangs: the third is enough."""
-    app = make(service.url, REQUEST_BUDGET=10, REDIS_TIMEOUT=5)
-    service.sentinels[0].kill()
-    service.sentinels[1].freeze()
-    browser = app.test_client()
-    browser.post("/login/7")
-    assert who(browser) == {"user": "7", "level": 0, "lang": None}
-    assert identity(primary_of(app)) == run_id(service.primary)
-    assert not service.sentinels[0].running
-    assert service.sentinels[1].frozen
-
-
-def test_without_sentinels_only_new_connections_fail(app: Flask, service: Service) -> None:
-    """No worker may guess where the primary is; existing connections go on."""
-    store = primary_of(app)
-    store.endpoint.time_ms(timeout=5)
-    for sentinel in service.sentinels:
-        sentinel.kill()
-    store.endpoint.time_ms(timeout=5)
-    store.forget_connections()
-    with pytest.raises(StoreError) as caught:
-        store.endpoint.time_ms(timeout=5)
-    assert caught.value.error_class is ErrorClass.UNREACHABLE
-
-
 def test_after_the_death_of_the_primary_its_heir_is_used(app: Flask, service: Service) -> None:
     """Nobody is logged out meanwhile; what was confirmed before the failover is confirmed again after it."""
     browser, newcomer = app.test_client(), app.test_client()

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -18,14 +17,13 @@ from sqlalchemy.engine import make_url
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.config.settings import Settings
 from flask_langpont_session.events import ServerChanged
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import PRIMARY, READ, WRITE
+from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.stores.redis import dns as resolving
 from flask_langpont_session.stores.redis.connections import Pool
 from flask_langpont_session.stores.redis.dns import DnsCache
-from flask_langpont_session.support.lag import NEVER, Lag, Wait
+from flask_langpont_session.support.lag import Lag
 from flask_langpont_session.testing import captured_events
 from tests.faults.proxy import FaultProxy, delay
 from tests.faults.strange_server import StrangeServer, resp
@@ -90,25 +88,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Valkey, Val
 
 def level(browser: Any) -> int:
     return int(browser.get("/who").json["level"])
-
-
-@contextmanager
-def calling_all_the_time(browsers: list[Any]) -> Iterator[None]:
-    """Each browser asks again and again, in a thread of its own."""
-    done = threading.Event()
-
-    def call(browser: Any) -> None:
-        while not done.is_set():
-            level(browser)
-
-    with ThreadPoolExecutor(len(browsers)) as threads:
-        calls = [threads.submit(call, browser) for browser in browsers]
-        try:
-            yield
-        finally:
-            done.set()
-    for call_ in calls:
-        call_.result()
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -356,69 +335,6 @@ def test_a_reply_that_drips_ends_with_the_deadline(primary: Valkey, make_app: Ma
             thread.join()
             connection._sock = real
             store.link.connections.drop(connection)
-
-
-def test_a_full_pool_is_waited_for_within_the_deadline_and_is_no_outage(make_app: MakeApp, primary: Valkey) -> None:
-    """Row 43: class L; a connection that is given back goes to the request that waits."""
-    app = make_app(REDIS_MAX_CONNECTIONS=1, REDIS_TIMEOUT=60, REQUEST_BUDGET=60)
-    store = redis_store(app)
-    held = store.link.connections.take(time.monotonic() + LONG)
-    with pytest.raises(StoreError) as caught:
-        store.endpoint.time_ms(timeout=Wait(0.01, 0.01))
-    assert (caught.value.error_class, caught.value.timed_out) == (ErrorClass.LOCAL, False)
-    threading.Timer(0.05, store.link.connections.put_back, (held,)).start()
-    assert store.endpoint.time_ms(timeout=Wait(LONG, LONG))
-    assert store.link.connections.in_use == 0
-
-
-def test_no_connection_more_is_opened_to_a_server_that_has_too_many(
-    pair: tuple[Valkey, Valkey], make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 30: class U for the request that met it; then those that are there have to do."""
-    one, _ = pair
-    one.start()
-    monkeypatch.setattr(Settings, "pool_timeout", 0.01)
-    app = make_app(REDIS_URL=one.url)
-    store = redis_store(app)
-    with one.client() as admin, parts(app).monitor.paused():
-        store.endpoint.time_ms(timeout=LONG)
-        allowed = admin.config_get("maxclients")["maxclients"]
-        admin.config_set("maxclients", len(admin.client_list()))
-        try:
-            held = store.link.connections.take(time.monotonic() + LONG)
-            with pytest.raises(StoreError) as caught:
-                store.endpoint.time_ms(timeout=LONG)
-            assert caught.value.error_class is ErrorClass.UNREACHABLE
-            refused = admin.info("stats")["rejected_connections"]
-            for _ in range(3):
-                with pytest.raises(StoreError) as caught:
-                    store.endpoint.time_ms(timeout=LONG)
-                assert caught.value.error_class is ErrorClass.LOCAL
-            assert admin.info("stats")["rejected_connections"] == refused > 0
-            store.link.connections.put_back(held)
-            assert store.endpoint.time_ms(timeout=LONG)
-        finally:
-            admin.config_set("maxclients", allowed)
-
-
-def test_a_slow_server_is_left_alone_until_it_is_quick(
-    make_app: MakeApp, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 3: no call fails, half of ten take too long, two probes find the same: as if it were not there."""
-    patient = {"REDIS_TIMEOUT": 5, "REQUEST_BUDGET": 30}
-    monkeypatch.setattr(Settings, "slow", 0.06)
-    app = make_app(REDIS_URL=proxy.url("redis"), HEALTH_INTERVAL=3600, NEAR_CACHE=(), **patient)  # each asks it
-    browser, *others = browsers = [app.test_client() for _ in range(4)]
-    for each in browsers:
-        each.post("/set", json={"lang": "jp"})
-    wait_until(lambda: parts(app).monitor.has_looked, "a first look")
-    parts(app).monitor.probes.prober.lag = NEVER  # a process that is late itself blames no store
-    proxy.impose(delay(0.3))
-    with calling_all_the_time(others):  # so that there are ten calls within two seconds on a busy machine, too
-        wait_until(lambda: level(browser) == 2, "level 2")
-    assert {(PRIMARY, READ), (PRIMARY, WRITE)} <= parts(app).health.open_stores()
-    proxy.heal()
-    wait_until(lambda: level(browser) == 0, "level 0")
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

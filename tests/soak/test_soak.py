@@ -30,7 +30,7 @@ def test_no_promise_is_broken_by_any_mixture_of_faults(tmp_path: Path, capsys: p
     with capsys.disabled():
         sys.stdout.write(f"\nsoak: {SECONDS:g} s, LANGPONT_SOAK_SEED={seed}\n{found.table()}\n")
     assert not found.wrong, "\n".join([found.table(), *diary])
-    assert found.acknowledged["append"] > 2 * SECONDS, "hardly anything was acknowledged: that proves nothing"
+    assert found.acknowledged["append"] > SECONDS, "hardly anything was acknowledged: that proves nothing"
     assert {0, 2} <= found.levels.keys()
     lanes = {name.split()[0] for name, number in found.faults.items() if number}
     assert lanes >= {"redis", "server", "database", "worker"}, found.faults
