@@ -27,6 +27,7 @@ from ..policy.health import DATABASE, PRIMARY, REPLICA
 from ..policy.leases import LeaseTerms, Life, Privileges
 from ..policy.levels import Behaviour, Row, build_behaviours
 from ..policy.presets import DEFAULT_CATEGORIES, DEFAULT_USER_KEYS, PRESETS
+from ..policy.serializer import encode
 from ..support.logs import fields
 from ..support.scratch import Scratch
 from . import checks, rules
@@ -331,7 +332,7 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
     patterns = KeyPatterns(settings.privilege_keys)
     privileges = Privileges(
         patterns,
-        settings.privileged_roles,
+        [encode("role", role) for role in settings.privileged_roles],
         _in_ms(settings.privileged_idle_timeout),
         _in_ms(settings.privileged_absolute_timeout),
     )

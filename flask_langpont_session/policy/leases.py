@@ -13,7 +13,6 @@ from typing import NamedTuple
 from .categories import KeyPatterns
 from .changes import Fields
 from .rows import AuthRow
-from .serializer import encode
 
 LONGEST_UNCONFIRMED_MS = 3_600_000
 """The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""
@@ -126,16 +125,16 @@ class Privileges:
     """A session is privileged while a privilege key of it has one of some values.
 
     :param keys: the privilege keys.
-    :param roles: those values.
+    :param roles: those values, encoded.
     :param idle_ms: what a privileged session lives for at most since its last use; None: as long as any.
     :param absolute_ms: the same, in all.
     """
 
     def __init__(
-        self, keys: KeyPatterns, roles: Iterable[str], idle_ms: int | None = None, absolute_ms: int | None = None
+        self, keys: KeyPatterns, roles: Iterable[bytes], idle_ms: int | None = None, absolute_ms: int | None = None
     ) -> None:
         self._keys = keys
-        self._roles = frozenset(encode("role", role) for role in roles)
+        self._roles = frozenset(roles)
         self._idle_ms = idle_ms
         self._absolute_ms = absolute_ms
 

@@ -15,7 +15,7 @@ USER: Fields = {"user_role": b'"user"', "note": b'"admin"'}
 
 
 def privileges(idle_ms: int | None = None, absolute_ms: int | None = None) -> Privileges:
-    return Privileges(KEYS, ["admin"], idle_ms, absolute_ms)
+    return Privileges(KEYS, [b'"admin"'], idle_ms, absolute_ms)
 
 
 def row(payload: Fields, idle_expires_at: int = 1_100, absolute_expires_at: int = 9_000) -> AuthRow:
