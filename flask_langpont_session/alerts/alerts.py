@@ -9,7 +9,6 @@ another one goes on. Each host tells what it sees itself.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -146,7 +145,7 @@ def attach(app: Flask, settings: Settings, health: Health, recorder: Recorder) -
     client.load()
     incidents = HostIncidents(HostWork(beside(settings.journal, "alerts"), "alerts", PATIENCE), TERMS)
     sender = partial(sender_here, settings.environment, settings.service, settings.alert_runbook)
-    conditions = Conditions(health, recorder, time.monotonic)
+    conditions = Conditions(health)
     alerts = Alerts(conditions, incidents, Topics(settings.alert_topics), sender, recorder, TICK)
     for signal in WITHOUT_STATE:
         signal.connect(alerts.happened, app)

@@ -1,25 +1,21 @@
 """The alert conditions that hold in this process at the moment. No I/O.
 
-States (a store is lost, a level, slow answers) are looked up anew at each step, in the package's own health and
-recorder: an event that overtakes another could leave an alert burning. Only what has no state is taken from events.
+States (a store is lost, a level) are looked up anew at each step, in the package's own health: an event that overtakes
+another could leave an alert burning. Only what has no state is taken from events.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 from .. import events
-from ..metrics.recorder import Recorder
 from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, role_of, shard_of
 from ..policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
 from ..support.forks import renew_in_children
 from . import table
 from .incidents import Details, Sightings
-from .table import LATENCY_WINDOW, SLOW_CRITICAL_MS, SLOW_WARNING_MS
 
 _UNREACHABLE = {
     PRIMARY: table.REDIS_CONNECTION_FAILED,
@@ -37,22 +33,12 @@ WITHOUT_STATE = (
 )
 """Signals of what is over when it is noticed; nothing but the event itself tells of it."""
 
-LEAST_SLOW = 5
-"""Slow answers in the window below which nothing is said: one slow answer among few is no trend."""
-
-_SHARE = 0.05
-"""More than this share is slow: the 95th percentile is above the threshold."""
-
 
 class Conditions:
-    """The conditions of one process.
+    """The conditions of one process."""
 
-    :param clock: monotonic seconds.
-    """
-
-    def __init__(self, health: Health, recorder: Recorder, clock: Callable[[], float]) -> None:
+    def __init__(self, health: Health) -> None:
         self._health = health
-        self._latency = Latency(recorder, clock)
         self._reset()
         renew_in_children(self, Conditions._reset)
 
@@ -82,7 +68,7 @@ class Conditions:
         """Return the conditions that hold now, and the events since the last look."""
         with self._lock:
             happened, self._happened = self._happened, {}
-        return {**dict(self._stores()), **dict(self._levels()), **self._latency.look(), **happened}
+        return {**dict(self._stores()), **dict(self._levels()), **happened}
 
     def _stores(self) -> Iterator[tuple[str, Details]]:
         lost = self._health.open_stores()
@@ -107,55 +93,3 @@ class Conditions:
 def _of(alert: str, store: str) -> str:
     """Return the alert's key for a store: each shard has an alert of its own."""
     return f"{alert}/{store}" if shard_of(store) else alert
-
-
-class _Counted(NamedTuple):
-    at: float
-    operations: int
-    slow: int
-    very_slow: int
-
-
-class Latency:
-    """The condition that the primary's answers were slow over a window, from the recorder, which has all of them."""
-
-    def __init__(self, recorder: Recorder, clock: Callable[[], float], window: float = LATENCY_WINDOW) -> None:
-        self._recorder = recorder
-        self._clock = clock
-        self._window = window
-        self._begin()
-        renew_in_children(self, Latency._begin)
-
-    def _begin(self) -> None:
-        """Begin a window; in a forked child, where the recorder begins anew too."""
-        self._counted = deque([self._count()])
-
-    def look(self) -> Sightings:
-        """Return the latency alerts whose condition holds for the window that ends now."""
-        now = self._count()
-        self._counted.append(now)
-        while now.at - self._counted[1].at >= self._window:
-            self._counted.popleft()
-        before = self._counted[0]
-        operations = now.operations - before.operations
-        found: dict[str, Details] = {}
-        for alert, slow, limit in (
-            (table.LATENCY_HIGH, now.slow - before.slow, SLOW_WARNING_MS),
-            (table.LATENCY_CRITICAL, now.very_slow - before.very_slow, SLOW_CRITICAL_MS),
-        ):
-            if slow >= LEAST_SLOW and slow > operations * _SHARE:
-                found[alert.name] = {
-                    "operations": operations,
-                    "slower_than_limit": slow,
-                    "limit_ms": limit,
-                    "window_seconds": self._window,
-                }
-        return found
-
-    def _count(self) -> _Counted:
-        all_series = self._recorder.series().items()
-        durations = [
-            d for operation, series in all_series if operation.source == PRIMARY for d in series.durations.items()
-        ]
-        slow, very_slow = (sum(n for ms, n in durations if ms > limit) for limit in (SLOW_WARNING_MS, SLOW_CRITICAL_MS))
-        return _Counted(self._clock(), sum(n for _, n in durations), slow, very_slow)

@@ -51,17 +51,10 @@ class Alert:
     happens_once: bool = False
 
 
-SLOW_WARNING_MS, SLOW_CRITICAL_MS = 50, 100
-"""Milliseconds."""
-
-LATENCY_WINDOW = 30.0
-"""Seconds: the percentile is that of the operations of one such interval."""
-
 CALM = 300.0
 """Seconds after which an alert is over if no worker has seen its condition again."""
 
 _event = partial(Alert, fires_after=0, happens_once=True)
-_latency = partial(Alert, family="latency", fires_after=60)
 
 _CHECK_REDIS = (
     "Run `flask langpont status`. Check state, events and engine log of the ElastiCache group, and the security groups."
@@ -134,22 +127,6 @@ LEVEL_MINIMAL = Alert(
     to_do="Check the network between hosts and stores first: Redis and the database rarely fail together.",
     family="level",
 )
-LATENCY_HIGH = _latency(
-    name="latency-high",
-    severity=Severity.WARNING,
-    title="Session operations are slow",
-    condition=f"over {LATENCY_WINDOW:g} s, p95 of the primary's answers is above {SLOW_WARNING_MS} ms",
-    users_see="Pages are slower by that time.",
-    to_do="Check slow log and engine CPU of the primary, the load of this host, and whether Redis is in the same zone.",
-)
-LATENCY_CRITICAL = _latency(
-    name="latency-critical",
-    severity=Severity.CRITICAL,
-    title="Session operations are very slow",
-    condition=f"over {LATENCY_WINDOW:g} s, p95 of the primary's answers is above {SLOW_CRITICAL_MS} ms",
-    users_see="Pages are slower by that time. If it gets worse, requests go on without Redis.",
-    to_do=LATENCY_HIGH.to_do,
-)
 DATA_LOST = _event(
     name="data-lost",
     severity=Severity.EMERGENCY,
@@ -201,17 +178,3 @@ TEST = Alert(
 
 ALERTS = tuple(value for value in list(globals().values()) if isinstance(value, Alert) and value.name != TEST.name)
 """Every alert that an application can send by itself."""
-
-
-def alert_lines() -> list[str]:
-    """Return the table as Markdown, one line each."""
-    heads = ["alert", "severity", "active when", "for", "what users see", "what to do"]
-    lines = [_row(heads), _row(["---"] * len(heads))]
-    for alert in ALERTS:
-        after = "at once" if alert.happens_once else f"{alert.fires_after:g} s"
-        lines.append(_row([f"`{alert.name}`", alert.severity, alert.condition, after, alert.users_see, alert.to_do]))
-    return lines
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -31,9 +30,7 @@ from devservers.processes import family, free_port, kill, spawn
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
 from flask_langpont_session.alerts import alerts as alerts_module
-from flask_langpont_session.alerts import conditions
 from flask_langpont_session.alerts.incidents import Incident, decode_host
-from flask_langpont_session.alerts.table import LATENCY_WINDOW
 from flask_langpont_session.aws import client as aws_client
 from flask_langpont_session.cli.commands import langpont
 from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
@@ -233,42 +230,6 @@ def test_a_wrong_password_is_no_outage(aws: Aws, make_alerting: MakeAlerting, pr
         m for m in aws.messages(queue) if "firing auth-failed" in f"{attribute(m, 'state')} {attribute(m, 'alert')}"
     ]
     assert attribute(message, "dedup_key").startswith("production/LangPont/auth-failed/primary/")
-
-
-def test_a_slow_primary_is_told_and_gets_worse_and_better(
-    aws: Aws, make_alerting: MakeAlerting, primary: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Above 50 ms a warning, above 100 ms critical; each is called off when a time has passed without slow answers."""
-    queue, passed = aws.subscribe("all"), 0.0
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed)
-    monkeypatch.setattr(alerts_module, "time", clock)
-    # Each request asks the primary; a slow answer stays one until a window has passed.
-    app = make_alerting(aws.topics, pace=TERMS.pace / 6, NEAR_CACHE=())
-    client = app.test_client()
-    client.post("/set", json={"lang": "ja"})
-
-    def ask_slowly(pause_ms: int, *expected: str) -> None:
-        """Ask while Redis pauses, again and again, until the alert is told. On a busy machine a part of each pause
-        is over before the question reaches the server, and this process's delay is not the server's: so pauses
-        become longer."""
-        with primary.client() as redis:
-            for number in range(50):
-                if len(aws.told(queue)) >= len(expected):
-                    break
-                redis.execute_command("CLIENT PAUSE", pause_ms * (1 + number // 8), "ALL")
-                assert client.get("/all").status_code == 200
-        arrived(aws, queue, *expected)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(conditions, "SLOW_CRITICAL_MS", 10_000)  # a busy machine may take some milliseconds more
-        slow = ["warning firing latency-high"]
-        ask_slowly(75, *slow)
-    slow.append("critical firing latency-critical")
-    ask_slowly(130, *slow)
-    passed = LATENCY_WINDOW
-    for _ in range(conditions.LEAST_SLOW - 1):
-        assert client.get("/all").status_code == 200
-    arrived(aws, queue, *slow, "critical resolved latency-critical", "warning resolved latency-high")
 
 
 @pytest.mark.real_time("what must not be sent has half a second to come")

@@ -1,4 +1,4 @@
-"""The conditions of alerts, from the package's health, recorder and events."""
+"""The conditions of alerts, from the package's health and events."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import pytest
 
 from flask_langpont_session import events
 from flask_langpont_session.alerts.conditions import Conditions
-from flask_langpont_session.alerts.table import LATENCY_WINDOW
-from flask_langpont_session.metrics.recorder import Recorder
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import READ, WRITE, Health
 
 
 class Process:
-    """The health and recorder of one process, and a clock."""
+    """The health of one process, and a clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.health = Health(["primary", "replica", "database"], clock=lambda: self.now)
-        self.recorder = Recorder()
-        self.conditions = Conditions(self.health, self.recorder, lambda: self.now)
+        self.conditions = Conditions(self.health)
 
     def lose(self, store: str, error_class: ErrorClass = ErrorClass.UNREACHABLE) -> None:
         for _ in range(3):
@@ -30,10 +27,6 @@ class Process:
 
     def names(self) -> set[str]:
         return set(self.conditions.look())
-
-    def work(self, count: int, ms: float, source: str = "primary") -> None:
-        for _ in range(count):
-            self.recorder.observe("load", "all", source, "ok", ms / 1000)
 
 
 @pytest.fixture
@@ -142,67 +135,3 @@ def test_events_of_states_are_not_kept(process: Process) -> None:
     ):
         process.conditions.happened(event)
     assert process.conditions.look() == {}
-
-
-# -- latency -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fast", "slow", "ms", "names"),
-    [
-        (100, 0, 0, set()),
-        (0, 100, 50, set()),
-        (0, 100, 51, {"latency-high"}),
-        (0, 100, 100, {"latency-high"}),
-        (0, 100, 101, {"latency-high", "latency-critical"}),
-        (95, 5, 150, set()),
-        (94, 6, 150, {"latency-high", "latency-critical"}),
-        (0, 4, 190, set()),
-        (0, 5, 190, {"latency-high", "latency-critical"}),
-    ],
-)
-def test_latency_is_the_95th_percentile_of_many(
-    process: Process, fast: int, slow: int, ms: float, names: set[str]
-) -> None:
-    """More than 5 % above the threshold, and at least five answers: one slow answer is no trend."""
-    process.work(fast, 1)
-    process.work(slow, ms)
-    assert process.names() == names
-
-
-def test_only_the_window_counts(process: Process) -> None:
-    """Neither the good years before nor the bad minute that is over count."""
-    process.work(100_000, 1)
-    for _ in range(int(LATENCY_WINDOW) + 1):
-        process.now += 1
-        process.names()
-    process.work(10, 120)
-    assert process.names() == {"latency-high", "latency-critical"}
-    process.now += LATENCY_WINDOW - 1
-    assert process.names() == {"latency-high", "latency-critical"}
-    process.now += 1
-    assert process.names() == set()
-
-
-def test_after_a_pause_the_window_begins_where_it_should(process: Process) -> None:
-    """A process that was stopped for long looks at what came since its last look."""
-    process.now += 10_000
-    process.work(10, 120)
-    assert "latency-critical" in process.names()
-    process.now += 10_000
-    assert process.names() == set()
-
-
-def test_other_stores_are_not_the_primary(process: Process) -> None:
-    """A slow database is another trouble."""
-    process.work(100, 190, source="database")
-    process.work(100, 190, source="none")
-    assert process.names() == set()
-
-
-def test_latency_says_what_was_measured(process: Process) -> None:
-    """The number stands in the details, and nowhere else."""
-    process.work(10, 70)
-    assert process.conditions.look() == {
-        "latency-high": {"operations": 10, "slower_than_limit": 10, "limit_ms": 50, "window_seconds": 30}
-    }

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,8 @@ class Worker:
         self.now = float(START)
         self.recorder = Recorder()
         self.work = HostWork(folder, "alerts", 30)
-        health = Health(["primary", "database"])
         self.alerts = Alerts(
-            Conditions(health, self.recorder, time.monotonic),
+            Conditions(Health(["primary", "database"])),
             HostIncidents(self.work, terms, lambda: self.now),
             Topics(topics),
             lambda: Sender("production", "LangPont", host, os.getpid(), "docs/operations.md"),
