@@ -26,7 +26,7 @@ from .words import in_ms
 if TYPE_CHECKING:
     from ..drill.run import Amounts, Drill, Outcome, Track
 
-_FAULTS = ("primary-down", "hang", "slow", "readonly", "database-down")
+_FAULTS = ("primary-down", "hang", "database-down")
 
 _NEEDS_YES = (
     "this application is neither in debug nor under test, so its stores may be those of users. A drill makes, changes "
@@ -86,7 +86,7 @@ def _drill_of(app: Flask, state: State) -> Iterator[Drill]:
     from ..drill.faults import Faults, Undrillable  # not paid for by workers
     from ..drill.run import Drill, NotReady, NotWell, Parts
 
-    faults = Faults(state.backend, slow=1.5 * state.settings.slow)
+    faults = Faults(state.backend)
     parts = Parts(app, state.backend, state.repository, state.monitor)
     try:
         state.backend.primary.find_shards(2.0)

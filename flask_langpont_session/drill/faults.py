@@ -7,7 +7,7 @@ database's pool lends none while it is to be away.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from typing import Any
@@ -17,7 +17,6 @@ from redis import exceptions as driver
 
 from ..policy.health import PRIMARY
 from ..stores.backend import Backend
-from ..stores.redis.commands import READ
 from ..stores.redis.connections import Bounded, bounded
 from ..stores.sql.database import Database
 
@@ -27,16 +26,12 @@ class Fault(StrEnum):
 
     PRIMARY_DOWN = "primary-down"
     HANG = "hang"
-    SLOW = "slow"
-    READONLY = "readonly"
     DATABASE_DOWN = "database-down"
 
 
 IN_WORDS: Mapping[Fault, str] = {
     Fault.PRIMARY_DOWN: "the primary refuses connections",
     Fault.HANG: "the primary answers nothing",
-    Fault.SLOW: "the primary answers late",
-    Fault.READONLY: "the primary refuses writes",
     Fault.DATABASE_DOWN: "the database refuses connections",
 }
 
@@ -49,12 +44,10 @@ class Faults:
     """The faults of one application's stores.
 
     :ivar present: the fault that is on; None: all is well.
-    :param slow: seconds by which an answer comes late.
     """
 
-    def __init__(self, backend: Backend, slow: float) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._slow = slow
         self.present: Fault | None = None
 
     @contextmanager
@@ -117,20 +110,12 @@ class Faults:
         if self.present is Fault.HANG:
             _wait(left())
 
-    def on_exchange(self, exchange: Callable[[bytes, int], list[Any]], data: bytes, count: int, left: Any) -> list[Any]:
-        """Answer as the fault says where something is asked over a connection to the primary."""
-        fault = self.present
-        if fault is Fault.PRIMARY_DOWN:
+    def on_asking(self, left: Callable[[], float]) -> None:
+        """Fail or hang, as the fault says, where something is about to be asked over a connection to the primary."""
+        if self.present is Fault.PRIMARY_DOWN:
             raise driver.ConnectionError("this is a drill: the connection is closed")
-        if fault is Fault.HANG:
+        if self.present is Fault.HANG:
             _wait(left())
-        if fault is Fault.READONLY:
-            return _without_writes(exchange, commands_in(data))
-        if fault is Fault.SLOW:
-            if left() < self._slow:
-                _wait(left())
-            time.sleep(self._slow)  # the fault itself: a late answer
-        return exchange(data, count)
 
 
 class _Faulty:
@@ -144,7 +129,8 @@ class _Faulty:
         return super()._connect()  # type: ignore[misc]
 
     def exchange(self, data: bytes, count: int) -> list[Any]:
-        return self.faults.on_exchange(super().exchange, data, count, self.deadline.left)  # type: ignore[misc]
+        self.faults.on_asking(self.deadline.left)
+        return super().exchange(data, count)  # type: ignore[misc, no-any-return]
 
     def is_quiet(self) -> bool:
         is_closed = self.faults.present is Fault.PRIMARY_DOWN
@@ -154,49 +140,3 @@ class _Faulty:
 def _wait(seconds: float) -> None:
     time.sleep(max(0.0, seconds))  # the fault itself: no answer comes within the time-out
     raise driver.TimeoutError("this is a drill: there is no answer")
-
-
-_READING = frozenset(
-    {b"TIME", b"GET", b"HGETALL", b"HMGET", b"PTTL", b"EXISTS", b"INFO", b"CLIENT", b"ACL", b"READONLY", b"ASKING"}
-)
-"""Commands of this package that a server which takes no writes does all the same, as it does a read that would extend a
-life."""
-
-
-def _without_writes(exchange: Callable[[bytes, int], list[Any]], commands: Sequence[Sequence[bytes]]) -> list[Any]:
-    from ..stores.redis.wire import pack
-
-    allowed = [_reads(command) for command in commands]
-    data = b"".join(pack(tuple(command)) for command, is_read in zip(commands, allowed, strict=True) if is_read)
-    replies = iter(exchange(data, sum(allowed)) if data else ())
-    return [
-        next(replies) if is_read else driver.ReadOnlyError("this is a drill: no writes against a read only replica")
-        for is_read in allowed
-    ]
-
-
-def _reads(command: Sequence[bytes]) -> bool:
-    name = command[0].upper()
-    if name in (b"EVAL", b"EVALSHA"):
-        return command[1] in (READ.sha, READ.text)
-    return name in _READING
-
-
-def commands_in(data: bytes) -> list[list[bytes]]:
-    """Return the commands that are packed in the bytes of a request."""
-    commands, at = [], 0
-    while at < len(data):
-        parts, at = _number(data, at)
-        command = []
-        for _ in range(parts):
-            size, at = _number(data, at)
-            command.append(data[at : at + size])
-            at += size + 2
-        commands.append(command)
-    return commands
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number in a line that begins with its kind, and where the next line begins."""
-    end = data.index(b"\r\n", at)
-    return int(data[at + 1 : end]), end + 2

@@ -61,11 +61,6 @@ READY = 5.0
 _PACE = 1.0
 """Seconds from one round over all features to the next."""
 
-_BUSY = (
-    ": ten answers within two seconds tell a slow store, which a drill has with a REDIS_TIMEOUT of 0.26 at most; and a "
-    "process that waits for the processor itself takes no store for slow"
-)
-
 _ALL_WELL = Answering(reads=True, database=True)
 
 
@@ -128,8 +123,6 @@ class Outcome:
     """The result of one drill.
 
     :param level: of this process in the outage.
-    :param levels: in which requests may be meanwhile. Where the primary is slow it is tried again now and then: on a
-        busy machine it may look as if that were to blame.
     :param noticed: seconds until it was there; `slowest`: of the requests meanwhile.
     :param over: seconds from the end of the fault until nothing waited any more.
     :param signing: what signing in and out came to: a sentence each, and whether it was as promised.
@@ -138,7 +131,6 @@ class Outcome:
     fault: Fault
     level: int
     answering: Answering
-    levels: frozenset[int]
     tracks: Sequence[Track]
     noticed: float = 0.0
     slowest: float = 0.0
@@ -197,8 +189,7 @@ class Drill:
             raise NotReady(str(error)) from None
         level = self._level_of(fault)
         answering = Answering(reads=level < 2, database=fault is not Fault.DATABASE_DOWN)
-        levels = frozenset({level, 0} if fault is Fault.SLOW else {level})
-        outcome = Outcome(fault, level, answering, levels, list(self._tracks(level, answering)))
+        outcome = Outcome(fault, level, answering, list(self._tracks(level, answering)))
         reader, leaver = self._signed_in(), self._signed_in()
         for track in outcome.tracks:
             self._begin(reader, track)
@@ -221,7 +212,7 @@ class Drill:
         if fault is Fault.DATABASE_DOWN:
             return 0
         has_replica = REPLICA in self._backend.redis and bool(self._backend.redis[REPLICA].endpoints)
-        return 1 if fault is Fault.READONLY or has_replica else 2
+        return 1 if has_replica else 2
 
     def _tracks(self, level: int, answering: Answering) -> Iterator[Track]:
         for feature in self._settings.table.features.values():
@@ -254,21 +245,15 @@ class Drill:
 
     def _during(self, reader: Browser, track: Track, outcome: Outcome) -> None:
         seen, took = self._read(reader, track)
-        level = seen.level if seen.level in outcome.levels else outcome.level
-        promised = promise(self._settings, track.feature, level, outcome.answering)
-        track.shown.note(took, seen.source if promised.is_shown else "default")
+        track.shown.note(took, seen.source if track.promised.is_shown else "default")
         default = None if track.key is None else self._settings.defaults.get(track.key)
-        track.blame(broken_by_reading(seen, promised, level, track.stored, default))
+        track.blame(broken_by_reading(seen, track.promised, outcome.level, track.stored, default))
         if track.key is None:
             return
         value = f"{MARK} {secrets.token_hex(4)}"
-        began_at, place, took = self._write(reader, track, value)
+        _, place, took = self._write(reader, track, value)
         track.written.note(took, place)
-        # What is slow may be given up in the middle of a request.
-        possible = outcome.levels if began_at == 0 else {outcome.level}
-        promises = [promise(self._settings, track.feature, each, outcome.answering) for each in possible]
-        if all(broken_by_writing(place, each) for each in promises):
-            track.blame(broken_by_writing(place, track.promised))
+        track.blame(broken_by_writing(place, track.promised))
         if place is not Kept.NOWHERE:
             track.stored = value
 
@@ -346,8 +331,7 @@ class Drill:
         began, shard = time.monotonic(), self._health.locate(reader.visit(lambda session: session.digest).result)
         while not self._is_noticed(outcome, shard):
             if time.monotonic() - began > PATIENCE:
-                why = _BUSY if outcome.fault is Fault.SLOW else ""
-                raise NotWell(f"the outage was not noticed within {PATIENCE:g} s{why}")
+                raise NotWell(f"the outage was not noticed within {PATIENCE:g} s")
             outcome.slowest = max(outcome.slowest, self._stir(reader, outcome.fault))
             time.sleep(0.01)  # the monitor of this process, which is to notice it, has the processor meanwhile
         outcome.noticed = time.monotonic() - began
@@ -365,8 +349,7 @@ class Drill:
 
     def _is_noticed(self, outcome: Outcome, shard: str) -> bool:
         store = DATABASE if outcome.fault is Fault.DATABASE_DOWN else f"{PRIMARY}{shard}"
-        ways = (WRITE,) if outcome.fault is Fault.READONLY else (READ, WRITE)
-        is_lost = {(store, way) for way in ways} <= self._health.open_stores()
+        is_lost = {(store, READ), (store, WRITE)} <= self._health.open_stores()
         return is_lost and self._health.snapshot(shard).level == outcome.level
 
     def _wait_until_well(self, when: str, patience: float = PATIENCE) -> float:

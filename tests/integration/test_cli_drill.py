@@ -67,8 +67,8 @@ def test_each_feature_gets_what_the_table_promises(
         done = run_flask(tmp_path, ["--app", "shop", *DRILL, "all", "--for", "0", "--yes"], 300)
         after = keys(primary)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stdout.count("  all as promised\n") == 5
-    assert re.findall(r"^  level (\d)", done.stdout, re.MULTILINE) == ["1", "1", "1", "1", "0"]
+    assert done.stdout.count("  all as promised\n") == 3
+    assert re.findall(r"^  level (\d)", done.stdout, re.MULTILINE) == ["1", "1", "0"]
     assert "  ok  sign-in               is refused (503)\n" in done.stdout
     assert users_of_drills(places["DATABASE_URL"]) == 0
     assert after == before
@@ -117,14 +117,14 @@ def test_a_broken_promise_is_found(make_app: MakeApp, monkeypatch: pytest.Monkey
 def test_no_drill_is_made_where_a_store_is_lost_while_it_begins(make_app: MakeApp) -> None:
     """Such a loss is an outage of its own, of which the drill knows nothing: no feature is blamed for it."""
     state = parts(app := make_app())
-    faults = Faults(state.backend, slow=0.2)
+    faults = Faults(state.backend)
     drill = Drill(Parts(app, state.backend, state.repository, state.monitor), faults)
 
     def lose_the_primary(*_: object, **__: object) -> None:
         state.backend.health.failed(StoreError(PRIMARY, ErrorClass.UNREACHABLE, "TimeoutError", timed_out=True), WRITE)
 
     with faults.laid(), signed_in.connected_to(lose_the_primary), pytest.raises(NotReady, match="was lost before"):
-        drill.run(Fault.READONLY, 0)
+        drill.run(Fault.PRIMARY_DOWN, 0)
     drill.clean_up()
 
 
@@ -132,7 +132,7 @@ def test_no_drill_is_made_where_a_store_is_lost_while_it_begins(make_app: MakeAp
 def test_a_drill_that_is_interrupted_leaves_nothing(primary: Valkey, tmp_path: Path, number: signal.Signals) -> None:
     """A drill that is interrupted in the middle of its outage leaves nothing."""
     write_shop(tmp_path, REDIS_URL=primary.url)
-    command = RunningCommand(tmp_path, ["--app", "shop", "--debug", *DRILL, "readonly", "--for", "3600"])
+    command = RunningCommand(tmp_path, ["--app", "shop", "--debug", *DRILL, "primary-down", "--for", "3600"])
     wait_until(lambda: bool(keys(primary)), "that it has begun")
     command.process.send_signal(number)
     done = command.answer(60)
@@ -161,10 +161,10 @@ def test_what_the_database_does_for_a_request_that_is_over_is_waited_for(
 ) -> None:
     """It may insert a row; that goes, too."""
     state = parts(app := make_app())
-    faults = Faults(state.backend, slow=0.2)
+    faults = Faults(state.backend)
     drill = Drill(Parts(app, state.backend, state.repository, state.monitor), faults)
     with faults.laid():
-        drill.run(Fault.READONLY, 0)
+        drill.run(Fault.PRIMARY_DOWN, 0)
     may_insert, calls, stop = threading.Event(), state.backend.database.calls, state.monitor.stop
 
     def insert() -> None:
