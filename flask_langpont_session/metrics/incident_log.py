@@ -29,7 +29,7 @@ _COUNTED: Mapping[str, str] = {
 }
 """Counter → what it counts."""
 
-_WITHOUT_DATABASE = "sign-ins and changes of rights are refused (503). "
+_WITHOUT_DATABASE = "no user can sign in, and no right changes (503)"
 
 
 class IncidentLog:
@@ -119,8 +119,9 @@ class IncidentLog:
         )
 
     def _users(self, level: int, lost: Collection[str]) -> str:
-        refused = _WITHOUT_DATABASE if DATABASE in lost else ""
-        return refused + self._what_users_get(level)
+        if DATABASE not in lost:
+            return self._what_users_get(level)
+        return f"{_WITHOUT_DATABASE}. {self._what_users_get(level) if level else 'All else is as usual'}"
 
     def _counters(self) -> dict[str, int]:
         counters = self._recorder.counters()
