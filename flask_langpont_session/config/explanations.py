@@ -163,6 +163,8 @@ def key_lines(settings: Settings, key: str) -> list[str]:
         f"{'feature':10}{feature.name}",
         f"{'priority':10}{feature.priority}",
         f"{'meaning':10}{_meaning(settings, key)}",
+        f"{'lives':10}{_lives(settings, key)}",
+        f"{'goes to':10}{_heirs(settings, feature.category)}",
     ]
     priorities = {"": feature.priority}
     if feature.category == AUTH:
@@ -179,6 +181,38 @@ def key_lines(settings: Settings, key: str) -> list[str]:
         durable = json.dumps([key], ensure_ascii=False)
         lines.append(f"to have the database keep it for signed-in users: {PREFIX}DURABLE_KEYS = {durable}")
     return lines
+
+
+def _lives(settings: Settings, key: str) -> str:
+    """Return for how long a key is kept: of a user, of a visitor, without user and rights, and in a permanent
+    session."""
+    ttl = settings.table.categories[settings.table.feature_of(key).category].ttl
+    if ttl is not None:
+        return f"{_lasting(ttl)} unused, and no longer than its session"
+    of_visitors = "" if settings.is_identity(key) else f", a visitor's {_lasting(settings.visitor_seconds)}"
+    users = f"a user's {_lasting(settings.idle_timeout)} unused"
+    return f"as long as its session: {users}{of_visitors}, a permanent one as its cookie"
+
+
+def _lasting(seconds: int) -> str:
+    """Return a time in its largest whole unit.
+
+    >>> _lasting(86_400), _lasting(5400)
+    ('24 h', '90 min')
+    """
+    unit, name = next((each for each in ((3600, "h"), (60, "min")) if seconds % each[0] == 0), (1, "s"))
+    return f"{seconds // unit} {name}"
+
+
+def _heirs(settings: Settings, category: str) -> str:
+    """Return in whose sessions of the same browser a key goes on when its own ends."""
+    is_carried_out, is_carried_in = category in settings.carry_on_sign_out, category in settings.carry_on_sign_in
+    return {
+        (False, False): "no other session: it ends with its own",
+        (False, True): "the user as whom a visitor signs in; never another user",
+        (True, False): "the visitor that is left when a user signs out",
+        (True, True): "the browser's next visitor and user",
+    }[is_carried_out, is_carried_in]
 
 
 def _special(settings: Settings, key: str) -> str | None:

@@ -178,6 +178,12 @@ class Settings:
         time is left for the answer."""
         return self.redis_timeout / 4
 
+    @property
+    def visitor_seconds(self) -> int:
+        """Return the seconds after its last use for which a visitor's data is kept: that session has no end of its own,
+        so it lives as long as the data with the longest TTL."""
+        return max((c.ttl for c in self.table.categories.values() if c.ttl), default=self.idle_timeout)
+
     def behaviour(self, priority: Priority, level: int) -> Behaviour:
         """Return the behaviour that the decision table has for a priority at a level."""
         return self.behaviour_table[priority][level]

@@ -85,8 +85,7 @@ class Backend:
         self.health = health
         self.clock = health.clock
         self.lacks: dict[tuple[str, str], Lack] = {}
-        longest = max((c.ttl for c in self.table.categories.values() if c.ttl), default=settings.idle_timeout)
-        self._anonymous_ms = longest * 1000
+        self._visitor_ms = settings.visitor_seconds * 1000
         empty_ms = (max(settings.local_cache_ttl, settings.journal_ttl) + _EMPTY_AFTER_ALL) * 1000
         self.limits = Limits(MAX_FIELDS, settings.max_category_bytes, empty_ms)
 
@@ -172,7 +171,7 @@ class Backend:
         """Return the milliseconds a category's data may lie unused: its own TTL, cut to the session's life. A visitor's
         session has no end of its own unless it is permanent: its data lives as long as that with the longest TTL."""
         ttl = self._ttl(category)
-        whole = life.idle_ms if kind == SIGNED_IN or life.is_permanent else self._anonymous_ms
+        whole = life.idle_ms if kind == SIGNED_IN or life.is_permanent else self._visitor_ms
         return whole if ttl is None else min(ttl * 1000, whole)
 
     def lives_of_former(self, former: Mapping[str, Former], kind: str, life: Life) -> Mapping[str, int]:

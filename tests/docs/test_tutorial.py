@@ -18,7 +18,10 @@ from .serving import Browser, environment, running
 DOCS = ROOT / "docs"
 TUTORIAL, SHOP = DOCS / "tutorial" / "shop.md", DOCS / "tutorial" / "shop.py"
 
-ABOUT_THE_SHOP = [DOCS / "how-to" / f"{name}.md" for name in ("test", "revoke", "rotate-keys", "data-is-gone")]
+ABOUT_THE_SHOP = [
+    DOCS / "keys.md",
+    *(DOCS / "how-to" / f"{name}.md" for name in ("test", "revoke", "rotate-keys", "data-is-gone")),
+]
 """Pages whose commands are run beside the shop. Where they are about hanako, hanako is signed in there."""
 
 

@@ -188,6 +188,8 @@ def test_explain_a_key(make_app: MakeApp) -> None:
         "feature   other",
         "priority  high",
         "meaning   data, in Redis alone; no feature names it",
+        "lives     as long as its session: a user's 1 h unused, a visitor's 24 h, a permanent one as its cookie",
+        "goes to   the user as whom a visitor signs in; never another user",
         "level 0 normal                primary: Redis",
         f"level 1 replica               {copy}",
         f"level 2 local_cache           {copy}",

@@ -68,28 +68,6 @@ def test_without_the_database_it_says_that_no_user_can_sign_in(desk: Desk) -> No
     assert desk.said()[0].endswith(f"Level 0 normal: {refused}")
 
 
-def test_one_line_says_that_a_store_is_lost(desk: Desk) -> None:
-    desk.lose()
-    assert desk.fields() == {
-        "langpont_event": "store_lost", "langpont_store": "primary", "langpont_address": "primary.example:1",
-        "langpont_ways": ["read", "write"], "langpont_cause": "unreachable",
-        "langpont_detail": "no answer within 250 ms", "langpont_level": 2,
-    }  # fmt: skip
-    assert desk.said() == [
-        "session store primary (primary.example:1) is lost for reads and writes: unreachable (no answer within "
-        "250 ms); does not answer: its server hangs, is busy (SLOWLOG GET, its processor, swap), or something on the "
-        "way drops what is sent (a security group, a firewall); or LANGPONT_SESSION_REDIS_URL is not its address; see "
-        "docs/operations.md#redis-connection-failed. Level 2 local_cache: what 2 gives"
-    ]
-
-
-def test_without_the_database_it_says_that_nobody_can_sign_in(desk: Desk) -> None:
-    desk.lose(DATABASE, level=0)
-    assert desk.said()[0].endswith(
-        "Level 0 normal: no user can sign in, and no right changes (503). All else is as usual"
-    )
-
-
 def test_one_line_says_that_it_is_back_and_what_it_cost(desk: Desk) -> None:
     """Losses that were counted before the outage are not part of its cost."""
     desk.recorder.count("grants_refused", by=5)
