@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import Flask
@@ -52,17 +52,9 @@ def problems_of(settings: Settings, app: Flask, wrong: Set[str], tables: list[st
     return [problem for problem in problems if not problem.startswith(about)]
 
 
-class _Relation(NamedTuple):
-    """A relation of settings that is a mistake.
-
-    :param names: of the settings; where one of them is wrong alone there is nothing to say.
-    :param is_broken: whether they are that.
-    :param text: what is wrong, without the prefix.
-    """
-
-    names: Set[str]
-    is_broken: bool
-    text: str
+_Relation = tuple[Set[str], bool, str]
+"""Names of settings, of which none may be wrong alone; whether they are a mistake together; and what it is, without the
+prefix."""
 
 
 def _relations(settings: Settings, wrong: Set[str]) -> list[str]:
@@ -76,15 +68,17 @@ def _lives(settings: Settings) -> Iterator[_Relation]:
     interval, idle = settings.verify_interval, settings.idle_timeout
     for name in ("idle_timeout", "privileged_idle_timeout"):
         timeout = getattr(settings, name)
-        yield _Relation(
+        yield (
             {"verify_interval", name},
             timeout is not None and timeout / 4 < interval,
             f"VERIFY_INTERVAL: at most a quarter of {name.upper()}, else a session that is only read would run out",
         )
-    yield _Relation(
-        {"idle_timeout", "absolute_timeout"}, idle > settings.absolute_timeout, "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT"
+    yield (
+        {"idle_timeout", "absolute_timeout"},
+        idle > settings.absolute_timeout,
+        "IDLE_TIMEOUT: at most ABSOLUTE_TIMEOUT",
     )
-    yield _Relation(
+    yield (
         {"grace", "verify_interval"},
         0 < settings.grace < interval,
         "GRACE: 0, or at least VERIFY_INTERVAL; a copy may always be as old as that",
@@ -97,7 +91,7 @@ def _waits(settings: Settings) -> Iterator[_Relation]:
     for name in ("redis_timeout", "database_timeout"):
         seconds = getattr(settings, name)
         text = f"{name.upper()}: {seconds:g} s alone is {budget}"
-        yield _Relation({name, "request_budget"}, seconds > settings.request_budget, text)
+        yield ({name, "request_budget"}, seconds > settings.request_budget, text)
 
 
 def _servers(settings: Settings) -> Iterator[_Relation]:
@@ -105,21 +99,21 @@ def _servers(settings: Settings) -> Iterator[_Relation]:
     kind = kind_of(settings.redis_url)
     if kind is Kind.CLUSTER or kind is Kind.GROUP:
         text = f"REPLICA_URL: the replicas of a {kind.value} are found with its primaries; leave this out"
-        yield _Relation({"redis_url", "replica_url"}, settings.replica_url is not None, text)
+        yield ({"redis_url", "replica_url"}, settings.replica_url is not None, text)
     for url, ready in (("redis_url", "redis_client"), ("database_url", "database_engine")):
         are_both = bool(getattr(settings, url)) and getattr(settings, ready) is not None
-        yield _Relation({url, ready}, are_both, f"{url.upper()} and {ready.upper()}: give one of them")
+        yield ({url, ready}, are_both, f"{url.upper()} and {ready.upper()}: give one of them")
 
 
 def _needed(settings: Settings) -> Iterator[_Relation]:
     """Yield the rules about settings that have no effect without another one."""
     for name in ("privileged_idle_timeout", "privileged_absolute_timeout"):
-        yield _Relation(
+        yield (
             {name, "privileged_roles"},
             getattr(settings, name) is not None and not settings.privileged_roles,
             f"{name.upper()}: it is about no session, because PRIVILEGED_ROLES is empty",
         )
-    yield _Relation(
+    yield (
         {"status_page", "health_url_prefix"},
         settings.status_page is not None and settings.health_url_prefix is None,
         "STATUS_PAGE: it is one of the health pages, of which HEALTH_URL_PREFIX says that there are none",

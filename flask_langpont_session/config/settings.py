@@ -161,11 +161,7 @@ class Settings:
     privileges: Privileges = field(init=False, repr=False)
     sealed_categories: frozenset[str] = field(init=False, repr=False)  # which are encrypted
     life: Life = field(init=False)
-
-    @property
-    def timeouts(self) -> Mapping[str, float]:
-        """Return the role of each store → the seconds that a request waits for one answer of it."""
-        return {PRIMARY: self.redis_timeout, REPLICA: self.redis_timeout, DATABASE: self.database_timeout}
+    timeouts: Mapping[str, float] = field(init=False, repr=False)  # role of a store → seconds for one answer of it
 
     @property
     def slow(self) -> float:
@@ -342,8 +338,10 @@ def _derive(settings: Settings) -> tuple[Built, list[str]]:
         _in_ms(settings.privileged_idle_timeout),
         _in_ms(settings.privileged_absolute_timeout),
     )
+    redis_timeout = settings.redis_timeout
     derived: dict[str, Any] = {
         "table": built.table,
+        "timeouts": {PRIMARY: redis_timeout, REPLICA: redis_timeout, DATABASE: settings.database_timeout},
         "behaviour_table": behaviours,
         "user_key_patterns": KeyPatterns(settings.user_keys),
         "privilege_key_patterns": patterns,
