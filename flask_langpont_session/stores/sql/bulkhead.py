@@ -31,9 +31,6 @@ from ...support.threads import start_daemon
 
 T = TypeVar("T")
 
-IDLE_SECONDS = 60.0
-"""A thread that was not needed for so long ends. Applications that come and go, as in tests, leave none behind."""
-
 FAIR_SHARE = 0.8
 """The share of its time that a call must have had on its thread for its lateness to be its own. In less time a store
 that gives up by itself (the database's statement time-out) could not have said so."""
@@ -248,10 +245,7 @@ class Bulkhead:
 
     def _dismiss(self, _: int) -> threading.Thread | None:
         """Have an idle thread end, if this slot has one."""
-        try:
-            inbox = self._free.pop()
-        except IndexError:  # it is just ending by itself
-            return None
+        inbox = self._free.pop()
         self._free.insert(0, None)
         if inbox is None:
             return None
@@ -273,12 +267,7 @@ class Bulkhead:
         self._threads: weakref.WeakKeyDictionary[_Inbox, threading.Thread] = weakref.WeakKeyDictionary()
 
     def _hand_over(self, job: _Job[Any]) -> None:
-        try:
-            inbox = self._free.pop()
-        except IndexError:  # an idle thread is just ending; its place is ours all the same
-            inbox = None
-        if inbox is None:
-            inbox = self._start_thread()
+        inbox = self._free.pop() or self._start_thread()
         inbox.put(job)
 
     def _start_thread(self) -> _Inbox:
@@ -294,7 +283,7 @@ class Bulkhead:
 
 def _serve(inbox: _Inbox, free: _Slots, places: threading.Semaphore, running: set[_Job[Any]]) -> None:
     """Run the calls of one thread. Holds no reference to the bulkhead, which may go away."""
-    while job := _next_job(inbox, free):
+    while job := inbox.get():
         running.add(job)
         job.run()
         running.discard(job)
@@ -303,19 +292,6 @@ def _serve(inbox: _Inbox, free: _Slots, places: threading.Semaphore, running: se
         places.release()
         job.done.release()
         del job  # while idle, hold nothing of the last call
-
-
-def _next_job(inbox: _Inbox, free: _Slots) -> _Job[Any] | None:
-    try:
-        return inbox.get(timeout=IDLE_SECONDS)
-    except queue.Empty:
-        pass
-    try:
-        free.remove(inbox)
-    except ValueError:  # a caller took this slot just now: its job is on the way
-        return inbox.get()
-    free.insert(0, None)
-    return None
 
 
 _bulkheads: weakref.WeakSet[Bulkhead] = weakref.WeakSet()

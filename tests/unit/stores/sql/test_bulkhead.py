@@ -262,27 +262,6 @@ def test_never_more_calls_at_a_time_than_slots() -> None:
     assert bulkhead.call(lambda: "well", LONG) == "well"
 
 
-def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that is not needed goes away, and its slot starts a new one."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
-    bulkhead = Bulkhead(1, "test-idle")
-    for _ in range(3):
-        assert bulkhead.call(lambda: "well", LONG) == "well"
-        [*alive] = threads("test-idle")
-        for thread in alive:
-            thread.join(LONG)
-        assert threads("test-idle") == []
-
-
-def test_idle_threads_that_end_lose_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that comes just when its thread gives up is still run."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.0005)
-    bulkhead = Bulkhead(2, "test-race")
-    for number in range(300):
-        assert bulkhead.call(lambda number=number: number, LONG) == number  # type: ignore[misc]
-        time.sleep(0.0005)
-
-
 def test_a_system_without_threads_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started, the slot is not lost."""
 
