@@ -204,12 +204,14 @@ class WritesNotKept:
         ``written since``.
     :param category: the session category that the keys belong to.
     :param count: how many keys that are.
+    :param digest: the first characters of the session's digest; empty: it is the request's own, or there are several.
     """
 
     what: str
     cause: str
     category: str
     count: int
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,21 +105,23 @@ class Losses:
         for (category, basis), count in found.items():
             self.note(Loss.MERGE_CONFLICTS, Cause.of_conflict(basis), category, count)
 
-    def lost_by_redis(self, category: str, there: CategoryCopy, seen: int, given: int = 0) -> None:
+    def lost_by_redis(self, digest: str, category: str, there: CategoryCopy, seen: int, given: int = 0) -> None:
         """Count a category of which Redis has less than the host has seen, and no worker has given back more.
 
+        :param digest: of its session.
         :param there: what Redis has.
         :param seen: the latest version that the host knows of.
         :param given: the version that this worker has given back; 0: none.
         """
         if there.version < seen or (given and there.given_back == given):
-            self.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, category)
+            self.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, category, digest=digest)
 
-    def note(self, loss: Loss, cause: Cause, category: str, count: int = 1) -> None:
+    def note(self, loss: Loss, cause: Cause, category: str, count: int = 1, *, digest: str = "") -> None:
         """Note that some changes of a category were not kept.
 
         :param cause: one of :data:`CAUSES` of that loss.
+        :param digest: of their session, if the event is to name it.
         """
         if count:
             self._recorder.count_loss(loss, cause, category, count)
-            self._emit(events.writes_not_kept, events.WritesNotKept(loss, cause, category, count))
+            self._emit(events.writes_not_kept, events.WritesNotKept(loss, cause, category, count, events.short(digest)))

@@ -306,7 +306,7 @@ class LossCount(Step):
         for place, copy in zip(entries, copies, strict=True):
             doubt = self._doubts.pop(place)
             if copy.mark:  # else the session is over
-                self._backend.reports.losses.lost_by_redis(place[1], copy, doubt.seen, doubt.version)
+                self._backend.reports.losses.lost_by_redis(*place, copy, doubt.seen, doubt.version)
         return False
 
 

@@ -401,8 +401,8 @@ class Carries(Step):
         lost = list(self._lost({entry: left[entry] for entry in done}))
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
-        for _, name in lost:
-            self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name)
+        for origin, name in lost:
+            self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name, digest=origin)
         being_carried = steps.being_carried(self._backend)  # of these less is there than will be
         whole = [entry for entry in done if entry.digest not in being_carried]
         changed = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}

@@ -224,7 +224,7 @@ class Reads:
             latest = self._backend.register.latest_version(ref.digest, name)
             is_known = there.given_back or self._backend.memory.category(ref.digest, name) is not None
             if not (is_known or self._backend.register.is_wiped_since(ref.digest, name, latest - 1000)):
-                self._reports.losses.lost_by_redis(name, there, latest)
+                self._reports.losses.lost_by_redis(ref.digest, name, there, latest)
 
     def _lacks(self, ref: RecordRef, name: str, there: CategoryCopy, now_us: int, life_us: int) -> bool:
         """Return whether the primary lacks data of one category, as :meth:`_seem_lost` does.

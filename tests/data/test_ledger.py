@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,15 @@ def test_a_theme_that_was_shown_at_level_0_stays() -> None:
     assert [life.verify(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [0, 0]
     life.saw_theme("dark")
     assert [life.verify(shown(theme=theme)).themes_lost for theme in (None, "dark")] == [1, 0]
+
+
+def test_only_what_a_counted_loss_covers_is_left_out() -> None:
+    """Nothing covers what is there twice, comes back, or belongs to another list."""
+    wrong = Wrongs(*range(1, 11))
+    data = {"lost", "firm_lost", "destroyed", "increments_lost", "texts_lost"}
+    assert wrong.but_for(data=False, theme=False) == wrong
+    assert wrong.but_for(data=True, theme=False) == replace(wrong, **dict.fromkeys(data, 0))
+    assert wrong.but_for(data=False, theme=True) == replace(wrong, themes_lost=0)
 
 
 def test_after_a_wipe_without_an_answer_anything_may_be_there(life: Life) -> None:

@@ -266,3 +266,24 @@ def test_d33_what_was_brought_to_another_id_meanwhile_is_what_the_host_knew(
         shown = look(browser, worker, 0)
         assert (shown["list"], shown["count"]) == ([*FIVE, 6, 7], COUNTED + 1)
         assert not reported(worker)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_i30_another_id_by_a_worker_that_knows_less_takes_along_what_its_sibling_knows(
+    stage: Stage, host: HostMaker, kind: str
+) -> None:
+    """Redis is emptied, and nothing was given back yet: of a former id of a user nothing will be."""
+    with host(workers=2) as a:
+        here, sibling = a.workers
+        browser = session_of(kind, here)
+        with nothing_is_replayed(a):
+            with stage.redis.client() as client:
+                client.flushall()
+            wait_until(lambda: bool(sibling.counters().get("DataLost")), "the loss is noticed")
+            send(browser, sibling, "/regenerate", 0)
+            assert not look(browser, sibling, 0)["available"]
+        home(*a.workers)
+        for worker in a.workers:
+            shown = look(browser, worker, 0)
+            assert (shown["list"], shown["count"], shown["text"]) == (FIVE, COUNTED, "before")
+        assert not reported(*a.workers)

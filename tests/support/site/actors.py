@@ -344,6 +344,7 @@ class Actor:
         session = short(self.browser.cookie)
         text = f"{asked:6.2f}–{answered:6.2f} {worker.name} {what}: {answer.status} {told} [{session}]"
         self.history.append(Event(asked, session, text))
+        self.life.sessions.add(session)
 
     def _lasting(self, answer: Answer) -> Mapping[str, Any] | None:
         """Return the answer's content if it promises that what was written lasts, or that what it shows is stored; else

@@ -35,6 +35,9 @@ USER, ROLE = "_user_id", "user_role"
 LIST, BLIND, TEXT, COUNT, LOOK = "translation_context", "source_lang", "input_text", "usage_count", "theme"
 """Keys of the default table: all but the last are of priority ``high`` and in one category; the last is ``medium``."""
 
+DATA, THEME = "translation", "ui"
+"""The category of all but the last, and that of the last."""
+
 FEATURE = "translation_state"
 """To which the list and the texts belong."""
 
@@ -271,7 +274,9 @@ def note_reports(path: Path) -> None:
             return
         cookie = request.cookies.get(COOKIE, "") if has_request_context() else ""
         session_id = digest_of(cookie.split(".")[0])[:8] if cookie else ""
-        report = Report(time.monotonic(), session_id, event.what, event.cause, event.category, event.count)
+        report = Report(
+            time.monotonic(), event.digest[:8] or session_id, event.what, event.cause, event.category, event.count
+        )
         with lock, path.open("a") as file:
             file.write(json.dumps(report) + "\n")
 

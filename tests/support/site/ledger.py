@@ -7,7 +7,7 @@ of order can be named. One request at a time uses a session: each read began aft
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ class Life:
     :ivar possible: entries without such an answer: they may be there or not.
     :ivar older: how often an answer that called the feature available lacked what an earlier one had shown.
     :ivar lacked: what the first of those answers lacked.
+    :ivar sessions: the beginnings of the digests under which it was.
     :ivar missing: what the last answer that called the feature available lacked.
     """
 
@@ -32,6 +33,7 @@ class Life:
     older: int = 0
     lacked: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
     counted: int = 0
     perhaps_counted: int = 0
     #: The texts that the blind key may have; None: none.
@@ -135,6 +137,15 @@ class Wrongs:
     def lacks(self) -> bool:
         """Return whether anything that was acknowledged is not there."""
         return any((self.lost, self.firm_lost, self.destroyed, self.increments_lost, self.texts_lost))
+
+    def but_for(self, *, data: bool, theme: bool) -> Wrongs:
+        """Return what is wrong beside a loss that the package has counted.
+
+        :param data: of the list, the counter and the blind key.
+        :param theme: of the key of priority medium.
+        """
+        left = replace(self, themes_lost=0) if theme else self
+        return replace(left, lost=0, firm_lost=0, destroyed=0, increments_lost=0, texts_lost=0) if data else left
 
     def __iadd__(self, other: Wrongs) -> Wrongs:
         for name, number in vars(other).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from devservers.processes import wait_until
@@ -13,11 +13,11 @@ from flask_langpont_session.metrics.losses import Cause
 
 from .account import state_of
 from .actors import Actor, Clear, Crowd
-from .application import LIST
+from .application import DATA, LIST, THEME
 from .browser import Browser
 from .findings import Finding, reports_of, short
 from .hosts import LONG, Worker
-from .ledger import Wrongs
+from .ledger import Life, Wrongs
 
 WRITES = ("writes_lost", "merge_conflicts", "merge_dropped", "request_only_writes")
 """Counters of the package that cover a write which is not there."""
@@ -37,14 +37,16 @@ class Verdict:
     """The result of a run.
 
     :ivar undone_reported: how many of the undone clears were reported as lost by the request that was to clear.
+    :ivar uncounted: what is found beside the losses that the package has counted, of those very sessions.
     :ivar lacking: lists and counters of which something is gone for good, each session once.
-    :ivar lost_by_redis: how many of them the package has counted as lost.
+    :ivar counted: how many of them the package has counted.
     :ivar wrong: sentences; none: everything that was promised was kept.
     """
 
     seed: int
     acknowledged: Counter[str]
     found: Wrongs
+    uncounted: Wrongs
     lists_damaged: int
     clears: int
     undone: int
@@ -58,8 +60,9 @@ class Verdict:
     faults: Mapping[str, int]
     older: int
     ended_lacking: int
+    ended_uncounted: int
     lacking: int
-    lost_by_redis: int
+    counted: int
     wrong: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, str]]:
@@ -71,7 +74,7 @@ class Verdict:
         yield "older entries destroyed", f"{found.destroyed}, in {self.lists_damaged} lists"
         yield "answers that lacked older entries", str(self.older)
         yield "older entries that were gone when a session ended", str(self.ended_lacking)
-        yield "sessions that lack anything / counted as lost", f"{self.lacking} / {self.lost_by_redis}"
+        yield "sessions that lack anything / counted as lost", f"{self.lacking} / {self.counted}"
         yield "entries twice / out of order / foreign", f"{found.twice} / {found.disordered} / {found.foreign}"
         yield "blind writes lost / themes lost", f"{found.texts_lost} / {found.themes_lost}"
         yield "increments acknowledged", str(self.acknowledged["count"])
@@ -90,7 +93,7 @@ class Verdict:
 
     def figures(self) -> dict[str, Any]:
         """Return the figures, for programs."""
-        return {**vars(self), "found": vars(self.found)}
+        return {**vars(self), "found": vars(self.found), "uncounted": vars(self.uncounted)}
 
 
 def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) -> Verdict:
@@ -98,7 +101,8 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
 
     :param faults: what happened, how often.
     """
-    found, damaged, lacking, wrong = Wrongs(), 0, 0, list(crowd.errors)
+    found, uncounted, damaged, wrong = Wrongs(), Wrongs(), 0, list(crowd.errors)
+    lacking, ended, lost = list[bool](), list[Life](), _lost_by_redis(workers)
     for actor in crowd.actors:
         shown, verified = _verify(actor, workers, wrong)
         if any(vars(verified).values()):
@@ -109,9 +113,12 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
             if life.older:
                 text = f"{life.older} answers lacked older entries, the first one {sorted(life.lacked)}"
                 actor.notes.append(Finding(text, actor.browser.cookie, sorted(life.lacked)))
+        is_counted = _is_counted([actor.life], DATA, lost)
         found += verified
+        uncounted += verified.but_for(data=is_counted, theme=_is_counted(actor.lives, THEME, lost))
         damaged += verified.destroyed > 0
-        lacking += verified.lacks + sum(bool(life.missing) for life in actor.lives[:-1])
+        ended += [life for life in actor.lives[:-1] if life.missing]
+        lacking += [is_counted] * verified.lacks
     graves = [(actor, grave) for actor in crowd.actors for grave in actor.graves]
     with ThreadPoolExecutor(_ASKING) as pool:
         showing = sum(pool.map(lambda one: _shows_anything(one[0], one[1], workers), graves))
@@ -119,6 +126,7 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         seed=crowd.seed,
         acknowledged=sum((actor.acknowledged for actor in crowd.actors), Counter()),
         found=found,
+        uncounted=uncounted,
         lists_damaged=damaged,
         clears=sum(len(actor.clears) for actor in crowd.actors),
         undone=0,
@@ -131,14 +139,25 @@ def verdict(crowd: Crowd, workers: Sequence[Worker], faults: Mapping[str, int]) 
         abandoned=crowd.abandoned,
         faults=faults,
         older=sum(life.older for actor in crowd.actors for life in actor.lives),
-        ended_lacking=sum(len(life.missing) for actor in crowd.actors for life in actor.lives[:-1]),
-        lacking=lacking,
-        lost_by_redis=sum(report.number for worker in workers for report in reports_of(worker) if report.cause == LOST),
+        ended_lacking=sum(len(life.missing) for life in ended),
+        ended_uncounted=sum(len(life.missing) for life in ended if not _is_counted([life], DATA, lost)),
+        lacking=len(lacking) + len(ended),
+        counted=sum(lacking) + sum(_is_counted([life], DATA, lost) for life in ended),
         wrong=wrong,
     )
     count_undone(made, crowd, workers)
     wrong += _wrong(made)
     return made
+
+
+def _lost_by_redis(workers: Sequence[Worker]) -> set[tuple[str, str]]:
+    """Return session and category of each loss that the package has counted."""
+    reports = (report for worker in workers for report in reports_of(worker))
+    return {(report.session, report.category) for report in reports if report.cause == LOST}
+
+
+def _is_counted(lives: Sequence[Life], category: str, lost: set[tuple[str, str]]) -> bool:
+    return any((session, category) in lost for life in lives for session in life.sessions)
 
 
 def _verify(actor: Actor, workers: Sequence[Worker], wrong: list[str]) -> tuple[Mapping[str, Any], Wrongs]:
@@ -233,13 +252,10 @@ def _reported(workers: Sequence[Worker]) -> Mapping[str, int]:
 
 
 def _wrong(made: Verdict) -> Iterator[str]:
-    """Yield the broken promises. A report excuses the loss of entries that no answer had shown; nothing excuses any
-    other."""
-    found = made.found
+    """Yield the broken promises. A report excuses the loss of entries that no answer had shown; of others, only one
+    that names the very session."""
+    found = made.uncounted
     covered = sum(made.reported[name] for name in WRITES)
-    is_covered = 0 < made.lacking <= made.lost_by_redis
-    if is_covered:  # each of these sessions is
-        found = replace(found, lost=0, firm_lost=0, texts_lost=0, destroyed=0, increments_lost=0)
     if (more := found.lost + found.firm_lost + found.texts_lost - covered) > 0:
         yield f"{more} acknowledged writes are neither there nor reported"
     if found.destroyed:
@@ -252,7 +268,7 @@ def _wrong(made: Verdict) -> Iterator[str]:
         (found.disordered, "entries are out of order"),
         (found.foreign, "entries were never appended to this list"),
         (found.themes_lost, "texts of priority medium that were stored are gone"),
-        (0 if is_covered else made.ended_lacking, f"entries of {LIST} were gone when their session ended"),
+        (made.ended_uncounted, f"entries of {LIST} were gone when their session ended"),
         (made.undone - made.undone_reported, "clears were undone"),
         (made.showing, "ended ids show data"),
     ):

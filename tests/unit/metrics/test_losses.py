@@ -20,15 +20,18 @@ def test_a_loss_is_counted_in_all_and_by_cause_and_category_and_sent() -> None:
     losses = Losses(recorder, lambda signal, event: sent.append((signal, event)))
     losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FULL, "ui", 2)
     losses.note(Loss.WRITES_LOST, Cause.JOURNAL_FAILED, "ui")
+    losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, "ui", digest="d" * 43)
     losses.note(Loss.MERGE_CONFLICTS, Cause.WRITTEN_SINCE, "ui", 0)
-    assert recorder.counters() == {"writes_lost": 3}
+    assert recorder.counters() == {"writes_lost": 4}
     assert recorder.losses() == {
         NotKept("writes_lost", "journal full", "ui"): 2,
         NotKept("writes_lost", "journal failed", "ui"): 1,
+        NotKept("writes_lost", "lost by redis", "ui"): 1,
     }
     assert sent == [
         (events.writes_not_kept, events.WritesNotKept("writes_lost", "journal full", "ui", 2)),
         (events.writes_not_kept, events.WritesNotKept("writes_lost", "journal failed", "ui", 1)),
+        (events.writes_not_kept, events.WritesNotKept("writes_lost", "lost by redis", "ui", 1, "dddddddd")),
     ]
 
 
