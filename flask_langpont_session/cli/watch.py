@@ -1,16 +1,13 @@
 """``flask langpont watch``: what the site is like, again and again.
 
-Where there is a terminal the same few lines are painted over, by two sequences of ANSI; nothing else of the screen is
-touched, and no package is needed for that. Elsewhere each look is a line, and each change another one.
+On a terminal each look takes the place of the one before. Elsewhere each is a line.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -28,12 +25,6 @@ if TYPE_CHECKING:
     from ..diagnosis.stores_now import StoreAnswer
     from ..diagnosis.watching import Look
 
-_MOST_CHANGES = 8
-"""Of the latest changes, so many are to be seen on a terminal."""
-
-_UP, _CLEAR = "\x1b[{}F", "\x1b[J"
-"""To the beginning of the line so many lines up; clear the screen from here on."""
-
 
 @click.command("watch")
 @click.option("--url", "urls", multiple=True, help="Of the site, or of its health page; may be given several times.")
@@ -42,27 +33,27 @@ _UP, _CLEAR = "\x1b[{}F", "\x1b[J"
 @click.option("--json", "as_json", is_flag=True, help="For programs: an object per line.")
 @with_appcontext
 def watch(urls: Sequence[str], interval: float, once: bool, as_json: bool) -> None:
-    """Show the level, what each store answers and how quickly, what waits in this host's journal, and what changes.
+    """Show the level, what each store answers and how quickly, and what waits in this host's journal.
 
     What the site's workers say themselves is shown with --url: the level is theirs then, one worker's at each look.
     Without, it is what a worker would find now. Ctrl-C and SIGTERM end it, with exit code 0.
     """
     from ..diagnosis.health_page import page_at  # not paid for by workers
-    from ..diagnosis.watching import Differences, Watcher
+    from ..diagnosis.watching import Watcher
 
     state = state_of()
     try:
         pages = [page_at(url, state.settings.health_url_prefix) for url in urls]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    watcher, changes = Watcher(state.backend, pages), Differences()
-    show = _Objects() if as_json else _Screen(interval) if sys.stdout.isatty() and not once else _Lines()
+    watcher = Watcher(state.backend, pages)
+    show = _object if as_json else _screen if sys.stdout.isatty() and not once else _line
     try:
         with interrupting():
             while True:
                 with state.monitor.paused():  # where this process has one: the database is probed by one at a time
                     look = watcher.look()
-                show(look, changes.since_the_last(look))
+                show(look)
                 if once:
                     break
                 time.sleep(interval)  # a command of its own process; a signal ends it
@@ -73,35 +64,19 @@ def watch(urls: Sequence[str], interval: float, once: bool, as_json: bool) -> No
         raise SystemExit(1)
 
 
-class _Lines:
-    def __call__(self, look: Look, changes: Sequence[str]) -> None:
-        for change in changes:
-            click.echo(f"{_clock(look.at)}  * {change}")
-        click.echo(f"{_clock(look.at)}  {'  '.join(f'{name} {text}' for name, text, _ in _parts(look))}")
+def _line(look: Look) -> None:
+    click.echo(f"{_clock(look.at)}  {'  '.join(f'{name} {text}' for name, text, _ in _parts(look))}")
 
 
-class _Objects:
-    def __call__(self, look: Look, changes: Sequence[str]) -> None:
-        click.echo(json.dumps(_as_object(look) | {"changes": list(changes)}))
+def _object(look: Look) -> None:
+    click.echo(json.dumps(_as_object(look)))
 
 
-class _Screen:
-    """Paints the same lines again and again."""
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._height = 0
-        self._changes: deque[str] = deque(maxlen=_MOST_CHANGES)
-
-    def __call__(self, look: Look, changes: Sequence[str]) -> None:
-        self._changes.extend(f"{_clock(look.at)[11:]}  {change}" for change in changes)
-        columns, rows = shutil.get_terminal_size()
-        head = f"{_clock(look.at)}  every {self._interval:g} s, until Ctrl-C"
-        body = [(f"{name:10} {text}", is_bad) for name, text, is_bad in _parts(look)]
-        lines = [(head, False), *body, *((change, False) for change in self._changes)][: max(1, rows - 1)]
-        painted = "".join(f"{click.style(text[: columns - 1], fg='red' if bad else None)}\n" for text, bad in lines)
-        click.echo(f"{_UP.format(self._height) if self._height else ''}{_CLEAR}{painted}", nl=False)
-        self._height = len(lines)
+def _screen(look: Look) -> None:
+    click.clear()
+    click.echo(f"{_clock(look.at)}  until Ctrl-C")
+    for name, text, is_bad in _parts(look):
+        click.secho(f"{name:10} {text}", fg="red" if is_bad else None)
 
 
 Part = tuple[str, str, bool]

@@ -1,4 +1,4 @@
-"""The state of a site, and the differences from look to look.
+"""The state of a site, look by look.
 
 A process that has just started knows nothing of what the site's workers have found out. So this asks what the workers
 say themselves, on their health pages and in the files of this host, and the stores, from where it runs.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..policy import levels
 from ..policy.errors import StoreError, role_of, shard_of
 from ..policy.health import DATABASE, PRIMARY, REPLICA
-from ..policy.levels import LEVELS
 from ..stores.backend import Backend
 from ..stores.host.forms import is_there
 from ..stores.host.journal import Waiting
@@ -29,10 +28,6 @@ from .stores_now import StoreAnswer, ask_store
 
 PATIENCE = 1.0
 """Seconds that a store or a page is waited for."""
-
-
-_NOT_THERE = StoreAnswer(None, "not there")
-"""Of a shard that was not known, or is not any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,54 +161,3 @@ class Watcher:
         path = self._backend.journal.file.path
         found = workers_of(path) if path is not None and is_there(path) else Unknown("there is none")
         return None if isinstance(found, Unknown) else len(found)
-
-
-@dataclass
-class Differences:
-    """The differences from look to look, in sentences."""
-
-    _before: Look | None = field(default=None, init=False)
-
-    def since_the_last(self, look: Look) -> list[str]:
-        """Return what is new since the last look. At the first look, nothing is."""
-        before, self._before = self._before, look
-        return [] if before is None else list(_changes(before, look))
-
-
-def _changes(before: Look, now: Look) -> Iterator[str]:
-    for name, was, is_now in [*_levels(before, now), *_problems(before, now)]:
-        if was != is_now:
-            yield f"{name}: {was} → {is_now}"
-    for store in sorted(set(now.announced) - set(before.announced)):
-        yield f"a worker of this host has told the others that {store} is lost"
-    for store in sorted(set(before.announced) - set(now.announced)):
-        yield f"a worker of this host has told the others that {store} is back"
-    was_waiting, is_waiting = (isinstance(look.journal, Waiting) and look.journal.entries > 0 for look in (before, now))
-    if was_waiting != is_waiting:
-        yield "something waits in the journal" if is_waiting else "nothing waits in the journal any more"
-
-
-def _levels(before: Look, now: Look) -> Iterator[tuple[str, str, str]]:
-    if not now.pages:
-        yield "level", level_in_words(before.level), level_in_words(now.level)
-    for was, page in zip(before.pages, now.pages, strict=True):
-        if was.report and page.report:
-            levels_there = [f"level {level_in_words(each.report['level'])}" for each in (was, page)]
-            yield page.url, levels_there[0], levels_there[1]
-
-
-def _problems(before: Look, now: Look) -> Iterator[tuple[str, str, str]]:
-    for was, page in zip(before.pages, now.pages, strict=True):
-        yield page.url, was.problem or "answers", page.problem or "answers"
-    for name in dict.fromkeys([*before.stores, *now.stores]):
-        yield name, _state_of(before, name), _state_of(now, name)
-
-
-def _state_of(look: Look, store: str) -> str:
-    unused = "".join(f", not used to {way}" for way in look.unused(store))
-    return f"{look.stores.get(store, _NOT_THERE).problem or 'ok'}{unused}"
-
-
-def level_in_words(level: int) -> str:
-    """Return the level and its name, for people."""
-    return f"{level} {LEVELS[level]}"

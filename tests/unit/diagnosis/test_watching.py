@@ -1,4 +1,4 @@
-"""The level and the changes that are derived from what a site says."""
+"""The level that is derived from what a site says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from flask_langpont_session.diagnosis.findings import Unknown
 from flask_langpont_session.diagnosis.health_page import Page
 from flask_langpont_session.diagnosis.stores_now import StoreAnswer
-from flask_langpont_session.diagnosis.watching import Differences, Look
+from flask_langpont_session.diagnosis.watching import Look
 from flask_langpont_session.stores.host.summary import Waiting
 
 OK, LOST = StoreAnswer(0.001, None), StoreAnswer(None, "it is lost")
@@ -26,8 +26,7 @@ def refusing_sign_ins() -> Page:
 
 def look(*pages: Page, **of: Any) -> Look:
     stores = {"primary": of.get("primary", OK), "replica": of.get("replica", OK), "database": of.get("database", OK)}
-    journal, announced = of.get("journal", Waiting(0, None)), of.get("announced", ())
-    return Look(0.0, pages, stores, of.get("age", 0.0), 1800.0, journal, 1, announced)
+    return Look(0.0, pages, stores, of.get("age", 0.0), 1800.0, of.get("journal", Waiting(0, None)), 1)
 
 
 @pytest.mark.parametrize(
@@ -81,31 +80,3 @@ def test_a_level_of_each_shard_is_of_its_own() -> None:
     """The worst counts."""
     stores = {"primary:1": OK, "primary:2": LOST, "replica:1": OK, "database": OK}
     assert Look(0.0, (), stores, 0.0, 1800.0, None, None).level == 2
-
-
-def test_only_changes_are_said() -> None:
-    changes = Differences()
-    well = look(page(0))
-    assert [changes.since_the_last(seen) for seen in (well, well)] == [[], []]
-    assert changes.since_the_last(look(page(1, write=False), journal=Waiting(2, 5), announced=["primary"])) == [
-        f"{PAGE}: level 0 normal → level 1 replica",
-        "primary: ok → ok, not used to write",
-        "a worker of this host has told the others that primary is lost",
-        "something waits in the journal",
-    ]
-    assert changes.since_the_last(look(Page(PAGE, 0.1, {}, "it does not answer"), database=LOST)) == [
-        f"{PAGE}: answers → it does not answer",
-        "primary: ok, not used to write → ok",
-        "database: ok → it is lost",
-        "a worker of this host has told the others that primary is back",
-        "nothing waits in the journal any more",
-    ]
-
-
-def test_without_pages_the_level_that_was_found_is_said() -> None:
-    changes = Differences()
-    changes.since_the_last(look())
-    assert changes.since_the_last(look(primary=LOST)) == [
-        "level: 0 normal → 1 replica",
-        "primary: ok → it is lost",
-    ]
