@@ -75,9 +75,8 @@ class Reports:
     def payload(self, changes: Mapping[str, CategoryChange]) -> None:
         """Measure the bytes of changes that were stored, by category."""
         for name, change in changes.items():
-            if change.sets:
-                size = sum(map(len, change.sets)) + sum(map(len, change.sets.values()))
-                self.recorder.noting("payload", name)(size)
+            if sets := change.sets:
+                self.recorder.noting("payload", name)(sum(map(len, (*sets, *sets.values()))))
 
     def rejected(self, category: str, key: str | None, reason: str, *, is_mistake: bool = True) -> None:
         """Report a change that could not be stored by a save, when no view is there to be told any more.

@@ -4,7 +4,8 @@ was written."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import NamedTuple
 
 from .changes import NO_FIELDS, CategoryChange, Fields, apply_change
@@ -128,6 +129,13 @@ def mark_of_copy(digest: str, copy: CategoryCopy) -> bytes:
     return b"%b%016d%016d000000*copied%011d%b" % (own, version, version, 0, b"".join(additions[-_ADDITIONS:]))
 
 
+sizes_of: Callable[[bytes], bytes] = itemgetter(slice(_AUTHOR, _META))
+"""Returns a text that is the same for records of the same size."""
+
+_history_of = itemgetter(slice(0, OWN), slice(_STAMP, _AUTHOR))
+"""Returns what a usual write leaves as it was: whose record it is, and horizon, lag and author."""
+
+
 def size_of(meta: bytes) -> int:
     """Return how many bytes the fields of a record have that is described so, as the server has them, with their
     names."""
@@ -175,8 +183,11 @@ def rewritten(digest: str, base: CategoryCopy, change: CategoryChange, version: 
     # An increment is added by the server: its form of the number may be another one.
     if change.increments or not (change.wipe or version.before == base.version):
         return NOT_THERE
+    fields, meta = apply_change(base.fields, change), version.meta
+    if _history_of(meta) == _history_of(base.mark):  # nearly always
+        return CategoryCopy(version.after, fields, meta, base.additions, base.given_back, base.began)
     try:
-        return described(digest, version.meta, apply_change(base.fields, change))
+        return described(digest, meta, fields)
     except ValueError:
         return NOT_THERE
 

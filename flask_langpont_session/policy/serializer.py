@@ -19,6 +19,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from flask import json as flask_json
 from markupsafe import Markup
 
 from ..exceptions import SessionTooLarge, SessionValueError, UnreadableValue, UnsupportedValue
+from .categories import MOST_KEYS
 
 INT_LIMIT = 2**63
 """Integers from here on are written as text: Redis counts in 64 bits, and so does most that reads JSON."""
@@ -137,6 +139,11 @@ def check_key(key: object) -> str:
     """
     if not isinstance(key, str):
         raise UnsupportedValue(key, f"a session key is a str, not {type(key).__qualname__}")
+    return _checked_text(key)
+
+
+@lru_cache(MOST_KEYS)
+def _checked_text(key: str) -> str:
     if key.startswith("@"):
         raise UnsupportedValue(key, 'keys that begin with "@" are reserved')
     if not key.isascii() and has_lone_surrogate(key):

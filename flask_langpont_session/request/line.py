@@ -63,6 +63,9 @@ class Seen(Loaded):
 
     __slots__ = ("copy", "records", "terms", "values")
 
+    # A change that was not made to an own copy fails, instead of being shown to other requests.
+    exceptions, defaulted, now_ms = _NONE, _NO_KEYS, 0
+
     def __init__(
         self,
         categories: Mapping[str, CategoryState],
@@ -74,9 +77,7 @@ class Seen(Loaded):
         values: dict[str, Any],
     ) -> None:
         self.verdict = Verdict.ANONYMOUS if row is None else Verdict.VALID
-        # A change that was not made to an own copy fails, instead of being shown to other requests.
         self.categories = MappingProxyType(categories)  # type: ignore[assignment]
-        self.exceptions, self.defaulted, self.now_ms = _NONE, _NO_KEYS, 0
         self.row, self.former, self.copy, self.records, self.terms = row, former, copy, records, terms
         self.values = values
 
@@ -88,18 +89,18 @@ class Seen(Loaded):
     def own(self) -> Loaded:
         return Loaded(self.verdict, dict(self.categories), row=self.row, former=self.former)
 
-    def since(self, changes: Mapping[str, CategoryChange]) -> Seen | None:
+    def since(self, changes: Mapping[str, CategoryChange], written: Mapping[str, CategoryCopy]) -> Seen | None:
         """Return what requests are shown after a write of the session by this worker, which its copy has; None: that is
         to be looked at."""
         if self.former:
             return None
-        records, categories, values = self.copy.records, dict(self.categories), dict(self.values)
-        for name, change in changes.items():
+        categories, values = dict(self.categories), dict(self.values)
+        for name, record in written.items():
             if name in categories:
-                categories[name] = _state(records[name])
-            for key in (*change.sets, *change.deletes):
+                categories[name] = CategoryState(record.fields, record, PRIMARY)
+            for key in (*changes[name].sets, *changes[name].deletes):
                 values.pop(key, None)
-        return Seen(categories, self.row, None, self.copy, records, self.terms, values)
+        return Seen(categories, self.row, None, self.copy, self.copy.records, self.terms, values)
 
 
 def _state(record: CategoryCopy, then: int = 0) -> CategoryState:

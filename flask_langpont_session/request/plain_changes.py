@@ -57,6 +57,8 @@ class PlainChanges:
         self._line = repository.line
         self._begin = repository.begin
         self._backend = backend = repository.backend
+        self._journal = backend.journal
+        self._timeout, self._limits = backend.settings.redis_timeout, backend.limits
         self._health = backend.health
         self._primary = backend.primary
         self._reports = backend.reports
@@ -79,12 +81,12 @@ class PlainChanges:
         :param loaded: what the request has read of the session; None: nothing.
         :param scope: the request's way through the stores, if it is on it.
         """
-        digest, kind, timeout = sid.digest, sid.kind, self._backend.settings.redis_timeout
+        digest, kind, timeout = sid.digest, sid.kind, self._timeout
         if not changes or AUTH in changes or not (loaded is None or _is_plain(loaded, changes)):
             return None
         shard, home = self._health.locate(digest), self._primary.home_of(digest)
         level = self._health.snapshot(shard).level if scope is None else scope.view.level or scope.left < timeout
-        if home is None or self._backend.lacks or level or not is_untouched(self._backend.journal, digest):
+        if home is None or self._backend.lacks or level or not is_untouched(self._journal, digest):
             return None
         lives, write_id = self._line.lives(tuple(changes), kind, life), new_write_id()
         for name, change in changes.items():
@@ -93,21 +95,20 @@ class PlainChanges:
                 change.since = found.copy.version
         late, guard = self._lag.late(began := self._clock()), "alive" if kind == SIGNED_IN else "free"
         try:
-            written = home.write_near(digest, changes, guard, self._backend.limits, began + timeout, write_id)
+            written = home.write_near(digest, changes, guard, self._limits, began + timeout, write_id)
         except StoreError as error:
             scope = scope or self._begin(digest=digest)
             scope.to(digest).failed(SAVE, error, timeout, began, late)
             return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
         if written is None:
             return None
-        if written.shown is not None and not written.shown.is_current:
-            written.shown = None  # another thread has looked at it meanwhile
         took = self._clock() - began
         self._health.succeeded(PRIMARY + shard, WRITE, took, began)
         self._note_duration(took)
         self._reports.payload(changes)
         self._fallback.remember_write(digest, loaded, changes, written, kind)
-        self._journal_writer.written(digest, changes)
+        if not self._journal.is_known_to_be_empty():
+            self._journal_writer.written(digest, changes)
         if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
             in_use.served(digest, max(lives.values()))
         return Sent(written)

@@ -65,12 +65,11 @@ class Changes:
         """
         encoded = encode(key, value)
         # The bound tells nearly always that there is room; only else is it worth to count.
-        size, count = self._bytes + len(key) * 4 + len(encoded), len(self.assigned) + 1
+        size = self._bytes + len(key) * 4 + len(encoded)
         known = NO_FIELDS if loaded is None else loaded.of(category).shown
         if known:
             size += sum(map(len, known)) * 4 + sum(map(len, known.values()))
-            count += len(known)
-        if size > self._most_bytes or count > MAX_FIELDS:
+        if size > self._most_bytes or len(self.assigned) + len(known) >= MAX_FIELDS:
             self._count_size(key, encoded, category, known)
         return encoded
 
@@ -133,9 +132,7 @@ class Changes:
         self.saved.update(self.assigned)
         for change in changes.values():
             self.saved.update(change.sets)
-        self.assigned.clear()
-        self.deleted.clear()
-        self.increments.clear()
+        self.assigned, self.deleted, self.increments = {}, set(), {}
 
     def _count_size(self, key: str, encoded: bytes, category: str, stored: Fields) -> None:
         sizes = {name: len(value) for name, value in stored.items()}

@@ -251,7 +251,7 @@ class Session(DictLike):
 
     def _feature_to_store(self, key: str) -> Feature:
         try:
-            return self.work.repository.table.feature_of(key)
+            return self.context.repository.table.feature_of(key)
         except KeyError:
             raise UnsupportedValue(
                 key, "no feature of LANGPONT_SESSION_CATEGORIES claims it, nor one of LANGPONT_SESSION_FEATURES"

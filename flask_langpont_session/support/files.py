@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 # Closing any descriptor of a file drops all locks that this process has on it, SQLite's too: until this one is closed,
@@ -83,11 +84,15 @@ class PrivateNumbers:
     a thread that was about to write would write there. A forked child may go on with it, but for :meth:`locked`.
 
     :param path: and `flags`: see :func:`open_private`. None: a file without a name, of this process alone.
+    :ivar read: gets how many bytes are wanted, and from which place; returns them, or fewer: the file ends there.
+    :ivar write: gets bytes, and their place; returns how many were put there. Of one number it is all, or none and an
+        OSError.
     :ivar claimed: which number :meth:`claim` found.
     """
 
     def __init__(self, path: Path | None, flags: int = os.O_RDWR | os.O_CREAT) -> None:
         self._descriptor = _open_nameless() if path is None else open_private(path, flags)
+        self.read, self.write = partial(os.pread, self._descriptor), partial(os.pwrite, self._descriptor)
         self._threads = threading.Lock()
         self.claimed = 0
 
@@ -121,18 +126,6 @@ class PrivateNumbers:
                 self._set_lock(fcntl.F_WRLCK, _CLAIMS + self.claimed, 1)
                 return
         self.claimed = most
-
-    def read(self, place: int, size: int) -> bytes:
-        """Return bytes from a place; fewer than were asked for: the file ends there."""
-        return os.pread(self._descriptor, size, place)
-
-    def write(self, place: int, content: bytes) -> None:
-        """Put bytes at a place.
-
-        :raises OSError: there is no room.
-        """
-        if os.pwrite(self._descriptor, content, place) < len(content):
-            raise OSError(errno.ENOSPC, "no room in a file of numbers")
 
     @contextmanager
     def locked(self, place: int, size: int) -> Iterator[bool]:

@@ -5,6 +5,7 @@ They are read and written by system calls, see :class:`PrivateNumbers`. It costs
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -70,7 +71,7 @@ class CommitCounter:
 
     def committed(self) -> bytes | None:
         """Return what is equal to an earlier answer if there was no commit since; None: one may be about to happen."""
-        word = self.numbers.read(0, WORD)
+        word = self.numbers.read(WORD, 0)
         return word if word and word[:4] == word[4:] else None
 
     def begin(self) -> int:
@@ -79,13 +80,13 @@ class CommitCounter:
         :return: its number, for :meth:`end`.
         """
         number = (self._number() + 1) & _HALF
-        self.numbers.write(0, _COUNT.pack(number))
+        self.numbers.write(_COUNT.pack(number), 0)
         return number
 
     def end(self, number: int) -> None:
         """Note that the transaction is committed or taken back."""
         if self._number() == number:
-            self.numbers.write(4, _COUNT.pack(number))
+            self.numbers.write(_COUNT.pack(number), 4)
 
     def row_changing(self, digest: str) -> int:
         """Note that the row of a session is about to be changed by compare-and-set; to be called before each try.
@@ -123,7 +124,7 @@ class CommitCounter:
         return int(_COUNT.unpack(self._get(0)[:4])[0])
 
     def _get(self, place: int) -> bytes:
-        word = self.numbers.read(place, WORD)
+        word = self.numbers.read(WORD, place)
         if len(word) < WORD:  # not read again: the file may have been cut off again
             word = self._fill()[place : place + WORD]
         return word
@@ -132,7 +133,7 @@ class CommitCounter:
         # Behind the end of a file that was cut off, a hole would come before it: "never changed" of all rows.
         if self.numbers.size < SIZE:
             self._fill()
-        self.numbers.write(place, word)
+        self.numbers.write(word, place)
 
     def _fill(self) -> bytes:
         """Make the file whole, or whole again, and return what it says: nothing is known of the rows, which may all
@@ -141,7 +142,8 @@ class CommitCounter:
         # Unequal: a transaction may be under way that began before.
         numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
         content = numbers + _MOMENT.pack(time.monotonic()) * _PLACES + os.urandom(WORD * _PLACES)
-        self.numbers.write(0, content)
+        if self.numbers.write(content, 0) < len(content):
+            raise OSError(errno.ENOSPC, "no room for the numbers beside the journal")
         return content
 
 

@@ -89,6 +89,8 @@ class Journal:
     :ivar file: where it is kept; without a path: in this process' memory.
     :ivar clock: seconds since 1970, of all workers of the host: order and age go by it, see :class:`.HostClock`.
     :ivar board: what the workers of the host tell each other, in the same file.
+    :ivar is_silent_about: gets a digest and, perhaps, a `wait`, see :meth:`.LastLook.is_silent_about`.
+    :ivar is_known_to_be_empty: see :meth:`.LastLook.is_known_to_be_empty`.
     :ivar revocations: the sessions and users whose end has not reached every store.
     """
 
@@ -99,7 +101,8 @@ class Journal:
         self.file = file
         self.board = board
         self.clock, self.codec, self._limits = board.clock, board.codec, board.limits
-        self._last_look = LastLook(file)
+        self._last_look = look = LastLook(file)
+        self.is_silent_about, self.is_known_to_be_empty = look.is_silent_about, look.is_known_to_be_empty
         self.revocations = RevocationQueue(file, clock=self.clock)
 
     def open(self) -> None:
@@ -145,15 +148,6 @@ class Journal:
         """Return whether no write, revocation or push waits, no copy is published and no outage announced: no worker of
         this host has anything to tell or to learn of any session. Costs about a microsecond."""
         return self._last_look.seen(wait).is_empty
-
-    def is_silent_about(self, digest: str, wait: float | None = None) -> bool:
-        """Return whether the journal has nothing of this session. While much waits, False: :meth:`overlay` tells.
-
-        Costs about a microsecond. While a few sessions have something here, the requests of all others do not wait for
-        the connection.
-        """
-        named = self._last_look.seen(wait).named
-        return named is not None and digest not in named
 
     def changed(self) -> bool:
         """Return whether another process committed anything since the last call. True at the first call."""

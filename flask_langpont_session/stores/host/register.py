@@ -81,6 +81,9 @@ class Register:
     :param journal: which these workers share; in memory: this process has the register for itself.
     :param copies_ttl: seconds for which a copy is kept: versions that were forgotten concern no newer one.
     :param wall: seconds since 1970.
+    :ivar note_version: gets a digest, a category and a version: this is what there is. No worker goes by what it had
+        before.
+    :ivar note_wipe: likewise: it was wiped at this version. No worker gives Redis back what it had before.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Register:
         self._wall = wall
         self._former = _Former(journal.path)
         self._own = {at: (_Versions(self._opened, at),) for at in (SEEN, WIPED)}
+        self.note_version, self.note_wipe = partial(self._note, SEEN), partial(self._note, WIPED)
         self._both = {at: (*self._own[at], self._former.tables[at]) for at in self._own}
         self._begin()
         renew_in_children(self, Register._begin)
@@ -109,7 +113,8 @@ class Register:
         """Return the id of the latest change of a session."""
         place = zlib.crc32(digest.encode()) % PLACES
         try:
-            found = (self._file or self._opened()).read(place * SIZE, SIZE).ljust(SIZE, b"\0")
+            file = self._file or self._opened()
+            found = file.read(SIZE, place * SIZE).ljust(SIZE, b"\0")
             if self._sides.has_met_former:
                 found += self._former.id_of(place)
         except OSError:
@@ -132,8 +137,8 @@ class Register:
             file = self._file or self._opened(makes=False)
             with self._lock if file.claimed < _SHARED else file.locked(at, SIZE) as is_alone:
                 own = (file.claimed if is_alone else _SHARED + 1) * _CELL
-                found = file.read(at, SIZE).ljust(SIZE, b"\0")
-                file.write(at + own, value)
+                found = file.read(SIZE, at).ljust(SIZE, b"\0")
+                file.write(value, at + own)
             after = found[:own] + value + found[own + _CELL :]
             if self._sides.has_met_former:
                 theirs, now = self._former.change(place)
@@ -155,14 +160,6 @@ class Register:
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
-    def note_version(self, digest: str, category: str, version: int) -> None:
-        """Note that this version of a category is what there is: no worker goes by what it had before."""
-        self._note(SEEN, digest, category, version)
-
-    def note_wipe(self, digest: str, category: str, version: int) -> None:
-        """Note that a category was wiped at this version: no worker gives Redis back what it had before."""
-        self._note(WIPED, digest, category, version)
-
     def latest_version(self, digest: str, category: str) -> int:
         """Return the version of a category that Redis has at least, as far as the workers of this host know, unless it
         has run out, to the millisecond; 0: none is known."""
@@ -181,7 +178,7 @@ class Register:
 
     def _note(self, at: int, digest: str, category: str, version: int) -> None:
         try:
-            for table in self._all(at):
+            for table in self._both[at] if self._sides.has_met_former else self._own[at]:
                 table.note(digest, category, version // 1000 & _MS)
         except OSError:
             return
@@ -227,49 +224,53 @@ class _Versions:
     """
 
     def __init__(self, numbers: Callable[[], PrivateNumbers], at: int, buckets: int = 0, first: int = 1) -> None:
-        self._numbers, self._at, self._buckets = numbers, at, buckets or BUCKETS
+        self._numbers = numbers
+        self._place_of = lru_cache(256)(partial(_place_of, at, buckets or BUCKETS))  # one request asks several times
         self._places = range(first, _WORDS)
 
     def note(self, digest: str, category: str, version: int) -> None:
         """Note a version, unless a higher one is noted. The version of a server whose clock is behind, after a
         failover, may be lower: what is noted stays, and until that clock has caught up, copies count as outdated."""
-        bucket, word = _place_of(digest, category, self._buckets)
-        file, word, bucket = self._numbers(), word | version, self._at + bucket * _BUCKET.size
+        bucket, name = self._place_of(digest, category)
+        file, word = self._numbers(), name | version
         words = _read(file, bucket)
         for place in self._places:
             if not (words[place] ^ word) >> _MS_BITS:
                 if words[place] < word:  # else a request that read something older is late to say so
-                    file.write(bucket + place * _WORD.size, _WORD.pack(word))
+                    file.write(_WORD.pack(word), bucket + place * _WORD.size)
                 return
         with file.locked(bucket, _BUCKET.size):  # so that of two that are forgotten at once the higher one is known
             words = _read(file, bucket)
             place = min(self._places, key=lambda place: words[place] & _MS)
             if self._places[0]:
-                file.write(bucket, _WORD.pack(max(words[0], words[place] & _MS)))
-            file.write(bucket + place * _WORD.size, _WORD.pack(word))
+                file.write(_WORD.pack(max(words[0], words[place] & _MS)), bucket)
+            file.write(_WORD.pack(word), bucket + place * _WORD.size)
 
     def of(self, digest: str, category: str) -> tuple[int, int]:
         """Return what was noted of a category last, 0: nothing; and the highest version of those that had to be
         forgotten in its bucket."""
-        bucket, name = _place_of(digest, category, self._buckets)
-        words = _read(self._numbers(), self._at + bucket * _BUCKET.size)
+        bucket, name = self._place_of(digest, category)
+        words = _read(self._numbers(), bucket)
         for place in self._places if any(words) else ():
             if not (words[place] ^ name) >> _MS_BITS:
                 return words[place] & _MS, 0
         return 0, words[0] if self._places[0] else 0
 
 
-@lru_cache(256)  # what one request asks for several times
-def _place_of(digest: str, category: str, buckets: int) -> tuple[int, int]:
-    """Return the bucket of a category, and what tells it from nearly all others there, above the bits of a version."""
+def _place_of(at: int, buckets: int, digest: str, category: str) -> tuple[int, int]:
+    """Return where the bucket of a category begins, and what tells it from nearly all others there, above the bits of a
+    version.
+
+    :param at: where the first of so many `buckets` begins.
+    """
     of = digest.encode()
     found = zlib.crc32(category.encode(), zlib.crc32(of))
     name = (zlib.adler32(of) << 33 - buckets.bit_length() | found // buckets) & _NAMES
-    return found % buckets, name << _MS_BITS
+    return at + found % buckets * _BUCKET.size, name << _MS_BITS
 
 
 def _read(file: PrivateNumbers, bucket: int) -> Sequence[int]:
-    return _BUCKET.unpack(file.read(bucket, _BUCKET.size).ljust(_BUCKET.size, b"\0"))  # the file may end before it
+    return _BUCKET.unpack(file.read(_BUCKET.size, bucket).ljust(_BUCKET.size, b"\0"))  # the file may end before it
 
 
 class _Former:
@@ -289,7 +290,8 @@ class _Former:
 
     def id_of(self, place: int) -> bytes:
         """Return the id of the latest change in a place."""
-        return self._file("near").read(place * _FORMER_ID, _FORMER_ID).ljust(_FORMER_ID, b"\0")
+        file = self._file("near")
+        return file.read(_FORMER_ID, place * _FORMER_ID).ljust(_FORMER_ID, b"\0")
 
     def change(self, place: int) -> tuple[bytes, bytes]:
         """Note a change. Return the id before, and the one after; none before: another worker may have changed it in
@@ -297,7 +299,7 @@ class _Former:
         file, change_id = self._file("near"), os.urandom(_FORMER_ID)
         with file.locked(place * _FORMER_ID, _FORMER_ID) as is_alone:
             before = self.id_of(place)
-            file.write(place * _FORMER_ID, change_id)
+            file.write(change_id, place * _FORMER_ID)
         return before if is_alone else b"", change_id
 
     def close(self) -> None:

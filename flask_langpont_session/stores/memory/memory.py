@@ -29,6 +29,7 @@ from ...policy.copies import (
     SharedCopy,
     rewritten,
     size_of,
+    sizes_of,
     written_over,
 )
 from ...policy.rows import AuthRow
@@ -39,6 +40,7 @@ from .packed import Packed, parts_of, record_of
 
 if TYPE_CHECKING:
     from ..redis.lane import Copy
+    from ..redis.records import Written
 
 BYTES = 64 * 1024 * 1024
 """How much a worker keeps if nothing else is said, names and values of fields counted."""
@@ -304,46 +306,45 @@ class Memory:
         entry: Entry | None,
         near: Sequence[Copy],
         changes: Mapping[str, CategoryChange],
-        versions: Mapping[str, Change],
+        done: Written,
         change_id: bytes,
-    ) -> bool | None:
+    ) -> bool:
         """Have what a connection vouches for, and what requests are shown of it, be as new as a write over it.
 
         :param entry: what was known of the session before it; None: nothing.
         :param near: what the connection vouches for.
-        :param versions: of each category that was written, before and after it.
-        :return: whether an outage may show it, too; None: of one category it is not known what there is.
+        :param done: the write, which is told what came of it here.
+        :return: False: of one category it is not known what there is.
         """
         with self._lock:
             if entry is None or type(entry.records) is Packed:
                 entry = self._entries.of(digest)
-            now, grown, is_held = self._clock(), 0, True
-            known, held, seen = entry.records, entry.held, entry.seen
+            known, held, seen, grown, is_held = entry.records, entry.held, entry.seen, 0, True
             written: dict[str, CategoryCopy] = {}
-            for name, version in versions.items():
-                change, before = changes[name], known.get(name, NOT_THERE)
-                written[name] = after = rewritten(digest, before, change, version)
+            for name, version in done.versions.items():
+                before = known.get(name, NOT_THERE)
+                written[name] = after = rewritten(digest, before, changes[name], version)
                 if not after.mark:
-                    return None
-                grown += size_of(after.mark) - (size_of(before.mark) if before.mark else -_RECORD)
+                    return False
+                if sizes_of(after.mark) != sizes_of(before.mark):
+                    grown += size_of(after.mark) - (size_of(before.mark) if before.mark else -_RECORD)
                 if version.before and name in held:
-                    held = {**held, name: _Held(now, held[name].kind)}
+                    held = {**held, name: _Held(self._clock(), held[name].kind)}
                 else:
                     is_held = False
             if seen is not None and not (seen.copy in near and seen.is_current):
                 seen = None  # another thread made it of what there was before an earlier write
             for copy in near:
-                said = dict(copy.records)
-                for name in written.keys() & said.keys():
-                    said[name] = written[name]
-                copy.records = said
+                said = copy.records
+                copy.records = dict(zip(said, map(written.get, said, said.values()), strict=True))
                 copy.change_id = change_id
-            entry.records = {**known, **written}
-            entry.held, entry.seen = held, None if seen is None else seen.since(changes)
+            entry.records, entry.held = {**known, **written}, held
+            done.is_held, done.shown = is_held, None if seen is None else seen.since(changes, written)
+            entry.seen = done.shown
             if grown:
                 entry.weight += grown
                 self._entries.put(digest, entry, entry.weight)
-            return is_held
+            return True
 
     def note(self, ref: RecordRef, found: Mapping[str, CategoryCopy]) -> None:
         """Keep what a primary said, so that it need not be sent again. Copies go by :meth:`put_category`."""

@@ -129,11 +129,12 @@ class Guarded(NamedTuple):
 
     def head(self, guard: str, digest: str) -> str:
         """Return the first argument of a script that changes categories, see ``guard.lua``."""
-        (fields, size, empty_ms), last_ms = self.limits, self.deadline_ms or _NO_DEADLINE
-        whose = f"{digest[:11]}{_MUST_BE[guard]}{self.write_id}{self.is_kept_near:d}"
-        return f"{whose}{size:07x}{fields:04x}{last_ms:013}999{empty_ms}"
+        (fields, size, empty_ms), deadline_ms, write_id, is_kept_near = self
+        must_be, last_ms = _MUST_BE[guard], deadline_ms or _NO_DEADLINE
+        return _head(digest, must_be, write_id, is_kept_near, size, fields, last_ms, empty_ms)
 
 
+_head = "{:.11}{}{}{:d}{:07x}{:04x}{:013}999{}".format
 _MUST_BE = {"alive": "L", "new": "N", "free": "F"}
 _NO_DEADLINE = 10**13 - 1
 

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from redis import connection as driver_connection
@@ -86,12 +86,11 @@ class Bounded(Asking):
             # Else it looks like a server's socket that is not there.
             raise ssl.SSLError(error.errno, "a file of the TLS settings cannot be read") from error
 
-    def exchange(self, data: bytes, count: int) -> list[Any]:
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
         parser = self._parser  # type: ignore[attr-defined]
-        if not IS_FAST or not hasattr(parser, "_reader"):  # redis-py's parsers in Python
-            return super().exchange(data, count)
-        replies: list[Any] = self._sock.exchange(data, count, parser.parse_error)  # type: ignore[attr-defined]
-        return replies
+        if IS_FAST and hasattr(parser, "_reader"):  # none of redis-py's parsers in Python
+            self.exchange = partial(self._sock.exchange, to_error=parser.parse_error)  # type: ignore[attr-defined,method-assign]
 
     def is_quiet(self) -> bool:
         return self._sock is not None and self._sock.is_quiet()  # type: ignore[attr-defined]

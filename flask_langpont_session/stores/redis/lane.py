@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis import exceptions as driver
 
-from ...policy.changes import CategoryChange
-from ...policy.copies import CategoryCopy, Change
+from ...policy.copies import CategoryCopy
 from ..memory.memory import Entry, Memory
 from .server_identity import Server
 from .wire import Wire, pack
@@ -82,12 +81,14 @@ class Lane:
     """A connection that reports changes, and what was read over it. Any thread may look; one at a time asks.
 
     :param memory: of this worker.
+    :param is_usable: says of its connection whether that leads to the server that is to be asked.
     :ivar asked_at: when the last question was asked that was answered, monotonic seconds.
     :ivar over: names the connection since it was opened, or since the server last spoke of all that it has; it vouches
         for the copies that have the same.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, is_usable: Callable[[Any], bool] = lambda connection: True) -> None:
+        self._is_usable = is_usable
         self.asked_at = -math.inf
         self.over = object()
         self.memory = memory
@@ -160,7 +161,8 @@ class Lane:
         except IndexError:
             return None
         wire = connection._sock
-        if not (wire.is_quiet() or wire.hear()):  # closed, or what lies there would answer the next question
+        # Closed, or what lies there would answer the next question; or the next connection leads to the right server.
+        if not ((wire.is_quiet() or wire.hear()) and self._is_usable(connection)):
             self.close(connection)
             return None
         self._named = set()
@@ -171,35 +173,6 @@ class Lane:
         if self._named is not None and digest not in self._named:
             others = [other for other in self.copies(self.memory.entry(digest)) if other.lives_ms != copy.lives_ms]
             self.memory.put_near(digest, (copy, *others))
-
-    def wrote(
-        self,
-        digest: str,
-        entry: Entry | None,
-        changes: Mapping[str, CategoryChange],
-        versions: Mapping[str, Change],
-        change_ids: ChangeIds,
-    ) -> bool:
-        """Have what is kept be as new as a write of a session over this connection, and note the write for the other
-        workers of this host, whatever came of it. Before the connection is given back.
-
-        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
-        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
-
-        :param entry: what was known of the session before; None: nothing.
-        :param versions: of each category that was written, before and after it; none: it failed, or may have.
-        :return: whether an outage may show what the write has left.
-        """
-        is_held = None
-        try:
-            copies = self.copies(entry)
-            change_id = change_ids.change(digest, copies[0].change_id if copies else None)
-            if versions and change_id is not None:
-                is_held = self.memory.rewrite(digest, entry, copies, changes, versions, change_id)
-        finally:
-            if is_held is None:
-                self.drop(digest)
-        return bool(is_held)
 
     def copies(self, entry: Entry | None) -> list[Copy]:
         """Return what this connection vouches for of a session."""

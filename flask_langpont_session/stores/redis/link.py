@@ -7,7 +7,7 @@ over it was one that the question has.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -244,7 +244,7 @@ class Link:
         replies = connection.exchange(b"".join([command.packed for command in commands]), len(commands))
         return replies
 
-    def over(self, connection: Any, packed: bytes, names: Sequence[str], until: float) -> Written | None:
+    def over(self, connection: Any, packed: bytes, names: Collection[str], until: float) -> Written | None:
         """Write categories over a connection that is at hand, with one wait and no second try. A question for the clock
         stands in front, see :meth:`.RedisStore._change`.
 
@@ -258,8 +258,8 @@ class Link:
             connection.deadline.renew(until)
             now, reply = connection.exchange(CLOCK.packed + packed, 2)
             done = written(reply, names)
-            is_in_step = (type(now) is list and len(now) == 2) or is_refusal(now)  # a busy server refuses both
-            if not is_in_step or (done is None and not is_refusal(reply)):
+            is_clock = type(now) is list and len(now) == 2
+            if (not is_clock and not is_refusal(now)) or (done is None and not is_refusal(reply)):  # if busy, both
                 raise driver.InvalidResponse("no reply that this command has")
             return done
         except Exception as error:

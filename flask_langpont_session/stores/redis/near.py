@@ -145,7 +145,7 @@ class NearCache:
         change_id = self.change_ids.of(ref.digest) if lane else None
         if lane is None or change_id is None:
             return None
-        connection = self.take(lane)
+        connection = lane.take()
         if connection is None:
             self._crowded += lane.is_open
             return None
@@ -183,7 +183,7 @@ class NearCache:
         if len(self.lanes) != self.number:
             self.forget()
             self._is_wanted = True
-            self.lanes = tuple(Lane(self._memory) for _ in range(self.number))
+            self.lanes = tuple(Lane(self._memory, self._link.is_usable) for _ in range(self.number))
         for lane in self.lanes:
             if lane.is_open:
                 lane.is_up_to_date()
@@ -216,14 +216,6 @@ class NearCache:
             return lanes[hash(digest) % len(lanes)]
         self._is_wanted = True
         return None
-
-    def take(self, lane: Lane) -> Any:
-        """Return the connection of a lane, if it leads to the server that is to be asked; None: it is in use."""
-        connection = lane.take()
-        if connection is not None and not self._link.is_usable(connection):
-            lane.close(connection)  # the next one leads there
-            return None
-        return connection
 
     def _open(self, lane: Lane) -> None:
         connection, rest = None, RESTRAINT

@@ -6,7 +6,7 @@ Fields that begin with ``@`` are ours; ``commands.py`` lists them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -54,8 +54,8 @@ class Written:
         after its sender had given up), ``large``, ``no number`` or ``less`` (nothing was written; `category` names the
         culprit: of the last one there is less than :attr:`CategoryChange.since`).
     :param versions: category → its versions.
-    :param is_held: whether an outage may show what was written, as this worker has noted it.
-    :param shown: then what requests are shown of the session since, if it is known.
+    :param is_held: whether this worker has noted what an outage may show of it.
+    :param shown: what requests are shown of the session since, if it is known.
     """
 
     status: str
@@ -188,9 +188,12 @@ def change_arguments(change: CategoryChange, sets: Fields) -> list[str | bytes |
 
     :param sets: what the server gets of the values that are set.
     """
-    deletes, increments, since = change.deletes, change.increments, change.since
-    form = f"{change.wipe:d}{len(deletes):06x}{len(increments):06x}{len(sets):06x}{since:016}{change.life_ms}"
+    deletes, increments = change.deletes, change.increments
+    form = _form(change.wipe, len(deletes), len(increments), len(sets), change.since, change.life_ms)
     return [form, *sets, *deletes, *increments, *sets.values(), *increments.values()]
+
+
+_form = "{:d}{:06x}{:06x}{:06x}{:016}{}".format
 
 
 def merge_arguments(steps: Iterable[MergeStep]) -> list[str | bytes | int]:
@@ -373,10 +376,10 @@ def _auth(found: Sequence[bytes], digest: str, now_ms: int, codec: Codec) -> Cat
     return CategoryCopy(said.version, fields, meta, auth=entry)
 
 
-def written(reply: Any, names: Sequence[str]) -> Written | None:
+def written(reply: Any, names: Collection[str]) -> Written | None:
     """Return what a reply to ``write.lua`` says; None: it is none to a write of these categories."""
-    parts = [reply] if type(reply) is bytes else reply
-    if type(parts) is not list or len(parts) != len(names):
+    parts = reply if type(reply) is list else [reply]
+    if len(parts) != len(names):
         return _refused(reply, names)
     versions = {}
     for name, part in zip(names, parts, strict=True):
@@ -388,13 +391,13 @@ def written(reply: Any, names: Sequence[str]) -> Written | None:
     return Written("written", versions)
 
 
-def _refused(reply: Any, names: Sequence[str]) -> Written | None:
+def _refused(reply: Any, names: Collection[str]) -> Written | None:
     if not _status_fits(reply, _REFUSALS):
         return None
     status, *number = reply
     if status not in _OF_A_CATEGORY:
         return Written(str(status, "ascii"))
-    return Written(str(status, "ascii"), category=names[number[0] - 1]) if 0 < number[0] <= len(names) else None
+    return Written(str(status, "ascii"), category=[*names][number[0] - 1]) if 0 < number[0] <= len(names) else None
 
 
 def merged(reply: Sequence[Any]) -> Merged:

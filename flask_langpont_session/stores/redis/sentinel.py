@@ -313,9 +313,9 @@ class _Managed(Bounded):
     def connect(self) -> None:
         try:
             try:
-                super().connect()  # type: ignore[misc]
+                super().connect()
             except _Switched:
-                super().connect()  # type: ignore[misc]
+                super().connect()
         except driver.RedisError:  # nonsense is not even a ConnectionError
             self.connection_pool.doubt()
             raise

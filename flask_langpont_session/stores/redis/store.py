@@ -8,7 +8,7 @@ from typing import Any
 
 from ...policy.categories import AUTH
 from ...policy.changes import CategoryChange
-from ...policy.copies import NO_RECORDS, CategoryCopy, Change, RecordRef
+from ...policy.copies import NO_RECORDS, CategoryCopy, RecordRef
 from ...policy.errors import ErrorClass, StoreError
 from ...policy.ids import ANONYMOUS, SIGNED_IN
 from ...policy.leases import TOMBSTONE_MS
@@ -166,29 +166,34 @@ class RedisStore:
     ) -> Written | None:
         """Write as :meth:`write` does, over the connection by which the session is kept near, so that it stays there.
 
+        The server tells a connection nothing of what it has changed itself, and forgets that it had read the key. So
+        the write ends with a read of it, see ``guard.lua``: no other write comes between, and the next one is told.
+
         :param until: monotonic seconds.
         :return: None: nothing was written, or that connection is in use.
         :raises StoreError: what became of it is not known.
         """
         if (near := self.near) is None or (lane := near.lane_of(digest)) is None:
             return None
-        if (connection := near.take(lane)) is None:
+        if (connection := lane.take()) is None:
             return None
-        entry, done, is_clean = self.memory.opened(digest), None, False
+        memory, done, is_clean, is_kept = self.memory, None, False, False
+        entry = memory.entry(digest)
         try:
-            deadline_ms = self.server_identity.estimated_ms(until)
-            said = Guarded(limits, deadline_ms, write_id, entry is not None and bool(entry.near))
+            said = Guarded(limits, self.server_identity.estimated_ms(until), write_id, bool(entry and entry.near))
             packed = WRITE.packed(*self.commands.writes(digest, changes, guard, said))
-            done, is_clean = self.link.over(connection, packed, tuple(changes), until), True
+            done, is_clean = self.link.over(connection, packed, changes, until), True
         finally:
-            try:
-                is_held = lane.wrote(digest, entry, changes, done.versions if done else NOTHING, near.change_ids)
+            try:  # whatever came of it
+                copies = lane.copies(entry)
+                change_id = near.change_ids.change(digest, copies[0].change_id if copies else None)
+                if done is not None and done.versions and change_id is not None:
+                    is_kept = memory.rewrite(digest, entry, copies, changes, done, change_id)
             finally:  # also when a signal handler or a greenlet's end raises here
+                if not is_kept:
+                    lane.drop(digest)
                 (lane.give_back if is_clean else lane.close)(connection)
-        if done is None or not done.versions:
-            return None
-        done.is_held, done.shown = is_held, entry.seen if entry else None
-        return done
+        return done if done is not None and done.versions else None
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Return the answer of ``push.lua``."""
@@ -318,9 +323,6 @@ class RedisStore:
     def forget_connections(self) -> None:
         """See :meth:`.Link.forget_connections`."""
         self.link.forget_connections()
-
-
-NOTHING: Mapping[str, Change] = {}
 
 
 def _is_no_error(reply: Any) -> bool:

@@ -68,8 +68,8 @@ class Wire:
     """
 
     __slots__ = (
-        "_armed", "_at_once", "_buffer", "_deadline", "_poll", "_reader", "_receive", "_send", "_socket", "fileno",
-        "on_push", "pending",
+        "_armed", "_at_once", "_buffer", "_deadline", "_has_data", "_poll", "_reader", "_receive", "_send", "_socket",
+        "fileno", "on_push", "pending",
     )  # fmt: skip
 
     def __init__(self, connected: Any, deadline: Deadline) -> None:
@@ -78,13 +78,14 @@ class Wire:
         self._armed = -1.0
         self._at_once = False
         self._reader: Any = None
+        self._has_data: Callable[[], int] = int  # none
         self._buffer = bytearray()
         self._poll: Any = None
         # Asked for at every request; an attribute is found in a fraction of the time that __getattr__ takes.
         self._send = connected.sendall
         self._receive = connected.recv_into
         self.fileno = connected.fileno
-        self.pending: Callable[[], int] = getattr(connected, "pending", _nothing_pending)
+        self.pending: Callable[[], int] = getattr(connected, "pending", int)  # none
         self.on_push: Callable[[list[Any]], None] = _of_no_interest
 
     def settimeout(self, seconds: float | None) -> None:
@@ -120,7 +121,7 @@ class Wire:
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN | select.POLLPRI)
-        return not (self._poll.poll(0) or self.pending() or (self._reader is not None and self._reader.has_data()))
+        return not (self._poll.poll(0) or self.pending() or self._has_data())
 
     def exchange(self, data: bytes, count: int, to_error: Callable[[str], Exception]) -> list[Any]:
         """Send commands and read their replies. Needs hiredis. Messages that nothing was asked for and came with them
@@ -133,12 +134,12 @@ class Wire:
         reader = self._reader
         if reader is None:
             reader = self._reader = hiredis.Reader(driver.InvalidResponse, to_error, notEnoughData=_MORE)
-            self._buffer = bytearray(_BUFFER)
+            self._buffer, self._has_data = bytearray(_BUFFER), reader.has_data
         try:
-            left = self._deadline.left()
-            if left < 0:
+            if (left := self._deadline.at - monotonic()) <= 0 and (left := self._deadline.left()) < 0:
                 raise TimeoutError
-            self._arm(left)
+            if not -SOON < self._armed - left < SOON:
+                self._arm(left)
             self._send(data)
             try:
                 received = self._receive(self._buffer)  # what is asked here was not answered before
@@ -148,14 +149,13 @@ class Wire:
                 reader.feed(self._buffer, 0, received)
             else:
                 self._feed(reader)
-            found = [*map(reader.gets, repeat(False, count + 1))]
-            if found[-1] is not _MORE or not _USUAL.issuperset(map(type, found[:-1])) or self.pending():
-                return self._sorted(reader, found, count)
+            *found, last = map(reader.gets, repeat(False, count + 1))
+            if last is not _MORE or not _USUAL.issuperset(map(type, found)) or self.pending():
+                return self._sorted(reader, [*found, last], count)
         except TimeoutError:
             raise driver.TimeoutError("no answer within the time for it") from None
         except OSError as error:
             raise driver.ConnectionError("the connection has failed") from error
-        del found[-1]
         return found
 
     def _sorted(self, reader: Any, found: list[Any], count: int) -> list[Any]:
@@ -234,10 +234,6 @@ class Wire:
 
 _ANSWERS = (driver.ResponseError, driver.BusyLoadingError)
 """Errors that a server answers to a command; behind them come the replies to the others."""
-
-
-def _nothing_pending() -> int:
-    return 0
 
 
 def _of_no_interest(message: list[Any]) -> None:

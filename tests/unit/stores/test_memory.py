@@ -19,6 +19,7 @@ from flask_langpont_session.policy.rows import AuthRow
 from flask_langpont_session.stores.memory.ended import DEAD, DatabaseClock, Ended
 from flask_langpont_session.stores.memory.memory import LARGEST_SHARE, LocalAuth, Memory
 from flask_langpont_session.stores.redis.lane import Copy, Lane
+from flask_langpont_session.stores.redis.records import Written
 from flask_langpont_session.stores.redis.server_identity import Server
 from tests.support.clock import Clock
 from tests.support.known import content, known, wrote
@@ -603,11 +604,10 @@ def test_a_write_that_is_told_late_takes_nothing_back(memory: Memory, before: in
     there, meta = (b"%b%016d%016d%b" % (b"d" * 8, at, at, b"000000write.100000080001") for at in (9, after))
     memory.put_category(digest, "ui", known(CategoryCopy(9, {"text": b"9"}), mark=there))
     change = CategoryChange(1, sets={"text": b"%d" % after})
-    is_held = memory.rewrite(
-        digest, memory.opened(digest), [], {"ui": change}, {"ui": Change(before, after, meta)}, b""
-    )
+    done = Written("written", {"ui": Change(before, after, meta)})
+    is_known = memory.rewrite(digest, memory.opened(digest), [], {"ui": change}, done, b"")
     assert content(memory.category(digest, "ui")) == CategoryCopy(kept, {"text": b"%d" % kept})
-    assert is_held is (True if before == 9 else None)
+    assert is_known is done.is_held is (before == 9)
 
 
 def test_what_is_too_large_is_not_kept(clock: Clock) -> None:

@@ -21,7 +21,6 @@ from flask_langpont_session.stores.host.commit_counter import counter_path
 from flask_langpont_session.stores.host.file import JournalFile
 from flask_langpont_session.stores.host.register import NEVER, PLACES, SIZE, Register, register_path
 from flask_langpont_session.support import files
-from flask_langpont_session.support.files import PrivateNumbers
 from tests.support.journals import in_fork
 
 A, B = "a" * 43, "b" * 43
@@ -58,17 +57,22 @@ def needs_no_lock(one: Register) -> bool:
         return one.change(A, before) is not None
 
 
-def late(patched: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
-    """Do something once, just after a worker has read."""
-    read, waiting = PrivateNumbers.read, [meanwhile]
+class Call:
+    """A call of the system, by which workers that are made from now on read or write. It can be exchanged."""
 
-    def read_and_wait(self: PrivateNumbers, place: int, size: int) -> bytes:
-        found = read(self, place, size)
-        if waiting:
-            waiting.pop()()
-        return found
+    def __init__(self, patched: pytest.MonkeyPatch, name: str) -> None:
+        self.now = self._system = getattr(os, name)
+        patched.setattr(os, name, lambda *arguments: self.now(*arguments))
 
-    patched.setattr(PrivateNumbers, "read", read_and_wait)
+    def is_followed_by(self, meanwhile: Callable[[], object]) -> None:
+        """Have something done once, just after the next call."""
+
+        def call(*arguments: Any) -> Any:
+            found, self.now = self._system(*arguments), self._system
+            meanwhile()
+            return found
+
+        self.now = call
 
 
 # -- change ids --------------------------------------------------------------------------------------------------------
@@ -104,10 +108,10 @@ def test_of_two_changes_at_once_no_worker_takes_its_own_for_the_only_one(
 ) -> None:
     """Both have read the same id, and each has a change that the other one has not seen."""
     monkeypatch.setattr(register, "_SHARED", shared)
-    one, two = worker(), worker()
+    read, one, two = Call(monkeypatch, "pread"), worker(), worker()
     before, others = two.of(A), list[object]()
     one.change(B)
-    late(monkeypatch, lambda: others.append(two.change(A, before)))
+    read.is_followed_by(lambda: others.append(two.change(A, before)))
     assert one.change(A, before) != one.of(A) and others[0] != two.of(A)
 
 
@@ -127,12 +131,12 @@ def test_a_cell_is_free_when_its_holder_has_ended(worker: Make, monkeypatch: pyt
 def test_a_change_that_cannot_be_noted_outdates_all_that_was_known(
     worker: Make, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    one = worker()
-    before = one.of(A)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", refusing(refused))
+        write, one = Call(patched, "pwrite"), worker()
+        before, write.now = one.of(A), refusing(refused)
         assert one.change(B) is None and one.change(A, before) is None
         assert one.of(A) != before
+    one.close()
     now = one.of(A)
     assert now is not None and one.change(A, now) == one.of(A) != now
 
@@ -188,16 +192,16 @@ def test_letting_go_of_the_file_harms_no_thread_that_uses_it(
     worker: Make, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system gives the number of a closed descriptor to the next file: that must not be written to."""
-    one, write = worker(), os.pwrite
-    others: list[int] = []
+    write, others = os.pwrite, list[int]()
 
     def write_late(descriptor: int, content: bytes, place: int) -> int:
         one.close()
         others.append(os.open(path.with_name("other"), os.O_RDWR | os.O_CREAT))
         return write(descriptor, content, place)
 
+    call, one = Call(monkeypatch, "pwrite"), worker()
     one.of(A)
-    monkeypatch.setattr(os, "pwrite", write_late)
+    call.now = write_late
     one.change(A)
     os.close(others[0])
     assert path.with_name("other").read_bytes() == b""
@@ -232,8 +236,7 @@ def test_threads_that_open_it_at_once_leave_no_descriptor_behind(worker: Make, m
 def test_an_older_version_is_outdated(single: Register) -> None:
     """Versions are compared to the millisecond; of another session or category nothing is said. Of two requests the
     one that has read the older version may be the later one to note it."""
-    for note in (single.note_version, single.note_wipe):
-        digest = note.__name__
+    for digest, note in [("note_version", single.note_version), ("note_wipe", single.note_wipe)]:
         for version in (5, 4):
             note(digest, "ui", version * MS)
         for name, category, version, is_outdated in [
@@ -303,10 +306,10 @@ def test_what_had_to_be_forgotten_leaves_a_mark(path: Path, monkeypatch: pytest.
 def test_what_two_workers_forget_at_once_leaves_the_higher_mark(worker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both found the same place, and one of them wrote there first: it has what the other one displaces."""
     monkeypatch.setattr(register, "BUCKETS", 1)
-    mine, siblings = worker(), worker()
+    read, mine, siblings = Call(monkeypatch, "pread"), worker(), worker()
     for number in range(1, 8):
         mine.note_version(f"d{number}", "ui", number * MS)
-    late(monkeypatch, lambda: siblings.note_version("sibling", "ui", 20 * MS))
+    read.is_followed_by(lambda: siblings.note_version("sibling", "ui", 20 * MS))
     mine.note_version("mine", "ui", 21 * MS)
     assert mine.is_outdated("sibling", "ui", 19 * MS)
     assert not mine.is_outdated("sibling", "ui", 20 * MS)
