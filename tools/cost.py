@@ -4,14 +4,21 @@ Bytecodes are counted that the thread of a request runs, libraries included, bey
 session that is a plain dict. The count is the same however busy the machine is, so a test can hold it
 (``tests/integration/test_cost.py``). The application is the plainest that there is: one server, SQLite, a signed-in
 user whose session this process keeps near.
+
+Calls of the system are counted by strace, where there is one, in the same way.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median_low
 from types import FrameType
@@ -30,6 +37,9 @@ GOALS: Mapping[str, int] = {
     "read one": 800, "read all": 1900, "change one": 1900, "read + change": 2800, "sign-in": 9000,
 }  # fmt: skip
 """Bytecodes that a request should cost at most."""
+
+CALLS: Mapping[str, int] = {"read one": 3, "read all": 3, "change one": 9, "read + change": 12}
+"""Calls of the system that a request should make at most."""
 
 _TRIES = 25
 """Requests of which the median counts: now and then one has more to do, such as asking the server after a silence."""
@@ -62,6 +72,27 @@ class Bytecodes:
         return self._count
 
 
+class _Marks:
+    """Marks the requests of an application in what strace writes."""
+
+    number = 0
+
+    def __init__(self, app: Flask) -> None:
+        self._serve, app.wsgi_app = app.wsgi_app, self._marked  # type: ignore[method-assign]
+
+    def _marked(self, environ: Any, start_response: Any) -> Any:
+        _mark(environ["PATH_INFO"])
+        try:
+            return self._serve(environ, start_response)
+        finally:
+            _mark("/end")
+
+
+def _mark(path: str) -> None:
+    with suppress(OSError):
+        os.readlink(f"/mark{path}")
+
+
 class _PlainSession(dict[str, Any], SessionMixin):
     """A session that costs no more than every session does."""
 
@@ -92,6 +123,23 @@ def costs_on(server: Valkey) -> dict[str, int]:
     with application(REDIS_URL=server.url) as app:
         _add_views(app)
         return {name: number - bare[name] for name, number in _costs_of(app, server).items()}
+
+
+def system_calls() -> dict[str, int] | None:
+    """Return the calls of the system that each kind of request makes in its thread, but for locks and memory; None:
+    there is no strace here, or it may not look at a process."""
+    strace, numbers = shutil.which("strace"), defaultdict[str, list[int]](list)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, "trace")
+        command = [str(strace), "-qq", "-e", "trace=%file,%desc,%network,getrandom,getpid", "-o", str(trace)]
+        marked = [*command, sys.executable, "-m", "tools.cost", "--marked"]
+        if not strace or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+            return None
+        subprocess.run(marked, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
+        for request in re.split(r'.*"/mark/(?=[a-z])', trace.read_text())[1:]:
+            calls = re.findall(r"^(?!mmap)\w+\(", request, re.MULTILINE)
+            numbers[request.partition("/")[0]].append(len(calls))
+    return {name: median_low(numbers[path]) for name, path in _paths()}
 
 
 @contextmanager
@@ -151,14 +199,20 @@ def _add_views(app: Flask) -> None:
         return ""
 
 
-def _costs_of(app: Flask, server: Valkey | None = None) -> dict[str, int]:
+def _paths() -> Iterator[tuple[str, str]]:
+    return zip(GOALS, ("read-one", "read-all", "change-one", "read-change", "sign-in"), strict=True)
+
+
+def _costs_of(
+    app: Flask, server: Valkey | None = None, count: Callable[[Flask], Bytecodes | _Marks] = Bytecodes
+) -> dict[str, int]:
     """Return the median of some requests of each kind. A user signs in with a browser that has no session."""
     browser = app.test_client()
     browser.get("/sign-in/0")
     browser.get("/change-one/en")
     if server is not None:
         once_near(server, lambda: browser.get("/read-one/0"))
-    counted = Bytecodes(app)
+    counted = count(app)
 
     def cost(path: str, value: int) -> int:
         by = app.test_client() if path == "sign-in" else browser
@@ -167,15 +221,23 @@ def _costs_of(app: Flask, server: Valkey | None = None) -> dict[str, int]:
         assert answer.status_code == 200, answer.text
         return counted.number
 
-    paths = zip(GOALS, ("read-one", "read-all", "change-one", "read-change", "sign-in"), strict=True)
-    return {name: median_low(cost(path, value) for value in range(_TRIES)) for name, path in paths}
+    return {name: median_low(cost(path, value) for value in range(_TRIES)) for name, path in _paths()}
 
 
 def main() -> None:
-    print("| request | bytecodes | goal |\n| --- | --- | --- |")
-    found = costs()
+    if sys.argv[1:] == ["--marked"]:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Valkey(Path(folder)) as server,
+            application(REDIS_URL=server.url) as app,
+        ):
+            _add_views(app)
+            _costs_of(app, server, _Marks)
+        return
+    print("| request | bytecodes | goal | system calls | goal |\n| --- | --- | --- | --- | --- |")
+    found, calls = costs(), system_calls() or {}
     for name, number in found.items():
-        print(f"| {name} | {number} | {GOALS[name]} |")
+        print(f"| {name} | {number} | {GOALS[name]} | {calls.get(name, '?')} | {CALLS.get(name, '–')} |")
     print(f"\n    {sys.version_info[:2]}: {tuple(found.values())},  # of BUDGET in tests/integration/test_cost.py")
 
 

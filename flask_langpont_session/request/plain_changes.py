@@ -54,8 +54,8 @@ class PlainChanges:
     """Stores what a request has changed of categories, if one exchange with Redis is enough, as nearly always."""
 
     def __init__(self, repository: SessionRepository) -> None:
+        self._repository = repository
         self._line = repository.line
-        self._begin = repository.begin
         self._backend = backend = repository.backend
         self._journal = backend.journal
         self._timeout, self._limits = backend.settings.redis_timeout, backend.limits
@@ -65,8 +65,6 @@ class PlainChanges:
         self._clock = backend.clock
         self._lag = lag.of(self._clock)
         self._note_duration = backend.recorder.noting(SAVE.name, "all", PRIMARY, "ok")
-        self._fallback = repository.fallback
-        self._journal_writer = repository.journal_writer
 
     def write(
         self,
@@ -97,7 +95,7 @@ class PlainChanges:
         try:
             written = home.write_near(digest, changes, guard, self._limits, began + timeout, write_id)
         except StoreError as error:
-            scope = scope or self._begin(digest=digest)
+            scope = scope or self._repository.begin(digest=digest)
             scope.to(digest).failed(SAVE, error, timeout, began, late)
             return Sent(None, write_id, max(1, self._primary.estimated_ms(digest, began) * 1000), scope=scope)
         if written is None:
@@ -106,9 +104,9 @@ class PlainChanges:
         self._health.succeeded(PRIMARY + shard, WRITE, took, began)
         self._note_duration(took)
         self._reports.payload(changes)
-        self._fallback.remember_write(digest, loaded, changes, written, kind)
+        self._repository.fallback.remember_write(digest, loaded, changes, written, kind)
         if not self._journal.is_known_to_be_empty():
-            self._journal_writer.written(digest, changes)
+            self._repository.journal_writer.written(digest, changes)
         if kind != SIGNED_IN and (in_use := self._reports.in_use) is not None:
             in_use.served(digest, max(lives.values()))
         return Sent(written)

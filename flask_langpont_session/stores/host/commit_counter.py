@@ -143,7 +143,7 @@ class CommitCounter:
         numbers = _COUNT.pack(began) + _COUNT.pack((began - 1) & _HALF)
         content = numbers + _MOMENT.pack(time.monotonic()) * _PLACES + os.urandom(WORD * _PLACES)
         if self.numbers.write(content, 0) < len(content):
-            raise OSError(errno.ENOSPC, "no room for the numbers beside the journal")
+            raise OSError(errno.ENOSPC, "no room in a file of numbers")
         return content
 
 

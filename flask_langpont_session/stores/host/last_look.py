@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -25,23 +24,21 @@ _LOOK = f"""SELECT EXISTS (SELECT 1 FROM outages), EXISTS (SELECT 1 FROM user_re
     (SELECT count(*) || ifnull(',' || group_concat(digest), '') FROM ({_OF_SESSIONS}))"""
 
 
-class Seen(NamedTuple):
+class Look(NamedTuple):
     """The outcome of a look at the file.
 
     :param counter: of commits, and `word`: what it said then; None: the file may have changed already.
-    :param pid: of the process that has looked.
     :param is_empty: whether there was nothing.
     :param named: the sessions of which there was anything; None: there are too many, or it concerns any session.
     """
 
     counter: CommitCounter | None
     word: bytes
-    pid: int
     is_empty: bool
     named: frozenset[str] | None
 
 
-_NOTHING = Seen(None, b"", 0, False, None)
+_NOTHING = Look(None, b"", False, None)
 
 
 class LastLook:
@@ -53,7 +50,7 @@ class LastLook:
         self._seen = _NOTHING
         self._others: object = None
 
-    def seen(self, wait: float | None) -> Seen:
+    def seen(self, wait: float | None) -> Look:
         """Return what there is at the moment. Costs about a microsecond if nothing was committed since."""
         if self._is_current(known := self._seen):
             return known
@@ -86,17 +83,11 @@ class LastLook:
         known = self._seen
         return known.is_empty and self._is_current(known)
 
-    def _is_current(self, known: Seen) -> bool:
+    def _is_current(self, known: Look) -> bool:
         """Return whether nothing was committed since a look, and the file is not opened anew. Takes no lock."""
         counter = known.counter
         try:
-            # A child that was forked by C code still has its parent's; connected() tells it so.
-            return (
-                counter is not None
-                and counter is self._file.counter
-                and counter.numbers.read(WORD, 0) == known.word
-                and known.pid == os.getpid()
-            )
+            return bool(counter and counter is self._file.counter and counter.numbers.read(WORD, 0) == known.word)
         except OSError:
             return False
 
@@ -114,8 +105,8 @@ class LastLook:
         self._seen = _NOTHING
 
 
-def _seen(counter: CommitCounter | None, word: bytes, outages: int, users: int, sessions: str) -> Seen:
+def _seen(counter: CommitCounter | None, word: bytes, outages: int, users: int, sessions: str) -> Look:
     """:param sessions: how many entries of sessions there are, at least, and of which sessions."""
     number, *named = sessions.split(",")
     are_named = not users and int(number) <= _MOST_NAMED
-    return Seen(counter, word, os.getpid(), not (outages or users or named), frozenset(named) if are_named else None)
+    return Look(counter, word, not (outages or users or named), frozenset(named) if are_named else None)

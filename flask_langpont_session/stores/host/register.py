@@ -94,9 +94,8 @@ class Register:
         self._copies_ms = int(copies_ttl * 1000) + CLOCK_TOLERANCE_MS  # the clock of Redis may be a little off
         self._wall = wall
         self._former = _Former(journal.path)
-        self._own = {at: (_Versions(self._opened, at),) for at in (SEEN, WIPED)}
+        self._tables = {at: (_Versions(self._opened, at), self._former.tables[at]) for at in (SEEN, WIPED)}
         self.note_version, self.note_wipe = partial(self._note, SEEN), partial(self._note, WIPED)
-        self._both = {at: (*self._own[at], self._former.tables[at]) for at in self._own}
         self._begin()
         renew_in_children(self, Register._begin)
 
@@ -178,7 +177,7 @@ class Register:
 
     def _note(self, at: int, digest: str, category: str, version: int) -> None:
         try:
-            for table in self._both[at] if self._sides.has_met_former else self._own[at]:
+            for table in self._all(at):
                 table.note(digest, category, version // 1000 & _MS)
         except OSError:
             return
@@ -193,7 +192,7 @@ class Register:
         return False
 
     def _all(self, at: int) -> Sequence[_Versions]:
-        return self._both[at] if self._sides.has_met_former else self._own[at]
+        return self._tables[at][: 1 + self._sides.has_met_former]
 
     # -- the file ------------------------------------------------------------------------------------------------------
 

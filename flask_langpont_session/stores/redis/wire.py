@@ -68,8 +68,8 @@ class Wire:
     """
 
     __slots__ = (
-        "_armed", "_at_once", "_buffer", "_deadline", "_has_data", "_poll", "_reader", "_receive", "_send", "_socket",
-        "fileno", "on_push", "pending",
+        "_armed", "_at_once", "_buffer", "_deadline", "_poll", "_reader", "_receive", "_send", "_socket", "fileno",
+        "on_push", "pending",
     )  # fmt: skip
 
     def __init__(self, connected: Any, deadline: Deadline) -> None:
@@ -78,7 +78,6 @@ class Wire:
         self._armed = -1.0
         self._at_once = False
         self._reader: Any = None
-        self._has_data: Callable[[], int] = int  # none
         self._buffer = bytearray()
         self._poll: Any = None
         # Asked for at every request; an attribute is found in a fraction of the time that __getattr__ takes.
@@ -121,7 +120,7 @@ class Wire:
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN | select.POLLPRI)
-        return not (self._poll.poll(0) or self.pending() or self._has_data())
+        return not (self._poll.poll(0) or self.pending() or (self._reader is not None and self._reader.has_data()))
 
     def exchange(self, data: bytes, count: int, to_error: Callable[[str], Exception]) -> list[Any]:
         """Send commands and read their replies. Needs hiredis. Messages that nothing was asked for and came with them
@@ -134,7 +133,7 @@ class Wire:
         reader = self._reader
         if reader is None:
             reader = self._reader = hiredis.Reader(driver.InvalidResponse, to_error, notEnoughData=_MORE)
-            self._buffer, self._has_data = bytearray(_BUFFER), reader.has_data
+            self._buffer = bytearray(_BUFFER)
         try:
             if (left := self._deadline.at - monotonic()) <= 0 and (left := self._deadline.left()) < 0:
                 raise TimeoutError
