@@ -22,8 +22,11 @@ SESSIONS = 200
 OTHERS = Lane, Server, Ended
 
 
-@pytest.mark.parametrize("reads", [0, 1, 3], ids=["written", "read", "read again"])
-@pytest.mark.parametrize(("is_signed_in", "most"), [(False, 2700), (True, 4000)], ids=["visitors", "users"])
+@pytest.mark.parametrize(
+    ("is_signed_in", "most", "reads"),
+    [(False, 2700, 0), (True, 4000, 1), (False, 2700, 3)],
+    ids=["visitors, written", "users, read", "visitors, read again"],
+)
 def test_a_session_takes_what_is_said_of_it(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, is_signed_in: bool, most: int, reads: int
 ) -> None:
