@@ -124,7 +124,7 @@ def agree(schedule: Schedule, servers: Servers) -> None:
         other = RealWorld(profile, servers)
         for number, line in enumerate([*schedule.lines, *looks]):
             line = "rest" if line == "heal" else line
-            if line.startswith("kept"):  # a look at the simulated servers; what real ones have is compared below
+            if line.startswith(("kept", "left")):  # looks at simulated servers; what real ones have is compared below
                 continue
             for world in (one, other):
                 do(world, line)
