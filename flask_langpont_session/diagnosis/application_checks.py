@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config.checks import PREFIX
+from ..config.explanations import identity_advice
 from ..policy.causes import cause_of
 from ..policy.errors import ErrorClass, StoreError
 from ..policy.health import DATABASE, PRIMARY
 from .facts import Facts, Server
-from .findings import Finding, Outcome, Unknown, failure, ok, warning
+from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
 
 NEW_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
 
@@ -212,6 +213,21 @@ def grace(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{grace:g} s, with Redis and database down")
+
+
+def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
+    found = sorted(known(facts.unclaimed))
+    if not found:
+        yield ok("none in the sessions that were looked at")
+        return
+    names = ", ".join(repr(key[:40]) for key in found[:10])
+    yield warning(
+        f"no feature names {names}{f' and {len(found) - 10} more' if len(found) > 10 else ''}",
+        f"name them in {PREFIX}FEATURES; `flask langpont explain KEY` says what happens to each",
+    )
+    for key in found:
+        if advice := identity_advice(key):
+            yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
 
 
 # -- all stores --------------------------------------------------------------------------------------------------------

@@ -217,6 +217,7 @@ class Facts:
 
     :param servers: store → server, or why it does not answer.
     :param homeless: slots of a cluster that no shard has.
+    :param unclaimed: session keys that no feature names, of users' sessions that changed today.
     :param lost_commits: sessions whose end this host has told the database, and that live there.
     """
 
@@ -226,6 +227,7 @@ class Facts:
     database: Database | Unknown
     host: Host
     lost_commits: int | Unknown
+    unclaimed: frozenset[str] | Unknown = frozenset()
 
     @property
     def stores(self) -> Mapping[str, Server | Database | Unknown]:

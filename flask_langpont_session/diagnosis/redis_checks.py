@@ -184,6 +184,22 @@ def _evicting(policy: str, most: int, used: int, evicted: int) -> Iterator[Findi
 
 
 @of_each(PRIMARY)
+def persistence(server: Server, facts: Facts) -> Iterator[Finding]:
+    info = known(server.info)
+    for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file")):
+        if info.get(name, "ok") != "ok":
+            cure = "make room on the server's disk, and look at its log; it may refuse all writes meanwhile"
+            yield failure(f"the last {what} could not be written", cure)
+            return
+    replicas = _number(info, "connected_slaves")
+    if _number(info, "aof_enabled") or replicas:
+        yield ok("append-only file" if _number(info, "aof_enabled") else f"{replicas} replicas have its data, too")
+    else:
+        found = "no append-only file and no replica: a restart loses at least what is newer than the last snapshot"
+        yield warning(found, "CONFIG SET appendonly yes, or a replica")
+
+
+@of_each(PRIMARY)
 def near_cache(server: Server, facts: Facts) -> Iterator[Finding]:
     if server.near is None:
         yield ok("switched off: NEAR_CACHE is (), or MEMORY_BYTES is 0")

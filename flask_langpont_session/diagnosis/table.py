@@ -79,6 +79,11 @@ CHECKS: tuple[Check, ...] = (
         "`REPLICA_URL` leads to a replica of this primary, and not to the primary itself",
         "at level 1 users are shown what the replica has",
     ),
+    _of_redis(
+        redis.persistence,
+        "an append-only file or a replica; the last write to the disk was good",
+        "a restart must not empty every session's data",
+    ),
     _of_all_stores(
         application.clocks,
         "the clocks of this host, of every Redis and of the database: at most a second apart",
@@ -143,6 +148,11 @@ CHECKS: tuple[Check, ...] = (
         application.cookie,
         "`Secure`, `HttpOnly`, `SameSite`, domain and name of the session cookie",
         "what gets the cookie has the session",
+    ),
+    _of_all_stores(
+        application.unclaimed_keys,
+        "session keys that no feature names, in up to 50 sessions that changed today (names only)",
+        "such a key is kept as category and priority of `*` have it; one that names a user or gives a right needs more",
     ),
 )
 """In the order in which they are printed: first what keeps the site from working now, advice behind it."""

@@ -696,3 +696,19 @@ def test_a_memory_that_is_too_small_for_the_sessions_in_use(make: Make, primary:
         app.test_client().post("/set", json={"input_text": "x" * 200})
     wait_until(lambda: outcome(app, "memory")[0] == "warning", "that it has told")
     assert "1 processes had no room for" in outcome(app, "memory")[1]
+
+
+def test_keys_that_no_feature_names(make: Make, primary: Valkey) -> None:
+    """They are listed by name, without a value; one whose name looks like a right's is asked about."""
+    app = make(REDIS_URL=primary.url, SESSION_COOKIE_NAME="session", SESSION_COOKIE_SECURE=False)
+    add_views(app)
+    client = app.test_client()
+    client.post("/login/7")
+    client.post("/set", json={"lang": "en", "fs_cc": "x"})
+    assert outcome(app, "unclaimed-keys")[0] == "ok"
+    client.post("/set", json={"is_staff": "a-value-of-the-session"})
+    found, says = outcome(app, "unclaimed-keys")
+    assert (found, "no feature names 'is_staff'" in says) == ("warning", True)
+    result = run(app).output
+    assert "add it to LANGPONT_SESSION_PRIVILEGE_KEYS" in result
+    assert "a-value-of-the-session" not in result + run(app, "--json").output

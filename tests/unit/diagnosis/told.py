@@ -33,6 +33,8 @@ INFO = {
     "maxmemory_policy": "volatile-lru",
     "used_memory": "100000",
     "evicted_keys": "0",
+    "aof_enabled": "1",
+    "connected_slaves": "0",
 }
 OF_REPLICA = {
     **INFO,
