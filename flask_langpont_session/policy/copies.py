@@ -123,10 +123,10 @@ def described(digest: str, meta: bytes, fields: Fields) -> CategoryCopy:
 
 def mark_of_copy(digest: str, copy: CategoryCopy) -> bytes:
     """Return how a record would be described that was given such a copy back: nothing is known of it but that, and the
-    latest additions that are part of it."""
+    latest additions that are part of it. It was acknowledged before all that was written without reading since."""
     own, version, all_of = digest[:OWN].encode(), copy.version, copy.additions
     additions = sorted({all_of[i : i + 20] for i in range(0, len(all_of), 20)}, key=lambda addition: addition[7:])
-    return b"%b%016d%016d000000*copied%011d%b" % (own, version, version, 0, b"".join(additions[-_ADDITIONS:]))
+    return b"%b%016d%016dffffff*copied%011d%b" % (own, version, version, 0, b"".join(additions[-_ADDITIONS:]))
 
 
 sizes_of: Callable[[bytes], bytes] = itemgetter(slice(_AUTHOR, _META))
