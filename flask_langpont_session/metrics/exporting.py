@@ -146,7 +146,7 @@ class Exporting:
         from . import otel
 
         def begin() -> Callable[[], None]:
-            instruments, reader = otel.instruments(), self._reader(self._in_use, self._news())
+            instruments, reader = otel.instruments(), self._reader(self._in_use, lambda: self.active.number)
             return lambda: instruments.add(reader.take())
 
         return PeriodicThread(OTEL, begin, otel.INTERVAL)
