@@ -28,7 +28,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
 exclude_patterns = ["images"]
 nitpicky = True  # a link to nothing is a warning, and a warning fails
 # SansIOResponse is Werkzeug's, which names it so in its types alone.
-_OTHERS = r"(blinker|click|collections|datetime|flask|logging|sqlalchemy|werkzeug)\b.*|.*\bView|SansIOResponse"
+_PACKAGES = "blinker|click|collections|contextlib|datetime|flask|logging|sqlalchemy|werkzeug"
+_OTHERS = rf"({_PACKAGES})\b.*|.*\bView|SansIOResponse"
 nitpick_ignore_regex = [("py:.*", _OTHERS)]
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]

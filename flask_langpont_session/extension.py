@@ -270,7 +270,7 @@ class LangPontSession(SessionInterface):
         >>> page = langpont.all_sessions()                      # doctest: +SKIP
         >>> page = langpont.all_sessions(after=page[-1].digest) # doctest: +SKIP
 
-        :param active_since: only those that were in use since then, as exact as :attr:`.SessionInfo.last_seen_at`.
+        :param active_since: only those that were in use since then, as exact as ``last_seen_at``.
         :param after: the digest that the part before ended with.
         :param limit: how many at most.
         :return: nothing: there are no more.

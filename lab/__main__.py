@@ -46,8 +46,6 @@ def _options() -> argparse.Namespace:
 
 OF_THE_DEMO = {
     "cookie": "there is no HTTPS here",
-    "redis-rights": "Valkey has no users here",
-    "database-rights": "PostgreSQL has no other user here",
     "journal-disk": "all files here are temporary",
 }
 """Check of the doctor → why it warns of the demo."""

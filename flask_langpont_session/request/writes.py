@@ -710,7 +710,9 @@ class CategoryWrites(Part):
         """Write the changes of the other categories, where one cannot take its change (``large``, ``no number``)."""
         culprit = refused.category or ""
         for key in changes[culprit].writes | changes[culprit].increments:
-            self._reports.rejected(culprit, key, f"category {culprit!r}: {refused.status}")
+            # That a record holds no number may be what another program, or a damaged record, made of it.
+            is_mistake, why = refused.status == "large", f"category {culprit!r}: {refused.status}"
+            self._reports.rejected(culprit, key, why, is_mistake=is_mistake)
         rest = {name: change for name, change in changes.items() if name != culprit}
         if not rest:
             return False

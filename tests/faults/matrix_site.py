@@ -100,6 +100,7 @@ class Site:
         app.config.update(SECRET_KEY=SECRET_KEY, TESTING=True, PROPAGATE_EXCEPTIONS=False)
         app.config.update({f"LANGPONT_SESSION_{key}": value for key, value in settings.items() if value is not ...})
         _add_pages(app, LangPontSession(app))
+        app.testing = False  # as users are served: a damaged record must fail no page
         self._apps.append(app)
         self.events = self._listening.enter_context(captured_events(app))
 

@@ -36,7 +36,10 @@ def wanted() -> Iterable[Case]:
 @pytest.fixture
 def world(make_app: MakeApp, primary: Valkey) -> Iterator[World]:
     with primary.client() as redis:
-        yield World([make_app(**CONFIG) for _ in range(2)], redis)
+        apps = [make_app(**CONFIG) for _ in range(2)]
+        for app in apps:
+            app.testing = False  # where an error of the application's would hide what is broken
+        yield World(apps, redis)
 
 
 def test_with_all_rules_nothing_is_broken() -> None:

@@ -210,6 +210,7 @@ def test_what_could_not_be_stored_is_nowhere(app: Flask, client: Any) -> None:
         long[0] *= 70_000
         return [session.flush(), dict(session.kept)]
 
+    app.testing = False  # where it would be raised
     view(app, grow)
     assert client.post("/do").json == ["nowhere", {"translation": "nowhere"}]
     view(app, partial(grow, "context_info"))

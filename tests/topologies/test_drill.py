@@ -62,7 +62,7 @@ def by_a_unix_socket(folder: Path, authority: Authority) -> Iterator[tuple[Setti
         yield {"REDIS_URL": f"unix://{server.socket}"}, lambda: keys_of(server)
 
 
-FAULTS = {"primary-down": "1", "hang": "1", "readonly": "1"}
+FAULTS = {"primary-down": "1", "hang": "1"}
 """Fault → level. The others, and their levels without a replica, do not depend on the kind of Redis."""
 
 KINDS = {
