@@ -100,7 +100,7 @@ def guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 SERVERS, DATABASE = "servers", "database"
-"""What is asked for some checks only."""
+"""Facts that are asked for only where a check needs them."""
 
 
 class Check(NamedTuple):

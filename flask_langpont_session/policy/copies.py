@@ -98,7 +98,7 @@ _DESCRIBED = re.compile(rb"(.{8})(\d{16})(\d{16}).{6}(.{7}).{11}([^\1]*)", re.DO
 """The same: whose record it is, stamp, horizon, author and additions."""
 
 _ADDITIONS = 6
-"""How many additions a record remembers."""
+"""The number of additions that a record remembers."""
 
 _GIVEN_BACK = frozenset({b"*copied", b"*part**"})
 """Authors of a horizon that is the version of a copy."""

@@ -191,10 +191,10 @@ class Overlay:
 
 
 NOTHING = Overlay(revoked=False, writes={}, deltas={}, copies={})
-"""What the journal says of nearly every session at nearly every time."""
+"""The answer of the journal about nearly every session: it holds nothing of it."""
 
 UNKNOWN = Overlay(revoked=False, writes={}, deltas={}, copies={}, is_known=False)
-"""What is said of a session while the journal holds something, and cannot be read in time."""
+"""The answer about a session while the journal holds something but cannot be read in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
