@@ -100,7 +100,7 @@ class State:
     history: History | None = None
     watch: SentinelWatch | None = None
     scratch: Scratch | None = None
-    """Of an application under test."""
+    """The files of an application under test; None: it is not under test."""
 
     def ensure_started(self) -> None:
         """Start the threads beside the requests in this process unless they run."""

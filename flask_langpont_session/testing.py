@@ -49,11 +49,11 @@ _ELSEWHERE: Mapping[str, Any] = {
     "DATABASE_ENGINE": None,
     "JOURNAL": "",
 }
-"""What an application's configuration may say of servers and files that its tests are to leave alone."""
+"""Settings that name servers and files which the tests of an application leave alone → their values in tests."""
 
 _REDIS = (PRIMARY, REPLICA)
 _OFF: Mapping[int, tuple[str, ...]] = {0: (), 2: _REDIS, 3: _REDIS, 4: (*_REDIS, DATABASE)}
-"""What does not answer at a level."""
+"""Level → the stores that do not answer there."""
 
 
 def app_config(redis_url: str | None = None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ _LONGEST_COOKIE = 8192
 """Characters. Browsers keep half of that."""
 
 _SID = re.compile(r"[\w-]{16,256}", re.ASCII)
-"""What Flask-Session has as id: of a cookie that is not signed it is all that keeps it off other keys of that Redis."""
+"""The form of Flask-Session's ids: it alone keeps a cookie that is not signed from naming other keys of that Redis."""
 
 _ID = b"flask-langpont-session.adopted\0"
 

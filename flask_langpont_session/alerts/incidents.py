@@ -22,7 +22,7 @@ import msgspec
 from .table import ALERTS, CALM, TEST, Alert, Severity
 
 Details = Mapping[str, str | int | float]
-"""What is worth knowing besides the table: names and numbers."""
+"""Names and numbers of an incident that the table of alerts does not have."""
 
 Sightings = Mapping[str, Details]
 """Conditions that hold now: key → details. A key is an alert's name, or ``name/scope``."""

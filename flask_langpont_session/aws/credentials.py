@@ -34,7 +34,7 @@ from .client import Unusable, aws_client, make_session
 log = logging.getLogger(__name__)
 
 Login = tuple[str] | tuple[str, str]
-"""What redis-py greets with: a token, or a user and a token."""
+"""The arguments of AUTH as redis-py wants them: a token, or a user and a token."""
 
 SECRET_REST = 300.0
 """Seconds between two looks at a secret."""

@@ -53,7 +53,7 @@ MISSING = (
     "a serverless cache has no CLIENT TRACKING, so each read asks it (no near cache), no CONFIG and no ACL commands, "
     "and one database"
 )
-"""What an application is told when it finds one, by AWS' documentation."""
+"""The limits of a serverless cache by AWS' documentation, as an application is told of them."""
 
 
 class NotDiscoveredYet(driver.ConnectionError):

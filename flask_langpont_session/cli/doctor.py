@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..diagnosis.table import Result
 
 SCHEMA = 1
-"""Of what --json prints: it grows when a name changes or goes, not when one is added."""
+"""The version of what --json prints: it grows when a name changes or goes, not when one is added."""
 
 _COLORS = {"ok": "green", "skipped": "cyan", "warning": "yellow", "failure": "red"}
 _INDENT = " " * 9

@@ -160,7 +160,7 @@ _STATES = {
 }
 
 Lines = Iterator[tuple[str, str]]
-"""What a line is about, and what it says."""
+"""Lines: the subject of each, and its text."""
 
 
 def _lines(found: OneSession) -> Lines:

@@ -80,7 +80,7 @@ def _screen(look: Look) -> None:
 
 
 Part = tuple[str, str, bool]
-"""What it is about, what is said of it, and whether that is bad."""
+"""The subject of a part of the line, its text, and whether it is bad news."""
 
 
 def _parts(look: Look) -> Iterator[Part]:

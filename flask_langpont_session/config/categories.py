@@ -21,10 +21,10 @@ LONGEST_LIFE = 315_360_000
 """Seconds: ten years. More is a mistake, and much more is an error of the server at every write."""
 
 _FEATURE_FORM = "{'keys': [keys], 'category': name, 'priority': name}"
-"""Of an entry of FEATURES; the priority may be left out."""
+"""The form of an entry of FEATURES; the priority may be left out."""
 
 _OTHERS = tuple(priority for priority in Priority if priority is not Priority.CRITICAL)
-"""What a feature outside of auth can be: only auth has a row in the database."""
+"""The priorities of features outside of auth: only auth has a row in the database, which `critical` needs."""
 
 
 class Built(NamedTuple):

@@ -172,7 +172,7 @@ LEAST_LEFT = 0.05
 """Seconds that a request needs to ask the database."""
 
 SHARE_OF_TIME_OUT = 0.25
-"""Of a time-out, that the quickest answer may take: others take several times as long."""
+"""The share of a time-out that the quickest answer may take: others take several times as long."""
 
 
 def time_outs(facts: Facts) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ LEAST_FREE = 67_108_864
 """Bytes."""
 
 FULL = 0.8
-"""Of JOURNAL_MAX_BYTES."""
+"""The share of JOURNAL_MAX_BYTES above which the journal is nearly full."""
 
 _IN_MEMORY = "JOURNAL is None"
 

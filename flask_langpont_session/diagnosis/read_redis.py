@@ -25,7 +25,7 @@ PATIENCE = 2.0
 """Seconds that a server is waited for; no request hangs on it."""
 
 _TRIES = 3
-"""Of which the quickest counts: the first one may have made the connection."""
+"""The number of questions of which the quickest counts: the first one may have made the connection."""
 
 _LOCAL = ("127.", "::1", "::ffff:127.")
 

@@ -147,7 +147,7 @@ def redis_rights(server: Server, facts: Facts) -> Iterator[Finding]:
 
 GOOD_POLICIES = ("noeviction", "volatile-lru", "volatile-lfu", "volatile-ttl")
 FULL = 0.85
-"""Of maxmemory; as the alarm `Memory` has it."""
+"""The share of maxmemory above which a server is nearly full; as the alarm `Memory` has it."""
 
 
 @of_each(PRIMARY)

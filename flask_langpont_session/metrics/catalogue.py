@@ -22,7 +22,7 @@ from .recorder import Amounts
 NAMESPACE = "LangPont/Session"
 
 DIMENSIONS = ("Environment", "Service")
-"""Of every metric; their values are the settings ENVIRONMENT and SERVICE."""
+"""The dimensions of every metric; their values are the settings ENVIRONMENT and SERVICE."""
 
 
 class Metric(NamedTuple):

@@ -25,12 +25,12 @@ MOST_METRICS = 100
 """In one document."""
 
 MOST_VALUES = 100
-"""Of one metric in one document."""
+"""The most values that one document may have of one metric, by the format's specification."""
 
 Document = dict[str, Any]
 
 IN_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-"""Whether this process is frozen between requests: then threads beside them do not run, and their time is unknown."""
+"""True where the process is frozen between requests: threads beside them do not run, and their time is unknown."""
 
 
 def documents(found: Figures, *, environment: str, service: str, at_ms: int) -> Iterator[Document]:

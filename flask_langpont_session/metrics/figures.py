@@ -16,7 +16,7 @@ from .catalogue import Metric
 from .recorder import Interval
 
 LARGEST = 2.0**360
-"""Of a value, to either side of nought, that CloudWatch takes."""
+"""The largest value that CloudWatch takes, to either side of nought."""
 
 _MOST_CHARACTERS = 1024
 """Characters of a dimension's value."""

@@ -84,7 +84,7 @@ CAUSES: Mapping[Loss, tuple[Cause, ...]] = {
     ),
     Loss.REQUEST_ONLY_WRITES: (Cause.LEVEL_1, Cause.LEVEL_2, Cause.LEVEL_3, Cause.LEVEL_4),
 }
-"""Which causes each may have."""
+"""The causes that each kind of loss may have."""
 
 
 class Losses:

@@ -23,7 +23,7 @@ from ..support.forks import renew_in_children
 T = TypeVar("T")
 
 BOUNDS = (*(float(f"{digits}e{power}") for power in range(-3, 7) for digits in range(10, 100)), 1e8)
-"""What milliseconds and bytes are rounded up to: two digits from 0.01 on; the last one stands for all above it too."""
+"""The values to which milliseconds and bytes are rounded up: two digits from 0.01 on; the last stands for all above."""
 
 _LAST = len(BOUNDS) - 1
 

@@ -122,7 +122,7 @@ class CategoryTable:
     _exact: Mapping[str, Feature] = field(init=False, compare=False, repr=False)
     _patterns: tuple[tuple[str, str, Feature], ...] = field(init=False, compare=False, repr=False)
     claims_all: bool = field(init=False, compare=False, repr=False)
-    """Whether there is a catch-all ``*``."""
+    """True where a feature has the catch-all ``*``."""
     loaded_together: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """Categories fetched in the one round trip of a session's first touch."""
     feature_of: Callable[[str], Feature] = field(init=False, compare=False, repr=False)

@@ -21,13 +21,13 @@ DEGRADED_VERIFY_MS = 2_000
 """While Redis is unhealthy this worker asks the database at most every two seconds for one session."""
 
 TOMBSTONE_MS = 3_600_000
-"""How long a tombstone is kept in Redis at least (one hour); see :attr:`LeaseTerms.tombstone_ms`."""
+"""The shortest life of a tombstone in Redis (one hour); see :attr:`LeaseTerms.tombstone_ms`."""
 
 LONGEST_REQUEST_MS = 1_800_000
-"""How long a request may go on with what it has read (half an hour): it may try to write so much later."""
+"""The longest time for which a request may go on with what it has read (half an hour): it may write so much later."""
 
 CLOCK_TOLERANCE_MS = 1_000
-"""How far clocks may be apart. A confirmation that lies further in the future is none."""
+"""The difference of clocks that is borne. A confirmation that lies further in the future is none."""
 
 INCIDENT_MARGIN_MS = 60_000
 """No replica lags behind for longer, and no clock is off by more (one minute)."""

@@ -61,13 +61,13 @@ EFFECTS: Mapping[Behaviour, Effect] = {
     _B.DEFAULT_VALUE: Effect(Shown.DEFAULT, Kept.NOWHERE),
     _B.DISABLE_FEATURE: Effect(Shown.DEFAULT, Kept.NOWHERE, is_available=False),
 }
-"""Of all behaviours but those of critical features: what these get follows from the rules of leases."""
+"""The effects of all behaviours but those of critical features, which follow from the rules of leases."""
 
 AS_COPY = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.shown is Shown.COPY)
 AS_DEFAULT = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.shown is Shown.DEFAULT)
 WAITING = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.written is Kept.JOURNAL)
 LOSING = frozenset(behaviour for behaviour, effect in EFFECTS.items() if effect.written is Kept.NOWHERE)
-"""What is written ends with its request."""
+"""The behaviours by which a change ends with its request."""
 
 Row = Mapping[int, Behaviour]
 

@@ -123,7 +123,7 @@ class Created(NamedTuple):
 
 
 Position = tuple[int, str]
-"""How far a reader is that goes through rows in the order of their last change: its time, and the digest."""
+"""The place of a reader that goes through rows in the order of their last change: its time, and the digest."""
 
 
 class ChangedRows(NamedTuple):

@@ -37,7 +37,7 @@ worker that is held up for longer (its ``timeout``)."""
 
 U = TypeVar("U")
 Sent: TypeAlias = "list[tuple[U, Merged | StoreError]]"
-"""How Redis has answered to each."""
+"""The answer of Redis about each thing that was sent."""
 
 
 class Pushes(Step):

@@ -19,7 +19,7 @@ SID_BYTES = 32
 """256 random bits: ASVS 7.2.3 asks for 128, and 256 are neither guessed nor made twice."""
 
 _SHAPE = re.compile(r"[\w-]{43}\.[au][ps]\.[0-9a-f]{8}\.[\w-]{6}\.[\w-]{43}", re.ASCII)
-"""What does not look like this is not ours, and its signature is not even checked."""
+"""The form of our cookies. The signature of any other text is not even checked."""
 
 _MOST_VERIFIED = 4096
 """Cookies whose signature is remembered as good, per set of keys: a browser sends the same one with every request."""

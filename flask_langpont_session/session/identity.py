@@ -58,8 +58,8 @@ TRANSITIONS: Mapping[tuple[IdState, Event], IdState] = {
     (IdState.ENDED, Event.MOVE): IdState.KEPT,
     (IdState.REPLACED, Event.MOVE): IdState.KEPT,
 }
-"""What follows. A pair that is not here cannot happen: only an id that was just made is renamed, and a save is
-done before it moves."""
+"""State and event → the state that follows. A pair that is not here cannot happen: only an id that was just made is
+renamed, and a save is done before it moves."""
 
 _SIGNED_OUT = IdState.ENDED, IdState.REPLACED  # no set: in two members it is looked for without asking for a hash
 

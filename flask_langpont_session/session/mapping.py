@@ -50,7 +50,7 @@ LONG_WAY: Any = object()
 """The straight line does not answer."""
 
 LARGEST_STEP = 10**17
-"""What the server adds to a number of 18 digits without leaving its 64 bits."""
+"""The largest step that the server adds to a number of 18 digits without leaving its 64 bits."""
 
 
 def _look(session: Session, key: str) -> Seen | None:

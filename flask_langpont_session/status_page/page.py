@@ -24,7 +24,7 @@ STYLE = (_FOLDER / "status.css").read_text(encoding="utf-8")
 stands in a page."""
 
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""What a browser may do with the page (Content-Security-Policy): load that stylesheet."""
+"""The Content-Security-Policy of the page: a browser may load its stylesheet, and nothing else."""
 
 SPANS = {3600.0: "last hour", 600.0: "last ten minutes"}
 """Seconds that the charts may show → in words."""

@@ -210,10 +210,10 @@ class Lag:
 
 
 PROCESS = Lag()
-"""Of this process."""
+"""The lag of this process."""
 
 NEVER = Lag()
-"""Of one that is never late, for clocks that are told the time: nothing waits by it."""
+"""The lag of a process that is never late, for clocks that are told the time: nothing waits by it."""
 
 
 def of(clock: Callable[[], float]) -> Lag:

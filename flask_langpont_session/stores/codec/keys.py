@@ -16,7 +16,7 @@ KEY_BYTES = 32
 NEW_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 SAMPLE = "aCJ2z3kMe3fTz5VTQwX0p1vYt0yq7v2mXo9v3rJ8s5E"
-"""Of docs/how-to/encrypt.md."""
+"""The key that docs/how-to/encrypt.md shows, which is refused: it protects nothing."""
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9_+/-]{43}=?")

@@ -39,7 +39,7 @@ _PLAIN = (
 )
 
 _UNREADABLE = b"\0"
-"""What a value begins with that cannot be opened. No JSON does: it is damaged, as any value that cannot be decoded."""
+"""The beginning of a value that cannot be opened. No JSON begins so: it counts as damaged."""
 
 
 class Opened(bytes):

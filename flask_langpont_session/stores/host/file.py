@@ -55,7 +55,7 @@ from .side import TURNS, Side, Sides
 T = TypeVar("T")
 
 BUSY_SECONDS = 0.5
-"""How long a call waits that was not told: for its turn, other workers' writes and the disk, all together. A write
+"""The seconds that a call waits if it is not told: for its turn, other workers' writes and the disk together. A write
 takes a few milliseconds, and on a disk that is busy a few hundred now and then: what gives up then is lost."""
 
 REPLAY_SECONDS = 5.0

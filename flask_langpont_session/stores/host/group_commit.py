@@ -26,7 +26,7 @@ from ...support.threads import start_daemon
 T = TypeVar("T")
 
 Work = Callable[[sqlite3.Connection], T]
-"""What is to be done, by the connection that writes. It may be done again after all it did was taken back."""
+"""Work for the connection that writes. It may be done again after all that it did was taken back."""
 
 MOST_TOGETHER = 256
 """Tasks in one transaction: reads are shown none of them meanwhile, and other processes wait for all of them."""

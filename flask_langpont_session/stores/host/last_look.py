@@ -9,7 +9,7 @@ from .commit_counter import WORD, CommitCounter
 from .file import JournalFile
 
 _MOST_NAMED = 50
-"""Of how many entries of a kind it is remembered which sessions they are of."""
+"""The most entries of a kind whose sessions are remembered by name."""
 
 _OF_SESSIONS = " UNION ALL ".join(
     f"SELECT * FROM (SELECT {column} AS digest FROM {table} LIMIT {_MOST_NAMED + 1})"

@@ -12,10 +12,10 @@ from ...policy.errors import ErrorClass, StoreError
 T = TypeVar("T")
 
 BYTES_OF_AN_ENTRY = 2_684
-"""Of the journal's bytes: 100,000 entries in 256 MiB. An entry takes less, unless values are large."""
+"""The bytes of the journal for each entry: 100,000 of them in 256 MiB. An entry takes less, unless values are large."""
 
 _COPIES_SHARE = 0.25
-"""Of everything. Copies show what was; what waits to be merged comes first."""
+"""The share of the journal that copies may take. They show what was; what waits to be merged comes first."""
 
 _WRITE = ("digest", "category", "field", "value", "base")
 _COPY = ("digest", "category", "fields")
@@ -70,7 +70,7 @@ SIZE_SCHEMA = (
         )
     ),
 )
-"""How many rows of ``writes``, ``copies`` and ``carries`` there are, and what they take of the file at most: in all,
+"""The number of rows of ``writes``, ``copies`` and ``carries``, and the most bytes that they take of the file: in all,
 those of visitors, and copies."""
 
 _OF_SESSION = f"""SELECT count(*), coalesce(sum({_bytes("writes", *_WRITE[2:])}), 0)

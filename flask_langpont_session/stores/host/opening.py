@@ -16,7 +16,7 @@ from ...support.files import UnsafeFile, check_folder, check_private, create_pri
 from .entries import ADDED, ADDED_TABLES, APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 FAILURES = (sqlite3.Error, OSError, OverflowError, UnicodeError)
-"""What SQLite and the system raise, and Python for a value that SQLite cannot keep."""
+"""The errors of SQLite and the system, and Python's for a value that SQLite cannot keep."""
 
 _FILE_IS_WELL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR_WRITE})
 """Result codes after which there is nothing to be gained by opening the file anew."""

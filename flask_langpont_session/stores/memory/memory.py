@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..redis.records import Written
 
 BYTES = 64 * 1024 * 1024
-"""How much a worker keeps if nothing else is said, names and values of fields counted."""
+"""The bytes that a worker keeps by default; names and values of fields count."""
 
 LARGEST_SHARE = 16
 """A session that is larger than such a part of it is not kept: it must not push all others out."""

@@ -22,10 +22,10 @@ from .server_identity import Server
 from .wire import Wire, pack
 
 _TRACK = pack(("CLIENT", "TRACKING", "ON", "NOLOOP"))
-"""What this connection writes itself is not told to it."""
+"""The command that turns tracking on; NOLOOP: a connection is not told of its own writes."""
 
 _SERVER = Server()
-"""What is known of one that did not introduce itself."""
+"""The description of a server that did not introduce itself."""
 
 _BYTES = frozenset({bytes})
 

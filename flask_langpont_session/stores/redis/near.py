@@ -36,14 +36,14 @@ MOST_LANES = 8
 a time."""
 
 _CROWDED = 8
-"""How often a lane was found in use before there are twice as many."""
+"""The number of times that a lane was found in use before there are twice as many."""
 
 REFUSED = 60.0
 """Seconds for which no connection more is opened to a server that does not say what has changed: an operator may give
 its user the right to it, or another server may answer."""
 
 _SHARE_OF_LIFE = 0.1
-"""Of a local copy's life: so old a copy here may be. Then it is asked for again, which also renews the local copy."""
+"""The share of a local copy's life after which it is asked for again, which also renews it."""
 
 
 class Hit(NamedTuple):

@@ -180,7 +180,7 @@ def addition_id(write_id: str, number: int) -> str:
 
 
 _ADDITIONS = 6
-"""How many ids of additions a record remembers."""
+"""The number of ids of additions that a record remembers."""
 
 
 def change_arguments(change: CategoryChange, sets: Fields) -> list[str | bytes | int]:
@@ -229,7 +229,7 @@ def read_fits(reply: Any, keys: int) -> bool:
 _BYTES = frozenset({bytes})
 
 _WRITTEN = re.compile(rb"written(\d{16})(.{8}(\d{16}).*)", re.DOTALL)
-"""Of one category: the versions before and after a write; the description of the record begins behind the first."""
+"""The reply about one category: its versions before and after a write; its description begins behind the first."""
 
 _REFUSALS = {b"dead": 0, b"gone": 0, b"late": 1, b"large": 1, b"no number": 1, b"less": 1}
 _OF_A_CATEGORY = (b"large", b"no number", b"less")

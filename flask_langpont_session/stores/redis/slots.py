@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
-"""How many there are."""
+"""The number of slots of a cluster."""
 
 NO_SHARD = 0
 """The number in :attr:`SlotMap.owners` for a slot that no shard has. Together they are a shard that has no server."""

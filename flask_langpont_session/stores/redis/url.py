@@ -45,8 +45,7 @@ SCHEMES: Mapping[str, Scheme] = {
 """All that are supported."""
 
 SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
-"""What the URL of a service may say beyond the options of every other URL: how the sentinels themselves want to be
-greeted."""
+"""Options that only the URL of a service has: user and password of the sentinels themselves."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")  # the letters that a sentinel's own configuration allows

@@ -31,7 +31,7 @@ SOON = 0.001
 question and reply."""
 
 _NOT_YET = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
-"""How a socket says that there is nothing to read, after a wait and at a look."""
+"""The errors by which a socket says that there is nothing to read, after a wait and at a look."""
 
 _BUFFER = 65536
 _MORE: Any = object()
@@ -39,10 +39,10 @@ _USUAL = frozenset({list, bytes})
 _PUSH = tuple(filter(None, [getattr(hiredis, "PushNotification", None)]))
 
 IS_FAST = hiredis is not None
-"""Whether whole exchanges are possible: hiredis is installed."""
+"""True where whole exchanges are possible: hiredis is installed."""
 
 HEARS = bool(_PUSH)
-"""Whether messages that nothing was asked for can be told from replies: it is new enough (3.2)."""
+"""True where push messages can be told from replies: hiredis is new enough (3.2)."""
 
 
 def pack(parts: tuple[Any, ...]) -> bytes:

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LEAST_SHARE = 0.1
-"""Of the time of a call: with less of it left, work that was taken back is not tried again. It would end as a time-out,
-which opens the breaker of a database that answers."""
+"""The share of a call's time below which work that was taken back is not tried again. It would end as a time-out, which
+opens the breaker of a database that answers."""
 
 _SILENCE = 60.0
 """Seconds between two log lines about the same mistake of the application."""

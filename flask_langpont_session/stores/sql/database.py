@@ -41,7 +41,7 @@ __all__ = ["Database", "make_engine"]
 T = TypeVar("T")
 
 _PART_SECONDS = 2.0
-"""What a part of a list may take. It is read through an index, in milliseconds; what waits for it probes nothing
+"""The seconds that a part of a list may take. It is read through an index, in milliseconds; its caller probes nothing
 meanwhile."""
 
 

@@ -22,7 +22,7 @@ from .bulkhead import is_call
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 2
-"""What making a connection may take. libpq takes no less for a limit."""
+"""The seconds that making a connection may take. libpq takes no less for a limit."""
 
 NOTHING = nullcontext()
 """May be entered any number of times, by all threads."""
@@ -92,7 +92,7 @@ RECOMMENDED: Mapping[str, tuple[str, str]] = {
     "postgresql": ("postgresql+psycopg://", "flask-langpont-session[postgresql]"),
     **dict.fromkeys(_MYSQL, ("mysql+pymysql://", "flask-langpont-session[mariadb]")),
 }
-"""What to write, and what to install for it."""
+"""Backend → the beginning of its URL, and the package that it needs."""
 
 
 def advice(driver: str) -> str | None:
@@ -221,7 +221,7 @@ _MARK = "langpont.options"
 """A setting that nothing else has: it is there if start-up options have arrived."""
 
 _REFUSES_OPTIONS = re.compile("unsupported startup parameter|command-line options")
-"""What PgBouncer and RDS Proxy say to start-up options."""
+"""The words of PgBouncer and RDS Proxy when they refuse start-up options."""
 
 
 class OfPostgreSQL(StatementLimits):

@@ -40,7 +40,7 @@ from .errors import OwnTransaction, waited_for_a_lock
 T = TypeVar("T")
 
 PATIENT_SECONDS = 10.0
-"""What no request waits for (purge, lists for the recovery, looking for tables) may take this long."""
+"""The seconds that work may take for which no request waits: purge, lists for the recovery, looking for tables."""
 
 OWN_SHARE = 0.8
 """The share of the time-out after which the database itself gives up, so that its reason arrives before ours."""

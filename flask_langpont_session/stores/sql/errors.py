@@ -18,7 +18,7 @@ from ...support.errors import LangPontSessionError
 from .bulkhead import DeadlineExceeded, NoFreeSlot, StartedLate
 
 NAME = "database"
-"""What errors call the store."""
+"""The name of the store in errors."""
 
 
 class OwnTransaction(LangPontSessionError):
@@ -109,7 +109,7 @@ CLASSES: Mapping[object, ErrorClass] = {
     UnicodeError: _D,
     Exception: _U,
 }
-"""What an error says about the database. The most specific sign counts; what is not here is class U, the careful one:
+"""Sign of an error → its class. The most specific sign counts; any that is not here is class U, the careful one:
 no connection, a statement that took too long, a file that is no database, a bug of a driver."""
 
 _SAID = (
@@ -127,27 +127,27 @@ _SAID = (
     ("certificate expired", causes.EXPIRED, _A),
     ("certificate verify failed", causes.NOT_TRUSTED, _A),
 )
-"""What the text of an error holds that a driver meets while it connects, for which it has no code → in our words, and
-its class. The first that fits counts."""
+"""Part of the text of an error that has no code, as a driver meets it while it connects → cause and class. The first
+that fits counts."""
 
 _NO_CONNECTION_LEFT = frozenset({"53300", 1040, 1203})
 
 _WHILE_READING: Mapping[object, ErrorClass] = {1969: _U, _W: _B}
-"""What keeps a database from taking writes does not keep it from reading, as a rule. What meets it with a read (a file
-that is locked as a whole, no room to sort in) cannot read, and a read that fails must count against reads. By the same
-signs as above, or by class."""
+"""Sign or class → the class if a read met it. As a rule a database that takes no writes can still be read. A read that
+meets such an error nevertheless (a file that is locked as a whole, no room to sort in) cannot read, and must count
+against reads."""
 
 _TIMED_OUT = frozenset({DeadlineExceeded, "57014", 1969, 3024, "ConnectionTimeout"})
 """Signs that the next caller would have to wait as long again, unless it was for a lock, which few others want."""
 
 _LOCKED_ROW = frozenset({"55P03", 1205, 1969})
-"""How a write ends that waited too long for a lock, where each row has one of its own."""
+"""Signs of a write that waited too long for a lock, where each row has one of its own."""
 
 _WAITED_FOR_A_LOCK = frozenset({DeadlineExceeded, "SQLITE_BUSY", "SQLITE_LOCKED"})
-"""How a write ends that waited too long for SQLite's lock, if it waited for nothing else."""
+"""Signs of a write that waited too long for SQLite's lock, if it waited for nothing else."""
 
 _TAKEN_BACK = frozenset({"40001", "40P01", 1020, 1213})
-"""How the database ends a transaction in favour of another one. To begin it anew is all that is to be done."""
+"""Signs that the database ended a transaction in favour of another one: it need only be begun anew."""
 
 _LEADS_ELSEWHERE = frozenset({_U, _W, _A, _N})
 """Classes after which a connection may lead to a server that is not the one to ask any more. Not class B: what is busy
@@ -157,7 +157,7 @@ BRING_BACK = (
     "if a migration renamed or dropped it, bring it back; else run `flask langpont init-db`, which makes it empty and "
     "signs every user out"
 )
-"""What helps where a table is missing."""
+"""The cure where a table is missing."""
 
 _MISSING_TABLE = re.compile(r"langpont_(?:sessions|users)")
 

@@ -19,7 +19,7 @@ from .engines import Connections
 from .rows import Rows
 
 _ENDS_BY_IDLENESS = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
-"""What a row may be whose idle expiry still decides something."""
+"""The states of a row whose idle expiry still decides something."""
 
 
 def after_read(
