@@ -143,13 +143,20 @@ def prose_of(source: str) -> Iterator[tuple[int, str]]:
             yield text.lineno, text.value
 
 
-def riddles_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Return the docstrings of a module that begin with a word of `RIDDLES`, with the lines of what they describe."""
+def riddles_of(tree: ast.Module, *, with_constants: bool = False) -> Iterator[tuple[int, str]]:
+    """Return the docstrings of a module that begin with a word of `RIDDLES`, with the lines of what they describe.
+
+    :param with_constants: those below constants and attributes, too.
+    """
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            words = (ast.get_docstring(node) or "").split(maxsplit=1)
-            if words and words[0].rstrip(".:,") in RIDDLES:
-                yield getattr(node, "lineno", 1), words[0]
+        text: object = None
+        if with_constants:  # every text that stands alone: docstrings do, too
+            text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
+        elif isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node)
+        words = text.split(maxsplit=1) if isinstance(text, str) else []
+        if words and words[0].rstrip(".:,") in RIDDLES:
+            yield getattr(node, "lineno", 1), words[0]
 
 
 def _logged(node: ast.AST) -> ast.expr | None:
@@ -170,7 +177,7 @@ def old_words() -> Iterator[Place]:
         tree = ast.parse(source)
         for line, name in ((1, path.stem), *names_of(tree)):
             yield from in_name(where, line, name)
-        for line, word in riddles_of(tree):
+        for line, word in riddles_of(tree, with_constants=PACKAGE in path.parents):
             yield Place(where, line, word, "a sentence that says what is done, or what this is")
     for path in (file for page in PAGES for file in _markdown(ROOT / page)):
         yield from in_prose(path.relative_to(ROOT).as_posix(), 1, path.read_text(encoding="utf-8"))

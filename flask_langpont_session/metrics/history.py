@@ -36,8 +36,7 @@ _ANSWERED = {("load", PRIMARY): PRIMARY, ("load", REPLICA): REPLICA, ("verify", 
 _COUNTED = {"near_cache_hits": "near", "fallback_local": "local", "fallback_default": "default"}
 
 SOURCES = ("near", PRIMARY, REPLICA, DATABASE, "local", "default")
-"""Where what a session shows came from: without a question, from a store, from this host's copy, from the
-configuration."""
+"""The origins of what a session shows: known without a question, a store, this host's copy, the configuration."""
 
 
 @dataclass(slots=True)

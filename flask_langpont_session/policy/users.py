@@ -11,7 +11,7 @@ from .leases import CLOCK_TOLERANCE_MS
 from .rows import AuthRow
 
 _ID_CLAIMS = ("sub", "id")
-"""Where a dict has the user's id: as OpenID Connect calls it, and as others do."""
+"""The keys of a dict that may have the user's id: as OpenID Connect calls it, and as others do."""
 
 
 def user_of(value: Any) -> str | None:

@@ -27,7 +27,7 @@ _PATIENCE, _TRIES = 0.002, 4
 """Seconds that are waited for a lock that others hold for some microseconds, and how often it is tried."""
 
 _CLAIMS = 1 << 40
-"""Where the locks of :meth:`PrivateNumbers.claim` lie: behind all that is ever written."""
+"""The place of the locks of :meth:`PrivateNumbers.claim`: behind all that is ever written."""
 
 _SET_LOCK: int = getattr(fcntl, "F_OFD_SETLK", -1) if sys.platform == "linux" else -1
 """Sets a lock of one opening of a file: another opening in the same process is kept out as well, and closing that one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 from tools import words
 
 SOURCE = '''
@@ -26,3 +28,12 @@ def test_old_words_are_found_in_sentences_that_readers_see() -> None:
     assert sorted((place.line, place.found) for place in found) == [
         (2, "Fence"), (9, "floor"), (11, "slid"), (13, "brought home")
     ]  # fmt: skip
+
+
+def test_a_docstring_that_makes_readers_guess_is_found() -> None:
+    """Of functions and classes everywhere; of constants where it is asked for, as in the package."""
+    tree = ast.parse(
+        '"""A module."""\ndef f():\n    """What is said."""\nLIMIT = 1\n"""Of all."""\nNAME = ""\n"""The name."""\n'
+    )
+    assert list(words.riddles_of(tree)) == [(2, "What")]
+    assert list(words.riddles_of(tree, with_constants=True)) == [(5, "Of"), (3, "What")]

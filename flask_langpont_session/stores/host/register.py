@@ -56,7 +56,7 @@ _MS = (1 << _MS_BITS) - 1
 _NAMES = (1 << 64 - _MS_BITS) - 1
 
 SEEN, WIPED = PLACES * SIZE, PLACES * SIZE + BUCKETS * _BUCKET.size
-"""Where the versions begin that were seen, and those that were wiped. The change ids come first."""
+"""The places in the file where the versions that were seen begin, and those that were wiped; change ids come first."""
 
 FORMER_BUCKETS = 8_192
 """In the files of the former release, where each word of a bucket is a place."""

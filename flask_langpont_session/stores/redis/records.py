@@ -66,7 +66,7 @@ class Written:
 
 
 SINCE, TIME, ABSENT = "since", "time", "absent"
-"""When a kept change may be applied, see ``merge.lua``."""
+"""The conditions under which a kept change may be applied, see ``merge.lua``."""
 
 
 class MergeStep(NamedTuple):
