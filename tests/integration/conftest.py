@@ -170,6 +170,18 @@ def encryption() -> Mapping[str, Any]:
     return {}
 
 
+def in_production(make_app: MakeApp) -> MakeApp:
+    """Return a factory of applications as users are served: where one is developed or tested, what cannot be stored is
+    raised."""
+
+    def make(**config: Any) -> Flask:
+        app = make_app(**config)
+        app.testing = False
+        return app
+
+    return make
+
+
 @pytest.fixture
 def make_app(primary: Valkey, sqlite_url: str, tmp_path: Path, encryption: Mapping[str, Any]) -> Iterator[MakeApp]:
     """Yield a factory of applications on the real servers, which end with the test; `config` without the prefix."""

@@ -12,7 +12,7 @@ from flask_langpont_session.events import ValueRejected
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import browser, digest, row
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, in_production, parts
 
 ALICE = {"sub": "248289761001", "name": "Alice"}
 BOB = {"sub": "90125", "name": "Bob"}
@@ -22,14 +22,7 @@ REFRESHED = {"access_token": "b", "refresh_token": "r", "expires_at": 4_000_000_
 
 @pytest.fixture
 def make_app(make_app: MakeApp) -> MakeApp:
-    """Applications in production: where one is developed or tested, what cannot be stored is raised."""
-
-    def make(**config: Any) -> Flask:
-        app = make_app(**config)
-        app.testing = False
-        return app
-
-    return make
+    return in_production(make_app)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from flask_langpont_session.policy.categories import MAX_FIELDS
 from flask_langpont_session.policy.ids import digest_of
 from flask_langpont_session.testing import captured_events
 
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of, in_production, parts
 
 
 def nested(depth: int) -> list[Any]:
@@ -30,14 +30,7 @@ def nested(depth: int) -> list[Any]:
 
 @pytest.fixture
 def make_app(make_app: MakeApp) -> MakeApp:
-    """Applications in production: where one is developed or tested, what cannot be stored is raised."""
-
-    def make(**config: Any) -> Flask:
-        app = make_app(**config)
-        app.testing = False
-        return app
-
-    return make
+    return in_production(make_app)
 
 
 class Incomparable:
