@@ -55,7 +55,6 @@ OLD_WORDS = (
     OldWord("visibility", "fallback"),
     OldWord("pumps?|pumped|pumping", "periodic thread"),
     OldWord("fences?|fenced|fencing", "server identity"),
-    OldWord("flights", "single flight"),
     OldWord("inquiry|inquiries", "background query"),
     OldWord("bury|buries|buried|burying", "write a tombstone"),
     OldWord("slides?|slid|sliding", "extend (the idle time)"),
