@@ -6,7 +6,7 @@ database's pool lends none while it is to be away.
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
@@ -49,6 +49,7 @@ class Faults:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.present: Fault | None = None
+        self._over = threading.Event()
 
     @contextmanager
     def laid(self) -> Iterator[None]:
@@ -92,11 +93,13 @@ class Faults:
 
     def begin(self, fault: Fault) -> None:
         """Begin a fault."""
+        self._over.clear()
         self.present = fault
 
     def end(self) -> None:
         """End the fault."""
         self.present = None
+        self._over.set()
 
     # -- asked by connections ------------------------------------------------------------------------------------------
 
@@ -107,15 +110,18 @@ class Faults:
         """
         if self.present is Fault.PRIMARY_DOWN:
             raise ConnectionRefusedError("this is a drill: connections are refused")
-        if self.present is Fault.HANG:
-            _wait(left())
+        self._hang(left)
 
     def on_asking(self, left: Callable[[], float]) -> None:
         """Fail or hang, as the fault says, where something is about to be asked over a connection to the primary."""
         if self.present is Fault.PRIMARY_DOWN:
             raise driver.ConnectionError("this is a drill: the connection is closed")
-        if self.present is Fault.HANG:
-            _wait(left())
+        self._hang(left)
+
+    def _hang(self, left: Callable[[], float]) -> None:
+        """Wait as for a server that is stopped: it answers what was asked in time as soon as it goes on."""
+        if self.present is Fault.HANG and not self._over.wait(max(0.0, left())):
+            raise driver.TimeoutError("this is a drill: there is no answer")
 
 
 class _Faulty:
@@ -128,6 +134,10 @@ class _Faulty:
         self.faults.on_connecting(self.deadline.left)
         return super()._connect()  # type: ignore[misc]
 
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        vars(self).pop("exchange", None)  # the socket's own, which stands there instead of the one below
+
     def exchange(self, data: bytes, count: int) -> list[Any]:
         self.faults.on_asking(self.deadline.left)
         return super().exchange(data, count)  # type: ignore[misc, no-any-return]
@@ -135,8 +145,3 @@ class _Faulty:
     def is_quiet(self) -> bool:
         is_closed = self.faults.present is Fault.PRIMARY_DOWN
         return not is_closed and super().is_quiet()  # type: ignore[misc]
-
-
-def _wait(seconds: float) -> None:
-    time.sleep(max(0.0, seconds))  # the fault itself: no answer comes within the time-out
-    raise driver.TimeoutError("this is a drill: there is no answer")

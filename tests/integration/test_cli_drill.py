@@ -6,11 +6,13 @@ import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from redis import exceptions as driver
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
@@ -23,6 +25,7 @@ from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, WRITE
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.stores.host.journal import Journal
+from flask_langpont_session.stores.redis.commands import CLOCK
 from flask_langpont_session.stores.sql.tables import SESSIONS, USERS
 
 from .behind import emptied, resting, row, sign_in
@@ -75,6 +78,22 @@ def test_each_feature_gets_what_the_table_promises(
     assert dict(row(site, client.digest)) == its_row
     assert client.get("/who").json == {"user": "7", "level": 0, "lang": "ja"}
     assert list(tmp_path.glob("langpont_session_journal*")) == []
+
+
+@pytest.mark.parametrize("fault", [Fault.PRIMARY_DOWN, Fault.HANG])
+def test_connections_that_are_open_meet_the_fault_too(make_app: MakeApp, fault: Fault) -> None:
+    """A worker writes over one that it keeps beside the pool: with that one left out, nothing fails."""
+    backend = parts(make_app()).backend
+    faults = Faults(backend)
+    with faults.laid():
+        connection = backend.redis[PRIMARY].endpoints[PRIMARY].link.beside(LONG)
+        connection.deadline.renew(time.monotonic() + LONG)
+        assert len(connection.exchange(CLOCK.packed, 1)) == 1
+        faults.begin(fault)
+        connection.deadline.renew(time.monotonic() + 0.2)
+        with pytest.raises(driver.ConnectionError if fault is Fault.PRIMARY_DOWN else driver.TimeoutError):
+            connection.exchange(CLOCK.packed, 1)
+        connection.disconnect()
 
 
 def test_without_a_replica_the_level_is_2(primary: Valkey, tmp_path: Path) -> None:
