@@ -93,7 +93,7 @@ lowest: .venv-lowest/.installed
 environments: $(INSTALLED) .venv-suites/.installed .venv-lowest/.installed
 
 # What a request costs beside other sessions, with the README's picture; under six minutes. This, freshness and
-# throughput write their figures into docs/benchmarks.md.
+# throughput write their figures into benchmarks/results/.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks --write
@@ -111,14 +111,14 @@ throughput: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.throughput --write
 
-# More sessions, larger ones, and what ten million sessions need by that; writes docs/explanation/scaling.md. A few
-# minutes.
+# More sessions, larger ones, and what ten million sessions need by that; the plan goes into
+# docs/explanation/scaling.md. A few minutes.
 scale: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.scale --write
 	$(BIN)/python -m benchmarks.plan --write
 
-# The same outages for this package, Flask-Session and Django's cached_db; writes the table in docs/outages.md.
+# The same outages for this package, Flask-Session and Django's cached_db; writes benchmarks/results/outage-report.md.
 outage-report: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m benchmarks.outages --write

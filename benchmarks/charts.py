@@ -1,4 +1,4 @@
-"""``python -m benchmarks.charts``: the tables of docs/benchmarks.md and docs/outages.md as pictures in docs/images/.
+"""``python -m benchmarks.charts``: the tables of benchmarks/results/ as pictures in docs/images/.
 
 SVGs that need nothing beside them, for light and dark pages, with the figures as text for those that do not see them.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from .contestants import Ours, OursWithoutNearCache, SignedCookie
-from .page import BENCHMARKS, DOCS, table_in
+from .page import DOCS, RESULTS, table_in
 
 IMAGES = DOCS / "images"
 
@@ -63,7 +63,7 @@ _BARS = {
 
 
 def _ratios() -> Groups:
-    head, *rows = table_in(BENCHMARKS, "requests", "### Ratios")
+    head, *rows = table_in(RESULTS / "requests.md", "requests", "### Ratios")
     by_label = {row[0]: [cell.split(" / ")[0] for cell in row] for row in rows}
     shown = [by_label[label] for label in _BARS]
     return [
@@ -75,7 +75,7 @@ def _ratios() -> Groups:
 
 def _outages(read: Callable[[str], float]) -> Callable[[], Groups]:
     def groups() -> Groups:
-        _, *rows = table_in(DOCS / "outages.md", "outage-report")
+        _, *rows = table_in(RESULTS / "outage-report.md", "outage-report")
         return [(title, {number: read(cell) for number, cell in enumerate(cells)}) for title, *cells in rows]
 
     return groups

@@ -1,4 +1,4 @@
-"""The frame of all programs: their arguments, figures as tables, and the pages of the docs that have them."""
+"""The frame of all programs: their arguments, figures as tables, and the pages that have them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
-BENCHMARKS = DOCS / "benchmarks.md"
+RESULTS = Path(__file__).parent / "results"
+"""A page for each program, which the site of the docs does not show."""
 
 
 def arguments(name: str, about: str | None) -> argparse.ArgumentParser:
@@ -23,7 +24,7 @@ def arguments(name: str, about: str | None) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=about)
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean little")
-    parser.add_argument("--write", action="store_true", help="put the report into its page of docs/ as well")
+    parser.add_argument("--write", action="store_true", help="put the report into its page of the results as well")
     return parser
 
 
@@ -39,9 +40,13 @@ def machine(where: str, *packages: str) -> str:
     return f"{os.cpu_count()} cores, {where}. {', '.join(versions)}."
 
 
-def publish(report: str, options: argparse.Namespace, part: str, page: Path = BENCHMARKS) -> None:
-    """Print a report, and put it into its part of the page if ``--write`` was given."""
+def publish(report: str, options: argparse.Namespace, part: str, page: Path | None = None) -> None:
+    """Print a report, and put it into its part of a page if ``--write`` was given.
+
+    :param page: None: the page of the results that is named after the part.
+    """
     say()
+    page = page or RESULTS / f"{part}.md"
     print(report)
     if options.write:
         page.write_text(written_into(page.read_text(encoding="utf-8"), part, report), encoding="utf-8")

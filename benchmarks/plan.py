@@ -1,5 +1,5 @@
 """``python -m benchmarks.plan --sessions 2000000``: what so many sessions need, by the figures of
-docs/explanation/scaling.md. It measures nothing."""
+benchmarks/results/measured.md. It measures nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from .page import DOCS, publish, table, table_in
+from .page import DOCS, RESULTS, publish, table, table_in
 
 PAGE = DOCS / "explanation" / "scaling.md"
+MEASURED = RESULTS / "measured.md"
 
 
 class Node(NamedTuple):
@@ -126,7 +127,7 @@ def _number(cell: str) -> float:
 
 
 class Measured:
-    """The figures of the page, for sessions of one size: between the sizes of the page, or beyond them, on straight
+    """The measured figures, for sessions of one size: between the sizes of the page, or beyond them, on straight
     lines.
 
     :ivar memory: bytes of Redis for each session, and `index`: for its place in the index of those in use.
@@ -135,8 +136,8 @@ class Measured:
     """
 
     def __init__(self, size: float) -> None:
-        _, *sizes = table_in(PAGE, "measured", "### Size of a session")
-        _, *requests = table_in(PAGE, "measured", "| session, request |")
+        _, *sizes = table_in(MEASURED, "measured", "### Size of a session")
+        _, *requests = table_in(MEASURED, "measured", "| session, request |")
         bytes_of = {row[0]: _number(row[1]) for row in sizes}
         self.memory = at(size, [(bytes_of[row[0]], _number(row[3])) for row in sizes])
 
@@ -147,7 +148,7 @@ class Measured:
             return Cost(*(at(size, list(zip(at_sizes, column, strict=True))) for column in columns))
 
         self.costs = {kind: cost(kind) for kind in ("read", "read again, near cache", "write")}
-        database = [row[1] for row in table_in(PAGE, "measured", "### The database")]
+        database = [row[1] for row in table_in(MEASURED, "measured", "### The database")]
         self.row, self.index = _number(database[2]), _number(database[5])
         self.read, self.commit = ([_number(part) for part in cell.split(";")[:2]] for cell in database[3:5])
 

@@ -41,7 +41,6 @@ from .contestants import Ours
 from .cores import apart
 from .memory import used
 from .page import arguments, machine, publish, say, table
-from .plan import PAGE
 from .scenarios import SIZES, data_of
 
 KB = 1024
@@ -359,4 +358,4 @@ def markdown(effort: Effort) -> str:
 
 if __name__ == "__main__":
     options = arguments("benchmarks.scale", __doc__).parse_args()
-    publish(markdown(QUICK if options.quick else FULL), options, "measured", PAGE)
+    publish(markdown(QUICK if options.quick else FULL), options, "measured")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import charts
-from ..page import DOCS, arguments, machine, publish, say, table
+from ..page import arguments, machine, publish, say, table
 from . import detection
 from .faults import OUTAGES, Outage
 from .history import Figures, figures
@@ -168,9 +168,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.detection:
         kinds, times = (detection.KINDS[:1], 1) if options.quick else (detection.KINDS, 5)
-        publish(detection.markdown(kinds, times), options, "detection", DOCS / "outages.md")
+        publish(detection.markdown(kinds, times), options, "detection")
         return
-    publish(markdown(QUICK if options.quick else FULL, options.seed), options, "outage-report", DOCS / "outages.md")
+    publish(markdown(QUICK if options.quick else FULL, options.seed), options, "outage-report")
     if options.write:
         charts.draw()
 

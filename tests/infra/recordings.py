@@ -55,7 +55,7 @@ Cause = Callable[[Servers], AbstractContextManager[Any]]
 
 
 def of_report(name: str) -> tuple[str, Cause]:
-    """An outage of docs/outages.md, which proves itself that it was there: its title, and how it is caused."""
+    """An outage of ``benchmarks.outages``, which proves itself that it was there: its title, and how it is caused."""
     [outage] = [outage for outage in OUTAGES if outage.name == name]
     return outage.title, lambda servers: outage.causing(servers.stage, [])
 

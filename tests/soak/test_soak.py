@@ -1,7 +1,7 @@
 """Users and visitors over two hosts while everything fails: nothing acknowledged is destroyed, or lost unsaid.
 
 ``LANGPONT_SOAK_SECONDS`` is how long (20), ``LANGPONT_SOAK_SEED`` repeats what was drawn; ``make soak`` takes ten
-minutes. docs/outages.md has figures.
+minutes. benchmarks/results/data-in-outages.md has figures.
 """
 
 from __future__ import annotations
