@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.ops.exporters.session_index import ActiveSessions
 from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.health import PRIMARY

@@ -16,7 +16,7 @@ from botocore.exceptions import HTTPClientError
 from devservers.processes import spawn
 from devservers.server import Server, answers_http
 from flask_langpont_session.config.checks import SEVERITIES
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 
 REGION = "ap-northeast-1"
 ENVIRONMENT = "demo"

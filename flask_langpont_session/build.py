@@ -69,11 +69,11 @@ from .support.threads import start_daemon
 
 if TYPE_CHECKING:
     from .adoption.adopter import Adoption, Source
-    from .alerts.alerts import Alerts
     from .aws.cloud import Cloud
-    from .metrics.exporting import Exporting
-    from .metrics.history import History
-    from .metrics.session_index import ActiveSessions
+    from .ops.alerts.alerts import Alerts
+    from .ops.exporters.exporting import Exporting
+    from .ops.exporters.session_index import ActiveSessions
+    from .ops.status_page.history import History
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def _codec(settings: Settings) -> Codec:
 def _recorder(settings: Settings) -> Recorder:
     if "otel" not in settings.metrics:
         return Recorder()
-    from .metrics.otel import TracingRecorder  # not paid for by applications that do not trace
+    from .ops.exporters.otel import TracingRecorder  # not paid for by applications that do not trace
 
     return TracingRecorder()
 
@@ -278,7 +278,7 @@ def _active_sessions(
 ) -> ActiveSessions | None:
     if not settings.metrics:
         return None
-    from .metrics.session_index import ActiveSessions  # not paid for where nothing is exported
+    from .ops.exporters.session_index import ActiveSessions  # not paid for where nothing is exported
 
     return ActiveSessions(
         redis[PRIMARY],
@@ -291,7 +291,7 @@ def _active_sessions(
 def _exporting(active: ActiveSessions | None, backend: Backend, monitor: Monitor) -> Exporting | None:
     if active is None:
         return None
-    from .metrics.exporting import Exporting  # not paid for where nothing is exported
+    from .ops.exporters.exporting import Exporting  # not paid for where nothing is exported
 
     def waiting() -> tuple[int | None, float]:
         found = monitor.outages.waiting
@@ -304,7 +304,7 @@ def _exporting(active: ActiveSessions | None, backend: Backend, monitor: Monitor
 def _history(settings: Settings, recorder: Recorder, health: Health) -> History | None:
     if settings.status_page is None:
         return None
-    from .metrics.history import History  # not paid for where no page shows it
+    from .ops.status_page.history import History  # not paid for where no page shows it
 
     return History(Reader(recorder, lambda: health.level), health)
 
@@ -366,7 +366,7 @@ def _alerts(app: Flask, settings: Settings, recorder: Recorder, backend: Backend
     if not settings.alert_topics:
         log.info("no alerts are sent: LANGPONT_SESSION_ALERT_TOPICS names no topic", extra=fields("no_alert_topics"))
         return None
-    from .alerts.alerts import attach  # not paid for without topics
+    from .ops.alerts.alerts import attach  # not paid for without topics
 
     return attach(app, settings, backend.health, recorder)
 

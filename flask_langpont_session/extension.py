@@ -415,7 +415,7 @@ def arrange(app: Flask) -> State:
 
 def _offer_commands(app: Flask) -> None:
     """``flask`` finds them by the entry point, as far as the application is started by it: its test runner is not."""
-    from .cli.commands import langpont  # knows this module
+    from .ops.cli.commands import langpont  # knows this module
 
     app.cli.commands.setdefault("langpont", langpont)
 

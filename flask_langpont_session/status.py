@@ -18,12 +18,12 @@ from werkzeug.exceptions import HTTPException
 
 from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS
 from .config.settings import Settings
+from .ops.status_page import page
+from .ops.status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
 from .policy.causes import cause_of
 from .policy.errors import role_of
 from .policy.health import DATABASE, READ, REPLICA, WRITE, Health
 from .policy.levels import LEVELS
-from .status_page import page
-from .status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
 from .support.lag import PROCESS
 from .support.logs import fields
 

@@ -27,7 +27,7 @@ from redis.retry import Retry
 from flask_langpont_session.aws import client as aws
 from flask_langpont_session.aws.credentials import Credentials, IamToken, SecretToken, region_of
 from flask_langpont_session.aws.endpoints import Endpoints, describe
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from flask_langpont_session.stores.redis.url import GroupName, Kind, kind_of, read_group
 
 SECONDS = 60

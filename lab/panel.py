@@ -12,9 +12,9 @@ from flask_login import current_user
 
 from example_app.session import live, logins, ui_language
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.ops.status_page.charts import HEIGHT, charts
 from flask_langpont_session.policy.levels import LEVELS as NAMES
 from flask_langpont_session.status import status_facts
-from flask_langpont_session.status_page.charts import HEIGHT, charts
 from lab.control import ACTIONS, SERVERS, ask
 from lab.texts import CHARTS, FEATURES, LEGENDS, LEVELS, NOW, PANEL, STATES
 

@@ -1,1 +1,1 @@
-"""Counting, and publishing the counts."""
+"""Counts of what requests and stores did, kept in memory. What publishes them is in ``ops/exporters/``."""

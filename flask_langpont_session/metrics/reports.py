@@ -19,7 +19,7 @@ from .losses import Losses
 from .recorder import Recorder
 
 if TYPE_CHECKING:
-    from .session_index import Notes
+    from .notes import Notes
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from flask_langpont_session.config.settings import LONGEST_METRICS_INTERVAL, Settings
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from flask_langpont_session.stores.redis.near import MOST_LANES
 from tests.infra.alarm_states import ALARM, COMPOSITE_ALARM, METRIC_ALARM, OK, asked, histories, holds
 from tests.infra.metrics import ELASTICACHE, KNOWN, NETWORK, NODE, own_dimensions, watched

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.alarm_states import COMPOSITE_ALARM, METRIC_ALARM
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions
 from tests.infra.rules import nodes, rule

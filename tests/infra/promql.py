@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from flask_langpont_session.metrics import catalogue
-from flask_langpont_session.metrics.prometheus import SECONDS
+from flask_langpont_session.ops.exporters import catalogue
+from flask_langpont_session.ops.exporters.prometheus import SECONDS
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from tests.infra.template import INFRA
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.alarm_states import Key, Sample
 
 FOLDER = Path(__file__).parent / "published"

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from flask_langpont_session.metrics.exporting import CLOUDWATCH, PUBLISHER
+from flask_langpont_session.ops.exporters.exporting import CLOUDWATCH, PUBLISHER
 from flask_langpont_session.support.threads import PeriodicThread
 from tests.faults.proxy import delay
 from tests.infra import record_workers
@@ -60,7 +60,7 @@ class PublishingSite(Site):
                 begins.append(begin)
             return (AtLooks if name == PUBLISHER else PeriodicThread)(name, begin, interval)
 
-        with patch("flask_langpont_session.metrics.exporting.PeriodicThread", thread):
+        with patch("flask_langpont_session.ops.exporters.exporting.PeriodicThread", thread):
             super().__init__(folder, servers, outage, **metrics, ENVIRONMENT="production")
         self.publications: list[Publication] = []
         self._endpoint = endpoint
@@ -141,7 +141,7 @@ def main(kinds: list[str]) -> None:
         folder = Path(name)
         wanted = kinds or [*SITES, *record_workers.KINDS]
         # What was done is on the page at once, not within a second.
-        ends.enter_context(patch("flask_langpont_session.metrics.prometheus.INTERVAL", 0.02))
+        ends.enter_context(patch("flask_langpont_session.ops.exporters.prometheus.INTERVAL", 0.02))
         servers: Servers | None = None
         for number, kind in enumerate(wanted):
             (place := folder / str(number)).mkdir()

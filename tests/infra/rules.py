@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.template import REGION, Deployment, is_allowed, scope
 
 Rule = Callable[[Deployment], Iterator[str]]

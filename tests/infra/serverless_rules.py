@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import tests.infra.alarm_rules  # noqa: F401 (registers its rules)
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.alarm_states import COMPOSITE_ALARM, METRIC_ALARM
 from tests.infra.metrics import CACHE, ELASTICACHE, watched
 from tests.infra.rules import POLICY_VERSION, RULES, SERVERLESS, TOPIC_ACTIONS, TOPICS, Rule

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra import record_workers
 from tests.infra.alarm_rules import alarms, incidents
 from tests.infra.alarm_states import ALARM, Figures, histories, told

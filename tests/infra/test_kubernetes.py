@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.ops.cli.commands import langpont
 from tests.infra.promtool import promtool
 from tests.infra.shop import gunicorn_settings, pages, prepared, run
 from tests.infra.template import INFRA

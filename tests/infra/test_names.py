@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 
 from flask_langpont_session.config.settings import Settings
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.alarm_rules import alarms
 from tests.infra.dashboard_rules import rows
 from tests.infra.environments import README, parameters

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_langpont_session.alerts.table import ALERTS
-from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.config.settings import Settings
-from flask_langpont_session.metrics import catalogue
+from flask_langpont_session.ops.alerts.table import ALERTS
+from flask_langpont_session.ops.cli.commands import langpont
+from flask_langpont_session.ops.exporters import catalogue
 from tests.infra.alarm_rules import alarms, incidents, topics_of
 from tests.infra.dashboard_rules import rows
 from tests.infra.environments import parameters, serverless_parameters

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.stores.host.forms import path_of
 from tests.infra.shop import gunicorn_settings, prepared, run
 from tests.infra.template import INFRA

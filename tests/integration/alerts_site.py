@@ -11,10 +11,10 @@ import time
 from flask import Flask, session
 
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.alerts import alerts
-from flask_langpont_session.alerts.incidents import Terms
 from flask_langpont_session.aws import client
 from flask_langpont_session.extension import state_of
+from flask_langpont_session.ops.alerts import alerts
+from flask_langpont_session.ops.alerts.incidents import Terms
 from tests.support.patience import wait_for_the_journal
 
 TERMS = Terms(pace=0.06, calm=1.8, gap=1, retry=3)

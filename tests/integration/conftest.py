@@ -15,7 +15,7 @@ from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.build import State
 from flask_langpont_session.extension import state_of
-from flask_langpont_session.metrics import session_index as active
+from flask_langpont_session.ops.exporters import session_index as active
 from flask_langpont_session.stores.host import file as journal_file
 from flask_langpont_session.stores.redis.store import RedisStore
 from tests.faults.proxy import FaultProxy

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from flask.cli import main as flask
 
-import flask_langpont_session.cli.commands  # noqa: F401  # what takes time to import
+import flask_langpont_session.ops.cli.commands  # noqa: F401  # what takes time to import
 from devservers.forks import Fork
 from devservers.web import PROJECT
 

@@ -29,10 +29,10 @@ from flask import Flask
 from devservers.processes import family, free_port, kill, spawn
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import events
-from flask_langpont_session.alerts import alerts as alerts_module
-from flask_langpont_session.alerts.incidents import Incident, decode_host
 from flask_langpont_session.aws import client as aws_client
-from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.ops.alerts import alerts as alerts_module
+from flask_langpont_session.ops.alerts.incidents import Incident, decode_host
+from flask_langpont_session.ops.cli.commands import langpont
 from tests.support.alerts_endpoint import TOPICS, Endpoint, environment_of, wait_for
 from tests.support.moto import moto_server
 

@@ -16,11 +16,11 @@ from redis import exceptions as driver
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.cli.signals import interrupting, undisturbed
-from flask_langpont_session.drill.faults import Fault, Faults
-from flask_langpont_session.drill.run import Drill, NotReady, Parts
-from flask_langpont_session.drill.visits import Browser
 from flask_langpont_session.events import signed_in
+from flask_langpont_session.ops.cli.signals import interrupting, undisturbed
+from flask_langpont_session.ops.drill.faults import Fault, Faults
+from flask_langpont_session.ops.drill.run import Drill, NotReady, Parts
+from flask_langpont_session.ops.drill.visits import Browser
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY, WRITE
 from flask_langpont_session.session.mapping import Session

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
-from flask_langpont_session.cli.purge import Lines
+from flask_langpont_session.ops.cli.purge import Lines
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS
 
 from .behind import emptied

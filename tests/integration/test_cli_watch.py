@@ -15,7 +15,7 @@ from werkzeug.serving import make_server
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.diagnosis.health_page import page_at, read_page
+from flask_langpont_session.ops.diagnosis.health_page import page_at, read_page
 
 from .conftest import MakeApp
 from .flask_command import RunningCommand, on_terminal, run_flask

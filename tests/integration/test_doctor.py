@@ -25,11 +25,11 @@ from devservers.server import answers_http
 from devservers.servers import Postgres, Valkey
 from devservers.web import WebServer
 from flask_langpont_session import LangPontSession
-from flask_langpont_session.diagnosis import application_checks, read_redis
-from flask_langpont_session.diagnosis.findings import Unknown
-from flask_langpont_session.diagnosis.read_database import read_database
-from flask_langpont_session.diagnosis.rights import FOR_ALL, FOR_METRICS, ON_CLUSTERS
-from flask_langpont_session.diagnosis.table import CHECKS
+from flask_langpont_session.ops.diagnosis import application_checks, read_redis
+from flask_langpont_session.ops.diagnosis.findings import Unknown
+from flask_langpont_session.ops.diagnosis.read_database import read_database
+from flask_langpont_session.ops.diagnosis.rights import FOR_ALL, FOR_METRICS, ON_CLUSTERS
+from flask_langpont_session.ops.diagnosis.table import CHECKS
 from flask_langpont_session.stores.host.forms import path_of
 from tests.faults.matrix_servers import configured
 from tests.topologies import acl

@@ -32,7 +32,7 @@ from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.aws import client as aws_calls
 from flask_langpont_session.aws import cloud, credentials, endpoints
-from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 

@@ -18,8 +18,8 @@ from flask import Flask, session
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import ConfigError
-from flask_langpont_session.diagnosis.findings import Unknown
-from flask_langpont_session.diagnosis.one_session import read_session
+from flask_langpont_session.ops.diagnosis.findings import Unknown
+from flask_langpont_session.ops.diagnosis.one_session import read_session
 from flask_langpont_session.stores.codec.cipher import FORMAT
 
 from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home

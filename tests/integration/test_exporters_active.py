@@ -16,10 +16,11 @@ from redis.cluster import RedisCluster
 
 from devservers.processes import free_port, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.cli.commands import langpont
-from flask_langpont_session.metrics import session_index as active
+from flask_langpont_session.metrics.notes import MOST_NOTES, Notes
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.metrics.session_index import BUCKETS, MEMBER_LENGTH, MOST_NOTES, ActiveSessions, Notes
+from flask_langpont_session.ops.cli.commands import langpont
+from flask_langpont_session.ops.exporters import session_index as active
+from flask_langpont_session.ops.exporters.session_index import BUCKETS, MEMBER_LENGTH, ActiveSessions
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.testing import switched_off
 from tests.support.clock import Clock

@@ -25,11 +25,11 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 from flask_langpont_session.exceptions import ConfigError
-from flask_langpont_session.metrics import catalogue, cloudwatch
-from flask_langpont_session.metrics.cloudwatch import CloudWatch
-from flask_langpont_session.metrics.figures import Figures, figures
-from flask_langpont_session.metrics.publisher import Publisher
 from flask_langpont_session.metrics.recorder import Reader, Recorder
+from flask_langpont_session.ops.exporters import catalogue, cloudwatch
+from flask_langpont_session.ops.exporters.cloudwatch import CloudWatch
+from flask_langpont_session.ops.exporters.figures import Figures, figures
+from flask_langpont_session.ops.exporters.publisher import Publisher
 from flask_langpont_session.support import threads
 from flask_langpont_session.support.host import HostWork
 from flask_langpont_session.testing import switched_off
@@ -469,8 +469,8 @@ COUNTING = """
     import sys
     from pathlib import Path
     from flask_langpont_session.metrics import cloudwatch
-    from flask_langpont_session.metrics.figures import figures
-    from flask_langpont_session.metrics.publisher import Publisher
+    from flask_langpont_session.ops.exporters.figures import figures
+    from flask_langpont_session.ops.exporters.publisher import Publisher
     from flask_langpont_session.metrics.recorder import Reader, Recorder
     from flask_langpont_session.support.host import HostWork
 
@@ -561,7 +561,7 @@ def test_an_application_that_exports_nothing_pays_nothing(primary: Valkey, tmp_p
         app.config.update(SECRET_KEY="x" * 40, LANGPONT_SESSION_REDIS_URL=sys.argv[2])
         LangPontSession(app)
         app.test_client().get("/")
-        own = ("alerts", "adoption", "metrics.exporting", "metrics.cloudwatch", "metrics.emf", "metrics.otel")
+        own = ("ops.alerts", "adoption", "ops.exporters")
         heavy = ("boto3", "botocore", "prometheus_client")
         heavy += tuple(f"flask_langpont_session.{name}" for name in own)
         print(json.dumps([sorted(name for name in sys.modules if name.startswith(heavy)),

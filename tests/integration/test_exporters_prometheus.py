@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.metrics.catalogue import EXPORTED, Kind
 from flask_langpont_session.metrics.losses import Cause, Loss
-from flask_langpont_session.metrics.prometheus import SECONDS, collectors_of
 from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder, Standing
+from flask_langpont_session.ops.exporters.catalogue import EXPORTED, Kind
+from flask_langpont_session.ops.exporters.prometheus import SECONDS, collectors_of
 from flask_langpont_session.testing import switched_off
 
 from .conftest import MakeApp, parts
@@ -252,7 +252,7 @@ def test_nothing_is_registered_at_import_and_once_per_registry() -> None:
     registry = CollectorRegistry()
     assert collectors_of(registry) is collectors_of(registry)
     assert collectors_of(CollectorRegistry()) is not collectors_of(registry)
-    fresh = "from prometheus_client import REGISTRY; import flask_langpont_session.metrics.prometheus"
+    fresh = "from prometheus_client import REGISTRY; import flask_langpont_session.ops.exporters.prometheus"
     shown = f"{fresh}; assert not [name for name in REGISTRY._names_to_collectors if 'langpont' in name]"
     subprocess.run([sys.executable, "-c", shown], check=True)
 

@@ -12,7 +12,7 @@ from flask import Flask, session
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import Kept, UnsupportedValue
-from flask_langpont_session.cli.commands import langpont
+from flask_langpont_session.ops.cli.commands import langpont
 from flask_langpont_session.testing import switched_off
 
 from .behind import browser, row, sign_in

@@ -137,7 +137,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
-import flask_langpont_session, flask_langpont_session.cli, flask_langpont_session.testing
+import flask_langpont_session, flask_langpont_session.ops.cli, flask_langpont_session.testing
 import flask_langpont_session.migrations.v0001
 from flask import Flask, session
 app = Flask("app", instance_path=sys.argv[1])

@@ -23,7 +23,7 @@ DECODERS = (msgspec.json.Decoder, msgspec.msgpack.Decoder)
 
 RACE = """
 import os, sys, threading
-from flask_langpont_session.alerts import incidents
+from flask_langpont_session.ops.alerts import incidents
 from flask_langpont_session.aws import endpoints
 
 place = sys.argv[2]

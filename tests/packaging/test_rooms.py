@@ -29,16 +29,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stores/sql": {"policy", "stores/codec", "support"},
     "config": {"policy", "stores/redis", "stores/sql", "support"},
     "aws": {"config", "stores/redis", "support"},
-    "metrics": {"aws", "policy", "support"},
+    "metrics": {"policy", "support"},
     "request": {"config", "metrics", "policy", "stores", "stores/host", "stores/memory", "stores/redis", "support"},
     "recovery": {"metrics", "policy", "stores", "stores/host", "stores/redis", "support"},
     "session": {"policy", "request", "support"},
-    "alerts": {"aws", "config", "metrics", "policy", "support"},
     "adoption": {"config", "policy", "request", "session", "stores/redis", "support"},
-    "drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql"},
     "migrations": set(),
-    "diagnosis": {"config", "migrations", "policy", "stores", "stores/host", "stores/redis", "stores/sql", "support"},
-    "status_page": {"metrics", "policy"},
+    "ops": set(),
+    "ops/exporters": {"aws", "metrics", "policy", "support"},
+    "ops/alerts": {"aws", "config", "metrics", "policy", "support"},
+    "ops/drill": {"config", "policy", "recovery", "request", "session", "stores", "stores/redis", "stores/sql"},
+    "ops/diagnosis": {
+        "config",
+        "migrations",
+        "policy",
+        "stores",
+        "stores/host",
+        "stores/redis",
+        "stores/sql",
+        "support",
+    },
+    "ops/status_page": {"metrics", "ops/exporters", "policy", "support"},
 }
 """Folder → the folders that its modules may import, wherever in a module: the whole order, from below."""
 
@@ -46,12 +57,16 @@ FOR_ALL = {"events", "exceptions"}
 """Top-level modules that every folder may import. The other ones are wiring and what users import: they may import
 everything, and no folder imports them."""
 
-MAY_IMPORT_ALL = {"cli"}
+MAY_IMPORT_ALL = {"ops/cli"}
 """Folders that count as top-level modules."""
+
+DOORS = {"build", "cli", "extension", "status"}
+"""Top-level modules that import the operators' wing, ``ops/``. All but ``status`` and ``cli``, which are imported late
+themselves, do so inside of functions."""
 
 LATE: dict[str, set[str]] = {
     "config": {"aws", "stores/codec"},
-    "metrics": {"config", "stores"},
+    "ops/exporters": {"config", "stores"},
     "stores": {"config", "metrics"},
     "stores/memory": {"stores/redis"},
 }
@@ -135,6 +150,14 @@ def test_folders_import_only_what_is_below_them() -> None:
     assert [one for one in all_imports() if folder_of(one.imported) not in allowed(one)] == []
 
 
+def test_the_operators_wing_has_few_doors() -> None:
+    """The top level imports it in the modules that the table names, and nothing else does but itself."""
+    made = [one for path in PACKAGE.glob("*.py") for one in imports_of(path.stem, path.read_text())]
+    found = [one for one in made if one.imported.startswith("ops.")]
+    assert {one.importer for one in found} == DOORS
+    assert {one.importer for one in found if not one.late} == {"cli", "status"}
+
+
 def test_what_may_be_imported_is() -> None:
     """An import that is no longer made is deleted from the tables, so that it does not come back unnoticed."""
     found = {(folder_of(one.importer), folder_of(one.imported)) for one in all_imports()}
@@ -154,7 +177,7 @@ from . import checks
 if TYPE_CHECKING:
     from ..stores.redis.store import RedisStore
 def load():
-    import os, flask_langpont_session.alerts
+    import os, flask_langpont_session.ops.alerts
 """
 
 
@@ -170,7 +193,7 @@ def test_every_way_to_import_is_seen() -> None:
         "config.settings.Settings",
         "config.checks",
     }
-    late = {"stores.redis.store.RedisStore", "alerts"}
+    late = {"stores.redis.store.RedisStore", "ops.alerts"}
     assert found == {Import("config.rules", name, name in late) for name in now | late}
     [of_package] = imports_of("config", "from .checks import PREFIX", is_package=True)
     assert of_package.imported == "config.checks.PREFIX"
@@ -208,10 +231,10 @@ def show(*names):
 
 flask_langpont_session.LangPontSession  # which every worker's master imports, and every command of `flask`
 show("sqlalchemy", "redis", "flask_langpont_session.stores", "flask_langpont_session.recovery")
-folders = ("aws", "alerts", "drill", "stores.codec.cipher", "stores.codec.sealing")
+folders = ("aws", "ops.alerts", "ops.drill", "stores.codec.cipher", "stores.codec.sealing")
 late = ("boto3", "botocore", "cryptography.hazmat", *(f"flask_langpont_session.{folder}" for folder in folders))
-more = ("flask_langpont_session.metrics.exporting", "flask_langpont_session.adoption", "prometheus_client",
-        "flask_langpont_session.metrics.history", "flask_langpont_session.status", "ua_parser")
+more = ("flask_langpont_session.ops.exporters", "flask_langpont_session.adoption", "prometheus_client",
+        "flask_langpont_session.ops.status_page", "flask_langpont_session.status", "ua_parser")
 serve()
 show(*late, *more)
 serve(METRICS=["prometheus"])

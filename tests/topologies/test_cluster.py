@@ -17,8 +17,8 @@ from redis.crc import key_slot
 from devservers.processes import LONG, free_port, wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import events
-from flask_langpont_session.cli.commands import langpont
-from flask_langpont_session.metrics.session_index import BUCKETS
+from flask_langpont_session.ops.cli.commands import langpont
+from flask_langpont_session.ops.exporters.session_index import BUCKETS
 from flask_langpont_session.policy.breaker import READ
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.ids import digest_of

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.cli.commands import langpont
 from flask_langpont_session.events import StoreRecovered
 from flask_langpont_session.metrics.recorder import Recorder
-from flask_langpont_session.metrics.session_index import ActiveSessions
+from flask_langpont_session.ops.cli.commands import langpont
+from flask_langpont_session.ops.exporters.session_index import ActiveSessions
 from flask_langpont_session.policy.changes import CategoryChange, Operation
 from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass, StoreError

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from botocore import exceptions as aws
 
-from flask_langpont_session.alerts.messages import Message
-from flask_langpont_session.alerts.topics import NotSent, Topics
 from flask_langpont_session.aws import client, endpoints
 from flask_langpont_session.aws.credentials import IamToken, SecretToken
-from flask_langpont_session.metrics import cloudwatch
+from flask_langpont_session.ops.alerts.messages import Message
+from flask_langpont_session.ops.alerts.topics import NotSent, Topics
+from flask_langpont_session.ops.exporters import cloudwatch
 from flask_langpont_session.stores.redis.url import GroupName
 from tests.support.dripping import dripping
 

@@ -70,7 +70,9 @@ def test_every_behaviour_outside_of_auth_has_its_effect(priority: Priority) -> N
 
 def test_every_behaviour_has_a_colour_on_the_status_page() -> None:
     """All but the one of level 0, when nothing is wrong."""
-    css = (ROOT / "flask_langpont_session" / "status_page" / "templates" / "status.css").read_text(encoding="utf-8")
+    css = (ROOT / "flask_langpont_session" / "ops" / "status_page" / "templates" / "status.css").read_text(
+        encoding="utf-8"
+    )
     assert set(re.findall(r"\.(\w+) td:last-child[ ,]", css)) == set(Behaviour) - {Behaviour.PRIMARY}
 
 

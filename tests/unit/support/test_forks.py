@@ -16,9 +16,9 @@ import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
 
-from flask_langpont_session.metrics.prometheus import Collectors
 from flask_langpont_session.metrics.recorder import Reader, Recorder, Standing
-from flask_langpont_session.metrics.session_index import BUCKETS, ActiveSessions
+from flask_langpont_session.ops.exporters.prometheus import Collectors
+from flask_langpont_session.ops.exporters.session_index import BUCKETS, ActiveSessions
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
 from flask_langpont_session.stores.redis.connections import Pool

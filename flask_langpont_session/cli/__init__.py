@@ -1,3 +1,0 @@
-"""``flask langpont …``."""
-
-from .commands import langpont as langpont

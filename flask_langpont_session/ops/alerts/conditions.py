@@ -1,0 +1,95 @@
+"""The alert conditions that hold in this process at the moment. No I/O.
+
+States (a store is lost, a level) are looked up anew at each step, in the package's own health: an event that overtakes
+another could leave an alert burning. Only what has no state is taken from events.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from ... import events
+from ...policy.causes import cause_of
+from ...policy.errors import ErrorClass, role_of, shard_of
+from ...policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE, Health
+from ...support.forks import renew_in_children
+from . import table
+from .incidents import Details, Sightings
+
+_UNREACHABLE = {
+    PRIMARY: table.REDIS_CONNECTION_FAILED,
+    REPLICA: table.REPLICA_CONNECTION_FAILED,
+    DATABASE: table.DATABASE_CONNECTION_FAILED,
+}
+_LEVELS = ((1, table.LEVEL_REPLICA), (2, table.LEVEL_FALLBACK), (4, table.LEVEL_MINIMAL))
+
+WITHOUT_STATE = (
+    events.data_lost,
+    events.database_went_back,
+    events.server_changed,
+    events.journal_failed,
+    events.changes_given_up,
+)
+"""Signals of what is over when it is noticed; nothing but the event itself tells of it."""
+
+
+class Conditions:
+    """The conditions of one process."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._reset()
+        renew_in_children(self, Conditions._reset)
+
+    def _reset(self) -> None:
+        """Begin anew in a forked child: what happened in the parent is the parent's to tell."""
+        self._lock = threading.Lock()
+        self._happened: dict[str, Details] = {}
+
+    def happened(self, event: object) -> None:
+        """Keep an event for the next look. Called in requests: a dictionary entry, nothing else."""
+        if isinstance(event, events.DataLost):
+            self._keep(table.DATA_LOST.name, {"store": event.store})
+        elif isinstance(event, events.DatabaseWentBack):
+            self._keep(table.DATABASE_WENT_BACK.name, {"commits": event.commits})
+        elif isinstance(event, events.ServerChanged):
+            self._keep(f"{table.SERVER_CHANGED.name}/{event.store}", {"store": event.store})
+        elif isinstance(event, events.JournalFailed):
+            self._keep(table.JOURNAL_FAILED.name, {"cause": event.cause})
+        elif isinstance(event, events.ChangesGivenUp) and event.of_user:
+            self._keep(table.CHANGES_GIVEN_UP.name, {"cause": event.cause})
+
+    def _keep(self, key: str, details: Details) -> None:
+        with self._lock:
+            self._happened[key] = details
+
+    def look(self) -> Sightings:
+        """Return the conditions that hold now, and the events since the last look."""
+        with self._lock:
+            happened, self._happened = self._happened, {}
+        return {**dict(self._stores()), **dict(self._levels()), **happened}
+
+    def _stores(self) -> Iterator[tuple[str, Details]]:
+        lost = self._health.open_stores()
+        for store in sorted({store for store, _ in lost}):
+            causes = {way: self._health.breakers[store, way].cause for name, way in lost if name == store}
+            error = self._health.error(store)
+            details = {"store": store} if error is None else {"store": store, "cause": cause_of(error).word}
+            if ErrorClass.IDENTITY_REFUSED.name in causes.values():
+                yield f"{table.AUTH_FAILED.name}/{store}", details
+            elif READ in causes or role_of(store) != PRIMARY:
+                yield _of(_UNREACHABLE[role_of(store)].name, store), details
+            elif WRITE in causes:
+                yield _of(table.REDIS_WRITES_REFUSED.name, store), details
+
+    def _levels(self) -> Iterator[tuple[str, Details]]:
+        level = self._health.level
+        for least, alert in _LEVELS:
+            if level >= least:
+                yield alert.name, {"level": level}
+
+
+def _of(alert: str, store: str) -> str:
+    """Return the alert's key for a store: each shard has an alert of its own."""
+    return f"{alert}/{store}" if shard_of(store) else alert

@@ -1,0 +1,237 @@
+"""``flask langpont``: the commands with which an operator asks a running configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import AppGroup, with_appcontext
+
+from ...build import State
+from ...config.checks import SEVERITIES
+from ...config.explanations import key_lines, table_lines
+from ...extension import NotSetUp, state_of
+from ...policy.causes import cause_of
+from ...policy.errors import ErrorClass, StoreError, role_of
+from ...policy.health import DATABASE, PRIMARY
+from ...stores.host.forms import archive, file_in_use, unread
+from ...stores.host.journal import Summary, Waiting
+from ...stores.host.summary import together
+from ...stores.sql.database import Database
+from ...stores.sql.dialects import place_of
+from ...stores.sql.errors import BRING_BACK
+from ..diagnosis.stores_now import StoreAnswer, ask_store
+from .doctor import doctor
+from .drill import drill
+from .iam_token import iam_token
+from .purge import purge
+from .sessions import sessions
+from .watch import watch
+from .words import PATIENCE, age_of, counted, waiting_as_json, what_waits
+
+
+class _Commands(AppGroup):
+    """The group of commands. An application that is not set up is told in a line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NotSetUp as error:
+            raise click.ClickException(str(error)) from None
+
+
+langpont = _Commands("langpont", help="Sessions by category: tables, stores, decisions.")
+for command in (doctor, drill, iam_token, purge, sessions, watch):
+    langpont.add_command(command)
+
+JOURNAL = "journal"
+
+
+@langpont.command("init-db")
+@with_appcontext
+def init_db() -> None:
+    """Create the tables of the auth mirror. Does nothing when they are there."""
+    database = state_of().backend.database
+    try:
+        database.upkeep.create_tables()
+    except StoreError as error:
+        raise click.ClickException(
+            f"{error}. Check LANGPONT_SESSION_DATABASE_URL and the rights of its user."
+        ) from None
+    click.echo(f"The session tables are there: {place_of(database.engine.url)}.")
+
+
+@langpont.command("status")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_appcontext
+def status(as_json: bool) -> None:
+    """Ask every store now, over new connections, and say what was found, and what waits in the journal of this host.
+    Exit code 1 if one cannot do its work."""
+    state = state_of()
+    with state.monitor.paused():  # where this process has one: the database is probed by one at a time
+        found = {name: _ask(state, name) for name in [*state.backend.find_stores(PATIENCE), DATABASE]}
+        primaries = [name for name, answer in found.items() if role_of(name) == PRIMARY and not answer.problem]
+        near = {name: _near(state, name) for name in primaries}
+    waiting: Waiting | None = None
+    if state.backend.journal.file.path is not None:
+        try:
+            waiting, found[JOURNAL] = state.backend.journal.waiting(), StoreAnswer(None, None)
+        except StoreError as error:
+            found[JOURNAL] = StoreAnswer(None, str(error), error)
+    if as_json:
+        told: dict[str, Any] = {name: answer.problem or "ok" for name, answer in found.items()}
+        told |= {"near_cache": {name: why_not or "ok" for name, why_not in near.items()}} if near else {}
+        click.echo(json.dumps(told | ({"waiting": waiting_as_json(waiting)} if waiting else {})))
+    else:
+        for name, answer in found.items():
+            more = f", {what_waits(waiting)}" if name == JOURNAL and waiting else ""
+            if name in near:
+                more = f", no near cache: {near[name]}" if near[name] else ", near cache"
+            click.echo(f"{name:10} {answer.problem or 'ok'}{more}")
+        for line in _cures(state, found):
+            click.echo(line)
+    if any(answer.problem for answer in found.values()):
+        raise SystemExit(1)
+
+
+def _ask(state: State, name: str) -> StoreAnswer:
+    answer = ask_store(state.backend, name, "status", PATIENCE)
+    return _without_tables(state.backend.database) if name == DATABASE and answer.problem is None else answer
+
+
+def _cures(state: State, found: Mapping[str, StoreAnswer]) -> Iterator[str]:
+    """Yield what helps, once for each cause, and what users notice of the worst."""
+    names: dict[str, list[str]] = {}
+    for name, answer in found.items():
+        if answer.error is not None:
+            names.setdefault(str(cause_of(answer.error, _file_of(state.backend.database))), []).append(name)
+    for cure, those in names.items():
+        yield f"{', '.join(those)}: {cure}"
+    if found[DATABASE].problem:
+        yield "sign-ins are refused (503) for as long as the database takes no writes"
+
+
+def _file_of(database: Database) -> str | None:
+    url = database.engine.url
+    return url.database if url.get_backend_name() == "sqlite" else None
+
+
+def _near(state: State, name: str) -> str:
+    """Return why each request asks a primary; empty: it need not."""
+    near = state.backend.endpoint(name).near
+    return "NEAR_CACHE is (), or MEMORY_BYTES is 0" if near is None else near.why_not()
+
+
+def _without_tables(database: Database) -> StoreAnswer:
+    """Return what is wrong with a database that answers but lacks tables, so that no user can sign in."""
+    try:
+        missing = database.upkeep.missing_tables()
+    except StoreError as error:
+        return StoreAnswer(None, str(error), error)
+    if not missing:
+        return StoreAnswer(None, None)
+    problem = f"missing: {', '.join(missing)}; {BRING_BACK}"
+    return StoreAnswer(None, problem, StoreError(DATABASE, ErrorClass.NO_TABLES, problem))
+
+
+@langpont.command("journal")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--archive", is_flag=True, help="Rename what this release cannot read, and say what it is called then.")
+@with_appcontext
+def journal(as_json: bool, archive: bool) -> None:
+    """Say what waits in this host's journal, since when, for how many sessions. Exit code 1 if it cannot be read."""
+    waiting = state_of().backend.journal
+    path = waiting.file.path
+    if path is None:
+        raise click.ClickException(
+            "LANGPONT_SESSION_JOURNAL is None: each worker remembers for itself, and only its /healthz tells"
+        )
+    if archive:
+        _archive(path)
+        return
+    others = unread(path)
+    try:
+        summary, place = waiting.summary(), file_in_use(path)
+    except StoreError as error:
+        raise click.ClickException(f"{file_in_use(path)} cannot be read: {error}. {_IF_DAMAGED}") from None
+    if as_json:
+        files = [{"file": str(other.path), "why": other.why} for other in others]
+        click.echo(json.dumps(_summary_as_json(summary) | ({"unread": files} if files else {})))
+    else:
+        for line in _summary_lines(summary):
+            click.echo(line)
+        click.echo(f"{'file':20}{summary.bytes} bytes, {place}")
+        for other in others:
+            click.echo(f"{'not read':20}{other.path}: {other.why}; --archive renames it")
+
+
+_IF_DAMAGED = "If it is damaged, `flask langpont journal --archive` renames it, and the workers make a new one"
+
+
+def _archive(journal: Path) -> None:
+    try:
+        moved = archive(journal)
+    except OSError as error:
+        raise click.ClickException(f"what cannot be read of {journal} cannot be renamed: {error}") from None
+    for before, after in moved:
+        click.echo(f"{before} is {after.name} now")
+    if not moved:
+        click.echo("There is nothing that this release cannot read.")
+
+
+def _all_waiting(summary: Summary) -> Waiting:
+    return together(waiting for kind, waiting in summary.kinds.items() if kind != "copies")
+
+
+def _summary_as_json(summary: Summary) -> dict[str, Any]:
+    return {
+        **{kind: waiting_as_json(waiting) for kind, waiting in summary.kinds.items()},
+        "waiting": waiting_as_json(_all_waiting(summary)),
+        "sessions": {"signed_in": summary.signed_in, "visitors": summary.visitors},
+        "bytes": summary.bytes,
+    }
+
+
+def _summary_lines(summary: Summary) -> Iterator[str]:
+    for kind, waiting in summary.kinds.items():
+        yield f"{kind.replace('_', ' '):20}{waiting.entries}{age_of(waiting)}"
+    yield f"{'sessions':20}{summary.signed_in} signed in, {counted(summary.visitors, 'visitor')}"
+    yield f"{'all':20}{what_waits(_all_waiting(summary))}"
+
+
+@langpont.command("alert-test")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only this one; else each, to its own topic.")
+@with_appcontext
+def alert_test(severity: str | None) -> None:
+    """Send a marked test message to the topics of ALERT_TOPICS and say what became of each. Exit code 1 on failure."""
+    if (alerts := state_of().alerts) is None:
+        raise click.ClickException("LANGPONT_SESSION_ALERT_TOPICS names no topic; see docs/alerts.md")
+    from ..alerts.table import Severity
+    from ..alerts.topics import NotSent, short_name
+
+    failed = False
+    for each in map(Severity, [severity] if severity else SEVERITIES):
+        outcome = "not sent: it has no topic"
+        if alerts.topics.takes(each):
+            try:
+                alerts.send_test(each)
+                outcome = f"{short_name(alerts.topics.of(each))}: sent"
+            except NotSent as error:
+                outcome, failed = f"{short_name(alerts.topics.of(each))}: {error.problem}", True
+        click.echo(f"{each:10} {outcome}")
+    if failed:
+        raise SystemExit(1)
+
+
+@langpont.command("explain")
+@click.argument("key", required=False)
+@with_appcontext
+def explain(key: str | None) -> None:
+    """Print the decision table as configured: what each feature gets at each level, and its keys. With KEY: what
+    happens to that session key, and the line of configuration that changes it."""
+    settings = state_of().settings
+    for line in table_lines(settings) if key is None else key_lines(settings, key):
+        click.echo(line)

@@ -1,0 +1,48 @@
+"""Words that several commands share."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from ...stores.host.journal import Waiting
+
+PATIENCE = 2.0
+"""Seconds a command waits for a store; no request hangs on it."""
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return a number of things in words.
+
+    :param things: of several; else there is an s behind `thing`.
+    """
+    return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def lasting(seconds: float) -> str:
+    """Return a duration, for people."""
+    return str(timedelta(seconds=int(seconds)))
+
+
+def in_ms(seconds: float) -> str:
+    """Return a short duration, for people."""
+    return f"{seconds * 1000:.1f} ms"
+
+
+def age_of(waiting: Waiting) -> str:
+    """Return the end of a sentence about what waits: since when; empty: that is not known."""
+    seconds = waiting.oldest_seconds(time.time())
+    return "" if seconds is None else f", the oldest for {lasting(seconds)}"
+
+
+def what_waits(waiting: Waiting) -> str:
+    """Return how much waits, and since when, for people."""
+    if not waiting.entries:
+        return "nothing waits"
+    return f"{waiting.entries} {'waits' if waiting.entries == 1 else 'wait'}{age_of(waiting)}"
+
+
+def waiting_as_json(waiting: Waiting) -> dict[str, Any]:
+    """Return how much waits, and for how long, for programs."""
+    return {"entries": waiting.entries, "oldest_seconds": waiting.oldest_seconds(time.time())}

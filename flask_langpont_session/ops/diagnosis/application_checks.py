@@ -1,0 +1,270 @@
+"""Checks of the configuration."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ...config.checks import PREFIX
+from ...config.explanations import identity_advice
+from ...policy.causes import cause_of
+from ...policy.errors import ErrorClass, StoreError
+from ...policy.health import DATABASE, PRIMARY
+from .facts import Facts, Server
+from .findings import Finding, Outcome, Unknown, failure, known, ok, warning
+
+NEW_KEY = "python -c 'import secrets; print(secrets.token_hex())'"
+
+SHORTEST_KEY = 32
+"""Characters."""
+
+_FEWEST_CHARACTERS = 8
+"""Different ones, that a random key of that length has at least."""
+
+_SAMPLES = frozenset(
+    {
+        '_5#y2L"F4Q8z\n\xec]/',  # Flask's quickstart of old
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",  # and of today
+        "0123456789abcdef" * 4,  # docs/how-to/deploy.md
+    }
+)
+_SAMPLE_WORDS = re.compile(
+    r"change.?(me|this|it)|secret.?key|your.?(own|secret|key)|replace.?(me|this)|example|default|insecure|password|"
+    r"test.?key|placeholder|^dev(elopment)?\b",
+    re.IGNORECASE,
+)
+
+
+def weakness(key: Any) -> str:
+    """Return why a key that signs cookies is weak, without quoting it; empty: no reason is seen."""
+    text = key.decode("latin-1") if isinstance(key, bytes) else key
+    if not isinstance(text, str):
+        return f"is {type(key).__name__}, not text or bytes"
+    if text in _SAMPLES or _SAMPLE_WORDS.search(text):
+        return "looks like a sample, not like random bytes"
+    if len(text) < SHORTEST_KEY:
+        return f"has {len(text)} characters, fewer than {SHORTEST_KEY}"
+    if len(set(text)) < _FEWEST_CHARACTERS:
+        return f"has {len(set(text))} different characters only"
+    return ""
+
+
+def secret_key(facts: Facts) -> Iterator[Finding]:
+    key = facts.application.secret_key
+    if found := weakness(key):
+        yield failure(f"SECRET_KEY {found}", f"set SECRET_KEY to what this prints: {NEW_KEY}")
+    else:
+        yield ok(f"SECRET_KEY has {len(key)} characters")
+
+
+MOST_FALLBACKS = 2
+
+
+def secret_key_fallbacks(facts: Facts) -> Iterator[Finding]:
+    fallbacks = facts.application.fallbacks or []
+    if isinstance(fallbacks, (str, bytes)):
+        found = "SECRET_KEY_FALLBACKS is one text: each character of it would be a key"
+        yield failure(found, "write a list: SECRET_KEY_FALLBACKS = [old_key]")
+        return
+    bad = False
+    for number, key in enumerate(fallbacks):
+        if found := weakness(key):
+            bad = True
+            yield failure(f"SECRET_KEY_FALLBACKS[{number}] {found}", "remove it; cookies signed by it end")
+        elif key == facts.application.secret_key:
+            bad = True
+            yield warning(f"SECRET_KEY_FALLBACKS[{number}] is SECRET_KEY itself", "remove it")
+    if len(fallbacks) > MOST_FALLBACKS:
+        bad = True
+        yield warning(
+            f"SECRET_KEY_FALLBACKS has {len(fallbacks)} keys",
+            "remove those older than a session can be: ABSOLUTE_TIMEOUT, or PERMANENT_SESSION_LIFETIME if longer",
+        )
+    if not bad:
+        yield ok(f"{len(fallbacks)} keys, none of them weak" if fallbacks else "none")
+
+
+# -- encryption --------------------------------------------------------------------------------------------------------
+
+MOST_KEYS = 3
+_DAY = 86_400
+
+
+def encryption(facts: Facts) -> Iterator[Finding]:
+    it, found = facts.application.encryption, []
+    if it is None:
+        yield ok("off: ENCRYPTION_KEYS has no key")
+        return
+    if it.keys > MOST_KEYS:
+        found.append(
+            warning(
+                f"ENCRYPTION_KEYS has {it.keys} keys",
+                "remove those that have sealed nothing for as long as sessions live, see docs/how-to/encrypt.md",
+            )
+        )
+    if not it.categories:
+        cure = f"set {PREFIX}ENCRYPTED_CATEGORIES, or leave it out: then all are"
+        found.append(warning("there are keys, and no category is encrypted", cure))
+    if it.switch_over is not None:
+        cure = f"leave out {PREFIX}ENCRYPTION_SWITCH_OVER as soon as nothing is plain any more"
+        if it.switch_over <= 0:
+            found.append(warning("ENCRYPTION_SWITCH_OVER is over", cure))
+        else:
+            days = f"{it.switch_over / _DAY:.1f} days"
+            found.append(warning(f"for {days} more, plain text is believed in encrypted categories", cure))
+    plain = f"; not {', '.join(it.plain)}" if it.plain else ""
+    yield from found or [ok(f"{', '.join(it.categories)}{plain}; {it.keys} {'key' if it.keys == 1 else 'keys'}")]
+
+
+# -- environment -------------------------------------------------------------------------------------------------------
+
+
+def environment(facts: Facts) -> Iterator[Finding]:
+    about, bad = facts.application, False
+    name = about.settings.environment
+    if about.is_testing:
+        bad = True
+        yield failure(
+            "TESTING is on: the journal is in memory, waits are long, and a database file may be a temporary one",
+            "leave out FLASK_TESTING and app.testing outside of tests",
+        )
+    if about.is_debug:
+        bad = True
+        yield warning("debug mode is on", "leave out FLASK_DEBUG and --debug where users are served")
+    if not bad:
+        yield ok(f"{name}; no debug mode, no TESTING")
+
+
+# -- cookie ------------------------------------------------------------------------------------------------------------
+
+
+def cookie(facts: Facts) -> Iterator[Finding]:
+    it = facts.application.cookie
+    found = []
+    if not it.http_only:
+        cure = "set SESSION_COOKIE_HTTPONLY = True (Flask's default)"
+        found.append(failure("scripts of the page can read the cookie", cure))
+    if not it.secure:
+        found.append(
+            warning(
+                "the cookie is sent without HTTPS, too",
+                "where the site has HTTPS: SESSION_COOKIE_SECURE = True and SESSION_COOKIE_NAME = '__Host-session'",
+            )
+        )
+    if it.domain:
+        cure = "leave out SESSION_COOKIE_DOMAIN, unless the other hosts of the domain need the session"
+        found.append(warning("the cookie is sent to all hosts of SESSION_COOKIE_DOMAIN", cure))
+    elif it.secure and not it.name.startswith("__Host-"):
+        cure = "set SESSION_COOKIE_NAME = '__Host-session'"
+        found.append(warning("another host of the domain can set a cookie of the same name", cure))
+    if it.same_site is None or it.same_site.title() == "None":
+        stands = "not set" if it.same_site is None else "'None'"
+        cure = "set SESSION_COOKIE_SAMESITE = 'Lax', unless other sites embed this one"
+        found.append(warning(f"SESSION_COOKIE_SAMESITE is {stands}: other sites' forms may send the cookie", cure))
+    yield from found or [ok(f"{it.name}: Secure, HttpOnly, SameSite={it.same_site}, for this host alone")]
+
+
+# -- time-outs ---------------------------------------------------------------------------------------------------------
+
+LEAST_LEFT = 0.05
+"""Seconds that a request needs to ask the database."""
+
+SHARE_OF_TIME_OUT = 0.25
+"""The share of a time-out that the quickest answer may take: others take several times as long."""
+
+
+def time_outs(facts: Facts) -> Iterator[Finding]:
+    settings, found = facts.application.settings, []
+    redis, database = settings.redis_timeout, settings.database_timeout
+    left = round(settings.request_budget - redis, 3)
+    if left < LEAST_LEFT:
+        found.append(
+            warning(
+                f"after one time-out of Redis {left * 1000:.0f} ms of REQUEST_BUDGET are left to ask the database",
+                f"set {PREFIX}REQUEST_BUDGET to {redis + database:g}, or {PREFIX}REDIS_TIMEOUT lower",
+            )
+        )
+    for name, store in facts.answering.items():
+        setting, most = ("DATABASE", database) if name == DATABASE else ("REDIS", redis)
+        of = f"of {most * 1000:.0f} ms of {setting}_TIMEOUT"
+        cure = f"have it nearer to this host, or raise {PREFIX}{setting}_TIMEOUT and {PREFIX}REQUEST_BUDGET"
+        took = f"its quickest answer took {store.took * 1000:.0f} ms, {of}"
+        if name != DATABASE and store.took > settings.slow:
+            found.append(failure(f"{took}: more than half of it counts as slow", cure)._replace(subject=name))
+        elif store.took > most * SHARE_OF_TIME_OUT:
+            found.append(warning(took, cure)._replace(subject=name))
+        if isinstance(store, Server) and store.connecting > redis * SHARE_OF_TIME_OUT:
+            took = f"connecting took {store.connecting * 1000:.0f} ms, {of}"
+            found.append(warning(took, cure)._replace(subject=name))
+    yield from found or [
+        ok(f"a request waits {settings.request_budget:g} s at most; the stores answer well within that")
+    ]
+
+
+def grace(facts: Facts) -> Iterator[Finding]:
+    grace, ttl = facts.application.settings.grace, facts.application.settings.local_cache_ttl
+    if grace > ttl:
+        yield warning(
+            f"GRACE is {grace:g} s, and what a worker knows of a session is kept for {ttl} s (LOCAL_CACHE_TTL): with "
+            f"Redis and database down users are signed out after {ttl} s",
+            f"set {PREFIX}LOCAL_CACHE_TTL to {math.ceil(grace)} or more, or {PREFIX}GRACE to {ttl} or less",
+        )
+    else:
+        yield ok(f"{grace:g} s, with Redis and database down")
+
+
+def unclaimed_keys(facts: Facts) -> Iterator[Finding]:
+    found = sorted(known(facts.unclaimed))
+    if not found:
+        yield ok("none in the sessions that were looked at")
+        return
+    names = ", ".join(repr(key[:40]) for key in found[:10])
+    yield warning(
+        f"no feature names {names}{f' and {len(found) - 10} more' if len(found) > 10 else ''}",
+        f"name them in {PREFIX}FEATURES; `flask langpont explain KEY` says what happens to each",
+    )
+    for key in found:
+        if advice := identity_advice(key):
+            yield warning(f"the name of {key[:40]!r} looks like a user's or a right's", advice.strip())
+
+
+# -- all stores --------------------------------------------------------------------------------------------------------
+
+
+def stores(facts: Facts) -> Iterator[Finding]:
+    answers = []
+    for name, store in facts.stores.items():
+        if not isinstance(store, Unknown):
+            answers.append(name)
+            continue
+        error = store.error or StoreError(name, ErrorClass.UNREACHABLE, store.why)
+        yield failure(store.why.removeprefix(f"{name}: "), str(cause_of(error)))._replace(subject=name)
+    if facts.homeless:
+        cure = "give them to a shard: redis-cli --cluster fix"
+        yield failure(f"{facts.homeless} slots of the cluster have no shard", cure)._replace(subject=PRIMARY)
+    if answers:
+        yield ok(f"{', '.join(answers)} {'answers' if len(answers) == 1 else 'answer'}")
+
+
+MOST_AHEAD, FAR_AHEAD = 1.0, 30.0
+"""Seconds between two clocks. One second of error is what docs/guarantees.md assumes."""
+
+
+def clocks(facts: Facts) -> Iterator[Finding]:
+    known_ones = {name: store.clock for name, store in facts.answering.items()}
+    if not known_ones:
+        yield Finding(Outcome.SKIPPED, "no store answers")
+        return
+    ends = {"this host": (0.0, 0.0), **{name: (c.ahead, c.within) for name, c in known_ones.items()}}
+    first = min(ends, key=lambda name: ends[name][0])
+    last = max(ends, key=lambda name: ends[name][0])
+    apart = ends[last][0] - ends[first][0]
+    sure = apart - ends[last][1] - ends[first][1]
+    if sure > MOST_AHEAD:
+        found = f"the clock of {last} is {apart:.1f} s ahead of that of {first}"
+        cure = "keep the time of all hosts by NTP (chronyc tracking, timedatectl)"
+        yield failure(found, cure) if sure > FAR_AHEAD else warning(found, cure)
+    else:
+        yield ok(f"this host, {', '.join(known_ones)}: no more than {max(apart, 0.001):.3f} s apart")

@@ -1,0 +1,157 @@
+"""Checks of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+
+from sqlalchemy.schema import CreateIndex
+
+from ... import migrations
+from ...config.checks import PREFIX
+from ...policy.causes import cause_of
+from ...policy.errors import ErrorClass
+from ...stores.sql import tables as sql
+from ...stores.sql.errors import BRING_BACK
+from .facts import Column, Database, Facts
+from .findings import Finding, Outcome, Unknown, failure, guarded, known, ok, warning
+from .redis_checks import transport_findings
+
+Look = Callable[[Database, Facts], Iterator[Finding]]
+
+
+def of_database(look: Look) -> Callable[[Facts], Iterator[Finding]]:
+    """Wrap a check so that it looks at the database, if that answers."""
+
+    @wraps(look)
+    def looks(facts: Facts) -> Iterator[Finding]:
+        if isinstance(facts.database, Unknown):
+            yield Finding(Outcome.SKIPPED, f"the database {facts.database.of_store}")
+        else:
+            yield from guarded(look(facts.database, facts))
+
+    return looks
+
+
+def _missing_tables(database: Database) -> list[str]:
+    return [name for name in sql.METADATA.tables if name not in database.tables]
+
+
+def _incomplete(missing: Sequence[str]) -> Finding:
+    return Finding(Outcome.SKIPPED, f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, see tables")
+
+
+@of_database
+def tables(database: Database, facts: Facts) -> Iterator[Finding]:
+    if missing := _missing_tables(database):
+        yield failure(f"missing: {', '.join(missing)}", BRING_BACK)
+    else:
+        yield ok(f"{', '.join(database.tables)} in {database.place}")
+
+
+def wrong_columns(name: str, there: dict[str, Column]) -> Iterator[str]:
+    """Yield how a table differs from the one that this release makes."""
+    wanted = sql.METADATA.tables[name].columns
+    for column in wanted:
+        found = there.get(column.name)
+        length = getattr(column.type, "length", None)
+        if found is None:
+            yield f"{name}.{column.name} is missing"
+        elif found.is_wide is False:
+            yield f"{name}.{column.name} has no room for milliseconds since 1970 (BIGINT)"
+        elif length and found.length is not None and found.length < length:
+            yield f"{name}.{column.name} holds {found.length} characters, not {length}"
+        elif found.collation is not None and not _tells_apart(column.name, found.collation):
+            yield f"{name}.{column.name} takes different texts for the same ({found.collation})"
+    yield from (f"{name}.{other} is not known here" for other in there if other not in wanted)
+
+
+def _tells_apart(column: str, collation: str) -> bool:
+    """Return whether a column's collation takes no two texts for the same, by its name, which in MySQL says so. Users
+    may differ by a space at the end."""
+    if column == "user_id":
+        return collation in (sql.NO_PAD, sql.NO_PAD_OF_MYSQL)
+    return collation.endswith("_bin")
+
+
+@of_database
+def schema(database: Database, facts: Facts) -> Iterator[Finding]:
+    found = [line for name, columns in database.tables.items() for line in wrong_columns(name, dict(columns))]
+    newer = [line for line in found if line.endswith("is not known here")]
+    wrong = [line for line in found if line not in newer]
+    version = migrations.versions()[-1]
+    if wrong:
+        cure = f"bring the tables to {version} (flask_langpont_session.migrations); see docs/configuration.md"
+        yield failure("; ".join(wrong), cure)
+    if newer:
+        cure = "upgrade flask-langpont-session on this host; or drop the column, if it is not a newer release's"
+        yield warning("; ".join(newer), cure)
+    if missing := _missing_tables(database):
+        yield _incomplete(missing)
+    elif not found:
+        yield ok(f"version {version[1:].lstrip('0')}")
+
+
+@of_database
+def indexes(database: Database, facts: Facts) -> Iterator[Finding]:
+    wanted = [
+        index
+        for name, table in sql.METADATA.tables.items()
+        if name in database.tables
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+        if not _serves(tuple(column.name for column in index.columns), database.indexes.get(name, frozenset()))
+    ]
+    if wanted:
+        cure = "; ".join(str(CreateIndex(index)).strip() for index in wanted)
+        yield warning(f"missing: {', '.join(str(index.name) for index in wanted)}", cure)
+    if missing := _missing_tables(database):
+        yield _incomplete(missing)
+    elif not wanted:
+        yield ok("all there")
+
+
+def _serves(wanted: tuple[str, ...], there: frozenset[tuple[str, ...]]) -> bool:
+    """Return whether some index begins with these columns."""
+    return any(columns[: len(wanted)] == wanted for columns in there)
+
+
+@of_database
+def database_writes(database: Database, facts: Facts) -> Iterator[Finding]:
+    refusal = database.refusal
+    if refusal is None:
+        yield ok("it takes writes")
+    elif refusal.error_class is ErrorClass.NO_TABLES:
+        yield Finding(Outcome.SKIPPED, refusal.cause)
+    else:
+        cure = cause_of(refusal, database.file.path if database.file else None)
+        yield failure(f"it takes no writes: {refusal.why}; sign-ins are refused (503)", str(cure))
+
+
+@of_database
+def database_rights(database: Database, facts: Facts) -> Iterator[Finding]:
+    missing = known(database.missing)
+    if missing:
+        cure = "GRANT SELECT, INSERT, UPDATE, DELETE ON langpont_sessions, langpont_users TO the user"
+        yield failure(f"its user lacks {', '.join(missing)}", cure)
+    else:
+        yield ok("its user may do what is needed")
+
+
+@of_database
+def database_tls(database: Database, facts: Facts) -> Iterator[Finding]:
+    if database.backend == "sqlite":
+        yield ok("a file of this host")
+        return
+    how = "?sslmode=verify-full&sslrootcert=…" if database.backend == "postgresql" else "the driver's ssl_… options"
+    cure = f"{how} in {PREFIX}DATABASE_URL"
+    yield from transport_findings(known(database.transport), cure, cure)
+
+
+@of_database
+def lost_commits(database: Database, facts: Facts) -> Iterator[Finding]:
+    lost = known(facts.lost_commits)
+    if lost:
+        cure = "docs/operations.md, database-went-back; running workers tell it again"
+        yield failure(f"it lacks {lost} revocations that this host had told it", cure)
+    else:
+        yield ok("it has what this host has told it")

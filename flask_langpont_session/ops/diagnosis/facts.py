@@ -1,0 +1,240 @@
+"""The facts about an application, its stores and its host. Secrets are among them, which no check may quote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ...config.settings import Settings
+from ...policy.errors import StoreError
+from ...policy.health import DATABASE
+from .findings import Unknown
+
+
+class Clock(NamedTuple):
+    """The difference between a clock and that of this host.
+
+    :param ahead: seconds.
+    :param within: seconds by which that may be wrong: half of the time that the answer took.
+    """
+
+    ahead: float
+    within: float
+
+
+class Transport(NamedTuple):
+    """One connection.
+
+    :param is_local: the other end is on this host.
+    :param checks_certificate: the certificate has to be signed by an authority that is trusted.
+    :param checks_name: it has to name the host.
+    :param has_credentials: a password or a token is sent over it.
+    """
+
+    is_local: bool
+    is_encrypted: bool
+    checks_certificate: bool | Unknown
+    checks_name: bool | Unknown
+    has_credentials: bool
+
+
+# -- the application ---------------------------------------------------------------------------------------------------
+
+
+class Cookie(NamedTuple):
+    """The session cookie."""
+
+    name: str
+    secure: bool
+    http_only: bool
+    same_site: str | None
+    domain: str | None
+
+
+class Encryption(NamedTuple):
+    """The encryption of session values where they are stored. No key is part of it.
+
+    :param keys: how many there are.
+    :param categories: that are encrypted; `plain`: the others.
+    :param switch_over: seconds until plain text is not read any more in encrypted categories; negative: it is over.
+        None: there is none.
+    """
+
+    keys: int
+    categories: tuple[str, ...]
+    plain: tuple[str, ...]
+    switch_over: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The configuration.
+
+    :param settings: of this package.
+    :param secret_key: as Flask has it.
+    :param fallbacks: ``SECRET_KEY_FALLBACKS`` as it is, whatever it is.
+    :param encryption: None: there is no key.
+    """
+
+    settings: Settings = field(repr=False)
+    secret_key: str | bytes = field(repr=False)
+    fallbacks: Any = field(repr=False)
+    is_debug: bool
+    is_testing: bool
+    cookie: Cookie
+    encryption: Encryption | None = None
+
+
+# -- Redis -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """One server of Redis or Valkey.
+
+    :param name: of the store.
+    :param took: seconds of the quickest answer.
+    :param connecting: seconds until a new connection could be used.
+    :param info: of INFO: name → value.
+    :param user: that this application is there.
+    :param missing: rights that the user lacks.
+    :param near: why there is no near cache; empty: there is one; None: the settings say that there is to be none.
+    """
+
+    name: str
+    took: float
+    connecting: float
+    clock: Clock
+    transport: Transport | Unknown
+    info: Mapping[str, str] | Unknown
+    user: str | Unknown
+    missing: tuple[str, ...]
+    near: str | None
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column as the database has it.
+
+    :param is_wide: a number of eight bytes; None: it is no number, or the database has one kind only.
+    :param length: of text, at most; None: it has no limit.
+    :param collation: by which text is compared, if that is not the same for all.
+    """
+
+    is_wide: bool | None = None
+    length: int | None = None
+    collation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """The database.
+
+    :param place: which one, for people.
+    :param backend: SQLAlchemy's name of its kind.
+    :param tables: table → column → what it is; those of this package that are there.
+    :param indexes: the columns of each index, by table.
+    :param refusal: why it takes no writes now; None: it takes them.
+    :param missing: rights that its user lacks, in words.
+    :param file: of SQLite.
+    """
+
+    place: str
+    backend: str
+    took: float
+    clock: Clock
+    transport: Transport | Unknown
+    tables: Mapping[str, Mapping[str, Column]]
+    indexes: Mapping[str, frozenset[tuple[str, ...]]]
+    refusal: StoreError | None
+    missing: tuple[str, ...] | Unknown
+    file: File | None = None
+
+
+# -- the host ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file, or the place where it is to be.
+
+    :param is_there: False: what follows is of the folder that it would be made in.
+    :param owner: user id.
+    :param mode: as ``chmod`` takes it.
+    :param folder_owner: user id.
+    :param size: bytes, with those beside it that belong to it.
+    :param free: bytes that its file system has left.
+    :param file_system: its kind, as ``mount`` names it.
+    """
+
+    path: str
+    is_absolute: bool
+    is_there: bool
+    owner: int
+    mode: int
+    folder_owner: int
+    folder_mode: int
+    size: int
+    free: int
+    file_system: str | Unknown
+
+
+class Worker(NamedTuple):
+    """A process of this host that has the journal open.
+
+    :param user: user id.
+    """
+
+    pid: int
+    user: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """This host.
+
+    :param user: id of the user that this process has.
+    :param journal: the file that is in use; None: kept in memory.
+    :param journal_limit: bytes that its entries may take.
+    :param forgotten: of each worker that has said so, how many sessions in use had no room in its memory.
+    :param unread: files of the journal that this release cannot use, and why.
+    """
+
+    user: int
+    journal: File | None
+    journal_limit: int
+    unread: tuple[tuple[str, str], ...] = ()
+    forgotten: tuple[int, ...] = ()
+    workers: tuple[Worker, ...] | Unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All facts.
+
+    :param servers: store → server, or why it does not answer.
+    :param homeless: slots of a cluster that no shard has.
+    :param unclaimed: session keys that no feature names, of users' sessions that changed today.
+    :param lost_commits: sessions whose end this host has told the database, and that live there.
+    """
+
+    application: Application
+    servers: Mapping[str, Server | Unknown]
+    homeless: int
+    database: Database | Unknown
+    host: Host
+    lost_commits: int | Unknown
+    unclaimed: frozenset[str] | Unknown = frozenset()
+
+    @property
+    def stores(self) -> Mapping[str, Server | Database | Unknown]:
+        """Return all stores by name."""
+        return {**self.servers, DATABASE: self.database}
+
+    @property
+    def answering(self) -> Mapping[str, Server | Database]:
+        """Return the stores that answer."""
+        return {name: store for name, store in self.stores.items() if not isinstance(store, Unknown)}

@@ -1,0 +1,98 @@
+"""Reads the facts about this host: files, and the processes that use them. Makes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+
+from ...stores.host.commit_counter import counter_path
+from ...stores.host.forms import file_in_use, path_of, unread
+from ...support.host import MEMORY, beside, said
+from .facts import File, Host, Worker
+from .findings import Unknown
+
+_NOT_LINUX = "only Linux tells which processes have a file open"
+
+
+def read_host(journal: Path | None, limit: int) -> Host:
+    """Return the journal, and the workers that share it.
+
+    :param journal: as the settings name it.
+    :param limit: JOURNAL_MAX_BYTES.
+    """
+    return Host(
+        user=os.geteuid(),
+        journal=None if journal is None else file_at(file_in_use(journal)),
+        journal_limit=limit,
+        unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
+        forgotten=_forgotten(journal),
+        workers=() if journal is None else workers_of(journal),
+    )
+
+
+def _forgotten(journal: Path | None) -> tuple[int, ...]:
+    place = beside(journal, MEMORY)
+    return () if place is None else tuple(int(word) for word in said(place) if word.isdigit())
+
+
+def file_at(path: Path) -> File:
+    """Return a file, or the place where it would be."""
+    place = path.absolute()
+    folder = next(parent for parent in place.parents if parent.exists())
+    about, around = place.stat() if place.exists() else folder.stat(), folder.stat()
+    space = os.statvfs(folder)
+    beside = (place, Path(f"{place.resolve()}-wal"))
+    return File(
+        path=str(path),
+        is_absolute=path.is_absolute(),
+        is_there=place.exists(),
+        owner=about.st_uid,
+        mode=about.st_mode & 0o7777,
+        folder_owner=around.st_uid,
+        folder_mode=around.st_mode & 0o7777,
+        size=sum(file.stat().st_size for file in beside if file.exists()),
+        free=space.f_bavail * space.f_frsize,
+        file_system=file_system_of(folder.resolve()),
+    )
+
+
+def file_system_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | Unknown:
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return Unknown("only Linux tells the kind of a file system")
+    kinds = {}
+    for line in lines:
+        before, _, behind = line.partition(" - ")
+        kinds[Path(before.split(" ")[4].encode().decode("unicode_escape"))] = behind.split(" ")[0]
+    return next((kinds[place] for place in (folder, *folder.parents) if place in kinds), "")
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def workers_of(journal: Path, processes: Path = Path("/proc")) -> tuple[Worker, ...] | Unknown:
+    """Return the processes that have the journal open, but for this one, as far as this user may see."""
+    if not (processes / "self" / "fd").exists():
+        return Unknown(_NOT_LINUX)
+    # The file in the former form is not open all the time, the numbers beside it are.
+    paths, found = {str(path.resolve()) for path in (journal, path_of(journal), counter_path(journal))}, []
+    for name in os.listdir(processes):
+        if name.isdecimal() and int(name) != os.getpid() and _has_open(f"{processes}/{name}/fd", paths):
+            process = processes / name
+            with suppress(OSError):
+                found.append(Worker(int(process.name), process.stat().st_uid))
+    return tuple(sorted(found))
+
+
+def _has_open(descriptors: str, paths: Container[str]) -> bool:
+    """Return whether a process has a file open. By text, not by :class:`~pathlib.Path`: a machine may have a million
+    names."""
+    with suppress(OSError):
+        for descriptor in os.listdir(descriptors):
+            with suppress(OSError):
+                if os.readlink(f"{descriptors}/{descriptor}") in paths:
+                    return True
+    return False

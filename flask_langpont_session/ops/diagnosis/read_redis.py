@@ -1,0 +1,171 @@
+"""Reads the facts about each server of Redis or Valkey. Nothing is written there.
+
+A question for which the user has no right is refused, and stands in the server's ACL LOG: that is all that is left.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from ...policy.errors import ErrorClass, StoreError, shard_of
+from ...stores.backend import Backend
+from ...stores.redis.commands import plain
+from ...stores.redis.endpoint import Endpoint
+from ...stores.redis.errors import translate
+from . import rights
+from .facts import Clock, Server, Transport
+from .findings import Unknown
+
+PATIENCE = 2.0
+"""Seconds that a server is waited for; no request hangs on it."""
+
+_TRIES = 3
+"""The number of questions of which the quickest counts: the first one may have made the connection."""
+
+_LOCAL = ("127.", "::1", "::ffff:127.")
+
+
+def read_servers(backend: Backend) -> dict[str, Server | Unknown]:
+    """Return all servers, by name; those of a cluster as far as it is found."""
+    return {name: _read(backend, name) for name in backend.find_stores(PATIENCE)}
+
+
+def _read(backend: Backend, name: str) -> Server | Unknown:
+    try:
+        endpoint = backend.endpoint(name)
+        # What this host knows of the servers is the workers' business, and a file that is made would be this user's.
+        with endpoint.server_identity.alone():
+            return _ServerReader(backend, endpoint).server()
+    except StoreError as error:
+        return Unknown(str(error), error)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return Unknown(f"{name}: what it answers is not understood ({type(error).__name__})")
+
+
+class _ServerReader:
+    """The reader of one server that answers.
+
+    :raises StoreError: anywhere; it does not.
+    :raises ValueError: or the like: what it answers is not what a server of Redis or Valkey would.
+    """
+
+    def __init__(self, backend: Backend, endpoint: Endpoint) -> None:
+        self._settings = backend.settings
+        self._is_cluster = bool(shard_of(endpoint.name))
+        self._endpoint = endpoint
+
+    def server(self) -> Server:
+        took, clock = quickest(lambda: self._endpoint.time_ms(timeout=PATIENCE) / 1000)
+        [info] = self._ask(("INFO",))
+        [user] = self._ask(("ACL", "WHOAMI"))
+        began = time.perf_counter()
+        with ExitStack() as ends:
+            connection = self._connect(ends)
+            connecting = time.perf_counter() - began
+            transport = transport_of(connection)
+            user_name = _name(user) or getattr(connection, "username", None) or Unknown("it may not ask for its name")
+        return Server(
+            name=self._endpoint.name,
+            took=took,
+            connecting=connecting,
+            clock=clock,
+            transport=transport,
+            info=_info(info),
+            user=user_name,
+            missing=self._missing(),
+            near=None if self._endpoint.near is None else self._endpoint.near.why_not(),
+        )
+
+    def _ask(self, *questions: rights.Question) -> list[Any]:
+        """Return the replies; an error of the server stands in the place of its reply."""
+        commands = [plain(*question, fits=_anything) for question in questions]
+        return self._endpoint.link.run(commands, PATIENCE, refusals=True)
+
+    @property
+    def _key(self) -> str:
+        """Return a key of this package that does not exist, in a slot of this server."""
+        return f"{self._endpoint.canary_key}:doctor"
+
+    def _missing(self) -> tuple[str, ...]:
+        needed = rights.needed(metrics=bool(self._settings.metrics), cluster=self._is_cluster)
+        replies = self._ask(*rights.asked(needed, self._key))
+        missing = []
+        for right, reply in zip(needed, replies, strict=True):
+            if _is_refused(reply):
+                cause = translate(self._endpoint.name, reply).cause
+                missing.append(rights.KEYS if "right: to keys" in cause else right)
+        return tuple(dict.fromkeys(missing))
+
+    def _connect(self, ends: ExitStack) -> Any:
+        """Return a connection beside the pool, for as long as `ends` lasts."""
+        try:
+            connection = self._endpoint.link.beside(PATIENCE)
+        except Exception as error:
+            raise self._endpoint.link.translated(error, sent=False, greeting=True) from None
+        ends.callback(connection.disconnect)
+        return connection
+
+
+def quickest(now: Callable[[], float]) -> tuple[float, Clock]:
+    """Return the time of the quickest answer, and how the clock that answers differs from this host's.
+
+    :param now: seconds since 1970, by that clock.
+    """
+    answers = []
+    for _ in range(_TRIES):
+        asked, began = time.time(), time.perf_counter()
+        says = now()
+        took = time.perf_counter() - began
+        answers.append((took, Clock(says - asked - took / 2, took / 2 + 0.001)))
+    return min(answers)
+
+
+def transport_of(connection: Any) -> Transport | Unknown:
+    """Return how a connection is made."""
+    wire = connection._sock
+    if not hasattr(wire, "getpeername"):
+        return Unknown("the connections of this client say nothing of themselves")
+    context = getattr(wire, "context", None)
+    return Transport(
+        is_local=wire.family == socket.AF_UNIX or _address(wire.getpeername()).startswith(_LOCAL),
+        is_encrypted=context is not None,
+        checks_certificate=context is not None and context.verify_mode == ssl.CERT_REQUIRED,
+        checks_name=bool(context and context.check_hostname),
+        has_credentials=any(getattr(connection, name, None) for name in ("password", "credential_provider")),
+    )
+
+
+def _address(name: Any) -> str:
+    """Return the host of a socket's name; empty for a Unix socket."""
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+def _anything(reply: Any) -> bool:
+    return True
+
+
+def _is_refused(reply: Any) -> bool:
+    """Return whether a reply is an error for want of a right; other errors mean that the question was understood."""
+    return isinstance(reply, Exception) and translate("", reply).error_class is ErrorClass.IDENTITY_REFUSED
+
+
+def _name(reply: Any) -> str:
+    """Return a user's name; empty: the user may not ask for its own name, or the server has no users."""
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else ""
+
+
+def _info(reply: Any) -> Mapping[str, str] | Unknown:
+    if not isinstance(reply, bytes):
+        return Unknown("the server does not let its user ask how it is (INFO)")
+    lines = reply.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def by_name(reply: Any) -> dict[Any, Any]:
+    """Return a reply of names and values as a mapping. Before RESP3 it is a list of them in turn."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))

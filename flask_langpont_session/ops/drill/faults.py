@@ -1,0 +1,147 @@
+"""Faults between this process and its stores. The stores themselves, and other processes, notice nothing of them.
+
+They lie in the connections: those to Redis are of a class that looks here before it connects or asks, and the
+database's pool lends none while it is to be away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from redis import exceptions as driver
+
+from ...policy.health import PRIMARY
+from ...stores.backend import Backend
+from ...stores.redis.connections import Bounded, bounded
+from ...stores.sql.database import Database
+
+
+class Fault(StrEnum):
+    """The faults, by the names that the command has for them."""
+
+    PRIMARY_DOWN = "primary-down"
+    HANG = "hang"
+    DATABASE_DOWN = "database-down"
+
+
+IN_WORDS: Mapping[Fault, str] = {
+    Fault.PRIMARY_DOWN: "the primary refuses connections",
+    Fault.HANG: "the primary answers nothing",
+    Fault.DATABASE_DOWN: "the database refuses connections",
+}
+
+
+class Undrillable(Exception):
+    """No fault can be laid between this process and a store. The text says why."""
+
+
+class Faults:
+    """The faults of one application's stores.
+
+    :ivar present: the fault that is on; None: all is well.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.present: Fault | None = None
+        self._over = threading.Event()
+
+    @contextmanager
+    def laid(self) -> Iterator[None]:
+        """Have the connections of this process look here while this is open.
+
+        :raises Undrillable: they are made by a client that the application brings, in a way of its own.
+        """
+        with ExitStack() as stack:
+            for endpoint in self._backend.redis[PRIMARY].endpoints.values():
+                stack.enter_context(self._on_redis(endpoint.link.connections.source))
+                stack.callback(endpoint.link.forget_connections)
+                endpoint.link.forget_connections()
+            stack.enter_context(self._on_database(self._backend.database))
+            yield
+
+    @contextmanager
+    def _on_redis(self, source: Any) -> Iterator[None]:
+        before = source.connection_class
+        kind = bounded(before)
+        if not issubclass(kind, Bounded):
+            raise Undrillable("REDIS_CLIENT connects in a way of its own; give the address of the server by REDIS_URL")
+        source.connection_class = type(kind.__name__, (_Faulty, kind), {"faults": self})
+        try:
+            yield
+        finally:
+            source.connection_class = before
+
+    @contextmanager
+    def _on_database(self, database: Database) -> Iterator[None]:
+        error = database.engine.dialect.loaded_dbapi.OperationalError
+
+        def refuse(*_: Any) -> None:
+            if self.present is Fault.DATABASE_DOWN:
+                raise error("this is a drill: the database refuses connections")
+
+        sa.event.listen(database.engine, "checkout", refuse)
+        try:
+            yield
+        finally:
+            sa.event.remove(database.engine, "checkout", refuse)
+
+    def begin(self, fault: Fault) -> None:
+        """Begin a fault."""
+        self._over.clear()
+        self.present = fault
+
+    def end(self) -> None:
+        """End the fault."""
+        self.present = None
+        self._over.set()
+
+    # -- asked by connections ------------------------------------------------------------------------------------------
+
+    def on_connecting(self, left: Callable[[], float]) -> None:
+        """Fail or hang, as the fault says, where a connection to the primary is about to be made.
+
+        :param left: says the seconds that it may take.
+        """
+        if self.present is Fault.PRIMARY_DOWN:
+            raise ConnectionRefusedError("this is a drill: connections are refused")
+        self._hang(left)
+
+    def on_asking(self, left: Callable[[], float]) -> None:
+        """Fail or hang, as the fault says, where something is about to be asked over a connection to the primary."""
+        if self.present is Fault.PRIMARY_DOWN:
+            raise driver.ConnectionError("this is a drill: the connection is closed")
+        self._hang(left)
+
+    def _hang(self, left: Callable[[], float]) -> None:
+        """Wait as for a server that is stopped: it answers what was asked in time as soon as it goes on."""
+        if self.present is Fault.HANG and not self._over.wait(max(0.0, left())):
+            raise driver.TimeoutError("this is a drill: there is no answer")
+
+
+class _Faulty:
+    """Mixed in before a connection class of :mod:`..stores.redis.connections`: asks the faults first."""
+
+    faults: Faults
+    deadline: Any
+
+    def _connect(self) -> Any:
+        self.faults.on_connecting(self.deadline.left)
+        return super()._connect()  # type: ignore[misc]
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        vars(self).pop("exchange", None)  # the socket's own, which stands there instead of the one below
+
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        self.faults.on_asking(self.deadline.left)
+        return super().exchange(data, count)  # type: ignore[misc, no-any-return]
+
+    def is_quiet(self) -> bool:
+        is_closed = self.faults.present is Fault.PRIMARY_DOWN
+        return not is_closed and super().is_quiet()  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Exporters: the counts of ``metrics/``, published to CloudWatch, Prometheus and OpenTelemetry."""

@@ -1,0 +1,108 @@
+"""Figures as CloudWatch's embedded metric format: lines of JSON on the standard output, of which CloudWatch Logs makes
+metrics. No call to AWS, no credentials: for containers and Lambda.
+
+In a document each metric stands once and each dimension has one value: so there is a document for all of it, and one
+for each value of a third dimension that has something to tell. They have the same namespace and dimensions as what
+:mod:`.cloudwatch` publishes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from ...metrics.recorder import Recorder
+from . import catalogue
+from .drops import Drops
+from .figures import BY_NAME, Counts, Figures, number, parts
+
+MOST_METRICS = 100
+"""In one document."""
+
+MOST_VALUES = 100
+"""The most values that one document may have of one metric, by the format's specification."""
+
+Document = dict[str, Any]
+
+IN_LAMBDA = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+"""True where the process is frozen between requests: threads beside them do not run, and their time is unknown."""
+
+
+def documents(found: Figures, *, environment: str, service: str, at_ms: int) -> Iterator[Document]:
+    """Yield figures as documents.
+
+    :param at_ms: milliseconds since 1970.
+    """
+    groups: dict[tuple[str, str], dict[str, Counts]] = {}
+    for figure, counts in found.items():
+        groups.setdefault((figure.by, figure.of), {})[figure.metric] = counts
+    for (by, of), metrics in groups.items():
+        dimensions = {"Environment": environment, "Service": service} | ({by: of} if by else {})
+        for targets in _targets(metrics):
+            yield _document(targets, dimensions, at_ms)
+
+
+def _targets(metrics: Mapping[str, Counts]) -> Iterator[dict[str, Any]]:
+    """Yield for one document each: metric → its value. A metric with more values than fit goes on in further
+    documents."""
+    names = iter(metrics)
+    while some := list(islice(names, MOST_METRICS)):
+        portions = {name: [_target(part) for part in parts(metrics[name], MOST_VALUES)] for name in some}
+        for place in range(max(map(len, portions.values()))):
+            yield {name: portion[place] for name, portion in portions.items() if place < len(portion)}
+
+
+def _target(counts: Counts) -> Any:
+    """Return a metric's value: a number, or a list with each number as often as it was there. If that list would be too
+    long, return values and counts, which the specification does not mention, and AWS' own agents send."""
+    times = sum(counts.values())
+    if times > MOST_VALUES:
+        return {
+            "Values": list(counts),
+            "Counts": list(counts.values()),
+            "Max": max(counts),
+            "Min": min(counts),
+            "Count": times,
+            "Sum": sum(value * often for value, often in counts.items()),
+        }
+    values = [value for value, often in counts.items() for _ in range(int(often))]
+    return values if len(values) > 1 else values[0]
+
+
+def _document(targets: Mapping[str, Any], dimensions: Mapping[str, str], at_ms: int) -> Document:
+    metrics = [{"Name": name, "Unit": BY_NAME[name].unit} for name in targets]
+    directive = {"Namespace": catalogue.NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": metrics}
+    return {"_aws": {"Timestamp": at_ms, "CloudWatchMetrics": [directive]}, **dimensions, **targets}
+
+
+class Emf:
+    """Writes figures. Made and used in one thread of one process.
+
+    :param clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, recorder: Recorder, *, environment: str, service: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._dimensions = {"environment": environment, "service": service}
+        self._clock = clock
+        self._drops = Drops(recorder, "the standard output")
+
+    def publish(self, found: Figures) -> None:
+        """Write figures, in one attempt."""
+        dropped = self._drops.number
+        everything = {**found, **number(catalogue.METRICS_DROPPED, dropped)}
+        made = documents(everything, **self._dimensions, at_ms=int(self._clock() * 1000))
+        text = "".join(f"{json.dumps(one)}\n" for one in made)
+        try:
+            sys.stdout.write(text)  # all at once: what other threads print stands before or behind it
+            sys.stdout.flush()
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self._drops.failed(type(error).__name__, len(everything))
+        else:
+            self._drops.succeeded(dropped)

@@ -1,0 +1,215 @@
+"""The exporters that METRICS names, each with its thread, and the index of sessions in use that both show."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Flask, request_tearing_down
+
+from ...metrics.recorder import Reader, Recorder, Standing
+from ...policy.causes import cause_of
+from ...policy.errors import role_of
+from ...support.host import HostWork, beside
+from ...support.threads import PeriodicThread, end_all
+from .session_index import ActiveSessions, SessionsInUse
+
+if TYPE_CHECKING:
+    from ...config.settings import Settings
+    from ...policy.health import Health
+    from ...stores.backend import SessionStore
+    from .figures import Figures
+    from .publisher import Publisher, Sink
+
+CLOUDWATCH, EMF, OTEL, PROMETHEUS = "cloudwatch", "emf", "otel", "prometheus"
+
+PUBLISHER = "publisher"
+"""Name of the thread that publishes, for the whole host, what others take."""
+
+
+class Exporting:
+    """Everything that runs beside the requests of one application to publish what its recorder has.
+
+    :param health: which stores answer.
+    :param stores: whose connections are counted.
+    :param waiting: says how many changes wait in the host's journal (None: it cannot be read), and for how many seconds
+        the oldest has.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        recorder: Recorder,
+        health: Health,
+        active: ActiveSessions,
+        stores: Sequence[SessionStore],
+        waiting: Callable[[], tuple[int | None, float]],
+    ) -> None:
+        self.active = active
+        self.page: Blueprint | None = None
+        self._settings = settings
+        self._recorder = recorder
+        self._health = health
+        self._stores = stores
+        self._waiting = waiting
+        self._ends = threading.Lock()
+        self.threads = [PeriodicThread("active", lambda: active.update, settings.metrics_interval)]
+        self._at_end: Publisher | None = None
+        if sinks := self._sinks():
+            self.threads.append(self._publishing(sinks))
+        if PROMETHEUS in settings.metrics:
+            self.threads.append(self._prometheus())
+        if OTEL in settings.metrics:
+            self.threads.append(self._opentelemetry())
+
+    def _publishing(self, sinks: Sequence[Callable[[], Sink]]) -> PeriodicThread:
+        """Return the thread that publishes to sinks.
+
+        :param sinks: make where it goes to.
+        """
+        from .publisher import Publisher
+
+        host = HostWork(beside(self._settings.journal, "metrics"), "metrics", 3 * self._settings.metrics_interval)
+
+        def begin() -> Callable[[], None]:
+            made = [make() for make in sinks]
+            return Publisher(self._take(), host, made, lambda: thread.is_ending).publish
+
+        thread = PeriodicThread(PUBLISHER, begin, self._settings.metrics_interval)
+        return thread
+
+    def _take(self) -> Callable[[], Figures]:
+        from .figures import figures
+
+        def most_in_use() -> dict[str, int]:
+            return {store.name: max(pool.take_most_in_use() for pool in _pools(store)) for store in self._stores}
+
+        reader = self._reader(most_in_use, self.active.take)
+        return lambda: figures(reader.take())
+
+    def _sinks(self) -> list[Callable[[], Sink]]:
+        environment, service = self._settings.environment, self._settings.service
+        found: list[Callable[[], Sink]] = []
+        if CLOUDWATCH in self._settings.metrics:
+            from ...aws import client
+            from . import cloudwatch
+
+            client.load()
+            found.append(
+                lambda: (
+                    cloudwatch.CloudWatch(
+                        self._recorder, environment=environment, service=service, connect=cloudwatch.connect
+                    ).publish
+                )
+            )
+        if EMF in self._settings.metrics:
+            from . import emf
+
+            writes = emf.Emf(self._recorder, environment=environment, service=service)
+            if emf.IN_LAMBDA:
+                self._at_end = self._publishing_at_end(writes.publish)
+            else:
+                found.append(lambda: writes.publish)
+        return found
+
+    def _publishing_at_end(self, sink: Sink) -> Publisher:
+        """Return a publisher for the end of each request, instead of a thread, which would be frozen with its
+        process."""
+        from .publisher import Publisher
+
+        return Publisher(self._take(), HostWork(None, "metrics", math.inf), [sink], lambda: False)
+
+    def _end_of_request(self, *_: object, **__: object) -> None:
+        """Publish (a receiver of Flask's signals)."""
+        if self._at_end is not None:
+            with self._ends:
+                self._at_end.publish()
+
+    def _prometheus(self) -> PeriodicThread:
+        from . import prometheus
+
+        registry = self._settings.metrics_registry
+        collectors = prometheus.collectors_of(registry)
+        if self._settings.metrics_url:
+            self.page = prometheus.page(self._settings.metrics_url, registry)
+
+        def begin() -> Callable[[], None]:
+            collectors.expect(self._settings.table.categories)
+            return partial(collectors.publish, self._reader(self._in_use, self._news()))
+
+        return PeriodicThread(PROMETHEUS, begin, prometheus.INTERVAL)
+
+    def _opentelemetry(self) -> PeriodicThread:
+        from . import otel
+
+        def begin() -> Callable[[], None]:
+            instruments, reader = otel.instruments(), self._reader(self._in_use, lambda: self.active.number)
+            return lambda: instruments.add(reader.take())
+
+        return PeriodicThread(OTEL, begin, otel.INTERVAL)
+
+    def _in_use(self) -> dict[str, int]:
+        return {store.name: sum(pool.in_use for pool in _pools(store)) for store in self._stores}
+
+    def _news(self) -> Callable[[], float | None]:
+        """Return a function that gives the number of sessions in use once for each look: the most recent look counts,
+        whichever worker's it was. None: there is no news."""
+        shown: SessionsInUse | None = None
+
+        def news() -> float | None:
+            nonlocal shown
+            before, shown = shown, self.active.reading
+            if shown is None or shown is before:
+                return None
+            return math.nan if shown.number is None else shown.number
+
+        return news
+
+    def _reader(self, in_use: Callable[[], dict[str, int]], active: Callable[[], float | None]) -> Reader:
+        health, causes = self._health, dict[tuple[str, str], bool]()
+
+        def standing() -> Standing:
+            causes.update(dict.fromkeys(causes, False) | dict.fromkeys(_causes(health), True))
+            near = [part.near for store in self._stores for part in store.endpoints.values() if part.near is not None]
+            waiting, oldest = self._waiting()
+            return Standing(
+                lost_shards=len(health.lost_shards),
+                usable=health.usable(),
+                causes=dict(causes),
+                in_use=in_use(),
+                waiting=waiting,
+                oldest=oldest,
+                near=sum(cache.connections for cache in near) if near else None,
+                active=active(),
+            )
+
+        return Reader(self._recorder, lambda: health.level, standing)
+
+    def install(self, app: Flask) -> None:
+        """Register the page, if there is one, and publish at the end of requests, if figures are published then."""
+        if self.page is not None:
+            app.register_blueprint(self.page)
+        if self._at_end is not None:
+            request_tearing_down.connect(self._end_of_request, app)
+
+    def ensure_started(self) -> None:
+        """Start the threads in this process unless they run."""
+        for thread in self.threads:
+            thread.ensure_started()
+
+    def stop(self) -> None:
+        """Publish what is left and end. For tests and orderly exits; a process that ends does it by itself."""
+        end_all(self.threads)
+
+
+def _causes(health: Health) -> list[tuple[str, str]]:
+    """Return the role of each store that requests do without, and the word for the cause."""
+    errors = ((store, health.error(store)) for store in {store for store, _ in health.open_stores()})
+    return [(role_of(store), cause_of(error).word) for store, error in errors if error is not None]
+
+
+def _pools(store: SessionStore) -> list[Any]:
+    return [endpoint.link.connections for endpoint in store.endpoints.values()]

@@ -1,0 +1,169 @@
+"""Facts of a set-up in which nothing is wrong, to be told with a difference."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from flask_langpont_session.config.settings import Settings
+from flask_langpont_session.ops.diagnosis.facts import (
+    Application,
+    Clock,
+    Column,
+    Cookie,
+    Database,
+    Facts,
+    File,
+    Host,
+    Server,
+    Transport,
+    Worker,
+)
+from flask_langpont_session.stores.sql import tables as sql
+
+KEY = "7f3c1e9a52b84d06f1ac93be5d72084613e8f5a9c0b7d2467e91afc3580db624"
+SECURE = Transport(is_local=False, is_encrypted=True, checks_certificate=True, checks_name=True, has_credentials=True)
+
+INFO = {
+    "run_id": "a" * 40,
+    "role": "master",
+    "loading": "0",
+    "master_replid": "c" * 40,
+    "maxmemory": "1000000",
+    "maxmemory_policy": "volatile-lru",
+    "used_memory": "100000",
+    "evicted_keys": "0",
+    "aof_enabled": "1",
+    "connected_slaves": "0",
+}
+OF_REPLICA = {
+    **INFO,
+    "run_id": "b" * 40,
+    "role": "slave",
+    "master_link_status": "up",
+}
+
+
+def server(name: str, **more: Any) -> Server:
+    """A primary, or a replica of it."""
+    values: dict[str, Any] = {
+        "name": name,
+        "took": 0.001,
+        "connecting": 0.002,
+        "clock": Clock(0.01, 0.002),
+        "transport": SECURE,
+        "info": INFO if name.startswith("primary") else OF_REPLICA,
+        "user": "app",
+        "missing": (),
+        "near": "" if name.startswith("primary") else None,
+    }
+    return Server(**{**values, **more})
+
+
+def columns(name: str) -> dict[str, Column]:
+    """Return the columns of a table as the package makes them."""
+    return {
+        column.name: Column(length=getattr(column.type, "length", None)) for column in sql.METADATA.tables[name].columns
+    }
+
+
+def database(**more: Any) -> Database:
+    values: dict[str, Any] = {
+        "place": "postgresql, database 'shop' on db.example",
+        "backend": "postgresql",
+        "took": 0.001,
+        "clock": Clock(-0.01, 0.002),
+        "transport": SECURE,
+        "tables": {name: columns(name) for name in sql.METADATA.tables},
+        "indexes": {
+            name: frozenset(tuple(column.name for column in index.columns) for index in table.indexes)
+            for name, table in sql.METADATA.tables.items()
+        },
+        "refusal": None,
+        "missing": (),
+    }
+    return Database(**{**values, **more})
+
+
+def file(**more: Any) -> File:
+    values: dict[str, Any] = {
+        "path": "/var/lib/shop/journal.sqlite3",
+        "is_absolute": True,
+        "is_there": True,
+        "owner": 1000,
+        "mode": 0o600,
+        "folder_owner": 1000,
+        "folder_mode": 0o700,
+        "size": 100_000,
+        "free": 10**10,
+        "file_system": "ext4",
+    }
+    return File(**{**values, **more})
+
+
+def application(**more: Any) -> Application:
+    values: dict[str, Any] = {
+        "secret_key": KEY,
+        "fallbacks": [],
+        "is_debug": False,
+        "is_testing": False,
+        "cookie": Cookie("__Host-session", secure=True, http_only=True, same_site="Lax", domain=None),
+    }
+    own = {field.name for field in fields(Application)}
+    settings = Settings(**{"environment": "production", **{name: more[name] for name in more.keys() - own}})
+    return Application(settings=settings, **{**values, **{name: more[name] for name in more.keys() & own}})
+
+
+def host(**more: Any) -> Host:
+    values: dict[str, Any] = {
+        "user": 1000,
+        "journal": file(),
+        "journal_limit": 268_435_456,
+        "workers": (Worker(7, 1000), Worker(8, 1000)),
+    }
+    return Host(**{**values, **more})
+
+
+GOOD = Facts(
+    application=application(),
+    servers={"primary": server("primary"), "replica": server("replica")},
+    homeless=0,
+    database=database(),
+    host=host(),
+    lost_commits=0,
+)
+
+
+def with_primary(**more: Any) -> Facts:
+    """The same, with another primary."""
+    return replace(GOOD, servers={**GOOD.servers, "primary": server("primary", **more)})
+
+
+def with_info(**more: str) -> Facts:
+    """The same, with a primary that says something else of itself."""
+    return with_primary(info={**INFO, **more})
+
+
+def with_replica(**more: str) -> Facts:
+    """The same, with a replica that says something else of itself."""
+    return replace(GOOD, servers={**GOOD.servers, "replica": server("replica", info={**OF_REPLICA, **more})})
+
+
+def with_application(**more: Any) -> Facts:
+    """The same, with another configuration."""
+    return replace(GOOD, application=application(**more))
+
+
+def with_database(**more: Any) -> Facts:
+    """The same, with another database."""
+    return replace(GOOD, database=database(**more))
+
+
+def with_journal(**more: Any) -> Facts:
+    """The same, with another journal."""
+    return replace(GOOD, host=host(journal=file(**more)))
+
+
+def with_workers(*workers: Worker) -> Facts:
+    """The same, with other processes."""
+    return replace(GOOD, host=host(workers=workers))

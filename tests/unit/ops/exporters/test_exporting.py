@@ -1,0 +1,47 @@
+"""The exporters that METRICS starts: none before it is asked for, and each on a thread of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from flask_langpont_session.metrics.recorder import Recorder
+from flask_langpont_session.ops.exporters.exporting import Exporting
+from flask_langpont_session.policy.health import DATABASE, PRIMARY, Health
+from tests.support.fakes import settings_in
+
+
+def exporting(folder: Path, **config: Any) -> Exporting:
+    if "prometheus" in config["METRICS"]:
+        config["METRICS_REGISTRY"] = CollectorRegistry()
+    settings = settings_in(folder, **config)
+    active = cast(Any, None)  # asked by its thread alone
+    health = Health([PRIMARY, DATABASE])
+    return Exporting(settings, Recorder(), health, active, [], lambda: (0, 0.0))
+
+
+AWS = {"ENVIRONMENT": "test", "SERVICE": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "number"), [(["prometheus"], 2), (["cloudwatch"], 2), (["cloudwatch", "prometheus"], 3)]
+)
+def test_each_exporter_has_a_thread_beside_that_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: list[str], number: int
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+    found = exporting(tmp_path, METRICS=metrics, **(AWS if "cloudwatch" in metrics else {}))
+    assert len(found.threads) == number
+
+
+def test_the_page_is_there_where_a_url_is_set(tmp_path: Path) -> None:
+    app = Flask("app")
+    exporting(tmp_path, METRICS=["prometheus"]).install(app)
+    assert app.test_client().get("/metrics").status_code == 404
+    app = Flask("app")
+    exporting(tmp_path, METRICS=["prometheus"], METRICS_URL="/metrics").install(app)
+    assert app.test_client().get("/metrics").status_code == 200
