@@ -16,7 +16,7 @@ DOCS = Path(__file__).parent
 ROOT, PICTURES = DOCS.parent, DOCS / "images"
 sys.path.insert(0, str(ROOT))
 
-from tools import diagrams  # noqa: E402
+from tools import diagrams, tables  # noqa: E402
 
 project = "flask-langpont-session"
 html_title = project
@@ -62,6 +62,16 @@ class Mermaid(SphinxDirective):
         return [box]
 
 
+class Table(SphinxDirective):
+    """A table that is made from the code: ``log_events`` or ``doctor_checks``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        made = {"log_events": tables.log_events, "doctor_checks": tables.doctor_checks}[self.arguments[0]]
+        return self.parse_text_to_nodes(made())
+
+
 def keep_pictures_in_their_place(app: Sphinx, problem: Exception | None) -> None:
     """The README shows them under the addresses that they have in docs/; pages of the site have copies elsewhere."""
     shutil.copytree(PICTURES, app.outdir / "images", dirs_exist_ok=True, ignore=shutil.ignore_patterns("diagrams"))
@@ -94,6 +104,7 @@ def only_what_applications_use(
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_directive("mermaid", Mermaid)
+    app.add_directive("made-table", Table)
     app.connect("build-finished", keep_pictures_in_their_place)
     app.connect("source-read", what_stays_in_the_sources)
     app.connect("autodoc-process-docstring", only_what_applications_use)

@@ -18,8 +18,9 @@ from playwright.sync_api import Browser, sync_playwright
 import flask_langpont_session
 from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
+from flask_langpont_session.ops.diagnosis.table import CHECKS
 from tests.support.programs import path_of_chromium
-from tools import diagrams
+from tools import diagrams, tables
 
 from .pages import README, ROOT, SITE, links
 
@@ -136,6 +137,14 @@ def test_the_reference_has_every_public_name(site: Path, pages: Mapping[Path, Ht
     assert {f"{events.__name__}.{event.__name__}" for event in sent} <= names
     names = pages[site / "reference" / "cli.html"].names
     assert {f"flask-langpont-{'-'.join(path)}" for path in _commands(langpont)} <= names
+
+
+def test_the_page_on_operations_has_every_event_of_the_log_and_every_check(site: Path) -> None:
+    """Both tables are made from the code."""
+    codes = set(
+        re.findall(r">([a-z_-]+)</span></code></p></td>", (site / "operations.html").read_text(encoding="utf-8"))
+    )
+    assert {line.event for line in tables.all_lines()} | {check.name for check in CHECKS} <= codes
 
 
 def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:

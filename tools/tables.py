@@ -1,0 +1,99 @@
+"""Tables that the site of the docs makes from the code: the events of the log, and the checks of the doctor."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import flask_langpont_session
+from flask_langpont_session.ops.diagnosis.table import CHECKS
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+
+PACKAGE = Path(flask_langpont_session.__file__).parent
+
+LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+    "critical": "critical",
+    "log": "info; in debug warning",
+}
+"""Method of a logger → the level, as the page calls it."""
+
+TOGETHER = {
+    "log_data": tuple(StoreError("primary", ErrorClass.UNREACHABLE, "ConnectionError").log_data),
+    "counted": ("the numbers",),
+    "data": ("alert", "severity", "state"),
+}
+"""What is given by ``**``: its name → the fields."""
+
+
+class Line(NamedTuple):
+    """A call that logs.
+
+    :param where: file and line.
+    :param event: empty: it has none.
+    """
+
+    where: str
+    event: str
+    level: str
+    fields: tuple[str, ...]
+
+
+def lines_of(where: str, source: str) -> Iterator[Line]:
+    """Yield the lines of the log in a module."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("log"), attr=method)) if method in LEVELS:
+                event, names = _data_of(next((one.value for one in node.keywords if one.arg == "extra"), None))
+                yield Line(f"{where}:{node.lineno}", event, LEVELS[method], names)
+
+
+def _data_of(extra: ast.expr | None) -> tuple[str, tuple[str, ...]]:
+    match extra:
+        case ast.Call(func=ast.Name("fields"), args=[ast.Constant(str(event))], keywords=keywords):
+            return event, tuple(name for keyword in keywords for name in _names_of(keyword))
+    return "", ()
+
+
+def _names_of(keyword: ast.keyword) -> tuple[str, ...]:
+    if keyword.arg is not None:
+        return (keyword.arg,)
+    match keyword.value:
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return TOGETHER[name]
+    raise AssertionError(ast.dump(keyword))
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """The modules of the package."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
+
+
+@cache
+def all_lines() -> list[Line]:
+    """Return the lines of the log in the package."""
+    return [line for where, source in sources() for line in lines_of(where, source)]
+
+
+def log_events() -> str:
+    """Return the table of events."""
+    lines = ["| event | level | data |", "| --- | --- | --- |"]
+    for line in sorted(all_lines(), key=lambda line: line.event):
+        data = ", ".join(name if " " in name else f"`{name}`" for name in line.fields)
+        lines.append(f"| `{line.event}` | {line.level} | {data or '–'} |")
+    return "\n".join(lines) + "\n"
+
+
+def doctor_checks() -> str:
+    """Return the table of checks, in the order in which they are made."""
+    lines = ["| check | looks at | why it matters |", "| --- | --- | --- |"]
+    lines += [f"| `{check.name}` | {check.looks_at} | {check.why} |" for check in CHECKS]
+    return "\n".join(lines) + "\n"
