@@ -306,7 +306,8 @@ def _server_problems(name: str, url: str) -> list[str]:
         return [_NUMBER_SIGN if "#" in url else "not a URL (is the port a number?)"]
     if kind_of(url) is None:
         found = f"scheme {parts.scheme!r}" if "://" in url and parts.scheme else "a URL without a scheme"
-        return [f"{found} is not supported; use one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"]
+        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        return [f"{found} is not supported; write for example redis://host:6379/0. There are {schemes}"]
     return _unix_problems(parts) + _tcp_problems(parts) + _option_problems(url) + _tls_problems(url)
 
 

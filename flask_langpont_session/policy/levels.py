@@ -122,23 +122,21 @@ def build_behaviours(configured: Mapping[str, Mapping[Any, str]]) -> tuple[Mappi
             problems.append(f"BEHAVIOURS[{priority!r}]: a mapping of level → behaviour")
             continue
         for named, behaviour in row.items():
-            at_level = _LEVEL_OF.get(named, named)
-            problem = _cell_problem(priority, at_level, behaviour)
-            if problem:
+            if problem := _cell_problem(priority, named, behaviour):
                 problems.append(problem)
             else:
-                table[Priority(priority)][at_level] = Behaviour(behaviour)
+                table[Priority(priority)][_LEVEL_OF.get(named, named)] = Behaviour(behaviour)
     return table, problems
 
 
 _LEVEL_OF: Mapping[object, int] = {name: level for level, word in LEVELS.items() for name in (str(level), word)}
 
 
-def _cell_problem(priority: str, at_level: int, behaviour: str) -> str | None:
-    cell = f"BEHAVIOURS[{priority!r}][{at_level!r}]"
+def _cell_problem(priority: str, named: Any, behaviour: str) -> str | None:
+    cell = f"BEHAVIOURS[{priority!r}][{named!r}]"
     if priority not in list(Priority):
         return f"{cell}: unknown priority; use one of {', '.join(Priority)}"
-    if at_level not in LEVELS:
+    if _LEVEL_OF.get(named, named) not in LEVELS:
         known = ", ".join(f"{number} ({word})" for number, word in LEVELS.items())
         return f"{cell}: unknown level; use one of {known}"
     if behaviour not in ALLOWED[Priority(priority)]:

@@ -522,6 +522,7 @@ def test_what_an_exporter_needs_is_asked_for_at_start(load: Load, monkeypatch: p
         ({"STATUS_PAGE": callable, "HEALTH_URL_PREFIX": None}, "STATUS_PAGE"),
         ({"BEHAVIOURS": {"critical": {2: "local_cache_fallback"}}}, "BEHAVIOURS['critical'][2]"),
         ({"BEHAVIOURS": {"low": {2: "emergency_mode"}}}, "BEHAVIOURS['low'][2]"),
+        ({"BEHAVIOURS": {"low": {"replica": "keep"}}}, "BEHAVIOURS['low']['replica']"),
         ({"BEHAVIOURS": {"lowest": {2: "primary"}}}, "BEHAVIOURS['lowest'][2]"),
         ({"BEHAVIOURS": {"low": {5: "primary"}}}, "BEHAVIOURS['low'][5]"),
     ],
@@ -789,7 +790,7 @@ SECRET = "pa55word"
     [
         (f":{SECRET}@h:6379", "without a scheme"),
         (f"{SECRET}@h", "without a scheme"),
-        ("localhost:6379", "without a scheme"),
+        ("localhost:6379", "without a scheme is not supported; write for example redis://host:6379/0"),
         (f"//:{SECRET}@h/0", "without a scheme"),
         (f"redis+sentinels://:{SECRET}@h1,h2/service", "scheme 'redis+sentinels'"),
         (f"redis+clusters://:{SECRET}@h", "scheme 'redis+clusters'"),
