@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..policy.copies import SharedCopy
@@ -26,11 +27,10 @@ from ..stores.backend import Backend, Lack
 from ..stores.host.forms import is_there
 from ..stores.host.group_commit import is_busy
 from ..stores.host.presence import Presence
-from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Restore
 from ..support.logs import fields
 from . import steps
-from .steps import Reach, Step, ask_journal
+from .steps import Pages, Reach, Step, ask_journal
 
 if TYPE_CHECKING:
     from .rows import Pushes
@@ -78,14 +78,6 @@ class _Doubt(NamedTuple):
     seen: int
 
 
-@dataclass
-class _Pass:
-    """One pass through all that is to be given back: what of the journal was looked at, and how much was given."""
-
-    after: int = 0
-    given: int = 0
-
-
 class Refill(Step):
     """Gives Redis back the copies that one worker has."""
 
@@ -99,11 +91,11 @@ class Refill(Step):
         self._well_until_us: dict[str, int] = {}
         self._unverified: set[str] = set()
         self._left: set[str] = set()
-        # Of which shards copies are being given back; of this worker's, those that are left; and the number of the last
-        # one that was read from the journal.
-        self._begun: set[str] = set()
+        # The shards to which copies are being given back → how many were; of this worker's, those that are left; and
+        # what the host shares of others'.
+        self._begun: Counter[str] = Counter()
         self._waiting: Iterator[_Dated] = iter(())
-        self._pass = _Pass()
+        self._shared: Pages[tuple[int, SharedCopy]] = Pages(self._read_shared, itemgetter(0))
         self._failures = 0
         self.doubts: dict[tuple[str, str], _Doubt] = {}
 
@@ -152,19 +144,19 @@ class Refill(Step):
             begun = {shard for shard in self._wanted_of(reach) if shard in reach.shards}
             self._wanted -= begun
             self._unverified -= begun
-            self._begun |= begun
+            self._begun.update(dict.fromkeys(begun, 0))
         if begun:
-            self._pass = _Pass()
+            self._shared.begin()
             self._waiting = chain(self._waiting, self._own(begun))
         while self._begun:
             batch = self._next_batch()
             if batch is None:
                 with self._lock:
-                    self._begun = set()
+                    number, self._begun = self._begun.total(), Counter()
                 log.info(
                     "%d categories of sessions were given back to Redis, or were there",
-                    self._pass.given,
-                    extra=fields("refilled", number=self._pass.given),
+                    number,
+                    extra=fields("refilled", number=number),
                 )
                 return
             with self._lock:  # of those that do not answer, all is asked for again when they do
@@ -188,11 +180,12 @@ class Refill(Step):
         """
         if batch := list(islice(self._waiting, steps.PIPELINE)):
             return batch
-        page = self._backend.board.shared_copies(steps.PIPELINE, after=self._pass.after)
-        if not page:
-            return None
-        self._pass.after = max(page)
-        return self._dated(copy for copy in page.values() if self._is_of_others(copy))
+        for page in self._shared:
+            return self._dated(copy for _, copy in page if self._is_of_others(copy))
+        return None
+
+    def _read_shared(self, limit: int, after: int) -> list[tuple[int, SharedCopy]]:
+        return list(self._backend.board.shared_copies(limit, after=after).items())
 
     def _is_of_others(self, copy: SharedCopy) -> bool:
         is_due = bool(copy.kind) and self._backend.health.locate(copy.digest) in self._begun
@@ -250,16 +243,14 @@ class Refill(Step):
         steps.take_along(self._backend, over)
         seen = [register.latest_version(each.digest, each.category) for each in wanted]
         sent_at = self._backend.clock()
-        limits, write_id = self._backend.limits, new_write_id()
-        replies = self._backend.primary.merge_all(wanted, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)
-        for restore, latest, reply in zip(wanted, seen, replies, strict=True):
+        for restore, latest, reply in zip(wanted, seen, steps.merge_all(self._backend, wanted), strict=True):
             if isinstance(reply, StoreError):
                 if reply.error_class is not ErrorClass.DATA:
                     raise reply
             elif reply.status == "late":
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
             else:
-                self._pass.given += reply.status == "merged"
+                self._begun[self._backend.health.locate(restore.digest)] += reply.status == "merged"
                 self._compare(restore, latest, reply.version, sent_at)
 
     def _compare(self, given: Restore, seen: int, version: int, sent_at: float) -> None:

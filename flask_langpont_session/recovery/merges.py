@@ -28,7 +28,7 @@ from ..stores.redis.records import ABSENT, SINCE, TIME, Merge, Merged, MergeStep
 from ..support.logs import fields
 from . import steps
 from .rows import Pushes, Sent, split
-from .steps import Reach, Step
+from .steps import Pages, Reach, Step
 
 if TYPE_CHECKING:
     from .giving_back import GivingBack
@@ -117,7 +117,7 @@ class Merges(Step):
         self._now_ms = now_ms
         self._as_of_ms = 0  # how long something has waited is counted until then; 0: until the first run
         self.nothing_waits = True
-        self._after = 0  # the number of the change that was looked at last; 0: none of this pass
+        self._pages = Pages(self._journal.pending_writes)
         self._merged: set[int] = set()  # the numbers of entries that wait only to be taken out of the journal
         self._journal.on_damaged = self._entry_was_damaged
 
@@ -132,68 +132,51 @@ class Merges(Step):
         if self.nothing_waits:
             self._as_of_ms, self.nothing_waits = self._now_ms(), False
 
-    def pending(self, reach: Reach) -> Iterator[Sequence[PendingWrite]]:
-        """Yield the changes that wait, in the order in which they were made, from where the last run was interrupted.
-        While Redis is to be given back what it lost, none."""
+    def pending(self, reach: Reach) -> Iterator[Sequence[_Group]]:
+        """Yield what waits, in the order in which it was written, from where the last run was interrupted: that of many
+        categories at a time, and auth of one session. While Redis is to be given back what it lost, none."""
         if not reach.redis or self._giving_back.holds(reach):
             return
-        while waiting := self._journal.pending_writes(steps.BATCH, after=self._after):
-            being_carried = steps.being_carried(self._backend)
-            reached = [
+        is_any = self._pages.is_under_way
+        for page in self._pages if is_any else self._pages.begin():
+            is_any, being_carried = True, steps.being_carried(self._backend)
+            groups = _by_category(
                 entry
-                for entry in waiting
+                for entry in self._without_merged(page)
                 if reach.has(entry.digest)
                 and (reach.database or not _is_for_database(entry))
                 and entry.digest not in being_carried
-            ]
-            self._after = waiting[-1].seq
-            if reached:
-                yield reached
-            if len(waiting) < steps.BATCH:
-                break
-        self.nothing_waits = self.nothing_waits or not (waiting or self._after)
-        self._after = 0
+            )
+            if for_redis := [group for group in groups if not _is_for_database(group[0])]:
+                yield for_redis
+            yield from ([group] for group in groups if _is_for_database(group[0]))
+        self.nothing_waits = self.nothing_waits or not is_any
 
-    def send(self, entries: Sequence[PendingWrite], reach: Reach) -> bool:
-        """Merge a batch of changes, and return whether any of them is done."""
+    def send(self, entries: Sequence[_Group], reach: Reach) -> bool:
+        """Merge what waits for some categories, or for auth of one session. Return whether any of it is done."""
         try:
+            if self._giving_back.holds_now(reach):
+                return False
             return bool(self._merge(entries, reach))
         except StoreError:
-            self._after = 0  # what comes after them must not be merged before them
+            self._pages.begin()  # what comes after them must not be merged before them
             raise
 
-    def _merge(self, entries: Sequence[PendingWrite], reach: Reach) -> set[PendingWrite]:
-        entries = self._without_merged(entries)
+    def give_up(self, entry: _Group, error: Exception) -> bool:
+        """Give up what waits for a category and cannot be merged, and return True: all others go on."""
+        steps.give_up(self._backend, entry[0].digest, entry[0].kind, [change.category for change in entry], error)
+        self._forget(entry)
+        return True
+
+    def _merge(self, groups: Sequence[_Group], reach: Reach) -> set[PendingWrite]:
         self._as_of_ms = self._as_of_ms or self._now_ms()
-        if self._giving_back.holds_now(reach):
-            return set()
-        fresh = [entry for entry in entries if not self._is_too_old(entry)]
-        done = set(entries) - set(fresh)
+        done = {entry for group in groups for entry in group if self._is_too_old(entry)}
         self._drop(done, Cause.TOO_OLD)
-        readable = [entry for entry in fresh if self._journal.can_read(entry)]
-        of_auth = [entry for entry in readable if _is_for_database(entry)]
-        for groups in steps.parts(_by_category([entry for entry in readable if not _is_for_database(entry)])):
-            done |= self._each_apart(lambda some: self._merge_groups(some, reach), groups)
-        for group in _by_category(of_auth) if reach.database else ():
-            done |= self._each_apart(lambda some: self._merge_auth(some[0]), [group])
-        return done
-
-    def _each_apart(
-        self, merge: Callable[[Sequence[_Group]], set[PendingWrite]], groups: Sequence[_Group]
-    ) -> set[PendingWrite]:
-        """Merge some groups together; if that fails in a way that is not known, each for itself. A group that fails
-        alone is given up, and the others go on."""
-        try:
-            return merge(groups)
-        except StoreError:
-            raise
-        except Exception as error:
-            if len(groups) > 1:
-                return {entry for group in groups for entry in self._each_apart(merge, [group])}
-            [group] = groups
-            steps.give_up(self._backend, group[0].digest, group[0].kind, [entry.category for entry in group], error)
-            self._forget(group)
-            return set(group)
+        left = [[entry for entry in group if entry not in done and self._journal.can_read(entry)] for group in groups]
+        left = list(filter(None, left))
+        if left and _is_for_database(left[0][0]):
+            return done.union(*map(self._merge_auth, left))
+        return done | (self._merge_groups(left, reach) if left else set())
 
     def _without_merged(self, entries: Sequence[PendingWrite]) -> list[PendingWrite]:
         """Return the entries that are still to be merged: others stand in the journal because its disk had no room to
@@ -288,9 +271,7 @@ class Merges(Step):
         ids = {entry: used for group in groups if (used := _used_id(group) or write_id) for entry in group}
         sent = _by_category(self._journal.mark_sent(ids, moments_ms))
         merges = [self._merge_for(group, ids[group[0]], whatever_is_there=whatever_is_there) for group in sent]
-        limits = self._backend.limits
-        replies = self._redis.merge_all(merges, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)
-        return list(zip(sent, replies, strict=True))
+        return list(zip(sent, steps.merge_all(self._backend, merges, write_id), strict=True))
 
     def _merge_for(self, group: _Group, write_id: str, *, whatever_is_there: bool) -> Merge:
         first = group[0]
@@ -489,10 +470,8 @@ class Carries(Step):
 
         :raises StoreError: one of them failed.
         """
-        limits, write_id = self._backend.limits, new_write_id()
         done = []
-        replies = self._redis.merge_all(merges, limits=limits, timeout=steps.TIMEOUT, write_id=write_id)
-        for merge, reply in zip(merges, replies, strict=True):
+        for merge, reply in zip(merges, steps.merge_all(self._backend, merges), strict=True):
             if isinstance(reply, StoreError):
                 raise reply
             if reply.version:  # what a worker of this host has from before lacks what was brought

@@ -109,7 +109,7 @@ class Steps(NamedTuple):
             journal=[*_revocations(backend, queue), Carries(backend, pushes, copies, giving_back), pushes, merges],
             merges=merges,
             copies=copies,
-            renewal=Renewal(backend),
+            renewal=Renewal(backend, clock),
             resync=Resync(backend, now_ms, clock),
         )
 
@@ -142,7 +142,6 @@ class Recovery:
         self._now_ms = now_ms or backend.now_ms
         self._thread = PeriodicThread("replay", lambda: self._work, _PAUSE)
         self._turn = threading.RLock()
-        self._next_renewal = 0.0
         self._next_drain = 0.0
         self._unknown = Once(_SILENCE, self._clock)
         # By shard: when all was well there for certain; the second one by its own clock.
@@ -189,7 +188,7 @@ class Recovery:
     def incident_since(self, moment: float, shards: Collection[str]) -> None:
         """Note that these shards of Redis may lack what changed since a moment (monotonic seconds)."""
         self.steps.resync.incident_since(moment, shards)
-        self._next_renewal = 0.0
+        self.steps.renewal.begin()
 
     def look_for_losses(self, store: str, timeout: float) -> None:
         """Look whether a primary lost data that keeps its connections (an emptied server, a restored snapshot): its
@@ -246,7 +245,7 @@ class Recovery:
             is_drained = self._drain(reach, seconds)
             self._go_on([steps.resync], reach, seconds)
             if steps.resync.is_unfinished and reach.database:  # as after an incident that is noticed now
-                self._next_renewal = 0.0
+                steps.renewal.begin()
             # What this worker has to give back since it met another server by what it did, others wait for.
             is_news = not was_due and refill.is_due(reach)
             return is_given and is_looked_at and is_drained and not is_news
@@ -274,12 +273,7 @@ class Recovery:
             return True
         is_any = reach.redis or reach.database
         progress = self._go_on(self.steps.journal, reach, seconds, alone=True) if is_any else Progress()
-        is_renewed = True
-        if reach.redis:
-            if self._clock() >= self._next_renewal:
-                self._next_renewal = self._clock() + self._backend.settings.lease_terms.renewal_ms / 1000
-                self.steps.renewal.begin()
-            is_renewed = self._go_on([self.steps.renewal], reach, seconds).is_through
+        is_renewed = self._go_on([self.steps.renewal], reach, seconds).is_through
         if reach.redis and not (is_lost or self._backend.lacks or self.steps.copies.are_needed()):
             ask_journal(self._backend.board.clear_copies, "replay")
         if reach.redis and is_lost and not progress.moved:
@@ -385,6 +379,8 @@ class Recovery:
                 except Exception as again:
                     failed = again
             if isinstance(failed, StoreError):
+                if step.is_ordered:
+                    raise failed
                 left = _worse(left, failed)
             elif failed is not None and step.give_up(entry, failed):
                 moved = True

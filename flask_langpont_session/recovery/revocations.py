@@ -161,19 +161,27 @@ class MissedUserRevocations(Step):
 
 
 class Renewal(Step):
-    """Writes those tombstones again that the database does not know of: until it does, Redis must not forget them."""
+    """Writes those tombstones again that the database does not know of: until it does, Redis must not forget them.
 
-    def __init__(self, backend: Backend) -> None:
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
         super().__init__(backend)
+        self._clock = clock
+        self._next = 0.0
         self._pages = Pages(partial(self._journal.revocations.pending, database=True, redis=False))
 
     def begin(self) -> None:
-        """Have all of these tombstones written once more."""
-        self._pages.begin()
+        """Have all of these tombstones written once more. Usable from any thread."""
+        self._next = 0.0
 
     def pending(self, reach: Reach) -> Iterable[Sequence[PendingRevocation]]:
-        """Return revocations not renewed since :meth:`begin`: there may be more of them than fit into a slice."""
-        return self._pages
+        """Return revocations not renewed since :meth:`begin`, or for long: more of them than may fit into a slice."""
+        if reach.redis and self._clock() >= self._next:
+            self._next = self._clock() + self._backend.settings.lease_terms.renewal_ms / 1000
+            self._pages.begin()
+        return self._pages if reach.redis else ()
 
     def send(self, entries: Sequence[PendingRevocation], reach: Reach) -> bool:
         """Write tombstones, which is never done. :class:`MissedRevocations` takes the data away, once."""

@@ -20,6 +20,8 @@ from ..policy.errors import StoreError
 from ..policy.health import DATABASE, ONLY
 from ..policy.ids import SIGNED_IN
 from ..stores.backend import Backend
+from ..stores.redis.commands import new_write_id
+from ..stores.redis.records import Merge, Merged, Restore
 from ..support.logs import fields
 
 log = logging.getLogger(__name__)
@@ -31,10 +33,10 @@ PATIENCE = 10.0
 """Seconds for a batch of rows."""
 
 BATCH = 500
-"""Changes, or rows of one user, that are worked on together."""
+"""Rows of one user that are worked on together."""
 
 PIPELINE = 200
-"""Rows per round trip."""
+"""Entries that are read together, and sent in one round trip."""
 
 AT_ONCE = 10
 """Batches of one user's rows until other things have their turn again."""
@@ -111,9 +113,10 @@ class Step(ABC):
 
 
 class Pages(Generic[E]):
-    """Leads once through all that waits, a page at a time, over as many slices as that takes.
+    """Leads through all that waits, a page at a time, over as many slices as that takes: where one slice ends, the next
+    one goes on.
 
-    :param read: returns at most so many entries, `after` the place of another one.
+    :param read: returns at most so many entries, `after` the place of another one; none: there are no more.
     :param place_of: returns the place of an entry; `first` is that before all others.
     """
 
@@ -126,10 +129,15 @@ class Pages(Generic[E]):
         self._after = self._first
         return self
 
+    @property
+    def is_under_way(self) -> bool:
+        """Return whether there may be entries that were not reached since it began."""
+        return self._after is not None
+
     def __iter__(self) -> Iterator[list[E]]:
         while self._after is not None:
             page = self._read(PIPELINE, after=self._after)
-            self._after = self._place_of(page[-1]) if len(page) == PIPELINE else None
+            self._after = self._place_of(page[-1]) if page else None
             if page:
                 yield page
 
@@ -137,6 +145,15 @@ class Pages(Generic[E]):
 def pages(read: Callable[..., list[E]]) -> Pages[E]:
     """Return everything that waits, a batch at a time: what is for a lost shard must not stand before all else."""
     return Pages(read).begin()
+
+
+def merge_all(backend: Backend, merges: Sequence[Merge | Restore], write_id: str = "") -> list[Merged | StoreError]:
+    """Send merges to Redis in one round trip, and return how each ended.
+
+    :param write_id: of those that have none of their own; empty: a new one.
+    """
+    write_id = write_id or new_write_id()
+    return backend.primary.merge_all(merges, limits=backend.limits, timeout=TIMEOUT, write_id=write_id)
 
 
 def parts(entries: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -237,7 +237,7 @@ def test_revocations_that_come_in_the_middle_go_first(make_app: MakeApp, monkeyp
     app = make_app()
     state = parts(app)
     journal = state.backend.journal
-    monkeypatch.setattr("flask_langpont_session.recovery.steps.BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.steps.PIPELINE", 10)
     with state.monitor.paused():
         state.monitor.tick()  # this worker knows the server, and has nothing to give back
     with state.monitor.paused(), slowed(RedisStore, "merge_all", 0.03, monkeypatch):
@@ -322,7 +322,7 @@ def test_the_end_of_an_application_ends_the_replay(make_app: MakeApp, monkeypatc
     """The replay of a large journal ends in the middle; what is left waits."""
     app = make_app()
     state, others = parts(app), replays()
-    monkeypatch.setattr("flask_langpont_session.recovery.steps.BATCH", 10)
+    monkeypatch.setattr("flask_langpont_session.recovery.steps.PIPELINE", 10)
     with slowed(RedisStore, "merge_all", 0.02, monkeypatch) as merged:
         with state.monitor.paused():
             keep_many(state.backend.journal, 3000)

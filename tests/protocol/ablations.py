@@ -155,6 +155,10 @@ def _replays_nothing(self: recovery.Recovery, steps: Any, *arguments: Any) -> re
 _run = recovery.Recovery.run
 
 
+def _fails_together(self: recovery.Recovery, step: Any, entries: Any, reach: Any, error: Exception, left: Any) -> Any:
+    raise error
+
+
 def _sends_nothing(*arguments: Any) -> bool:
     return False
 
@@ -591,7 +595,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("a proof that is yet to come", users, "CLOCK_TOLERANCE_MS", 1 << 40),
     Ablation("a clock that was set", server_identity.ServerIdentity, "clock_was_set", _nothing),
     Ablation("a change keeps its life", merges, "merge_of", _by_this_releases_table),
-    Ablation("each entry apart", merges.Merges, "_each_apart", lambda self, merge, groups: merge(groups)),
+    Ablation("each entry apart", recovery.Recovery, "_one_by_one", _fails_together),
     Ablation("revocations that the journal did not take", RevocationQueue, "_hold", _nothing),
     Ablation("log out everywhere that the journal did not take", RevocationQueue, "_hold_user", _nothing),
     Ablation("an end behind a change of auth", writes.CategoryWrites, "_write_shadow", _written_always),

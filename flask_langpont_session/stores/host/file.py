@@ -49,6 +49,7 @@ from .opening import (
     log_path,
     one,
     store_error,
+    translated,
 )
 from .side import TURNS, Side, Sides
 
@@ -462,10 +463,8 @@ def _held(ends: ExitStack, lock: Callable[[], AbstractContextManager[bool]]) -> 
 
     :raises StoreError: its file cannot be used.
     """
-    try:
+    with translated():
         return ends.enter_context(lock())
-    except FAILURES as error:
-        raise store_error(error) from error
 
 
 def _do(db: sqlite3.Connection, task: Task[Any]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,8 @@ from .entries import (
 )
 from .file import BUSY_SECONDS, REPLAY_SECONDS, JournalFile
 from .forms import CLOSED, alone_with, may_be_former, open_journal, path_of
-from .opening import FAILURES, complete, completed, files_of, form_of, one, open_database, store_error
+from .opening import complete, files_of, form_of, one, open_database, translated, written
+from .summary import ALL
 
 _WAIT = 0.5
 """Seconds that other processes are waited for that write to the own file at the same moment."""
@@ -41,8 +42,7 @@ _WAIT = 0.5
 _PORTION = 500
 """Changes that are brought to the former file in one transaction; others are let in between."""
 
-_ENTRIES = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies", "outages")
-_NOTHING_WAITS = " AND ".join(f"NOT EXISTS (SELECT 1 FROM {table})" for table in _ENTRIES)
+_NOTHING_WAITS = " AND ".join(f"NOT EXISTS (SELECT 1 FROM {table})" for table in ALL)
 
 
 def hand_over(file: JournalFile) -> None:
@@ -60,13 +60,10 @@ def hand_over(file: JournalFile) -> None:
             return
         if file.sides.lead_elsewhere():
             file.close()
-        try:
-            with file.sides.shrink.taken(Deadline.after(BUSY_SECONDS)):  # forks wait for it
-                was_brought = take_back(file.path)
-                if not file.sides.something_waits:
-                    end_former(file.path)
-        except FAILURES as error:
-            raise store_error(error) from error
+        with translated(), file.sides.shrink.taken(Deadline.after(BUSY_SECONDS)):  # forks wait for it
+            was_brought = take_back(file.path)
+            if not file.sides.something_waits:
+                end_former(file.path)
     if was_brought:
         file.transaction(lambda db: None, REPLAY_SECONDS, forced=False)  # so that requests look again
 
@@ -114,14 +111,13 @@ def take_back(journal: Path) -> bool:
             return False
         target, _ = open_journal(journal, time.monotonic() + _WAIT)
         with closing(target):
-            target.execute(f"PRAGMA busy_timeout = {int(_WAIT * 1000)}")
             target.execute("PRAGMA synchronous = FULL")  # it is on the disk before it is taken out of the other file
-            with _written(target):
+            with written(target, time.monotonic() + _WAIT):
                 _raise_numbers(target, _numbers(source))
                 _copy_delivered(source, target)
             _bring(target, _ended(source))
             _bring(target, _changes(source))
-        for table in _ENTRIES:
+        for table in ALL:
             source.execute(f"DELETE FROM {table}")
         source.execute("COMMIT")
     return True
@@ -134,7 +130,7 @@ Step = Callable[[sqlite3.Connection], Any]
 def _bring(target: sqlite3.Connection, steps: Iterable[Step]) -> None:
     waiting = iter(steps)
     while portion := list(islice(waiting, _PORTION)):
-        with _written(target):
+        with written(target, time.monotonic() + _WAIT):
             for step in portion:
                 step(target)
 
@@ -192,13 +188,11 @@ def _put_row(table: str, columns: str, row: tuple[Any, ...], db: sqlite3.Connect
 
 def _bring_what_is_known(former: sqlite3.Connection, own: Path) -> None:
     """Bring what the host knows of its servers, and which numbers were given: none of them may mean another entry."""
-    with closing(open_database(own, time.monotonic() + _WAIT)) as db:
-        db.execute(f"PRAGMA busy_timeout = {int(_WAIT * 1000)}")
-        with _written(db):
-            _raise_numbers(db, _numbers(former))
-            for endpoint, record in read_servers(former).items():
-                put_server(db, endpoint, record)
-            _copy_delivered(former, db)
+    with closing(open_database(own, time.monotonic() + _WAIT)) as db, written(db, time.monotonic() + _WAIT):
+        _raise_numbers(db, _numbers(former))
+        for endpoint, record in read_servers(former).items():
+            put_server(db, endpoint, record)
+        _copy_delivered(former, db)
 
 
 def _copy_delivered(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -218,10 +212,3 @@ def _raise_numbers(db: sqlite3.Connection, numbers: dict[str, int]) -> None:
         if number > known.get(table, -1):
             db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
             db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
-
-
-@contextmanager
-def _written(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    with completed(db):
-        yield

@@ -53,7 +53,7 @@ from .last_look import LastLook
 from .limits import JournalLimits
 from .opening import DeletedJournal, is_full, one
 from .revocation_queue import RevocationQueue
-from .summary import Summary, Waiting, find_sessions, read_session, read_summary, read_waiting
+from .summary import ALL, Summary, Waiting, find_sessions, read_session, read_summary, read_waiting
 
 log = logging.getLogger(__name__)
 
@@ -159,11 +159,9 @@ class Journal:
             return read_overlay(db, ref, int((self.clock() - self._limits.copies_ttl) * 1000), self.codec)
 
     def counts(self) -> Mapping[str, int]:
-        """Return the numbers of ``writes``, ``carries``, ``revocations``, ``user_revocations``, ``pushes``, ``copies``
-        and ``outages``."""
-        tables = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies", "outages")
+        """Return how many entries of each kind there are, published copies and announced outages too."""
         with self.file.snapshot() as db:
-            return {table: one(db, f"SELECT count(*) FROM {table}") for table in tables}
+            return {table: one(db, f"SELECT count(*) FROM {table}") for table in ALL}
 
     def waiting(self) -> Waiting:
         """Return how much waits for a store, and since when."""
@@ -369,8 +367,6 @@ class Journal:
     def forget_push(self, *entries: PendingPush) -> None:
         """Forget pushes that are done. One that was queued since then stays."""
         _delete(self.file, "pushes", [entry.seq for entry in entries])
-
-    # -- inside --------------------------------------------------------------------------------------------------------
 
 
 def _delete(file: JournalFile, table: str, numbers: Sequence[int]) -> None:

@@ -7,17 +7,14 @@ from typing import NamedTuple
 
 from .commit_counter import WORD, CommitCounter
 from .file import JournalFile
+from .summary import NAMING
 
 _MOST_NAMED = 50
 """The most entries of a kind whose sessions are remembered by name."""
 
 _OF_SESSIONS = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT {column} AS digest FROM {table} LIMIT {_MOST_NAMED + 1})"
-    for table, column in (
-        ("writes", "digest"), ("revocations", "digest"), ("pushes", "digest"), ("copies", "digest"),
-        ("carries", "digest"), ("carries", "origin"),
-    )
-)  # fmt: skip
+    f"SELECT * FROM (SELECT {column} AS digest FROM {table} LIMIT {_MOST_NAMED + 1})" for table, column in NAMING
+)
 
 # In one row: the interpreter's lock is given up with each, and in a busy process other threads want it.
 _LOOK = f"""SELECT EXISTS (SELECT 1 FROM outages), EXISTS (SELECT 1 FROM user_revocations),

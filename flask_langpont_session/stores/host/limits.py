@@ -77,15 +77,6 @@ _OF_SESSION = f"""SELECT count(*), coalesce(sum({_bytes("writes", *_WRITE[2:])})
     FROM writes WHERE digest = ? AND shadow = ?"""
 
 
-_NAMES = (
-    "the most entries",
-    "JOURNAL_MAX_BYTES",
-    "the share of visitors",
-    "the share of visitors",
-    "JOURNAL_MAX_BYTES",
-)
-
-
 _BYTES, _VISITORS = "JOURNAL_MAX_BYTES", "the share of visitors"
 _NAMES = ("the most entries", _BYTES, _VISITORS, _VISITORS, _BYTES)
 

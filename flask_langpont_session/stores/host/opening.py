@@ -101,6 +101,27 @@ def completed(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+@contextmanager
+def written(connection: sqlite3.Connection, until: float) -> Iterator[None]:
+    """Write what is executed in here whole or not at all.
+
+    :param until: monotonic seconds: how long other processes that write are waited for.
+    :raises StoreError: they went on for longer.
+    """
+    _patiently(connection, "BEGIN IMMEDIATE", until)
+    with completed(connection):
+        yield
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise one of :data:`FAILURES` as the StoreError that the rest of the package knows."""
+    try:
+        yield
+    except FAILURES as error:
+        raise store_error(error) from error
+
+
 def one(connection: sqlite3.Connection, sql: str) -> int:
     """Return the one number that a statement asks for."""
     row = connection.execute(sql).fetchone()
@@ -251,8 +272,7 @@ def add_columns(connection: sqlite3.Connection, until: float) -> None:
     :param until: as of :func:`open_database`.
     """
     if _lacking(connection):
-        _patiently(connection, "BEGIN IMMEDIATE", until)
-        with completed(connection):
+        with written(connection, until):
             complete(connection)  # another worker may have been first
 
 
@@ -279,10 +299,8 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
 
 
 def _create_schema(connection: sqlite3.Connection, until: float) -> None:
-    _patiently(connection, "BEGIN IMMEDIATE", until)
-    with completed(connection):
-        # Another worker may have been first.
-        if _is_blank(connection):
+    with written(connection, until):
+        if _is_blank(connection):  # else another worker was first
             for statement in SCHEMA:
                 connection.execute(statement)
             complete(connection)

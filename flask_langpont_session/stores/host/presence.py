@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from ...policy.errors import ErrorClass, StoreError
 from ...support.files import open_private
 from ...support.forks import renew_in_children
 from .lock import takes
+from .opening import translated
 
 _LONGEST = 1 << 16
 """Bytes of a word that are read."""
@@ -44,7 +43,7 @@ class Presence:
         if self._path is None:
             self._words[self] = word
             return True
-        with _translated():
+        with translated():
             if self._own is None:
                 self._words_in(self._path)  # removes what workers have left that were killed
                 self._own, self._descriptor = _held(self._path)
@@ -60,7 +59,7 @@ class Presence:
         """
         if self._path is None:
             return [word for worker, word in list(self._words.items()) if worker is not self]
-        with _translated():
+        with translated():
             return self._words_in(self._path) if self._path.parent.is_dir() else []
 
     def end(self) -> None:
@@ -101,11 +100,3 @@ def _held(journal: Path) -> tuple[Path, int]:
         if takes(descriptor) and path.exists():
             return path, descriptor
         os.close(descriptor)  # another worker found it unlocked, and takes it for that of one that was killed
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError("journal", ErrorClass.UNREACHABLE, type(error).__name__) from error

@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...policy.rows import AuthRow
 
-KINDS = ("writes", "carries", "revocations", "user_revocations", "pushes", "copies")
-"""Tables of entries. Copies wait for nothing: the workers of the host show them to users while Redis is away."""
 
-_OLDEST = {
-    "writes": "SELECT at_ms FROM writes ORDER BY seq LIMIT 1",
-    "carries": "SELECT at_ms FROM carries ORDER BY seq LIMIT 1",
-    "revocations": "SELECT at_ms FROM revocations ORDER BY seq LIMIT 1",
-    "user_revocations": "SELECT min(until_ms) FROM user_revocations WHERE until_ms > 0",
+class Kind(NamedTuple):
+    """A kind of entries: a table of the journal.
+
+    :param sessions: the columns that name sessions; none: its entries are about users.
+    :param at: SQL for when an entry was written, milliseconds by the host's clock; NULL: it bears no time.
+    :param signed_in: SQL for whether it waits for a signed-in session; empty: it waits for no single session.
+    """
+
+    sessions: Sequence[str] = ("digest",)
+    at: str = "NULL"
+    signed_in: str = ""
+
+    @property
+    def of_session(self) -> str:
+        """Return SQL for whether an entry is about a session, or ends all of its user that are as old as it is."""
+        of_user = "user_id = :user_id AND (until_ms >= :created_ms OR epoch > :epoch)"
+        return " OR ".join(f"{column} = :digest" for column in self.sessions) or of_user
+
+
+KINDS: Mapping[str, Kind] = {
+    "writes": Kind(at="at_ms", signed_in="kind <> 'a' AND NOT shadow"),
+    "carries": Kind(("digest", "origin"), "at_ms", "kind <> 'a'"),
+    "revocations": Kind(at="at_ms", signed_in="1"),
+    "user_revocations": Kind((), "nullif(until_ms, 0)"),
+    "pushes": Kind(signed_in="1"),
+    "copies": Kind(),
 }
-"""Pushes, copies, and logging a user out by an epoch that the database has raised bear no time."""
+"""Tables of entries. Copies wait for nothing: the workers of the host show them to users while Redis is away. Logging a
+user out by an epoch that the database has raised bears no time."""
 
-_SESSIONS = """SELECT is_signed_in, count(*) FROM (
-        SELECT digest, kind <> 'a' AND NOT shadow AS is_signed_in FROM writes
-        UNION SELECT digest, kind <> 'a' FROM carries
-        UNION SELECT digest, 1 FROM revocations
-        UNION SELECT digest, 1 FROM pushes
-    ) GROUP BY is_signed_in"""
+ALL = (*KINDS, "outages")
+"""The tables of which a row makes requests look at the journal."""
 
+NAMING = [(table, column) for table, kind in KINDS.items() for column in kind.sessions]
+"""Each table, and each of its columns, that names sessions."""
 
-_OF_SESSION = {
-    "writes": "SELECT count(*), min(at_ms) FROM writes WHERE digest = :digest",
-    "carries": "SELECT count(*), min(at_ms) FROM carries WHERE digest = :digest OR origin = :digest",
-    "revocations": "SELECT count(*), min(at_ms) FROM revocations WHERE digest = :digest",
-    "user_revocations": """SELECT count(*), min(nullif(until_ms, 0)) FROM user_revocations
-        WHERE user_id = :user_id AND (until_ms >= :created_ms OR epoch > :epoch)""",
-    "pushes": "SELECT count(*), NULL FROM pushes WHERE digest = :digest",
-    "copies": "SELECT count(*), NULL FROM copies WHERE digest = :digest",
-}
+_SESSIONS = f"""SELECT is_signed_in, count(*) FROM (
+    {" UNION ".join(f"SELECT digest, {k.signed_in} AS is_signed_in FROM {t}" for t, k in KINDS.items() if k.signed_in)}
+) GROUP BY is_signed_in"""
 
 _BEGINNING = " UNION ".join(
-    f"SELECT digest FROM {table} WHERE substr(digest, 1, :length) = :beginning"
-    for table in ("writes", "carries", "revocations", "pushes", "copies")
+    f"SELECT {column} FROM {table} WHERE substr({column}, 1, :length) = :beginning" for table, column in NAMING
 )
 
 
@@ -95,10 +106,10 @@ def read_summary(db: sqlite3.Connection, bytes: int) -> Summary:
     return Summary({kind: _kind(db, kind) for kind in KINDS}, sessions.get(1, 0), sessions.get(0, 0), bytes)
 
 
-def _kind(db: sqlite3.Connection, kind: str) -> Waiting:
-    [entries] = db.execute(f"SELECT count(*) FROM {kind}").fetchone()
-    oldest = db.execute(_OLDEST[kind]).fetchone() if kind in _OLDEST else None
-    return Waiting(entries, oldest[0] if oldest else None)
+def _kind(db: sqlite3.Connection, table: str) -> Waiting:
+    at = KINDS[table].at
+    oldest = f"SELECT {at} FROM {table} WHERE {at} IS NOT NULL ORDER BY rowid LIMIT 1"
+    return Waiting(*db.execute(f"SELECT count(*), ({oldest}) FROM {table}").fetchone())
 
 
 def read_session(db: sqlite3.Connection, digest: str, row: AuthRow | None) -> dict[str, Waiting]:
@@ -109,7 +120,11 @@ def read_session(db: sqlite3.Connection, digest: str, row: AuthRow | None) -> di
     values: dict[str, str | int | None] = {"digest": digest, "user_id": None, "created_ms": 0, "epoch": 0}
     if row is not None:
         values |= {"user_id": row.user_id, "created_ms": row.created_at, "epoch": row.user_epoch}
-    return {kind: Waiting(*db.execute(sql, values).fetchone()) for kind, sql in _OF_SESSION.items()}
+    sql = "SELECT count(*), min({}) FROM {} WHERE {}"
+    return {
+        table: Waiting(*db.execute(sql.format(kind.at, table, kind.of_session), values).fetchone())
+        for table, kind in KINDS.items()
+    }
 
 
 def find_sessions(db: sqlite3.Connection, beginning: str) -> set[str]:

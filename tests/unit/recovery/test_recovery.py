@@ -1283,7 +1283,7 @@ def test_auth_that_was_changed_elsewhere_is_a_conflict(
 
 def test_what_waits_for_the_database_keeps_nothing_from_redis(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis gets its changes, however much waits for the database, and however old that is."""
-    monkeypatch.setattr(steps, "BATCH", 20)
+    monkeypatch.setattr(steps, "PIPELINE", 20)
     for number in range(21):
         host.write(f"{number:043}", "daily_limit", category="auth")
     host.write(A, "input_text", kind="a")
@@ -1340,7 +1340,7 @@ def test_siblings_that_write_on_do_not_prolong_a_run(host: Host, anew: bool, mon
     """All entries from before the run are merged; what siblings write meanwhile is for another run, however much
     that is."""
     batch, numbers = 20, count()
-    monkeypatch.setattr(steps, "BATCH", batch)
+    monkeypatch.setattr(steps, "PIPELINE", batch)
 
     def meanwhile() -> None:
         host.seconds += 1.0
