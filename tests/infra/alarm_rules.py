@@ -14,6 +14,7 @@ from tests.infra.alarm_states import ALARM, COMPOSITE_ALARM, METRIC_ALARM, OK, a
 from tests.infra.metrics import ELASTICACHE, KNOWN, NETWORK, NODE, own_dimensions, watched
 from tests.infra.rules import TOPICS, nodes, rule
 from tests.infra.template import Deployment
+from tests.support import metric_values
 
 LIMITS = {"Percent": (1, 99), "Seconds": (1, 60), "Milliseconds": (1, 1000), "None": (1, 4)}
 """Between which a threshold can mean something, by unit. Of counts see :func:`alarm_thresholds`."""
@@ -372,7 +373,7 @@ def _meaning(name: str, alarm: Mapping[str, Any], watches: set[str]) -> Iterator
     ):
         yield f"{name}: one minute in which nothing was published is none without the application"
     if catalogue.ERRORS.name in watches and (
-        expressions != [catalogue.ERROR_RATE] or watches != {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
+        expressions != [metric_values.ERROR_RATE] or watches != {catalogue.ERRORS.name, catalogue.OPERATIONS.name}
     ):
         yield f"{name} is not the share of failed operations"
     if catalogue.OPERATION_LATENCY.name in watches and (

@@ -13,6 +13,7 @@ from tests.infra.alarm_states import COMPOSITE_ALARM, METRIC_ALARM
 from tests.infra.metrics import ELASTICACHE, KNOWN, NODE, own_dimensions
 from tests.infra.rules import nodes, rule
 from tests.infra.template import REGION, Deployment
+from tests.support import metric_values
 
 COLUMNS = 24
 SEARCH = re.compile(r"SEARCH\('\{([^}]*)\} MetricName=\"(\w+)\" (.*)', '(\w+)', \d+\)")
@@ -115,7 +116,7 @@ def dashboard_rows(d: Deployment) -> Iterator[str]:
     """Every row is of a published metric, under exactly the dimensions of its publisher."""
     own = {name: frozenset({value}) for name, value in own_dimensions(d).items()}
     for row in rows(d):
-        if row.name == catalogue.ERROR_RATE:
+        if row.name == metric_values.ERROR_RATE:
             continue
         known = KNOWN.get((row.namespace, row.name))
         if known is None:
@@ -147,7 +148,7 @@ def dashboard_axes(d: Deployment) -> Iterator[str]:
     units: dict[tuple[str, str], set[str]] = {}
     for row in rows(d):
         known = KNOWN.get((row.namespace, row.name))
-        if known or row.name == catalogue.ERROR_RATE:
+        if known or row.name == metric_values.ERROR_RATE:
             units.setdefault((row.title, row.axis), set()).add(known.unit if known else "Percent")
     for (title, axis), found in units.items():
         if len(found) > 1:

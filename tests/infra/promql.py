@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from flask_langpont_session.ops.exporters import catalogue
 from flask_langpont_session.ops.exporters.prometheus import SECONDS
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
 from tests.infra.template import INFRA
+from tests.support import metric_values
 
 _TABLE = re.compile(r"^\| `(langpont_session_\w+)` \| (\w+) \| ([\w, ]*) \|", re.MULTILINE)
 """The exporter's metrics in docs/metrics.md: a test of the exporter says that they are those of the code."""
@@ -22,9 +22,9 @@ _GROUPED = re.compile(r"\b(?:by|on|without) \(([^)]*)\)")
 
 OF_TARGET = {"job", "instance"}
 VALUES: Mapping[str, set[str]] = {
-    "backend": {PRIMARY, REPLICA, DATABASE, "none", *catalogue.BACKEND_VALUES},
+    "backend": {PRIMARY, REPLICA, DATABASE, "none", *metric_values.BACKEND_VALUES},
     "way": {READ, WRITE},
-    "operation": {*catalogue.OPERATION_VALUES, "request", "request_save"},
+    "operation": {*metric_values.OPERATION_VALUES, "request", "request_save"},
     "outcome": {"ok", "miss"},
     "le": {str(bound) for bound in SECONDS},
     "event": {"created", "regenerated", "ended", "expired"},

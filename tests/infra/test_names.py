@@ -12,6 +12,7 @@ from tests.infra.dashboard_rules import rows
 from tests.infra.environments import README, parameters
 from tests.infra.metrics import KNOWN, own_dimensions, watched
 from tests.infra.template import Deployment, good_template, scope
+from tests.support import metric_values
 
 PUBLISHED = {metric.name: metric for metric in catalogue.ALL}
 
@@ -46,9 +47,9 @@ def test_the_namespace_is_written_the_same_everywhere() -> None:
 def test_the_error_rate_is_the_one_of_the_extension() -> None:
     """The same expression in the alarm and in the graph, over sums."""
     d = production()
-    assert [row.name for row in rows(d) if not row.namespace] == [catalogue.ERROR_RATE]
+    assert [row.name for row in rows(d) if not row.namespace] == [metric_values.ERROR_RATE]
     [rate] = [a for a in alarms(d).values() if catalogue.ERRORS.name in {m.name for m in watched(a)}]
-    assert [query["Expression"] for query in rate["Metrics"] if "Expression" in query] == [catalogue.ERROR_RATE]
+    assert [query["Expression"] for query in rate["Metrics"] if "Expression" in query] == [metric_values.ERROR_RATE]
     assert {m.statistic for m in watched(rate)} == {"Sum"}
 
 

@@ -15,6 +15,7 @@ from tests.infra.alarm_rules import alarms, incidents, topics_of
 from tests.infra.dashboard_rules import rows
 from tests.infra.environments import parameters, serverless_parameters
 from tests.infra.template import INFRA, Deployment, good_template, serverless_template
+from tests.support import metric_values
 
 DOCS = INFRA.parent / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
@@ -75,7 +76,7 @@ def test_an_operator_who_looks_for_the_slow_operation_finds_it() -> None:
     """The page names the operations as they are published, and the graph that has them."""
     section = OF_CLOUDWATCH["LatencyWarning"]
     [title, check] = re.findall(r'\*\*Check\*\* "([^"]+)"(.*?)Then', section, re.DOTALL)[0]
-    assert sorted(re.findall(r"`(\w+)`", check)) == sorted(catalogue.OPERATION_VALUES)
+    assert sorted(re.findall(r"`(\w+)`", check)) == sorted(metric_values.OPERATION_VALUES)
     [row] = [row for row in rows(Deployment(good_template(), parameters("production"))) if row.title.startswith(title)]
     assert (row.name, row.statistic) == (catalogue.OPERATION_LATENCY.name, "p99")
     assert catalogue.OPERATION_LATENCY.by in row.dimensions

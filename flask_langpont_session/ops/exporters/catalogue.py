@@ -9,7 +9,7 @@ is paid for. :data:`EXPORTED` is what Prometheus and OpenTelemetry have, which a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -190,66 +190,13 @@ HEARTBEAT = Metric(
     "Heartbeat", "1 per worker process and interval: shows that the worker runs.", aggregate.number(lambda _: 1)
 )
 
-ALL = (
-    ACTIVE_SESSIONS,
-    OPERATION_LATENCY,
-    OPERATIONS,
-    ERRORS,
-    FALLBACK_LEVEL,
-    CURRENT_LEVEL,
-    STORE_DOWN,
-    SHARDS_LOST,
-    FALLBACK_OPERATIONS,
-    CIRCUIT_TRANSITIONS,
-    SERVER_CHANGES,
-    DATA_LOSSES,
-    DATABASE_LOST_COMMITS,
-    NEAR_CACHE_HITS,
-    SESSIONS_CREATED,
-    SESSIONS_REGENERATED,
-    SESSIONS_ENDED,
-    SESSIONS_EXPIRED,
-    GRANTS_REFUSED,
-    VALUES_REJECTED,
-    WRITES_LOST,
-    MERGE_CONFLICTS,
-    MERGE_DROPPED,
-    REQUEST_ONLY_WRITES,
-    PAYLOAD_BYTES,
-    POOL_IN_USE,
-    POOL_WAIT_TIME,
-    PROCESS_LAG,
-    METRICS_DROPPED,
-    ALERTS_FAILED,
-    HEARTBEAT,
-)
+ALL = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric of CloudWatch."""
 
-OPERATION_VALUES = ("read", "write", "delete", "touch", "regenerate", "verify", "other")
-"""Values of the dimension Operation. ``read`` asks Redis; ``verify`` asks the database whether a session still lives;
-``write`` saves to either, ``delete`` ends a session in either; ``touch`` notes in Redis that a session is in use;
-``regenerate`` puts a session of a new id into the database, as a sign-in does."""
-
-BACKEND_VALUES = ("replica", "local", "database", "default")
-"""Values of the dimension Backend: what was used instead of the primary. ``local`` is this host's copies and
-journal, ``default`` the default of the configuration or of the code."""
-
-STORE_VALUES = ("primary", "replica", "database")
-"""Values of the dimension Store."""
-
-LOSSES: Mapping[Metric, Loss] = {
-    WRITES_LOST: Loss.WRITES_LOST,
-    MERGE_CONFLICTS: Loss.MERGE_CONFLICTS,
-    MERGE_DROPPED: Loss.MERGE_DROPPED,
-    REQUEST_ONLY_WRITES: Loss.REQUEST_ONLY_WRITES,
-}
+LOSSES = (WRITES_LOST, MERGE_CONFLICTS, MERGE_DROPPED, REQUEST_ONLY_WRITES)
 """The metrics of what was not kept. The values of their dimension Cause are in
 :data:`~flask_langpont_session.metrics.losses.CAUSES`. Prometheus and the events have their categories, too;
 CloudWatch does not, because each would be a further metric that is paid for."""
-
-ERROR_RATE = "IF(operations > 0, 100 * errors / operations, 0)"
-"""ErrorRate in percent, by metric math over the sums of :data:`ERRORS` and :data:`OPERATIONS`: a share cannot be added
-up over processes, so it is not published."""
 
 
 # -- Prometheus and OpenTelemetry --------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from flask_langpont_session.ops.exporters.cloudwatch import CloudWatch, Datum, d
 from flask_langpont_session.ops.exporters.figures import figures, number, together
 from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.request import scope
+from tests.support.metric_values import BACKEND_VALUES, ERROR_RATE, OPERATION_VALUES, STORE_VALUES
 
 DOCS = Path(__file__).parents[4] / "docs" / "metrics.md"
 WHOLE = {"Environment": "test", "Service": "shop"}
@@ -160,7 +161,7 @@ def test_every_question_has_a_published_word_of_the_contract() -> None:
         "extend_idle",
         "list",
     } <= asked
-    assert {aggregate.operation_word(name) for name in asked - {"list"}} == set(catalogue.OPERATION_VALUES) - {"other"}
+    assert {aggregate.operation_word(name) for name in asked - {"list"}} == set(OPERATION_VALUES) - {"other"}
 
 
 def test_sizes_and_waits_are_distributions() -> None:
@@ -197,7 +198,7 @@ def test_states_and_counters_find_their_metrics() -> None:
     assert value(figures_, catalogue.METRICS_DROPPED) == 5
     assert value(figures_, catalogue.FALLBACK_OPERATIONS) == 12
     by_backend = {
-        backend: value(figures_, catalogue.FALLBACK_OPERATIONS, Backend=backend) for backend in catalogue.BACKEND_VALUES
+        backend: value(figures_, catalogue.FALLBACK_OPERATIONS, Backend=backend) for backend in BACKEND_VALUES
     }
     assert by_backend == {"replica": 3, "local": 6, "database": 3, "default": None}
 
@@ -215,7 +216,7 @@ def test_each_store_is_down_or_not() -> None:
     is not there is not."""
     figures_ = found(Recorder(), usable=USABLE)
     assert value(figures_, catalogue.STORE_DOWN) == 1
-    by_store = {store: value(figures_, catalogue.STORE_DOWN, Store=store) for store in catalogue.STORE_VALUES}
+    by_store = {store: value(figures_, catalogue.STORE_DOWN, Store=store) for store in STORE_VALUES}
     assert by_store == {"primary": 1, "replica": None, "database": 0}
 
 
@@ -254,17 +255,17 @@ def test_the_documented_table_is_the_code() -> None:
     docs = DOCS.read_text(encoding="utf-8")
     assert docs.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table())
     third = {
-        "Operation": len(catalogue.OPERATION_VALUES),
-        "Backend": len(catalogue.BACKEND_VALUES),
+        "Operation": len(OPERATION_VALUES),
+        "Backend": len(BACKEND_VALUES),
         "Category": len(DEFAULT_CATEGORIES),
-        "Store": len(catalogue.STORE_VALUES),
+        "Store": len(STORE_VALUES),
         None: 0,
     }
     of_causes = sum(map(len, CAUSES.values()))
     series = len(catalogue.ALL) + sum(third[metric.by] for metric in catalogue.ALL if metric.by != "Cause") + of_causes
     assert f"the table has {len(catalogue.ALL)}; with the third dimensions there are up to {series} " in docs
-    assert catalogue.NAMESPACE in docs and f"`{catalogue.ERROR_RATE}`" in docs
-    for word in (*catalogue.OPERATION_VALUES, *catalogue.BACKEND_VALUES, *catalogue.STORE_VALUES, *Cause):
+    assert catalogue.NAMESPACE in docs and f"`{ERROR_RATE}`" in docs
+    for word in (*OPERATION_VALUES, *BACKEND_VALUES, *STORE_VALUES, *Cause):
         assert f"`{word}`" in docs.partition("| dimension | values |")[2].partition("\n\n")[0]
 
 
@@ -398,7 +399,7 @@ intervals = st.builds(
     st.builds(
         Standing,
         usable=st.dictionaries(
-            st.tuples(st.sampled_from(catalogue.STORE_VALUES), st.sampled_from(["read", "write"])), st.booleans()
+            st.tuples(st.sampled_from(STORE_VALUES), st.sampled_from(["read", "write"])), st.booleans()
         ),
         in_use=st.dictionaries(words, numbers),
         active=st.none() | numbers,
@@ -422,9 +423,9 @@ def test_whatever_was_recorded_makes_requests_that_are_accepted(
         assert refusals({"Namespace": catalogue.NAMESPACE, "MetricData": request}) == []
     known = {metric.name: metric for metric in catalogue.ALL}
     words = {
-        "Operation": catalogue.OPERATION_VALUES,
-        "Backend": catalogue.BACKEND_VALUES,
-        "Store": catalogue.STORE_VALUES,
+        "Operation": OPERATION_VALUES,
+        "Backend": BACKEND_VALUES,
+        "Store": STORE_VALUES,
         "Cause": tuple(Cause),
     }
     for datum in everything:
