@@ -10,21 +10,20 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
+from .blueprint import health_report
 from .config.explanations import LEVEL_MEANS, WHAT_IT_GETS
 from .config.settings import Settings
 from .ops.status_page import page
-from .ops.status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
+from .ops.status_page.facts import Facts, FeatureNow, Store
 from .policy.causes import cause_of
 from .policy.errors import role_of
-from .policy.health import DATABASE, READ, REPLICA, WRITE, Health
-from .policy.levels import LEVELS
-from .support.lag import PROCESS
+from .policy.health import READ, REPLICA, WRITE, Health
 from .support.logs import fields
 
 if TYPE_CHECKING:
@@ -92,29 +91,20 @@ def status_facts(state: State, span: float) -> Facts:
     :param state: of an application with a status page: it remembers the last hour.
     :param span: seconds that the charts show.
     """
-    history, health, now = state.history, state.health, time.time()
+    history, waiting, now = state.history, state.monitor.outages.waiting, time.time()
     assert history is not None
-    view, waiting = health.snapshot(), state.monitor.outages.waiting
     history.look(None if waiting is None else waiting.entries)
+    report = health_report(state)
     return Facts(
         now=now,
-        process=Process(
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            began=history.began,
-            has_looked=state.monitor.has_looked,
-            lag=PROCESS.longest,
-            near_connections=state.backend.near_connections,
-        ),
-        level=view.level,
-        level_name=LEVELS[view.level],
-        since=health.since,
-        means=LEVEL_MEANS[view.level],
-        logins=view.can(DATABASE, WRITE),
-        features=list(_features(state.settings, view.level)),
-        stores=list(_stores(health, now)),
-        shards=Shards(len(health.lost_shards), len(health.shards), health.lost_share),
-        journal=Journal(waiting.entries, waiting.oldest_seconds(now)) if waiting else Journal(None, None),
+        report=report,
+        since=state.health.since,
+        means=LEVEL_MEANS[report["level"]],
+        features=list(_features(state.settings, report["level"])),
+        stores=list(_stores(state.health, report["stores"], now)),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        began=history.began,
         budget=state.settings.request_budget,
         span=span,
         slices=history.slices(now - span),
@@ -128,18 +118,14 @@ def _features(settings: Settings, level: int) -> Iterator[FeatureNow]:
         yield FeatureNow(feature.name, feature.category, feature.priority, gets, WHAT_IT_GETS[gets])
 
 
-def _stores(health: Health, now: float) -> Iterator[Store]:
-    lost = health.open_stores()
-    for name in sorted({store for store, _ in health.breakers}):
-        opened = [at for way in (READ, WRITE) if (at := health.breakers[name, way].opened_at) is not None]
+def _stores(health: Health, used: Mapping[str, Mapping[str, bool]], now: float) -> Iterator[Store]:
+    for name, ways in used.items():
+        opened = [at for way in ways if (at := health.breakers[name, way].opened_at) is not None]
         error = health.error(name)
-        cause = None if error is None else cause_of(error)
         yield Store(
             name,
-            reads=(name, READ) not in lost,
-            writes=None if role_of(name) == REPLICA else (name, WRITE) not in lost,
-            cause=None if cause is None else cause.word,
-            cure="" if cause is None else cause.does,
-            link="" if cause is None else cause.link,
+            reads=ways[READ],
+            writes=None if role_of(name) == REPLICA else ways[WRITE],
+            cause=None if error is None else cause_of(error),
             since=now - (health.clock() - min(opened)) if opened else None,
         )

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from ...policy.causes import Cause
 from .history import LevelChange, Slice
-
-
-class Process(NamedTuple):
-    """The process that serves the page.
-
-    :param host: its name.
-    :param began: since when it remembers what happened, seconds since 1970.
-    :param has_looked: whether it has looked at every store once.
-    :param lag: seconds for which it was late of late.
-    :param near_connections: of its near cache.
-    """
-
-    pid: int
-    host: str
-    began: float
-    has_looked: bool
-    lag: float
-    near_connections: int
 
 
 class Store(NamedTuple):
@@ -38,10 +21,8 @@ class Store(NamedTuple):
     name: str
     reads: bool
     writes: bool | None
-    cause: str | None
+    cause: Cause | None
     since: float | None
-    cure: str = ""
-    link: str = ""
 
 
 class FeatureNow(NamedTuple):
@@ -57,33 +38,15 @@ class FeatureNow(NamedTuple):
     gets: str
 
 
-class Shards(NamedTuple):
-    """The shards of Redis. `lost_share`: the share (0–1) of all sessions that lies on those that are lost."""
-
-    lost: int
-    total: int
-    lost_share: float
-
-
-class Journal(NamedTuple):
-    """The journal of this host.
-
-    :param waiting: how many changes wait; None: it cannot be read.
-    :param oldest: seconds that the oldest of them has waited; None: none does, or none bears a time.
-    """
-
-    waiting: int | None
-    oldest: float | None
-
-
 class Facts(NamedTuple):
     """All facts on the page.
 
     :param now: seconds since 1970.
-    :param level: of the process now; of several shards, of the worst.
-    :param since: when that began, seconds since 1970.
+    :param report: of this process, as ``/healthz`` gives it.
+    :param since: when the present level began, seconds since 1970.
     :param means: what the level means, in a sentence.
-    :param logins: whether users can sign in.
+    :param host: on which the process runs.
+    :param began: since when it remembers what happened, seconds since 1970.
     :param budget: seconds that one request may wait for all stores together.
     :param span: seconds that the charts show, until now.
     :param slices: of that time, as far as this process remembers it, oldest first.
@@ -91,17 +54,20 @@ class Facts(NamedTuple):
     """
 
     now: float
-    process: Process
-    level: int
-    level_name: str
+    report: Mapping[str, Any]
     since: float
     means: str
-    logins: bool
     features: Sequence[FeatureNow]
     stores: Sequence[Store]
-    shards: Shards
-    journal: Journal
+    pid: int
+    host: str
+    began: float
     budget: float
     span: float
     slices: Sequence[Slice]
     changes: Sequence[LevelChange]
+
+    @property
+    def level(self) -> int:
+        """Return the level of the process now; of several shards, of the worst."""
+        return int(self.report["level"])

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from flask_langpont_session.ops.status_page.facts import Facts, FeatureNow, Journal, Process, Shards, Store
+from flask_langpont_session.ops.status_page.facts import Facts, FeatureNow, Store
 from flask_langpont_session.ops.status_page.history import LevelChange, Slice
+from flask_langpont_session.policy.causes import Cause
 from flask_langpont_session.policy.levels import LEVELS
 
 NOW = 1_700_000_000.0
 """22:13:20 UTC."""
+
+AWAY = Cause("unreachable", "start it", "outage")
 
 
 def minute(ago: int, **said: Any) -> Slice:
@@ -19,26 +22,33 @@ def minute(ago: int, **said: Any) -> Slice:
 
 
 def facts(**said: Any) -> Facts:
-    """All is well, and nothing has happened, but for what is said."""
-    level = said.get("level", 0)
+    """All is well, and nothing has happened, but for what is said; `report` and `level` are of the report."""
+    level = said.pop("level", 0)
+    report = {
+        "status": "ok",
+        "level": level,
+        "level_name": LEVELS[level],
+        "logins": True,
+        "process_lag_ms": 4,
+        "shards": {"lost": 0, "total": 1, "lost_share": 0.0},
+        "near_cache": {"connections": 1},
+        "journal": {"waiting": 0, "oldest_seconds": None},
+    }
     plain: dict[str, Any] = {
         "now": NOW,
-        "process": Process(1234, "web-1", NOW - 7200, has_looked=True, lag=0.004, near_connections=1),
-        "level": 0,
-        "level_name": LEVELS[level],
         "since": NOW - 120,
         "means": "Redis takes reads and writes.",
-        "logins": True,
         "features": [FeatureNow("ui_settings", "ui", "medium", "primary", "Redis")],
         "stores": [Store("primary", reads=True, writes=True, cause=None, since=None)],
-        "shards": Shards(0, 1, 0.0),
-        "journal": Journal(0, None),
+        "pid": 1234,
+        "host": "web-1",
+        "began": NOW - 7200,
         "budget": 0.3,
         "span": 3600.0,
         "slices": [],
         "changes": [LevelChange(NOW - 7200, level)],
     }
-    return Facts(**plain | said)
+    return Facts(report=report | said.pop("report", {}), **plain | said)
 
 
 def an_outage() -> Facts:
@@ -55,8 +65,8 @@ def an_outage() -> Facts:
             minutes.append(minute(ago, answers=answers, took=took, waiting=(20 - ago) * 13))
     stores = [
         Store("database", reads=True, writes=True, cause=None, since=None),
-        Store("primary", reads=False, writes=False, cause="unreachable", since=NOW - 1260),
-        Store("replica", reads=False, writes=None, cause="unreachable", since=NOW - 1200),
+        Store("primary", reads=False, writes=False, cause=AWAY, since=NOW - 1260),
+        Store("replica", reads=False, writes=None, cause=AWAY, since=NOW - 1200),
     ]
     local = "this host's copy; what is written waits in its journal and is merged"
     features = [
@@ -73,5 +83,5 @@ def an_outage() -> Facts:
         features=features,
         slices=minutes,
         changes=changes,
-        journal=Journal(260, 1203.0),
+        report={"journal": {"waiting": 260, "oldest_seconds": 1203.0}},
     )
