@@ -118,10 +118,10 @@ def costs_on(server: Valkey) -> dict[str, int]:
     """Return the bytecodes of each kind of request, with a server that runs already."""
     plain = Flask(__name__)
     plain.session_interface = _PlainInterface()
-    _add_views(plain)
+    add_views(plain)
     bare = _costs_of(plain)
     with application(REDIS_URL=server.url) as app:
-        _add_views(app)
+        add_views(app)
         return {name: number - bare[name] for name, number in _costs_of(app, server).items()}
 
 
@@ -139,7 +139,7 @@ def system_calls() -> dict[str, int] | None:
         for request in re.split(r'.*"/mark/(?=[a-z])', trace.read_text())[1:]:
             calls = re.findall(r"^(?!mmap)\w+\(", request, re.MULTILINE)
             numbers[request.partition("/")[0]].append(len(calls))
-    return {name: median_low(numbers[path]) for name, path in _paths()}
+    return {name: median_low(numbers[path]) for name, path in paths()}
 
 
 @contextmanager
@@ -172,7 +172,9 @@ def once_near(server: Valkey, read: Callable[[], T]) -> T:
     return found[-1]
 
 
-def _add_views(app: Flask) -> None:
+def add_views(app: Flask) -> None:
+    """Add the views whose requests are counted."""
+
     @app.get("/read-one/<_>")
     def read_one(_: str) -> str:
         return str(session.get("lang"))
@@ -199,7 +201,8 @@ def _add_views(app: Flask) -> None:
         return ""
 
 
-def _paths() -> Iterator[tuple[str, str]]:
+def paths() -> Iterator[tuple[str, str]]:
+    """Yield the name of each kind of request, and where its path begins."""
     return zip(GOALS, ("read-one", "read-all", "change-one", "read-change", "sign-in"), strict=True)
 
 
@@ -221,7 +224,7 @@ def _costs_of(
         assert answer.status_code == 200, answer.text
         return counted.number
 
-    return {name: median_low(cost(path, value) for value in range(_TRIES)) for name, path in _paths()}
+    return {name: median_low(cost(path, value) for value in range(_TRIES)) for name, path in paths()}
 
 
 def main() -> None:
@@ -231,7 +234,7 @@ def main() -> None:
             Valkey(Path(folder)) as server,
             application(REDIS_URL=server.url) as app,
         ):
-            _add_views(app)
+            add_views(app)
             _costs_of(app, server, _Marks)
         return
     print("| request | bytecodes | goal | system calls | goal |\n| --- | --- | --- | --- | --- |")

@@ -42,10 +42,10 @@ class Sent(NamedTuple):
 
 def _is_plain(loaded: Loaded, names: Iterable[str]) -> bool:
     """Return whether a session was read as Redis has it, and nothing of it has to move."""
+    if type(loaded) is Seen:
+        return not loaded.former
     if loaded.former or loaded.verdict not in (Verdict.VALID, Verdict.ANONYMOUS):
         return False
-    if type(loaded) is Seen:
-        return True
     found = [loaded.categories[name] for name in names if name in loaded.categories]
     return all(each.source == PRIMARY and each.is_as_read for each in found)
 

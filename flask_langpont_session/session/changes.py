@@ -28,9 +28,8 @@ class Changes:
     _bytes = 0  # of what was assigned, at most: a bound that only grows
 
     def __init__(self, context: SessionContext) -> None:
-        self._repository = context.repository
-        self._table = context.repository.table
-        self._most_bytes = context.repository.settings.max_category_bytes
+        self._repository = repository = context.repository
+        self._table, self._most_bytes = repository.table, repository.settings.max_category_bytes
         self.values: dict[str, Any] = {}
         self.assigned: dict[str, bytes] = {}
         self.deleted: set[str] = set()
@@ -78,8 +77,9 @@ class Changes:
         self.values[key] = value
         self.assigned[key] = encoded
         self._bytes += len(key) * 4 + len(encoded)
-        self.deleted.discard(key)
-        self.increments.pop(key, None)
+        if self.deleted or self.increments:
+            self.deleted.discard(key)
+            self.increments.pop(key, None)
 
     def delete(self, key: str, *, stored: bool) -> None:
         """Remove the key, in the store as well if it is stored."""

@@ -97,7 +97,7 @@ class Identity:
     @property
     def target(self) -> SessionId | None:
         """Return the session id to which this request's data belongs."""
-        return self.minted if self.minted is not None or self.is_signed_out else self.origin
+        return self.minted if self.minted is not None or self.state in _SIGNED_OUT else self.origin
 
     @property
     def made(self) -> SessionId | None:
@@ -117,7 +117,8 @@ class Identity:
     @property
     def is_untouched(self) -> bool:
         """Return whether :attr:`is_as_it_came`, and a save has nothing to do about the id."""
-        return self.is_as_it_came and not (self.must_end or self.must_wipe or self.is_restarted)
+        is_kept = self.state is IdState.KEPT
+        return is_kept and not (self.has_moved or self.must_end or self.must_wipe or self.is_restarted)
 
     @property
     def is_signed_out(self) -> bool:

@@ -68,7 +68,9 @@ def _look(session: Session, key: str) -> Seen | None:
 
 def _begin_work(session: Session) -> Work:
     """Begin the work of a request, which goes on from what the straight line has shown."""
-    origin, seen = session.read_cookie(), session.seen
+    origin, seen = session.origin, session.seen
+    if origin is NOT_READ:
+        origin = session.read_cookie()
     work = session.begun = Work(session.context, session.request, origin)
     work.transient, work.is_closed, session.seen = session.transient, session.is_closed, None
     if seen is None:
@@ -239,15 +241,16 @@ class Session(DictLike):
         if kind is not KeyKind.STORED:
             SpecialKeys(self).set(key, kind, value)
             return
-        work = self.work
-        category = self._feature_to_store(key).category
-        encoded = work.now.encode_fitting(key, value, category, work.loaded)
-        work.warn_if_closed(key)
-        if category == AUTH and not AuthKeys(self.work).is_to_be_stored(key, value, encoded):
-            work.now.values[key] = value
+        work = self.begun or _begin_work(self)
+        category, now = self._feature_to_store(key).category, work.now
+        encoded = now.encode_fitting(key, value, category, work.loaded)
+        if work.is_closed:
+            work.warn_if_closed(key)
+        if category == AUTH and not AuthKeys(work).is_to_be_stored(key, value, encoded):
+            now.values[key] = value
             return
-        work.context.on_use(key)
-        work.now.assign(key, value, encoded)
+        self.context.on_use(key)
+        now.assign(key, value, encoded)
 
     def _feature_to_store(self, key: str) -> Feature:
         try:

@@ -93,7 +93,6 @@ class Saving:
                 work.way = sent.scope
             return self.save(changes, sent)
         work.was_stored = work.forced = True
-        work.places = dict.fromkeys(changes, Kept.REDIS)
         now.mark_saved(changes)
         if work.loaded is not None and sent.written.shown is not None:
             work.loaded = sent.written.shown

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 import pytest
 
 from devservers.servers import Valkey
-from tools.cost import GOALS, costs_on, system_calls
+from flask_langpont_session.stores.redis import near
+from flask_langpont_session.stores.redis.wire import HEARS
+from tools.cost import GOALS, add_views, application, costs_on, paths, system_calls
+
+from .conftest import parts
+from .straight import Share, Site
 
 BUDGET: Mapping[tuple[int, int], tuple[int, ...]] = {
     (3, 11): (1038, 1783, 3283, 4030, 8320),
@@ -16,6 +21,14 @@ BUDGET: Mapping[tuple[int, int], tuple[int, ...]] = {
 }
 """Python's version → bytecodes of each request, in the order of :data:`tools.cost.GOALS`. Versions differ.
 ``python -m tools.cost`` prints the line of the one that runs it."""
+
+ON_LINE: Mapping[str, tuple[Share, Share]] = {
+    "read one": (Share(1, 1), Share()),
+    "read all": (Share(1, 1), Share()),
+    "change one": (Share(), Share(1, 1)),
+    "read + change": (Share(1, 1), Share(1, 1)),
+}
+"""How often each request asks the straight line for what it reads, and for a change, and is answered there."""
 
 CALLS = 3, 3, 11, 14, 7
 """Calls of the system by each request, in the same order."""
@@ -31,6 +44,26 @@ def test_no_request_costs_more_than_its_budget(primary: Valkey) -> None:
         pytest.skip(f"no budget is known for Python {version}: `python -m tools.cost` counts what there is")
     found, budget = costs_on(primary), dict(zip(GOALS, BUDGET[version], strict=True))
     assert {name: cost for name, cost in found.items() if abs(cost - budget[name]) > MARGIN * budget[name]} == {}
+
+
+@pytest.mark.skipif(not HEARS, reason="hiredis is too old to tell messages from replies")
+def test_each_of_these_requests_takes_the_straight_line(primary: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median of many does not show that some go the long way, each of which costs several times as much."""
+    monkeypatch.setattr(near, "SILENCE", 3600.0)  # a busy machine may let a second pass between two requests
+    with application(REDIS_URL=primary.url) as app:
+        add_views(app)
+        site, begins = Site(app), dict(paths())
+        browser = site.browser("one")
+        browser.get("/sign-in/0")
+        site.watch(monkeypatch)
+        site.wait_until_near("one")
+        with parts(app).monitor.paused():  # which looks at the connection, too
+            for name, shares in ON_LINE.items():
+                for value in range(10):
+                    site.wait_until_near("one")
+                    site.begin_count()
+                    browser.get(f"/{begins[name]}/{value}")
+                    assert (site.reads, site.changes) == shares, name
 
 
 def test_no_request_asks_the_system_more_often_than_its_budget() -> None:

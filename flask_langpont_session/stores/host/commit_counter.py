@@ -10,6 +10,7 @@ import os
 import struct
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 from ...support.files import PrivateNumbers
@@ -61,17 +62,19 @@ class CommitCounter:
 
     :param path: of the journal; None: this process has them for itself.
     :ivar numbers: the file.
+    :ivar word: returns what it begins with, the two numbers as they are.
     :raises OSError: there is no room for them, or the file is not this user's own.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.numbers = PrivateNumbers(path and counter_path(path))
+        self.word = partial(self.numbers.read, WORD, 0)
         if self.numbers.size < SIZE:
             self._fill()
 
     def committed(self) -> bytes | None:
         """Return what is equal to an earlier answer if there was no commit since; None: one may be about to happen."""
-        word = self.numbers.read(WORD, 0)
+        word = self.word()
         return word if word and word[:4] == word[4:] else None
 
     def begin(self) -> int:

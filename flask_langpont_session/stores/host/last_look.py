@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple
 
-from .commit_counter import WORD, CommitCounter
+from .commit_counter import CommitCounter
 from .file import JournalFile
 from .summary import NAMING
 
@@ -84,7 +84,7 @@ class LastLook:
         """Return whether nothing was committed since a look, and the file is not opened anew. Takes no lock."""
         counter = known.counter
         try:
-            return bool(counter and counter is self._file.counter and counter.numbers.read(WORD, 0) == known.word)
+            return counter is not None and counter is self._file.counter and counter.word() == known.word
         except OSError:
             return False
 

@@ -176,9 +176,11 @@ class Register:
         return self._is_later(WIPED, digest, category, version)
 
     def _note(self, at: int, digest: str, category: str, version: int) -> None:
+        own, former = self._tables[at]
         try:
-            for table in self._all(at):
-                table.note(digest, category, version // 1000 & _MS)
+            own.note(digest, category, version // 1000 & _MS)
+            if self._sides.has_met_former:
+                former.note(digest, category, version // 1000 & _MS)
         except OSError:
             return
 

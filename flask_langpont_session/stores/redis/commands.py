@@ -183,7 +183,8 @@ class Commands:
         prefix, codec = self.prefix, self._codec
         if codec.overhead:
             said = self._within(said, changes)
-        keys, arguments = [f"{prefix}:auth:{{{digest}}}"], list[Any]([said.head(guard, digest)])
+        keys = [f"{prefix}:auth:{{{digest}}}"]
+        arguments: list[Any] = [said.head(guard, digest)]
         for name, change in changes.items():
             keys.append(f"{prefix}:{name}:{{{digest}}}{behind}")
             arguments += change_arguments(change, codec.to_store_once(digest, name, change.sets))

@@ -174,10 +174,10 @@ class Lane:
             others = [other for other in self.copies(self.memory.entry(digest)) if other.lives_ms != copy.lives_ms]
             self.memory.put_near(digest, (copy, *others))
 
-    def copies(self, entry: Entry | None) -> list[Copy]:
-        """Return what this connection vouches for of a session."""
-        over = self.over
-        return [] if entry is None else [copy for copy in entry.near if copy.over is over]
+    def copies(self, entry: Entry | None) -> tuple[Copy, ...]:
+        """Return what this connection vouches for of a session. Those of one session are all of one connection."""
+        near = () if entry is None else entry.near
+        return near if near and near[0].over is self.over else ()
 
     def drop(self, digest: str) -> None:
         """Vouch for nothing of a session. Before the connection is given back."""

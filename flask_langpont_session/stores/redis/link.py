@@ -251,7 +251,7 @@ class Link:
         :param packed: the command.
         :param names: of the categories.
         :param until: monotonic seconds.
-        :return: None: the server refused it.
+        :return: None: the server refused it, or the script: nothing was written.
         :raises StoreError: the server did not answer: what became of it is not known.
         """
         try:
@@ -261,7 +261,7 @@ class Link:
             is_clock = type(now) is list and len(now) == 2
             if (not is_clock and not is_refusal(now)) or (done is None and not is_refusal(reply)):  # if busy, both
                 raise driver.InvalidResponse("no reply that this command has")
-            return done
+            return done if done is not None and done.versions else None
         except Exception as error:
             doubt(connection)
             raise self.translated(error, sent=True, reading=False) from None

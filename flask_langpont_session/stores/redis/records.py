@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     due_ms: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class Written:
     """The outcome of a write.
 
@@ -61,8 +61,8 @@ class Written:
     status: str
     versions: Mapping[str, Change] = field(default_factory=dict)
     category: str | None = None
-    is_held: bool = False
-    shown: Any = None
+    is_held: bool = field(default=False, init=False)
+    shown: Any = field(default=None, init=False)
 
 
 SINCE, TIME, ABSENT = "since", "time", "absent"

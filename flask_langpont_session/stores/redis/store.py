@@ -177,23 +177,23 @@ class RedisStore:
             return None
         if (connection := lane.take()) is None:
             return None
-        memory, done, is_clean, is_kept = self.memory, None, False, False
-        entry = memory.entry(digest)
+        done, give_back, is_kept, entry = None, lane.close, False, self.memory.entry(digest)
         try:
             said = Guarded(limits, self.server_identity.estimated_ms(until), write_id, bool(entry and entry.near))
             packed = WRITE.packed(*self.commands.writes(digest, changes, guard, said))
-            done, is_clean = self.link.over(connection, packed, changes, until), True
+            done = self.link.over(connection, packed, changes, until)
+            give_back = lane.give_back
         finally:
             try:  # whatever came of it
                 copies = lane.copies(entry)
                 change_id = near.change_ids.change(digest, copies[0].change_id if copies else None)
-                if done is not None and done.versions and change_id is not None:
-                    is_kept = memory.rewrite(digest, entry, copies, changes, done, change_id)
+                if done is not None and change_id is not None:
+                    is_kept = self.memory.rewrite(digest, entry, copies, changes, done, change_id)
             finally:  # also when a signal handler or a greenlet's end raises here
                 if not is_kept:
                     lane.drop(digest)
-                (lane.give_back if is_clean else lane.close)(connection)
-        return done if done is not None and done.versions else None
+                give_back(connection)
+        return done
 
     def push(self, row: AuthRow, stamp_ms: int, life_ms: int, *, timeout: float) -> str:
         """Put a row into its auth hash by compare-and-set. Return the answer of ``push.lua``."""

@@ -269,7 +269,7 @@ CLOCK, DONE = [b"1", b"2"], b"written%016d%b%016d" % (1, b"d" * 8, 2)
     ("said", "status"),
     [
         ([CLOCK, DONE], "written"),
-        ([CLOCK, [b"dead"]], "dead"),
+        ([CLOCK, [b"dead"]], None),
         ([CLOCK, BUSY], None),
         ([BUSY, BUSY], None),
         ([driver.NoPermissionError("NOPERM"), DONE], "written"),
