@@ -152,7 +152,7 @@ def test_a_p99_of_few_calls_is_one_slow_call() -> None:
 
 def test_the_documented_table_is_what_was_evaluated() -> None:
     """Paste the lines of ``table()`` into the page when this fails."""
-    text = (INFRA.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (INFRA / "README.md").read_text(encoding="utf-8")
     [found] = re.findall(r"<!-- recordings: begin -->\n(.*?)\n<!-- recordings: end -->", text, re.DOTALL)
     assert found == "\n".join(table())
 
@@ -160,7 +160,8 @@ def test_the_documented_table_is_what_was_evaluated() -> None:
 def table() -> list[str]:
     """Return the table of outages and told alarms in Markdown, one line each."""
     rows = {
-        title(kind): ", ".join(f"[{name}](#{name.lower()})" for name in sorted(expected.told)) or "–"
+        title(kind): ", ".join(f"[{name}](../docs/operations.md#{name.lower()})" for name in sorted(expected.told))
+        or "–"
         for kind, expected in EXPECTED.items()
     }
     return [
