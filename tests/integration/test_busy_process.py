@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy.exc import OperationalError
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.events import StoreLost
-from flask_langpont_session.policy.errors import StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
-from flask_langpont_session.support.lag import PROCESS, Lag
 from flask_langpont_session.testing import captured_events
 
 from .behind import emptied
@@ -159,63 +154,6 @@ def test_a_redis_that_hangs_is_noticed_by_a_late_process(
     record_property("noticed after, seconds", took)
     assert took < LONG
     assert not users.strangers
-
-
-@pytest.mark.parametrize("is_behind", [False, True])
-def test_a_lock_that_a_late_process_waits_for_is_tried_again(
-    make_busy: Callable[..., Flask], sqlite_url: str, monkeypatch: pytest.MonkeyPatch, is_behind: bool
-) -> None:
-    """A thread of the same process may have it, and be late as well; one that is on time is told at once."""
-    app = make_busy()
-    database = parts(app).backend.database
-    monkeypatch.setattr(Lag, "is_behind", is_behind)
-    monkeypatch.setattr(PROCESS, "passed", lambda: 0.0)
-    with parts(app).monitor.paused(), closing(sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None,
-                                                              check_same_thread=False)) as other:  # fmt: skip
-        other.execute("BEGIN IMMEDIATE")
-        timer = threading.Timer(0.5, other.execute, ("ROLLBACK",))
-        timer.start()
-        if is_behind:
-            assert database.kill("x" * 43) is None
-        else:
-            with pytest.raises(StoreError, match="SQLITE_BUSY"):
-                database.kill("x" * 43)
-        timer.join(LONG)
-
-
-def test_what_is_tried_again_has_the_rest_of_the_time(
-    make_busy: Callable[..., Flask], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock that stays is told as one: the wait for it ends before the call is given up as if nothing had answered."""
-    app = make_busy(DATABASE_TIMEOUT=2.0, REQUEST_BUDGET=5.0)
-    database, moments = parts(app).backend.database, itertools.chain([0.0, 1.2], itertools.repeat(9.0))
-    here, really = threading.current_thread(), PROCESS.passed
-
-    def passed() -> float:
-        """Other threads have their own time."""
-        return next(moments) if threading.current_thread() is here else really()
-
-    waits: list[float] = []
-    patience = database.connections.patience
-
-    def noted(seconds: float) -> AbstractContextManager[None]:
-        waits.append(seconds)
-        return patience(seconds)
-
-    monkeypatch.setattr(database.connections, "patience", noted)
-    path = sqlite_url.partition("///")[2]
-
-    def write() -> None:
-        with database.connections.writing():
-            pass
-
-    with parts(app).monitor.paused(), closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(Lag, "is_behind", True)
-        monkeypatch.setattr(PROCESS, "passed", passed)
-        with pytest.raises(OperationalError, match="locked"):
-            database.calls._insisting(write, 2.0)
-    assert waits == [pytest.approx(0.5)]
 
 
 def test_a_database_that_hangs_is_noticed_by_a_late_process(

@@ -14,13 +14,13 @@ from flask import Flask
 
 from devservers.processes import LONG, wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.events import DataLost, RecordSetAside, ServerChanged
+from flask_langpont_session.events import DataLost, ServerChanged
 from flask_langpont_session.stores.redis.commands import READ
 from flask_langpont_session.testing import captured_events, switched_off
 from tests.faults.proxy import STALL_REPLY, FaultProxy
-from tests.support.auth_records import say, says
+from tests.support.auth_records import say
 
-from .behind import age_entry, browser, elsewhere, entry, is_home, key, now_ms, questions, row, sign_in, who
+from .behind import browser, elsewhere, entry, is_home, key, now_ms, questions, row, sign_in, who
 from .conftest import MakeApp, cookie_of, parts, redis_store
 from .looks import (
     look,
@@ -59,13 +59,6 @@ def looks(*apps: Flask) -> list[object]:
     return found
 
 
-def loss_noticed(app: Flask) -> list[object]:
-    """Return the events of a worker that looks at the canary, before it brings anything to Redis."""
-    with captured_events(app) as events:
-        parts(app).monitor.recovery.look_for_losses("primary", 1.0)
-    return events
-
-
 def trust_since(app: Flask) -> int:
     """Since when what was stamped counts for a worker."""
     return redis_store(app).server_identity.trust_since_ms
@@ -82,25 +75,6 @@ def connections(server: Valkey) -> int:
     """Return how many connections a server has accepted so far."""
     with server.client() as client:
         return int(client.info("stats")["total_connections_received"])
-
-
-class Snapshot:
-    """A copy of everything in a server, as an operator would restore it: behind connections that stay."""
-
-    def __init__(self, server: Valkey) -> None:
-        self._server = server
-        with self._raw() as client:
-            self._values = {name: (client.dump(name), client.pttl(name)) for name in client.scan_iter()}
-
-    def restore(self) -> None:
-        with self._raw() as client, client.pipeline() as pipe:
-            pipe.flushall()
-            for name, (value, left) in self._values.items():
-                pipe.restore(name, max(0, left), value)
-            pipe.execute()
-
-    def _raw(self) -> Any:
-        return self._server.client(text=False)
 
 
 # -- emptied, behind connections that stay -----------------------------------------------------------------------------
@@ -132,90 +106,6 @@ def test_a_loss_is_reported_as_what_it_is(workers: Workers, primary: Valkey) -> 
 
 
 # -- restored from an older snapshot, behind connections that stay -----------------------------------------------------
-
-
-def test_s9_an_older_snapshot_is_noticed_by_every_worker(workers: Workers, primary: Valkey) -> None:
-    """S9: the canary is there, and smaller than it was. The worker that notices writes a new one, which tells the
-    others."""
-    snapshot = Snapshot(primary)
-    assert looks(*workers) == []
-    began = now_ms(primary)
-    snapshot.restore()
-    for app in workers:
-        assert trust_since(app) < began
-        assert looks(app).count(DataLost("primary")) == 1
-        assert trust_since(app) >= began
-    assert DataLost("primary") not in looks(*workers)
-
-
-def test_i1_a_restored_session_stays_dead(workers: Workers, primary: Valkey) -> None:
-    """I1, I4: the snapshot has it alive, with a young stamp. A worker that has seen it die never shows it; one that has
-    not asks."""
-    client = sign_in(workers.worker)
-    assert [who(app, client) for app in workers] == ["7"] * 3
-    snapshot = Snapshot(primary)
-    looks(*workers)
-    client.post("/logout")
-    assert entry(primary, client.digest)["@live"] == "0"
-    snapshot.restore()
-    assert entry(primary, client.digest)["@live"] == "1"
-    assert who(workers.worker, client) is None
-    for app in (workers.sibling, workers.elsewhere):
-        snapshot.restore()
-        assert asks(app, client) is False  # until a worker notices: the lease
-        assert DataLost("primary") in loss_noticed(app)
-        assert asks(app, client, None)
-    assert entry(primary, client.digest)["@live"] == "0"
-    assert not row(workers.worker, client.digest)["live"]
-
-
-def test_i1_a_restored_session_is_brought_up_to_date_by_the_monitor(workers: Workers, primary: Valkey) -> None:
-    """I1, I6: without any request: the row says that it is dead, and Redis is told again."""
-    client, other = sign_in(workers.worker), sign_in(workers.worker)
-    snapshot = Snapshot(primary)
-    looks(*workers)
-    client.post("/logout")
-    other.post("/set", json={"user_role": "guest"})
-    snapshot.restore()
-    assert entry(primary, client.digest)["@live"] == "1"
-    assert entry(primary, other.digest)["user_role"] == '"user"'
-    look(workers.elsewhere)
-    assert entry(primary, client.digest)["@live"] == "0"
-    assert entry(primary, other.digest)["user_role"] == '"guest"'
-
-
-def test_i4_a_right_that_was_seen_withdrawn_is_not_shown_from_a_snapshot(workers: Workers, primary: Valkey) -> None:
-    """I4: before any worker has noticed: the minimum version of the worker that has seen the newer one stands."""
-    client = sign_in(workers.worker)
-    client.post("/set", json={"user_role": "editor"})
-    assert [who(app, client) for app in workers] == ["7"] * 3
-    snapshot = Snapshot(primary)
-    client.post("/set", json={"user_role": "guest"})
-    for app in workers:
-        assert browser(app, client.cookie).get("/get/user_role").json["value"] == "guest"
-    snapshot.restore()
-    assert entry(primary, client.digest)["user_role"] == '"editor"'
-    for app in workers:
-        assert browser(app, client.cookie).get("/get/user_role").json["value"] == "guest"
-    assert entry(primary, client.digest)["user_role"] == '"guest"'
-
-
-def test_i3_after_a_loss_only_grace_carries_a_session_without_the_database(workers: Workers, primary: Valkey) -> None:
-    """I3: an unbroken view carries it for an hour; after an incident a confirmation counts for GRACE (300 s)."""
-    client = sign_in(workers.elsewhere)
-    app = workers.sibling  # has no copy of its own
-    snapshot = Snapshot(primary)
-    looks(*workers)
-    for minutes, expected in ((4, "7"), (6, None)):
-        snapshot.restore()
-        age_entry(primary, client.digest, minutes * 60_000, "@at")
-        parts(app).backend.memory.forget(client.digest)
-        with switched_off(app, "database"):
-            redis_store(app).server_identity.trust_since_ms = 0
-            assert who(app, client) == "7"
-            parts(app).backend.memory.forget(client.digest)
-            assert DataLost("primary") in loss_noticed(app)
-            assert who(app, client) == expected
 
 
 # -- another server, or the same one over a new connection -------------------------------------------------------------
@@ -260,21 +150,6 @@ def test_s5_a_new_worker_of_the_host_goes_on_where_the_others_are(
 
 
 # -- read repair -------------------------------------------------------------------------------------------------------
-
-
-def test_i1_a_tombstone_kills_a_row_that_still_lives(workers: Workers, primary: Valkey) -> None:
-    """I1: the worker that was to tell the database has died with its journal; any read makes up for it, once."""
-    client = sign_in(workers.worker)
-    with primary.client() as redis:
-        say(redis, key(client.digest), {"@live": "0"})
-    assert row(workers.worker, client.digest)["live"]
-    for app in (workers.elsewhere, workers.sibling):
-        assert who(app, client) is None
-    found = row(workers.worker, client.digest)
-    assert (found["live"], found["version"]) == (False, 2)
-    with primary.client() as redis:
-        redis.flushall()
-    assert [who(app, client) for app in workers] == [None] * 3
 
 
 def test_i1_a_repair_that_cannot_be_made_now_is_made_later(workers: Workers, primary: Valkey) -> None:
@@ -363,34 +238,3 @@ def test_i10_a_crossed_reply_shows_no_other_user(
         assert client.get("/who").json["user"] == user
     assert mine.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
     assert other.get("/who").json == {"user": "8", "level": 0, "lang": "en"}
-
-
-def test_i10_a_crossed_reply_is_no_answer_when_the_database_is_silent(
-    behind_proxy: Flask, proxy: FaultProxy, primary: Valkey
-) -> None:
-    """I8, I9, I10: no store can say which user this is, so there is none; the session itself is none the worse."""
-    app = behind_proxy
-    mine, other = sign_in(app, "7"), sign_in(app, "8")
-    with switched_off(app, "database"):
-        parts(app).backend.memory.forget(mine.digest)
-        response = get_with_the_reply_of(app, proxy, mine, other.digest, *ALL)
-        assert response.json["user"] is None
-        assert cookie_of(response) is None
-        assert mine.get("/who").json["user"] == "7"
-    assert mine.get("/who").json["user"] == "7"
-    assert row(app, mine.digest)["live"]
-
-
-def test_i10_a_record_of_another_session_is_quarantined(workers: Workers, primary: Valkey) -> None:
-    """I10: put there by mistake: out of the way for a day, and the right one comes from the database."""
-    mine, other = sign_in(workers.worker, "7"), sign_in(workers.worker, "8")
-    with primary.client() as redis:
-        redis.copy(key(other.digest), key(mine.digest), replace=True)
-    with captured_events(workers.worker) as events:
-        assert who(workers.worker, mine) == "7"
-    assert events == [RecordSetAside("primary", "auth")]
-    with primary.client() as redis:
-        assert says(redis, f"{key(mine.digest)}:aside")["@d"] == other.digest[:11]
-        assert 0 < redis.pttl(f"{key(mine.digest)}:aside") <= 86_400_000
-    assert entry(primary, mine.digest)["_user_id"] == '"7"'
-    assert who(workers.worker, other) == "8"

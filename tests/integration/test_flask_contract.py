@@ -26,7 +26,6 @@ from flask import (
 )
 from flask.sessions import SessionMixin
 from markupsafe import Markup
-from werkzeug.http import parse_date
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
@@ -35,7 +34,7 @@ from flask_langpont_session.testing import switched_off
 
 from .behind import digest, row_of, sign_in, stored, wait_for_level
 from .conftest import MakeApp, close, cookie_of, parts
-from .counting import evals, wait_for_monitors
+from .counting import evals
 from .forms_site import browser, records
 
 
@@ -371,22 +370,6 @@ def test_a_save_without_a_session_does_nothing(app: Flask) -> None:
     assert "Vary" not in response.headers
 
 
-def test_a_view_that_raises_keeps_its_changes_as_flask_does(app: Flask) -> None:
-    """500, the session as the view left it, and a cookie for a new one."""
-    app.config["PROPAGATE_EXCEPTIONS"] = False
-
-    @app.post("/broken")
-    def broken() -> str:
-        session["lang"] = "jp"
-        raise RuntimeError("broken")
-
-    client = browser(app)
-    response = client.post("/broken")
-    assert response.status_code == 500
-    assert cookie_of(response)
-    assert client.get("/all").json == {"lang": "jp"}
-
-
 def test_without_a_secret_key_flask_explains_it(app: Flask) -> None:
     """No key, no session: Flask's own error where a view writes, a page where none does."""
     app.secret_key = None
@@ -588,45 +571,6 @@ def test_a_session_is_a_mutable_mapping(app: Flask) -> None:
             raw.popitem()
 
 
-def test_a_value_is_the_same_object_within_a_request(app: Flask) -> None:
-    """Two reads give one list, so that a change through either is seen by both, and stored."""
-
-    @app.post("/twice")
-    def twice() -> str:
-        session["cart"].append(2)
-        assert session["cart"] == [1, 2]
-        session["cart"].append(3)
-        return ""
-
-    client = browser(app)
-    client.post("/set", json={"cart": [1]})
-    client.post("/twice")
-    assert client.get("/get/cart").json["value"] == [1, 2, 3]
-
-
-def test_a_value_that_cannot_be_read_is_in_no_listing(app: Flask, primary: Valkey) -> None:
-    """It counts as absent, so that ``dict(session)``, ``items()`` and a template that shows both do not fail."""
-
-    @app.get("/listing")
-    def listing() -> Any:
-        found = dict(session)
-        assert dict(session.items()) == found == dict(ours().category("ui"))
-        assert sorted(session) == sorted(found)
-        assert len(session) == len(found)
-        assert "theme" not in session
-        return jsonify(found)
-
-    client = browser(app)
-    cookie = cookie_of(client.post("/set", json={"lang": "jp", "theme": "dark"}))
-    wait_for_monitors()
-    with primary.client() as redis:
-        redis.hset(f"session:ui:{{{digest(cookie)}}}", "theme", b"\xff")
-    parts(app).backend.memory.clear()  # a worker that has written it knows what it should be
-    response = client.get("/listing")
-    assert response.status_code == 200
-    assert response.json == {"lang": "jp"}
-
-
 def test_a_key_that_no_feature_claims_is_logged_once(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     """The catch-all takes it, and the log names it once, without its value."""
     client = browser(app)
@@ -670,100 +614,8 @@ def test_a_session_says_where_it_stands(make_app: MakeApp) -> None:
 
 # -- permanent sessions ------------------------------------------------------------------------------------------------
 
-PERMANENT = timedelta(days=10)
-
-BUSY = 60
-"""Seconds that may pass on a busy machine between a response and the look at what it left."""
-
-
-def expires_in(response: Any) -> float | None:
-    """Seconds until the session cookie of a response runs out; None: when the browser is closed."""
-    [header] = [h for h in response.headers.getlist("Set-Cookie") if h.startswith("session=")]
-    found = [part.strip()[8:] for part in header.split(";") if part.strip().startswith("Expires=")]
-    if not found:
-        return None
-    when = parse_date(found[0])
-    assert when is not None
-    return (when - datetime.now(UTC)).total_seconds()
-
-
-def with_permanent(app: Flask) -> Flask:
-    app.config["PERMANENT_SESSION_LIFETIME"] = PERMANENT
-
-    @app.post("/permanent/<int:flag>")
-    def permanent(flag: int) -> str:
-        session.permanent = bool(flag)
-        session["theme"] = "dark"
-        return str(session.permanent)
-
-    @app.post("/permanent-login")
-    def permanent_login() -> str:
-        session.permanent = True
-        session["_user_id"] = "7"
-        return ""
-
-    @app.get("/is-permanent")
-    def is_permanent() -> Any:
-        return jsonify([session.permanent, session.get("_permanent"), "_permanent" in session, dict(session)])
-
-    return app
-
-
-def test_a_permanent_session_outlives_the_browser(app: Flask) -> None:
-    """Expires on the cookie, the flag in it and not in the data; without it a session cookie without Expires."""
-    with_permanent(app)
-    client = browser(app)
-    response = client.post("/permanent/1")
-    assert response.text == "True"
-    assert expires_in(response) == pytest.approx(PERMANENT.total_seconds(), abs=BUSY)
-    assert client.get("/is-permanent").json == [True, True, True, {"theme": "dark"}]
-    usual = browser(app)
-    assert expires_in(usual.post("/permanent/0")) is None
-    assert usual.get("/is-permanent").json == [False, False, False, {"theme": "dark"}]
-
 
 # -- ids and dates -----------------------------------------------------------------------------------------------------
-
-
-def test_regenerate_without_an_id_or_of_a_dead_session_changes_nothing(app: Flask, primary: Valkey) -> None:
-    """There is nothing to replace; a dead id gets no living successor without a sign-in (C3)."""
-
-    @app.post("/regenerate")
-    def regenerate() -> str:
-        ours().regenerate()
-        return ""
-
-    assert cookie_of(browser(app).post("/regenerate")) is None
-    client = sign_in(app)
-    client.post("/logout")
-    assert cookie_of(browser(app, client.cookie).post("/regenerate")) is None
-    assert [key for key in records(app, primary)[0] if ":auth:" not in key] == []
-
-
-def test_regenerate_keeps_user_data_and_pending_changes(app: Flask) -> None:
-    """Data that is set before and after it in the same request lands under the new id; the old one is dead."""
-
-    @app.post("/regenerate")
-    def regenerate() -> str:
-        session["lang"] = "en"
-        ours().increment("usage_count")
-        ours().regenerate()
-        session["theme"] = "dark"
-        return ""
-
-    client = sign_in(app)
-    client.post("/set", json={"usage_count": 2, "cart": [1]})
-    cookie = cookie_of(client.post("/regenerate"))
-    assert cookie
-    assert digest(cookie) != digest(client.cookie)
-    found = client.get("/all").json
-    assert found == {
-        "_user_id": "7", "_fresh": True, "user_role": "user", "lang": "en", "usage_count": 3, "cart": [1],
-        "theme": "dark",
-    }  # fmt: skip
-    assert browser(app, client.cookie).get("/all").json == {}
-    assert not row_of(app, client.cookie).live
-    assert row_of(app, cookie).live
 
 
 def test_dates_of_a_session_are_kept_by_the_package(app: Flask, primary: Valkey) -> None:
@@ -814,26 +666,6 @@ def test_flashes_survive_a_redirect_with_their_types(app: Flask, primary: Valkey
 # -- where there is no page --------------------------------------------------------------------------------------------
 
 
-def test_an_error_page_may_use_the_session(app: Flask) -> None:
-    """A 404 handler that greets the user reads the session as any page does."""
-
-    @app.errorhandler(404)
-    def missing(error: Any) -> tuple[str, int]:
-        return f"not here, {session.get('_user_id')}", 404
-
-    assert sign_in(app).get("/none").text == "not here, 7"
-
-
-def test_a_request_context_without_a_request_has_a_session(app: Flask, primary: Valkey) -> None:
-    """``app.test_request_context()`` in a shell: readable, writable, and nothing is stored by leaving it."""
-    with app.test_request_context():
-        assert session.get("lang") is None
-        session["lang"] = "jp"
-        assert session["lang"] == "jp"
-        assert session.new
-    assert records(app, primary) == ([], 0)
-
-
 def test_one_interface_serves_several_applications(make_app: MakeApp, tmp_path: Any) -> None:
     """Each has its own parts, prefix, secret and cookie name; a view of one that calls the other mixes nothing up."""
     one = make_app(SESSION_COOKIE_NAME="one")
@@ -861,28 +693,6 @@ def test_the_extension_is_set_up_once_per_application(app: Flask) -> None:
     with pytest.raises(RuntimeError, match=r"already set up .* app\.session_interface"):
         LangPontSession(app)
     assert app.session_interface is interface
-
-
-def test_a_slow_reader_does_not_keep_others_waiting(app: Flask) -> None:
-    """Requests of one session run side by side: there is no lock per session."""
-    inside = threading.Barrier(2)
-
-    @app.get("/together")
-    def together() -> str:
-        session.get("lang")
-        inside.wait(10)  # breaks, and fails the request, unless both are here at once
-        return "both"
-
-    cookie = cookie_of(browser(app).post("/set", json={"lang": "jp"}))
-    answers: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(browser(app, cookie).get("/together").text)) for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == ["both", "both"]
 
 
 def test_a_killed_primary_in_the_middle_of_a_request_fails_no_request(app: Flask, primary: Valkey) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ from flask_langpont_session.metrics.recorder import NotKept
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.testing import switched_off
 
-from .behind import emptied, row_of, stored, wait_for_level, wait_until_home
+from .behind import emptied, row_of, stored, wait_for_level
 from .conftest import MakeApp, cookie_of, parts
-from .counting import evals
 from .small_disk import Disk
 
 HIGH, MEDIUM = {"input_text": "paid"}, {"theme": "dark"}
@@ -99,81 +96,6 @@ def test_auth_of_a_user_is_in_the_database(app: Flask) -> None:
     assert both == {"place": "redis", "kept": {"auth": "database", "translation": "redis"}}
 
 
-def test_level_1_keeps_what_the_table_keeps(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """The replica answers reads, the primary is gone: the journal has it, or nothing has."""
-    app = with_views(make_app(REPLICA_URL=replica.url))
-    client = app.test_client()
-    client.post("/set", json={"input_text": "before"})
-    primary.kill()
-    client.get("/all")
-    wait_for_level(app, 1)
-    assert client.post("/pay", json=HIGH).json == {"place": "journal", "kept": {"translation": "journal"}}
-    assert client.post("/pay", json=MEDIUM).json == {"place": "nowhere", "kept": {"ui": "nowhere"}}
-
-
-def test_level_2_keeps_what_the_table_keeps(app: Flask, client: Any, primary: Valkey) -> None:
-    """A flush at level 2 keeps what the table keeps, and its answer is true afterwards."""
-    primary.kill()
-    client.get("/all")
-    wait_for_level(app, 2)
-    both = client.post("/pay", json=HIGH | MEDIUM).json
-    assert both == {"place": "nowhere", "kept": {"translation": "journal", "ui": "nowhere"}}
-    assert client.post("/pay", json={"source_lang": "ja"}).json["place"] == "journal"
-    assert losses(app) == {("request_only_writes", "level 2", "ui"): 1}
-    primary.start()
-    wait_until_home(app)
-    found = client.get("/all").json
-    assert (found["input_text"], found["source_lang"]) == ("paid", "ja")
-    assert "theme" not in found
-
-
-def test_a_category_is_where_its_worst_part_is(app: Flask, client: Any, primary: Valkey) -> None:
-    """One feature of it is kept, another one lasts for the request."""
-    primary.kill()
-    client.get("/all")
-    wait_for_level(app, 2)
-    assert client.post("/pay", json=HIGH | {"analysis_result": "x"}).json["kept"] == {"translation": "nowhere"}
-
-
-@pytest.mark.parametrize("down", [(), ("database",)], ids=["to level 2", "to level 4"])
-def test_what_a_view_was_told_holds_where_redis_is_lost_before_its_save(
-    app: Flask, client: Any, primary: Valkey, down: tuple[str, ...]
-) -> None:
-    """I19: at level 0 every feature could be used, so all of it is kept, whatever the save finds out."""
-    found: dict[str, Any] = {}
-
-    def pay() -> dict[str, str]:
-        found.update(text=session["input_text"], level=session.level, can=session.available("ui_settings"))
-        primary.kill()
-        session.update(HIGH | MEDIUM)
-        session.flush()
-        found["then"] = session.level
-        return dict(session.kept)
-
-    with switched_off(app, *down):
-        view(app, pay)
-        assert client.post("/do").json == {"translation": "journal", "ui": "journal"}
-        assert found == {"text": "before", "level": 0, "can": True, "then": 4 if down else 2}
-    assert not losses(app)
-    primary.start()
-    wait_until_home(app)
-    shown = client.get("/all").json
-    assert (shown["input_text"], shown["theme"]) == ("paid", "dark")
-
-
-@pytest.mark.parametrize("down", [("primary",), ("primary", "database")], ids=["level 3", "level 4"])
-def test_levels_3_and_4_keep_nothing(make_app: MakeApp, down: tuple[str, ...]) -> None:
-    """I19: nor does the end of the request. It is counted once."""
-    app = with_views(make_app(LOCAL_CACHE_TTL=1))
-    client = app.test_client()
-    client.post("/set", json={"input_text": "before"})
-    with switched_off(app, *down):
-        wait_for_level(app, 4 if "database" in down else 3)
-        level = parts(app).health.level
-        assert client.post("/pay", json=HIGH).json == {"place": "nowhere", "kept": {"translation": "nowhere"}}
-    assert losses(app) == {("request_only_writes", f"level {level}", "translation"): 1}
-
-
 def test_a_full_journal_is_nowhere(app: Flask, client: Any, primary: Valkey) -> None:
     """I19: it is counted once, not again at the end of the request; with room again the next one is kept."""
     disk = Disk(app)
@@ -200,58 +122,7 @@ def test_a_journal_that_fails_is_nowhere(app: Flask, client: Any, primary: Valke
     assert losses(app) == {("writes_lost", "journal failed", "translation"): 1}
 
 
-def test_what_could_not_be_stored_is_nowhere(app: Flask, client: Any) -> None:
-    """It grew inside the value, so no assignment could refuse it. What was stored beside it, is."""
-
-    def grow(*others: str) -> Any:
-        session["input_text"] = long = ["x"]
-        for key in others:
-            session[key] = "small"
-        long[0] *= 70_000
-        return [session.flush(), dict(session.kept)]
-
-    app.testing = False  # where it would be raised
-    view(app, grow)
-    assert client.post("/do").json == ["nowhere", {"translation": "nowhere"}]
-    view(app, partial(grow, "context_info"))
-    assert client.post("/do").json == ["redis", {"translation": "redis"}]
-    assert client.get("/get/input_text").json["value"] == "before"
-    assert client.get("/get/context_info").json["value"] == "small"
-
-
-def test_nothing_to_save_is_none(app: Flask, client: Any, primary: Valkey) -> None:
-    """No store is asked."""
-
-    def look() -> Any:
-        before = evals(primary)
-        place = session.flush()
-        return [place, dict(session.kept), evals(primary) - before]
-
-    view(app, look)
-    assert client.post("/do").json == [None, {}, 0]
-
-
 # -- the rest of the request -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reads", [True, False])
-def test_what_is_saved_is_not_saved_again(app: Flask, client: Any, primary: Valkey, reads: bool) -> None:
-    """Saved changes are saved again neither by another flush nor at the end of the request."""
-    for value in ("paid", ["paid"], {"a": [1]}):
-        after: list[int] = []
-
-        def pay(value: Any = value, after: list[int] = after) -> Any:
-            if reads:
-                session.get("input_text")
-            session["input_text"] = value
-            session.flush()
-            after.append(evals(primary))
-            return [session.flush(), "input_text" in list(session) if reads else True]
-
-        view(app, pay)
-        assert client.post("/do").json == [None, True]
-        assert evals(primary) == after[0]
-        assert client.get("/get/input_text").json["value"] == value
 
 
 def test_it_may_be_called_again_and_again(app: Flask, client: Any, primary: Valkey) -> None:
@@ -313,20 +184,6 @@ def test_a_visitor_without_an_id_gets_its_cookie_at_the_end(app: Flask) -> None:
     assert cookie_of(response)
     assert client.get("/all").json == {"input_text": "paid", "theme": "dark"}
     assert parts(app).recorder.counters()["sessions_created"] == 1
-
-
-def test_a_visitor_without_an_id_and_without_a_place_gets_no_cookie(app: Flask, primary: Valkey) -> None:
-    """There is nothing that it would lead to."""
-    primary.kill()
-    client: Any = app.test_client()
-    client.post("/pay", json=MEDIUM)
-    wait_for_level(app, 2)
-    before = losses(app)  # by that request, if the monitor had noticed before it
-    client = app.test_client()
-    response = client.post("/pay", json=MEDIUM)
-    assert response.json["place"] == "nowhere"
-    assert cookie_of(response) is None
-    assert Counter(losses(app)) - Counter(before) == {("request_only_writes", "level 2", "ui"): 1}
 
 
 def test_signing_in_after_a_flush_takes_the_data_along(app: Flask) -> None:
@@ -485,14 +342,3 @@ def test_a_refused_grant_is_refused_in_the_view(on_postgres: Flask, postgres: Po
     assert cookie_of(response) is None
     found = client.get("/all").json
     assert (found["_user_id"], found["user_role"]) == ("7", "user")
-
-
-def test_a_refused_grant_that_the_view_lets_through_is_a_503(on_postgres: Flask, postgres: Postgres) -> None:
-    """The refused grant gives a 503, as one at the end of the request does."""
-    client = on_postgres.test_client()
-    client.post("/set", json={"lang": "jp"})
-    postgres.kill()
-    response = client.post("/pay", json={"_user_id": "7"})
-    assert response.status_code == 503
-    assert response.headers["Retry-After"]
-    assert cookie_of(response) is None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask import Flask, jsonify, request
 
-from devservers.processes import LONG
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import requires_fresh, session
 from flask_langpont_session.stores.sql.database import Database
@@ -22,14 +20,13 @@ from .behind import (
     emptied,
     entry,
     key,
-    outcomes,
     questions,
     row,
     sign_in,
     wait_until_home,
     wait_until_lost,
 )
-from .conftest import MakeApp, cookie_of, parts, redis_store
+from .conftest import MakeApp, cookie_of, parts
 
 """A busy machine is no outage."""
 
@@ -121,63 +118,6 @@ def test_i2_a_change_of_rights_elsewhere_is_seen_at_once(app: Flask) -> None:
     assert questions(app) == asked
 
 
-def test_each_call_is_a_question(app: Flask) -> None:
-    """Each call asks the database, however young the lease is, and however often it is called within a request."""
-
-    @app.get("/twice")
-    def twice() -> Any:
-        first = session.fresh()
-        killed_elsewhere(app, session.digest)
-        return jsonify([first, session.fresh(), session.fresh()])
-
-    client = sign_in(app)
-    asked = questions(app)
-    assert client.get("/twice").json == [True, False, False]
-    assert questions(app) == asked + 2  # the dead one is remembered
-    assert client.get("/who").json["user"] is None
-
-
-def test_no_other_store_answers_a_fresh_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I2: a query that is under way began before: its answer may be from before a revocation."""
-    client = sign_in(app)
-    has_read, may_answer = threading.Event(), threading.Event()
-    load = Database.load
-
-    def late_answer(self: Database, name: str, **more: Any) -> Any:
-        answer = load(self, name, **more)
-        if not has_read.is_set():
-            has_read.set()
-            assert may_answer.wait(LONG)
-        return answer
-
-    monkeypatch.setattr(Database, "load", late_answer)
-    server_identity = redis_store(app).server_identity
-    server_identity.trust_since_ms += HOUR  # no lease holds
-    users: list[Any] = []
-    reader = threading.Thread(target=lambda: users.append(browser(app, client.cookie).get("/who").json["user"]))
-    reader.start()
-    try:
-        assert has_read.wait(LONG)
-        server_identity.trust_since_ms -= HOUR
-        killed_elsewhere(app, client.digest)
-        answer = fresh(browser(app, client.cookie))
-        assert (answer["before"]["user"], answer["fresh"], answer["unverified"]) == ("7", False, False)
-        assert reader.is_alive()
-    finally:
-        may_answer.set()
-        reader.join(LONG)
-    assert client.get("/who").json["user"] is None
-
-
-def test_a_fresh_first_look_is_one_question(app: Flask) -> None:
-    """Nothing has to be read from another store before: one query, also when no lease holds."""
-    client = sign_in(app)
-    redis_store(app).server_identity.trust_since_ms += HOUR
-    asked = questions(app)
-    assert client.post("/pay").status_code == 200
-    assert questions(app) == asked + 1
-
-
 def test_a_visitor_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor without a session, an anonymous session, and one that is known to be dead."""
     visitor: Any = app.test_client()
@@ -189,16 +129,6 @@ def test_a_visitor_costs_no_question(app: Flask, monkeypatch: pytest.MonkeyPatch
     for client in (visitor, anonymous, browser(app, gone.cookie)):
         assert fresh(client)["fresh"] is False
     assert anonymous.get("/get/lang").json["value"] == "jp"
-
-
-def test_without_redis_the_database_still_answers(app: Flask, primary: Valkey) -> None:
-    """It is the arbiter. What it says counts at once, though it was asked a moment ago."""
-    client = sign_in(app)
-    primary.kill()
-    assert fresh(client)["fresh"] is True
-    killed_elsewhere(app, client.digest)
-    assert fresh(client)["fresh"] is False
-    assert "unreachable" in outcomes(app, "primary")
 
 
 # -- auth, and the database does not answer ----------------------------------------------------------------------------
@@ -358,66 +288,6 @@ def test_what_was_only_read_is_not_written(app: Flask, primary: Valkey, category
     assert entry(primary, client.digest, "data")["cart"] == '["theirs"]'
     assert entry(primary, client.digest, "translation")["translation_context"] == '["theirs"]'
     assert row(app, client.digest)["version"] == version
-
-
-@pytest.mark.parametrize("when", ["before", "after", "both"])
-def test_changes_inside_of_values_are_found_around_it(app: Flask, when: str) -> None:
-    """Changes are found before and after the call, also in a category that was not asked about."""
-
-    @app.post("/nested")
-    def nested() -> str:
-        for name in ("cart", "_state_list"):
-            session[name]
-            if when != "after":
-                session[name].append("before")
-        assert session.fresh()
-        for name in ("cart", "_state_list"):
-            if when != "before":
-                session[name].append("after")
-        return ""
-
-    client = sign_in(app, cart=[], _state_list=[])
-    client.post("/nested")
-    expected = ["before", "after"] if when == "both" else [when]
-    assert client.get("/get/cart").json["value"] == expected
-    assert client.get("/get/_state_list").json["value"] == expected
-
-
-def test_a_value_read_before_is_another_object_afterwards(app: Flask) -> None:
-    """An auth value that was read before is what the database says now, whatever a view still holds of it."""
-
-    @app.post("/held")
-    def held() -> Any:
-        old = session["_state_list"]
-        changed_elsewhere(app, session.digest, _state_list=b'["theirs"]')
-        session.fresh()
-        return jsonify(old=old, now=session["_state_list"])
-
-    client = sign_in(app, _state_list=["mine"])
-    assert client.post("/held").json == {"old": ["mine"], "now": ["theirs"]}
-    assert client.get("/get/_state_list").json["value"] == ["theirs"]
-
-
-def test_c3_what_a_dead_session_wrote_is_its_shadow_s(app: Flask, primary: Valkey) -> None:
-    """C3, I7: the request learns that its session has ended: what it writes besides is for an anonymous visitor."""
-
-    @app.post("/late")
-    def late() -> Any:
-        session["theme"] = "dark"
-        session["daily_limit"] = 9
-        is_fresh = session.fresh()
-        return jsonify(fresh=is_fresh, user=session.get("_user_id"), lang=session.get("lang"), theme=session["theme"])
-
-    client = sign_in(app, lang="jp")
-    killed_elsewhere(app, client.digest)
-    response = client.post("/late")
-    assert response.json == {"fresh": False, "user": None, "lang": None, "theme": "dark"}
-    assert cookie_of(response) is None
-    assert "theme" not in entry(primary, client.digest, "ui")
-    assert entry(primary, client.digest)["@live"] == "0"
-    assert not row(app, client.digest)["live"]
-    assert client.get("/get/theme").json["value"] == "dark"
-    assert client.get("/who").json["user"] is None
 
 
 # -- another id --------------------------------------------------------------------------------------------------------

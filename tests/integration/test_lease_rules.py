@@ -11,14 +11,13 @@ import pytest
 from flask import Flask, session
 from flask_login import logout_user
 
-from devservers.servers import Valkey
 from flask_langpont_session.extension import CONTEXT, EXTENSION
 from flask_langpont_session.request.repository import SessionRepository
 from flask_langpont_session.testing import switched_off
 
-from .behind import browser, digest, elsewhere, row, sign_in
+from .behind import browser, digest, row, sign_in
 from .conftest import MakeApp, cookie_of, parts
-from .forms_site import refusing_writes, with_login_manager
+from .forms_site import with_login_manager
 
 
 @pytest.fixture
@@ -98,20 +97,6 @@ def test_i3_a_confirmation_is_as_old_as_the_question(app: Flask, monkeypatch: py
 def _sid(app: Flask, client: Any) -> Any:
     with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
         return session.work.origin  # type: ignore[attr-defined]
-
-
-def test_i3_while_the_primary_takes_no_writes_its_leases_do_not_count(app: Flask, primary: Valkey) -> None:
-    """No revocation reaches it: the database decides, as while it is down."""
-    client = sign_in(app)
-    database = elsewhere(app)
-    with refusing_writes(app, primary):
-        assert client.get("/who").json == {"user": "7", "level": 1, "lang": None}
-        assert {series.source for series in parts(app).recorder.series() if series.name == "verify"} == {"database"}
-        database.kill(client.digest)
-        parts(app).backend.memory.forget(client.digest)  # no answer of the last two seconds either
-        assert client.get("/who").json["user"] is None
-    database.close()
-    assert client.get("/who").json["user"] is None
 
 
 def test_i1_while_the_database_hears_of_a_sign_out_its_worker_shows_the_user_no_more(

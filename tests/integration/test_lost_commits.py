@@ -96,39 +96,6 @@ def test_i34_a_right_that_was_withdrawn_stays_so(
     assert sent == []
 
 
-def test_i34_of_a_version_that_is_only_a_number_no_right_is_left(make_app: MakeApp, primary: Valkey) -> None:
-    """Redis has lost the record, and the worker its copy."""
-    app = make_app(LOCAL_CACHE_TTL=1)
-    client = an_admin(app)
-    before = remembered(app)
-    client.post("/set", json={"user_role": "user"})
-    go_back(app, before)
-    wait_for_monitors()
-    with resting(app), primary.client() as redis:
-        redis.delete(key(client.digest))
-        wait_until(lambda: parts(app).backend.memory.auth(client.digest) is None, "the copy to be too old")
-        assert (role(app, client), who(app, client)) == (None, "7")
-        assert not browser(app, client.cookie).get("/get/identity.provides").json["present"]
-    assert lost_commits(app) == 1
-
-
-@pytest.mark.parametrize("knows_by", ["its memory", "Redis"])
-def test_i34_a_sign_in_that_the_database_has_lost_is_noticed(
-    two_hosts: tuple[Flask, Flask], primary: Valkey, knows_by: str
-) -> None:
-    """No row is deleted before its life in all has ended. The session is over, and is counted once."""
-    here, there = two_hosts
-    before = remembered(here)
-    client = an_admin(here)
-    go_back(here, before)
-    app = here if knows_by == "its memory" else there
-    wait_for_monitors()
-    with resting(here, there):
-        pass_time(app, primary, client.digest, parts(app).settings.lease_terms.verify_ms + 1)
-        assert [who(each, client) for each in (app, here, there)] == [None] * 3
-    assert lost_commits(here, there) == 1
-
-
 def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeApp, primary: Valkey) -> None:
     """A row that would have ended within a minute may have ended by another clock, and is purged."""
     app = make_app()
@@ -141,40 +108,6 @@ def test_i34_a_row_that_was_to_end_within_a_minute_is_not_missed(make_app: MakeA
             connection.execute(SESSIONS.delete())
         assert who(app, client) is None
     assert lost_commits(app) == 0
-
-
-def test_i34_a_request_that_writes_brings_no_right_back(make_app: MakeApp, sqlite_url: str) -> None:
-    """It has a lease on the later version, and merges its own keys into what the database has."""
-    app = make_app(DATABASE_URL=sqlite_url)
-    client = an_admin(app)
-    before = remembered(app)
-    client.post("/set", json={"user_role": "user"})
-    go_back(app, before)
-    assert client.post("/set", json={"daily_limit": 3}).status_code == 200
-    assert (role(app, client), who(app, client)) == (None, "7")
-    assert client.get("/get/daily_limit").json["value"] == 3
-    payload = row(app, client.digest)["payload"]
-    assert ("admin" in payload, "daily_limit" in payload) == (False, True)
-    assert lost_commits(app) == 1
-
-
-def test_i34_a_right_is_not_shown_while_the_row_cannot_be_written(make_app: MakeApp, primary: Valkey) -> None:
-    """The database takes no writes: what is withdrawn is not shown all the same."""
-    app = make_app()
-    client = an_admin(app)
-    before = remembered(app)
-    client.post("/set", json={"user_role": "user"})
-    go_back(app, before)
-    wait_for_monitors()
-    refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON langpont_sessions BEGIN SELECT RAISE(ABORT, 'refused'); END"
-    with resting(app):
-        pass_time(app, primary, client.digest, parts(app).settings.lease_terms.verify_ms + 1)
-        with parts(app).backend.database.engine.begin() as connection:
-            connection.execute(sa.text(refuse))
-        assert (role(app, client), who(app, client), lost_commits(app)) == (None, "7", 0)
-        with parts(app).backend.database.engine.begin() as connection:
-            connection.execute(sa.text("DROP TRIGGER refuse"))
-        assert (role(app, client), lost_commits(app)) == (None, 1)
 
 
 def test_i34_a_sign_out_is_told_again_after_an_outage(make_app: MakeApp, sqlite_url: str, primary: Valkey) -> None:
@@ -195,18 +128,6 @@ def test_i34_a_sign_out_is_told_again_after_an_outage(make_app: MakeApp, sqlite_
     assert [event for event in events if isinstance(event, DatabaseWentBack)] == [DatabaseWentBack(1)]
     assert not row(there, client.digest)["live"]
     assert (who(there, client), lost_commits(there), waiting(there)) == (None, 1, 0)
-
-
-def test_i34_a_tombstone_over_a_row_that_lives_is_counted(two_hosts: tuple[Flask, Flask]) -> None:
-    """Another host than the one that ended the session is asked for it."""
-    here, there = two_hosts
-    client = sign_in(here)
-    before = remembered(here)
-    client.post("/logout")
-    go_back(here, before)
-    assert who(there, client) is None
-    assert not row(there, client.digest)["live"]
-    assert (lost_commits(there), who(there, client), lost_commits(there)) == (1, None, 1)
 
 
 def test_i34_a_user_who_was_logged_out_everywhere_stays_so(make_app: MakeApp, sqlite_url: str) -> None:

@@ -10,18 +10,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, jsonify, session
 
-from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, Revoked
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.policy.health import FAILURES
 from tests.support.auth_records import unpacked
 
-from .behind import emptied, is_home, resting, sign_in, wait_until_home, waiting, who
+from .behind import emptied, is_home, resting, sign_in, waiting, who
 from .conftest import MakeApp, parts
 
 ROWS = 20_000
-CHANGED = 5_000
 
 REALISTIC = {"DATABASE_TIMEOUT": 0.25, "REQUEST_BUDGET": 0.5}
 """Seconds; a little more than the defaults, because a busy machine is no outage."""
@@ -144,80 +140,7 @@ def test_i1_a_user_with_very_many_sessions_is_logged_out_at_once(site: Site, pri
     assert [who(app, other) for app in site.all] == ["8"] * 3
 
 
-def test_i5_a_user_with_very_many_sessions_is_logged_out_without_the_database(
-    site: Site, postgres: Postgres, primary: Valkey
-) -> None:
-    """I5, S7: of this host at once, of all others when the database is back, which that does not delay; a user who
-    signed in since stays."""
-    site.fill(ROWS)
-    client = sign_in(site.worker)
-    with resting(*site.all):
-        postgres.kill()
-        assert site.revoke_user() == Revoked(durable=False, sessions=1)
-        assert [who(app, client) for app in site.all] == [None] * 3  # Redis was told those that this worker knew
-        postgres.start()
-        wait_until(lambda: is_in_use_again(site.elsewhere), "the database in use elsewhere")
-        later = sign_in(site.elsewhere)
-        assert site.valid() == sorted([later.digest, *(name(number) for number in range(1, ROWS + 1))])
-        wait_until(lambda: is_in_use_again(site.worker), "the database in use")
-        assert name(1) not in site.valid()
-        assert name(ROWS) in site.valid()  # that follows
-        site.replay_all()
-        assert site.alive() == [later.digest]
-        assert tombstones(primary) == ROWS + 1
-    wait_until_home(*site.all)
-    assert [who(app, later) for app in site.all] == ["7"] * 3
-
-
-def is_in_use_again(app: Flask) -> bool:
-    """Run one more round of a worker's monitor, and return whether every store is used."""
-    parts(app).monitor.tick()
-    return not parts(app).health.open_stores()
-
-
 # -- very many rows changed around an incident -------------------------------------------------------------------------
-
-
-def test_very_many_changed_rows_keep_no_breaker_open(site: Site, primary: Valkey) -> None:
-    """I6: requests use Redis again before all of it is merged, and it is merged."""
-    site.fill(CHANGED, ms_ago=0)
-    worker = parts(site.worker)
-    with resting(*site.all):
-        primary.kill()
-        for _ in range(FAILURES):
-            worker.health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "Test"), "read")
-        assert worker.health.open_stores()
-        primary.start()
-        while worker.health.open_stores():
-            worker.monitor.tick()
-        assert 0 < tombstones(primary, live="1") < CHANGED
-        assert not is_up_to_date(site.worker)
-        while not is_up_to_date(site.worker):
-            worker.monitor.tick()
-            assert not worker.health.open_stores()
-        assert tombstones(primary, live="1") == CHANGED
-
-
-def test_changed_rows_that_cannot_be_had_keep_no_breaker_open(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes too long to read them: that is tried again, and says nothing about what requests ask for."""
-    worker = parts(site.worker)
-
-    def too_slow(*_: object) -> None:
-        raise StoreError("database", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
-
-    with resting(*site.all):
-        monkeypatch.setattr(worker.backend.database, "changed_since", too_slow)
-        for _ in range(FAILURES):
-            worker.health.failed(StoreError("database", ErrorClass.UNREACHABLE, "Test"), "read")
-        while worker.health.open_stores():
-            worker.monitor.tick()
-        for _ in range(2 * FAILURES):
-            worker.monitor.tick()
-            assert not worker.health.open_stores()
-        assert not is_up_to_date(site.worker)
-        monkeypatch.undo()
-        worker.monitor.tick()
-        assert is_up_to_date(site.worker)
 
 
 def is_up_to_date(app: Flask) -> bool:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from redis.connection import BlockingConnectionPool
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session import session
 from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.errors import StoreError
@@ -27,13 +25,13 @@ from flask_langpont_session.stores.memory.memory import Memory
 from flask_langpont_session.stores.redis.commands import new_write_id
 from flask_langpont_session.stores.redis.endpoint import Endpoint
 from flask_langpont_session.stores.redis.link import Link
-from flask_langpont_session.stores.redis.near import MOST_LANES, REFUSED, SILENCE, NearCache
+from flask_langpont_session.stores.redis.near import MOST_LANES, REFUSED, NearCache
 from flask_langpont_session.stores.redis.records import Limits
 from flask_langpont_session.stores.redis.server_identity import ServerIdentity
 from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.stores.redis.wire import HEARS
 
-from .behind import browser, sign_in, wait_for_level, wait_until_home
+from .behind import browser, sign_in
 from .conftest import MakeApp, parts
 from .scripts_server import DIGEST, LIFE
 from .tls import Authority, TlsFront
@@ -205,14 +203,6 @@ def test_a_server_that_hangs_is_given_up_in_time_over_the_near_caches_connection
     worker.warm()
 
 
-def test_an_own_write_is_seen_at_once(worker: Worker) -> None:
-    for number in range(50):
-        worker.warm()
-        worker.write(theme=str(number))
-        assert worker.known() in (None, {"theme": str(number).encode()})
-        assert worker.read() == {"theme": str(number).encode()}
-
-
 def test_an_own_write_leaves_what_is_kept_as_new_as_it_is(worker: Worker, elsewhere: Worker, raw: Any) -> None:
     """One round trip for a request that reads and changes, and none for the next one that reads."""
     worker.write(theme="dark", font="big")
@@ -225,33 +215,6 @@ def test_an_own_write_leaves_what_is_kept_as_new_as_it_is(worker: Worker, elsewh
     elsewhere.write(font="small")
     wait_until(lambda: worker.known() is None, "the message: what it wrote itself is tracked, too")
     assert worker.read() == worker.known() == {"theme": b"19", "font": b"small"}
-
-
-def test_an_own_write_on_top_of_one_that_is_not_known_yet_keeps_nothing(worker: Worker, elsewhere: Worker) -> None:
-    for number in range(50):
-        worker.warm()
-        elsewhere.write(font=str(number))
-        worker.write(theme=str(number))
-        assert worker.known() in (None, {"theme": str(number).encode(), "font": str(number).encode()})
-        assert worker.read() == {"theme": str(number).encode(), "font": str(number).encode()}
-
-
-def test_what_another_worker_of_this_host_has_changed_meanwhile_is_not_kept(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its change may have come right behind the own one, and its message is not here yet."""
-    worker.write(theme="dark")
-    worker.warm()
-    change = worker.change_ids.change
-
-    def changed_meanwhile(digest: str, before: bytes | None = None) -> bytes | None:
-        change(digest)
-        return change(digest, before)
-
-    monkeypatch.setattr(worker.change_ids, "change", changed_meanwhile)
-    worker.write(theme="light")
-    entry = worker.store.memory.entry(DIGEST)
-    assert worker.known() is None and entry is not None and entry.near == ()
 
 
 @pytest.mark.parametrize("is_wipe", [True, False])
@@ -278,28 +241,6 @@ def test_other_writes_of_this_worker_count_too(worker: Worker, raw: Any) -> None
         worker.warm()
         change()
         assert worker.known() is None
-
-
-def test_a_touch_that_is_due_is_made(worker: Worker, raw: Any) -> None:
-    """A session that is only read lives on: the server is asked when a quarter of its life has passed."""
-    worker.write(theme="dark")
-    worker.warm()
-    warm = worker.seconds
-    for seconds, is_known in ((0.24, True), (0.26, False)):
-        worker.seconds = warm + LIFE / 1000 * seconds
-        worker.near.lanes[0].asked_at = worker.seconds  # another session is asked for all the time
-        assert (worker.known() is not None) == is_known
-
-
-def test_after_a_second_without_an_answer_nothing_is_vouched_for(worker: Worker) -> None:
-    """Were the packets swallowed by the network, no message would come either."""
-    worker.warm()
-    worker.seconds += SILENCE * 0.9
-    assert worker.known() is not None
-    worker.seconds += SILENCE * 0.6
-    assert worker.known() is None
-    worker.read()
-    assert worker.known() is not None
 
 
 @pytest.mark.parametrize("how", ["killed", "emptied", "tracking off"])
@@ -479,50 +420,3 @@ def test_a_sign_out_on_another_host_is_seen_as_soon_as_the_server_says_it(make_a
     here.post("/logout")
     wait_until(lambda: there.get("/who").json["user"] is None, "the message")
     wait_until(lambda: there.get("/get/input_text").json["value"] is None, "the message")
-
-
-def test_what_is_kept_and_may_not_be_believed_is_no_hit(make_app: MakeApp) -> None:
-    app = make_app()
-    here = sign_in(app)
-    wait_until(lambda: here.get("/who").json["user"] == "7" and hits(app) > 0, "a hit")
-    parts(app).backend.memory.ended.raise_min_version(here.digest, 1000)
-    before = hits(app)
-    assert here.get("/who").json["user"] == "7", "by the word of the database"
-    assert hits(app) == before
-
-
-def test_a_view_that_asks_the_database_goes_by_nothing_that_is_kept(make_app: MakeApp) -> None:
-    app = make_app()
-
-    @app.get("/fresh")
-    def fresh() -> Any:
-        return {"is": session.fresh("auth"), "user": session.get("_user_id")}
-
-    here = sign_in(app)
-    wait_until(lambda: here.get("/who").json["user"] == "7" and hits(app) > 0, "a hit")
-    with parts(app).monitor.paused():  # which may have yet to look for rows that have changed since the worker began
-        with parts(app).backend.database.engine.begin() as connection:
-            connection.execute(sa.text("UPDATE langpont_sessions SET live = false, version = version + 1"))
-        assert here.get("/who").json["user"] == "7", "a lease"
-        assert here.get("/fresh").json["user"] is None
-        assert here.get("/who").json["user"] is None
-
-
-def test_in_an_outage_nothing_that_is_kept_is_a_hit(make_app: MakeApp, primary: Valkey) -> None:
-    app = make_app()
-    here = sign_in(app, input_text="text")
-    wait_until(lambda: here.get("/get/input_text").json["value"] == "text" and hits(app) > 0, "a hit")
-    primary.kill()
-    try:
-        here.get("/who")
-        wait_for_level(app, 2)
-        before = hits(app)
-        for _ in range(3):
-            assert here.get("/get/input_text").json["value"] == "text", "its own copy"
-        assert hits(app) == before
-        here.post("/set", json={"input_text": "kept"})
-    finally:
-        primary.start()
-    wait_until_home(app)
-    assert here.get("/get/input_text").json["value"] == "kept"
-    wait_until(lambda: here.get("/get/input_text").json["value"] == "kept" and hits(app) > before, "a hit")

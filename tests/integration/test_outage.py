@@ -5,30 +5,22 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask, session
-from redis import ConnectionPool, Redis
+from redis import Redis
 
 from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.build import State
-from flask_langpont_session.policy.changes import CategoryChange, Operation
-from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.stores.host.forms import path_of
-from flask_langpont_session.stores.host.journal import PendingWrite
-from flask_langpont_session.stores.redis.endpoint import Endpoint
-from flask_langpont_session.stores.redis.link import Link
-from flask_langpont_session.stores.redis.records import Limits
-from flask_langpont_session.stores.redis.server_identity import ServerIdentity
-from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import HANG, FaultProxy
 
-from .behind import digest, row_of, stored, wait_for_level, wait_until_home
+from .behind import digest, stored, wait_for_level, wait_until_home
 from .conftest import SHORT_WAITS, MakeApp, close, cookie_of, parts, redis_store
 from .counting import wait_for_monitors
 
@@ -112,30 +104,6 @@ def test_what_was_written_in_the_outage_is_merged(app: Flask, user: Any, primary
     assert stored(primary, "ui", user.cookie) == {"lang": '"jp"'}
 
 
-def test_a_newer_value_is_not_undone_by_the_merge(app: Flask, user: Any, primary: Valkey) -> None:
-    """Another host wrote the field after this one lost Redis: its value stays, and the conflict is counted."""
-    primary.kill()
-    user.post("/set", json={"input_text": "during", "source_lang": "ja"})
-    state = parts(app)
-    with state.monitor.paused():
-        primary.start()
-        changes = {"translation": CategoryChange(60_000, sets={"input_text": b'"newer"'})}
-        link = Link("primary", ConnectionPool.from_url(primary.url), server_identity=ServerIdentity())
-        elsewhere = RedisStore(Endpoint(link, prefix="session"))
-        elsewhere.write(
-            RecordRef(digest(user.cookie), "u"),
-            changes,
-            guard="free",
-            limits=Limits(256, 65_536, 60_000),
-            timeout=5,
-            write_id="another",
-        )
-    wait_until_home(app)
-    assert stored(primary, "translation", user.cookie)["input_text"] == '"newer"'
-    assert stored(primary, "translation", user.cookie)["source_lang"] == '"ja"'
-    assert state.recorder.counters()["merge_conflicts"] == 1
-
-
 def is_leased(app: Flask, client: Any) -> bool:
     """Return whether a read of this client asks no SQL."""
 
@@ -180,24 +148,6 @@ def test_a_new_visitor_gets_a_cookie_only_for_what_is_kept(app: Flask, primary: 
     assert stored(primary, "translation", cookie) == {"input_text": '"x"'}
 
 
-def test_a_replica_answers_reads_but_never_decides_auth(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """Level 1: ui and translation from the replica, auth from the database."""
-    app = make_app(REPLICA_URL=replica.url)
-    client: Any = app.test_client()
-    client.post("/set", json={"lang": "jp", "input_text": "before"})
-    cookie = cookie_of(client.post("/login/7"))
-    client.get("/all")
-    with primary.client() as redis:
-        redis.wait(1, 2000)
-    primary.kill()
-    # The connections of a process that is killed end one after the other: that of the near cache may be the last.
-    wait_until(lambda: client.get("/who").json == {"user": "7", "level": 1, "lang": "jp"}, "level 1")
-    assert parts(app).backend.database.kill(digest(cookie))
-    wait_until(lambda: client.get("/who").json["user"] is None, "revoked in the database, alive in the replica")
-    primary.start()
-    wait_for_level(app, 0)
-
-
 # -- the database ------------------------------------------------------------------------------------------------------
 
 
@@ -219,142 +169,10 @@ def pg_user(on_postgres: Flask) -> Any:
     return client
 
 
-def test_an_ordinary_auth_write_without_the_database_is_kept(
-    on_postgres: Flask, pg_user: Any, postgres: Postgres
-) -> None:
-    """daily_limit is no right: journalled and merged like high, never refused."""
-    postgres.kill()
-    assert pg_user.post("/set", json={"daily_limit": 5}).status_code == 200
-    assert pg_user.get("/get/daily_limit").json["value"] == 5
-    assert pg_user.post("/set", json={"user_role": "admin"}).status_code == 503
-    postgres.start()
-    wait_until_home(on_postgres)
-    wait_until(lambda: row_of(on_postgres, pg_user.cookie).payload.get("daily_limit") == b"5", "merged into the row")
-    assert row_of(on_postgres, pg_user.cookie).payload["user_role"] == b'"user"'
-    assert pg_user.get("/get/daily_limit").json["value"] == 5
-
-
-def test_with_everything_down_a_user_stays_for_grace_and_an_admin_does_not(
-    on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
-) -> None:
-    """Level 4: a local copy that the database confirmed; never for privileged roles; the cookie is untouched."""
-    admin: Any = on_postgres.test_client()
-    admin.post("/login/1?role=admin")
-    assert admin.get("/who").json["user"] == "1"
-    postgres.kill()
-    primary.kill()
-    pg_user.get("/who")
-    wait_for_level(on_postgres, 4)
-    for client, expected in ((pg_user, "7"), (admin, None)):
-        for _ in range(4):
-            response = client.get("/who")
-            assert response.status_code == 200
-            assert response.json["user"] == expected
-            assert cookie_of(response) is None
-    assert pg_user.get("/who").json["level"] == 4
-    assert on_postgres.test_client().post("/login/8").status_code == 503
-    primary.start()
-    postgres.start()
-    wait_for_level(on_postgres, 0)
-    assert admin.get("/who").json["user"] == "1"
-    assert pg_user.get("/who").json == {"user": "7", "level": 0, "lang": "jp"}
-
-
-def test_a_logout_with_everything_down_holds(
-    on_postgres: Flask, pg_user: Any, postgres: Postgres, primary: Valkey
-) -> None:
-    """Local tombstone, journal, another cookie, of a visitor; after the recovery the database and Redis know it, and
-    what outlives a sign-out is there."""
-    postgres.kill()
-    primary.kill()
-    pg_user.get("/who")
-    wait_for_level(on_postgres, 4)
-    response = pg_user.post("/logout")
-    assert response.status_code == 200
-    assert cookie_of(response) not in ("", pg_user.cookie)
-    assert pg_user.get("/who").json == {"user": None, "level": 4, "lang": None}
-    replay: Any = on_postgres.test_client()
-    replay.set_cookie("session", pg_user.cookie)
-    assert replay.get("/who").json["user"] is None
-    primary.start()
-    postgres.start()
-    wait_for_level(on_postgres, 0)
-    assert replay.get("/who").json["user"] is None
-    wait_until(lambda: not row_of(on_postgres, pg_user.cookie).live, "durable")
-    wait_until(lambda: pg_user.get("/who").json == {"user": None, "level": 0, "lang": "jp"}, "its language")
-
-
 # -- start and recovery ------------------------------------------------------------------------------------------------
 
 
-def test_a_second_worker_of_the_host_sees_what_the_first_wrote(
-    make_app: MakeApp, app: Flask, user: Any, primary: Valkey
-) -> None:
-    """Workers share the journal: a page does not flicker between them, also for data only one of them had."""
-    sibling = make_app(HEALTH_INTERVAL=3600)  # asks its stores for no other reason
-    sibling.test_client().get("/untouched")  # starts its monitor, as any first request does
-    primary.kill()
-    user.post("/set", json={"source_lang": "ja"})
-    wait_until(lambda: parts(app).backend.journal.counts()["copies"] > 0, "the first worker shared its copies")
-    other: Any = sibling.test_client()
-    other.set_cookie("session", user.cookie)
-    wait_until(lambda: parts(sibling).health.level == 2, "the idle sibling noticed without a request")
-    expected = user.get("/all").json
-    assert expected["source_lang"] == "ja"
-    for _ in range(5):
-        assert other.get("/all").json == expected
-        assert user.get("/all").json == expected
-
-
-def test_what_a_killed_worker_journalled_comes_home_with_the_next(
-    make_app: MakeApp, app: Flask, user: Any, primary: Valkey
-) -> None:
-    """The journal is a file: it outlives its writer."""
-    primary.kill()
-    user.post("/set", json={"input_text": "during"})
-    close(app)
-    successor = make_app()
-    primary.start()
-    successor.test_client().get("/who")
-    wait_until(lambda: stored(primary, "translation", user.cookie).get("input_text") == '"during"', "merged")
-
-
 # -- damaged data ------------------------------------------------------------------------------------------------------
-
-DAMAGE: dict[str, Callable[[Any, str], object]] = {
-    "another type": lambda redis, key: redis.pipeline().delete(key).lpush(key, "x").execute(),  # no monitor in between
-    "foreign description": lambda redis, key: redis.hset(key, "@m", "A" * 63),
-    "no description": lambda redis, key: redis.hdel(key, "@m"),
-    "half a description": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:40]),
-    "stamp is text": lambda redis, key: redis.hset(key, "@m", redis.hget(key, "@m")[:8] + "a" * 56),
-}
-"""All that may be wrong with a record, of auth too: ``tests/faults/test_bad_input.py``."""
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_category_is_quarantined(app: Flask, user: Any, primary: Valkey, damage: str) -> None:
-    """It reads as empty, the next write begins anew, the old record lies beside for an operator."""
-    key = f"session:ui:{{{digest(user.cookie)}}}"
-    with primary.client() as redis:
-        DAMAGE[damage](redis, key)
-        wait_until(lambda: user.get("/who").json["lang"] is None, "the news that it has changed")
-        assert user.get("/who").json == {"user": "7", "level": 0, "lang": None}
-        assert redis.exists(f"{key}:aside")
-        assert 0 < redis.pttl(f"{key}:aside") <= 86_400_000
-    user.post("/set", json={"lang": "en"})
-    assert user.get("/who").json["lang"] == "en"
-    assert parts(app).recorder.counters()["records_set_aside"] == 1
-
-
-def test_a_damaged_value_reads_as_absent_and_heals(app: Flask, user: Any, primary: Valkey) -> None:
-    """One value that cannot be read is no reason to fail a page or to lose its neighbours."""
-    with primary.client() as redis:
-        redis.hset(f"session:ui:{{{digest(user.cookie)}}}", "theme", b"\xff")
-    wait_until(lambda: user.get("/get/theme").json["value"] is None, "the news that it has changed")
-    assert user.get("/get/theme").json == {"value": None, "present": False}
-    assert user.get("/who").json["lang"] == "jp"
-    user.post("/set", json={"theme": "dark"})
-    assert user.get("/get/theme").json["value"] == "dark"
 
 
 def state_of_journal(state: State) -> dict[str, int]:
@@ -368,15 +186,6 @@ def test_the_journal_is_private(app: Flask, tmp_path: Path) -> None:
 
 
 # -- what is easily got wrong ------------------------------------------------------------------------------------------
-
-
-def test_a_lost_record_and_a_silent_database_end_no_session(app: Flask, user: Any, primary: Valkey) -> None:
-    """I9: Redis lost the session and the database does not answer: that does not say that it is dead."""
-    with primary.client() as redis:
-        redis.flushall()
-    with switched_off(app, "database"):
-        assert user.post("/set", json={"lang": "en"}).status_code == 200
-    assert user.get("/who").json["user"] == "7"
 
 
 @pytest.mark.parametrize("store", ["primary", "replica", "database"])
@@ -410,37 +219,6 @@ def test_a_burst_of_sign_ins_is_served(on_postgres: Flask) -> None:
     assert statuses == [200] * 8
 
 
-def test_a_logout_of_a_session_that_cannot_be_verified_holds(app: Flask, primary: Valkey) -> None:
-    """An administrator at level 4 is shown as anonymous, and is signed out all the same."""
-    admin: Any = app.test_client()
-    cookie = cookie_of(admin.post("/login/1?role=admin")) or ""
-    assert admin.get("/who").json["user"] == "1"
-    with switched_off(app, "primary", "database"):
-        assert admin.get("/who").json == {"user": None, "level": 4, "lang": None}
-        assert admin.post("/logout").status_code == 200
-    replay: Any = app.test_client()
-    replay.set_cookie("session", cookie)
-    assert replay.get("/who").json["user"] is None
-    assert not row_of(app, cookie).live
-
-
-def test_a_lost_replica_does_not_keep_the_journal_full(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """Entries for the primary are merged as soon as the primary answers, whatever else is down."""
-    app = make_app(REPLICA_URL=replica.url, HEALTH_INTERVAL=0.1)
-    client: Any = app.test_client()
-    client.post("/set", json={"lang": "jp"})
-    replica.kill()
-    wait_until(lambda: ("replica", "read") in parts(app).health.open_stores(), "the replica is lost")
-    digest_ = digest(client.get_cookie("session").value)
-    entry = PendingWrite(
-        digest=digest_, kind="a", category="translation", operation=Operation.SET, field="input_text", value=b'"x"'
-    )
-    parts(app).backend.journal.put([entry])
-    wait_until(lambda: parts(app).backend.journal.is_empty(), "the journal is empty")
-    assert ("replica", "read") in parts(app).health.open_stores()
-    replica.start()
-
-
 def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, primary: Valkey) -> None:
     """The table was changed and has no catch-all: old keys are not there any more, at any level."""
     client: Any = make_app().test_client()
@@ -458,18 +236,6 @@ def test_a_stored_key_that_no_feature_claims_is_no_error(make_app: MakeApp, prim
         assert other.get("/all").status_code == 200
     assert other.post("/login/7").status_code == 200
     assert other.post("/logout").status_code == 200
-
-
-def test_a_switch_of_user_that_is_refused_still_signs_the_first_one_out(
-    on_postgres: Flask, pg_user: Any, postgres: Postgres
-) -> None:
-    """clear() came first, and a revocation needs one surviving store only."""
-
-    postgres.kill()
-    assert pg_user.post("/switch").status_code == 503
-    replay: Any = on_postgres.test_client()
-    replay.set_cookie("session", pg_user.cookie)
-    assert replay.get("/who").json["user"] is None
 
 
 @pytest.mark.real_time("what hangs is given up within a bound")
