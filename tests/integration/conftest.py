@@ -115,6 +115,10 @@ def database_url(request: pytest.FixtureRequest, database_url_on: Callable[[str]
     return database_url_on(request.param)
 
 
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what no statement decides."""
+
+
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """An empty SQLite database, for tests that are not about SQL."""

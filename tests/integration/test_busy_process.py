@@ -16,12 +16,11 @@ import pytest
 from flask import Flask
 
 from devservers.processes import LONG, wait_until
-from devservers.servers import Postgres, Valkey
+from devservers.servers import Valkey
 from flask_langpont_session.events import StoreLost
-from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
+from flask_langpont_session.policy.health import PRIMARY, READ
 from flask_langpont_session.testing import captured_events
 
-from .behind import emptied
 from .conftest import MakeApp, parts
 
 pytestmark = pytest.mark.real_time("how soon a process that computes notices what it waits for")
@@ -111,20 +110,9 @@ def make_busy(make_app: MakeApp) -> Callable[..., Flask]:
     return lambda **config: make_app(**{**DEFAULTS, **config})
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Settings for each engine in turn."""
-    if request.param == "sqlite":
-        return {}
-    postgres: Postgres = request.getfixturevalue("postgres")
-    return {"DATABASE_URL": emptied(postgres)}
-
-
-def test_a_process_that_computes_loses_no_store_and_no_user(
-    make_busy: Callable[..., Flask], database: dict[str, str]
-) -> None:
+def test_a_process_that_computes_loses_no_store_and_no_user(make_busy: Callable[..., Flask]) -> None:
     """Each answer is at level 0 and to the user who asked."""
-    app = make_busy(VERIFY_INTERVAL=0.5, **database)
+    app = make_busy(VERIFY_INTERVAL=0.5)
     users = Users(app)
     with captured_events(app) as events, computing(COMPUTING), users.surfing():
         users.have_surfed(ENOUGH)
@@ -152,26 +140,5 @@ def test_a_redis_that_hangs_is_noticed_by_a_late_process(
         finally:
             primary.thaw()
     record_property("noticed after, seconds", took)
-    assert took < LONG
-    assert not users.strangers
-
-
-def test_a_database_that_hangs_is_noticed_by_a_late_process(
-    make_busy: Callable[..., Flask], postgres: Postgres, record_property: Callable[[str, object], None]
-) -> None:
-    """A little later than by one that is on time."""
-    app = make_busy(DATABASE_URL=emptied(postgres), VERIFY_INTERVAL=0.5)
-    users = Users(app)
-    with computing(COMPUTING), users.surfing():
-        users.have_surfed(2 * USERS)
-        began = time.monotonic()
-        postgres.freeze()
-        try:
-            wait_until(lambda: (DATABASE, READ) in parts(app).health.open_stores(), "the loss")
-            took = max(0.0, lost_at(app, DATABASE) - began)
-        finally:
-            postgres.thaw()
-        record_property("noticed after, seconds", took)
-        wait_until(lambda: (DATABASE, READ) not in parts(app).health.open_stores(), "the recovery")
     assert took < LONG
     assert not users.strangers

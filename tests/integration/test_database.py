@@ -33,7 +33,7 @@ from flask_langpont_session.stores.sql.errors import BRING_BACK, classify
 from flask_langpont_session.stores.sql.tables import METADATA, SESSIONS, USERS
 from tests.support.codecs import SEALING
 
-from .conftest import unforced
+from .conftest import on_sqlite, unforced
 from .mariadb import MariaDB
 from .rows import HOUR, PAYLOAD, create, load, locked, together, until_it_answers, update
 
@@ -43,9 +43,6 @@ SHORT = 0.25
 
 MakeDatabase = Callable[..., Database]
 
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""For what no statement decides."""
 
 sealed_too = pytest.mark.parametrize("database_url", ["sqlite", "sqlite, sealed"], indirect=True)
 """For what compares payloads: those that are sealed differ each time."""

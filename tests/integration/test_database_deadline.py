@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import textwrap
 import threading
@@ -15,7 +13,6 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -134,16 +131,12 @@ def until_it_answers(database: Database) -> None:
 
 CALLS: dict[str, Callable[[Database], object]] = {
     "load": lambda database: database.load("digest", idle_ms=HOUR, idle_seen=0),
-    "update": lambda database: database.update("digest", seen=1, payload={}, user_id="7", idle_ms=HOUR),
-    "kill": lambda database: database.kill("digest"),
-    "kill_user": lambda database: database.kill_user("7"),
     "kill_user_until": lambda database: database.kill_user_until("7", IN_AN_HOUR),
-    "sessions_of": lambda database: database.sessions_of("7"),
 }
 
 
 @pytest.mark.usefixtures("on_time")
-@pytest.mark.parametrize(("name", "is_warm"), [("load", False), *((name, True) for name in CALLS)])
+@pytest.mark.parametrize(("name", "is_warm"), [("load", False), ("load", True), ("kill_user_until", True)])
 def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy, name: str, is_warm: bool) -> None:
     """The caller goes on while its connection still swallows everything; nothing but the store's deadline ends it."""
     if is_warm:
@@ -159,9 +152,7 @@ def test_a_deadline_holds_on_a_black_hole(database: Database, proxy: FaultProxy,
 WRITES: dict[str, Callable[[Database], object]] = {
     "create": lambda database: create(database, "new").version,
     "create instead of": lambda database: create(database, "new", kill="digest").version,
-    "kill": lambda database: database.kill("digest"),
     "kill_user": lambda database: database.kill_user("7") > 0,
-    "kill_user_until": lambda database: database.kill_user_until("7", IN_AN_HOUR),
 }
 
 
@@ -210,43 +201,33 @@ def lost_replies(proxy: FaultProxy) -> int:
     return proxy.hits["swallow_reply"]
 
 
-LANES: dict[str, Callable[[Database], object]] = {
-    "requests": lambda database: database.load("digest"),
-    "probes": lambda database: database.probe(SHORT),
-    "patient": lambda database: database.load("digest", timeout=2 * SHORT),
-}
-
-
-def shared_engine(url: str, **options: Any) -> sa.Engine:
+def shared_engine(url: str) -> sa.Engine:
     """Return an engine of an application, which says nothing of time-outs."""
-    return sa.create_engine(url.partition("?")[0], **options)
+    return sa.create_engine(url.partition("?")[0])
 
 
 ENGINES: dict[str, Callable[[str], sa.Engine]] = {
     "its own": lambda url: make_engine(url, SHORT),
     "the application's": shared_engine,
-    "pinged": lambda url: shared_engine(url, pool_pre_ping=True),
 }
 
 
-@pytest.mark.parametrize(
-    ("lane", "engine", "server"),
-    [
-        *((lane, "its own", "postgres") for lane in LANES),
-        *(("requests", engine, "mariadb") for engine in ENGINES),
-    ],
-    indirect=["server"],
+both_drivers = pytest.mark.parametrize(
+    ("engine", "server"), [("its own", "postgres"), ("the application's", "mariadb")], indirect=["server"]
 )
-def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engine: str) -> None:
+
+
+@both_drivers
+def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
     """Nothing is wrong with the connection, and no answer ever comes: it is shut down, and others have the slot."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
     warm(database)
     with proxy.failing(SWALLOW_REPLY):
-        [error] = in_threads(1, lambda: LANES[lane](database))
+        [error] = in_threads(1, lambda: database.load("digest"))
         wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     assert isinstance(error, StoreError)
     assert error.timed_out
-    until_overdue_calls_end(database, lane)
+    until_overdue_calls_end(database)
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     database.calls.timeout = LONG
     assert database.load("digest")
@@ -255,17 +236,15 @@ def test_a_lost_reply_costs_no_slot(url: str, proxy: FaultProxy, lane: str, engi
     database.engine.dispose()
 
 
-def until_overdue_calls_end(database: Database, lane: str) -> None:
+def until_overdue_calls_end(database: Database) -> None:
     def has_ended() -> bool:
         database.calls.end_overdue(0.0)
-        return not getattr(database.calls, lane).busy
+        return not database.calls.requests.busy
 
     wait_until(has_ended, "a free slot")
 
 
-@pytest.mark.parametrize(
-    ("engine", "server"), [("its own", "postgres"), *((engine, "mariadb") for engine in ENGINES)], indirect=["server"]
-)
+@both_drivers
 def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, proxy: FaultProxy, engine: str) -> None:
     """SQLAlchemy asks the first one of an engine for the server's version, before any call has it."""
     database = Database(ENGINES[engine](url), timeout=SHORT, concurrency=1)
@@ -274,7 +253,7 @@ def test_a_new_connection_whose_first_question_is_lost_costs_no_slot(url: str, p
     assert isinstance(error, StoreError)
     wait_until(lambda: lost_replies(proxy) > 0, "an answer that is lost")
     proxy.heal()
-    until_overdue_calls_end(database, "requests")
+    until_overdue_calls_end(database)
     until_it_answers(database)
     database.close()
     database.engine.dispose()
@@ -371,51 +350,6 @@ def test_a_connection_that_was_shut_down_is_not_used_again(url: str, monkeypatch
     assert len(set(found)) == 2
     database.close()
     database.engine.dispose()
-
-
-PROGRAM = """
-    import signal, sys, time
-    from flask_langpont_session.policy.errors import StoreError
-    from flask_langpont_session.stores.sql.database import Database
-    from flask_langpont_session.stores.sql.engines import make_engine
-
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    database = Database(make_engine(sys.argv[1], 0.25), timeout=30)
-    database.load("digest")
-    database.calls.timeout = 0.25
-    print("ready", flush=True)
-    sys.stdin.readline()
-    try:
-        database.load("digest")
-    except StoreError as error:
-        print(error.cause, flush=True)
-    while True:  # signal.pause() could begin just after the signal has come
-        time.sleep(0.01)
-"""
-
-
-def test_a_process_ends_while_its_call_hangs(url: str, proxy: FaultProxy) -> None:
-    """SIGTERM is the end, as usual: the thread that waits for the database for ever is not waited for."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(PROGRAM), url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdin and process.stdout
-            assert process.stdout.readline() == "ready\n"
-            with proxy.failing(HANG):
-                process.stdin.write("\n")
-                process.stdin.flush()
-                assert process.stdout.readline().rstrip("\n") in GIVEN_UP
-                until_swallowed(proxy, 1)
-                assert proxy.connections == 1
-                process.send_signal(signal.SIGTERM)
-                assert (process.wait(LONG), process.stdout.read()) == (0, "")
-        finally:
-            process.kill()
 
 
 APPLICATION = """

@@ -115,7 +115,6 @@ def test_by_default_nothing_is_stored_of_a_device(make_site: MakeSite) -> None:
     assert all(info.last_seen_at == info.created_at for info in infos)
 
 
-@on_each
 def test_label_and_network_are_those_of_the_sign_in(make_site: MakeSite) -> None:
     app = make_site(**BOTH)
     one = signed_in(app)
@@ -129,7 +128,6 @@ def test_label_and_network_are_those_of_the_sign_in(make_site: MakeSite) -> None
     assert shown(app.test_client()) == []
 
 
-@on_each
 def test_a_change_of_id_keeps_what_is_known_of_the_device(make_site: MakeSite) -> None:
     """The session is the same."""
     app = make_site(**BOTH)
@@ -192,7 +190,6 @@ def test_an_operator_sees_the_labels(make_site: MakeSite) -> None:
     assert line.startswith(client.digest) and line.endswith("(UTC)  kiosk [2Jin the hall")
 
 
-@on_each
 def test_all_others_end_for_ever(make_site: MakeSite, primary: Valkey) -> None:
     """The others end on every worker, in Redis and in the database; an event tells each, and each browser is told
     once."""
@@ -321,11 +318,11 @@ def seen_ago(app: Flask, client: Any) -> timedelta:
 
 
 @pytest.mark.parametrize(
-    ("engine", "permanent", "labels", "is_noted"),
+    ("permanent", "labels", "is_noted"),
     [
-        *((each, True, lambda request: None, True) for each in ("sqlite", "postgresql", "mariadb")),
-        ("sqlite", True, None, False),
-        ("sqlite", False, None, False),
+        (True, lambda request: None, True),
+        (True, None, False),
+        (False, None, False),
     ],
 )
 def test_use_is_noted_as_often_as_the_idle_expiry_moves(

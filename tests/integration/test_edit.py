@@ -35,7 +35,7 @@ from .behind import (
     wait_until_home,
     wait_until_lost,
 )
-from .conftest import ENCRYPTED, MakeApp, cookie_of
+from .conftest import ENCRYPTED, MakeApp, cookie_of, on_sqlite
 from .shop import run
 
 
@@ -189,6 +189,7 @@ def test_an_outage_means_for_a_job_what_it_means_for_a_request(make_app: MakeApp
         pass
 
 
+@on_sqlite
 def test_all_sessions_come_in_parts(make_app: MakeApp, database_url: str) -> None:
     """Each valid session once, visitors' not; those that have ended are neither listed nor counted."""
     app = make_app(DATABASE_URL=database_url)

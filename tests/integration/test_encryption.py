@@ -23,7 +23,7 @@ from flask_langpont_session.ops.diagnosis.one_session import read_session
 from flask_langpont_session.stores.codec.cipher import FORMAT
 
 from .behind import browser, digest, key, outcomes, resting, sign_in, wait_for_level, wait_until_home
-from .conftest import MakeApp, close, cookie_of, parts
+from .conftest import MakeApp, close, cookie_of, on_sqlite, parts
 from .counting import wait_for_monitors
 
 NEW, OLD = bytes(range(200, 232)).hex(), bytes(range(100, 132)).hex()
@@ -72,6 +72,7 @@ MODES: Sequence[tuple[Mapping[str, Any], bool]] = (({}, True), (KEYS, False))
 """Settings, and whether the marker is found: without encryption it has to be, or nothing was looked at."""
 
 
+@on_sqlite
 @pytest.mark.parametrize(("config", "is_found"), MODES, ids=["plain", "encrypted"])
 def test_nothing_can_be_read_in_the_stores(
     make_app: MakeApp,

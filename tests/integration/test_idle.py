@@ -24,6 +24,7 @@ from .behind import (
     entry,
     now_ms,
     pass_time,
+    questions,
     row,
     sign_in,
     wait_until_home,
@@ -207,3 +208,16 @@ def read_only(postgres: Postgres) -> Iterator[None]:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
             connection.execute("SELECT pg_reload_conf()")
+
+
+def test_s2_a_young_lease_does_not_keep_the_expiry_from_moving(hosts: Hosts, primary: Valkey) -> None:
+    """S2: another host confirms the session all the time, and never moves its expiry: the next one here does."""
+    client = sign_in(hosts.here)
+    assert who(hosts.there, client) == "7"
+    for ms, is_asked in ((QUARTER - NOW, False), (NOW + 1, True)):
+        age_row(hosts.here, client.digest, ms)
+        age_entry(primary, client.digest, ms, "@i", "@x", "@c")  # all but the stamp, which is of a moment ago
+        asked = questions(hosts.there)
+        assert who(hosts.there, client) == "7"
+        assert (questions(hosts.there) > asked) is is_asked
+    assert all(is_about(found, IDLE) for found in left(hosts.here, primary, client))

@@ -15,14 +15,11 @@ from devservers.processes import wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session import LangPontSession, LangPontSessionError, Revoked, session
 from flask_langpont_session.events import EndedBy, SessionRevoked, UserRevoked
-from flask_langpont_session.policy.errors import ErrorClass, StoreError
-from flask_langpont_session.request import revocations
 from flask_langpont_session.testing import captured_events, switched_off
 
 from .behind import (
     age_row,
     browser,
-    digest,
     elsewhere,
     emptied,
     entry,
@@ -32,7 +29,6 @@ from .behind import (
     row,
     sign_in,
     wait_until_home,
-    wait_until_lost,
     waiting,
     who,
 )
@@ -123,21 +119,6 @@ def test_what_is_over_is_not_listed(site: Site) -> None:
     assert operator(site.elsewhere).sessions("7", site.elsewhere) == []
 
 
-def test_what_this_host_knows_to_be_dead_is_not_listed(site: Site) -> None:
-    """The database does not know of it yet; the siblings do, by the journal."""
-    single, other, kept = sign_in(site.worker), sign_in(site.worker, "8"), sign_in(site.worker, "9")
-    with resting(*site.all):
-        with switched_off(site.worker, "database"):
-            assert not operator(site.worker).revoke(single.digest, site.worker).durable
-            assert not operator(site.worker).revoke_user("8", site.worker).durable
-            assert row(site.worker, single.digest)["live"]
-            for user, expected in (("7", []), ("8", []), ("9", [kept.digest])):
-                found = operator(site.sibling).sessions(user, site.sibling)
-                assert [info.digest for info in found] == expected
-            assert len(operator(site.elsewhere).sessions("8", site.elsewhere)) == 1
-        assert not row(site.worker, other.digest)["live"]
-
-
 def test_listing_needs_the_database_and_nothing_else(site: Site, primary: Valkey) -> None:
     """Redis may be down; without the database an error says so, and no list that is wrong."""
     client = sign_in(site.worker)
@@ -188,9 +169,7 @@ ENDS: dict[str, Callable[[Site, Any], object]] = {
 OVER: dict[str, Callable[[Site, Any], object]] = {
     "never was": lambda site, client: setattr(client, "digest", "A" * 43),
     "revoked": lambda site, client: operator(site.elsewhere).revoke(client.digest, site.elsewhere),
-    "logged out everywhere": lambda site, client: operator(site.elsewhere).revoke_user("7", site.elsewhere),
     "signed out": lambda site, client: browser(site.elsewhere, client.cookie).post("/logout"),
-    "idle for too long": lambda site, client: age_row(site.elsewhere, client.digest, 3_600_001, "idle_expires_at"),
 }
 """What it may be that a worker knows nothing of."""
 
@@ -288,84 +267,6 @@ def test_i1_a_user_is_logged_out_everywhere(site: Site, primary: Valkey) -> None
     assert [info.digest for info in operator(site.worker).sessions("7", site.worker)] == [again.digest]
 
 
-def test_i1_a_user_is_logged_out_when_the_epoch_is_raised(
-    site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """I1, I5: for the rows there was no time: it holds all the same, for this host at once, for others by the database.
-    The tombstones follow."""
-    clients = [site.signed_in_everywhere(on=app) for app in site.all]
-    database = parts(site.worker).backend.database
-
-    def too_slow(*_: object, **__: object) -> None:
-        raise StoreError("database", ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
-
-    with resting(*site.all):
-        monkeypatch.setattr(database, "kill_user_until", too_slow)
-        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=3)
-        monkeypatch.undo()
-        assert operator(site.elsewhere).sessions("7", site.elsewhere) == []
-        for client in clients:
-            assert site.users(client, *site.host) == [None] * 2
-            assert row(site.worker, client.digest)["live"]
-        later = site.signed_in_everywhere()
-    wait_until_home(*site.all)
-    for client in clients:
-        assert not row(site.worker, client.digest)["live"]
-        assert entry(primary, client.digest)["@live"] == "0"
-        assert site.users(client, *site.all) == [None] * 3
-    assert site.users(later, *site.all) == ["7"] * 3
-
-
-def test_i1_of_many_sessions_a_request_tells_redis_of_some(
-    site: Site, primary: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """I1, I12: as many as it has time for; the rest has ended as well, and follows in Redis."""
-    monkeypatch.setattr(revocations, "MOST_AT_ONCE", 2)
-    clients = [site.signed_in_everywhere() for _ in range(3)]
-    with resting(*site.all):
-        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=3)
-        assert sorted(entry(primary, client.digest)["@live"] for client in clients) == ["0", "0", "1"]
-        for client in clients:
-            assert site.users(client, *site.host) == [None] * 2
-        assert waiting(site.worker) == 1
-    wait_until_home(*site.all)
-    assert {entry(primary, client.digest)["@live"] for client in clients} == {"0"}
-    assert [site.users(client, *site.all) for client in clients] == [[None] * 3] * 3
-
-
-def is_leased(app: Flask, client: Any) -> bool:
-    """Return whether this worker shows its user without asking the database. On a busy machine the lease comes
-    later."""
-    before = questions(app)
-    return who(app, client) is not None and questions(app) == before
-
-
-def test_s8_rows_that_are_dead_already_are_pushed_too(site: Site, primary: Valkey) -> None:
-    """S8: another host ended them and died before Redis was told: their leases end with this."""
-    ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
-    wait_until(lambda: all(is_leased(app, ended) for app in site.all), "a lease for every worker")
-    with resting(*site.all):
-        database = elsewhere(site.worker)
-        database.kill(ended.digest)
-        database.close()
-        age_row(site.worker, idle.digest, 3_600_001, "idle_expires_at")
-        assert site.users(ended, *site.all) == ["7"] * 3  # by its lease
-        assert operator(site.worker).revoke_user("7", site.worker).sessions == 1
-        for client in (ended, idle, living):
-            assert entry(primary, client.digest)["@live"] == "0"
-            assert site.users(client, *site.all) == [None] * 3
-
-
-# -- Redis is killed, and comes back with what it had ------------------------------------------------------------------
-
-
-def revoke(app: Flask, client: Any, whom: str) -> Revoked:
-    """End a session by its name, or by its user's."""
-    if whom == "session":
-        return operator(app).revoke(client.digest, app)
-    return operator(app).revoke_user("7", app)
-
-
 # -- the database is killed --------------------------------------------------------------------------------------------
 
 
@@ -392,105 +293,24 @@ def test_i5_a_revocation_without_the_database_holds_everywhere_at_once(
     assert site.users(other, *site.all) == ["7"] * 3
 
 
-def test_i5_a_user_is_logged_out_of_this_host_at_once(pg_site: Site, postgres: Postgres, primary: Valkey) -> None:
-    """I4, I5: on every worker, of every session, also those that the worker which was asked has never seen.
-
-    Redis is told at once of those that it has; the other host may go on with the others until the database is back.
-    """
-    site = pg_site
-    seen, other = site.signed_in_everywhere(), site.signed_in_everywhere("8")
-    unseen = sign_in(site.elsewhere)
-    assert who(site.sibling, unseen) == "7"
-    new = site.start_another()
-    with resting(*site.all, new):
-        postgres.kill()
-        assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=False, sessions=1)
-        assert "unreachable" in outcomes(site.worker, "database")
-        assert waiting(site.sibling) > 0
-        for client in (seen, unseen):
-            assert site.users(client, *site.host, new) == [None] * 3
-        assert entry(primary, seen.digest)["@live"] == "0"
-        assert who(site.elsewhere, seen) is None
-        assert entry(primary, unseen.digest)["@live"] == "1"
-        assert site.users(other, *site.all, new) == ["8"] * 4
-        postgres.start()
-        assert row(site.worker, seen.digest)["live"]
-    wait_until_home(*site.all)
-    for client in (seen, unseen):
-        assert not row(site.worker, client.digest)["live"]
-        assert entry(primary, client.digest)["@live"] == "0"
-        assert site.users(client, *site.all) == [None] * 3
-    assert row(site.worker, other.digest)["live"]
-    assert site.users(other, *site.all) == ["8"] * 3
+def is_leased(app: Flask, client: Any) -> bool:
+    """Return whether this worker shows its user without asking the database. On a busy machine the lease comes
+    later."""
+    before = questions(app)
+    return who(app, client) is not None and questions(app) == before
 
 
-def until_sign_in_works(app: Flask) -> None:
-    """A worker's connections to a database that was killed are dead; each is found out by the call that uses it."""
-    wait_until(lambda: app.test_client().post("/login/9").status_code == 200, "a sign-in")
-
-
-def test_s7_a_user_who_signs_in_after_that_moment_stays(pg_site: Site, postgres: Postgres) -> None:
-    """S7: the database is back and was not told yet: what begins now, here or elsewhere, is not meant."""
-    site = pg_site
-    before = site.signed_in_everywhere()
+def test_s8_rows_that_are_dead_already_are_pushed_too(site: Site, primary: Valkey) -> None:
+    """S8: another host ended them and died before Redis was told: their leases end with this."""
+    ended, idle, living = (site.signed_in_everywhere() for _ in range(3))
+    wait_until(lambda: all(is_leased(app, ended) for app in site.all), "a lease for every worker")
     with resting(*site.all):
-        postgres.kill()
-        assert not operator(site.worker).revoke_user("7", site.worker).durable
-        postgres.start()
-        assert row(site.worker, before.digest)["live"]
-        for app in site.all:
-            until_sign_in_works(app)
-        after = [sign_in(app) for app in site.all]
-        assert waiting(site.worker) > 0
-        for client in after:
-            assert site.users(client, *site.all) == ["7"] * 3
-        assert site.users(before, *site.host) == [None] * 2
-    wait_until_home(*site.all)
-    assert site.users(before, *site.all) == [None] * 3
-    assert not row(site.worker, before.digest)["live"]
-    for client in after:
-        assert row(site.worker, client.digest)["live"]
-        assert site.users(client, *site.all) == ["7"] * 3
-    assert {info.digest for info in operator(site.worker).sessions("7", site.worker)} == {c.digest for c in after}
-
-
-@pytest.mark.parametrize("whom", ["session", "user"])
-def test_i5_with_everything_down_the_host_holds_it(
-    pg_site: Site, postgres: Postgres, primary: Valkey, whom: str
-) -> None:
-    """I5: at level 4 copies carry who is signed in; not this one, whatever is back first."""
-    site = pg_site
-    client, other = site.signed_in_everywhere(), site.signed_in_everywhere("8")
-    with resting(*site.all):
-        postgres.kill()
-        primary.kill()
-        assert revoke(site.worker, client, whom) == Revoked(durable=False, sessions=1)
-        assert site.users(client, *site.host) == [None] * 2
-        assert site.users(other, *site.host) == ["8"] * 2
-    for app in site.host:
-        wait_until_lost(app, "database")
-        wait_until_lost(app, "primary")
-    assert site.users(client, *site.host) == [None] * 2
-    assert site.users(other, *site.host) == ["8"] * 2
-    primary.start()
-    assert site.users(client, *site.host) == [None] * 2
-    postgres.start()
-    wait_until_home(*site.all)
-    assert site.users(client, *site.all) == [None] * 3
-    assert site.users(other, *site.all) == ["8"] * 3
-    assert not row(site.worker, client.digest)["live"]
-    assert entry(primary, client.digest)["@live"] == "0"
-
-
-def test_the_next_sign_in_after_a_recovery_works(pg_site: Site, postgres: Postgres) -> None:
-    """The user's epoch was not raised, and no tombstone stands in the way of a session that is new."""
-    site = pg_site
-    site.signed_in_everywhere()
-    postgres.kill()
-    assert not operator(site.worker).revoke_user("7", site.worker).durable
-    postgres.start()
-    wait_until_home(*site.all)
-    client = site.signed_in_everywhere()
-    assert digest(client.cookie) == client.digest
-    assert operator(site.worker).revoke_user("7", site.worker) == Revoked(durable=True, sessions=1)
-    assert site.users(client, *site.all) == [None] * 3
+        database = elsewhere(site.worker)
+        database.kill(ended.digest)
+        database.close()
+        age_row(site.worker, idle.digest, 3_600_001, "idle_expires_at")
+        assert site.users(ended, *site.all) == ["7"] * 3  # by its lease
+        assert operator(site.worker).revoke_user("7", site.worker).sessions == 1
+        for client in (ended, idle, living):
+            assert entry(primary, client.digest)["@live"] == "0"
+            assert site.users(client, *site.all) == [None] * 3

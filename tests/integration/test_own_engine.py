@@ -14,7 +14,7 @@ from devservers.servers import Postgres
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 
-from .conftest import MakeApp
+from .conftest import MakeApp, on_sqlite
 from .mariadb import MariaDB
 
 EVENTS = {"pool": ("connect", "checkout", "checkin", "close"), "dispatch": ("begin",), "dialect": ("do_connect",)}
@@ -90,6 +90,7 @@ def test_connections_are_made_as_the_application_makes_them(postgres: Postgres) 
     engine.dispose()
 
 
+@on_sqlite
 def test_a_pool_that_the_application_has_emptied_is_its_own_affair(database_url: str) -> None:
     """Sessions have connections of their own: with one in all, which a view holds, its session is saved."""
     engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)

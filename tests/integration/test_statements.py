@@ -19,6 +19,7 @@ from flask_langpont_session.stores.sql import cursor
 from flask_langpont_session.stores.sql.database import Database, make_engine
 from flask_langpont_session.stores.sql.tables import METADATA
 
+from .conftest import on_sqlite
 from .rows import create, load, update
 
 OWNERS: dict[str, Callable[[str], sa.Engine]] = {
@@ -97,6 +98,7 @@ def test_sqlalchemy_does_not_run_what_it_has_compiled(database: Database, monkey
     assert len(ran) >= 5
 
 
+@on_sqlite
 @pytest.mark.parametrize("by", WATCHERS)
 def test_what_is_watched_is_seen_and_comes_to_the_same(
     database: Database, by: str, caplog: pytest.LogCaptureFixture
@@ -111,6 +113,7 @@ def test_what_is_watched_is_seen_and_comes_to_the_same(
     assert [str(each).replace("other!", "digest") for each in seen] == [str(each) for each in unseen]
 
 
+@pytest.mark.parametrize("database", ["its own"], indirect=True)
 def test_a_row_that_is_there_already_is_told_as_ever(database: Database) -> None:
     """Errors of a row that exists twice and of a missing table are recognised from the driver's error."""
     create(database, "digest")

@@ -17,7 +17,7 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session import LangPontSession
 
-from .conftest import PATIENT, add_views, close, parts
+from .conftest import PATIENT, add_views, close, on_sqlite, parts
 
 TABLES = {"langpont_sessions", "langpont_users"}
 
@@ -58,6 +58,7 @@ def tables(app: Flask) -> set[str]:
 # -- where nothing makes them ------------------------------------------------------------------------------------------
 
 
+@on_sqlite
 def test_it_is_said_wherever_an_operator_looks(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Log, health page and readiness, until the tables were there once; nothing has to be restarted."""
     app = make()
@@ -83,6 +84,7 @@ def test_it_is_said_wherever_an_operator_looks(make: Make, caplog: pytest.LogCap
     assert client.post("/login/7").status_code == 200
 
 
+@on_sqlite
 def test_a_process_that_was_ready_stays_so(make: Make) -> None:
     """Tables that were there and are not are an outage, which all hosts have at once."""
     app = make(HEALTH_INTERVAL=0.05)
@@ -96,6 +98,7 @@ def test_a_process_that_was_ready_stays_so(make: Make) -> None:
     assert client.get("/healthz/ready").status_code == 200
 
 
+@on_sqlite
 def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: Make, tmp_path: Path) -> None:
     """Without an answer, it is not known whether the database has tables."""
     client: Any = make(DATABASE_URL=f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.sqlite3'}").test_client()
@@ -104,6 +107,7 @@ def test_a_database_that_does_not_answer_does_not_make_a_process_unready(make: M
     assert client.get("/healthz/ready").status_code == 200
 
 
+@on_sqlite
 def test_in_debug_the_503_says_what_is_wrong(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +131,7 @@ def test_in_debug_the_503_says_what_is_wrong(
 # -- where they are made -----------------------------------------------------------------------------------------------
 
 
+@on_sqlite
 @pytest.mark.parametrize("config", [{"TESTING": True}, {"DEBUG": True}, {"DATABASE_URL": None}], ids=str)
 def test_they_are_made_without_being_asked_for(
     make: Make, caplog: pytest.LogCaptureFixture, config: dict[str, Any]
@@ -143,6 +148,7 @@ def test_they_are_made_without_being_asked_for(
     assert "the session tables were not there, and were made" in caplog.text
 
 
+@on_sqlite
 def test_app_run_with_debug_counts(make: Make) -> None:
     """``app.run(debug=True)`` says it after the extension was set up."""
     app = make()

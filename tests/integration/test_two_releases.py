@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -351,35 +351,3 @@ def test_under_hup_the_former_workers_write_while_the_new_ones_start(
         assert [user.has_lost(host.url) for user in users] == [[]] * USERS
         assert late.me()["user"] is None
         assert all(user.acknowledged for user in users)
-
-
-def test_both_releases_under_load_beside_each_other(
-    former: Path, settings: dict[str, str], tmp_path: Path, primary: Valkey
-) -> None:
-    """Each request of a user meets either release, through an outage of Redis; a sign-out by one is one for both."""
-    journal = tmp_path / "shared" / "journal.sqlite3"
-    with ExitStack() as ends:
-        old = ends.enter_context(Host(tmp_path / "old", former, settings))
-        new = ends.enter_context(Host(tmp_path / "new", PROJECT, settings))
-        hosts = [old, new]
-        users = [signed_in(hosts[number % 2].url, number) for number in range(USERS)]
-        gone = [signed_in(host.url, USERS) for host in hosts]
-        late = [user.visitor.twin() for user in gone]
-        seen_by_all(hosts, users)
-        primary.kill()
-        wait_until(lambda: levels_of(*hosts) == {2}, "level 2")
-        with under_load(users, lambda chance: chance.choice(hosts).url):
-            wait_until(lambda: not waits_for_none(journal), "changes that wait")
-            for user, host in zip(gone, hosts, strict=True):
-                assert user.visitor.at(host.url).send("/sign-out").status == 200
-            assert {one.at(host.url).me()["user"] for one in late for host in hosts} == {None}
-            before = [len(user.acknowledged) for user in users]
-            wait_until(lambda: all(len(u.acknowledged) > n + 5 for u, n in zip(users, before, strict=True)), "more")
-            primary.start()
-            wait_until(lambda: {level for host in hosts for _, level in forms_of(host).values()} == {0}, "level 0")
-        wait_until(lambda: waits_for_none(journal), "the end of the replay")
-        assert [user.has_lost(host.url) for user in users for host in hosts] == [[]] * USERS * 2
-        assert {one.at(host.url).me()["user"] for one in late for host in hosts} == {None}
-        old.stop()
-        wait_until(lambda: path_of(journal).exists() and not journal.exists(), "the own form alone")
-        assert [user.has_lost(new.url) for user in users] == [[]] * USERS
