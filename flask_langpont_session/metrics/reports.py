@@ -15,7 +15,7 @@ from ..exceptions import SessionValueError
 from ..policy.changes import Basis, CategoryChange
 from ..policy.errors import ErrorClass, StoreError
 from ..support.logs import Once, fields
-from .losses import Losses
+from .losses import Cause, Loss, Losses
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _SILENCE = 60.0
 """Seconds between two log lines about the same failure: an outage with a full disk would write one per request."""
 
+_MOST_NAMED = 256
+"""Keys that are named in development at most: an application that makes up keys must not fill memory or log."""
+
 
 class Reports:
     """Counts, logs and sends the events of one application.
@@ -34,7 +37,8 @@ class Reports:
     :ivar lost_commits: how many commits the database has lost, as far as this process has found out.
     :param emit: called with a signal and an event; must not raise.
     :param in_use: is told which sessions are in use.
-    :param raises: whether a value that a view gave the session, and that cannot be stored, is raised as well.
+    :param raises: whether a value that a view gave the session, and that cannot be stored, is raised as well, and each
+        key of which the table drops a write is logged.
     :param clock: monotonic seconds.
     """
 
@@ -52,6 +56,7 @@ class Reports:
         self.in_use = in_use
         self.losses = Losses(recorder, emit)
         self.lost_commits = 0
+        self._dropped: set[str] = set()
         self._journal_failure = Once(_SILENCE, clock)
         self._no_room = Once(_SILENCE, clock)
         self._database_went_back = Once(_SILENCE, clock)
@@ -94,6 +99,20 @@ class Reports:
         self.emit(events.value_rejected, events.ValueRejected(category, key, reason))
         if is_mistake and self._raises():
             raise SessionValueError(key or category, reason)
+
+    def dropped(self, category: str, key: str, level: int) -> None:
+        """Count a write that lasts for its request only, by the table. In development, log it once per key."""
+        self.losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), category)
+        if key in self._dropped or len(self._dropped) >= _MOST_NAMED or not self._raises():
+            return
+        self._dropped.add(key)
+        log.warning(
+            "session[%r] is gone with its request: at level %d the decision table does not keep its feature. To keep "
+            "it, give the feature another priority in LANGPONT_SESSION_FEATURE_PRIORITIES, or the priority another "
+            "behaviour in LANGPONT_SESSION_BEHAVIOURS; `flask langpont explain %s` says more",
+            *(key, level, key),
+            extra=fields("write_dropped", key=key, level=level),
+        )
 
     def shared(self, outdated: Mapping[tuple[str, Basis], int], left_out: int) -> None:
         """Note that copies were shared with the other workers of the host.

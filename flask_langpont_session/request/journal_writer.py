@@ -204,7 +204,7 @@ class JournalWriter:
                     entries.append(entry)
                 else:
                     plan.note_kept([name], Kept.NOWHERE)
-                    self._reports.losses.note(Loss.REQUEST_ONLY_WRITES, Cause.at_level(level), name)
+                    self._reports.dropped(name, entry.field, level)
         copies = self._empty_copies(plan, ref, now.earliest_us) if entries and plan.is_new else []
         return bool(entries) and self._put(plan, entries, copies, scope, instead)
 

@@ -175,14 +175,14 @@ def sid(name: str, kind: str = "a") -> SessionId:
 class Desk:
     """A journal writer over an empty journal, with the table as it is by default."""
 
-    def __init__(self, max_entries: int = 100) -> None:
+    def __init__(self, max_entries: int = 100, is_in_development: bool = False) -> None:
         self.recorder = Recorder()
         self.events: list[object] = []
         self.journal = journal_at(None, limits=JournalLimits(entries=max_entries))
         self.journal_writer = JournalWriter(
             self.journal,
             Fallback(SETTINGS, Memory(ttl=60), self.journal.board.register),
-            Reports(self.recorder, lambda signal, event: self.events.append(event)),
+            Reports(self.recorder, lambda signal, event: self.events.append(event), raises=lambda: is_in_development),
         )
         self.loaded = Loaded(Verdict.ANONYMOUS)
 
@@ -287,6 +287,22 @@ def test_one_change_is_kept_in_part(desk: Desk) -> None:
     assert desk.keep(2, sets("input_text", "analysis_result", "gemini_3way_analysis"))
     assert [entry.field for entry in desk.kept()] == ["input_text"]
     assert desk.losses() == {("request_only_writes", "level 2", "translation"): 2}
+
+
+@pytest.mark.parametrize(("is_in_development", "named"), [(True, ["lang", "theme"]), (False, [])])
+def test_a_dropped_write_is_said_once_per_key_in_development(
+    is_in_development: bool, named: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the cure. A change that is kept is not named."""
+    desk = Desk(is_in_development=is_in_development)
+    for _ in range(2):
+        desk.keep(2, sets("lang", "theme"), "ui")
+        desk.keep(2, sets("input_text"))
+    said = [record for record in caplog.records if vars(record)["langpont_event"] == "write_dropped"]
+    assert sorted(vars(record)["langpont_key"] for record in said) == named
+    for record in said:
+        assert "level 2" in record.getMessage() and "LANGPONT_SESSION_FEATURE_PRIORITIES" in record.getMessage()
+    assert sum(desk.losses().values()) == 4
 
 
 # -- what a value was made from ----------------------------------------------------------------------------------------
