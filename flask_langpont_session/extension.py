@@ -550,7 +550,7 @@ def _read_cookie(app: Flask, recorder: Recorder, request: Request) -> SessionId 
     if not header:
         return None
     signer, name = _signer(app), app.session_interface.get_cookie_name(app)
-    known = signer.known(name, header)
+    known = signer.known[name].get(header)
     if known is not None:
         return known
     values = request.cookies.getlist(name)

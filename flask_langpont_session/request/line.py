@@ -81,11 +81,6 @@ class Seen(Loaded):
         self.row, self.former, self.copy, self.records, self.terms = row, former, copy, records, terms
         self.values = values
 
-    @property
-    def is_current(self) -> bool:
-        """Return whether this worker has written nothing of the session since."""
-        return self.records is self.copy.records
-
     def is_unknown(self, feature: Feature, key: str) -> bool:
         """Return False: nothing is missing."""
         return False
@@ -171,7 +166,7 @@ class Line:
             seen is None
             or seen.terms.news != self._ended.news
             or seen.terms.trust_since_ms != hit.trust_since_ms
-            or seen.records is not seen.copy.records
+            or seen.records is not seen.copy.records  # this worker has written since
             or hit.at >= seen.terms.until
         ):
             seen = self._seen(hit, sid, life)

@@ -168,7 +168,7 @@ class Changes:
         for key, by in self.increments.items():
             at = former.get(key) if former else None
             changes[at.category if at and at.counts else feature_of(key).category].increments[key] = by
-        for key, encoded in ({**self.assigned, **inside} if inside else self.assigned).items():
+        for key, encoded in {**self.assigned, **inside}.items():
             changes[feature_of(key).category].sets[key] = encoded
         if former and changes:
             self._take_away(changes, former)

@@ -35,11 +35,13 @@ class CookieSigner:
     """Signs and reads cookies with the application's secret keys.
 
     :param keys: the newest first; the first signs, all verify.
+    :ivar known: name of a cookie → whole Cookie header → the id that it leads to, as far as it is remembered: a browser
+        sends the same header with every request.
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         self._verified: dict[str, SessionId] = {}
-        self._headers: defaultdict[str, dict[str, SessionId]] = defaultdict(dict)
+        self.known: defaultdict[str, dict[str, SessionId]] = defaultdict(dict)
         self._keys = [key if isinstance(key, bytes) else key.encode() for key in keys]
         self._sign_with = [_hmac(key, _SALT) for key in self._keys]  # derived once, instead of at every signature
         self._named = {_name_of(key): key for key in self._keys}
@@ -64,16 +66,11 @@ class CookieSigner:
         """Return the id in the first value with a good signature; None: no value has one. Never raises."""
         return next(filter(None, map(self._load_one, values)), None)
 
-    def known(self, name: str, header: str) -> SessionId | None:
-        """Return the id remembered for a whole Cookie header; None: none. A browser sends the same header with every
-        request."""
-        return self._headers[name].get(header)
-
     def remember(self, name: str, header: str, found: SessionId) -> None:
         """Remember the id that a Cookie header leads to: the header has just one cookie of this name, with a good
         signature. If it has no other cookie, which change more often, the value need not be remembered as well."""
         if len(header) <= _LONGEST_HEADER:
-            headers = self._headers[name]
+            headers = self.known[name]
             if len(headers) >= _MOST_VERIFIED:
                 headers.clear()
             headers[header] = found

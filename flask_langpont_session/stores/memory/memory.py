@@ -332,7 +332,7 @@ class Memory:
                     held = {**held, name: _Held(self._clock(), held[name].kind)}
                 else:
                     is_held = False
-            if seen is not None and not (seen.copy in near and seen.is_current):
+            if seen is not None and not (seen.copy in near and seen.records is seen.copy.records):
                 seen = None  # another thread made it of what there was before an earlier write
             for copy in near:
                 said = copy.records

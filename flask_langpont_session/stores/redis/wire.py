@@ -6,6 +6,7 @@ script and one reply, and the machinery of a client's commands costs more than t
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -81,7 +82,7 @@ class Wire:
         self._buffer = bytearray()
         self._poll: Any = None
         # Asked for at every request; an attribute is found in a fraction of the time that __getattr__ takes.
-        self._send = connected.sendall
+        self._send = _sender(connected)
         self._receive = connected.recv_into
         self.fileno = connected.fileno
         self.pending: Callable[[], int] = getattr(connected, "pending", int)  # none
@@ -233,6 +234,24 @@ class Wire:
 
 _ANSWERS = (driver.ResponseError, driver.BusyLoadingError)
 """Errors that a server answers to a command; behind them come the replies to the others."""
+
+
+def _sender(connected: Any) -> Callable[[bytes], None]:
+    """Return a function that sends all of some bytes. Over a plain socket it does not wait for room first, as a socket
+    that has a time-out does: there is room nearly always."""
+    if type(connected) is not socket.socket:  # by TLS, or none of the system's
+        return connected.sendall  # type: ignore[no-any-return]
+    fileno, send_rest = connected.fileno, connected.sendall
+
+    def send(data: bytes) -> None:
+        try:
+            sent = os.write(fileno(), data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            send_rest(data[sent:])
+
+    return send
 
 
 def _of_no_interest(message: list[Any]) -> None:
