@@ -203,45 +203,6 @@ def test_no_commit_goes_unnoticed_under_load_and_kill_9(path: Path, tmp_path: Pa
         assert text == ""
 
 
-def test_kill_9_loses_nothing_acknowledged(path: Path) -> None:
-    """A writer that is killed in the middle of its work leaves everything that it had acknowledged."""
-    script = """
-        number = 0
-        while True:
-            journal.put([value(str(number), "a")])
-            journal.revocations.note(f"r{number}")
-            print(number, flush=True)
-            number += 1
-    """
-    worker = process(script, path)
-    assert worker.stdout is not None
-    acknowledged = [worker.stdout.readline().strip() for _ in range(50)]
-    worker.send_signal(signal.SIGKILL)
-    acknowledged += worker.stdout.read().splitlines()
-    output(worker, expected=-signal.SIGKILL)
-    journal = journal_at(path)
-    written = {entry.digest for entry in journal.pending_writes(limit=10**6)}
-    revoked = {entry.digest for entry in journal.revocations.pending(limit=10**6)}
-    assert set(acknowledged) <= written
-    assert {f"r{number}" for number in acknowledged} <= revoked
-    journal.close()
-
-
-def test_kill_9_of_a_sibling_disturbs_no_other(durable: Journal, path: Path) -> None:
-    """While one worker is killed another keeps reading and writing, and sees what the first one wrote."""
-    worker = process("journal.revocations.note('theirs'); print('done', flush=True); sys.stdin.readline()", path)
-    durable.revocations.note("ours")
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "done\n"
-    worker.kill()
-    worker.communicate(timeout=60)
-    assert durable.revocations.is_revoked("theirs")
-    durable.revocations.note("later")
-    durable.close()
-    assert [entry.digest for entry in durable.revocations.pending()].count("later") == 1
-    assert durable.counts()["revocations"] == 3
-
-
 def test_a_fork_inherits_nothing(durable: Journal) -> None:
     """Parent and child each open the file anew after a fork, and see each other's writes."""
     durable.revocations.note("before")

@@ -180,15 +180,6 @@ def test_a_sibling_that_says_nothing_is_waited_for_so_long(make: Callable[[], Wo
     assert not one.is_overdue
 
 
-def test_a_worker_that_is_closed_is_waited_for_no_more(make: Callable[[], Worker]) -> None:
-    one, other = make().looks(), make().looks()
-    lost(one)
-    one.wanted.clear()
-    other.end()
-    one.go_on()
-    assert not one.lacks
-
-
 def test_a_worker_that_has_not_looked_yet_makes_no_sibling_wait_and_is_waited_for(make: Callable[[], Worker]) -> None:
     """It has joined the workers of its host, and may serve a request before it looks: only a loss is waited for."""
     old, new = make().looks(), make()
@@ -255,19 +246,5 @@ def test_a_loss_that_is_being_noticed_is_not_over(make: Callable[[], Worker]) ->
     threads[0].join()
     assert set(one.lacks) == BOTH
     other.looks("2")
-    one.go_on()
-    assert not one.lacks
-
-
-def test_a_clock_that_was_set_is_a_loss_that_has_no_name_until_the_server_was_looked_at(
-    make: Callable[[], Worker],
-) -> None:
-    one, other = make().looks(), make().looks()
-    one.incident = lambda: one.begin("", 1000)
-    one.seen.clock_was_set(60_000, 61_000)
-    one.go_on()
-    assert set(one.lacks) == BOTH
-    for worker in (one, other):
-        worker.looks("2")
     one.go_on()
     assert not one.lacks

@@ -82,11 +82,6 @@ def worker(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     worker.journal.close()
 
 
-def test_without_a_suspicion_nothing_is_asked(worker: Worker) -> None:
-    assert worker.run(100)
-    assert worker.asked == []
-
-
 def test_all_that_it_has_confirmed_is_looked_at_after_a_suspicion(worker: Worker) -> None:
     """In parts, as far as the time goes."""
     worker.living = {*ENDED[1:]}

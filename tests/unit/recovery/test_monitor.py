@@ -187,6 +187,14 @@ def test_a_journal_that_cannot_be_used_does_not_end_a_round(rounds: Rounds) -> N
 # -- what it is told ---------------------------------------------------------------------------------------------------
 
 
+def test_before_there_is_a_monitor_nothing_is_to_be_told() -> None:
+    """It begins by looking at every store."""
+    notices = Notices()
+    notices.suspect(DATABASE)
+    notices.suspect_slowness(PRIMARY)
+    notices.note_incident()
+
+
 def test_what_is_noticed_elsewhere_is_looked_at(rounds: Rounds) -> None:
     probes = rounds.monitor.probes
     for store in (PRIMARY, DATABASE):

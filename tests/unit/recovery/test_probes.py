@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -98,6 +99,7 @@ class Place:
         self.faults: dict[str, StoreError] = {}
         self.loss: StoreError | None = None
         self.overtime = self.trouble = False
+        self.took = 0.01
         self.slow: set[str] = set()
         self.calls = SimpleNamespace(requests=SimpleNamespace(busy=0))
         self.health = Health([PRIMARY, REPLICA, DATABASE], clock=self.clock)
@@ -130,7 +132,7 @@ class Place:
         self.asked.append(store)
         if store in self.faults:
             raise self.faults[store]
-        return ProbeAnswer(BOTH, 0.01)
+        return ProbeAnswer(BOTH, self.took)
 
     def recovered(self, store: str, since: float) -> None:
         self.incidents.append(since)
@@ -237,6 +239,27 @@ def test_a_primary_is_used_again_when_it_has_told_of_losses_too(place: Place) ->
         assert bool(place.lost) is (loss is not None)
 
 
+def test_a_store_that_is_slow_is_not_used_again_until_it_is_quick(place: Place) -> None:
+    """No request waits for a store that keeps all requests waiting."""
+    place.lose(PRIMARY)
+    place.faults.clear()
+    for place.took, is_lost in ((0.15, True), (0.15, True), (0.02, True), (0.02, False)):
+        place.clock.now += 1.1
+        place.round()
+        assert bool(place.lost) is is_lost
+
+
+@pytest.mark.parametrize(
+    ("kind", "pause"), [(ErrorClass.UNREACHABLE, 1.0), (ErrorClass.IDENTITY_REFUSED, 3.0)], ids=lambda it: str(it)
+)
+def test_a_store_that_refuses_this_worker_is_asked_less_often(place: Place, kind: ErrorClass, pause: float) -> None:
+    place.lose(PRIMARY, kind)
+    for _ in range(8):
+        place.clock.now += 3.1
+        place.round()
+    assert place.probes.of(PRIMARY).pause == pause
+
+
 def test_a_store_that_was_lost_for_writing_may_be_lost_for_reading_too(place: Place) -> None:
     """It has probes of its own then, and no canary: an idle worker notices by these."""
     for _ in range(3):
@@ -318,20 +341,24 @@ class LateProcess:
 
     :param answered: seconds after the beginning of each call, when a request asks for something and has its answer.
     :param overtime: how many times its patience each call takes.
+    :param is_late: whether the process was late, for that is not known of one that waited as long as it should.
     :ivar waited: the seconds that each call was given.
     """
 
-    def __init__(self, error: StoreError, answered: float = 0.1, overtime: float = 6.0) -> None:
+    def __init__(
+        self, error: StoreError, answered: float = 0.1, overtime: float = 6.0, *, is_late: bool = True
+    ) -> None:
         self.waited: list[float] = []
         self._error = error
         self._answered = answered
         self._overtime = overtime
         self.now = 0.0
         self._breaker = SimpleNamespace(asked_at=0.0)
+        self.health = SimpleNamespace(
+            breakers={(error.store, READ): self._breaker, ("another", READ): SimpleNamespace(asked_at=99.0)}
+        )
         backend = SimpleNamespace(
-            health=SimpleNamespace(
-                breakers={(error.store, READ): self._breaker, ("another", READ): SimpleNamespace(asked_at=99.0)}
-            ),
+            health=self.health,
             settings=SimpleNamespace(slow=0.1, redis_timeout=2.0, database_timeout=4.0, key_prefix="session"),
             primary=SimpleNamespace(find_shards=lambda timeout: None),
             database=self,
@@ -340,7 +367,7 @@ class LateProcess:
         lag = SimpleNamespace(
             clock=lambda: self.now,
             late=lambda: 0.0,
-            is_late=lambda seconds, since: True,
+            is_late=lambda seconds, since: is_late,
             with_overtime=lambda seconds: seconds / 5,
             overtimes=0,
         )
@@ -369,9 +396,11 @@ def test_a_late_process_asks_several_times_and_waits_less_for_redis(store: str, 
     assert process.waited == [*[patience] * (LATE_PROBES - 1), 2.0 if store != DATABASE else patience]
 
 
-def test_answers_to_what_was_asked_before_a_probe_do_not_speak_for_the_store() -> None:
-    """The threads of a late process come to read them when the store may long have stopped."""
-    process = LateProcess(silence(), answered=-0.1)
+@pytest.mark.parametrize(("answered", "is_late"), [(-0.1, True), (0.1, False)], ids=["asked before", "on time"])
+def test_answers_that_do_not_speak_for_the_store(answered: float, is_late: bool) -> None:
+    """The threads of a late process come to read what was asked before the probe when the store may long have stopped;
+    and those of one on time may have used connections to another server."""
+    process = LateProcess(silence(), answered, is_late=is_late)
     with pytest.raises(StoreError):
         process.prober.look(PRIMARY)
     assert process.waited == [0.4]
@@ -391,3 +420,31 @@ def test_what_a_store_has_said_is_not_asked_again() -> None:
     with pytest.raises(StoreError):
         process.prober.look(PRIMARY)
     assert len(process.waited) == 1
+
+
+@pytest.mark.parametrize(
+    ("took", "is_behind", "is_slow"),
+    [
+        ([0.15, 0.15], False, True),
+        ([0.15, 0.02], False, False),  # it may have been this very moment
+        ([0.15, 0.15], True, False),  # row 45: with the processor taken away everything looks slow
+        ([0.15, silence()], False, False),  # that is another outage
+    ],
+    ids=["twice", "once", "a process that lags", "without an answer"],
+)
+def test_a_store_is_slow_that_two_probes_find_so(
+    took: list[float | StoreError], is_behind: bool, is_slow: bool
+) -> None:
+    answers, failed = chain(took, repeat(took[-1])), list[StoreError]()
+
+    def probe(*arguments: Any, timeout: float) -> float:
+        answer = next(answers)
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    process = LateProcess(silence(), is_late=is_behind)
+    vars(process).update(probe=probe)
+    process.health.failed = lambda error, way: failed.append(error)
+    assert process.prober.confirm_slow(PRIMARY) is is_slow
+    assert failed == [answer for answer in took if isinstance(answer, StoreError)]

@@ -148,13 +148,6 @@ def test_what_no_worker_has_any_more_is_counted_once(shards: Shards) -> None:
     assert shards.recorder.counters() == {"writes_lost": 2}, "one of each session"
 
 
-def test_what_was_wiped_since_is_not_given_back(shards: Shards) -> None:
-    """A worker that does not know of it still has the older copy."""
-    shards.wiped = {"a1"}
-    shards.run("a", "b")
-    assert shards.given == {"a2", "b1", "b2"}
-
-
 def test_what_no_shard_has_is_given_to_those_that_have_it_afterwards(shards: Shards) -> None:
     """Slots of a cluster that were given to no shard, and then to another shard."""
     shards.dead = {"", "b"}

@@ -12,6 +12,7 @@ import pytest
 
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.servers import ServerRecord
+from flask_langpont_session.stores.host.board import ResyncRound
 from flask_langpont_session.stores.host.entries import NOTHING
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
@@ -101,17 +102,26 @@ def test_a_damaged_copy_is_none(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_an_unknown_server_is_unknown(journal: Journal) -> None:
-    """Nothing is known of an endpoint until it is noted, and nothing of another one then."""
-    assert journal.board.server("redis:6379") is None
-    journal.board.remember_server("redis:6379", KNOWN)
-    assert journal.board.server("redis:6379") == KNOWN
-    assert journal.board.server("redis:6380") is None
+@pytest.mark.parametrize(
+    ("wanted", "is_covered"),
+    [
+        (ResyncRound("a", since_ms=100, began_ms=500), True),
+        (ResyncRound("a", since_ms=200, began_ms=400), True),
+        (ResyncRound("b", since_ms=100, began_ms=500), False),  # what it was told before is lost with the former one
+        (ResyncRound("a", since_ms=99, began_ms=500), False),
+        (ResyncRound("a", since_ms=100, began_ms=501), False),  # lost once more
+    ],
+    ids=["the same", "less of it", "another server", "longer ago", "a later incident"],
+)
+def test_a_round_that_leaves_nothing_to_be_done_is_not_repeated(wanted: ResyncRound, is_covered: bool) -> None:
+    assert ResyncRound("a", since_ms=100, began_ms=500).covers(wanted) is is_covered
 
 
 def test_a_server_is_no_entry(journal: Journal) -> None:
     """Knowing a server leaves the journal empty: it waits for nothing."""
+    assert journal.board.server("redis:6379") is None
     journal.board.remember_server("redis:6379", KNOWN)
+    assert (journal.board.server("redis:6379"), journal.board.server("redis:6380")) == (KNOWN, None)
     assert journal.is_empty()
     assert journal.overlay(ref("d")) == NOTHING
     assert not any(journal.counts().values())
@@ -183,19 +193,3 @@ def test_a_shared_copy_says_for_how_long_it_has_been_known(durable: Journal, clo
     assert ages() == [3.0]
     durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(2, {"a": b"1"}), age=1.0)])
     assert ages() == [1.0]
-
-
-def test_i30_a_shared_copy_is_shown_until_it_is_too_old(durable: Journal, clock: Clock) -> None:
-    """It is as old as the word of the primary, to the worker of the host that asked last."""
-    ttl, copy = 1800, SharedCopy("d", "ui", CategoryCopy(1, {"a": b"1"}))
-    durable.board.publish_copies([copy._replace(age=ttl - 10)])
-    clock.now += 9
-    assert durable.overlay(ref("d")).copies
-    clock.now += 1
-    assert not durable.overlay(ref("d")).copies
-    durable.board.publish_copies([copy._replace(age=5)])
-    durable.board.publish_copies([copy._replace(age=100)])
-    clock.now += ttl - 6
-    assert durable.overlay(ref("d")).copies
-    clock.now += 1
-    assert not durable.overlay(ref("d")).copies

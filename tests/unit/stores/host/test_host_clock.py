@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from flask_langpont_session.policy.changes import Operation
-from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
-from flask_langpont_session.stores.host.entries import WIPED_FIELD, PendingWrite
 from flask_langpont_session.stores.host.host_clock import HostClock, since_start, start_of_host
-from flask_langpont_session.stores.host.journal import Journal, journal_at
-from tests.support.journals import blind_write, ref
+from flask_langpont_session.stores.host.journal import journal_at
 
 STEPS = [sign * seconds for seconds in (10, 3_600, 86_400) for sign in (1, -1)]
 """Seconds by which a clock is set."""
@@ -43,17 +38,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(path: Path) -> Iterator[Machine]:
-    journal = journal_at(path)
-    journal.open()  # which makes the files beside it
-    yield Machine(path)
-
-
-@pytest.fixture
-def journal(machine: Machine) -> Iterator[Journal]:
-    journal = journal_at(machine.path, clock=machine.clock())
-    yield journal
-    journal.close()
+def machine(path: Path) -> Machine:
+    journal_at(path).open()  # which makes the files beside it
+    return Machine(path)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -114,46 +101,3 @@ def test_it_is_shown_as_the_wall_clock_has_it(machine: Machine) -> None:
     machine.passes(7)
     machine.wall += 3_600
     assert machine.wall * 1000 - clock.shown(at_ms) == pytest.approx(7_000, abs=2)
-
-
-# What the journal decides by it
-
-
-def wipe() -> PendingWrite:
-    return replace(blind_write("x"), operation=Operation.WIPE, field=WIPED_FIELD)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_clear_takes_what_was_written_before_it(machine: Machine, journal: Journal, step: int) -> None:
-    """D25: whatever becomes of the clock between the two."""
-    journal.put([blind_write("a", b"1")])
-    machine.passes(1)
-    machine.wall += step
-    journal.put([wipe()])
-    assert journal.overlay(ref("d")).writes == {}
-    assert journal.overlay(ref("d")).wiped == {"translation"}
-    machine.wall -= step
-    machine.passes(1)
-    journal.put([blind_write("a", b"2")])
-    assert journal.overlay(ref("d")).writes == {"translation": {"a": b"2"}}
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_shared_copy_has_the_age_that_it_has(machine: Machine, journal: Journal, step: int) -> None:
-    copy = SharedCopy("d", "translation", CategoryCopy(5, {"a": b"1"}, began=5), age=20.0, kind="u")
-    journal.board.publish_copies([copy])
-    machine.wall += step
-    machine.passes(10)
-    [shared] = journal.board.shared_copies().values()
-    assert shared.age == pytest.approx(30, abs=0.1)
-
-
-def test_a_clock_that_jumps_undoes_a_clear(path: Path) -> None:
-    """The ablation: with the wall clock in its place the tests above see what they are about."""
-    now = [1_700_000_000.0]
-    journal = journal_at(path, clock=lambda: now[0])
-    journal.put([blind_write("a", b"1")])
-    now[0] -= 10
-    journal.put([wipe()])
-    assert journal.overlay(ref("d")).writes == {"translation": {"a": b"1"}}
-    journal.close()

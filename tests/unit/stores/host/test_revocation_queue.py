@@ -99,12 +99,6 @@ def test_a_sign_out_waits_for_the_database_though_that_knows_of_a_change_of_id(
     assert journal.is_empty()
 
 
-def test_marking_as_done_what_is_not_there_changes_nothing(journal: Journal) -> None:
-    """An unknown revocation that is marked as done is not created."""
-    journal.revocations.mark_done("d", in_database=True)
-    assert journal.is_empty()
-
-
 def logged_out(journal: Journal) -> dict[str, int]:
     return {entry.user_id: entry.until_ms for entry in journal.revocations.pending_users()}
 

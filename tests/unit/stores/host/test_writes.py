@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -67,6 +67,86 @@ def bare(entries: Iterable[PendingWrite]) -> list[PendingWrite]:
 def sent(journal: Journal, write_id: str = "sent..1", moment_ms: int = 9) -> None:
     """The recovery has sent everything that waits."""
     journal.mark_sent(dict.fromkeys(journal.pending_writes(), write_id), {"d": moment_ms})
+
+
+# -- what is left when more is written ---------------------------------------------------------------------------------
+
+
+class Sent(NamedTuple):
+    """The recovery sends everything that waits."""
+
+    write_id: str = "sent..1"
+    moment_ms: int = 9
+
+
+class Left(NamedTuple):
+    """Changes that are kept one after the other, and what is left of them.
+
+    :param left: in its order.
+    :param lost: of what the last call says that it is not kept.
+    """
+
+    calls: Sequence[Sequence[PendingWrite] | Sent]
+    left: Sequence[PendingWrite]
+    lost: Sequence[PendingWrite] = ()
+
+
+UNKNOWN = addition(2, "request", is_sent=True, moment=8)
+"""An addition of which a request does not know the outcome: it is under the id by which Redis may have it."""
+
+GUESS, OTHER_GUESS = value(b"1", UNSEEN), value(b"1", UNSEEN, base=b"0")
+
+LEFT = {
+    "a deletion of what was never read deletes nothing": Left([[value(None, UNSEEN)]], []),
+    "additions that were not sent are one, under the id of the first": Left(
+        [[addition(2)], [addition(-5, "added.2"), addition(1, "added.3")]], [addition(-2)]
+    ),
+    "an addition that was sent is not changed any more: Redis may have it as it was": Left(
+        [[addition(2)], Sent(), [addition(3, "added.2")], [addition(4, "added.3")]],
+        [addition(2, moment=9000, is_sent=True, doubts="sent..1 "), addition(7, "added.2")],
+    ),
+    "an addition keeps the moment of its first sending: by it the server tells whether it remembers the id": Left(
+        [[addition(2)], Sent("sent..1", 9), Sent("sent..2", 99)],
+        [addition(2, moment=9000, is_sent=True, doubts="sent..1 sent..2 ")],
+    ),
+    "an addition of unknown outcome stays apart": Left(
+        [[addition(2)], [UNKNOWN], [addition(4, "added.3")]], [UNKNOWN, addition(6)]
+    ),
+    "an addition of unknown outcome waits behind a value: part of it, it would be made twice": Left(
+        [[value(b"1")], [UNKNOWN]], [value(b"1"), UNKNOWN]
+    ),
+    "what is added after it waits behind it, too: part of the value, it would undo it": Left(
+        [[value(b"1")], [UNKNOWN], [addition(4, "added.3")], [addition(5, "added.4")]],
+        [value(b"1"), UNKNOWN, addition(9, "added.3")],
+    ),
+    "an addition to a guess waits behind it, which is dropped where Redis has a value": Left(
+        [[GUESS], [addition(2)], [addition(3, "added.2")]], [GUESS, addition(5)]
+    ),
+    "a guess over additions is not kept": Left(
+        [[addition(2)], [GUESS, value(b"1", field="m")]], [addition(2), value(b"1", field="m")], [GUESS]
+    ),
+    "nor is a deletion that is a guess": Left(
+        [[addition(2)], [value(None, UNSEEN)]], [addition(2)], [value(None, UNSEEN)]
+    ),
+    "what is written after a wipe waits behind it, also written again": Left(
+        [[wipe(), value(b"1"), addition(2, field="m")], [value(b"2"), addition(1, "added.2", field="m")]],
+        [wipe(), value(b"2"), addition(3, field="m")],
+    ),
+    "a guess from before a wipe, which its request could not read, brings nothing back": Left(
+        [[wipe(), OTHER_GUESS]], [wipe()], [OTHER_GUESS]
+    ),
+}
+
+
+@pytest.mark.parametrize("row", LEFT.values(), ids=LEFT)
+def test_what_is_left_when_more_is_written(journal: Journal, row: Left) -> None:
+    lost: list[PendingWrite] = []
+    for call in row.calls:
+        if isinstance(call, Sent):
+            sent(journal, *call)
+        else:
+            lost = journal.put(call)
+    assert (kept(journal), bare(lost)) == (row.left, [*row.lost])
 
 
 # -- a value over a value ----------------------------------------------------------------------------------------------
@@ -132,12 +212,6 @@ def test_what_was_made_without_reading_does_not_replace_what_waits(
     assert kept(journal) == [VALUES[before]]
 
 
-def test_a_deletion_of_what_was_never_read_deletes_nothing(journal: Journal) -> None:
-    """It may only be applied where the field is absent: there is nothing to be done."""
-    assert journal.put([value(None, UNSEEN)]) == []
-    assert journal.is_empty()
-
-
 def test_doubts_are_kept_with_whatever_takes_the_place(journal: Journal) -> None:
     """Redis may have any of the values that were sent: none of them is another worker's."""
     journal.put([seen(b"1", b"0", 5, doubts="first.. ")])
@@ -172,42 +246,6 @@ def test_a_field_that_is_written_again_is_younger(journal: Journal, clock: Clock
 # -- additions ---------------------------------------------------------------------------------------------------------
 
 
-def test_additions_that_were_not_sent_are_one(journal: Journal) -> None:
-    """Several additions become one, under the id of the first."""
-    journal.put([addition(2)])
-    journal.put([addition(-5, "added.2"), addition(1, "added.3")])
-    assert kept(journal) == [addition(-2)]
-
-
-def test_an_addition_that_was_sent_is_not_changed_any_more(journal: Journal) -> None:
-    """Redis may have it as it was: what comes later is another one, with an id of its own, and is added to."""
-    journal.put([addition(2)])
-    sent(journal)
-    journal.put([addition(3, "added.2")])
-    journal.put([addition(4, "added.3")])
-    first = addition(2, moment=9000, is_sent=True, doubts="sent..1 ")
-    assert kept(journal) == [first, addition(7, "added.2")]
-
-
-def test_an_addition_keeps_the_moment_of_its_first_sending(journal: Journal) -> None:
-    """By it the server tells whether it would remember the id."""
-    journal.put([addition(2)])
-    sent(journal, "sent..1", 9)
-    sent(journal, "sent..2", 99)
-    assert kept(journal) == [addition(2, moment=9000, is_sent=True, doubts="sent..1 sent..2 ")]
-
-
-def test_an_addition_of_which_a_request_does_not_know_the_outcome_stays_apart(journal: Journal) -> None:
-    """It is under the id by which Redis may have it."""
-    journal.put([addition(2)])
-    journal.put([addition(3, "request", is_sent=True, moment=8)])
-    journal.put([addition(4, "added.3")])
-    assert kept(journal) == [
-        addition(3, "request", is_sent=True, moment=8),
-        addition(6),
-    ]
-
-
 @pytest.mark.parametrize(("text", "after"), [(b"41", b"43"), (b"-1", b"1"), (b"0", b"2"), (None, b"2"), (b"-2", b"0")])
 @pytest.mark.parametrize("basis", [BLIND, SEEN])
 def test_an_addition_to_a_value_that_waits_is_made_here(
@@ -230,21 +268,6 @@ def test_an_addition_to_something_else_is_refused(journal: Journal, text: bytes)
     assert kept(journal) == [value(text)]
 
 
-def test_an_addition_to_a_guess_waits_behind_it(journal: Journal) -> None:
-    """The guess is dropped where Redis has a value, and the addition counts on that one all the same."""
-    journal.put([value(b"1", UNSEEN)])
-    journal.put([addition(2)])
-    journal.put([addition(3, "added.2")])
-    assert kept(journal) == [value(b"1", UNSEEN), addition(5)]
-
-
-def test_an_addition_that_may_have_been_made_waits_behind_a_value(journal: Journal) -> None:
-    """Part of the value it would be made a second time, under no id."""
-    journal.put([value(b"1")])
-    journal.put([addition(2, "request", is_sent=True, moment=8)])
-    assert kept(journal) == [value(b"1"), addition(2, "request", is_sent=True, moment=8)]
-
-
 @pytest.mark.parametrize("is_sent", [False, True])
 @pytest.mark.parametrize("operation", [SET, DELETE])
 @pytest.mark.parametrize("basis", [BLIND, SEEN])
@@ -262,24 +285,6 @@ def test_a_value_takes_the_place_of_additions(
     assert kept(journal) == [replace(new, doubts="sent..1 " if is_sent else "")]
 
 
-@pytest.mark.parametrize("operation", [SET, DELETE])
-def test_a_guess_over_additions_is_not_kept(journal: Journal, operation: Operation) -> None:
-    """Something is there, which it must not replace. The caller is told so."""
-    journal.put([addition(2)])
-    guess = value(b"9" if operation is SET else None, UNSEEN)
-    assert bare(journal.put([guess, value(b"1", field="m")])) == [guess]
-    assert kept(journal) == [addition(2), value(b"1", field="m")]
-
-
-def test_what_is_added_after_an_addition_that_may_have_been_made_is_behind_it_too(journal: Journal) -> None:
-    """Part of the value before it, it would have that value stand behind the addition, and undo it."""
-    journal.put([value(b"1")])
-    journal.put([addition(2, "request", is_sent=True, moment=8)])
-    journal.put([addition(4, "added.3")])
-    journal.put([addition(5, "added.4")])
-    assert kept(journal) == [value(b"1"), addition(2, "request", is_sent=True, moment=8), addition(9, "added.3")]
-
-
 # -- wipes -------------------------------------------------------------------------------------------------------------
 
 
@@ -295,14 +300,6 @@ def test_a_wipe_takes_the_place_of_everything_in_its_category(journal: Journal, 
     assert kept(journal) == [*others, wipe(moment=7)]
 
 
-def test_what_is_written_after_a_wipe_waits_behind_it(journal: Journal) -> None:
-    """The change waits in the order of the view; written again it is still behind the wipe."""
-    journal.put([wipe(), value(b"1"), addition(2, field="m")])
-    journal.put([value(b"2"), addition(1, "added.2", field="m")])
-    assert [entry.operation for entry in kept(journal)] == [WIPE, SET, ADD]
-    assert kept(journal)[1:] == [value(b"2"), addition(3, field="m")]
-
-
 @pytest.mark.parametrize("basis", [SEEN, UNSEEN])
 def test_what_is_made_after_a_wipe_is_made_from_nothing(journal: Journal, basis: Basis) -> None:
     """The value counts by its own time, whatever version was read then, as if its key had not been read: the wipe
@@ -314,13 +311,6 @@ def test_what_is_made_after_a_wipe_is_made_from_nothing(journal: Journal, basis:
     assert kept(journal)[1:] == [blind, replace(blind, field="m"), replace(new, field="o", category="x")]
     journal.put([replace(new, value=b"2", base=b"1", acknowledged=9)])
     assert kept(journal)[-1] == replace(blind, value=b"2", moment=9, acknowledged=9)
-
-
-def test_a_guess_from_before_a_wipe_does_not_bring_back_what_was_wiped(journal: Journal) -> None:
-    """Its request could not read the journal, and showed what was there before."""
-    guess = value(b"1", UNSEEN, base=b"0")
-    assert bare(journal.put([wipe(), guess])) == [guess]
-    assert kept(journal) == [wipe()]
 
 
 def test_a_copy_outdates_nothing_that_was_made_after_a_wipe(journal: Journal) -> None:
@@ -374,10 +364,12 @@ def test_after_a_wipe_nothing_is_a_guess(journal: Journal) -> None:
 
 
 def test_a_shadow_is_shown_its_own(journal: Journal) -> None:
-    """A wipe, an addition and a guess of the session say nothing of its shadow."""
+    """A wipe, an addition, a guess and a copy of the session say nothing of its shadow."""
+    journal.board.publish_copies([SharedCopy("d", "ui", COPY)])
     journal.put([wipe(), addition(2), value(b"1", UNSEEN, field="m")])
     overlay = journal.overlay(ref("d", shadow=True))
     assert (overlay.writes, overlay.deltas, overlay.guesses, overlay.wiped) == ({}, {}, {}, frozenset())
+    assert overlay.copies == {}
 
 
 # -- marked as sent, forgotten -----------------------------------------------------------------------------------------
