@@ -1,14 +1,9 @@
-"""May this copy of auth data be believed? Pure rules over versions and stamps; see docs/guarantees.md.
-
-The database is the only arbiter. Every other copy is a lease on what it said: it carries the moment at which the
-confirming read of the database *began*, so that a revocation during the read can never hide behind a newer stamp.
-"""
+"""The lives of sessions and the leases on them: for how long something may be believed, kept and extended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from .categories import KeyPatterns
 from .changes import Fields
@@ -16,9 +11,6 @@ from .rows import AuthRow
 
 LONGEST_UNCONFIRMED_MS = 3_600_000
 """The database down, Redis healthy: a confirmation older than this is not believed (one hour)."""
-
-DEGRADED_VERIFY_MS = 2_000
-"""While Redis is unhealthy this worker asks the database at most every two seconds for one session."""
 
 TOMBSTONE_MS = 3_600_000
 """The shortest life of a tombstone in Redis (one hour); see :attr:`LeaseTerms.tombstone_ms`."""
@@ -162,58 +154,6 @@ class Privileges:
         return Life(idle_ms, absolute_ms, is_permanent=is_permanent, privileges=self, shorter=Life(idle, absolute))
 
 
-class Sighting(NamedTuple):
-    """A copy of a session's auth row, and what its reader knows of where it lay. Milliseconds.
-
-    :param confirmed_ms: when the read of the database that confirmed it began.
-    :param now_ms: now, by the same clock.
-    :param trust_since_ms: since when this worker's view of that place is unbroken; a confirmation from before says
-        nothing, because the place may have lost or restored data since.
-    :param min_version: the highest version of the row that this worker has seen anywhere.
-    """
-
-    row: AuthRow
-    confirmed_ms: int
-    now_ms: int
-    trust_since_ms: int
-    min_version: int = 0
-
-    @property
-    def age_ms(self) -> int:
-        """Return the time since the confirmation."""
-        return self.now_ms - self.confirmed_ms
-
-    @property
-    def is_unbroken(self) -> bool:
-        """Return whether nothing can have been lost between the confirmation and now."""
-        return self.confirmed_ms > self.trust_since_ms
-
-    @property
-    def is_current(self) -> bool:
-        """Return whether this worker has seen nothing newer. What it saw withdrawn is never shown again."""
-        return self.row.version >= self.min_version
-
-    def is_younger_than(self, ms: int) -> bool:
-        """Return whether the confirmation is at most that old, and not in the future, where it would never run out."""
-        return -CLOCK_TOLERANCE_MS <= self.age_ms <= ms
-
-    @property
-    def is_sound(self) -> bool:
-        """Return whether the copy may be believed at all without a question: this worker knows of nothing newer,
-        nothing can have been lost since the confirmation, and that was not in the future."""
-        return self.is_current and self.is_unbroken and self.age_ms >= -CLOCK_TOLERANCE_MS
-
-    @property
-    def is_in_time(self) -> bool:
-        """Return whether neither expiry has passed."""
-        return self.now_ms < min(self.row.idle_expires_at, self.row.absolute_expires_at)
-
-
-def is_leased(copy: Sighting, life: Life, terms: LeaseTerms) -> bool:
-    """Return whether a copy in Redis may be used without asking the database."""
-    return copy.is_sound and copy.now_ms < lease_ends(copy.row, copy.confirmed_ms, life, terms)
-
-
 def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -> int:
     """Return from when on the database is to be asked about a row, milliseconds by the clock of its confirmation.
 
@@ -226,24 +166,3 @@ def lease_ends(row: AuthRow, confirmed_ms: int, life: Life, terms: LeaseTerms) -
     if row.idle_expires_at < row.absolute_expires_at:
         ends = min(ends, int(row.idle_expires_at - life.of(row.payload).idle_ms * (1 - EXTEND_AFTER)) + 1)
     return ends
-
-
-def survives_database_outage(copy: Sighting, terms: LeaseTerms, *, only_grace: bool) -> bool:
-    """Return whether a copy in a healthy Redis may be used although the database does not answer.
-
-    An unbroken view carries it for an hour. After an incident only GRACE counts.
-
-    :param only_grace: GRACE counts in any case: a privileged role, or a database that is only busy.
-    """
-    bound = LONGEST_UNCONFIRMED_MS if copy.is_unbroken and not only_grace else terms.grace_ms
-    return copy.is_current and copy.is_in_time and copy.is_younger_than(bound)
-
-
-def survives_everything_down(copy: Sighting, terms: LeaseTerms, *, privileged: bool) -> bool:
-    """Return whether this worker's own copy may be used although neither Redis nor the database answers."""
-    return not privileged and copy.is_current and copy.is_in_time and copy.is_younger_than(terms.grace_ms)
-
-
-def was_just_asked(copy: Sighting) -> bool:
-    """Return whether this worker asked the database so recently that it need not ask again while Redis is unhealthy."""
-    return copy.is_current and copy.is_in_time and copy.is_younger_than(DEGRADED_VERIFY_MS)

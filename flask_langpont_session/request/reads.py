@@ -66,42 +66,36 @@ class Reads:
         if sid.kind != SIGNED_IN:
             return self._load_anonymous(digest, scope, life, Verdict.ANONYMOUS, fresh=fresh)
         ref = RecordRef(digest, SIGNED_IN)
-        overlay = self._journal_writer.overlay(ref, scope)
-        must_ask = not (fresh or overlay.is_known)  # the journal may have said that it is over
-        fresh = fresh or must_ask
-        if overlay is not NOTHING:
-            self._learn(digest, overlay, scope)
+        overlay = self._told_by_journal(ref, scope)
+        is_fresh = fresh or not overlay.is_known  # the journal may have said that it is over
         if self._ended.is_dead(digest):
-            return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
-        reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
-
-        def again() -> RedisReply | None:
-            """Ask the journal again, which may be less busy by now, and after it Redis."""
-            nonlocal overlay, reply
-            overlay = self._journal_writer.overlay(ref, scope)
-            self._learn(digest, overlay, scope)
-            if not overlay.is_known or self._ended.is_dead(digest):
-                return None
-            reply = self._read(ref, scope, life, self._of_user, fresh=fresh)
-            return reply
-
-        loaded = self.verifier.verify(digest, scope, life, reply, fresh=fresh, again=again if must_ask else None)
+            return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=is_fresh)
+        reply = self._read(ref, scope, life, self._of_user, fresh=is_fresh)
+        loaded = self.verifier.verify(digest, scope, life, reply, fresh=is_fresh)
+        if loaded.verdict is Verdict.UNVERIFIABLE and is_fresh and not fresh:
+            # The journal may be less busy by now. What it says may have been merged: Redis is asked after it.
+            overlay = self._told_by_journal(ref, scope)
+            if self._ended.is_dead(digest):
+                loaded.verdict = Verdict.DEAD
+            elif overlay.is_known:
+                reply = self._read(ref, scope, life, self._of_user, fresh=True)
+                loaded = self.verifier.verify(digest, scope, life, reply)
         row = loaded.row
-        if row is None:
-            is_dead = loaded.verdict is Verdict.DEAD or (must_ask and self._ended.is_dead(digest))
-        elif is_dead := self._ended.is_signed_out(row) and not self.verifier.has_lost_epoch(row, scope):
-            loaded = Loaded.verified(Verdict.DEAD, reply.now_ms)
-        if is_dead:
+        is_over = row is not None and self._ended.is_signed_out(row) and not self.verifier.has_lost_epoch(row, scope)
+        if is_over or loaded.verdict is Verdict.DEAD:
             self._backend.memory.kill(digest)
-            return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=fresh)
+            return self._load_anonymous(digest, scope, life, Verdict.DEAD, fresh=is_fresh)
         if row and AUTH in overlay.writes:
             self._show_what_waits(loaded, overlay.writes[AUTH])
         self._show(loaded, ref, self._others, scope, reply, overlay)
         self._count_load(loaded, ref, scope, life)
         return loaded
 
-    def _learn(self, digest: str, overlay: Overlay, scope: RequestScope) -> None:
-        """Take over what the journal says of a signed-in session."""
+    def _told_by_journal(self, ref: RecordRef, scope: RequestScope) -> Overlay:
+        """Return what the journal says of a signed-in session, and take it over."""
+        digest, overlay = ref.digest, self._journal_writer.overlay(ref, scope)
+        if overlay is NOTHING:
+            return overlay
         if overlay.revoked:
             # The entry goes as soon as the stores have it, which this worker need not find answering yet.
             self._backend.memory.kill(digest)
@@ -110,6 +104,7 @@ class Reads:
         if overlay.version and scope.can(DATABASE, READ):
             # Another worker of the host has changed the row, and Redis cannot tell.
             self._ended.raise_min_version(digest, overlay.version)
+        return overlay
 
     def load_more(
         self, sid: SessionId, scope: RequestScope, life: Life, loaded: Loaded, category: str, *, fresh: bool = False

@@ -63,9 +63,10 @@ class RequestScope:
     :param budget: seconds this request may wait for stores, all together.
     :param clock: monotonic seconds.
     :param shard: of the session it is about.
+    :ivar is_busy: the database is out for this request because it is too busy, not because it is down.
     """
 
-    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "_timeouts", "view")
+    __slots__ = ("_clock", "_health", "_left", "_others", "_recorder", "_shard", "_timeouts", "is_busy", "view")
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class RequestScope:
         self._clock = clock
         self._shard = shard
         self._others: dict[str, RequestScope] | None = None  # by shard; most requests have to do with one only
+        self.is_busy = False
         self.view: HealthSnapshot = health.snapshot(shard)
 
     def to(self, digest: str) -> RequestScope:
@@ -99,7 +101,7 @@ class RequestScope:
         lost = [way for way in (READ, WRITE) if not self.can(DATABASE, way)]
         if lost:
             other.view = other.view.without(DATABASE, *lost)
-        other._left, other._others = self._left, self._others
+        other._left, other._others, other.is_busy = self._left, self._others, self.is_busy
         self._others[shard] = other
         return other
 
@@ -124,8 +126,7 @@ class RequestScope:
         is_first = store == DATABASE and self._health.answers(store) < FIRST_ANSWERS
         allowed = max(FIRST, timeout) if is_first else timeout if timeout < left else left
         if allowed < LEAST_WAIT:
-            self.view = self.view.without(store, direction)
-            raise StoreError(store, ErrorClass.LOCAL, "RequestBudgetSpent")
+            raise self._lost(self.gave_up(store, "RequestBudgetSpent"), direction)
         began = clock()
         process = lag.of(clock)
         late = process.late(began)
@@ -168,19 +169,15 @@ class RequestScope:
 
     def attempt(self, operation: StoreCall, call: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         """Ask a store whose failure changes nothing but what is done next; None: it failed."""
-        if not self.can(operation.store, operation.way):
-            return None
         try:
-            return self.ask(operation, call, *arguments, **options)
+            return self.require(operation, call, *arguments, **options)
         except StoreError:
             return None
 
     def did(self, operation: StoreCall, call: Callable[..., object], *arguments: Any, **options: Any) -> bool:
         """Ask a store as :meth:`attempt` does, and return whether it did it: the answer says nothing."""
-        if not self.can(operation.store, operation.way):
-            return False
         try:
-            self.ask(operation, call, *arguments, **options)
+            self.require(operation, call, *arguments, **options)
         except StoreError:
             return False
         return True
@@ -238,9 +235,16 @@ class RequestScope:
         self._recorder.observe(operation, "all", role, error.error_class.name.lower(), took)
         lost = self._health.failed(error, direction)
         if error.error_class is not ErrorClass.DATA:
-            # The database is the same one for all shards.
-            for scope in self._others.values() if self._others and role == DATABASE else (self,):
-                scope.view = scope.view.without(role, *lost)
+            self._lost(error, *lost)
+
+    def _lost(self, error: StoreError, *ways: str) -> StoreError:
+        """Ask a store no more for this request. The database is the same one for all shards."""
+        role = role_of(error.store)
+        of_database = role == DATABASE
+        for scope in self._others.values() if self._others and of_database else (self,):
+            scope.view = scope.view.without(role, *ways)
+            scope.is_busy = error.error_class is ErrorClass.LOCAL if of_database else scope.is_busy
+        return error
 
 
 class RedisReply(NamedTuple):

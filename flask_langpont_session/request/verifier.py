@@ -1,4 +1,4 @@
-"""May this session's auth be believed? A lease, else the database, else what an outage allows (docs/guarantees.md).
+"""Deciding about a session's auth: a loop over the table of :mod:`.policy.belief`, and the repairs that follow from it.
 
 Only the primary's entries are leases on what the database said. A replica never decides auth, and neither does a
 primary that has become one.
@@ -6,51 +6,25 @@ primary that has become one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from .. import events
+from ..policy.belief import BELIEFS, Sighting, Situation
 from ..policy.categories import AUTH
-from ..policy.errors import ErrorClass, StoreError
+from ..policy.errors import StoreError
 from ..policy.health import DATABASE, PRIMARY, READ, WRITE
-from ..policy.leases import (
-    INCIDENT_MARGIN_MS,
-    Life,
-    Sighting,
-    is_leased,
-    lease_ends,
-    survives_database_outage,
-    survives_everything_down,
-    was_just_asked,
-)
+from ..policy.leases import INCIDENT_MARGIN_MS, Life, lease_ends
 from ..policy.loaded import Loaded, Verdict
 from ..policy.rows import AuthEntry, AuthRow, RowState
 from ..policy.users import narrowed
 from ..stores.backend import Backend
 from ..stores.memory.ended import DEAD
-from ..stores.memory.memory import LocalAuth
 from ..stores.redis.near import Hit
 from .journal_writer import JournalWriter
 from .scope import EXTEND_IDLE, PUSH, REPAIR, VERIFY, WRITE_TOMBSTONE, RedisReply, RequestScope
 
 _ALIVE = frozenset({RowState.VALID, RowState.IDLE_EXPIRED})
-
-
-class Later(NamedTuple):
-    """The highest version of a row that is known here, of which the database may have lost the commit.
-
-    :param version: 0: none is known.
-    :param row: at that version; None: only the number is known.
-    """
-
-    version: int
-    row: AuthRow | None
-
-    @classmethod
-    def of(cls, row: AuthRow) -> Later:
-        """Return the version of a row that was read, or written."""
-        return cls(row.version, row)
 
 
 class Verifier:
@@ -68,48 +42,36 @@ class Verifier:
         self._reports = backend.reports
         self._clock = backend.clock
 
-    def verify(
-        self,
-        digest: str,
-        scope: RequestScope,
-        life: Life,
-        reply: RedisReply,
-        *,
-        fresh: bool = False,
-        again: Callable[[], RedisReply | None] | None = None,
-        busy: bool = False,
-    ) -> Loaded:
+    def verify(self, digest: str, scope: RequestScope, life: Life, reply: RedisReply, *, fresh: bool = False) -> Loaded:
         """Decide what is known of a session of kind u that is not dead as far as this host knows.
 
         :param fresh: only the database may say that it is valid.
-        :param again: asked where it does not answer: what Redis says since there is no need any more that the database
-            says it; None: there still is.
-        :param busy: the database was just too busy to answer this request.
         """
-        entry = reply.entry
+        entry, is_well = reply.entry, scope.primary_is_healthy
         if entry and entry.row is None:
             self._repair(digest, scope, in_database=entry.in_database)
             return Loaded.verified(Verdict.DEAD, reply.now_ms)
-        copy = self._copy_of(entry, reply) if entry and reply.by_primary and scope.primary_is_healthy else None
-        if not fresh:
-            if copy and entry and is_leased(copy, life, self._terms) and self._accepts(entry):
-                return self._believe(copy, reply)
-            if scope.can(DATABASE, READ) and (held := self._just_asked(digest, scope)):
-                return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
-        if scope.can(DATABASE, READ):
-            try:
-                return self.ask_database(
-                    digest, scope, life, stamp_ms=reply.stamp_ms, idle_seen=_idle_seen(reply), entry=entry
-                )
-            except StoreError as error:
-                # The scope has told health. A database that is only busy excuses less than one that is down.
-                busy = error.error_class is ErrorClass.LOCAL
-        if fresh:
-            later = again() if again else None
-            if later is None:
-                return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
-            return self.verify(digest, scope, life, later, busy=busy)
-        return self._without_database(digest, scope, life, copy, reply, busy=busy)
+        at = Situation(
+            life, self._terms, self._settings.privileges, is_well, scope.can(DATABASE, READ), fresh, scope.is_busy
+        )
+        in_redis = self._copy_in_redis(entry, reply) if entry and is_well and not fresh else None
+        for belief in BELIEFS:
+            if not belief.is_asked(at):
+                continue
+            if belief.is_believed is None:
+                try:
+                    return self.ask_database(digest, scope, life, reply.stamp_ms, _idle_seen(reply), entry)
+                except StoreError:  # the scope has told health
+                    at = at._replace(database=False, is_busy=scope.is_busy)
+                    continue
+            seen = in_redis if belief.source == PRIMARY else self._own_copy(digest, scope)
+            if seen and belief.is_believed(seen, at):
+                if belief.source == PRIMARY:
+                    self._memory.put_auth(seen.row, reply.asked_at - seen.age_ms / 1000, seen.confirmed_ms)
+                    if not at.database and life.is_extension_due(seen.row, seen.now_ms):
+                        self._extend_idle(seen.row, scope, life)
+                return Loaded.verified(Verdict.VALID, reply.now_ms, seen.row, belief.source)
+        return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
 
     def leased(self, life: Life, hit: Hit) -> tuple[AuthRow, float] | None:
         """Return the row of a signed-in session that may be believed without a question, and until when it may be by
@@ -119,7 +81,7 @@ class Verifier:
             return None
         row, now_ms = entry.row, hit.latest_ms
         copy = self._copy(row, entry.confirmed_ms, now_ms, hit.trust_since_ms, hit.at)
-        if not is_leased(copy, life, self._terms) or self._ended.is_signed_out(row):
+        if not copy.is_leased(life, self._terms) or self._ended.is_signed_out(row):
             return None
         left_ms = lease_ends(row, entry.confirmed_ms, life, self._terms) - now_ms
         return row, hit.at + (left_ms - 1) / 1000  # one millisecond less: now was rounded
@@ -129,7 +91,6 @@ class Verifier:
         digest: str,
         scope: RequestScope,
         life: Life,
-        *,
         stamp_ms: int,
         idle_seen: int | None = None,
         entry: AuthEntry | None = None,
@@ -140,16 +101,16 @@ class Verifier:
         :param entry: what Redis says.
         :raises StoreError: the database did not answer.
         """
-        later = self._later(digest, entry)
+        version, known = self._latest(digest, entry)
         began, idle_ms = self._clock(), life.idle_ms if life.is_use else None
         row: AuthRow | None = scope.ask(VERIFY, self._database.load, digest, idle_ms=idle_ms, idle_seen=idle_seen)
-        if row is not None and row.version < later.version and row.state in _ALIVE:
-            row = self.gone_back(row, later, scope)
-            if row is not None and row.version < later.version:
+        if row is not None and row.version < version and row.state in _ALIVE:
+            row = self.gone_back(row, version, known, scope)
+            if row is not None and row.version < version:
                 return Loaded.verified(Verdict.VALID, stamp_ms, row, DATABASE)
         if row is None or row.state in (RowState.DEAD, RowState.EXPIRED):
             self.write_tombstones([(digest, row.version if row else 0)], scope)
-            self._tell_of_the_end(digest, row, later.row, stamp_ms)
+            self._tell_of_the_end(digest, row, known, stamp_ms)
             return Loaded.verified(Verdict.DEAD, stamp_ms)
         if row.state is RowState.IDLE_EXPIRED:
             # Redis, which may know of a later use, was not there to be asked: nothing is said and nothing is killed.
@@ -174,29 +135,31 @@ class Verifier:
         elif row is not None and (row.state is RowState.EXPIRED or row.was_idle):
             self._reports.signed_out([digest], events.EndedBy.EXPIRY, in_database=True)
 
-    def _later(self, digest: str, entry: AuthEntry | None) -> Later:
-        """Return the highest version of a row that is known before the database is asked."""
+    def _latest(self, digest: str, entry: AuthEntry | None) -> tuple[int, AuthRow | None]:
+        """Return the highest version of a row that is known here before the database is asked, which may have lost its
+        commit; 0: none is known. And the row at that version; None: only the number is known."""
         held, version = self._memory.auth(digest), self._ended.min_version(digest)
         rows = [row for row in (held.row if held else None, entry.row if entry else None) if row is not None]
         newest = max(rows, key=lambda row: row.version, default=None)
         if newest is None or newest.version < version < DEAD:
-            return Later(0 if version >= DEAD else version, None)
-        return Later.of(newest)
+            return (0 if version >= DEAD else version), None
+        return newest.version, newest
 
-    def gone_back(self, row: AuthRow, later: Later, scope: RequestScope) -> AuthRow | None:
+    def gone_back(self, row: AuthRow, version: int, known: AuthRow | None, scope: RequestScope) -> AuthRow | None:
         """Return the row that takes the place of one whose later version the database has lost.
 
         That version was known before this row was asked for, and versions never go down: the database went back. The
         row is written above it, so that it is leased again; compare-and-set proves that it was there.
 
-        :param later: of it; users and rights that it does not have are withdrawn.
+        :param version: the later one.
+        :param known: the row at it; users and rights that it does not have are withdrawn.
         :return: as it is now; None: there is none any more. Below that version: it could not be written, and what is
             withdrawn is not shown.
         :raises StoreError: another request was faster, and then the database did not answer.
         """
         users, rights = self._settings.user_key_patterns, self._settings.privilege_key_patterns
-        narrow = replace(row, payload=narrowed(row, later.row, users, rights))
-        values = {"seen": row.version, "version": later.version + 1, "payload": narrow.payload}
+        narrow = replace(row, payload=narrowed(row, known, users, rights))
+        values = {"seen": row.version, "version": version + 1, "payload": narrow.payload}
         if not scope.can(DATABASE, WRITE):
             return narrow
         try:
@@ -206,11 +169,11 @@ class Verifier:
         if is_raised:
             self._journal_writer.row_changed(row.digest)
             self._reports.database_went_back(1)
-            return replace(narrow, version=later.version + 1)
+            return replace(narrow, version=version + 1)
         current = scope.ask(VERIFY, self._database.load, row.digest)
-        if current is None or not current.live or current.version >= later.version:
+        if current is None or not current.live or current.version >= version:
             return current
-        return replace(current, payload=narrowed(current, later.row, users, rights))
+        return replace(current, payload=narrowed(current, known, users, rights))
 
     def has_lost_epoch(self, row: AuthRow, scope: RequestScope) -> bool:
         """Return whether a session that is over for its user's epoch began after that, in a database that went back.
@@ -258,9 +221,15 @@ class Verifier:
     def _push(self, row: AuthRow, scope: RequestScope, life: Life, stamp_ms: int) -> str | None:
         return scope.attempt(PUSH, self._primary.push, row, stamp_ms, life.left_of(row))
 
-    def _copy_of(self, entry: AuthEntry, reply: RedisReply) -> Sighting | None:
+    def _copy_in_redis(self, entry: AuthEntry, reply: RedisReply) -> Sighting | None:
+        """Return the primary's copy; None: it is another server's, or damaged. That is not shown in part: the database
+        has the whole."""
         row, answer = entry.row, reply.answer
-        if row is None or answer is None:
+        if row is None or answer is None or not reply.by_primary:
+            return None
+        if not entry.is_readable:
+            self._reports.recorder.count("records_set_aside")
+            self._reports.emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
             return None
         return self._copy(row, entry.confirmed_ms, answer.now_ms, answer.trust_since_ms, reply.asked_at)
 
@@ -269,63 +238,29 @@ class Verifier:
             trust_since_ms = max(trust_since_ms, now_ms - int((at - evicted_at) * 1000))
         return Sighting(row, confirmed_ms, now_ms, trust_since_ms, self._ended.min_version(row.digest))
 
-    def _aged(self, held: LocalAuth) -> Sighting:
-        """Return this worker's own copy, aged by its own clock."""
-        row = held.row
-        min_version = self._ended.min_version(row.digest)
-        return Sighting(row, row.read_at, row.read_at + self._age_ms(held), trust_since_ms=0, min_version=min_version)
+    def _own_copy(self, digest: str, scope: RequestScope) -> Sighting | None:
+        """Return this worker's own copy, aged by its own clock; None: it has none.
 
-    def _just_asked(self, digest: str, scope: RequestScope) -> Sighting | None:
-        """Return what the database said a moment ago, while Redis is not healthy. Not from before the outage: it may be
-        older than what another worker has put into Redis; nor from before a change by another worker of this host."""
-        if scope.primary_is_healthy:
-            return None
+        It is unbroken while the database may be asked, if it was confirmed since the outage began (before, another
+        worker may have put a later row into Redis) and no other worker of this host has changed the row since.
+        """
         held = self._memory.auth(digest)
-        if held is None or held.confirmed_at < scope.view.lost_at or not self._journal_writer.is_up_to_date(held):
+        if held is None:
             return None
-        copy = self._aged(held)
-        return copy if was_just_asked(copy) else None
-
-    def _age_ms(self, held: LocalAuth) -> int:
-        return int((self._clock() - held.confirmed_at) * 1000)
-
-    def _believe(self, copy: Sighting, reply: RedisReply) -> Loaded:
-        self._memory.put_auth(copy.row, reply.asked_at - copy.age_ms / 1000, copy.confirmed_ms)
-        return Loaded.verified(Verdict.VALID, reply.now_ms, copy.row, PRIMARY)
-
-    def _without_database(
-        self, digest: str, scope: RequestScope, life: Life, copy: Sighting | None, reply: RedisReply, *, busy: bool
-    ) -> Loaded:
-        if copy and reply.entry and self._survives(copy, busy) and self._accepts(reply.entry):
-            if life.is_extension_due(copy.row, copy.now_ms):
-                self._extend_idle(copy.row, scope, life)
-            return self._believe(copy, reply)
-        held = self._memory.auth(digest)
-        privileged = held is not None and self.is_privileged(held.row)
-        if held and survives_everything_down(self._aged(held), self._terms, privileged=privileged):
-            return Loaded.verified(Verdict.VALID, reply.now_ms, held.row, "local")
-        return Loaded.verified(Verdict.UNVERIFIABLE, reply.now_ms)
-
-    def _survives(self, copy: Sighting, busy: bool) -> bool:
-        only_grace = busy or self.is_privileged(copy.row)
-        return survives_database_outage(copy, self._terms, only_grace=only_grace)
+        row, age_ms = held.row, int((self._clock() - held.confirmed_at) * 1000)
+        is_unbroken = (
+            scope.can(DATABASE, READ)
+            and held.confirmed_at >= scope.view.lost_at
+            and self._journal_writer.is_up_to_date(held)
+        )
+        trust_since_ms = 0 if is_unbroken else row.read_at
+        return Sighting(row, row.read_at, row.read_at + age_ms, trust_since_ms, self._ended.min_version(digest))
 
     def _extend_idle(self, row: AuthRow, scope: RequestScope, life: Life) -> None:
         """Note in Redis that the session is in use; the database is told when it answers again."""
         idle_ms = life.of(row.payload).idle_ms
         if scope.attempt(EXTEND_IDLE, self._primary.extend_idle, row.digest, idle_ms):
             self._journal_writer.queue_push(row.digest, scope=scope)
-
-    def _accepts(self, entry: AuthEntry) -> bool:
-        """Return whether auth data is undamaged. Else it is not shown in part: the database has the whole."""
-        if not entry.is_readable:
-            self._reports.recorder.count("records_set_aside")
-            self._reports.emit(events.record_set_aside, events.RecordSetAside(PRIMARY, AUTH))
-        return entry.is_readable
-
-    def is_privileged(self, row: AuthRow) -> bool:
-        """Return whether a privilege key has one of PRIVILEGED_ROLES as its value."""
-        return self._settings.privileges.are_in(row.payload)
 
 
 def _idle_seen(reply: RedisReply) -> int | None:

@@ -34,7 +34,6 @@ from .journal_writer import RedisTime
 from .plain_changes import Sent
 from .revocations import Part
 from .scope import LOOK_FOR_LOSS, REVOKE, SAVE, SAVE_ROW, SIGN_IN, TAKE_DISPLACED, VERIFY, RequestScope
-from .verifier import Later
 
 if TYPE_CHECKING:
     from .repository import SessionRepository
@@ -391,7 +390,7 @@ class RowWrites(Part):
         """Return the row as the database has it now, with the later of the idle expiries."""
         current = self._reload(row.digest, scope)
         if current is not None and current.live and current.version < row.version:
-            current = self._verifier.gone_back(current, Later.of(row), scope)
+            current = self._verifier.gone_back(current, row.version, row, scope)
         if current is not None and current.state is RowState.IDLE_EXPIRED:
             if row.idle_expires_at <= current.read_at:
                 # No session is ended for being idle on this request's word, whose lease has run out meanwhile.

@@ -13,7 +13,7 @@ from flask import Flask, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.policy import leases
+from flask_langpont_session.policy import belief
 from flask_langpont_session.recovery import merges, outages
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
@@ -174,7 +174,7 @@ def test_a_worker_that_finds_a_session_dead_in_redis_tells_one_that_cannot_reach
     make_app: MakeApp, proxy: FaultProxy, primary: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row that the cut-off worker was shown a moment ago is not believed any more."""
-    monkeypatch.setattr(leases, "DEGRADED_VERIFY_MS", 60_000)
+    monkeypatch.setattr(belief, "DEGRADED_VERIFY_MS", 60_000)
     healthy, cut_off = make_app(), make_app(REDIS_URL=proxy.instead_of(primary.url))
     here = sign_in(healthy)
     there = browser(cut_off, here.cookie)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from flask_langpont_session import events
-from flask_langpont_session.policy import copies, errors, leases, users
+from flask_langpont_session.policy import belief, copies, errors, leases, users
 from flask_langpont_session.policy.copies import RecordRef
 from flask_langpont_session.policy.ids import ANONYMOUS
 from flask_langpont_session.policy.loaded import Loaded, Verdict
@@ -68,8 +68,9 @@ def _nothing(*arguments: Any, **options: Any) -> None:
     return None
 
 
-def _lease_for_ever(copy: leases.Sighting, life: leases.Life, terms: leases.LeaseTerms) -> bool:
-    return copy.is_current and copy.is_unbroken and copy.is_in_time and not life.is_extension_due(copy.row, copy.now_ms)
+def _lease_for_ever(copy: belief.Sighting, life: leases.Life, terms: leases.LeaseTerms) -> bool:
+    is_in_time = copy.now_ms < min(copy.row.idle_expires_at, copy.row.absolute_expires_at)
+    return copy.is_current and copy.is_unbroken and is_in_time and not life.is_extension_due(copy.row, copy.now_ms)
 
 
 def _never_another_server(
@@ -209,17 +210,6 @@ _saw = server_identity.ServerIdentity.saw
 
 
 def _ignores_the_canary(self: server_identity.ServerIdentity, canary: server_identity.Canary) -> bool:
-    return False
-
-
-def _busy_is_down(self: verifier.Verifier, copy: leases.Sighting, busy: bool) -> bool:
-    return _survives(self, copy, False)
-
-
-_survives = verifier.Verifier._survives
-
-
-def _knows_no_privilege(self: verifier.Verifier, row: AuthRow) -> bool:
     return False
 
 
@@ -453,7 +443,7 @@ def _holds_nothing(self: giving_back.GivingBack, *arguments: Any) -> bool:
 
 
 ABLATIONS: tuple[Ablation, ...] = (
-    Ablation("lease", verifier, "is_leased", _lease_for_ever),
+    Ablation("lease", belief.Sighting, "is_leased", _lease_for_ever),
     Ablation("connection identity", server_identity.ServerIdentity, "observe", _never_another_server),
     Ablation("identity of each connection", server_identity.ServerIdentity, "trust_since", _trusts_every_connection),
     Ablation("role of the server", scope.RedisReply, "by_primary", property(_any_server_is_primary)),
@@ -496,7 +486,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("what a change of id leaves", AuthEntry, "in_database", property(lambda entry: False)),
     Ablation("a revocation after a change of id", RevocationQueue, "note", _revoked_once),
     Ablation("a revocation before a change of id", RevocationQueue, "note", _known_by_any_word),
-    Ablation("privileged roles", verifier.Verifier, "is_privileged", _knows_no_privilege),
+    Ablation("privileged roles", belief.Situation, "is_privileged", lambda self, row: False),
     Ablation("unverifiable is not dead", Loaded, "verified", staticmethod(_unverifiable_is_dead)),
     Ablation("fresh", verifier.Verifier, "verify", _fresh_is_not),
     Ablation("durable is what the database has", revocations.Revocations, "_revoke_in_database", _silence_is_a_yes),
@@ -608,10 +598,10 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("rights of both versions", verifier, "narrowed", lambda row, later, users, rights: dict(row.payload)),
     Ablation("above the highest version", sim_database.SimDatabase, "raise_version", _the_next_version),
-    Ablation("a row that went back", verifier.Verifier, "gone_back", lambda self, row, later, scope: row),
+    Ablation("a row that went back", verifier.Verifier, "gone_back", lambda self, row, version, known, scope: row),
     Ablation("an epoch that was lost", verifier.Verifier, "has_lost_epoch", lambda self, row, scope: False),
     Ablation("S1", verifier, "_idle_seen", _redis_knows_no_use),
-    Ablation("S2", leases, "lease_ends", _ends_when_it_must),
+    Ablation("S2", belief, "lease_ends", _ends_when_it_must),
     _script("S3", ("if ARGV[2] ~= '1' and later > idle then", "if false then")),
     Ablation("S4", verifier, "_idle_seen", _silence_is_an_answer),
     Ablation("S4 of the recovery", rows.Resync, "push_changes", _ends_the_idle),
@@ -620,6 +610,6 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("S7", sim_database.SimDatabase, "kill_user_until", _raises_the_epoch),
     Ablation("S8", sim_database.SimDatabase, "kill_user_until", _only_the_living),
     Ablation("S9", server_identity.ServerIdentity, "saw", _only_smaller_numbers),
-    Ablation("S10", verifier.Verifier, "_survives", _busy_is_down),
+    Ablation("S10", belief.Situation, "is_busy", False),
     Ablation("S11", journal_writer.JournalWriter, "overlay", _no_overlay),
 )

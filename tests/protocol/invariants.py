@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flask_langpont_session.config.settings import Settings
+from flask_langpont_session.policy.belief import DEGRADED_VERIFY_MS
 from flask_langpont_session.policy.categories import AUTH
 from flask_langpont_session.policy.changes import CategoryChange
 from flask_langpont_session.policy.copies import CategoryCopy, RecordRef
 from flask_langpont_session.policy.errors import ErrorClass
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ
 from flask_langpont_session.policy.ids import SIGNED_IN, SessionId
-from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS, DEGRADED_VERIFY_MS, LONGEST_UNCONFIRMED_MS
+from flask_langpont_session.policy.leases import CLOCK_TOLERANCE_MS, LONGEST_UNCONFIRMED_MS
 from flask_langpont_session.policy.loaded import Loaded, Verdict
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow, RowState
 from flask_langpont_session.policy.serializer import encode

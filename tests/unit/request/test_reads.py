@@ -229,6 +229,18 @@ def test_after_a_busy_journal_a_busy_database_still_excuses_less(
     assert stage.load(user).verdict is verdict
 
 
+@pytest.mark.parametrize(("fails", "verdict"), [(SILENT, Verdict.VALID), (LATE, Verdict.UNVERIFIABLE)])
+def test_a_database_that_was_too_busy_for_this_request_still_is(
+    stage: Stage, user: SessionId, fails: StoreError, verdict: Verdict
+) -> None:
+    """S10: it is not asked a second time, and only GRACE counts."""
+    stage.redis.has(a_row(user.digest), age_ms=HOUR // 2)
+    stage.database.fails = fails
+    scope, load = stage.begin(), stage.repository.reads.load
+    assert load(user, scope, LIFE, fresh=True).verdict is Verdict.UNVERIFIABLE
+    assert load(user, scope, LIFE).verdict is verdict
+
+
 def test_fresh_takes_no_journal_for_the_database(
     stage: Stage, user: SessionId, keep_journal_busy: Callable[..., None]
 ) -> None:
