@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ...config.checks import PREFIX
+from ...config.checks import PREFIX, moment_of
 from ...config.explanations import identity_advice
 from ...policy.causes import cause_of
 from ...policy.errors import ErrorClass, StoreError
@@ -52,7 +52,7 @@ def weakness(key: Any) -> str:
 
 
 def secret_key(facts: Facts) -> Iterator[Finding]:
-    key = facts.application.secret_key
+    key = facts.application.config["SECRET_KEY"]
     if found := weakness(key):
         yield failure(f"SECRET_KEY {found}", f"set SECRET_KEY to what this prints: {NEW_KEY}")
     else:
@@ -63,7 +63,8 @@ MOST_FALLBACKS = 2
 
 
 def secret_key_fallbacks(facts: Facts) -> Iterator[Finding]:
-    fallbacks = facts.application.fallbacks or []
+    config = facts.application.config
+    fallbacks = config["SECRET_KEY_FALLBACKS"] or []
     if isinstance(fallbacks, (str, bytes)):
         found = "SECRET_KEY_FALLBACKS is one text: each character of it would be a key"
         yield failure(found, "write a list: SECRET_KEY_FALLBACKS = [old_key]")
@@ -73,7 +74,7 @@ def secret_key_fallbacks(facts: Facts) -> Iterator[Finding]:
         if found := weakness(key):
             bad = True
             yield failure(f"SECRET_KEY_FALLBACKS[{number}] {found}", "remove it; cookies signed by it end")
-        elif key == facts.application.secret_key:
+        elif key == config["SECRET_KEY"]:
             bad = True
             yield warning(f"SECRET_KEY_FALLBACKS[{number}] is SECRET_KEY itself", "remove it")
     if len(fallbacks) > MOST_FALLBACKS:
@@ -93,29 +94,35 @@ _DAY = 86_400
 
 
 def encryption(facts: Facts) -> Iterator[Finding]:
-    it, found = facts.application.encryption, []
-    if it is None:
+    settings, found = facts.application.settings, []
+    keys, ends = len(settings.encryption_keys), moment_of(settings.encryption_switch_over)
+    if not keys:
         yield ok("off: ENCRYPTION_KEYS has no key")
         return
-    if it.keys > MOST_KEYS:
+    if keys > MOST_KEYS:
         found.append(
             warning(
-                f"ENCRYPTION_KEYS has {it.keys} keys",
+                f"ENCRYPTION_KEYS has {keys} keys",
                 "remove those that have sealed nothing for as long as sessions live, see docs/how-to/encrypt.md",
             )
         )
-    if not it.categories:
+    sealed, plain = list[str](), list[str]()
+    for name in settings.table.categories:
+        (sealed if name in settings.sealed_categories else plain).append(name)
+    if not sealed:
         cure = f"set {PREFIX}ENCRYPTED_CATEGORIES, or leave it out: then all are"
         found.append(warning("there are keys, and no category is encrypted", cure))
-    if it.switch_over is not None:
+    if ends is not None:
         cure = f"leave out {PREFIX}ENCRYPTION_SWITCH_OVER as soon as nothing is plain any more"
-        if it.switch_over <= 0:
+        left = ends.timestamp() - facts.application.at
+        if left <= 0:
             found.append(warning("ENCRYPTION_SWITCH_OVER is over", cure))
         else:
-            days = f"{it.switch_over / _DAY:.1f} days"
-            found.append(warning(f"for {days} more, plain text is believed in encrypted categories", cure))
-    plain = f"; not {', '.join(it.plain)}" if it.plain else ""
-    yield from found or [ok(f"{', '.join(it.categories)}{plain}; {it.keys} {'key' if it.keys == 1 else 'keys'}")]
+            found.append(
+                warning(f"for {left / _DAY:.1f} days more, plain text is believed in encrypted categories", cure)
+            )
+    other = f"; not {', '.join(plain)}" if plain else ""
+    yield from found or [ok(f"{', '.join(sealed)}{other}; {keys} {'key' if keys == 1 else 'keys'}")]
 
 
 # -- environment -------------------------------------------------------------------------------------------------------
@@ -141,29 +148,31 @@ def environment(facts: Facts) -> Iterator[Finding]:
 
 
 def cookie(facts: Facts) -> Iterator[Finding]:
-    it = facts.application.cookie
+    config = facts.application.config
+    names = ("NAME", "SECURE", "SAMESITE", "DOMAIN")
+    name, is_secure, same_site, domain = (config[f"SESSION_COOKIE_{setting}"] for setting in names)
     found = []
-    if not it.http_only:
+    if not config["SESSION_COOKIE_HTTPONLY"]:
         cure = "set SESSION_COOKIE_HTTPONLY = True (Flask's default)"
         found.append(failure("scripts of the page can read the cookie", cure))
-    if not it.secure:
+    if not is_secure:
         found.append(
             warning(
                 "the cookie is sent without HTTPS, too",
                 "where the site has HTTPS: SESSION_COOKIE_SECURE = True and SESSION_COOKIE_NAME = '__Host-session'",
             )
         )
-    if it.domain:
+    if domain:
         cure = "leave out SESSION_COOKIE_DOMAIN, unless the other hosts of the domain need the session"
         found.append(warning("the cookie is sent to all hosts of SESSION_COOKIE_DOMAIN", cure))
-    elif it.secure and not it.name.startswith("__Host-"):
+    elif is_secure and not name.startswith("__Host-"):
         cure = "set SESSION_COOKIE_NAME = '__Host-session'"
         found.append(warning("another host of the domain can set a cookie of the same name", cure))
-    if it.same_site is None or it.same_site.title() == "None":
-        stands = "not set" if it.same_site is None else "'None'"
+    if same_site is None or same_site.title() == "None":
+        stands = "not set" if same_site is None else "'None'"
         cure = "set SESSION_COOKIE_SAMESITE = 'Lax', unless other sites embed this one"
         found.append(warning(f"SESSION_COOKIE_SAMESITE is {stands}: other sites' forms may send the cookie", cure))
-    yield from found or [ok(f"{it.name}: Secure, HttpOnly, SameSite={it.same_site}, for this host alone")]
+    yield from found or [ok(f"{name}: Secure, HttpOnly, SameSite={same_site}, for this host alone")]
 
 
 # -- time-outs ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Set
 from pathlib import Path
 
@@ -12,9 +13,8 @@ from ...policy.errors import StoreError
 from ...policy.leases import INCIDENT_MARGIN_MS
 from ...stores.backend import Backend
 from ...stores.sql.tables import METADATA
-from .facts import Database, Facts
+from .facts import Application, Database, Facts
 from .findings import DATABASE, SERVERS, Unknown
-from .read_application import read_application
 from .read_database import read_database
 from .read_host import read_host
 from .read_redis import PATIENCE, read_servers
@@ -32,7 +32,13 @@ def read(app: Flask, backend: Backend, needs: Set[str]) -> Facts:
     :param needs: those of :class:`.Check`; nothing else is asked.
     """
     settings = backend.settings
-    application = read_application(app, settings)
+    application = Application(
+        settings=settings,
+        config={**app.config, "SECRET_KEY": app.secret_key or ""},
+        is_debug=app.debug,
+        is_testing=app.testing,
+        at=time.time(),
+    )
     host = read_host(Path(settings.journal) if settings.journal else None, settings.journal_max_bytes)
     servers = read_servers(backend) if SERVERS in needs else {}
     database: Database | Unknown = _NOT_ASKED

@@ -42,48 +42,20 @@ class Transport(NamedTuple):
 # -- the application ---------------------------------------------------------------------------------------------------
 
 
-class Cookie(NamedTuple):
-    """The session cookie."""
-
-    name: str
-    secure: bool
-    http_only: bool
-    same_site: str | None
-    domain: str | None
-
-
-class Encryption(NamedTuple):
-    """The encryption of session values where they are stored. No key is part of it.
-
-    :param keys: how many there are.
-    :param categories: that are encrypted; `plain`: the others.
-    :param switch_over: seconds until plain text is not read any more in encrypted categories; negative: it is over.
-        None: there is none.
-    """
-
-    keys: int
-    categories: tuple[str, ...]
-    plain: tuple[str, ...]
-    switch_over: float | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Application:
     """The configuration.
 
     :param settings: of this package.
-    :param secret_key: as Flask has it.
-    :param fallbacks: ``SECRET_KEY_FALLBACKS`` as it is, whatever it is.
-    :param encryption: None: there is no key.
+    :param config: Flask's, with the key by which the application signs.
+    :param at: when it was read, seconds since 1970.
     """
 
     settings: Settings = field(repr=False)
-    secret_key: str | bytes = field(repr=False)
-    fallbacks: Any = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
     is_debug: bool
     is_testing: bool
-    cookie: Cookie
-    encryption: Encryption | None = None
+    at: float
 
 
 # -- Redis -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import pytest
 
 from flask_langpont_session.ops.diagnosis import database_checks, redis_checks, table
 from flask_langpont_session.ops.diagnosis.application_checks import weakness
-from flask_langpont_session.ops.diagnosis.facts import Clock, Column, Encryption, Facts, Transport, Worker
+from flask_langpont_session.ops.diagnosis.facts import Clock, Column, Facts, Transport, Worker
 from flask_langpont_session.ops.diagnosis.findings import DATABASE, SERVERS, Check, Finding, Outcome, Unknown
 from flask_langpont_session.ops.diagnosis.table import CHECKS, run
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from tests.support.fakes import settings_in
 
 from .told import (
     GOOD,
     INFO,
     KEY,
+    NOW,
     columns,
     file,
     host,
@@ -46,7 +49,7 @@ def findings(name: str, facts: Facts) -> tuple[Finding, ...]:
 
 
 def cookie(**more: Any) -> Facts:
-    return with_application(cookie=GOOD.application.cookie._replace(**more))
+    return with_application(**{f"SESSION_COOKIE_{name}": value for name, value in more.items()})
 
 
 def without(table_name: str, column: str) -> dict[str, Any]:
@@ -64,35 +67,41 @@ def refusing(error_class: ErrorClass, cause: str, **more: Any) -> Facts:
     return with_database(refusal=StoreError("database", error_class, cause), **more)
 
 
-def encrypting(**more: Any) -> Facts:
-    values: dict[str, Any] = {"keys": 1, "categories": ("auth", "ui"), "plain": (), "switch_over": None}
-    return with_application(encryption=Encryption(**{**values, **more}))
+def encrypting(*, keys: int = 1, **more: Any) -> Facts:
+    more["ENCRYPTION_KEYS"] = [bytes(range(128 + number, 160 + number)).hex() for number in range(keys)]
+    settings = settings_in(Path(__file__).with_name("no-files"), **more)
+    return replace(GOOD, application=replace(GOOD.application, settings=settings))
 
 
+def from_now(seconds: float) -> datetime:
+    return datetime.fromtimestamp(NOW + seconds, UTC)
+
+
+THREE_KEYS = [KEY[n:] + KEY[:n] for n in (1, 2, 3)]
 ONE_TABLE = {"langpont_sessions": columns("langpont_sessions")}
 
 BAD: list[tuple[str, Outcome, Facts, str]] = [
-    ("secret-key", FAILURE, with_application(secret_key="dev"), "looks like a sample"),
-    ("secret-key", FAILURE, with_application(secret_key="x9" * 8), "16 characters"),
-    ("secret-key", FAILURE, with_application(secret_key=b"ab" * 20), "2 different"),
-    ("secret-key-fallbacks", FAILURE, with_application(fallbacks="an old key"), "one text"),
-    ("secret-key-fallbacks", FAILURE, with_application(fallbacks=[KEY[::-1], "old"]), "FALLBACKS[1]"),
-    ("secret-key-fallbacks", FAILURE, with_application(fallbacks=[7]), "is int"),
-    ("secret-key-fallbacks", WARNING, with_application(fallbacks=[KEY]), "SECRET_KEY itself"),
-    ("secret-key-fallbacks", WARNING, with_application(fallbacks=[KEY[n:] + KEY[:n] for n in (1, 2, 3)]), "3 keys"),
+    ("secret-key", FAILURE, with_application(SECRET_KEY="dev"), "looks like a sample"),
+    ("secret-key", FAILURE, with_application(SECRET_KEY="x9" * 8), "16 characters"),
+    ("secret-key", FAILURE, with_application(SECRET_KEY=b"ab" * 20), "2 different"),
+    ("secret-key-fallbacks", FAILURE, with_application(SECRET_KEY_FALLBACKS="an old key"), "one text"),
+    ("secret-key-fallbacks", FAILURE, with_application(SECRET_KEY_FALLBACKS=[KEY[::-1], "old"]), "FALLBACKS[1]"),
+    ("secret-key-fallbacks", FAILURE, with_application(SECRET_KEY_FALLBACKS=[7]), "is int"),
+    ("secret-key-fallbacks", WARNING, with_application(SECRET_KEY_FALLBACKS=[KEY]), "SECRET_KEY itself"),
+    ("secret-key-fallbacks", WARNING, with_application(SECRET_KEY_FALLBACKS=THREE_KEYS), "3 keys"),
     ("encryption", WARNING, encrypting(keys=4), "4 keys"),
-    ("encryption", WARNING, encrypting(categories=(), plain=("auth", "ui")), "no category"),
-    ("encryption", WARNING, encrypting(switch_over=-1.0), "is over"),
-    ("encryption", WARNING, encrypting(switch_over=130_000.0), "for 1.5 days more"),
+    ("encryption", WARNING, encrypting(ENCRYPTED_CATEGORIES=()), "no category"),
+    ("encryption", WARNING, encrypting(ENCRYPTION_SWITCH_OVER=from_now(-1)), "is over"),
+    ("encryption", WARNING, encrypting(ENCRYPTION_SWITCH_OVER=from_now(130_000)), "for 1.5 days more"),
     ("environment", FAILURE, with_application(is_testing=True), "TESTING"),
     ("environment", WARNING, with_application(is_debug=True), "debug"),
     ("grace", WARNING, with_application(local_cache_ttl=60), "signed out after 60 s"),
-    ("cookie", FAILURE, cookie(http_only=False), "scripts"),
-    ("cookie", WARNING, cookie(secure=False, name="session"), "without HTTPS"),
-    ("cookie", WARNING, cookie(domain="example.com"), "all hosts"),
-    ("cookie", WARNING, cookie(name="session"), "same name"),
-    ("cookie", WARNING, cookie(same_site=None), "not set"),
-    ("cookie", WARNING, cookie(same_site="None"), "'None'"),
+    ("cookie", FAILURE, cookie(HTTPONLY=False), "scripts"),
+    ("cookie", WARNING, cookie(SECURE=False, NAME="session"), "without HTTPS"),
+    ("cookie", WARNING, cookie(DOMAIN="example.com"), "all hosts"),
+    ("cookie", WARNING, cookie(NAME="session"), "same name"),
+    ("cookie", WARNING, cookie(SAMESITE=None), "not set"),
+    ("cookie", WARNING, cookie(SAMESITE="None"), "'None'"),
     ("stores", FAILURE, replace(GOOD, database=Unknown("database: unreachable (TimeoutError)")), "unreachable"),
     ("stores", FAILURE, replace(GOOD, servers={"primary": Unknown("primary: unreachable")}), "unreachable"),
     ("stores", FAILURE, replace(GOOD, homeless=7), "7 slots"),
@@ -203,10 +212,10 @@ BAD: list[tuple[str, Outcome, Facts, str]] = [
 ]  # fmt: skip
 
 FINE: list[tuple[str, Facts, str]] = [
-    ("secret-key-fallbacks", with_application(fallbacks=(KEY[::-1],)), "1 keys"),
-    ("encryption", with_application(encryption=None), "off"),
-    ("encryption", encrypting(), "auth, ui; 1 key"),
-    ("encryption", encrypting(keys=2, categories=("auth",), plain=("ui",)), "auth; not ui; 2 keys"),
+    ("secret-key-fallbacks", with_application(SECRET_KEY_FALLBACKS=(KEY[::-1],)), "1 keys"),
+    ("encryption", with_application(), "off"),
+    ("encryption", encrypting(), "auth, translation, ui, data; 1 key"),
+    ("encryption", encrypting(keys=2, ENCRYPTED_CATEGORIES=("auth",)), "auth; not translation, ui, data; 2 keys"),
     ("clocks", with_primary(clock=Clock(3, 2.5)), "apart"),
     ("time-outs", with_application(request_budget=0.25), "0.25 s at most"),
     ("grace", with_application(grace=1800.0), "1800 s"),
@@ -342,7 +351,7 @@ def test_samples_are_no_keys(key: str | bytes) -> None:
 
 def test_no_secret_is_quoted() -> None:
     """Neither the findings nor the facts' own form have a secret."""
-    facts = with_application(secret_key="a-secret", fallbacks=["another-secret"])
+    facts = with_application(SECRET_KEY="a-secret", SECRET_KEY_FALLBACKS=["another-secret"])
     told = f"{facts!r}{run(facts)!r}"
     assert "a-secret" not in told and "another-secret" not in told
 

@@ -33,8 +33,7 @@ def test_what_is_well_is_one_line() -> None:
 
 def test_what_is_not_comes_with_why_and_cure() -> None:
     """The reason once, however much is wrong."""
-    cookie = GOOD.application.cookie._replace(same_site=None, http_only=False)
-    said = lines(result("cookie", with_application(cookie=cookie)))
+    said = lines(result("cookie", with_application(SESSION_COOKIE_SAMESITE=None, SESSION_COOKIE_HTTPONLY=False)))
     assert [line[:31].rstrip() for line in said] == [
         "failure  cookie",
         "         why:  what gets the co",
@@ -63,6 +62,6 @@ def test_programs_get_all_of_it() -> None:
 
 def test_the_last_line_counts() -> None:
     """Each check once, by the worst of what it found."""
-    results = [result("cookie", GOOD), result("secret-key", with_application(secret_key="dev"))]
+    results = [result("cookie", GOOD), result("secret-key", with_application(SECRET_KEY="dev"))]
     assert [one.outcome for one in results] == [Outcome.OK, Outcome.FAILURE]
     assert summary_of(results) == "2 checks: 1 ok, 0 skipped, 0 warnings, 1 failure"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from flask_langpont_session.config.settings import Settings
@@ -10,7 +10,6 @@ from flask_langpont_session.ops.diagnosis.facts import (
     Application,
     Clock,
     Column,
-    Cookie,
     Database,
     Facts,
     File,
@@ -101,17 +100,23 @@ def file(**more: Any) -> File:
     return File(**{**values, **more})
 
 
-def application(**more: Any) -> Application:
-    values: dict[str, Any] = {
-        "secret_key": KEY,
-        "fallbacks": [],
-        "is_debug": False,
-        "is_testing": False,
-        "cookie": Cookie("__Host-session", secure=True, http_only=True, same_site="Lax", domain=None),
-    }
-    own = {field.name for field in fields(Application)}
-    settings = Settings(**{"environment": "production", **{name: more[name] for name in more.keys() - own}})
-    return Application(settings=settings, **{**values, **{name: more[name] for name in more.keys() & own}})
+CONFIG: dict[str, Any] = {
+    "SECRET_KEY": KEY,
+    "SECRET_KEY_FALLBACKS": [],
+    "SESSION_COOKIE_NAME": "__Host-session",
+    "SESSION_COOKIE_SECURE": True,
+    "SESSION_COOKIE_HTTPONLY": True,
+    "SESSION_COOKIE_SAMESITE": "Lax",
+    "SESSION_COOKIE_DOMAIN": None,
+}
+NOW = 1_790_000_000.0
+
+
+def application(*, is_debug: bool = False, is_testing: bool = False, **more: Any) -> Application:
+    """A configuration as for production, but for what is said: Flask's in capitals, and settings of ours."""
+    config = CONFIG | {name: value for name, value in more.items() if name.isupper()}
+    own = {"environment": "production", **{name: value for name, value in more.items() if not name.isupper()}}
+    return Application(settings=Settings(**own), config=config, is_debug=is_debug, is_testing=is_testing, at=NOW)
 
 
 def host(**more: Any) -> Host:
