@@ -2,8 +2,8 @@
 due.
 
 Nothing here runs in a request but what costs a dictionary entry. Of the workers of a host one has the incidents and
-sends their messages (``of_host``), so that one of them tells what all of them see, with every store down; when it dies
-another one goes on. Each host tells what it sees itself.
+sends their messages, so that one of them tells what all of them see, with every store down; when it dies another one
+goes on. Each host tells what it sees itself.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from ...support.host import HostWork, beside
 from ...support.logs import Failing, fields
 from ...support.threads import PeriodicThread, end_all
 from .conditions import WITHOUT_STATE, Conditions
-from .incidents import AlertState, Incident, Notice, Terms, alert_of
+from .incidents import AlertState, HostIncidents, Incident, Notice, Terms, alert_of
 from .messages import Sender, compose, sender_here
-from .of_host import HostIncidents
 from .table import TEST, Severity
 from .topics import NotSent, Topics
 
@@ -102,15 +101,10 @@ class Alerts:
                     *(error.problem, *data.values()),
                     extra=fields("alerts_refused", **data, cause=error.problem),
                 )
-            if self.incidents.failed(notice):
-                log.error(
-                    "alert %s (%s): %s could not be sent, and is given up",
-                    *data.values(),
-                    extra=fields("alert_given_up", **data),
-                )
+            self.incidents.note(notice, was_sent=False)
             return False
         self._recorder.count("alerts_sent")
-        self.incidents.sent(notice)
+        self.incidents.note(notice, was_sent=True)
         if self._failing.ends():
             log.warning("SNS accepts alerts again", extra=fields("alerts_accepted"))
         log.info("alert %s (%s): %s was sent", *data.values(), extra=fields("alert_sent", **data))

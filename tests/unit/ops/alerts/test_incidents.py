@@ -18,11 +18,6 @@ from flask_langpont_session.ops.alerts.incidents import (
     Host,
     Notice,
     Terms,
-    give_up,
-    join,
-    note_sent,
-    step,
-    take,
 )
 from flask_langpont_session.ops.alerts.table import ALERTS, Severity
 
@@ -64,13 +59,11 @@ class World:
         # As the workers do: through the encoding that they share.
         self.host = msgspec.json.decode(msgspec.json.encode(self.host), type=Host)
         sightings = dict.fromkeys(seen, details or {})
-        step(self.host, sightings, self.now, self.terms, self.watched)
-        while notice := take(self.host, self.now, self.terms):
+        self.host.step(sightings, self.now, self.terms, self.watched)
+        while notice := self.host.take(self.now, self.terms):
             if self.sns:
                 self.notices.append(notice)
-                note_sent(self.host, notice)
-            else:
-                give_up(self.host, notice, self.now, self.terms)
+                self.host.sent(notice)
 
 
 @pytest.fixture
@@ -158,10 +151,10 @@ def test_a_worker_that_just_began_to_look_goes_on_with_it(world: World) -> None:
 
 def test_a_message_whose_sender_died_is_tried_again(world: World) -> None:
     """The attempt was counted before it was made: it comes after the usual pause, and may come twice."""
-    step(world.host, {DATA_LOST: {}}, START, TERMS, world.watched)
-    taken = take(world.host, START, TERMS)
-    assert taken is not None and take(world.host, START + TERMS.retry - 1, TERMS) is None
-    again = take(world.host, START + TERMS.retry, TERMS)
+    world.host.step({DATA_LOST: {}}, START, TERMS, world.watched)
+    taken = world.host.take(START, TERMS)
+    assert taken is not None and world.host.take(START + TERMS.retry - 1, TERMS) is None
+    again = world.host.take(START + TERMS.retry, TERMS)
     assert again is not None and (again.key, again.state) == (taken.key, taken.state)
 
 
@@ -172,7 +165,7 @@ def test_what_a_worker_went_through_alone_is_called_off_together(world: World) -
     alone.sns = False
     alone.run(310, DATABASE, REPLICA)
     world.run(320, DATABASE)
-    join(world.host, alone.host)
+    world.host.join(alone.host)
     told = world.run(400, DATABASE)
     assert sorted(told) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
     assert world.run(301) == [f"resolved {DATABASE}"]
@@ -186,7 +179,7 @@ def test_what_is_known_together_holds(world: World) -> None:
     world.run(10, REDIS, DATABASE)
     before = msgspec.json.encode(world.host)
     copy = msgspec.json.decode(before, type=Host)
-    join(world.host, copy)
+    world.host.join(copy)
     assert msgspec.json.encode(world.host) == before
 
 
@@ -215,19 +208,6 @@ def test_a_recovery_gets_through_however_long_sns_was_away(world: World, key: st
     assert world.is_idle
 
 
-def test_a_recovery_is_given_up_after_a_day(world: World) -> None:
-    """The message is given up after a day, and nothing is left of it."""
-    world.run(10, REDIS)
-    world.sns = False
-    world.run(310)
-    since = world.host.incidents[REDIS].told_at
-    assert since is not None
-    world.run(int(TERMS.keep), pace=10)
-    assert world.now - since >= TERMS.keep - 20
-    world.run(int(2 * TERMS.longest_retry), pace=10)
-    assert world.is_idle
-
-
 def test_what_is_over_before_it_could_be_told_wakes_no_operator(world: World) -> None:
     """An incident that is over is told by its end alone, which replaces the alarm."""
     world.sns = False
@@ -247,23 +227,6 @@ def test_one_message_waits_for_each_incident(world: World) -> None:
         assert len(world.host.incidents) == 2
     world.sns = True
     assert sorted(world.run(310, pace=10)) == [f"resolved {REDIS}", f"resolved {REPLICA}"]
-
-
-def test_tries_become_rare(world: World) -> None:
-    """Tries are made at once, after 30 s, then after twice as long each time, up to five minutes; whatever it is."""
-    key = "server-changed/primary"
-    step(world.host, {key: {}}, START, TERMS, 0)
-    now, pauses = START, []
-    for _ in range(2000):
-        taken = take(world.host, now, TERMS)
-        assert taken is not None
-        assert not give_up(world.host, taken, now, TERMS)
-        pause = world.host.incidents[key].not_before - now
-        assert take(world.host, now + pause - 1, TERMS) is None
-        pauses.append(pause)
-        now += pause
-    assert pauses[:6] == [30, 60, 120, 240, 300, 300]
-    assert set(pauses[5:]) == {300}
 
 
 def test_what_comes_back_before_its_end_was_told_goes_on(world: World) -> None:
