@@ -100,7 +100,7 @@ def try_mutant(copy: Copy, mutant: Mutant, layers: Sequence[str], *, is_quick: b
     try:
         for layer in layers:
             named = [test for test in mutant.named_tests(copy.root) if _layer_of(test) == layer]
-            around = [mutant.folder] if layer == "unit" else []
+            around = [mutant.folder(copy.root)] if layer == "unit" else []
             for tests in (named, around, () if is_quick else WHOLE[layer]):
                 if tests and (killer := copy.failing_test(tests)):
                     return Outcome(mutant, layer, time.monotonic() - began, killer)

@@ -59,10 +59,10 @@ class Mutant:
         mirrored = Path("tests/unit") / path.parent / f"test_{path.name}"
         return [str(mirrored)] if (root / mirrored).is_file() else []
 
-    @property
-    def folder(self) -> str:
+    def folder(self, root: Path) -> str:
         """Return the folder with the unit tests of the module, and of those around it."""
-        return str(Path("tests/unit") / Path(self.file).parent)
+        path = Path("tests/unit") / Path(self.file).parent
+        return str(path if (root / path).is_dir() else path.parent)
 
 
 def read_mutants() -> list[Mutant]:
