@@ -6,7 +6,8 @@ import datetime
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -192,121 +193,57 @@ def test_before_a_token_is_known_the_server_is_not_asked(token: SecretToken) -> 
     assert classify(caught.value) is ErrorClass.UNREACHABLE
 
 
-def test_a_planned_rotation_needs_one_look_and_no_second_try(secrets: Secrets, token: SecretToken) -> None:
-    """The server takes both, then the secret says the new one, then the server takes only that."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    server = Server(token, OLD)
-    server.greet()
-    server.good = {OLD, NEW}
-    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    server.greet()
-    token.query.ask()
-    server.greet()
-    server.good = {NEW}
-    server.greet()
-    assert server.tries == [OLD, OLD, NEW, NEW]
-    assert secrets.asked == ["AWSCURRENT", "AWSCURRENT"]
+LEADS = (("secret", {"AWSCURRENT": OLD}), ("secret", {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}))
+"""The secret has a new token, the server not yet."""
+
+LOOK, GREET, REFUSED = ("look", None), ("greet", None), ("refused", None)
+
+ROTATIONS: dict[str, tuple[tuple[tuple[str, Any], ...], list[str], int]] = {
+    "planned: one look, and no second try": (
+        (("secret", {"AWSCURRENT": OLD}), GREET, ("good", {OLD, NEW}), GREET,
+         ("secret", {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}), GREET, ("good", {NEW}), GREET),
+        [OLD, OLD, NEW, NEW], 2),
+    "the secret is ahead: one more try, then the accepted token first": (
+        (*LEADS, GREET, LOOK, GREET, ("good", {NEW}), LOOK, GREET), [NEW, OLD, OLD, NEW], 6),
+    "the server changes its mind: each connection tries every token once": (
+        (*LEADS, GREET, ("good", {NEW}), GREET, ("good", {OLD}), GREET, ("good", ()), REFUSED),
+        [NEW, OLD, OLD, NEW, NEW, OLD, OLD, NEW, OLD], 2),
+    "it changes over between two tries": ((*LEADS, ("becomes", {2: NEW}), GREET), [NEW, OLD, NEW], 2),
+    "it changes over before a greeting": (
+        (*LEADS, GREET, ("becomes", {3: NEW}), GREET, GREET), [NEW, OLD, OLD, NEW, NEW], 2),
+    "it changes over after a greeting": (
+        (*LEADS, GREET, ("becomes", {4: NEW}), GREET, GREET), [NEW, OLD, OLD, OLD, NEW], 2),
+    "the server is ahead: the pending version is found": (
+        (("secret", {"AWSCURRENT": OLD}), ("good", {NEXT}), REFUSED,
+         ("secret", {"AWSCURRENT": OLD, "AWSPENDING": NEXT}), GREET),
+        [OLD, NEXT], 4),
+    "begun in the middle: the previous version is tried last": (
+        (("secret", {"AWSCURRENT": NEW, "AWSPENDING": NEXT, "AWSPREVIOUS": OLD}), REFUSED, LOOK, GREET),
+        [NEW, NEXT, OLD], 4),
+}  # fmt: skip
+"""Steps, the tokens that the server was greeted with, and how many versions of the secret were asked for."""
 
 
-def test_a_secret_that_runs_ahead_of_the_server_costs_one_more_try(secrets: Secrets, token: SecretToken) -> None:
-    """The second try is on the same connection. Then the token that was accepted comes first, until the next look at
-    the secret."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.query.ask()
-    server = Server(token, OLD)
-    server.greet()
-    assert server.tries == [NEW, OLD]
-    token.query.ask()
-    server.greet()
-    assert server.tries == [NEW, OLD, OLD]
-    server.good = {NEW}
-    token.query.ask()
-    server.greet()
-    assert server.tries[3:] == [NEW]
-
-
-def test_what_was_refused_before_is_tried_again_when_nothing_else_is_left(secrets: Secrets, token: SecretToken) -> None:
-    """The server changes its mind between two looks at the secret: each connection tries every token once."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.query.ask()
-    server = Server(token, OLD)
-    server.greet()
-    server.good = {NEW}
-    server.greet()
-    server.good = {OLD}
-    server.greet()
-    assert server.tries == [NEW, OLD, OLD, NEW, NEW, OLD]
-    server.good, server.tries = set(), []
-    with pytest.raises(driver.AuthenticationError):
-        server.greet()
-    assert server.tries == [OLD, NEW, OLD]
-
-
-def test_a_server_that_changes_its_token_between_two_tries_refuses_no_connection(
-    secrets: Secrets, token: SecretToken
+@pytest.mark.parametrize(("steps", "tries", "asked"), ROTATIONS.values(), ids=ROTATIONS)
+def test_a_rotation_refuses_no_connection(
+    secrets: Secrets, token: SecretToken, steps: tuple[tuple[str, Any], ...], tries: list[str], asked: int
 ) -> None:
-    """It refuses the new token, changes over, and refuses the old one: the new one is good by then."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.query.ask()
+    """While any version of the secret is good. A connection is made anew for each token that is tried."""
     server = Server(token, OLD)
-    server.becomes = {2: NEW}
-    server.greet()
-    assert server.tries == [NEW, OLD, NEW]
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_connection_that_is_refused_is_made_once_more_for_each_try(
-    secrets: Secrets, token: SecretToken, number: int
-) -> None:
-    """Whenever the server changes over, each refusal counts for the token that was refused."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    secrets.stages = {"AWSCURRENT": NEW, "AWSPREVIOUS": OLD}
-    token.query.ask()
-    server = Server(token, OLD)
-    server.greet()
-    server.tries, server.becomes = [], {number: NEW}
-    for _ in range(3):
-        before = len(server.tries)
-        connection = Connected(server, token)
-        connection.connect()
-        assert connection.made == len(server.tries) - before
-    assert server.tries[-1] == NEW
-    assert len(server.tries) <= 5
-
-
-def test_a_server_that_runs_ahead_of_the_secret_is_followed(secrets: Secrets, token: SecretToken) -> None:
-    """The old token is refused: the monitor's next look finds the pending version."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    server = Server(token, NEXT)
-    with pytest.raises(driver.AuthenticationError):
-        server.greet()
-    secrets.stages |= {"AWSPENDING": NEXT}
-    secrets.asked.clear()
-    token.query.ask()
-    assert secrets.asked == ["AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"]
-    server.greet()
-    assert server.tries == [OLD, NEXT]
-
-
-def test_the_previous_version_is_tried_last(secrets: Secrets, token: SecretToken) -> None:
-    """A worker that starts in the middle: the secret is new, the server is not."""
-    secrets.stages = {"AWSCURRENT": NEW, "AWSPENDING": NEXT, "AWSPREVIOUS": OLD}
-    token.query.ask()
-    server = Server(token, OLD)
-    with pytest.raises(driver.AuthenticationError):
-        server.greet()
-    token.query.ask()
-    server.greet()
-    assert server.tries == [NEW, NEXT, OLD]
+    for step, what in steps:
+        if step == "good":
+            server.good = set(what)
+        elif step == "becomes":
+            server.becomes = what
+        elif step in ("secret", "look"):
+            secrets.stages = what or secrets.stages
+            token.query.ask()
+        else:
+            before, connection = len(server.tries), Connected(server, token)
+            with pytest.raises(driver.AuthenticationError) if step == "refused" else nullcontext():
+                connection.connect()
+            assert connection.made == len(server.tries) - before
+    assert (server.tries, len(secrets.asked)) == (tries, asked)
 
 
 def test_a_refusal_is_looked_into_at_once(secrets: Secrets, token: SecretToken, clock: Clock) -> None:
@@ -364,25 +301,16 @@ def test_a_secret_that_is_missing_or_no_token_is_named(
 
 def test_threads_that_are_refused_together_do_not_skip_each_others_token(secrets: Secrets, token: SecretToken) -> None:
     """Each refusal counts for the token that this thread was given."""
-    secrets.stages = {"AWSCURRENT": OLD}
-    token.query.ask()
-    secrets.stages = {"AWSCURRENT": NEW}
-    token.query.ask()
-    server, together, failed = Server(token, OLD), threading.Barrier(8), []
+    for secrets.stages in ({"AWSCURRENT": OLD}, {"AWSCURRENT": NEW}):
+        token.query.ask()
+    server, together = Server(token, OLD), threading.Barrier(8)
 
-    def greet() -> None:
+    def greet(_: int) -> None:
         together.wait(5)
-        try:
-            server.greet()
-        except driver.RedisError as error:
-            failed.append(error)
+        server.greet()
 
-    threads = [threading.Thread(target=greet) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(5)
-    assert failed == []
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(greet, range(8)))
     assert server.tries.count(OLD) == 8
     assert NEW in server.tries
 

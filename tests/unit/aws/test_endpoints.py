@@ -82,22 +82,6 @@ CLUSTER = {
 }
 
 
-@pytest.mark.parametrize(
-    ("group", "found"),
-    [
-        (described(), Endpoints(PRIMARY, READER)),
-        (described(members=1), Endpoints(PRIMARY, None)),
-        (described(TransitEncryptionEnabled=False), Endpoints(PRIMARY, READER, tls=False)),
-        (described(TransitEncryptionMode="preferred"), Endpoints(PRIMARY, READER, tls=True)),
-        (CLUSTER, Endpoints(None, configuration=Address("clustercfg.sessions.x", 6379))),
-    ],
-    ids=["replicas", "single node", "plain", "preferred", "cluster mode"],
-)
-def test_what_aws_says_of_a_group(group: dict[str, Any], found: Endpoints) -> None:
-    """The names that stay through a failover, never those of nodes; no reader where there are no replicas."""
-    assert read(group) == found
-
-
 def test_a_group_that_is_being_created_has_no_endpoint_yet() -> None:
     """Its nodes are not taken instead."""
     group = described()
@@ -257,14 +241,16 @@ def test_a_serverless_cache_and_a_group_of_one_name_are_two(tmp_path: Path) -> N
         (described(), Servers(PRIMARY, (READER,)), (), True),
         (described(members=1), Servers(PRIMARY), (), True),
         (described(TransitEncryptionEnabled=False), Servers(PRIMARY, (READER,)), (), False),
+        (described(TransitEncryptionMode="preferred"), Servers(PRIMARY, (READER,)), (), True),
         (CLUSTER, None, (Address("clustercfg.sessions.x", 6379),), True),
     ],
-    ids=["replicas", "no replicas", "without TLS", "cluster mode"],
+    ids=["replicas", "no replicas", "without TLS", "TLS preferred", "cluster mode"],
 )
 def test_what_is_found_is_given_out(
     api: Api, answer: dict[str, Any], single: Servers | None, seeds: Any, tls: bool
 ) -> None:
-    """The servers, or in cluster mode where to ask for them; from the region that the URL names."""
+    """The names that stay through a failover, never those of nodes, or in cluster mode where to ask for the nodes; from
+    the region that the URL names."""
     api.will_say(answer)
     group = make_group()
     nodes = nodes_of(group)
