@@ -34,24 +34,9 @@ class HostMemory:
         self.noted.append(record)
 
 
-class Incidents:
-    """Counts what the server identity reports."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self) -> None:
-        self.count += 1
-
-
 @pytest.fixture
-def incidents() -> Incidents:
-    return Incidents()
-
-
-@pytest.fixture
-def server_identity(incidents: Incidents) -> ServerIdentity:
-    return ServerIdentity(incidents)
+def server_identity() -> ServerIdentity:
+    return ServerIdentity()
 
 
 # Identity
@@ -64,27 +49,51 @@ def test_at_first_nothing_is_known() -> None:
     assert server_identity.trust_since(Server()) == 0
 
 
-def test_the_first_server_is_an_incident(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """A worker that starts does not know what happened before: nothing stamped before now counts."""
-    server = server_identity.observe("a", now_ms=1000, is_primary=True)
-    assert server == Server("a", True)
-    assert server_identity.trust_since(server) == 1000
-    assert incidents.count == 1
+Step = tuple[str | None, int] | Canary
+"""A server introduces itself, with its clock; or a canary is looked at."""
+
+KNOWN = ServerRecord("a", 1000, "g", 7)
+"""What the other workers of the host know of a server."""
+
+HISTORIES: dict[str, tuple[ServerRecord | None, tuple[Step, ...], tuple[int, int, int]]] = {
+    "the first server: what happened before is not known": (None, (("a", 1000),), (1000, 1, 0)),
+    "a reconnect": (None, (("a", 1000), ("a", 2000)), (1000, 1, 0)),
+    "a restart or failover": (None, (("a", 1000), ("b", 2000)), (2000, 2, 0)),
+    "back to the server before: anything may have been written there": (
+        None, (("a", 1000), ("b", 2000), ("a", 3000)), (3000, 3, 0)),
+    "trust is never dated back, though the new clock is behind": (None, (("a", 5000), ("b", 3000)), (5000, 2, 0)),
+    "one that does not say which it is: each connection may lead elsewhere": (
+        None, ((None, 1000), (None, 2000)), (2000, 0, 0)),
+    "the first canary, and one that grows": (
+        None, (("a", 1000), Canary("g", 1, 5000), Canary("g", 2, 5000), Canary("g", 7, 5000)), (1000, 1, 0)),
+    "s9: another canary, once": (
+        None, (("a", 1000), Canary("g", 7, 5000), Canary("h", 9, 6000), Canary("h", 10, 7000)), (6000, 2, 1)),
+    "a canary that lies elsewhere, as its slot went to another shard": (
+        None, (("a", 1000), Canary("5461:aa", 3, 5000), Canary("5462:bb", 1, 6000)), (1000, 1, 0)),
+    "another one in that place": (
+        None, (("a", 1000), Canary("5461:aa", 3, 5000), Canary("5461:cc", 1, 6000)), (6000, 2, 1)),
+    "s5: a new worker goes on where its host is": (KNOWN, (("a", 9000), Canary("g", 8, 9500)), (1000, 0, 0)),
+    "s5: data was lost while no worker ran": (KNOWN, (("a", 9000), Canary("h", 1, 9500)), (9500, 1, 1)),
+    "s5: another server than the host knows": (KNOWN, (("b", 9000),), (9000, 1, 0)),
+    "s5: only the first server is taken over": (KNOWN, (("b", 500), ("a", 9000)), (9000, 2, 0)),
+    "the host met it with its clock set forward": (ServerRecord("a", 90_000, "g", 7), (("a", 9000),), (9000, 0, 0)),
+}  # fmt: skip
 
 
-def test_the_same_server_again_is_none(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """A reconnect does not break the view."""
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    server = server_identity.observe("a", now_ms=2000, is_primary=True)
-    assert server_identity.trust_since(server) == 1000
-    assert incidents.count == 1
-
-
-def test_another_server_is_an_incident(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """Restart or failover: nothing stamped before this moment counts any more."""
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    server_identity.observe("b", now_ms=2000, is_primary=True)
-    assert (server_identity.identity, server_identity.trust_since_ms, incidents.count) == ("b", 2000, 2)
+@pytest.mark.parametrize(("known", "steps", "expected"), HISTORIES.values(), ids=HISTORIES)
+def test_since_when_a_server_is_trusted(
+    known: ServerRecord | None, steps: tuple[Step, ...], expected: tuple[int, int, int]
+) -> None:
+    """The moment by its clock, the number of incidents, and of losses that a canary showed."""
+    incidents: list[None] = []
+    identity, losses = ServerIdentity(lambda: incidents.append(None), HostMemory(known)), 0
+    for step in steps:
+        if isinstance(step, Canary):
+            losses += identity.saw(step)
+            assert identity.canary == step
+        else:
+            server = identity.observe(step[0], now_ms=step[1], is_primary=True)
+    assert (identity.trust_since(server), len(incidents), losses) == expected
 
 
 def test_a_connection_to_the_server_before_is_never_trusted(server_identity: ServerIdentity) -> None:
@@ -95,21 +104,6 @@ def test_a_connection_to_the_server_before_is_never_trusted(server_identity: Ser
     assert server_identity.trust_since(new) == 2000
 
 
-def test_back_to_the_server_before_is_another_incident(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """While this worker was not looking, anything may have been written, or not written, there."""
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    server_identity.observe("b", now_ms=2000, is_primary=True)
-    server_identity.observe("a", now_ms=3000, is_primary=True)
-    assert (server_identity.trust_since_ms, incidents.count) == (3000, 3)
-
-
-def test_trust_is_never_dated_back(server_identity: ServerIdentity) -> None:
-    """The clock of the new server may be behind: what was untrusted stays so."""
-    server_identity.observe("a", now_ms=5000, is_primary=True)
-    server_identity.observe("b", now_ms=3000, is_primary=True)
-    assert server_identity.trust_since_ms == 5000
-
-
 def test_a_server_knows_its_role(server_identity: ServerIdentity) -> None:
     """A server that was a primary may be a replica under the next identity."""
     assert server_identity.observe("a", now_ms=1000, is_primary=True).is_primary
@@ -117,59 +111,16 @@ def test_a_server_knows_its_role(server_identity: ServerIdentity) -> None:
     assert not server_identity.is_primary
 
 
-def test_a_server_that_says_nothing_is_trusted_from_each_connection_on(
-    server_identity: ServerIdentity, incidents: Incidents
-) -> None:
-    """Every connection may lead to another one. That alone is no reason to resync everything again."""
-    server_identity.observe(None, now_ms=1000, is_primary=True)
-    server_identity.observe(None, now_ms=2000, is_primary=True)
-    assert (server_identity.trust_since_ms, incidents.count) == (2000, 0)
-
-
 # Canary
-
-
-def test_a_canary_that_grows_is_well(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """The canary is well whichever worker makes it grow."""
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    for number in (1, 2, 7):
-        assert not server_identity.saw(Canary("g", number, 5000))
-    assert server_identity.canary == Canary("g", 7, 5000)
-    assert (server_identity.trust_since_ms, incidents.count) == (1000, 1)
-
-
-def test_the_first_canary_is_no_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """The first connection was one already."""
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    assert not server_identity.saw(Canary("g", 1, 5000))
-    assert (server_identity.trust_since_ms, incidents.count) == (1000, 1)
-
-
-def test_s9_another_canary_is_a_loss(server_identity: ServerIdentity, incidents: Incidents) -> None:
-    """S9: the worker that noticed it first wrote the new one, and the others must notice as well. Once."""
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    server_identity.saw(Canary("g", 7, 5000))
-    assert server_identity.saw(Canary("h", 9, 6000))
-    assert (server_identity.trust_since_ms, incidents.count) == (6000, 2)
-    assert not server_identity.saw(Canary("h", 10, 7000))
-    assert (server_identity.trust_since_ms, incidents.count) == (6000, 2)
-
-
-def test_a_loss_is_no_other_server(server_identity: ServerIdentity) -> None:
-    """Connections are kept; what they say counts from the loss on."""
-    server = server_identity.observe("a", now_ms=1000, is_primary=True)
-    server_identity.saw(Canary("g", 1, 5000))
-    server_identity.saw(Canary("h", 1, 6000))
-    assert server_identity.trust_since(server) == 6000
 
 
 # The host's memory
 
 
-def test_what_happens_is_noted(incidents: Incidents) -> None:
+def test_what_happens_is_noted() -> None:
     """Every incident, and every canary, so that workers that start later know."""
     memory = HostMemory()
-    server_identity = ServerIdentity(incidents, memory)
+    server_identity = ServerIdentity(memory=memory)
     server_identity.observe("a", now_ms=1000, is_primary=True)
     server_identity.saw(Canary("g", 1, 2000))
     server_identity.saw(Canary("h", 1, 3000))
@@ -182,41 +133,11 @@ def test_what_happens_is_noted(incidents: Incidents) -> None:
     ]
 
 
-def test_s5_a_new_worker_takes_over_what_its_host_knows(incidents: Incidents) -> None:
-    """S5: the same server, and the canary that a sibling saw last: no incident, no burst of questions."""
-    memory = HostMemory(ServerRecord("a", 1000, "g", 7))
-    server_identity = ServerIdentity(incidents, memory)
-    server = server_identity.observe("a", now_ms=9000, is_primary=True)
-    assert server_identity.trust_since(server) == 1000
-    assert incidents.count == 0
+def test_s5_a_new_worker_takes_over_the_canary_of_its_host() -> None:
+    server_identity = ServerIdentity(memory=HostMemory(KNOWN))
+    server_identity.observe("a", now_ms=9000, is_primary=True)
     assert server_identity.canary is not None
     assert (server_identity.canary.canary_id, server_identity.canary.number) == ("g", 7)
-
-
-def test_s5_what_was_taken_over_is_checked_by_the_canary(incidents: Incidents) -> None:
-    """S5: data that was lost while no worker of the host ran shows at the first look."""
-    server_identity = ServerIdentity(incidents, HostMemory(ServerRecord("a", 1000, "g", 7)))
-    server_identity.observe("a", now_ms=9000, is_primary=True)
-    assert server_identity.saw(Canary("h", 1, 9500))
-    assert (server_identity.trust_since_ms, incidents.count) == (9500, 1)
-
-
-@pytest.mark.parametrize("record", [None, ServerRecord("other", 1000, "g", 7)], ids=["nothing", "another server"])
-def test_s5_a_memory_that_does_not_match_is_worth_nothing(incidents: Incidents, record: ServerRecord | None) -> None:
-    """S5: then the first connection is an incident as ever."""
-    server_identity = ServerIdentity(incidents, HostMemory(record))
-    server_identity.observe("a", now_ms=9000, is_primary=True)
-    assert (server_identity.trust_since_ms, incidents.count, server_identity.canary) == (9000, 1, None)
-
-
-def test_s5_only_the_first_server_is_taken_over(incidents: Incidents) -> None:
-    """S5: a worker that saw the server change knows it for itself, whatever others noted."""
-    memory = HostMemory()
-    server_identity = ServerIdentity(incidents, memory)
-    server_identity.observe("a", now_ms=1000, is_primary=True)
-    memory.record = ServerRecord("b", 500, "g", 7)
-    server_identity.observe("b", now_ms=9000, is_primary=True)
-    assert (server_identity.trust_since_ms, incidents.count) == (9000, 2)
 
 
 def test_a_server_that_says_nothing_is_not_noted() -> None:
@@ -286,37 +207,28 @@ def identity(run_id: str, role: str, replid: str, before: str | None) -> str | N
     return identity_of({"run_id": run_id}, facts)
 
 
+BEFORE = ("one", "master", OLD, NONE)
+PROMOTED, REPLICA = ("one", "master", NEW, OLD), ("one", "slave", OLD, NONE)
+
+
 @pytest.mark.parametrize(
-    ("run_id", "role", "replid", "before"),
+    ("before", "after", "is_same"),
     [
-        ("two", "master", OLD, NONE),  # a restart
-        ("one", "slave", OLD, NONE),  # demoted
-        ("one", "slave", NEW, NONE),  # and synchronised
-        ("one", "master", NEW, OLD),  # promoted
-        ("one", "master", OLD, NEW),  # and once more, after it was a replica again
-        ("one", "master", OLD, None),  # a server that tells of no promotion: every change counts
-        ("one", "master", NEW, None),
+        (BEFORE, ("two", "master", OLD, NONE), False),  # a restart
+        (BEFORE, REPLICA, False),  # demoted
+        (BEFORE, ("one", "slave", NEW, NONE), False),  # and synchronised
+        (BEFORE, PROMOTED, False),
+        (BEFORE, ("one", "master", OLD, NEW), False),  # and once more, after it was a replica again
+        (BEFORE, ("one", "master", OLD, None), False),  # a server that tells of no promotion: every change counts
+        (BEFORE, ("one", "master", NEW, None), False),
+        (PROMOTED, ("one", "master", "d" * 40, OLD), False),  # each promotion: what was written in between is lost
+        (REPLICA, ("one", "slave", NEW, NONE), False),  # a full synchronisation from elsewhere
+        (BEFORE, ("one", "master", NEW, NONE), True),  # its first replica came, or its last one has gone for an hour
     ],
 )
-def test_what_may_have_older_data_is_another_server(run_id: str, role: str, replid: str, before: str | None) -> None:
+def test_what_may_have_older_data_is_another_server(before: Any, after: Any, is_same: bool) -> None:
     """Restart, promotion and resynchronisation."""
-    assert identity(run_id, role, replid, before) != identity("one", "master", OLD, NONE)
-
-
-def test_each_promotion_is_another_server() -> None:
-    """Each promotion counts, also with the same history before it, at the same place: what was written in between is
-    lost."""
-    assert identity("one", "master", "c" * 40, OLD) != identity("one", "master", "d" * 40, OLD)
-
-
-def test_a_replica_of_another_history_is_another_server() -> None:
-    """A full synchronisation from elsewhere."""
-    assert identity("one", "slave", OLD, NONE) != identity("one", "slave", NEW, NONE)
-
-
-def test_a_primary_whose_first_replica_came_is_the_same_server() -> None:
-    """It takes another replication id and has what it had, also an hour after its last one has gone."""
-    assert identity("one", "master", OLD, NONE) == identity("one", "master", NEW, NONE)
+    assert (identity(*before) == identity(*after)) is is_same
 
 
 def test_a_server_that_refuses_info_has_no_identity(server_identity: ServerIdentity) -> None:
@@ -421,13 +333,6 @@ def test_stamps_count_again_after_a_clock_was_set_back() -> None:
     assert known.identity.trust_since_ms == 1_002_000
     known.hear(13.0, 1_002_500)  # that is back, too, but nothing was believed only since then
     assert known.identity.trust_since_ms == 1_002_000
-
-
-def test_a_new_worker_believes_no_moment_that_is_yet_to_come() -> None:
-    """The others of its host met the server while its clock was set forward."""
-    identity = ServerIdentity(memory=HostMemory(ServerRecord("a", 90_000_000, "here", 7)))
-    identity.observe("a", now_ms=1_000_000, is_primary=True)
-    assert identity.trust_since_ms == 1_000_000
 
 
 def noted(server_identity: ServerIdentity, *answers: tuple[float, float, int]) -> tuple[int, int]:
