@@ -273,3 +273,14 @@ def test_each_key_has_a_kind(tmp_path: Path, key: str, kind: KeyKind) -> None:
     settings = settings_in(tmp_path)
     kind_of = kinds_of(settings.table)
     assert [kind_of(key), kind_of(key)] == [kind, kind]
+
+
+def test_a_key_strays_where_the_table_was_changed(table: CategoryTable) -> None:
+    """Not what describes a record, what the package keeps, or a key that no feature claims; and what another release
+    has in a category of its own stays there."""
+    keys = ["theme", "_user_id", "@m", "session_created"]
+    for _ in range(2):  # what is known to be at home is remembered
+        assert list(table.strays_in("ui", keys)) == ["_user_id"]
+    assert list(table.strays_in("of another release", keys)) == []
+    assert table.left_behind("ui", keys, carried=("ui", "auth")) == set()
+    assert table.left_behind("ui", keys, carried=("ui", "data")) == {"_user_id"}

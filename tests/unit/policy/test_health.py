@@ -34,7 +34,7 @@ def health(clock: Clock) -> Health:
 
 
 def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
-    """An answer in between starts the count anew."""
+    """An answer in between starts the count anew, and so does the end of an outage."""
     breaker = Breaker(threshold=3)
     for _ in range(2):
         assert not breaker.failed(1.0, ERROR, at_once=False)
@@ -43,6 +43,9 @@ def test_cheap_failures_open_after_the_threshold_and_in_a_row_only() -> None:
         assert not breaker.failed(2.0, ERROR, at_once=False)
     assert breaker.failed(3.0, ERROR, at_once=False)
     assert (breaker.closed, breaker.opened_at) == (False, 3.0)
+    breaker.close()
+    for _ in range(2):
+        assert not breaker.failed(4.0, ERROR, at_once=False)
 
 
 def test_an_answer_does_not_close_an_open_breaker() -> None:
@@ -90,6 +93,7 @@ def test_refused_writes_leave_reads_alone(health: Health) -> None:
     assert health.open_stores() == {(PRIMARY, WRITE)}
     assert health.level == 1
     assert health.snapshot().reader == PRIMARY
+    assert (health.is_whole(PRIMARY), health.is_whole(REPLICA)) == (False, True)
 
 
 def test_a_row_that_stays_locked_is_a_suspicion_and_opens_nothing(clock: Clock) -> None:

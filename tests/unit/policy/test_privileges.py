@@ -6,7 +6,7 @@ import pytest
 
 from flask_langpont_session.policy.categories import KeyPatterns
 from flask_langpont_session.policy.changes import Fields
-from flask_langpont_session.policy.leases import LeaseTerms, Life, Privileges, lease_ends
+from flask_langpont_session.policy.leases import LeaseTerms, Life, Privileges, begins_to_live_shorter, lease_ends
 from flask_langpont_session.policy.rows import AuthRow
 
 KEYS = KeyPatterns(["user_role", "identity*"])
@@ -68,4 +68,15 @@ def test_leases_and_records_go_by_the_shorter_life() -> None:
     assert lease_ends(row(ADMIN), 1_000, life, terms) == 1_026
     assert lease_ends(row(USER, 1_400), 1_000, life, terms) == 1_101
     assert not life.is_extension_due(row(ADMIN), 1_025)
+    assert not Life(100, 5_000, is_use=False).is_extension_due(row(ADMIN), 1_026)
     assert life.is_extension_due(row(ADMIN), 1_026)
+
+
+@pytest.mark.parametrize(
+    ("idle_ms", "before", "after", "begins"),
+    [(100, USER, ADMIN, True), (100, ADMIN, USER, False), (100, ADMIN, ADMIN, False), (None, USER, ADMIN, False)],
+)
+def test_a_session_that_begins_to_live_shorter_is_known(
+    idle_ms: int | None, before: Fields, after: Fields, begins: bool
+) -> None:
+    assert begins_to_live_shorter(privileges(idle_ms).life(400, 5_000), before, after) is begins

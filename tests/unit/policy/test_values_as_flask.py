@@ -244,12 +244,6 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-@given(st.recursive(scalars, containers, max_leaves=20))
-def test_whatever_flask_takes_comes_back_as_from_flask(value: Any) -> None:
-    """Any nesting of types and subclasses, with any keys."""
-    assert same(by_us(value), by_flask(value))
-
-
 class Mapping(UserDict[str, Any]):
     """A mapping that is no dict."""
 
@@ -257,9 +251,9 @@ class Mapping(UserDict[str, Any]):
 things = st.sampled_from([object(), {1}, Mapping(a=1), bytearray(b"a"), 1j, len, Line, timedelta(1), Html])
 
 
-@given(st.recursive(scalars | things, containers, max_leaves=8))
+@given(st.recursive(scalars, containers, max_leaves=20) | st.recursive(scalars | things, containers, max_leaves=8))
 def test_what_is_refused_is_what_flask_cannot_take(value: Any) -> None:
-    """Never more, never less."""
+    """Never more, never less; any nesting of types and subclasses, with any keys, comes back as from there."""
     try:
         expected = by_flask(value)
     except (TypeError, AttributeError):

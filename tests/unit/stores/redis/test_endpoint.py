@@ -94,12 +94,6 @@ def shard(link: Any, directory: Any) -> ShardEndpoint:
 # -- a server ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_has_an_address_once_it_was_reached(endpoint: Endpoint, link: Link) -> None:
-    assert endpoint.address == "not found yet"
-    link.connections.address = "10.0.0.1:6379"
-    assert endpoint.address == "10.0.0.1:6379"
-
-
 def test_the_clock_is_told_in_whole_milliseconds(endpoint: Endpoint) -> None:
     """Fractions of a millisecond are cut off."""
     assert endpoint.time_ms(timeout=WAIT) == 1_700_000_000_005

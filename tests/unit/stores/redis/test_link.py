@@ -37,24 +37,6 @@ def link(server: Server, surprises: list[str], clock: Clock) -> Link:
     return Link("primary", pool, server_identity=ServerIdentity(), reports=reports, lag=ToldLag(clock))
 
 
-def test_a_good_reply_keeps_the_connection(link: Link, server: Server) -> None:
-    server.says = [b"PONG", b"PONG"]
-    assert link.run([PING], 1.0) == [b"PONG"]
-    assert link.run([PING], 1.0) == [b"PONG"]
-    assert (server.made, link.connections.in_use) == (1, 0)
-
-
-def test_several_commands_are_one_packet(link: Link, server: Server) -> None:
-    server.says = [b"PONG", b"PONG"]
-    assert link.run([PING, PING], 1.0) == [b"PONG", b"PONG"]
-    assert server.received == [PING.packed * 2]
-
-
-def test_nothing_is_sent_for_nothing(link: Link, server: Server) -> None:
-    assert link.run([], 1.0) == []
-    assert server.made == 0
-
-
 @pytest.mark.parametrize(
     ("said", "error_class", "is_kept"),
     [
@@ -82,13 +64,6 @@ def test_what_stands_in_no_table_is_counted(link: Link, server: Server, surprise
     with pytest.raises(StoreError):
         link.run([PING], 1.0)
     assert surprises == ["ResponseError"]
-
-
-def test_a_script_that_is_not_known_is_spelled_out(link: Link, server: Server) -> None:
-    server.says = [driver.NoScriptError(""), b"PONG"]
-    script = Command(b"by its name", lambda reply: reply == b"PONG", lambda: b"its text")
-    assert link.run([script], 1.0) == [b"PONG"]
-    assert server.received == [b"by its name", b"its text"]
 
 
 UNKNOWN = driver.NoScriptError("")
