@@ -469,7 +469,12 @@ def test_a_forked_child_cuts_off_nothing_of_its_parent(wire: Wire) -> None:
     bulkhead = Bulkhead(1, "test")
     give_up(bulkhead, wire.ask)
     assert wire.entered.wait(LONG)
-    assert in_child(lambda: bulkhead.cut_off(math.inf) is None)
+
+    def cuts_off() -> bool:
+        bulkhead.cut_off(math.inf)
+        return True
+
+    assert in_child(cuts_off)
     assert bulkhead.busy == 1
     wire.answer()
     wait_until_free(bulkhead)
