@@ -77,5 +77,5 @@ def test_what_is_known_after_a_write(
     ],
 )
 def test_when_a_field_was_written(said: bytes, version: int, is_later: bool, at: int) -> None:
-    """Where the description does not note the field, not after its horizon."""
+    """A field that the description does not note is not later than its horizon."""
     assert (may_be_later(said, "text", version), written_at(said, "text")) == (is_later, at)

@@ -139,6 +139,19 @@ def test_that_nothing_was_there_is_no_news_when_it_was_asked_before(clock: Clock
     assert missing == ([] if is_late else ["d"])
 
 
+def test_what_the_primary_misses_is_known_until_it_is_certain_that_nothing_was_lost(
+    memory: Memory, clock: Clock
+) -> None:
+    """A loss may have come after the look that found none, and a look at one shard says nothing of another."""
+    memory.put_category("d", "ui", known(COPY), kind="a")
+    clock.now = 5.0
+    memory.put_absent("d", "ui", 9)
+    for before, shard, is_known in ((5.0, "d", True), (6.0, "e", True), (6.0, "d", False)):
+        memory.nothing_was_lost(before, lambda digest, shard=shard: digest == shard)  # type: ignore[misc]
+        found = content(memory.category("d", "ui", before_loss=True))
+        assert found == (COPY if is_known else CategoryCopy(9, {}))
+
+
 @pytest.mark.parametrize(
     ("held", "before", "after", "kept"),
     [
@@ -361,6 +374,7 @@ def test_a_user_is_signed_out_of_what_began_until_then(memory: Memory) -> None:
     assert sorted(memory.sign_out_user("7", 1000)) == ["at", "before"]
     assert [row.digest for row in rows if memory.ended.is_dead(row.digest)] == ["before", "at"]
     assert [row.digest for row in rows if memory.ended.is_signed_out(row)] == ["before", "at"]
+    assert memory.sign_out_user("7", 1000, epoch=1) == ["after"], "it began in an earlier epoch"
 
 
 def test_the_later_moment_counts(memory: Memory) -> None:

@@ -10,7 +10,7 @@ from flask_langpont_session.policy.copies import CategoryCopy, Change
 from flask_langpont_session.policy.rows import AuthEntry, AuthRow
 from flask_langpont_session.stores.redis.auth_meta import AuthMeta, dead, live
 from flask_langpont_session.stores.redis.auth_meta import said as said_by
-from flask_langpont_session.stores.redis.records import Crossed, Written, answer, write_fits, written
+from flask_langpont_session.stores.redis.records import Crossed, Written, answer, copy_of, write_fits, written
 from tests.support.auth_records import packed
 
 MINE = "m" * 43
@@ -41,6 +41,11 @@ def test_that_nothing_changed_is_believed_of_the_own_session_only() -> None:
 def test_an_error_text_is_a_damaged_record_and_no_foreign_one() -> None:
     found = said(b"WRONGTYPE Operation against a key")
     assert (found.damaged, found.foreign) == (("ui",), ())
+
+
+def test_that_nothing_is_there_is_dated_back() -> None:
+    """By as much as clocks may differ: what the next primary writes is later all the same."""
+    assert copy_of(MINE, "ui", [5_000, [], 0, -1]) == CategoryCopy(4_000_000, {})
 
 
 def test_a_mark_names_one_content() -> None:
