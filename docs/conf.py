@@ -63,13 +63,12 @@ class Mermaid(SphinxDirective):
 
 
 class Table(SphinxDirective):
-    """A table that is made from the code: ``log_events`` or ``doctor_checks``."""
+    """A table that a function of ``tools.tables`` makes from the code."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        made = {"log_events": tables.log_events, "doctor_checks": tables.doctor_checks}[self.arguments[0]]
-        return self.parse_text_to_nodes(made())
+        return self.parse_text_to_nodes(getattr(tables, self.arguments[0])())
 
 
 def keep_pictures_in_their_place(app: Sphinx, problem: Exception | None) -> None:

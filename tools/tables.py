@@ -1,4 +1,4 @@
-"""Tables that the site of the docs makes from the code: the events of the log, and the checks of the doctor."""
+"""Tables that the site of the docs makes from the code: events of the log, checks of the doctor, metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import flask_langpont_session
 from flask_langpont_session.ops.diagnosis.table import CHECKS
+from flask_langpont_session.ops.exporters import catalogue
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 
 PACKAGE = Path(flask_langpont_session.__file__).parent
@@ -97,3 +98,27 @@ def doctor_checks() -> str:
     lines = ["| check | looks at | why it matters |", "| --- | --- | --- |"]
     lines += [f"| `{check.name}` | {check.looks_at} | {check.why} |" for check in CHECKS]
     return "\n".join(lines) + "\n"
+
+
+def cloudwatch() -> str:
+    """Return the table of CloudWatch's metrics."""
+    rows = [[f"`{one.name}`", one.unit, one.statistic, one.by or "", one.meaning] for one in catalogue.ALL]
+    return _table(["metric", "unit", "statistic", "also by", "what it is"], rows)
+
+
+def prometheus() -> str:
+    """Return the table of Prometheus' collectors."""
+    rows = sorted(
+        [
+            f"`langpont_session_{one.name}{'_total' if one.kind is catalogue.Kind.COUNTER else ''}`",
+            str(one.kind),
+            ", ".join(one.labels),
+            one.text,
+        ]
+        for one in catalogue.EXPORTED
+    )
+    return _table(["metric", "type", "labels", "what it is"], rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])

@@ -19,6 +19,7 @@ import flask_langpont_session
 from flask_langpont_session import events
 from flask_langpont_session.cli import langpont
 from flask_langpont_session.ops.diagnosis.table import CHECKS
+from flask_langpont_session.ops.exporters import catalogue
 from tests.support.programs import path_of_chromium
 from tools import diagrams, tables
 
@@ -139,12 +140,16 @@ def test_the_reference_has_every_public_name(site: Path, pages: Mapping[Path, Ht
     assert {f"flask-langpont-{'-'.join(path)}" for path in _commands(langpont)} <= names
 
 
-def test_the_page_on_operations_has_every_event_of_the_log_and_every_check(site: Path) -> None:
-    """Both tables are made from the code."""
-    codes = set(
-        re.findall(r">([a-z_-]+)</span></code></p></td>", (site / "operations.html").read_text(encoding="utf-8"))
-    )
-    assert {line.event for line in tables.all_lines()} | {check.name for check in CHECKS} <= codes
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("operations", {line.event for line in tables.all_lines()} | {check.name for check in CHECKS}),
+        ("metrics", {metric.name for metric in catalogue.ALL}),
+    ],
+)
+def test_the_tables_that_are_made_from_the_code_are_on_the_site(site: Path, page: str, names: set[str]) -> None:
+    text = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert names <= set(re.findall(r">([A-Za-z_-]+)</span></code></p></td>", text))
 
 
 def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from flask_langpont_session.ops.exporters.prometheus import SECONDS
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, READ, REPLICA, WRITE
-from tests.infra.template import INFRA
 from tests.support import metric_values
+from tools.tables import prometheus
 
 _TABLE = re.compile(r"^\| `(langpont_session_\w+)` \| (\w+) \| ([\w, ]*) \|", re.MULTILINE)
-"""The exporter's metrics in docs/metrics.md: a test of the exporter says that they are those of the code."""
+"""The exporter's metrics, by the table that the docs have of them."""
 
 _PARTS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 _SELECTOR = re.compile(r"(?<![\w:])(langpont_session_\w+)(?![\w:])(?:\{([^}]*)\})?")
@@ -43,12 +43,11 @@ class Exported(NamedTuple):
 
 def exported() -> dict[str, Exported]:
     """Each name of a series that the exporter shows, with its labels."""
-    text = (INFRA.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
     return {
         f"{name}{part}": Exported(
             kind, frozenset(labels.split(", ") if labels else ()) | ({"le"} if part == "_bucket" else set())
         )
-        for name, kind, labels in _TABLE.findall(text)
+        for name, kind, labels in _TABLE.findall(prometheus())
         for part in _PARTS[kind]
     }
 

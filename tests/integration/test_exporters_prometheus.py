@@ -20,7 +20,6 @@ from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.metrics.losses import Cause, Loss
 from flask_langpont_session.metrics.recorder import BOUNDS, Reader, Recorder, Standing
-from flask_langpont_session.ops.exporters.catalogue import EXPORTED, Kind
 from flask_langpont_session.ops.exporters.prometheus import SECONDS, collectors_of
 from flask_langpont_session.testing import switched_off
 
@@ -203,29 +202,6 @@ def test_names_follow_the_customs_of_prometheus(site: Site) -> None:
     assert all(re.fullmatch(r"langpont_session_[a-z_]+", name) for name in families)
     labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
     assert labels <= {"operation", "backend", "outcome", "category", "cause", "le", "to", "event", "sink"}
-
-
-BEGIN, END = "<!-- collectors: begin -->\n", "<!-- collectors: end -->\n"
-
-
-def test_the_documented_table_is_the_code() -> None:
-    """The docs' table is generated: paste the lines of ``table()`` when this fails."""
-    docs = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert docs.partition(BEGIN)[2].partition(END)[0].strip() == "\n".join(table())
-
-
-def table() -> list[str]:
-    """The collectors as Markdown, one line each."""
-    rows = sorted(
-        [
-            f"`langpont_session_{one.name}{'_total' if one.kind is Kind.COUNTER else ''}`",
-            one.kind,
-            ", ".join(one.labels),
-            one.text,
-        ]
-        for one in EXPORTED
-    )
-    return [f"| {' | '.join(row)} |" for row in [["metric", "type", "labels", "what it is"], ["---"] * 4, *rows]]
 
 
 def test_no_series_says_when_another_one_began(site: Site) -> None:
