@@ -33,6 +33,7 @@ from .session.mapping import NOT_LOOKED, NOT_READ, Session
 from .session.saving import Saving
 from .session.special_keys import SpecialKeys
 from .session.values import SessionInfo
+from .session.work import Work
 from .support.logs import fields
 
 if TYPE_CHECKING:
@@ -138,12 +139,12 @@ class LangPontSession(SessionInterface):
     def _close(self, app: Flask, repository: SessionRepository, session: Session, response: Response) -> None:
         work = session.work
         try:
-            is_stored = work.is_unchanged or self._save(app, repository.recorder, session, response)
+            is_stored = work.is_unchanged or self._save(app, session, work, response)
         finally:
             work.is_closed = True
         if not is_stored:
             return
-        done = self._send_cookie(app, repository.settings, session, response)
+        done = self._send_cookie(app, session, work, response)
         if session.old is not None and session.old.ends_with(session, done == _DELETED):
             done = self._delete_old_cookie(app, repository.settings, response)
         is_private = bool(done) or work.showed_auth
@@ -151,11 +152,11 @@ class LangPontSession(SessionInterface):
             _vary_on_cookie(response, is_private=is_private)
 
     @staticmethod
-    def _save(app: Flask, recorder: Recorder, session: Session, response: Response) -> bool:
+    def _save(app: Flask, session: Session, work: Work, response: Response) -> bool:
         """Store the changes. Return False if that was refused, which the response says now."""
         began = time.perf_counter()
         try:
-            saved = Saving(session.work).finish()
+            saved = Saving(work).finish()
         except Refused as refused:
             _replace_response(response, _refusal(app, refused))
             if isinstance(refused, SessionLimitReached) and SpecialKeys(session).is_by_remember_cookie:
@@ -165,17 +166,16 @@ class LangPontSession(SessionInterface):
             if saved is None:
                 return True
             outcome = "ok" if saved.durable else "not_durable"
-        recorder.noting("request_save", "all", "none", outcome)(time.perf_counter() - began)
+        work.repository.recorder.noting("request_save", "all", "none", outcome)(time.perf_counter() - began)
         return outcome != "refused"
 
-    def _send_cookie(self, app: Flask, settings: Settings, session: Session, response: Response) -> str:
+    def _send_cookie(self, app: Flask, session: Session, work: Work, response: Response) -> str:
         """Send or delete the cookie. An unchanged id is not sent again, so that a late answer cannot undo a newer
         cookie (docs/guarantees.md).
 
         :return: what was done: it was :data:`_SET` or :data:`_DELETED`; empty: nothing.
         """
-        work, is_flask_mode = session.work, settings.cookie_resend == "flask"
-        target = work.target
+        target, is_flask_mode = work.target, work.repository.settings.cookie_resend == "flask"
         if not work.is_as_it_came:
             if target is not None and work.made is target:
                 if work.is_worth_a_cookie:
@@ -187,13 +187,12 @@ class LangPontSession(SessionInterface):
             return self._delete_cookie(app, response)  # Flask deletes that of a session that was modified to be empty
         if target is not None:
             is_due = self._is_due_in_flask if is_flask_mode else self._is_due
-            if is_due(app, session, target):
+            if is_due(app, work, target):
                 return self._set_cookie(app, session, response, target)
         return ""
 
     @staticmethod
-    def _is_due(app: Flask, session: Session, target: SessionId) -> bool:
-        work = session.work
+    def _is_due(app: Flask, work: Work, target: SessionId) -> bool:
         if not work.permanence_changed:
             if target.kind == SIGNED_IN or not work.permanent:
                 return False  # a user's lasts as long as the session can: a late renewal would undo a newer sign-in
@@ -202,9 +201,9 @@ class LangPontSession(SessionInterface):
         return not work.is_in_doubt
 
     @staticmethod
-    def _is_due_in_flask(app: Flask, session: Session, target: SessionId) -> bool:
-        refresh = session.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
-        return (session.modified or refresh) and not session.work.is_in_doubt
+    def _is_due_in_flask(app: Flask, work: Work, target: SessionId) -> bool:
+        refresh = work.permanent and app.config["SESSION_REFRESH_EACH_REQUEST"]
+        return (work.is_modified or refresh) and not work.is_in_doubt
 
     def _set_cookie(self, app: Flask, session: Session, response: Response, target: SessionId) -> str:
         signer = _signer(app)

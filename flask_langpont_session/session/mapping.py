@@ -489,7 +489,7 @@ class Session(DictLike):
     @property
     def modified(self) -> bool:
         """Return whether a key was set or removed. Changes inside a value are found at the save, without this."""
-        return self.work.forced or bool(self.work.now) or self.work.permanence_changed
+        return self.work.is_modified
 
     @modified.setter
     def modified(self, value: bool) -> None:

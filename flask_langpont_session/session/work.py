@@ -90,6 +90,11 @@ class Work(Ids):
         return self.target is self.origin and self.load().verdict is Verdict.UNVERIFIABLE
 
     @property
+    def is_modified(self) -> bool:
+        """Return whether a key was set or removed, or the session's permanence changed."""
+        return self.forced or bool(self.now) or self.permanence_changed
+
+    @property
     def is_unchanged(self) -> bool:
         """Return whether a save would have nothing to do, as is nearly always so."""
         if self.now.may_have_changed or self.minted is not None or self.must_end or self.must_wipe:

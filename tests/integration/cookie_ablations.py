@@ -30,7 +30,7 @@ def the_dead_cannot_sign_in(sign_in: Function) -> Function:
 
 def the_cookie_is_sent_as_flask_does(is_due: Function) -> Function:
     """Take C2 away: send the cookie with every answer to a request that changed the session."""
-    return lambda self, app, session, target: session.modified
+    return lambda self, app, work, target: work.is_modified
 
 
 def a_write_leaves_a_dead_id(plan: Function) -> Function:

@@ -336,8 +336,7 @@ class Memory:
                 seen = None  # another thread made it of what there was before an earlier write
             for copy in near:
                 said = copy.records
-                is_whole = written.keys() <= said.keys()
-                copy.records = {**said, **(written if is_whole else {n: r for n, r in written.items() if n in said})}
+                copy.records = dict(zip(said, map(written.get, said, said.values()), strict=True))
                 copy.change_id = change_id
             entry.records, entry.held = {**known, **written}, held
             done.is_held, done.shown = is_held, None if seen is None else seen.since(changes, written)
