@@ -476,7 +476,7 @@ def _server_identities(board: Board, emit: Emit, notices: Notices) -> MakeIdenti
         return ServerIdentity(
             on_incident,
             HostMemory(board, name),
-            _changed(name, emit),
+            lambda: emit(events.server_changed, events.ServerChanged(name)),
             clock_set if is_primary else lambda seconds: None,
         )
 
@@ -493,7 +493,7 @@ def _directory(settings: Settings, cloud: Cloud | None) -> ClusterTopology | Non
     names = DnsCache()
 
     def connect(address: Address, timeout: float) -> Any:
-        waits = _waits(settings, _introducing(cloud, lambda connection: connection.on_connect()))
+        waits = _waits(settings, lambda connection: connection.on_connect(), cloud)
         source = cluster.make_pool(cluster.Route(lambda: (address,), nodes.tls), waits=waits, options=nodes.options)
         connection = Pool(source, names).new()
         connections.connect(connection, time.monotonic() + timeout)
@@ -557,7 +557,7 @@ class _RedisStores:
             introduce = cluster.may_read(identity.introduce) if is_shard and not is_master else identity.introduce
             pool = cluster.make_pool(
                 cluster.to_shard(directory, number, is_master=is_master),
-                waits=_waits(self.settings, _introducing(self.cloud, introduce)),
+                waits=_waits(self.settings, introduce, self.cloud),
                 options=directory.nodes.options,
                 **_size(self.settings),
             )
@@ -573,7 +573,10 @@ class _RedisStores:
             name,
             pool,
             server_identity=identity,
-            reports=LinkReports(_waits_for(role, self.recorder), _surprises_of(role, self.recorder)),
+            reports=LinkReports(
+                lambda seconds: self.recorder.measure("pool_wait", role, seconds * 1000),
+                _surprises_of(role, self.recorder),
+            ),
             connect_timeout=settings.redis_timeout,
             leads_there=cluster.leads_there if shard else lambda connection: True,
         )
@@ -600,14 +603,6 @@ def _replica_url(settings: Settings) -> str | None:
     if settings.replica_url:
         return settings.replica_url
     return settings.redis_url if kind_of(settings.redis_url) is Kind.SENTINEL else None
-
-
-def _changed(store: str, emit: Emit) -> Callable[[], None]:
-    return lambda: emit(events.server_changed, events.ServerChanged(store))
-
-
-def _waits_for(store: str, recorder: Recorder) -> Callable[[float], None]:
-    return lambda seconds: recorder.measure("pool_wait", store, seconds * 1000)
 
 
 def _surprises_of(store: str, recorder: Recorder) -> Callable[[str], None]:
@@ -642,8 +637,11 @@ def _pool_of(client: Any, settings: Settings, server_identity: ServerIdentity) -
     )
 
 
-def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, Any]:
-    """Return the options that keep a connection from hanging a request, and from being believed unasked."""
+def _waits(settings: Settings, introduce: Callable[[Any], None], cloud: Cloud | None = None) -> dict[str, Any]:
+    """Return the options that keep a connection from hanging a request, and from being believed unasked.
+
+    :param introduce: greets a new connection; if AWS gives credentials that may change, with those.
+    """
     return {
         "socket_timeout": settings.redis_timeout,
         "socket_connect_timeout": settings.redis_timeout,
@@ -651,7 +649,7 @@ def _waits(settings: Settings, introduce: Callable[[Any], None]) -> dict[str, An
         "retry_on_error": [],
         "decode_responses": False,
         **connections.UNASKED,
-        "redis_connect_func": introduce,
+        "redis_connect_func": introduce if cloud is None else cloud.introducing(introduce),
     }
 
 
@@ -660,11 +658,6 @@ def _credentials(settings: Settings, cloud: Cloud | None) -> dict[str, Any]:
     if cloud is not None and cloud.credentials is not None:
         options["credential_provider"] = cloud.credentials
     return options
-
-
-def _introducing(cloud: Cloud | None, introduce: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return the function that greets a new connection, with credentials that may change if AWS gives them."""
-    return introduce if cloud is None else cloud.introducing(introduce)
 
 
 def _tls_options(settings: Settings) -> dict[str, Any]:
@@ -684,7 +677,7 @@ def make_pool(
     :param is_master: which server of a service or group is wanted, where a service knows them all.
     """
     options, tls_options, size = _credentials(settings, cloud), _tls_options(settings), _size(settings)
-    waits = _waits(settings, _introducing(cloud, server_identity.introduce))
+    waits = _waits(settings, server_identity.introduce, cloud)
     if kind_of(url) is Kind.SENTINEL:
         return sentinel.make_pool(
             read_sentinel(url), is_master=is_master, waits=waits, options=options, tls_options=tls_options, **size

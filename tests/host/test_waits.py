@@ -179,90 +179,86 @@ def test_eight_busy_workers_on_a_slow_disk_lose_nothing(path: Path, tmp_path: Pa
     journal.close()
 
 
-def test_threads_that_write_together_share_one_commit(journal: Journal, disk: Disk, awaited: list[object]) -> None:
+class Queue:
+    """Calls that come one after the other while the disk hangs for a first one: they share a transaction.
+
+    :ivar ends: how each of them ended, that of the first one before: None or an error.
+    """
+
+    def __init__(self, journal: Journal, disk: Disk, awaited: list[object]) -> None:
+        self._threads, self._disk, self._awaited = Threads(), disk, awaited
+        self.ends = self._threads.ends
+        disk.hang()
+        awaited.clear()
+        self.add(journal.revocations.note, "first")
+        assert disk.reached.wait(LONG)
+
+    def add(self, call: Callable[..., object], *arguments: object) -> None:
+        """Make a call, and wait until it is waited for."""
+        number = len(self._awaited) + 1
+        self._threads.call(call, *arguments)
+        wait_until(lambda: len(self._awaited) == number, "that the callers wait")
+
+    def go_on(self) -> None:
+        """Let the disk go on, and wait for the end of all calls."""
+        self._disk.goes_on.set()
+        self._threads.join()
+
+
+@pytest.fixture
+def queue(journal: Journal, disk: Disk, awaited: list[object]) -> Queue:
+    return Queue(journal, disk, awaited)
+
+
+def test_threads_that_write_together_share_one_commit(journal: Journal, queue: Queue) -> None:
     """Threads that come while the disk is busy wait for it once, all together."""
     asked: list[str] = []
-    journal.file.transaction(lambda connection: connection.set_trace_callback(asked.append))
-    disk.hang()
-    asked.clear()
-    awaited.clear()
-    threads = Threads()
-    threads.call(journal.revocations.note, "first")
-    assert disk.reached.wait(LONG)
+    queue.add(journal.file.transaction, lambda connection: connection.set_trace_callback(asked.append))
     for number in range(5):
-        threads.call(journal.revocations.note, f"d{number}")
-    wait_until(lambda: len(awaited) == 6, "that the callers wait")
-    disk.goes_on.set()
-    threads.join()
-    assert threads.ends == [None] * 6
-    assert asked.count("COMMIT") == 2
+        queue.add(journal.revocations.note, f"d{number}")
+    queue.go_on()
+    assert queue.ends == [None] * 7
+    assert asked.count("COMMIT") == 1
     assert len(revoked(journal)) == 6
 
 
-def test_one_that_fails_takes_back_its_own_only(journal: Journal, disk: Disk, awaited: list[object]) -> None:
+def test_one_that_fails_takes_back_its_own_only(journal: Journal, queue: Queue) -> None:
     """If one call in a shared transaction fails, the others are kept, and each caller gets the result of its own."""
-    journal.put([value("d", "n", b'"x"')])
-    disk.hang()
-    awaited.clear()
-    threads = Threads()
-    threads.call(journal.revocations.note, "first")
-    assert disk.reached.wait(LONG)
-    threads.call(journal.revocations.note, "before")
-    wait_until(lambda: len(awaited) == 2, "that the callers wait")
-    threads.call(journal.put, [addition("d", "n", 1)])
-    wait_until(lambda: len(awaited) == 3, "that the callers wait")
 
     def half(db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO pushes (digest) VALUES ('half')")
         raise ZeroDivisionError
 
-    threads.call(journal.file.transaction, half)
-    wait_until(lambda: len(awaited) == 4, "that the callers wait")
-    threads.call(journal.revocations.note, "after")
-    wait_until(lambda: len(awaited) == 5, "that the callers wait")
-    disk.goes_on.set()
-    threads.join()
-    ends = [error.error_class if isinstance(error, StoreError) else error for error in threads.ends]
+    queue.add(journal.put, [value("d", "n", b'"x"')])
+    queue.add(journal.put, [addition("d", "n", 1)])
+    queue.add(journal.file.transaction, half)
+    queue.add(journal.revocations.note, "after")
+    queue.go_on()
+    ends = [error.error_class if isinstance(error, StoreError) else error for error in queue.ends]
     assert [*ends[:3], type(ends[3]), ends[4]] == [None, None, ErrorClass.DATA, ZeroDivisionError, None]
-    assert revoked(journal) == {"first", "before", "after"}
+    assert revoked(journal) == {"first", "after"}
     assert journal.overlay(ref("d")).writes == {"ui": {"n": b'"x"'}}
     assert journal.pending_pushes() == []
 
 
-def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, disk: Disk, awaited: list[object]) -> None:
+def test_what_does_not_fit_keeps_nothing_small_out(journal: Journal, queue: Queue) -> None:
     """On a disk with little room SQLite may take back the whole transaction, and then each change is tried for
     itself."""
-    disk.hang()
-    threads = Threads()
-    threads.call(journal.file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
-    assert disk.reached.wait(LONG)
-    threads.call(journal.put, [value("d", "a", b"x" * 100_000)])
-    wait_until(lambda: len(awaited) == 2, "that the callers wait")
-    threads.call(journal.revocations.note, "small")
-    wait_until(lambda: len(awaited) == 3, "that the callers wait")
-    disk.goes_on.set()
-    threads.join()
-    assert str(threads.ends[1]) == "journal: write refused (SQLITE_FULL)"
-    assert (threads.ends[2], revoked(journal)) == (None, {"small"})
+    queue.add(journal.file.transaction, lambda db: db.execute("PRAGMA max_page_count = 1"))
+    queue.add(journal.put, [value("d", "a", b"x" * 100_000)])
+    queue.add(journal.revocations.note, "small")
+    queue.go_on()
+    assert str(queue.ends[2]) == "journal: write refused (SQLITE_FULL)"
+    assert (queue.ends[3], revoked(journal)) == (None, {"first", "small"})
 
 
-def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(
-    journal: Journal, disk: Disk, awaited: list[object]
-) -> None:
+def test_a_commit_that_fails_as_a_whole_is_tried_again_one_by_one(journal: Journal, queue: Queue) -> None:
     """The other changes of the transaction are taken back, too, and made again."""
-    disk.hang()
-    threads = Threads()
-    threads.call(journal.revocations.note, "first")
-    assert disk.reached.wait(LONG)
-    threads.call(journal.revocations.note, "before")
-    wait_until(lambda: len(awaited) == 2, "that the callers wait")
-    threads.call(journal.file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
-    wait_until(lambda: len(awaited) == 3, "that the callers wait")
-    threads.call(journal.revocations.note, "after")
-    wait_until(lambda: len(awaited) == 4, "that the callers wait")
-    disk.goes_on.set()
-    threads.join()
-    assert [type(end) for end in threads.ends] == [type(None), type(None), ZeroDivisionError, type(None)]
+    queue.add(journal.revocations.note, "before")
+    queue.add(journal.file.transaction, lambda db: db.execute("ROLLBACK") and 1 / 0)
+    queue.add(journal.revocations.note, "after")
+    queue.go_on()
+    assert [type(end) for end in queue.ends] == [type(None), type(None), ZeroDivisionError, type(None)]
     assert revoked(journal) == {"first", "before", "after"}
 
 

@@ -28,7 +28,6 @@ from flask_langpont_session.stores.host.opening import DeletedJournal
 from flask_langpont_session.support import files as private_file
 from tests.support.clock import Clock
 from tests.support.journals import (
-    KNOWN,
     addition,
     blind_write,
     increment,
@@ -536,33 +535,6 @@ def test_only_one_worker_is_alone(journal: Journal) -> None:
 
 
 # Durability
-
-
-def test_everything_is_there_after_reopening(durable: Journal, path: Path) -> None:
-    """Closing the file and opening it again brings everything back as it was."""
-    write(durable, a=b"1")
-    increment(durable, 3, "e")
-    durable.revocations.note("gone")
-    durable.revocations.note_user("7", until_ms=5)
-    durable.queue_push("pushed")
-    durable.carry(Carry("c", "d", "u", ["ui"]))
-    durable.board.publish_copies([SharedCopy("d", "ui", CategoryCopy(3, {"lang": b'"jp"'}))])
-    durable.board.remember_server("redis:6379", KNOWN)
-
-    def everything() -> list[object]:
-        pending = (
-            durable.pending_writes,
-            durable.revocations.pending,
-            durable.revocations.pending_users,
-            durable.pending_pushes,
-            durable.pending_carries,
-        )
-        return [durable.overlay(ref("d")), durable.board.server("redis:6379"), *(ask() for ask in pending)]
-
-    before = everything()
-    durable.close()
-    assert not durable.is_empty()
-    assert everything() == before
 
 
 def test_every_commit_is_forced_to_the_disk(durable: Journal, forced: list[str]) -> None:

@@ -96,7 +96,39 @@ UNKNOWN = addition(2, "request", is_sent=True, moment=8)
 
 GUESS, OTHER_GUESS = value(b"1", UNSEEN), value(b"1", UNSEEN, base=b"0")
 
+PLACES: list[dict[str, Any]] = [{}, {"field": "m"}, {"category": "x"}, {"digest": "e"}, {"shadow": True}]
+
+TWICE = "sent..1 sent..2 "
+
 LEFT = {
+    "only the same field of the same session, or of its shadow, is replaced": Left(
+        [[value(b"1", **place) for place in PLACES], [value(b"2", **place) for place in PLACES]],
+        [value(b"2", **place) for place in PLACES],
+    ),
+    "each sending leaves its id; an addition gets the moment 0 if the clock of its session's server is not known": Left(
+        [
+            [seen(b"1", b"0", 5), value(b"1", field="m"), addition(2, field="o", digest="e"), wipe(category="x")],
+            *(Sent("sent..1"), Sent("sent..2")),
+        ],
+        [
+            seen(b"1", b"0", 5, doubts=TWICE),
+            value(b"1", field="m", doubts=TWICE),
+            addition(2, field="o", digest="e", doubts=TWICE, is_sent=True),
+            wipe(category="x", doubts=TWICE),
+        ],
+    ),
+    "a wipe takes the place of everything in its category": Left(
+        [[value(b"1"), addition(1, field="m"), GUESS, wipe(), value(b"1", category="x")], [wipe(moment=7)]],
+        [value(b"1", category="x"), wipe(moment=7)],
+    ),
+    "a wipe takes the place of what was sent, but of no other session nor the shadow": Left(
+        [[value(b"1"), wipe(), value(b"1", digest="e"), value(b"1", shadow=True)], Sent(), [wipe(moment=7)]],
+        [
+            value(b"1", digest="e", doubts="sent..1 "),
+            value(b"1", shadow=True, doubts="sent..1 "),
+            wipe(moment=7),
+        ],
+    ),
     "a deletion of what was never read deletes nothing": Left([[value(None, UNSEEN)]], []),
     "additions that were not sent are one, under the id of the first": Left(
         [[addition(2)], [addition(-5, "added.2"), addition(1, "added.3")]], [addition(-2)]
@@ -107,7 +139,7 @@ LEFT = {
     ),
     "an addition keeps the moment of its first sending: by it the server tells whether it remembers the id": Left(
         [[addition(2)], Sent("sent..1", 9), Sent("sent..2", 99)],
-        [addition(2, moment=9000, is_sent=True, doubts="sent..1 sent..2 ")],
+        [addition(2, moment=9000, is_sent=True, doubts=TWICE)],
     ),
     "an addition of unknown outcome stays apart": Left(
         [[addition(2)], [UNKNOWN], [addition(4, "added.3")]], [UNKNOWN, addition(6)]
@@ -224,15 +256,6 @@ def test_doubts_are_kept_with_whatever_takes_the_place(journal: Journal) -> None
     assert kept(journal)[0].moment == 7
 
 
-def test_only_the_same_field_of_the_same_session_is_replaced(journal: Journal) -> None:
-    """Other fields, categories, sessions, and the shadow, are other places."""
-    places: list[dict[str, Any]] = [{}, {"field": "m"}, {"category": "x"}, {"digest": "e"}, {"shadow": True}]
-    for text in (b"1", b"2"):
-        journal.put([value(text, **place) for place in places])
-    assert kept(journal) == [value(b"2", **place) for place in places]
-    assert journal.counts()["writes"] == len(places)
-
-
 def test_a_field_that_is_written_again_is_younger(journal: Journal, clock: Clock) -> None:
     """It goes to the end of the line, and its age is counted anew."""
     journal.put([value(b"1"), value(b"1", field="m")])
@@ -286,18 +309,6 @@ def test_a_value_takes_the_place_of_additions(
 
 
 # -- wipes -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("is_sent", [False, True])
-def test_a_wipe_takes_the_place_of_everything_in_its_category(journal: Journal, is_sent: bool) -> None:
-    """Earlier writes of the category are dropped; other categories, sessions and the shadow keep theirs."""
-    others = [value(b"1", category="x"), value(b"1", digest="e"), value(b"1", shadow=True)]
-    journal.put([value(b"1"), addition(1, field="m"), value(b"1", UNSEEN, field="o"), wipe(), *others])
-    if is_sent:
-        sent(journal)
-        others = [replace(entry, doubts="sent..1 ") for entry in others]
-    journal.put([wipe(moment=7)])
-    assert kept(journal) == [*others, wipe(moment=7)]
 
 
 @pytest.mark.parametrize("basis", [SEEN, UNSEEN])
@@ -373,20 +384,6 @@ def test_a_shadow_is_shown_its_own(journal: Journal) -> None:
 
 
 # -- marked as sent, forgotten -----------------------------------------------------------------------------------------
-
-
-def test_each_sending_leaves_its_id(journal: Journal) -> None:
-    """The moment of values stays; an addition gets the moment 0 if the clock of its session's server is not known."""
-    journal.put([seen(b"1", b"0", 5), value(b"1", field="m"), addition(2, field="o", digest="e"), wipe(category="x")])
-    for write_id in ("sent..1", "sent..2"):
-        sent(journal, write_id)
-    marked = "sent..1 sent..2 "
-    assert kept(journal) == [
-        seen(b"1", b"0", 5, doubts=marked),
-        value(b"1", field="m", doubts=marked),
-        addition(2, field="o", digest="e", doubts=marked, is_sent=True),
-        wipe(category="x", doubts=marked),
-    ]
 
 
 def test_what_was_written_again_before_it_was_marked_is_not_marked(journal: Journal) -> None:
