@@ -119,10 +119,13 @@ class Journal:
     def close(self) -> None:
         """Let go of the file, and of the board's. Never raises; the next call opens them again. A journal in memory is
         gone."""
+        self._let_go()
+        self.revocations.held.close()
+
+    def _let_go(self) -> None:
         self.file.close()
         self.board.register.close()
         self._last_look.forget()
-        self.revocations.held.close()
 
     def shrink(self) -> bool:
         """Keep the files small, which costs requests nothing if it is done often: copy what SQLite's log has gathered
@@ -132,9 +135,7 @@ class Journal:
         :raises DeletedJournal: once; the next call of any kind makes the journal anew.
         """
         if self.file.sides.is_gone():
-            self.file.close()
-            self.board.register.close()
-            self._last_look.forget()  # but not the revocations that it did not take
+            self._let_go()  # but not of the revocations that it did not take
             raise DeletedJournal
         return self.file.shrink()
 

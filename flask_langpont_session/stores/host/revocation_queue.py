@@ -115,11 +115,15 @@ class RevocationQueue:
                 put_revocation(db, digest, now, in_database)
                 mark_done(db, digest, now, in_database=False, in_redis=in_redis)
 
+        self._take(note, lambda: self._hold(digests, in_database, in_redis), wait, stays=stays)
+
+    def _take(self, work: Work[None], hold: Callable[[], None], wait: float | None, *, stays: bool) -> None:
+        """Have the file take something; what it does not take is held."""
         try:
-            self._file.transaction(note, wait, stays=stays, room=Room.RESERVED)
+            self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
         except StoreError as error:
             if not (error.timed_out or error.sent):  # else it may be written yet, or is
-                self._hold(digests, in_database, in_redis)
+                hold()
             raise
 
     def _hold(self, digests: Sequence[str], in_database: bool, in_redis: bool) -> None:
@@ -244,13 +248,12 @@ class RevocationQueue:
         :param epoch: the user's epoch, if the database has raised it.
         :param stays: see :meth:`note`.
         """
-        try:
-            work = partial(_put_user, user_id, until_ms, epoch)
-            self._file.transaction(work, wait, stays=stays, room=Room.RESERVED)
-        except StoreError as error:
-            if not (error.timed_out or error.sent):
-                self._hold_user(user_id, until_ms, epoch)
-            raise
+        self._take(
+            lambda db: put_user_revocation(db, user_id, until_ms, epoch),
+            lambda: self._hold_user(user_id, until_ms, epoch),
+            wait,
+            stays=stays,
+        )
 
     def _hold_user(self, user_id: str, until_ms: int, epoch: int) -> None:
         self.held.note_user(user_id, until_ms=until_ms, epoch=epoch)
@@ -329,7 +332,3 @@ class RevocationQueue:
             delete("user_revocations", [user.seq for user in users], db)
 
         self._file.transaction(forget)
-
-
-def _put_user(user_id: str, until_ms: int, epoch: int, db: sqlite3.Connection) -> None:
-    put_user_revocation(db, user_id, until_ms, epoch)

@@ -12,7 +12,7 @@ import pytest
 
 from flask_langpont_session.policy.copies import CategoryCopy, SharedCopy
 from flask_langpont_session.policy.servers import ServerRecord
-from flask_langpont_session.stores.host.board import ResyncRound
+from flask_langpont_session.stores.host.board import PORTION, ResyncRound
 from flask_langpont_session.stores.host.entries import NOTHING
 from flask_langpont_session.stores.host.forms import path_of
 from flask_langpont_session.stores.host.journal import Journal, journal_at
@@ -82,7 +82,9 @@ def test_as_many_copies_are_published_as_there_is_room_for(path: Path) -> None:
 
 def test_copies_are_cleared_and_writes_stay(journal: Journal) -> None:
     """Clearing the copies leaves everything else alone, however many there are."""
-    journal.board.publish_copies(SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2500))
+    journal.board.publish_copies(
+        SharedCopy(f"d{number}", "ui", CategoryCopy(1, {})) for number in range(2 * PORTION + 1)
+    )
     write(journal, a=b"1")
     journal.board.clear_copies()
     assert {name: count for name, count in journal.counts().items() if count} == {"writes": 1}

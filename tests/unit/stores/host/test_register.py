@@ -258,8 +258,9 @@ def test_workers_share_what_they_note(worker: Make) -> None:
     assert siblings.is_outdated("d", "ui", 4 * MS) and mine.is_outdated("d", "ui", 4 * MS)
 
 
-def test_what_is_noted_of_others_displaces_nothing(single: Register) -> None:
+def test_what_is_noted_of_others_displaces_nothing() -> None:
     """I20: of an id that was given up nothing else may be left that tells it, while others go on to be given up."""
+    single = Register(JournalFile(None))
     digests = [digest_of(str(n)) for n in range(60_000)]  # in use by the workers of a host, together
     for number, digest in enumerate(digests, 1):
         single.note_wipe(digest, "translation", number * MS)
