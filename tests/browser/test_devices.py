@@ -93,37 +93,6 @@ def test_a_user_ends_the_other_devices(visitor: Visitor, another: MakeVisitor, t
     assert phone.agreed(2)["user"] is None
 
 
-def test_a_sign_in_beyond_the_limit_is_told_where_it_ended_a_session(visitor: Visitor, another: MakeVisitor) -> None:
-    """Two sessions of this user at a time; the third sign-in ends the first one."""
-    first, second, third = another(), another(PHONE), another()
-    first.sign_in("admin")
-    second.sign_in("admin")
-    expect(second.page.locator("#user")).to_be_visible()
-    third.sign_in("admin")
-    expect(third.page.locator("#user")).to_be_visible()
-    first.open()
-    expect(first.page.locator("#displaced")).to_have_text(TEXTS["en"]["displaced"])
-    first.page.reload()
-    expect(first.page.locator("#displaced")).to_have_count(0)
-    second.open()
-    expect(second.page.locator("#user")).to_be_visible()
-    third.page.click("#to-devices")
-    expect(third.page.locator("#devices li")).to_have_count(2)
-
-
-def test_without_the_database_the_devices_are_not_known(visitor: Visitor) -> None:
-    """The page says so, and the user stays signed in."""
-    visitor.sign_in()
-    expect(visitor.page.locator("#user")).to_be_visible()
-    visitor.switch("database", "stop", "stopped")
-    visitor.waits_for_logins(False)
-    with visitor.page.expect_response("**/devices") as refused:
-        visitor.page.click("#to-devices")
-    assert refused.value.status == 503
-    expect(visitor.page.locator("#refused")).to_contain_text(TEXTS["jp"]["grant_refused"])
-    expect(visitor.page.locator("#user")).to_be_visible()
-
-
 def test_a_visitor_has_no_devices(visitor: Visitor) -> None:
     visitor.page.goto(f"{visitor.url}/devices")
     expect(visitor.page.locator("#sign-in")).to_be_visible()

@@ -78,20 +78,6 @@ def reload_until_all_answered(visitor: Visitor, at_least: int) -> set[tuple[obje
     raise AssertionError(f"only {workers} rendered the page")
 
 
-def test_what_was_done_in_an_outage_is_there_afterwards(visitor: Visitor) -> None:
-    """Still signed in when everything runs again, with the work of before and of during the outage."""
-    visitor.sign_in()
-    visitor.translate("こんにちは")
-    visitor.agreed(0)
-    for server in ("primary", "replica"):
-        visitor.switch(server, "stop", "stopped")
-    visitor.agreed(2)
-    visitor.translate("さようなら")
-    for server in ("primary", "replica"):
-        visitor.switch(server, "start", "running")
-    assert visitor.agreed(0) == {"user": "hanako", "level": 0, "lang": "jp", "usage_count": 2, "history_length": 2}
-
-
 def test_nobody_can_sign_in_without_the_database(visitor: Visitor) -> None:
     """A friendly 503 that says when to try again, in the visitor's language; with the database it works again."""
     visitor.switch("database", "stop", "stopped")
@@ -107,16 +93,6 @@ def test_nobody_can_sign_in_without_the_database(visitor: Visitor) -> None:
     visitor.waits_for_logins(True)
     visitor.sign_in()
     expect(visitor.page.locator("#user")).to_be_visible()
-
-
-def test_a_form_in_another_tab_outlives_a_change_of_rights(visitor: Visitor) -> None:
-    """The form was rendered before the auth data of the same session changed; it can still be sent."""
-    visitor.sign_in()
-    other = visitor.another_tab()
-    visitor.page.click("#early-access button")
-    expect(visitor.page.locator("#early-access button")).to_have_attribute("aria-pressed", "true")
-    other.translate("こんにちは")
-    expect(other.page.locator("#history .answer")).to_have_text(["Hello"])
 
 
 def test_without_any_store_the_page_still_works(visitor: Visitor) -> None:
@@ -137,42 +113,6 @@ def test_without_any_store_the_page_still_works(visitor: Visitor) -> None:
     assert visitor.page.reload().request.method == "GET"  # type: ignore[union-attr]
     expect(visitor.page.locator("#history .answer")).to_have_text(["Goodbye"])
     assert violations(visitor.page) == ""
-
-
-def test_what_leads_to_a_refusal_is_not_offered(visitor: Visitor) -> None:
-    """The button for rights, which cannot be given without the database, is off and says why; it is back with the
-    database."""
-    visitor.sign_in()
-    button = visitor.page.locator("#early-access button")
-    expect(button).to_be_enabled()
-    visitor.switch("database", "stop", "stopped")
-    visitor.waits_for_logins(False)
-    visitor.page.reload()
-    expect(button).to_be_disabled()
-    expect(visitor.page.locator("#early-access .hint")).to_have_text(TEXTS["jp"]["no_rights"])
-    visitor.switch("database", "start", "running")
-    visitor.waits_for_logins(True)
-    visitor.page.reload()
-    button.click()
-    expect(button).to_have_attribute("aria-pressed", "true")
-
-
-@pytest.mark.parametrize("level", [2, 3])
-def test_a_history_grows_unless_it_is_switched_off(visitor: Visitor, level: int) -> None:
-    """The page says that the history is off only while translations are not kept."""
-    visitor.sign_in()
-    visitor.translate("こんにちは")
-    for server in ("primary", "replica"):
-        visitor.switch(server, "stop", "stopped")
-    visitor.agreed(2)
-    if level == 3:
-        visitor.page.click('[data-action="age"] button')
-        visitor.agreed(3)
-    visitor.translate("さようなら")
-    history, off = visitor.page.locator("#history .answer"), visitor.page.get_by_text(TEXTS["jp"]["history_off"])
-    expect(history).to_have_text(["Goodbye"] if level == 3 else ["Goodbye", "Hello"])
-    expect(off).to_have_count(int(level == 3))
-    assert visitor.agreed(level)["history_length"] == (0 if level == 3 else 2)
 
 
 def test_every_link_of_the_page_leads_to_a_page(visitor: Visitor) -> None:
@@ -213,6 +153,9 @@ def test_the_tour(visitor: Visitor) -> None:
     visitor.agreed(3)
     expect(step).to_have_text(texts["tour_4"])
     expect(page.locator('[data-feature="translation_state"]')).to_contain_text(NOW["jp"]["disable_feature"])
+    visitor.translate("さようなら")
+    expect(page.locator("#history .answer")).to_have_text(["Goodbye"])
+    expect(page.get_by_text(TEXTS["jp"]["history_off"])).to_have_count(1)
     for server in ("primary", "replica"):
         visitor.switch(server, "start", "running")
     visitor.agreed(0)
