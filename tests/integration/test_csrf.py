@@ -13,10 +13,9 @@ from flask_login import login_user, logout_user
 from flask_wtf import CSRFProtect, FlaskForm
 from wtforms import StringField
 
-from devservers.processes import wait_until
 from devservers.servers import Valkey
 
-from .behind import sign_in, stored, wait_for_level
+from .behind import sign_in, stored
 from .conftest import MakeApp, cookie_of
 from .counting import evals
 from .forms_site import (
@@ -327,7 +326,7 @@ def test_flask_wtf_signs_with_the_newest_key_only(app: Flask) -> None:
 # -- outages -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", range(5))
+@pytest.mark.parametrize("level", [2, 4])
 def test_a_form_works_for_a_visitor_at_every_level(make_form_app: MakeFormApp, primary: Valkey, level: int) -> None:
     """Rendered and posted in the outage: one cookie, valid, and no level without a contact form."""
     app = make_form_app(**config_for(level))
@@ -344,7 +343,7 @@ def test_a_form_works_for_a_visitor_at_every_level(make_form_app: MakeFormApp, p
         assert post(client, form_of(known)).status_code == 400
 
 
-@pytest.mark.parametrize("level", range(5))
+@pytest.mark.parametrize("level", [2, 4])
 def test_a_form_works_for_a_user_at_every_level(make_form_app: MakeFormApp, primary: Valkey, level: int) -> None:
     """A user who is still signed in has valid forms, rendered before or in the outage; the cookie is not touched."""
     app = make_form_app(**config_for(level))
@@ -394,34 +393,3 @@ def test_a_user_who_cannot_be_verified_has_the_forms_of_a_visitor(make_form_app:
     assert admin.get("/who").json["user"] == "1"
     assert post(admin, token).text == "valid at 0"
     assert post(admin, shadow).status_code == 400
-
-
-@pytest.mark.parametrize("who", ["visitor", "user"])
-def test_a_form_outlives_the_beginning_and_the_end_of_an_outage(app: Flask, primary: Valkey, who: str) -> None:
-    """Rendered at level 0 and posted at level 2, and the other way round, with a primary that was really killed."""
-    client = browser(app) if who == "visitor" else sign_in(app)
-    healthy = form_of(client)
-    primary.kill()
-    client.get("/who")
-    wait_for_level(app, 2)
-    assert post(client, healthy, input_text="in the outage").text == "valid at 2"
-    degraded = form_of(client)
-    primary.start()
-    wait_for_level(app, 0)
-    for token in (degraded, healthy):
-        assert post(client, token).text == "valid at 0"
-    assert client.get("/who").json["user"] == (None if who == "visitor" else "7")
-
-
-def test_a_visitor_of_the_outage_keeps_the_form_after_it(app: Flask, primary: Valkey) -> None:
-    """Cookie and token made without any store are worth as much as others when the stores are back."""
-    primary.kill()
-    client = browser(app)
-    client.get("/who")
-    wait_for_level(app, 2)
-    page = client.get("/form")
-    primary.start()
-    wait_for_level(app, 0)
-    assert post(client, token_in(page), input_text="x").text == "valid at 0"
-    kept = {"input_text": '"x"'}
-    wait_until(lambda: stored(primary, "translation", cookie_of(page)) == kept, "what waited in the outage was merged")

@@ -105,9 +105,6 @@ def test_a_loss_is_reported_as_what_it_is(workers: Workers, primary: Valkey) -> 
     assert looks(workers.worker) == [DataLost("primary")]
 
 
-# -- restored from an older snapshot, behind connections that stay -----------------------------------------------------
-
-
 # -- another server, or the same one over a new connection -------------------------------------------------------------
 
 

@@ -138,37 +138,6 @@ def test_the_next_user_of_the_browser_does_not_see_it(app: Flask) -> None:
     assert (shown(client), client.get("/get/theme").json["value"]) == (None, "dark")
 
 
-def test_another_user_who_signs_in_over_it_does_not_get_it(app: Flask) -> None:
-    client = sign_in(app, cart=CART)
-    client.post("/login/8")
-    assert shown(client) is None
-
-
-def test_a_user_who_signs_in_again_keeps_it(app: Flask) -> None:
-    client = sign_in(app, cart=CART)
-    client.post("/login/7")
-    assert shown(client) == CART
-
-
-def test_a_visitor_who_signs_in_keeps_it(app: Flask, primary: Valkey) -> None:
-    client: Any = app.test_client()
-    client.post("/set", json={"cart": CART})
-    cookie = cookie_of(client.post("/login/7"))
-    assert shown(client) == CART
-    assert stored(primary, "data", cookie) == {"cart": '["tea","milk"]'}
-
-
-@pytest.mark.parametrize("leave", ["/logout", "/login/8"])
-def test_in_an_outage_it_is_the_same(app: Flask, leave: str) -> None:
-    """In an outage the next user gets no data either, also of what is brought to the other id once Redis is back."""
-    client = sign_in(app, cart=CART, lang="ja")
-    with switched_off(app, "primary"):
-        client.post(leave)
-        assert shown(client) is None
-    assert shown(client) is None
-    assert client.get("/get/lang").json["value"] == "ja"
-
-
 # -- messages, and keys that look like rights --------------------------------------------------------------------------
 
 

@@ -1186,9 +1186,6 @@ def test_forks_while_the_parent_writes(database: Database) -> None:
     assert len(database.sessions_of("7")) == 6
 
 
-# -- a session that was given another id -------------------------------------------------------------------------------
-
-
 # -- SQLite's one lock -------------------------------------------------------------------------------------------------
 
 

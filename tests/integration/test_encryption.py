@@ -187,23 +187,11 @@ def _of_another_session(client: Any, mine: str, others: str) -> None:
     client.hset(key(mine, "ui"), "lang", client.hget(key(others, "ui"), "lang"))
 
 
-def _of_another_field(client: Any, mine: str, others: str) -> None:
-    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "data"), "draft"))
-
-
-def _of_another_category(client: Any, mine: str, others: str) -> None:
-    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "translation"), "lang"))
-
-
 def _plain(client: Any, mine: str, others: str) -> None:
     client.hset(key(mine, "ui"), "lang", '"forged"')
 
 
-def _cut_off(client: Any, mine: str, others: str) -> None:
-    client.hset(key(mine, "ui"), "lang", client.hget(key(mine, "ui"), "lang")[:-1])
-
-
-@pytest.mark.parametrize("attack", [_of_another_session, _of_another_field, _of_another_category, _plain, _cut_off])
+@pytest.mark.parametrize("attack", [_of_another_session, _plain])
 def test_a_value_that_was_put_there_reads_as_absent(make_app: MakeApp, raw: Any, attack: Attack) -> None:
     """A value that was written by someone who may write to Redis reads as absent. Other values are as they were, and
     writing it again heals it."""
@@ -232,12 +220,7 @@ def _rights_in_plain(client: Any, user: Any, before: Mapping[bytes, bytes]) -> N
     client.hset(key(user.digest), "user_role", '"admin"')
 
 
-def _another_version(client: Any, user: Any, before: Mapping[bytes, bytes]) -> None:
-    now = client.hget(key(user.digest), "@m").split(b" ")
-    client.hset(key(user.digest), "@m", b" ".join([now[0], b"%d" % (int(now[1]) + 1), now[2]]))
-
-
-@pytest.mark.parametrize("attack", [_older_rights, _rights_in_plain, _another_version])
+@pytest.mark.parametrize("attack", [_older_rights, _rights_in_plain])
 def test_rights_that_were_put_into_redis_count_for_nothing(make_app: MakeApp, raw: Any, attack: Any) -> None:
     """Rights in Redis do not count, not even those that this very session once had: the database says what it has."""
     app = make_app(NEAR_CACHE=(), MEMORY_BYTES=0, **KEYS)
@@ -248,8 +231,7 @@ def test_rights_that_were_put_into_redis_count_for_nothing(make_app: MakeApp, ra
     asked = parts(app).recorder.counters().get("records_set_aside", 0)
     wait_for_monitors()  # what one gives back to Redis at first would mend the record
     attack(raw, user, before)
-    # A version above the row's counts as one that the database has lost: then rights may go, and none come.
-    assert user.get("/all").json.get("user_role") in ({"user", None} if attack is _another_version else {"user"})
+    assert user.get("/all").json.get("user_role") == "user"
     assert parts(app).recorder.counters()["records_set_aside"] > asked
     assert "ok" in outcomes(app, "database")
 
@@ -261,7 +243,7 @@ def _payload(app: Flask, name: str) -> dict[str, Any]:
         return found
 
 
-@pytest.mark.parametrize("attack", ["of another session", "of an older version", "plain", "cut off", "no base64"])
+@pytest.mark.parametrize("attack", ["of another session", "of an older version"])
 def test_rights_that_were_put_into_the_database_count_for_nothing(make_app: MakeApp, raw: Any, attack: str) -> None:
     """The row is damaged: no user is shown, and no error page."""
     app = make_app(NEAR_CACHE=(), VERIFY_INTERVAL=0, **KEYS)

@@ -612,9 +612,6 @@ def test_a_session_says_where_it_stands(make_app: MakeApp) -> None:
     assert admin.get("/stands").json == [0, "normal", False, False, False, keys]
 
 
-# -- permanent sessions ------------------------------------------------------------------------------------------------
-
-
 # -- ids and dates -----------------------------------------------------------------------------------------------------
 
 

@@ -129,41 +129,6 @@ def test_a_login_gives_a_new_id_and_one_row(app: Flask) -> None:
     assert (row.user_id, row.live, set(row.payload)) == ("7", True, {"_user_id", "_fresh", "_id"})
 
 
-def test_a_login_as_another_user_ends_the_first_session(app: Flask) -> None:
-    """Switching users without signing out: the old cookie is dead, in SQL as in Redis."""
-    client = signed_in(app, "7")
-    cookie = cookie_of(client.post("/in/8"))
-    assert who(client) == "8"
-    assert digest(cookie) != digest(client.cookie)
-    assert who(browser(app, client.cookie)) is None
-    assert not row_of(app, client.cookie).live
-
-
-def test_a_logout_ends_the_session_for_ever(app: Flask, primary: Valkey) -> None:
-    """A replayed cookie shows no user and gets no other cookie; nothing of the user is left in Redis."""
-    client = signed_in(app)
-    client.post("/set", json={"input_text": "private"})
-    assert cookie_of(client.post("/out")) == ""
-    assert who(client) is None
-    replay = browser(app, client.cookie)
-    response = replay.get("/me")
-    assert response.json["user"] is None
-    assert cookie_of(response) is None
-    assert not row_of(app, client.cookie).live
-    assert stored(primary, "auth", client.cookie) == stored(primary, "translation", client.cookie) == {}
-
-
-def test_a_logout_with_ui_data_leaves_a_visitor_with_it(app: Flask) -> None:
-    """Language and theme stay with the browser, under a new anonymous id."""
-    client = signed_in(app)
-    client.post("/set", json={"lang": "jp"})
-    cookie = cookie_of(client.post("/out"))
-    assert cookie
-    assert ".a" in cookie
-    assert who(client) is None
-    assert client.get("/all").json == {"lang": "jp"}
-
-
 def test_a_fresh_login_is_asked_for_and_confirmed(app: Flask) -> None:
     """``confirm_login`` changes a right of the same session: the id stays, the row changes."""
     client = signed_in(app, remember=True)
@@ -538,22 +503,6 @@ def test_pages_that_do_not_use_the_session_cost_nothing(app: Flask, primary: Val
         assert evals(primary) == before, url
         assert not response.headers.getlist("Set-Cookie"), url
     assert verified == sum(s.count for o, s in parts(app).recorder.series().items() if o.source == "database")
-
-
-def test_a_page_that_shows_the_user_is_one_round_trip(make_app: MakeApp, primary: Valkey) -> None:
-    """User, freshness and protection are read in one go, and nothing is written."""
-    client = signed_in(with_login(make_app(NEAR_CACHE=())), remember=True)
-    client.get("/me")
-    before = evals(primary)
-    assert who(client) == "7"
-    assert evals(primary) - before == 1
-
-
-def test_a_login_is_one_transaction(app: Flask) -> None:
-    """login_user sets three keys and the remember cookie; the database is told once."""
-    browser(app).post("/in/7?remember=1")
-    asked = {o.name: s.count for o, s in parts(app).recorder.series().items() if o.source == "database"}
-    assert asked == {"sign_in": 1}
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from flask_langpont_session.testing import switched_off
 from tests.support.auth_records import packed, say, unpacked
 from tests.support.known import known
 
-from .behind import age_entry, browser, digest, elsewhere, entry, key, now_ms, questions, row, sign_in
+from .behind import age_entry, browser, digest, key, now_ms, row, sign_in
 from .conftest import MakeApp, cookie_of, parts, redis_store
 
 FORGED = {
@@ -195,33 +195,3 @@ def test_i3_what_redis_claims_of_a_session_does_not_reach_the_database(app: Flas
     assert (found["user_id"], found["live"]) == ("7", True)
     assert json.loads(found["payload"]) == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
     assert client.get("/all").json == {"_user_id": "7", "_fresh": True, "user_role": "user", "daily_limit": 4}
-
-
-def test_i3_a_stamp_of_the_future_is_no_lease(app: Flask, primary: Valkey) -> None:
-    """D13: confirmed in a year, says Redis: the database is asked, sees a sign-out elsewhere, and mends the stamp."""
-    client = sign_in(app)
-    with parts(app).monitor.paused():  # it might mend the stamp first
-        age_entry(primary, client.digest, -365 * 24 * HOUR, "@at")
-        before = questions(app)
-        for _ in range(3):  # the first one mends it; the moment at which this worker began to trust Redis is over then
-            assert client.get("/who").json["user"] == "7"
-            time.sleep(0.01)
-        assert before < questions(app) < before + 3
-        age_entry(primary, client.digest, -365 * 24 * HOUR, "@at")
-        database = elsewhere(app)
-        database.kill(client.digest)
-        database.close()
-        assert client.get("/who").json["user"] is None
-        assert entry(primary, client.digest)["@live"] == "0"
-
-
-def test_i3_with_the_database_down_a_stamp_of_the_future_is_no_confirmation(app: Flask, primary: Valkey) -> None:
-    """D13: a worker that has not seen the session itself goes by what Redis says, and that is not said yet."""
-    client = sign_in(app)
-    with parts(app).monitor.paused(), switched_off(app, "database"):
-        age_entry(primary, client.digest, -2 * HOUR, "@at")
-        parts(app).backend.memory.forget(client.digest)
-        response = client.get("/who")
-        assert response.json["user"] is None
-        assert cookie_of(response) is None
-    assert client.get("/who").json["user"] == "7"

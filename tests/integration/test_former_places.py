@@ -10,11 +10,9 @@ import pytest
 from flask import Flask, session
 
 from devservers.servers import Valkey
-from flask_langpont_session.policy.changes import Operation
-from flask_langpont_session.stores.host.journal import PendingWrite
 from flask_langpont_session.testing import switched_off
 
-from .behind import browser, digest, entry, key, row, sign_in, stored
+from .behind import browser, digest, key, row, sign_in, stored
 from .conftest import MakeApp, cookie_of, parts
 from .counting import evals
 
@@ -107,62 +105,6 @@ def test_it_moves_when_it_is_written_in_one_script(old: Flask, app: Flask, prima
     assert cart(client) == ["tea", "milk"]
 
 
-def test_what_is_written_without_a_look_is_later(old: Flask, app: Flask, primary: Valkey) -> None:
-    """It could not be known that there was anything; what is older goes with the next change that has looked."""
-    client = begun(old, app)
-    assert client.post("/set", json={"cart": ["rice"]}).status_code == 200
-    assert stored(primary, "ui", client.cookie)["cart"] == CART
-    assert cart(client) == ["rice"]
-    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
-        assert session["theme"] == "dark"
-        session["lang"] = "ja"
-        session.flush()  # type: ignore[attr-defined]
-    assert stored(primary, "ui", client.cookie) == {"theme": '"dark"', "lang": '"ja"'}
-    assert cart(client) == ["rice"]
-
-
-def test_what_a_worker_with_the_other_table_writes_later_counts(old: Flask, app: Flask, primary: Valkey) -> None:
-    """Both places have it: the later written one is shown, whichever it is, and the next write leaves one."""
-    client = begun(old, app)
-    client.post("/add/milk")
-    other = browser(old, client.cookie)
-    assert other.post("/set", json={"cart": ["of the other"]}).status_code == 200
-    assert stored(primary, "data", client.cookie) == {"cart": MORE}
-    assert cart(client) == ["of the other"]
-    client.post("/set", json={"cart": ["again here"]})
-    assert cart(client) == ["again here"]
-
-
-def test_workers_whose_tables_know_both_categories_lose_nothing(old: Flask, app: Flask) -> None:
-    """The order of an upgrade: one adds, then the other, in turn. Each sees what the other one did."""
-    client = begun(old, app, other=1)
-    other, added = browser(old, client.cookie), ["tea"]
-    for number in range(6):
-        assert (client, other)[number % 2].post(f"/add/{number}").status_code == 200
-        added.append(str(number))
-        assert cart(client) == cart(other) == added
-
-
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("page", [VISITOR, USER])
-def test_a_deletion_takes_both(old: Flask, app: Flask, primary: Valkey, page: str, both: bool) -> None:
-    client = begun(old, app, page)
-    if both:
-        client.post("/set", json={"cart": ["rice"]})
-    assert client.post("/pop/cart").json["value"] == (["rice"] if both else ["tea"])
-    assert stored(primary, "ui", client.cookie) == {"theme": '"dark"'}
-    assert stored(primary, "data", client.cookie) == {}
-    assert cart(client) is None
-
-
-def test_a_wipe_takes_both(old: Flask, app: Flask, primary: Valkey) -> None:
-    client = begun(old, app, VISITOR)
-    client.post("/set", json={"cart": ["rice"]})
-    client.post("/clear")
-    assert client.get("/all").json == {}
-    assert stored(primary, "ui", client.cookie) == stored(primary, "data", client.cookie) == {}
-
-
 def test_a_number_is_added_to_where_it_is(old: Flask, app: Flask, primary: Valkey) -> None:
     """The addition goes where the number is, so that none is lost, whichever worker makes it; the number moves when
     it is assigned."""
@@ -179,59 +121,6 @@ def test_a_number_is_added_to_where_it_is(old: Flask, app: Flask, primary: Valke
 
 
 # -- the rules of the feature ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("page", [VISITOR, USER])
-def test_it_is_carried_as_its_feature(old: Flask, app: Flask, primary: Valkey, page: str) -> None:
-    """The key is carried from a visitor to the user, and to another id of the same session; then it is where it
-    belongs."""
-    client = begun(old, app, page)
-    cookie = cookie_of(client.post("/login/7" if page == VISITOR else "/regenerate"))
-    assert cart(client) == ["tea"]
-    assert stored(primary, "data", cookie) == {"cart": CART}
-    assert stored(primary, "ui", cookie) == {"theme": '"dark"'}
-
-
-@pytest.mark.parametrize("leave", ["/logout", "/login/8"])
-@pytest.mark.parametrize("in_outage", [False, True])
-def test_it_is_gone_with_its_user(old: Flask, app: Flask, leave: str, in_outage: bool) -> None:
-    """The key goes with its user, although it lies in a category that stays with the browser; in an outage neither
-    the key nor what waits of it is carried."""
-    client = begun(old, app)
-    client.get("/all")
-    if in_outage:
-        parts(old).close()  # it would bring along what its own table says
-        with switched_off(app, "primary"):
-            waits = PendingWrite(
-                digest=client.digest, kind="u", category="ui", operation=Operation.SET, field="cart", value=b'["waits"]'
-            )
-            parts(app).backend.journal.put([waits])
-            assert cart(client) == ["waits"]
-            client.post(leave)
-            assert cart(client) is None
-    else:
-        client.post(leave)
-    assert cart(client) is None
-    assert client.get("/get/theme").json["value"] == "dark"
-
-
-@pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH), (USER, HOUR)])
-def test_it_lives_as_long_as_the_session(old: Flask, app: Flask, primary: Valkey, page: str, life: int) -> None:
-    """The key lives as long from the first look of a worker on, and after a change of something else in that
-    category."""
-    client = begun(old, app, page)
-
-    def left() -> int:
-        with primary.client() as redis:
-            return int(redis.pttl(key(client.digest, "ui")))
-
-    assert left() <= DAY
-    client.get("/all")
-    assert life - 60_000 < left() <= life
-    with app.test_request_context(headers={"Cookie": f"session={client.cookie}"}):
-        session["theme"] = session["theme"] + "er"
-        session.flush()  # type: ignore[attr-defined]
-    assert life - 60_000 < left() <= life
 
 
 def test_users_and_rights_are_taken_from_nowhere_else(app: Flask, primary: Valkey) -> None:
@@ -277,31 +166,6 @@ def test_in_an_outage_it_is_shown_kept_and_moved(old: Flask, app: Flask, primary
     assert stored(primary, "data", client.cookie) == {"cart": MORE}
     assert stored(primary, "ui", client.cookie) == {"theme": '"dark"'}
     assert cart(client) == ["tea", "milk"]
-
-
-def test_what_waits_since_before_is_shown_and_moves_when_it_is_written(old: Flask, app: Flask, primary: Valkey) -> None:
-    """The journal of the host has it under the category of before."""
-    client = begun(old, app)
-    browser(old, client.cookie).get("/all")
-    client.get("/all")
-    with switched_off(old, "primary"), switched_off(app, "primary"):
-        browser(old, client.cookie).post("/add/milk")
-        assert cart(client) == ["tea", "milk"]
-        client.post("/add/rice")
-        assert cart(client) == cart(browser(old, client.cookie)) == ["tea", "milk", "rice"]
-    assert cart(client) == ["tea", "milk", "rice"]
-    assert stored(primary, "data", client.cookie) == {"cart": '["tea","milk","rice"]'}
-    assert "cart" not in stored(primary, "ui", client.cookie)
-
-
-def test_in_an_outage_a_deletion_takes_both(old: Flask, app: Flask, primary: Valkey) -> None:
-    client = begun(old, app)
-    client.get("/all")
-    with switched_off(app, "primary"):
-        client.post("/pop/cart")
-        assert cart(client) is None
-    assert cart(client) is None
-    assert "cart" not in entry(primary, client.digest, "ui")
 
 
 # -- encryption --------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def lose(app: Flask, *stores: str) -> None:
             parts(app).health.failed(StoreError(store, ErrorClass.UNREACHABLE, "Test", timed_out=True), way)
 
 
-@pytest.mark.parametrize("owner", [Refill, Resync, Carries])
+@pytest.mark.parametrize("owner", [Refill, Carries])
 def test_i29_a_kind_of_recovery_that_fails_stops_no_other(
     make_app: MakeApp, primary: Valkey, owner: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,24 +15,19 @@ from flask import Flask
 from devservers.processes import LONG, wait_until
 from devservers.servers import Postgres, Valkey
 from flask_langpont_session.policy.errors import StoreError
-from flask_langpont_session.policy.leases import TOMBSTONE_MS
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import FaultProxy, cut_after
 
 from .behind import (
     age_entry,
-    age_row,
     browser,
-    elsewhere,
     emptied,
     entry,
-    key,
     outcomes,
     row,
     sign_in,
     wait_for_level,
     wait_until_home,
-    wait_until_lost,
 )
 from .conftest import MakeApp, parts, redis_store
 
@@ -102,26 +97,6 @@ def test_i13_an_outage_in_the_middle_of_any_reply_is_no_5xx(proxy: FaultProxy, m
     assert proxy.hits["cut_after"] >= 15
 
 
-def test_s6_the_tombstone_of_a_waiting_sign_out_is_renewed(
-    make_app: MakeApp, primary: Valkey, postgres: Postgres
-) -> None:
-    """S6: the database is down, Redis forgets the tombstone: the host that knows of the sign-out writes it again."""
-    app = make_app(**QUICK, DATABASE_URL=emptied(postgres))
-    client = sign_in(app)
-    postgres.kill()
-    wait_until_lost(app, "database")
-    assert browser(app, client.cookie).post("/logout").status_code == 200
-    with primary.client() as redis:
-        assert redis.delete(key(client.digest)) == 1
-        parts(app).monitor.recovery.incident_since(time.monotonic(), ())
-        wait_until(lambda: entry(primary, client.digest).get("@live") == "0", "the tombstone")
-        assert int(redis.pttl(key(client.digest))) > TOMBSTONE_MS - MINUTES
-    assert parts(app).backend.journal.counts()["revocations"] == 1
-    postgres.start()
-    wait_until_home(app)
-    assert not row(app, client.digest)["live"]
-
-
 @contextmanager
 def a_busy_database(app: Flask) -> Iterator[None]:
     """Take the only slot of the database for as long as the block lasts."""
@@ -180,27 +155,6 @@ def test_s11_what_waits_in_the_journal_lies_over_every_read_of_the_host(
     wait_until_home(*workers)
     assert not row(workers[0], client.digest)["live"]
     assert entry(primary, client.digest)["@live"] == "0"
-
-
-def test_i6_after_an_outage_every_worker_says_what_the_database_says(
-    make_app: MakeApp, primary: Valkey, tmp_path: Any
-) -> None:
-    """I6: sessions that were ended, kept, renamed and forgotten by Redis meanwhile, on two hosts."""
-    workers = [make_app(), make_app(JOURNAL=str(tmp_path / "other host.sqlite3"))]
-    kept, ended, elsewhere_ended, idle = (sign_in(workers[n % 2], str(n)) for n in range(4))
-    primary.kill()
-    assert browser(workers[0], ended.cookie).post("/logout").status_code == 200
-    with_other = elsewhere(workers[0])
-    with_other.kill(elsewhere_ended.digest)
-    with_other.close()
-    age_row(workers[0], idle.digest, 30 * 24 * 60 * MINUTES, "idle_expires_at")
-    primary.start()
-    wait_until_home(*workers)
-    for app in workers:
-        assert [user_of(app, client) for client in (kept, ended, elsewhere_ended)] == ["0", None, None]
-    # Redis has not forgotten that the fourth was in use: its later expiry counts, and is in the row again.
-    assert [user_of(app, idle) for app in workers] == ["3", "3"]
-    assert row(workers[0], idle.digest)["idle_expires_at"] > row(workers[0], kept.digest)["created_at"]
 
 
 def test_i13_without_a_thread_the_monitor_starts_with_the_next_request(

@@ -216,19 +216,6 @@ def test_every_write_sets_its_life(store: RedisStore, raw: Any) -> None:
     assert 0 < raw.pttl(key("auth")) <= LIFE
 
 
-def test_wipe_begins_from_nothing(store: RedisStore, raw: Any) -> None:
-    """``session.clear()``: what stood there is gone; its stamp stays, so that an older copy is known to be older."""
-    first = written(store, ui=change(sets={"lang": b"1", "theme": b"2"})).versions["ui"]
-    second = written(store, ui=change(wipe=True, sets={"theme": b"3"}, increments={"n": 2})).versions["ui"]
-    assert data(raw) == {"theme": "3", "n": "2"}
-    third = written(store, ui=change(wipe=True)).versions["ui"]
-    assert raw.hkeys(key("ui")) == ["@m"]
-    assert (second.before, third.before) == (first.after, second.after)
-    assert first.after < second.after < third.after
-    found = store.read(VISITOR, {"ui": 0}, timeout=WAIT).records["ui"]
-    assert (found.version, found.fields) == (third.after, {})
-
-
 @pytest.mark.parametrize("foreign", [False, True])
 def test_a_record_of_any_size_begins_anew(store: RedisStore, raw: Any, foreign: bool) -> None:
     """More fields than Lua passes to one call: none of the old ones is left, be they ours or another program's."""
@@ -248,37 +235,6 @@ def test_a_record_of_any_size_begins_anew(store: RedisStore, raw: Any, foreign: 
     assert raw.hkeys(key("auth")) == ["@m"]
 
 
-@pytest.mark.parametrize("command", [("SET", "text"), ("RPUSH", "x"), ("SADD", "x")])
-def test_a_record_of_another_type_is_written_over(store: RedisStore, raw: Any, command: tuple[str, str]) -> None:
-    """Another type under our key holds nothing of ours."""
-    raw.execute_command(command[0], key("ui"), command[1])
-    assert write(store, ui=change(sets={"lang": b"1"}, increments={"n": 1})) == "written"
-    assert data(raw) == {"lang": "1", "n": "1"}
-
-
-@pytest.mark.parametrize(
-    ("stored", "by", "after"),
-    [(None, 1, "1"), ("7", 3, "10"), ("7", -9, "-2"), ("-1", 1, "0"), ("0", 2**40, str(2**40))],
-)
-def test_an_increment_adds_on_the_server(store: RedisStore, raw: Any, stored: str | None, by: int, after: str) -> None:
-    """Absent counts as 0; steps may be negative."""
-    if stored is not None:
-        write(store, ui=change(sets={"n": stored.encode()}))
-    assert write(store, ui=change(increments={"n": by})) == "written"
-    assert data(raw) == {"n": after}
-
-
-@pytest.mark.parametrize("stored", ['"7"', "1.5", "null", "", "7 ", "[1]", "--1", "9" * 30, "9" * 18, str(2**63 - 1)])
-def test_an_increment_of_what_is_no_number_writes_nothing(store: RedisStore, raw: Any, stored: str) -> None:
-    """Not in this category, and not in the other one of the same request."""
-    write(store, ui=change(sets={"n": stored.encode()}))
-    changes = {"translation": change(sets={"input_text": b"1"}), "ui": change(sets={"a": b"1"}, increments={"n": 1})}
-    refused = written(store, "free", **changes)  # type: ignore[arg-type]
-    assert (refused.status, refused.category) == ("no number", "ui")
-    assert data(raw) == {"n": stored}
-    assert not raw.exists(key("translation"))
-
-
 def test_a_counter_takes_no_more_room_the_more_it_counts(store: RedisStore, raw: Any) -> None:
     """However often it is added to, it is one number in one field."""
     for _ in range(100):
@@ -288,16 +244,6 @@ def test_a_counter_takes_no_more_room_the_more_it_counts(store: RedisStore, raw:
         assert write(store, limits=(2, 100), ui=change(increments={"n": 1})) == "written"
         assert write(store, limits=(2, 100), ui=change(deletes={"n"})) == "written"
     assert write(store, limits=(2, 100), ui=change(sets={"a": b"x" * 60})) == "written"
-
-
-@pytest.mark.parametrize("changes", [{"sets": {"a": b"2"}}, {"increments": {"n": 1}}, {"deletes": {"a"}}])
-def test_a_hash_of_another_program_is_no_error(store: RedisStore, raw: Any, changes: dict[str, Any]) -> None:
-    """Without our fields it has no version; whatever becomes of its data, the record is one of ours afterwards."""
-    raw.hset(key("ui"), mapping={"a": "1", "n": "no number"})
-    after = written(store, ui=change(**changes))
-    assert (after.status, after.versions["ui"].before) == ("written", 0)
-    assert store.read(VISITOR, {"ui": 0}, timeout=WAIT).damaged == ()
-    assert data(raw) == ({"a": "2"} if "sets" in changes else {"n": "1"} if "increments" in changes else {})
 
 
 def test_the_limit_holds_over_many_changes(store: RedisStore, raw: Any) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import pytest
 from flask import Flask, jsonify, request
 
 from devservers.servers import Postgres, Valkey
@@ -27,10 +26,8 @@ from .behind import (
     age_row,
     browser,
     digest,
-    elsewhere,
     emptied,
     entry,
-    now_ms,
     pass_time,
     questions,
     resting,
@@ -41,7 +38,7 @@ from .behind import (
     waiting,
     who,
 )
-from .conftest import MakeApp, cookie_of, parts
+from .conftest import MakeApp, cookie_of
 from .counting import evals, wait_for_monitors
 
 MINUTE = 60_000
@@ -129,31 +126,6 @@ def test_a_confirmation_makes_a_new_id_and_notes_the_moment(
         assert row(app, after)["created_at"] == row(app, before)["created_at"]
 
 
-def test_nothing_else_moves_the_moment(make_app: MakeApp, primary: Valkey) -> None:
-    """I27: a new id, a change of rights, other data, an idle expiry that is moved: none is a proof."""
-    app = with_views(make_app())
-
-    @app.post("/regenerate")
-    def regenerate() -> str:
-        session.regenerate()
-        return "new"
-
-    client = sign_in(app)
-    confirm(client)
-    with resting(app):
-        shown = client.get("/when").json["at"]
-        assert client.post("/promote/editor").status_code == 200
-        client.post("/set", json={"daily_limit": 7, "_authenticated_at": 9_999_999_999_999})
-        renewed = cookie_of(client.post("/regenerate"))
-        assert renewed
-        pass_time(app, primary, digest(renewed), 40 * MINUTE)
-        assert client.get("/when").json == {
-            "at": shown,
-            "keys": ["_fresh", "_user_id", "daily_limit", "user_role"],
-            "direct": None,
-        }
-
-
 def test_a_sign_in_is_a_proof_and_a_remember_cookie_is_none(make_app: MakeApp) -> None:
     app = with_views(make_app())
 
@@ -186,21 +158,6 @@ def test_an_error_handler_asks_for_the_password(make_app: MakeApp, primary: Valk
     refused = client.post("/address")
     assert (refused.status_code, refused.text) == (401, "password, please; then on to /address")
     assert refused.headers["Cache-Control"] == "no-store"
-
-
-def test_a_confirmation_counts_within_its_request_once_it_is_saved(make_app: MakeApp, primary: Valkey) -> None:
-    app = with_views(make_app())
-
-    @app.post("/at-once")
-    def at_once() -> Any:
-        session.confirm()
-        before = session.fresh(max_age=300)
-        session.flush()
-        return jsonify([before, session.fresh(max_age=300)])
-
-    client = sign_in(app)
-    pass_time(app, primary, client.digest, 6 * MINUTE)
-    assert client.post("/at-once").json == [False, True]
 
 
 def test_a_session_that_was_taken_over_says_nothing_of_its_sign_in(make_app: MakeApp) -> None:
@@ -260,26 +217,6 @@ def test_without_the_database_nothing_is_confirmed_and_nothing_counts(make_app: 
     assert row(app, client.digest)["live"]
 
 
-def test_a_revocation_at_the_same_moment_wins(make_app: MakeApp) -> None:
-    """The password was right, and the session is over all the same."""
-    app = with_views(make_app())
-
-    @app.post("/slow-confirm")
-    def slow_confirm() -> str:
-        assert session["_user_id"] == "7"
-        database = elsewhere(app)
-        database.revoke_many([session.digest or ""])
-        database.close()
-        session.confirm()
-        return "confirmed"
-
-    client = sign_in(app)
-    response = client.post("/slow-confirm")
-    assert cookie_of(response) is None
-    assert client.get("/who").json["user"] is None
-    assert client.post("/address").status_code == 403
-
-
 # -- privileged sessions -----------------------------------------------------------------------------------------------
 
 
@@ -321,39 +258,6 @@ def test_a_privileged_session_lives_shorter_everywhere(make_app: MakeApp, primar
         assert not row(app, client.digest)["live"]
 
 
-def test_it_is_so_for_what_is_encrypted(make_app: MakeApp, primary: Valkey) -> None:
-    """Rights and the moment are in what only this application can read."""
-    app = with_views(make_app(ENCRYPTION_KEYS=[KEY], **LIMITS))
-    client = admin(app)
-    assert lives(app, client.digest) == (15, 120)
-    with resting(app):
-        pass_time(app, primary, client.digest, 6 * MINUTE)
-        assert client.post("/address").status_code == 401
-        confirm(client)
-        assert client.post("/address").text == "moved"
-        assert lives(app, client.digest) == (15, 120)
-        pass_time(app, primary, client.digest, 5 * MINUTE)
-        assert client.get("/who").json["user"] == "1"  # moves the expiry
-        left = row(app, client.digest)["idle_expires_at"] - now_ms(primary)
-        assert abs(left - 15 * MINUTE) < NOW
-
-
-def test_a_permanent_session_is_no_way_around_it(make_app: MakeApp) -> None:
-    app = with_views(make_app(**LIMITS))
-
-    @app.post("/remember")
-    def remember() -> str:
-        session.permanent = True
-        return "for a month"
-
-    client = admin(app)
-    client.post("/remember")
-    assert lives(app, client.digest) == (15, 120)
-    other = sign_in(app)
-    other.post("/remember")
-    assert lives(app, other.digest) == (31 * 24 * 60, 31 * 24 * 60)
-
-
 def test_a_user_who_becomes_privileged_gets_another_id(make_app: MakeApp, primary: Valkey) -> None:
     """I28: a later idle expiry of the old one may be anywhere. Without limits it stays."""
     plain = with_views(make_app())
@@ -370,51 +274,6 @@ def test_a_user_who_becomes_privileged_gets_another_id(make_app: MakeApp, primar
     # It is one no more: its idle time is that of others again, its life in all stays short.
     assert cookie_of(client.post("/promote/user")) is None
     assert lives(app, digest(cookie)) == (60, 120)
-
-
-def test_a_request_that_knows_an_older_row_does_not_make_a_session_privileged(make_app: MakeApp) -> None:
-    """It was withdrawn elsewhere meanwhile: the request gives it back, and is told to come again."""
-    app = with_views(make_app(PRIVILEGED_ROLES=["admin", "boss"], **LIMITS))
-    database = elsewhere(app)
-
-    @app.post("/promote-late")
-    def promote_late() -> str:
-        assert session["user_role"] == "admin"
-        now = database.load(client.digest)
-        assert now
-        withdrawn = {**now.payload, "user_role": b'"user"'}
-        assert database.update(client.digest, seen=now.version, payload=withdrawn, user_id="1", idle_ms=HOUR)
-        session["user_role"] = "boss"
-        return ""
-
-    client = admin(app)
-    assert client.post("/promote-late").status_code == 503
-    database.close()
-    assert client.post("/promote/boss").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("lost", "minutes"), [("nothing", 15), ("nothing", 120), ("primary", 15), ("database", 120), ("both", 120)]
-)
-def test_no_outage_lets_a_privileged_session_live_longer(
-    make_app: MakeApp, primary: Valkey, lost: str, minutes: int
-) -> None:
-    """I28: levels 0, 2 and 4, and a lost database, on a worker that has no copy: neither the idle time nor the life in
-    all is exceeded. (Its confirmation stays young here: it is the limits that end it.)"""
-    app, other = make_app(**LIMITS), make_app(**LIMITS)
-    stores = {"nothing": (), "both": ("primary", "database")}.get(lost, (lost,))
-    client, witness = admin(app), sign_in(app)
-    columns, fields = (("idle_expires_at",), ("@i",)) if minutes == 15 else (("absolute_expires_at",), ("@x",))
-    assert [who(other, each) for each in (client, witness)] == ["1", "7"]
-    parts(other).backend.memory.forget(client.digest)
-    with resting(app), switched_off(other, *stores):
-        assert who(other, client) == (None if lost == "both" else "1")  # level 4 never shows it
-        for each in (client, witness):
-            age_row(app, each.digest, minutes * MINUTE + 1, *columns)
-            age_entry(primary, each.digest, minutes * MINUTE + 1, *fields)
-        parts(other).backend.memory.forget(client.digest)
-        assert who(other, client) is None
-        assert who(other, witness) == "7"
 
 
 def test_step_up_and_limits_while_real_servers_are_gone(make_app: MakeApp, primary: Valkey, postgres: Postgres) -> None:

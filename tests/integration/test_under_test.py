@@ -272,6 +272,3 @@ def test_flask_logins_client(login_app: Flask, fresh: bool) -> None:
             assert session["_fresh"] is fresh
         assert client.get("/me").text == "7"
     assert login_app.test_client().get("/me").text == "nobody"
-
-
-# -- its end -----------------------------------------------------------------------------------------------------------
