@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from flask_langpont_session.policy.copies import CategoryCopy
 from flask_langpont_session.policy.ids import ANONYMOUS, SIGNED_IN
 from flask_langpont_session.policy.loaded import Gap, Verdict
 from flask_langpont_session.session.auth_keys import carry, hides_some, restart
+from flask_langpont_session.session.context import RememberCookie
 from flask_langpont_session.session.mapping import Session
 from flask_langpont_session.session.saving import Saving
 from flask_langpont_session.session.special_keys import SpecialKeys
@@ -223,3 +225,65 @@ def test_an_anonymous_shadow_stays_one(maker: Maker, repository: Repository) -> 
     session.work.load()
     restart(session.work, None, [])
     assert session.work.load().verdict is Verdict.DEAD
+
+
+def test_a_session_that_cannot_be_verified_is_granted_nothing(maker: Maker, repository: Repository) -> None:
+    """The database takes writes again, and has not been asked by this request."""
+    sid = repository.has(maker.sid("u", "u"), **USER)
+    repository.verdicts[sid.digest] = Verdict.UNVERIFIABLE
+    with pytest.raises(GrantRefused):
+        maker.session(sid).regenerate()
+
+
+@pytest.mark.parametrize(
+    ("kind", "auth", "key", "change", "is_granted"),
+    [
+        ("a", {}, "user_role", lambda value: value.append("admin"), False),  # a visitor has none
+        ("u", {"user": {"id": "7"}}, "user", lambda value: value.update(id="8"), False),  # another user
+        ("u", {"user": {"id": "7"}}, "user", lambda value: value.update(name="x"), True),
+    ],
+)
+def test_a_change_inside_of_a_value_names_no_other_user(
+    maker: Maker, repository: Repository, kind: str, auth: Any, key: str, change: Any, is_granted: bool
+) -> None:
+    """Each is reported; assigning the value would be a sign-in."""
+    session = maker.session(repository.has(maker.sid("s", kind), auth=auth))
+    if not auth:
+        session[key] = []
+    change(session[key])
+    Saving(session.work).save()
+    stored = [plan.changes["auth"].sets for plan in repository.plans if "auth" in plan.changes]
+    assert [set(sets) for sets in stored if sets] == ([{key}] if is_granted else [])
+    assert [refused[:2] for refused in repository.refusals] == ([] if is_granted else [("auth", key)])
+
+
+def test_removing_all_that_made_a_session_more_than_a_visitors_is_a_sign_out(
+    maker: Maker, repository: Repository
+) -> None:
+    session = maker.session(repository.has(maker.sid("u", "u"), auth={"user_role": "editor", "daily_limit": 1}))
+    del session["user_role"]
+    assert session.ended
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_shadow"), [(Verdict.VALID, False), (Verdict.DEAD, True), (Verdict.UNVERIFIABLE, True)]
+)
+def test_forms_of_a_session_that_is_over_are_dead(
+    maker: Maker, repository: Repository, verdict: Verdict, is_shadow: bool
+) -> None:
+    sid = repository.has(maker.sid("u", "u"), **USER)
+    repository.verdicts[sid.digest] = verdict
+    assert maker.session(sid)["csrf_token"] == sid.csrf_token(shadow=is_shadow)
+
+
+@pytest.mark.parametrize(
+    ("is_up", "is_read", "word"), [(True, True, None), (False, True, "clear"), (False, False, None)]
+)
+def test_while_the_database_is_down_a_page_shows_a_visitor_whom_flask_login_would_sign_in(
+    maker: Maker, repository: Repository, is_up: bool, is_read: bool, word: str | None
+) -> None:
+    """The remember cookie stays for the time after; what is no page is told the truth."""
+    context = replace(maker.context, remember_cookie=lambda request: RememberCookie(is_there=True, is_read=is_read))
+    if not is_up:
+        repository.lose_database()
+    assert Session(context, maker.sid("a")).get("_remember") == word

@@ -94,13 +94,32 @@ def test_an_increment_is_seen_at_once_and_added_by_the_server(maker: Maker, repo
 
 
 @pytest.mark.parametrize(
-    ("key", "by"), [("usage_count", 1.5), ("usage_count", 10**18), ("daily_limit", 1), ("lang", 1)]
+    ("key", "by"), [("usage_count", 1.5), ("usage_count", 10**18), ("daily_limit", 1), ("lang", 1), ("full", 1)]
 )
 def test_what_cannot_be_added_is_refused(maker: Maker, repository: Repository, key: str, by: int) -> None:
-    """A fraction, too much at once, a key of auth, and a value that is no number."""
-    session = maker.session(repository.has(maker.sid("a"), **DATA))
+    """A fraction, too much at once, a key of auth, a value that is no number, and what would leave 64 bits."""
+    session = maker.session(repository.has(maker.sid("a"), **{**DATA, "data": {"full": 2**63 - 1}}))
     with pytest.raises(UnsupportedValue):
         session.increment(key, by)
+
+
+def test_what_is_added_to_a_number_that_was_just_assigned_is_part_of_it(maker: Maker, repository: Repository) -> None:
+    session = maker.session(repository.has(maker.sid("a"), translation={"usage_count": 2}))
+    session["usage_count"] = 10
+    assert session.increment("usage_count") == 11
+    session.flush()
+    change = repository.plans[0].changes["translation"]
+    assert (change.sets, change.increments) == ({"usage_count": b"11"}, {})
+
+
+@pytest.mark.parametrize(("max_age", "is_fresh"), [(None, True), (60, True), (59, False)])
+def test_a_proof_may_have_to_be_recent(
+    maker: Maker, repository: Repository, max_age: float | None, is_fresh: bool
+) -> None:
+    sid = repository.has(maker.sid("u", "u"), auth={"_user_id": "7"})
+    row = repository.rows[sid.digest]
+    repository.rows[sid.digest] = replace(row, read_at=row.created_at + 60_000)
+    assert maker.session(sid).fresh(max_age=max_age) is is_fresh
 
 
 def test_flush_says_where_the_worst_of_it_is(maker: Maker, repository: Repository) -> None:

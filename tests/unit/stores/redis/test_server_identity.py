@@ -222,6 +222,7 @@ PROMOTED, REPLICA = ("one", "master", NEW, OLD), ("one", "slave", OLD, NONE)
         (BEFORE, ("one", "master", OLD, None), False),  # a server that tells of no promotion: every change counts
         (BEFORE, ("one", "master", NEW, None), False),
         (PROMOTED, ("one", "master", "d" * 40, OLD), False),  # each promotion: what was written in between is lost
+        (REPLICA, ("one", "master", OLD, NEW), False),  # it is promoted, and goes on with the history that it had
         (REPLICA, ("one", "slave", NEW, NONE), False),  # a full synchronisation from elsewhere
         (BEFORE, ("one", "master", NEW, NONE), True),  # its first replica came, or its last one has gone for an hour
     ],

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -212,6 +213,17 @@ def test_a_caller_with_its_answer_finds_the_slot_free() -> None:
     bulkhead = Bulkhead(1, "test")
     for number in range(5000):
         assert bulkhead.call(lambda number=number: number, LONG) == number  # type: ignore[misc]
+
+
+def test_an_idle_thread_holds_nothing_of_its_last_call() -> None:
+    """An answer may be large, and the thread may be idle for days."""
+
+    class Answer:
+        pass
+
+    bulkhead = Bulkhead(1, "test")
+    answer = weakref.ref(bulkhead.call(Answer, LONG))
+    wait_until(lambda: answer() is None, "the end of the answer")
 
 
 def test_never_more_calls_at_a_time_than_slots() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,3 +48,24 @@ def test_a_user_that_is_erased_again_and_again_cannot_sign_in_for_now() -> None:
     with pytest.raises(StoreError, match="UserErased") as caught:
         sign_in(connections)
     assert caught.value.error_class is ErrorClass.BUSY
+
+
+@pytest.mark.parametrize(
+    ("most", "ends_oldest", "others", "ended"),
+    [
+        (2, True, 1, []),
+        (2, True, 2, ["d0"]),
+        (2, True, 4, ["d0", "d1", "d2"]),  # the limit was another one before
+        (1, True, 1, ["d0"]),
+        (2, False, 1, []),
+        (2, False, 2, None),
+    ],
+)
+def test_a_limit_ends_the_oldest_or_refuses(most: int, ends_oldest: bool, others: int, ended: list[str] | None) -> None:
+    """The new session counts. A refusal ends none, and takes the new row back."""
+    rows = [SimpleNamespace(digest=f"d{number}", version=1) for number in range(others)]
+    connections: Any = Connections({sql.LOCK_USER: 1, sql.INSERT: 1, sql.SELECT_VALID: [rows]})
+    created = inserted_within(connections, "7", Limit(most, ends_oldest), insert, insert)
+    assert ended == (created and [session.digest for session in created.ended])
+    assert connections.lent == ["writing" if created else "writing: rolled back"]
+    assert (sql.DISPLACE in connections.statements) is bool(ended)
