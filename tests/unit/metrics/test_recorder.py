@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,11 +97,8 @@ def test_no_observation_of_many_threads_is_lost(recorder: Recorder) -> None:
             recorder.observe("load", "all", name, "ok", 0.001)
             recorder.count("n")
 
-    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, map(str, range(4))))
     counts = {operation.source: series.count for operation, series in recorder.series().items()}
     assert counts == {"primary": 8000, **{str(number): 2000 for number in range(4)}}
     assert recorder.counters() == {"n": 8000}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,15 +61,8 @@ def test_an_answer_does_not_close_an_open_breaker() -> None:
 def test_only_one_of_many_threads_opens_a_breaker() -> None:
     """The event of an opening is sent once, however many requests saw the failure."""
     breaker = Breaker(threshold=3)
-    opened: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda: opened.append(breaker.failed(1.0, ERROR, at_once=True))) for _ in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(opened) == 1
+    with ThreadPoolExecutor(20) as threads:
+        assert sum(threads.map(lambda _: breaker.failed(1.0, ERROR, at_once=True), range(20))) == 1
 
 
 def test_a_time_out_opens_at_once(health: Health) -> None:

@@ -43,16 +43,13 @@ def test_the_user_of_a_value(value: Any, user: str | None) -> None:
     assert user_of(value) == user
 
 
-@pytest.mark.parametrize("value", [None, False, "", {}, [], (), b""])
-def test_values_that_mean_no_user(value: Any) -> None:
-    """An application may sign its user out by assigning any of these values."""
-    assert means_no_user(value)
-
-
-@pytest.mark.parametrize("value", [0, 0.0, True, "0", {"a": 1}, [0], UUID(int=0)])
-def test_values_that_do_not(value: Any) -> None:
-    """A number may be an id."""
-    assert not means_no_user(value)
+@pytest.mark.parametrize(
+    ("values", "means_none"),
+    [((None, False, "", {}, [], (), b""), True), ((0, 0.0, True, "0", {"a": 1}, [0], UUID(int=0)), False)],
+)
+def test_values_that_mean_no_user(values: tuple[Any, ...], means_none: bool) -> None:
+    """An application may sign its user out by assigning one; a number may be an id."""
+    assert [means_no_user(value) for value in values] == [means_none] * len(values)
 
 
 def row(payload: Fields, read_at: int = 9_000) -> AuthRow:
@@ -78,18 +75,18 @@ def test_what_counts_as_a_proof(payload: Fields, at: int | None) -> None:
     assert authenticated_at(row(payload)) == at
 
 
-def test_a_proof_is_recent_by_the_clock_that_noted_it() -> None:
-    confirmed = noted({}, 5_000)
-    assert is_recent(row(confirmed, read_at=8_000), 3)
-    assert not is_recent(row(confirmed, read_at=8_001), 3)
-    assert not is_recent(row(noted({}, 0)), 10**9)
-
-
-def test_a_proof_that_is_yet_to_come_is_not_recent() -> None:
-    """The database's clock was set back since; two clocks of one database may differ by a second."""
-    confirmed = noted({}, 5_000)
-    assert is_recent(row(confirmed, read_at=5_000 - CLOCK_TOLERANCE_MS), 3)
-    assert not is_recent(row(confirmed, read_at=4_999 - CLOCK_TOLERANCE_MS), 3)
+@pytest.mark.parametrize(
+    ("noted_at", "read_at", "max_age", "recent"),
+    [
+        (5_000, 8_000, 3, True),
+        (5_000, 8_001, 3, False),
+        (0, 9_000, 10**9, False),
+        (5_000, 5_000 - CLOCK_TOLERANCE_MS, 3, True),  # two clocks of one database may differ by a second
+        (5_000, 4_999 - CLOCK_TOLERANCE_MS, 3, False),  # the database's clock was set back since
+    ],
+)
+def test_a_proof_is_recent_by_the_clock_that_noted_it(noted_at: int, read_at: int, max_age: int, recent: bool) -> None:
+    assert is_recent(row(noted({}, noted_at), read_at), max_age) is recent
 
 
 USERS, RIGHTS = KeyPatterns(DEFAULT_USER_KEYS), KeyPatterns(PRESETS["langpont"].privilege_keys)

@@ -247,11 +247,3 @@ def test_what_the_parent_shows_is_not_shown_by_the_child() -> None:
 
     assert in_child_of_locked(collectors, work)
     assert registry.get_sample_value("langpont_session_degradation_level") == 4
-
-
-def test_counters_of_the_parent_are_not_published_twice() -> None:
-    """Counts from before the fork are the parent's to publish."""
-    recorder = Recorder()
-    recorder.count("bad_cookies", 3)
-    assert in_child(lambda: not recorder.counters().get("bad_cookies"))
-    assert recorder.counters()["bad_cookies"] == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -140,17 +139,3 @@ def test_a_surprise_is_logged_once_until_it_is_over(
         make_thread(work).ensure_started()
         assert over.wait(PATIENCE)
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
-
-
-def test_a_forked_child_has_a_thread_of_its_own(make_thread: Callable[..., PeriodicThread]) -> None:
-    """The parent's does not exist there; the first request of the child starts one."""
-    work = Work()
-    thread = make_thread(work, LONG)
-    thread.ensure_started()
-    child = os.fork()
-    if child == 0:
-        thread.ensure_started()
-        end_all([thread], PATIENCE)
-        os._exit(0 if work.threads == ["langpont-session-test"] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert work.threads == []

@@ -120,22 +120,6 @@ def test_more_metrics_than_a_document_holds_are_spread(monkeypatch: pytest.Monke
     assert together(map(figures_of, made(found))) == found
 
 
-def test_the_validator_of_these_tests_finds_each_limit() -> None:
-    [document] = made({Figure("Heartbeat"): {1.0: 3.0}})
-    assert wrong_in(document) == []
-    metrics = document["_aws"]["CloudWatchMetrics"][0]["Metrics"]
-    for broken in (
-        {"_aws": {**document["_aws"], "Timestamp": 1_790_000_000}},
-        {"Heartbeat": [1.0] * 101},
-        {"Heartbeat": "1"},
-        {"Service": 7},
-        {"Heartbeat": {"Values": [1.0], "Counts": [2.0], "Count": 3.0, "Sum": 3.0, "Min": 1.0, "Max": 1.0}},
-        {"_aws": {"Timestamp": AT_MS, "CloudWatchMetrics": [
-            {"Namespace": "x", "Dimensions": [], "Metrics": metrics * 101}]}},
-    ):  # fmt: skip
-        assert wrong_in({**document, **broken}) != []
-
-
 # -- where it goes -----------------------------------------------------------------------------------------------------
 
 FOUND: Figures = {Figure("Heartbeat"): {1.0: 2.0}}

@@ -94,16 +94,9 @@ def test_the_url_of_a_service_in_full() -> None:
     )
 
 
-@pytest.mark.parametrize("scheme", ["redis", "valkey"])
-def test_the_url_of_a_service_in_short(scheme: str) -> None:
-    """The usual port, no credentials, no TLS."""
-    assert read_sentinel(f"{scheme}+sentinel://h/service") == SentinelUrl(
-        (Address("h", 26379),), "service", False, {}, {}
-    )
-
-
-def test_a_password_alone_is_enough() -> None:
-    """As in other URLs: the user is the server's default one then."""
+def test_the_url_of_a_service_in_short() -> None:
+    """The usual port, no TLS, and the server's default user."""
+    assert read_sentinel("valkey+sentinel://h/service") == SentinelUrl((Address("h", 26379),), "service", False, {}, {})
     assert read_sentinel("redis+sentinel://:pw@h/service").options == {"password": "pw"}
 
 
@@ -141,9 +134,7 @@ def test_a_url_names_a_group(url: str, name: GroupName) -> None:
     ("url", "says"),
     [
         ("elasticache://", "id of the group or cache"),
-        ("elasticache://1group", "id of the group or cache"),
         ("elasticache://two--hyphens", "id of the group or cache"),
-        ("elasticache://group-", "id of the group or cache"),
         ("elasticache://grüppe", "id of the group or cache"),
         (f"elasticache://{'a' * 41}", "id of the group or cache"),
         ("elasticache://group:6379", "id of the group or cache"),
@@ -151,15 +142,12 @@ def test_a_url_names_a_group(url: str, name: GroupName) -> None:
         ("elasticache://:pa55word@group", "REDIS_TOKEN_SECRET"),
         ("elasticache://group/zero", "number of a database"),
         ("elasticache://group?db=", "number of a database"),
-        ("elasticache://group?region=", "name of an AWS region"),
         ("elasticache://group?region=tokyo", "name of an AWS region"),
         ("elasticache://group?region=http://evil/", "name of an AWS region"),
         ("elasticache://group?region=eu-west-1&region=eu-west-2", "each once"),
         ("elasticache://group?socket_timeout=5", "db, region"),
-        ("elasticache://group#x", "db, region"),
         ("elasticache://[group", "not a URL"),
         ("elasticache+serverless://cache/1", "one database, number 0"),
-        ("elasticache+serverless://cache?db=2", "one database, number 0"),
     ],
 )
 def test_a_url_that_names_no_group_is_explained(url: str, says: str) -> None:
