@@ -798,13 +798,6 @@ def test_a_category_that_a_feature_makes_goes_with_a_visitor_who_signs_in(load: 
     assert load(FEATURES=cart, CARRY_ON_SIGN_IN=["ui", "data"]).carry_on_sign_in == ["ui", "data"]
 
 
-def test_a_cell_of_the_decision_table_can_be_replaced(load: Load) -> None:
-    """Only the cells that are named change."""
-    settings = load(BEHAVIOURS={"low": {1: "local_cache_fallback"}})
-    assert settings.behaviour(Priority.LOW, 1) is Behaviour.LOCAL_CACHE_FALLBACK
-    assert settings.behaviour(Priority.LOW, 2) is Behaviour.DEFAULT_VALUE
-
-
 SHOP: dict[str, Any] = {
     "auth": {"features": {"login": ["_user_id"], "csrf_protection": ["csrf_token"]}},
     "cart": {"ttl": 600, "features": {"items": ["cart"], "rest": ["*"]}},
@@ -824,35 +817,6 @@ def test_another_application_brings_its_own_table(load: Load) -> None:
     settings = load(**shop())
     assert list(settings.table.categories) == ["auth", "cart"]
     assert settings.table.feature_of("lang").name == "rest"
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"ttl": 0}, "CATEGORIES['cart']['ttl']"),
-        ({"ttl": "600"}, "CATEGORIES['cart']['ttl']"),
-        ({"ttl": True}, "CATEGORIES['cart']['ttl']"),
-        ({"expires": 600}, "CATEGORIES['cart']: unknown entries ['expires']"),
-        ({"features": {"items": ["cart", "_user_id"]}}, "CATEGORIES: key '_user_id' is claimed by"),
-        ({"features": {"items": ["@cart"]}}, "CATEGORIES: '@cart'"),
-        ({"features": {"items": ["a*b"]}}, "CATEGORIES: 'a*b'"),
-        ({"features": {"login": ["x"]}}, "CATEGORIES: feature 'login' stands in 'auth' and 'cart'"),
-        ({"features": {"items": ["cart"], "wishes": ["w"]}}, "FEATURE_PRIORITIES: feature 'wishes' has no priority"),
-        ({"on_demand": "yes"}, "CATEGORIES['cart']['on_demand']"),
-        (None, "CATEGORIES"),  # auth is the category that SQL mirrors
-    ],
-)
-def test_a_mistake_in_the_category_table_is_named(load: Load, change: dict[str, Any] | None, named: str) -> None:
-    """The sentence says where in the table to look."""
-    table = {"cart": SHOP["cart"]} if change is None else {**SHOP, "cart": {**SHOP["cart"], **change}}
-    problems = problems_of(load, **shop(CATEGORIES=table))
-    assert any(problem.startswith(PREFIX + named) for problem in problems), problems
-
-
-def test_a_right_that_the_table_does_not_name_is_in_auth(load: Load) -> None:
-    """The right is in auth, not where the catch-all would put it."""
-    assert load(**shop(PRIVILEGE_KEYS=["user_role"])).table.feature_of("user_role").category == "auth"
-    assert load(PRIVILEGE_KEYS=["is_admin"]).table.feature_of("is_admin").category == "auth"
 
 
 def test_the_smallest_table_needs_no_other_setting(load: Load) -> None:

@@ -111,23 +111,6 @@ def test_critical_never_shows_what_nothing_confirmed(behaviour: str, at: int) ->
     assert "critical" in problems[0]
 
 
-@pytest.mark.parametrize(
-    "configured",
-    [
-        {"urgent": {1: "primary"}},
-        {"high": {7: "primary"}},
-        {"high": {"replicas": "primary"}},
-        {"high": {1: "maybe"}},
-        {"high": "primary"},
-    ],
-)
-def test_a_cell_that_does_not_exist_is_an_error(configured: Any) -> None:
-    """Misspelt priorities, levels and behaviours are named."""
-    _, problems = build_behaviours(configured)
-    assert len(problems) == 1
-    assert "BEHAVIOURS" in problems[0]
-
-
 def test_every_default_cell_is_an_allowed_one() -> None:
     """The defaults obey the rule they are checked against."""
     assert all(cell in ALLOWED[priority] for priority, row in BEHAVIOURS.items() for cell in row.values())
