@@ -1139,6 +1139,17 @@ def test_auth_goes_to_the_database_and_from_there_to_redis(host: Host) -> None:
     assert host.waiting() == {}
 
 
+@pytest.mark.parametrize(("field", "value"), [("user_role", b'"admin"'), ("_user_id", b'"8"'), ("user_role", None)])
+def test_a_forged_entry_changes_no_user_and_no_right(host: Host, field: str, value: bytes | None) -> None:
+    """This package lets none wait here, so that an entry which has one was put there by another program."""
+    host.stores.rows[A] = row(A, payload={"_user_id": b'"7"', "user_role": b'"editor"'})
+    host.write(A, field, value, category="auth", moment=3)
+    host.write(A, "daily_limit", b"5", category="auth", moment=3)
+    host.run()
+    assert host.stores.rows[A].payload == {"_user_id": b'"7"', "user_role": b'"editor"', "daily_limit": b"5"}
+    assert (host.losses(), host.waiting()) == ({("merge_conflicts", "written since", "auth"): 1}, {})
+
+
 @pytest.mark.parametrize(
     ("seen", "base", "lost_races", "applied"),
     [
