@@ -77,6 +77,19 @@ def test_a_replica_never_decides_about_auth(stage: Stage, user: SessionId) -> No
     assert (loaded.row, loaded.of("auth").source, loaded.of("ui").source) == (row, DATABASE, REPLICA)
 
 
+@pytest.mark.parametrize("has", [{}, {"translation": {"input_text": b'"x"'}}], ids=["nothing yet", "an older version"])
+def test_a_replica_that_is_behind_is_not_believed(
+    stage: Stage, visitor: SessionId, has: dict[str, dict[str, bytes]]
+) -> None:
+    """I16: what it does not have may only have to arrive, and another worker of the host may have seen more."""
+    stage.replica.data[visitor.digest] = has
+    if has:
+        stage.backend.register.note_version(visitor.digest, "translation", 10**15)
+    stage.lose(PRIMARY)
+    found = stage.load(visitor).of("translation")
+    assert (found.source, dict(found.shown), found.gap and found.gap.whole) == ("local", {}, True)
+
+
 def test_without_redis_the_database_says_who_is_signed_in(stage: Stage, user: SessionId) -> None:
     stage.lose(PRIMARY, REPLICA)
     stage.database.rows[user.digest] = a_row(user.digest)

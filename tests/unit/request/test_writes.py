@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_langpont_session.exceptions import GrantRefused
-from flask_langpont_session.policy.changes import CategoryChange, Operation
+from flask_langpont_session.policy.changes import Basis, CategoryChange, Operation
 from flask_langpont_session.policy.copies import Change
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY
@@ -174,6 +174,17 @@ def test_without_redis_the_journal_keeps_what_the_table_keeps(stage: Stage, visi
     stage.repository.saves.save(plan, stage.begin())
     assert [entry.field for entry in stage.journal.pending_writes()] == ["input_text"]
     assert plan.kept == {"translation": Kept.NOWHERE, "ui": Kept.NOWHERE}  # of a category the worst counts
+
+
+def test_what_could_not_be_read_replaces_nothing(stage: Stage, visitor: SessionId) -> None:
+    """I16: it waits until it is known whether there is a value, though Redis would take it."""
+    change = changed(input_text=b"1")
+    change.unseen = {"input_text"}
+    plan = stage.plan(visitor, visitor, changes={"translation": change})
+    stage.repository.saves.save(plan, stage.begin())
+    assert plan.kept == {"translation": Kept.JOURNAL}
+    [entry] = stage.journal.pending_writes()
+    assert (entry.field, entry.basis, stage.redis.told) == ("input_text", Basis.UNSEEN, [])
 
 
 def test_what_waits_in_the_journal_is_not_overtaken(stage: Stage, visitor: SessionId) -> None:
