@@ -270,6 +270,15 @@ def test_a_damaged_record_is_quarantined_and_counted(stage: Stage, visitor: Sess
     assert stage.recorder.counters()["records_set_aside"] == 1
 
 
+def test_users_and_rights_are_never_taken_from_the_journal(stage: Stage, user: SessionId) -> None:
+    """Nor from the record of a session without a row; what else waits of its auth is shown."""
+    stage.redis.has(a_row(user.digest))
+    waits = {"user_role": b'"admin"', "_user_id": b'"8"', "daily_limit": b"5"}
+    stage.journal.put([value(user.digest, key, text, category="auth") for key, text in waits.items()])
+    shown = stage.load(user).of("auth").shown
+    assert (shown.get("user_role"), shown["_user_id"], shown["daily_limit"]) == (None, b'"7"', b"5")
+
+
 def test_a_reply_to_another_question_is_asked_for_again(stage: Stage, visitor: SessionId) -> None:
     """It says nothing of the server: no breaker hears of it."""
     stage.redis.data[visitor.digest] = {"ui": {"lang": b'"ja"'}}
