@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="run only the tests of the list and of the module's folder, not all of a layer",
+        help="do not run all unit tests, only those of the list and of the module's folder",
     )
     return parser
 

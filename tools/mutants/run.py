@@ -92,7 +92,7 @@ class Copy:
 def try_mutant(copy: Copy, mutant: Mutant, layers: Sequence[str], *, is_quick: bool = False) -> Outcome:
     """Run the tests of these layers against a mutant until one fails.
 
-    :param is_quick: run only the tests that the list names, and those in the folder of the module.
+    :param is_quick: of the unit tests run only those that the list names, and those in the folder of the module.
     :raises RuntimeError: the tests could not be run.
     """
     copy.write(mutant.file, mutant.applied(copy.root))
@@ -101,7 +101,7 @@ def try_mutant(copy: Copy, mutant: Mutant, layers: Sequence[str], *, is_quick: b
         for layer in layers:
             named = [test for test in mutant.named_tests(copy.root) if _layer_of(test) == layer]
             around = [mutant.folder(copy.root)] if layer == "unit" else []
-            for tests in (named, around, () if is_quick else WHOLE[layer]):
+            for tests in (named, around, () if is_quick and layer == "unit" else WHOLE[layer]):
                 if tests and (killer := copy.failing_test(tests)):
                     return Outcome(mutant, layer, time.monotonic() - began, killer)
     except RuntimeError as error:
