@@ -26,7 +26,7 @@ from ..policy.ids import ANONYMOUS, SIGNED_IN
 from ..stores.backend import Backend, Lack
 from ..stores.host.forms import is_there
 from ..stores.host.group_commit import is_busy
-from ..stores.host.presence import Presence
+from ..stores.host.presence import FORGOTTEN, Presence, parts_of
 from ..stores.redis.records import Restore
 from ..support.logs import fields
 from . import steps
@@ -317,7 +317,7 @@ class GivingBack:
         self._lock = threading.Lock()
         backend.lacks.clear()
         self._overdue: set[Place] = set()
-        self._said: Mapping[str, str] | None = None
+        self._said: Mapping[str, object] | None = None
 
     def end(self) -> None:
         """Leave the workers of the host: no other one waits for this one, and no file is held. Never raises."""
@@ -353,7 +353,7 @@ class GivingBack:
         path, mark = self._backend.journal.file.path, self._mark_of(shard)
         try:
             if others := self.presence.others():
-                words = map(_words, others)
+                words = map(parts_of, others)
                 return any(not word.get(_name(shard, kind), mark).startswith(mark) for word in words for kind in _KINDS)
             # A command that only looks makes no journal.
             return (path is None or is_there(path)) and not self._backend.journal.is_empty(0.0)
@@ -373,7 +373,7 @@ class GivingBack:
         if not is_news and not lacks and not self._overdue and ask_journal(self._backend.journal.is_empty, "replay"):
             return
         others = ask_journal(self.presence.others, "replay")
-        words = None if others is None else list(map(_words, others))
+        words = None if others is None else list(map(parts_of, others))
         for place in {*noted, *self._overdue, *places}:
             if lacks.get(place) is noted.get(place):
                 self._look_at(place, done.get(_name(*place)) or None, words)
@@ -441,23 +441,16 @@ class GivingBack:
         return self._backend.primary.endpoints[PRIMARY + shard].server_identity.mark
 
     def _tell(self, done: Mapping[str, str]) -> bool:
-        """Tell the other workers what this one is through with, if that is news, and return whether it was told."""
+        """Tell the other workers what this one is through with, and commands how many sessions in use had no room in
+        its memory, if that is news. Return whether it was told."""
+        word = {**done, FORGOTTEN: self._backend.memory.forgotten}
         with self._lock:
-            is_news = done != self._said
-            is_told = bool(is_news and ask_journal(lambda: self.presence.say(json.dumps(done)), "replay"))
+            is_news = word != self._said
+            is_told = bool(is_news and ask_journal(lambda: self.presence.say(json.dumps(word)), "replay"))
             if is_told:
-                self._said = done
+                self._said = word
             return is_told
 
 
 def _name(shard: str, kind: str) -> str:
     return f"{shard} {kind}"
-
-
-def _words(word: str) -> Mapping[str, str]:
-    """Return what a worker has said; nothing yet, if it is saying it at this moment."""
-    try:
-        said = json.loads(word)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}

@@ -210,7 +210,6 @@ class Monitor:
         lost = self.backend.health.lost_stores
         self.outages.note_waiting()
         self.outages.share()
-        self.outages.tell_of_memory()
         self._attend(Round(lost, self.outages.waiting, self.recovery.steps.merges.nothing_waits))
         self.probes.probe_lost(lost)
         self.backend.health.refresh()

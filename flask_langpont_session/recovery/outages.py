@@ -4,7 +4,6 @@ has several is lost for itself."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from ..policy.copies import SharedCopy
 from ..policy.errors import StoreError
@@ -13,7 +12,6 @@ from ..stores.backend import Backend
 from ..stores.host.board import PORTION
 from ..stores.host.group_commit import is_busy
 from ..stores.host.journal import Waiting
-from ..support.host import MEMORY, beside, say
 from .steps import ask_journal
 
 NOTHING_WAITS = Waiting(0, None)
@@ -23,9 +21,6 @@ ANNOUNCEMENTS = 2.0
 
 _SHARING = 0.2
 """Seconds of each round for the copies of many sessions: the stores are looked at meanwhile."""
-
-_WORDS = 5.0
-"""Seconds from one word about this process' memory to the next."""
 
 _LOOK_AT_JOURNAL = 1.0
 """Seconds between two looks at how much waits there."""
@@ -48,17 +43,7 @@ class Outages:
         self._to_share: list[SharedCopy] = []
         self._next_announcement = 0.0  # 0: none stands, as far as is known here
         self._next_look = 0.0
-        self._told, self._next_word = 0, 0.0
         self.waiting: Waiting | None = NOTHING_WAITS
-
-    def tell_of_memory(self) -> None:
-        """Tell commands of this host how many sessions in use had no room in this process' memory."""
-        forgotten, now = self._backend.memory.forgotten, self._clock()
-        place = beside(self._backend.settings.journal, MEMORY)
-        if place is not None and forgotten != self._told and now >= self._next_word:
-            self._told, self._next_word = forgotten, now + _WORDS
-            with suppress(OSError):  # what is wrong with the folder is wrong with the journal, which is said
-                say(place, b"%d" % forgotten)
 
     def share(self) -> None:
         """Share this worker's copies, once, when no Redis of a shard answers; announce that for as long as it lasts."""

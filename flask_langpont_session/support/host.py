@@ -205,45 +205,6 @@ class HostWork:
             )
 
 
-_WORD = ".word"
-
-MEMORY = "memory"
-"""The folder beside the journal in which each process says how many sessions in use had no room in its memory."""
-
-
-def say(folder: Path, word: bytes) -> None:
-    """Leave a word of this process in a folder, in the place of what it said last.
-
-    :raises OSError: the folder cannot be used.
-    """
-    _make(folder)
-    unfinished = folder / f"{os.getpid()}{_UNFINISHED}"
-    _write(unfinished, word)
-    unfinished.rename(folder / f"{os.getpid()}{_WORD}")
-
-
-def said(folder: Path) -> list[bytes]:
-    """Return the words of the processes that live, and remove those of others."""
-    found = []
-    for path in sorted(folder.glob(f"*{_WORD}")):
-        with suppress(OSError, ValueError):
-            if is_alive(int(path.stem)):
-                found.append(_read(path))
-            else:
-                path.unlink(missing_ok=True)
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether there is a process of that number."""
-    try:
-        with suppress(PermissionError):
-            os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def _make(folder: Path) -> None:
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
     for each in (folder.parent, folder):

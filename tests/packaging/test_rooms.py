@@ -47,7 +47,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stores/host",
         "stores/redis",
         "stores/sql",
-        "support",
     },
     "ops/status_page": {"metrics", "ops/exporters", "policy", "support"},
 }

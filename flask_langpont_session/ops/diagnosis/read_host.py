@@ -7,9 +7,10 @@ from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
+from ...policy.errors import StoreError
 from ...stores.host.commit_counter import counter_path
 from ...stores.host.forms import file_in_use, path_of, unread
-from ...support.host import MEMORY, beside, said
+from ...stores.host.presence import FORGOTTEN, Presence, parts_of
 from .facts import File, Host, Worker
 from .findings import Unknown
 
@@ -27,14 +28,15 @@ def read_host(journal: Path | None, limit: int) -> Host:
         journal=None if journal is None else file_at(file_in_use(journal)),
         journal_limit=limit,
         unread=() if journal is None else tuple((str(path), why) for path, why in unread(journal)),
-        forgotten=_forgotten(journal),
+        forgotten=() if journal is None else _forgotten(journal),
         workers=() if journal is None else workers_of(journal),
     )
 
 
-def _forgotten(journal: Path | None) -> tuple[int, ...]:
-    place = beside(journal, MEMORY)
-    return () if place is None else tuple(int(word) for word in said(place) if word.isdigit())
+def _forgotten(journal: Path) -> tuple[int, ...]:
+    with suppress(StoreError):  # what is wrong with the folder is wrong with the journal, which is said
+        return tuple(parts_of(word).get(FORGOTTEN, 0) for word in Presence(journal, {}).others())
+    return ()
 
 
 def file_at(path: Path) -> File:

@@ -6,10 +6,13 @@ be waited for.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ...support.files import open_private
 from ...support.forks import renew_in_children
@@ -18,6 +21,18 @@ from .opening import translated
 
 _LONGEST = 1 << 16
 """Bytes of a word that are read."""
+
+FORGOTTEN = "forgotten"
+"""The part of a word that says how many sessions in use had no room in the memory of its worker."""
+
+
+def parts_of(word: str) -> Mapping[str, Any]:
+    """Return the parts of a worker's word; none yet, if it is being written at this moment."""
+    try:
+        said = json.loads(word)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 class Presence:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flask_langpont_session.ops.diagnosis.read_host import read_host
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import PRIMARY
 from flask_langpont_session.recovery.giving_back import PATIENCE, GivingBack
@@ -50,11 +51,12 @@ class Worker(GivingBack):
             lacks={},
             journal=self.journal,
             board=self.journal.board,
-            memory=SimpleNamespace(live_categories=lambda: self.copies),
+            memory=SimpleNamespace(live_categories=lambda: self.copies, forgotten=0),
             health=SimpleNamespace(shards=("",), locate=lambda digest: digest),
             primary=SimpleNamespace(endpoints={PRIMARY: SimpleNamespace(server_identity=self.seen)}),
         )
         self.lacks: dict[tuple[str, str], Any] = backend.lacks
+        self.memory = backend.memory
         refill: Any = SimpleNamespace(waits_for=lambda shard, kind: kind in self.wanted, ask_for=lambda *what: None)
         super().__init__(backend, refill, clock)
 
@@ -129,6 +131,17 @@ def test_a_worker_that_meets_another_server_than_its_siblings_waits(make: Callab
     new.begin("", 0)
     new.looks("1" if seen == "B" else "2")
     assert set(new.lacks) == BOTH
+
+
+def test_commands_hear_how_many_sessions_had_no_room_in_the_memory_of_each_worker(
+    make: Callable[[], Worker], tmp_path: Path
+) -> None:
+    one, other = make().looks(), make().looks()
+    one.memory.forgotten = 7
+    one.go_on()
+    assert sorted(read_host(tmp_path / "journal", 1).forgotten) == [0, 7]
+    other.end()
+    assert read_host(tmp_path / "journal", 1).forgotten == (7,)
 
 
 @pytest.mark.parametrize(("shard", "may_lack"), [("", True), (":2", False)])
