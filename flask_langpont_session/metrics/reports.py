@@ -81,7 +81,7 @@ class Reports:
         """Measure the bytes of changes that were stored, by category."""
         for name, change in changes.items():
             if sets := change.sets:
-                self.recorder.noting("payload", name)(len("".join(sets)) + len(b"".join(sets.values())))
+                self.recorder.noting("payload", name)(sum(map(len, (*sets, *sets.values()))))
 
     def rejected(self, category: str, key: str | None, reason: str, *, is_mistake: bool = True) -> None:
         """Report a change that could not be stored by a save, when no view is there to be told any more.
