@@ -7,7 +7,6 @@ import re
 import time
 from contextlib import suppress
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -146,30 +145,6 @@ def test_a_visitors_permanent_cookie_is_renewed_after_a_tenth_of_its_life(
     assert cookie_of(client.post("/set", json={"theme": "dark"}))
 
 
-def test_a_users_permanent_cookie_lasts_as_long_as_the_session_and_is_never_renewed(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """C2: a renewal that comes late would undo a newer sign-in."""
-    client = browser(app)
-    client.post("/login/7")
-    sent = set_cookies(client.post("/permanent/1"))
-    [row] = parts(app).backend.database.sessions_of("7")
-    [expires] = re.findall(r"Expires=([^;]+)", sent[0])
-    assert abs(parsedate_to_datetime(expires).timestamp() - row.absolute_expires_at / 1000) < 10
-    Clock(monkeypatch).advance(0.9)
-    for url in ("/all", "/who"):
-        assert set_cookies(client.get(url)) == []
-
-
-def test_a_cookie_that_is_not_permanent_is_never_renewed(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The browser keeps it as long as it likes: there is nothing to renew."""
-    clock = Clock(monkeypatch)
-    client = visitor(app)
-    clock.advance(0.9)
-    assert set_cookies(client.get("/all")) == []
-    assert client.get("/all").json == {"lang": "jp"}
-
-
 @pytest.mark.parametrize("begin", [visitor, sign_in])
 def test_a_change_of_the_permanent_flag_sends_the_cookie(app: Flask, begin: Any) -> None:
     """A change of the flag sends the cookie both ways, with the same id; setting what it is already sends nothing."""
@@ -219,42 +194,7 @@ def test_cookie_resend_flask_sends_as_flask_does(make_app: MakeApp) -> None:
     assert cookie_of(client.post("/clear")) == ""
 
 
-def test_cookie_resend_flask_does_not_replace_a_dead_session(make_app: MakeApp) -> None:
-    """C3 and C4 are not what is given up: a dead id stays dead and gets no cookie."""
-    app = with_pages(make_app(COOKIE_RESEND="flask"))
-    client = sign_in(app)
-    client.post("/logout")
-    for url in ("/set", "/touch", "/permanent/1"):
-        assert set_cookies(browser(app, client.cookie).post(url, json={"theme": "late"})) == []
-
-
 # -- C3, C4: a dead sid ------------------------------------------------------------------------------------------------
-
-
-def test_a_dead_id_is_replaced_by_a_sign_in_only(app: Flask) -> None:
-    """C3: what its late requests read, write, clear or regenerate is a shadow without cookie; C1: a login ends that."""
-    client = sign_in(app)
-    client.post("/logout")
-    late = browser(app, client.cookie)
-    for method, url, json in (
-        ("get", "/all", None),
-        ("post", "/set", {"theme": "late", "input_text": "late"}),
-        ("post", "/set", {"daily_limit": 3}),
-        ("post", "/pop/theme", None),
-        ("post", "/permanent/1", None),
-        ("post", "/regenerate", None),
-        ("post", "/touch", None),
-        ("post", "/logout", None),
-        ("get", "/get/csrf_token", None),
-    ):
-        response = getattr(late, method)(url, json=json)
-        assert response.status_code == 200
-        assert set_cookies(response) == []
-    # clear() is a sign-out, which may delete the cookie where the request has not looked whether the session lives.
-    assert cookie_of(browser(app, client.cookie).post("/clear")) in (None, "")
-    response = late.post("/login/8")
-    assert digest(cookie_of(response)) != digest(client.cookie)
-    assert late.get("/who").json["user"] == "8"
 
 
 @pytest.mark.parametrize("stores", [(), ("primary",), ("database",), ("primary", "database")])

@@ -1,5 +1,7 @@
 """Nothing that overlapping requests of one browser can do breaks a rule of the cookies: schedule by schedule is tried.
 
+Without one of the rules the search finds what that rule is for: C1 to C4, and what must hold besides.
+
 The complete search, of two requests and of three, takes about twenty minutes and runs when asked for
 (COOKIE_SEARCH=complete); else a part of it, the same every time.
 """
@@ -16,21 +18,8 @@ from flask import Flask
 from devservers.servers import Valkey
 
 from .conftest import MakeApp, parts
-from .cookie_search import (
-    BEGIN,
-    BEGINNINGS,
-    CONFIG,
-    FINISH,
-    RECEIVE,
-    SEARCHED,
-    SEND,
-    Case,
-    Execution,
-    World,
-    cases,
-    schedules,
-    search,
-)
+from .cookie_ablations import ABLATIONS
+from .cookie_search import BEGINNINGS, CONFIG, PROPERTIES, SEARCHED, Case, World, cases, schedules, search
 
 TWO = tuple(itertools.combinations_with_replacement(SEARCHED, 2))
 
@@ -75,7 +64,7 @@ def part_of_two(beginning: str) -> Iterable[Case]:
 
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 def test_two_overlapping_requests(workers: list[Flask], primary: Valkey, beginning: str) -> None:
-    """C1 to C4, I5 to I8 and I15: every pair of kinds, in many orders of sending, serving and answering."""
+    """C1, C2, C3, C4, I5 to I8 and I15: every pair of kinds, in many orders of sending, serving and answering."""
     nothing_is_broken(workers, primary, cases([beginning], TWO) if is_complete() else part_of_two(beginning))
 
 
@@ -86,25 +75,9 @@ def test_three_overlapping_requests(workers: list[Flask], primary: Valkey) -> No
     nothing_is_broken(workers, primary, wanted)
 
 
-def test_no_schedule_of_two_requests_is_left_out() -> None:
-    """Every order of their eight moments in which they overlap is one of those that are tried."""
-    steps = (SEND, BEGIN, FINISH, RECEIVE)
-    every = set()
-    for turns in set(itertools.permutations([0, 1] * 4)):
-        moments = [(steps[turns[:at].count(number)], number) for at, number in enumerate(turns)]
-        answered = {n: moments.index((RECEIVE, n)) for n in (0, 1)}
-        sent = {n: moments.index((SEND, n)) for n in (0, 1)}
-        if answered[0] < sent[1] or answered[1] < sent[0]:
-            continue
-        served = tuple(moment for moment in moments if moment[0] in (BEGIN, FINISH))
-        every.add((Execution(served, ((), ())), tuple(sorted(answered, key=answered.__getitem__))))
-    tried = {(execution, order) for execution, arrivals in schedules(2).items() for order in arrivals}
-    assert tried == every
-    assert len(tried) == 12
-
-
 def test_the_parts_that_are_tried_meet_everything() -> None:
     """Every beginning, every kind and every way to overlap is in the parts of the search that always run."""
+    assert sum(map(len, schedules(2).values())) == 12, "two requests overlap in so many ways"
     for beginning in BEGINNINGS:
         part = list(part_of_two(beginning))
         assert {case.names for case in part} == set(TWO)
@@ -113,3 +86,43 @@ def test_the_parts_that_are_tried_meet_everything() -> None:
     assert {case.beginning for case in part} == set(BEGINNINGS)
     assert {case.names for case in part} == set(THREE)
     assert {case.execution for case in part} == set(schedules(3))
+
+
+# -- without a rule ----------------------------------------------------------------------------------------------------
+
+KINDS = ("read", "slow write", "form", "sign in another", "sign out", "clear", "regenerate")
+
+BEGUN = ("visitor", "user", "signed out elsewhere")
+
+STRIDE = 41
+"""Cases beside each other are alike. In strides, all kinds are met early."""
+
+
+def wanted() -> Iterable[Case]:
+    """Enough to see what each of the rules is for."""
+    every = list(cases(BEGUN, list(itertools.combinations_with_replacement(KINDS, 2))))
+    return itertools.chain.from_iterable(every[first::STRIDE] for first in range(STRIDE))
+
+
+@pytest.mark.parametrize("rule", ABLATIONS)
+def test_without_a_rule_the_search_finds_what_it_is_for(
+    workers: list[Flask], primary: Valkey, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """C1 to C4: one function replaced, and the properties that rest on it do not hold."""
+    ablation = ABLATIONS[rule]
+    whole = getattr(ablation.of, ablation.function)
+    monkeypatch.setattr(ablation.of, ablation.function, ablation.without(whole))
+    for app in workers:
+        app.testing = False  # where an error of the application's would hide what is broken
+    broken = set()
+    with primary.client() as redis:
+        for violation in search(World(workers, redis), wanted()):
+            broken.add(violation.property)
+            if broken >= ablation.breaks:
+                return
+    pytest.fail(f"without {rule} the search found only {sorted(broken)} broken, not {sorted(ablation.breaks)}")
+
+
+def test_every_property_has_an_ablation() -> None:
+    """A property that nothing breaks would say nothing."""
+    assert set().union(*(ablation.breaks for ablation in ABLATIONS.values())) == set(PROPERTIES)

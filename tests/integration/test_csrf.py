@@ -241,37 +241,6 @@ def test_a_form_in_the_logout_s_own_response_is_valid(app: Flask) -> None:
     assert client.get("/who").json["user"] is None
 
 
-def test_a_logout_by_a_form_that_leaves_nothing_takes_the_cookie(app: Flask) -> None:
-    """The token that was looked at is the ended session's; there is none yet of the session that would come after
-    it."""
-    client = sign_in(app)
-    client.post("/set", json={"lang": "jp"})
-    page = client.post("/leave", data={"csrf_token": form_of(client)})
-    assert page.status_code == 200
-    assert client.get_cookie("session") is None
-    [sent] = page.headers.getlist("Set-Cookie")
-    assert sent.startswith("session=;")
-
-
-@pytest.mark.parametrize("keeps_ui", [True, False])
-def test_a_form_of_a_session_that_signed_out_is_dead(app: Flask, keeps_ui: bool) -> None:
-    """400 in the same browser and for a replay of cookie and form: a dead sid has another token."""
-    client = sign_in(app)
-    if keeps_ui:
-        client.post("/set", json={"lang": "jp"})
-    token = form_of(client)
-    client.post("/logout")
-    assert post(client, token).status_code == 400
-    replay = browser(app, client.cookie)
-    refused = post(replay, token)
-    assert refused.status_code == 400
-    assert cookie_of(refused) is None
-    shadow = replay.get("/form")
-    assert cookie_of(shadow) is None
-    assert post(replay, token_in(shadow)).status_code == 200  # what any visitor could have; it speaks for no user
-    assert replay.get("/who").json["user"] is None
-
-
 def test_a_form_stays_valid_while_the_session_changes(app: Flask) -> None:
     """Another tab changes rights, ordinary auth keys, language and text; only the session id is in the token."""
     client = sign_in(app)

@@ -103,7 +103,7 @@ def test_a_cart_outlives_the_look_of_the_pages(app: Flask, primary: Valkey, page
     assert life - 60_000 < life_ms(primary, cookie) <= life
 
 
-@pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH), ("/login/7", HOUR)])
+@pytest.mark.parametrize(("page", "life"), [("/stay/7", MONTH)])
 @pytest.mark.parametrize(("is_written", "is_emptied"), [(True, False), (True, True), (False, True)])
 def test_what_waited_or_was_given_back_lives_as_long_as_its_session(
     app: Flask, primary: Valkey, page: str, life: int, is_written: bool, is_emptied: bool

@@ -47,8 +47,7 @@ def days(app: Flask, client: Any) -> float:
     return float((found["absolute_expires_at"] - found["created_at"]) / DAYS)
 
 
-@pytest.mark.parametrize("resend", ["due", "flask"])
-@pytest.mark.parametrize("flag", [1, 0])
+@pytest.mark.parametrize(("resend", "flag"), [("due", 1), ("flask", 0)])
 def test_d14_what_the_row_does_not_say_the_cookie_does_not_say(
     make_app: MakeApp, postgres: Postgres, resend: str, flag: int
 ) -> None:

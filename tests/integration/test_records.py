@@ -51,7 +51,7 @@ REAL = ("valkey", "redis")
 SERVERS = (*REAL, "fakeredis")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=["valkey"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey | None]:
     """A real server, or None."""
     if request.param == "fakeredis":
@@ -79,7 +79,10 @@ def store(server: Valkey | None, client: Any) -> Iterator[RedisStore]:
         yield store
 
 
-about_a_process = pytest.mark.parametrize("server", REAL, indirect=True)
+on_each = pytest.mark.parametrize("server", SERVERS, indirect=True, scope="module")
+"""For what depends on the server's Lua, clock or replies. The rules are those of the scripts, on any server."""
+
+about_a_process = pytest.mark.parametrize("server", REAL, indirect=True, scope="module")
 """What a client object cannot be: frozen, or at the other end of a socket."""
 
 
@@ -204,6 +207,7 @@ def wipe(moment: int, doubts: str = "") -> MergeStep:
 # -- stamps ------------------------------------------------------------------------------------------------------------
 
 
+@on_each
 def test_stamps_only_grow(store: RedisStore, client: Any) -> None:
     """A record's stamp grows whatever is done to it, emptied, wiped or set anew: copies of it are in order for ever."""
     steps: list[Callable[[], tuple[int, int]]] = [
@@ -349,6 +353,7 @@ def test_after_an_hour_a_field_is_not_noted_any_more(store: RedisStore, client: 
     assert (found.horizon, found.author) == (old.lately[0][2], BEGUN)
 
 
+@on_each
 @pytest.mark.parametrize("name", ["a\1b", "\1", "\1\1", "a\1write.1" + "1" * 16, "日本\1語", "%a(.-)[", "a b", "-"])
 def test_any_name_can_be_noted(store: RedisStore, client: Any, name: str) -> None:
     """A session key is any text; the record is whole after it, and tells when it was written."""
@@ -383,6 +388,7 @@ def given(store: RedisStore) -> dict[str, int]:
     return {BEFORE: first - 1, FIRST: first, SECOND_WRITE: second, "between": second - 1}
 
 
+@on_each
 @pytest.mark.parametrize("value", [b"9", None], ids=["set", "delete"])
 @pytest.mark.parametrize(
     ("name", "moment", "base", "doubts", "outcome"),
@@ -584,6 +590,7 @@ def foreign(client: Any, what: str) -> None:
         client.hset(key("ui"), mapping={"a": "1", "n": "no number", "z": "1"})
 
 
+@on_each
 def test_several_steps_are_decided_one_by_one(store: RedisStore, client: Any) -> None:
     """One conflict does not take its neighbours with it, and a later step sees what an earlier one did."""
     moments = given(store)
@@ -707,6 +714,7 @@ def test_a_sum_has_the_moment_of_its_last_addition(store: RedisStore, client: An
 # -- wipes in a merge --------------------------------------------------------------------------------------------------
 
 
+@on_each
 def test_a_kept_wipe_takes_what_was_there_and_keeps_what_was_written_since(store: RedisStore, client: Any) -> None:
     """I20: the user cleared the session in the outage; what another host wrote after that stays."""
     moment = stamp(store, "write.1", sets={"a": b"1", "b": b"1"}) + 1
@@ -928,6 +936,7 @@ def test_one_request_with_many_additions_takes_no_more_ids_than_are_remembered(s
     assert whole(client) == before
 
 
+@on_each
 def test_many_additions_of_one_merge_put_none_of_them_in_doubt(store: RedisStore, client: Any) -> None:
     """They were not made before it, and it makes each once. What it can not remember is in doubt afterwards only."""
     steps = [add(f"field{number}", 1, f"added.{number}", 5) for number in range(9)]
@@ -1025,6 +1034,7 @@ def test_numbers_of_eighteen_digits_are_added_exactly(
         assert data(client) == {"n": str(stored if total is None else total)}
 
 
+@on_each
 def test_any_two_numbers_are_added_exactly(store: RedisStore, client: Any) -> None:
     """Numbers of any length and sign are added; a sum of more than eighteen digits is refused."""
     rng, expected = random.Random(11), {}
@@ -1055,6 +1065,7 @@ def commands(deadline_ms: int, write_id: str = "late..1") -> list[Command]:
     ]
 
 
+@on_each
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_arrives_after_its_deadline_does_nothing(store: RedisStore, client: Any, number: int) -> None:
     """A late write does nothing, and says how late it is; in time it does everything."""
@@ -1082,6 +1093,7 @@ def test_a_clock_that_was_set_is_learned_and_the_call_done(
     assert abs(store.estimated_ms(DIGEST, time.monotonic()) - store.endpoint.time_ms(timeout=WAIT)) < 1000
 
 
+@on_each
 def test_several_merges_of_which_some_are_late_are_done_once(store: RedisStore, client: Any) -> None:
     """One packet may be in time for the first and late for the last: all are sent again, and count once."""
     now_ms = store.endpoint.time_ms(timeout=WAIT)
@@ -1168,6 +1180,7 @@ def test_a_server_that_goes_on_in_time_does_what_it_was_asked(store: RedisStore,
 # -- copies ------------------------------------------------------------------------------------------------------------
 
 
+@on_each
 def test_copies_are_categories_as_they_are(store: RedisStore) -> None:
     """Copies are the categories as they are; a missing one is empty as of now, which is later than any write that
     made it so."""

@@ -183,7 +183,7 @@ def test_tls_and_none_do_not_understand_each_other(
     assert browser.get("/who").json == {"user": "7", "level": 2, "lang": None}
 
 
-@pytest.mark.parametrize("at", [0, 1, 5, 9, 40])
+@pytest.mark.parametrize("at", [0, 40])
 def test_a_bit_that_was_turned_over_costs_one_command(make: Callable[..., Flask], servers: Servers, at: int) -> None:
     """It is noticed, whatever it hits, and the next command works."""
     with FaultProxy("127.0.0.1", servers["good"].port) as proxy:
