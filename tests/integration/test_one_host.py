@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from flask import Flask, session
 from devservers.processes import wait_until
 from devservers.servers import Valkey
 from flask_langpont_session.policy import belief
+from flask_langpont_session.policy.copies import RecordRef
+from flask_langpont_session.policy.errors import ErrorClass, StoreError
+from flask_langpont_session.policy.health import ONLY, READ, WRITE
+from flask_langpont_session.policy.presets import DEFAULT_CATEGORIES
 from flask_langpont_session.recovery import merges, outages
+from flask_langpont_session.recovery.steps import Reach
+from flask_langpont_session.stores.redis.store import RedisStore
 from flask_langpont_session.testing import switched_off
 from tests.faults.proxy import REFUSE, FaultProxy
 from tests.support.journal_process import process
@@ -200,3 +207,98 @@ def test_the_record_of_what_was_wiped_outlives_all_copies_of_what_it_had(make_ap
     with primary.client() as redis:
         left = redis.pttl(f"session:translation:{{{digest(cookie)}}}")
     assert left > (60 + 30) * 1000
+
+
+def seen_by_both(one: Flask, other: Flask) -> Any:
+    """A visitor's browser at the other application; both have seen its list, which has tea."""
+    client: Any = one.test_client()
+    there = browser(other, cookie_of(client.post("/set", json={"input_text": ["tea"]})) or "")
+    there.get("/get/input_text")
+    return there
+
+
+def test_what_a_sibling_merges_during_a_sign_in_is_taken_along(make_app: MakeApp, primary: Valkey) -> None:
+    """Between the request's look at the old id and its save, what waited for that id has left the journal. Until it is
+    brought from Redis, the data under the new id is unknown, and nothing is made of the older copy."""
+    one, other = make_app(), make_app()
+    replays = ExitStack()
+
+    def pause() -> None:
+        replays.enter_context(parts(one).monitor.paused())
+
+    @other.post("/sign-in-late")
+    def sign_in_late() -> str:
+        assert session["input_text"] == ["tea", "cup"]
+        replays.close()
+        wait_until(lambda: waiting(one) == 0, "the merge")
+        pause()
+        session["user_id"] = "7"
+        return ""
+
+    @other.post("/append/<entry>")
+    def append(entry: str) -> str:
+        session["input_text"] = [*session.get("input_text", []), entry]
+        return ""
+
+    there = seen_by_both(one, other)
+    with switched_off(other, "primary"), replays:
+        pause()
+        there.post("/append/cup")
+        cookie = cookie_of(there.post("/sign-in-late")) or ""
+        assert there.get("/get/input_text").json["value"] in (None, ["tea", "cup"])
+        there.post("/append/jam")
+    here = browser(one, cookie)
+    wait_until(lambda: not any(parts(one).backend.journal.counts().values()), "the replay")
+    assert here.get("/get/input_text").json["value"][:2] == ["tea", "cup"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bringing"),
+    [
+        ("signed in", "before Redis is asked"),
+        *((kind, "after Redis was asked") for kind in ("signed in", "anonymous", "on demand")),
+    ],
+)
+def test_what_is_merged_while_redis_is_asked_is_seen_once(
+    make_app: MakeApp, primary: Valkey, monkeypatch: pytest.MonkeyPatch, kind: str, bringing: str
+) -> None:
+    """An addition is not counted twice, and neither it nor a value is missing in what the request sees."""
+    categories = {
+        name: {"features": {}, **spec, "on_demand": kind == "on demand" and name != "auth"}
+        for name, spec in DEFAULT_CATEGORIES.items()
+    }
+    app = make_app(CATEGORIES=categories)
+    state = parts(app)
+
+    @app.post("/add")
+    def add() -> str:
+        return str(session.increment("usage_count"))  # type: ignore[attr-defined]
+
+    client = app.test_client()
+    if kind != "anonymous":
+        client.post("/login/7")
+    client.post("/set", json={"usage_count": 1, "input_text": "before"})
+    recovery = state.monitor.recovery
+    home: list[None] = []
+    ask = RedisStore.read
+
+    def read(store: RedisStore, ref: RecordRef, lives: Mapping[str, int], **options: Any) -> Any:
+        if home or "translation" not in lives:
+            return ask(store, ref, lives, **options)
+        home.append(None)
+        answer = ask(store, ref, lives, **options) if bringing.startswith("after") else None
+        assert recovery.run(recovery.steps.journal, Reach(frozenset({ONLY}), True), 10.0).left is None
+        assert waiting(app) == 0
+        return answer or ask(store, ref, lives, **options)
+
+    with state.monitor.paused():
+        state.health.failed(StoreError("primary", ErrorClass.UNREACHABLE, "SwitchedOff", timed_out=True), READ)
+        assert client.post("/add").text == "2"
+        assert client.post("/set", json={"input_text": "during"}).status_code == 200
+        assert waiting(app) == 2
+        state.health.close("primary", (READ, WRITE))
+        monkeypatch.setattr(RedisStore, "read", read)
+        seen: Any = client.get("/all").json
+    assert home
+    assert seen["usage_count"] == 2
+    assert seen["input_text"] == "during"
