@@ -26,6 +26,7 @@ from .behind import (
     age_row,
     browser,
     digest,
+    elsewhere,
     emptied,
     entry,
     pass_time,
@@ -338,3 +339,24 @@ def test_an_application_without_limits_pays_nothing(make_app: MakeApp) -> None:
         called = calls_of(ask)
         assert not [name for name in called if name.startswith("users.py") or name == "leases.py are_in"]
         assert called["leases.py of"] <= 2
+
+
+def test_a_request_that_knows_an_older_row_does_not_make_a_session_privileged(make_app: MakeApp) -> None:
+    """It was withdrawn elsewhere meanwhile: the request gives it back, and is told to come again."""
+    app = with_views(make_app(PRIVILEGED_ROLES=["admin", "boss"], **LIMITS))
+    database = elsewhere(app)
+
+    @app.post("/promote-late")
+    def promote_late() -> str:
+        assert session["user_role"] == "admin"
+        now = database.load(client.digest)
+        assert now
+        withdrawn = {**now.payload, "user_role": b'"user"'}
+        assert database.update(client.digest, seen=now.version, payload=withdrawn, user_id="1", idle_ms=HOUR)
+        session["user_role"] = "boss"
+        return ""
+
+    client = admin(app)
+    assert client.post("/promote-late").status_code == 503
+    database.close()
+    assert client.post("/promote/boss").status_code == 200
