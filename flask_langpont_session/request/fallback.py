@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ..config.settings import Settings
+from ..policy.belief import LOCAL
 from ..policy.categories import AUTH, Feature, Priority
 from ..policy.changes import CategoryChange, apply_writes
 from ..policy.copies import NOT_THERE, CategoryCopy, RecordRef, SharedCopy, written_at
@@ -61,21 +62,24 @@ class Fallback:
         assert answer is not None
         there = self._unless_wiped(ref, name, answer.records[name]) if reply.lack else answer.records[name]
         seen = there if there.version else there._replace(version=empty_as_of(answer.now_ms))
-        is_carried = name in overlay.carried
-        if reply.lack is not None and not is_carried and name in self.kept_locally:
+        is_carried, is_kept = name in overlay.carried, name in self.kept_locally
+        if reply.lack is not None and not is_carried and is_kept:
             held = self._held(ref, name, reply.lack, overlay)
             if not self._is_whole(ref, name, there, held, reply.lack):
-                self._show_with_copy(to, name, there, held)
+                self._lay_over(to, name, *self._with_copy(ref, name, there, held))
                 return
-        if reply.source == PRIMARY and not (ref.shadow or is_carried) and name in self.kept_locally:
+        if reply.source == PRIMARY and not (ref.shadow or is_carried) and is_kept:
             self._remember(ref, name, seen, reply.asked_at, is_there=bool(there.version))
-        found = CategoryState.of(seen, reply.source)
         if not level and overlay is NOTHING:
-            loaded.categories[name] = found
-        elif is_carried:
-            self._lay_over_carried(to, name, found, overlay)
-        else:
-            self._lay_over(to, name, found)
+            loaded.categories[name] = CategoryState.of(seen, reply.source)
+            return
+        brought, known = overlay.copies.get(name) if is_carried else None, None
+        if brought is not None:
+            together, additions = {**brought.fields, **seen.fields}, brought.additions + seen.additions
+            seen = CategoryCopy(brought.version or seen.version, together, additions=additions)
+        elif is_carried:  # what is there stays; what is not may be brought from the former id yet
+            known = seen.fields.keys()
+        self._lay_over(to, name, CategoryState.of(seen, reply.source), known)
 
     def _unless_wiped(self, ref: RecordRef, name: str, there: CategoryCopy) -> CategoryCopy:
         """Return what a Redis that may have lost data has of a category; nothing, if this host has wiped that."""
@@ -106,36 +110,21 @@ class Fallback:
         as_of = there.given_back if is_given_back_since(there, held) else there.version
         return (held is None or held.version <= as_of) and not self.has_seen_more(ref.digest, name, there, as_of)
 
-    def _show_with_copy(self, to: Showing, name: str, there: CategoryCopy, held: CategoryCopy | None) -> None:
-        """Show the host's copy of a category, and over it what was written since the loss. A key that is in neither is
-        unknown if another worker may have it."""
-        copy = there if held is None else held
-        if held is not None and there.version > held.version:
+    def _with_copy(
+        self, ref: RecordRef, name: str, there: CategoryCopy, held: CategoryCopy | None
+    ) -> tuple[CategoryState, Set[str] | None]:
+        """Return the host's copy of a category, and over it what was written since the loss. And the only keys that are
+        known: another worker may have one that is in neither; None: all are known."""
+        if held is None:
+            as_of = there.given_back or there.version
+            is_as_new = as_of and not self.has_seen_more(ref.digest, name, there, as_of)
+            return CategoryState.of(there, LOCAL), there.fields.keys() if is_as_new else frozenset()
+        if there.version > held.version:
             # What Redis was given back of it may be older.
             later = {key for key in there.fields if written_at(there.mark, key) > held.version}
             together = {**held.fields, **{key: there.fields[key] for key in later}}
-            copy = CategoryCopy(there.version, together, additions=held.additions + there.additions)
-        found = CategoryState.of(copy, "local")
-        self._lay_over(to, name, found, is_known=held is not None)
-        laid = to.loaded.categories[name]
-        as_of = there.given_back or there.version
-        if held is None and laid.gap and as_of and not self.has_seen_more(to.ref.digest, name, there, as_of):
-            to.loaded.categories[name] = laid._replace(gap=laid.gap._replace(kept=laid.gap.kept | there.fields.keys()))
-
-    def _lay_over_carried(self, to: Showing, name: str, found: CategoryState, overlay: Overlay) -> None:
-        """Lay the journal's changes over a category of which more is on its way from a former id."""
-        known, copy = overlay.copies.get(name), found.copy
-        if known:
-            together = {**known.fields, **copy.fields}
-            copy = CategoryCopy(known.version or copy.version, together, additions=known.additions + copy.additions)
-            found = CategoryState.of(copy, found.source)
-        self._lay_over(to, name, found)
-        if known is None:
-            # What is there stays; what is not may be brought from the former id yet.
-            laid = to.loaded.categories[name]
-            gap = laid.gap or Gap(True, frozenset())
-            gap = gap._replace(whole=True, kept=gap.kept | copy.fields.keys())
-            to.loaded.categories[name] = laid._replace(gap=gap)
+            held = CategoryCopy(there.version, together, additions=held.additions + there.additions)
+        return CategoryState.of(held, LOCAL), None
 
     def show_without_answer(self, to: Showing, name: str) -> None:
         """Show the newer of this worker's copy and the host's, as far as the table allows: no Redis answered."""
@@ -149,13 +138,16 @@ class Fallback:
             for key, value in copy.fields.items()
             if key in self.table and self.behaviour(self.table.feature_of(key), to.ref.kind, to.level) in AS_COPY
         }
-        found = CategoryState(shown, copy, "local")
-        self._lay_over(to, name, found, answered=False, is_known=known is not None)
+        found = CategoryState(shown, copy, LOCAL)
+        self._lay_over(to, name, found, None if known else frozenset(), answered=False)
 
     def _lay_over(
-        self, to: Showing, name: str, found: CategoryState, *, answered: bool = True, is_known: bool = True
+        self, to: Showing, name: str, found: CategoryState, known: Set[str] | None = None, *, answered: bool = True
     ) -> None:
-        """Lay over the data what waits in the journal, and what the table gives instead; note what is not known."""
+        """Lay over the data what waits in the journal, and what the table gives instead; note what is not known.
+
+        :param known: the only keys that are known; None: all are.
+        """
         loaded, ref, level, overlay = to
         defaulting = {
             feature.name
@@ -164,17 +156,17 @@ class Fallback:
         }
         if not answered:
             loaded.exceptions.update(dict.fromkeys(defaulting, "default"))
+        is_known = known is None and overlay.is_known
+        may_be_brought = known is not None and answered and name in overlay.carried
         if name in overlay.wiped:
             # Nothing is made of what is beneath it. It may have been merged by the time at which Redis was asked: then
             # what Redis has at this version is not nothing.
             found = CategoryState(source=found.source, is_wiped=True)
         shown = dict(found.shown)
-        counted = found.copy.additions
-        kept, guesses = self._journalled(loaded, name, shown, counted, overlay, answered)
+        kept, guesses = self._journalled(loaded, name, shown, found.copy.additions, overlay, answered)
         hidden = frozenset() if answered else defaulting
-        is_known = is_known and overlay.is_known
-        is_whole = not (guesses or hidden) and is_known
-        gap = None if is_whole or found.is_wiped else Gap(not is_known, hidden, kept, guesses)
+        is_whole = not may_be_brought and (found.is_wiped or (is_known and not (guesses or hidden)))
+        gap = None if is_whole else Gap(not is_known, hidden, kept | (known or frozenset()), guesses)
         for key, value in self._defaults.items():
             feature = self.table.feature_of(key)
             if feature.category == name and feature.name in defaulting and key not in shown:

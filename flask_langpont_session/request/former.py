@@ -36,10 +36,6 @@ class FormerPlaces:
         self._backend = repository.backend
         self._prolonged: Recent[RecordRef, float] = Recent(_MOST_PROLONGED)
 
-    def among(self, categories: Mapping[str, CategoryState]) -> Mapping[str, Former] | None:
-        """Return :attr:`.Loaded.former` of categories that were read, and over which nothing lies."""
-        return former_in(self._backend.settings.table, categories)
-
     def note(self, loaded: Loaded, overlay: Overlay) -> None:
         """Note where such keys lie. Categories that are loaded on demand say nothing before they are loaded.
 

@@ -24,7 +24,7 @@ from ..stores.host.journal import Journal
 from ..stores.redis.lane import Copy
 from ..stores.redis.near import Hit
 from ..stores.redis.records import empty_as_of
-from .former import FormerPlaces
+from . import former
 
 if TYPE_CHECKING:
     from .repository import SessionRepository
@@ -130,7 +130,6 @@ class Line:
         self._ended = repository.backend.memory.ended
         self._count_hit = partial(repository.backend.recorder.noting("near_cache_hits"), 1)
         self._verifier = verifier
-        self._former = FormerPlaces(repository)
         self._near = repository.backend.settings.near_categories
         self._lives: dict[tuple[tuple[str, ...], str, int, bool, bool], Mapping[str, int]] = {}
         self._at_first = repository.backend.table.loaded_together
@@ -205,5 +204,5 @@ class Line:
             is_identity, auth = self._backend.settings.is_identity, categories[AUTH].copy
             ordinary = {key: value for key, value in auth.fields.items() if not is_identity(key)}
             categories[AUTH] = CategoryState.of(auth._replace(fields=ordinary), PRIMARY)
-        former = self._former.among(categories)
-        return Seen(categories, row, former, hit.copy, records, Terms(life, until, news, hit.trust_since_ms), {})
+        elsewhere = former.former_in(self._backend.table, categories)
+        return Seen(categories, row, elsewhere, hit.copy, records, Terms(life, until, news, hit.trust_since_ms), {})
