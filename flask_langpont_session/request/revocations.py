@@ -131,12 +131,11 @@ class Revocations(Part):
 
     def is_valid(self, row: AuthRow) -> bool:
         """Return whether a row that was just read is of a session which lives, as far as this host knows."""
-        return row.state is RowState.VALID and not self._is_known_dead(row)
-
-    def _is_known_dead(self, row: AuthRow) -> bool:
+        if row.state is not RowState.VALID or self._ended.is_dead(row.digest) or self._ended.is_signed_out(row):
+            return False
         overlay = self._journal_writer.overlay(RecordRef(row.digest, SIGNED_IN))
         is_out = row.user_id is not None and row.created_at <= overlay.users.get(row.user_id, -1)
-        return overlay.revoked or is_out or self._ended.is_dead(row.digest) or self._ended.is_signed_out(row)
+        return not (overlay.revoked or is_out)
 
     def revoke_user(self, user_id: str, scope: RequestScope, cause: EndedBy = EndedBy.APPLICATION) -> Revoked:
         """End all sessions of a user, those being created just now too.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from flask_langpont_session import events
+from flask_langpont_session.policy.belief import LOCAL
 from flask_langpont_session.policy.errors import ErrorClass, StoreError
 from flask_langpont_session.policy.health import DATABASE, PRIMARY, REPLICA
 from flask_langpont_session.policy.ids import SessionId
@@ -16,7 +17,7 @@ from flask_langpont_session.stores.host.group_commit import busy
 from tests.support.entries import value
 from tests.support.fake_stores import LIFE, NOW_MS, Stage, a_row, changed
 
-HOUR = 3_600_000
+HOUR, GRACE = 3_600_000, 300_000
 
 
 def test_a_leased_session_costs_one_question(stage: Stage, user: SessionId) -> None:
@@ -99,40 +100,42 @@ def test_without_redis_the_database_says_who_is_signed_in(stage: Stage, user: Se
     assert gap and gap.whole
 
 
-def test_without_the_database_a_lease_lasts_for_an_hour(stage: Stage, user: SessionId) -> None:
-    stage.lose(DATABASE)
-    stage.redis.has(a_row(user.digest), age_ms=HOUR // 2)
-    assert stage.load(user).verdict is Verdict.VALID
-    stage.redis.has(a_row(user.digest), age_ms=HOUR + 1)
-    assert stage.load(user).verdict is Verdict.UNVERIFIABLE
-
-
-def test_with_everything_down_the_own_copy_lasts_for_the_grace(stage: Stage, user: SessionId) -> None:
-    stage.redis.has(a_row(user.digest))
-    assert stage.load(user).verdict is Verdict.VALID
-    stage.lose(PRIMARY, REPLICA, DATABASE)
-    loaded = stage.load(user)
-    assert (loaded.verdict, loaded.of("auth").source) == (Verdict.VALID, "local")
-    stage.clock.now += stage.backend.settings.lease_terms.grace_ms / 1000 + 1
-    assert stage.load(user).verdict is Verdict.UNVERIFIABLE
-
-
-def test_fresh_asks_the_database_whatever_is_leased(stage: Stage, user: SessionId) -> None:
-    stage.redis.has(a_row(user.digest))
+@pytest.mark.parametrize(
+    ("lost", "in_redis_ms", "held_ms", "least", "source"),
+    [
+        ((), 0, 0, 1, PRIMARY),
+        ((), 0, None, 2, DATABASE),  # I4: what was seen withdrawn is not shown again, whatever Redis says
+        ((PRIMARY, REPLICA), 0, 1_990, 1, LOCAL),
+        ((PRIMARY, REPLICA), 0, 2_010, 1, DATABASE),
+        ((DATABASE,), HOUR // 2, None, 1, PRIMARY),
+        ((DATABASE,), HOUR + 1, None, 1, "none"),
+        ((DATABASE,), HOUR + 1, GRACE, 1, LOCAL),
+        ((PRIMARY, REPLICA, DATABASE), 0, GRACE, 1, LOCAL),
+        ((PRIMARY, REPLICA, DATABASE), 0, GRACE + 10, 1, "none"),
+    ],
+)
+def test_each_source_is_believed_as_the_table_says(
+    stage: Stage,
+    user: SessionId,
+    lost: Sequence[str],
+    in_redis_ms: int,
+    held_ms: int | None,
+    least: int,
+    source: str,
+) -> None:
+    """By how old its confirmation is, and the least version that this worker has seen. A fresh read believes the
+    database alone."""
+    stage.redis.has(a_row(user.digest), age_ms=in_redis_ms)
+    stage.replica.has(a_row(user.digest))
     stage.database.rows[user.digest] = a_row(user.digest, version=2)
-    loaded = stage.load(user, fresh=True)
-    assert loaded.row is not None and loaded.row.version == 2
-    stage.lose(DATABASE)
-    assert stage.load(user, fresh=True).verdict is Verdict.UNVERIFIABLE
-
-
-def test_what_this_worker_has_seen_withdrawn_is_not_shown_again(stage: Stage, user: SessionId) -> None:
-    """I4: whatever Redis says of an older version."""
-    stage.memory.ended.raise_min_version(user.digest, 2)
-    stage.redis.has(a_row(user.digest, version=1))
-    stage.database.rows[user.digest] = a_row(user.digest, version=2)
+    stage.lose(*lost)
+    if held_ms is not None:
+        stage.memory.put_auth(a_row(user.digest), stage.clock())
+        stage.clock.now += held_ms / 1000
+    stage.memory.ended.raise_min_version(user.digest, least)
     loaded = stage.load(user)
-    assert loaded.row is not None and loaded.row.version == 2
+    assert (loaded.of("auth").source, loaded.verdict is Verdict.VALID) == (source, source != "none")
+    assert stage.load(user, fresh=True).of("auth").source == ("none" if DATABASE in lost else DATABASE)
 
 
 SILENT = StoreError(DATABASE, ErrorClass.UNREACHABLE, "DeadlineExceeded", timed_out=True)
