@@ -94,12 +94,8 @@ def test_the_journal_leaves_time_for_the_stores(request_: Request) -> None:
     request_.ask(timeout=0.2, takes=0.15)
     request_.scope.note(request_.call("journal", takes=0.05))
     request_.scope.note(request_.call("journal"))
-    assert request_.waits == [
-        0.1,
-        0.2,
-        0.05,
-        0.05,
-    ]  # with nothing left it has a little: it is the last that can keep it
+    # With nothing left it has a little: it is the last that can keep it.
+    assert request_.waits == [0.1, 0.2, 0.05, 0.05]
 
 
 def test_with_nothing_left_no_store_is_asked(request_: Request) -> None:
@@ -171,20 +167,14 @@ def test_a_view_never_grows(request_: Request) -> None:
     assert RequestScope(request_.health, request_.recorder, TIMEOUTS, 0.3).can(PRIMARY, READ)
 
 
-def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request) -> None:
-    """None: it did not happen, for whatever reason; nothing is raised."""
-    assert request_.scope.attempt(SAVE, request_.call(PRIMARY)) == "answer"
-    assert request_.scope.attempt(SAVE, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE)) is None
-    assert request_.scope.attempt(SAVE, request_.call(PRIMARY)) is None
-    assert len(request_.waits) == 2
-
-
-def test_what_was_done_without_an_answer_is_known(request_: Request) -> None:
+@pytest.mark.parametrize(("way", "answers"), [("attempt", ["answer", None, None]), ("did", [True, False, False])])
+def test_an_attempt_is_not_made_where_it_cannot_succeed(request_: Request, way: str, answers: list[object]) -> None:
     """Nothing is raised, and nothing asked of a store that has failed the request."""
-    assert request_.scope.did(SAVE, lambda timeout: request_.waits.append(timeout))
-    assert not request_.scope.did(SAVE, request_.call(PRIMARY, fails=ErrorClass.UNREACHABLE))
-    assert not request_.scope.did(SAVE, request_.call(PRIMARY))
+    ask = getattr(request_.scope, way)
+    calls = [request_.call(PRIMARY, fails=fails) for fails in (None, ErrorClass.UNREACHABLE, None)]
+    assert [ask(SAVE, call) for call in calls] == answers
     assert len(request_.waits) == 2
+    assert request_.scope.did(VERIFY, lambda timeout: None)
 
 
 def test_everything_asked_is_recorded(request_: Request) -> None:
