@@ -1,4 +1,4 @@
-"""The table of whose word on a signed-in session is believed, and when. Pure rules; see docs/guarantees.md.
+"""The table of the sources that are believed about a signed-in session, and when. Pure rules; see docs/guarantees.md.
 
 The database is the only arbiter. Every other copy is a lease on what it said: it carries the moment at which the
 confirming read of the database *began*, so that a revocation during the read can never hide behind a newer stamp.

@@ -1,4 +1,4 @@
-"""The table of whose word on a session is believed, row by row, and the rules that its rows name."""
+"""The table of the sources that are believed about a session, row by row, and the rules that its rows name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def seen(age: int = 0, *, trusted_for: int = NOW, min_version: int = 0, **row: A
         ({"is_fresh": True, "primary": False, "database": False}, []),
     ],
 )
-def test_who_is_asked_in_each_situation(stores: dict[str, Any], asked: Sequence[tuple[str, Any]]) -> None:
+def test_which_source_is_asked_in_each_situation(stores: dict[str, Any], asked: Sequence[tuple[str, Any]]) -> None:
     """In this order. No word but the database's counts for a fresh read."""
     at = AT._replace(**stores)
     assert [(belief.source, belief.is_believed) for belief in BELIEFS if belief.is_asked(at)] == asked
