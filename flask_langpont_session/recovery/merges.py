@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..metrics.losses import Cause, Loss
@@ -44,6 +45,9 @@ _LONG_AGO = 1
 _Group = Sequence[PendingWrite]
 """Entries that wait for one category of one session."""
 
+_Place = tuple[str, str]
+"""The digest of a session, and a category."""
+
 
 LINGER = 5.0
 """Seconds after a recovery during which a slower sibling worker may still read the published copies, and after a
@@ -73,12 +77,13 @@ class MergedCopies:
         self._announced = announced
         return self._clock() - max(self._announced_at, self.recovered_at) < LINGER
 
-    def refresh(self, merged: Mapping[tuple[str, str], str]) -> list[SharedCopy]:
+    def refresh(self, merged: Mapping[_Place, tuple[str, int]]) -> tuple[list[SharedCopy], set[_Place]]:
         """Keep categories as they are after a merge: if the server that has merged them is lost before its replica has
         them, no other worker may have them, and nothing else tells of what was wiped.
 
-        :param merged: digest and category → kind of the session.
-        :return: those to be published for the other workers of this host.
+        :param merged: the kind of each session, and the version that Redis had by the merge; 0: of none.
+        :return: those to be published for the other workers of this host; and those that Redis has lost since. Of these
+            nothing is kept: this host, and what waits in its journal, knows more than that.
         """
         memory, wanted = self._backend.memory, list(merged)
         asked_at = self._clock()
@@ -87,14 +92,17 @@ class MergedCopies:
         except StoreError:  # it is merged all the same, and no entry may say that it waits
             for digest, category in wanted:
                 memory.forget_category(digest, category)
-            return []
-        shared = []
+            return [], set()
+        shared, lost = list[SharedCopy](), set[_Place]()
         for (digest, category), copy in zip(wanted, copies, strict=True):
-            kind = merged[digest, category]
+            kind, version = merged[digest, category]
+            if (copy.version if copy.mark else 0) < version:
+                lost.add((digest, category))
+                continue
             copy = _with_beginning(copy)
             memory.put_category(digest, category, copy, kind=kind, as_of=asked_at)
             shared.append(SharedCopy(digest, category, copy, kind=kind))
-        return shared if self.are_needed() else []
+        return shared if self.are_needed() else [], lost
 
 
 class Merges(Step):
@@ -214,7 +222,7 @@ class Merges(Step):
             lambda some: self._send_unless_lost(some, reach), groups, lambda group: group[0].digest, reach
         )
         done: list[PendingWrite] = []
-        applied: list[PendingWrite] = []
+        merged: list[tuple[_Group, Merged]] = []
         failed: StoreError | None = None
         for group, reply in sent:
             if isinstance(reply, StoreError):
@@ -230,24 +238,41 @@ class Merges(Step):
             elif reply.status == "dead":
                 self._drop(group, Cause.SESSION_OVER)
             else:
-                self._count(group, reply.outcomes)
-                applied += _made_from_what_was_read(group, reply.outcomes)
+                merged.append((group, reply))
+                continue
             done += group
-        merged = {(entry.digest, entry.category): entry.kind for entry in done if not entry.shadow}
-        for group, reply in sent:
-            if isinstance(reply, Merged) and reply.version and not group[0].shadow:
-                self._note_version(group, reply.version)
-        self._forget(done, self._copies.refresh(merged), applied)
+        there = self._forget_done(merged, done)
+        if len(there) < len(merged):  # the rest waits on, under the id by which it was sent
+            failed = failed or StoreError(PRIMARY, ErrorClass.LOCAL, "LostSince")
         if failed is not None:  # what comes after it must not be merged before it
             raise failed
-        return set(done)
+        return {*done, *chain.from_iterable(there)}
 
-    def _note_version(self, group: _Group, version: int) -> None:
-        """Note a merge's version before its entries leave the journal: what a worker has from before lacks it."""
-        of_category = group[0].digest, group[0].category
-        self._backend.register.note_version(*of_category, version)
-        if any(entry.operation is Operation.WIPE for entry in group):
-            self._backend.register.note_wipe(*of_category, version)
+    def _forget_done(self, merged: Sequence[tuple[_Group, Merged]], dropped: Sequence[PendingWrite]) -> list[_Group]:
+        """Take out of the journal what was dropped, and what was merged and is there still. Return the latter."""
+        places = {_place_of(entry): (entry.kind, 0) for entry in dropped if not entry.shadow}
+        for [first, *_], reply in merged:
+            if not first.shadow:
+                places[_place_of(first)] = first.kind, reply.version
+        copies, lost = self._copies.refresh(places)
+        there = [(group, reply) for group, reply in merged if group[0].shadow or _place_of(group[0]) not in lost]
+        applied = [entry for group, reply in there for entry in self._note_merged(group, reply)]
+        groups = [group for group, _ in there]
+        self._forget([*dropped, *chain.from_iterable(groups)], copies, applied)
+        return groups
+
+    def _note_merged(self, group: _Group, reply: Merged) -> Iterator[PendingWrite]:
+        """Note a merge before its entries leave the journal: what a worker has from before lacks it.
+
+        :return: the entries that were applied, and of which it is known what they were made from.
+        """
+        if reply.version and not group[0].shadow:
+            place = _place_of(group[0])
+            self._backend.register.note_version(*place, reply.version)
+            if any(entry.operation is Operation.WIPE for entry in group):
+                self._backend.register.note_wipe(*place, reply.version)
+        self._count(group, reply.outcomes)
+        return _made_from_what_was_read(group, reply.outcomes)
 
     def _send_unless_lost(self, groups: Sequence[_Group], reach: Reach) -> Sent[_Group]:
         """Send what waits for some categories. Where Redis has less than this host has seen, send it only if Redis has
@@ -370,8 +395,9 @@ class Carries(Step):
             return False
         left = {entry: self._left(entry, copies) for entry in entries}
         merges = _with_records({entry: self._brought(entry, left[entry]) for entry in entries})
+        versions: dict[_Place, int] = {}
         sent = self._pushes.send_with_rows(
-            lambda some: self._carried(some, merges), entries, lambda entry: entry.digest, reach
+            lambda some: self._carried(some, merges, versions), entries, lambda entry: entry.digest, reach
         )
         for entry, reply in sent:
             if isinstance(reply, StoreError) or reply.status == "dead":
@@ -379,18 +405,33 @@ class Carries(Step):
                 for name in entry.categories:
                     self._losses.note(Loss.MERGE_DROPPED, why, name)
         done = [entry for entry, reply in sent if not (isinstance(reply, Merged) and reply.status in ("gone", "late"))]
-        lost = list(self._lost({entry: left[entry] for entry in done}))
+        done = self._kept(done, versions)
+        gone = list(self._lost({entry: left[entry] for entry in done}))
         self._wipe([entry for entry in done if entry.left_us])
         self._journal.forget_carries(done)
-        for origin, name in lost:
+        for origin, name in gone:
             self._losses.note(Loss.WRITES_LOST, Cause.LOST_BY_REDIS, name, digest=origin)
-        being_carried = steps.being_carried(self._backend)  # of these less is there than will be
-        whole = [entry for entry in done if entry.digest not in being_carried]
-        changed = {(entry.digest, name): entry.kind for entry in whole for name in entry.categories}
         # What the host has of a former id is from before it was given up, and could be shown or given back to Redis.
-        changed |= {(entry.origin, name): ANONYMOUS for entry in done if entry.left_us for name in entry.categories}
-        self._backend.reports.shared(*self._backend.board.publish_copies(self._copies.refresh(changed)))
+        given_up = {(e.origin, name): (ANONYMOUS, 0) for e in done if e.left_us for name in e.categories}
+        self._publish(self._copies.refresh(given_up)[0])
         return bool(done)
+
+    def _kept(self, done: Sequence[Carry], versions: Mapping[_Place, int]) -> list[Carry]:
+        """Return the carries that Redis has still, and share what they have become: it may have lost data since.
+
+        :param versions: of what was brought.
+        """
+        being_carried = steps.being_carried(self._backend, but_for=done)  # of these less is there than will be
+        whole = [entry for entry in done if entry.digest not in being_carried]
+        places = {(e.digest, name): (e.kind, versions.get((e.digest, name), 0)) for e in whole for name in e.categories}
+        shared, lost = self._copies.refresh(places)
+        for place in versions.keys() - lost:  # what a worker of this host has from before lacks what was brought
+            self._backend.register.note_version(*place, versions[place])
+        self._publish(shared)
+        return [entry for entry in done if lost.isdisjoint((entry.digest, name) for name in entry.categories)]
+
+    def _publish(self, copies: Sequence[SharedCopy]) -> None:
+        self._backend.reports.shared(*self._backend.board.publish_copies(copies))
 
     def give_up(self, entry: Carry, error: Exception) -> bool:
         """Give up a carry that cannot be done, and return True: its data stays where it is, until it runs out or its
@@ -453,15 +494,22 @@ class Carries(Step):
         for (entry, name), reply in zip(places, replies, strict=True):
             if reply.status != "merged":
                 raise StoreError(PRIMARY, ErrorClass.LOCAL, "LateCommand")
+            self._backend.register.note_version(entry.origin, name, reply.version)
             self._backend.register.note_wipe(entry.origin, name, reply.version)
 
-    def _carried(self, entries: Sequence[Carry], merges: Mapping[Carry, Sequence[Merge]]) -> Sent[Carry]:
+    def _carried(
+        self, entries: Sequence[Carry], merges: Mapping[Carry, Sequence[Merge]], versions: dict[_Place, int]
+    ) -> Sent[Carry]:
         """Send the merges of some entries, and return the reply of Redis to each entry: the worst one to its merges.
 
+        :param versions: get that of each category, by the merge.
         :raises StoreError: one of them failed.
         """
-        replies = iter(self._merge_all([merge for entry in entries for merge in merges[entry]]))
-        statuses = {entry: {next(replies).status for _ in merges[entry]} for entry in entries}
+        sent = [merge for entry in entries for merge in merges[entry]]
+        replies = self._merge_all(sent)
+        versions |= {(merge.digest, merge.category): reply.version for merge, reply in zip(sent, replies, strict=True)}
+        ended = iter(replies)
+        statuses = {entry: {next(ended).status for _ in merges[entry]} for entry in entries}
         worst = ("gone", "late", "dead")
         return [(entry, Merged(next((s for s in worst if s in statuses[entry]), "merged"))) for entry in entries]
 
@@ -471,13 +519,15 @@ class Carries(Step):
         :raises StoreError: one of them failed.
         """
         done = []
-        for merge, reply in zip(merges, steps.merge_all(self._backend, merges), strict=True):
+        for reply in steps.merge_all(self._backend, merges):
             if isinstance(reply, StoreError):
                 raise reply
-            if reply.version:  # what a worker of this host has from before lacks what was brought
-                self._backend.register.note_version(merge.digest, merge.category, reply.version)
             done.append(reply)
         return done
+
+
+def _place_of(entry: PendingWrite) -> _Place:
+    return entry.digest, entry.category
 
 
 def _with_beginning(copy: CategoryCopy) -> CategoryCopy:

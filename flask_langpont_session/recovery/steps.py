@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .. import events
@@ -20,6 +20,7 @@ from ..policy.errors import StoreError
 from ..policy.health import DATABASE, ONLY
 from ..policy.ids import SIGNED_IN
 from ..stores.backend import Backend
+from ..stores.host.entries import Carry
 from ..stores.redis.commands import new_write_id
 from ..stores.redis.records import Merge, Merged, Restore
 from ..support.logs import fields
@@ -178,13 +179,15 @@ def ask_journal(call: Callable[[], T], asking: str) -> T | None:
         return None
 
 
-def being_carried(backend: Backend) -> frozenset[str]:
+def being_carried(backend: Backend, but_for: Collection[Carry] = ()) -> frozenset[str]:
     """Return the former ids whose data must stay until it was brought to the present ones, and those: what waits for
     them comes behind it.
 
     To be asked for after that was read: a carry is kept before what follows from it.
+
+    :param but_for: carries that are done.
     """
-    waiting = (carry for page in pages(backend.journal.pending_carries) for carry in page)
+    waiting = (carry for page in pages(backend.journal.pending_carries) for carry in page if carry not in but_for)
     return frozenset(digest for carry in waiting for digest in (carry.origin, carry.digest))
 
 

@@ -187,14 +187,14 @@ class JournalWriter:
         :param instead: called where the journal's disk has no room; whether it has kept the changes elsewhere.
         :return: whether anything was kept.
         """
-        level = plan.level
+        level, now_us = plan.level, self._as_of(ref.digest, changes, now.latest_us)
         entries: list[PendingWrite] = []
         for name, change in changes.items():
             # What the request sees of them from here on is what is kept: what is made of it later is known to be.
             self._journal.codec.to_store_once(ref.digest, name, change.sets)
             # What a session takes along to another id was stored, and is lost if it is not kept.
             is_moved = plan.is_new and plan.origin is not None and name not in plan.carries
-            for entry in self._entries(plan, ref, name, change, now.latest_us, doubt, sent_us):
+            for entry in self._entries(plan, ref, name, change, now_us, doubt, sent_us):
                 if (
                     level == 0
                     or is_moved
@@ -207,6 +207,12 @@ class JournalWriter:
                     self._reports.dropped(name, entry.field, level)
         copies = self._empty_copies(plan, ref, now.earliest_us) if entries and plan.is_new else []
         return bool(entries) and self._put(plan, entries, copies, scope, instead)
+
+    def _as_of(self, digest: str, names: Iterable[str], now_us: int) -> int:
+        """Return the moment of a change, microseconds by the Redis clock: later than what this host has seen of these
+        categories, whichever server's clock that was by, and however well another worker knew it."""
+        seen = (self._board.register.latest_version(digest, name) + 1000 for name in names)
+        return max((now_us, *seen))
 
     def _empty_copies(self, plan: Plan, ref: RecordRef, since_us: int) -> list[SharedCopy]:
         """Return empty copies of a new id, for the categories of which nothing is yet to be brought there.
@@ -278,7 +284,7 @@ class JournalWriter:
         """
         if not (plan.carries and plan.origin and plan.target):
             return False
-        left_us = now_us if plan.leaves else 0
+        left_us = self._as_of(plan.origin.digest, plan.carries, now_us) if plan.leaves else 0
         carry = Carry(plan.origin.digest, plan.target.digest, plan.target.kind, plan.carries, left_us, lives_ms)
 
         def stays(entry: PendingWrite) -> bool:

@@ -164,6 +164,21 @@ def _sends_nothing(*arguments: Any) -> bool:
     return False
 
 
+def _keeps_nothing(*arguments: Any) -> Any:
+    return [], set()
+
+
+_refresh = merges.MergedCopies.refresh
+
+
+def _takes_less(self: merges.MergedCopies, merged: Any) -> Any:
+    return _refresh(self, {place: (kind, 0) for place, (kind, _) in merged.items()})
+
+
+def _by_the_clock_alone(self: Any, digest: str, names: Any, now_us: int) -> int:
+    return now_us
+
+
 def _ends_the_idle(self: rows.Resync, ms_ago: int, shards: Any) -> bool:
     backend = self._backend
     for row in backend.database.changed_since(ms_ago + leases.INCIDENT_MARGIN_MS).rows:
@@ -539,7 +554,11 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("later versions of siblings", register.Register, "is_outdated", lambda *arguments: False),
     Ablation("copies are as old as their confirmation", memory.Memory, "_copy", _however_old),
     Ablation("shared copies are as old as their confirmation", journal, "read_overlay", _shared_however_old),
-    Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", lambda self, merged: []),
+    Ablation("the worker that merged something keeps it", merges.MergedCopies, "refresh", _keeps_nothing),
+    Ablation("what was merged is there still", merges.MergedCopies, "refresh", _takes_less),
+    Ablation(
+        "a wipe is later than what its host has seen", journal_writer.JournalWriter, "_as_of", _by_the_clock_alone
+    ),
     _script(
         "a wipe of what was given back",
         ("local is_of_copy = since == nil and", "local is_of_copy = false and"),

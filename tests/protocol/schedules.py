@@ -95,7 +95,53 @@ _ANOTHER_ID_BY_A_WORKER_THAT_KNOWS_LESS = """
     {check}
 """
 
+_LOST_RIGHT_AFTER_A_MERGE = """
+    {first} s0
+    append w0 s0
+    tick all
+    replicate all
+    cut h0 A
+    pass 3000
+    tick all
+    {change} w0 s0          # it waits in the journal
+    join_all
+    pass 1000
+    tick w0
+    pass 1000
+    b: tick w0
+    {steps}                 # it is merged, and not read again yet
+    flush
+    finish b
+    rest
+    kept s0
+"""
+
 KEPT = (
+    _kept(
+        "what was merged is there still",
+        "I25",
+        _LOST_RIGHT_AFTER_A_MERGE.format(first="visit w0", change="append", steps="step b\n" * 11),
+    ),
+    _kept(
+        "what was merged is there still",
+        "I25",
+        _LOST_RIGHT_AFTER_A_MERGE.format(first="sign_in w0 alice", change="regenerate", steps="step b\n" * 23),
+    ),
+    _kept(
+        "a wipe is later than what its host has seen",
+        "I25",
+        """
+        visit w0 s0
+        append w0 s0
+        replicate all
+        kill primary
+        fail_over               # the clock of the new primary is behind
+        read w0 s0
+        clear w0 s0             # it waits in the journal
+        rest
+        kept s0
+        """,
+    ),
     _kept(
         "what other workers know goes along",
         "I30",

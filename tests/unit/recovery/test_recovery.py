@@ -62,6 +62,9 @@ def row(digest: str, **changes: Any) -> AuthRow:
 META = b"%b" + b"%016d%016d%06d*wiped*%011d" % (9, 1, 0, 0)
 """How the record of a category is described."""
 
+MERGED = b"%b" + b"%016d%016d%06d*begun*%011d" % (9, 9, 0, 0)
+"""The same after a merge: any of its fields may have been written just now."""
+
 
 class Stores:
     """Redis and the database: they note what they are told, in one list, and answer as they are set to."""
@@ -86,6 +89,7 @@ class Stores:
         self.clock_ms = 700
         self.failing: set[str] = set()
         self.failing_to_refresh = False
+        self.version = 9
         self.damaged: set[str] = set()
         self.unreadable: set[str] = set()
         self.renamed_now: set[str] = set()
@@ -123,12 +127,17 @@ class Stores:
             raise StoreError("primary", ErrorClass.UNREACHABLE, "Test")
         return [
             CategoryCopy(
-                9,
+                self.version,
                 self.there[digest].get(name, {}) if digest in self.there else {"text": digest[:1].encode()},
-                META % digest[:8].encode() if name in self.there.get(digest, {}) else b"",
+                self._mark(digest, name),
             )
             for digest, name in wanted
         ]
+
+    def _mark(self, digest: str, name: str) -> bytes:
+        if digest not in self.there:
+            return MERGED % digest[:8].encode()
+        return META % digest[:8].encode() if name in self.there[digest] else b""
 
     def push_many(self, what: Any, categories: Any, *, stamp_ms: int, timeout: float) -> None:
         """All of them or, if one is failing, none."""
@@ -795,6 +804,7 @@ def test_no_worker_of_the_host_goes_by_a_copy_from_before_a_merge(host: Host, is
     host.write(B, "text")
     carried(host)
     host.stores.answers = {digest: Merged("merged", 9_000, (APPLIED,)) for digest in (A, B)}
+    host.stores.version = 9_000
     host.stores.failing_to_refresh = not is_read_back
     host.run()
     is_outdated = host.journal.board.register.is_outdated
